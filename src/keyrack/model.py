@@ -1,0 +1,234 @@
+"""The nouns: frozen records of what Keyrack knows; must hold no behaviour beyond reading itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Role(StrEnum):
+    """What a user is in a workspace."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+    AUDITOR = "auditor"
+
+
+class RepositoryRole(StrEnum):
+    """What a member may do with a repository: viewers read, the others write as well."""
+
+    VIEWER = "viewer"
+    DEVELOPER = "developer"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Everything one organisation owns; uid is its 32 hexadecimal digits (Huawei's domain id)."""
+
+    id: int
+    uid: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """An IAM project: the scope a token may carry."""
+
+    id: int
+    uid: str
+    workspace_id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person or a program in a workspace; uid is its 32 hexadecimal digits (the IAM user id)."""
+
+    id: int
+    uid: str
+    workspace_id: int
+    name: str
+    role: Role
+    policies: tuple[str, ...]
+    disabled_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer secret as it is kept: never the secret itself. kind is "api" or "iam"."""
+
+    id: int
+    user_id: int
+    workspace_id: int
+    kind: str
+    name: str
+    scopes: tuple[str, ...]
+    details: Mapping[str, Any]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks: the user, the workspace, what proved it, and from where.
+
+    user_id None stands for Keyrack itself (expiry, first start) and for strangers, who have no rights.
+    """
+
+    workspace_id: int
+    user_id: int | None
+    name: str
+    role: Role | None
+    policies: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ("*",)
+    token_id: int | None = None
+    token_name: str = ""
+    address: str = ""
+    door: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A host that Keyrack serves. revision: what it must obey; applied_revision: what it said it obeys."""
+
+    id: int
+    workspace_id: int
+    host: str
+    name: str
+    address: str
+    provider: str | None
+    mode: str
+    revision: int
+    applied_revision: int
+    applied_at: datetime | None
+    agent_version: str | None
+    os: str | None
+    os_version: str | None
+    enrolled_at: datetime | None
+    seen_at: datetime | None
+    sshd: Mapping[str, str]
+    facts: Mapping[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SystemUser:
+    """An account on a server."""
+
+    id: int
+    server_id: int
+    username: str
+    deletable: bool
+    deployment_key: str | None
+    created_at: datetime
+    managed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A public key with a label on a system user of a server; expires_at None means no end."""
+
+    id: int
+    server_id: int
+    system_user_id: int
+    username: str
+    label: str
+    public_key: str
+    comment: str
+    fingerprint: str
+    key_type: str
+    temporary: bool
+    expires_at: datetime | None
+    restrictions: Mapping[str, Any]
+    created_by: int | None
+    created_at: datetime
+    revision: int
+
+    @property
+    def line(self) -> str:
+        """The key as it was registered: type, base64 and comment."""
+        return f"{self.public_key} {self.comment}" if self.comment else self.public_key
+
+
+@dataclass(frozen=True, slots=True)
+class UserKey:
+    """A public key with a title that belongs to a user; public_key None: the published keyless entry."""
+
+    id: int
+    workspace_id: int
+    user_id: int
+    title: str | None
+    public_key: str | None
+    comment: str
+    fingerprint: str | None
+    key_type: str | None
+    created_at: datetime
+
+    @property
+    def line(self) -> str | None:
+        """The key as it was registered: type, base64 and comment; None for a keyless entry."""
+        if self.public_key is None:
+            return None
+        return f"{self.public_key} {self.comment}" if self.comment else self.public_key
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A user or group may log in as system_user on a server or on all servers with a tag."""
+
+    id: int
+    workspace_id: int
+    user_id: int | None
+    group_id: int | None
+    server_id: int | None
+    tag: str | None
+    system_user: str
+    restrictions: Mapping[str, Any]
+    expires_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the audit log: who did or tried what, when, from where, with which token."""
+
+    id: int
+    workspace_id: int
+    at: datetime
+    actor_id: int | None
+    actor_name: str
+    token_id: int | None
+    token_name: str
+    address: str
+    door: str
+    action: str
+    outcome: str
+    reason: str
+    target_kind: str
+    target_id: int | None
+    server_id: int | None
+    summary: str
+    level: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A piece of a list: the items, how many match in all, and where this piece starts."""
+
+    items: tuple[T, ...]
+    total: int
+    offset: int
+    limit: int

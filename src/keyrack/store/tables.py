@@ -1,0 +1,369 @@
+"""The tables, once, for both databases; must hold no question and no rule beyond keys and uniqueness."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An instant: an aware datetime outside, whole microseconds since 1970 (UTC) inside, alike on both databases."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Write an aware datetime; a naive one raises, because its instant is unknown."""
+        return None if value is None else (value - EPOCH) // MICROSECOND
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        """Read it back in UTC."""
+        return None if value is None else EPOCH + value * MICROSECOND
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _table(name: str, *columns: Any) -> Table:
+    """A table whose ids are never used twice, not even after a delete (SQLite would, unasked)."""
+    return Table(name, metadata, *columns, sqlite_autoincrement=True)
+
+
+def _id() -> Column[int]:
+    return Column("id", Integer, primary_key=True)
+
+
+def _of(target: str, *, nullable: bool = False, cascade: bool = True) -> ForeignKey:
+    return ForeignKey(f"{target}.id", ondelete="CASCADE" if cascade else "SET NULL")
+
+
+workspaces = _table(
+    "workspaces",
+    _id(),
+    Column("uid", String(32), nullable=False, unique=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False),
+)
+
+projects = _table(
+    "projects",
+    _id(),
+    Column("uid", String(32), nullable=False, unique=True),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("name", String(255), nullable=False),
+    UniqueConstraint("workspace_id", "name"),
+)
+
+users = _table(
+    "users",
+    _id(),
+    Column("uid", String(32), nullable=False, unique=True),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("policies", JSON, nullable=False),
+    Column("password_hash", Text),
+    Column("disabled_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("workspace_id", "name"),
+)
+
+groups = _table(
+    "groups",
+    _id(),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("workspace_id", "name"),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", Integer, _of("groups"), primary_key=True),
+    Column("user_id", Integer, _of("users"), primary_key=True),
+    Index("ix_group_members_user_id", "user_id"),
+)
+
+tokens = _table(
+    "tokens",
+    _id(),
+    Column("user_id", Integer, _of("users"), nullable=False, index=True),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("scopes", JSON, nullable=False),
+    Column("details", JSON, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, index=True),
+    Column("revoked_at", Moment),
+)
+
+access_keys = Table(
+    "access_keys",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("user_id", Integer, _of("users"), nullable=False, index=True),
+    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("description", String(255), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("security_token_hash", LargeBinary(32)),
+    Column("details", JSON, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, index=True),
+)
+
+servers = _table(
+    "servers",
+    _id(),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False, index=True),
+    Column("host", String(40), nullable=False, unique=True),
+    Column("name", String(255), nullable=False),
+    Column("address", String(255), nullable=False),
+    Column("provider", String(255)),
+    Column("mode", String(16), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("applied_revision", BigInteger, nullable=False),
+    Column("applied_at", Moment),
+    Column("agent_secret_hash", LargeBinary(32), unique=True),
+    Column("agent_version", String(64)),
+    Column("os", String(64)),
+    Column("os_version", String(64)),
+    Column("enrolled_at", Moment),
+    Column("seen_at", Moment),
+    Column("sshd", JSON, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+)
+
+server_tags = Table(
+    "server_tags",
+    metadata,
+    Column("server_id", Integer, _of("servers"), primary_key=True),
+    Column("tag", String(64), primary_key=True),
+    Index("ix_server_tags_tag", "tag"),
+)
+
+enrolments = _table(
+    "enrolments",
+    _id(),
+    Column("server_id", Integer, _of("servers"), nullable=False, index=True),
+    Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Column("used_at", Moment),
+)
+
+system_users = _table(
+    "system_users",
+    _id(),
+    Column("server_id", Integer, _of("servers"), nullable=False),
+    Column("username", String(32), nullable=False),
+    Column("deletable", Boolean, nullable=False),
+    Column("managed", Boolean, nullable=False),
+    Column("deployment_key", Text),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("server_id", "username"),
+)
+
+credentials = _table(
+    "credentials",
+    _id(),
+    Column("server_id", Integer, _of("servers"), nullable=False),
+    Column("system_user_id", Integer, _of("system_users"), nullable=False, index=True),
+    Column("label", String(255), nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("fingerprint", String(64), nullable=False, index=True),
+    Column("key_type", String(64), nullable=False),
+    Column("temporary", Boolean, nullable=False),
+    Column("expires_at", Moment, index=True),
+    Column("restrictions", JSON, nullable=False),
+    Column("created_by", Integer, _of("users", cascade=False)),
+    Column("created_at", Moment, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("seal", LargeBinary(32), nullable=False),
+    UniqueConstraint("server_id", "label"),
+)
+
+user_keys = _table(
+    "user_keys",
+    _id(),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("user_id", Integer, _of("users"), nullable=False, index=True),
+    Column("title", Text),
+    Column("public_key", Text),
+    Column("comment", Text, nullable=False),
+    Column("fingerprint", String(64)),
+    Column("key_type", String(64)),
+    Column("created_at", Moment, nullable=False),
+    Column("seal", LargeBinary(32), nullable=False),
+)
+
+key_owners = Table(
+    "key_owners",
+    metadata,
+    # One key leads to one identity: the primary key refuses a second user, and a user beside a deploy key,
+    # even when two requests race.
+    Column("fingerprint", String(64), primary_key=True),
+    Column("kind", String(8), nullable=False),
+    Column("user_key_id", Integer, _of("user_keys"), index=True),
+)
+
+grants = _table(
+    "grants",
+    _id(),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False, index=True),
+    Column("user_id", Integer, _of("users"), index=True),
+    Column("group_id", Integer, _of("groups"), index=True),
+    Column("server_id", Integer, _of("servers"), index=True),
+    Column("tag", String(64), index=True),
+    Column("system_user", String(32), nullable=False),
+    Column("restrictions", JSON, nullable=False),
+    Column("expires_at", Moment, index=True),
+    Column("created_at", Moment, nullable=False),
+    Column("seal", LargeBinary(32), nullable=False),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    # What a host must refuse: keys it was once given and that nothing on it lets in any more.
+    Column("server_id", Integer, _of("servers"), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),
+    Column("public_key", Text, nullable=False),
+    Column("revoked_at", Moment, nullable=False),
+)
+
+repositories = _table(
+    "repositories",
+    _id(),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("project_id", Integer, _of("projects", cascade=False)),
+    Column("uid", String(32), nullable=False, unique=True),
+    Column("path", String(255), nullable=False, unique=True),
+    Column("visibility", Integer, nullable=False),
+    Column("default_branch", String(255), nullable=False),
+    Column("protect_default", Boolean, nullable=False),
+    Column("created_by", Integer, _of("users", cascade=False)),
+    Column("created_at", Moment, nullable=False),
+)
+
+repository_names = Table(
+    "repository_names",
+    metadata,
+    # Names a repository had before, so that an old clone address answers with a hint.
+    Column("path", String(255), primary_key=True),
+    Column("repository_id", Integer, _of("repositories"), nullable=False),
+)
+
+repository_members = _table(
+    "repository_members",
+    _id(),
+    Column("repository_id", Integer, _of("repositories"), nullable=False),
+    Column("user_id", Integer, _of("users"), nullable=False, index=True),
+    Column("role", String(16), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("repository_id", "user_id"),
+)
+
+deploy_keys = _table(
+    "deploy_keys",
+    _id(),
+    Column("repository_id", Integer, _of("repositories"), nullable=False),
+    Column("title", String(255), nullable=False),
+    Column("application", String(255), nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("fingerprint", String(64), nullable=False, index=True),
+    Column("can_push", Boolean, nullable=False),
+    Column("created_by", Integer, _of("users", cascade=False)),
+    Column("created_at", Moment, nullable=False),
+    Column("last_used_at", Moment),
+    Column("seal", LargeBinary(32), nullable=False),
+    UniqueConstraint("repository_id", "fingerprint"),
+)
+
+key_uses = Table(
+    "key_uses",
+    metadata,
+    # Last accepted use of a key, per place: a server id, or 0 for Git.
+    Column("fingerprint", String(64), primary_key=True),
+    Column("server_id", Integer, primary_key=True, autoincrement=False),
+    Column("last_used_at", Moment, nullable=False),
+    Column("address", String(64), nullable=False),
+)
+
+sessions = _table(
+    "sessions",
+    _id(),
+    Column("server_id", Integer, _of("servers"), nullable=False),
+    Column("host_session", String(64), nullable=False),
+    Column("username", String(32), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("ending", Boolean, nullable=False),
+    UniqueConstraint("server_id", "host_session"),
+)
+
+events = _table(
+    "events",
+    _id(),
+    Column("workspace_id", Integer, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("actor_id", Integer),
+    Column("actor_name", Text, nullable=False),
+    Column("token_id", Integer),
+    Column("token_name", Text, nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("door", String(16), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("target_kind", String(32), nullable=False),
+    Column("target_id", Integer),
+    Column("server_id", Integer),
+    Column("summary", Text, nullable=False),
+    Column("level", String(8), nullable=False),
+    Column("details", JSON, nullable=False),
+    Index("ix_events_workspace_id_id", "workspace_id", "id"),
+    Index("ix_events_server_id_id", "server_id", "id"),
+)
+
+instance_facts = Table(
+    "instance_facts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
