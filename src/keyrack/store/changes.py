@@ -1,0 +1,101 @@
+"""Which servers changed: what commands announce and what every process can ask; must wake nobody itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+from sqlalchemy import BigInteger, Column, Connection, Integer, Table
+
+from keyrack.store.tables import metadata
+
+# A row a server, moved forward at each change, so nothing ever needs clearing away. No foreign key: whoever
+# waits for a server that was deleted is to hear of it too. change is a counter on SQLite and, on PostgreSQL,
+# the transaction's own number, because a sequence's numbers become visible out of order.
+changes = Table(
+    "changes",
+    metadata,
+    Column("server_id", Integer, primary_key=True, autoincrement=False),
+    Column("change", BigInteger, nullable=False, index=True),
+)
+
+_ANNOUNCED = "keyrack_announced"
+
+
+def announce(conn: Connection, server_id: int) -> None:
+    """Say, inside a write, that this server's revision changed; after the commit every listener hears of it.
+
+    If the command raises, nobody hears. An announcement inside a savepoint that is rolled back while the
+    command goes on is heard all the same: a wake for nothing, which costs a look.
+    """
+    announced: set[int] | None = conn.info.get(_ANNOUNCED)
+    if announced is None:
+        raise RuntimeError("announce() belongs inside a write.")
+    announced.add(server_id)
+
+
+def begin_announcing(conn: Connection) -> None:
+    """Start a command's announcements afresh."""
+    conn.info[_ANNOUNCED] = set()
+
+
+def end_announcing(conn: Connection) -> set[int]:
+    """What the command announced; from here on announce() raises again."""
+    announced: set[int] = conn.info.pop(_ANNOUNCED, set())
+    return announced
+
+
+def record_on_sqlite(conn: Connection, server_ids: Iterable[int], change: int) -> None:
+    """Note a batch's announcements under one number; the caller holds the write lock."""
+    conn.exec_driver_sql(
+        "INSERT INTO changes (server_id, change) VALUES (?, ?)"
+        " ON CONFLICT (server_id) DO UPDATE SET change = excluded.change",
+        [(server_id, change) for server_id in server_ids],
+    )
+
+
+def latest_on_sqlite(conn: Connection) -> int:
+    """The highest number given out so far; 0 before the first."""
+    return conn.exec_driver_sql("SELECT COALESCE(MAX(change), 0) FROM changes").scalar_one()  # type: ignore[no-any-return]
+
+
+def since_on_sqlite(conn: Connection, change: int) -> frozenset[int]:
+    """The servers changed after that number."""
+    rows = conn.exec_driver_sql("SELECT server_id FROM changes WHERE change > ?", (change,))
+    return frozenset(row[0] for row in rows)
+
+
+def record_on_postgresql(conn: Connection, server_ids: Iterable[int]) -> dict[int, int]:
+    """Note a transaction's announcements; the number each server got."""
+    rows = conn.exec_driver_sql(
+        "INSERT INTO changes (server_id, change)"
+        " SELECT unnest(%s::int[]), pg_current_xact_id()::text::bigint"
+        " ON CONFLICT (server_id) DO UPDATE SET change = excluded.change RETURNING server_id, change",
+        (sorted(server_ids),),  # in order, so that two transactions never wait for each other here
+    )
+    return dict(rows.tuples().all())
+
+
+def since_on_postgresql(raw: psycopg.Connection[Any], floor: int) -> tuple[int, dict[int, int]]:
+    """The changes made by transactions numbered floor and up, and the floor to ask with next time.
+
+    The next floor is the oldest transaction still running: it may commit a number below others that are
+    visible already. So a change can be told twice and is never left out. Numbers not yet given out are left
+    aside: they come from the cluster that a restored dump was taken on.
+    """
+    rows = raw.execute(
+        "SELECT s.low, c.server_id, c.change"
+        " FROM (SELECT pg_snapshot_xmin(n)::text::bigint AS low, pg_snapshot_xmax(n)::text::bigint AS high"
+        "       FROM pg_current_snapshot() AS n) AS s"
+        " LEFT JOIN changes AS c ON c.change >= %s AND c.change < s.high",
+        (floor,),
+    ).fetchall()
+    return rows[0][0], {server_id: change for _, server_id, change in rows if server_id is not None}
+
+
+def floor_on_postgresql(raw: psycopg.Connection[Any]) -> int:
+    """The floor from which changes are news to somebody who starts to listen now."""
+    row = raw.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint").fetchone()
+    assert row is not None
+    return int(row[0])

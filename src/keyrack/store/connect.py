@@ -1,0 +1,175 @@
+"""Opens connections: a database's address to an engine set up for durability; must hold no question."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Any, Literal
+
+import psycopg
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+Dialect = Literal["sqlite", "postgresql"]
+
+SQLITE_BUSY_SECONDS = 30
+"""How long a writer waits for another process's transaction on the same file."""
+SQLITE_READERS = 8
+POSTGRESQL_CONNECTIONS = 16
+"""A process's share of PostgreSQL's max_connections (100 unless changed); two more ring and hear the bell."""
+POOL_WAIT_SECONDS = 30
+
+
+class DatabaseUnavailable(RuntimeError):
+    """The database does not answer, is full, or broke off; nothing was acknowledged. Later may do."""
+
+
+def parse_url(url: str) -> tuple[Dialect, URL]:
+    """A database's address with the driver we use; ValueError with words for anything we cannot serve.
+
+    url: ``sqlite:////absolute/path/keyrack.db`` or ``postgresql://user@host/name`` (``postgres://`` too).
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError(
+            "The database address cannot be read. Write sqlite:////path/keyrack.db or postgresql://user@host/name."
+        ) from error
+    kind = parsed.drivername.partition("+")[0]
+    if kind in ("postgresql", "postgres"):
+        return "postgresql", parsed.set(drivername="postgresql+psycopg")
+    if kind != "sqlite":
+        raise ValueError(f'"{kind}" is not a database Keyrack works with. Use sqlite: or postgresql:.')
+    if parsed.database in (None, "", ":memory:") or "mode=memory" in str(parsed):
+        raise ValueError(
+            "SQLite needs a file, so that what was acknowledged survives: sqlite:////path/keyrack.db."
+        )
+    return "sqlite", parsed.set(drivername="sqlite+pysqlite")
+
+
+def sqlite_engine(url: URL, *, writer: bool) -> Engine:
+    """An engine on one SQLite file; writer: its transactions take the write lock as they begin.
+
+    A reader cannot write, and reads one snapshot from its first statement to its last.
+    """
+    path = str(url.database)
+    begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
+
+    def connect() -> sqlite3.Connection:
+        return _connect_sqlite(path, writer=writer)
+
+    engine = create_engine(
+        url,
+        creator=connect,
+        hide_parameters=True,  # an error's text ends up in logs, the values do not
+        poolclass=QueuePool,
+        pool_size=1 if writer else SQLITE_READERS,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_SECONDS,
+    )
+
+    # The driver is kept out of transactions (isolation_level None), so each one is begun here, by name.
+    @event.listens_for(engine, "begin")
+    def _begin(conn: Connection) -> None:
+        conn.exec_driver_sql(begin)
+
+    return engine
+
+
+def _connect_sqlite(path: str, *, writer: bool) -> sqlite3.Connection:
+    try:
+        # Secrets lie in this file, hashed or sealed; SQLite gives its -wal and -shm the same mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise sqlite3.OperationalError(f"cannot open {path}: {error.strerror}") from error
+    raw = sqlite3.connect(
+        path,
+        timeout=SQLITE_BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=512,
+    )
+    try:
+        raw.execute("PRAGMA journal_mode = WAL")
+        # FULL syncs the log at each commit; NORMAL, WAL's usual companion, may lose the last ones.
+        raw.execute("PRAGMA synchronous = FULL")
+        raw.execute("PRAGMA foreign_keys = ON")
+        raw.execute("PRAGMA journal_size_limit = 67108864")
+        if not writer:
+            raw.execute("PRAGMA query_only = ON")
+    except sqlite3.Error:
+        raw.close()
+        raise
+    return raw
+
+
+def postgresql_engine(url: URL) -> Engine:
+    """An engine on PostgreSQL whose commits are on the disk when they return."""
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        pool_size=POSTGRESQL_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_SECONDS,
+        pool_recycle=1800,
+        connect_args=_postgresql_arguments(),
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
+        raw.autocommit = True
+        # A server or role set to lose the last commits in a crash is overruled; a stricter setting is not.
+        raw.execute(
+            "SELECT set_config('synchronous_commit', 'on', false)"
+            " WHERE current_setting('synchronous_commit') = 'off'"
+        )
+        raw.autocommit = False
+
+    return engine
+
+
+def postgresql_connection(url: URL) -> psycopg.Connection[Any]:
+    """A connection of its own, outside the pool and in autocommit, for the bell."""
+    arguments = {**url.translate_connect_args(username="user", database="dbname"), **url.query}
+    return psycopg.connect(**{**arguments, **_postgresql_arguments()}, autocommit=True)
+
+
+def _postgresql_arguments() -> dict[str, Any]:
+    """A silent network is given up after seconds; the system's own patience is a quarter of an hour."""
+    return {
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+        "application_name": "keyrack",
+    }
+
+
+def is_unavailable(error: Exception) -> bool:
+    """Whether an error means that the database is away, locked or full, not that the question was wrong."""
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if isinstance(error.orig, sqlite3.OperationalError):
+        # SQLITE_ERROR is a wrong statement or a missing table: a fault of ours that must not hide.
+        return getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
+    return error.connection_invalidated or isinstance(
+        error.orig, (psycopg.OperationalError, psycopg.InterfaceError)
+    )
+
+
+def is_conflict(error: Exception) -> bool:
+    """Whether PostgreSQL undid the transaction for the sake of another one; doing it again is right."""
+    return isinstance(error, DBAPIError) and isinstance(
+        error.orig, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
+    )
+
+
+def unavailable(error: BaseException) -> DatabaseUnavailable:
+    """The error for callers, with the driver's first line as the reason."""
+    reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return DatabaseUnavailable(f"The database does not answer as it should: {reason}")

@@ -1,0 +1,233 @@
+"""The one thread that writes to SQLite: commits waiting commands together; must not know what they do."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+from sqlalchemy import Connection, Engine
+
+from keyrack.store import changes
+from keyrack.store.connect import unavailable
+
+log = logging.getLogger(__name__)
+
+BATCH_LIMIT = 256
+"""Commands in one transaction, so that the first of them is not kept waiting by the last."""
+LOOK_SECONDS = 0.25
+"""How often an idle writer looks whether another process changed the file; a look costs microseconds."""
+
+Deliver = Callable[[frozenset[int]], None]
+Command = Callable[[Connection], Any]
+
+
+class _Waiting:
+    """A command and the thread that waits for its outcome."""
+
+    __slots__ = ("_done", "command", "error", "result")
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._done = threading.Lock()  # a lock taken twice is the cheapest signal there is
+        self._done.acquire()
+
+    def finish(self) -> None:
+        self._done.release()
+
+    def outcome(self) -> Any:
+        self._done.acquire()
+        if self.error is None:
+            return self.result
+        try:
+            raise self.error
+        finally:
+            self.error = (
+                None  # its traceback leads back here; the circle would live until the collector comes
+            )
+
+
+class SqliteWriter:
+    """Runs commands one after another, each in a savepoint, and commits all that were waiting at once.
+
+    A sync to the disk costs the same for one command as for a hundred; so while one commit is under way
+    the next commands gather, and nobody ever waits for company.
+    """
+
+    def __init__(self, engine: Engine, deliver: Deliver) -> None:
+        self._engine = engine
+        self._deliver = deliver
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        # The rest belongs to the thread alone.
+        self._connection: Connection | None = None
+        self._watching = False
+        self._seen_change = 0
+        self._seen_version = 0
+
+    def run(self, command: Command) -> Any:
+        """Run a command and return its result once it is on the disk; raise what it raised, nothing kept."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("A command must not start another write: it would wait for itself.")
+        waiting = _Waiting(command)
+        with self._gate:
+            if self._closed:
+                raise RuntimeError("The database is closed.")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="keyrack-sqlite-writer", daemon=True)
+                self._thread.start()
+            self._queue.put(waiting)
+        return waiting.outcome()
+
+    def watch(self) -> None:
+        """From now on look for changes made by other processes, and deliver them."""
+        self.run(self._start_watching)
+
+    def close(self) -> None:
+        """Finish what is waiting and stop."""
+        with self._gate:
+            self._closed = True
+            thread = self._thread
+            self._queue.put(None)
+        if thread is not None:
+            thread.join()
+
+    # In the thread -----------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            batch, last = self._take()
+            try:
+                if batch:
+                    self._commit_together(batch)
+                elif self._watching and not last:
+                    self._look()
+            except Exception:
+                log.exception("The SQLite writer stumbled over an error of its own and goes on.")
+            if last:
+                self._drop_connection()
+                return
+
+    def _take(self) -> tuple[list[_Waiting], bool]:
+        """All that is waiting, up to the limit, or nothing after a while; and whether that was the end."""
+        try:
+            first = self._queue.get(timeout=LOOK_SECONDS if self._watching else None)
+        except queue.Empty:
+            return [], False
+        batch: list[_Waiting] = []
+        while first is not None:
+            batch.append(first)
+            if len(batch) == BATCH_LIMIT:
+                return batch, False
+            try:
+                first = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+    def _commit_together(self, batch: list[_Waiting]) -> None:
+        """One transaction for the batch. Callers wake after the commit; listeners after the callers."""
+        touched: set[int] = set()
+        others: frozenset[int] = frozenset()
+        try:
+            conn = self._open()
+            with conn.begin():
+                for waiting in batch:
+                    touched |= _run_in_savepoint(conn, waiting)
+                if touched or self._watching:
+                    others = self._record(conn, touched)
+        except Exception as error:
+            self._drop_connection()
+            # Not one command of the batch is on the disk, also none that had gone well.
+            for waiting in batch:
+                if waiting.error is None:
+                    waiting.error = unavailable(error)
+                    waiting.error.__cause__ = error
+            touched, others = set(), frozenset()
+        for waiting in batch:
+            waiting.finish()
+        if touched or others:
+            self._deliver(frozenset(touched) | others)
+
+    def _record(self, conn: Connection, touched: set[int]) -> frozenset[int]:
+        """Number the batch's announcements; the servers that other processes changed since the last look."""
+        latest = changes.latest_on_sqlite(conn)
+        others: frozenset[int] = frozenset()
+        if self._watching and latest > self._seen_change:
+            others = changes.since_on_sqlite(conn, self._seen_change)
+        if touched:
+            latest += 1
+            changes.record_on_sqlite(conn, touched, latest)
+        self._seen_change = latest
+        return others
+
+    def _start_watching(self, conn: Connection) -> None:
+        self._seen_change = changes.latest_on_sqlite(conn)
+        self._watching = True
+
+    def _look(self) -> None:
+        """Deliver what other processes changed; SQLite's own counter tells for next to nothing if any did."""
+        conn = self._open()
+        version = _driver_connection(conn).execute("PRAGMA data_version").fetchone()[0]
+        if version == self._seen_version:
+            return
+        try:
+            with conn.begin():
+                others = self._record(conn, set())
+        except Exception:
+            self._drop_connection()
+            raise
+        self._seen_version = version
+        if others:
+            self._deliver(others)
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+            self._seen_version = 0
+        return self._connection
+
+    def _drop_connection(self) -> None:
+        """Let go of a connection whose state is in doubt; the next batch opens another."""
+        conn, self._connection = self._connection, None
+        if conn is None:
+            return
+        try:
+            conn.invalidate()
+            conn.close()
+        except Exception:
+            log.exception("A broken SQLite connection did not close cleanly.")
+
+
+def _driver_connection(conn: Connection) -> sqlite3.Connection:
+    return cast(sqlite3.Connection, conn.connection.driver_connection)
+
+
+def _run_in_savepoint(conn: Connection, waiting: _Waiting) -> set[int]:
+    """Run one command so that it leaves all or nothing; what it announced. Raises if the batch is lost."""
+    raw = _driver_connection(conn)
+    transaction = conn.get_transaction()
+    raw.execute("SAVEPOINT command")
+    changes.begin_announcing(conn)
+    try:
+        waiting.result = waiting.command(conn)
+    except BaseException as error:
+        waiting.error = error
+    announced = changes.end_announcing(conn)
+    if conn.get_transaction() is not transaction or not raw.in_transaction:
+        # A full disk makes SQLite undo everything; a command that commits by itself is a mistake of ours.
+        raise RuntimeError(
+            f"the transaction ended inside a command ({waiting.error or 'it must not commit'})"
+        )
+    if waiting.error is not None:
+        raw.execute("ROLLBACK TO command")
+        announced = set()
+    raw.execute("RELEASE command")
+    return announced
