@@ -28,7 +28,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Moment(TypeDecorator[datetime]):
-    """An instant: an aware datetime outside, whole microseconds since 1970 (UTC) inside, alike on both databases."""
+    """An instant: an aware datetime outside, whole microseconds since 1970 (UTC) inside."""
 
     impl = BigInteger
     cache_ok = True

@@ -1,0 +1,145 @@
+"""Who may log in as which system user: give and take back; must not deliver anything itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from keyrack.core import acceptance, delivery
+from keyrack.core.credentials import own_server
+from keyrack.core.instance import Instance
+from keyrack.core.servers import tag as server_tag
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import invalid, missing
+from keyrack.model import Actor, Grant
+from keyrack.store import keys, people
+
+
+def give(
+    instance: Instance,
+    actor: Actor,
+    *,
+    user_id: int | None = None,
+    group_id: int | None = None,
+    server_id: int | None = None,
+    tag: str | None = None,
+    system_user: object,
+    expires_at: datetime | None = None,
+    restrictions: Mapping[str, Any] | None = None,
+) -> Grant:
+    """Let a user (or a group) log in as system_user on a server (or on servers with a tag).
+
+    Exactly one of user_id and group_id, and one of server_id and tag. Raises Refusal INVALID or MISSING.
+    """
+    attempt = Attempt(
+        instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id
+    )
+    with attempt:
+        if (user_id is None) == (group_id is None):
+            raise invalid("user", "Name either a user or a group.")
+        if (server_id is None) == (tag is None):
+            raise invalid("server", "Name either a server or a tag.")
+        values: dict[str, Any] = {
+            "workspace_id": actor.workspace_id,
+            "user_id": user_id,
+            "group_id": group_id,
+            "server_id": server_id,
+            "tag": None if tag is None else server_tag(tag),
+            "system_user": acceptance.username(system_user, field="system_user"),
+            "restrictions": dict(restrictions or {}),
+            "expires_at": acceptance.end(instance.now(), expires_at),
+        }
+
+        def change(work: Work) -> Grant:
+            if server_id is not None:
+                own_server(work, server_id)
+            who = _subject(work, user_id, group_id)
+            grant_id = keys.add_grant(
+                work.connection,
+                {**values, "created_at": work.now, "seal": delivery.seal_grant(instance, values)},
+            )
+            grant = _own(work, grant_id)
+            opened = keys.servers_of_grant(work.connection, grant)
+            for fingerprint, _ in held_keys(work, grant):
+                for opened_id in opened:
+                    keys.unrevoke(work.connection, opened_id, fingerprint)
+            for opened_id in sorted(opened):
+                work.touch(opened_id)
+            work.record(
+                f"Let {who} log in as {grant.system_user} on {_where(work, grant)}", target_id=grant.id
+            )
+            return grant
+
+        return attempt.write(change)
+
+
+def find(instance: Instance, actor: Actor) -> tuple[Grant, ...]:
+    """All grants of the workspace, oldest first."""
+    attempt = Attempt(instance, actor, "grants:read", "list grants", target_kind="grant")
+    with attempt:
+        return attempt.read(lambda connection: keys.find_grants(connection, actor.workspace_id))
+
+
+def take_back(instance: Instance, actor: Actor, grant_id: int) -> Grant:
+    """End a grant, and answer it as it was. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance, actor, "grants:write", "take back a grant", target_kind="grant", target_id=grant_id
+    )
+    with attempt:
+
+        def change(work: Work) -> Grant:
+            grant = _own(work, grant_id)
+            opened = keys.servers_of_grant(work.connection, grant)
+            held = held_keys(work, grant)
+            where = _where(work, grant)
+            keys.remove_grant(work.connection, grant.id)
+            delivery.left(work, opened, held)
+            who = _subject(work, grant.user_id, grant.group_id)
+            work.record(
+                f"Took back from {who} the login as {grant.system_user} on {where}", target_id=grant.id
+            )
+            return grant
+
+        return attempt.write(change)
+
+
+def held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:
+    """The keys a grant delivers: pairs of fingerprint and public key."""
+    if grant.user_id is not None:
+        user_ids = frozenset((grant.user_id,))
+    else:
+        assert grant.group_id is not None
+        user_ids = people.group_member_ids(work.connection, grant.group_id)
+    return [
+        (key.fingerprint, key.public_key)
+        for user_id in sorted(user_ids)
+        for key in keys.keys_of_user(work.connection, user_id)
+        if key.fingerprint is not None and key.public_key is not None
+    ]
+
+
+def _subject(work: Work, user_id: int | None, group_id: int | None) -> str:
+    if user_id is not None:
+        user = people.user(work.connection, user_id)
+        if user is None or user.workspace_id != work.actor.workspace_id:
+            raise missing("user")
+        return user.name
+    assert group_id is not None
+    name = people.group_name(work.connection, work.actor.workspace_id, group_id)
+    if name is None:
+        raise missing("group")
+    return f"group {name}"
+
+
+def _where(work: Work, grant: Grant) -> str:
+    if grant.server_id is not None:
+        return f"server {own_server(work, grant.server_id).name}"
+    return f"servers with the tag {grant.tag}"
+
+
+def _own(work: Work, grant_id: int) -> Grant:
+    grant = keys.get_grant(work.connection, work.actor.workspace_id, grant_id)
+    if grant is None:
+        raise missing("grant")
+    return grant

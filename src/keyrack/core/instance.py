@@ -1,0 +1,28 @@
+"""What every command works with: database, settings, instance key, clock; must decide nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from keyrack.core.instance_key import InstanceKey
+from keyrack.policy import KeyRules
+from keyrack.settings import Settings
+from keyrack.store.database import Database
+
+
+def utc_now() -> datetime:
+    """The time now, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One running Keyrack; built in app.py alone."""
+
+    database: Database
+    settings: Settings
+    key: InstanceKey
+    key_rules: KeyRules
+    now: Callable[[], datetime] = field(default=utc_now)

@@ -1,0 +1,96 @@
+"""The instance's one secret and what is derived from it; must never let the secret or a derived key out."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from keyrack.ssh import host_document, sshsig, wire
+
+SEED_BYTES = 32
+
+
+class InstanceKey:
+    """Signs host documents, seals rows, encrypts access key secrets and hashes tokens.
+
+    All four keys are derived from one 32-byte seed, so that one file, kept apart from the database, is
+    all that a backup must hold and all that a thief of the database lacks.
+    """
+
+    def __init__(self, seed: bytes) -> None:
+        if len(seed) != SEED_BYTES:
+            raise ValueError("an instance key has 32 bytes")
+        self._signing_key = Ed25519PrivateKey.from_private_bytes(_derive(seed, b"host documents"))
+        self._seal_key = _derive(seed, b"row seals")
+        self._token_key = _derive(seed, b"tokens")
+        self._cipher = AESGCM(_derive(seed, b"access key secrets"))
+        self._public_blob = wire.string(b"ssh-ed25519") + wire.string(
+            self._signing_key.public_key().public_bytes_raw()
+        )
+
+    def __repr__(self) -> str:
+        return "InstanceKey(…)"
+
+    @classmethod
+    def load(cls, path: Path) -> InstanceKey:
+        """Read the seed from a file of 64 hexadecimal digits; make the file (0600) where there is none.
+
+        Raises ValueError when the file holds something else.
+        """
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            text = path.read_text("ascii").strip()
+            try:
+                return cls(bytes.fromhex(text))
+            except ValueError as error:
+                raise ValueError(f"{path} is not an instance key: it must hold 64 hexadecimal digits") from error
+        seed = secrets.token_bytes(SEED_BYTES)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(seed.hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return cls(seed)
+
+    @property
+    def public_line(self) -> str:
+        """The public half that hosts check documents with: "ssh-ed25519 AAAA…"."""
+        return sshsig.public_line(self._public_blob)
+
+    def sign(self, text: str, namespace: str = host_document.NAMESPACE) -> str:
+        """An armoured SSHSIG over the text, as `ssh-keygen -Y verify` checks it."""
+        signature = self._signing_key.sign(sshsig.message(namespace, text.encode()))
+        return sshsig.armour(self._public_blob, namespace, signature)
+
+    def seal(self, *fields: object) -> bytes:
+        """A 32-byte seal over the fields of a row, so that a row changed in the database is noticed."""
+        text = "\x1f".join("\x00" if field is None else str(field) for field in fields)
+        return hmac.digest(self._seal_key, text.encode(), hashlib.sha256)
+
+    def holds(self, seal: bytes, *fields: object) -> bool:
+        """Whether a seal is the one over exactly these fields."""
+        return hmac.compare_digest(seal, self.seal(*fields))
+
+    def hash_token(self, secret: str) -> bytes:
+        """What is stored of a bearer secret; keyed, so that the database alone does not allow guessing."""
+        return hmac.digest(self._token_key, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)
+
+    def encrypt(self, secret: str, context: str) -> bytes:
+        """Encrypt a secret that must be read again; context (e.g. the access key's id) is bound to it."""
+        nonce = secrets.token_bytes(12)
+        return nonce + self._cipher.encrypt(nonce, secret.encode(), context.encode())
+
+    def decrypt(self, sealed: bytes, context: str) -> str:
+        """The secret again; raises cryptography's InvalidTag when it or its context was changed."""
+        return self._cipher.decrypt(sealed[:12], sealed[12:], context.encode()).decode()
+
+
+def _derive(seed: bytes, purpose: bytes) -> bytes:
+    """One key a purpose: HKDF's expand step (RFC 5869) of a seed that is uniformly random already."""
+    return hmac.digest(seed, b"keyrack " + purpose + b"\x01", hashlib.sha256)

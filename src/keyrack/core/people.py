@@ -1,0 +1,133 @@
+"""Workspaces, users and groups: create and change them; must keep an owner in every workspace."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+
+from keyrack.core import acceptance, delivery, passwords
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, missing
+from keyrack.model import Actor, Role, User, Workspace
+from keyrack.store import keys, people
+
+
+def keyrack(workspace_id: int = 0, door: str = "keyrack") -> Actor:
+    """The actor that Keyrack itself is: first start, expiry, `keyrack apply`."""
+    return Actor(workspace_id=workspace_id, user_id=None, name="keyrack", role=Role.OWNER, door=door)
+
+
+def found_workspace(instance: Instance, actor: Actor, name: object) -> Workspace:
+    """Create a workspace. Raises Refusal INVALID or TAKEN."""
+    attempt = Attempt(instance, actor, "people:write", "create a workspace", target_kind="workspace")
+    with attempt:
+        title = acceptance.text(name, field="name")
+
+        def change(work: Work) -> Workspace:
+            if people.workspace_by_name(work.connection, title) is not None:
+                raise Refusal(Kind.TAKEN, "workspace-taken", "There is a workspace of that name.", field="name")
+            workspace_id = people.add_workspace(
+                work.connection, uid=secrets.token_hex(16), name=title, at=work.now
+            )
+            work.record(f"Created workspace {title}", target_id=workspace_id, workspace_id=workspace_id)
+            return people.workspace(work.connection, workspace_id)
+
+        return attempt.write(change)
+
+
+def create_user(
+    instance: Instance,
+    actor: Actor,
+    *,
+    name: object,
+    role: Role,
+    policies: Iterable[str] = (),
+    password: str | None = None,
+    uid: str | None = None,
+) -> User:
+    """Create a user of the actor's workspace. Raises Refusal INVALID or TAKEN."""
+    attempt = Attempt(instance, actor, "people:write", "create a user", target_kind="user")
+    with attempt:
+        login = acceptance.text(name, field="name")
+        hashed = None if password is None else passwords.hash_password(password)
+
+        def change(work: Work) -> User:
+            if people.user_by_name(work.connection, actor.workspace_id, login) is not None:
+                raise Refusal(Kind.TAKEN, "user-taken", "There is a user of that name.", field="name")
+            user_id = people.add_user(
+                work.connection,
+                actor.workspace_id,
+                uid=uid or secrets.token_hex(16),
+                name=login,
+                role=role,
+                policies=policies,
+                password_hash=hashed,
+                at=work.now,
+            )
+            work.record(f"Created user {login} as {role.value}", target_id=user_id)
+            return own_user(work, user_id)
+
+        return attempt.write(change)
+
+
+def change_password(instance: Instance, actor: Actor, user_id: int, password: str) -> None:
+    """Give a user a new password; IAM tokens of the old one end. Raises Refusal INVALID or MISSING."""
+    action = "iam:self" if user_id == actor.user_id else "people:write"
+    attempt = Attempt(instance, actor, action, "change a password", target_kind="user", target_id=user_id)
+    with attempt:
+        hashed = passwords.hash_password(password)
+
+        def change(work: Work) -> None:
+            user = own_user(work, user_id)
+            people.change_user(work.connection, user.id, {"password_hash": hashed})
+            people.revoke_tokens(work.connection, work.now, user_id=user.id, kind="iam")
+            work.record(f"Changed the password of {user.name}", target_id=user.id)
+
+        attempt.write(change)
+
+
+def disable(instance: Instance, actor: Actor, user_id: int) -> User:
+    """Shut a user out everywhere: tokens end, and the keys leave every server. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance, actor, "people:write", "disable a user", target_kind="user", target_id=user_id
+    )
+    with attempt:
+
+        def change(work: Work) -> User:
+            user = own_user(work, user_id)
+            _keep_an_owner(work, user)
+            held = keys.keys_of_user(work.connection, user.id)
+            opened = keys.servers_of_user(work.connection, user.id)
+            people.change_user(work.connection, user.id, {"disabled_at": work.now})
+            people.revoke_tokens(work.connection, work.now, user_id=user.id)
+            gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
+            delivery.left(work, opened, gone)
+            work.record(
+                f"Disabled {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
+                target_id=user.id,
+                level="warning",
+            )
+            return own_user(work, user.id)
+
+        return attempt.write(change)
+
+
+def own_user(work: Work, user_id: int) -> User:
+    """The user, if of the actor's workspace; raises Refusal MISSING otherwise."""
+    user = people.user(work.connection, user_id)
+    if user is None or user.workspace_id != work.actor.workspace_id:
+        raise missing("user")
+    return user
+
+
+def _keep_an_owner(work: Work, user: User) -> None:
+    others = [
+        other
+        for other in people.find_users(work.connection, user.workspace_id)
+        if other.id != user.id and other.role is Role.OWNER and other.disabled_at is None
+    ]
+    if user.role is Role.OWNER and not others:
+        raise Refusal(
+            Kind.INVALID, "last-owner", "This is the workspace's last owner; make another user owner first."
+        )

@@ -1,0 +1,159 @@
+"""Servers: create, list, show, rename, delete, invite a host; must not speak to any host itself."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Iterable
+from datetime import timedelta
+
+from keyrack.core import acceptance
+from keyrack.core.credentials import own_server
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import invalid, missing
+from keyrack.model import Actor, Page, Server
+from keyrack.store import servers
+from keyrack.store.database import announce
+
+ENROLMENT_LIFE = timedelta(hours=24)
+# RunCloud: a new server has these two, and neither can be deleted.
+FIRST_SYSTEM_USERS = ("runcloud", "root")
+HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*\.?")
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+
+
+def create(
+    instance: Instance,
+    actor: Actor,
+    *,
+    name: object,
+    address: object,
+    provider: object = None,
+    tags: Iterable[str] = (),
+    mode: str = "enforce",
+) -> Server:
+    """Create a server that waits for its host to enrol.
+
+    name: 1 to 255 characters; address: an IP address or host name; provider: free text or None; tags:
+    letters, digits and ._:-. Raises Refusal INVALID.
+    """
+    attempt = Attempt(instance, actor, "servers:write", "create a server", target_kind="server")
+    with attempt:
+        title = acceptance.text(name, field="name")
+        place = host_address(address)
+        maker = None if provider is None else acceptance.text(provider, field="provider")
+        labels = [tag(value) for value in tags]
+
+        def change(work: Work) -> Server:
+            server_id = servers.add(
+                work.connection,
+                actor.workspace_id,
+                host=f"h_{secrets.token_hex(16)}",
+                name=title,
+                address=place,
+                provider=maker,
+                mode=mode,
+                at=work.now,
+            )
+            for username in FIRST_SYSTEM_USERS:
+                servers.add_system_user(
+                    work.connection, server_id, username, deletable=False, managed=False, at=work.now
+                )
+            if labels:
+                servers.set_tags(work.connection, server_id, labels)
+            work.record(f"Created server {title} ({place})", target_id=server_id, server_id=server_id)
+            return own_server(work, server_id)
+
+        return attempt.write(change)
+
+
+def get(instance: Instance, actor: Actor, server_id: int) -> Server:
+    """One server. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance, actor, "servers:read", "see a server", target_kind="server", server_id=server_id
+    )
+    with attempt:
+        found = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
+        if found is None:
+            raise missing("server")
+        return found
+
+
+def find(
+    instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 15
+) -> Page[Server]:
+    """A page of the workspace's servers, oldest first; search: part of name or address."""
+    attempt = Attempt(instance, actor, "servers:read", "list servers", target_kind="server")
+    with attempt:
+        return attempt.read(
+            lambda connection: servers.find(
+                connection, actor.workspace_id, search=search, offset=offset, limit=limit
+            )
+        )
+
+
+def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
+    """Delete a server with its keys, and answer it as it was; its host is told at its next contact."""
+    attempt = Attempt(
+        instance,
+        actor,
+        "servers:write",
+        "delete a server",
+        target_kind="server",
+        target_id=server_id,
+        server_id=server_id,
+    )
+    with attempt:
+
+        def change(work: Work) -> Server:
+            server = own_server(work, server_id)
+            work.record(f"Deleted server {server.name} ({server.address})", target_id=server.id)
+            servers.remove(work.connection, server.id)
+            announce(work.connection, server.id)
+            return server
+
+        return attempt.write(change)
+
+
+def invite(instance: Instance, actor: Actor, server_id: int) -> str:
+    """A one-time token with which a host enrols as this server, good for 24 hours; shown this once."""
+    attempt = Attempt(
+        instance, actor, "servers:write", "invite a host", target_kind="server", server_id=server_id
+    )
+    with attempt:
+        token = secrets.token_urlsafe(32)
+        secret_hash = instance.key.hash_token(token)
+
+        def change(work: Work) -> str:
+            server = own_server(work, server_id)
+            servers.add_enrolment(
+                work.connection,
+                server.id,
+                secret_hash,
+                at=work.now,
+                expires_at=work.now + ENROLMENT_LIFE,
+            )
+            work.record(f"Made an installation script for server {server.name}", target_id=server.id)
+            return token
+
+        return attempt.write(change)
+
+
+def host_address(value: object) -> str:
+    """An IP address or host name; raises Refusal INVALID."""
+    if isinstance(value, str):
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError:
+            if HOST_NAME.fullmatch(value):
+                return value
+    raise invalid("address", "The address must be an IP address or a host name, for example 192.0.2.10.")
+
+
+def tag(value: object) -> str:
+    """A server's tag; raises Refusal INVALID."""
+    if isinstance(value, str) and TAG.fullmatch(value):
+        return value
+    raise invalid("tags", "A tag is made of letters, digits and . _ : -, at most 64 of them.")

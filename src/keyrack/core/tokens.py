@@ -1,0 +1,232 @@
+"""Bearer tokens: who stands behind one, issue and revoke them; must never store or log a token itself."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from keyrack.core import passwords
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor, Project, Token, User, Workspace
+from keyrack.store import people
+from keyrack.store.people import Bearer
+
+LONGEST_TOKEN = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """Who wants to sign in: the user by uid, or by name with the workspace's name or uid."""
+
+    password: str
+    user_uid: str | None = None
+    user_name: str | None = None
+    workspace_uid: str | None = None
+    workspace_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an IAM token is for: a project by uid or name, else the whole workspace."""
+
+    project_uid: str | None = None
+    project_name: str | None = None
+    workspace_uid: str | None = None
+    workspace_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A token with all that IAM says of it; secret is "" when it was not issued just now."""
+
+    secret: str
+    token: Token
+    user: User
+    workspace: Workspace
+    project: Project | None
+
+
+def authenticate(instance: Instance, secret: str, *, address: str, door: str) -> Actor:
+    """The actor behind a bearer token in force. Raises Refusal UNAUTHENTICATED, alike for all that are not."""
+    found = lookup(instance, secret)
+    if found is None:
+        raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
+    return actor_of(found.user, found.token, address=address, door=door)
+
+
+def lookup(instance: Instance, secret: str) -> Bearer | None:
+    """The token and user behind a secret, if in force: not expired, not revoked, its user not disabled."""
+    if not secret or len(secret) > LONGEST_TOKEN:
+        return None
+    secret_hash = instance.key.hash_token(secret)
+    found = instance.database.read(lambda connection: people.bearer(connection, secret_hash))
+    if found is None or found.token.revoked_at is not None or found.user.disabled_at is not None:
+        return None
+    if found.token.expires_at is not None and found.token.expires_at <= instance.now():
+        return None
+    return found
+
+
+def actor_of(user: User, token: Token | None, *, address: str, door: str) -> Actor:
+    """The actor that a user is when calling through a door from an address."""
+    return Actor(
+        workspace_id=user.workspace_id,
+        user_id=user.id,
+        name=user.name,
+        role=user.role,
+        policies=user.policies,
+        scopes=token.scopes if token else ("*",),
+        token_id=token.id if token else None,
+        token_name=token.name if token else "",
+        address=address,
+        door=door,
+    )
+
+
+def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str) -> SignedIn:
+    """Issue an IAM token for a password. Raises Refusal UNAUTHENTICATED, or FORBIDDEN for a foreign scope."""
+    user = _find(instance, who)
+    hashed = (
+        None
+        if user is None
+        else instance.database.read(lambda connection: people.password_hash(connection, user.id))
+    )
+    right = passwords.verify(hashed, who.password)
+    wrong = Refusal(
+        Kind.UNAUTHENTICATED, "sign-in-failed", "The user name, the account (domain) name or the password is wrong."
+    )
+    if user is None:
+        raise wrong
+    actor = actor_of(user, None, address=address, door="iam")
+    attempt = Attempt(instance, actor, "iam:self", "sign in", target_kind="token", target_id=None)
+    with attempt:
+        if not right or user.disabled_at is not None:
+            raise wrong
+        return attempt.write(lambda work: _issue_iam_token(work, user, scope))
+
+
+def _issue_iam_token(work: Work, user: User, scope: Scope) -> SignedIn:
+    secret = secrets.token_urlsafe(48)
+    workspace = people.workspace(work.connection, user.workspace_id)
+    project = _project(work, workspace, scope)
+    token_id = people.add_token(
+        work.connection,
+        user,
+        kind="iam",
+        name="IAM token",
+        secret_hash=work.instance.key.hash_token(secret),
+        scopes=("*",),
+        details={"project": project.uid if project else None},
+        at=work.now,
+        expires_at=work.now + timedelta(hours=work.instance.settings.token_hours),
+    )
+    work.record(f"{user.name} signed in", target_id=token_id)
+    found = people.bearer(work.connection, work.instance.key.hash_token(secret))
+    assert found is not None
+    return SignedIn(secret=secret, token=found.token, user=user, workspace=workspace, project=project)
+
+
+def describe(instance: Instance, found: Bearer) -> SignedIn:
+    """All that IAM says of a token in force."""
+
+    def question(connection: Any) -> tuple[Workspace, Project | None]:
+        uid = found.token.details.get("project")
+        project = people.project_by_uid(connection, uid) if uid else None
+        return people.workspace(connection, found.user.workspace_id), project
+
+    workspace, project = instance.database.read(question)
+    return SignedIn(secret="", token=found.token, user=found.user, workspace=workspace, project=project)
+
+
+def create(
+    instance: Instance,
+    actor: Actor,
+    owner: User,
+    *,
+    name: str,
+    scopes: Iterable[str],
+    expires_at: datetime | None = None,
+    secret: str | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> tuple[str, int]:
+    """Create an API token of a user: the secret, shown this once, and the token's id.
+
+    secret: a chosen one instead of a random one, at least 8 characters. Raises Refusal.
+    """
+    attempt = Attempt(instance, actor, "people:write", "create a token", target_kind="token")
+    with attempt:
+        chosen = secret or f"kr_{secrets.token_urlsafe(32)}"
+        if len(chosen) < 8:
+            raise Refusal(
+                Kind.INVALID, "token-too-short", "A token has at least 8 characters.", field="token"
+            )
+
+        def change(work: Work) -> tuple[str, int]:
+            token_id = people.add_token(
+                work.connection,
+                owner,
+                kind="api",
+                name=name,
+                secret_hash=instance.key.hash_token(chosen),
+                scopes=tuple(scopes),
+                details=details or {},
+                at=work.now,
+                expires_at=expires_at,
+            )
+            work.record(f"Created token {name} of {owner.name}", target_id=token_id)
+            return chosen, token_id
+
+        return attempt.write(change)
+
+
+def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
+    """Revoke a token of the actor's own, or of somebody in the same workspace."""
+    own = found.user.id == actor.user_id
+    action = "iam:self" if own else "people:write"
+    attempt = Attempt(
+        instance, actor, action, "revoke a token", target_kind="token", target_id=found.token.id
+    )
+    with attempt:
+        if found.user.workspace_id != actor.workspace_id:
+            raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+
+        def change(work: Work) -> None:
+            people.revoke_token(work.connection, found.token.id, work.now)
+            work.record(f"Revoked token {found.token.name} of {found.user.name}", target_id=found.token.id)
+
+        attempt.write(change)
+
+
+def _find(instance: Instance, who: SignIn) -> User | None:
+    def question(connection: Any) -> User | None:
+        if who.user_uid is not None:
+            return people.user_by_uid(connection, who.user_uid)
+        workspace = None
+        if who.workspace_uid is not None:
+            workspace = people.workspace_by_uid(connection, who.workspace_uid)
+        elif who.workspace_name is not None:
+            workspace = people.workspace_by_name(connection, who.workspace_name)
+        if workspace is None or who.user_name is None:
+            return None
+        return people.user_by_name(connection, workspace.id, who.user_name)
+
+    return instance.database.read(question)
+
+
+def _project(work: Work, workspace: Workspace, scope: Scope) -> Project | None:
+    foreign = Refusal(
+        Kind.FORBIDDEN, "scope-foreign", "The scope names a project or account that is not yours."
+    )
+    if scope.workspace_uid not in (None, workspace.uid) or scope.workspace_name not in (None, workspace.name):
+        raise foreign
+    if scope.project_uid is None and scope.project_name is None:
+        return None
+    for project in people.find_projects(work.connection, workspace.id):
+        if scope.project_uid in (None, project.uid) and scope.project_name in (None, project.name):
+            return project
+    raise foreign

@@ -1,0 +1,172 @@
+"""The unit of work: an attempt asks policy first and commits change, event and revisions as one; must know no use case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from keyrack import policy
+from keyrack.core.instance import Instance
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor
+from keyrack.store import events, servers
+from keyrack.store.database import DatabaseUnavailable
+
+T = TypeVar("T")
+
+RACES = 2
+
+log = structlog.get_logger("keyrack")
+
+
+class Work:
+    """One transaction of one command: its connection, its time, and the events it leaves."""
+
+    def __init__(self, attempt: Attempt, connection: Connection) -> None:
+        self.attempt = attempt
+        self.actor = attempt.actor
+        self.instance = attempt.instance
+        self.connection = connection
+        self.now = attempt.instance.now()
+        self.recorded = 0
+
+    def touch(self, server_id: int) -> int:
+        """Give a server a new revision, and answer it; whoever waits for it is woken after the commit."""
+        return servers.raise_revision(self.connection, server_id, self.now)
+
+    def record(
+        self,
+        summary: str,
+        *,
+        target_kind: str = "",
+        target_id: int | None = None,
+        server_id: int | None = None,
+        workspace_id: int | None = None,
+        level: str = "info",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Leave an event of what was done; summary: one sentence, past tense, without secrets.
+
+        workspace_id: whose log it belongs in when Keyrack itself acts, which has no workspace of its own.
+        """
+        actor = self.actor if workspace_id is None else replace(self.actor, workspace_id=workspace_id)
+        events.add(
+            self.connection,
+            actor,
+            at=self.now,
+            action=self.attempt.action,
+            outcome="done",
+            reason="",
+            target_kind=target_kind or self.attempt.target_kind,
+            target_id=target_id,
+            server_id=server_id if server_id is not None else self.attempt.server_id,
+            summary=summary,
+            level=level,
+            details=dict(details or {}),
+        )
+        self.recorded += 1
+
+
+class Attempt:
+    """What somebody tries: `with Attempt(…) as attempt: …` asks policy first, and a refusal leaves an event.
+
+    action: a name of policy.ACTIONS; aim: what is tried, in words that complete "tried to …";
+    target_kind: "server", "credential" …; server_id: the server concerned, if one is.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        actor: Actor,
+        action: str,
+        aim: str,
+        *,
+        target_kind: str,
+        target_id: int | None = None,
+        server_id: int | None = None,
+    ) -> None:
+        self.instance = instance
+        self.actor = actor
+        self.action = action
+        self.aim = aim
+        self.target_kind = target_kind
+        self.target_id = target_id
+        self.server_id = server_id
+        self._changing = False
+
+    def __enter__(self) -> Self:
+        # Invariant 2: every command names its attempt and asks policy first.
+        refusal = policy.may(self.actor, self.action)
+        if refusal is not None:
+            self._record_refusal(refusal)
+            raise refusal
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Refusal) or error.kind is Kind.UNAVAILABLE:
+            return
+        if error.kind is Kind.MISSING and not self._changing:
+            return  # a look at something that is not there is no attempt on anything
+        self._record_refusal(error)
+
+    def read(self, question: Callable[[Connection], T]) -> T:
+        """Answer a question to the database; no event is left."""
+        return self.instance.database.read(question)
+
+    def write(self, command: Callable[[Work], T]) -> T:
+        """Run a command; returns once it is durable.
+
+        Invariant 3: the change, its event and the revisions it touches commit together or not at all; a
+        command that leaves no event is refused here, because a change nobody can trace must not happen.
+        """
+
+        self._changing = True
+
+        def run(connection: Connection) -> T:
+            work = Work(self, connection)
+            result = command(work)
+            if not work.recorded:
+                raise RuntimeError(f"the command {self.action} left no event")
+            return result
+
+        for _ in range(RACES):
+            try:
+                return self.instance.database.write(run)
+            except IntegrityError:
+                # Another process took the same label, name or key between our look and our write. Looked
+                # at again, it is there to be named, and the caller gets the refusal instead of a riddle.
+                continue
+        return self.instance.database.write(run)
+
+    def _record_refusal(self, refusal: Refusal) -> None:
+        """Invariant 3: refusals leave an event too. Its words are ours; nothing the caller sent is kept."""
+        at = self.instance.now()
+        try:
+            self.instance.database.write(
+                lambda connection: events.add(
+                    connection,
+                    self.actor,
+                    at=at,
+                    action=self.action,
+                    outcome="refused",
+                    reason=refusal.code,
+                    target_kind=self.target_kind,
+                    target_id=self.target_id,
+                    # A server of somebody else must not show this attempt in its own log.
+                    server_id=servers.own_id(connection, self.actor.workspace_id, self.server_id),
+                    summary=f"Refused: tried to {self.aim} ({refusal.code})",
+                    level="warning",
+                    details={},
+                )
+            )
+        except DatabaseUnavailable:
+            # The refusal stands without its event: with the database away nothing was changed either.
+            log.warning("refusal not recorded", action=self.action, code=refusal.code)

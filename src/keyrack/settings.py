@@ -1,0 +1,119 @@
+"""One frozen record of settings, from environment and file, each with its help; must read nothing at import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class Settings(BaseSettings):
+    """Every setting; each is also KEYRACK_NAME in the environment, and a line of DATA/keyrack.toml."""
+
+    model_config = SettingsConfigDict(env_prefix="KEYRACK_", frozen=True, extra="ignore")
+
+    listen: str = Field(
+        default="127.0.0.1:8022",
+        description="The address and port that the service listens on, HOST:PORT.",
+    )
+    data: Path = Field(
+        default=Path("keyrack-data"),
+        description="The folder with the instance's key and, without a database address, its database.",
+    )
+    database: str = Field(
+        default="",
+        description="The database's address, e.g. postgresql://keyrack@db/keyrack; empty: SQLite in the data folder.",
+    )
+    public_url: str = Field(
+        default="",
+        description="The address at which hosts and programs reach the service; empty: http:// and `listen`.",
+    )
+    workers: int = Field(
+        default=1, ge=1, le=64, description="How many processes serve HTTP; SQLite serves with one."
+    )
+    time_zone: str = Field(
+        default="UTC", description="The zone in which CodeArts' created_at is written, e.g. Asia/Shanghai."
+    )
+    cut_public_key: bool = Field(
+        default=False,
+        description="Answer only the first 50 characters of a key and '...' on RunCloud's API, as its examples do.",
+    )
+    require_key: bool = Field(
+        default=False, description="Refuse CodeArts' published add call without a key instead of keeping it."
+    )
+    max_key_characters: int = Field(
+        default=5000, ge=200, le=16000, description="The longest public key line that is accepted, in characters."
+    )
+    max_user_keys: int = Field(default=100, ge=1, description="How many keys one user may register.")
+    rsa_minimum_bits: int = Field(
+        default=2048, ge=2048, le=16384, description="The shortest RSA key that is accepted."
+    )
+    key_types: tuple[str, ...] = Field(
+        default=(
+            "ssh-ed25519",
+            "ecdsa-sha2-nistp256",
+            "ecdsa-sha2-nistp384",
+            "ecdsa-sha2-nistp521",
+            "ssh-rsa",
+            "sk-ssh-ed25519@openssh.com",
+            "sk-ecdsa-sha2-nistp256@openssh.com",
+        ),
+        description="The types of public keys that are accepted.",
+    )
+    block_list: Path | None = Field(
+        default=None, description="A file of fingerprints of keys that nobody may register."
+    )
+    temporary_hours: float = Field(
+        default=12, gt=0, le=8760, description="How long a temporary key lives, in hours."
+    )
+    token_hours: float = Field(default=24, gt=0, le=720, description="How long an IAM token lives, in hours.")
+    rate_limit: int = Field(
+        default=6000, ge=1, description="How many requests one token may send a minute on RunCloud's API."
+    )
+    max_body_bytes: int = Field(
+        default=1_000_000, ge=20_000, description="The longest request body that is read, in bytes."
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _listen_has_a_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
+            raise ValueError("listen takes HOST:PORT, for example 127.0.0.1:8022")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then DATA/keyrack.toml."""
+        data = init_settings().get("data") or env_settings().get("data") or "keyrack-data"
+        file = TomlConfigSettingsSource(settings_cls, toml_file=Path(data) / "keyrack.toml")
+        return init_settings, env_settings, file
+
+    @property
+    def database_url(self) -> str:
+        """The database's address, with the embedded default filled in."""
+        return self.database or f"sqlite:///{self.data.resolve() / 'keyrack.db'}"
+
+    @property
+    def url(self) -> str:
+        """The address at which the service is reached, without a slash at the end."""
+        return (self.public_url or f"http://{self.listen}").rstrip("/")
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """`listen`, taken apart; brackets of an IPv6 address are removed."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)

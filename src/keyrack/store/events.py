@@ -1,0 +1,74 @@
+"""Questions about the audit log; must never change or delete an event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select
+
+from keyrack.model import Actor, Event, Page
+from keyrack.store.rows import contains, page
+from keyrack.store.tables import events
+
+
+def add(
+    connection: Connection,
+    actor: Actor,
+    *,
+    at: datetime,
+    action: str,
+    outcome: str,
+    reason: str,
+    target_kind: str,
+    target_id: int | None,
+    server_id: int | None,
+    summary: str,
+    level: str,
+    details: Mapping[str, Any],
+) -> None:
+    """Append one event by an actor; see model.Event for what the fields mean."""
+    connection.execute(
+        insert(events).values(
+            workspace_id=actor.workspace_id,
+            at=at,
+            actor_id=actor.user_id,
+            actor_name=actor.name,
+            token_id=actor.token_id,
+            token_name=actor.token_name,
+            address=actor.address,
+            door=actor.door,
+            action=action,
+            outcome=outcome,
+            reason=reason,
+            target_kind=target_kind,
+            target_id=target_id,
+            server_id=server_id,
+            summary=summary,
+            level=level,
+            details=dict(details),
+        )
+    )
+
+
+def find(
+    connection: Connection,
+    workspace_id: int,
+    *,
+    server_id: int | None = None,
+    search: str = "",
+    offset: int,
+    limit: int,
+) -> Page[Event]:
+    """A page of a workspace's events, newest first; search: part of the summary, any case."""
+    statement = select(events).where(events.c.workspace_id == workspace_id)
+    if server_id is not None:
+        statement = statement.where(events.c.server_id == server_id)
+    if search:
+        statement = statement.where(contains(events.c.summary, search))
+    return page(connection, statement.order_by(events.c.id.desc()), _event, offset=offset, limit=limit)
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(**row._mapping)

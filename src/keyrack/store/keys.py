@@ -1,0 +1,341 @@
+"""Questions about credentials, user keys, grants and revocations; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, insert, or_, select, union
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from keyrack.model import Credential, Grant, Page, UserKey
+from keyrack.store.rows import contains, page
+from keyrack.store.tables import (
+    credentials,
+    grants,
+    group_members,
+    key_owners,
+    revocations,
+    server_tags,
+    servers,
+    system_users,
+    user_keys,
+    users,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedKey:
+    """A user's key that a grant puts on a server, each with the seal of its row."""
+
+    grant: Grant
+    grant_seal: bytes
+    user_key: UserKey
+    user_key_seal: bytes
+
+
+_credential = select(credentials, system_users.c.username).join(
+    system_users, system_users.c.id == credentials.c.system_user_id
+)
+
+
+def in_force(column: Any, at: datetime) -> ColumnElement[bool]:
+    """A condition: there is no end, or it is still to come."""
+    return or_(column.is_(None), column > at)
+
+
+def add_credential(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert a credential (the columns of the table); answers its id."""
+    return connection.execute(
+        insert(credentials).values(**values).returning(credentials.c.id)
+    ).scalar_one()
+
+
+def get_credential(connection: Connection, server_id: int, credential_id: int, at: datetime) -> Credential | None:
+    """A credential of this server that has not ended, or None."""
+    statement = _credential.where(
+        credentials.c.id == credential_id,
+        credentials.c.server_id == server_id,
+        in_force(credentials.c.expires_at, at),
+    )
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _credential_record(row)
+
+
+def credential_by_label(connection: Connection, server_id: int, label: str) -> Credential | None:
+    """The credential with this label on this server, ended or not, or None."""
+    statement = _credential.where(credentials.c.server_id == server_id, credentials.c.label == label)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _credential_record(row)
+
+
+def find_credentials(
+    connection: Connection, server_id: int, *, at: datetime, search: str = "", offset: int, limit: int
+) -> Page[Credential]:
+    """A page of a server's credentials in force, oldest first; search: part of label or system user."""
+    statement = _credential.where(
+        credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at)
+    )
+    if search:
+        statement = statement.where(
+            or_(contains(credentials.c.label, search), contains(system_users.c.username, search))
+        )
+    ordered = statement.order_by(credentials.c.id)
+    return page(connection, ordered, _credential_record, offset=offset, limit=limit)
+
+
+def credentials_of_system_user(connection: Connection, system_user_id: int) -> tuple[Credential, ...]:
+    """All credentials of one system user, ended or not."""
+    rows = connection.execute(_credential.where(credentials.c.system_user_id == system_user_id))
+    return tuple(_credential_record(row) for row in rows)
+
+
+def ended_credentials(connection: Connection, at: datetime, limit: int) -> tuple[Credential, ...]:
+    """Credentials whose end has come, at most `limit` of them."""
+    statement = _credential.where(credentials.c.expires_at <= at).order_by(credentials.c.id).limit(limit)
+    return tuple(_credential_record(row) for row in connection.execute(statement))
+
+
+def remove_credential(connection: Connection, credential_id: int) -> bool:
+    """Delete a credential; False when it was gone already."""
+    return connection.execute(delete(credentials).where(credentials.c.id == credential_id)).rowcount == 1
+
+
+def add_user_key(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert a user key (the columns of the table); answers its id."""
+    return connection.execute(insert(user_keys).values(**values).returning(user_keys.c.id)).scalar_one()
+
+
+def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None) -> bool:
+    """Make a key lead to one identity (kind "user" or "deploy"); False when it leads to one already."""
+    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    statement = dialect_insert(key_owners).values(fingerprint=fingerprint, kind=kind, user_key_id=user_key_id)
+    return connection.execute(statement.on_conflict_do_nothing()).rowcount == 1
+
+
+def owner_of(connection: Connection, fingerprint: str) -> tuple[str, UserKey | None] | None:
+    """To what a key leads: ("user", its user key) or ("deploy", None); None when to nothing."""
+    statement = select(key_owners).where(key_owners.c.fingerprint == fingerprint)
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        return None
+    if row.user_key_id is None:
+        return row.kind, None
+    return row.kind, _user_key_or_none(connection, select(user_keys).where(user_keys.c.id == row.user_key_id))
+
+
+def release_fingerprint(connection: Connection, fingerprint: str) -> None:
+    """Let a key lead to nothing again."""
+    connection.execute(delete(key_owners).where(key_owners.c.fingerprint == fingerprint))
+
+
+def get_user_key(connection: Connection, user_id: int, key_id: int) -> UserKey | None:
+    """A key of this user, or None."""
+    statement = select(user_keys).where(user_keys.c.id == key_id, user_keys.c.user_id == user_id)
+    return _user_key_or_none(connection, statement)
+
+
+def find_user_keys(
+    connection: Connection, user_id: int, *, search: str = "", offset: int, limit: int
+) -> Page[UserKey]:
+    """A page of a user's keys, newest first; search: part of the title, any case."""
+    statement = select(user_keys).where(user_keys.c.user_id == user_id)
+    if search:
+        statement = statement.where(contains(user_keys.c.title, search))
+    return page(connection, statement.order_by(user_keys.c.id.desc()), _user_key, offset=offset, limit=limit)
+
+
+def count_user_keys(connection: Connection, user_id: int) -> int:
+    """How many keys a user has."""
+    return find_user_keys(connection, user_id, offset=0, limit=1).total
+
+
+def keys_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
+    """All of a user's keys that hold a key."""
+    statement = select(user_keys).where(
+        user_keys.c.user_id == user_id, user_keys.c.public_key.is_not(None)
+    )
+    return tuple(_user_key(row) for row in connection.execute(statement))
+
+
+def remove_user_key(connection: Connection, key_id: int) -> None:
+    """Delete a user key; its claim on the fingerprint goes with it."""
+    connection.execute(delete(user_keys).where(user_keys.c.id == key_id))
+
+
+def add_grant(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert a grant (the columns of the table); answers its id."""
+    return connection.execute(insert(grants).values(**values).returning(grants.c.id)).scalar_one()
+
+
+def find_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]:
+    """All grants of a workspace, oldest first."""
+    statement = select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
+    return tuple(_grant(row) for row in connection.execute(statement))
+
+
+def get_grant(connection: Connection, workspace_id: int, grant_id: int) -> Grant | None:
+    """A grant of this workspace, or None."""
+    statement = select(grants).where(grants.c.id == grant_id, grants.c.workspace_id == workspace_id)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _grant(row)
+
+
+def remove_grant(connection: Connection, grant_id: int) -> None:
+    """Delete a grant."""
+    connection.execute(delete(grants).where(grants.c.id == grant_id))
+
+
+def ended_grants(connection: Connection, at: datetime, limit: int) -> tuple[Grant, ...]:
+    """Grants whose end has come, at most `limit` of them."""
+    statement = select(grants).where(grants.c.expires_at <= at).order_by(grants.c.id).limit(limit)
+    return tuple(_grant(row) for row in connection.execute(statement))
+
+
+def servers_of_grant(connection: Connection, grant: Grant) -> frozenset[int]:
+    """The ids of the servers that a grant opens."""
+    if grant.server_id is not None:
+        return frozenset((grant.server_id,))
+    statement = (
+        select(server_tags.c.server_id)
+        .join(servers, servers.c.id == server_tags.c.server_id)
+        .where(server_tags.c.tag == grant.tag, servers.c.workspace_id == grant.workspace_id)
+    )
+    return frozenset(connection.execute(statement).scalars())
+
+
+def servers_of_user(connection: Connection, user_id: int) -> frozenset[int]:
+    """The ids of the servers on which a user's keys stand, by whichever grant."""
+    mine = _grants_of_user(user_id)
+    direct = select(grants.c.server_id).where(mine, grants.c.server_id.is_not(None))
+    tagged = (
+        select(server_tags.c.server_id)
+        .join(grants, grants.c.tag == server_tags.c.tag)
+        .join(
+            servers,
+            and_(servers.c.id == server_tags.c.server_id, servers.c.workspace_id == grants.c.workspace_id),
+        )
+        .where(mine)
+    )
+    return frozenset(connection.execute(union(direct, tagged)).scalars())
+
+
+def granted_keys(
+    connection: Connection, server_id: int, workspace_id: int, at: datetime
+) -> tuple[GrantedKey, ...]:
+    """What grants in force put on a server: each grant with each key of each user it is for."""
+    tags = select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
+    statement = (
+        select(grants, *(column.label(f"key_{column.name}") for column in user_keys.c))
+        .select_from(grants)
+        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
+        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+        .join(user_keys, user_keys.c.user_id == users.c.id)
+        .where(
+            grants.c.workspace_id == workspace_id,
+            or_(grants.c.server_id == server_id, grants.c.tag.in_(tags)),
+            in_force(grants.c.expires_at, at),
+            users.c.disabled_at.is_(None),
+            user_keys.c.public_key.is_not(None),
+        )
+        .order_by(grants.c.id, user_keys.c.id)
+    )
+    found = []
+    for row in connection.execute(statement):
+        values = dict(row._mapping)
+        key = {name[4:]: values.pop(name) for name in list(values) if name.startswith("key_")}
+        found.append(GrantedKey(_grant_record(values), values["seal"], _user_key_record(key), key["seal"]))
+    return tuple(found)
+
+
+def sealed_credentials(
+    connection: Connection, server_id: int, at: datetime
+) -> tuple[tuple[Credential, bytes], ...]:
+    """All credentials of a server that are in force, each with the seal of its row."""
+    statement = _credential.where(
+        credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at)
+    )
+    return tuple((_credential_record(row), row.seal) for row in connection.execute(statement))
+
+
+def revoke(connection: Connection, server_id: int, fingerprint: str, public_key: str, at: datetime) -> None:
+    """Make a host refuse a key whatever else it finds there."""
+    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    statement = dialect_insert(revocations).values(
+        server_id=server_id, fingerprint=fingerprint, public_key=public_key, revoked_at=at
+    )
+    connection.execute(statement.on_conflict_do_nothing())
+
+
+def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
+    """Let a key be given to a host again."""
+    connection.execute(
+        delete(revocations).where(
+            revocations.c.server_id == server_id, revocations.c.fingerprint == fingerprint
+        )
+    )
+
+
+def revoked_on(connection: Connection, server_id: int) -> tuple[str, ...]:
+    """The canonical lines of the keys that a host must refuse."""
+    statement = select(revocations.c.public_key).where(revocations.c.server_id == server_id)
+    return tuple(connection.execute(statement.order_by(revocations.c.fingerprint)).scalars())
+
+
+def lets_in(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
+    """Whether anything on a server lets this key in."""
+    credential = select(credentials.c.id).where(
+        credentials.c.server_id == server_id,
+        credentials.c.fingerprint == fingerprint,
+        in_force(credentials.c.expires_at, at),
+    )
+    if connection.execute(credential.limit(1)).scalar() is not None:
+        return True
+    owner = select(user_keys.c.user_id).where(user_keys.c.fingerprint == fingerprint)
+    tags = select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
+    grant = (
+        select(grants.c.id)
+        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
+        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+        .where(
+            users.c.id.in_(owner),
+            users.c.disabled_at.is_(None),
+            grants.c.workspace_id == workspace_id,
+            or_(grants.c.server_id == server_id, grants.c.tag.in_(tags)),
+            in_force(grants.c.expires_at, at),
+        )
+    )
+    return connection.execute(grant.limit(1)).scalar() is not None
+
+
+def _grants_of_user(user_id: int) -> ColumnElement[bool]:
+    member_of = select(group_members.c.group_id).where(group_members.c.user_id == user_id)
+    return or_(grants.c.user_id == user_id, grants.c.group_id.in_(member_of))
+
+
+def _user_key_or_none(connection: Connection, statement: Select[Any]) -> UserKey | None:
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _user_key(row)
+
+
+def _user_key(row: Row[Any]) -> UserKey:
+    return _user_key_record(row._mapping)
+
+
+def _user_key_record(values: Mapping[str, Any]) -> UserKey:
+    return UserKey(**{name: value for name, value in values.items() if name != "seal"})
+
+
+def _grant(row: Row[Any]) -> Grant:
+    return _grant_record(row._mapping)
+
+
+def _grant_record(values: Mapping[str, Any]) -> Grant:
+    return Grant(**{name: value for name, value in values.items() if name != "seal"})
+
+
+def _credential_record(row: Row[Any]) -> Credential:
+    return Credential(**{name: value for name, value in row._mapping.items() if name != "seal"})

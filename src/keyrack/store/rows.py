@@ -1,0 +1,33 @@
+"""How rows become records and lists become pages; must ask nothing of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from keyrack.model import Page
+
+T = TypeVar("T")
+
+
+def page(
+    connection: Connection,
+    statement: Select[Any],
+    record: Callable[[Row[Any]], T],
+    *,
+    offset: int,
+    limit: int,
+) -> Page[T]:
+    """One page of an ordered statement and the count of all its rows; offset and limit in rows."""
+    total = connection.execute(
+        select(func.count()).select_from(statement.order_by(None).subquery())
+    ).scalar_one()
+    rows = connection.execute(statement.offset(offset).limit(limit))
+    return Page(items=tuple(record(row) for row in rows), total=total, offset=offset, limit=limit)
+
+
+def contains(column: Any, text: str) -> Any:
+    """A condition: the column holds the text, any case; % and _ in the text stand for themselves."""
+    return func.lower(column).contains(text.lower(), autoescape=True)

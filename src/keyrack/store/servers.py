@@ -1,0 +1,237 @@
+"""Questions about servers, their tags, system users and enrolments; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, insert, or_, select, update
+
+from keyrack.model import Page, Server, SystemUser
+from keyrack.store.database import announce
+from keyrack.store.rows import contains, page
+from keyrack.store.tables import enrolments, server_tags, servers, system_users
+
+
+def add(
+    connection: Connection,
+    workspace_id: int,
+    *,
+    host: str,
+    name: str,
+    address: str,
+    provider: str | None,
+    mode: str,
+    at: datetime,
+) -> int:
+    """Insert a server at revision 1, never yet seen; answers its id."""
+    return connection.execute(
+        insert(servers)
+        .values(
+            workspace_id=workspace_id,
+            host=host,
+            name=name,
+            address=address,
+            provider=provider,
+            mode=mode,
+            revision=1,
+            applied_revision=0,
+            sshd={},
+            facts={},
+            created_at=at,
+            updated_at=at,
+        )
+        .returning(servers.c.id)
+    ).scalar_one()
+
+
+def get(connection: Connection, workspace_id: int, server_id: int) -> Server | None:
+    """A server of this workspace, or None."""
+    statement = select(servers).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
+    return _one(connection, statement)
+
+
+def by_id(connection: Connection, server_id: int) -> Server | None:
+    """A server of any workspace: for hosts, which prove themselves otherwise."""
+    return _one(connection, select(servers).where(servers.c.id == server_id))
+
+
+def by_name(connection: Connection, workspace_id: int, name: str) -> Server | None:
+    """The first server of this workspace with this name, or None."""
+    statement = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.name == name)
+    return _one(connection, statement.order_by(servers.c.id).limit(1))
+
+
+def by_agent_secret(connection: Connection, secret_hash: bytes) -> Server | None:
+    """The server whose agent proves itself with this secret, or None."""
+    return _one(connection, select(servers).where(servers.c.agent_secret_hash == secret_hash))
+
+
+def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> int | None:
+    """The id again when it is a server of this workspace, else None."""
+    if server_id is None:
+        return None
+    return connection.execute(
+        select(servers.c.id).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
+    ).scalar()
+
+
+def find(
+    connection: Connection, workspace_id: int, *, search: str = "", offset: int, limit: int
+) -> Page[Server]:
+    """A page of servers, oldest first; search: part of the name or address, any case."""
+    statement = select(servers).where(servers.c.workspace_id == workspace_id)
+    if search:
+        statement = statement.where(
+            or_(contains(servers.c.name, search), contains(servers.c.address, search))
+        )
+    found = page(connection, statement.order_by(servers.c.id), _server, offset=offset, limit=limit)
+    tags = _tags(connection, [server.id for server in found.items])
+    return Page(
+        items=tuple(_with_tags(server, tags) for server in found.items),
+        total=found.total,
+        offset=found.offset,
+        limit=found.limit,
+    )
+
+
+def change(connection: Connection, server_id: int, values: Mapping[str, Any]) -> None:
+    """Set columns of a server."""
+    connection.execute(update(servers).where(servers.c.id == server_id).values(**values))
+
+
+def remove(connection: Connection, server_id: int) -> None:
+    """Delete a server with all that hangs on it."""
+    connection.execute(delete(servers).where(servers.c.id == server_id))
+
+
+def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
+    """Raise a server's revision by one, announce it to who waits, and answer it."""
+    revision = connection.execute(
+        update(servers)
+        .where(servers.c.id == server_id)
+        .values(revision=servers.c.revision + 1, updated_at=at)
+        .returning(servers.c.revision)
+    ).scalar_one()
+    announce(connection, server_id)
+    return int(revision)
+
+
+def revision(connection: Connection, server_id: int) -> int | None:
+    """A server's revision now, or None when it is gone."""
+    return connection.execute(select(servers.c.revision).where(servers.c.id == server_id)).scalar()
+
+
+def set_tags(connection: Connection, server_id: int, tags: Iterable[str]) -> None:
+    """Make these the tags of a server."""
+    connection.execute(delete(server_tags).where(server_tags.c.server_id == server_id))
+    for tag in sorted(set(tags)):
+        connection.execute(insert(server_tags).values(server_id=server_id, tag=tag))
+
+
+def add_enrolment(
+    connection: Connection, server_id: int, secret_hash: bytes, *, at: datetime, expires_at: datetime
+) -> int:
+    """Remember a one-time token with which a host may enrol as this server; answers its id."""
+    return connection.execute(
+        insert(enrolments)
+        .values(server_id=server_id, secret_hash=secret_hash, created_at=at, expires_at=expires_at)
+        .returning(enrolments.c.id)
+    ).scalar_one()
+
+
+def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> int | None:
+    """Use a one-time token up: the server it enrols, or None when it is unknown, used or expired."""
+    return connection.execute(
+        update(enrolments)
+        .where(
+            enrolments.c.secret_hash == secret_hash,
+            enrolments.c.used_at.is_(None),
+            enrolments.c.expires_at > at,
+        )
+        .values(used_at=at)
+        .returning(enrolments.c.server_id)
+    ).scalar()
+
+
+def add_system_user(
+    connection: Connection, server_id: int, username: str, *, deletable: bool, managed: bool, at: datetime
+) -> int:
+    """Insert a system user; answers its id."""
+    return connection.execute(
+        insert(system_users)
+        .values(
+            server_id=server_id, username=username, deletable=deletable, managed=managed, created_at=at
+        )
+        .returning(system_users.c.id)
+    ).scalar_one()
+
+
+def get_system_user(connection: Connection, server_id: int, system_user_id: int) -> SystemUser | None:
+    """A system user of this server, or None."""
+    statement = select(system_users).where(
+        system_users.c.id == system_user_id, system_users.c.server_id == server_id
+    )
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _system_user(row)
+
+
+def system_user_by_name(connection: Connection, server_id: int, username: str) -> SystemUser | None:
+    """The system user of this server with this name, or None."""
+    statement = select(system_users).where(
+        system_users.c.server_id == server_id, system_users.c.username == username
+    )
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _system_user(row)
+
+
+def find_system_users(
+    connection: Connection, server_id: int, *, search: str = "", offset: int, limit: int
+) -> Page[SystemUser]:
+    """A page of a server's system users, oldest first; search: part of the name."""
+    statement = select(system_users).where(system_users.c.server_id == server_id)
+    if search:
+        statement = statement.where(contains(system_users.c.username, search))
+    return page(connection, statement.order_by(system_users.c.id), _system_user, offset=offset, limit=limit)
+
+
+def change_system_user(connection: Connection, system_user_id: int, values: Mapping[str, Any]) -> None:
+    """Set columns of a system user."""
+    connection.execute(update(system_users).where(system_users.c.id == system_user_id).values(**values))
+
+
+def remove_system_user(connection: Connection, system_user_id: int) -> None:
+    """Delete a system user and its credentials."""
+    connection.execute(delete(system_users).where(system_users.c.id == system_user_id))
+
+
+def _tags(connection: Connection, ids: list[int]) -> dict[int, list[str]]:
+    tags: dict[int, list[str]] = {}
+    if ids:
+        statement = select(server_tags).where(server_tags.c.server_id.in_(ids)).order_by(server_tags.c.tag)
+        for row in connection.execute(statement):
+            tags.setdefault(row.server_id, []).append(row.tag)
+    return tags
+
+
+def _one(connection: Connection, statement: Select[Any]) -> Server | None:
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        return None
+    return _with_tags(_server(row), _tags(connection, [row.id]))
+
+
+def _server(row: Row[Any]) -> Server:
+    values = dict(row._mapping)
+    del values["agent_secret_hash"]
+    return Server(**values)
+
+
+def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
+    return replace(server, tags=tuple(tags.get(server.id, ())))
+
+
+def _system_user(row: Row[Any]) -> SystemUser:
+    return SystemUser(**row._mapping)

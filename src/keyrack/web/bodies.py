@@ -1,0 +1,143 @@
+"""Reads what callers send: strict JSON, forms, numbers in queries; must know no dialect's words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import ClientDisconnect, Request
+
+from keyrack.errors import Kind, Refusal
+
+NUMBER = re.compile(r"[0-9]{1,10}")
+LARGEST_ID = 2_147_483_647
+MOST_FIELDS = 1000
+DEEPEST = 32
+
+
+def malformed(message: str, code: str = "body-malformed") -> Refusal:
+    """The refusal of a body as a whole."""
+    return Refusal(Kind.INVALID, code, message)
+
+
+async def read(request: Request, limit: int) -> bytes:
+    """The whole body, at most `limit` bytes; raises Refusal INVALID beyond it, before reading on."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise malformed(f"The body is longer than {limit} bytes.", "body-too-long")
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise malformed("The body ended before its announced length.", "body-cut-off") from None
+    return b"".join(chunks)
+
+
+def media_type(request: Request) -> str:
+    """The Content-Type without parameters, lower case; "" when there is none; raises on two or on a charset
+    other than UTF-8."""
+    values = request.headers.getlist("content-type")
+    if len(values) > 1:
+        raise malformed("The request has more than one Content-Type.", "content-type")
+    if not values:
+        return ""
+    name, _, parameters = values[0].partition(";")
+    charset = re.search(r'charset\s*=\s*"?([A-Za-z0-9_-]+)', parameters, re.IGNORECASE)
+    if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise malformed("The body must be in UTF-8.", "content-type")
+    return name.strip().lower()
+
+
+def check_encoding(request: Request) -> None:
+    """Refuse compressed bodies, which would defeat every bound on their size."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise malformed("A compressed body is not accepted; send it as it is.", "content-encoding")
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """A JSON object, strictly: UTF-8, no name twice, no NaN or Infinity, bounded depth. Raises Refusal."""
+    value = json_value(body)
+    if not isinstance(value, dict):
+        raise malformed("The body must be a JSON object.")
+    return value
+
+
+def json_value(body: bytes) -> Any:
+    """Any JSON value, as strictly as json_object."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise malformed("The body is not UTF-8.") from None
+    try:
+        value = json.loads(text, object_pairs_hook=_no_name_twice, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise malformed("The body is not valid JSON.") from None
+    if _depth_exceeds(value, DEEPEST):
+        raise malformed("The body is nested too deeply.")
+    return value
+
+
+def form(body: bytes) -> dict[str, str]:
+    """An application/x-www-form-urlencoded body. Raises Refusal."""
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            errors="strict",
+            max_num_fields=MOST_FIELDS,
+        )
+    except (UnicodeError, ValueError):
+        raise malformed("The body is not a valid form.") from None
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise malformed("The form names a field twice.")
+    return dict(pairs)
+
+
+def number(text: str) -> int | None:
+    """A plain decimal number of up to ten digits, or None: no sign, blank, underscore or other script."""
+    return int(text) if NUMBER.fullmatch(text) else None
+
+
+def identifier(text: str) -> int:
+    """An id in a path; what is none becomes 0, which no row has, so that it is as missing as any other."""
+    value = number(text)
+    return value if value is not None and value <= LARGEST_ID else 0
+
+
+def query(request: Request) -> Mapping[str, str]:
+    """The query's parameters, the last of each name; raises Refusal on text that is not UTF-8."""
+    try:
+        pairs = parse_qsl(
+            request.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict"
+        )
+    except (UnicodeError, ValueError):
+        raise malformed("The query is not valid UTF-8.", "query-malformed") from None
+    for name, value in pairs:
+        if "\x00" in name or "\x00" in value:
+            raise malformed("The query holds a NUL character.", "query-malformed")
+    return dict(pairs)
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name stands twice")
+    if len(pairs) > MOST_FIELDS:
+        raise ValueError("too many names")
+    return values
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _depth_exceeds(value: Any, depth: int) -> bool:
+    inner: Any = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth == 0 or any(_depth_exceeds(item, depth - 1) for item in inner)

@@ -1,0 +1,172 @@
+"""The frame every dialect hangs in: routes, one request as a record, refusals answered; must know no dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from keyrack.core.instance import Instance
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.web import bodies
+
+log = structlog.get_logger("keyrack.web")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as a handler sees it.
+
+    ids: the path's numbers by name; path: the path's texts by name; query: the last of each parameter;
+    body: the fields that were sent, {} without a body; strings: whether the body's values arrived as text
+    (a form), so that booleans are words.
+    """
+
+    instance: Instance
+    actor: Actor
+    request: Request
+    ids: Mapping[str, int]
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Mapping[str, Any]
+    strings: bool = False
+
+
+Handler = Callable[[Call], Response]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One call of a contract: method, path with {names}, and the function that answers it.
+
+    open: no authentication is asked. Handlers run on a worker thread and may block on the database.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    open: bool = False
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One contract: its routes and how it says no.
+
+    authenticate: the actor of a request, or raises Refusal UNAUTHENTICATED. read_body: the fields of a
+    body. refuse: the answer to a refusal. unknown_path: the answer where there is no route. not_supported:
+    the answer to a method a path lacks; it gets the methods that the path has. finish: a last look at
+    every answer, for headers.
+    """
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    authenticate: Callable[[Instance, Request], Actor]
+    refuse: Callable[[Request, Refusal], Response]
+    unknown_path: Callable[[Request], Response]
+    not_supported: Callable[[Request, tuple[str, ...]], Response]
+    read_body: Callable[[Request, bytes], tuple[Mapping[str, Any], bool]]
+    finish: Callable[[Request, Actor | None, Response], None] = field(
+        default=lambda request, actor, response: None
+    )
+
+
+def strangers(door: str, address: str) -> Actor:
+    """The actor that nobody is: for calls that ask no authentication."""
+    return Actor(workspace_id=0, user_id=None, name="", role=None, address=address, door=door)
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from; headers that anybody can write are not believed."""
+    return request.client.host if request.client else ""
+
+
+def application(instance: Instance, dialect: Dialect) -> ASGIApp:
+    """A mounted application that serves one dialect and answers only in its words."""
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for endpoint in dialect.endpoints:
+        by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+
+    async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        response = dialect.unknown_path(request)
+        dialect.finish(request, None, response)
+        await response(scope, receive, send)
+
+    app = Starlette(
+        routes=[Route(path, _Path(instance, dialect, methods)) for path, methods in by_path.items()]
+    )
+    app.router.redirect_slashes = False
+    app.router.default = unknown
+    return app
+
+
+class _Path:
+    """All methods of one path, as an ASGI application."""
+
+    def __init__(self, instance: Instance, dialect: Dialect, methods: Mapping[str, Endpoint]) -> None:
+        self._instance = instance
+        self._dialect = dialect
+        self._methods = dict(methods)
+        if "GET" in self._methods:
+            self._methods.setdefault("HEAD", self._methods["GET"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        response, actor = await self._answer(request)
+        self._dialect.finish(request, actor, response)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> tuple[Response, Actor | None]:
+        actor: list[Actor] = []
+        try:
+            endpoint = self._methods.get(request.method)
+            if endpoint is None:
+                return self._dialect.not_supported(request, tuple(self._methods)), None
+            bodies.check_encoding(request)
+            content = await bodies.read(request, self._instance.settings.max_body_bytes)
+            return await run_in_threadpool(self._run, endpoint, request, content, actor), actor[0]
+        except Refusal as refusal:
+            return self._dialect.refuse(request, refusal), actor[0] if actor else None
+        except DatabaseUnavailable:
+            log.error("database unavailable", path=request.url.path)
+            words = "The service cannot reach its database at the moment. Nothing was changed; try again."
+            refusal = Refusal(Kind.UNAVAILABLE, "database-unavailable", words)
+            return self._dialect.refuse(request, refusal), None
+        except Exception:
+            log.exception("request failed", method=request.method, path=request.url.path)
+            refusal = Refusal(Kind.UNAVAILABLE, "internal", "Something went wrong on our side.")
+            return self._dialect.refuse(request, refusal), None
+
+    def _run(self, endpoint: Endpoint, request: Request, content: bytes, known: list[Actor]) -> Response:
+        dialect = self._dialect
+        request.state.content = content
+        if endpoint.open:
+            actor = strangers(dialect.name, address_of(request))
+        else:
+            actor = dialect.authenticate(self._instance, request)
+        known.append(actor)
+        # A GET's body is ignored: programs send {}, null and [] there.
+        reads = request.method not in ("GET", "HEAD") and content.strip()
+        fields, strings = dialect.read_body(request, content) if reads else ({}, False)
+        texts = {name: str(value) for name, value in request.path_params.items()}
+        call = Call(
+            instance=self._instance,
+            actor=actor,
+            request=request,
+            ids={name: bodies.identifier(value) for name, value in texts.items()},
+            path=texts,
+            query=bodies.query(request),
+            body=fields,
+            strings=strings,
+        )
+        return endpoint.handler(call)
