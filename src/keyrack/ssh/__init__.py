@@ -1,1 +1,1 @@
-"""What SSH itself defines: wire format, public keys, options, files for sshd; pure, standard library only, Python 3.9."""
+"""What SSH itself defines: keys, options, files for sshd; pure, standard library only, from Python 3.9 on."""

@@ -1,0 +1,110 @@
+"""Which names and which text Keyrack takes; it judges characters and changes none."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Optional
+
+_USERNAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+
+# Unicode categories that are refused wherever people see text: control, format (bidirectional marks and
+# zero-width characters are here), surrogate, private use, unassigned (noncharacters too), and the two
+# separators that many programs take for a line break.
+_REFUSED_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+
+# Characters of harmless categories that nevertheless show nothing: fillers, the combining grapheme joiner,
+# invisible Khmer vowels, Mongolian variation selectors, the empty Braille cell.
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+
+_ZWNJ, _ZWJ = "\u200c", "\u200d"
+
+
+def username_problem(value: object) -> Optional[str]:
+    """Why `value` is no name for an account on a host, in words for a person; None when it is one."""
+    if not isinstance(value, str):
+        return "The user name must be text."
+    if _USERNAME.fullmatch(value):
+        return None
+    if not value:
+        return "The user name is empty."
+    if len(value) > 32:
+        return "The user name is longer than 32 characters."
+    return (
+        "The user name must start with a lower-case letter a-z or an underscore and go on with "
+        "lower-case letters, digits, underscores and hyphens only."
+    )
+
+
+def display_text_problem(value: object, *, maximum: int) -> Optional[str]:
+    """Why `value` cannot be a title or label of at most `maximum` characters; None when it can.
+
+    Text that passes is kept as it is: nothing is trimmed or normalised.
+    """
+    if not isinstance(value, str):
+        return "This must be text."
+    if len(value) > maximum:
+        return f"This is longer than {maximum} characters."
+    hidden = hidden_character(value)
+    if hidden is not None:
+        return f"This contains {hidden}; remove it."
+    if not any(unicodedata.category(c)[0] not in "ZM" for c in value):
+        return "This is empty or blank."
+    return None
+
+
+def hidden_character(text: str) -> Optional[str]:
+    """Names the first character that is a control, changes direction or cannot be seen; None when all can be.
+
+    A joiner is fine where writing needs it: inside an emoji, after a virama, between Arabic letters.
+    The answer is safe to print: it holds the code point, never the character.
+    """
+    if text.isascii() and text.isprintable():
+        return None
+    for at, character in enumerate(text):
+        category = unicodedata.category(character)
+        if category in _REFUSED_CATEGORIES:
+            if character in (_ZWNJ, _ZWJ) and _joiner_is_needed(text, at):
+                continue
+            return _describe(character, category)
+        if character in _INVISIBLE or (_is_selector(character) and not _selects(text, at)):
+            return f"the invisible character U+{ord(character):04X}"
+    return None
+
+
+def _describe(character: str, category: str) -> str:
+    code = f"U+{ord(character):04X}"
+    if character in "\r\n":
+        return "a line break"
+    if character == "\t":
+        return "a tab"
+    if category == "Cc":
+        return f"the control character {code}"
+    if category in ("Zl", "Zp"):
+        return f"the line separator {code}"
+    if category == "Cf":
+        return f"the invisible character {code}"
+    return f"the character {code}, which has no agreed meaning"
+
+
+def _joiner_is_needed(text: str, at: int) -> bool:
+    if at == 0 or at + 1 == len(text):
+        return False
+    before, after = text[at - 1], text[at + 1]
+    if unicodedata.combining(before) == 9:  # a virama, as in RFC 5892 appendix A
+        return unicodedata.category(after)[0] == "L"
+    if text[at] == _ZWNJ:
+        return unicodedata.bidirectional(before) == "AL" == unicodedata.bidirectional(after)
+    picture = before
+    if (_is_selector(before) or "\U0001f3fb" <= before <= "\U0001f3ff") and at > 1:
+        picture = text[at - 2]  # the base of a variation selector or of a skin tone
+    return unicodedata.category(picture) == "So" == unicodedata.category(after)
+
+
+def _is_selector(character: str) -> bool:
+    return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+
+
+def _selects(text: str, at: int) -> bool:
+    """A variation selector belongs to one visible character; a run of them smuggles data past the reader."""
+    return at > 0 and not _is_selector(text[at - 1]) and unicodedata.category(text[at - 1])[0] not in "ZC"

@@ -1,0 +1,146 @@
+"""Turns text into a public key or says why not; the only place where one is made (Invariant 1).
+
+What it checks, in this order: (1) it is text, and short; (2) it holds no private key; (3) it is one line
+without control, direction or invisible characters; (4) the first field is a known type, exactly; (5) the
+second is canonical base64; (6) the blob has that same type inside, exact lengths, shortest numbers and
+nothing after its end; (7) the numbers are sound: points in the right group, RSA without a known weakness;
+(8) the comment is short and hides no second key. What the caller must check: keys whose private half is
+known (known_private.py) and its own policy.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+from .blob import PRIVATE_KEY, TYPES, read_blob
+from .key_problem import KeyProblem
+from .names import hidden_character
+from .not_a_key import explain, explain_lines, holds_key
+from .private_key import looks_private
+
+__all__ = ["TYPES", "KeyProblem", "PublicKey", "parse", "read_canonical"]
+
+_FIELDS = re.compile(r"([^ \t]+)[ \t]+([^ \t]+)(?:[ \t]+(.+))?", re.DOTALL)
+_LONGEST_COMMENT = 1024  # bytes of UTF-8
+_COPY_AGAIN = "Copy the whole line from your .pub file again."
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A sound public key. Two are equal when type and blob are: the comment is only for people."""
+
+    type: str
+    blob: bytes
+    bits: int
+    comment: str = field(default="", compare=False)
+
+    @property
+    def canonical(self) -> str:
+        """Type and base64 with one blank between: the only form that is stored, compared and delivered."""
+        return f"{self.type} {_encode(self.blob)}"
+
+    @property
+    def line(self) -> str:
+        """The canonical form with the comment after it, as in a .pub file; for showing, never for a host."""
+        return f"{self.canonical} {self.comment}" if self.comment else self.canonical
+
+    @property
+    def sha256(self) -> str:
+        """The fingerprint as `ssh-keygen -l` prints it: SHA256: and base64 without padding."""
+        return "SHA256:" + _encode(hashlib.sha256(self.blob).digest()).rstrip("=")
+
+    @property
+    def md5(self) -> str:
+        """The old fingerprint as `ssh-keygen -l -E md5` prints it: MD5: and pairs of hex digits with
+        colons.
+        """
+        return "MD5:" + hashlib.md5(self.blob, usedforsecurity=False).digest().hex(":")
+
+
+def parse(text: object, *, max_bytes: int = 16384) -> PublicKey:
+    """The public key in `text`, one line as in a .pub file, of at most `max_bytes` bytes; else raises
+    KeyProblem.
+
+    Reads no file and no network, and changes nothing, so the agent may call it from inside its archive.
+    """
+    if not isinstance(text, str):
+        raise KeyProblem("not-text", "The public key must be text: the one line of your .pub file.")
+    if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
+        raise KeyProblem(
+            "too-long",
+            f"This is longer than {max_bytes} bytes, more than a key. Paste only the line of your .pub file.",
+        )
+    if looks_private(text):
+        raise KeyProblem("private-key", PRIVATE_KEY)
+    line = text.strip(" \t\r\n")
+    if not line:
+        raise KeyProblem("empty", "There is no public key here. Paste the one line of your .pub file.")
+    if "\n" in line or "\r" in line:
+        raise explain_lines(line)
+    hidden = hidden_character(line.replace("\t", " "))
+    if hidden is not None:
+        raise KeyProblem(
+            "control-characters",
+            f"This contains {hidden}, which a public key never does. {_COPY_AGAIN}",
+        )
+    fields = _FIELDS.fullmatch(line)
+    if fields is None or fields.group(1) not in TYPES:
+        raise explain(line)
+    key_type, encoded, comment = fields.group(1), fields.group(2), fields.group(3) or ""
+    blob = _decode(encoded)
+    bits = read_blob(key_type, blob)
+    _check_comment(comment)
+    return PublicKey(key_type, blob, bits, comment)
+
+
+def read_canonical(line: str) -> PublicKey:
+    """The key in a line that `PublicKey.canonical` made earlier; raises KeyProblem when it is not in that
+    very form.
+
+    Checks everything but the mathematics, which `parse` did before the line was stored or signed: so that a
+    thousand RSA keys are read in milliseconds.
+    """
+    key_type, _, encoded = line.partition(" ")
+    if key_type not in TYPES:
+        raise KeyProblem("unknown-type", "The line does not start with a known key type.")
+    blob = _decode(encoded)
+    return PublicKey(key_type, blob, read_blob(key_type, blob, mathematics=False))
+
+
+def _encode(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
+
+
+def _decode(encoded: str) -> bytes:
+    """Base64 in its one canonical form: decoding and encoding again must give the very same text."""
+    try:
+        blob = binascii.a2b_base64(encoded)
+    except ValueError:  # binascii.Error too; plain ValueError for characters outside ASCII
+        blob = b""
+    if not blob or _encode(blob) != encoded:
+        if holds_key(encoded, after=4):
+            raise KeyProblem("several-keys", "There is more than one key here. Add them one at a time.")
+        raise KeyProblem(
+            "base64",
+            "The key part is not valid base64: it was cut off or changed when it was copied. " + _COPY_AGAIN,
+        )
+    return blob
+
+
+def _check_comment(comment: str) -> None:
+    if not comment:
+        return
+    if holds_key(comment):
+        raise KeyProblem("several-keys", "There is more than one key on this line. Add them one at a time.")
+    if "\t" in comment:
+        raise KeyProblem(
+            "control-characters", "The comment after the key contains a tab. Replace it with a blank."
+        )
+    if len(comment.encode("utf-8")) > _LONGEST_COMMENT:
+        raise KeyProblem(
+            "comment",
+            f"The comment after the key is longer than {_LONGEST_COMMENT} bytes. Shorten or remove it.",
+        )
