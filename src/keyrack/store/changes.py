@@ -74,7 +74,7 @@ def record_on_postgresql(conn: Connection, server_ids: Iterable[int]) -> dict[in
         " ON CONFLICT (server_id) DO UPDATE SET change = excluded.change RETURNING server_id, change",
         (sorted(server_ids),),  # in order, so that two transactions never wait for each other here
     )
-    return dict(rows.tuples().all())
+    return {row[0]: row[1] for row in rows}
 
 
 def since_on_postgresql(raw: psycopg.Connection[Any], floor: int) -> tuple[int, dict[int, int]]:

@@ -16,9 +16,9 @@ Dialect = Literal["sqlite", "postgresql"]
 
 SQLITE_BUSY_SECONDS = 30
 """How long a writer waits for another process's transaction on the same file."""
-SQLITE_READERS = 8
-POSTGRESQL_CONNECTIONS = 16
-"""A process's share of PostgreSQL's max_connections (100 unless changed); two more ring and hear the bell."""
+READERS = 12
+WRITERS = 8
+"""Connections of a process. With two more for the bell, four processes fit into PostgreSQL's usual 100."""
 POOL_WAIT_SECONDS = 30
 
 
@@ -65,7 +65,7 @@ def sqlite_engine(url: URL, *, writer: bool) -> Engine:
         creator=connect,
         hide_parameters=True,  # an error's text ends up in logs, the values do not
         poolclass=QueuePool,
-        pool_size=1 if writer else SQLITE_READERS,
+        pool_size=1 if writer else READERS,
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
     )
@@ -105,12 +105,16 @@ def _connect_sqlite(path: str, *, writer: bool) -> sqlite3.Connection:
     return raw
 
 
-def postgresql_engine(url: URL) -> Engine:
-    """An engine on PostgreSQL whose commits are on the disk when they return."""
+def postgresql_engine(url: URL, *, writer: bool) -> Engine:
+    """An engine on PostgreSQL; writer: whose commits are on the disk when they return.
+
+    A reader cannot write, and reads one snapshot from its first statement to its last. A writer's
+    statements each see what others have committed until then (READ COMMITTED).
+    """
     engine = create_engine(
         url,
         hide_parameters=True,
-        pool_size=POSTGRESQL_CONNECTIONS,
+        pool_size=WRITERS if writer else READERS,
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
         pool_recycle=1800,
@@ -119,6 +123,10 @@ def postgresql_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
+        if not writer:
+            raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            raw.read_only = True
+            return
         raw.autocommit = True
         # A server or role set to lose the last commits in a crash is overruled; a stricter setting is not.
         raw.execute(
@@ -152,7 +160,7 @@ def is_unavailable(error: Exception) -> bool:
     """Whether an error means that the database is away, locked or full, not that the question was wrong."""
     if isinstance(error, PoolTimeout):
         return True
-    if not isinstance(error, DBAPIError):
+    if not isinstance(error, DBAPIError) or is_conflict(error):
         return False
     if isinstance(error.orig, sqlite3.OperationalError):
         # SQLITE_ERROR is a wrong statement or a missing table: a fault of ours that must not hide.

@@ -1,0 +1,148 @@
+"""A private PostgreSQL for tests, from the system's own binaries; must leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+BINARIES = Path("/usr/lib/postgresql")
+START_SECONDS = 60
+
+
+class Cluster:
+    """A running server that only this test session can reach: a socket in its own folder, no network."""
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        """folder: new and empty; durable: with fsync, which tests otherwise do without."""
+        self._programs = find_programs()
+        self._folder = folder
+        self._data = folder / "data"
+        self._durable = durable
+        self._process: subprocess.Popen[bytes] | None = None
+        self._number = 0
+        self._lock = threading.Lock()
+        # PostgreSQL refuses to run as root.
+        self._account: str | None = "postgres" if os.geteuid() == 0 else None
+        if self._account:
+            entry = pwd.getpwnam(self._account)
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
+        subprocess.run(
+            [
+                *(self._programs / "initdb", "-D", self._data, "-U", "keyrack", "-A", "trust"),
+                *("-E", "UTF8", "--locale=C.UTF-8", "--no-sync"),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            user=self._account,
+            cwd=folder,
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._folder),
+            "max_connections": "200",
+            "shared_buffers": "32MB",
+            "fsync": "on" if self._durable else "off",
+            "autovacuum": "off",
+        }
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(self._programs / "postgres", "-D", self._data),
+                    *(f"--{name}={value}" for name, value in settings.items()),
+                ],
+                stdout=log,
+                stderr=log,
+                user=self._account,
+                cwd=self._folder,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                psycopg.connect(self.url("postgres")).close()
+                return
+            except psycopg.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(
+                        "PostgreSQL did not start:\n" + (self._folder / "log").read_text()
+                    ) from None
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stop it at once; connected clients lose their connections."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(START_SECONDS)
+            self._process = None
+
+    def url(self, name: str) -> str:
+        """The address of one of its databases."""
+        return f"postgresql://keyrack@/{name}?host={quote(str(self._folder), safe='')}"
+
+    def create_database(self, template: str = "template1") -> str:
+        """A new database, made as a copy of another; its address."""
+        with self._lock:
+            self._number += 1
+            name = f"test_{self._number}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as raw:
+            # Copying files is quicker than logging every page for databases as small as these.
+            raw.execute(f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY FILE_COPY')
+        return self.url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Forget a database, also when somebody is still connected."""
+        name = database_name(url)
+        with psycopg.connect(self.url("postgres"), autocommit=True) as raw:
+            raw.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def database_name(url: str) -> str:
+    """The name in a database's address."""
+    found = re.search(r"@/(\w+)", url)
+    assert found
+    return found[1]
+
+
+def find_programs() -> Path:
+    """The folder of the newest PostgreSQL on this machine."""
+    versions = [
+        folder for folder in BINARIES.glob("*") if folder.name.isdigit() and (folder / "bin/initdb").exists()
+    ]
+    if versions:
+        return max(versions, key=lambda folder: int(folder.name)) / "bin"
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).resolve().parent
+    raise AssertionError(
+        "The tests need PostgreSQL's programs. `make test` installs them, or: apt-get install postgresql"
+    )
+
+
+@contextlib.contextmanager
+def running_cluster(*, durable: bool = False) -> Iterator[Cluster]:
+    """A started cluster in a temporary folder with a short name: a socket's path may have 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="keyrack-pg-", dir="/tmp"))
+    try:
+        cluster = Cluster(folder, durable=durable)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
