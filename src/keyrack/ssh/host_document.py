@@ -23,11 +23,9 @@ import json
 import re
 from datetime import datetime, timezone
 from typing import (
-    AbstractSet,
     Any,
     Callable,
     Dict,
-    FrozenSet,
     List,
     Mapping,
     NamedTuple,
@@ -137,10 +135,11 @@ def encode(document: HostDocument) -> str:
     )
 
 
-def decode(text: str, known_keys: AbstractSet[str] = frozenset()) -> HostDocument:
+def decode(text: str) -> HostDocument:
     """Read a document, or raise DocumentError: one bad thing refuses all of it.
 
-    known_keys: lines that passed this check before, so that a change costs what changed, not what exists.
+    Keys are checked in all but their mathematics, which the service did before it stored them; the caller
+    checks the signature.
     """
     if len(text) > MAX_CHARACTERS:
         raise DocumentError("the document is too large")
@@ -154,13 +153,12 @@ def decode(text: str, known_keys: AbstractSet[str] = frozenset()) -> HostDocumen
         raise DocumentError("the document is not a JSON object")
     if _field(fields, "format", _integer) != FORMAT:
         raise DocumentError(f"the document has format {fields['format']}; this program reads format {FORMAT}")
-    check_key = _key_check(known_keys)
     return HostDocument(
         host=_field(fields, "host", _matching(_HOST, "the name of a host")),
         revision=_field(fields, "revision", _integer),
         issued_at=_field(fields, "issued_at", _moment),
-        users=_users(_field(fields, "users", _mapping), check_key),
-        revoked=_revoked(_field(fields, "revoked", _list), check_key),
+        users=_users(_field(fields, "users", _mapping)),
+        revoked=_revoked(_field(fields, "revoked", _list)),
         accounts=_accounts(_field(fields, "accounts", _mapping)),
         sshd=_sshd(_field(fields, "sshd", _mapping)),
         mode=_field(fields, "mode", _one_of(ADOPT, ENFORCE)),
@@ -168,13 +166,7 @@ def decode(text: str, known_keys: AbstractSet[str] = frozenset()) -> HostDocumen
     )
 
 
-def keys_of(document: HostDocument) -> FrozenSet[str]:
-    """Every key line of a document, for decode's known_keys."""
-    lines = {entry.key for entries in document.users.values() for entry in entries}
-    return frozenset(lines.union(document.revoked))
-
-
-def _users(value: Mapping[str, Any], check_key: Callable[[Any], str]) -> Dict[str, Tuple[UserKey, ...]]:
+def _users(value: Mapping[str, Any]) -> Dict[str, Tuple[UserKey, ...]]:
     if len(value) > MAX_USERS:
         raise DocumentError(f"users: more than {MAX_USERS}")
     users: Dict[str, Tuple[UserKey, ...]] = {}
@@ -187,22 +179,22 @@ def _users(value: Mapping[str, Any], check_key: Callable[[Any], str]) -> Dict[st
         count += len(entries)
         if count > MAX_KEYS:
             raise DocumentError(f"users: more than {MAX_KEYS} keys")
-        read = tuple(_user_key(entry, f"{where}[{at}]", check_key) for at, entry in enumerate(entries))
-        # sshd takes any line that matches: a second line of a key would outlive the first one's end.
-        if len({entry.key for entry in read}) != len(read):
+        read = tuple(_user_key(entry, f"{where}[{at}]") for at, entry in enumerate(entries))
+        # sshd goes on to the next line when one has expired, so of two equal ones the earlier end is void.
+        if len({(entry.key, entry.options) for entry in read}) != len(read):
             raise DocumentError(f"{where}: holds a key twice")
         users[username] = read
     return users
 
 
-def _user_key(value: Any, where: str, check_key: Callable[[Any], str]) -> UserKey:
+def _user_key(value: Any, where: str) -> UserKey:
     if not isinstance(value, dict):
         raise DocumentError(f"{where}: is not an object")
     unknown = set(value) - {"key", "expires_at", "options", "name"}
     if unknown:
         raise DocumentError(f"{where}: has a field that this program does not know; it may need an update")
     return UserKey(
-        key=_field(value, "key", check_key, where),
+        key=_field(value, "key", _key, where),
         expires_at=_field(value, "expires_at", _moment_or_none, where),
         options=_field(value, "options", _options, where),
         name=_field(value, "name", _text, where) if "name" in value else "",
@@ -222,28 +214,20 @@ def _options(value: Any) -> Tuple[str, ...]:
     return tuple(value)
 
 
-def _key_check(known_keys: AbstractSet[str]) -> Callable[[Any], str]:
-    def check(value: Any) -> str:
-        # Invariant 1: only the strict parser makes a public key, on the host as in the service.
-        if not isinstance(value, str):
-            raise DocumentError("is not a public key")
-        if value in known_keys:
-            return value
-        try:
-            canonical = public_key.parse(value).canonical
-        except public_key.KeyProblem as problem:
-            raise DocumentError(f"is not a public key: {problem}") from None
-        if canonical != value:
-            raise DocumentError("is not a public key in its normal form")
-        return value
-
-    return check
+def _key(value: Any) -> str:
+    # Invariant 1: on the host too a public key comes from the strict parser, or not at all.
+    if not isinstance(value, str):
+        raise DocumentError("is not a public key")
+    try:
+        return public_key.read_canonical(value).canonical
+    except public_key.KeyProblem as problem:
+        raise DocumentError(f"is not a public key: {problem}") from None
 
 
-def _revoked(value: List[Any], check_key: Callable[[Any], str]) -> Tuple[str, ...]:
+def _revoked(value: List[Any]) -> Tuple[str, ...]:
     if len(value) > MAX_KEYS:
         raise DocumentError(f"revoked: more than {MAX_KEYS} keys")
-    return tuple(_located(f"revoked[{at}]", check_key, line) for at, line in enumerate(value))
+    return tuple(_located(f"revoked[{at}]", _key, line) for at, line in enumerate(value))
 
 
 def _accounts(value: Mapping[str, Any]) -> Dict[str, Account]:
