@@ -43,9 +43,7 @@ def parse_url(url: str) -> tuple[Dialect, URL]:
     if kind != "sqlite":
         raise ValueError(f'"{kind}" is not a database Keyrack works with. Use sqlite: or postgresql:.')
     if parsed.database in (None, "", ":memory:") or "mode=memory" in str(parsed):
-        raise ValueError(
-            "SQLite needs a file, so that what was acknowledged survives: sqlite:////path/keyrack.db."
-        )
+        raise ValueError("SQLite needs a file, so that what was acknowledged survives: sqlite:////path/keyrack.db.")
     return "sqlite", parsed.set(drivername="sqlite+pysqlite")
 
 
@@ -130,8 +128,7 @@ def postgresql_engine(url: URL, *, writer: bool) -> Engine:
         raw.autocommit = True
         # A server or role set to lose the last commits in a crash is overruled; a stricter setting is not.
         raw.execute(
-            "SELECT set_config('synchronous_commit', 'on', false)"
-            " WHERE current_setting('synchronous_commit') = 'off'"
+            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
         )
         raw.autocommit = False
 
@@ -165,9 +162,7 @@ def is_unavailable(error: Exception) -> bool:
     if isinstance(error.orig, sqlite3.OperationalError):
         # SQLITE_ERROR is a wrong statement or a missing table: a fault of ours that must not hide.
         return getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
-    return error.connection_invalidated or isinstance(
-        error.orig, (psycopg.OperationalError, psycopg.InterfaceError)
-    )
+    return error.connection_invalidated or isinstance(error.orig, (psycopg.OperationalError, psycopg.InterfaceError))
 
 
 def is_conflict(error: Exception) -> bool:

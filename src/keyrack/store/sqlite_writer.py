@@ -47,9 +47,7 @@ class _Waiting:
         try:
             raise self.error
         finally:
-            self.error = (
-                None  # its traceback leads back here; the circle would live until the collector comes
-            )
+            self.error = None  # its traceback leads back here; the circle would live until the collector comes
 
 
 class SqliteWriter:
@@ -223,9 +221,7 @@ def _run_in_savepoint(conn: Connection, waiting: _Waiting) -> set[int]:
     announced = changes.end_announcing(conn)
     if conn.get_transaction() is not transaction or not raw.in_transaction:
         # A full disk makes SQLite undo everything; a command that commits by itself is a mistake of ours.
-        raise RuntimeError(
-            f"the transaction ended inside a command ({waiting.error or 'it must not commit'})"
-        )
+        raise RuntimeError(f"the transaction ended inside a command ({waiting.error or 'it must not commit'})")
     if waiting.error is not None:
         raw.execute("ROLLBACK TO command")
         announced = set()

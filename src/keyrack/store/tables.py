@@ -209,7 +209,7 @@ credentials = _table(
     Column("temporary", Boolean, nullable=False),
     Column("expires_at", Moment, index=True),
     Column("restrictions", JSON, nullable=False),
-    Column("created_by", Integer, _of("users", cascade=False)),
+    Column("created_by", Integer, _of("users", cascade=False), index=True),
     Column("created_at", Moment, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
@@ -275,7 +275,7 @@ repositories = _table(
     Column("visibility", Integer, nullable=False),
     Column("default_branch", String(255), nullable=False),
     Column("protect_default", Boolean, nullable=False),
-    Column("created_by", Integer, _of("users", cascade=False)),
+    Column("created_by", Integer, _of("users", cascade=False), index=True),
     Column("created_at", Moment, nullable=False),
 )
 
@@ -284,7 +284,7 @@ repository_names = Table(
     metadata,
     # Names a repository had before, so that an old clone address answers with a hint.
     Column("path", String(255), primary_key=True),
-    Column("repository_id", Integer, _of("repositories"), nullable=False),
+    Column("repository_id", Integer, _of("repositories"), nullable=False, index=True),
 )
 
 repository_members = _table(
@@ -307,7 +307,7 @@ deploy_keys = _table(
     Column("comment", Text, nullable=False),
     Column("fingerprint", String(64), nullable=False, index=True),
     Column("can_push", Boolean, nullable=False),
-    Column("created_by", Integer, _of("users", cascade=False)),
+    Column("created_by", Integer, _of("users", cascade=False), index=True),
     Column("created_at", Moment, nullable=False),
     Column("last_used_at", Moment),
     Column("seal", LargeBinary(32), nullable=False),
