@@ -34,9 +34,7 @@ class Settings(BaseSettings):
         default="",
         description="The address at which hosts and programs reach the service; empty: http:// and `listen`.",
     )
-    workers: int = Field(
-        default=1, ge=1, le=64, description="How many processes serve HTTP; SQLite serves with one."
-    )
+    workers: int = Field(default=1, ge=1, le=64, description="How many processes serve HTTP; SQLite serves with one.")
     time_zone: str = Field(
         default="UTC", description="The zone in which CodeArts' created_at is written, e.g. Asia/Shanghai."
     )
@@ -48,12 +46,13 @@ class Settings(BaseSettings):
         default=False, description="Refuse CodeArts' published add call without a key instead of keeping it."
     )
     max_key_characters: int = Field(
-        default=5000, ge=200, le=16000, description="The longest public key line that is accepted, in characters."
+        default=5000,
+        ge=200,
+        le=16000,
+        description="The longest public key line that is accepted, in characters.",
     )
     max_user_keys: int = Field(default=100, ge=1, description="How many keys one user may register.")
-    rsa_minimum_bits: int = Field(
-        default=2048, ge=2048, le=16384, description="The shortest RSA key that is accepted."
-    )
+    rsa_minimum_bits: int = Field(default=2048, ge=2048, le=16384, description="The shortest RSA key that is accepted.")
     key_types: tuple[str, ...] = Field(
         default=(
             "ssh-ed25519",
@@ -69,9 +68,7 @@ class Settings(BaseSettings):
     block_list: Path | None = Field(
         default=None, description="A file of fingerprints of keys that nobody may register."
     )
-    temporary_hours: float = Field(
-        default=12, gt=0, le=8760, description="How long a temporary key lives, in hours."
-    )
+    temporary_hours: float = Field(default=12, gt=0, le=8760, description="How long a temporary key lives, in hours.")
     token_hours: float = Field(default=24, gt=0, le=720, description="How long an IAM token lives, in hours.")
     rate_limit: int = Field(
         default=6000, ge=1, description="How many requests one token may send a minute on RunCloud's API."

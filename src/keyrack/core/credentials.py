@@ -35,9 +35,7 @@ def add(
     Raises Refusal: MISSING for the server, INVALID for fields, TAKEN for the label.
     """
     aim = "add an SSH key"
-    attempt = Attempt(
-        instance, actor, "credentials:write", aim, target_kind="credential", server_id=server_id
-    )
+    attempt = Attempt(instance, actor, "credentials:write", aim, target_kind="credential", server_id=server_id)
     with attempt:
         name = acceptance.text(label, field="label")
         user = acceptance.username(username)
@@ -129,9 +127,7 @@ def find(
         at = instance.now()
         found = attempt.read(
             lambda connection: (
-                keys.find_credentials(
-                    connection, server_id, at=at, search=search, offset=offset, limit=limit
-                )
+                keys.find_credentials(connection, server_id, at=at, search=search, offset=offset, limit=limit)
                 if servers.own_id(connection, actor.workspace_id, server_id)
                 else None
             )
@@ -180,9 +176,7 @@ def end_expired(instance: Instance, keyrack: Actor) -> int:
 
     sshd refuses them since their very second (invariant 5); this only tidies up after it.
     """
-    attempt = Attempt(
-        instance, keyrack, "credentials:write", "end expired SSH keys", target_kind="credential"
-    )
+    attempt = Attempt(instance, keyrack, "credentials:write", "end expired SSH keys", target_kind="credential")
     at = instance.now()
     if not instance.database.read(lambda connection: keys.ended_credentials(connection, at, 1)):
         return 0

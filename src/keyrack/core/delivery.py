@@ -23,9 +23,7 @@ def seal_credential(
     restrictions: Mapping[str, Any],
 ) -> bytes:
     """The seal of what a credential lets in, for its row."""
-    return instance.key.seal(
-        "credential", server_id, username, public_key, _moment(expires_at), _json(restrictions)
-    )
+    return instance.key.seal("credential", server_id, username, public_key, _moment(expires_at), _json(restrictions))
 
 
 def credential_holds(instance: Instance, credential: Credential, seal: bytes) -> bool:
@@ -102,9 +100,7 @@ def left(work: Work, server_ids: Iterable[int], gone: Iterable[tuple[str, str]])
     pairs = tuple(gone)
     for server_id in sorted(server_ids):
         for fingerprint, public_key in pairs:
-            if not keys.lets_in(
-                work.connection, server_id, work.actor.workspace_id, fingerprint, work.now
-            ):
+            if not keys.lets_in(work.connection, server_id, work.actor.workspace_id, fingerprint, work.now):
                 keys.revoke(work.connection, server_id, fingerprint, public_key, work.now)
         work.touch(server_id)
 

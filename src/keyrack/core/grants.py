@@ -32,9 +32,7 @@ def give(
 
     Exactly one of user_id and group_id, and one of server_id and tag. Raises Refusal INVALID or MISSING.
     """
-    attempt = Attempt(
-        instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id
-    )
+    attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id)
     with attempt:
         if (user_id is None) == (group_id is None):
             raise invalid("user", "Name either a user or a group.")
@@ -66,9 +64,7 @@ def give(
                     keys.unrevoke(work.connection, opened_id, fingerprint)
             for opened_id in sorted(opened):
                 work.touch(opened_id)
-            work.record(
-                f"Let {who} log in as {grant.system_user} on {_where(work, grant)}", target_id=grant.id
-            )
+            work.record(f"Let {who} log in as {grant.system_user} on {_where(work, grant)}", target_id=grant.id)
             return grant
 
         return attempt.write(change)
@@ -83,9 +79,7 @@ def find(instance: Instance, actor: Actor) -> tuple[Grant, ...]:
 
 def take_back(instance: Instance, actor: Actor, grant_id: int) -> Grant:
     """End a grant, and answer it as it was. Raises Refusal MISSING."""
-    attempt = Attempt(
-        instance, actor, "grants:write", "take back a grant", target_kind="grant", target_id=grant_id
-    )
+    attempt = Attempt(instance, actor, "grants:write", "take back a grant", target_kind="grant", target_id=grant_id)
     with attempt:
 
         def change(work: Work) -> Grant:
@@ -96,9 +90,7 @@ def take_back(instance: Instance, actor: Actor, grant_id: int) -> Grant:
             keys.remove_grant(work.connection, grant.id)
             delivery.left(work, opened, held)
             who = _subject(work, grant.user_id, grant.group_id)
-            work.record(
-                f"Took back from {who} the login as {grant.system_user} on {where}", target_id=grant.id
-            )
+            work.record(f"Took back from {who} the login as {grant.system_user} on {where}", target_id=grant.id)
             return grant
 
         return attempt.write(change)

@@ -30,9 +30,7 @@ class InstanceKey:
         self._seal_key = _derive(seed, b"row seals")
         self._token_key = _derive(seed, b"tokens")
         self._cipher = AESGCM(_derive(seed, b"access key secrets"))
-        self._public_blob = wire.string(b"ssh-ed25519") + wire.string(
-            self._signing_key.public_key().public_bytes_raw()
-        )
+        self._public_blob = wire.string(b"ssh-ed25519") + wire.string(self._signing_key.public_key().public_bytes_raw())
 
     def __repr__(self) -> str:
         return "InstanceKey(…)"

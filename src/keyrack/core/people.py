@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable
+
+from sqlalchemy import Connection
 
 from keyrack.core import acceptance, delivery, passwords
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import Kind, Refusal, missing
+from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Role, User, Workspace
 from keyrack.store import keys, people
+
+PROJECT_UID = re.compile(r"[0-9a-f]{32}")
 
 
 def keyrack(workspace_id: int = 0, door: str = "keyrack") -> Actor:
@@ -27,9 +32,7 @@ def found_workspace(instance: Instance, actor: Actor, name: object) -> Workspace
         def change(work: Work) -> Workspace:
             if people.workspace_by_name(work.connection, title) is not None:
                 raise Refusal(Kind.TAKEN, "workspace-taken", "There is a workspace of that name.", field="name")
-            workspace_id = people.add_workspace(
-                work.connection, uid=secrets.token_hex(16), name=title, at=work.now
-            )
+            workspace_id = people.add_workspace(work.connection, uid=secrets.token_hex(16), name=title, at=work.now)
             work.record(f"Created workspace {title}", target_id=workspace_id, workspace_id=workspace_id)
             return people.workspace(work.connection, workspace_id)
 
@@ -89,9 +92,7 @@ def change_password(instance: Instance, actor: Actor, user_id: int, password: st
 
 def disable(instance: Instance, actor: Actor, user_id: int) -> User:
     """Shut a user out everywhere: tokens end, and the keys leave every server. Raises Refusal MISSING."""
-    attempt = Attempt(
-        instance, actor, "people:write", "disable a user", target_kind="user", target_id=user_id
-    )
+    attempt = Attempt(instance, actor, "people:write", "disable a user", target_kind="user", target_id=user_id)
     with attempt:
 
         def change(work: Work) -> User:
@@ -113,6 +114,91 @@ def disable(instance: Instance, actor: Actor, user_id: int) -> User:
         return attempt.write(change)
 
 
+def change_rights(instance: Instance, actor: Actor, user_id: int, *, role: Role, policies: Iterable[str]) -> User:
+    """Give a user another role and other policies. Raises Refusal MISSING, or INVALID for the last owner."""
+    attempt = Attempt(instance, actor, "people:write", "change a user's rights", target_kind="user", target_id=user_id)
+    with attempt:
+
+        def change(work: Work) -> User:
+            user = own_user(work, user_id)
+            if role is not Role.OWNER:
+                _keep_an_owner(work, user)
+            people.change_user(work.connection, user.id, {"role": role.value, "policies": list(policies)})
+            work.record(f"Made {user.name} {role.value}", target_id=user.id, level="warning")
+            return own_user(work, user.id)
+
+        return attempt.write(change)
+
+
+def ensure_project(instance: Instance, actor: Actor, *, name: object, uid: str | None) -> bool:
+    """Make a project exist; False when it did already. Raises Refusal INVALID or TAKEN."""
+    attempt = Attempt(instance, actor, "people:write", "create a project", target_kind="project")
+    with attempt:
+        title = acceptance.text(name, field="name")
+        number = uid or secrets.token_hex(16)
+        if not PROJECT_UID.fullmatch(number):
+            raise invalid("id", "A project's id is 32 hexadecimal digits.")
+        known = attempt.read(lambda connection: people.find_projects(connection, actor.workspace_id, title))
+        if known and uid in (None, known[0].uid):
+            return False
+
+        def change(work: Work) -> bool:
+            if known or people.project_by_uid(work.connection, number) is not None:
+                raise Refusal(Kind.TAKEN, "project-taken", f"The project {title} or its id is taken.")
+            project_id = people.add_project(work.connection, actor.workspace_id, uid=number, name=title)
+            work.record(f"Created project {title}", target_id=project_id)
+            return True
+
+        return attempt.write(change)
+
+
+def ensure_group(instance: Instance, actor: Actor, *, name: object, user_ids: Iterable[int]) -> bool:
+    """Make a group exist with exactly these users; False when it did already. Raises Refusal."""
+    attempt = Attempt(instance, actor, "people:write", "set a group", target_kind="group")
+    with attempt:
+        title = acceptance.text(name, field="name")
+        wanted = frozenset(user_ids)
+
+        def held(connection: Connection) -> tuple[int | None, frozenset[int]]:
+            number = people.group_id(connection, actor.workspace_id, title)
+            return number, people.group_member_ids(connection, number) if number else frozenset()
+
+        number, members = attempt.read(held)
+        if number is not None and members == wanted:
+            return False
+
+        def change(work: Work) -> bool:
+            group, before = held(work.connection)
+            if group is None:
+                group = people.add_group(work.connection, actor.workspace_id, title, work.now)
+            for user_id in wanted - before:
+                own_user(work, user_id)
+            people.set_group_members(work.connection, group, wanted)
+            for user_id in wanted ^ before:
+                _regroup(work, group, user_id)
+            work.record(f"Set group {title} to {len(wanted)} users", target_id=group)
+            return True
+
+        return attempt.write(change)
+
+
+def _regroup(work: Work, group: int, user_id: int) -> None:
+    """A user entered or left a group: the keys arrive on, or leave, the servers of the group's grants."""
+    pairs = [
+        (key.fingerprint, key.public_key)
+        for key in keys.keys_of_user(work.connection, user_id)
+        if key.fingerprint and key.public_key
+    ]
+    opened: set[int] = set()
+    for grant in keys.find_grants(work.connection, work.actor.workspace_id):
+        if grant.group_id == group:
+            opened |= keys.servers_of_grant(work.connection, grant)
+    for server_id in opened:
+        for fingerprint, _ in pairs:
+            keys.unrevoke(work.connection, server_id, fingerprint)
+    delivery.left(work, opened, pairs)
+
+
 def own_user(work: Work, user_id: int) -> User:
     """The user, if of the actor's workspace; raises Refusal MISSING otherwise."""
     user = people.user(work.connection, user_id)
@@ -128,6 +214,4 @@ def _keep_an_owner(work: Work, user: User) -> None:
         if other.id != user.id and other.role is Role.OWNER and other.disabled_at is None
     ]
     if user.role is Role.OWNER and not others:
-        raise Refusal(
-            Kind.INVALID, "last-owner", "This is the workspace's last owner; make another user owner first."
-        )
+        raise Refusal(Kind.INVALID, "last-owner", "This is the workspace's last owner; make another user owner first.")

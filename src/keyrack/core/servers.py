@@ -8,13 +8,13 @@ import secrets
 from collections.abc import Iterable
 from datetime import timedelta
 
-from keyrack.core import acceptance
+from keyrack.core import acceptance, delivery
 from keyrack.core.credentials import own_server
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page, Server
-from keyrack.store import servers
+from keyrack.store import keys, servers
 from keyrack.store.database import announce
 
 ENROLMENT_LIFE = timedelta(hours=24)
@@ -71,9 +71,7 @@ def create(
 
 def get(instance: Instance, actor: Actor, server_id: int) -> Server:
     """One server. Raises Refusal MISSING."""
-    attempt = Attempt(
-        instance, actor, "servers:read", "see a server", target_kind="server", server_id=server_id
-    )
+    attempt = Attempt(instance, actor, "servers:read", "see a server", target_kind="server", server_id=server_id)
     with attempt:
         found = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
         if found is None:
@@ -81,16 +79,12 @@ def get(instance: Instance, actor: Actor, server_id: int) -> Server:
         return found
 
 
-def find(
-    instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 15
-) -> Page[Server]:
+def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 15) -> Page[Server]:
     """A page of the workspace's servers, oldest first; search: part of name or address."""
     attempt = Attempt(instance, actor, "servers:read", "list servers", target_kind="server")
     with attempt:
         return attempt.read(
-            lambda connection: servers.find(
-                connection, actor.workspace_id, search=search, offset=offset, limit=limit
-            )
+            lambda connection: servers.find(connection, actor.workspace_id, search=search, offset=offset, limit=limit)
         )
 
 
@@ -119,9 +113,7 @@ def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
 
 def invite(instance: Instance, actor: Actor, server_id: int) -> str:
     """A one-time token with which a host enrols as this server, good for 24 hours; shown this once."""
-    attempt = Attempt(
-        instance, actor, "servers:write", "invite a host", target_kind="server", server_id=server_id
-    )
+    attempt = Attempt(instance, actor, "servers:write", "invite a host", target_kind="server", server_id=server_id)
     with attempt:
         token = secrets.token_urlsafe(32)
         secret_hash = instance.key.hash_token(token)
@@ -137,6 +129,32 @@ def invite(instance: Instance, actor: Actor, server_id: int) -> str:
             )
             work.record(f"Made an installation script for server {server.name}", target_id=server.id)
             return token
+
+        return attempt.write(change)
+
+
+def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str]) -> Server:
+    """Give a server these tags and no others; keys of grants on tags come and go with them."""
+    attempt = Attempt(
+        instance, actor, "servers:write", "change a server's tags", target_kind="server", server_id=server_id
+    )
+    with attempt:
+        labels = [tag(value) for value in tags]
+
+        def change(work: Work) -> Server:
+            server = own_server(work, server_id)
+            before = keys.granted_keys(work.connection, server.id, server.workspace_id, work.now)
+            servers.set_tags(work.connection, server.id, labels)
+            after = keys.granted_keys(work.connection, server.id, server.workspace_id, work.now)
+            for granted in after:
+                keys.unrevoke(work.connection, server.id, granted.user_key.fingerprint or "")
+            gone = {(granted.user_key.fingerprint or "", granted.user_key.public_key or "") for granted in before}
+            delivery.left(work, (server.id,), sorted(gone))
+            work.record(
+                f"Tagged server {server.name}: {', '.join(sorted(labels)) or 'nothing'}",
+                target_id=server.id,
+            )
+            return own_server(work, server.id)
 
         return attempt.write(change)
 

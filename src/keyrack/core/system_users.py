@@ -27,9 +27,7 @@ def create(instance: Instance, actor: Actor, server_id: int, *, username: object
         def change(work: Work) -> SystemUser:
             server = own_server(work, server_id)
             if servers.system_user_by_name(work.connection, server.id, name) is not None:
-                raise Refusal(
-                    Kind.TAKEN, "username-taken", "The username has already been taken.", field="username"
-                )
+                raise Refusal(Kind.TAKEN, "username-taken", "The username has already been taken.", field="username")
             system_user_id = servers.add_system_user(
                 work.connection, server.id, name, deletable=True, managed=True, at=work.now
             )
@@ -78,9 +76,7 @@ def find(
     with attempt:
         found = attempt.read(
             lambda connection: (
-                servers.find_system_users(
-                    connection, server_id, search=search, offset=offset, limit=limit
-                )
+                servers.find_system_users(connection, server_id, search=search, offset=offset, limit=limit)
                 if servers.own_id(connection, actor.workspace_id, server_id)
                 else None
             )
@@ -117,8 +113,7 @@ def delete(instance: Instance, actor: Actor, server_id: int, system_user_id: int
             servers.remove_system_user(work.connection, system_user.id)
             delivery.left(work, (server.id,), [(key.fingerprint, key.public_key) for key in held])
             work.record(
-                f"Deleted system user {system_user.username} with {len(held)} SSH keys "
-                f"from server {server.name}",
+                f"Deleted system user {system_user.username} with {len(held)} SSH keys from server {server.name}",
                 target_id=system_user.id,
             )
             return system_user

@@ -92,13 +92,13 @@ def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str) -> S
     """Issue an IAM token for a password. Raises Refusal UNAUTHENTICATED, or FORBIDDEN for a foreign scope."""
     user = _find(instance, who)
     hashed = (
-        None
-        if user is None
-        else instance.database.read(lambda connection: people.password_hash(connection, user.id))
+        None if user is None else instance.database.read(lambda connection: people.password_hash(connection, user.id))
     )
     right = passwords.verify(hashed, who.password)
     wrong = Refusal(
-        Kind.UNAUTHENTICATED, "sign-in-failed", "The user name, the account (domain) name or the password is wrong."
+        Kind.UNAUTHENTICATED,
+        "sign-in-failed",
+        "The user name, the account (domain) name or the password is wrong.",
     )
     if user is None:
         raise wrong
@@ -162,9 +162,7 @@ def create(
     with attempt:
         chosen = secret or f"kr_{secrets.token_urlsafe(32)}"
         if len(chosen) < 8:
-            raise Refusal(
-                Kind.INVALID, "token-too-short", "A token has at least 8 characters.", field="token"
-            )
+            raise Refusal(Kind.INVALID, "token-too-short", "A token has at least 8 characters.", field="token")
 
         def change(work: Work) -> tuple[str, int]:
             token_id = people.add_token(
@@ -188,9 +186,7 @@ def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
     """Revoke a token of the actor's own, or of somebody in the same workspace."""
     own = found.user.id == actor.user_id
     action = "iam:self" if own else "people:write"
-    attempt = Attempt(
-        instance, actor, action, "revoke a token", target_kind="token", target_id=found.token.id
-    )
+    attempt = Attempt(instance, actor, action, "revoke a token", target_kind="token", target_id=found.token.id)
     with attempt:
         if found.user.workspace_id != actor.workspace_id:
             raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
@@ -219,9 +215,7 @@ def _find(instance: Instance, who: SignIn) -> User | None:
 
 
 def _project(work: Work, workspace: Workspace, scope: Scope) -> Project | None:
-    foreign = Refusal(
-        Kind.FORBIDDEN, "scope-foreign", "The scope names a project or account that is not yours."
-    )
+    foreign = Refusal(Kind.FORBIDDEN, "scope-foreign", "The scope names a project or account that is not yours.")
     if scope.workspace_uid not in (None, workspace.uid) or scope.workspace_name not in (None, workspace.name):
         raise foreign
     if scope.project_uid is None and scope.project_name is None:

@@ -60,9 +60,7 @@ def add(
                     "fingerprint": key.sha256 if key else None,
                     "key_type": key.type if key else None,
                     "created_at": work.now,
-                    "seal": delivery.seal_user_key(
-                        instance, user_id=owner, public_key=key.canonical if key else None
-                    ),
+                    "seal": delivery.seal_user_key(instance, user_id=owner, public_key=key.canonical if key else None),
                 },
             )
             if key is not None:
@@ -78,17 +76,13 @@ def add(
         return attempt.write(change)
 
 
-def find(
-    instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 20
-) -> Page[UserKey]:
+def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 20) -> Page[UserKey]:
     """A page of the actor's own keys, newest first; search: part of the title, any case."""
     attempt = Attempt(instance, actor, READ, "list one's own SSH keys", target_kind="user key")
     with attempt:
         owner = _person(actor)
         return attempt.read(
-            lambda connection: keys.find_user_keys(
-                connection, owner, search=search, offset=offset, limit=limit
-            )
+            lambda connection: keys.find_user_keys(connection, owner, search=search, offset=offset, limit=limit)
         )
 
 
@@ -112,8 +106,7 @@ def delete(instance: Instance, actor: Actor, key_id: int) -> UserKey:
                 opened = keys.servers_of_user(work.connection, owner)
                 delivery.left(work, opened, [(key.fingerprint, key.public_key)])
             work.record(
-                f"{actor.name} deleted SSH key {key.title or 'without a title'} "
-                f"({key.fingerprint or 'no key'})",
+                f"{actor.name} deleted SSH key {key.title or 'without a title'} ({key.fingerprint or 'no key'})",
                 target_id=key.id,
                 details={"title": key.title, "fingerprint": key.fingerprint},
             )
@@ -133,9 +126,7 @@ def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
     elif holder is not None and holder.user_id == owner:
         words = f"You registered this key already: title {holder.title!r}, id {holder.id}."
     else:
-        words = (
-            "This key is in use by another user. If it is yours, delete it there; otherwise make a new pair."
-        )
+        words = "This key is in use by another user. If it is yours, delete it there; otherwise make a new pair."
     raise Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
 
 

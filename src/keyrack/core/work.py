@@ -1,4 +1,4 @@
-"""The unit of work: an attempt asks policy first and commits change, event and revisions as one; must know no use case."""
+"""The unit of work: policy first, then change, event and revisions committed as one; must know no use case."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, insert, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, or_, select, union
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.model import Credential, Grant, Page, UserKey
-from keyrack.store.rows import contains, page
+from keyrack.store.rows import contains, inserted, page
 from keyrack.store.tables import (
     credentials,
     grants,
@@ -49,9 +49,7 @@ def in_force(column: Any, at: datetime) -> ColumnElement[bool]:
 
 def add_credential(connection: Connection, values: Mapping[str, Any]) -> int:
     """Insert a credential (the columns of the table); answers its id."""
-    return connection.execute(
-        insert(credentials).values(**values).returning(credentials.c.id)
-    ).scalar_one()
+    return inserted(connection, credentials, values)
 
 
 def get_credential(connection: Connection, server_id: int, credential_id: int, at: datetime) -> Credential | None:
@@ -76,9 +74,7 @@ def find_credentials(
     connection: Connection, server_id: int, *, at: datetime, search: str = "", offset: int, limit: int
 ) -> Page[Credential]:
     """A page of a server's credentials in force, oldest first; search: part of label or system user."""
-    statement = _credential.where(
-        credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at)
-    )
+    statement = _credential.where(credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at))
     if search:
         statement = statement.where(
             or_(contains(credentials.c.label, search), contains(system_users.c.username, search))
@@ -106,7 +102,7 @@ def remove_credential(connection: Connection, credential_id: int) -> bool:
 
 def add_user_key(connection: Connection, values: Mapping[str, Any]) -> int:
     """Insert a user key (the columns of the table); answers its id."""
-    return connection.execute(insert(user_keys).values(**values).returning(user_keys.c.id)).scalar_one()
+    return inserted(connection, user_keys, values)
 
 
 def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None) -> bool:
@@ -138,9 +134,7 @@ def get_user_key(connection: Connection, user_id: int, key_id: int) -> UserKey |
     return _user_key_or_none(connection, statement)
 
 
-def find_user_keys(
-    connection: Connection, user_id: int, *, search: str = "", offset: int, limit: int
-) -> Page[UserKey]:
+def find_user_keys(connection: Connection, user_id: int, *, search: str = "", offset: int, limit: int) -> Page[UserKey]:
     """A page of a user's keys, newest first; search: part of the title, any case."""
     statement = select(user_keys).where(user_keys.c.user_id == user_id)
     if search:
@@ -155,9 +149,7 @@ def count_user_keys(connection: Connection, user_id: int) -> int:
 
 def keys_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
     """All of a user's keys that hold a key."""
-    statement = select(user_keys).where(
-        user_keys.c.user_id == user_id, user_keys.c.public_key.is_not(None)
-    )
+    statement = select(user_keys).where(user_keys.c.user_id == user_id, user_keys.c.public_key.is_not(None))
     return tuple(_user_key(row) for row in connection.execute(statement))
 
 
@@ -168,7 +160,7 @@ def remove_user_key(connection: Connection, key_id: int) -> None:
 
 def add_grant(connection: Connection, values: Mapping[str, Any]) -> int:
     """Insert a grant (the columns of the table); answers its id."""
-    return connection.execute(insert(grants).values(**values).returning(grants.c.id)).scalar_one()
+    return inserted(connection, grants, values)
 
 
 def find_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]:
@@ -223,9 +215,7 @@ def servers_of_user(connection: Connection, user_id: int) -> frozenset[int]:
     return frozenset(connection.execute(union(direct, tagged)).scalars())
 
 
-def granted_keys(
-    connection: Connection, server_id: int, workspace_id: int, at: datetime
-) -> tuple[GrantedKey, ...]:
+def granted_keys(connection: Connection, server_id: int, workspace_id: int, at: datetime) -> tuple[GrantedKey, ...]:
     """What grants in force put on a server: each grant with each key of each user it is for."""
     tags = select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
     statement = (
@@ -251,13 +241,9 @@ def granted_keys(
     return tuple(found)
 
 
-def sealed_credentials(
-    connection: Connection, server_id: int, at: datetime
-) -> tuple[tuple[Credential, bytes], ...]:
+def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> tuple[tuple[Credential, bytes], ...]:
     """All credentials of a server that are in force, each with the seal of its row."""
-    statement = _credential.where(
-        credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at)
-    )
+    statement = _credential.where(credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at))
     return tuple((_credential_record(row), row.seal) for row in connection.execute(statement))
 
 
@@ -273,9 +259,7 @@ def revoke(connection: Connection, server_id: int, fingerprint: str, public_key:
 def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
     """Let a key be given to a host again."""
     connection.execute(
-        delete(revocations).where(
-            revocations.c.server_id == server_id, revocations.c.fingerprint == fingerprint
-        )
+        delete(revocations).where(revocations.c.server_id == server_id, revocations.c.fingerprint == fingerprint)
     )
 
 
@@ -322,7 +306,7 @@ def _user_key_or_none(connection: Connection, statement: Select[Any]) -> UserKey
 
 
 def _user_key(row: Row[Any]) -> UserKey:
-    return _user_key_record(row._mapping)
+    return _user_key_record(dict(row._mapping))
 
 
 def _user_key_record(values: Mapping[str, Any]) -> UserKey:
@@ -330,7 +314,7 @@ def _user_key_record(values: Mapping[str, Any]) -> UserKey:
 
 
 def _grant(row: Row[Any]) -> Grant:
-    return _grant_record(row._mapping)
+    return _grant_record(dict(row._mapping))
 
 
 def _grant_record(values: Mapping[str, Any]) -> Grant:

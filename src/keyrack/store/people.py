@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from keyrack.model import Project, Role, Token, User, Workspace
-from keyrack.store.tables import groups, group_members, projects, tokens, users, workspaces
+from keyrack.store.rows import inserted
+from keyrack.store.tables import group_members, groups, projects, tokens, users, workspaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,7 @@ class Bearer:
 
 def add_workspace(connection: Connection, *, uid: str, name: str, at: datetime) -> int:
     """Insert a workspace; answers its id."""
-    return connection.execute(
-        insert(workspaces).values(uid=uid, name=name, created_at=at).returning(workspaces.c.id)
-    ).scalar_one()
+    return inserted(connection, workspaces, {"uid": uid, "name": name, "created_at": at})
 
 
 def workspace(connection: Connection, workspace_id: int) -> Workspace:
@@ -51,9 +50,7 @@ def workspaces_exist(connection: Connection) -> bool:
 
 def add_project(connection: Connection, workspace_id: int, *, uid: str, name: str) -> int:
     """Insert a project; answers its id."""
-    return connection.execute(
-        insert(projects).values(workspace_id=workspace_id, uid=uid, name=name).returning(projects.c.id)
-    ).scalar_one()
+    return inserted(connection, projects, {"workspace_id": workspace_id, "uid": uid, "name": name})
 
 
 def find_projects(connection: Connection, workspace_id: int, name: str | None = None) -> tuple[Project, ...]:
@@ -82,19 +79,19 @@ def add_user(
     at: datetime,
 ) -> int:
     """Insert a user; answers its id."""
-    return connection.execute(
-        insert(users)
-        .values(
-            uid=uid,
-            workspace_id=workspace_id,
-            name=name,
-            role=role.value,
-            policies=list(policies),
-            password_hash=password_hash,
-            created_at=at,
-        )
-        .returning(users.c.id)
-    ).scalar_one()
+    return inserted(
+        connection,
+        users,
+        {
+            "uid": uid,
+            "workspace_id": workspace_id,
+            "name": name,
+            "role": role.value,
+            "policies": list(policies),
+            "password_hash": password_hash,
+            "created_at": at,
+        },
+    )
 
 
 def user(connection: Connection, user_id: int) -> User | None:
@@ -109,15 +106,13 @@ def user_by_uid(connection: Connection, uid: str) -> User | None:
 
 def user_by_name(connection: Connection, workspace_id: int, name: str) -> User | None:
     """The user of this workspace with this name, or None."""
-    return _user_or_none(
-        connection, select(users).where(users.c.workspace_id == workspace_id, users.c.name == name)
-    )
+    return _user_or_none(connection, select(users).where(users.c.workspace_id == workspace_id, users.c.name == name))
 
 
 def find_users(connection: Connection, workspace_id: int) -> tuple[User, ...]:
     """All users of a workspace, oldest first."""
     statement = select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)
-    return tuple(_user(row._mapping) for row in connection.execute(statement))
+    return tuple(_user(dict(row._mapping)) for row in connection.execute(statement))
 
 
 def password_hash(connection: Connection, user_id: int) -> str | None:
@@ -137,9 +132,7 @@ def remove_user(connection: Connection, user_id: int) -> None:
 
 def add_group(connection: Connection, workspace_id: int, name: str, at: datetime) -> int:
     """Insert a group; answers its id."""
-    return connection.execute(
-        insert(groups).values(workspace_id=workspace_id, name=name, created_at=at).returning(groups.c.id)
-    ).scalar_one()
+    return inserted(connection, groups, {"workspace_id": workspace_id, "name": name, "created_at": at})
 
 
 def group_id(connection: Connection, workspace_id: int, name: str) -> int | None:
@@ -157,9 +150,7 @@ def group_name(connection: Connection, workspace_id: int, group: int) -> str | N
 def group_member_ids(connection: Connection, group: int) -> frozenset[int]:
     """The ids of a group's users."""
     return frozenset(
-        connection.execute(
-            select(group_members.c.user_id).where(group_members.c.group_id == group)
-        ).scalars()
+        connection.execute(select(group_members.c.user_id).where(group_members.c.group_id == group)).scalars()
     )
 
 
@@ -183,21 +174,21 @@ def add_token(
     expires_at: datetime | None,
 ) -> int:
     """Insert a token of a user; answers its id."""
-    return connection.execute(
-        insert(tokens)
-        .values(
-            user_id=owner.id,
-            workspace_id=owner.workspace_id,
-            kind=kind,
-            name=name,
-            secret_hash=secret_hash,
-            scopes=list(scopes),
-            details=dict(details),
-            created_at=at,
-            expires_at=expires_at,
-        )
-        .returning(tokens.c.id)
-    ).scalar_one()
+    return inserted(
+        connection,
+        tokens,
+        {
+            "user_id": owner.id,
+            "workspace_id": owner.workspace_id,
+            "kind": kind,
+            "name": name,
+            "secret_hash": secret_hash,
+            "scopes": list(scopes),
+            "details": dict(details),
+            "created_at": at,
+            "expires_at": expires_at,
+        },
+    )
 
 
 _bearer = select(
@@ -222,7 +213,7 @@ def find_tokens(connection: Connection, user_id: int) -> tuple[Token, ...]:
     """All tokens of a user, oldest first."""
     columns = [column for column in tokens.c if column.name != "secret_hash"]
     statement = select(*columns).where(tokens.c.user_id == user_id).order_by(tokens.c.id)
-    return tuple(_token(row._mapping) for row in connection.execute(statement))
+    return tuple(_token(dict(row._mapping)) for row in connection.execute(statement))
 
 
 def revoke_tokens(connection: Connection, at: datetime, *, user_id: int, kind: str | None = None) -> int:
@@ -250,7 +241,7 @@ def _workspace(connection: Connection, statement: Select[Any]) -> Workspace | No
 
 def _user_or_none(connection: Connection, statement: Select[Any]) -> User | None:
     row: Row[Any] | None = connection.execute(statement).one_or_none()
-    return None if row is None else _user(row._mapping)
+    return None if row is None else _user(dict(row._mapping))
 
 
 def _user(values: Mapping[str, Any]) -> User:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, Table, func, insert, select
 
 from keyrack.model import Page
 
 T = TypeVar("T")
+
+
+def inserted(connection: Connection, table: Table, values: Mapping[str, Any]) -> int:
+    """Insert a row and answer its id."""
+    return int(connection.execute(insert(table).values(**values).returning(table.c.id)).scalar_one())
 
 
 def page(
@@ -21,9 +26,7 @@ def page(
     limit: int,
 ) -> Page[T]:
     """One page of an ordered statement and the count of all its rows; offset and limit in rows."""
-    total = connection.execute(
-        select(func.count()).select_from(statement.order_by(None).subquery())
-    ).scalar_one()
+    total = connection.execute(select(func.count()).select_from(statement.order_by(None).subquery())).scalar_one()
     rows = connection.execute(statement.offset(offset).limit(limit))
     return Page(items=tuple(record(row) for row in rows), total=total, offset=offset, limit=limit)
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, delete, insert, or_, select, upd
 
 from keyrack.model import Page, Server, SystemUser
 from keyrack.store.database import announce
-from keyrack.store.rows import contains, page
+from keyrack.store.rows import contains, inserted, page
 from keyrack.store.tables import enrolments, server_tags, servers, system_users
 
 
@@ -27,24 +27,24 @@ def add(
     at: datetime,
 ) -> int:
     """Insert a server at revision 1, never yet seen; answers its id."""
-    return connection.execute(
-        insert(servers)
-        .values(
-            workspace_id=workspace_id,
-            host=host,
-            name=name,
-            address=address,
-            provider=provider,
-            mode=mode,
-            revision=1,
-            applied_revision=0,
-            sshd={},
-            facts={},
-            created_at=at,
-            updated_at=at,
-        )
-        .returning(servers.c.id)
-    ).scalar_one()
+    return inserted(
+        connection,
+        servers,
+        {
+            "workspace_id": workspace_id,
+            "host": host,
+            "name": name,
+            "address": address,
+            "provider": provider,
+            "mode": mode,
+            "revision": 1,
+            "applied_revision": 0,
+            "sshd": {},
+            "facts": {},
+            "created_at": at,
+            "updated_at": at,
+        },
+    )
 
 
 def get(connection: Connection, workspace_id: int, server_id: int) -> Server | None:
@@ -78,15 +78,11 @@ def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> 
     ).scalar()
 
 
-def find(
-    connection: Connection, workspace_id: int, *, search: str = "", offset: int, limit: int
-) -> Page[Server]:
+def find(connection: Connection, workspace_id: int, *, search: str = "", offset: int, limit: int) -> Page[Server]:
     """A page of servers, oldest first; search: part of the name or address, any case."""
     statement = select(servers).where(servers.c.workspace_id == workspace_id)
     if search:
-        statement = statement.where(
-            or_(contains(servers.c.name, search), contains(servers.c.address, search))
-        )
+        statement = statement.where(or_(contains(servers.c.name, search), contains(servers.c.address, search)))
     found = page(connection, statement.order_by(servers.c.id), _server, offset=offset, limit=limit)
     tags = _tags(connection, [server.id for server in found.items])
     return Page(
@@ -135,11 +131,11 @@ def add_enrolment(
     connection: Connection, server_id: int, secret_hash: bytes, *, at: datetime, expires_at: datetime
 ) -> int:
     """Remember a one-time token with which a host may enrol as this server; answers its id."""
-    return connection.execute(
-        insert(enrolments)
-        .values(server_id=server_id, secret_hash=secret_hash, created_at=at, expires_at=expires_at)
-        .returning(enrolments.c.id)
-    ).scalar_one()
+    return inserted(
+        connection,
+        enrolments,
+        {"server_id": server_id, "secret_hash": secret_hash, "created_at": at, "expires_at": expires_at},
+    )
 
 
 def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> int | None:
@@ -160,29 +156,23 @@ def add_system_user(
     connection: Connection, server_id: int, username: str, *, deletable: bool, managed: bool, at: datetime
 ) -> int:
     """Insert a system user; answers its id."""
-    return connection.execute(
-        insert(system_users)
-        .values(
-            server_id=server_id, username=username, deletable=deletable, managed=managed, created_at=at
-        )
-        .returning(system_users.c.id)
-    ).scalar_one()
+    return inserted(
+        connection,
+        system_users,
+        {"server_id": server_id, "username": username, "deletable": deletable, "managed": managed, "created_at": at},
+    )
 
 
 def get_system_user(connection: Connection, server_id: int, system_user_id: int) -> SystemUser | None:
     """A system user of this server, or None."""
-    statement = select(system_users).where(
-        system_users.c.id == system_user_id, system_users.c.server_id == server_id
-    )
+    statement = select(system_users).where(system_users.c.id == system_user_id, system_users.c.server_id == server_id)
     row = connection.execute(statement).one_or_none()
     return None if row is None else _system_user(row)
 
 
 def system_user_by_name(connection: Connection, server_id: int, username: str) -> SystemUser | None:
     """The system user of this server with this name, or None."""
-    statement = select(system_users).where(
-        system_users.c.server_id == server_id, system_users.c.username == username
-    )
+    statement = select(system_users).where(system_users.c.server_id == server_id, system_users.c.username == username)
     row = connection.execute(statement).one_or_none()
     return None if row is None else _system_user(row)
 

@@ -114,9 +114,7 @@ def identifier(text: str) -> int:
 def query(request: Request) -> Mapping[str, str]:
     """The query's parameters, the last of each name; raises Refusal on text that is not UTF-8."""
     try:
-        pairs = parse_qsl(
-            request.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict"
-        )
+        pairs = parse_qsl(request.scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict")
     except (UnicodeError, ValueError):
         raise malformed("The query is not valid UTF-8.", "query-malformed") from None
     for name, value in pairs:

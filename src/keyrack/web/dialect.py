@@ -75,9 +75,7 @@ class Dialect:
     unknown_path: Callable[[Request], Response]
     not_supported: Callable[[Request, tuple[str, ...]], Response]
     read_body: Callable[[Request, bytes], tuple[Mapping[str, Any], bool]]
-    finish: Callable[[Request, Actor | None, Response], None] = field(
-        default=lambda request, actor, response: None
-    )
+    finish: Callable[[Request, Actor | None, Response], None] = field(default=lambda request, actor, response: None)
 
 
 def strangers(door: str, address: str) -> Actor:
@@ -102,9 +100,7 @@ def application(instance: Instance, dialect: Dialect) -> ASGIApp:
         dialect.finish(request, None, response)
         await response(scope, receive, send)
 
-    app = Starlette(
-        routes=[Route(path, _Path(instance, dialect, methods)) for path, methods in by_path.items()]
-    )
+    app = Starlette(routes=[Route(path, _Path(instance, dialect, methods)) for path, methods in by_path.items()])
     app.router.redirect_slashes = False
     app.router.default = unknown
     return app
@@ -140,12 +136,12 @@ class _Path:
         except DatabaseUnavailable:
             log.error("database unavailable", path=request.url.path)
             words = "The service cannot reach its database at the moment. Nothing was changed; try again."
-            refusal = Refusal(Kind.UNAVAILABLE, "database-unavailable", words)
-            return self._dialect.refuse(request, refusal), None
+            away = Refusal(Kind.UNAVAILABLE, "database-unavailable", words)
+            return self._dialect.refuse(request, away), None
         except Exception:
             log.exception("request failed", method=request.method, path=request.url.path)
-            refusal = Refusal(Kind.UNAVAILABLE, "internal", "Something went wrong on our side.")
-            return self._dialect.refuse(request, refusal), None
+            fault = Refusal(Kind.UNAVAILABLE, "internal", "Something went wrong on our side.")
+            return self._dialect.refuse(request, fault), None
 
     def _run(self, endpoint: Endpoint, request: Request, content: bytes, known: list[Actor]) -> Response:
         dialect = self._dialect

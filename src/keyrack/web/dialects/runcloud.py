@@ -52,9 +52,7 @@ def ping(call: Call) -> Response:
 def list_servers(call: Call) -> Response:
     """GET /servers"""
     offset, limit = _window(call.query)
-    found = servers.find(
-        call.instance, call.actor, search=call.query.get("search", ""), offset=offset, limit=limit
-    )
+    found = servers.find(call.instance, call.actor, search=call.query.get("search", ""), offset=offset, limit=limit)
     return _listed(call, found, _server)
 
 
@@ -93,9 +91,7 @@ def list_system_users(call: Call) -> Response:
 def create_system_user(call: Call) -> Response:
     """POST /servers/{serverId}/users"""
     _required(call.body, "username")
-    user = system_users.create(
-        call.instance, call.actor, call.ids["serverId"], username=call.body["username"]
-    )
+    user = system_users.create(call.instance, call.actor, call.ids["serverId"], username=call.body["username"])
     return JSONResponse(_system_user(user))
 
 
@@ -103,9 +99,7 @@ def list_credentials(call: Call) -> Response:
     """GET /servers/{serverId}/ssh/credentials"""
     offset, limit = _window(call.query)
     search = call.query.get("label") or call.query.get("search") or ""
-    found = credentials.find(
-        call.instance, call.actor, call.ids["serverId"], search=search, offset=offset, limit=limit
-    )
+    found = credentials.find(call.instance, call.actor, call.ids["serverId"], search=search, offset=offset, limit=limit)
     return _listed(call, found, lambda credential: _credential(call.instance, credential))
 
 
@@ -199,9 +193,7 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
     """405 in Laravel's words."""
     words = f"The {request.method} method is not supported for this route."
     supported = ", ".join(methods)
-    return JSONResponse(
-        {"message": f"{words} Supported methods: {supported}."}, 405, headers={"Allow": supported}
-    )
+    return JSONResponse({"message": f"{words} Supported methods: {supported}."}, 405, headers={"Allow": supported})
 
 
 DIALECT = Dialect(
@@ -268,9 +260,7 @@ def _listed(call: Call, found: Page[T], show: Callable[[T], dict[str, Any]]) -> 
         "total_pages": pages,
         "links": links,
     }
-    return JSONResponse(
-        {"data": [show(item) for item in found.items], "meta": {"pagination": pagination}}
-    )
+    return JSONResponse({"data": [show(item) for item in found.items], "meta": {"pagination": pagination}})
 
 
 def _date(at: datetime) -> str:

@@ -1,0 +1,80 @@
+"""The only place where parts are built and joined; must decide nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from starlette.types import ASGIApp
+
+from keyrack.core import credentials
+from keyrack.core.instance import Instance
+from keyrack.core.instance_key import InstanceKey
+from keyrack.core.people import keyrack
+from keyrack.policy import KeyRules
+from keyrack.settings import Settings
+from keyrack.store import migrate
+from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.web import server
+
+log = structlog.get_logger("keyrack")
+
+TIDY_EVERY_SECONDS = 5.0
+
+
+def open_instance(settings: Settings) -> Instance:
+    """Open the data folder and the database, brought up to date, as one instance.
+
+    Raises ValueError for a damaged instance key and DatabaseUnavailable when the database is away.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = InstanceKey.load(settings.data / "instance.key")
+    migrate.upgrade(settings.database_url)
+    return Instance(
+        database=Database.open(settings.database_url),
+        settings=settings,
+        key=key,
+        key_rules=KeyRules(
+            types=frozenset(settings.key_types),
+            rsa_minimum_bits=settings.rsa_minimum_bits,
+            max_characters=settings.max_key_characters,
+            blocked=_block_list(settings.block_list),
+        ),
+    )
+
+
+def web_application(instance: Instance) -> ASGIApp:
+    """The service over HTTP, with its background work."""
+    return server.service(instance, lambda: _tidy(instance))
+
+
+def _tidy(instance: Instance) -> Callable[[], None]:
+    """Remove what has ended every few seconds, on a thread of its own; answers how to stop it."""
+    stopping = threading.Event()
+
+    def run() -> None:
+        while not stopping.wait(TIDY_EVERY_SECONDS):
+            try:
+                credentials.end_expired(instance, keyrack())
+            except DatabaseUnavailable:
+                log.warning("tidying waits for the database")
+            except Exception:
+                log.exception("tidying failed")
+
+    thread = threading.Thread(target=run, name="tidy", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        stopping.set()
+        thread.join(timeout=10)
+
+    return stop
+
+
+def _block_list(path: Path | None) -> frozenset[str]:
+    if path is None:
+        return frozenset()
+    lines = (line.split("#", 1)[0].strip() for line in path.read_text("utf-8").split("\n"))
+    return frozenset(line for line in lines if line)

@@ -1,0 +1,36 @@
+"""Options that several commands share, and settings made of them; must hold no default of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import ValidationError
+
+from keyrack.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _option(name: str, flag: str, **extra: Any) -> Callable[[F], F]:
+    field = Settings.model_fields[name]
+    shown = f"{field.description} [default: {field.default or 'none'}; KEYRACK_{name.upper()}]"
+    return click.option(flag, name, default=None, help=shown, **extra)
+
+
+listen = _option("listen", "--listen", metavar="HOST:PORT")
+data = _option("data", "--data", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+database = _option("database", "--database", metavar="URL")
+public_url = _option("public_url", "--public-url", metavar="URL")
+workers = _option("workers", "--workers", metavar="N", type=int)
+
+
+def settings(**given: Any) -> Settings:
+    """Settings from options, where given, then the environment and DATA/keyrack.toml; exits with words."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

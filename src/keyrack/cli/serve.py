@@ -1,0 +1,120 @@
+"""`keyrack serve`: the service in the foreground; must hold no rule."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from keyrack import app
+from keyrack.cli import options
+from keyrack.settings import Settings
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.migrate import SchemaTooNew
+
+
+@click.command(name="serve")
+@options.listen
+@options.data
+@options.database
+@options.public_url
+@options.workers
+def command(**given: Any) -> None:
+    """Run the service until it is stopped.
+
+    With SQLite one process serves; with PostgreSQL any number, here and on other machines.
+    Every option is also KEYRACK_… in the environment.
+    """
+    settings = options.settings(**given)
+    if settings.workers > 1 and settings.database_url.startswith("sqlite"):
+        raise click.UsageError("--workers needs PostgreSQL (--database): SQLite serves with one process.")
+    serve(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C; problems at the start are words, not tracebacks."""
+    set_up_logging()
+    host, port = settings.host_and_port
+    check_free(host, port)
+    if settings.workers > 1:
+        for name, value in settings.model_dump(mode="json", exclude_defaults=True).items():
+            if isinstance(value, str | int | float | bool):
+                os.environ[f"KEYRACK_{name.upper()}"] = str(value)
+        uvicorn.run("keyrack.cli.serve:from_environment", factory=True, workers=settings.workers, **_limits(settings))
+        return
+    application = open_application(settings)
+    click.echo(f"Keyrack serves at {settings.url} (data in {settings.data.resolve()}).", err=True)
+    uvicorn.run(application, **_limits(settings))
+
+
+def open_application(settings: Settings) -> ASGIApp:
+    """The application for these settings; exits with words when the database or the key is not usable."""
+    try:
+        return app.web_application(app.open_instance(settings))
+    except DatabaseUnavailable as error:
+        raise click.ClickException(f"The database cannot be reached: {error}") from None
+    except (SchemaTooNew, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    except PermissionError as error:
+        raise click.ClickException(f"No permission for {error.filename}; choose another --data.") from None
+
+
+def from_environment() -> ASGIApp:
+    """What each of several workers serves."""
+    set_up_logging()
+    return open_application(Settings())
+
+
+def check_free(host: str, port: int) -> None:
+    """Say which port is taken instead of failing later."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        raise click.ClickException(
+            f"Cannot listen on {host}:{port} ({error.strerror}). Choose another address with --listen."
+        ) from None
+
+
+def set_up_logging() -> None:
+    """One line an event on standard error; requests are not logged, the audit log is in the database."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _limits(settings: Settings) -> dict[str, Any]:
+    host, port = settings.host_and_port
+    return {
+        "host": host,
+        "port": port,
+        "loop": "uvloop",
+        "http": "httptools",
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        # A waiting agent is let go at once; a request under way has this long to end.
+        "timeout_graceful_shutdown": 5,
+        "timeout_keep_alive": 75,
+    }
+
+
+def data_folder(settings: Settings) -> Path:
+    """The data folder as an absolute path."""
+    return settings.data.resolve()

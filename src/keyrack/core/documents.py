@@ -1,0 +1,132 @@
+"""The host document: all that one host must obey, built from rows whose seals hold and signed; must send nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyrack.core import delivery
+from keyrack.core.instance import Instance
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Server
+from keyrack.ssh import host_document, options
+from keyrack.ssh.host_document import HostDocument, UserKey
+from keyrack.store import keys, servers
+
+
+@dataclass(frozen=True, slots=True)
+class SignedDocument:
+    """What a host is handed: the exact text and the signature over it."""
+
+    revision: int
+    text: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One reason for one key to stand on one system user."""
+
+    username: str
+    public_key: str
+    options: tuple[str, ...]
+    expires_at: datetime | None
+    name: str
+
+
+def signed(instance: Instance, server_id: int) -> SignedDocument | None:
+    """The document of a server as it is now, or None when the server is gone.
+
+    Everything is read in one snapshot, so that the revision and the keys belong together. Raises Refusal
+    UNAVAILABLE when a row's seal is broken: whoever changed the database must not get it signed.
+    """
+    document = instance.database.read(lambda connection: _build(instance, connection, server_id))
+    if document is None:
+        return None
+    text = host_document.encode(document)
+    return SignedDocument(revision=document.revision, text=text, signature=instance.key.sign(text))
+
+
+def _build(instance: Instance, connection: Connection, server_id: int) -> HostDocument | None:
+    server = servers.by_id(connection, server_id)
+    if server is None:
+        return None
+    now = instance.now()
+    users: dict[str, list[UserKey]] = {}
+    for line in _widest(_lines(instance, connection, server, now)):
+        key = UserKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
+        users.setdefault(line.username, []).append(key)
+    return HostDocument(
+        host=server.host,
+        revision=server.revision,
+        issued_at=now,
+        users={name: tuple(lines) for name, lines in users.items()},
+        revoked=keys.revoked_on(connection, server.id),
+        sshd=dict(server.sshd),
+        mode=server.mode,
+    )
+
+
+def _lines(instance: Instance, connection: Connection, server: Server, now: datetime) -> Iterable[_Line]:
+    for credential, seal in keys.sealed_credentials(connection, server.id, now):
+        if not delivery.credential_holds(instance, credential, seal):
+            raise _broken("credential", credential.id)
+        yield _Line(
+            username=credential.username,
+            public_key=credential.public_key,
+            options=_options(credential.restrictions, credential.key_type),
+            expires_at=credential.expires_at,
+            name=credential.label,
+        )
+    for granted in keys.granted_keys(connection, server.id, server.workspace_id, now):
+        grant, key = granted.grant, granted.user_key
+        if not delivery.grant_holds(instance, grant, granted.grant_seal):
+            raise _broken("grant", grant.id)
+        if not delivery.user_key_holds(instance, key, granted.user_key_seal):
+            raise _broken("user key", key.id)
+        assert key.public_key is not None
+        assert key.key_type is not None
+        yield _Line(
+            username=grant.system_user,
+            public_key=key.public_key,
+            options=_options(grant.restrictions, key.key_type),
+            expires_at=grant.expires_at,
+            name=key.title or "",
+        )
+
+
+def _widest(lines: Iterable[_Line]) -> list[_Line]:
+    """One line for each key with the same options on a system user: the one that ends last.
+
+    Two lines of one key defeat each other's end: sshd tries the next line when one has expired.
+    """
+    best: dict[tuple[str, str, tuple[str, ...]], _Line] = {}
+    for line in lines:
+        place = (line.username, line.public_key, line.options)
+        known = best.get(place)
+        if known is None or _later(line.expires_at, known.expires_at):
+            best[place] = line
+    return [best[place] for place in sorted(best)]
+
+
+def _later(end: datetime | None, other: datetime | None) -> bool:
+    return other is not None and (end is None or end > other)
+
+
+def _options(restrictions: Any, key_type: str) -> tuple[str, ...]:
+    if not restrictions:
+        return ()
+    return tuple(options.render(options.Restrictions.from_json(restrictions), key_type))
+
+
+def _broken(what: str, row: int) -> Refusal:
+    return Refusal(
+        Kind.UNAVAILABLE,
+        "seal-broken",
+        f"The {what} {row} was changed in the database, not by Keyrack. No document is signed until it is "
+        "deleted or entered again.",
+    )

@@ -1,0 +1,146 @@
+"""What agents ask and tell: enrol, the document, reports; must never take an agent's word for another host."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keyrack.core.instance import Instance
+from keyrack.core.people import keyrack
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Server
+from keyrack.store import servers
+
+LONGEST_FACT = 64
+PRINTABLE = re.compile(r"[\x20-\x7e]*")
+STATES = ("applied", "refused", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What a host gets for its one-time token; secret is shown this once."""
+
+    server: Server
+    secret: str
+    signing_key: str
+
+
+def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, address: str) -> Enrolled:
+    """Make a host the one that a one-time token was made for. Raises Refusal FORBIDDEN."""
+    if not isinstance(token, str) or not token:
+        raise _no_enrolment()
+    secret = secrets.token_urlsafe(32)
+    actor = keyrack(door="agent")
+    attempt = Attempt(instance, actor, "servers:write", "enrol a host", target_kind="server")
+    with attempt:
+
+        def change(work: Work) -> Server:
+            secret_hash = instance.key.hash_token(token)
+            server_id = servers.use_enrolment(work.connection, secret_hash, work.now)
+            if server_id is None:
+                raise _no_enrolment()
+            servers.change(
+                work.connection,
+                server_id,
+                {
+                    "agent_secret_hash": instance.key.hash_token(secret),
+                    "applied_revision": 0,
+                    "applied_at": None,
+                    "enrolled_at": work.now,
+                    "seen_at": work.now,
+                    "agent_version": _fact(facts, "agent_version"),
+                    "os": _fact(facts, "os"),
+                    "os_version": _fact(facts, "os_version"),
+                },
+            )
+            work.touch(server_id)
+            server = servers.by_id(work.connection, server_id)
+            assert server is not None
+            work.record(
+                f"A host enrolled as server {server.name} from {address}",
+                target_id=server.id,
+                server_id=server.id,
+                workspace_id=server.workspace_id,
+                level="warning",
+            )
+            return server
+
+        server = attempt.write(change)
+    return Enrolled(server=server, secret=secret, signing_key=instance.key.public_line)
+
+
+def authenticate(instance: Instance, secret: str) -> Server:
+    """The server whose agent holds this secret. Raises Refusal UNAUTHENTICATED."""
+    secret_hash = instance.key.hash_token(secret)
+    server = instance.database.read(lambda connection: servers.by_agent_secret(connection, secret_hash))
+    if server is None:
+        raise Refusal(
+            Kind.UNAUTHENTICATED,
+            "agent-unknown",
+            "This agent is not enrolled here, or its server was deleted. Enrol it again.",
+        )
+    return server
+
+
+def revision(instance: Instance, server_id: int) -> int | None:
+    """The revision a server must be at now, or None when the server is gone."""
+    return instance.database.read(lambda connection: servers.revision(connection, server_id))
+
+
+def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
+    """Take what an agent tells: the revision it applied, or why it did not. Raises Refusal INVALID."""
+    applied, state = told.get("revision"), told.get("state")
+    if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
+        raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
+    problems = [str(problem)[:500] for problem in told.get("problems") or () if isinstance(problem, str)][:20]
+    attempt = Attempt(
+        instance,
+        keyrack(server.workspace_id, door="agent"),
+        "servers:write",
+        "report a host's state",
+        target_kind="server",
+        target_id=server.id,
+        server_id=server.id,
+    )
+    with attempt:
+
+        def change(work: Work) -> None:
+            now = servers.by_id(work.connection, server.id)
+            if now is None:
+                raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
+            values: dict[str, Any] = {"seen_at": work.now}
+            if state == "applied" and now.applied_revision < applied <= now.revision:
+                values |= {"applied_revision": applied, "applied_at": work.now}
+            version = _fact(told, "agent_version")
+            if version is not None:
+                values["agent_version"] = version
+            servers.change(work.connection, server.id, values)
+            if state == "applied":
+                work.recorded += 1  # a receipt is kept with the server, not as an event of its own
+                return
+            work.record(
+                f"Server {server.name} did not apply revision {applied}: {'; '.join(problems) or 'no reason given'}",
+                target_id=server.id,
+                level="warning",
+            )
+
+        attempt.write(change)
+
+
+def _fact(facts: Mapping[str, Any], name: str) -> str | None:
+    value = facts.get(name)
+    if isinstance(value, str) and PRINTABLE.fullmatch(value):
+        return value[:LONGEST_FACT]
+    return None
+
+
+def _no_enrolment() -> Refusal:
+    return Refusal(
+        Kind.FORBIDDEN,
+        "enrolment-refused",
+        "This enrolment token is wrong, used up or older than a day. Ask for a new installation script.",
+    )

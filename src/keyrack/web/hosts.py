@@ -1,0 +1,172 @@
+"""What agents call: enrol, wait for the document, report; must hold thousands of waiting hosts cheaply."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from keyrack.core import documents, hosts
+from keyrack.core.instance import Instance
+from keyrack.errors import Kind, Refusal
+from keyrack.ssh import host_document
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.web import bodies
+from keyrack.web.agent_archive import build_zipapp
+from keyrack.web.dialect import address_of
+
+log = structlog.get_logger("keyrack.hosts")
+
+LONGEST_WAIT = 50.0
+# How often a waiting host's revision is looked up all the same, should a doorbell be lost.
+LOOK_AGAIN = 5.0
+
+STATUS = {
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.MISSING: 410,
+    Kind.INVALID: 400,
+    Kind.UNAVAILABLE: 503,
+}
+
+
+class Waiting:
+    """Who waits for which server, woken from any thread after a commit."""
+
+    def __init__(self) -> None:
+        self._events: dict[int, set[asyncio.Event]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = False
+
+    def start(self) -> None:
+        """Remember the loop whose waiters are woken; call it there."""
+        self._loop = asyncio.get_running_loop()
+
+    def wake(self, server_ids: frozenset[int]) -> None:
+        """Wake whoever waits for these servers; from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._set, server_ids)
+
+    def close(self) -> None:
+        """Let everybody go, so that a stopping service does not wait for its hosts."""
+        self._closing = True
+        self._set(frozenset(self._events))
+
+    async def wait(self, server_id: int, seconds: float) -> None:
+        """Return when the server is announced, or after some seconds."""
+        if self._closing:
+            return
+        event = asyncio.Event()
+        self._events.setdefault(server_id, set()).add(event)
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            pass
+        finally:
+            waiters = self._events[server_id]
+            waiters.discard(event)
+            if not waiters:
+                del self._events[server_id]
+
+    @property
+    def closing(self) -> bool:
+        """Whether the service is stopping."""
+        return self._closing
+
+    def _set(self, server_ids: frozenset[int]) -> None:
+        for server_id in server_ids:
+            for event in self._events.get(server_id, ()):
+                event.set()
+
+
+def application(instance: Instance, waiting: Waiting) -> Starlette:
+    """The application under /agent."""
+    archive: list[bytes] = []
+
+    async def enrol(request: Request) -> Response:
+        told = await _object(instance, request)
+        enrolled = await run_in_threadpool(hosts.enrol, instance, told.get("token"), told, address=address_of(request))
+        return JSONResponse(
+            {
+                "host": enrolled.server.host,
+                "server_id": enrolled.server.id,
+                "server_name": enrolled.server.name,
+                "secret": enrolled.secret,
+                "signing_key": enrolled.signing_key,
+                "principal": host_document.PRINCIPAL,
+            }
+        )
+
+    async def document(request: Request) -> Response:
+        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+        asked = bodies.query(request)
+        known = bodies.number(asked.get("revision", "0")) or 0
+        deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
+        revision: int | None = server.revision
+        while revision == known:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0 or waiting.closing:
+                return Response(status_code=204)
+            await waiting.wait(server.id, min(left, LOOK_AGAIN))
+            revision = await run_in_threadpool(hosts.revision, instance, server.id)
+        signed = await run_in_threadpool(documents.signed, instance, server.id)
+        if signed is None:
+            raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
+        return JSONResponse({"document": signed.text, "signature": signed.signature})
+
+    async def report(request: Request) -> Response:
+        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+        told = await _object(instance, request)
+        await run_in_threadpool(hosts.report, instance, server, told)
+        return JSONResponse({"ok": True})
+
+    async def zipapp(request: Request) -> Response:
+        if not archive:
+            archive.append(await run_in_threadpool(build_zipapp))
+        return Response(archive[0], media_type="application/octet-stream")
+
+    routes = [
+        Route("/v1/enroll", _answering(enrol), methods=["POST"]),
+        Route("/v1/document", _answering(document), methods=["GET"]),
+        Route("/v1/report", _answering(report), methods=["POST"]),
+        Route("/keyrack-agent.pyz", zipapp, methods=["GET"]),
+    ]
+    return Starlette(routes=routes)
+
+
+def _answering(
+    handler: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Refusal as refusal:
+            if refusal.code == "seal-broken":
+                log.error("document not signed", reason=refusal.message)
+            return JSONResponse({"error": refusal.message}, STATUS.get(refusal.kind, 400))
+        except DatabaseUnavailable:
+            return PlainTextResponse("The service cannot reach its database.", 503)
+
+    return answer
+
+
+async def _object(instance: Instance, request: Request) -> Mapping[str, Any]:
+    return bodies.json_object(await bodies.read(request, instance.settings.max_body_bytes))
+
+
+def _secret(request: Request) -> str:
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    return secret if scheme.lower() == "bearer" else ""
+
+
+def _seconds(text: str) -> float:
+    value = bodies.number(text)
+    return float(value or 0)

@@ -1,0 +1,114 @@
+"""The whole service as one ASGI application: which door a path leads to; must hold no door's words."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import prometheus_client
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from keyrack import __version__
+from keyrack.core.instance import Instance
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.web import hosts
+from keyrack.web.dialect import application
+from keyrack.web.dialects import codearts, iam, runcloud
+from keyrack.web.home import page
+
+Mounts = tuple[tuple[str, ASGIApp], ...]
+
+
+class Doors:
+    """Sends a path to the door with the longest matching prefix, and gives every answer an X-Request-Id.
+
+    No redirect ever leaves from here: programs written for the contracts read one as an empty success.
+    """
+
+    def __init__(self, mounts: Mounts, otherwise: ASGIApp) -> None:
+        self._mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
+        self._otherwise = otherwise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._otherwise(scope, receive, send)
+            return
+        request_id = secrets.token_hex(16)
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        path = scope["path"]
+        for prefix, app in self._mounts:
+            if path == prefix or path.startswith(prefix + "/"):
+                # A trailing slash is the same resource.
+                inner = {**scope, "path": path.rstrip("/") or "/", "root_path": prefix}
+                await app(inner, receive, send_with_id)
+                return
+        await self._otherwise(scope, receive, send_with_id)
+
+
+def service(instance: Instance, on_start: Callable[[], Callable[[], None]]) -> ASGIApp:
+    """The application to serve; on_start: starts background work and answers how to stop it."""
+    waiting = hosts.Waiting()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        waiting.start()
+        deaf = instance.database.listen(waiting.wake)
+        stop = on_start()
+        try:
+            yield
+        finally:
+            deaf()
+            waiting.close()
+            await run_in_threadpool(stop)
+
+    runcloud_app = application(instance, runcloud.DIALECT)
+    mounts: Mounts = (
+        ("/api/v3", runcloud_app),
+        ("/api/v3/agency", runcloud_app),
+        ("/v4", application(instance, codearts.DIALECT)),
+        ("/v3", application(instance, iam.DIALECT)),
+        ("/agent", hosts.application(instance, waiting)),
+    )
+    root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
+    root.router.redirect_slashes = False
+    return Doors(mounts, root)
+
+
+def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
+    async def home(request: Request) -> Response:
+        return HTMLResponse(page(instance.settings.url))
+
+    async def alive(request: Request) -> Response:
+        return JSONResponse({"status": "alive", "version": __version__})
+
+    async def ready(request: Request) -> Response:
+        try:
+            await run_in_threadpool(instance.database.read, lambda connection: None)
+        except DatabaseUnavailable:
+            return JSONResponse({"status": "unavailable", "reason": "database"}, 503)
+        if waiting.closing:
+            return JSONResponse({"status": "unavailable", "reason": "stopping"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(request: Request) -> Response:
+        content = await run_in_threadpool(prometheus_client.generate_latest)
+        return PlainTextResponse(content, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+    return [
+        Route("/", home),
+        Route("/healthz", alive),
+        Route("/readyz", ready),
+        Route("/metrics", metrics),
+    ]
