@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Callable, Dict, Optional, Tuple
 
-from .curves import ed25519_problem, nist_problem
-from .key_problem import KeyProblem
-from .names import hidden_character
-from .weak import rsa_problem
-from .wire import Reader, WireError
+from keyrack.ssh.curves import ed25519_problem, nist_problem
+from keyrack.ssh.key_problem import KeyProblem
+from keyrack.ssh.names import hidden_character
+from keyrack.ssh.weak import rsa_problem
+from keyrack.ssh.wire import Reader, WireError
 
 RSA_BITS = (2048, 16384)  # OpenSSH refuses larger ones, so such a login would never work
 RSA_EXPONENT_BITS = 64

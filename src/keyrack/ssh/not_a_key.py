@@ -7,9 +7,9 @@ from base64 import b64encode
 from functools import lru_cache
 from typing import Tuple
 
-from .blob import TYPES
-from .key_problem import KeyProblem
-from .wire import string
+from keyrack.ssh.blob import TYPES
+from keyrack.ssh.key_problem import KeyProblem
+from keyrack.ssh.wire import string
 
 _PASTE = "Paste the one line of your .pub file: type, key, comment."
 _SEVERAL = "There is more than one line or key here. Add the keys one at a time, each as one line."

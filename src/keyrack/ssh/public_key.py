@@ -15,11 +15,11 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-from .blob import PRIVATE_KEY, TYPES, read_blob
-from .key_problem import KeyProblem
-from .names import hidden_character
-from .not_a_key import explain, explain_lines, holds_key
-from .private_key import looks_private
+from keyrack.ssh.blob import PRIVATE_KEY, TYPES, read_blob
+from keyrack.ssh.key_problem import KeyProblem
+from keyrack.ssh.names import hidden_character
+from keyrack.ssh.not_a_key import explain, explain_lines, holds_key
+from keyrack.ssh.private_key import looks_private
 
 __all__ = ["TYPES", "KeyProblem", "PublicKey", "parse", "read_canonical"]
 

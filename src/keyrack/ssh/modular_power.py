@@ -1,0 +1,78 @@
+"""Powers modulo a large public number, by OpenSSL where Python has it; never for secrets: the time tells
+the numbers.
+
+Python's own pow() takes 17 ms at 2,048 bits and 126 ms at 4,096, and stops every other thread meanwhile. The
+libcrypto that hashlib is linked to takes a tenth of that, without stopping them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import Any, Optional
+
+try:
+    import _hashlib
+except ImportError:  # a Python built without OpenSSL
+    _hashlib = None  # type: ignore[assignment]
+
+# From openssl/bn.h; the same in OpenSSL 1.1 and 3 and in LibreSSL. Every pointer is opaque here.
+_POINTER = ctypes.c_void_p
+_FUNCTIONS = (
+    ("BN_CTX_new", _POINTER, ()),
+    ("BN_CTX_free", None, (_POINTER,)),
+    ("BN_new", _POINTER, ()),
+    ("BN_free", None, (_POINTER,)),
+    ("BN_bin2bn", _POINTER, (ctypes.c_char_p, ctypes.c_int, _POINTER)),
+    ("BN_bn2binpad", ctypes.c_int, (_POINTER, ctypes.c_char_p, ctypes.c_int)),
+    ("BN_mod_exp", ctypes.c_int, (_POINTER,) * 5),
+)
+
+
+def power(base: int, exponent: int, modulus: int) -> int:
+    """`pow(base, exponent, modulus)` for numbers above zero."""
+    library = _libcrypto()
+    if library is not None:
+        result = _openssl_power(library, base, exponent, modulus)
+        if result is not None:
+            return result
+    return pow(base, exponent, modulus)
+
+
+@lru_cache(maxsize=None)
+def _libcrypto() -> Optional[Any]:
+    path = getattr(_hashlib, "__file__", None)
+    if path is None:  # not there, or part of the Python program itself
+        return None
+    try:
+        # Looking a name up in this library looks in the ones it is linked to as well.
+        library = ctypes.CDLL(path)
+        for name, result, arguments in _FUNCTIONS:
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+def _openssl_power(library: Any, base: int, exponent: int, modulus: int) -> Optional[int]:
+    context = library.BN_CTX_new()
+    numbers = [library.BN_new(), *(_number(library, value) for value in (base, exponent, modulus))]
+    try:
+        if context is None or None in numbers or library.BN_mod_exp(*numbers, context) != 1:
+            return None
+        size = (modulus.bit_length() + 7) // 8
+        result = ctypes.create_string_buffer(size)
+        if library.BN_bn2binpad(numbers[0], result, size) != size:
+            return None
+        return int.from_bytes(result.raw, "big")
+    finally:
+        for number in numbers:
+            library.BN_free(number)  # both take NULL
+        library.BN_CTX_free(context)
+
+
+def _number(library: Any, value: int) -> Optional[int]:
+    data = value.to_bytes((value.bit_length() + 7) // 8, "big")
+    number: Optional[int] = library.BN_bin2bn(data, len(data), None)
+    return number

@@ -1,0 +1,24 @@
+"""Makes the file that sshd's RevokedKeys points to: keys that nothing on that host lets in; it decides
+nothing.
+
+sshd reads the file at every attempt and needs no reload. An empty file revokes nothing, but a missing or
+unreadable one, or one with a damaged line, refuses everyone: so every line is checked here once more.
+"""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+from keyrack.ssh.public_key import read_canonical
+
+HEADER = "# Written by Keyrack; changes here are lost.\n"
+
+
+def render(lines: Iterable[str]) -> bytes:
+    """The whole file, for canonical key lines (type and base64), in any order; the same set gives the same
+    bytes.
+
+    Raises KeyProblem for a line that is not canonical.
+    """
+    canonical = sorted({read_canonical(line).canonical for line in lines})
+    return (HEADER + "".join(f"{line}\n" for line in canonical)).encode("ascii")

@@ -1,0 +1,64 @@
+"""Builds SSH signatures as `ssh-keygen -Y sign` makes them (OpenSSH's PROTOCOL.sshsig); it holds no private
+key.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+
+from keyrack.ssh.wire import string
+
+_MAGIC = b"SSHSIG"
+_VERSION = b"\0\0\0\1"
+_HASHES = ("sha256", "sha512")
+_ED25519 = b"ssh-ed25519"
+_NAMESPACE = re.compile(r"[!-~]{1,255}")
+
+
+def message(namespace: str, data: bytes, hash: str = "sha512") -> bytes:
+    """The bytes to sign for `data`: they name the namespace, so that a signature proves nothing in another
+    one.
+    """
+    if hash not in _HASHES:
+        raise ValueError("the hash of an SSH signature is sha256 or sha512")
+    digest = hashlib.new(hash, data).digest()
+    return _MAGIC + string(_checked(namespace)) + string(b"") + string(hash.encode("ascii")) + string(digest)
+
+
+def armour(public_blob: bytes, namespace: str, signature: bytes, hash: str = "sha512") -> str:
+    """The text of a signature file.
+
+    `public_blob`: the signer's key as in wire form; `signature`: the 64 bytes that Ed25519 made of
+    `message(...)`.
+    """
+    if not public_blob.startswith(string(_ED25519)) or len(public_blob) != len(_ED25519) + 4 + 36:
+        raise ValueError("the signer's key is not an Ed25519 key in wire form")
+    if len(signature) != 64:
+        raise ValueError("an Ed25519 signature has 64 bytes")
+    if hash not in _HASHES:
+        raise ValueError("the hash of an SSH signature is sha256 or sha512")
+    body = (
+        _MAGIC
+        + _VERSION
+        + string(public_blob)
+        + string(_checked(namespace))
+        + string(b"")
+        + string(hash.encode("ascii"))
+        + string(string(_ED25519) + string(signature))
+    )
+    text = base64.b64encode(body).decode("ascii")
+    lines = [text[at : at + 70] for at in range(0, len(text), 70)]  # the width that ssh-keygen uses
+    return "\n".join(("-----BEGIN SSH SIGNATURE-----", *lines, "-----END SSH SIGNATURE-----", ""))
+
+
+def public_line(public_blob: bytes) -> str:
+    """The signer's key as in a .pub file or an allowed_signers file, without a comment."""
+    return f"{_ED25519.decode('ascii')} {base64.b64encode(public_blob).decode('ascii')}"
+
+
+def _checked(namespace: str) -> bytes:
+    if not _NAMESPACE.fullmatch(namespace):
+        raise ValueError("a namespace is visible ASCII without blanks, and not empty")
+    return namespace.encode("ascii")
