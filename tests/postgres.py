@@ -78,15 +78,20 @@ class Cluster:
                 return
             except psycopg.OperationalError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError(
-                        "PostgreSQL did not start:\n" + (self._folder / "log").read_text()
-                    ) from None
+                    raise AssertionError("PostgreSQL did not start:\n" + (self._folder / "log").read_text()) from None
                 time.sleep(0.02)
 
     def stop(self) -> None:
         """Stop it at once; connected clients lose their connections."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
+            self._process.wait(START_SECONDS)
+            self._process = None
+
+    def crash(self) -> None:
+        """Stop it as a power cut would stop its programs: nothing is finished, nothing is said to clients."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
             self._process.wait(START_SECONDS)
             self._process = None
 
@@ -120,9 +125,7 @@ def database_name(url: str) -> str:
 
 def find_programs() -> Path:
     """The folder of the newest PostgreSQL on this machine."""
-    versions = [
-        folder for folder in BINARIES.glob("*") if folder.name.isdigit() and (folder / "bin/initdb").exists()
-    ]
+    versions = [folder for folder in BINARIES.glob("*") if folder.name.isdigit() and (folder / "bin/initdb").exists()]
     if versions:
         return max(versions, key=lambda folder: int(folder.name)) / "bin"
     found = shutil.which("initdb")

@@ -212,7 +212,8 @@ def _command(engine: Engine, command: Question[T]) -> tuple[T, dict[int, int]]:
             if conn.get_transaction() is not transaction:
                 raise RuntimeError("A command must not commit or roll back by itself.")
         except BaseException:
-            transaction.rollback()
+            if conn.get_transaction() is transaction:
+                transaction.rollback()
             raise
         finally:
             changes.end_announcing(conn)

@@ -1,0 +1,210 @@
+"""Old databases of both kinds are brought up to date with what is in them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Connection,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    insert,
+    inspect,
+    select,
+    text,
+)
+
+from keyrack.store import migrate
+from keyrack.store.changes import changes
+from keyrack.store.connect import parse_url, postgresql_engine, sqlite_engine
+
+ROWS = 3
+
+OLDER = [
+    script.revision
+    for script in ScriptDirectory(migrate.FOLDER, version_locations=[migrate.FOLDER]).walk_revisions()
+    if script.revision != migrate.head()
+]
+
+REBUILD = '''
+"""As a later version's migration may do: rebuild a table that others point to, then perhaps fail."""
+import sqlalchemy
+from alembic import op
+
+revision = "later"
+down_revision = "{head}"
+
+def upgrade():
+    with op.batch_alter_table("servers") as batch:
+        batch.add_column(sqlalchemy.Column("probe", sqlalchemy.String(8)))
+        batch.alter_column("name", existing_type=sqlalchemy.String(255), type_=sqlalchemy.Text())
+    {then}
+'''
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    dialect, parsed = parse_url(url)
+    engine = (sqlite_engine if dialect == "sqlite" else postgresql_engine)(parsed, writer=True)
+    try:
+        with engine.begin() as conn:
+            yield conn
+    finally:
+        engine.dispose()
+
+
+def tables_in(conn: Connection) -> list[Table]:
+    """What the database itself says it has, those first that others point to."""
+    found = MetaData()
+    found.reflect(conn)
+    return [table for table in found.sorted_tables if table.name != "alembic_version"]
+
+
+def made_up(column: Any, row: int) -> Any:
+    """A value that fits; different in each row, except where a row of another table is meant."""
+    if column.foreign_keys:
+        return row
+    if isinstance(column.type, Boolean):
+        return row % 2 == 0
+    if isinstance(column.type, JSON):
+        return {"row": row}
+    if isinstance(column.type, LargeBinary):
+        return bytes([row]) * 32
+    if isinstance(column.type, Integer):
+        return row * 1_000
+    assert isinstance(column.type, String), f"{column} has a type this test cannot make up: {column.type!r}"
+    return f"{row} {column.name}"[: column.type.length]
+
+
+def fill(conn: Connection) -> None:
+    """Some rows in every table, whatever tables there are."""
+    for table in tables_in(conn):
+        for row in range(1, ROWS + 1):
+            columns = [column for column in table.c if column.name != "id" or not isinstance(column.type, Integer)]
+            conn.execute(insert(table).values({column.name: made_up(column, row) for column in columns}))
+
+
+def contents(conn: Connection) -> dict[str, list[dict[str, Any]]]:
+    return {
+        table.name: [dict(row) for row in conn.execute(select(table).order_by(*table.primary_key)).mappings()]
+        for table in tables_in(conn)
+    }
+
+
+def test_the_migrated_tables_are_those_the_code_expects(bare_url: str) -> None:
+    migrate.upgrade(bare_url)
+    with connected(bare_url) as conn:
+        options = {"compare_type": True, "compare_server_default": True}
+        differences = compare_metadata(MigrationContext.configure(conn, opts=options), changes.metadata)
+        assert differences == []
+        for table in changes.metadata.tables.values():
+            found = inspect(conn).get_pk_constraint(table.name)
+            assert found["constrained_columns"] == [column.name for column in table.primary_key], table.name
+            assert found["name"] in (None, table.primary_key.name)  # SQLite names no counted key
+
+
+def test_ids_are_never_used_twice(sqlite_url: str) -> None:
+    with connected(sqlite_url) as conn:
+        rows = conn.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+        made: dict[str, str] = {row.name: row.sql for row in rows}
+    for table in changes.metadata.tables.values():
+        wanted = table.dialect_options["sqlite"]["autoincrement"]
+        assert ("AUTOINCREMENT" in made[table.name]) == wanted, table.name
+
+
+@pytest.mark.parametrize("revision", OLDER)
+def test_an_old_database_keeps_what_is_in_it(bare_url: str, revision: str) -> None:
+    migrate.upgrade(bare_url, to=revision)
+    assert migrate.current(bare_url) == revision
+    assert not migrate.is_current(bare_url)
+    with connected(bare_url) as conn:
+        fill(conn)
+        before = contents(conn)
+    assert before["credentials"][1]["label"] == "2 label"
+
+    migrate.upgrade(bare_url)
+
+    assert migrate.is_current(bare_url)
+    with connected(bare_url) as conn:
+        after = contents(conn)
+    for name, rows in before.items():
+        assert [{column: row[column] for column in rows[0]} for row in after[name]] == rows, name
+
+
+def test_an_empty_database_is_at_no_revision(bare_url: str) -> None:
+    assert migrate.current(bare_url) is None
+    assert not migrate.is_current(bare_url)
+
+
+def test_a_second_upgrade_changes_nothing(database_url: str) -> None:
+    with connected(database_url) as conn:
+        fill(conn)
+        before = contents(conn)
+    migrate.upgrade(database_url)
+    with connected(database_url) as conn:
+        assert contents(conn) == before
+
+
+def test_several_that_upgrade_at_once_do_it_once(bare_url: str) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(migrate.upgrade, bare_url) for _ in range(6)]:
+            done.result(120)
+    assert migrate.is_current(bare_url)
+
+
+def test_a_database_of_a_later_version_is_left_alone(database_url: str) -> None:
+    with connected(database_url) as conn:
+        conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(migrate.SchemaTooNew, match=r"revision 9999.*Start that version"):
+        migrate.upgrade(database_url)
+    assert migrate.current(database_url) == "9999"
+
+
+@pytest.fixture
+def later_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The migrations of a version to come; without its own yet."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrate.FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(migrate, "FOLDER", folder)
+    return folder
+
+
+def test_rebuilding_a_table_keeps_the_rows_that_point_to_it(database_url: str, later_folder: Path) -> None:
+    with connected(database_url) as conn:
+        fill(conn)
+        before = contents(conn)
+    (later_folder / "later.py").write_text(REBUILD.format(head=migrate.head(), then=""))
+    migrate.upgrade(database_url)
+    with connected(database_url) as conn:
+        after = contents(conn)
+    assert after["system_users"] == before["system_users"]
+    assert [row.pop("probe") for row in after["servers"]] == [None] * ROWS
+    assert after == before
+
+
+def test_a_migration_that_fails_leaves_everything_as_it_was(database_url: str, later_folder: Path) -> None:
+    head = migrate.head()
+    with connected(database_url) as conn:
+        fill(conn)
+        before = contents(conn)
+    failing = REBUILD.format(head=head, then='op.execute("INSERT INTO no_such_table VALUES (1)")')
+    (later_folder / "later.py").write_text(failing)
+    with pytest.raises(Exception, match="no_such_table"):
+        migrate.upgrade(database_url)
+    assert migrate.current(database_url) == head
+    with connected(database_url) as conn:
+        assert contents(conn) == before

@@ -1,0 +1,166 @@
+"""What is PostgreSQL's own: a server that goes away and comes back, and transactions that undo each other."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, insert, select, text, update
+from tests.postgres import Cluster
+from tests.waiting import wait_until
+
+from keyrack.store import migrate
+from keyrack.store.changes import announce, changes
+from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.store.tables import instance_facts
+
+
+def put(conn: Connection, name: str) -> None:
+    conn.execute(insert(instance_facts).values(name=name, value="x"))
+
+
+def names(conn: Connection) -> set[str]:
+    return set(conn.execute(select(instance_facts.c.name)).scalars())
+
+
+def test_a_restart_in_the_middle_is_survived(durable_cluster: Cluster) -> None:
+    url = durable_cluster.create_database()
+    migrate.upgrade(url)
+    acknowledged: list[str] = []
+    refused = threading.Event()
+    done = threading.Event()
+    heard: set[int] = set()
+
+    def keep_writing(database: Database, thread: int) -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            name = f"{thread}-{number}"
+            try:
+                database.write(lambda conn, name=name: put(conn, name))  # type: ignore[misc]
+                acknowledged.append(name)
+            except DatabaseUnavailable:
+                refused.set()
+                done.wait(0.05)
+
+    with Database.open(url) as database, Database.open(url) as other, ThreadPoolExecutor(4) as pool:
+        other.listen(heard.update)
+        workers = [pool.submit(keep_writing, database, thread) for thread in range(4)]
+        try:
+            wait_until(lambda: len(acknowledged) > 50, "writes before the restart")
+            durable_cluster.crash()
+            wait_until(refused.is_set, "a write to be refused while the server is away")
+            with pytest.raises(DatabaseUnavailable):
+                other.read(names)
+            durable_cluster.start()
+            before = len(acknowledged)
+            wait_until(lambda: len(acknowledged) > before + 50, "writes after the restart")
+        finally:
+            done.set()
+        for worker in workers:
+            worker.result(60)
+        assert set(acknowledged) <= other.read(names)
+        database.write(lambda conn: announce(conn, 9))
+        wait_until(lambda: 9 in heard, "the listener to hear again")
+
+
+def test_connections_that_died_unnoticed_are_replaced_without_an_error(postgresql_url: str, cluster: Cluster) -> None:
+    with Database.open(postgresql_url) as database, Database.open(cluster.url("postgres")) as operator:
+        database.write(lambda conn: put(conn, "a"))
+        database.read(names)
+        operator.write(
+            lambda conn: conn.execute(
+                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
+                {"name": database.read(lambda c: c.execute(text("SELECT current_database()")).scalar_one())},
+            ).all()
+        )
+        assert database.read(names) == {"a"}
+        database.write(lambda conn: put(conn, "b"))
+        assert database.read(names) == {"a", "b"}
+
+
+def test_a_server_that_is_not_there_is_said_to_be_away(tmp_path: Path) -> None:
+    with Database.open(f"postgresql://keyrack@/x?host={tmp_path}") as database:
+        for use in (database.read, database.write):
+            with pytest.raises(DatabaseUnavailable, match="does not answer"):
+                use(lambda conn: None)
+
+
+def test_commands_that_undo_each_other_are_run_again(postgresql_url: str) -> None:
+    both = threading.Barrier(2)
+    runs: list[str] = []
+
+    def crossing(first: str, second: str) -> None:
+        def command(conn: Connection) -> None:
+            runs.append(first)
+            conn.execute(update(instance_facts).where(instance_facts.c.name == first).values(value=first))
+            if len(runs) <= 2:
+                both.wait(60)
+            conn.execute(update(instance_facts).where(instance_facts.c.name == second).values(value=first))
+
+        database.write(command)
+
+    with Database.open(postgresql_url) as database:
+        for name in "ab":
+            database.write(lambda conn, name=name: put(conn, name))  # type: ignore[misc]
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(crossing, "a", "b"), pool.submit(crossing, "b", "a")]:
+                done.result(60)
+        assert len(runs) == 3, "PostgreSQL undid one of them"
+        values = database.read(lambda conn: set(conn.execute(select(instance_facts.c.value)).scalars()))
+        assert len(values) == 1
+
+
+def test_a_change_that_nobody_rang_for_is_found_by_looking(postgresql_url: str) -> None:
+    heard: set[int] = set()
+    with Database.open(postgresql_url) as database, Database.open(postgresql_url) as silent:
+        database.listen(heard.update)
+        # As a process that dies between its commit and its ring.
+        silent.write(
+            lambda conn: conn.execute(
+                insert(changes).values(server_id=4, change=text("pg_current_xact_id()::text::bigint"))
+            )
+        )
+        wait_until(lambda: heard == {4}, "the slow look")
+
+
+def test_changes_of_a_transaction_that_took_long_are_heard(postgresql_url: str) -> None:
+    heard: list[int] = []
+    holding, go_on = threading.Event(), threading.Event()
+
+    def slow(conn: Connection) -> None:
+        announce(conn, 1)
+        conn.execute(text("SELECT pg_current_xact_id()"))  # numbered before the quick one
+        holding.set()
+        go_on.wait(60)
+
+    with Database.open(postgresql_url) as database, Database.open(postgresql_url) as listening:
+        listening.listen(heard.extend)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(database.write, slow)
+            holding.wait(60)
+            database.write(lambda conn: announce(conn, 2))
+            wait_until(lambda: 2 in heard, "the quick one")
+            go_on.set()
+            waiting.result(60)
+            wait_until(lambda: 1 in heard, "the slow one, whose number is lower")
+    assert sorted(heard) == [1, 2], "each is delivered once"
+
+
+def test_a_role_that_does_not_sync_its_commits_is_overruled(postgresql_url: str) -> None:
+    def setting(conn: Connection) -> str:
+        return str(conn.execute(text("SHOW synchronous_commit")).scalar_one())
+
+    with Database.open(postgresql_url) as operator:
+        operator.write(
+            lambda conn: conn.execute(
+                text(
+                    "DO $$ BEGIN EXECUTE format("
+                    "'ALTER DATABASE %I SET synchronous_commit = off', current_database()); END $$"
+                )
+            )
+        )
+    with Database.open(postgresql_url) as database:
+        assert database.write(setting) == "on"

@@ -1,0 +1,89 @@
+"""What is SQLite's own: commits that are shared, a full disk, a file nobody else may read."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, insert, select
+
+from keyrack.store.changes import announce, changes
+from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.store.tables import instance_facts
+
+
+def put(conn: Connection, name: str, size: int = 1) -> None:
+    conn.execute(insert(instance_facts).values(name=name, value="x" * size))
+
+
+def test_commands_that_wait_are_committed_together(sqlite_url: str) -> None:
+    holding, go_on = threading.Event(), threading.Event()
+
+    def hold(conn: Connection) -> None:
+        announce(conn, 1000)
+        holding.set()
+        go_on.wait(60)
+
+    with Database.open(sqlite_url) as database, ThreadPoolExecutor(21) as pool:
+        first = pool.submit(database.write, hold)
+        holding.wait(60)
+        others = [pool.submit(database.write, lambda conn, n=n: announce(conn, n)) for n in range(20)]
+        assert not any(other.done() for other in others)
+        go_on.set()
+        for waiting in (first, *others):
+            waiting.result(60)
+        # Each commit gives its announcements one number.
+        numbers = database.read(lambda conn: conn.execute(select(changes.c.change).distinct()).scalars().all())
+    assert 2 <= len(numbers) <= 20
+
+
+def test_a_full_disk_is_said_to_be_one_and_room_helps(sqlite_url: str) -> None:
+    def fill(conn: Connection) -> None:
+        pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()
+        conn.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
+        put(conn, "small")
+        put(conn, "large", 1_000_000)
+
+    with Database.open(sqlite_url) as database:
+        database.write(lambda conn: put(conn, "before"))
+        with pytest.raises(DatabaseUnavailable, match="full"):
+            database.write(fill)
+        # The limit was the connection's own; a new one was opened after the failure.
+        database.write(lambda conn: put(conn, "large", 1_000_000))
+        names = database.read(lambda conn: set(conn.execute(select(instance_facts.c.name)).scalars()))
+    assert names == {"before", "large"}
+
+
+def test_foreign_keys_are_enforced_and_commits_are_synced(sqlite_url: str) -> None:
+    with Database.open(sqlite_url) as database:
+
+        def settings(conn: Connection) -> list[object]:
+            return [
+                conn.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+                for name in ("foreign_keys", "synchronous", "journal_mode")
+            ]
+
+        assert database.write(settings) == [1, 2, "wal"]
+
+
+def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "keyrack.db"
+    with Database.open(f"sqlite:///{path}") as database:
+        database.write(lambda conn: conn.exec_driver_sql("CREATE TABLE t (a INTEGER)"))
+        for part in tmp_path.iterdir():
+            assert stat.S_IMODE(part.stat().st_mode) == 0o600, part.name
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with Database.open(f"sqlite:///{tmp_path}/nowhere/keyrack.db") as database:
+        for use in (database.read, database.write):
+            with pytest.raises(DatabaseUnavailable, match=r"nowhere/keyrack\.db: No such file or directory"):
+                use(lambda conn: None)
+
+
+def test_a_command_that_starts_another_write_is_told_instead_of_waiting_for_itself(sqlite_url: str) -> None:
+    with Database.open(sqlite_url) as database, pytest.raises(RuntimeError, match="wait for itself"):
+        database.write(lambda conn: database.write(lambda inner: None))
