@@ -1,0 +1,171 @@
+"""The agent's command line: reads arguments, prints, answers an exit status; it decides nothing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from typing import List, NoReturn, Optional, Sequence
+
+from keyrack import __version__
+from keyrack.agent import doctor, memory
+from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
+from keyrack.agent.enrol import EnrolmentProblem, enrol
+from keyrack.agent.folder import FolderProblem
+from keyrack.agent.follow import Follower, say
+from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
+
+_EPILOGUE = """\
+exit status: 0 all is well; 1 something is wrong, as printed; 2 wrong arguments.
+Every option can be given in the environment: KEYRACK_AGENT_URL for --url, and so on.
+"""
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run one command and answer its exit status."""
+    os.umask(0o022)
+    given = _parser().parse_args(arguments)
+    try:
+        return int(given.command(given))
+    except (AddressProblem, EnrolmentProblem, FolderProblem, MemoryProblem) as problem:
+        say(str(problem))
+    except NoAnswer as error:
+        say(f"no answer from the service at {given.url}: {error}")
+    except PermissionError as error:
+        say(f"{error.filename}: {error.strerror}; run this as root, or as the account that enrolled the host")
+    except OSError as error:
+        say(f"{error.filename or 'this machine'}: {error.strerror}")
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="keyrack-agent",
+        description="Keeps this host's SSH keys as a Keyrack service says.",
+        epilog=_EPILOGUE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"keyrack-agent {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    enroll = _command(commands, "enroll", _enroll, "make this machine a host of a service")
+    _option(enroll, "--url", "the service's address, such as https://keys.example.org", needed=True)
+    _option(
+        enroll, "--token", "the one-time token; better in KEYRACK_AGENT_TOKEN, where `ps` does not show it", needed=True
+    )
+    _option(enroll, "--keys-dir", "folder for the key files, for sshd's AuthorizedKeysFile", memory.DEFAULT_KEYS_FOLDER)
+    _option(enroll, "--revoked-keys", "file of revoked keys, for sshd's RevokedKeys", memory.DEFAULT_REVOKED_KEYS)
+    _option(enroll, "--sshd-config", "sshd's settings, where they are not in the usual place")
+    enroll.add_argument("--replace", action="store_true", help="this machine is a host already: make it a new one")
+    enroll.add_argument("--plain-http", action="store_true", help="speak http:// over a private network")
+
+    run = _command(commands, "run", _run, "follow the service until stopped")
+    run.add_argument("--once", action="store_true", help="fetch and apply what is new, then end")
+
+    _command(commands, "status", _status, "say how the agent fares")
+    _command(commands, "doctor", _doctor, "look at everything that a login depends on")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, function: object, help_text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
+    parser.set_defaults(command=function)
+    _option(parser, "--state-dir", "the agent's own folder", memory.DEFAULT_STATE_FOLDER)
+    return parser
+
+
+def _option(
+    parser: argparse.ArgumentParser, flag: str, help_text: str, default: Optional[str] = None, *, needed: bool = False
+) -> None:
+    variable = "KEYRACK_AGENT_" + flag[2:].replace("-", "_").upper()
+    value = os.environ.get(variable) or default
+    shown = f" (default: {default})" if default else ""
+    parser.add_argument(flag, default=value, required=needed and not value, help=f"{help_text}{shown} [{variable}]")
+
+
+def _enroll(given: argparse.Namespace) -> int:
+    contact = Contact(given.url, plain_http=given.plain_http)
+    store = Memory.open(os.path.abspath(given.state_dir), create=True)
+    store.lock()
+    if not given.replace and store.folder.names() and _is_enrolled(store):
+        say("this machine is a host already; give --replace to make it a new one (the token is not used)")
+        return 1
+    enrolment = enrol(
+        store,
+        contact,
+        url=given.url,
+        token=given.token,
+        keys_folder=os.path.abspath(given.keys_dir),
+        revoked_keys=os.path.abspath(given.revoked_keys),
+        sshd_config=os.path.abspath(given.sshd_config) if given.sshd_config else None,
+    )
+    print(f"This machine is now host {enrolment.host}, server {enrolment.server_name}.")
+    print("Its sshd must have:")
+    print(f"  AuthorizedKeysFile {enrolment.keys_folder}/%u")
+    print(f"  RevokedKeys {enrolment.revoked_keys}")
+    print("Next: keyrack-agent run")
+    return 0
+
+
+def _is_enrolled(store: Memory) -> bool:
+    try:
+        return store.enrolment() is not None
+    except MemoryProblem:
+        return True
+
+
+def _run(given: argparse.Namespace) -> int:
+    # SystemExit, so that what is unfinished is cleared away.
+    signal.signal(signal.SIGTERM, _stop)
+    store, enrolment = _open(given)
+    store.lock()
+    # Whether plain HTTP is fine was settled when the host enrolled.
+    contact = Contact(enrolment.url, enrolment.secret, plain_http=True)
+    follower = Follower(store, enrolment, contact, say)
+    say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
+    follower.start()
+    if not given.once:
+        follower.run()
+    return _once(follower)
+
+
+def _once(follower: Follower) -> int:
+    """Fetch, apply and report, without waiting for news."""
+    follower.step(0)
+    follower.step(0)  # delivers the report of the first
+    return 1 if follower.last_words() else 0
+
+
+def _status(given: argparse.Namespace) -> int:
+    return _print(doctor.status(*_open(given)))
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    return _print(list(doctor.examine(*_open(given))))
+
+
+def _print(findings: List[doctor.Finding]) -> int:
+    for finding in findings:
+        print(finding)
+    return 0 if all(finding.fine for finding in findings) else 1
+
+
+def _open(given: argparse.Namespace) -> "tuple[Memory, Enrolment]":
+    not_yet = MemoryProblem(f"this machine is not enrolled (nothing in {given.state_dir}): keyrack-agent enroll --help")
+    try:
+        store = Memory.open(os.path.abspath(given.state_dir))
+    except FileNotFoundError:
+        raise not_yet from None
+    enrolment = store.enrolment()
+    if enrolment is None:
+        raise not_yet
+    return store, enrolment
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    sys.exit(0)

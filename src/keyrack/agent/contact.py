@@ -1,0 +1,146 @@
+"""One kept-open connection to the service; it tells an answer from none, and judges nothing that it is told."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Dict, Mapping, NamedTuple, Optional
+from urllib.parse import urlsplit
+
+from keyrack import __version__
+from keyrack.ssh import host_document
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 15.0  # beyond what the service was asked to wait
+
+# JSON may write one character of the document as six.
+_LARGEST_ANSWER = 6 * host_document.MAX_CHARACTERS + 65536
+_LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1", re.IGNORECASE)
+
+
+class NoAnswer(Exception):
+    """The service was not reached, or what came back is not its answer: nothing has been said, yes or no."""
+
+
+class AddressProblem(ValueError):
+    """An address that cannot be the service's; the words say what it should look like."""
+
+
+class Answer(NamedTuple):
+    """What the service said: an HTTP status, the JSON object (empty where there was none), its clock's time."""
+
+    status: int
+    fields: Mapping[str, Any]
+    clock: Optional[datetime] = None
+
+    @property
+    def words(self) -> str:
+        """Why it refused, as it says itself, safe to print."""
+        said = self.fields.get("error")
+        if isinstance(said, Mapping):
+            said = said.get("message")
+        text = said if isinstance(said, str) else f"status {self.status}"
+        return "".join(character if character.isprintable() else " " for character in text)[:300]
+
+
+class Contact:
+    """The service at a URL such as https://keys.example.org; `secret` is this host's own."""
+
+    def __init__(self, url: str, secret: Optional[str] = None, *, plain_http: bool = False) -> None:
+        """plain_http: also speak http:// over a network, where everybody can read the secret."""
+        parts = urlsplit(url)
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username:
+            raise AddressProblem(f"{url!r} is not an address like https://keys.example.org")
+        if parts.scheme == "http" and not plain_http and not _LOOPBACK.fullmatch(host):
+            raise AddressProblem(
+                f"{url} sends this host's secret over the network for everybody to read; "
+                "use https://, or --plain-http where the network itself is private"
+            )
+        self._prefix = parts.path.rstrip("/")
+        self._headers = {"User-Agent": f"keyrack-agent/{__version__}", "Accept": "application/json"}
+        if secret is not None:
+            self._headers["Authorization"] = f"Bearer {secret}"
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(host, port, timeout=CONNECT_SECONDS)
+
+    def get(self, path: str, *, wait: float = 0.0) -> Answer:
+        """Ask; `wait`: seconds for which the service may keep the question. Raises NoAnswer."""
+        return self._ask("GET", path, None, wait)
+
+    def post(self, path: str, fields: Mapping[str, Any]) -> Answer:
+        """Tell. Raises NoAnswer, after which the service may have heard it or not."""
+        return self._ask("POST", path, json.dumps(fields).encode("ascii"), 0.0)
+
+    def close(self) -> None:
+        """Hang up; the next question connects again."""
+        self._connection.close()
+
+    def _ask(self, method: str, path: str, body: Optional[bytes], wait: float) -> Answer:
+        was_open = self._connection.sock is not None
+        try:
+            return self._exchange(method, path, body, wait)
+        except (ConnectionError, http.client.BadStatusLine) as error:
+            self.close()
+            # The service may close an idle connection just as we use it; only a fresh one is a verdict.
+            if not was_open:
+                raise NoAnswer(_words(error)) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise NoAnswer(_words(error)) from None
+        try:
+            return self._exchange(method, path, body, wait)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise NoAnswer(_words(error)) from None
+
+    def _exchange(self, method: str, path: str, body: Optional[bytes], wait: float) -> Answer:
+        connection = self._connection
+        if connection.sock is None:
+            connection.connect()
+        connection.sock.settimeout(wait + ANSWER_SECONDS)
+        headers: Dict[str, str] = dict(self._headers)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection.request(method, self._prefix + path, body=body, headers=headers)
+        response = connection.getresponse()
+        data = response.read(_LARGEST_ANSWER + 1)
+        if len(data) > _LARGEST_ANSWER:
+            raise ValueError("its answer is too large")
+        clock = _clock(response.headers.get("Date"))
+        if response.status == 204 or not data:
+            return Answer(response.status, {}, clock)
+        try:
+            fields = json.loads(data)
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict):
+            # A proxy's page or a captive portal: it is not the service that speaks.
+            raise ValueError(f"something that is not Keyrack answered with status {response.status}")
+        return Answer(response.status, fields, clock)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, socket.timeout):
+        return "it did not answer in time"
+    if isinstance(error, socket.gaierror):
+        return f"its name was not found: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"it was not reached: {error.strerror}"
+    if isinstance(error, http.client.HTTPException):
+        return f"the connection broke ({type(error).__name__})"
+    return str(error) or type(error).__name__
+
+
+def _clock(date: Optional[str]) -> Optional[datetime]:
+    try:
+        return parsedate_to_datetime(date) if date else None
+    except (TypeError, ValueError, IndexError):
+        return None

@@ -1,0 +1,161 @@
+"""Says in words how this host fares and what to do about what is wrong; it changes nothing."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime, timezone
+from typing import Callable, Iterator, List, NamedTuple, Optional
+
+from keyrack.agent import enrol, programs, signature
+from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
+from keyrack.agent.folder import FolderProblem
+from keyrack.agent.key_files import KeyFiles, render
+from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
+from keyrack.ssh import host_document
+
+SILENT_SECONDS = 180.0  # the service answers at least every half minute
+CLOCK_SECONDS = 5.0
+# The first that reads expiry-time with Z; an older sshd refuses a line that has one (release notes of 9.1).
+_FIRST_WITH_UTC = (9, 1)
+
+
+class Finding(NamedTuple):
+    """One thing looked at: what is so, and what to do when it is wrong."""
+
+    fine: bool
+    words: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        mark = "ok  " if self.fine else "BAD "
+        return f"{mark} {self.words}" + (f"\n     -> {self.remedy}" if self.remedy else "")
+
+
+def status(memory: Memory, enrolment: Enrolment) -> List[Finding]:
+    """How the agent fares by its own notes."""
+    noted = memory.status()
+    running = memory.in_use()
+    found = [
+        Finding(True, f"this is host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}"),
+        Finding(
+            running,
+            "the agent is running" if running else "the agent is not running",
+            "" if running else "start it: keyrack-agent run. Until then changes do not arrive; ends of keys still hold",
+        ),
+    ]
+    if noted.revision:
+        found.append(Finding(True, f"revision {noted.revision} is in force since {_ago(noted.applied_at)}"))
+    else:
+        found.append(Finding(False, "no revision is in force yet", "the agent puts the first in place when it runs"))
+    if noted.service == "ok":
+        fresh = time.time() - noted.contact_at < SILENT_SECONDS
+        found.append(Finding(fresh, f"the service answered {_ago(noted.contact_at)}"))
+    elif noted.service:
+        last = f"; it last answered {_ago(noted.contact_at)}" if noted.contact_at else ""
+        found.append(Finding(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
+    found.extend(Finding(False, problem) for problem in noted.problems)
+    return found
+
+
+def examine(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+    """Look at everything that a login depends on, one finding after the other."""
+    yield from status(memory, enrolment)
+    for look in (_look_at_document, _look_at_openssh, _look_at_sshd, _look_at_service):
+        yield from look(memory, enrolment)
+
+
+def _look_at_document(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+    try:
+        accepted = memory.accepted()
+        if accepted is None:
+            yield Finding(False, "no document was accepted yet", "start the agent: keyrack-agent run")
+            return
+        signature.check(memory.folder, accepted.document, accepted.signature)
+        document = host_document.decode(accepted.document)
+        yield Finding(True, f"the document of revision {document.revision} is the service's, and well-formed")
+        files = KeyFiles.open(enrolment.keys_folder, enrolment.revoked_keys)
+        try:
+            different = files.differences(render(document))
+        finally:
+            files.close()
+    except (MemoryProblem, signature.SignatureProblem, host_document.DocumentError, FolderProblem) as problem:
+        yield Finding(False, str(problem))
+    except OSError as error:
+        yield Finding(False, f"{error.filename}: {error.strerror}", "the running agent makes missing files again")
+    else:
+        if not different:
+            yield Finding(True, f"the key files in {enrolment.keys_folder} are as the document says")
+        for path in different:
+            yield Finding(False, f"{path} is not as the document says", "the running agent puts it back")
+
+
+def _look_at_openssh(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+    version = enrol.openssh_version()
+    number = re.match(r"OpenSSH_(\d+)\.(\d+)", version)
+    if number is None:
+        yield Finding(False, "no OpenSSH was found", "install OpenSSH's client and server")
+    elif (int(number.group(1)), int(number.group(2))) < _FIRST_WITH_UTC:
+        yield Finding(
+            False,
+            f"{version} cannot read ends of keys in UTC: it refuses every key that has one",
+            "update to OpenSSH 9.1 or newer; keys without an end work all the same",
+        )
+    else:
+        yield Finding(True, f"{version} reads ends of keys in UTC")
+
+
+def _look_at_sshd(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+    sshd = programs.find("sshd")
+    if sshd is None:
+        yield Finding(False, "sshd was not found", "install OpenSSH's server (openssh-server)")
+        return
+    choice = ["-f", enrolment.sshd_config] if enrolment.sshd_config else []
+    ended = programs.run([sshd, "-T", *choice])
+    if ended.status != 0:
+        reason = " ".join(ended.errors.split())[:300]
+        yield Finding(False, f"sshd's settings cannot be read: {reason}", "repair them, or run this as root")
+        return
+    settings = dict(line.partition(" ")[::2] for line in ended.output.split("\n") if line)
+    wanted = f"{enrolment.keys_folder}/%u"
+    yield _setting("AuthorizedKeysFile", settings, wanted, lambda value: wanted in value.split())
+    yield _setting("RevokedKeys", settings, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
+    yield _setting("ExposeAuthInfo", settings, "yes", lambda value: value == "yes")
+
+
+def _setting(keyword: str, settings: "dict[str, str]", wanted: str, check: Callable[[str], bool]) -> Finding:
+    value: Optional[str] = settings.get(keyword.lower())
+    if value is not None and check(value):
+        return Finding(True, f"sshd has {keyword} {value}")
+    return Finding(False, f"sshd has {keyword} {value or 'none'}", f"put into its settings: {keyword} {wanted}")
+
+
+def _look_at_service(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+    try:
+        contact = Contact(enrolment.url, enrolment.secret, plain_http=True)
+        answer = contact.get(f"/agent/v1/document?revision={memory.status().revision}&wait=0")
+    except (NoAnswer, AddressProblem) as problem:
+        yield Finding(False, f"the service does not answer: {problem}", f"is {enrolment.url} right, and does it run?")
+        return
+    contact.close()
+    if answer.status in (200, 204):
+        yield Finding(True, f"{enrolment.url} answers this host")
+    else:
+        yield Finding(False, f"the service refuses this host: {answer.words}", "enrol it again with --replace")
+    if answer.clock is not None:
+        seconds = (datetime.now(timezone.utc) - answer.clock).total_seconds()
+        if abs(seconds) > CLOCK_SECONDS:
+            yield Finding(
+                False,
+                f"this host's clock is {abs(seconds):.0f} seconds {'ahead' if seconds > 0 else 'behind'}",
+                "set it right (timedatectl set-ntp true): keys end by this clock",
+            )
+
+
+def _ago(moment: float) -> str:
+    seconds = max(0, int(time.time() - moment))
+    at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
+    for name, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return f"{at} ({seconds // length} {name}s ago)"
+    return f"{at} ({seconds} seconds ago)"

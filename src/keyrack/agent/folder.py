@@ -1,0 +1,203 @@
+"""A folder that only its owner can change, and files in it that are old or new; it knows nothing of keys.
+
+Every name is resolved below one open descriptor of the folder, and no link is ever followed, so that nobody
+who can write elsewhere on the host can turn a write of ours to another place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from typing import Iterator, List, Optional
+
+PUBLIC_FOLDER, PRIVATE_FOLDER = 0o755, 0o700
+PUBLIC_FILE, PRIVATE_FILE = 0o644, 0o600
+
+# What the agent calls a file until it is complete. An account cannot have this name, so sshd never reads one.
+_TEMPORARY = re.compile(r"\.keyrack-[0-9a-f]{16}")
+
+
+class FolderProblem(Exception):
+    """A folder that cannot be trusted; the words name the path and say what to do."""
+
+
+def unsafe_because(path: str, *, sticky_is_fine: bool = False) -> Optional[str]:
+    """Why somebody else could change what lies at `path`, in words with what to do; None when nobody can.
+
+    The rule is that of sshd's StrictModes for key files (sshd_config(5)): the path, with links resolved, and
+    every folder above it belong to root or to us, and no group or other account may write to them.
+    sticky_is_fine: folders above, not `path` itself, may be like /tmp, which sshd refuses but which is no
+    danger to files that sshd does not read.
+    """
+    ours = {0, os.geteuid()}
+    resolved = os.path.realpath(path)
+    current = resolved
+    while True:
+        status = os.lstat(current)
+        if status.st_uid not in ours:
+            return f"{current} belongs to account number {status.st_uid}; it must belong to root or to this account"
+        if status.st_mode & 0o022:
+            sticky = sticky_is_fine and current != resolved and status.st_mode & stat.S_ISVTX
+            if not sticky:
+                return f"other accounts may write to {current}; take that right away: chmod go-w {current}"
+        if current == os.path.dirname(current):
+            return None
+        current = os.path.dirname(current)
+
+
+class Folder:
+    """An open folder. Names are single path components; every method may raise OSError."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, path: str, mode: int = PUBLIC_FOLDER, *, create: bool = False) -> Folder:
+        """Open a folder, made with `mode` where it is missing and `create` says so.
+
+        Raises FolderProblem where somebody else could change it, and OSError.
+        """
+        if create:
+            _make(path, mode)
+        # Invariant 6: never write in a folder that a user owns.
+        problem = unsafe_because(path, sticky_is_fine=mode == PRIVATE_FOLDER)
+        if problem is not None:
+            raise FolderProblem(problem)
+        descriptor = os.open(os.path.realpath(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_uid != os.geteuid():
+                raise FolderProblem(f"{path} belongs to another account; run the agent as the one that owns it")
+            if mode == PRIVATE_FOLDER and status.st_mode & 0o077:
+                raise FolderProblem(f"other accounts may look into {path}; take that right away: chmod 700 {path}")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        os.close(self._descriptor)
+
+    def names(self) -> List[str]:
+        """What is in the folder, without unfinished files of ours."""
+        return sorted(name for name in os.listdir(self._descriptor) if not _TEMPORARY.fullmatch(name))
+
+    def read(self, name: str, largest: int) -> bytes:
+        """The bytes of a regular file; OSError for anything else and for more than `largest` bytes."""
+        with self._opened(name) as descriptor:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "is not a regular file", os.path.join(self.path, name))
+            if status.st_size > largest:
+                raise OSError(errno.EFBIG, "is larger than it can be", os.path.join(self.path, name))
+            return _read_all(descriptor, largest)
+
+    def holds(self, name: str, data: bytes, mode: int) -> bool:
+        """Whether a file has these bytes, this mode, our owner, and no second name elsewhere."""
+        try:
+            with self._opened(name) as descriptor:
+                status = os.fstat(descriptor)
+                return (
+                    stat.S_ISREG(status.st_mode)
+                    and stat.S_IMODE(status.st_mode) == mode
+                    and status.st_uid == os.geteuid()
+                    and status.st_nlink == 1
+                    and status.st_size == len(data)
+                    and _read_all(descriptor, len(data)) == data
+                )
+        except OSError:
+            return False
+
+    def write(self, name: str, data: bytes, mode: int, *, durable: bool = True) -> None:
+        """Put a file in place whole: it has its old bytes or these, whatever happens. Call sync() afterwards.
+
+        durable False: for what may be lost with a power cut.
+        """
+        # Invariant 6: a file is old or new, never partial, never emptied by an error.
+        temporary = f".keyrack-{os.urandom(8).hex()}"
+        descriptor = os.open(
+            temporary,
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+            PRIVATE_FILE,
+            dir_fd=self._descriptor,
+        )
+        try:
+            try:
+                _write_all(descriptor, data)
+                os.fchmod(descriptor, mode)
+                if durable:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            # A link or a pipe that somebody put under the name is replaced, not followed or opened.
+            os.rename(temporary, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=self._descriptor)
+            raise
+
+    def remove(self, name: str) -> None:
+        """Take a file, link or pipe away; not a folder. Call sync() afterwards."""
+        os.unlink(name, dir_fd=self._descriptor)
+
+    def is_folder(self, name: str) -> bool:
+        """Whether a folder has this name."""
+        return stat.S_ISDIR(os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mode)
+
+    def sweep(self) -> None:
+        """Remove what a killed agent left unfinished. Only one agent may work in a folder."""
+        for name in os.listdir(self._descriptor):
+            if _TEMPORARY.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=self._descriptor)
+
+    def sync(self) -> None:
+        """Make renames and removals survive a power cut."""
+        os.fsync(self._descriptor)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        # O_NONBLOCK: opening a pipe that somebody put there must not wait for a writer.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=self._descriptor)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _make(path: str, mode: int) -> None:
+    """Make a folder and those above it; folders above are for everyone to read."""
+    parent = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(parent):
+        _make(parent, PUBLIC_FOLDER)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    # Not left to the umask: sshd reads key files as the user who logs in.
+    os.chmod(path, mode)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _read_all(descriptor: int, largest: int) -> bytes:
+    """Up to one byte more than `largest`, so that a longer file never looks equal."""
+    pieces = []
+    wanted = largest + 1
+    while wanted:
+        piece = os.read(descriptor, min(wanted, 1 << 20))
+        if not piece:
+            break
+        pieces.append(piece)
+        wanted -= len(piece)
+    return b"".join(pieces)
