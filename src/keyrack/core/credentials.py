@@ -10,7 +10,8 @@ from keyrack.core import acceptance, delivery
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import Actor, Credential, Page, Server
+from keyrack.model import Actor, Credential, Page, Server, SystemUser
+from keyrack.ssh.public_key import PublicKey
 from keyrack.store import keys, servers
 
 SWEEP_AT_ONCE = 500
@@ -55,34 +56,8 @@ def add(
             end = acceptance.end(work.now, expires_at)
             if temporary and end is None:
                 end = work.now + timedelta(hours=instance.settings.temporary_hours)
-            limits = dict(restrictions or {})
-            revision = delivery.arrived(work, (server.id,), key.sha256)
-            seal = delivery.seal_credential(
-                instance,
-                server_id=server.id,
-                username=user,
-                public_key=key.canonical,
-                expires_at=end,
-                restrictions=limits,
-            )
-            credential_id = keys.add_credential(
-                work.connection,
-                {
-                    "server_id": server.id,
-                    "system_user_id": system_user.id,
-                    "label": name,
-                    "public_key": key.canonical,
-                    "comment": key.comment,
-                    "fingerprint": key.sha256,
-                    "key_type": key.type,
-                    "temporary": temporary,
-                    "expires_at": end,
-                    "restrictions": limits,
-                    "created_by": actor.user_id,
-                    "created_at": work.now,
-                    "revision": revision,
-                    "seal": seal,
-                },
+            credential_id = _insert(
+                work, server, system_user, name, key, temporary=temporary, end=end, limits=dict(restrictions or {})
             )
             added = keys.get_credential(work.connection, server.id, credential_id, work.now)
             assert added is not None
@@ -199,6 +174,46 @@ def own_server(work: Work, server_id: int) -> Server:
     if server is None:
         raise missing("server")
     return server
+
+
+def _insert(
+    work: Work,
+    server: Server,
+    system_user: SystemUser,
+    label: str,
+    key: PublicKey,
+    *,
+    temporary: bool,
+    end: datetime | None,
+    limits: Mapping[str, Any],
+) -> int:
+    seal = delivery.seal_credential(
+        work.instance,
+        server_id=server.id,
+        username=system_user.username,
+        public_key=key.canonical,
+        expires_at=end,
+        restrictions=limits,
+    )
+    return keys.add_credential(
+        work.connection,
+        {
+            "server_id": server.id,
+            "system_user_id": system_user.id,
+            "label": label,
+            "public_key": key.canonical,
+            "comment": key.comment,
+            "fingerprint": key.sha256,
+            "key_type": key.type,
+            "temporary": temporary,
+            "expires_at": end,
+            "restrictions": dict(limits),
+            "created_by": work.actor.user_id,
+            "created_at": work.now,
+            "revision": delivery.arrived(work, (server.id,), key.sha256),
+            "seal": seal,
+        },
+    )
 
 
 def _record_end(work: Work, credential: Credential) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import Connection
+
 from keyrack.core import passwords
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
@@ -134,7 +136,7 @@ def _issue_iam_token(work: Work, user: User, scope: Scope) -> SignedIn:
 def describe(instance: Instance, found: Bearer) -> SignedIn:
     """All that IAM says of a token in force."""
 
-    def question(connection: Any) -> tuple[Workspace, Project | None]:
+    def question(connection: Connection) -> tuple[Workspace, Project | None]:
         uid = found.token.details.get("project")
         project = people.project_by_uid(connection, uid) if uid else None
         return people.workspace(connection, found.user.workspace_id), project
@@ -182,6 +184,20 @@ def create(
         return attempt.write(change)
 
 
+def of_user(instance: Instance, user_id: int, *, name: str) -> list[Bearer]:
+    """A user's tokens of this name that are not revoked, for Keyrack's own use."""
+
+    def question(connection: Connection) -> list[Bearer]:
+        user = people.user(connection, user_id)
+        return [
+            Bearer(token, user)
+            for token in people.find_tokens(connection, user_id)
+            if user is not None and token.name == name and token.revoked_at is None
+        ]
+
+    return instance.database.read(question)
+
+
 def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
     """Revoke a token of the actor's own, or of somebody in the same workspace."""
     own = found.user.id == actor.user_id
@@ -199,7 +215,7 @@ def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
 
 
 def _find(instance: Instance, who: SignIn) -> User | None:
-    def question(connection: Any) -> User | None:
+    def question(connection: Connection) -> User | None:
         if who.user_uid is not None:
             return people.user_by_uid(connection, who.user_uid)
         workspace = None

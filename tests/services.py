@@ -1,0 +1,139 @@
+"""A real service on a real port for tests, and people and servers to try it with."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+
+from keyrack import app
+from keyrack.core import workspace_file
+from keyrack.core.instance import Instance
+from keyrack.settings import Settings
+
+TEAM = """
+[workspace]
+name = "acme"
+[[projects]]
+name = "cn-north-4"
+id = "aa2d97d7e62c4b7da3ffdfc11551f878"
+[[users]]
+name = "olga"
+role = "owner"
+password = "olga's password"
+tokens = [{ name = "root", token = "token-of-olga", scopes = ["*"] }]
+[[users]]
+name = "alice"
+role = "member"
+password = "alice's password"
+policies = ["codeartsrepo::*"]
+tokens = [{ name = "laptop", token = "token-of-alice", scopes = ["*"] }]
+[[users]]
+name = "bob"
+role = "member"
+password = "bob's password"
+policies = ["codeartsrepo::*"]
+tokens = [{ name = "laptop", token = "token-of-bob", scopes = ["*"] }]
+[[users]]
+name = "mallory"
+role = "member"
+password = "mallory's password"
+tokens = [{ name = "laptop", token = "token-of-mallory", scopes = ["*"] }]
+[[users]]
+name = "audrey"
+role = "auditor"
+password = "audrey's password"
+tokens = [{ name = "laptop", token = "token-of-audrey", scopes = ["*"] }]
+[[servers]]
+name = "web-1"
+address = "192.0.2.10"
+system_users = ["deploy"]
+tags = ["web"]
+"""
+
+STRANGERS = """
+[workspace]
+name = "umbrella"
+[[users]]
+name = "victor"
+role = "owner"
+password = "victor's password"
+tokens = [{ name = "root", token = "token-of-victor", scopes = ["*"] }]
+[[servers]]
+name = "lab-1"
+address = "198.51.100.7"
+system_users = ["deploy"]
+"""
+
+
+def free_port() -> int:
+    """A port on loopback that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@dataclass
+class Service:
+    """A running service: its address, its instance, and a client without any credentials."""
+
+    url: str
+    instance: Instance
+    client: httpx2.Client = field(repr=False)
+
+    def call(
+        self, method: str, path: str, *, token: str | None = None, json: Any = None, **more: Any
+    ) -> httpx2.Response:
+        """One request; token: a bearer token for RunCloud's API."""
+        headers = dict(more.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        if json is not None:
+            more["json"] = json
+        return self.client.request(method, path, headers=headers, **more)
+
+    def apply(self, text: str, environment: Mapping[str, str] | None = None) -> list[str]:
+        """Bring a workspace to what a TOML text says."""
+        return workspace_file.apply(self.instance, text, environment or {})
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[Service]:
+    """Serve an instance with these settings from a thread of this process, until the block ends."""
+    instance = app.open_instance(settings)
+    host, port = settings.host_and_port
+    config = uvicorn.Config(
+        app.web_application(instance),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="service")
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not server.started and thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert server.started, "the service did not start"
+        with httpx2.Client(base_url=settings.url, timeout=30) as client:
+            yield Service(settings.url, instance, client)
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        instance.database.close()
+
+
+def settings_for(folder: Path, database_url: str, **more: Any) -> Settings:
+    """Settings of a test's own instance on a free port."""
+    return Settings(data=folder, database=database_url, listen=f"127.0.0.1:{free_port()}", **more)

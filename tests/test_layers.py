@@ -1,0 +1,109 @@
+"""Who may import whom, and why; the structure in ARCHITECTURE.md is held here."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "keyrack"
+
+# From the top down: a layer may import itself and those below it.
+LAYERS = ("cli", "app", "web", "core", "store", "policy", "settings", "model", "errors", "ssh")
+WHY = {
+    "ssh": "ssh is pure: agents on other people's hosts run it, so it may import nothing of ours.",
+    "agent": "the agent runs on other people's hosts: it may import keyrack.ssh and the standard library only.",
+    "web": "HTTP belongs to web alone: the core must be reachable through every door alike.",
+}
+OUTSIDE_OF_WEB = {"starlette", "fastapi", "uvicorn"}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    """The layer of a module: keyrack.web.server is in web, keyrack itself below everything."""
+    pieces = module.split(".")
+    return pieces[1] if len(pieces) > 1 else "keyrack"
+
+
+def module_of(file: Path) -> str:
+    """The dotted name of a source file."""
+    pieces = file.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(pieces[:-1] if pieces[-1] == "__init__" else pieces)
+
+
+def imports_of(file: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports hide who is meant"
+            assert node.module is not None
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_imports_go_down(file: Path) -> None:
+    layer = part_of(module_of(file))
+    for name in imports_of(file):
+        top = name.split(".")[0]
+        if top == "keyrack":
+            below = part_of(name)
+            if below in ("keyrack", "__version__") or below == layer or name == "keyrack.__version__":
+                continue
+            if layer == "agent":
+                assert below == "ssh", f"{name}: {WHY['agent']}"
+            elif below == "agent":
+                assert layer == "cli", f"{name}: only the command line starts the agent in process."
+            else:
+                down = LAYERS.index(below) > LAYERS.index(layer)
+                assert down, f"{module_of(file)} imports {name}: {WHY.get(layer, 'imports go down only.')}"
+        elif layer in ("ssh", "agent"):
+            assert top in sys.stdlib_module_names, f"{name}: {WHY[layer]}"
+        elif layer in ("core", "store", "policy", "settings", "model", "errors"):
+            assert top not in OUTSIDE_OF_WEB, f"{module_of(file)} imports {name}: {WHY['web']}"
+
+
+def test_no_import_cycles() -> None:
+    modules = {module_of(file): imports_of(file) for file in FILES}
+    graph = {name: {to for to in targets if to in modules and to != name} for name, targets in modules.items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"import cycle: {' -> '.join((*trail, name))}"
+        if name in done:
+            return
+        for target in graph[name]:
+            if target != name.rpartition(".")[0]:
+                visit(target, (*trail, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_files_and_functions_stay_small(file: Path) -> None:
+    text = file.read_text("utf-8")
+    assert text.count("\n") <= 600, f"{file.name} is too long to be read in one go"
+    tree = ast.parse(text)
+    if text.strip():
+        assert ast.get_docstring(tree), f"{file.name} does not say what it is for"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= 60, f"{file.name}: {node.name} has {length} lines"
+    scopes: list[ast.Module | ast.ClassDef] = [tree]
+    scopes += (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")
+    for node in (node for scope in scopes for node in scope.body):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name[0] != "_":
+            assert ast.get_docstring(node), f"{file.name}: {node.name} has no docstring"
+
+
+def test_folders_are_at_most_two_deep() -> None:
+    for file in FILES:
+        assert len(file.relative_to(SOURCE).parts) <= 3, file
