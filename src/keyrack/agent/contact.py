@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import socket
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from keyrack import __version__
+from keyrack.agent.http1 import Connection, Dropped
 from keyrack.ssh import host_document
 
 CONNECT_SECONDS = 10.0
@@ -31,11 +29,11 @@ class AddressProblem(ValueError):
 
 
 class Answer(NamedTuple):
-    """What the service said: an HTTP status, the JSON object (empty where there was none), its clock's time."""
+    """What the service said: an HTTP status, the JSON object (empty where there was none), its Date header."""
 
     status: int
     fields: Mapping[str, Any]
-    clock: Optional[datetime] = None
+    date: str = ""
 
     @property
     def words(self) -> str:
@@ -65,15 +63,19 @@ class Contact:
                 "use https://, or --plain-http where the network itself is private"
             )
         self._prefix = parts.path.rstrip("/")
-        self._headers = {"User-Agent": f"keyrack-agent/{__version__}", "Accept": "application/json"}
+        self._headers: Dict[str, str] = {
+            "User-Agent": f"keyrack-agent/{__version__}",
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+        }
         if secret is not None:
             self._headers["Authorization"] = f"Bearer {secret}"
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(host, port, timeout=CONNECT_SECONDS)
+        tls = parts.scheme == "https"
+        self._connection = Connection(host, port or (443 if tls else 80), tls=tls, connect_seconds=CONNECT_SECONDS)
 
     def get(self, path: str, *, wait: float = 0.0) -> Answer:
         """Ask; `wait`: seconds for which the service may keep the question. Raises NoAnswer."""
-        return self._ask("GET", path, None, wait)
+        return self._ask("GET", path, b"", wait)
 
     def post(self, path: str, fields: Mapping[str, Any]) -> Answer:
         """Tell. Raises NoAnswer, after which the service may have heard it or not."""
@@ -83,48 +85,35 @@ class Contact:
         """Hang up; the next question connects again."""
         self._connection.close()
 
-    def _ask(self, method: str, path: str, body: Optional[bytes], wait: float) -> Answer:
-        was_open = self._connection.sock is not None
+    def _ask(self, method: str, path: str, body: bytes, wait: float) -> Answer:
+        was_open = self._connection.is_open
         try:
-            return self._exchange(method, path, body, wait)
-        except (ConnectionError, http.client.BadStatusLine) as error:
-            self.close()
-            # The service may close an idle connection just as we use it; only a fresh one is a verdict.
-            if not was_open:
-                raise NoAnswer(_words(error)) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self.close()
-            raise NoAnswer(_words(error)) from None
-        try:
-            return self._exchange(method, path, body, wait)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            try:
+                return self._exchange(method, path, body, wait)
+            except Dropped:
+                # The service may close an idle connection just as we use it; only a fresh one is a verdict.
+                if not was_open:
+                    raise
+                return self._exchange(method, path, body, wait)
+        except (OSError, ValueError) as error:
             self.close()
             raise NoAnswer(_words(error)) from None
 
-    def _exchange(self, method: str, path: str, body: Optional[bytes], wait: float) -> Answer:
-        connection = self._connection
-        if connection.sock is None:
-            connection.connect()
-        connection.sock.settimeout(wait + ANSWER_SECONDS)
-        headers: Dict[str, str] = dict(self._headers)
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        connection.request(method, self._prefix + path, body=body, headers=headers)
-        response = connection.getresponse()
-        data = response.read(_LARGEST_ANSWER + 1)
-        if len(data) > _LARGEST_ANSWER:
-            raise ValueError("its answer is too large")
-        clock = _clock(response.headers.get("Date"))
-        if response.status == 204 or not data:
-            return Answer(response.status, {}, clock)
+    def _exchange(self, method: str, path: str, body: bytes, wait: float) -> Answer:
+        response = self._connection.exchange(
+            method, self._prefix + path, self._headers, body, seconds=wait + ANSWER_SECONDS, largest=_LARGEST_ANSWER
+        )
+        date = response.headers.get("date", "")
+        if not response.body:
+            return Answer(response.status, {}, date)
         try:
-            fields = json.loads(data)
+            fields = json.loads(response.body)
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
             # A proxy's page or a captive portal: it is not the service that speaks.
             raise ValueError(f"something that is not Keyrack answered with status {response.status}")
-        return Answer(response.status, fields, clock)
+        return Answer(response.status, fields, date)
 
 
 def _words(error: Exception) -> str:
@@ -134,13 +123,4 @@ def _words(error: Exception) -> str:
         return f"its name was not found: {error.strerror}"
     if isinstance(error, OSError) and error.strerror:
         return f"it was not reached: {error.strerror}"
-    if isinstance(error, http.client.HTTPException):
-        return f"the connection broke ({type(error).__name__})"
     return str(error) or type(error).__name__
-
-
-def _clock(date: Optional[str]) -> Optional[datetime]:
-    try:
-        return parsedate_to_datetime(date) if date else None
-    except (TypeError, ValueError, IndexError):
-        return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 import time
-from datetime import datetime, timezone
 from typing import Callable, Iterator, List, NamedTuple, Optional
 
 from keyrack.agent import enrol, programs, signature
@@ -142,14 +142,21 @@ def _look_at_service(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
         yield Finding(True, f"{enrolment.url} answers this host")
     else:
         yield Finding(False, f"the service refuses this host: {answer.words}", "enrol it again with --replace")
-    if answer.clock is not None:
-        seconds = (datetime.now(timezone.utc) - answer.clock).total_seconds()
-        if abs(seconds) > CLOCK_SECONDS:
-            yield Finding(
-                False,
-                f"this host's clock is {abs(seconds):.0f} seconds {'ahead' if seconds > 0 else 'behind'}",
-                "set it right (timedatectl set-ntp true): keys end by this clock",
-            )
+    seconds = _seconds_ahead(answer.date)
+    if seconds is not None and abs(seconds) > CLOCK_SECONDS:
+        yield Finding(
+            False,
+            f"this host's clock is {abs(seconds):.0f} seconds {'ahead' if seconds > 0 else 'behind'}",
+            "set it right (timedatectl set-ntp true): keys end by this clock",
+        )
+
+
+def _seconds_ahead(date: str) -> Optional[float]:
+    """How far our clock is ahead of a Date header (RFC 9110 section 5.6.7); None where there is none."""
+    try:
+        return time.time() - calendar.timegm(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT"))
+    except ValueError:
+        return None
 
 
 def _ago(moment: float) -> str:

@@ -8,7 +8,7 @@ fails, the last good state stays, and the service is told.
 
 from __future__ import annotations
 
-import random
+import os
 import sys
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
@@ -244,7 +244,7 @@ class Follower:
         self._contacted(f"it refuses this host: {answer.words}")
 
     def _pause_after_no(self) -> float:
-        return REFUSED_RETRY * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, protects nothing
+        return _spread(REFUSED_RETRY)
 
     def _pause_without_answer(self, words: str) -> float:
         self._contact.close()
@@ -255,7 +255,7 @@ class Follower:
         return self._next_retry()
 
     def _next_retry(self) -> float:
-        pause = self._retry * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, protects nothing
+        pause = _spread(self._retry)
         self._retry = min(self._retry * 2, LAST_RETRY)
         return pause
 
@@ -284,6 +284,11 @@ class Follower:
 def say(words: str) -> None:
     """One line for the log."""
     print(f"keyrack-agent: {words}", file=sys.stderr, flush=True)
+
+
+def _spread(seconds: float) -> float:
+    """Between half of the time and all of it, so that a thousand hosts do not come back at once."""
+    return seconds * (0.5 + os.urandom(1)[0] / 510)
 
 
 def _unmet(document: HostDocument) -> List[str]:
