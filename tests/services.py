@@ -110,8 +110,9 @@ def running(settings: Settings) -> Iterator[Service]:
     """Serve an instance with these settings from a thread of this process, until the block ends."""
     instance = app.open_instance(settings)
     host, port = settings.host_and_port
+    application = app.web_application(instance)
     config = uvicorn.Config(
-        app.web_application(instance),
+        application,
         host=host,
         port=port,
         log_level="warning",
@@ -129,6 +130,7 @@ def running(settings: Settings) -> Iterator[Service]:
         with httpx2.Client(base_url=settings.url, timeout=30) as client:
             yield Service(settings.url, instance, client)
     finally:
+        application.let_go()
         server.should_exit = True
         thread.join(30)
         instance.database.close()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from starlette.types import ASGIApp
 
 from keyrack.core import credentials
 from keyrack.core.instance import Instance
@@ -18,6 +17,7 @@ from keyrack.settings import Settings
 from keyrack.store import migrate
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.web import server
+from keyrack.web.server import Doors
 
 log = structlog.get_logger("keyrack")
 
@@ -45,7 +45,7 @@ def open_instance(settings: Settings) -> Instance:
     )
 
 
-def web_application(instance: Instance) -> ASGIApp:
+def web_application(instance: Instance) -> Doors:
     """The service over HTTP, with its background work."""
     return server.service(instance, lambda: _tidy(instance))
 

@@ -10,10 +10,9 @@ import click
 
 from keyrack import app
 from keyrack.cli import options
+from keyrack.cli.serve import explained
 from keyrack.core import workspace_file
 from keyrack.errors import Refusal
-from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.migrate import SchemaTooNew
 
 
 @click.command(name="apply")
@@ -26,12 +25,8 @@ def command(file: Path, **given: Any) -> None:
     It may run beside the service. Secrets can come from the environment: password_env = "NAME".
     """
     settings = options.settings(**given)
-    try:
+    with explained():
         instance = app.open_instance(settings)
-    except DatabaseUnavailable as error:
-        raise click.ClickException(f"The database cannot be reached: {error}") from None
-    except (SchemaTooNew, ValueError) as error:
-        raise click.ClickException(str(error)) from None
     try:
         text = file.read_text("utf-8")
         changes = workspace_file.apply(instance, text, os.environ, click.echo)

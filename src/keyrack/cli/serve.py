@@ -6,19 +6,20 @@ import logging
 import os
 import socket
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
 
 from keyrack import app
 from keyrack.cli import options
 from keyrack.settings import Settings
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.migrate import SchemaTooNew
+from keyrack.web.server import Doors
 
 
 @click.command(name="serve")
@@ -48,17 +49,24 @@ def serve(settings: Settings) -> None:
         for name, value in settings.model_dump(mode="json", exclude_defaults=True).items():
             if isinstance(value, str | int | float | bool):
                 os.environ[f"KEYRACK_{name.upper()}"] = str(value)
-        uvicorn.run("keyrack.cli.serve:from_environment", factory=True, workers=settings.workers, **_limits(settings))
+        uvicorn.run("keyrack.cli.serve:from_environment", factory=True, workers=settings.workers, **limits(settings))
         return
     application = open_application(settings)
     click.echo(f"Keyrack serves at {settings.url} (data in {settings.data.resolve()}).", err=True)
-    uvicorn.run(application, **_limits(settings))
+    uvicorn.run(application, **limits(settings))
 
 
-def open_application(settings: Settings) -> ASGIApp:
+def open_application(settings: Settings) -> Doors:
     """The application for these settings; exits with words when the database or the key is not usable."""
-    try:
+    with explained():
         return app.web_application(app.open_instance(settings))
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what can go wrong when an instance is opened into words and an exit."""
+    try:
+        yield
     except DatabaseUnavailable as error:
         raise click.ClickException(f"The database cannot be reached: {error}") from None
     except (SchemaTooNew, ValueError) as error:
@@ -67,7 +75,7 @@ def open_application(settings: Settings) -> ASGIApp:
         raise click.ClickException(f"No permission for {error.filename}; choose another --data.") from None
 
 
-def from_environment() -> ASGIApp:
+def from_environment() -> Doors:
     """What each of several workers serves."""
     set_up_logging()
     return open_application(Settings())
@@ -98,7 +106,8 @@ def set_up_logging() -> None:
     )
 
 
-def _limits(settings: Settings) -> dict[str, Any]:
+def limits(settings: Settings) -> dict[str, Any]:
+    """uvicorn's arguments: where to listen and how long to wait."""
     host, port = settings.host_and_port
     return {
         "host": host,
@@ -113,8 +122,3 @@ def _limits(settings: Settings) -> dict[str, Any]:
         "timeout_graceful_shutdown": 5,
         "timeout_keep_alive": 75,
     }
-
-
-def data_folder(settings: Settings) -> Path:
-    """The data folder as an absolute path."""
-    return settings.data.resolve()

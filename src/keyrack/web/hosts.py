@@ -54,10 +54,10 @@ class Waiting:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._set, server_ids)
 
-    def close(self) -> None:
-        """Let everybody go, so that a stopping service does not wait for its hosts."""
+    def let_go(self) -> None:
+        """Send everybody away, so that a stopping service does not wait for its hosts; from any thread."""
         self._closing = True
-        self._set(frozenset(self._events))
+        self.wake(frozenset(self._events))
 
     async def wait(self, server_id: int, seconds: float) -> None:
         """Return when the server is announced, or after some seconds."""

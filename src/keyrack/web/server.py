@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
 
 import prometheus_client
 from starlette.applications import Starlette
@@ -31,7 +35,8 @@ class Doors:
     No redirect ever leaves from here: programs written for the contracts read one as an empty success.
     """
 
-    def __init__(self, mounts: Mounts, otherwise: ASGIApp) -> None:
+    def __init__(self, mounts: Mounts, otherwise: ASGIApp, let_go: Callable[[], None]) -> None:
+        self.let_go = let_go
         self._mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
         self._otherwise = otherwise
 
@@ -57,20 +62,25 @@ class Doors:
         await self._otherwise(scope, receive, send_with_id)
 
 
-def service(instance: Instance, on_start: Callable[[], Callable[[], None]]) -> ASGIApp:
-    """The application to serve; on_start: starts background work and answers how to stop it."""
+def service(instance: Instance, on_start: Callable[[], Callable[[], None]]) -> Doors:
+    """The application to serve; on_start: starts background work and answers how to stop it.
+
+    Its `let_go()`, called from any thread before the server stops, sends waiting agents away, so that
+    stopping does not wait for them.
+    """
     waiting = hosts.Waiting()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         waiting.start()
+        _let_go_on_signals(waiting)
         deaf = instance.database.listen(waiting.wake)
         stop = on_start()
         try:
             yield
         finally:
             deaf()
-            waiting.close()
+            waiting.let_go()
             await run_in_threadpool(stop)
 
     runcloud_app = application(instance, runcloud.DIALECT)
@@ -83,7 +93,22 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]]) -> A
     )
     root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
     root.router.redirect_slashes = False
-    return Doors(mounts, root)
+    return Doors(mounts, root, waiting.let_go)
+
+
+def _let_go_on_signals(waiting: hosts.Waiting) -> None:
+    """Send waiting agents away on SIGTERM and SIGINT, before the server begins to wait for them."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # whoever runs the server on a thread of its own calls let_go() itself
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def handle(sig: int, frame: FrameType | None, before: Any = before) -> None:
+            waiting.let_go()
+            if callable(before):
+                before(sig, frame)
+
+        signal.signal(number, handle)
 
 
 def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:

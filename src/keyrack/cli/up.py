@@ -1,0 +1,223 @@
+"""`keyrack up`: try everything on this machine, service and demo host; must not be used in production."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import uvicorn
+
+from keyrack.app import open_instance, web_application
+from keyrack.cli import options
+from keyrack.cli.demo_host import HOW_TO_GET_SSHD, DemoHost, DemoHostError, find_sshd
+from keyrack.cli.serve import check_free, explained, limits, set_up_logging
+from keyrack.core import credentials, first_start, people, servers
+from keyrack.core.first_start import FirstAdmin
+from keyrack.core.instance import Instance
+from keyrack.errors import Refusal
+from keyrack.model import Server
+from keyrack.settings import Settings
+
+READY_SECONDS = 30.0
+LABEL = "my-laptop"
+
+
+@click.command(name="up")
+@options.listen
+@options.data
+@options.public_url
+@click.option(
+    "--sshd-port",
+    default=2222,
+    show_default=True,
+    envvar="KEYRACK_SSHD_PORT",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="The demo host's SSH port on loopback.",
+)
+def command(sshd_port: int, **given: Any) -> None:
+    """Try Keyrack: service, embedded database and a demo host with an sshd of its own, all on loopback.
+
+    Prints a curl line that registers a key and an ssh line that logs in with it, and writes DIR/demo.json
+    once it is ready. Stop it with Ctrl-C; started again, it goes on with the same data.
+    """
+    settings = options.settings(**given)
+    set_up_logging()
+    with explained():
+        check_free(*settings.host_and_port)
+        instance = open_instance(settings)
+    try:
+        Demo(instance, sshd_port).run()
+    except Refusal as refusal:
+        raise click.ClickException(refusal.message) from None
+    except DemoHostError as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        instance.database.close()
+
+
+class Demo:
+    """One run of `keyrack up`."""
+
+    def __init__(self, instance: Instance, sshd_port: int) -> None:
+        self._instance = instance
+        self._settings: Settings = instance.settings
+        self._data = instance.settings.data.resolve()
+        self._sshd_port = sshd_port
+        self._stopping = threading.Event()
+        self._application = web_application(instance)
+        self._web = uvicorn.Server(uvicorn.Config(self._application, **limits(self._settings)))
+
+    def run(self) -> None:
+        """Start everything, say how to use it, and wait until it is stopped."""
+        (self._data / "demo.json").unlink(missing_ok=True)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        web = threading.Thread(target=self._serve, name="web")
+        web.start()
+        host = None
+        try:
+            self._wait_for("the service", lambda: self._web.started)
+            click.echo(f"Keyrack serves at {self._settings.url}  (data in {self._data})")
+            username = pwd.getpwuid(os.getuid()).pw_name
+            admin = first_start.ensure_admin(self._instance)
+            server = first_start.ensure_demo_server(self._instance, admin, username)
+            sshd = find_sshd()
+            if sshd is None:
+                click.echo(HOW_TO_GET_SSHD, err=True)
+            else:
+                host = DemoHost(self._data / "demo-host", self._sshd_port, sshd)
+                self._start_host(host, admin, server)
+            self._tell(admin, server, username, host)
+            self._stopping.wait()
+            click.echo("Stopping …")
+        finally:
+            if host is not None:
+                host.stop()
+            self._application.let_go()
+            self._web.should_exit = True
+            web.join(timeout=15)
+
+    def _serve(self) -> None:
+        try:
+            self._web.run()
+        finally:
+            self._stopping.set()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping.set()
+
+    def _start_host(self, host: DemoHost, admin: FirstAdmin, server: Server) -> None:
+        click.echo(f"Starting a demo host with an sshd on 127.0.0.1:{self._sshd_port} …")
+        host.prepare()
+        if server.enrolled_at is None or not host.enrolled:
+            actor = people.keyrack(admin.workspace.id, door="up")
+            token = servers.invite(self._instance, actor, server.id)
+            host.enrol(self._settings.url, token, replace=True)
+        host.start()
+        self._wait_for("the demo host", lambda: self._obeys(admin, server.id))
+
+    def _obeys(self, admin: FirstAdmin, server_id: int) -> bool:
+        actor = people.keyrack(admin.workspace.id, door="up")
+        now = servers.get(self._instance, actor, server_id)
+        return now.applied_revision == now.revision
+
+    def _wait_for(self, what: str, ready: Any) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not ready():
+            if self._stopping.is_set():
+                raise click.ClickException("Stopped before it was ready.")
+            if time.monotonic() > deadline:
+                raise click.ClickException(f"{what} was not ready within {READY_SECONDS:.0f} s; see {self._data}.")
+            time.sleep(0.02)
+
+    def _tell(self, admin: FirstAdmin, server: Server, username: str, host: DemoHost | None) -> None:
+        facts = {
+            "url": self._settings.url,
+            "token": admin.token,
+            "server_id": server.id,
+            "ssh_host": "127.0.0.1" if host else None,
+            "ssh_port": host.port if host else None,
+            "username": username,
+            "known_hosts": str(host.known_hosts) if host else None,
+            "admin_user": admin.user.name,
+            "admin_password": admin.password,
+            "workspace": admin.workspace.name,
+        }
+        _write_private(self._data / "demo.json", json.dumps(facts, indent=1) + "\n")
+        click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}, shown this once:")
+        click.echo(f"  password  {admin.password}\n  API token {admin.token}\n")
+        click.echo("Register a public key (one made for this demo; put your own in its place):\n")
+        key = self._demo_key()
+        click.echo(self._curl(admin, server, username, key.with_suffix(".pub").read_text("ascii").strip()) + "\n")
+        if host is not None:
+            click.echo("Then log in with it:\n")
+            click.echo(_ssh(key, host, username) + "\n")
+        click.echo(f"What a program needs to know stands in {self._data / 'demo.json'}. Stop with Ctrl-C.")
+
+    def _curl(self, admin: FirstAdmin, server: Server, username: str, line: str) -> str:
+        body = {"label": self._free_label(admin, server), "username": username, "publicKey": line}
+        arguments = [
+            "curl",
+            "-sS",
+            f"{self._settings.url}/api/v3/servers/{server.id}/ssh/credentials",
+            "-H",
+            f"Authorization: Bearer {admin.token}",
+            "-H",
+            "Content-Type: application/json",
+            "-d",
+            json.dumps(body),
+        ]
+        return shlex.join(arguments)
+
+    def _free_label(self, admin: FirstAdmin, server: Server) -> str:
+        actor = people.keyrack(admin.workspace.id, door="up")
+        found = credentials.find(self._instance, actor, server.id, search=LABEL, limit=1000)
+        taken = {credential.label for credential in found.items}
+        numbered = (f"{LABEL}-{number}" for number in range(2, len(taken) + 3))
+        return LABEL if LABEL not in taken else next(label for label in numbered if label not in taken)
+
+    def _demo_key(self) -> Path:
+        """A throw-away key pair, so that both lines can be pasted as they stand."""
+        path = self._data / "demo_key"
+        if not path.exists() or not path.with_suffix(".pub").exists():
+            path.unlink(missing_ok=True)
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "keyrack-demo", "-f", str(path)]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        return path
+
+
+def _ssh(key: Path, host: DemoHost, username: str) -> str:
+    return shlex.join(
+        [
+            "ssh",
+            "-i",
+            str(key),
+            "-o",
+            "IdentitiesOnly=yes",
+            "-o",
+            f"UserKnownHostsFile={host.known_hosts}",
+            "-p",
+            str(host.port),
+            f"{username}@127.0.0.1",
+        ]
+    )
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner reads, whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.replace(path)
