@@ -15,6 +15,7 @@ from keyrack.agent.enrol import EnrolmentProblem, enrol
 from keyrack.agent.folder import FolderProblem
 from keyrack.agent.follow import Follower, say
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
+from keyrack.agent.orders import Orders
 
 _EPILOGUE = """\
 exit status: 0 all is well; 1 something is wrong, as printed; 2 wrong arguments.
@@ -126,7 +127,7 @@ def _run(given: argparse.Namespace) -> int:
     store.lock()
     # Whether plain HTTP is fine was settled when the host enrolled.
     contact = Contact(enrolment.url, enrolment.secret, plain_http=True)
-    follower = Follower(store, enrolment, contact, say)
+    follower = Follower(store, Orders(store, enrolment), contact, say)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     follower.start()
     if not given.once:
@@ -138,7 +139,7 @@ def _once(follower: Follower) -> int:
     """Fetch, apply and report, without waiting for news."""
     follower.step(0)
     follower.step(0)  # delivers the report of the first
-    return 1 if follower.last_words() else 0
+    return 1 if follower.wrong else 0
 
 
 def _status(given: argparse.Namespace) -> int:

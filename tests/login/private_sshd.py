@@ -1,0 +1,132 @@
+"""A private sshd for tests, with or without the real agent, and real ssh to knock with; holds no assertion."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from keyrack.cli.demo_host import ADDRESS, DemoHost, PrivateSshd, find_sshd, free_port
+from keyrack.ssh import revoked_keys
+from tests.waiting import wait_until
+
+USERNAME = pwd.getpwuid(os.geteuid()).pw_name
+
+
+def sshd_path() -> Path:
+    """sshd, or the test is skipped with the reason."""
+    path = find_sshd()
+    if path is None:
+        pytest.skip("this test logs in: it needs sshd (openssh-server)")
+    return path
+
+
+@contextmanager
+def strict_folder() -> Iterator[Path]:
+    """A new folder where sshd's StrictModes accepts key files, unlike below /tmp; removed at the end.
+
+    As root every account can look into it, so that others than root can log in too.
+    """
+    parent = Path("/var/lib/keyrack-tests") if os.geteuid() == 0 else Path.home() / ".cache" / "keyrack-tests"
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Key:
+    """A key pair made by ssh-keygen: the path of the private half, and the public half in its normal form."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.public = " ".join(path.with_name(path.name + ".pub").read_text("ascii").split()[:2])
+
+    @classmethod
+    def make(cls, path: Path, key_type: str = "ed25519", bits: int | None = None) -> Key:
+        """Make a new pair at `path`."""
+        size = ["-b", str(bits)] if bits else []
+        given = ["ssh-keygen", "-q", "-t", key_type, *size, "-N", "", "-C", "test", "-f", str(path)]
+        subprocess.run(given, check=True, timeout=120)
+        return cls(path)
+
+
+class Door:
+    """Where to log in: a port on loopback and the known_hosts file for it."""
+
+    def __init__(self, port: int, known_hosts: Path) -> None:
+        self.port = port
+        self.known_hosts = known_hosts
+
+    def login(
+        self, key: Key, user: str = USERNAME, command: str = "true", extra: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `command` over a new ssh connection that can use this one key and nothing of the caller's."""
+        options = (
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "IdentityAgent=none",
+            "PreferredAuthentications=publickey",
+            "StrictHostKeyChecking=yes",
+            "GlobalKnownHostsFile=none",
+            "ConnectTimeout=20",
+            f"UserKnownHostsFile={self.known_hosts}",
+        )
+        given = ["ssh", "-F", "/dev/null", "-i", str(key.path), "-p", str(self.port)]
+        for option in options:
+            given += ["-o", option]
+        given += [*extra, f"{user}@{ADDRESS}", command]
+        return subprocess.run(given, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL)
+
+    def lets_in(self, key: Key, user: str = USERNAME) -> bool:
+        """Whether the key opens the account now. Fails when ssh ends for another reason than a refusal."""
+        ended = self.login(key, user)
+        if ended.returncode == 0:
+            return True
+        assert "Permission denied (publickey)" in ended.stderr, ended.stderr
+        return False
+
+    def wait_until_open(self, key: Key, user: str = USERNAME) -> None:
+        """Return once the key opens the account."""
+        wait_until(lambda: self.lets_in(key, user), f"a login as {user}")
+
+    def wait_until_closed(self, key: Key, user: str = USERNAME) -> None:
+        """Return once the key no longer opens the account."""
+        wait_until(lambda: not self.lets_in(key, user), f"a refusal for {user}")
+
+
+@contextmanager
+def private_sshd(folder: Path) -> Iterator[tuple[PrivateSshd, Door]]:
+    """sshd alone, in a strict folder, with no keys and nothing revoked: the test writes the files."""
+    server = PrivateSshd(folder / "sshd", free_port(), sshd_path())
+    server.prepare()
+    server.keys.mkdir(exist_ok=True)
+    if not server.revoked_keys.exists():
+        server.revoked_keys.write_bytes(revoked_keys.render(()))
+    server.start()
+    try:
+        yield server, Door(server.port, server.known_hosts)
+    finally:
+        server.stop()
+
+
+@contextmanager
+def agent_host(folder: Path, url: str, token: str) -> Iterator[tuple[DemoHost, Door]]:
+    """sshd and the real agent, enrolled at a service with a one-time token, both running."""
+    host = DemoHost(folder / "host", free_port(), sshd_path())
+    host.prepare()
+    host.enrol(url, token)
+    host.start()
+    try:
+        yield host, Door(host.port, host.known_hosts)
+    finally:
+        host.stop()
