@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
-from keyrack.store import changes
 from keyrack.store.changes import announce
 from keyrack.store.connect import (
-    POOL_WAIT_SECONDS,
-    READERS,
-    WRITERS,
     DatabaseUnavailable,
     Dialect,
-    is_conflict,
-    is_unavailable,
+    answer,
     parse_url,
-    postgresql_connection,
     postgresql_engine,
     sqlite_engine,
-    unavailable,
 )
+from keyrack.store.pool import Pool
+from keyrack.store.postgresql_writer import PostgresqlWriter
 from keyrack.store.sqlite_writer import SqliteWriter
-from keyrack.store.turnstile import Turnstile
-from keyrack.store.wakeup import Bell, Ear
 
 __all__ = ["Database", "DatabaseUnavailable", "announce", "take_turn"]
 
@@ -40,10 +31,11 @@ Listener = Callable[[frozenset[int]], None]
 
 log = logging.getLogger(__name__)
 
-CONFLICT_ATTEMPTS = 12
-"""How often PostgreSQL may undo a command for the sake of another before the caller hears of it."""
-CONFLICT_PAUSE_SECONDS = 0.002
-"""The first pause on average; it doubles each time, up to 50 times as long."""
+READERS = 12
+WRITERS = 8
+"""Connections of a process. With two more for the bell, four processes fit into PostgreSQL's usual 100."""
+PATIENCE_SECONDS = 30
+"""How long a thread waits for one of them to become free."""
 
 _TURN = 0x6B6579  # keeps our advisory locks apart from those of others in the same database
 
@@ -53,24 +45,18 @@ class Database:
 
     def __init__(self, url: URL, dialect: Dialect) -> None:
         self.dialect: Dialect = dialect
-        self._url = url
         self._lock = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
-        self._writer: SqliteWriter | None = None
-        self._bell: Bell | None = None
-        self._ear: Ear | None = None
         self._closed = False
-        # A queue each, so that writes that wait for a row cannot keep reads from going on.
-        self._reading = Turnstile(READERS, POOL_WAIT_SECONDS)
-        self._writing = Turnstile(WRITERS, POOL_WAIT_SECONDS)
+        self._writer: SqliteWriter | PostgresqlWriter
         if dialect == "sqlite":
-            self._engine = sqlite_engine(url, writer=True)
-            self._reader = sqlite_engine(url, writer=False)
-            self._writer = SqliteWriter(self._engine, self._deliver)
+            engine = sqlite_engine(url, writer=False)
+            self._writer = SqliteWriter(sqlite_engine(url, writer=True), self._deliver)
         else:
-            self._engine = postgresql_engine(url, writer=True)
-            self._reader = postgresql_engine(url, writer=False)
-            self._bell = Bell(lambda: postgresql_connection(url))
+            engine = postgresql_engine(url, writer=False)
+            self._writer = PostgresqlWriter(url, WRITERS, PATIENCE_SECONDS, self._deliver)
+        # Apart from the writer's, so that writes that wait for a row cannot keep reads from going on.
+        self._readers = Pool(engine, READERS, PATIENCE_SECONDS)
 
     @classmethod
     def open(cls, url: str) -> Database:
@@ -84,8 +70,7 @@ class Database:
         The question may be asked a second time if the connection broke. Raises DatabaseUnavailable.
         """
         self._check_open()
-        with self._reading:
-            return _answer(lambda: _ask(self._reader, question), again=True)
+        return answer(lambda: self._ask(question), again=True)
 
     def write(self, command: Question[T]) -> T:
         """Run a command in one transaction; returns its result once the commit is on the disk.
@@ -97,10 +82,7 @@ class Database:
         broke during the commit itself, the change may have been made after all.
         """
         self._check_open()
-        if self._writer is not None:
-            writer = self._writer
-            return _answer(lambda: writer.run(command), again=False)  # type: ignore[no-any-return]
-        return self._write_to_postgresql(command)
+        return answer(lambda: self._writer.run(command), again=False)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Have listener called with the ids of servers that changed, after each commit, by whichever process.
@@ -111,14 +93,8 @@ class Database:
         """
         self._check_open()
         with self._lock:
+            answer(self._writer.watch, again=False)
             self._listeners += (listener,)
-            if self._writer is not None:
-                writer = self._writer
-                _answer(writer.watch, again=False)
-            elif self._ear is None:
-                url = self._url
-                self._ear = Ear(lambda: postgresql_connection(url), self._deliver)
-                self._ear.start()
 
         def stop() -> None:
             with self._lock:
@@ -132,14 +108,8 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-        if self._writer is not None:
-            self._writer.close()
-        if self._ear is not None:
-            self._ear.close()
-        if self._bell is not None:
-            self._bell.close()
-        self._reader.dispose()
-        self._engine.dispose()
+        self._writer.close()
+        self._readers.close()
 
     def __enter__(self) -> Database:
         return self
@@ -151,32 +121,16 @@ class Database:
         if self._closed:
             raise RuntimeError("The database is closed.")
 
+    def _ask(self, question: Question[T]) -> T:
+        with self._readers.lend() as conn, conn.begin():
+            return question(conn)
+
     def _deliver(self, server_ids: frozenset[int]) -> None:
         for listener in self._listeners:
             try:
                 listener(server_ids)
             except Exception:
                 log.exception("A listener failed; the others are told all the same.")
-
-    def _write_to_postgresql(self, command: Question[T]) -> T:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                with self._writing:
-                    result, recorded = _answer(lambda: _command(self._engine, command), again=True)
-                break
-            except Exception as error:
-                if not is_conflict(error) or attempt == CONFLICT_ATTEMPTS:
-                    raise
-            time.sleep(CONFLICT_PAUSE_SECONDS * min(2 ** (attempt - 1), 50) * random.uniform(0, 2))  # noqa: S311
-        if recorded:
-            if self._ear is not None:
-                self._ear.known(recorded)
-            if self._bell is not None:
-                self._bell.ring()
-            self._deliver(frozenset(recorded))
-        return result
 
 
 def take_turn(conn: Connection, workspace_id: int) -> None:
@@ -189,53 +143,3 @@ def take_turn(conn: Connection, workspace_id: int) -> None:
     """
     if conn.dialect.name == "postgresql":
         conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s, %s)", (_TURN, workspace_id))
-
-
-def _ask(engine: Engine, question: Question[T]) -> T:
-    with engine.connect() as conn, conn.begin():
-        return question(conn)
-
-
-class _CommitInDoubt(Exception):
-    """The connection broke while the commit was under way."""
-
-
-def _command(engine: Engine, command: Question[T]) -> tuple[T, dict[int, int]]:
-    """One attempt at a command on PostgreSQL: its result and the announcements it recorded."""
-    with engine.connect() as conn:
-        transaction = conn.begin()
-        changes.begin_announcing(conn)
-        try:
-            result = command(conn)
-            announced = changes.end_announcing(conn)
-            recorded = changes.record_on_postgresql(conn, announced) if announced else {}
-            if conn.get_transaction() is not transaction:
-                raise RuntimeError("A command must not commit or roll back by itself.")
-        except BaseException:
-            if conn.get_transaction() is transaction:
-                transaction.rollback()
-            raise
-        finally:
-            changes.end_announcing(conn)
-        try:
-            transaction.commit()
-        except Exception as error:
-            if is_unavailable(error):
-                raise _CommitInDoubt from error
-            raise
-    return result, recorded
-
-
-def _answer(ask: Callable[[], T], *, again: bool) -> T:
-    """Ask, once more if the connection turns out to be dead, and put "unavailable" into our own words."""
-    try:
-        return ask()
-    except _CommitInDoubt as error:
-        raise unavailable(error.__cause__ or error) from error
-    except Exception as error:
-        if not is_unavailable(error):
-            raise
-        if not (again and getattr(error, "connection_invalidated", False)):
-            raise unavailable(error) from error
-    # The pool has thrown away all connections of that age, so this one is new.
-    return _answer(ask, again=False)

@@ -167,8 +167,9 @@ class SqliteWriter:
         return others
 
     def _start_watching(self, conn: Connection) -> None:
-        self._seen_change = changes.latest_on_sqlite(conn)
-        self._watching = True
+        if not self._watching:  # or what others did since the last look would be passed over
+            self._seen_change = changes.latest_on_sqlite(conn)
+            self._watching = True
 
     def _look(self) -> None:
         """Deliver what other processes changed; SQLite's own counter tells for next to nothing if any did."""
