@@ -15,12 +15,12 @@ from pathlib import Path
 import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.services import TEAM, free_port, settings_for
-from tests.waiting import wait_until
 
 from keyrack.core import events, people
 from keyrack.core.instance import Instance
 from keyrack.model import Event
+from tests.services import TEAM, free_port, settings_for
+from tests.waiting import wait_until
 
 from keyrack import app  # isort: skip
 

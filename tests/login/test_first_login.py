@@ -129,8 +129,8 @@ def test_every_key_type_logs_in(typed_host: Host, tmp_path: Path, key_type: str,
 @pytest.mark.parametrize(
     "line",
     [
-        "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIF01XsFbRs9IxxlVU6F+nYJDqn+ukux1kgtIqvtZ"
-        "lhe7AAAABHNzaDo=",
+        "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIF01XsFbRs9IxxlVU6F+nYJDqn+ukux1kgt"
+        "IqvtZlhe7AAAABHNzaDo=",
     ],
     ids=["sk-ed25519"],
 )

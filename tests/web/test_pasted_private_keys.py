@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from tests.services import TEAM, free_port
 from tests.waiting import wait_until
 
