@@ -109,11 +109,11 @@ def _explain_container(text: str) -> KeyProblem | None:
         return None
     what = found.group(1)
     if what == "SSH2 PUBLIC KEY":
-        words = "This is a public key in the SSH2 form (RFC 4716). Convert it with: ssh-keygen -i -f FILE"
+        words = "This is a public key in the SSH2 form (RFC 4716). Convert it (ssh-keygen -i -f FILE)."
     elif what == "PUBLIC KEY":
-        words = "This is a public key in PEM form. Convert it with: ssh-keygen -i -m PKCS8 -f FILE"
+        words = "This is a public key in PEM form. Convert it (ssh-keygen -i -m PKCS8 -f FILE)."
     elif what == "RSA PUBLIC KEY":
-        words = "This is a public key in PEM form. Convert it with: ssh-keygen -i -m PEM -f FILE"
+        words = "This is a public key in PEM form. Convert it (ssh-keygen -i -m PEM -f FILE)."
     elif what.startswith("PGP"):
         words = "This is a PGP key, not an SSH key."
     elif "CERTIFICATE" in what:
