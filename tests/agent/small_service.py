@@ -82,9 +82,11 @@ def small_service() -> Iterator[SmallService]:
                     },
                 )
                 return
-            if service.refusal is None:
-                service.reports.append(told)
-            self._answer(service.refusal or 200, {"ok": True})
+            if service.refusal is not None:
+                self._answer(service.refusal, {"error": "no such host"})
+                return
+            service.reports.append(told)
+            self._answer(200, {"ok": True})
 
         def do_GET(self) -> None:
             """Wait for a document and give it."""

@@ -1,5 +1,4 @@
-"""Reads the binary half of a public key, field by field, for the types Keyrack takes; it knows nothing of
-text lines.
+"""Reads the binary half of a public key, field by field, for the types Keyrack takes; it knows nothing of text lines.
 
 The fields are those of RFC 4253 section 6.6 (RSA), RFC 5656 section 3.1 (ECDSA), RFC 8709 section 4
 (Ed25519) and OpenSSH's PROTOCOL.u2f (the sk- types, whose private half lives in a security key).
@@ -54,9 +53,7 @@ PRIVATE_KEY = (
 
 def _malformed(problem: Optional[str]) -> None:
     if problem:
-        raise KeyProblem(
-            "malformed", f"No login could ever work or be safe with this key: {problem}. {_NEW_PAIR}"
-        )
+        raise KeyProblem("malformed", f"No login could ever work or be safe with this key: {problem}. {_NEW_PAIR}")
 
 
 def _read_rsa(reader: Reader, mathematics: bool) -> int:
