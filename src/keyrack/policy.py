@@ -92,7 +92,7 @@ def git_problem(
         return None
     reads = role is not None or visibility >= 20 or (visibility >= 10 and own)
     writes = role in (RepositoryRole.DEVELOPER, RepositoryRole.ADMIN)
-    if verb == "fetch" and reads or verb == "push" and writes:
+    if (verb == "fetch" and reads) or (verb == "push" and writes):
         return None
     if not reads:
         return missing("repository")

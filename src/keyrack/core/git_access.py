@@ -9,6 +9,8 @@ a former one; (7) policy lets this identity do this verb there.
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -279,6 +281,13 @@ def _fingerprint(public_key: str) -> str:
         return read_canonical(public_key).sha256
     except KeyProblem:
         return ""
+
+
+def clone_address(instance: Instance, path: str) -> str:
+    """Where a repository is cloned from, by the instance's settings alone."""
+    settings = instance.settings
+    account = pwd.getpwuid(os.geteuid()).pw_name
+    return f"{settings.git_address or f'ssh://{account}@{settings.git_listen}/'}{path}.git"
 
 
 def key_gone() -> Refusal:

@@ -234,12 +234,7 @@ class Desk:
         fingerprint, address = fingerprint_text.decode("ascii"), address_text.decode("ascii")
         try:
             access = await self._permitted(fingerprint, address, command, quiet=again)
-            if access is None:
-                return None
-            if again:
-                answer = [b"go"]
-            else:
-                answer = await self._orders(access, protocol)
+            answer = [b"go"] if again else await self._orders(access, protocol)
         except Refusal as refusal:
             await _send(writer, b"refuse", b"%d" % _exit_code(refusal), refusal.message.encode())
             return None
@@ -334,9 +329,7 @@ class Desk:
                 await self._cut(each, words)
 
     async def _confirm(self, running: list[_Running], asked_at: float, reasons: dict[_Running, str]) -> None:
-        lost = await self._truth.ask_now(
-            lambda: git_access.ended(self._instance, [each.access for each in running])
-        )
+        lost = await self._truth.ask_now(lambda: git_access.ended(self._instance, [each.access for each in running]))
         words = {id(access): refusal.message for access, refusal in lost}
         for each in running:
             if id(each.access) in words:

@@ -9,9 +9,7 @@ import sys
 def main(ref: str) -> int:
     """1 when the ref is the protected one, else 0."""
     if ref == os.environ.get("KEYRACK_PROTECTED"):
-        sys.stderr.write(
-            "Keyrack: this branch is protected; push to another one, or ask an admin of the repository.\n"
-        )
+        sys.stderr.write("Keyrack: this branch is protected; push to another one, or ask an admin of the repository.\n")
         return 1
     return 0
 

@@ -86,7 +86,7 @@ def start_git(answer: list[bytes]) -> int:
         try:
             os.setpgid(0, 0)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            os.execve(arguments[0], arguments, environment)
+            os.execve(arguments[0], arguments, environment)  # noqa: S606 (no shell is the point)
         finally:
             os._exit(127)
     try:
