@@ -26,7 +26,6 @@ from keyrack.cli.demo_host import (
     DemoHostError,
     PrivateSshd,
     find_sshd,
-    quoted,
     safe_place,
 )
 from keyrack.cli.serve import explained, set_up_logging
@@ -53,7 +52,7 @@ class GitSshd(PrivateSshd):
 
     def own_settings(self) -> list[str]:
         """The settings that leave nothing but Git; the first of a kind counts."""
-        words = " ".join(quoted(Path(word)) if word.startswith("/") else word for word in self.lookup)
+        words = " ".join(map(_word, self.lookup))
         return [
             "AuthorizedKeysFile none",
             # %f is the fingerprint of the key that is offered, and later of the one whose signature is checked.
@@ -171,6 +170,16 @@ class GitHost:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
             self._socket_folder = None
 
+    def write_log(self) -> None:
+        """Write the events that wait to be written, which otherwise happens twice a second."""
+        if self._desk is not None:
+            self._desk.log.write()
+
+    @property
+    def running(self) -> int:
+        """How many clones, fetches and pushes are under way."""
+        return 0 if self._desk is None else self._desk.running
+
     def _watch(self) -> None:
         while not self._stopping.wait(RESTART_SECONDS):
             if not self.server.is_running():
@@ -194,6 +203,13 @@ class GitHost:
                 f"The account {self.username} has the shell {shell}, with which sshd starts nothing. "
                 f"Give it another one: usermod --shell /bin/sh {self.username}"
             )
+
+
+def _word(text: str) -> str:
+    """A word of AuthorizedKeysCommand. It may not begin with a quote, so blanks and quotes get a backslash."""
+    if "\n" in text or "\t" in text:
+        raise DemoHostError(f"Git cannot be served from {text!r}: sshd's settings cannot name it.")
+    return "".join(f"\\{character}" if character in " \\\"'" else character for character in text).replace("%", "%%")
 
 
 def _as_sshd_wants(arguments: list[str]) -> list[str]:
