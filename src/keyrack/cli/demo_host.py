@@ -329,10 +329,10 @@ class DemoHost:
         """End what an earlier run that was killed has left: only processes that name this very folder."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             for pid in map(int, self._pids.read_text("ascii").split()):
-                if str(self.directory) in _command_line(pid):
+                if str(self.directory) in command_line(pid):
                     for one in (*_descendants(pid), pid):
-                        _kill(one, signal.SIGTERM)
-                    _wait_until_gone(pid)
+                        kill(one, signal.SIGTERM)
+                    wait_until_gone(pid)
             self._pids.unlink()
 
 
@@ -415,16 +415,16 @@ def _end(process: subprocess.Popen[bytes], *, sessions: bool = False) -> None:
     """SIGTERM, then SIGKILL. sessions: those that sshd holds too, each a process group of its own."""
     children = _descendants(process.pid) if sessions else []
     if process.poll() is None:
-        _kill(process.pid, signal.SIGTERM)
+        kill(process.pid, signal.SIGTERM)
     for child in children:
-        _kill(child, signal.SIGTERM)
+        kill(child, signal.SIGTERM)
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
     for child in children:
-        _kill(child, signal.SIGKILL)
+        kill(child, signal.SIGKILL)
 
 
 def _descendants(pid: int) -> list[int]:
@@ -443,7 +443,7 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _command_line(pid: int) -> str:
+def command_line(pid: int) -> str:
     """How a process was called; empty when it is gone. sshd rewrites its own, but keeps its arguments."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
@@ -456,15 +456,17 @@ def _command_line(pid: int) -> str:
     return ""
 
 
-def _wait_until_gone(pid: int) -> None:
+def wait_until_gone(pid: int) -> None:
+    """Return once a process has ended, by force if it takes too long."""
     deadline = time.monotonic() + STOP_SECONDS
-    while _command_line(pid):
+    while command_line(pid):
         if time.monotonic() > deadline:
-            _kill(pid, signal.SIGKILL)
+            kill(pid, signal.SIGKILL)
             return
         time.sleep(0.02)
 
 
-def _kill(pid: int, number: signal.Signals) -> None:
+def kill(pid: int, number: signal.Signals) -> None:
+    """Signal a process that may be gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)

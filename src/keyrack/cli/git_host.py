@@ -25,8 +25,11 @@ from keyrack.cli.demo_host import (
     START_SECONDS,
     DemoHostError,
     PrivateSshd,
+    command_line,
     find_sshd,
+    kill,
     safe_place,
+    wait_until_gone,
 )
 from keyrack.cli.serve import explained, set_up_logging
 from keyrack.core import bare_repositories
@@ -114,7 +117,7 @@ class GitHost:
         self._git = git
         self._compiler = compiler
         self._socket_folder: Path | None = None
-        self._desk: Desk | None = None
+        self.desk: Desk | None = None
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -142,9 +145,10 @@ class GitHost:
         socket = self._place_of_socket()
         session = shlex.join([*programs["session"], str(socket)])
         self.server.lookup = [*_as_sshd_wants(programs["lookup"]), str(socket)]
-        self._desk = Desk(self._instance, socket, Programs(self._git, hooks, self.repositories, session))
+        self.desk = Desk(self._instance, socket, Programs(self._git, hooks, self.repositories, session))
         try:
-            self._desk.start()
+            self.desk.start()
+            self._end_left_over()
             self.server.prepare()
             self.server.start()
         except OSError as error:
@@ -163,22 +167,22 @@ class GitHost:
             self._watcher.join(timeout=START_SECONDS)
             self._watcher = None
         self.server.stop()
-        if self._desk is not None:
-            self._desk.stop()
-            self._desk = None
+        if self.desk is not None:
+            self.desk.stop()
+            self.desk = None
         if self._socket_folder is not None:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
             self._socket_folder = None
 
     def write_log(self) -> None:
         """Write the events that wait to be written, which otherwise happens twice a second."""
-        if self._desk is not None:
-            self._desk.log.write()
+        if self.desk is not None:
+            self.desk.log.write()
 
     @property
     def running(self) -> int:
         """How many clones, fetches and pushes are under way."""
-        return 0 if self._desk is None else self._desk.running
+        return 0 if self.desk is None else self.desk.running
 
     def _watch(self) -> None:
         while not self._stopping.wait(RESTART_SECONDS):
@@ -186,6 +190,14 @@ class GitHost:
                 # Another try follows: its port may be taken for a moment.
                 with contextlib.suppress(DemoHostError):
                     self.server.start()
+
+    def _end_left_over(self) -> None:
+        """End the sshd that an earlier run left when it was killed; its transfers go on, and ask this desk."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((self.directory / "sshd.pid").read_text("ascii"))
+            if str(self.directory) in command_line(pid):
+                kill(pid, signal.SIGTERM)
+                wait_until_gone(pid)
 
     def _place_of_socket(self) -> Path:
         """Where the programs reach the desk: only this account can look into the folder."""
