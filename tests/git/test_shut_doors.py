@@ -205,7 +205,7 @@ def test_crafted_commands_are_not_served(site: Site, alice: Person, tmp_path: Pa
     assert len(commands) >= 500
     try:
         for command in commands:
-            words = [*alice.ssh_words(), *shared, f"{site.host.username}@127.0.0.1", "--", command]
+            words: list[str | bytes] = [*alice.ssh_words(), *shared, f"{site.host.username}@127.0.0.1", "--", command]
             ended = subprocess.run(words, input=b"0000", capture_output=True, timeout=120, check=False)
             assert ended.returncode != 0, command
             assert b"service=" not in ended.stdout, command
