@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from git_ls_remote import keyrack_with, ls_remote
 from keyrack.cli.demo_host import free_port
 
 CLONES = 5
+AT_ONCE = 6
 # asyncssh has no post-quantum key exchange; this is OpenSSH without its own.
 CLASSIC = "OpenSSH, forced command, curve25519 alone"
 
@@ -177,10 +180,16 @@ def main(rounds: int, idle: int) -> None:
             tried = [clone_seconds(address, hosts, key, folder / "clone") for _ in range(CLONES)]
             whole = [took for took in tried if took is not None]
             clones = f"{statistics.median(whole):.2f} s" if whole else "never"
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                started = time.perf_counter()
+                folders = [folder / f"clone-{number}" for number in range(AT_ONCE)]
+                together = list(pool.map(partial(clone_seconds, address, hosts, key), folders))
+                at_once = time.perf_counter() - started
             each = asyncio.run(hold(asyncssh, address, key, idle, pid))
             print(
                 f"{name:24} ls-remote p50 {median * 1000:6.1f} ms ({median / base:.2f}), clone of 50 MB {clones} "
-                f"({len(whole)} of {CLONES} whole), idle connection {each:7.0f} kB ({idle} held), "
+                f"({len(whole)} of {CLONES} whole), "
+                f"{AT_ONCE} at once {at_once:.1f} s ({sum(took is not None for took in together)} whole), idle connection {each:7.0f} kB ({idle} held), "
                 f"{rounds} rounds interleaved",
                 flush=True,
             )
