@@ -64,7 +64,10 @@ def add(
                 },
             )
             if key is not None:
-                keys.claim_fingerprint(work.connection, key.sha256, kind="user", user_key_id=key_id)
+                if not keys.claim_fingerprint(work.connection, key.sha256, kind="user", user_key_id=key_id):
+                    # Somebody in another workspace took it since we looked; raising undoes our row.
+                    _refuse_known(work, owner, key)
+                    raise _taken("This key is in use.")
                 delivery.arrived(work, keys.servers_of_user(work.connection, owner), key.sha256)
             work.record(
                 f"{actor.name} added SSH key {name or 'without a title'} ({key.sha256 if key else 'no key'})",
@@ -127,7 +130,11 @@ def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
         words = f"You registered this key already: title {holder.title!r}, id {holder.id}."
     else:
         words = "This key is in use by another user. If it is yours, delete it there; otherwise make a new pair."
-    raise Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
+    raise _taken(words)
+
+
+def _taken(words: str) -> Refusal:
+    return Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
 
 
 def _person(actor: Actor) -> int:
