@@ -180,6 +180,15 @@ def members(
         )
 
 
+def may_add_members(instance: Instance, actor: Actor, repository: int | str) -> None:
+    """Nothing when the actor may add members; raises Refusal MISSING or FORBIDDEN, so that a list fails as one."""
+    found, entitled = reach(instance, actor, repository)
+    with Attempt(
+        instance, entitled, ADD_MEMBERS, "add members to a repository", target_kind="repository", target_id=found.id
+    ):
+        return
+
+
 def set_member(
     instance: Instance, actor: Actor, repository: int | str, *, user_uid: str, role: object, new: bool
 ) -> Member:

@@ -23,7 +23,7 @@ from keyrack.core.instance import Instance
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import hosts
 from keyrack.web.dialect import application
-from keyrack.web.dialects import codearts, iam, runcloud
+from keyrack.web.dialects import codearts, codearts_v1, iam, runcloud
 from keyrack.web.home import page
 
 Mounts = tuple[tuple[str, ASGIApp], ...]
@@ -56,7 +56,8 @@ class Doors:
         for prefix, app in self._mounts:
             if path == prefix or path.startswith(prefix + "/"):
                 # A trailing slash is the same resource.
-                inner = {**scope, "path": path.rstrip("/") or "/", "root_path": prefix}
+                resource = path.rstrip("/")
+                inner = {**scope, "path": prefix + "/" if resource == prefix else resource, "root_path": prefix}
                 await app(inner, receive, send_with_id)
                 return
         await self._otherwise(scope, receive, send_with_id)
@@ -88,7 +89,11 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]]) -> D
         ("/api/v3", runcloud_app),
         ("/api/v3/agency", runcloud_app),
         ("/v4", application(instance, codearts.DIALECT)),
-        ("/v3", application(instance, iam.DIALECT)),
+        ("/v1", application(instance, codearts_v1.V1)),
+        ("/v2", application(instance, codearts_v1.V2)),
+        ("/v3", application(instance, iam.V3)),
+        ("/v3.0", application(instance, iam.V3_0)),
+        ("/v5", application(instance, iam.V5)),
         ("/agent", hosts.application(instance, waiting)),
     )
     root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
@@ -113,6 +118,8 @@ def _let_go_on_signals(waiting: hosts.Waiting) -> None:
 
 def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
     async def home(request: Request) -> Response:
+        if iam.asks_for_versions(request):
+            return iam.versions(instance)
         return HTMLResponse(page(instance.settings.url))
 
     async def alive(request: Request) -> Response:
