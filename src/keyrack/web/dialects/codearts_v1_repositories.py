@@ -74,7 +74,7 @@ def list_project(call: Call) -> Response:
 
 
 def list_all(call: Call) -> Response:
-    """GET /v2/projects/repositories and GET /v2/projects/{project_uuid}/repositories"""
+    """GET /v2/projects/repositories"""
     offset, limit = pages(call.query)
     found = repositories.find(
         call.instance,
@@ -87,6 +87,11 @@ def list_all(call: Call) -> Response:
     workspace = people.own_workspace(call.instance, call.actor)
     shown = [_new(call.instance, workspace, repository) for repository in found.items]
     return succeeded({"total": found.total, "repositories": shown})
+
+
+def list_project_v2(call: Call) -> Response:
+    """GET /v2/projects/{project_uuid}/repositories"""
+    return list_all(call)
 
 
 def list_members(call: Call) -> Response:
@@ -162,7 +167,7 @@ V1_ENDPOINTS = (
 V2_ENDPOINTS = (
     Endpoint("GET", "/repositories/{repository_uuid}", show_repository_v2),
     Endpoint("GET", "/projects/repositories", list_all),
-    Endpoint("GET", "/projects/{project_uuid}/repositories", list_all),
+    Endpoint("GET", "/projects/{project_uuid}/repositories", list_project_v2),
 )
 
 

@@ -14,11 +14,16 @@ from keyrack.web.dialects.iam_form import part, text
 
 
 def list_projects(call: Call) -> Response:
-    """GET /v3/projects and GET /v3/auth/projects: the SDKs look a region up by its name here."""
+    """GET /v3/projects: the SDKs look a region up by its name here."""
     found = people.projects(call.instance, call.actor, call.query.get("name"))
     workspace = people.own_workspace(call.instance, call.actor)
     shown = [_project(call, project, workspace) for project in found]
     return JSONResponse({"projects": shown, "links": _links(call)})
+
+
+def list_own_projects(call: Call) -> Response:
+    """GET /v3/auth/projects"""
+    return list_projects(call)
 
 
 def list_domains(call: Call) -> Response:
@@ -110,7 +115,7 @@ def caller_identity(call: Call) -> Response:
 
 V3_ENDPOINTS = (
     Endpoint("GET", "/projects", list_projects),
-    Endpoint("GET", "/auth/projects", list_projects),
+    Endpoint("GET", "/auth/projects", list_own_projects),
     Endpoint("GET", "/auth/domains", list_domains),
     Endpoint("GET", "/users", list_users),
     Endpoint("POST", "/users", create_user),
