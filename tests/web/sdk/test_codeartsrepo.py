@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -55,8 +55,8 @@ def walk_through(sdk: Any) -> None:
 
 
 @pytest.fixture
-def access_key(team: Service) -> Iterator[AccessKey]:
-    yield make_access_key(team)
+def access_key(team: Service) -> AccessKey:
+    return make_access_key(team)
 
 
 def test_with_an_access_key(team: Service, access_key: AccessKey) -> None:
