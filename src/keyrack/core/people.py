@@ -198,6 +198,7 @@ def disable(instance: Instance, actor: Actor, user_id: int) -> User:
             opened = keys.servers_of_user(work.connection, user.id)
             people.change_user(work.connection, user.id, {"disabled_at": work.now})
             people.revoke_tokens(work.connection, work.now, user_id=user.id)
+            access_keys.remove_temporary(work.connection, user.id)
             gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
             delivery.left(work, opened, gone)
             work.record(
