@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 from keystoneauth1 import session
 from keystoneauth1.exceptions import Unauthorized
 from keystoneauth1.identity import generic, v3
@@ -14,8 +15,8 @@ from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 from tests.web.sdk.clients import PROJECT
 
-WHO = {"username": "alice", "password": "alice's password", "user_domain_name": "acme"}
-SCOPE = {"project_name": "cn-north-4", "project_domain_name": "acme"}
+WHO: dict[str, Any] = {"username": "alice", "password": "alice's password", "user_domain_name": "acme"}
+SCOPE: dict[str, Any] = {"project_name": "cn-north-4", "project_domain_name": "acme"}
 
 
 @pytest.fixture
@@ -29,10 +30,9 @@ def opened() -> Iterator[list[Any]]:
 
 def connect(opened: list[Any], auth: Any) -> Any:
     """A session that signs in this way."""
-    made = session.Session(auth=auth)
+    # It would make its own HTTP session at the first request, which nobody could close.
+    made = session.Session(auth=auth, session=requests.Session())
     opened.append(made)
-    # It makes its own HTTP session at the first request, which nobody could close.
-    made.session = session.requests.Session()
     return made
 
 
