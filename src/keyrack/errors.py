@@ -34,9 +34,7 @@ class Refusal(Exception):
     argument that is at fault, if one is; retry_after: whole seconds, with kind THROTTLED.
     """
 
-    def __init__(
-        self, kind: Kind, code: str, message: str, *, field: str | None = None, retry_after: int = 0
-    ) -> None:
+    def __init__(self, kind: Kind, code: str, message: str, *, field: str | None = None, retry_after: int = 0) -> None:
         super().__init__(message)
         self.kind = kind
         self.code = code

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import delivery
+from keyrack.core import accounts, delivery
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
@@ -66,6 +66,7 @@ def _build(instance: Instance, connection: Connection, server_id: int) -> HostDo
         issued_at=now,
         users={name: tuple(lines) for name, lines in users.items()},
         revoked=keys.revoked_on(connection, server.id),
+        accounts=accounts.wanted(instance, connection, server.id),
         sshd=dict(server.sshd),
         mode=server.mode,
     )

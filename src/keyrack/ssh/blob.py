@@ -54,9 +54,7 @@ PRIVATE_KEY = (
 
 def _malformed(problem: Optional[str]) -> None:
     if problem:
-        raise KeyProblem(
-            "malformed", f"No login could ever work or be safe with this key: {problem}. {_NEW_PAIR}"
-        )
+        raise KeyProblem("malformed", f"No login could ever work or be safe with this key: {problem}. {_NEW_PAIR}")
 
 
 def _read_rsa(reader: Reader, mathematics: bool) -> int:

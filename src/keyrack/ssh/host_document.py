@@ -74,9 +74,11 @@ class UserKey(NamedTuple):
 
 
 class Account(NamedTuple):
-    """Whether an account must exist on the host."""
+    """Whether an account must exist on the host; password_hash: crypt(3)'s form; deployment_key: it needs a pair."""
 
     present: bool
+    password_hash: Optional[str] = None
+    deployment_key: bool = False
 
 
 class Stale(NamedTuple):
@@ -123,7 +125,7 @@ def encode(document: HostDocument) -> str:
                 ]
                 for username, entries in document.users.items()
             },
-            "accounts": {name: {"present": account.present} for name, account in document.accounts.items()},
+            "accounts": {name: _account_fields(account) for name, account in document.accounts.items()},
             "revoked": list(document.revoked),
             "sshd": dict(document.sshd),
             "mode": document.mode,
@@ -133,6 +135,15 @@ def encode(document: HostDocument) -> str:
         separators=(",", ":"),
         ensure_ascii=True,
     )
+
+
+def _account_fields(account: Account) -> Dict[str, Any]:
+    fields: Dict[str, Any] = {"present": account.present}
+    if account.password_hash is not None:
+        fields["password_hash"] = account.password_hash
+    if account.deployment_key:
+        fields["deployment_key"] = True
+    return fields
 
 
 def decode(text: str) -> HostDocument:

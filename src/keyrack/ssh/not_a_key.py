@@ -57,12 +57,7 @@ def explain_lines(text: str) -> KeyProblem:
         return container
     lines = [line for line in re.split(r"[\r\n]+", text) if line.strip(" \t")]
     keys = sum(1 for line in lines if holds_key(line))
-    if (
-        keys == 1
-        and lines[0].split(None, 1)[0] in TYPES
-        and len(lines[0].split()) == 2
-        and " " not in lines[-1]
-    ):
+    if keys == 1 and lines[0].split(None, 1)[0] in TYPES and len(lines[0].split()) == 2 and " " not in lines[-1]:
         return KeyProblem(
             "base64",
             "The key is broken over several lines. Paste it as one line, straight from the .pub file.",
@@ -129,9 +124,7 @@ def _explain_prefix(line: str, first: str) -> KeyProblem | None:
         return None
     if first.startswith(("#", ";", "//")):
         words = "This key is commented out. Remove what stands before its type if you do mean to add it."
-    elif first.startswith(("[", "|1|", "@")) or re.fullmatch(
-        r"[A-Za-z0-9.*?!,:-]*[.,:][A-Za-z0-9.*?!,:-]*", first
-    ):
+    elif first.startswith(("[", "|1|", "@")) or re.fullmatch(r"[A-Za-z0-9.*?!,:-]*[.,:][A-Za-z0-9.*?!,:-]*", first):
         words = "This is a line of a known_hosts file: the key of a host, not of a person."
     elif "namespaces=" in line or "@" in first:
         words = "This is a line of an allowed_signers file."
@@ -146,16 +139,12 @@ def _explain_prefix(line: str, first: str) -> KeyProblem | None:
 def _explain_type(first: str) -> KeyProblem | None:
     if first.lower() in TYPES:
         return KeyProblem("unknown-type", f"The type of a key is written exactly: {first.lower()}. {_PASTE}")
-    if any(
-        first.startswith(name) and first[len(name)] in "A,;:=" for name in TYPES if len(first) > len(name)
-    ):
+    if any(first.startswith(name) and first[len(name)] in "A,;:=" for name in TYPES if len(first) > len(name)):
         return KeyProblem("not-a-key", f"There must be a blank between the type and the key. {_PASTE}")
     if first.startswith(("rsa-sha2-", "webauthn-sk-")):
         return KeyProblem("unknown-type", f"This names a kind of signature, not a type of key. {_PASTE}")
     if _TYPE_LIKE.fullmatch(first):
-        return KeyProblem(
-            "unknown-type", "Keys of this type are not accepted. Accepted are: " + ", ".join(TYPES)
-        )
+        return KeyProblem("unknown-type", "Keys of this type are not accepted. Accepted are: " + ", ".join(TYPES))
     return None
 
 

@@ -13,9 +13,7 @@ import re
 # The armour of PEM (RFC 7468), OpenSSH, SSH.com and PGP: with dashes in any case, or in capitals without
 # them. The blank may have been turned into something else by a form (+) or an address (%20).
 _BLANK = r"(?:[ \t+_]|%20|&nbsp;)"
-_ARMOUR = re.compile(
-    rf"-{_BLANK}*(?:begin|end)(?:{_BLANK}|[a-z0-9]){{0,60}}private{_BLANK}*key", re.IGNORECASE
-)
+_ARMOUR = re.compile(rf"-{_BLANK}*(?:begin|end)(?:{_BLANK}|[a-z0-9]){{0,60}}private{_BLANK}*key", re.IGNORECASE)
 _BARE_ARMOUR = re.compile(rf"\b(?:BEGIN|END){_BLANK}(?:{_BLANK}|[A-Z0-9]){{0,60}}PRIVATE{_BLANK}*KEY\b")
 
 # Other formats say in clear what they are: PuTTY's three lines, SSH 1, age, PEM's own header for an
@@ -55,9 +53,9 @@ def looks_private(text: str) -> bool:
     joined = _SPACING.sub("", text)
     if _OPENSSH_BODY in joined:
         return True
-    return any(
-        _is_private_head(run.group()[:_HEAD_CHARACTERS]) for run in _BASE64_RUN.finditer(joined)
-    ) or any(_is_private_head(run.group()[:_HEAD_CHARACTERS]) for run in _BASE64_RUN.finditer(text))
+    return any(_is_private_head(run.group()[:_HEAD_CHARACTERS]) for run in _BASE64_RUN.finditer(joined)) or any(
+        _is_private_head(run.group()[:_HEAD_CHARACTERS]) for run in _BASE64_RUN.finditer(text)
+    )
 
 
 def _names_private_key(text: str) -> bool:
@@ -71,11 +69,7 @@ def _is_private_head(run: str) -> bool:
         head = base64.b64decode(run[: len(run) & ~3])
     except binascii.Error:  # pragma: no cover - the alphabet and the length are right by construction
         return False
-    if (
-        b"openssh-key-v1" in head
-        or _names_private_key(head.decode("latin-1"))
-        or b"PuTTY-User-Key-File-" in head
-    ):
+    if b"openssh-key-v1" in head or _names_private_key(head.decode("latin-1")) or b"PuTTY-User-Key-File-" in head:
         return True
     body = _der_sequence(head)
     return body.startswith(_DER_VERSIONS) or any(oid in body[:32] for oid in _DER_ENCRYPTIONS)

@@ -136,9 +136,7 @@ def _check_comment(comment: str) -> None:
     if holds_key(comment):
         raise KeyProblem("several-keys", "There is more than one key on this line. Add them one at a time.")
     if "\t" in comment:
-        raise KeyProblem(
-            "control-characters", "The comment after the key contains a tab. Replace it with a blank."
-        )
+        raise KeyProblem("control-characters", "The comment after the key contains a tab. Replace it with a blank.")
     if len(comment.encode("utf-8")) > _LONGEST_COMMENT:
         raise KeyProblem(
             "comment",

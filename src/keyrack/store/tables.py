@@ -164,6 +164,8 @@ servers = _table(
     Column("facts", JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    Column("sshd_revision", BigInteger),
+    Column("sshd_changed_at", Moment),
 )
 
 server_tags = Table(
@@ -193,7 +195,21 @@ system_users = _table(
     Column("managed", Boolean, nullable=False),
     Column("deployment_key", Text),
     Column("created_at", Moment, nullable=False),
+    Column("revision", BigInteger),
+    # The crypt(3) hash that the host is to set, encrypted: whoever reads or changes the database must neither
+    # learn it nor get one of his own signed.
+    Column("sealed_password", LargeBinary),
+    Column("deployment_key_asked_at", Moment),
     UniqueConstraint("server_id", "username"),
+)
+
+removed_accounts = Table(
+    "removed_accounts",
+    metadata,
+    # Accounts that Keyrack had a host make and that must not exist there any more.
+    Column("server_id", Integer, _of("servers"), primary_key=True),
+    Column("username", String(32), primary_key=True),
+    Column("removed_at", Moment, nullable=False),
 )
 
 credentials = _table(
@@ -213,6 +229,7 @@ credentials = _table(
     Column("created_at", Moment, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
+    Column("delivered_at", Moment),
     UniqueConstraint("server_id", "label"),
 )
 

@@ -25,6 +25,7 @@ from keyrack.web import hosts
 from keyrack.web.dialect import application
 from keyrack.web.dialects import codearts, iam, runcloud
 from keyrack.web.home import page
+from keyrack.web.rate_limit import RateLimit
 
 Mounts = tuple[tuple[str, ASGIApp], ...]
 
@@ -83,10 +84,13 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]]) -> D
             waiting.let_go()
             await run_in_threadpool(stop)
 
-    runcloud_app = application(instance, runcloud.DIALECT)
+    limit = RateLimit(instance.settings.rate_limit)
+    runcloud_v3 = application(instance, runcloud.dialect(limit))
+    runcloud_v2 = application(instance, runcloud.dialect(limit, basic=True))
     mounts: Mounts = (
-        ("/api/v3", runcloud_app),
-        ("/api/v3/agency", runcloud_app),
+        ("/api/v3", runcloud_v3),
+        ("/api/v3/agency", runcloud_v3),
+        ("/api/v2", runcloud_v2),
         ("/v4", application(instance, codearts.DIALECT)),
         ("/v3", application(instance, iam.DIALECT)),
         ("/agent", hosts.application(instance, waiting)),

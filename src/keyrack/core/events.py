@@ -1,0 +1,34 @@
+"""The log of one server: who did or tried what; must never change an event."""
+
+from __future__ import annotations
+
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt
+from keyrack.errors import missing
+from keyrack.model import Actor, Event, Page
+from keyrack.store import events, servers
+
+
+def of_server(
+    instance: Instance, actor: Actor, server_id: int, *, search: str = "", offset: int = 0, limit: int = 15
+) -> Page[Event]:
+    """A page of a server's log, newest first; search: part of the words. Raises Refusal MISSING for the server."""
+    attempt = Attempt(instance, actor, "events:read", "read a log", target_kind="event", server_id=server_id)
+    with attempt:
+        found = attempt.read(
+            lambda connection: (
+                events.find(
+                    connection,
+                    actor.workspace_id,
+                    server_id=server_id,
+                    search=search,
+                    offset=offset,
+                    limit=limit,
+                )
+                if servers.own_id(connection, actor.workspace_id, server_id)
+                else None
+            )
+        )
+        if found is None:
+            raise missing("server")
+        return found
