@@ -17,12 +17,12 @@ from pathlib import Path
 
 import psycopg
 from sqlalchemy import Connection, insert
-from tests.postgres import running_cluster
 
 from keyrack.store import migrate
 from keyrack.store.connect import parse_url, postgresql_connection
 from keyrack.store.database import Database, announce
 from keyrack.store.tables import instance_facts
+from tests.postgres import running_cluster
 
 Act = Callable[[], object]
 INSERT = "INSERT INTO instance_facts (name, value) VALUES ({0}, {0})"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.small_service import SmallService, small_service
 from tests.login.private_sshd import strict_folder
 
@@ -23,3 +24,11 @@ def service() -> Iterator[SmallService]:
     """A small service that hands out what it is told to."""
     with small_service() as running:
         yield running
+
+
+@pytest.fixture
+def host(folder: Path, service: SmallService) -> Iterator[EnrolledHost]:
+    """A host that enrolled at the small service by the agent's own command."""
+    host = EnrolledHost.enrol(folder, service)
+    yield host
+    host.close()

@@ -69,6 +69,9 @@ def small_service() -> Iterator[SmallService]:
         def do_POST(self) -> None:
             """Enrol anybody; keep reports."""
             told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if service.refusal is not None:
+                self._answer(service.refusal, {"error": "no such host"})
+                return
             if self.path == "/agent/v1/enroll":
                 self._answer(
                     200,
@@ -82,17 +85,17 @@ def small_service() -> Iterator[SmallService]:
                     },
                 )
                 return
-            if service.refusal is None:
-                service.reports.append(told)
-            self._answer(service.refusal or 200, {"ok": True})
+            service.reports.append(told)
+            self._answer(200, {"ok": True})
 
         def do_GET(self) -> None:
             """Wait for a document and give it."""
             asked = parse_qs(urlsplit(self.path).query)
+            seconds = 0 if service.refusal else min(float(asked["wait"][0]), 2)
+            current = service.document(int(asked["revision"][0]), seconds)
             if service.refusal is not None:
                 self._answer(service.refusal, {"error": "no such host"})
                 return
-            current = service.document(int(asked["revision"][0]), min(float(asked["wait"][0]), 2))
             if current is None:
                 self._answer(204, None)
             else:

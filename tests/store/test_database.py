@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from tests.waiting import wait_until
 
 from keyrack.store.changes import changes
 from keyrack.store.database import Database, DatabaseUnavailable, announce, take_turn
 from keyrack.store.tables import instance_facts
+from tests.waiting import wait_until
 
 WRITING_PROCESS = Path(__file__).with_name("writing_process.py")
 

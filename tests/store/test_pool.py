@@ -7,11 +7,11 @@ import threading
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from tests.waiting import wait_until
 
 from keyrack.store.connect import parse_url, sqlite_engine
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.pool import Pool
+from tests.waiting import wait_until
 
 
 def pool_of(url: str, places: int, patience: float = 60) -> Pool:

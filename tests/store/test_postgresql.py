@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
-from tests.postgres import Cluster
-from tests.waiting import wait_until
 
 from keyrack.store import migrate
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.tables import instance_facts
+from tests.postgres import Cluster
+from tests.waiting import wait_until
 
 
 def put(conn: Connection, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
+
 from tests.services import Service
 
 DATA = Path(__file__).parent.parent / "data"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.services import Service
 
 DATA = Path(__file__).parent.parent / "data"

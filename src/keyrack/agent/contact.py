@@ -50,11 +50,11 @@ class Contact:
 
     def __init__(self, url: str, secret: Optional[str] = None, *, plain_http: bool = False) -> None:
         """plain_http: also speak http:// over a network, where everybody can read the secret."""
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
-            host, port = None, None
+            raise AddressProblem(f"{url!r} is not an address like https://keys.example.org") from None
         if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username:
             raise AddressProblem(f"{url!r} is not an address like https://keys.example.org")
         if parts.scheme == "http" and not plain_http and not _LOOPBACK.fullmatch(host):

@@ -41,3 +41,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="keyrack")
 def main() -> None:
     """Register an SSH public key once; it opens exactly the servers and repositories it should."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The log of one server: who did or tried what; must never change an event."""
+"""The audit log as people read it; must never change an event."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from keyrack.model import Actor, Event, Page
 from keyrack.store import events, servers
 
 
-def of_server(
-    instance: Instance, actor: Actor, server_id: int, *, search: str = "", offset: int = 0, limit: int = 15
+def find(
+    instance: Instance,
+    actor: Actor,
+    *,
+    server_id: int | None = None,
+    search: str = "",
+    offset: int = 0,
+    limit: int = 15,
 ) -> Page[Event]:
-    """A page of a server's log, newest first; search: part of the words. Raises Refusal MISSING for the server."""
-    attempt = Attempt(instance, actor, "events:read", "read a log", target_kind="event", server_id=server_id)
+    """A page of the workspace's events, or of one server's, newest first. Raises Refusal MISSING for the server."""
+    attempt = Attempt(instance, actor, "events:read", "read the audit log", target_kind="event", server_id=server_id)
     with attempt:
         found = attempt.read(
             lambda connection: (
                 events.find(
-                    connection,
-                    actor.workspace_id,
-                    server_id=server_id,
-                    search=search,
-                    offset=offset,
-                    limit=limit,
+                    connection, actor.workspace_id, server_id=server_id, search=search, offset=offset, limit=limit
                 )
-                if servers.own_id(connection, actor.workspace_id, server_id)
+                if server_id is None or servers.own_id(connection, actor.workspace_id, server_id)
                 else None
             )
         )

@@ -16,7 +16,7 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store import events, servers
-from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.database import DatabaseUnavailable, take_turn
 
 T = TypeVar("T")
 
@@ -131,6 +131,8 @@ class Attempt:
         self._changing = True
 
         def run(connection: Connection) -> T:
+            # Two deletes of one key at once must not each see the other's line and revoke nothing.
+            take_turn(connection, self.actor.workspace_id)
             work = Work(self, connection)
             result = command(work)
             if not work.recorded:

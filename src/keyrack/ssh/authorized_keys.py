@@ -1,5 +1,4 @@
-"""Writes the file of one account's keys for sshd, and reads one that somebody else wrote; decides about no
-key.
+"""Writes the file of one account's keys for sshd, and reads one that somebody else wrote; decides about no key.
 
 Writing is strict: what is not one clean line stays out. Reading is as lenient as sshd (OpenSSH 9.2:
 auth2-pubkeyfile.c, auth-options.c, sshkey_read), because its purpose is to say what sshd lets in today.
@@ -20,6 +19,7 @@ from keyrack.ssh.wire import Reader, WireError
 
 HEADER = "# Written by Keyrack; changes here are lost. Ask Keyrack for a change instead.\n"
 
+_OPTION_NAME = re.compile(r"[A-Za-z0-9-]+")
 _EXPIRY = re.compile(r"[0-9]{8}(?:[0-9]{4}(?:[0-9]{2})?)?Z?")
 _SMALLEST_RSA = 1024  # bits; OpenSSH's own limit, far below ours
 
@@ -77,14 +77,12 @@ def key_line(canonical: str, options: Sequence[str] = (), expires_at: Optional[d
 
 
 def render(lines: Iterable[str]) -> bytes:
-    """The whole file. The last gate: raises ValueError when a line could be more than one line, or none, to
-    sshd.
-    """
+    """The whole file. The last gate: raises ValueError when a line could be more than one line, or none, to sshd."""
     checked = []
     for line in lines:
-        if not line or line != line.strip() or line.startswith("#"):
+        if not line or line != line.strip(" \t") or line.startswith("#"):
             raise ValueError("a key line is empty, a comment, or has blanks around it")
-        if not line.isprintable() or hidden_character(line) is not None:
+        if hidden_character(line) is not None:
             raise ValueError("a key line holds a line break or another character that cannot be seen")
         checked.append(line)
     return (HEADER + "".join(f"{line}\n" for line in checked)).encode("utf-8")
@@ -137,21 +135,20 @@ def _end_of_options(line: str) -> Optional[int]:
 
 
 def _read_key(text: str) -> Optional[Tuple[str, Optional[str], str, Optional[str]]]:
-    """Type, fingerprint, comment and problem of a key at the start of `text`; None when no key type stands
-    there.
-    """
+    """Type, fingerprint, comment and problem of a key at the start of `text`; None when no key type stands there."""
     fields = re.match(r"([^ \t]+)[ \t]+([^ \t]+)[ \t]*(.*)", text, re.DOTALL)
     if fields is None:
         return None
     key_type, encoded, comment = fields.groups()
     if key_type not in TYPES and key_type != _DSA and not _CERTIFICATE.fullmatch(key_type):
         return None
+    # Like OpenSSH's decoder, skip white space (the \r of a Windows file), and take only the canonical form.
+    encoded = re.sub(r"[\r\v\f]", "", encoded)
     try:
-        # Like OpenSSH's decoder, skip white space (the \r of a Windows file) but nothing else.
-        blob = binascii.a2b_base64(re.sub(r"[\r\n\v\f]", "", encoded))
-        if not re.fullmatch(r"[A-Za-z0-9+/\r\n\v\f]+=*[\r\n\v\f]*", encoded):
-            raise ValueError
+        blob = binascii.a2b_base64(encoded)
     except ValueError:
+        blob = b""
+    if not blob or binascii.b2a_base64(blob, newline=False).decode("ascii") != encoded:
         return key_type, None, comment, "the key is not valid base64"
     fingerprint = "SHA256:" + binascii.b2a_base64(hashlib.sha256(blob).digest(), newline=False).decode().rstrip("=")
     if key_type == _DSA:
@@ -193,8 +190,11 @@ def _option_problem(options: str) -> Optional[str]:
     """Why sshd refuses a line for its options; it refuses the whole line for one that it does not know."""
     seen: List[str] = []
     at = 0
-    while True:
-        name = re.compile(r"[A-Za-z0-9-]+").match(options, at)
+    while at < len(options):
+        if options[at] == ",":  # sshd skips any number of them, wherever they are
+            at += 1
+            continue
+        name = _OPTION_NAME.match(options, at)
         word = name.group().lower() if name else ""
         at = name.end() if name else at
         if word in _FOREIGN_VALUES and options.startswith('="', at):
@@ -208,9 +208,7 @@ def _option_problem(options: str) -> Optional[str]:
                 return f"its options hold {word} twice"
         elif word not in _FOREIGN_FLAGS:
             return "sshd does not know one of its options"
+        if at < len(options) and options[at] != ",":
+            return "one of its options does not end where the next begins"
         seen.append(word)
-        if at >= len(options):
-            return None
-        if options[at] != "," or at + 1 == len(options):
-            return "its options are not separated by single commas"
-        at += 1
+    return None

@@ -1,5 +1,4 @@
-"""Reads the binary half of a public key, field by field, for the types Keyrack takes; it knows nothing of
-text lines.
+"""Reads the binary half of a public key, field by field, for the types Keyrack takes; it knows nothing of text lines.
 
 The fields are those of RFC 4253 section 6.6 (RSA), RFC 5656 section 3.1 (ECDSA), RFC 8709 section 4
 (Ed25519) and OpenSSH's PROTOCOL.u2f (the sk- types, whose private half lives in a security key).

@@ -118,8 +118,7 @@ def _has_low_order(x: int, y: int) -> bool:
 
 
 def _is_eightfold(x: int, y: int) -> bool:
-    """Whether the point, not of low order, is eight times another one: the same as lying in the prime-order
-    group.
+    """Whether the point, not of low order, is eight times another one: the same as lying in the prime-order group.
 
     The whole group is cyclic of order 8*L with L an odd prime, so the points of order L are exactly the
     multiples of eight. Three halvings cost half of one multiplication by L. On v^2 = u (u^2 + A u + 1),

@@ -1,5 +1,4 @@
-"""Knows keys whose private half anybody can have: printed in standards, shipped in products, made from a
-guess.
+"""Knows keys whose private half anybody can have: printed in standards, shipped in products, made from a guess.
 
 Not part of reading a key, and not for the agent: it reads a data file (known_private.dat, made by
 scripts/make_known_private.py) that stays out of the agent's archive.
@@ -87,8 +86,7 @@ def reason(key: PublicKey) -> Optional[str]:
 
 
 def load(path: str) -> BlockList:
-    """An instance's own list: badkeys' binary file, or text with one SHA256:... fingerprint a line and #
-    comments.
+    """An instance's own list: badkeys' binary file, or text with one SHA256:... fingerprint a line and # comments.
 
     A binary file is mapped, not read: 60 MB cost no memory. Raises OSError, and ValueError with words when
     the file is neither.

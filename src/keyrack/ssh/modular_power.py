@@ -1,5 +1,4 @@
-"""Powers modulo a large public number, by OpenSSL where Python has it; never for secrets: the time tells
-the numbers.
+"""Powers modulo a large public number, by OpenSSL where Python has it; never for secrets: the time tells the numbers.
 
 Python's own pow() takes 17 ms at 2,048 bits and 126 ms at 4,096, and stops every other thread meanwhile. The
 libcrypto that hashlib is linked to takes a tenth of that, without stopping them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from functools import lru_cache
-from typing import Tuple
+from typing import List, Tuple
 
 from keyrack.ssh.blob import TYPES
 from keyrack.ssh.key_problem import KeyProblem
@@ -30,13 +30,13 @@ _FINGERPRINT = re.compile(r"(?:\d{3,5} )?(?:SHA256|MD5):\S+|(?:[0-9a-f]{2}:){15}
 _PREFIXED = re.compile(r"(?:^|[\s\"'<;,-])(?:" + "|".join(re.escape(name) for name in TYPES) + r")[\s,]")
 
 
+# A type with the beginning of any blob: its length is below 2**24, so its base64 begins with AAAA.
+_TYPE_AND_BLOB = re.compile(r"(?:" + "|".join(re.escape(name) for name in TYPES) + r")[\"']?[\s,;:]+[\"']?AAAA")
+
+
 def holds_key(text: str, *, after: int = 0) -> bool:
-    """Whether a key begins anywhere in `text` (from character `after` on): a type with its base64, or
-    base64 alone.
-    """
-    return any(text.find(start, after) >= 0 for start in _blob_starts()) or any(
-        re.search(re.escape(name) + r"[\"']?[\s,;:]+[\"']?AAAA", text) for name in TYPES if name in text
-    )
+    """Whether a key begins anywhere in `text` (from character `after` on): a type with its base64, or base64 alone."""
+    return any(text.find(start, after) >= 0 for start in _blob_starts()) or bool(_TYPE_AND_BLOB.search(text, after))
 
 
 @lru_cache(maxsize=None)
@@ -50,6 +50,11 @@ def _blob_starts() -> Tuple[str, ...]:
     return tuple(starts)
 
 
+def _words(line: str) -> List[str]:
+    """At least one word; str.split() would also take no-break blanks and control characters for blanks."""
+    return re.split(r"[ \t]+", line.strip(" \t"))
+
+
 def explain_lines(text: str) -> KeyProblem:
     """What a text of more than one line is instead of a key."""
     container = _explain_container(text)
@@ -57,7 +62,7 @@ def explain_lines(text: str) -> KeyProblem:
         return container
     lines = [line for line in re.split(r"[\r\n]+", text) if line.strip(" \t")]
     keys = sum(1 for line in lines if holds_key(line))
-    if keys == 1 and lines[0].split(None, 1)[0] in TYPES and len(lines[0].split()) == 2 and " " not in lines[-1]:
+    if keys == 1 and _words(lines[0])[0] in TYPES and len(_words(lines[0])) == 2 and len(_words(lines[-1])) == 1:
         return KeyProblem(
             "base64",
             "The key is broken over several lines. Paste it as one line, straight from the .pub file.",
@@ -74,7 +79,7 @@ def explain(line: str) -> KeyProblem:
     container = _explain_container(line)
     if container is not None:
         return container
-    first = line.split(None, 1)[0]
+    first = _words(line)[0]
     if first in _DSA_TYPES:
         return KeyProblem(
             "dsa",
@@ -93,7 +98,7 @@ def explain(line: str) -> KeyProblem:
             "This line starts with an option of authorized_keys. Options are set elsewhere, never with the "
             "key: paste the key alone, beginning with its type.",
         )
-    return _explain_type(first) or _explain_prefix(line, first) or _explain_other(line)
+    return _explain_type(line, first) or _explain_prefix(line, first) or _explain_other(line)
 
 
 def _explain_container(text: str) -> KeyProblem | None:
@@ -104,11 +109,11 @@ def _explain_container(text: str) -> KeyProblem | None:
         return None
     what = found.group(1)
     if what == "SSH2 PUBLIC KEY":
-        words = "This is a public key in the SSH2 form (RFC 4716). Convert it with: ssh-keygen -i -f FILE"
+        words = "This is a public key in the SSH2 form (RFC 4716). Convert it (ssh-keygen -i -f FILE)."
     elif what == "PUBLIC KEY":
-        words = "This is a public key in PEM form. Convert it with: ssh-keygen -i -m PKCS8 -f FILE"
+        words = "This is a public key in PEM form. Convert it (ssh-keygen -i -m PKCS8 -f FILE)."
     elif what == "RSA PUBLIC KEY":
-        words = "This is a public key in PEM form. Convert it with: ssh-keygen -i -m PEM -f FILE"
+        words = "This is a public key in PEM form. Convert it (ssh-keygen -i -m PEM -f FILE)."
     elif what.startswith("PGP"):
         words = "This is a PGP key, not an SSH key."
     elif "CERTIFICATE" in what:
@@ -136,14 +141,14 @@ def _explain_prefix(line: str, first: str) -> KeyProblem | None:
     return KeyProblem("not-a-key", f"{words} {_PASTE}")
 
 
-def _explain_type(first: str) -> KeyProblem | None:
+def _explain_type(line: str, first: str) -> KeyProblem | None:
     if first.lower() in TYPES:
         return KeyProblem("unknown-type", f"The type of a key is written exactly: {first.lower()}. {_PASTE}")
     if any(first.startswith(name) and first[len(name)] in "A,;:=" for name in TYPES if len(first) > len(name)):
         return KeyProblem("not-a-key", f"There must be a blank between the type and the key. {_PASTE}")
     if first.startswith(("rsa-sha2-", "webauthn-sk-")):
         return KeyProblem("unknown-type", f"This names a kind of signature, not a type of key. {_PASTE}")
-    if _TYPE_LIKE.fullmatch(first):
+    if _TYPE_LIKE.fullmatch(first) and "AAAA" in line:
         return KeyProblem("unknown-type", "Keys of this type are not accepted. Accepted are: " + ", ".join(TYPES))
     return None
 

@@ -1,5 +1,4 @@
-"""Typed restrictions on a key, and the authorized_keys options they become; no user's text can become an
-option.
+"""Typed restrictions on a key, and the authorized_keys options they become; no user's text can become an option.
 
 Names, quoting and order are those of sshd(8), AUTHORIZED_KEYS FILE FORMAT. What is not written here is not
 allowed: expiry-time is made by authorized_keys.py alone; environment, principals, cert-authority and tunnel
@@ -153,9 +152,7 @@ def check_rendered(rendered: Sequence[str]) -> None:
 
 
 def split_option(option: str) -> Tuple[str, Optional[str]]:
-    """The name of an option and its value without quotes, as sshd takes them off; None when it has no
-    value.
-    """
+    """The name of an option and its value without quotes, as sshd takes them off; None when it has no value."""
     name, equals, quoted = option.partition("=")
     if not equals:
         return name, None

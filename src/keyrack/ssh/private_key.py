@@ -16,18 +16,17 @@ _BLANK = r"(?:[ \t+_]|%20|&nbsp;)"
 _ARMOUR = re.compile(rf"-{_BLANK}*(?:begin|end)(?:{_BLANK}|[a-z0-9]){{0,60}}private{_BLANK}*key", re.IGNORECASE)
 _BARE_ARMOUR = re.compile(rf"\b(?:BEGIN|END){_BLANK}(?:{_BLANK}|[A-Z0-9]){{0,60}}PRIVATE{_BLANK}*KEY\b")
 
-# Other formats say in clear what they are: PuTTY's three lines, SSH 1, age, PEM's own header for an
-# encrypted body.
+# Other formats say in clear what they are: PuTTY, SSH 1, age, PEM's own header for an encrypted body.
 _PLAIN = re.compile(
     r"PuTTY-User-Key-File-\d|Private-(?:Lines|MAC|Hash)\s*:|SSH PRIVATE KEY FILE FORMAT|AGE-SECRET-KEY-1"
     r"|Proc-Type\s*:\s*4\s*,\s*ENCRYPTED|openssh-key-v1|6f70656e7373682d6b65792d7631",
     re.IGNORECASE,
 )
-_JWK = re.compile(r"""["']kty["']\s*:""")
-_JWK_PRIVATE = re.compile(r"""["'][dpqk]["']\s*:\s*["']""")
+# A JSON Web Key has its secrets under these names; the quotes may be escaped.
+_JWK = re.compile(r"""["']kty\\*["']\s*:""")
+_JWK_PRIVATE = re.compile(r"""["'][dpqk]\\*["']\s*:\s*\\*["']""")
 
-# "openssh-key-v1" in base64, then the same text inside base64 that was encoded a second time, at its three
-# offsets.
+# "openssh-key-v1" in base64: how the body of every OpenSSH private key begins.
 _OPENSSH_BODY = "b3BlbnNzaC1rZXktdjE"
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_-]{24,}")
 _SPACING = re.compile(r"(?:\\r|\\n|\\t|%0[adAD]|[\s\"'>|,])+")
@@ -42,12 +41,8 @@ _DER_ENCRYPTIONS = (b"\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x2a\x86\x48\x86\xf7\
 
 
 def looks_private(text: str) -> bool:
-    """Whether a private key, or a recognisable part of one, is in `text` (any length the caller has
-    accepted).
-    """
-    if _PLAIN.search(text) or _names_private_key(text):
-        return True
-    if _JWK.search(text) and _JWK_PRIVATE.search(text):
+    """Whether a private key, or a recognisable part of one, is in `text` (any length the caller has accepted)."""
+    if _says_private(text):
         return True
     # Without line breaks, real or escaped, quotes and mail prefixes, a wrapped body is one run again.
     joined = _SPACING.sub("", text)
@@ -58,8 +53,10 @@ def looks_private(text: str) -> bool:
     )
 
 
-def _names_private_key(text: str) -> bool:
-    return bool(_ARMOUR.search(text) or _BARE_ARMOUR.search(text))
+def _says_private(text: str) -> bool:
+    if _PLAIN.search(text) or _ARMOUR.search(text) or _BARE_ARMOUR.search(text):
+        return True
+    return bool(_JWK.search(text) and _JWK_PRIVATE.search(text))
 
 
 def _is_private_head(run: str) -> bool:
@@ -69,7 +66,7 @@ def _is_private_head(run: str) -> bool:
         head = base64.b64decode(run[: len(run) & ~3])
     except binascii.Error:  # pragma: no cover - the alphabet and the length are right by construction
         return False
-    if b"openssh-key-v1" in head or _names_private_key(head.decode("latin-1")) or b"PuTTY-User-Key-File-" in head:
+    if _says_private(head.decode("latin-1")):
         return True
     body = _der_sequence(head)
     return body.startswith(_DER_VERSIONS) or any(oid in body[:32] for oid in _DER_ENCRYPTIONS)

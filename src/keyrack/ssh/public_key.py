@@ -1,11 +1,11 @@
 """Turns text into a public key or says why not; the only place where one is made (Invariant 1).
 
-What it checks, in this order: (1) it is text, and short; (2) it holds no private key; (3) it is one line
-without control, direction or invisible characters; (4) the first field is a known type, exactly; (5) the
-second is canonical base64; (6) the blob has that same type inside, exact lengths, shortest numbers and
-nothing after its end; (7) the numbers are sound: points in the right group, RSA without a known weakness;
-(8) the comment is short and hides no second key. What the caller must check: keys whose private half is
-known (known_private.py) and its own policy.
+What it checks, in this order: (1) it is text, and short; (2) it is one line without control, direction or invisible
+characters; (3) the first field is a known type, exactly; (4) the second is canonical base64; (5) the blob has that same
+type inside, exact lengths, shortest numbers and nothing after its end; (6) the numbers are sound: points in the right
+group, RSA without a known weakness; (7) the comment is short and hides no second key. A text that fails, and every
+comment, is asked whether it is a private key, and that answer goes before all others. What the caller must check: keys
+whose private half is known (known_private.py) and its own policy.
 """
 
 from __future__ import annotations
@@ -54,15 +54,12 @@ class PublicKey:
 
     @property
     def md5(self) -> str:
-        """The old fingerprint as `ssh-keygen -l -E md5` prints it: MD5: and pairs of hex digits with
-        colons.
-        """
+        """The old fingerprint as `ssh-keygen -l -E md5` prints it: MD5: and pairs of hex digits with colons."""
         return "MD5:" + hashlib.md5(self.blob, usedforsecurity=False).digest().hex(":")
 
 
 def parse(text: object, *, max_bytes: int = 16384) -> PublicKey:
-    """The public key in `text`, one line as in a .pub file, of at most `max_bytes` bytes; else raises
-    KeyProblem.
+    """The public key in `text`, one line as in a .pub file, of at most `max_bytes` bytes; else raises KeyProblem.
 
     Reads no file and no network, and changes nothing, so the agent may call it from inside its archive.
     """
@@ -73,8 +70,19 @@ def parse(text: object, *, max_bytes: int = 16384) -> PublicKey:
             "too-long",
             f"This is longer than {max_bytes} bytes, more than a key. Paste only the line of your .pub file.",
         )
-    if looks_private(text):
+    try:
+        key = _read_line(text)
+    except KeyProblem:
+        # Whatever else is wrong with it, that it is private is what its owner must hear.
+        if looks_private(text):
+            raise KeyProblem("private-key", PRIVATE_KEY) from None
+        raise
+    if key.comment and looks_private(key.comment):
         raise KeyProblem("private-key", PRIVATE_KEY)
+    return key
+
+
+def _read_line(text: str) -> PublicKey:
     line = text.strip(" \t\r\n")
     if not line:
         raise KeyProblem("empty", "There is no public key here. Paste the one line of your .pub file.")
@@ -90,6 +98,8 @@ def parse(text: object, *, max_bytes: int = 16384) -> PublicKey:
     if fields is None or fields.group(1) not in TYPES:
         raise explain(line)
     key_type, encoded, comment = fields.group(1), fields.group(2), fields.group(3) or ""
+    if holds_key(f"{encoded} {comment}", after=4):  # after the beginning of the first one
+        raise KeyProblem("several-keys", "There is more than one key on this line. Add them one at a time.")
     blob = _decode(encoded)
     bits = read_blob(key_type, blob)
     _check_comment(comment)
@@ -97,8 +107,7 @@ def parse(text: object, *, max_bytes: int = 16384) -> PublicKey:
 
 
 def read_canonical(line: str) -> PublicKey:
-    """The key in a line that `PublicKey.canonical` made earlier; raises KeyProblem when it is not in that
-    very form.
+    """The key in a line that `PublicKey.canonical` made earlier; raises KeyProblem when it is not in that very form.
 
     Checks everything but the mathematics, which `parse` did before the line was stored or signed: so that a
     thousand RSA keys are read in milliseconds.
@@ -121,8 +130,6 @@ def _decode(encoded: str) -> bytes:
     except ValueError:  # binascii.Error too; plain ValueError for characters outside ASCII
         blob = b""
     if not blob or _encode(blob) != encoded:
-        if holds_key(encoded, after=4):
-            raise KeyProblem("several-keys", "There is more than one key here. Add them one at a time.")
         raise KeyProblem(
             "base64",
             "The key part is not valid base64: it was cut off or changed when it was copied. " + _COPY_AGAIN,
@@ -131,10 +138,6 @@ def _decode(encoded: str) -> bytes:
 
 
 def _check_comment(comment: str) -> None:
-    if not comment:
-        return
-    if holds_key(comment):
-        raise KeyProblem("several-keys", "There is more than one key on this line. Add them one at a time.")
     if "\t" in comment:
         raise KeyProblem("control-characters", "The comment after the key contains a tab. Replace it with a blank.")
     if len(comment.encode("utf-8")) > _LONGEST_COMMENT:

@@ -1,5 +1,4 @@
-"""Makes the file that sshd's RevokedKeys points to: keys that nothing on that host lets in; it decides
-nothing.
+"""Makes the file that sshd's RevokedKeys points to: keys that nothing on that host lets in; it decides nothing.
 
 sshd reads the file at every attempt and needs no reload. An empty file revokes nothing, but a missing or
 unreadable one, or one with a damaged line, refuses everyone: so every line is checked here once more.
@@ -15,8 +14,7 @@ HEADER = "# Written by Keyrack; changes here are lost.\n"
 
 
 def render(lines: Iterable[str]) -> bytes:
-    """The whole file, for canonical key lines (type and base64), in any order; the same set gives the same
-    bytes.
+    """The whole file, for canonical key lines (type and base64), in any order; the same set gives the same bytes.
 
     Raises KeyProblem for a line that is not canonical.
     """

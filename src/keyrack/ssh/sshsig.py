@@ -1,6 +1,4 @@
-"""Builds SSH signatures as `ssh-keygen -Y sign` makes them (OpenSSH's PROTOCOL.sshsig); it holds no private
-key.
-"""
+"""Builds SSH signatures as `ssh-keygen -Y sign` makes them (OpenSSH's PROTOCOL.sshsig); it holds no private key."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ _NAMESPACE = re.compile(r"[!-~]{1,255}")
 
 
 def message(namespace: str, data: bytes, hash: str = "sha512") -> bytes:
-    """The bytes to sign for `data`: they name the namespace, so that a signature proves nothing in another
-    one.
-    """
+    """The bytes to sign for `data`: they name the namespace, so that a signature proves nothing in another one."""
     if hash not in _HASHES:
         raise ValueError("the hash of an SSH signature is sha256 or sha512")
     digest = hashlib.new(hash, data).digest()

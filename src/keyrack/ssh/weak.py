@@ -79,9 +79,7 @@ def _small_primes_product() -> int:
 
 @lru_cache(maxsize=None)
 def _roca_residues() -> Tuple[Tuple[int, FrozenSet[int]], ...]:
-    """For each prime with a telling subgroup: the powers of 65537 modulo it, smallest share of the residues
-    first.
-    """
+    """For each prime with a telling subgroup: the powers of 65537 modulo it, smallest share of the residues first."""
     groups: List[Tuple[int, FrozenSet[int]]] = []
     for prime in _ROCA_PRIMES:
         powers, power = set(), 1
@@ -139,9 +137,7 @@ def _fermat(n: int, steps: int) -> bool:
 
 
 def _has_pattern(n: int) -> bool:
-    """Whether bytes repeat after some period, or ones or zeros are far too many for chance (8 standard
-    deviations).
-    """
+    """Whether bytes repeat after some period, or ones or zeros are far too many for chance (8 standard deviations)."""
     bits = n.bit_length()
     ones = bin(n).count("1")
     if (2 * ones - bits) ** 2 > 64 * bits:

@@ -21,13 +21,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from keyrack import __version__
 from keyrack.core.instance import Instance
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.web import hosts
-from keyrack.web.dialect import application
+from keyrack.web import description, hosts
+from keyrack.web.dialect import Dialect, application
 from keyrack.web.dialects import codearts, iam, runcloud
 from keyrack.web.home import page
 from keyrack.web.rate_limit import RateLimit
 
 Mounts = tuple[tuple[str, ASGIApp], ...]
+
+
+# Where each dialect is mounted; also what /openapi.json and /docs describe.
+DOORS: tuple[tuple[str, Dialect], ...] = (
+    ("/api/v3", runcloud.V3),
+    ("/api/v2", runcloud.V2),
+    ("/v4", codearts.DIALECT),
+    ("/v3", iam.DIALECT),
+)
 
 
 class Doors:
@@ -85,14 +94,10 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]]) -> D
             await run_in_threadpool(stop)
 
     limit = RateLimit(instance.settings.rate_limit)
-    runcloud_v3 = application(instance, runcloud.dialect(limit))
-    runcloud_v2 = application(instance, runcloud.dialect(limit, basic=True))
+    dialects = ((prefix, runcloud.limited(dialect, limit)) for prefix, dialect in DOORS)
     mounts: Mounts = (
-        ("/api/v3", runcloud_v3),
-        ("/api/v3/agency", runcloud_v3),
-        ("/api/v2", runcloud_v2),
-        ("/v4", application(instance, codearts.DIALECT)),
-        ("/v3", application(instance, iam.DIALECT)),
+        *((prefix, application(instance, dialect)) for prefix, dialect in dialects),
+        ("/api/v3/agency", application(instance, runcloud.limited(runcloud.V3, limit))),
         ("/agent", hosts.application(instance, waiting)),
     )
     root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
@@ -119,6 +124,12 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
     async def home(request: Request) -> Response:
         return HTMLResponse(page(instance.settings.url))
 
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(description.page(DOORS))
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(description.openapi(DOORS, instance.settings.url))
+
     async def alive(request: Request) -> Response:
         return JSONResponse({"status": "alive", "version": __version__})
 
@@ -137,6 +148,8 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
 
     return [
         Route("/", home),
+        Route("/docs", docs),
+        Route("/openapi.json", openapi),
         Route("/healthz", alive),
         Route("/readyz", ready),
         Route("/metrics", metrics),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -53,12 +54,14 @@ ENDPOINTS = (
 )
 
 
-def dialect(limit: RateLimit, *, basic: bool = False) -> Dialect:
-    """The dialect, with one limit for all its versions; basic: HTTP Basic is good too, as on v2."""
+def limited(dialect: Dialect, limit: RateLimit) -> Dialect:
+    """The same dialect with a limit of requests, if it is one of RunCloud's; others have none."""
+    if dialect.name != DOOR:
+        return dialect
 
     def authenticate(instance: Instance, request: Request) -> Actor:
         try:
-            actor = _actor(instance, request, basic=basic)
+            actor = dialect.authenticate(instance, request)
         except Refusal:
             # Failures count against where they come from, so that nobody can try tokens one after another.
             _count(limit, request, ("address", address_of(request)))
@@ -71,16 +74,17 @@ def dialect(limit: RateLimit, *, basic: bool = False) -> Dialect:
         response.headers["X-RateLimit-Limit"] = str(quota.limit)
         response.headers["X-RateLimit-Remaining"] = str(quota.remaining)
 
-    return Dialect(
-        name=DOOR,
-        endpoints=ENDPOINTS,
-        authenticate=authenticate,
-        refuse=refuse,
-        unknown_path=unknown_path,
-        not_supported=not_supported,
-        read_body=read_body,
-        finish=finish,
-    )
+    return replace(dialect, authenticate=authenticate, finish=finish)
+
+
+def authenticate(instance: Instance, request: Request) -> Actor:
+    """The actor of `Authorization: Bearer TOKEN`. Raises Refusal UNAUTHENTICATED."""
+    return _actor(instance, request, basic=False)
+
+
+def authenticate_v2(instance: Instance, request: Request) -> Actor:
+    """The actor of a bearer token, or of an access key by HTTP Basic. Raises Refusal UNAUTHENTICATED."""
+    return _actor(instance, request, basic=True)
 
 
 def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
@@ -119,6 +123,18 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
     supported = ", ".join(known)
     words = f"The {request.method} method is not supported for this route. Supported methods: {supported}."
     return JSONResponse({"message": words}, 405, headers={"Allow": supported})
+
+
+V3 = Dialect(
+    name=DOOR,
+    endpoints=ENDPOINTS,
+    authenticate=authenticate,
+    refuse=refuse,
+    unknown_path=unknown_path,
+    not_supported=not_supported,
+    read_body=read_body,
+)
+V2 = replace(V3, authenticate=authenticate_v2)
 
 
 def _actor(instance: Instance, request: Request, *, basic: bool) -> Actor:

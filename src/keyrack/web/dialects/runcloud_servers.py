@@ -74,7 +74,7 @@ def show_installation_script(call: Call) -> Response:
 def list_logs(call: Call) -> Response:
     """GET /servers/{serverId}/logs"""
     search = call.query.get("search", "")
-    found = events.of_server(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
+    found = events.find(call.instance, call.actor, server_id=call.ids["serverId"], search=search, **window(call))
     return listed(call, found, _log)
 
 

@@ -1,0 +1,80 @@
+"""A host with its files in one folder, driven by the agent's real command or step by step; holds no assertion."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from keyrack.agent.contact import Contact
+from keyrack.agent.follow import Follower
+from keyrack.agent.memory import Memory
+from keyrack.agent.orders import Orders
+from tests.agent.small_service import SmallService
+
+
+class EnrolledHost:
+    """The folders of a host: the agent's own, the key files, the file of revoked keys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "agent"
+        self.keys = folder / "ssh" / "keys"
+        self.revoked_keys = folder / "ssh" / "revoked_keys"
+        self.said: list[str] = []
+        self._open: list[tuple[Memory, Contact]] = []
+
+    @classmethod
+    def enrol(cls, folder: Path, service: SmallService) -> EnrolledHost:
+        """Enrol as an operator would."""
+        host = cls(folder)
+        ended = host.agent("enroll", environment={"KEYRACK_AGENT_URL": service.url, "KEYRACK_AGENT_TOKEN": "t0ken"})
+        if ended.returncode != 0:
+            raise RuntimeError(ended.stderr)
+        return host
+
+    def command(self, *arguments: str) -> list[str]:
+        """The agent's command line for this host."""
+        return [sys.executable, "-m", "keyrack.agent", *arguments, f"--state-dir={self.state}"]
+
+    def agent(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the agent's command to its end."""
+        if "enroll" in arguments:
+            arguments = (*arguments, f"--keys-dir={self.keys}", f"--revoked-keys={self.revoked_keys}")
+        return subprocess.run(
+            self.command(*arguments),
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def follower(self) -> Follower:
+        """The agent's inside, started, as after a restart; drive it with step()."""
+        memory = Memory.open(str(self.state))
+        enrolment = memory.enrolment()
+        assert enrolment is not None
+        contact = Contact(enrolment.url, enrolment.secret)
+        self._open.append((memory, contact))
+        follower = Follower(memory, Orders(memory, enrolment), contact, self.said.append)
+        follower.start()
+        return follower
+
+    def close(self) -> None:
+        """Hang up, for every follower."""
+        for memory, contact in self._open:
+            contact.close()
+            memory.folder.close()
+
+    def files(self) -> dict[str, bytes]:
+        """Everything that sshd would read now, by name, and whatever else lies there."""
+        found = {}
+        for path in self.keys.iterdir():
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a running agent's unfinished file
+                found[path.name] = path.read_bytes()
+        found["revoked"] = self.revoked_keys.read_bytes()
+        return found

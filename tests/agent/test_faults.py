@@ -1,0 +1,179 @@
+"""Disks that fill up, calls that fail, agents that are killed: every file is old or new, and all heals by itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyrack.ssh import authorized_keys, revoked_keys
+from keyrack.ssh.host_document import UserKey
+from tests.agent.enrolled_host import EnrolledHost
+from tests.agent.signed_documents import document, public_key
+from tests.agent.small_service import SmallService
+from tests.waiting import wait_until
+
+KILLS = 100
+USERS = ("alice", "deploy", "root")
+
+
+class Revisions:
+    """Documents whose files differ at every revision, and what each one's files are."""
+
+    def __init__(self, service: SmallService) -> None:
+        self._service = service
+        self.published: dict[str, set[bytes]] = {name: set() for name in USERS}
+        self.published["revoked"] = {revoked_keys.render(())}  # from enrolment
+        self.latest: dict[str, bytes] = {}
+        self.revision = 0
+
+    def publish(self) -> None:
+        """Publish the next one."""
+        self.revision += 1
+        keys = {name: [public_key() for _ in range(5)] for name in USERS}
+        gone = [public_key()]
+        users = {name: [UserKey(key) for key in lines] for name, lines in keys.items()}
+        self.latest = {name: authorized_keys.render(lines) for name, lines in keys.items()}
+        self.latest["revoked"] = revoked_keys.render(gone)
+        for name, data in self.latest.items():
+            self.published[name].add(data)
+        text = document(self.revision, users, gone)
+        self._service.publish(self.revision, self._service.signer.signed(text))
+
+    def check(self, host: EnrolledHost) -> None:
+        """Every file is one that was published; unfinished ones have a name that no account has."""
+        for name, data in host.files().items():
+            if not name.startswith(".keyrack-"):
+                assert data in self.published[name], f"{name} is of no revision"
+
+
+# What the agent asks of the system to change a file, or to see whether it must.
+CALLS = ("open", "write", "fsync", "fchmod", "rename", "unlink", "listdir", "fstat", "lstat")
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EROFS])
+def test_every_call_may_fail_once(
+    host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    revisions = Revisions(service)
+    revisions.publish()
+    follower = host.follower()
+    follower.step(0)
+    real: Callable[..., Any] = getattr(os, call)
+    countdown = [0]
+
+    def failing(*arguments: Any, **named: Any) -> Any:
+        countdown[0] -= 1
+        if countdown[0] == 0:
+            raise OSError(code, os.strerror(code))
+        return real(*arguments, **named)
+
+    number, failed = 0, True
+    while failed:
+        number += 1
+        (host.keys / "stranger").write_text("no document knows me\n")
+        revisions.published["stranger"] = {b"no document knows me\n"}
+        revisions.publish()
+        countdown[0] = number
+        with monkeypatch.context() as patched:
+            patched.setattr(os, call, failing)
+            follower.step(0)
+        failed = countdown[0] <= 0
+        revisions.check(host)
+        follower = host.follower()  # as after a restart, or after its next look
+        follower.step(0)
+        assert host.files() == revisions.latest, f"{call} number {number} failed once, and it did not heal"
+
+
+@pytest.fixture
+def small_disk(host: EnrolledHost) -> Iterator[Path]:
+    """The folder of the key files on a disk of 256 kB."""
+    host.keys.parent.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k,mode=755", "tmpfs", str(host.keys.parent)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small disk takes root")
+    yield host.keys.parent
+    subprocess.run(["umount", "-l", str(host.keys.parent)], check=True)
+
+
+def test_a_full_disk_keeps_the_old_files_and_heals(host: EnrolledHost, service: SmallService, small_disk: Path) -> None:
+    revisions = Revisions(service)
+    revisions.publish()
+    agent = subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)
+    try:
+        service.wait_for_report("applied", 1)
+        before = host.files()
+        with (small_disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                try:
+                    filler.write(bytes(512))
+                except OSError:
+                    break
+        revisions.publish()
+        report = service.wait_for_report("failed", 1)
+        assert "No space left" in report["problems"][0]
+        assert host.files() == before
+        (small_disk / "filler").unlink()
+        service.wait_for_report("applied", 2)
+        assert host.files() == revisions.latest
+    finally:
+        agent.kill()
+        agent.wait()
+
+
+def test_a_limit_on_file_sizes_keeps_the_old_files(host: EnrolledHost, service: SmallService) -> None:
+    revisions = Revisions(service)
+    revisions.publish()
+    assert host.agent("run", "--once").returncode == 0
+    before = host.files()
+    revisions.publish()
+    ended = subprocess.run(
+        host.command("run", "--once"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)),
+    )
+    assert ended.returncode == 1
+    assert "File too large" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert host.files() == before
+    assert host.agent("run", "--once").returncode == 0
+    assert host.files() == revisions.latest
+
+
+def test_killed_at_any_moment_every_file_is_of_a_revision(host: EnrolledHost, service: SmallService) -> None:
+    revisions = Revisions(service)
+    revisions.publish()
+    chance = random.Random(1)
+    for _ in range(KILLS):
+        agent = subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)
+        try:
+            end = time.monotonic() + chance.uniform(0.02, 0.35)
+            while time.monotonic() < end:
+                revisions.publish()
+                time.sleep(chance.uniform(0, 0.01))
+        finally:
+            agent.kill()
+            agent.wait()
+        revisions.check(host)
+    agent = subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: host.files() == revisions.latest, "the last revision, with nothing unfinished beside it")
+    finally:
+        agent.kill()
+        agent.wait()

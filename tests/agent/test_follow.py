@@ -1,0 +1,269 @@
+"""What the agent obeys and what it refuses: a refused document changes no byte, and the service is told why."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from keyrack.agent.memory import Accepted
+from keyrack.ssh import authorized_keys, revoked_keys
+from keyrack.ssh.host_document import UserKey
+from tests.agent.enrolled_host import EnrolledHost
+from tests.agent.signed_documents import HOST, Signer, document, public_key
+from tests.agent.small_service import SmallService
+
+END = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
+
+
+def publish(service: SmallService, revision: int, *arguments: object) -> str:
+    """Publish a well-signed document; answers its text."""
+    text = document(revision, *arguments)  # type: ignore[arg-type]
+    service.publish(revision, service.signer.signed(text))
+    return text
+
+
+def test_a_document_becomes_files_that_sshd_reads(host: EnrolledHost, service: SmallService) -> None:
+    first, second, gone = public_key(), public_key(), public_key()
+    users = {
+        "deploy": [UserKey(first, END, ("restrict", "pty", 'from="10.0.0.0/8"'), "ci"), UserKey(second)],
+        "root": [],
+    }
+    publish(service, 3, users, [gone])
+    host.follower().step(0)
+
+    deploy = host.keys / "deploy"
+    assert deploy.read_bytes() == authorized_keys.render(
+        [f'restrict,pty,from="10.0.0.0/8",expiry-time="20310203040506Z" {first}', second]
+    )
+    assert host.revoked_keys.read_bytes() == revoked_keys.render([gone])
+    assert sorted(host.files()) == ["deploy", "revoked", "root"]
+    for path in (deploy, host.revoked_keys):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert stat.S_IMODE(host.keys.stat().st_mode) == 0o755
+    assert stat.S_IMODE(host.state.stat().st_mode) == 0o700
+
+
+def test_the_service_is_told_what_is_in_force(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 3, {"deploy": [UserKey(public_key())]})
+    follower = host.follower()
+    follower.step(0)
+    follower.step(0)
+    assert service.wait_for_report("applied", 3)["problems"] == []
+    assert follower.wrong == ()
+
+
+def test_users_who_are_no_longer_named_lose_their_files(host: EnrolledHost, service: SmallService) -> None:
+    key = public_key()
+    publish(service, 1, {"deploy": [UserKey(key)], "alice": [UserKey(key)]})
+    follower = host.follower()
+    follower.step(0)
+    publish(service, 2, {"alice": [UserKey(key)]})
+    follower.step(0)
+    assert sorted(host.files()) == ["alice", "revoked"]
+
+
+def test_a_correct_file_is_left_alone(host: EnrolledHost, service: SmallService) -> None:
+    key = public_key()
+    publish(service, 1, {"deploy": [UserKey(key)], "alice": [UserKey(key)]})
+    follower = host.follower()
+    follower.step(0)
+    before = (host.keys / "deploy").stat()
+    publish(service, 2, {"deploy": [UserKey(key)], "alice": []})
+    follower.step(0)
+    after = (host.keys / "deploy").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def changed(text: str, **fields: object) -> str:
+    """A document's text with some fields replaced, in its normal form."""
+    return json.dumps({**json.loads(text), **fields}, sort_keys=True, separators=(",", ":"))
+
+
+def with_key(**fields: object) -> Callable[[str], str]:
+    """A change to the one key of a document."""
+
+    def change(text: str) -> str:
+        users = json.loads(text)["users"]
+        users["deploy"][0].update(fields)
+        return changed(text, users=users)
+
+    return change
+
+
+# What is wrong with a document that the service itself signed, and a word of the reason.
+SIGNED_BUT_WRONG: dict[str, tuple[Callable[[str], str], str]] = {
+    "for another host": (lambda text: changed(text, host="h_of_somebody_else"), "another host"),
+    "older": (lambda text: changed(text, revision=4), "not newer"),
+    "of the same revision": (lambda text: changed(text, revision=5), "not newer"),
+    "of an unknown format": (lambda text: changed(text, format=2), "format 2"),
+    "without its users": (lambda text: text.replace('"users"', '"people"'), "users: is missing"),
+    "not JSON": (lambda text: text[:-1], "JSON"),
+    "naming a field twice": (lambda text: text[:-1] + ',"users":{}}', "twice"),
+    "with a user outside the folder": (
+        lambda text: changed(text, users={"../../root": json.loads(text)["users"]["deploy"]}),
+        "no account",
+    ),
+    "with a cut key": (with_key(key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMq"), "not a public key"),
+    "with a comment": (with_key(key=f"{public_key()} me@home"), "not a public key"),
+    "with a second line": (with_key(key=f"{public_key()}\n{public_key()}"), "not a public key"),
+    "with an option of its own": (with_key(options=['environment="LD_PRELOAD=/tmp/x"']), "options"),
+    "with two options in one": (with_key(options=["restrict,pty"]), "options"),
+    "with its end as an option": (with_key(options=['expiry-time="20990101Z"']), "options"),
+    "with a local time": (with_key(expires_at="2031-02-03T04:05:06"), "time"),
+    "with an unknown restriction": (with_key(not_before="2031-02-03T04:05:06Z"), "update"),
+    "with a bad revoked key": (lambda text: changed(text, revoked=["ssh-dss AAAA"]), "revoked[0]"),
+}
+
+
+@pytest.mark.parametrize("wrong", SIGNED_BUT_WRONG)
+def test_a_wrong_document_is_refused_whole(host: EnrolledHost, service: SmallService, wrong: str) -> None:
+    change, reason = SIGNED_BUT_WRONG[wrong]
+    publish(service, 5, {"deploy": [UserKey(public_key())]}, [public_key()])
+    follower = host.follower()
+    follower.step(0)
+    before = host.files()
+
+    bad = change(document(6, {"deploy": [UserKey(public_key())], "mallory": [UserKey(public_key())]}))
+    service.publish(6, service.signer.signed(bad))
+    follower.step(0)
+    follower.step(0)
+    assert host.files() == before
+    report = service.wait_for_report("refused")
+    assert report["revision"] == 5
+    assert reason in report["problems"][0]
+    assert any(reason in words for words in follower.wrong)
+
+    publish(service, 7, {"deploy": []})
+    follower.step(0)
+    follower.step(0)
+    assert service.wait_for_report("applied", 7)
+    assert follower.wrong == ()
+
+
+def altered(service: SmallService, text: str) -> Accepted:
+    """One byte of the text changed after it was signed."""
+    return Accepted(text.replace('"deploy"', '"deplox"'), service.signer.sign(text))
+
+
+WRONGLY_SIGNED: dict[str, Callable[[SmallService, str], Accepted]] = {
+    "a changed byte": altered,
+    "another signer": lambda service, text: Signer().signed(text),
+    "another purpose": lambda service, text: service.signer.signed(text, "file"),
+    "the signature of another text": lambda service, text: Accepted(text, service.signer.sign(text + " ")),
+    "no signature": lambda service, text: Accepted(text, ""),
+    "not a signature": lambda service, text: Accepted(text, "-----BEGIN SSH SIGNATURE-----\nAAAA\n" * 3),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONGLY_SIGNED)
+def test_what_the_service_did_not_sign_is_refused(host: EnrolledHost, service: SmallService, wrong: str) -> None:
+    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    follower = host.follower()
+    follower.step(0)
+    before = host.files()
+    text = document(6, {"deploy": [UserKey(public_key())]})
+    service.publish(6, WRONGLY_SIGNED[wrong](service, text))
+    follower.step(0)
+    follower.step(0)
+    assert host.files() == before
+    assert "signature" in service.wait_for_report("refused")["problems"][0]
+
+
+def test_a_refused_document_is_told_once(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 5, {})
+    follower = host.follower()
+    follower.step(0)
+    service.publish(6, Signer().signed(document(6, {})))
+    for _ in range(6):
+        follower.step(0)
+    assert [report["state"] for report in service.reports].count("refused") == 1
+
+
+def test_after_a_restart_without_the_service_the_files_are_made_again(
+    host: EnrolledHost, service: SmallService
+) -> None:
+    publish(service, 5, {"deploy": [UserKey(public_key(), END)]}, [public_key()])
+    host.follower().step(0)
+    before = host.files()
+    service.refusal = 503
+    (host.keys / "deploy").unlink()
+    host.revoked_keys.unlink()
+    host.follower()
+    assert host.files() == before
+
+
+@pytest.mark.parametrize("status", [401, 403, 410, 500, 503])
+def test_no_answer_and_a_no_change_nothing(host: EnrolledHost, service: SmallService, status: int) -> None:
+    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    follower = host.follower()
+    follower.step(0)
+    before = host.files()
+    service.refusal = status
+    pause = follower.step(0)
+    assert host.files() == before
+    assert "no such host" in " ".join(follower.wrong) or status >= 500
+    # A host that was refused does not hammer; one without an answer comes back soon.
+    assert pause >= 10 if status < 500 else pause <= 5
+
+
+def test_a_file_changed_by_hand_is_put_back_and_told(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    follower = host.follower()
+    follower.step(0)
+    follower.step(0)
+    before = host.files()
+    with (host.keys / "deploy").open("a") as file:
+        file.write(f"{public_key()} rogue\n")
+    (host.keys / "mallory").write_text(f"{public_key()}\n")
+    follower = host.follower()
+    assert host.files() == before
+    follower.step(0)
+    told = service.reports[-1]
+    assert told["state"] == "applied"
+    assert "deploy" in told["problems"][0]
+    assert "mallory" in told["problems"][1]
+
+
+def test_damaged_notes_of_the_agent_change_nothing(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    host.follower().step(0)
+    before = host.files()
+    (host.state / "accepted.json").write_text('{"document": "{}", "signature"')
+    service.publish(4, service.signer.signed(document(4, {})))
+    follower = host.follower()
+    follower.step(0)
+    assert host.files() == before, "an older document must not slip in where the newer one was lost"
+    publish(service, 5, {"deploy": []})
+    follower.step(0)
+    assert host.files()["deploy"] == authorized_keys.render([])
+
+
+def test_a_tampered_note_of_the_last_document_is_not_obeyed(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    host.follower().step(0)
+    before = host.files()
+    kept = host.state / "accepted.json"
+    kept.write_text(kept.read_text().replace("deploy", "deplox"))
+    service.refusal = 503
+    host.follower()
+    assert host.files() == before
+
+
+def test_a_document_of_a_former_enrolment_is_forgotten(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    host.follower().step(0)
+    again = host.agent("enroll", environment={"KEYRACK_AGENT_URL": service.url, "KEYRACK_AGENT_TOKEN": "t0ken"})
+    assert again.returncode == 1
+    assert "--replace" in again.stderr
+    ended = host.agent(
+        "enroll", "--replace", environment={"KEYRACK_AGENT_URL": service.url, "KEYRACK_AGENT_TOKEN": "t0ken"}
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert HOST in ended.stdout
+    publish(service, 1, {"alice": []})
+    host.follower().step(0)
+    assert sorted(host.files()) == ["alice", "revoked"]

@@ -1,0 +1,194 @@
+"""The agent's own HTTP/1.1 against servers that behave in every way they may, and in some they may not."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
+from keyrack.agent.http1 import Broken, Connection, Dropped
+
+
+@contextmanager
+def server(connections: Sequence[Sequence[bytes]]) -> Iterator[tuple[int, list[bytes]]]:
+    """Gives, on each connection in turn, one scripted answer for each question, then hangs up."""
+    asked: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(30)
+
+    def serve() -> None:
+        for answers in connections:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.settimeout(30)
+                for answer in answers:
+                    question = b""
+                    while b"\r\n\r\n" not in question:
+                        piece = connection.recv(65536)
+                        if not piece:
+                            return
+                        question += piece
+                    asked.append(question)
+                    connection.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1], asked
+    finally:
+        listener.close()
+        thread.join()
+
+
+@contextmanager
+def connected(*connections: Sequence[bytes]) -> Iterator[tuple[Connection, list[bytes]]]:
+    """A connection to such a server."""
+    with server(connections) as (port, asked):
+        connection = Connection("127.0.0.1", port, tls=False, connect_seconds=10)
+        yield connection, asked
+        connection.close()
+
+
+def ask(connection: Connection, largest: int = 1000) -> tuple[int, bytes]:
+    """One exchange; the status and the body."""
+    response = connection.exchange("GET", "/x", {"Accept": "*/*"}, b"", seconds=10, largest=largest)
+    return response.status, response.body
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+GOOD = {
+    "with a length": OK,
+    "without a reason": b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nhi",
+    "in chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nh\r\n1;x=y\r\ni\r\n0\r\nA: b\r\n\r\n",
+    "after hints": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + OK,
+    "until the end": b"HTTP/1.0 200 OK\r\n\r\nhi",
+    "with a repeated length": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\ncontent-length: 2\r\n\r\nhi",
+}
+BAD = {
+    "nothing": (b"", Dropped),
+    "another protocol": (b"SSH-2.0-OpenSSH_9.2\r\n", Broken),
+    "a cut body": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi", Broken),
+    "a cut header": (b"HTTP/1.1 200 OK\r\nContent-Le", Broken),
+    "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi", Broken),
+    "a length and chunks": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        Broken,
+    ),
+    "a negative length": (b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nhi", Broken),
+    "a length in other digits": (b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\nhi", Broken),
+    "too large a length": (b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001, Broken),
+    "too large chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n" + b"x" * 1000 + b"\r\n1\r\nx\r\n0\r\n\r\n",
+        Broken,
+    ),
+    "too large without an end": (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001, Broken),
+    "compressed": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhi", Broken),
+    "a header without a colon": (b"HTTP/1.1 200 OK\r\nhello\r\n\r\n", Broken),
+    "a folded header": (b"HTTP/1.1 200 OK\r\nA: b\r\n Content-Length: 2\r\n\r\nhi", Broken),
+    "endless headers": (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n", Broken),
+    "an endless line": (b"HTTP/1.1 200 " + b"x" * 20000, Broken),
+}
+
+
+@pytest.mark.parametrize("form", GOOD)
+def test_answers_are_read_in_every_form(form: str) -> None:
+    with connected([GOOD[form]]) as (connection, asked):
+        assert ask(connection) == (200, b"hi")
+        assert asked[0].startswith(b"GET /x HTTP/1.1\r\nHost: 127.0.0.1:")
+
+
+def test_an_answer_without_a_body_ends_at_once() -> None:
+    with connected([b"HTTP/1.1 204 No Content\r\n\r\n", OK]) as (connection, _):
+        assert ask(connection) == (204, b"")
+        assert ask(connection) == (200, b"hi")
+
+
+def test_the_connection_is_kept() -> None:
+    with connected([OK, OK, GOOD["in chunks"]]) as (connection, asked):
+        for _ in range(3):
+            assert ask(connection) == (200, b"hi")
+        assert len(asked) == 3
+
+
+def test_the_connection_is_closed_when_the_server_wants_it() -> None:
+    closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"
+    with connected([closing], [OK]) as (connection, _):
+        assert ask(connection) == (200, b"hi")
+        assert not connection.is_open
+        assert ask(connection) == (200, b"hi")
+
+
+@pytest.mark.parametrize("form", BAD)
+def test_what_is_not_an_answer_is_no_answer(form: str) -> None:
+    answer, kind = BAD[form]
+    with connected([answer]) as (connection, _):
+        with pytest.raises(kind):
+            ask(connection)
+        assert not connection.is_open
+
+
+def test_a_kept_connection_that_was_dropped_is_made_again() -> None:
+    answer = b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"a": [1]}'
+    with server([[answer], [answer]]) as (port, asked):
+        contact = Contact(f"http://127.0.0.1:{port}")
+        for _ in range(2):
+            assert contact.get("/x").fields == {"a": [1]}
+        assert len(asked) == 2
+        contact.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "ended"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", "not Keyrack"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n[1]\n", "not Keyrack"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>", "status 502"),
+    ],
+)
+def test_what_is_not_keyrack_is_no_answer(answer: bytes, words: str) -> None:
+    with server([[answer]]) as (port, _):
+        contact = Contact(f"http://127.0.0.1:{port}")
+        with pytest.raises(NoAnswer, match=words):
+            contact.get("/x")
+
+
+def test_nobody_there_is_no_answer() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        contact = Contact(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(NoAnswer, match="refused"):
+            contact.get("/x")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "keys.example.org",
+        "ftp://keys.example.org",
+        "https://",
+        "https://me:secret@keys.example.org",
+        "https://keys.example.org:port",
+        "https://keys.example.org/?a=b",
+        "http://[::1",
+    ],
+)
+def test_an_address_must_be_one(url: str) -> None:
+    with pytest.raises(AddressProblem):
+        Contact(url)
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1", "http://127.evil.example"])
+def test_the_secret_is_not_sent_in_clear_over_a_network(url: str) -> None:
+    with pytest.raises(AddressProblem, match="https"):
+        Contact(url)
+    Contact(url, plain_http=True)
+    for near in ("http://127.0.0.1:1", "http://localhost", "http://[::1]:8022/keyrack"):
+        Contact(near)

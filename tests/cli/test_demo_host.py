@@ -1,0 +1,122 @@
+"""The demo host: its sshd and agent start, heal and end together, and its words help where it cannot run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keyrack.cli.demo_host import ADDRESS, DemoHost, DemoHostError, free_port, safe_place
+from keyrack.ssh.host_document import UserKey
+from tests.agent.signed_documents import document
+from tests.agent.small_service import SmallService, small_service
+from tests.login.private_sshd import USERNAME, Door, Key, agent_host, sshd_path, strict_folder
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that sshd accepts."""
+    with strict_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def service() -> Iterator[SmallService]:
+    """A small service."""
+    with small_service() as running:
+        yield running
+
+
+def publish(service: SmallService, revision: int, *keys: Key) -> None:
+    """Let these keys, and no others, into the calling account."""
+    text = document(revision, {USERNAME: [UserKey(key.public) for key in keys]})
+    service.publish(revision, service.signer.signed(text))
+
+
+def test_a_key_comes_and_goes(folder: Path, service: SmallService) -> None:
+    key = Key.make(folder / "key")
+    with agent_host(folder, service.url, "t0ken") as (host, door):
+        assert host.enrolled
+        assert host.username == USERNAME
+        assert not door.lets_in(key)
+        publish(service, 1, key)
+        service.wait_for_report("applied", 1)
+        assert door.login(key, command="id -un").stdout == f"{USERNAME}\n"
+        publish(service, 2)
+        service.wait_for_report("applied", 2)
+        assert not door.lets_in(key)
+        assert "revision 2 is in force" in host.agent_words()
+
+
+def test_killed_parts_come_back(folder: Path, service: SmallService) -> None:
+    key = Key.make(folder / "key")
+    with agent_host(folder, service.url, "t0ken") as (host, door):
+        for pid in map(int, (host.directory / "running").read_text().split()):
+            os.kill(pid, signal.SIGKILL)
+        publish(service, 1, key)
+        service.wait_for_report("applied", 1)
+        wait_until(lambda: door.login(key).returncode == 0, "a login after sshd came back")
+
+
+def test_nothing_is_left_running(folder: Path, service: SmallService) -> None:
+    with agent_host(folder, service.url, "t0ken") as (host, _):
+        pids = [int(pid) for pid in (host.directory / "running").read_text().split()]
+        assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((ADDRESS, host.port))
+
+
+def test_what_a_killed_run_left_is_ended_first(folder: Path, service: SmallService) -> None:
+    with agent_host(folder, service.url, "t0ken") as (first, _):
+        first._stopping.set()  # so that the first does not start its parts again
+        assert first._watcher is not None
+        first._watcher.join()
+        second = DemoHost(folder / "host", first.port, sshd_path())
+        second.prepare()
+        assert second.enrolled
+        second.start()
+        try:
+            publish(service, 1, key := Key.make(folder / "key"))
+            service.wait_for_report("applied", 1)
+            assert Door(second.port, second.known_hosts).lets_in(key)
+        finally:
+            second.stop()
+
+
+def test_a_taken_port_is_named(folder: Path) -> None:
+    with socket.create_server((ADDRESS, 0)) as taken:
+        port = taken.getsockname()[1]
+        host = DemoHost(folder / "host", port, sshd_path())
+        host.prepare()
+        with pytest.raises(DemoHostError, match=f"Port {port} .*--sshd-port"):
+            host.start()
+        host.stop()
+
+
+def test_a_service_that_refuses_is_quoted(folder: Path, service: SmallService) -> None:
+    service.refusal = 403
+    host = DemoHost(folder / "host", free_port(), sshd_path())
+    host.prepare()
+    with pytest.raises(DemoHostError, match="no such host"):
+        host.enrol(service.url, "used")
+    assert not host.enrolled
+
+
+def test_tmp_is_replaced_by_a_place_that_sshd_accepts(folder: Path, tmp_path: Path) -> None:
+    assert safe_place(folder / "demo") == folder / "demo"
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    elsewhere = safe_place(shared / "demo")
+    assert shared not in elsewhere.parents
+    assert elsewhere == safe_place(shared / "demo"), "a second start finds the same place"
+    assert elsewhere != safe_place(shared / "other")

@@ -1,0 +1,127 @@
+"""What a host is told: the widest of what holds, nothing of what ended, and no row that was tampered with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, update
+
+from keyrack.core import credentials, documents, grants, people, user_keys
+from keyrack.errors import Kind, Refusal
+from keyrack.ssh.public_key import parse
+from keyrack.store import tables
+from tests.core.conftest import Team, make_team
+from tests.core.keys_for_tests import fresh_line
+
+
+def told(team: Team) -> Mapping[str, Any]:
+    """The server's document as it is now."""
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    document: Mapping[str, Any] = json.loads(signed.text)
+    return document
+
+
+def add(team: Team, label: str, line: str, **more: Any) -> Any:
+    """Put a key on deploy."""
+    return credentials.add(
+        team.instance, team.owner, team.server.id, label=label, username="deploy", public_key=line, **more
+    )
+
+
+def test_one_key_on_one_account_is_one_line_with_the_latest_end(team: Team) -> None:
+    line = fresh_line("comment")
+    now = team.instance.now()
+    add(team, "a", line, expires_at=now + timedelta(hours=1))
+    later = add(team, "b", line, expires_at=now + timedelta(hours=2))
+    keys = told(team)["users"]["deploy"]
+    assert [key["key"] for key in keys] == [parse(line).canonical]
+    assert keys[0]["expires_at"] == f"{later.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+    add(team, "c", line)
+    assert [key["expires_at"] for key in told(team)["users"]["deploy"]] == [None]
+
+
+def test_a_deleted_key_is_revoked_unless_something_still_lets_it_in(team: Team) -> None:
+    line = fresh_line()
+    canonical = parse(line).canonical
+    first, second = add(team, "a", line), add(team, "b", line)
+    credentials.delete(team.instance, team.owner, team.server.id, first.id)
+    assert told(team)["revoked"] == []
+    credentials.delete(team.instance, team.owner, team.server.id, second.id)
+    assert told(team)["revoked"] == [canonical]
+    assert "deploy" not in told(team)["users"]
+    add(team, "a", line)
+    assert told(team)["revoked"] == []
+
+
+def test_grants_carry_all_of_a_users_keys(team: Team) -> None:
+    lines = [fresh_line(), fresh_line()]
+    one = user_keys.add(team.instance, team.member, title="one", public_key=lines[0])
+    assert "deploy" not in told(team)["users"]
+    grant = grants.give(team.instance, team.owner, user_id=team.member_user.id, tag="web", system_user="deploy")
+    user_keys.add(team.instance, team.member, title="two", public_key=lines[1])
+    user_keys.add(team.instance, team.member, title="none", public_key=None, keyless=True)
+    expected = {parse(line).canonical for line in lines}
+    assert {key["key"] for key in told(team)["users"]["deploy"]} == expected
+    user_keys.delete(team.instance, team.member, one.id)
+    assert told(team)["revoked"] == [parse(lines[0]).canonical]
+    grants.take_back(team.instance, team.owner, grant.id)
+    assert told(team)["users"] == {}
+    assert set(told(team)["revoked"]) == expected
+
+
+def test_a_disabled_users_keys_leave(team: Team) -> None:
+    line = fresh_line()
+    user_keys.add(team.instance, team.member, title="one", public_key=line)
+    grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
+    assert told(team)["users"]["deploy"]
+    people.disable(team.instance, team.owner, team.member_user.id)
+    assert told(team)["users"] == {}
+    assert told(team)["revoked"] == [parse(line).canonical]
+
+
+@pytest.mark.parametrize("kind", ["credential", "user key", "grant", "planted"])
+def test_a_row_changed_in_the_database_is_not_signed(team: Team, kind: str) -> None:
+    add(team, "a", fresh_line())
+    user_keys.add(team.instance, team.member, title="one", public_key=fresh_line())
+    grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
+    assert told(team)
+    evil = parse(fresh_line())
+    changes: dict[str, Any] = {
+        "credential": update(tables.credentials).values(public_key=evil.canonical, fingerprint=evil.sha256),
+        "user key": update(tables.user_keys).values(public_key=evil.canonical, fingerprint=evil.sha256),
+        "grant": update(tables.grants).values(system_user="root"),
+        "planted": insert(tables.credentials).values(
+            server_id=team.server.id,
+            system_user_id=team.deploy.id,
+            label="planted",
+            public_key=evil.canonical,
+            comment="",
+            fingerprint=evil.sha256,
+            key_type=evil.type,
+            temporary=False,
+            restrictions={},
+            created_at=team.instance.now(),
+            revision=1,
+            seal=b"\0" * 32,
+        ),
+    }
+    team.instance.database.write(lambda connection: connection.execute(changes[kind]))
+    with pytest.raises(Refusal) as refused:
+        documents.signed(team.instance, team.server.id)
+    assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "seal-broken")
+
+
+def test_workspaces_do_not_leak_into_each_others_documents(team: Team) -> None:
+    others = make_team(team.instance, "umbrella")
+    user_keys.add(team.instance, others.member, title="x", public_key=fresh_line())
+    grants.give(team.instance, others.owner, user_id=others.member_user.id, tag="web", system_user="deploy")
+    assert told(team)["users"] == {}
+    for user, server in ((others.member_user, team.server), (team.member_user, others.server)):
+        with pytest.raises(Refusal) as refused:
+            grants.give(team.instance, team.owner, system_user="deploy", user_id=user.id, server_id=server.id)
+        assert refused.value.kind is Kind.MISSING

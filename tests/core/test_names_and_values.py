@@ -1,0 +1,31 @@
+"""Every name and value of the published lists is accepted or refused as they say, through the doors' own commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keyrack.core import acceptance
+from keyrack.errors import Refusal
+from tests.core.keys_for_tests import records
+
+NAMES = [record for record in records("names.jsonl") if record["must_be"] in ("accepted", "rejected")]
+
+
+def expand(value: Any) -> Any:
+    """A long string is stored as a recipe."""
+    if isinstance(value, dict) and "gen" in value:
+        return "".join(part[1] if part[0] == "lit" else part[1] * part[2] for part in value["gen"])
+    return value
+
+
+@pytest.mark.parametrize("record", NAMES, ids=lambda record: record["name"])
+def test_names(record: dict[str, Any]) -> None:
+    value = expand(record["value"])
+    accept = acceptance.username if record["field"] == "username" else acceptance.text
+    if record["must_be"] == "accepted":
+        assert accept(value, field=record["field"]) == value
+    else:
+        with pytest.raises(Refusal, match=r"\w"):
+            accept(value, field=record["field"])

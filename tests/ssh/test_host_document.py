@@ -1,0 +1,166 @@
+"""The host document: what is written is read back the same, and what is not of the form is refused in words."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keyrack.ssh import host_document, sshsig, wire
+from keyrack.ssh.host_document import Account, DocumentError, HostDocument, Stale, UserKey
+
+KEY = sshsig.public_line(wire.string(b"ssh-ed25519") + wire.string(bytes.fromhex("d75a980182b10ab7" * 4)))
+OTHER = sshsig.public_line(wire.string(b"ssh-ed25519") + wire.string(bytes.fromhex("3d4017c3e843895a" * 4)))
+NOW = datetime(2026, 11, 22, 16, 0, 0, tzinfo=UTC)
+FULL = HostDocument(
+    host="h_3f",
+    revision=17,
+    issued_at=NOW,
+    users={"deploy": (UserKey(KEY, NOW + timedelta(hours=12), ("restrict", "pty", 'from="10.0.0.0/8"'), "ci"),)},
+    revoked=(OTHER,),
+    accounts={"shop": Account(True), "old": Account(False)},
+    sshd={"PasswordAuthentication": "no", "AllowUsers": "root deploy"},
+    mode="adopt",
+    stale=Stale(3600, "drop-temporary"),
+)
+
+
+def test_the_text_is_the_documented_one() -> None:
+    assert host_document.encode(FULL) == (
+        '{"accounts":{"old":{"present":false},"shop":{"present":true}},"format":1,"host":"h_3f",'
+        '"issued_at":"2026-11-22T16:00:00Z","mode":"adopt","revision":17,"revoked":["' + OTHER + '"],'
+        '"sshd":{"AllowUsers":"root deploy","PasswordAuthentication":"no"},'
+        '"stale":{"after_seconds":3600,"then":"drop-temporary"},"users":{"deploy":[{"expires_at":'
+        '"2026-11-23T04:00:00Z","key":"' + KEY + '","name":"ci","options":["restrict","pty",'
+        '"from=\\"10.0.0.0/8\\""]}]}}'
+    )
+
+
+def test_it_is_read_back_the_same() -> None:
+    assert host_document.decode(host_document.encode(FULL)) == FULL
+
+
+@given(
+    moment=st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-9, minutes=-30))])),
+    name=st.text(max_size=100),
+    revision=st.integers(0, 2**63 - 1),
+)
+@settings(deadline=None)
+def test_any_time_and_any_title_come_back(moment: datetime, name: str, revision: int) -> None:
+    document = FULL._replace(revision=revision, users={"a": (UserKey(KEY, moment, (), name),)})
+    if moment.astimezone(UTC).year < 1 or any("\ud800" <= character <= "\udfff" for character in name):
+        return
+    text = host_document.encode(document)
+    assert text.isascii()
+    (read,) = host_document.decode(text).users["a"]
+    assert read.name == name
+    assert read.expires_at == moment.replace(microsecond=0)
+
+
+def test_a_time_without_a_zone_is_not_written() -> None:
+    with pytest.raises(ValueError, match="zone"):
+        host_document.encode(FULL._replace(issued_at=NOW.replace(tzinfo=None)))
+
+
+def test_unknown_fields_are_left_alone_outside_of_keys() -> None:
+    fields = json.loads(host_document.encode(FULL))
+    fields["weather"] = {"sun": True}
+    fields["accounts"]["shop"]["shell"] = "/bin/sh"
+    assert host_document.decode(json.dumps(fields)) == FULL
+    fields["users"]["deploy"][0]["not_before"] = "2026-11-22T16:00:00Z"
+    with pytest.raises(DocumentError, match="update"):
+        host_document.decode(json.dumps(fields))
+
+
+WRONG: dict[str, list[Any]] = {
+    "format": [0, 2, "1", True, None, 1.0],
+    "host": ["", "h 1", "h/1", "h\n", 7, None, "h" * 129],
+    "revision": [-1, 1.5, "17", True, None, 2**63, 10**5000],
+    "issued_at": [
+        "",
+        "2026-11-22",
+        "2026-11-22T16:00:00+00:00",
+        "2026-02-30T00:00:00Z",
+        1,
+        None,
+        "٢026-11-22T16:00:00Z",
+    ],
+    "users": [
+        None,
+        [],
+        {"Root": []},
+        {"root ": []},
+        {"a/b": []},
+        {"": []},
+        {"root": {}},
+        {"root": [1]},
+        {"root": [{}]},
+    ],
+    "accounts": [None, [], {"x": None}, {"x": {}}, {"x": {"present": 1}}, {"x y": {"present": True}}],
+    "revoked": [None, {}, [None], ["ssh-ed25519"], [KEY + "\n"], [KEY + " comment"], [" " + KEY]],
+    "sshd": [None, [], {"a b": "no"}, {"X": "a\nb"}, {"X": ""}, {"X": 1}, {"X": ' "'}, {"Match all\nX": "y"}],
+    "mode": ["", "Enforce", None, 1, ["adopt"]],
+    "stale": [None, {}, {"after_seconds": -1, "then": "keep"}, {"after_seconds": 1, "then": "drop"}],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_field_refuses_the_whole(name: str) -> None:
+    for value in WRONG[name]:
+        fields = json.loads(host_document.encode(FULL))
+        del fields[name]
+        with pytest.raises(DocumentError, match=f"{name}: is missing"):
+            host_document.decode(json.dumps(fields))
+        if value != 10**5000:  # beyond what json writes
+            fields[name] = value
+            text = json.dumps(fields)
+        else:
+            text = json.dumps(fields)[:-1] + f',"{name}":1{"0" * 5000}}}'
+        with pytest.raises(DocumentError) as refused:
+            host_document.decode(text)
+        assert str(refused.value).isprintable()
+
+
+WRONG_IN_KEY: dict[str, list[Any]] = {
+    "key": ["", None, KEY + " x", KEY.replace(" ", "  "), KEY[:-1], f"{KEY}\n{OTHER}", "restrict " + KEY],
+    "expires_at": ["", "never", 0, "2026-11-22T16:00:00", "20261122160000Z", "0000-01-01T00:00:00Z"],
+    "options": [
+        None,
+        "restrict",
+        [1],
+        ["pty,no-pty"],
+        ["cert-authority"],
+        ['expiry-time="20300101Z"'],
+        ["restrict"] * 2,
+    ],
+    "name": [None, 1, "x" * 1025],
+}
+
+
+@pytest.mark.parametrize("name", WRONG_IN_KEY)
+def test_a_wrong_key_refuses_the_whole(name: str) -> None:
+    for value in WRONG_IN_KEY[name]:
+        fields = json.loads(host_document.encode(FULL))
+        fields["users"]["deploy"][0][name] = value
+        with pytest.raises(DocumentError, match=r"users\.deploy\[0\]"):
+            host_document.decode(json.dumps(fields))
+
+
+def test_the_same_line_twice_is_refused_but_one_key_may_have_two() -> None:
+    twice = FULL._replace(users={"a": (UserKey(KEY), UserKey(KEY, NOW))})
+    with pytest.raises(DocumentError, match="twice"):
+        host_document.decode(host_document.encode(twice))
+    both = FULL._replace(users={"a": (UserKey(KEY), UserKey(KEY, NOW, ("restrict",)))})
+    assert host_document.decode(host_document.encode(both)) == both
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "NaN", '{"format": NaN}', "[" * 100_000, '{"format":1,"format":1}', "\x00"]
+)
+def test_what_is_no_document_is_refused(text: str) -> None:
+    with pytest.raises(DocumentError):
+        host_document.decode(text)
