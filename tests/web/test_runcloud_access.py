@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import update
 
 from keyrack.core import people
+from keyrack.model import Role
+from keyrack.store import people as people_rows
 from keyrack.store import tables
 from tests.services import Service
 from tests.web.runcloud_team import ACCESS_KEY, BASIC, serving
@@ -85,8 +87,8 @@ def test_an_access_key_that_is_not_in_force(served: Service, values: dict[str, A
 
 
 def test_an_access_key_of_a_disabled_user(served: Service) -> None:
-    people.create_user(served.instance, people.keyrack(1), name="second", role=people.Role.OWNER)
-    olga = served.instance.database.read(lambda connection: people.people.user_by_name(connection, 1, "olga"))
+    people.create_user(served.instance, people.keyrack(1), name="second", role=Role.OWNER)
+    olga = served.instance.database.read(lambda connection: people_rows.user_by_name(connection, 1, "olga"))
     assert olga is not None
     assert ask(served, BASIC)[0] == 200
     people.disable(served.instance, people.keyrack(1), olga.id)

@@ -59,6 +59,9 @@ class Belongings:
     ids: dict[str, int]
 
 
+Two = tuple[Service, Belongings, Belongings]
+
+
 def tokens() -> str:
     """A workspace file's part: one user a role, each with a token for every set of scopes."""
     parts = []
@@ -66,6 +69,10 @@ def tokens() -> str:
         parts.append(
             f'[[users]]\nname = "{name}"\nrole = "{role.value}"\npassword = "a password of {name}"\ntokens = ['
         )
+        for title, scopes in SCOPES.items():
+            listed = ", ".join(f'"{scope}"' for scope in scopes)
+            parts += ["[[users]]", f'name = "{name}"', f'role = "{role.value}"', f'password = "a password of {name}"']
+        parts.append("tokens = [")
         for title, scopes in SCOPES.items():
             listed = ", ".join(f'"{scope}"' for scope in scopes)
             parts.append(f'  {{ name = "{title}", token = "{token(name, title)}", scopes = [{listed}] }},')
@@ -85,7 +92,7 @@ def test_every_call_names_its_action() -> None:
         else:
             assert call.action in policy.ACTIONS, f"{names(call)} does not say which action it takes"
         assert not call.open, names(call)
-    assert {place for place in BODIES} <= {(call.method, call.path) for call in runcloud.ENDPOINTS}
+    assert set(BODIES) <= {(call.method, call.path) for call in runcloud.ENDPOINTS}
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +122,7 @@ def test_roles_and_scopes(served: Service, call: Endpoint) -> None:
 
 
 @pytest.fixture(scope="module")
-def two(
-    team_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Service, Belongings, Belongings]]:
+def two(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     """Two workspaces with one of everything each."""
     with serving(team_folder, tmp_path_factory.mktemp("two") / "data", rate_limit=1_000_000) as service:
         assert "lab-1" in STRANGERS
@@ -148,9 +153,7 @@ def furnish(service: Service, login: str, server_id: int) -> Belongings:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("call", [call for call in runcloud.ENDPOINTS if "{" in call.path], ids=names)
-def test_nothing_of_another_workspace(
-    two: tuple[Service, Belongings, Belongings], call: Endpoint, version: str
-) -> None:
+def test_nothing_of_another_workspace(two: Two, call: Endpoint, version: str) -> None:
     service, ours, theirs = two
     for mine, foreign in ((ours, theirs), (theirs, ours)):
         wanted = re.findall(r"\{(\w+)\}", call.path)
@@ -167,7 +170,7 @@ def test_nothing_of_another_workspace(
 
 
 def test_everything_is_still_there_and_lists_show_ones_own_alone(
-    two: tuple[Service, Belongings, Belongings],
+    two: Two,
 ) -> None:
     service, ours, theirs = two
     for mine in (ours, theirs):
