@@ -64,20 +64,15 @@ Two = tuple[Service, Belongings, Belongings]
 
 def tokens() -> str:
     """A workspace file's part: one user a role, each with a token for every set of scopes."""
-    parts = []
+    lines = []
     for name, role in ROLES.items():
-        parts.append(
-            f'[[users]]\nname = "{name}"\nrole = "{role.value}"\npassword = "a password of {name}"\ntokens = ['
-        )
+        lines += ["[[users]]", f'name = "{name}"', f'role = "{role.value}"', f'password = "a password of {name}"']
+        lines.append("tokens = [")
         for title, scopes in SCOPES.items():
             listed = ", ".join(f'"{scope}"' for scope in scopes)
-            parts += ["[[users]]", f'name = "{name}"', f'role = "{role.value}"', f'password = "a password of {name}"']
-        parts.append("tokens = [")
-        for title, scopes in SCOPES.items():
-            listed = ", ".join(f'"{scope}"' for scope in scopes)
-            parts.append(f'  {{ name = "{title}", token = "{token(name, title)}", scopes = [{listed}] }},')
-        parts.append("]")
-    return "\n".join(parts)
+            lines.append(f'  {{ name = "{title}", token = "{token(name, title)}", scopes = [{listed}] }},')
+        lines.append("]")
+    return "\n".join(lines)
 
 
 def token(role: str, scopes: str) -> str:
