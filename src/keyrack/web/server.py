@@ -60,6 +60,9 @@ class Doors:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if message["status"] >= 400 and scope["method"] not in ("GET", "HEAD"):
+                    # Whatever follows a refused body on this connection may be a smuggled request.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         path = scope["path"]
