@@ -121,6 +121,8 @@ class Server:
     created_at: datetime
     updated_at: datetime
     tags: tuple[str, ...] = ()
+    stale_after_seconds: int = 0
+    stale_then: str = "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,34 @@ class Credential:
     def line(self) -> str:
         """The key as it was registered: type, base64 and comment."""
         return f"{self.public_key} {self.comment}" if self.comment else self.public_key
+
+
+@dataclass(frozen=True, slots=True)
+class FoundKey:
+    """Something on a host that lets somebody in and that Keyrack did not put there.
+
+    username "*": it counts for every account; in_force: sshd takes it there now; owner: the user of the workspace
+    whose key it is; credential_id: the credential that is this very key on this account.
+    """
+
+    id: int
+    server_id: int
+    username: str
+    path: str
+    kind: str
+    line: int
+    fingerprint: str
+    key_type: str
+    public_key: str
+    options: str
+    comment: str
+    problem: str
+    in_force: bool
+    state: str
+    found_at: datetime
+    seen_at: datetime
+    owner: str | None = None
+    credential_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
