@@ -9,7 +9,7 @@ from keyrack.agent import found as finding
 from keyrack.agent import local as decisions
 from keyrack.agent.accounts import Accounts
 from keyrack.agent.drop_in import SETTINGS
-from keyrack.agent.enforcement import OFF, ON, TRIAL_SECONDS, TRYING, UNDONE, Enforcement
+from keyrack.agent.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
 from keyrack.agent.found import Found, Scanner
 from keyrack.agent.memory import Enrolment, Memory
 from keyrack.agent.sshd import Sshd, SshdProblem
@@ -31,9 +31,7 @@ class Met(NamedTuple):
 class Duties:
     """The duties of one enrolled host. Raises MemoryProblem when what is remembered cannot be used."""
 
-    def __init__(
-        self, memory: Memory, enrolment: Enrolment, say: Callable[[str], None], trial: float = TRIAL_SECONDS
-    ) -> None:
+    def __init__(self, memory: Memory, enrolment: Enrolment, say: Callable[[str], None]) -> None:
         self._memory = memory
         self.local = decisions.read(memory)
         self._accounts = Accounts(memory, self.local)
@@ -41,7 +39,7 @@ class Duties:
         self._scanner = Scanner(self._sshd, enrolment.keys_folder)
         self._enforcement: Optional[Enforcement] = None
         if self.local.drop_in is not None:
-            self._enforcement = Enforcement(memory, enrolment, self.local.drop_in, say, trial)
+            self._enforcement = Enforcement(memory, enrolment, self.local.drop_in, say, self.local.trial_seconds)
         self._facts: Dict[str, Any] = {}
         self._found: List[Found] = []
         self._planted: List[Found] = []

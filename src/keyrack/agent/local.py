@@ -14,12 +14,14 @@ class Local(NamedTuple):
     """The file local.json in the agent's folder, made at enrolment and free to be edited.
 
     allow_accounts: accounts may be created and removed; only: the accounts that the service may speak for, None:
-    all; drop_in: the file for sshd's settings, None: sshd's settings are left alone.
+    all; drop_in: the file for sshd's settings, None: sshd's settings are left alone; trial_seconds: how long
+    enforcing is watched before it counts as safe.
     """
 
     allow_accounts: bool = False
     only: Optional[Tuple[str, ...]] = None
     drop_in: Optional[str] = None
+    trial_seconds: float = 60.0
 
     def speaks_for(self, username: str) -> bool:
         """Whether the service may say who logs in as this account."""
@@ -33,9 +35,12 @@ def read(memory: Memory) -> Local:
         return Local()
     only, allow, drop_in = fields.get("only"), fields.get("allow_accounts", False), fields.get("drop_in")
     listed = isinstance(only, list) and all(isinstance(name, str) for name in only)
+    trial = fields.get("trial_seconds", 60.0)
+    if type(trial) not in (int, float) or not 1 <= trial <= 3600:
+        raise MemoryProblem(f"{memory.folder.path}/{FILE}: trial_seconds is a number from 1 to 3600")
     if not isinstance(allow, bool) or not (only is None or listed) or not (drop_in is None or isinstance(drop_in, str)):
         raise MemoryProblem(f"{memory.folder.path}/{FILE} is not as it must be; see the agent's page in the manual")
-    return Local(allow, None if only is None else tuple(only), drop_in)
+    return Local(allow, None if only is None else tuple(only), drop_in, float(trial))
 
 
 def write(memory: Memory, local: Local) -> None:

@@ -18,8 +18,9 @@ LONGEST = 300
 ADOPT, ENFORCE, UNDONE = "adopt", "enforce", "undone"
 
 
-def take(work: Work, server: Server, told: object, problems: Iterable[str]) -> dict[str, Any]:
-    """The columns of a server that its agent's facts change; problems: what the same report says is not as asked.
+def take(work: Work, server: Server, told: object, problems: Iterable[str] | None) -> dict[str, Any]:
+    """The columns of a server that its agent's facts change; problems: what the same report says is not as asked,
+    None: it does not say.
 
     Told facts replace those told before, field by field. Where enforcing was undone on the host, the server adopts
     again, until somebody asks anew: the host would not try again by itself.
@@ -40,11 +41,10 @@ def take(work: Work, server: Server, told: object, problems: Iterable[str]) -> d
         if facts.get("enforcement") == UNDONE and server.mode == ENFORCE:
             values["mode"] = ADOPT
             work.touch(server.id)
-            _tell(
-                work, server, f"Enforcing was undone on server {server.name}: {facts.get('undone', 'no reason given')}"
-            )
-    words = [problem for problem in problems if PRINTABLE.fullmatch(problem)]
-    if words != facts.get("problems", []):
+            reason = facts.get("undone", "no reason given")
+            _tell(work, server, f"Enforcing was undone on server {server.name}: {reason}")
+    words = None if problems is None else [problem for problem in problems if PRINTABLE.fullmatch(problem)]
+    if words is not None and words != facts.get("problems", []):
         facts["problems"] = words
         if words:
             _tell(work, server, f"Server {server.name} says: {'; '.join(words)}")

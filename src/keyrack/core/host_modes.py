@@ -1,4 +1,4 @@
-"""How a host is held: adopting or enforcing, and how stale its document may get; must not decide for the host itself."""
+"""How a host is held: adopting or enforcing, and how stale its document may get; must not decide for the host."""
 
 from __future__ import annotations
 
@@ -63,9 +63,8 @@ def set_staleness(
         instance, actor, "servers:write", "change what silence means", target_kind="server", server_id=server_id
     )
     with attempt:
-        if type(after_seconds) is not int or not (
-            after_seconds == 0 or SHORTEST_STALE <= after_seconds <= LONGEST_STALE
-        ):
+        in_bounds = type(after_seconds) is int and SHORTEST_STALE <= after_seconds <= LONGEST_STALE
+        if not in_bounds and not (type(after_seconds) is int and after_seconds == 0):
             raise invalid("after_seconds", f"It is 0 for never, or at least {SHORTEST_STALE} seconds.")
         if then not in (KEEP, DROP_TEMPORARY, DROP_ALL):
             raise invalid("then", "It is keep, drop-temporary or drop-all.")
@@ -83,11 +82,9 @@ def set_staleness(
                 servers.change(work.connection, one, {"stale_after_seconds": after_seconds, "stale_then": then})
                 work.touch(one)
                 server = own_server(work, one)
-                what = (
-                    f"after {after_seconds} seconds of silence {_STALE_WORDS[str(then)]}" if after_seconds else "never"
-                )
+                lasting = f"after {after_seconds} seconds {_STALE_WORDS[str(then)]}" if after_seconds else "keys stay"
                 work.record(
-                    f"Stale documents on server {server.name}: {what}", target_id=one, server_id=one, level="warning"
+                    f"Stale documents on server {server.name}: {lasting}", target_id=one, server_id=one, level="warning"
                 )
             return [own_server(work, one) for one in chosen]
 
