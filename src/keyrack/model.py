@@ -123,6 +123,8 @@ class Server:
     sshd_revision: int | None = None
     sshd_changed_at: datetime | None = None
     tags: tuple[str, ...] = ()
+    stale_after_seconds: int = 0
+    stale_then: str = "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,34 @@ class Session:
     started_at: datetime
     ending: bool
     label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundKey:
+    """Something on a host that lets somebody in and that Keyrack did not put there.
+
+    username "*": it counts for every account; in_force: sshd takes it there now; owner: the user of the workspace
+    whose key it is; credential_id: the credential that is this very key on this account.
+    """
+
+    id: int
+    server_id: int
+    username: str
+    path: str
+    kind: str
+    line: int
+    fingerprint: str
+    key_type: str
+    public_key: str
+    options: str
+    comment: str
+    problem: str
+    in_force: bool
+    state: str
+    found_at: datetime
+    seen_at: datetime
+    owner: str | None = None
+    credential_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,12 +155,17 @@ def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
 
 def invite(instance: Instance, actor: Actor, server_id: int) -> str:
     """A one-time token with which a host enrols as this server, good for 24 hours; shown this once."""
+    return invitation(instance, actor, server_id)[1]
+
+
+def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server, str]:
+    """A server, and a one-time token as above for it."""
     attempt = Attempt(instance, actor, "servers:write", "invite a host", target_kind="server", server_id=server_id)
     with attempt:
         token = secrets.token_urlsafe(32)
         secret_hash = instance.key.hash_token(token)
 
-        def change(work: Work) -> str:
+        def change(work: Work) -> tuple[Server, str]:
             server = own_server(work, server_id)
             servers.forget_ended_enrolments(work.connection, server.id, work.now)
             servers.add_enrolment(
@@ -171,7 +176,7 @@ def invite(instance: Instance, actor: Actor, server_id: int) -> str:
                 expires_at=work.now + ENROLMENT_LIFE,
             )
             work.record(f"Made an installation script for server {server.name}", target_id=server.id)
-            return token
+            return server, token
 
         return attempt.write(change)
 

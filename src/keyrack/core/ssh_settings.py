@@ -15,6 +15,7 @@ from keyrack.store import servers
 
 PENDING = "pending"
 APPLIED = "applied"
+REFUSED = "refused"
 UNMANAGED = "unmanaged"
 LOG_ENTRY = "Updated SSHD Config"
 """RunCloud's own words for the entry in the server's log; its level is RunCloud's "High Priority Info"."""
@@ -31,7 +32,8 @@ KEYWORDS = {
 class SshSettings:
     """What is wanted of a server's sshd, or what it does where nothing was asked.
 
-    state: "unmanaged" while nothing was asked, "pending" until the host has applied it, then "applied".
+    state: "unmanaged" while nothing was asked, "pending" until the host obeys, then "applied"; "refused" when it
+    obeys and says that its sshd does otherwise, for example because its administrator keeps Keyrack from sshd.
     """
 
     server_id: int
@@ -90,9 +92,13 @@ def change(instance: Instance, actor: Actor, server_id: int, wishes: Mapping[str
 
 
 def _settings(server: Server) -> SshSettings:
+    told = server.facts.get("sshd")
     state = UNMANAGED
     if server.sshd_revision is not None:
         state = APPLIED if server.applied_revision >= server.sshd_revision else PENDING
+        if state == APPLIED and isinstance(told, Mapping):
+            done = all(told.get(keyword, value) == value for keyword, value in server.sshd.items())
+            state = APPLIED if done else REFUSED
     return SshSettings(
         server_id=server.id,
         passwordless_login=_is(server, "passwordless_login"),

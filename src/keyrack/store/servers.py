@@ -127,6 +127,17 @@ def set_tags(connection: Connection, server_id: int, tags: Iterable[str]) -> Non
         connection.execute(insert(server_tags).values(server_id=server_id, tag=tag))
 
 
+def ids_with_tag(connection: Connection, workspace_id: int, tag: str) -> tuple[int, ...]:
+    """The servers of a workspace that have a tag."""
+    statement = (
+        select(servers.c.id)
+        .join(server_tags, server_tags.c.server_id == servers.c.id)
+        .where(servers.c.workspace_id == workspace_id, server_tags.c.tag == tag)
+        .order_by(servers.c.id)
+    )
+    return tuple(connection.execute(statement).scalars())
+
+
 def add_enrolment(
     connection: Connection, server_id: int, secret_hash: bytes, *, at: datetime, expires_at: datetime
 ) -> int:
