@@ -244,6 +244,7 @@ class DemoHost:
             f"--keys-dir={self.server.keys}",
             f"--revoked-keys={self.server.revoked_keys}",
             f"--sshd-config={self.server.config}",
+            f"--drop-in={self.server.drop_in}",
             *(["--replace"] if replace else []),
             environment={"KEYRACK_AGENT_URL": url, "KEYRACK_AGENT_TOKEN": token},
         )
