@@ -16,6 +16,7 @@ from keyrack.agent.folder import FolderProblem
 from keyrack.agent.follow import Follower, say
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.orders import Orders
+from keyrack.agent.watch import Watch
 
 _EPILOGUE = """\
 exit status: 0 all is well; 1 something is wrong, as printed; 2 wrong arguments.
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     enroll.add_argument("--plain-http", action="store_true", help="speak http:// over a private network")
 
     run = _command(commands, "run", _run, "follow the service until stopped")
+    _option(run, "--sshd-log", "the file sshd logs to, where that is neither the journal nor syslog")
     run.add_argument("--once", action="store_true", help="fetch and apply what is new, then end")
 
     _command(commands, "status", _status, "say how the agent fares")
@@ -125,12 +127,15 @@ def _run(given: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _stop)
     store, enrolment = _open(given)
     store.lock()
+    store.folder.sweep()
     # Whether plain HTTP is fine was settled when the host enrolled.
     contact = Contact(enrolment.url, enrolment.secret, plain_http=True)
-    follower = Follower(store, Orders(store, enrolment), contact, say)
+    watch = Watch(store, enrolment, Contact(enrolment.url, enrolment.secret, plain_http=True), say, given.sshd_log)
+    follower = Follower(store, Orders(store, enrolment), contact, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     follower.start()
     if not given.once:
+        watch.start()
         follower.run()
     return _once(follower)
 

@@ -11,6 +11,7 @@ from keyrack import __version__
 from keyrack.agent.contact import Answer, Contact, NoAnswer
 from keyrack.agent.memory import Accepted, Memory, MemoryProblem
 from keyrack.agent.orders import Failed, Orders, Refused
+from keyrack.ssh.host_document import HostDocument
 
 WAIT_SECONDS = 25
 LOOK_AGAIN_SECONDS = 30.0  # between two looks at the files on disk
@@ -34,11 +35,20 @@ class _Refusal(NamedTuple):
 class Follower:
     """One enrolled host. Call start() once; `step` does one exchange and answers how long to pause after it."""
 
-    def __init__(self, memory: Memory, orders: Orders, contact: Contact, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        orders: Orders,
+        contact: Contact,
+        say: Callable[[str], None],
+        in_force: Callable[[HostDocument], None] = lambda document: None,
+    ) -> None:
+        """in_force: told the document that this host obeys, after each look at its files."""
         self._memory = memory
         self._orders = orders
         self._contact = contact
         self._say = say
+        self._in_force = in_force
         self._status = memory.status()
         self._noted_at = 0.0
         self._report: Optional[Dict[str, Any]] = None
@@ -137,6 +147,8 @@ class Follower:
         if not self._orders.revision and not self._recall():
             return
         outcome = self._orders.put()
+        if self._orders.document is not None:
+            self._in_force(self._orders.document)
         if outcome.problems:
             self._have_trouble(_FILES, outcome.problems)
             return

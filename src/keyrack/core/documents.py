@@ -15,7 +15,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.ssh import host_document, options
 from keyrack.ssh.host_document import HostDocument, UserKey
-from keyrack.store import keys, servers
+from keyrack.store import host_reports, keys, servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ def _build(instance: Instance, connection: Connection, server_id: int) -> HostDo
         revoked=keys.revoked_on(connection, server.id),
         sshd=dict(server.sshd),
         mode=server.mode,
+        end_sessions=host_reports.ending_sessions(connection, server.id),
     )
 
 

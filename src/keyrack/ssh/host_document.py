@@ -12,8 +12,9 @@ Format 1 is one JSON object, ASCII, keys sorted, no blanks, so that the same wis
     sshd         sshd keyword -> wanted value, only the ones asked for
     mode         "adopt" or "enforce"
     stale        {"after_seconds", "then"}: what to do when no news comes; 0 seconds = never
+    end_sessions names of live sessions, as the host reported them, that must end; may be left out
 
-All fields of format 1 must be there. Unknown fields are left alone, so that a newer service can tell newer
+All other fields of format 1 must be there. Unknown fields are left alone, so that a newer service can tell newer
 agents more; not inside a key, where an unknown field may be a restriction that must not be dropped.
 """
 
@@ -50,6 +51,7 @@ KEEP, DROP_TEMPORARY, DROP_ALL = "keep", "drop-temporary", "drop-all"
 MAX_CHARACTERS = 64 * 1024 * 1024
 MAX_USERS = 10_000
 MAX_KEYS = 200_000  # of all users together, and of the revoked ones
+MAX_SESSIONS = 10_000
 MAX_OPTIONS = 32
 MAX_OPTION_CHARACTERS = 8192
 
@@ -57,6 +59,7 @@ _HOST = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _MOMENT = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})Z")
 _KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _SETTING = re.compile(r"[A-Za-z0-9@*?!%+,.:/=_-][ A-Za-z0-9@*?!%+,.:/=_-]{0,1023}")
+_SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LARGEST_NUMBER = 2**63 - 1
 
 
@@ -98,6 +101,7 @@ class HostDocument(NamedTuple):
     sshd: Mapping[str, str] = {}
     mode: str = ENFORCE
     stale: Stale = Stale()
+    end_sessions: Sequence[str] = ()
 
 
 def encode(document: HostDocument) -> str:
@@ -128,6 +132,7 @@ def encode(document: HostDocument) -> str:
             "sshd": dict(document.sshd),
             "mode": document.mode,
             "stale": {"after_seconds": document.stale.after_seconds, "then": document.stale.then},
+            **({"end_sessions": list(document.end_sessions)} if document.end_sessions else {}),
         },
         sort_keys=True,
         separators=(",", ":"),
@@ -163,6 +168,7 @@ def decode(text: str) -> HostDocument:
         sshd=_sshd(_field(fields, "sshd", _mapping)),
         mode=_field(fields, "mode", _one_of(ADOPT, ENFORCE)),
         stale=_stale(_field(fields, "stale", _mapping)),
+        end_sessions=_located("end_sessions", _end_sessions, fields.get("end_sessions", [])),
     )
 
 
@@ -228,6 +234,12 @@ def _revoked(value: List[Any]) -> Tuple[str, ...]:
     if len(value) > MAX_KEYS:
         raise DocumentError(f"revoked: more than {MAX_KEYS} keys")
     return tuple(_located(f"revoked[{at}]", _key, line) for at, line in enumerate(value))
+
+
+def _end_sessions(value: Any) -> Tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_SESSIONS:
+        raise DocumentError(f"is not a list of at most {MAX_SESSIONS} sessions")
+    return tuple(map(_matching(_SESSION, "a list of sessions"), value))
 
 
 def _accounts(value: Mapping[str, Any]) -> Dict[str, Account]:

@@ -21,7 +21,7 @@ from keyrack.ssh.names import hidden_character
 from keyrack.ssh.not_a_key import explain, explain_lines, holds_key
 from keyrack.ssh.private_key import looks_private
 
-__all__ = ["TYPES", "KeyProblem", "PublicKey", "parse", "read_canonical"]
+__all__ = ["TYPES", "KeyProblem", "PublicKey", "fingerprint_of", "parse", "read_canonical"]
 
 _FIELDS = re.compile(r"([^ \t]+)[ \t]+([^ \t]+)(?:[ \t]+(.+))?", re.DOTALL)
 _LONGEST_COMMENT = 1024  # bytes of UTF-8
@@ -117,6 +117,11 @@ def read_canonical(line: str) -> PublicKey:
         raise KeyProblem("unknown-type", "The line does not start with a known key type.")
     blob = _decode(encoded)
     return PublicKey(key_type, blob, read_blob(key_type, blob, mathematics=False))
+
+
+def fingerprint_of(canonical: str) -> str:
+    """The SHA-256 fingerprint of a canonical line that was checked before, without checking it again."""
+    return "SHA256:" + _encode(hashlib.sha256(binascii.a2b_base64(canonical.split(" ")[1])).digest()).rstrip("=")
 
 
 def _encode(data: bytes) -> str:
