@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
@@ -12,8 +11,10 @@ from keyrack.core import credentials
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people import keyrack
+from keyrack.core.presence import Presence
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
+from keyrack.ssh import known_private
 from keyrack.store import migrate
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.web import server
@@ -40,24 +41,26 @@ def open_instance(settings: Settings) -> Instance:
             types=frozenset(settings.key_types),
             rsa_minimum_bits=settings.rsa_minimum_bits,
             max_characters=settings.max_key_characters,
-            blocked=_block_list(settings.block_list),
+            blocked=None if settings.block_list is None else known_private.load(str(settings.block_list)),
         ),
     )
 
 
 def web_application(instance: Instance) -> Doors:
     """The service over HTTP, with its background work."""
-    return server.service(instance, lambda: _tidy(instance))
+    presence = Presence()
+    return server.service(instance, lambda: _tidy(instance, presence), presence)
 
 
-def _tidy(instance: Instance) -> Callable[[], None]:
-    """Remove what has ended every few seconds, on a thread of its own; answers how to stop it."""
+def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
+    """Remove what has ended and note who was heard of, every few seconds, on a thread of its own; answers how to stop it."""
     stopping = threading.Event()
 
     def run() -> None:
         while not stopping.wait(TIDY_EVERY_SECONDS):
             try:
                 credentials.end_expired(instance, keyrack())
+                presence.write(instance)
             except DatabaseUnavailable:
                 log.warning("tidying waits for the database")
             except Exception:
@@ -71,10 +74,3 @@ def _tidy(instance: Instance) -> Callable[[], None]:
         thread.join(timeout=10)
 
     return stop
-
-
-def _block_list(path: Path | None) -> frozenset[str]:
-    if path is None:
-        return frozenset()
-    lines = (line.split("#", 1)[0].strip() for line in path.read_text("utf-8").split("\n"))
-    return frozenset(line for line in lines if line)

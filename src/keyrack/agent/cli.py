@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -98,15 +99,16 @@ def _enroll(given: argparse.Namespace) -> int:
     if not given.replace and store.folder.names() and _is_enrolled(store):
         say("this machine is a host already; give --replace to make it a new one (the token is not used)")
         return 1
-    enrolment = enrol(
-        store,
-        contact,
-        url=given.url,
-        token=given.token,
-        keys_folder=os.path.abspath(given.keys_dir),
-        revoked_keys=os.path.abspath(given.revoked_keys),
-        sshd_config=os.path.abspath(given.sshd_config) if given.sshd_config else None,
-    )
+    with contextlib.closing(contact):
+        enrolment = enrol(
+            store,
+            contact,
+            url=given.url,
+            token=given.token,
+            keys_folder=os.path.abspath(given.keys_dir),
+            revoked_keys=os.path.abspath(given.revoked_keys),
+            sshd_config=os.path.abspath(given.sshd_config) if given.sshd_config else None,
+        )
     print(f"This machine is now host {enrolment.host}, server {enrolment.server_name}.")
     print("Its sshd must have:")
     print(f"  AuthorizedKeysFile {enrolment.keys_folder}/%u")
@@ -133,11 +135,12 @@ def _run(given: argparse.Namespace) -> int:
     watch = Watch(store, enrolment, Contact(enrolment.url, enrolment.secret, plain_http=True), say, given.sshd_log)
     follower = Follower(store, Orders(store, enrolment), contact, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
-    follower.start()
-    if not given.once:
-        watch.start()
-        follower.run()
-    return _once(follower)
+    with contextlib.closing(contact):
+        follower.start()
+        if not given.once:
+            watch.start()
+            follower.run()
+        return _once(follower)
 
 
 def _once(follower: Follower) -> int:

@@ -92,9 +92,7 @@ class _Marks:
         return owner == self._account and processes.environment_holds(process.pid, self._connection)
 
 
-def _belonging(
-    session: Session, marks: _Marks, listeners: FrozenSet[int], others: Sequence[Session]
-) -> Set[int]:
+def _belonging(session: Session, marks: _Marks, listeners: FrozenSet[int], others: Sequence[Session]) -> Set[int]:
     everything = processes.everything()
     family = processes.below([session.pid], everything)
     marks.learn(family)

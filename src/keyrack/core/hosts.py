@@ -14,7 +14,7 @@ from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
-from keyrack.store import servers
+from keyrack.store import revocations, servers
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -121,6 +121,8 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
             values: dict[str, Any] = {"seen_at": work.now}
             if state == "applied" and now.applied_revision < applied <= now.revision:
                 values |= {"applied_revision": applied, "applied_at": work.now}
+                # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
+                revocations.confirm(work.connection, server.id, applied, work.now)
             version = _fact(told, "agent_version")
             if version is not None:
                 values["agent_version"] = version

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
-import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,14 +15,13 @@ from starlette.routing import Route
 
 from keyrack.core import documents, hosts
 from keyrack.core.instance import Instance
+from keyrack.core.presence import Presence
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh import host_document
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.dialect import address_of
-
-log = structlog.get_logger("keyrack.hosts")
 
 LONGEST_WAIT = 50.0
 # How often a waiting host's revision is looked up all the same, should a doorbell be lost.
@@ -59,17 +58,16 @@ class Waiting:
         self._closing = True
         self.wake(frozenset(self._events))
 
-    async def wait(self, server_id: int, seconds: float) -> None:
-        """Return when the server is announced, or after some seconds."""
-        if self._closing:
-            return
+    @contextmanager
+    def listening(self, server_id: int) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the server is announced, until the block ends.
+
+        Enter it before looking at the revision: what is announced between the look and the wait is kept.
+        """
         event = asyncio.Event()
         self._events.setdefault(server_id, set()).add(event)
         try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            pass
+            yield event
         finally:
             waiters = self._events[server_id]
             waiters.discard(event)
@@ -87,7 +85,7 @@ class Waiting:
                 event.set()
 
 
-def application(instance: Instance, waiting: Waiting) -> Starlette:
+def application(instance: Instance, waiting: Waiting, presence: Presence) -> Starlette:
     """The application under /agent."""
     archive: list[bytes] = []
 
@@ -110,13 +108,16 @@ def application(instance: Instance, waiting: Waiting) -> Starlette:
         asked = bodies.query(request)
         known = bodies.number(asked.get("revision", "0")) or 0
         deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
-        revision: int | None = server.revision
-        while revision == known:
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0 or waiting.closing:
-                return Response(status_code=204)
-            await waiting.wait(server.id, min(left, LOOK_AGAIN))
-            revision = await run_in_threadpool(hosts.revision, instance, server.id)
+        with waiting.listening(server.id) as announced:
+            while await run_in_threadpool(hosts.revision, instance, server.id) == known:
+                presence.heard(server.id)
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0 or waiting.closing:
+                    return Response(status_code=204)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(announced.wait(), min(left, LOOK_AGAIN))
+                announced.clear()
+        presence.heard(server.id)
         signed = await run_in_threadpool(documents.signed, instance, server.id)
         if signed is None:
             raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
@@ -149,8 +150,6 @@ def _answering(
         try:
             return await handler(request)
         except Refusal as refusal:
-            if refusal.code == "seal-broken":
-                log.error("document not signed", reason=refusal.message)
             return JSONResponse({"error": refusal.message}, STATUS.get(refusal.kind, 400))
         except DatabaseUnavailable:
             return PlainTextResponse("The service cannot reach its database.", 503)
