@@ -53,7 +53,7 @@ def web_application(instance: Instance) -> Doors:
 
 
 def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
-    """Remove what has ended and note who was heard of, every few seconds, on a thread of its own; answers how to stop it."""
+    """Remove what has ended and note who was heard of, every few seconds, on its own thread; answers how to stop it."""
     stopping = threading.Event()
 
     def run() -> None:

@@ -155,13 +155,12 @@ def peers(pid: int) -> Set[Tuple[str, int]]:
         return set()
     found = set()
     for table in ("tcp", "tcp6") if sockets else ():
-        with contextlib.suppress(OSError, ValueError):
-            with open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:
-                next(file, None)
-                for line in file:
-                    fields = line.split()
-                    if fields[9] in sockets:
-                        found.add(_peer(fields[2]))
+        with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:
+            next(file, None)
+            for line in file:
+                fields = line.split()
+                if fields[9] in sockets:
+                    found.add(_peer(fields[2]))
     return found
 
 

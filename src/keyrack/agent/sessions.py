@@ -146,12 +146,8 @@ class Sessions:
         ends: Dict[int, Any] = {}
         left = []
         for at, login in self._waiting:
-            if login.pid:
-                found = [unknown[login.pid]] if login.pid in unknown else []
-            else:
-                found = list(unknown.values())
             peer = (_plain(login.address), login.port)
-            for process in found:
+            for process in [process for process in unknown.values() if login.pid in (0, process.pid)]:
                 if process.pid not in ends:
                     ends[process.pid] = processes.peers(process.pid)
                 # The first line counts: sshd writes it before the user can do anything on this host.

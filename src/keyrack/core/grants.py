@@ -31,7 +31,8 @@ def give(
     """Let a user (or a group) log in as system_user on a server (or on servers with a tag).
 
     Exactly one of user_id and group_id, and one of server_id and tag. A key that cannot obey the restrictions
-    (verify_required for a key that is not on a security key) is not let in by this grant. Raises Refusal INVALID or MISSING.
+    (verify_required for a key that is not on a security key) is not let in by this grant.
+    Raises Refusal INVALID or MISSING.
     """
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id)
     with attempt:

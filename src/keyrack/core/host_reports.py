@@ -11,13 +11,13 @@ from typing import Any
 from keyrack.core.work import Work
 from keyrack.errors import invalid
 from keyrack.model import Server
-from keyrack.ssh import names
 from keyrack.store import host_reports
 
 MOST_SESSIONS = 10_000
 MOST_USES = 10_000
 
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
+_ACCOUNT = re.compile(r"[\x21-\x7e]{1,32}")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
@@ -57,10 +57,11 @@ def _entries(value: object, field: str, most: int) -> list[Mapping[str, Any]]:
 
 
 def _username(entry: Mapping[str, Any]) -> str:
+    # Not our own grammar of names: a host may have accounts that Keyrack would not make.
     name = entry.get("user")
-    if names.username_problem(name) is not None:
+    if not isinstance(name, str) or not _ACCOUNT.fullmatch(name):
         raise invalid("user", "This is not the name of an account.")
-    return str(name)
+    return name
 
 
 def _address(entry: Mapping[str, Any]) -> str:
