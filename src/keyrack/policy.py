@@ -20,6 +20,7 @@ ACTIONS: dict[str, str] = {
     "systemusers:write": "create, change and delete system users",
     "credentials:read": "see the keys on servers",
     "credentials:write": "put keys on servers and take them away",
+    "keys:revoke": "take a key away from everywhere at once",
     "sshconfig:read": "see a server's SSH settings",
     "sshconfig:write": "change a server's SSH settings",
     "sessions:read": "see who is logged in",
@@ -49,6 +50,13 @@ ROLE_ACTIONS: dict[Role, tuple[str, ...]] = {
     Role.ADMIN: ("*",),
     Role.MEMBER: ("iam:self",),
     Role.AUDITOR: ("*:read", "codeartsrepo::getUserSetting", "codeartsrepo:repository:get*", "iam:self"),
+}
+
+# What a member of a repository may do with it, whatever the role in the workspace.
+REPOSITORY_ROLE_ACTIONS: dict[RepositoryRole, tuple[str, ...]] = {
+    RepositoryRole.VIEWER: ("codeartsrepo:repository:getRepository",),
+    RepositoryRole.DEVELOPER: ("codeartsrepo:repository:getRepository",),
+    RepositoryRole.ADMIN: ("codeartsrepo:repository:*",),
 }
 
 

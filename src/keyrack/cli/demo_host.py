@@ -244,6 +244,7 @@ class DemoHost:
             f"--keys-dir={self.server.keys}",
             f"--revoked-keys={self.server.revoked_keys}",
             f"--sshd-config={self.server.config}",
+            f"--drop-in={self.server.drop_in}",
             *(["--replace"] if replace else []),
             environment={"KEYRACK_AGENT_URL": url, "KEYRACK_AGENT_TOKEN": token},
         )
@@ -301,7 +302,7 @@ class DemoHost:
     def _start_agent(self) -> None:
         with self.agent_log.open("ab") as log:
             self._agent = subprocess.Popen(
-                self._command("run"),
+                self._command("run", f"--sshd-log={self.server.log}"),
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
