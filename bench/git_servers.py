@@ -186,11 +186,12 @@ def main(rounds: int, idle: int) -> None:
                 together = list(pool.map(partial(clone_seconds, address, hosts, key), folders))
                 at_once = time.perf_counter() - started
             each = asyncio.run(hold(asyncssh, address, key, idle, pid))
+            all_whole = sum(took is not None for took in together)
             print(
-                f"{name:24} ls-remote p50 {median * 1000:6.1f} ms ({median / base:.2f}), clone of 50 MB {clones} "
-                f"({len(whole)} of {CLONES} whole), "
-                f"{AT_ONCE} at once {at_once:.1f} s ({sum(took is not None for took in together)} whole), idle connection {each:7.0f} kB ({idle} held), "
-                f"{rounds} rounds interleaved",
+                f"{name:24} ls-remote p50 {median * 1000:6.1f} ms ({median / base:.2f}), "
+                f"clone of 50 MB {clones} ({len(whole)} of {CLONES} whole), "
+                f"{AT_ONCE} at once {at_once:.1f} s ({all_whole} whole), "
+                f"idle connection {each:7.0f} kB ({idle} held), {rounds} rounds interleaved",
                 flush=True,
             )
 
