@@ -68,7 +68,7 @@ class Person:
             "-o",
             "BatchMode=yes",
             "-o",
-            f"UserKnownHostsFile={self.site.host.known_hosts}",
+            f"UserKnownHostsFile={self.folder / 'known_hosts'}",
             "-o",
             "StrictHostKeyChecking=yes",
         ]
@@ -124,6 +124,7 @@ class Site:
         key = folder / "key"
         made = run(["ssh-keygen", "-q", "-t", key_type, "-N", "", "-C", name, "-f", str(key)])
         assert made.code == 0, made.said
+        (folder / "known_hosts").write_bytes(self.host.known_hosts.read_bytes())
         person = Person(self, name, key, folder)
         if token is not None:
             person.key_id = self.register(token, person.public)

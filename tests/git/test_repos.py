@@ -7,8 +7,10 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from keyrack.cli.main import main
-from tests.git.people import Site
+from tests.git.people import Site, start_host
 from tests.git.test_rights import push
+from tests.login.private_sshd import strict_folder
+from tests.services import Service
 
 
 def repos(site: Site, *arguments: str) -> Result:
@@ -44,3 +46,15 @@ def test_what_cannot_be_is_said(site: Site) -> None:
         assert ended.exit_code != 0, words
         assert said in ended.output, ended.output
         assert "Traceback" not in ended.output
+
+
+def test_a_folder_with_a_long_and_awkward_name(team: Service, tmp_path: Path) -> None:
+    (tmp_path / "people").mkdir()
+    with strict_folder() as folder:
+        host = start_host(team, folder / ("it's a longer name " + "x" * 80))
+        try:
+            site = Site(team, host, tmp_path / "people")
+            site.repository("acme/site", alice="developer")
+            assert push(site.person("alice", token="token-of-alice"), "acme/site").code == 0
+        finally:
+            host.stop()
