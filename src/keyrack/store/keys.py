@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, or_, select, union, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -37,8 +37,14 @@ class GrantedKey:
     user_key_seal: bytes
 
 
-_credential = select(credentials, system_users.c.username).join(
-    system_users, system_users.c.id == credentials.c.system_user_id
+_credential = (
+    select(
+        credentials,
+        system_users.c.username,
+        (servers.c.applied_revision >= credentials.c.revision).label("delivered"),
+    )
+    .join(system_users, system_users.c.id == credentials.c.system_user_id)
+    .join(servers, servers.c.id == credentials.c.server_id)
 )
 
 
@@ -87,6 +93,19 @@ def credentials_of_system_user(connection: Connection, system_user_id: int) -> t
     """All credentials of one system user, ended or not."""
     rows = connection.execute(_credential.where(credentials.c.system_user_id == system_user_id))
     return tuple(_credential_record(row) for row in rows)
+
+
+def note_delivery(connection: Connection, server_id: int, revision: int, at: datetime) -> None:
+    """A host obeys a revision: since now its keys up to that revision are delivered, unless they were already."""
+    connection.execute(
+        update(credentials)
+        .where(
+            credentials.c.server_id == server_id,
+            credentials.c.revision <= revision,
+            credentials.c.delivered_at.is_(None),
+        )
+        .values(delivered_at=at)
+    )
 
 
 def ended_credentials(connection: Connection, at: datetime, limit: int) -> tuple[Credential, ...]:

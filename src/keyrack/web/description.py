@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from keyrack import __version__
-from keyrack.web.dialect import Dialect
+from keyrack.web.dialect import Dialect, Endpoint
 
 Described = tuple[tuple[str, Dialect], ...]
 
@@ -28,17 +28,21 @@ NAME = re.compile(r"\{(\w+)\}")
 def openapi(doors: Described, url: str) -> dict[str, Any]:
     """An OpenAPI 3.1 description of every call of every door; doors: pairs of path prefix and dialect."""
     paths: dict[str, dict[str, Any]] = {}
+    known: set[str] = set()
     for prefix, dialect in doors:
         for endpoint in dialect.endpoints:
-            words = inspect.getdoc(endpoint.handler) or ""
             parameters = [
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
                 for name in NAME.findall(endpoint.path)
             ]
+            name = f"{dialect.name}.{prefix.strip('/').replace('/', '_')}.{endpoint.handler.__name__}"
+            while name in known:
+                name += "_"  # a second spelling of the same call
+            known.add(name)
             operation: dict[str, Any] = {
                 "tags": [dialect.name],
-                "operationId": f"{dialect.name}.{prefix.strip('/').replace('/', '_')}.{endpoint.handler.__name__}",
-                "summary": words.split("\n")[0],
+                "operationId": name,
+                "summary": _words(endpoint),
                 "responses": {"default": {"description": "The answer, in this door's own shape."}},
                 "security": [] if endpoint.open else [{dialect.name: []}],
             }
@@ -62,14 +66,20 @@ def page(doors: Described) -> str:
     for prefix, dialect in doors:
         parts.append(f"<h2>{escape(TITLES.get(dialect.name, dialect.name))} <code>{escape(prefix)}</code></h2><table>")
         for endpoint in dialect.endpoints:
-            words = (inspect.getdoc(endpoint.handler) or "").split("\n")[0]
-            shown = "" if words.startswith(endpoint.method) else escape(words)
             parts.append(
                 f"<tr><td><b>{endpoint.method}</b></td><td><code>{escape(prefix + endpoint.path)}</code></td>"
-                f"<td>{shown}</td></tr>"
+                f"<td>{escape(_words(endpoint))}</td></tr>"
             )
         parts.append("</table>")
     return "".join((*parts, "</body></html>\n"))
+
+
+def _words(endpoint: Endpoint) -> str:
+    """What a call does: the first line of its handler's text, or the handler's name where that is the path again."""
+    words = (inspect.getdoc(endpoint.handler) or "").split("\n")[0]
+    if words and not words.startswith(endpoint.method):
+        return words
+    return endpoint.handler.__name__.replace("_", " ").capitalize()
 
 
 _HEAD = """<!doctype html>

@@ -25,13 +25,15 @@ from keyrack.web import description, hosts
 from keyrack.web.dialect import Dialect, application
 from keyrack.web.dialects import codearts, codearts_v1, iam, runcloud
 from keyrack.web.home import page
+from keyrack.web.rate_limit import RateLimit
 
 Mounts = tuple[tuple[str, ASGIApp], ...]
 
 
 # Where each dialect is mounted; also what /openapi.json and /docs describe.
 DOORS: tuple[tuple[str, Dialect], ...] = (
-    ("/api/v3", runcloud.DIALECT),
+    ("/api/v3", runcloud.V3),
+    ("/api/v2", runcloud.V2),
     ("/v4", codearts.DIALECT),
     ("/v1", codearts_v1.V1),
     ("/v2", codearts_v1.V2),
@@ -99,9 +101,11 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]]) -> D
             waiting.let_go()
             await run_in_threadpool(stop)
 
+    limit = RateLimit(instance.settings.rate_limit)
+    dialects = ((prefix, runcloud.limited(dialect, limit)) for prefix, dialect in DOORS)
     mounts: Mounts = (
-        *((prefix, application(instance, dialect)) for prefix, dialect in DOORS),
-        ("/api/v3/agency", application(instance, runcloud.DIALECT)),
+        *((prefix, application(instance, dialect)) for prefix, dialect in dialects),
+        ("/api/v3/agency", application(instance, runcloud.limited(runcloud.V3, limit))),
         ("/agent", hosts.application(instance, waiting)),
     )
     root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
