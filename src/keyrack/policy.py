@@ -20,6 +20,7 @@ ACTIONS: dict[str, str] = {
     "systemusers:write": "create, change and delete system users",
     "credentials:read": "see the keys on servers",
     "credentials:write": "put keys on servers and take them away",
+    "keys:revoke": "take a key away from everywhere at once",
     "sshconfig:read": "see a server's SSH settings",
     "sshconfig:write": "change a server's SSH settings",
     "sessions:read": "see who is logged in",

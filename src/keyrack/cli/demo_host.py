@@ -302,7 +302,7 @@ class DemoHost:
     def _start_agent(self) -> None:
         with self.agent_log.open("ab") as log:
             self._agent = subprocess.Popen(
-                self._command("run"),
+                self._command("run", f"--sshd-log={self.server.log}"),
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
