@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, update
 
-from keyrack.core import delivery, people
+from keyrack.core import deploy_keys as deploy_key_rules
+from keyrack.core import people
 from keyrack.model import Role
-from keyrack.ssh.public_key import parse
 from keyrack.store import git as git_rows
 from keyrack.store.repositories import Repository
 from keyrack.store.tables import deploy_keys, key_owners, repositories, repository_names, user_keys
@@ -28,24 +28,14 @@ def change(site: Site, repository: Repository, **values: object) -> None:
 
 def deploy(site: Site, repository: Repository, person: Person, *, can_push: bool) -> None:
     """Make a person's key a deploy key of a repository."""
-    instance = site.service.instance
-    key = parse(person.public)
-    values = {
-        "repository_id": repository.id,
-        "title": person.name,
-        "application": "",
-        "public_key": key.canonical,
-        "comment": "",
-        "fingerprint": key.sha256,
-        "can_push": can_push,
-        "created_at": instance.now(),
-        "seal": delivery.seal_deploy_key(
-            instance, repository_id=repository.id, public_key=key.canonical, can_push=can_push
-        ),
-    }
-    instance.database.write(lambda connection: connection.execute(insert(deploy_keys).values(**values)))
-    owner = {"fingerprint": key.sha256, "kind": "deploy"}
-    instance.database.write(lambda connection: connection.execute(insert(key_owners).values(**owner)))
+    deploy_key_rules.add(
+        site.service.instance,
+        people.keyrack(1),
+        repository.id,
+        title=person.name,
+        public_key=person.public,
+        can_push=can_push,
+    )
 
 
 def clone(person: Person, path: str) -> tuple[Ended, Path]:
