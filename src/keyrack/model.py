@@ -83,6 +83,7 @@ class Actor:
     """Who asks: the user, the workspace, what proved it, and from where.
 
     user_id None stands for Keyrack itself (expiry, first start) and for strangers, who have no rights.
+    access_key: the id of the access key that signed the request, if one did; temporary: that key is one.
     """
 
     workspace_id: int
@@ -95,6 +96,8 @@ class Actor:
     token_name: str = ""
     address: str = ""
     door: str = ""
+    access_key: str = ""
+    temporary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, Role
+from keyrack.model import Actor, RepositoryRole, Role
 from keyrack.ssh.known_private import BlockList
 from keyrack.ssh.public_key import PublicKey
 
@@ -47,6 +47,13 @@ ROLE_ACTIONS: dict[Role, tuple[str, ...]] = {
     Role.ADMIN: ("*",),
     Role.MEMBER: ("iam:self",),
     Role.AUDITOR: ("*:read", "codeartsrepo::getUserSetting", "codeartsrepo:repository:get*", "iam:self"),
+}
+
+# What a member of a repository may do with it, whatever the role in the workspace.
+REPOSITORY_ROLE_ACTIONS: dict[RepositoryRole, tuple[str, ...]] = {
+    RepositoryRole.VIEWER: ("codeartsrepo:repository:getRepository",),
+    RepositoryRole.DEVELOPER: ("codeartsrepo:repository:getRepository",),
+    RepositoryRole.ADMIN: ("codeartsrepo:repository:*",),
 }
 
 

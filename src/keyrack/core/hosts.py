@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keyrack.core import found_keys, host_facts
+from keyrack.core import found_keys, host_facts, sessions
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
@@ -118,6 +118,7 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
             if state == "applied" or told.get("facts"):
                 values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
             found_keys.take(work, now, told.get("keys_found"))
+            sessions.take(work, now, told.get("sessions"))
             if state == "applied" and now.applied_revision < applied <= now.revision:
                 values |= {"applied_revision": applied, "applied_at": work.now}
                 keys.note_delivery(work.connection, server.id, applied, work.now)

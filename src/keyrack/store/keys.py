@@ -128,7 +128,8 @@ def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, us
     """Make a key lead to one identity (kind "user" or "deploy"); False when it leads to one already."""
     dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
     statement = dialect_insert(key_owners).values(fingerprint=fingerprint, kind=kind, user_key_id=user_key_id)
-    return connection.execute(statement.on_conflict_do_nothing()).rowcount == 1
+    claimed = statement.on_conflict_do_nothing().returning(key_owners.c.fingerprint)
+    return connection.execute(claimed).scalar() is not None
 
 
 def owner_of(connection: Connection, fingerprint: str) -> tuple[str, UserKey | None] | None:

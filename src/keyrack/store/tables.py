@@ -142,6 +142,16 @@ access_keys = Table(
     Column("expires_at", Moment, index=True),
 )
 
+access_key_failures = Table(
+    "access_key_failures",
+    metadata,
+    # Signatures that did not hold, in a row, for an access key from an address.
+    Column("access_key_id", String(128), _of("access_keys"), primary_key=True),
+    Column("address", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("last_at", Moment, nullable=False),
+)
+
 servers = _table(
     "servers",
     _id(),

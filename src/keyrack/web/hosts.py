@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from keyrack.core import documents, hosts
+from keyrack.core import documents, hosts, sessions
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh import host_document
@@ -129,7 +129,8 @@ def application(instance: Instance, waiting: Waiting) -> Starlette:
         server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
         told = await _object(instance, request)
         await run_in_threadpool(hosts.report, instance, server, told)
-        return JSONResponse({"ok": True})
+        ending = await run_in_threadpool(sessions.to_end, instance, server.id)
+        return JSONResponse({"ok": True, **({"end_sessions": list(ending)} if ending else {})})
 
     async def zipapp(request: Request) -> Response:
         if not archive:

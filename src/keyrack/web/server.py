@@ -23,7 +23,7 @@ from keyrack.core.instance import Instance
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import description, hosts
 from keyrack.web.dialect import Dialect, application
-from keyrack.web.dialects import codearts, iam, runcloud
+from keyrack.web.dialects import codearts, codearts_v1, iam, runcloud
 from keyrack.web.home import page
 from keyrack.web.rate_limit import RateLimit
 
@@ -35,7 +35,11 @@ DOORS: tuple[tuple[str, Dialect], ...] = (
     ("/api/v3", runcloud.V3),
     ("/api/v2", runcloud.V2),
     ("/v4", codearts.DIALECT),
-    ("/v3", iam.DIALECT),
+    ("/v1", codearts_v1.V1),
+    ("/v2", codearts_v1.V2),
+    ("/v3", iam.V3),
+    ("/v3.0", iam.V3_0),
+    ("/v5", iam.V5),
 )
 
 
@@ -69,7 +73,8 @@ class Doors:
         for prefix, app in self._mounts:
             if path == prefix or path.startswith(prefix + "/"):
                 # A trailing slash is the same resource.
-                inner = {**scope, "path": path.rstrip("/") or "/", "root_path": prefix}
+                resource = path.rstrip("/")
+                inner = {**scope, "path": prefix + "/" if resource == prefix else resource, "root_path": prefix}
                 await app(inner, receive, send_with_id)
                 return
         await self._otherwise(scope, receive, send_with_id)
@@ -125,6 +130,8 @@ def _let_go_on_signals(waiting: hosts.Waiting) -> None:
 
 def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
     async def home(request: Request) -> Response:
+        if iam.asks_for_versions(request):
+            return iam.versions(instance)
         return HTMLResponse(page(instance.settings.url))
 
     async def docs(request: Request) -> Response:
