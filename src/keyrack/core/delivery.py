@@ -10,7 +10,7 @@ from typing import Any
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.model import Credential, Grant, UserKey
-from keyrack.store import keys
+from keyrack.store import keys, revocations
 
 
 def seal_credential(
@@ -104,10 +104,10 @@ def left(work: Work, server_ids: Iterable[int], gone: Iterable[tuple[str, str]])
     """
     pairs = tuple(gone)
     for server_id in sorted(server_ids):
+        revision = work.touch(server_id)
         for fingerprint, public_key in pairs:
             if not keys.lets_in(work.connection, server_id, work.actor.workspace_id, fingerprint, work.now):
-                keys.revoke(work.connection, server_id, fingerprint, public_key, work.now)
-        work.touch(server_id)
+                revocations.add(work.connection, server_id, fingerprint, public_key, work.now, revision)
 
 
 def _moment(value: datetime | None) -> str:

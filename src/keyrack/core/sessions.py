@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
-
 from keyrack.core.credentials import own_server
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
-from keyrack.model import Actor, Page, Server, Session
-from keyrack.ssh import names
+from keyrack.model import Actor, Page, Session
 from keyrack.store import servers, sessions
-
-MOST_OF_A_SERVER = 500
-HOST_NAME = re.compile(r"[\x21-\x7e]{1,64}")
-ADDRESS = re.compile(r"[\x21-\x7e]{0,64}")
-FINGERPRINT = re.compile(r"(SHA256:[A-Za-z0-9+/]{43})?")
 
 
 def find(instance: Instance, actor: Actor, server_id: int, *, offset: int = 0, limit: int = 15) -> Page[Session]:
@@ -71,37 +60,3 @@ def end(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Se
             return ended
 
         return attempt.write(change)
-
-
-def take(work: Work, server: Server, told: object) -> None:
-    """Take a host's word for who is logged in: the whole list, anew each time; what is no login is left out."""
-    if not isinstance(told, list):
-        return
-    open_now: dict[str, dict[str, Any]] = {}
-    for entry in told[:MOST_OF_A_SERVER]:
-        read = _login(entry) if isinstance(entry, Mapping) else None
-        if read is not None:
-            open_now[str(entry["id"])] = read
-    sessions.replace_all(work.connection, server.id, open_now)
-
-
-def to_end(instance: Instance, server_id: int) -> tuple[str, ...]:
-    """The logins that a host must end, by its own names for them."""
-    return instance.database.read(lambda connection: sessions.to_end(connection, server_id))
-
-
-def _login(entry: Mapping[str, Any]) -> dict[str, Any] | None:
-    """One reported login as columns; None for what is none."""
-    host_name, address, fingerprint = entry.get("id"), entry.get("address", ""), entry.get("fingerprint") or ""
-    texts = ((host_name, HOST_NAME), (address, ADDRESS), (fingerprint, FINGERPRINT))
-    if not all(isinstance(text, str) and pattern.fullmatch(text) for text, pattern in texts):
-        return None
-    if names.username_problem(entry.get("user")) is not None:
-        return None
-    try:
-        started_at = datetime.fromisoformat(str(entry.get("started_at")))
-    except ValueError:
-        return None
-    if started_at.tzinfo is None:
-        return None
-    return {"username": entry["user"], "address": address, "fingerprint": fingerprint, "started_at": started_at}

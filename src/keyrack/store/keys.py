@@ -267,15 +267,6 @@ def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> 
     return tuple((_credential_record(row), row.seal) for row in connection.execute(statement))
 
 
-def revoke(connection: Connection, server_id: int, fingerprint: str, public_key: str, at: datetime) -> None:
-    """Make a host refuse a key whatever else it finds there."""
-    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    statement = dialect_insert(revocations).values(
-        server_id=server_id, fingerprint=fingerprint, public_key=public_key, revoked_at=at
-    )
-    connection.execute(statement.on_conflict_do_nothing())
-
-
 def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
     """Let a key be given to a host again."""
     connection.execute(

@@ -43,6 +43,13 @@ def workspace_by_uid(connection: Connection, uid: str) -> Workspace | None:
     return _workspace(connection, select(workspaces).where(workspaces.c.uid == uid))
 
 
+def workspaces_by_name(connection: Connection) -> tuple[Workspace, ...]:
+    """All workspaces."""
+    return tuple(
+        Workspace(**row._mapping) for row in connection.execute(select(workspaces).order_by(workspaces.c.name))
+    )
+
+
 def workspaces_exist(connection: Connection) -> bool:
     """Whether there is any workspace, which tells a new instance from one in use."""
     return connection.execute(select(workspaces.c.id).limit(1)).scalar() is not None

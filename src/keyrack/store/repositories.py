@@ -96,6 +96,12 @@ def by_path(connection: Connection, path: str) -> Repository | None:
     return _one(connection, select(repositories).where(repositories.c.path == path))
 
 
+def in_workspace(connection: Connection, workspace_id: int) -> tuple[Repository, ...]:
+    """All repositories of a workspace by path."""
+    statement = select(repositories).where(repositories.c.workspace_id == workspace_id)
+    return tuple(Repository(**row._mapping) for row in connection.execute(statement.order_by(repositories.c.path)))
+
+
 def members(connection: Connection, repository_id: int) -> dict[int, RepositoryRole]:
     """The members of a repository: user id to role."""
     statement = select(repository_members).where(repository_members.c.repository_id == repository_id)

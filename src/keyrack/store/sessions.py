@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from keyrack.model import Page, Session
 from keyrack.store.rows import page
@@ -32,24 +32,6 @@ def get(connection: Connection, workspace_id: int, server_id: int, session_id: i
 def ask_end(connection: Connection, session_id: int) -> None:
     """Note that a login must end; its host is told with the next answer it gets."""
     connection.execute(update(sessions).where(sessions.c.id == session_id).values(ending=True))
-
-
-def to_end(connection: Connection, server_id: int) -> tuple[str, ...]:
-    """The logins of a server that must end, by the host's own names for them."""
-    statement = select(sessions.c.host_session).where(sessions.c.server_id == server_id, sessions.c.ending)
-    return tuple(connection.execute(statement.order_by(sessions.c.id)).scalars())
-
-
-def replace_all(connection: Connection, server_id: int, open_now: Mapping[str, Mapping[str, Any]]) -> None:
-    """Make these the open logins of a server, by the host's names for them; known ones keep number and wish to end."""
-    mine = sessions.c.server_id == server_id
-    known = set(connection.execute(select(sessions.c.host_session).where(mine)).scalars())
-    over = known - set(open_now)
-    if over:
-        connection.execute(delete(sessions).where(mine, sessions.c.host_session.in_(sorted(over))))
-    for name, values in open_now.items():
-        if name not in known:
-            connection.execute(insert(sessions).values(**values, server_id=server_id, host_session=name, ending=False))
 
 
 def _labelled(

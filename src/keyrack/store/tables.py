@@ -292,6 +292,10 @@ revocations = Table(
     Column("fingerprint", String(64), primary_key=True),
     Column("public_key", Text, nullable=False),
     Column("revoked_at", Moment, nullable=False),
+    # The revision that carries it, and when the host first said that it obeys that one or a later one.
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    Column("confirmed_at", Moment),
+    Index("ix_revocations_fingerprint", "fingerprint"),
 )
 
 found_keys = _table(

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keyrack import __version__
 from keyrack.core.instance import Instance
+from keyrack.core.presence import Presence
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import description, hosts
 from keyrack.web.dialect import Dialect, application
@@ -80,7 +81,7 @@ class Doors:
         await self._otherwise(scope, receive, send_with_id)
 
 
-def service(instance: Instance, on_start: Callable[[], Callable[[], None]]) -> Doors:
+def service(instance: Instance, on_start: Callable[[], Callable[[], None]], presence: Presence) -> Doors:
     """The application to serve; on_start: starts background work and answers how to stop it.
 
     Its `let_go()`, called from any thread before the server stops, sends waiting agents away, so that
@@ -106,7 +107,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]]) -> D
     mounts: Mounts = (
         *((prefix, application(instance, dialect)) for prefix, dialect in dialects),
         ("/api/v3/agency", application(instance, runcloud.limited(runcloud.V3, limit))),
-        ("/agent", hosts.application(instance, waiting)),
+        ("/agent", hosts.application(instance, waiting, presence)),
     )
     root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
     root.router.redirect_slashes = False
