@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
@@ -14,6 +13,7 @@ from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people import keyrack
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
+from keyrack.ssh import known_private
 from keyrack.store import migrate
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.web import server
@@ -40,7 +40,7 @@ def open_instance(settings: Settings) -> Instance:
             types=frozenset(settings.key_types),
             rsa_minimum_bits=settings.rsa_minimum_bits,
             max_characters=settings.max_key_characters,
-            blocked=_block_list(settings.block_list),
+            blocked=None if settings.block_list is None else known_private.load(str(settings.block_list)),
         ),
     )
 
@@ -71,10 +71,3 @@ def _tidy(instance: Instance) -> Callable[[], None]:
         thread.join(timeout=10)
 
     return stop
-
-
-def _block_list(path: Path | None) -> frozenset[str]:
-    if path is None:
-        return frozenset()
-    lines = (line.split("#", 1)[0].strip() for line in path.read_text("utf-8").split("\n"))
-    return frozenset(line for line in lines if line)

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role
+from keyrack.ssh.known_private import BlockList
 from keyrack.ssh.public_key import PublicKey
 
 # What can be attempted. A command names one of these; a role, a policy and a token's scopes are
@@ -78,12 +79,12 @@ def may(actor: Actor, action: str) -> Refusal | None:
 
 @dataclass(frozen=True, slots=True)
 class KeyRules:
-    """What the instance accepts as a public key; blocked holds SHA-256 fingerprints."""
+    """What the instance accepts as a public key; blocked: its own list, beside the keys known to everybody."""
 
     types: frozenset[str]
     rsa_minimum_bits: int
     max_characters: int
-    blocked: frozenset[str] = frozenset()
+    blocked: BlockList | None = None
 
 
 def key_problem(key: PublicKey, rules: KeyRules) -> Refusal | None:
@@ -101,7 +102,7 @@ def key_problem(key: PublicKey, rules: KeyRules) -> Refusal | None:
             f"This RSA key has {key.bits} bits; at least {rules.rsa_minimum_bits} are required. "
             "Make a new one, for example with: ssh-keygen -t ed25519",
         )
-    if key.sha256 in rules.blocked:
+    if rules.blocked is not None and rules.blocked.find(key) is not None:
         return compromised()
     return None
 

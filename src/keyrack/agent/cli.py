@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -116,16 +117,16 @@ def _enroll(given: argparse.Namespace) -> int:
     if not given.replace and store.folder.names() and _is_enrolled(store):
         say("this machine is a host already; give --replace to make it a new one (the token is not used)")
         return 1
-    enrolment = enrol(
-        store,
-        contact,
-        url=given.url,
-        token=given.token,
-        keys_folder=os.path.abspath(given.keys_dir),
-        revoked_keys=os.path.abspath(given.revoked_keys),
-        sshd_config=os.path.abspath(given.sshd_config) if given.sshd_config else None,
-        mode=given.mode,
-    )
+    with contextlib.closing(contact):
+        enrolment = enrol(
+            store,
+            contact,
+            url=given.url,
+            token=given.token,
+            keys_folder=os.path.abspath(given.keys_dir),
+            revoked_keys=os.path.abspath(given.revoked_keys),
+            sshd_config=os.path.abspath(given.sshd_config) if given.sshd_config else None,
+        )
     local.write(store, decided)
     print(f"This machine is now host {enrolment.host}, server {enrolment.server_name}.")
     if decided.drop_in is not None:
@@ -168,10 +169,11 @@ def _run(given: argparse.Namespace) -> int:
     orders = Orders(store, enrolment, Duties(store, enrolment, say))
     follower = Follower(store, orders, contact, say)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
-    follower.start()
-    if not given.once:
-        follower.run()
-    return _once(follower)
+    with contextlib.closing(contact):
+        follower.start()
+        if not given.once:
+            follower.run()
+        return _once(follower)
 
 
 def _once(follower: Follower) -> int:

@@ -1,7 +1,7 @@
 """A private sshd on loopback with the real agent beside it, for trying Keyrack on one machine; not for production.
 
 Nothing outside its own folder is touched: own host keys, own settings, own key files. It runs as whoever
-calls, for the same account; as root it serves every account of the machine.
+calls, and is meant for logging in as the same account.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from keyrack.cli import options
 from keyrack.settings import Settings
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.migrate import SchemaTooNew
+from keyrack.web.protocol import BoundedProtocol
 from keyrack.web.server import Doors
 
 
@@ -113,12 +114,13 @@ def limits(settings: Settings) -> dict[str, Any]:
         "host": host,
         "port": port,
         "loop": "uvloop",
-        "http": "httptools",
+        "http": BoundedProtocol,
+        "ws": "none",
         "log_level": "warning",
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,
         # A waiting agent is let go at once; a request under way has this long to end.
         "timeout_graceful_shutdown": 5,
-        "timeout_keep_alive": 75,
+        "timeout_keep_alive": 8,
     }

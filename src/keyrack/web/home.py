@@ -12,7 +12,7 @@ _PAGE = """<!doctype html>
 <title>Keyrack</title>
 <style>
 :root {{ color-scheme: light dark }}
-body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 46rem; margin: 3rem auto; padding: 0 1.2rem }}
+body {{ font: 16px/1.55 system-ui, sans-serif; max-width: 50rem; margin: 3rem auto; padding: 0 1.2rem }}
 pre {{ padding: .8rem 1rem; overflow-x: auto; border: 1px solid #8885; border-radius: 6px; font-size: 14px }}
 h1 {{ margin-bottom: .2rem }}
 h1 + p {{ margin-top: 0; opacity: .8 }}
@@ -26,11 +26,13 @@ h1 + p {{ margin-top: 0; opacity: .8 }}
 <li>Put a key on a server (RunCloud's API):
 <pre>curl -sS {url}/api/v3/servers/SERVER_ID/ssh/credentials \\
   -H "Authorization: Bearer TOKEN" -H "Content-Type: application/json" \\
-  -d '{{"label": "laptop", "username": "USER", "publicKey": "ssh-ed25519 AAAA…"}}'</pre></li>
+  -d '{{"label": "laptop", "username": "USER",
+       "publicKey": "ssh-ed25519 AAAA…"}}'</pre></li>
 <li>Log in with it: <pre>ssh USER@HOST</pre></li>
 <li>Register a key of your own for all servers you are granted (CodeArts' API):
-<pre>curl -sS {url}/v4/user/keys -H "X-Auth-Token: TOKEN" \\
-  -H "Content-Type: application/json" -d '{{"title": "laptop", "key": "ssh-ed25519 AAAA…"}}'</pre></li>
+<pre>curl -sS {url}/v4/user/keys \\
+  -H "X-Auth-Token: TOKEN" -H "Content-Type: application/json" \\
+  -d '{{"title": "laptop", "key": "ssh-ed25519 AAAA…"}}'</pre></li>
 </ol>
 <p>The calls are described in <a href="/docs">the API's documentation</a>. The first token was shown where
 the service was started.</p>

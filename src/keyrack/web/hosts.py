@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,16 @@ class Waiting:
         self._closing = True
         self.wake(frozenset(self._events))
 
-    async def wait(self, server_id: int, seconds: float) -> None:
-        """Return when the server is announced, or after some seconds."""
-        if self._closing:
-            return
+    @contextmanager
+    def listening(self, server_id: int) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the server is announced, until the block ends.
+
+        Enter it before looking at the revision: what is announced between the look and the wait is kept.
+        """
         event = asyncio.Event()
         self._events.setdefault(server_id, set()).add(event)
         try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            pass
+            yield event
         finally:
             waiters = self._events[server_id]
             waiters.discard(event)
@@ -112,13 +112,14 @@ def application(instance: Instance, waiting: Waiting) -> Starlette:
         asked = bodies.query(request)
         known = bodies.number(asked.get("revision", "0")) or 0
         deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
-        revision: int | None = server.revision
-        while revision == known:
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0 or waiting.closing:
-                return Response(status_code=204)
-            await waiting.wait(server.id, min(left, LOOK_AGAIN))
-            revision = await run_in_threadpool(hosts.revision, instance, server.id)
+        with waiting.listening(server.id) as announced:
+            while await run_in_threadpool(hosts.revision, instance, server.id) == known:
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0 or waiting.closing:
+                    return Response(status_code=204)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(announced.wait(), min(left, LOOK_AGAIN))
+                announced.clear()
         signed = await run_in_threadpool(documents.signed, instance, server.id)
         if signed is None:
             raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")

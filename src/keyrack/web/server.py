@@ -21,12 +21,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from keyrack import __version__
 from keyrack.core.instance import Instance
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.web import hosts
-from keyrack.web.dialect import application
+from keyrack.web import description, hosts
+from keyrack.web.dialect import Dialect, application
 from keyrack.web.dialects import codearts, iam, runcloud
 from keyrack.web.home import page
 
 Mounts = tuple[tuple[str, ASGIApp], ...]
+
+
+# Where each dialect is mounted; also what /openapi.json and /docs describe.
+DOORS: tuple[tuple[str, Dialect], ...] = (
+    ("/api/v3", runcloud.DIALECT),
+    ("/v4", codearts.DIALECT),
+    ("/v3", iam.DIALECT),
+)
 
 
 class Doors:
@@ -50,6 +58,9 @@ class Doors:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if message["status"] >= 400 and scope["method"] not in ("GET", "HEAD"):
+                    # Whatever follows a refused body on this connection may be a smuggled request.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         path = scope["path"]
@@ -83,12 +94,9 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]]) -> D
             waiting.let_go()
             await run_in_threadpool(stop)
 
-    runcloud_app = application(instance, runcloud.DIALECT)
     mounts: Mounts = (
-        ("/api/v3", runcloud_app),
-        ("/api/v3/agency", runcloud_app),
-        ("/v4", application(instance, codearts.DIALECT)),
-        ("/v3", application(instance, iam.DIALECT)),
+        *((prefix, application(instance, dialect)) for prefix, dialect in DOORS),
+        ("/api/v3/agency", application(instance, runcloud.DIALECT)),
         ("/agent", hosts.application(instance, waiting)),
     )
     root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
@@ -115,6 +123,12 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
     async def home(request: Request) -> Response:
         return HTMLResponse(page(instance.settings.url))
 
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(description.page(DOORS))
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(description.openapi(DOORS, instance.settings.url))
+
     async def alive(request: Request) -> Response:
         return JSONResponse({"status": "alive", "version": __version__})
 
@@ -133,6 +147,8 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
 
     return [
         Route("/", home),
+        Route("/docs", docs),
+        Route("/openapi.json", openapi),
         Route("/healthz", alive),
         Route("/readyz", ready),
         Route("/metrics", metrics),

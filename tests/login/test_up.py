@@ -1,0 +1,102 @@
+"""`keyrack up` as a newcomer uses it: paste the printed curl line, paste the printed ssh line, be in."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+from tests.login.private_sshd import sshd_path
+from tests.services import free_port
+from tests.waiting import wait_until
+
+
+class Demo:
+    """A running `keyrack up`: what it printed and what its demo.json says."""
+
+    def __init__(self, data: Path, printed: Path) -> None:
+        self.facts = json.loads((data / "demo.json").read_text("utf-8"))
+        self.printed = printed.read_text("utf-8")
+
+    def line(self, program: str) -> list[str]:
+        """The printed line that starts with a program, as its arguments."""
+        found = re.search(rf"^{program} .*$", self.printed, re.MULTILINE)
+        assert found, self.printed
+        return shlex.split(found[0])
+
+    def log_in(self) -> subprocess.CompletedProcess[str]:
+        """The printed ssh line, with a command and without questions."""
+        program, *rest = self.line("ssh")
+        given = [program, "-F", "/dev/null", "-o", "BatchMode=yes", *rest, "echo in"]
+        return subprocess.run(given, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+
+
+@contextmanager
+def up(folder: Path, web: int, ssh: int) -> Iterator[Demo]:
+    """`keyrack up` until it is ready; stopped as by Ctrl-C at the end."""
+    data, printed = folder / "data", folder / "printed"
+    (data / "demo.json").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(data)]
+    command += ["--listen", f"127.0.0.1:{web}", "--sshd-port", str(ssh)]
+    with printed.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+        try:
+            wait_until(
+                lambda: "Stop with Ctrl-C" in printed.read_text("utf-8") or process.poll() is not None, "the demo"
+            )
+            assert process.poll() is None, printed.read_text("utf-8")
+            yield Demo(data, printed)
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, printed.read_text("utf-8")
+    assert "Traceback" not in printed.read_text("utf-8")
+
+
+def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
+    sshd_path()
+    web, ssh = free_port(), free_port()
+    with up(tmp_path, web, ssh) as demo:
+        assert (tmp_path / "data" / "demo.json").stat().st_mode & 0o077 == 0
+        facts = demo.facts
+        assert demo.log_in().returncode != 0
+        added = json.loads(subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60).stdout)
+        assert added["user"] == facts["username"]
+        wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
+        headers = {"Authorization": f"Bearer {facts['token']}"}
+        path = f"{facts['url']}/api/v3/servers/{facts['server_id']}/ssh/credentials/{added['id']}"
+        assert httpx2.delete(path, headers=headers).json() == added
+        wait_until(lambda: "Permission denied" in demo.log_in().stderr, "a refusal")
+        _check_admin(facts)
+    # Started again it goes on with the same data, and the lines to paste still work.
+    with up(tmp_path, web, ssh) as demo:
+        subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60)
+        wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    sshd_path()
+    web, ssh = free_port(), free_port()
+    with up(tmp_path, web, ssh):
+        again = [sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(tmp_path / "other")]
+        again += ["--listen", f"127.0.0.1:{web}", "--sshd-port", str(free_port())]
+        ended = subprocess.run(again, capture_output=True, text=True, timeout=60, check=False)
+        assert ended.returncode != 0
+        assert f"127.0.0.1:{web}" in ended.stderr
+        assert "--listen" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def _check_admin(facts: dict[str, str]) -> None:
+    """The admin's password gets an IAM token in the demo workspace."""
+    user = {"name": facts["admin_user"], "password": facts["admin_password"], "domain": {"name": facts["workspace"]}}
+    identity = {"methods": ["password"], "password": {"user": user}}
+    answer = httpx2.post(f"{facts['url']}/v3/auth/tokens", json={"auth": {"identity": identity}})
+    assert answer.status_code == 201

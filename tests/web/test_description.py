@@ -1,0 +1,32 @@
+"""The described API is the served API: every call of every door, and no page that leads nowhere."""
+
+from __future__ import annotations
+
+import re
+
+from keyrack.web.server import DOORS
+from tests.services import Service
+
+
+def test_every_call_is_described(team: Service) -> None:
+    described = team.call("GET", "/openapi.json").json()
+    calls = {(method.upper(), path) for path, methods in described["paths"].items() for method in methods}
+    assert calls == {(call.method, prefix + call.path) for prefix, dialect in DOORS for call in dialect.endpoints}
+    page = team.call("GET", "/docs").text
+    for _, path in calls:
+        assert path in page
+
+
+def test_first_page_leads_to_what_there_is(team: Service) -> None:
+    page = team.call("GET", "/").text
+    links = re.findall(r'href="([^"]+)"', page)
+    assert links
+    for link in links:
+        assert team.call("GET", link).status_code == 200
+    assert team.instance.settings.url in page
+
+
+def test_health(team: Service) -> None:
+    assert team.call("GET", "/healthz").json()["status"] == "alive"
+    assert team.call("GET", "/readyz").json() == {"status": "ready"}
+    assert "python_info" in team.call("GET", "/metrics").text
