@@ -145,7 +145,7 @@ def test_everything_is_found_and_nothing_is_changed(scene: Scene) -> None:
     assert found["krthree", "three"].path == str(host.etc / "odd" / "krthree.pub")
     assert found["krfive", "authority"].kind == "cert-authority"
     assert found["krfive", ""].path == f"{host.etc}/helper %u"
-    after = {path: what for path, what in host.snapshot().items() if "/keyrack" not in path}
+    after = {path: what for path, what in host.snapshot().items() if f"{host.etc}/keyrack" not in path}
     assert after == before
     for name in ACCOUNTS:
         assert host.door.lets_in(host.keys[name], name)

@@ -10,7 +10,7 @@ import sys
 from typing import List, NoReturn, Optional, Sequence
 
 from keyrack import __version__
-from keyrack.agent import doctor, drop_in, local, memory
+from keyrack.agent import doctor, drop_in, enforcement, local, memory
 from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
 from keyrack.agent.duties import Duties
 from keyrack.agent.enrol import EnrolmentProblem, enrol
@@ -126,8 +126,11 @@ def _enroll(given: argparse.Namespace) -> int:
             keys_folder=os.path.abspath(given.keys_dir),
             revoked_keys=os.path.abspath(given.revoked_keys),
             sshd_config=os.path.abspath(given.sshd_config) if given.sshd_config else None,
+            mode=given.mode,
         )
     local.write(store, decided)
+    if given.mode == "adopt":
+        enforcement.adopt_first(store)
     print(f"This machine is now host {enrolment.host}, server {enrolment.server_name}.")
     if decided.drop_in is not None:
         print("Nothing has changed about who may log in. See what would: keyrack-agent plan")
