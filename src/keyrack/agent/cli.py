@@ -18,9 +18,7 @@ from keyrack.agent.folder import FolderProblem
 from keyrack.agent.follow import Follower, say
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.orders import Orders
-from keyrack.agent.plan import plan
 from keyrack.agent.sshd import DEFAULT_CONFIG, SshdProblem
-from keyrack.agent.uninstall import uninstall
 
 _EPILOGUE = """\
 exit status: 0 all is well; 1 something is wrong, as printed; 2 wrong arguments.
@@ -195,12 +193,18 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 def _plan(given: argparse.Namespace) -> int:
+    # Here, because difflib and tempfile take 2 MB and 8 ms, which the running agent never needs.
+    from keyrack.agent.plan import plan
+
     for line in plan(*_open(given)):
         print(line)
     return 0
 
 
 def _uninstall(given: argparse.Namespace) -> int:
+    # Here, because shutil takes 1 MB and 4 ms, which the running agent never needs.
+    from keyrack.agent.uninstall import uninstall
+
     problems = uninstall(*_open(given), say)
     for problem in problems:
         say(problem)
