@@ -11,6 +11,7 @@ from keyrack.core import credentials
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people import keyrack
+from keyrack.core.presence import Presence
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
 from keyrack.ssh import known_private
@@ -47,17 +48,19 @@ def open_instance(settings: Settings) -> Instance:
 
 def web_application(instance: Instance) -> Doors:
     """The service over HTTP, with its background work."""
-    return server.service(instance, lambda: _tidy(instance))
+    presence = Presence()
+    return server.service(instance, lambda: _tidy(instance, presence), presence)
 
 
-def _tidy(instance: Instance) -> Callable[[], None]:
-    """Remove what has ended every few seconds, on a thread of its own; answers how to stop it."""
+def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
+    """Remove what has ended and note who was heard of, every few seconds, on its own thread; answers how to stop it."""
     stopping = threading.Event()
 
     def run() -> None:
         while not stopping.wait(TIDY_EVERY_SECONDS):
             try:
                 credentials.end_expired(instance, keyrack())
+                presence.write(instance)
             except DatabaseUnavailable:
                 log.warning("tidying waits for the database")
             except Exception:

@@ -41,7 +41,7 @@ class SmallService:
             found[:] = [
                 report
                 for report in list(self.reports)
-                if report["state"] == state and revision in (None, report["revision"])
+                if report.get("state") == state and revision in (None, report["revision"])
             ]
             return bool(found)
 

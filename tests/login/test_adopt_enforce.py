@@ -181,7 +181,7 @@ def test_the_plan_is_what_enforcing_does(scene: Scene) -> None:
     for key in (certified, host.keys["helper"], host.keys["global"]):
         assert not host.door.lets_in(key, "krfive")
     # The options of the accepted line hold.
-    assert host.door.login(host.keys["krone"], "krone", "tty", extra=["-tt"]).stdout.strip() != ""
+    assert "PTY allocation request failed" in host.door.login(host.keys["krone"], "krone", extra=["-tt"]).stderr
     assert 'from="127.0.0.1"' in (host.etc / "keyrack" / "keys" / "krone").read_text("ascii")
 
 

@@ -19,6 +19,7 @@ from keyrack.agent.follow import Follower, say
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.orders import Orders
 from keyrack.agent.sshd import DEFAULT_CONFIG, SshdProblem
+from keyrack.agent.watch import Watch
 
 _EPILOGUE = """\
 exit status: 0 all is well; 1 something is wrong, as printed; 2 wrong arguments.
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _enroll_command(commands)
     run = _command(commands, "run", _run, "follow the service until stopped")
+    _option(run, "--sshd-log", "the file sshd logs to, where that is neither the journal nor syslog")
     run.add_argument("--once", action="store_true", help="fetch and apply what is new, then end")
     _command(commands, "plan", _plan, "say exactly what enforcing would change, and change nothing")
     _command(commands, "status", _status, "say how the agent fares")
@@ -165,14 +167,17 @@ def _run(given: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _stop)
     store, enrolment = _open(given)
     store.lock()
+    store.folder.sweep()
     # Whether plain HTTP is fine was settled when the host enrolled.
     contact = Contact(enrolment.url, enrolment.secret, plain_http=True)
-    orders = Orders(store, enrolment, Duties(store, enrolment, say))
-    follower = Follower(store, orders, contact, say)
+    duties = Duties(store, enrolment, say)
+    watch = Watch(store, enrolment, Contact(enrolment.url, enrolment.secret, plain_http=True), say, given.sshd_log)
+    follower = Follower(store, Orders(store, enrolment, duties), contact, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(contact):
         follower.start()
         if not given.once:
+            watch.start()
             follower.run()
         return _once(follower)
 

@@ -12,6 +12,7 @@ from keyrack.agent.contact import Answer, Contact, NoAnswer
 from keyrack.agent.duties import silence
 from keyrack.agent.memory import Accepted, Memory, MemoryProblem
 from keyrack.agent.orders import Failed, Orders, Refused
+from keyrack.ssh.host_document import HostDocument
 
 WAIT_SECONDS = 25
 LOOK_AGAIN_SECONDS = 30.0  # between two looks at the files on disk
@@ -36,11 +37,20 @@ class _Refusal(NamedTuple):
 class Follower:
     """One enrolled host. Call start() once; `step` does one exchange and answers how long to pause after it."""
 
-    def __init__(self, memory: Memory, orders: Orders, contact: Contact, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        orders: Orders,
+        contact: Contact,
+        say: Callable[[str], None],
+        in_force: Callable[[HostDocument], None] = lambda document: None,
+    ) -> None:
+        """in_force: told the document that this host obeys, after each look at its files."""
         self._memory = memory
         self._orders = orders
         self._contact = contact
         self._say = say
+        self._in_force = in_force
         self._status = memory.status()
         self._noted_at = 0.0
         self._report: Optional[Dict[str, Any]] = None
@@ -161,6 +171,8 @@ class Follower:
             return
         unmet = self._orders.unmet()
         outcome = self._orders.put(new=new, silent=self._silent)
+        if self._orders.document is not None:
+            self._in_force(self._orders.document)
         if outcome.problems:
             self._have_trouble(_FILES, outcome.problems)
             return

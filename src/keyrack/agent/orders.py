@@ -45,6 +45,11 @@ class Orders:
         self._stale = ""
 
     @property
+    def document(self) -> Optional[HostDocument]:
+        """The document in force; None where there is none."""
+        return self._checked.document if self._checked else None
+
+    @property
     def revision(self) -> int:
         """The revision of the document in force; 0: none."""
         return self._checked.document.revision if self._checked else 0

@@ -19,6 +19,8 @@ _FOLDERS = (
     "/opt/homebrew/bin",
 )
 
+ENVIRONMENT = {"PATH": os.pathsep.join(_FOLDERS), "LC_ALL": "C"}
+
 
 class Ended(NamedTuple):
     """How a program ended: its status (None: it could not be started or had no time left) and what it said."""
@@ -45,7 +47,7 @@ def run(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float = 10.0) 
             input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={"PATH": os.pathsep.join(_FOLDERS), "LC_ALL": "C"},
+            env=ENVIRONMENT,
             cwd="/",
             timeout=seconds,
             check=False,

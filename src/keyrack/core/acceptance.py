@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from keyrack import policy
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, invalid
-from keyrack.ssh import known_private, names
+from keyrack.ssh import known_private, names, options
 from keyrack.ssh.public_key import KeyProblem, PublicKey, parse
 
 LONGEST_TITLE = 255
@@ -52,6 +52,20 @@ def text(value: object, *, field: str, maximum: int = LONGEST_TITLE) -> str:
     if problem is not None:
         raise invalid(field, problem)
     return str(value)
+
+
+def restrictions(value: object, key_type: str | None = None, *, field: str = "restrictions") -> dict[str, object]:
+    """What a key may do, as options.Restrictions reads it, in its one form; None restricts nothing.
+
+    key_type: of the one key it is for, which must be able to obey it; None where it is for keys to come.
+    Raises Refusal INVALID with what to write instead.
+    """
+    try:
+        read = options.Restrictions.from_json({} if value is None else value)
+        options.check_rendered(options.render(read, key_type or "sk-"))
+    except ValueError as problem:
+        raise invalid(field, str(problem)) from None
+    return read.to_json()
 
 
 def end(now: datetime, expires_at: datetime | None, *, field: str = "expires_at") -> datetime | None:

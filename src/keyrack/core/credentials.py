@@ -32,7 +32,8 @@ def add(
     """Put a public key on a system user of a server; returns once that is durable.
 
     label: unique on the server, 1 to 255 characters; username: a system user of the server; public_key:
-    one OpenSSH line; temporary: it ends after the instance's `temporary_hours`; expires_at: another end.
+    one OpenSSH line; temporary: it ends after the instance's `temporary_hours`; expires_at: another end;
+    restrictions: as ssh.options.Restrictions reads them, and only what a key of this type can obey.
     Raises Refusal: MISSING for the server, INVALID for fields, TAKEN for the label.
     """
     aim = "add an SSH key"
@@ -41,13 +42,14 @@ def add(
         name = acceptance.text(label, field="label")
         user = acceptance.username(username)
         key = acceptance.public_key(instance, public_key)
+        limits = acceptance.restrictions(restrictions, key.type)
 
         def change(work: Work) -> Credential:
             server = own_server(work, server_id)
             end = acceptance.end(work.now, expires_at)
             if temporary and end is None:
                 end = work.now + timedelta(hours=instance.settings.temporary_hours)
-            added = put(work, server, user, name, key, temporary=temporary, end=end, limits=dict(restrictions or {}))
+            added = put(work, server, user, name, key, temporary=temporary, end=end, limits=limits)
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
             work.record(
                 f"Added SSH key {name} ({key.sha256}) for {user} on server {server.name}{until}",

@@ -10,7 +10,7 @@ from typing import Any
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.model import Credential, Grant, UserKey
-from keyrack.store import keys
+from keyrack.store import keys, revocations
 
 
 def seal_credential(
@@ -46,6 +46,11 @@ def seal_user_key(instance: Instance, *, user_id: int, public_key: str | None) -
 def user_key_holds(instance: Instance, key: UserKey, seal: bytes) -> bool:
     """Whether a user key's row is as Keyrack wrote it."""
     return seal == seal_user_key(instance, user_id=key.user_id, public_key=key.public_key)
+
+
+def seal_deploy_key(instance: Instance, *, repository_id: int, public_key: str, can_push: bool) -> bytes:
+    """The seal of what a deploy key opens, for its row."""
+    return instance.key.seal("deploy key", repository_id, public_key, can_push)
 
 
 def seal_grant(instance: Instance, values: Mapping[str, Any]) -> bytes:
@@ -99,10 +104,10 @@ def left(work: Work, server_ids: Iterable[int], gone: Iterable[tuple[str, str]])
     """
     pairs = tuple(gone)
     for server_id in sorted(server_ids):
+        revision = work.touch(server_id)
         for fingerprint, public_key in pairs:
             if not keys.lets_in(work.connection, server_id, work.actor.workspace_id, fingerprint, work.now):
-                keys.revoke(work.connection, server_id, fingerprint, public_key, work.now)
-        work.touch(server_id)
+                revocations.add(work.connection, server_id, fingerprint, public_key, work.now, revision)
 
 
 def _moment(value: datetime | None) -> str:

@@ -9,14 +9,16 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import delivery
+from keyrack.core import accounts, alarms, delivery
 from keyrack.core.found_keys import REMOVING
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.ssh import host_document, options
 from keyrack.ssh.host_document import HostDocument, Stale, TakeAway, UserKey
-from keyrack.store import found_keys, keys, servers
+from keyrack.store import found_keys, host_reports, keys, servers
+
+_WIDENING = frozenset(("pty", "agent-forwarding", "port-forwarding", "X11-forwarding", "user-rc", "no-touch-required"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,14 @@ def signed(instance: Instance, server_id: int) -> SignedDocument | None:
     """The document of a server as it is now, or None when the server is gone.
 
     Everything is read in one snapshot, so that the revision and the keys belong together. Raises Refusal
-    UNAVAILABLE when a row's seal is broken: whoever changed the database must not get it signed.
+    UNAVAILABLE when a row's seal is broken: whoever changed the database must not get it signed. Then the audit
+    log has an alarm.
     """
-    document = instance.database.read(lambda connection: _build(instance, connection, server_id))
+    try:
+        document = instance.database.read(lambda connection: _build(instance, connection, server_id))
+    except Refusal as refusal:
+        alarms.broken_seal(instance, server_id, refusal)
+        raise
     if document is None:
         return None
     text = host_document.encode(document)
@@ -67,6 +74,7 @@ def _build(instance: Instance, connection: Connection, server_id: int) -> HostDo
         issued_at=now,
         users={name: tuple(lines) for name, lines in users.items()},
         revoked=keys.revoked_on(connection, server.id),
+        accounts=accounts.wanted(instance, connection, server.id),
         sshd=dict(server.sshd),
         mode=server.mode,
         stale=Stale(server.stale_after_seconds, server.stale_then),
@@ -74,6 +82,7 @@ def _build(instance: Instance, connection: Connection, server_id: int) -> HostDo
             TakeAway(path, fingerprint)
             for path, fingerprint in found_keys.to_take_away(connection, server.id, REMOVING)
         ),
+        end_sessions=host_reports.ending_sessions(connection, server.id),
     )
 
 
@@ -81,10 +90,13 @@ def _lines(instance: Instance, connection: Connection, server: Server, now: date
     for credential, seal in keys.sealed_credentials(connection, server.id, now):
         if not delivery.credential_holds(instance, credential, seal):
             raise _broken("credential", credential.id)
+        limits = _options(credential.restrictions, credential.key_type)
+        if limits is None:
+            continue
         yield _Line(
             username=credential.username,
             public_key=credential.public_key,
-            options=_options(credential.restrictions, credential.key_type),
+            options=limits,
             expires_at=credential.expires_at,
             name=credential.label,
         )
@@ -96,19 +108,25 @@ def _lines(instance: Instance, connection: Connection, server: Server, now: date
             raise _broken("user key", key.id)
         assert key.public_key is not None
         assert key.key_type is not None
+        limits = _options(grant.restrictions, key.key_type)
+        if limits is None:
+            continue  # a security key's restriction, and this key is none: never without it
         yield _Line(
             username=grant.system_user,
             public_key=key.public_key,
-            options=_options(grant.restrictions, key.key_type),
+            options=limits,
             expires_at=grant.expires_at,
             name=key.title or "",
         )
 
 
 def _widest(lines: Iterable[_Line]) -> list[_Line]:
-    """One line for each key with the same options on a system user: the one that ends last.
+    """The lines of each key on a system user, without those that defeat another one's end or are of no use.
 
-    Two lines of one key defeat each other's end: sshd tries the next line when one has expired.
+    sshd takes the first line of a key whose end has not come and whose `from` fits, and none after it. So two
+    lines with the same options are one, the one that ends last; a line without options that lasts as long makes a
+    line with options pointless; and the others stand in the order of what they allow, the widest first, so that
+    each counts until its own end and no narrow one hides a wider one.
     """
     best: dict[tuple[str, str, tuple[str, ...]], _Line] = {}
     for line in lines:
@@ -116,17 +134,41 @@ def _widest(lines: Iterable[_Line]) -> list[_Line]:
         known = best.get(place)
         if known is None or _later(line.expires_at, known.expires_at):
             best[place] = line
-    return [best[place] for place in sorted(best)]
+    kept = []
+    for (username, public_key, limits), line in best.items():
+        free = best.get((username, public_key, ()))
+        if free is None or not limits or "no-touch-required" in limits or _later(line.expires_at, free.expires_at):
+            kept.append(line)
+    return sorted(kept, key=lambda line: (line.username, line.public_key, _narrowness(line.options)))
+
+
+def _narrowness(limits: tuple[str, ...]) -> tuple[bool, int, bool, tuple[str, ...]]:
+    """How little a line allows once sshd has taken it; `from` last, as where it does not fit the next line counts."""
+    count = 0
+    for limit in limits:
+        name = limit.partition("=")[0]
+        if name in _WIDENING:
+            count -= 1
+        elif name == "restrict":
+            count += 10
+        elif name not in ("from", "command"):
+            count += 1
+    names = {limit.partition("=")[0] for limit in limits}
+    return "command" in names, count, "from" not in names and bool(limits), limits
 
 
 def _later(end: datetime | None, other: datetime | None) -> bool:
     return other is not None and (end is None or end > other)
 
 
-def _options(restrictions: Any, key_type: str) -> tuple[str, ...]:
+def _options(restrictions: Any, key_type: str) -> tuple[str, ...] | None:
+    """The options of a line; None: a key of this type cannot obey them, so the line must not be there at all."""
     if not restrictions:
         return ()
-    return tuple(options.render(options.Restrictions.from_json(restrictions), key_type))
+    try:
+        return tuple(options.render(options.Restrictions.from_json(restrictions), key_type))
+    except ValueError:
+        return None
 
 
 def _broken(what: str, row: int) -> Refusal:

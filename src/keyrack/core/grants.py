@@ -30,7 +30,9 @@ def give(
 ) -> Grant:
     """Let a user (or a group) log in as system_user on a server (or on servers with a tag).
 
-    Exactly one of user_id and group_id, and one of server_id and tag. Raises Refusal INVALID or MISSING.
+    Exactly one of user_id and group_id, and one of server_id and tag. A key that cannot obey the restrictions
+    (verify_required for a key that is not on a security key) is not let in by this grant.
+    Raises Refusal INVALID or MISSING.
     """
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id)
     with attempt:
@@ -45,7 +47,7 @@ def give(
             "server_id": server_id,
             "tag": None if tag is None else server_tag(tag),
             "system_user": acceptance.username(system_user, field="system_user"),
-            "restrictions": dict(restrictions or {}),
+            "restrictions": acceptance.restrictions(restrictions),
             "expires_at": acceptance.end(instance.now(), expires_at),
         }
 

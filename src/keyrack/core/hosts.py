@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keyrack.core import found_keys, host_facts
+from keyrack.core import found_keys, host_facts, host_reports
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
-from keyrack.store import servers
+from keyrack.store import keys, revocations, servers
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -94,8 +94,13 @@ def revision(instance: Instance, server_id: int) -> int | None:
 
 
 def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
-    """Take what an agent tells: the revision it applied, or why it did not. Raises Refusal INVALID."""
+    """Take what an agent tells: the revision it applied or why it did not, who is in, which keys were used.
+
+    A report without revision and state tells only the rest. Raises Refusal INVALID.
+    """
     applied, state = told.get("revision"), told.get("state")
+    if applied is None and state is None:
+        applied, state = 0, "applied"
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
     problems = [str(problem)[:500] for problem in told.get("problems") or () if isinstance(problem, str)][:20]
@@ -120,10 +125,14 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
             found_keys.take(work, now, told.get("keys_found"))
             if state == "applied" and now.applied_revision < applied <= now.revision:
                 values |= {"applied_revision": applied, "applied_at": work.now}
+                keys.note_delivery(work.connection, server.id, applied, work.now)
+                # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
+                revocations.confirm(work.connection, server.id, applied, work.now)
             version = _fact(told, "agent_version")
             if version is not None:
                 values["agent_version"] = version
             servers.change(work.connection, server.id, values)
+            host_reports.take(work, now, told)
             if state == "applied":
                 work.recorded += 1  # a receipt is kept with the server, not as an event of its own
                 return

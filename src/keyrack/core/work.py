@@ -35,10 +35,16 @@ class Work:
         self.connection = connection
         self.now = attempt.instance.now()
         self.recorded = 0
+        self.touched: dict[int, int] = {}
 
     def touch(self, server_id: int) -> int:
-        """Give a server a new revision, and answer it; whoever waits for it is woken after the commit."""
-        return servers.raise_revision(self.connection, server_id, self.now)
+        """Give a server a new revision, and answer it; whoever waits for it is woken after the commit.
+
+        Events recorded from here on name it, so that one can ask whether the host obeys it (receipts.py).
+        """
+        revision = servers.raise_revision(self.connection, server_id, self.now)
+        self.touched[server_id] = revision
+        return revision
 
     def record(
         self,
@@ -50,9 +56,11 @@ class Work:
         workspace_id: int | None = None,
         level: str = "info",
         details: Mapping[str, Any] | None = None,
+        naming_revisions: bool = True,
     ) -> None:
         """Leave an event of what was done; summary: one sentence, past tense, without secrets.
 
+        naming_revisions: False for one of many events of one change, where another one names them all.
         workspace_id: whose log it belongs in when Keyrack itself acts, which has no workspace of its own.
         """
         actor = self.actor if workspace_id is None else replace(self.actor, workspace_id=workspace_id)
@@ -68,9 +76,14 @@ class Work:
             server_id=server_id if server_id is not None else self.attempt.server_id,
             summary=summary,
             level=level,
-            details=dict(details or {}),
+            details={**(details or {}), **(self._revisions() if naming_revisions else {})},
         )
         self.recorded += 1
+
+    def _revisions(self) -> dict[str, Any]:
+        if not self.touched:
+            return {}
+        return {"revisions": {str(server_id): revision for server_id, revision in self.touched.items()}}
 
 
 class Attempt:

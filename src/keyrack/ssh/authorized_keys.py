@@ -7,13 +7,13 @@ auth2-pubkeyfile.c, auth-options.c, sshkey_read), because its purpose is to say 
 from __future__ import annotations
 
 import binascii
-import hashlib
 import re
 from datetime import datetime, timezone
 from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.ssh.blob import TYPES
 from keyrack.ssh.curves import nist_problem
+from keyrack.ssh.digest import sha256
 from keyrack.ssh.names import hidden_character
 from keyrack.ssh.wire import Reader, WireError
 
@@ -153,7 +153,7 @@ def _read_key(text: str) -> Optional[Tuple[str, Optional[str], str, Optional[str
         blob = b""
     if not blob or binascii.b2a_base64(blob, newline=False).decode("ascii") != encoded:
         return key_type, None, comment, "the key is not valid base64", ""
-    fingerprint = "SHA256:" + binascii.b2a_base64(hashlib.sha256(blob).digest(), newline=False).decode().rstrip("=")
+    fingerprint = "SHA256:" + binascii.b2a_base64(sha256(blob), newline=False).decode().rstrip("=")
     if key_type == _DSA:
         return key_type, fingerprint, comment, "DSA keys are not accepted", encoded
     if key_type not in TYPES:

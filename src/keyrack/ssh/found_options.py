@@ -53,7 +53,7 @@ def read(options: str) -> Read:
         else:
             raise ValueError(f"The option {word} cannot be kept: Keyrack sets none like it.")
     fields.update((name, tuple(values)) for name, values in lists.items())
-    return Read(Restrictions(**fields), end)  # type: ignore[arg-type]
+    return Read(Restrictions(**fields), end)
 
 
 def _split(options: str) -> List[str]:

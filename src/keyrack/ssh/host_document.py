@@ -13,6 +13,7 @@ Format 1 is one JSON object, ASCII, keys sorted, no blanks, so that the same wis
     sshd         sshd keyword -> wanted value, only the ones asked for
     mode         "adopt" or "enforce"
     stale        {"after_seconds", "then"}: what to do when no news comes; 0 seconds = never
+    end_sessions names of live sessions, as the host reported them, that must end; may be left out
 
 One field may be absent:
 
@@ -55,6 +56,7 @@ KEEP, DROP_TEMPORARY, DROP_ALL = "keep", "drop-temporary", "drop-all"
 MAX_CHARACTERS = 64 * 1024 * 1024
 MAX_USERS = 10_000
 MAX_KEYS = 200_000  # of all users together, and of the revoked ones
+MAX_SESSIONS = 10_000
 MAX_OPTIONS = 32
 MAX_OPTION_CHARACTERS = 8192
 
@@ -66,6 +68,7 @@ _SETTING = re.compile(r"[A-Za-z0-9@*?!%+,.:/=_-][ A-Za-z0-9@*?!%+,.:/=_-]{0,1023
 _PASSWORD_HASH = re.compile(r"\$(6|5|y|2b)\$[A-Za-z0-9./$=,]{8,500}")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _PATH = re.compile(r"/[^\x00-\x1f\x7f]{1,1023}")
+_SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LARGEST_NUMBER = 2**63 - 1
 
 
@@ -117,6 +120,7 @@ class HostDocument(NamedTuple):
     mode: str = ENFORCE
     stale: Stale = Stale()
     take_away: Sequence[TakeAway] = ()
+    end_sessions: Sequence[str] = ()
 
 
 def encode(document: HostDocument) -> str:
@@ -148,6 +152,7 @@ def encode(document: HostDocument) -> str:
             "mode": document.mode,
             "stale": {"after_seconds": document.stale.after_seconds, "then": document.stale.then},
             **({"take_away": [entry._asdict() for entry in document.take_away]} if document.take_away else {}),
+            **({"end_sessions": list(document.end_sessions)} if document.end_sessions else {}),
         },
         sort_keys=True,
         separators=(",", ":"),
@@ -193,6 +198,7 @@ def decode(text: str) -> HostDocument:
         mode=_field(fields, "mode", _one_of(ADOPT, ENFORCE)),
         stale=_stale(_field(fields, "stale", _mapping)),
         take_away=_take_away(_field(fields, "take_away", _list)) if "take_away" in fields else (),
+        end_sessions=_located("end_sessions", _end_sessions, fields.get("end_sessions", [])),
     )
 
 
@@ -258,6 +264,12 @@ def _revoked(value: List[Any]) -> Tuple[str, ...]:
     if len(value) > MAX_KEYS:
         raise DocumentError(f"revoked: more than {MAX_KEYS} keys")
     return tuple(_located(f"revoked[{at}]", _key, line) for at, line in enumerate(value))
+
+
+def _end_sessions(value: Any) -> Tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_SESSIONS:
+        raise DocumentError(f"is not a list of at most {MAX_SESSIONS} sessions")
+    return tuple(map(_matching(_SESSION, "a list of sessions"), value))
 
 
 def _accounts(value: Mapping[str, Any]) -> Dict[str, Account]:

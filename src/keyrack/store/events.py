@@ -70,5 +70,23 @@ def find(
     return page(connection, statement.order_by(events.c.id.desc()), _event, offset=offset, limit=limit)
 
 
+def get(connection: Connection, workspace_id: int, event_id: int) -> Event | None:
+    """An event of this workspace, or None."""
+    statement = select(events).where(events.c.id == event_id, events.c.workspace_id == workspace_id)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _event(row)
+
+
+def was_raised(connection: Connection, server_id: int, reason: str, summary: str, since: datetime) -> bool:
+    """Whether this very alarm was raised about a server since a time."""
+    statement = select(events.c.id).where(
+        events.c.server_id == server_id,
+        events.c.at >= since,
+        events.c.reason == reason,
+        events.c.summary == summary,
+    )
+    return connection.execute(statement.limit(1)).scalar() is not None
+
+
 def _event(row: Row[Any]) -> Event:
     return Event(**row._mapping)

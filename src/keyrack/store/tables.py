@@ -142,6 +142,16 @@ access_keys = Table(
     Column("expires_at", Moment, index=True),
 )
 
+access_key_failures = Table(
+    "access_key_failures",
+    metadata,
+    # Signatures that did not hold, in a row, for an access key from an address.
+    Column("access_key_id", String(128), _of("access_keys"), primary_key=True),
+    Column("address", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("last_at", Moment, nullable=False),
+)
+
 servers = _table(
     "servers",
     _id(),
@@ -166,6 +176,8 @@ servers = _table(
     Column("facts", JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    Column("sshd_revision", BigInteger),
+    Column("sshd_changed_at", Moment),
 )
 
 server_tags = Table(
@@ -195,7 +207,21 @@ system_users = _table(
     Column("managed", Boolean, nullable=False),
     Column("deployment_key", Text),
     Column("created_at", Moment, nullable=False),
+    Column("revision", BigInteger),
+    # The crypt(3) hash that the host is to set, encrypted: whoever reads or changes the database must neither
+    # learn it nor get one of his own signed.
+    Column("sealed_password", LargeBinary),
+    Column("deployment_key_asked_at", Moment),
     UniqueConstraint("server_id", "username"),
+)
+
+removed_accounts = Table(
+    "removed_accounts",
+    metadata,
+    # Accounts that Keyrack had a host make and that must not exist there any more.
+    Column("server_id", Integer, _of("servers"), primary_key=True),
+    Column("username", String(32), primary_key=True),
+    Column("removed_at", Moment, nullable=False),
 )
 
 credentials = _table(
@@ -215,6 +241,7 @@ credentials = _table(
     Column("created_at", Moment, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
+    Column("delivered_at", Moment),
     UniqueConstraint("server_id", "label"),
 )
 
@@ -265,6 +292,10 @@ revocations = Table(
     Column("fingerprint", String(64), primary_key=True),
     Column("public_key", Text, nullable=False),
     Column("revoked_at", Moment, nullable=False),
+    # The revision that carries it, and when the host first said that it obeys that one or a later one.
+    Column("revision", BigInteger, nullable=False, server_default="0"),
+    Column("confirmed_at", Moment),
+    Index("ix_revocations_fingerprint", "fingerprint"),
 )
 
 found_keys = _table(

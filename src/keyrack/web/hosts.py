@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -17,14 +16,13 @@ from starlette.routing import Route
 
 from keyrack.core import documents, hosts
 from keyrack.core.instance import Instance
+from keyrack.core.presence import Presence
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh import host_document
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.dialect import address_of
-
-log = structlog.get_logger("keyrack.hosts")
 
 INSTALL_SCRIPT = Path(__file__).with_name("install.sh")
 LONGEST_WAIT = 50.0
@@ -89,7 +87,7 @@ class Waiting:
                 event.set()
 
 
-def application(instance: Instance, waiting: Waiting) -> Starlette:
+def application(instance: Instance, waiting: Waiting, presence: Presence) -> Starlette:
     """The application under /agent."""
     archive: list[bytes] = []
 
@@ -114,12 +112,14 @@ def application(instance: Instance, waiting: Waiting) -> Starlette:
         deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
         with waiting.listening(server.id) as announced:
             while await run_in_threadpool(hosts.revision, instance, server.id) == known:
+                presence.heard(server.id)
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0 or waiting.closing:
                     return Response(status_code=204)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(announced.wait(), min(left, LOOK_AGAIN))
                 announced.clear()
+        presence.heard(server.id)
         signed = await run_in_threadpool(documents.signed, instance, server.id)
         if signed is None:
             raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
@@ -156,8 +156,6 @@ def _answering(
         try:
             return await handler(request)
         except Refusal as refusal:
-            if refusal.code == "seal-broken":
-                log.error("document not signed", reason=refusal.message)
             return JSONResponse({"error": refusal.message}, STATUS.get(refusal.kind, 400))
         except DatabaseUnavailable:
             return PlainTextResponse("The service cannot reach its database.", 503)

@@ -1,0 +1,183 @@
+"""Reads Linux's /proc: which processes there are, what they belong to; it signals and judges nothing.
+
+Everything here races with processes that come and go: what vanished in the meantime is left out. A process is
+known by its number together with its start time, because numbers are used again (proc(5)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import sys
+import time
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, Tuple
+
+NO_AUDIT_SESSION = "4294967295"  # the kernel's word for: never logged in
+
+_LOGIN_SCOPE = re.compile(r"/session-[^/]+\.scope(?:/|$)")
+_SOCKET = re.compile(r"socket:\[([0-9]+)\]")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Process(NamedTuple):
+    """One process; started: clock ticks since boot."""
+
+    pid: int
+    parent: int
+    started: int
+    name: str
+
+
+def read(pid: int) -> Optional[Process]:
+    """A process, or None when it is gone or a zombie, which holds nothing any more."""
+    try:
+        text = _text(pid, "stat")
+        # The name stands in brackets and may hold anything, brackets too.
+        name, _, rest = text[text.index("(") + 1 :].rpartition(") ")
+        fields = rest.split(" ")
+        if fields[0] in "ZX":
+            return None
+        return Process(pid, int(fields[1]), int(fields[19]), name)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def everything() -> Dict[int, Process]:
+    """All processes that can be seen."""
+    found = (read(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return {process.pid: process for process in found if process is not None}
+
+
+def children(pid: int) -> FrozenSet[int]:
+    """The numbers of the processes that a process started: one small read where the kernel lists them."""
+    try:
+        found: Set[int] = set()
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found.update(map(int, file.read().split()))
+        return frozenset(found)
+    except FileNotFoundError:
+        if not os.path.exists(f"/proc/{pid}"):
+            return frozenset()
+        return frozenset(process.pid for process in everything().values() if process.parent == pid)
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def below(roots: Iterable[int], processes: Dict[int, Process]) -> Set[int]:
+    """These processes and all that they started, as far as the line of parents is unbroken."""
+    by_parent: Dict[int, List[int]] = {}
+    for process in processes.values():
+        by_parent.setdefault(process.parent, []).append(process.pid)
+    found: Set[int] = set()
+    waiting = [pid for pid in roots if pid in processes]
+    while waiting:
+        pid = waiting.pop()
+        if pid not in found:
+            found.add(pid)
+            waiting.extend(by_parent.get(pid, ()))
+    return found
+
+
+def above(pid: int, processes: Dict[int, Process]) -> Set[int]:
+    """A process and those it descends from."""
+    found: Set[int] = set()
+    while pid in processes and pid not in found:
+        found.add(pid)
+        pid = processes[pid].parent
+    return found
+
+
+def title(pid: int) -> str:
+    """The command line, which sshd rewrites to say what it does; empty when it cannot be read."""
+    try:
+        return _text(pid, "cmdline").replace("\0", " ").strip()
+    except OSError:
+        return ""
+
+
+def user(pid: int) -> Optional[int]:
+    """The number of the account that a process runs for."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+
+
+def audit_session(pid: int) -> str:
+    """The kernel's number of the login that a process comes from; empty where there is none."""
+    try:
+        number = _text(pid, "sessionid").strip()
+    except OSError:
+        return ""
+    return "" if number == NO_AUDIT_SESSION else number
+
+
+def login_scope(pid: int) -> str:
+    """systemd's group of the login that a process comes from; empty where there is none."""
+    with contextlib.suppress(OSError):
+        for line in _text(pid, "cgroup").split("\n"):
+            match = _LOGIN_SCOPE.search(line)
+            if match:
+                return line[: match.end()].split(":", 2)[-1].rstrip("/")
+    return ""
+
+
+def environment_holds(pid: int, entry: str) -> bool:
+    """Whether the environment that a process was started with holds an entry beginning like this."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return b"\0" + entry.encode() in b"\0" + file.read(1 << 20)
+    except OSError:
+        return False
+
+
+def namespace(pid: int) -> str:
+    """Which set of process numbers a process lives in; empty when that may not be seen."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
+
+
+def peers(pid: int) -> Set[Tuple[str, int]]:
+    """Who is at the other end of a process's TCP connections: addresses and ports."""
+    sockets = set()
+    try:
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                match = _SOCKET.fullmatch(os.readlink(f"/proc/{pid}/fd/{number}"))
+                if match:
+                    sockets.add(match.group(1))
+    except OSError:
+        return set()
+    found = set()
+    for table in ("tcp", "tcp6") if sockets else ():
+        with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:
+            next(file, None)
+            for line in file:
+                fields = line.split()
+                if fields[9] in sockets:
+                    found.add(_peer(fields[2]))
+    return found
+
+
+def start_time(started: int) -> float:
+    """Seconds since 1970 of a number of ticks since boot, by the clock as it is now."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + started / _TICKS
+
+
+def _peer(text: str) -> Tuple[str, int]:
+    """The kernel writes an address as 32-bit words in the machine's own byte order."""
+    words, _, port = text.partition(":")
+    raw = b"".join(int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8))
+    if len(raw) == 16 and raw[:12] == bytes(10) + b"\xff\xff":
+        raw = raw[12:]
+    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw), int(port, 16)
+
+
+def _text(pid: int, name: str) -> str:
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read().decode("utf-8", "replace")

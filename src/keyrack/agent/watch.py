@@ -1,0 +1,203 @@
+"""Watches the live sessions beside the agent's main work: ends those whose key has ended, and tells who is in.
+
+It has its own thread and its own connection, because the main one waits for documents most of the time. It never
+changes who may log in.
+
+When a session is ended:
+(1) its key is among the document's revoked ones;
+(2) the document let its key in as this account before, and no longer does, or the key's end there has passed: also
+    when the service is dead, and after a restart of the agent;
+(3) the document names the session itself; this alone counts in adopt mode, which changes nothing about who may be in.
+A key that was never Keyrack's here (another file lets it in) does not end sessions until it is revoked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from typing import Any, Callable, Dict, Optional, Set, Tuple
+
+from keyrack import __version__
+from keyrack.agent import ending, login_log, sessions, uses
+from keyrack.agent.contact import Contact, NoAnswer
+from keyrack.agent.folder import PRIVATE_FILE
+from keyrack.agent.memory import Enrolment, Memory
+from keyrack.agent.sessions import Session, Sessions
+from keyrack.agent.uses import Uses
+from keyrack.ssh.host_document import ENFORCE, HostDocument
+from keyrack.ssh.public_key import fingerprint_of
+
+LOOK_SECONDS = 1.0  # how late the end of a key may end its sessions
+REPORT_SECONDS = 5.0  # between two reports; the first after a quiet time goes at once
+NO_ANSWER_SECONDS = 15.0
+LATE_LOGIN_SECONDS = 180.0  # sshd gives a login two minutes (LoginGraceTime)
+
+_FILE = "sessions.json"
+_LARGEST_FILE = 16 * 1024 * 1024
+
+
+class Watch:
+    """The live sessions of one enrolled host. obey() may be called from another thread than step()."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        enrolment: Enrolment,
+        contact: Contact,
+        say: Callable[[str], None],
+        log_path: Optional[str] = None,
+    ) -> None:
+        self._memory = memory
+        self._contact = contact
+        self._say = say
+        remembered = self._remembered()
+        self._sessions = Sessions(enrolment.sshd_config, sessions.load(remembered.get("sessions")))
+        self._log = login_log.find(log_path, _place(remembered.get("place")))
+        self._uses = Uses()
+        self._document: Optional[HostDocument] = None
+        self._judged: Optional[HostDocument] = None
+        self._ends: Dict[str, float] = {}
+        self._said: Set[str] = set()
+        self._gone: Dict[Tuple[str, str], float] = {}
+        self._lock = threading.Lock()  # around _gone
+        self._news = True  # a fresh agent tells who is in, should the service think otherwise
+        self._report_at = 0.0
+        self._awake = threading.Event()
+
+    def start(self) -> None:
+        """Watch on a thread of its own until the process ends."""
+        threading.Thread(target=self._run, name="sessions", daemon=True).start()
+
+    def obey(self, document: HostDocument) -> None:
+        """This document is in force now: its files are in place. Sessions that it ends are ended at once."""
+        before = self._document
+        if before is not None and before is not document and before.mode == ENFORCE:
+            # A login that was under way with a key that is gone now comes into sight a moment after it is gone.
+            forget_at = time.monotonic() + LATE_LOGIN_SECONDS
+            gone = dict.fromkeys(_opened(before) - _opened(document), forget_at)
+            with self._lock:
+                self._gone.update(gone)
+        self._document = document
+        self._awake.set()
+
+    def step(self) -> None:
+        """Look once, end what is to be ended, tell what is to be told."""
+        logins = self._log.read() if self._log else []
+        self._uses.add(logins)
+        changed = self._sessions.look(logins)
+        document = self._document
+        if document is not None and (changed or document is not self._judged):
+            changed = self._judge(document) or changed
+        if document is not None and self._end_due(document):
+            changed = self._sessions.look(()) or changed
+        if changed:
+            self._remember()
+            self._news = True
+        if (self._news or self._uses) and document is not None and time.monotonic() >= self._report_at:
+            self._report()
+
+    def _run(self) -> None:
+        while True:
+            self._awake.wait(LOOK_SECONDS)
+            self._awake.clear()
+            try:
+                self.step()
+            except Exception as error:  # whatever it is, the next second may be better, and logins do not hang on it
+                self._say(f"sessions cannot be watched: {type(error).__name__}: {error}")
+                self._awake.wait(NO_ANSWER_SECONDS)
+
+    def _judge(self, document: HostDocument) -> bool:
+        """Note for each live session when it ends by this document; True when something is to be remembered."""
+        now = time.monotonic()
+        with self._lock:
+            self._gone = {place: forget_at for place, forget_at in self._gone.items() if forget_at > now}
+            gone = {(user, fingerprint_of(key)) for user, key in self._gone}
+        news = document.mode == ENFORCE and self._sessions.mark_kept(document, gone)
+        self._ends = {session.id: _end_of(document, session) for session in self._sessions.live}
+        self._judged = document
+        return news
+
+    def _end_due(self, document: HostDocument) -> int:
+        """End what is due; answers how many sessions."""
+        now = time.time()
+        due = [session for session in self._sessions.live if self._ends.get(session.id, now) < now]
+        for session in due:
+            others = [other for other in self._sessions.live if other not in due]
+            count = ending.end(session, self._sessions.listeners, others)
+            if session.id not in self._said:  # one that does not end is tried again each second, and told once
+                self._said.add(session.id)
+                self._say(
+                    f"ended the session of {session.user} from {session.address}, key {session.fingerprint or 'none'} "
+                    f"({count} processes): {_why(document, session)}"
+                )
+        return len(due)
+
+    def _report(self) -> None:
+        """Tell who is in and what was used; again later where nobody listens."""
+        taken = self._uses.take()
+        fields: Dict[str, Any] = {"agent_version": __version__}
+        if taken:
+            fields["last_used"] = uses.told(taken)
+        if self._news:
+            fields["sessions"] = [session.told() for session in self._sessions.live]
+        self._report_at = time.monotonic() + REPORT_SECONDS
+        try:
+            answer = self._contact.post("/agent/v1/report", fields)
+        except NoAnswer:
+            self._contact.close()
+            self._uses.put_back(taken)
+            self._report_at += NO_ANSWER_SECONDS
+            return
+        if answer.status >= 500 or answer.status in (401, 403, 410):
+            self._uses.put_back(taken)
+            self._report_at += NO_ANSWER_SECONDS
+            return
+        # An older service does not take such a report, and will not like it better the next time.
+        self._news = False
+
+    def _remembered(self) -> Dict[str, Any]:
+        try:
+            fields = json.loads(self._memory.folder.read(_FILE, _LARGEST_FILE))
+        except (OSError, ValueError):
+            return {}
+        return fields if isinstance(fields, dict) else {}
+
+    def _remember(self) -> None:
+        place = list(self._log.mark()) if self._log else None
+        fields = {"sessions": sessions.save(self._sessions.live), "place": place}
+        try:
+            self._memory.folder.write(_FILE, json.dumps(fields).encode("ascii"), PRIVATE_FILE, durable=False)
+        except OSError as error:
+            self._say(f"{self._memory.folder.path} cannot be written: {error.strerror}")
+
+
+def _opened(document: HostDocument) -> Set[Tuple[str, str]]:
+    """What a document opens: accounts with keys."""
+    return {(user, entry.key) for user, entries in document.users.items() for entry in entries}
+
+
+def _end_of(document: HostDocument, session: Session) -> float:
+    """Until when a session may last: seconds since 1970. 0: no longer."""
+    if session.id in document.end_sessions:
+        return 0.0
+    if document.mode != ENFORCE or not session.fingerprint:
+        return math.inf
+    if sessions.is_revoked(document, session):
+        return 0.0
+    return sessions.end_of(document, session) if session.kept else math.inf
+
+
+def _why(document: HostDocument, session: Session) -> str:
+    if session.id in document.end_sessions:
+        return "somebody asked for it"
+    if sessions.end_of(document, session):
+        return "the key has reached its end"
+    return "the key was taken away"
+
+
+def _place(value: object) -> login_log.Place:
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(number, int) for number in value):
+        return login_log.Place(*value)
+    return login_log.Place()

@@ -1,0 +1,49 @@
+"""Which hosts were heard of lately: noted in memory at each question, written for all of them together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from keyrack.core.instance import Instance
+from keyrack.model import Server
+from keyrack.store import host_reports
+
+ONLINE = timedelta(seconds=90)
+WRITE_SECONDS = 20.0  # an agent asks every half minute or so; both together stay well below ONLINE
+
+
+def is_online(server: Server, now: datetime) -> bool:
+    """Whether a server's host was heard of within the last minute and a half."""
+    return server.seen_at is not None and now - server.seen_at < ONLINE
+
+
+@dataclass
+class Presence:
+    """The hosts heard of since the last write, in one process. A host's question costs no write of its own."""
+
+    clock: Callable[[], float] = time.monotonic
+    _heard: set[int] = field(default_factory=set)
+    _written_at: float = float("-inf")
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def heard(self, server_id: int) -> None:
+        """A host asked or told something; from any thread."""
+        with self._lock:
+            self._heard.add(server_id)
+
+    def write(self, instance: Instance) -> int:
+        """Note all of them in the database when it is time; answers how many. Raises DatabaseUnavailable."""
+        now = self.clock()
+        with self._lock:
+            if not self._heard or now - self._written_at < WRITE_SECONDS:
+                return 0
+            heard, self._heard = self._heard, set()
+            self._written_at = now
+        at = instance.now()
+        # No command of anybody: it changes nothing that a host obeys, so it leaves no event and no revision.
+        instance.database.write(lambda connection: host_reports.note_seen(connection, heard, at))
+        return len(heard)

@@ -1,0 +1,128 @@
+"""Questions about keys that hosts must refuse, and about where one key stands; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from keyrack.store.tables import credentials, deploy_keys, key_owners, repositories, revocations, servers, user_keys
+
+# The id of a row that holds a key, to the server or user it is of, and the key's line.
+Places = Mapping[int, tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A key that a host must refuse. confirmed_at: when it first said that it does; None while it has not."""
+
+    server_id: int
+    server_name: str
+    fingerprint: str
+    revoked_at: datetime
+    revision: int
+    applied_revision: int
+    confirmed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a server said it obeys."""
+
+    server_id: int
+    server_name: str
+    applied_revision: int
+    applied_at: datetime | None
+
+
+def add(connection: Connection, server_id: int, fingerprint: str, public_key: str, at: datetime, revision: int) -> None:
+    """Make a host refuse a key whatever else it finds there; revision: the one that tells it so."""
+    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    statement = dialect_insert(revocations).values(
+        server_id=server_id, fingerprint=fingerprint, public_key=public_key, revoked_at=at, revision=revision
+    )
+    connection.execute(statement.on_conflict_do_nothing())
+
+
+def confirm(connection: Connection, server_id: int, applied_revision: int, at: datetime) -> None:
+    """Note that a host obeys what is at most at this revision."""
+    connection.execute(
+        update(revocations)
+        .where(
+            revocations.c.server_id == server_id,
+            revocations.c.confirmed_at.is_(None),
+            revocations.c.revision <= applied_revision,
+        )
+        .values(confirmed_at=at)
+    )
+
+
+def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple[Revocation, ...]:
+    """Where in a workspace a key must be refused, by server name."""
+    statement = (
+        select(revocations, servers.c.name, servers.c.applied_revision)
+        .join(servers, servers.c.id == revocations.c.server_id)
+        .where(servers.c.workspace_id == workspace_id, revocations.c.fingerprint == fingerprint)
+        .order_by(servers.c.name, servers.c.id)
+    )
+    return tuple(
+        Revocation(
+            server_id=row.server_id,
+            server_name=row.name,
+            fingerprint=row.fingerprint,
+            revoked_at=row.revoked_at,
+            revision=row.revision,
+            applied_revision=row.applied_revision,
+            confirmed_at=row.confirmed_at,
+        )
+        for row in connection.execute(statement)
+    )
+
+
+def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]) -> tuple[Applied, ...]:
+    """What these servers of a workspace said they obey, by name; deleted ones are left out."""
+    statement = (
+        select(servers.c.id, servers.c.name, servers.c.applied_revision, servers.c.applied_at)
+        .where(servers.c.workspace_id == workspace_id, servers.c.id.in_(sorted(server_ids)))
+        .order_by(servers.c.name, servers.c.id)
+    )
+    return tuple(
+        Applied(row.id, row.name, row.applied_revision, row.applied_at) for row in connection.execute(statement)
+    )
+
+
+def credentials_of_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:
+    """Where a key stands as a credential, ended or not: the credential's id to its server and the key's line."""
+    statement = (
+        select(credentials.c.id, credentials.c.server_id, credentials.c.public_key)
+        .join(servers, servers.c.id == credentials.c.server_id)
+        .where(servers.c.workspace_id == workspace_id, credentials.c.fingerprint == fingerprint)
+        .order_by(credentials.c.id)
+    )
+    return {row.id: (row.server_id, row.public_key) for row in connection.execute(statement)}
+
+
+def user_keys_of_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:
+    """The user keys with a key: their ids to the user and the key's line."""
+    statement = select(user_keys.c.id, user_keys.c.user_id, user_keys.c.public_key).where(
+        user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint == fingerprint
+    )
+    return {row.id: (row.user_id, row.public_key) for row in connection.execute(statement.order_by(user_keys.c.id))}
+
+
+def remove_deploy_keys(connection: Connection, workspace_id: int, fingerprint: str) -> int:
+    """Delete a key from every repository of a workspace; answers from how many."""
+    mine = select(repositories.c.id).where(repositories.c.workspace_id == workspace_id)
+    removed = connection.execute(
+        delete(deploy_keys).where(deploy_keys.c.fingerprint == fingerprint, deploy_keys.c.repository_id.in_(mine))
+    ).rowcount
+    left = select(deploy_keys.c.id).where(deploy_keys.c.fingerprint == fingerprint)
+    if removed and connection.execute(left.limit(1)).scalar() is None:
+        connection.execute(
+            delete(key_owners).where(key_owners.c.fingerprint == fingerprint, key_owners.c.kind == "deploy")
+        )
+    return removed

@@ -1,0 +1,302 @@
+"""Who is in and with which key, and how logins end: real sshd, real ssh, the real agent, and everything killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyrack.cli.demo_host import PrivateSshd, free_port
+from keyrack.ssh import host_document
+from keyrack.ssh.host_document import HostDocument, UserKey
+from keyrack.ssh.public_key import fingerprint_of
+from tests.agent.enrolled_host import EnrolledHost
+from tests.agent.signed_documents import HOST, ISSUED
+from tests.agent.small_service import SmallService
+from tests.login.private_sshd import USERNAME, Door, Key, sshd_path
+from tests.waiting import wait_until
+
+
+class Watched:
+    """A private sshd whose keys the real agent keeps, and ssh connections to it."""
+
+    def __init__(self, host: EnrolledHost, service: SmallService, sshd: PrivateSshd) -> None:
+        self.host = host
+        self.service = service
+        self.sshd = sshd
+        self.door = Door(sshd.port, sshd.known_hosts)
+        self.revision = 0
+        self._agent: subprocess.Popen[bytes] | None = None
+        self._clients: list[subprocess.Popen[bytes]] = []
+
+    def publish(self, users: Mapping[str, Sequence[UserKey]], **more: Any) -> None:
+        """Have these keys in force."""
+        self.revision += 1
+        text = host_document.encode(HostDocument(HOST, self.revision, ISSUED, users, **more))
+        self.service.publish(self.revision, self.service.signer.signed(text))
+        if self._agent is not None:
+            self.service.wait_for_report("applied", self.revision)
+
+    def start_agent(self) -> None:
+        """Run the agent."""
+        with (self.host.folder / "agent.log").open("ab") as log:
+            self._agent = subprocess.Popen(self.host.command("run", f"--sshd-log={self.sshd.log}"), stderr=log)
+
+    def kill_agent(self) -> None:
+        """End the agent as a power cut would."""
+        if self._agent is not None:
+            self._agent.kill()
+            self._agent.wait()
+            self._agent = None
+
+    def ssh(
+        self, key: Key, *arguments: str, command: str | None = None, user: str = USERNAME
+    ) -> subprocess.Popen[bytes]:
+        """Open a connection that stays."""
+        given = ["ssh", "-F", "/dev/null", "-i", str(key.path), "-p", str(self.sshd.port)]
+        for option in (
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "IdentityAgent=none",
+            f"UserKnownHostsFile={self.sshd.known_hosts}",
+        ):
+            given += ["-o", option]
+        client = subprocess.Popen(
+            [*given, *arguments, f"{user}@127.0.0.1", *([command] if command else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._clients.append(client)
+        return client
+
+    def told(self) -> list[dict[str, str]]:
+        """The sessions as the service knows them from the last full list."""
+        lists: list[list[dict[str, str]]] = [
+            report["sessions"] for report in list(self.service.reports) if "sessions" in report
+        ]
+        return lists[-1] if lists else []
+
+    def used(self) -> list[dict[str, str]]:
+        """All uses of keys that were told."""
+        return [use for report in list(self.service.reports) for use in report.get("last_used", ())]
+
+    def wait_for_sessions(self, count: int) -> list[dict[str, str]]:
+        """The list, once it has so many sessions."""
+        wait_until(lambda: len(self.told()) == count, f"{count} sessions in a report")
+        return self.told()
+
+    def close(self) -> None:
+        """End everything."""
+        for client in self._clients:
+            assert client.stdin is not None
+            client.stdin.close()
+            client.kill()
+            client.wait()
+        self.kill_agent()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def pid_in(path: Path) -> int:
+    """The number that a command wrote, once it has."""
+    wait_until(lambda: path.exists() and path.read_text().strip().isdigit(), f"a number in {path}")
+    return int(path.read_text())
+
+
+@pytest.fixture
+def watched(folder: Path, service: SmallService) -> Iterator[Watched]:
+    """sshd and the agent, with nothing published yet."""
+    sshd = PrivateSshd(folder / "sshd", free_port(), sshd_path())
+    host = EnrolledHost(folder)
+    sshd.keys, sshd.revoked_keys = host.keys, host.revoked_keys
+    sshd.prepare()
+    ended = host.agent(
+        "enroll",
+        f"--sshd-config={sshd.config}",
+        environment={"KEYRACK_AGENT_URL": service.url, "KEYRACK_AGENT_TOKEN": "t0ken"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    sshd.start()
+    watched = Watched(host, service, sshd)
+    watched.start_agent()
+    try:
+        yield watched
+    finally:
+        watched.close()
+        sshd.stop()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Callable[[str], Key]:
+    """Makes key pairs."""
+    return lambda name: Key.make(tmp_path / name)
+
+
+def test_sessions_are_told_with_the_key_that_signed(watched: Watched, keys: Callable[[str], Key]) -> None:
+    offered, signed = keys("offered"), keys("signed")
+    watched.publish({USERNAME: [UserKey(signed.public)]})
+    watched.ssh(signed, "-N", "-i", str(offered.path))
+    (session,) = watched.wait_for_sessions(1)
+    assert session["fingerprint"] == fingerprint_of(signed.public)
+    assert (session["user"], session["address"]) == (USERNAME, "127.0.0.1")
+    started = datetime.strptime(session["started_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - started) < timedelta(minutes=5)
+    wait_until(watched.used, "a use of the key")
+    assert {use["fingerprint"] for use in watched.used()} == {fingerprint_of(signed.public)}
+    watched._clients[0].kill()
+    watched.wait_for_sessions(0)
+
+
+def test_many_logins_are_few_reports(watched: Watched, keys: Callable[[str], Key]) -> None:
+    key, refused = keys("key"), keys("refused")
+    watched.publish({USERNAME: [UserKey(key.public)]})
+    watched.wait_for_sessions(0)
+    before = len(watched.service.reports)
+    began = time.monotonic()
+    for _ in range(30):
+        assert watched.door.lets_in(key)
+    assert not watched.door.lets_in(refused)
+    wait_until(watched.used, "a use of the key")
+    spent = time.monotonic() - began
+    assert len(watched.service.reports) - before <= 2 + spent / 5
+    assert all(use["fingerprint"] == fingerprint_of(key.public) for use in watched.used())
+
+
+def test_a_revoked_keys_sessions_end_with_all_that_runs_in_them(
+    watched: Watched, keys: Callable[[str], Key], tmp_path: Path
+) -> None:
+    gone, stays = keys("gone"), keys("stays")
+    watched.publish({USERNAME: [UserKey(gone.public), UserKey(stays.public)]})
+    pids = {name: tmp_path / name for name in ("command", "child", "nohup", "daemon", "master", "other")}
+    for path in pids.values():
+        path.touch()
+    tmp_path.chmod(0o755)
+    script = (
+        f"echo $$ > {pids['command']}; (sleep 1000 & echo $! > {pids['child']}); "
+        f"nohup sleep 1000 >/dev/null 2>&1 & echo $! > {pids['nohup']}; "
+        f"setsid -f sh -c 'echo $$ > {pids['daemon']}; exec sleep 1000' >/dev/null 2>&1; sleep 1000"
+    )
+    clients = [watched.ssh(gone, command=script), watched.ssh(gone, "-N")]
+    socket = tmp_path / "m"
+    clients.append(watched.ssh(gone, "-M", "-S", str(socket), "-N"))
+    wait_until(socket.exists, "a ControlMaster")
+    clients.append(watched.ssh(gone, "-S", str(socket), command=f"echo $$ > {pids['master']}; sleep 1000"))
+    other = watched.ssh(stays, command=f"echo $$ > {pids['other']}; sleep 1000")
+    numbers = {name: pid_in(path) for name, path in pids.items()}
+    watched.wait_for_sessions(4)
+    assert all(map(is_alive, numbers.values()))
+    watched.publish({USERNAME: [UserKey(stays.public)]}, revoked=(gone.public,))
+    for client in clients:
+        client.wait(60)
+    wait_until(
+        lambda: not any(is_alive(pid) for name, pid in numbers.items() if name != "other"),
+        "the end of all that the key's sessions ran",
+    )
+    (session,) = watched.wait_for_sessions(1)
+    assert session["fingerprint"] == fingerprint_of(stays.public)
+    assert is_alive(numbers["other"])
+    assert other.poll() is None
+
+
+def test_a_temporary_keys_session_ends_with_service_and_file_unchanged(
+    watched: Watched, keys: Callable[[str], Key]
+) -> None:
+    short, lasting = keys("short"), keys("lasting")
+    end = datetime.now(UTC) + timedelta(seconds=12)
+    watched.publish({USERNAME: [UserKey(short.public, end), UserKey(lasting.public)]})
+    client, other = watched.ssh(short, "-N"), watched.ssh(lasting, "-N")
+    watched.wait_for_sessions(2)
+    watched.service.refusal = 503  # nobody to ask
+    client.wait(60)
+    assert datetime.now(UTC) >= end - timedelta(seconds=1)
+    assert other.poll() is None
+
+
+def test_sessions_of_a_key_taken_away_while_the_agent_was_dead_end(
+    watched: Watched, keys: Callable[[str], Key]
+) -> None:
+    gone, stays = keys("gone"), keys("stays")
+    watched.publish({USERNAME: [UserKey(gone.public), UserKey(stays.public)]})
+    known = watched.ssh(gone, "-N")
+    watched.wait_for_sessions(1)
+    watched.kill_agent()
+    unseen, other = watched.ssh(gone, "-N"), watched.ssh(stays, "-N")
+    wait_until(lambda: watched.sshd.log.read_text().count("Accepted publickey") == 3, "two more logins")
+    watched.publish({USERNAME: [UserKey(stays.public)]})
+    watched.start_agent()
+    known.wait(60)
+    unseen.wait(60)
+    watched.wait_for_sessions(1)
+    assert other.poll() is None
+
+
+def test_one_session_can_be_ended_by_its_name(watched: Watched, keys: Callable[[str], Key]) -> None:
+    key = keys("key")
+    users = {USERNAME: [UserKey(key.public)]}
+    watched.publish(users)
+    first = watched.ssh(key, "-N")
+    (session,) = watched.wait_for_sessions(1)
+    second = watched.ssh(key, "-N")
+    watched.wait_for_sessions(2)
+    watched.publish(users, end_sessions=(session["id"],))
+    first.wait(60)
+    watched.wait_for_sessions(1)
+    assert second.poll() is None
+    assert watched.door.lets_in(key)
+
+
+def test_adopt_mode_ends_no_session_of_a_key(watched: Watched, keys: Callable[[str], Key]) -> None:
+    key = keys("key")
+    watched.publish({USERNAME: [UserKey(key.public)]}, mode="adopt")
+    client = watched.ssh(key, "-N")
+    watched.wait_for_sessions(1)
+    watched.publish({}, revoked=(key.public,), mode="adopt")
+    other = keys("other")
+    watched.publish({USERNAME: [UserKey(other.public)]}, mode="adopt")
+    watched.ssh(other, "-N")
+    watched.wait_for_sessions(2)
+    assert client.poll() is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root logs in as somebody else")
+def test_another_account_is_watched_and_ended_too(watched: Watched, keys: Callable[[str], Key], tmp_path: Path) -> None:
+    name = "keyrack-test"
+    subprocess.run(["useradd", "-m", "-s", "/bin/sh", "-p", "*", name], check=False, stderr=subprocess.DEVNULL)
+    key = keys("key")
+    watched.publish({name: [UserKey(key.public)], USERNAME: [UserKey(key.public)]})
+    client = watched.ssh(key, command="setsid -f sleep 1234.5 >/dev/null 2>&1; sleep 1234.5", user=name)
+    other = watched.ssh(key, "-N")
+    sessions = watched.wait_for_sessions(2)
+    assert {session["user"] for session in sessions} == {name, USERNAME}
+    assert _running("1234.5")
+    # The same key goes on opening the other account.
+    watched.publish({USERNAME: [UserKey(key.public)]})
+    client.wait(60)
+    wait_until(lambda: not _running("1234.5"), "the end of its commands")
+    watched.wait_for_sessions(1)
+    assert other.poll() is None
+    os.kill(other.pid, signal.SIGTERM)
+    subprocess.run(["userdel", "-r", name], check=False, stderr=subprocess.DEVNULL)
+
+
+def _running(argument: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (path / "cmdline").read_bytes() == b"sleep\0" + argument.encode() + b"\0" and is_alive(int(path.name)):
+                found.append(int(path.name))
+    return found

@@ -1,0 +1,141 @@
+"""What hosts tell about sessions and uses is kept whole, and believed for their own workspace only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from keyrack.core import credentials, documents, hosts
+from keyrack.core.presence import Presence, is_online
+from keyrack.errors import Kind, Refusal
+from keyrack.ssh import host_document
+from keyrack.ssh.public_key import parse
+from keyrack.store import host_reports, servers, tables
+from tests.core.conftest import Team, make_team
+from tests.core.keys_for_tests import fresh_line
+
+
+def session(name: str, fingerprint: str = "", **more: str) -> dict[str, str]:
+    """A session as an agent tells it."""
+    return {
+        "id": name,
+        "user": "deploy",
+        "address": "203.0.113.7",
+        "fingerprint": fingerprint,
+        "started_at": "2026-01-02T03:04:05Z",
+        **more,
+    }
+
+
+def tell(team: Team, **told: Any) -> None:
+    """A report of the team's server."""
+    hosts.report(team.instance, team.server, told)
+
+
+def kept(team: Team) -> dict[str, Mapping[str, Any]]:
+    """The rows of the server's sessions."""
+    statement = select(tables.sessions).where(tables.sessions.c.server_id == team.server.id)
+    rows = team.instance.database.read(lambda connection: connection.execute(statement).all())
+    return {row.host_session: row._mapping for row in rows}
+
+
+def test_a_list_replaces_the_one_before(team: Team) -> None:
+    tell(team, sessions=[session("1-100"), session("2-200")])
+    first = kept(team)
+    tell(team, sessions=[session("2-200"), session("3-300", parse(fresh_line()).sha256)])
+    assert kept(team).keys() == {"2-200", "3-300"}
+    # A session keeps its number as long as it lives.
+    assert kept(team)["2-200"]["id"] == first["2-200"]["id"]
+    tell(team, agent_version="9")
+    assert len(kept(team)) == 2
+    tell(team, sessions=[])
+    assert not kept(team)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "many",
+        [{"id": "1"}],
+        [session("../1")],
+        [session("1", address="here")],
+        [session("1", fingerprint="SHA256:x")],
+        [session("1", started_at="yesterday")],
+        [session("1", user="a\nb")],
+    ],
+)
+def test_a_wrong_list_changes_nothing(team: Team, wrong: object) -> None:
+    tell(team, sessions=[session("1-100")])
+    with pytest.raises(Refusal) as refused:
+        tell(team, sessions=wrong)
+    assert refused.value.kind is Kind.INVALID
+    assert kept(team).keys() == {"1-100"}
+
+
+def test_a_session_to_be_ended_is_named_in_the_document_until_it_is_over(team: Team) -> None:
+    tell(team, sessions=[session("1-100"), session("2-200")])
+    ending = update(tables.sessions).where(tables.sessions.c.host_session == "1-100").values(ending=True)
+    team.instance.database.write(lambda connection: connection.execute(ending))
+
+    def asked() -> tuple[str, ...]:
+        signed = documents.signed(team.instance, team.server.id)
+        assert signed is not None
+        return tuple(host_document.decode(signed.text).end_sessions)
+
+    assert asked() == ("1-100",)
+    tell(team, sessions=[session("1-100"), session("2-200")])
+    assert asked() == ("1-100",)
+    tell(team, sessions=[session("2-200")])
+    assert asked() == ()
+
+
+def test_last_use_only_moves_forward_and_only_for_known_keys(team: Team) -> None:
+    line = fresh_line()
+    credentials.add(team.instance, team.owner, team.server.id, label="a", username="deploy", public_key=line)
+    mine, foreign = parse(line).sha256, parse(fresh_line()).sha256
+    strangers = make_team(team.instance, "umbrella")
+    theirs = fresh_line()
+    credentials.add(
+        team.instance, strangers.owner, strangers.server.id, label="a", username="deploy", public_key=theirs
+    )
+
+    def use(fingerprint: str, at: str) -> None:
+        entry = {"fingerprint": fingerprint, "at": at, "address": "203.0.113.7", "user": "deploy"}
+        tell(team, last_used=[entry])
+
+    def last(fingerprint: str) -> Mapping[int, Any]:
+        return team.instance.database.read(lambda connection: host_reports.last_uses(connection, fingerprint))
+
+    use(mine, "2026-01-02T03:04:05Z")
+    use(mine, "2026-01-01T00:00:00Z")
+    assert f"{last(mine)[team.server.id][0]:%Y-%m-%d %H:%M:%S}" == "2026-01-02 03:04:05"
+    use(mine, "2199-01-01T00:00:00Z")
+    assert last(mine)[team.server.id][0] <= team.instance.now()
+    for fingerprint in (foreign, parse(theirs).sha256):
+        use(fingerprint, "2026-01-02T03:04:05Z")
+        assert not last(fingerprint)
+
+
+def test_hosts_heard_of_are_noted_together(team: Team) -> None:
+    now = [100.0]
+    presence = Presence(clock=lambda: now[0])
+    server = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))
+    assert server is not None
+    assert not is_online(server, team.instance.now())
+    assert presence.write(team.instance) == 0
+    for _ in range(100):
+        presence.heard(server.id)
+    assert presence.write(team.instance) == 1
+    presence.heard(server.id)
+    assert presence.write(team.instance) == 0  # too early for another write
+    now[0] += 30
+    assert presence.write(team.instance) == 1
+    seen = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))
+    assert seen is not None
+    assert is_online(seen, team.instance.now())
+    assert not is_online(seen, team.instance.now() + timedelta(seconds=91))
+    assert seen.revision == server.revision

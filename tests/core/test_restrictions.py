@@ -1,0 +1,133 @@
+"""Restrictions on keys and grants: typed, refused with words when wrong, and never left off on the way to a host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from keyrack.core import credentials, documents, grants, user_keys
+from keyrack.errors import Kind, Refusal
+from keyrack.ssh.public_key import parse
+from tests.core.conftest import Team
+from tests.core.keys_for_tests import fresh_line
+
+SECURITY_KEY = (
+    "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIF01XsFbRs9IxxlVU6F+nYJDqn+ukux1kgt"
+    "IqvtZlhe7AAAABHNzaDo="
+)
+
+
+def lines(team: Team) -> list[Mapping[str, Any]]:
+    """What the document says of deploy."""
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    found: list[Mapping[str, Any]] = json.loads(signed.text)["users"].get("deploy", [])
+    return found
+
+
+def options(team: Team) -> list[list[str]]:
+    """The options of each line, in order."""
+    return [list(line["options"]) for line in lines(team)]
+
+
+def add(team: Team, label: str, line: str, **more: Any) -> Any:
+    """Put a key on deploy."""
+    return credentials.add(
+        team.instance, team.owner, team.server.id, label=label, username="deploy", public_key=line, **more
+    )
+
+
+def give(team: Team, **more: Any) -> Any:
+    """Let alice in as deploy."""
+    return grants.give(
+        team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy", **more
+    )
+
+
+def test_a_keys_restrictions_reach_the_host(team: Team) -> None:
+    wanted = {"sources": ["10.0.0.0/8"], "command": 'echo "hi"', "restrict": True, "permit_pty": True}
+    credential = add(team, "a", fresh_line(), restrictions={**wanted, "agent_forwarding": None, "permitopen": []})
+    assert credential.restrictions == wanted
+    assert options(team) == [["restrict", 'from="10.0.0.0/8"', 'command="echo \\"hi\\""', "pty"]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"sources": ['1.2.3.4",command="x']}, "A source is"),
+        ({"sources": ["10.0.0.1/8"]}, "network is not valid"),
+        ({"command": "a\nssh-ed25519 AAAA"}, "The command contains"),
+        ({"command": ""}, "empty"),
+        ({"environment": "A=b"}, "unknown restriction"),
+        ({"restrict": "yes"}, "must be true or false"),
+        ({"permitopen": ["localhost"]}, "host:port"),
+        ({"verify_required": True}, "security key"),
+        ({"no_touch_required": True}, "security key"),
+        (["restrict"], "must be an object"),
+    ],
+)
+def test_a_wrong_restriction_is_refused_with_words(team: Team, wrong: Any, words: str) -> None:
+    with pytest.raises(Refusal, match=words) as refused:
+        add(team, "a", fresh_line(), restrictions=wrong)
+    assert (refused.value.kind, refused.value.field) == (Kind.INVALID, "restrictions")
+    assert lines(team) == []
+
+
+@pytest.mark.parametrize("wrong", [{"command": "a\nb"}, {"sources": ["!10.0.0.1"]}, {"no-pty": True}])
+def test_a_wrong_restriction_of_a_grant_is_refused(team: Team, wrong: Any) -> None:
+    with pytest.raises(Refusal) as refused:
+        give(team, restrictions=wrong)
+    assert (refused.value.kind, refused.value.field) == (Kind.INVALID, "restrictions")
+
+
+def test_a_grant_for_security_keys_lets_in_no_other_key(team: Team) -> None:
+    user_keys.add(team.instance, team.member, title="plain", public_key=fresh_line())
+    user_keys.add(team.instance, team.member, title="token", public_key=SECURITY_KEY)
+    give(team, restrictions={"verify_required": True})
+    assert [(line["key"], line["options"]) for line in lines(team)] == [(SECURITY_KEY, ["verify-required"])]
+
+
+def test_a_line_without_options_and_end_makes_the_others_pointless(team: Team) -> None:
+    line = fresh_line()
+    add(team, "narrow", line, restrictions={"command": "uptime"})
+    add(team, "short", line, restrictions={"restrict": True}, expires_at=team.instance.now() + timedelta(hours=1))
+    assert len(lines(team)) == 2
+    free = add(team, "free", line)
+    assert options(team) == [[]]
+    credentials.delete(team.instance, team.owner, team.server.id, free.id)
+    assert len(lines(team)) == 2
+
+
+def test_what_outlasts_the_free_line_stays_behind_it(team: Team) -> None:
+    line = fresh_line()
+    add(team, "narrow", line, restrictions={"command": "uptime"})
+    add(team, "free", line, expires_at=team.instance.now() + timedelta(hours=1))
+    assert options(team) == [[], ['command="uptime"']]
+
+
+def test_lines_stand_from_wide_to_narrow(team: Team) -> None:
+    line = fresh_line()
+    for number, limits in enumerate(
+        (
+            {"command": "uptime"},
+            {"command": "uptime", "sources": ["10.0.0.0/8"]},
+            {"restrict": True},
+            {"restrict": True, "permit_pty": True},
+            {"sources": ["10.0.0.0/8"]},
+            {"agent_forwarding": False},
+        )
+    ):
+        add(team, str(number), line, restrictions=limits)
+    assert options(team) == [
+        ['from="10.0.0.0/8"'],
+        ["no-agent-forwarding"],
+        ["restrict", "pty"],
+        ["restrict"],
+        ['from="10.0.0.0/8"', 'command="uptime"'],
+        ['command="uptime"'],
+    ]
+    assert {entry["key"] for entry in lines(team)} == {parse(line).canonical}
