@@ -195,11 +195,11 @@ def test_facts_are_kept_as_far_as_they_are_well_formed(team: Team) -> None:
 def test_staleness_is_set_for_a_server_or_a_tag(team: Team) -> None:
     second = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11", tags=("web",))
     set_to = {"after_seconds": 3600, "then": "drop-temporary"}
-    host_modes.set_staleness(team.instance, team.owner, tag="web", **set_to)
+    host_modes.set_staleness(team.instance, team.owner, tag="web", after_seconds=3600, then="drop-temporary")
     assert document(team)["stale"] == set_to
     host_modes.set_staleness(team.instance, team.owner, server_id=second.id, after_seconds=0, then="keep")
     assert document(team)["stale"] == set_to
-    for bad in ({"after_seconds": 5, "then": "keep"}, {"after_seconds": 3600, "then": "explode"}):
+    for seconds, then in ((5, "keep"), (3600, "explode")):
         with pytest.raises(Refusal) as refused:
-            host_modes.set_staleness(team.instance, team.owner, server_id=second.id, **bad)
+            host_modes.set_staleness(team.instance, team.owner, server_id=second.id, after_seconds=seconds, then=then)
         assert refused.value.kind is Kind.INVALID

@@ -175,12 +175,12 @@ class AdoptedHost:
             "ssh-keygen",
             "-q",
             "-s",
-            self.ca,
+            str(self.ca),
             "-I",
             "x",
             "-n",
             "krfive",
-            key.path.with_name(key.path.name + ".pub"),
+            str(key.path.with_name(key.path.name + ".pub")),
         ]
         subprocess.run(given, check=True)
         return key

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,8 @@ def pasted(team_folder: Path, tmp_path: Path) -> Iterator[Pasted]:
         yield scene
         if scene.state.exists():
             pid = (scene.state / "lock").read_text("ascii").strip()
-            os.kill(int(pid), 15)
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), 15)
 
 
 def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Path) -> None:
@@ -88,6 +89,12 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     assert "sshd obeys the document for every account" in doctor.stdout
     ended = pasted.paste("wrong")
     assert ended.returncode != 0
+    assert "stop it first" in ended.stderr
+    # sshd's own settings name these files in this test, so the agent refuses to take them away.
+    gone = pasted.agent("uninstall")
+    assert gone.returncode == 1
+    assert "take that out of them first" in gone.stderr
+    assert pasted.door.lets_in(key)
 
 
 @pytest.mark.parametrize(
