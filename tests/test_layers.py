@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "keyrack"
 LAYERS = ("cli", "app", "web", "core", "store", "policy", "settings", "model", "errors", "ssh")
 WHY = {
     "ssh": "ssh is pure: agents on other people's hosts run it, so it may import nothing of ours.",
+    "git": "sshd and git start it: standard library only, so that it starts in milliseconds and drags nothing along.",
     "agent": "the agent runs on other people's hosts: it may import keyrack.ssh and the standard library only.",
     "web": "HTTP belongs to web alone: the core must be reachable through every door alike.",
 }
@@ -57,13 +58,17 @@ def test_imports_go_down(file: Path) -> None:
                 continue
             if layer == "agent":
                 assert below == "ssh", f"{name}: {WHY['agent']}"
+            elif layer == "git":
+                raise AssertionError(f"{name}: {WHY['git']}")
+            elif below == "git":
+                assert layer == "cli", f"{name}: only the command line puts the programs in place."
             elif below == "agent":
                 assert layer == "cli", f"{name}: only the command line starts the agent in process."
             else:
                 down = LAYERS.index(below) > LAYERS.index(layer)
                 assert down, f"{module_of(file)} imports {name}: {WHY.get(layer, 'imports go down only.')}"
-        elif layer in ("ssh", "agent"):
-            assert top in sys.stdlib_module_names, f"{name}: {WHY[layer]}"
+        elif layer in ("ssh", "agent", "git"):
+            assert top in sys.stdlib_module_names | {"_sha2"}, f"{name}: {WHY[layer]}"
         elif layer in ("core", "store", "policy", "settings", "model", "errors"):
             assert top not in OUTSIDE_OF_WEB, f"{module_of(file)} imports {name}: {WHY['web']}"
 

@@ -83,6 +83,7 @@ class Actor:
     """Who asks: the user, the workspace, what proved it, and from where.
 
     user_id None stands for Keyrack itself (expiry, first start) and for strangers, who have no rights.
+    access_key: the id of the access key that signed the request, if one did; temporary: that key is one.
     """
 
     workspace_id: int
@@ -95,6 +96,8 @@ class Actor:
     token_name: str = ""
     address: str = ""
     door: str = ""
+    access_key: str = ""
+    temporary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +123,20 @@ class Server:
     facts: Mapping[str, Any]
     created_at: datetime
     updated_at: datetime
+    sshd_revision: int | None = None
+    sshd_changed_at: datetime | None = None
     tags: tuple[str, ...] = ()
+    stale_after_seconds: int = 0
+    stale_then: str = "keep"
 
 
 @dataclass(frozen=True, slots=True)
 class SystemUser:
-    """An account on a server."""
+    """An account on a server.
+
+    managed: Keyrack asked the host to make it; revision: the server's when something was last asked of the host
+    for it, None when nothing ever was; state: how far the host is with that, see core.accounts.
+    """
 
     id: int
     server_id: int
@@ -134,11 +145,18 @@ class SystemUser:
     deployment_key: str | None
     created_at: datetime
     managed: bool = False
+    revision: int | None = None
+    has_password: bool = False
+    deployment_key_asked_at: datetime | None = None
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A public key with a label on a system user of a server; expires_at None means no end."""
+    """A public key with a label on a system user of a server; expires_at None means no end.
+
+    delivered: the host has said that it obeys the revision this key came with; delivered_at: since when.
+    """
 
     id: int
     server_id: int
@@ -155,11 +173,56 @@ class Credential:
     created_by: int | None
     created_at: datetime
     revision: int
+    delivered: bool = False
+    delivered_at: datetime | None = None
 
     @property
     def line(self) -> str:
         """The key as it was registered: type, base64 and comment."""
         return f"{self.public_key} {self.comment}" if self.comment else self.public_key
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A login that a host reported as open; label: of the key that opened it; ending: its end was asked for."""
+
+    id: int
+    server_id: int
+    host_session: str
+    username: str
+    address: str
+    fingerprint: str
+    started_at: datetime
+    ending: bool
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundKey:
+    """Something on a host that lets somebody in and that Keyrack did not put there.
+
+    username "*": it counts for every account; in_force: sshd takes it there now; owner: the user of the workspace
+    whose key it is; credential_id: the credential that is this very key on this account.
+    """
+
+    id: int
+    server_id: int
+    username: str
+    path: str
+    kind: str
+    line: int
+    fingerprint: str
+    key_type: str
+    public_key: str
+    options: str
+    comment: str
+    problem: str
+    in_force: bool
+    state: str
+    found_at: datetime
+    seen_at: datetime
+    owner: str | None = None
+    credential_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, Role
+from keyrack.errors import Kind, Refusal, missing
+from keyrack.model import Actor, RepositoryRole, Role
 from keyrack.ssh.known_private import BlockList
 from keyrack.ssh.public_key import PublicKey
 
@@ -39,6 +39,8 @@ ACTIONS: dict[str, str] = {
     "codeartsrepo:repository:deleteRepository": "delete a repository",
     "codeartsrepo:repository:createMembers": "add members to a repository",
     "codeartsrepo:repository:deleteMembers": "remove members from a repository",
+    "git:fetch": "clone and fetch every repository of the workspace",
+    "git:push": "push to every repository of the workspace",
     "iam:self": "see and change one's own tokens and access keys",
 }
 
@@ -48,6 +50,13 @@ ROLE_ACTIONS: dict[Role, tuple[str, ...]] = {
     Role.ADMIN: ("*",),
     Role.MEMBER: ("iam:self",),
     Role.AUDITOR: ("*:read", "codeartsrepo::getUserSetting", "codeartsrepo:repository:get*", "iam:self"),
+}
+
+# What a member of a repository may do with it, whatever the role in the workspace.
+REPOSITORY_ROLE_ACTIONS: dict[RepositoryRole, tuple[str, ...]] = {
+    RepositoryRole.VIEWER: ("codeartsrepo:repository:getRepository",),
+    RepositoryRole.DEVELOPER: ("codeartsrepo:repository:getRepository",),
+    RepositoryRole.ADMIN: ("codeartsrepo:repository:*",),
 }
 
 
@@ -76,6 +85,44 @@ def may(actor: Actor, action: str) -> Refusal | None:
             f"This token's scopes don't let it {ACTIONS[action]}; this takes the scope {action}.",
         )
     return None
+
+
+def git_problem(
+    actor: Actor, verb: str, *, workspace_id: int, visibility: int, role: RepositoryRole | None
+) -> Refusal | None:
+    """None when a user may do the verb, "fetch" or "push", with a repository; otherwise why not.
+
+    workspace_id and visibility are the repository's; role: the user's in it. Visibility 10 is for everybody
+    in the workspace to read, 20 for every registered user. A repository that the user may not even read is
+    refused as missing, in the words of one that does not exist.
+    """
+    own = actor.workspace_id == workspace_id
+    if own and may(actor, f"git:{verb}") is None:
+        return None
+    reads = role is not None or visibility >= 20 or (visibility >= 10 and own)
+    writes = role in (RepositoryRole.DEVELOPER, RepositoryRole.ADMIN)
+    if (verb == "fetch" and reads) or (verb == "push" and writes):
+        return None
+    if not reads:
+        return missing("repository")
+    place = "a viewer of it" if role else "not a member of it"
+    return Refusal(
+        Kind.FORBIDDEN,
+        "push-not-allowed",
+        f"You may read this repository, but not push to it: you are {place}. "
+        "Ask an admin of the repository for the role developer.",
+    )
+
+
+def deploy_key_problem(verb: str, *, can_push: bool) -> Refusal | None:
+    """None when a deploy key may do the verb, "fetch" or "push", with its own repository."""
+    if verb == "fetch" or (verb == "push" and can_push):
+        return None
+    return Refusal(
+        Kind.FORBIDDEN,
+        "deploy-key-reads-only",
+        "This deploy key may read this repository, but not push to it. Use a key that may, or your own.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

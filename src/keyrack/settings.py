@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -73,16 +73,31 @@ class Settings(BaseSettings):
     rate_limit: int = Field(
         default=6000, ge=1, description="How many requests one token may send a minute on RunCloud's API."
     )
+    git_listen: str = Field(
+        default="127.0.0.1:2223",
+        description="The address and port on which `keyrack git-host` serves Git over SSH, HOST:PORT.",
+    )
+    git_address: str = Field(
+        default="",
+        description="How clone addresses begin, e.g. git@git.example.org: or ssh://git@git.example.org:2223/; "
+        "empty: made from `git_listen`.",
+    )
+    git_stale_seconds: int = Field(
+        default=60,
+        ge=0,
+        le=3600,
+        description="How old an answer Git may go on with while the database is away, in seconds.",
+    )
     max_body_bytes: int = Field(
         default=1_000_000, ge=20_000, description="The longest request body that is read, in bytes."
     )
 
-    @field_validator("listen")
+    @field_validator("listen", "git_listen")
     @classmethod
-    def _listen_has_a_port(cls, value: str) -> str:
+    def _listen_has_a_port(cls, value: str, info: ValidationInfo) -> str:
         host, _, port = value.rpartition(":")
         if not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
-            raise ValueError("listen takes HOST:PORT, for example 127.0.0.1:8022")
+            raise ValueError(f"{info.field_name} takes HOST:PORT, for example 127.0.0.1:8022")
         return value
 
     @classmethod

@@ -69,10 +69,10 @@ def test_reads_lines_with_their_numbers() -> None:
         + f"cert-authority {GOOD} ca".encode()
     )
     assert found == [
-        FoundKey(3, "", "ssh-ed25519", FINGERPRINT, "alice's laptop", None),
-        FoundKey(4, 'from="10.0.0.0/8",command="echo \\"a b\\""', "ssh-ed25519", FINGERPRINT, "", None),
+        FoundKey(3, "", "ssh-ed25519", FINGERPRINT, "alice's laptop", None, GOOD),
+        FoundKey(4, 'from="10.0.0.0/8",command="echo \\"a b\\""', "ssh-ed25519", FINGERPRINT, "", None, GOOD),
         FoundKey(5, "", "", None, "", "there is no key of a known type on this line"),
-        FoundKey(6, "cert-authority", "ssh-ed25519", FINGERPRINT, "ca", None),
+        FoundKey(6, "cert-authority", "ssh-ed25519", FINGERPRINT, "ca", None, GOOD),
     ]
 
 

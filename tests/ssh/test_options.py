@@ -131,7 +131,9 @@ def test_a_real_sshd_gets_the_very_command(text: str, sshd: Sshd, pair: tuple[Pa
 
 def test_a_real_sshd_knows_every_option(sshd: Sshd, pair: tuple[Path, str]) -> None:
     path, public = pair
-    everywhere = Restrictions(**{**vars(FULL), "sources": ("*", "!10.1.2.3", "2001:db8::/32"), "command": "echo all"})
+    everywhere = Restrictions(
+        **{**FULL._asdict(), "sources": ("*", "!10.1.2.3", "2001:db8::/32"), "command": "echo all"}
+    )
     sshd.authorized.write_bytes(render([key_line(public, render_options(everywhere, SK))]))
     assert sshd.login(path) == "all\n"
     elsewhere = Restrictions(sources=("192.0.2.1",))

@@ -77,7 +77,8 @@ def tables_in(conn: Connection) -> list[Table]:
 def made_up(column: Any, row: int) -> Any:
     """A value that fits; different in each row, except where a row of another table is meant."""
     if column.foreign_keys:
-        return row
+        (key,) = column.foreign_keys
+        return row if isinstance(key.column.type, Integer) else made_up(key.column, row)
     if isinstance(column.type, Boolean):
         return row % 2 == 0
     if isinstance(column.type, JSON):

@@ -10,13 +10,17 @@ import sys
 from typing import List, NoReturn, Optional, Sequence
 
 from keyrack import __version__
-from keyrack.agent import doctor, memory
+from keyrack.agent import doctor, drop_in, local, memory
 from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
+from keyrack.agent.duties import Duties
 from keyrack.agent.enrol import EnrolmentProblem, enrol
 from keyrack.agent.folder import FolderProblem
 from keyrack.agent.follow import Follower, say
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.orders import Orders
+from keyrack.agent.plan import plan
+from keyrack.agent.sshd import DEFAULT_CONFIG, SshdProblem
+from keyrack.agent.uninstall import uninstall
 from keyrack.agent.watch import Watch
 
 _EPILOGUE = """\
@@ -31,7 +35,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         return int(given.command(given))
-    except (AddressProblem, EnrolmentProblem, FolderProblem, MemoryProblem) as problem:
+    except (AddressProblem, EnrolmentProblem, FolderProblem, MemoryProblem, SshdProblem) as problem:
         say(str(problem))
     except NoAnswer as error:
         say(f"no answer from the service at {given.url}: {error}")
@@ -54,6 +58,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"keyrack-agent {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
+    _enroll_command(commands)
+    run = _command(commands, "run", _run, "follow the service until stopped")
+    _option(run, "--sshd-log", "the file sshd logs to, where that is neither the journal nor syslog")
+    run.add_argument("--once", action="store_true", help="fetch and apply what is new, then end")
+    _command(commands, "plan", _plan, "say exactly what enforcing would change, and change nothing")
+    _command(commands, "status", _status, "say how the agent fares")
+    _command(commands, "doctor", _doctor, "look at everything that a login depends on")
+    _command(commands, "uninstall", _uninstall, "take the agent off this host, and make all files what they were")
+    return parser
+
+
+def _enroll_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     enroll = _command(commands, "enroll", _enroll, "make this machine a host of a service")
     _option(enroll, "--url", "the service's address, such as https://keys.example.org", needed=True)
     _option(
@@ -64,14 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     _option(enroll, "--sshd-config", "sshd's settings, where they are not in the usual place")
     enroll.add_argument("--replace", action="store_true", help="this machine is a host already: make it a new one")
     enroll.add_argument("--plain-http", action="store_true", help="speak http:// over a private network")
-
-    run = _command(commands, "run", _run, "follow the service until stopped")
-    _option(run, "--sshd-log", "the file sshd logs to, where that is neither the journal nor syslog")
-    run.add_argument("--once", action="store_true", help="fetch and apply what is new, then end")
-
-    _command(commands, "status", _status, "say how the agent fares")
-    _command(commands, "doctor", _doctor, "look at everything that a login depends on")
-    return parser
+    _option(
+        enroll,
+        "--drop-in",
+        'file for sshd\'s settings, which the agent then writes when it enforces; "auto": the usual place beside '
+        "sshd's settings; without it, the agent leaves them alone",
+    )
+    _option(enroll, "--mode", "adopt (only look at what is there) or enforce, for the service to note")
+    _option(enroll, "--only-accounts", "the accounts that the service may speak for, with commas; without it, all")
+    enroll.add_argument("--allow-accounts", action="store_true", help="let the service create and remove accounts")
 
 
 def _command(
@@ -93,7 +110,10 @@ def _option(
 
 
 def _enroll(given: argparse.Namespace) -> int:
+    if given.mode not in (None, "adopt", "enforce"):
+        raise EnrolmentProblem("--mode is adopt or enforce")
     contact = Contact(given.url, plain_http=given.plain_http)
+    decided = _decided(given)
     store = Memory.open(os.path.abspath(given.state_dir), create=True)
     store.lock()
     if not given.replace and store.folder.names() and _is_enrolled(store):
@@ -108,13 +128,31 @@ def _enroll(given: argparse.Namespace) -> int:
             keys_folder=os.path.abspath(given.keys_dir),
             revoked_keys=os.path.abspath(given.revoked_keys),
             sshd_config=os.path.abspath(given.sshd_config) if given.sshd_config else None,
+            mode=given.mode,
         )
+    local.write(store, decided)
     print(f"This machine is now host {enrolment.host}, server {enrolment.server_name}.")
+    if decided.drop_in is not None:
+        print("Nothing has changed about who may log in. See what would: keyrack-agent plan")
+        print("Next: keyrack-agent run")
+        return 0
     print("Its sshd must have:")
     print(f"  AuthorizedKeysFile {enrolment.keys_folder}/%u")
     print(f"  RevokedKeys {enrolment.revoked_keys}")
     print("Next: keyrack-agent run")
     return 0
+
+
+def _decided(given: argparse.Namespace) -> local.Local:
+    """What this host's administrator decides at enrolment. Raises EnrolmentProblem."""
+    path = given.drop_in
+    if path == "auto":
+        path = drop_in.default_path(os.path.abspath(given.sshd_config) if given.sshd_config else DEFAULT_CONFIG)
+    try:
+        only = local.account_names(given.only_accounts)
+    except ValueError as error:
+        raise EnrolmentProblem(f"--only-accounts: {error}") from None
+    return local.Local(given.allow_accounts, only, os.path.abspath(path) if path else None)
 
 
 def _is_enrolled(store: Memory) -> bool:
@@ -132,8 +170,9 @@ def _run(given: argparse.Namespace) -> int:
     store.folder.sweep()
     # Whether plain HTTP is fine was settled when the host enrolled.
     contact = Contact(enrolment.url, enrolment.secret, plain_http=True)
+    duties = Duties(store, enrolment, say)
     watch = Watch(store, enrolment, Contact(enrolment.url, enrolment.secret, plain_http=True), say, given.sshd_log)
-    follower = Follower(store, Orders(store, enrolment), contact, say, watch.obey)
+    follower = Follower(store, Orders(store, enrolment, duties), contact, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(contact):
         follower.start()
@@ -156,6 +195,21 @@ def _status(given: argparse.Namespace) -> int:
 
 def _doctor(given: argparse.Namespace) -> int:
     return _print(list(doctor.examine(*_open(given))))
+
+
+def _plan(given: argparse.Namespace) -> int:
+    for line in plan(*_open(given)):
+        print(line)
+    return 0
+
+
+def _uninstall(given: argparse.Namespace) -> int:
+    problems = uninstall(*_open(given), say)
+    for problem in problems:
+        say(problem)
+    if not problems:
+        print("The agent is gone from this host, and every file it changed is what it was.")
+    return 1 if problems else 0
 
 
 def _print(findings: List[doctor.Finding]) -> int:

@@ -29,10 +29,12 @@ def enrol(
     keys_folder: str,
     revoked_keys: str,
     sshd_config: Optional[str] = None,
+    mode: Optional[str] = None,
 ) -> Enrolment:
     """Make the folders, trade the token for this host's own secret, remember both.
 
-    All that can fail here is tried before the token is used up. Paths are absolute. Raises EnrolmentProblem,
+    mode: "adopt" or "enforce", for the service to note; None leaves it as the service has it. All that can fail
+    here is tried before the token is used up. Paths are absolute. Raises EnrolmentProblem,
     FolderProblem, NoAnswer or OSError.
     """
     if programs.find("ssh-keygen") is None:
@@ -42,7 +44,7 @@ def enrol(
         files.prepare()
     finally:
         files.close()
-    answer = contact.post("/agent/v1/enroll", {"token": token, **facts()})
+    answer = contact.post("/agent/v1/enroll", {"token": token, **facts(), **({"mode": mode} if mode else {})})
     enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)
     signature.allow(memory.folder, enrolment.signing_key)
     memory.enrol(enrolment)

@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 
 from keyrack import __version__
 from keyrack.agent.contact import Answer, Contact, NoAnswer
+from keyrack.agent.duties import silence
 from keyrack.agent.memory import Accepted, Memory, MemoryProblem
 from keyrack.agent.orders import Failed, Orders, Refused
 from keyrack.ssh.host_document import HostDocument
@@ -16,6 +17,7 @@ from keyrack.ssh.host_document import HostDocument
 WAIT_SECONDS = 25
 LOOK_AGAIN_SECONDS = 30.0  # between two looks at the files on disk
 TRY_AGAIN_SECONDS = 5.0  # the same while they could not be made as they must be
+HURRY_SECONDS = 2.0  # the same while enforcing is on trial
 FIRST_RETRY, LAST_RETRY = 0.2, 5.0  # seconds; short, so that a host obeys soon after the service is back
 REFUSED_RETRY = 30.0  # after a clear no
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
@@ -56,6 +58,9 @@ class Follower:
         self._troubles: Dict[str, Tuple[str, ...]] = {}
         self._retry = FIRST_RETRY
         self._looked_at = 0.0
+        # By a clock that nobody sets, from what was noted by one that somebody may have set.
+        confirmed_at = self._status.confirmed_at or self._status.contact_at
+        self._confirmed = time.monotonic() - silence(confirmed_at)
 
     @property
     def wrong(self) -> Tuple[str, ...]:
@@ -65,6 +70,7 @@ class Follower:
 
     def start(self) -> None:
         """Put the last good document in place again, without waiting for the service."""
+        self._orders.begin()
         self._look(new=self._recall() and self._orders.revision != self._status.revision, tell=True)
 
     def run(self) -> None:
@@ -74,10 +80,10 @@ class Follower:
 
     def step(self, wait: int) -> float:
         """Look at the files when it is time, tell what is to be told, ask for news and obey it."""
-        if time.monotonic() - self._looked_at >= (TRY_AGAIN_SECONDS if self._troubles else LOOK_AGAIN_SECONDS):
+        pause = self._pause()
+        if time.monotonic() - self._looked_at >= pause or self._orders.is_due(self._silent):
             self._look(new=_FILES in self._troubles)
-        if self._troubles:
-            wait = min(wait, int(TRY_AGAIN_SECONDS))
+        wait = min(wait, int(self._pause()))
         began = time.monotonic()
         try:
             if not self._deliver_report():
@@ -93,6 +99,7 @@ class Follower:
             return _spread(REFUSED_RETRY)
         if answer.status != 204:
             return self._no_answer(f"it answered with status {answer.status}: {answer.words}")
+        self._confirm()
         self._answered("ok")
         if self._refusal is not None:
             self._refusal = None
@@ -125,8 +132,24 @@ class Follower:
         self._refusal = None
         self._troubles.pop(_DOCUMENT, None)
         self._retry = FIRST_RETRY
+        self._confirm()
         self._look(new=True)
         return 0.0
+
+    @property
+    def _silent(self) -> float:
+        """Seconds since the service last confirmed what is in force here, or gave something newer."""
+        return time.monotonic() - self._confirmed
+
+    def _confirm(self) -> None:
+        self._confirmed = time.monotonic()
+        self._status = self._status._replace(confirmed_at=time.time())
+
+    def _pause(self) -> float:
+        """Seconds between two looks at this host."""
+        if self._orders.hurry:
+            return HURRY_SECONDS
+        return TRY_AGAIN_SECONDS if self._troubles else LOOK_AGAIN_SECONDS
 
     def _recall(self) -> bool:
         """Have the last document obeyed again; False, with the trouble told, where that cannot be."""
@@ -146,7 +169,8 @@ class Follower:
         self._looked_at = time.monotonic()
         if not self._orders.revision and not self._recall():
             return
-        outcome = self._orders.put()
+        unmet = self._orders.unmet()
+        outcome = self._orders.put(new=new, silent=self._silent)
         if self._orders.document is not None:
             self._in_force(self._orders.document)
         if outcome.problems:
@@ -155,11 +179,14 @@ class Follower:
         recovered = self._troubles.pop(_FILES, None) is not None
         if not self._orders.revision:
             return
-        put_back = [] if new else [f"{path} was changed on this host; it is put back" for path in outcome.changed]
+        stale_now = unmet != self._orders.unmet()
+        surprise = not new and not stale_now
+        put_back = [f"{path} was changed on this host; it is put back" for path in outcome.changed if surprise]
+        put_back += outcome.put_back
         self._status = self._status._replace(revision=self._orders.revision)
         if new:
             self._status = self._status._replace(applied_at=time.time())
-        if new or tell or recovered or put_back:
+        if new or tell or recovered or put_back or stale_now or self._orders.news:
             self._tell(APPLIED, put_back + self._orders.unmet())
 
     def _have_trouble(self, kind: str, words: Sequence[str]) -> None:
@@ -178,6 +205,7 @@ class Follower:
             "state": state,
             "problems": words,
             "agent_version": __version__,
+            **self._orders.told(),
         }
         self._note()
 
@@ -195,6 +223,7 @@ class Follower:
             # It will not like it better the next time; what is in force here does not depend on it.
             self._say(f"the service did not take the report: {answer.words}")
         self._report = None
+        self._orders.delivered()
         return True
 
     def _answered_no(self, answer: Answer) -> None:
@@ -204,6 +233,7 @@ class Follower:
     def _no_answer(self, words: str) -> float:
         """Nothing was said, neither yes nor no: everything stays as it is."""
         self._contact.close()
+        self._orders.heard(False)
         if self._status.service != words:
             self._say(f"no answer from the service: {words}; what is in force here stays")
             self._status = self._status._replace(service=words)
@@ -211,6 +241,7 @@ class Follower:
         return self._next_retry()
 
     def _answered(self, service: str) -> None:
+        self._orders.heard(True)
         changed = service != self._status.service
         if changed:
             self._say("the service answers" if service == "ok" else f"the service: {service}")

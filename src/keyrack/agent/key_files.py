@@ -6,12 +6,15 @@ so a file in place is in force, and no login waits for anything but the disk (In
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Dict, List, NamedTuple, Tuple
 
 from keyrack.agent.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
 from keyrack.ssh import authorized_keys, revoked_keys
 from keyrack.ssh.host_document import HostDocument
+
+_LARGEST_SURPRISE = 2 * 1024 * 1024
 
 
 class Rendered(NamedTuple):
@@ -22,10 +25,13 @@ class Rendered(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What it took to make the files so. changed: paths that were not; problems: words for what is still not."""
+    """What it took to make the files so. changed: paths that were not; problems: words for what is still not;
+    put_back: words for what else somebody had changed on this host.
+    """
 
     changed: Tuple[str, ...]
     problems: Tuple[str, ...]
+    put_back: Tuple[str, ...] = ()
 
 
 def render(document: HostDocument) -> Rendered:
@@ -95,6 +101,30 @@ class KeyFiles:
             different.append(os.path.join(self._revoked.path, self._revoked_name))
         others = set(self._keys.names()).difference(rendered.users)
         return different + [os.path.join(self._keys.path, name) for name in sorted(others)]
+
+    def changed_files(self, rendered: Rendered) -> Dict[str, bytes]:
+        """The bytes of key files that are not as they should be, by name; unreadable ones are left out."""
+        changed = {}
+        try:
+            names = self._keys.names()
+        except OSError:
+            return {}
+        for name in names:
+            wanted = rendered.users.get(name)
+            if wanted is None or not self._keys.holds(name, wanted, PUBLIC_FILE):
+                with contextlib.suppress(OSError):
+                    changed[name] = self._keys.read(name, _LARGEST_SURPRISE)
+        return changed
+
+    def clear(self) -> None:
+        """Take every file away, for an agent that goes: only once sshd does not read them. May raise OSError."""
+        for name in self._keys.names():
+            if not self._keys.is_folder(name):
+                self._keys.remove(name)
+        self._keys.sweep()
+        if self._revoked_name in self._revoked.names():
+            self._revoked.remove(self._revoked_name)
+        self._revoked.sweep()
 
     @staticmethod
     def _put_one(folder: Folder, name: str, data: bytes, changed: List[str], problems: List[str]) -> None:

@@ -49,7 +49,8 @@ class Accepted(NamedTuple):
 class Status(NamedTuple):
     """How the agent fares, for `status`. Times are seconds since 1970; 0: never.
 
-    revision: what the files on this host say; service: "ok", or words about the last failed contact.
+    revision: what the files on this host say; service: "ok", or words about the last failed contact;
+    confirmed_at: when the service last said that what is in force here is what it wants, or gave something newer.
     """
 
     revision: int = 0
@@ -57,6 +58,7 @@ class Status(NamedTuple):
     contact_at: float = 0.0
     service: str = ""
     problems: Tuple[str, ...] = ()
+    confirmed_at: float = 0.0
 
 
 class Memory:
@@ -78,6 +80,16 @@ class Memory:
         except OSError:
             os.close(descriptor)
             raise MemoryProblem(f"another agent is at work in {self.folder.path}; stop it first") from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+
+    def holder(self) -> Optional[int]:
+        """The process that holds the lock, where one does. May raise OSError."""
+        if not self.in_use():
+            return None
+        with open(os.path.join(self.folder.path, _LOCK), encoding="ascii", errors="replace") as file:
+            noted = file.read().strip()
+        return int(noted) if noted.isdecimal() else None
 
     def in_use(self) -> bool:
         """Whether an agent works with this folder now. May raise OSError."""
@@ -95,11 +107,13 @@ class Memory:
 
     def enrolment(self) -> Optional[Enrolment]:
         """Who this host is; None before enrolment. Raises MemoryProblem for a damaged file."""
-        fields = self._load(_ENROLMENT)
+        fields = self.load(_ENROLMENT)
         if fields is None:
             return None
+        # A newer agent may have noted more; an older one that takes its place still knows who it is.
+        known = {name: value for name, value in fields.items() if name in Enrolment._fields}
         try:
-            return Enrolment(**fields)
+            return Enrolment(**known)
         except TypeError:
             raise self._damaged(_ENROLMENT) from None
 
@@ -108,11 +122,11 @@ class Memory:
         for name in (_ACCEPTED, _STATUS):
             if name in self.folder.names():
                 self.folder.remove(name)
-        self._save(_ENROLMENT, enrolment._asdict())
+        self.save(_ENROLMENT, enrolment._asdict())
 
     def accepted(self) -> Optional[Accepted]:
         """The last accepted document; None when there is none. Raises MemoryProblem for a damaged file."""
-        fields = self._load(_ACCEPTED)
+        fields = self.load(_ACCEPTED)
         if fields is None:
             return None
         document, signature = fields.get("document"), fields.get("signature")
@@ -122,21 +136,23 @@ class Memory:
 
     def accept(self, accepted: Accepted) -> None:
         """Remember a document, for good when this returns."""
-        self._save(_ACCEPTED, accepted._asdict())
+        self.save(_ACCEPTED, accepted._asdict())
 
     def status(self) -> Status:
         """How the agent fared when it last noted it; a damaged note counts as none."""
         try:
-            fields = self._load(_STATUS) or {}
+            noted = self.load(_STATUS) or {}
+            fields = {name: value for name, value in noted.items() if name in Status._fields}
             return Status(**{**fields, "problems": tuple(fields.get("problems", ()))})
         except (MemoryProblem, TypeError):
             return Status()
 
     def note(self, status: Status) -> None:
         """Note how the agent fares; may be lost with a power cut."""
-        self._save(_STATUS, status._asdict(), durable=False)
+        self.save(_STATUS, status._asdict(), durable=False)
 
-    def _load(self, name: str) -> Optional[Dict[str, Any]]:
+    def load(self, name: str) -> Optional[Dict[str, Any]]:
+        """The fields of one note; None where there is none. Raises MemoryProblem for a damaged one."""
         try:
             fields = json.loads(self.folder.read(name, _LARGEST_FILE))
         except FileNotFoundError:
@@ -149,11 +165,13 @@ class Memory:
             raise self._damaged(name)
         return fields
 
-    def _save(self, name: str, fields: Dict[str, Any], *, durable: bool = True) -> None:
+    def save(self, name: str, fields: Dict[str, Any], *, durable: bool = True) -> None:
+        """Keep one note; durable: for good when this returns. May raise OSError."""
         data = json.dumps(fields, sort_keys=True).encode("ascii")
         self.folder.write(name, data, PRIVATE_FILE, durable=durable)
         if durable:
             self.folder.sync()
 
     def _damaged(self, name: str) -> MemoryProblem:
-        return MemoryProblem(f"{os.path.join(self.folder.path, name)} is damaged; {_REMEDIES[name]}")
+        remedy = _REMEDIES.get(name, "take it away, and look at what keyrack-agent doctor says")
+        return MemoryProblem(f"{os.path.join(self.folder.path, name)} is damaged; {remedy}")

@@ -8,13 +8,15 @@ good state stays.
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional
+import os
+from typing import Any, Dict, List, NamedTuple, Optional
 
-from keyrack.agent import signature
+from keyrack.agent import found, signature
+from keyrack.agent.duties import Duties, stale_words, without_stale
 from keyrack.agent.folder import FolderProblem
 from keyrack.agent.key_files import KeyFiles, Outcome, Rendered, render
 from keyrack.agent.memory import Accepted, Enrolment, Memory
-from keyrack.ssh import host_document
+from keyrack.ssh import host_document, public_key
 from keyrack.ssh.host_document import DocumentError, HostDocument
 
 
@@ -34,10 +36,13 @@ class _Checked(NamedTuple):
 class Orders:
     """What one enrolled host obeys. Nothing is in force until recall() or take() found a good document."""
 
-    def __init__(self, memory: Memory, enrolment: Enrolment) -> None:
+    def __init__(self, memory: Memory, enrolment: Enrolment, duties: Optional[Duties] = None) -> None:
         self._memory = memory
         self._enrolment = enrolment
+        self._duties = duties
         self._checked: Optional[_Checked] = None
+        self._unmet: List[str] = []
+        self._stale = ""
 
     @property
     def document(self) -> Optional[HostDocument]:
@@ -80,10 +85,15 @@ class Orders:
             raise Failed(f"a new document waits: {folder} cannot be written: {error.strerror}") from None
         self._checked = checked
 
-    def put(self) -> Outcome:
-        """Make the files on disk what the document in force says; nothing is done where there is none."""
+    def put(self, *, new: bool = True, silent: float = 0.0) -> Outcome:
+        """Make this host what the document in force says; nothing is done where there is none.
+
+        new: that files differ is no surprise; silent: seconds since the service last confirmed the document.
+        """
         if self._checked is None:
             return Outcome((), ())
+        self._stale = stale_words(self._checked.document, silent)
+        rendered = render(without_stale(self._allowed(), silent)) if self._stale else self._checked.rendered
         # Opened anew each time: where somebody moved the folders away, they are made again.
         try:
             files = KeyFiles.open(self._enrolment.keys_folder, self._enrolment.revoked_keys, create=True)
@@ -92,23 +102,78 @@ class Orders:
         except OSError as error:
             return Outcome((), (f"{error.filename or self._enrolment.keys_folder}: {error.strerror}",))
         try:
-            return files.put(self._checked.rendered)
+            if not new:
+                self._remember_planted(files, rendered)
+            outcome = files.put(rendered)
         finally:
             files.close()
+        if outcome.problems or self._duties is None:
+            return outcome
+        met = self._duties.put(self._checked.document)
+        self._unmet = list(met.unmet)
+        return Outcome(outcome.changed, (), met.put_back)
+
+    def is_due(self, silent: float) -> bool:
+        """Whether the service's silence means something else now than when the files were put."""
+        return self._checked is not None and bool(stale_words(self._checked.document, silent)) != bool(self._stale)
+
+    @property
+    def hurry(self) -> bool:
+        """Whether sshd and the service must be looked at every few seconds."""
+        return self._duties is not None and self._duties.hurry
+
+    @property
+    def news(self) -> bool:
+        """Whether there is something to tell of this host beyond its files."""
+        return self._duties is not None and self._duties.news
+
+    def told(self) -> Dict[str, Any]:
+        """The fields of a report about it."""
+        return {} if self._duties is None else self._duties.told()
+
+    def delivered(self) -> None:
+        """The service has them."""
+        if self._duties is not None:
+            self._duties.delivered()
+
+    def begin(self) -> None:
+        """After a start, before anything else."""
+        if self._duties is not None:
+            self._duties.begin()
+
+    def heard(self, answered: bool) -> None:
+        """Whether the service answered just now."""
+        if self._duties is not None:
+            self._duties.heard(answered)
 
     def unmet(self) -> List[str]:
-        """What the document asks for that this version leaves alone, so that nobody believes it done."""
+        """What is not as the document asks beyond the files, so that nobody believes it done."""
         if self._checked is None:
             return []
+        words = list(self._unmet)
+        if self._duties is None:
+            if self._checked.document.accounts:
+                words.append("this agent does not create or remove accounts; do it by hand")
+            if self._checked.document.sshd:
+                words.append("this agent does not change sshd's settings; do it by hand")
+        return words + ([self._stale] if self._stale else [])
+
+    def _allowed(self) -> HostDocument:
+        assert self._checked is not None
         document = self._checked.document
-        words = []
-        if document.accounts:
-            words.append("this agent does not create or remove accounts; do it by hand")
-        if document.sshd:
-            words.append("this agent does not change sshd's settings; do it by hand")
-        if document.stale.after_seconds:
-            words.append("this agent drops no keys when the service is silent; temporary ones end all the same")
-        return words
+        return document if self._duties is None else self._duties.allowed(document)
+
+    def _remember_planted(self, files: KeyFiles, rendered: Rendered) -> None:
+        """Note the keys in files that somebody changed, before they are put back: the service is told of them."""
+        if self._duties is None or self._checked is None:
+            return
+        changed = files.changed_files(rendered)
+        if changed:
+            entries = [entry for entries in self._checked.document.users.values() for entry in entries]
+            ours = {public_key.read_canonical(entry.key).sha256 for entry in entries}
+            for name, data in changed.items():
+                path = os.path.join(self._enrolment.keys_folder, name)
+                self._duties.plant(found.planted(path, name, data, ours))
 
     def _check(self, new: Accepted) -> _Checked:
         """Checks (1) to (3)."""
@@ -124,4 +189,5 @@ class Orders:
             raise Refused(str(error)) from None
         if document.host != self._enrolment.host:
             raise Refused("it is for another host")
-        return _Checked(document, render(document))
+        allowed = document if self._duties is None else self._duties.allowed(document)
+        return _Checked(document, render(allowed))

@@ -62,11 +62,17 @@ class PrivateSshd:
     """One sshd in the foreground with everything of its own in `directory`, which must pass StrictModes.
 
     keys: the folder with one file an account; revoked_keys must exist before a login. What is written to
-    drop_in comes before all other settings, and the first one of a kind counts (sshd_config(5)).
+    drop_in comes before all other settings, and the first one of a kind counts (sshd_config(5)). A sshd for
+    another purpose overrides own_settings().
     """
 
-    def __init__(self, directory: Path, port: int, sshd: Path) -> None:
+    # How messages name it, and the option that gives it another port.
+    what = "the demo host's sshd"
+    port_option = "--sshd-port"
+
+    def __init__(self, directory: Path, port: int, sshd: Path, address: str = ADDRESS) -> None:
         self.directory = directory
+        self.address = address
         self.port = port
         self.keys = directory / "keys"
         self.revoked_keys = directory / "revoked_keys"
@@ -87,7 +93,8 @@ class PrivateSshd:
         self.drop_in.touch()
         self.config.write_text(self._settings(), "utf-8")
         lines = [self._host_key(key_type).with_suffix(".pub").read_text("ascii") for key_type in HOST_KEY_TYPES]
-        self.known_hosts.write_text("".join(f"[{ADDRESS}]:{self.port} {line.rstrip()}\n" for line in lines), "ascii")
+        place = f"[{self._near}]:{self.port}"
+        self.known_hosts.write_text("".join(f"{place} {line.rstrip()}\n" for line in lines), "ascii")
         if os.geteuid() == 0:
             # Debian's sshd gives up its rights inside this folder; only its service file makes it.
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -95,14 +102,14 @@ class PrivateSshd:
 
     def start(self) -> None:
         """Start and return once it greets. Raises DemoHostError, which names the port where that is the reason."""
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in self.address else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((ADDRESS, self.port))
+                probe.bind((self.address, self.port))
             except OSError as error:
                 raise DemoHostError(
-                    f"Port {self.port} on {ADDRESS} cannot be used for the demo host's sshd ({error.strerror}). "
-                    "Choose another one with --sshd-port."
+                    f"Port {self.port} on {self.address} cannot be used for {self.what} ({error.strerror}). "
+                    f"Choose another one with {self.port_option}."
                 ) from None
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -117,7 +124,7 @@ class PrivateSshd:
         while not self._greets():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise DemoHostError(f"The demo host's sshd did not start:\n{last_lines(self.log)}")
+                raise DemoHostError(f"{self.what[0].upper()}{self.what[1:]} did not start:\n{last_lines(self.log)}")
             time.sleep(0.02)
 
     def is_running(self) -> bool:
@@ -131,24 +138,37 @@ class PrivateSshd:
             self._process = None
 
     def _greets(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection((ADDRESS, self.port), timeout=2) as probe:
+        with contextlib.suppress(OSError), socket.create_connection((self._near, self.port), timeout=2) as probe:
             probe.settimeout(2)
             return probe.recv(4) == b"SSH-"
         return False
+
+    def own_settings(self) -> list[str]:
+        """The settings that make it what it is for; lines of sshd_config."""
+        return [
+            f"AuthorizedKeysFile {quoted(self.keys)}/%u",
+            f"RevokedKeys {quoted(self.revoked_keys)}",
+            "ExposeAuthInfo yes",
+            "AcceptEnv LANG LC_*",
+            "Subsystem sftp internal-sftp",
+        ]
+
+    @property
+    def _near(self) -> str:
+        """An address of this machine at which it answers."""
+        return {"0.0.0.0": ADDRESS, "::": "::1"}.get(self.address, self.address)  # noqa: S104
 
     def _host_key(self, key_type: str) -> Path:
         return self.directory / f"ssh_host_{key_type}_key"
 
     def _settings(self) -> str:
         lines = [
-            f"Include {_quoted(self.drop_in)}",
-            f"ListenAddress {ADDRESS}",
+            f"Include {quoted(self.drop_in)}",
+            f"ListenAddress {self.address}",
             f"Port {self.port}",
-            *(f"HostKey {_quoted(self._host_key(key_type))}" for key_type in HOST_KEY_TYPES),
-            f"AuthorizedKeysFile {_quoted(self.keys)}/%u",
-            f"RevokedKeys {_quoted(self.revoked_keys)}",
-            f"PidFile {_quoted(self.directory / 'sshd.pid')}",
-            "ExposeAuthInfo yes",
+            *(f"HostKey {quoted(self._host_key(key_type))}" for key_type in HOST_KEY_TYPES),
+            *self.own_settings(),
+            f"PidFile {quoted(self.directory / 'sshd.pid')}",
             "PubkeyAuthentication yes",
             "PasswordAuthentication no",
             "KbdInteractiveAuthentication no",
@@ -156,8 +176,6 @@ class PrivateSshd:
             "LogLevel VERBOSE",
             "PrintMotd no",
             "MaxStartups 200",
-            "AcceptEnv LANG LC_*",
-            "Subsystem sftp internal-sftp",
             f"UsePAM {'yes' if _needs_pam() else 'no'}",
         ]
         # OpenSSH 9.8 and newer shut out an address after some refusals; here all come from one.
@@ -226,6 +244,7 @@ class DemoHost:
             f"--keys-dir={self.server.keys}",
             f"--revoked-keys={self.server.revoked_keys}",
             f"--sshd-config={self.server.config}",
+            f"--drop-in={self.server.drop_in}",
             *(["--replace"] if replace else []),
             environment={"KEYRACK_AGENT_URL": url, "KEYRACK_AGENT_TOKEN": token},
         )
@@ -311,10 +330,10 @@ class DemoHost:
         """End what an earlier run that was killed has left: only processes that name this very folder."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             for pid in map(int, self._pids.read_text("ascii").split()):
-                if str(self.directory) in _command_line(pid):
+                if str(self.directory) in command_line(pid):
                     for one in (*_descendants(pid), pid):
-                        _kill(one, signal.SIGTERM)
-                    _wait_until_gone(pid)
+                        kill(one, signal.SIGTERM)
+                    wait_until_gone(pid)
             self._pids.unlink()
 
 
@@ -371,8 +390,8 @@ def _needs_pam() -> bool:
     return False
 
 
-def _quoted(path: Path) -> str:
-    """A path as sshd_config takes it: in quotes; % starts a token."""
+def quoted(path: Path) -> str:
+    """A path as sshd_config takes it: in quotes; % starts a token. Raises DemoHostError."""
     text = str(path).replace("%", "%%")
     if '"' in text or "\n" in text:
         raise DemoHostError(f"The demo host cannot lie in {path}: sshd's settings cannot name it.")
@@ -397,16 +416,16 @@ def _end(process: subprocess.Popen[bytes], *, sessions: bool = False) -> None:
     """SIGTERM, then SIGKILL. sessions: those that sshd holds too, each a process group of its own."""
     children = _descendants(process.pid) if sessions else []
     if process.poll() is None:
-        _kill(process.pid, signal.SIGTERM)
+        kill(process.pid, signal.SIGTERM)
     for child in children:
-        _kill(child, signal.SIGTERM)
+        kill(child, signal.SIGTERM)
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
     for child in children:
-        _kill(child, signal.SIGKILL)
+        kill(child, signal.SIGKILL)
 
 
 def _descendants(pid: int) -> list[int]:
@@ -425,7 +444,7 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _command_line(pid: int) -> str:
+def command_line(pid: int) -> str:
     """How a process was called; empty when it is gone. sshd rewrites its own, but keeps its arguments."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
@@ -438,15 +457,17 @@ def _command_line(pid: int) -> str:
     return ""
 
 
-def _wait_until_gone(pid: int) -> None:
+def wait_until_gone(pid: int) -> None:
+    """Return once a process has ended, by force if it takes too long."""
     deadline = time.monotonic() + STOP_SECONDS
-    while _command_line(pid):
+    while command_line(pid):
         if time.monotonic() > deadline:
-            _kill(pid, signal.SIGKILL)
+            kill(pid, signal.SIGKILL)
             return
         time.sleep(0.02)
 
 
-def _kill(pid: int, number: signal.Signals) -> None:
+def kill(pid: int, number: signal.Signals) -> None:
+    """Signal a process that may be gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)

@@ -12,6 +12,8 @@ COMMANDS = {
     "up": ("keyrack.cli.up", "Try Keyrack: service, database and a demo host on this machine."),
     "serve": ("keyrack.cli.serve", "Run the service."),
     "apply": ("keyrack.cli.apply", "Bring a workspace to what a file says."),
+    "repos": ("keyrack.cli.repos", "Create and list Git repositories."),
+    "git-host": ("keyrack.cli.git_host", "Serve Git over SSH."),
     "agent": ("keyrack.cli.agent", "The program that runs on a host; also served as a single file."),
 }
 

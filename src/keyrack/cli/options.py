@@ -24,6 +24,7 @@ listen = _option("listen", "--listen", metavar="HOST:PORT")
 data = _option("data", "--data", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 database = _option("database", "--database", metavar="URL")
 public_url = _option("public_url", "--public-url", metavar="URL")
+git_listen = _option("git_listen", "--git-listen", metavar="HOST:PORT")
 workers = _option("workers", "--workers", metavar="N", type=int)
 
 

@@ -2,13 +2,241 @@
 
 from __future__ import annotations
 
+import hmac
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from keyrack.core import acceptance, request_signing
 from keyrack.core.instance import Instance
+from keyrack.core.request_signing import SignatureProblem, SignedRequest
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import Kind, Refusal
+from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, User
 from keyrack.store import access_keys
+from keyrack.store import people as people_rows
+from keyrack.store.access_keys import AccessKeyRow, Signer
 
 LONGEST = 128
+LONGEST_DESCRIPTION = 255
+MOST_PER_USER = 2
+MOST_FAILURES = 5
+BARRED_FOR = timedelta(minutes=5)
+SHORTEST_LIFE = 900
+LONGEST_LIFE = 86_400
+_LETTERS = string.ascii_uppercase + string.digits
+_SIGNS = string.ascii_letters + string.digits
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """An access key as its owner may see it; secret and security_token are "" but in the answer that made it."""
+
+    id: str
+    user_uid: str
+    description: str
+    active: bool
+    created_at: datetime
+    expires_at: datetime | None
+    secret: str = ""
+    security_token: str = ""
+
+
+def authenticate(instance: Instance, request: SignedRequest, authorization: str, *, address: str, door: str) -> Actor:
+    """The actor who signed a request with an access key.
+
+    Raises Refusal UNAUTHENTICATED with the reason in the words of the published gateway. Wrong guesses
+    bar the key for that address for five minutes after the fifth in a row, whichever process saw them.
+    """
+    try:
+        claim = request_signing.read_claim(authorization)
+        request_signing.check_date(request, instance.now())
+        found = instance.database.read(lambda connection: access_keys.signer(connection, claim.access_key, address))
+        if found is None:
+            raise SignatureProblem(f"ak {claim.access_key} not exist")
+        _refuse_barred(instance, found)
+        secret = instance.key.decrypt(found.key.sealed_secret, found.key.id)
+        request_signing.check(request, claim, secret, instance.now())
+        _check_security_token(instance, found.key, request)
+        _check_in_force(instance, found)
+    except SignatureProblem as problem:
+        if problem.forged and found is not None:
+            _count_failure(instance, found, address=address, door=door)
+        raise Refusal(Kind.UNAUTHENTICATED, "signature-refused", str(problem)) from None
+    if found.failures:
+        instance.database.write(lambda connection: access_keys.forget_failures(connection, found.key.id, address))
+    return _actor(found, address=address, door=door)
+
+
+def _refuse_barred(instance: Instance, found: Signer) -> None:
+    last = found.last_failure_at
+    if found.failures >= MOST_FAILURES and last is not None and last > instance.now() - BARRED_FOR:
+        raise SignatureProblem(f"the ak was locked for 5 minutes after {MOST_FAILURES} failures in a row; try later")
+
+
+def _check_security_token(instance: Instance, key: AccessKeyRow, request: SignedRequest) -> None:
+    sent = (request.header("x-security-token") or b"").decode("latin-1")
+    if key.security_token_hash is None:
+        if sent:
+            raise SignatureProblem("this ak is permanent and takes no X-Security-Token")
+    elif not hmac.compare_digest(instance.key.hash_token(sent), key.security_token_hash):
+        raise SignatureProblem("the X-Security-Token is not the one of this ak", forged=True)
+
+
+def _check_in_force(instance: Instance, found: Signer) -> None:
+    if not found.key.active or found.user.disabled_at is not None:
+        raise SignatureProblem("the ak is not active")
+    if found.key.expires_at is not None and found.key.expires_at <= instance.now():
+        raise SignatureProblem(f"token expires, expires_at: {found.key.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _count_failure(instance: Instance, found: Signer, *, address: str, door: str) -> None:
+    """Count a wrong signature and leave an event; a barred key leaves none, so that a flood stays bounded."""
+    at = instance.now()
+    count = instance.database.write(
+        lambda connection: access_keys.count_failure(connection, found.key.id, address, at, at - BARRED_FOR)
+    )
+    try:
+        with Attempt(
+            instance, _actor(found, address=address, door=door), "iam:self", "sign a request", target_kind="access key"
+        ):
+            code = "access-key-barred" if count >= MOST_FAILURES else "signature-wrong"
+            raise Refusal(Kind.UNAUTHENTICATED, code, "The signature does not hold.")
+    except Refusal:
+        pass  # the caller answers in the gateway's words
+
+
+def _actor(found: Signer, *, address: str, door: str) -> Actor:
+    return Actor(
+        workspace_id=found.user.workspace_id,
+        user_id=found.user.id,
+        name=found.user.name,
+        role=found.user.role,
+        policies=found.user.policies,
+        scopes=tuple(found.key.details.get("scopes", ("*",))),
+        token_name=f"access key {found.key.id}",
+        address=address,
+        door=door,
+        access_key=found.key.id,
+        temporary=found.key.security_token_hash is not None,
+    )
+
+
+def create(instance: Instance, actor: Actor, *, user_uid: str | None = None, description: object = "") -> AccessKey:
+    """Make a permanent access key of the actor's own, or of another user in the workspace.
+
+    The secret is in this answer alone. Raises Refusal MISSING, INVALID, FORBIDDEN, or LIMIT at the third.
+    """
+    owner = _owner(instance, actor, user_uid)
+    with _attempt(instance, actor, owner, "create an access key") as attempt:
+        _refuse_temporary(actor)
+        words = _description(description)
+        key_id, secret = _made_up()
+
+        def change(work: Work) -> AccessKey:
+            if len(access_keys.of_user(work.connection, owner.id)) >= MOST_PER_USER:
+                raise Refusal(Kind.LIMIT, "access-keys-exhausted", "akSkNumExceed")
+            access_keys.add(work.connection, _row(work, owner, key_id, secret, description=words))
+            work.record(f"Created access key {key_id} of {owner.name}", target_id=owner.id, level="warning")
+            return _shown(_own(work, key_id), owner, secret=secret)
+
+        return attempt.write(change)
+
+
+def issue_temporary(
+    instance: Instance, actor: Actor, *, duration_seconds: object = SHORTEST_LIFE, scopes: tuple[str, ...] | None = None
+) -> AccessKey:
+    """Make a temporary access key of the actor's own, with its security token.
+
+    duration_seconds: 900 to 86,400; scopes: what the key may do at most, None for all that the actor may.
+    Raises Refusal INVALID or FORBIDDEN.
+    """
+    owner = _owner(instance, actor, None)
+    with _attempt(instance, actor, owner, "create a temporary access key") as attempt:
+        _refuse_temporary(actor)
+        if (
+            not isinstance(duration_seconds, int)
+            or isinstance(duration_seconds, bool)
+            or not SHORTEST_LIFE <= duration_seconds <= LONGEST_LIFE
+        ):
+            raise invalid("duration_seconds", f"duration_seconds takes {SHORTEST_LIFE} to {LONGEST_LIFE}.")
+        if scopes is not None and actor.scopes != ("*",):
+            raise invalid("policy", "A token that is limited itself cannot be limited further.")
+        life = timedelta(seconds=duration_seconds)
+        key_id, secret = _made_up()
+        security_token = secrets.token_urlsafe(96)
+
+        def change(work: Work) -> AccessKey:
+            access_keys.remove_temporary(work.connection, owner.id, ended_by=work.now)
+            row = _row(work, owner, key_id, secret, description="")
+            row["security_token_hash"] = instance.key.hash_token(security_token)
+            row["expires_at"] = work.now + life
+            if scopes is not None:
+                row["details"] = {"scopes": list(scopes)}
+            access_keys.add(work.connection, row)
+            work.record(f"Created temporary access key {key_id} of {owner.name}", target_id=owner.id)
+            return _shown(_own(work, key_id), owner, secret=secret, security_token=security_token)
+
+        return attempt.write(change)
+
+
+def find(instance: Instance, actor: Actor, *, user_uid: str | None = None) -> tuple[AccessKey, ...]:
+    """The permanent access keys of the actor's own, or of another user in the workspace. Raises Refusal."""
+    owner = _owner(instance, actor, user_uid)
+    with _attempt(instance, actor, owner, "list access keys", read=True) as attempt:
+        rows = attempt.read(lambda connection: access_keys.of_user(connection, owner.id))
+        return tuple(_shown(row, owner) for row in rows)
+
+
+def get(instance: Instance, actor: Actor, key_id: str) -> AccessKey:
+    """A permanent access key of the actor's workspace. Raises Refusal MISSING or FORBIDDEN."""
+    row, owner = _known(instance, actor, key_id)
+    with _attempt(instance, actor, owner, "see an access key", read=True):
+        return _shown(row, owner)
+
+
+def change(
+    instance: Instance, actor: Actor, key_id: str, *, active: bool | None = None, description: object = None
+) -> AccessKey:
+    """Switch a permanent access key on or off, or describe it anew; None leaves things. Raises Refusal."""
+    _, owner = _known(instance, actor, key_id)
+    with _attempt(instance, actor, owner, "change an access key") as attempt:
+        values: dict[str, Any] = {} if active is None else {"active": active}
+        if description is not None:
+            values["description"] = _description(description)
+        if not values:
+            raise invalid("status", "Send a status or a description.")
+
+        def run(work: Work) -> AccessKey:
+            _own(work, key_id)
+            access_keys.change(work.connection, key_id, values)
+            switched = "" if active is None else " on" if active else " off"
+            work.record(
+                f"Switched{switched} access key {key_id} of {owner.name}"
+                if switched
+                else f"Described access key {key_id} of {owner.name}",
+                target_id=owner.id,
+                level="warning",
+            )
+            return _shown(_own(work, key_id), owner)
+
+        return attempt.write(run)
+
+
+def delete(instance: Instance, actor: Actor, key_id: str) -> None:
+    """Delete a permanent access key; what it signs is refused from now on. Raises Refusal."""
+    _, owner = _known(instance, actor, key_id)
+    with _attempt(instance, actor, owner, "delete an access key") as attempt:
+
+        def run(work: Work) -> None:
+            _own(work, key_id)
+            access_keys.remove(work.connection, key_id)
+            work.record(f"Deleted access key {key_id} of {owner.name}", target_id=owner.id, level="warning")
+
+        attempt.write(run)
 
 
 def ensure(instance: Instance, actor: Actor, owner: User, *, key_id: str, secret: str) -> bool:
@@ -28,27 +256,94 @@ def ensure(instance: Instance, actor: Actor, owner: User, *, key_id: str, secret
                 "An access key's id has up to 128 letters and digits, and its secret is not empty.",
             )
 
-        def change(work: Work) -> bool:
+        def run(work: Work) -> bool:
             row = access_keys.get(work.connection, key_id)
-            sealed = instance.key.encrypt(secret, key_id)
             if row is None:
-                access_keys.add(
-                    work.connection,
-                    {
-                        "id": key_id,
-                        "user_id": owner.id,
-                        "sealed_secret": sealed,
-                        "description": "",
-                        "active": True,
-                        "details": {},
-                        "created_at": work.now,
-                    },
-                )
+                access_keys.add(work.connection, _row(work, owner, key_id, secret, description=""))
             elif row.user_id != owner.id:
                 raise Refusal(Kind.TAKEN, "access-key-taken", "This access key id is another user's.")
             else:
+                sealed = instance.key.encrypt(secret, key_id)
                 access_keys.change(work.connection, key_id, {"sealed_secret": sealed})
             work.record(f"Set access key {key_id} of {owner.name}", level="warning")
             return True
 
-        return attempt.write(change)
+        return attempt.write(run)
+
+
+def _attempt(instance: Instance, actor: Actor, owner: User, aim: str, *, read: bool = False) -> Attempt:
+    """One's own access keys are one's own affair; somebody else's take the right to deal with people."""
+    action = "iam:self" if owner.id == actor.user_id else "people:read" if read else "people:write"
+    return Attempt(instance, actor, action, aim, target_kind="access key", target_id=owner.id)
+
+
+def _owner(instance: Instance, actor: Actor, user_uid: str | None) -> User:
+    def question(connection: Any) -> User | None:
+        if user_uid is not None:
+            return people_rows.user_by_uid(connection, user_uid)
+        return None if actor.user_id is None else people_rows.user(connection, actor.user_id)
+
+    found = instance.database.read(question)
+    if found is None or found.workspace_id != actor.workspace_id:
+        raise missing("user")
+    return found
+
+
+def _known(instance: Instance, actor: Actor, key_id: str) -> tuple[AccessKeyRow, User]:
+    """A permanent access key of the actor's workspace and its user."""
+    found = instance.database.read(lambda connection: access_keys.signer(connection, key_id, ""))
+    if found is None or found.user.workspace_id != actor.workspace_id or found.key.security_token_hash is not None:
+        raise missing("access key")
+    return found.key, found.user
+
+
+def _own(work: Work, key_id: str) -> AccessKeyRow:
+    row = access_keys.get(work.connection, key_id)
+    if row is None:
+        raise missing("access key")
+    return row
+
+
+def _refuse_temporary(actor: Actor) -> None:
+    """What was meant to end must not be traded for something that does not."""
+    if actor.temporary:
+        words = "A temporary access key cannot make access keys; use a token or a permanent access key."
+        raise Refusal(Kind.FORBIDDEN, "temporary-access-key", words)
+
+
+def _description(value: object) -> str:
+    if value in (None, ""):
+        return ""
+    return acceptance.text(value, field="description", maximum=LONGEST_DESCRIPTION)
+
+
+def _made_up() -> tuple[str, str]:
+    key_id = "".join(secrets.choice(_LETTERS) for _ in range(20))
+    return key_id, "".join(secrets.choice(_SIGNS) for _ in range(40))
+
+
+def _row(work: Work, owner: User, key_id: str, secret: str, *, description: str) -> dict[str, Any]:
+    # An access key never may more than the token that made it.
+    details: Mapping[str, Any] = {} if work.actor.scopes == ("*",) else {"scopes": list(work.actor.scopes)}
+    return {
+        "id": key_id,
+        "user_id": owner.id,
+        "sealed_secret": work.instance.key.encrypt(secret, key_id),
+        "description": description,
+        "active": True,
+        "details": details,
+        "created_at": work.now,
+    }
+
+
+def _shown(row: AccessKeyRow, owner: User, *, secret: str = "", security_token: str = "") -> AccessKey:
+    return AccessKey(
+        id=row.id,
+        user_uid=owner.uid,
+        description=row.description,
+        active=row.active,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        secret=secret,
+        security_token=security_token,
+    )

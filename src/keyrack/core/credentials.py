@@ -46,25 +46,14 @@ def add(
 
         def change(work: Work) -> Credential:
             server = own_server(work, server_id)
-            system_user = servers.system_user_by_name(work.connection, server.id, user)
-            if system_user is None:
-                raise Refusal(
-                    Kind.INVALID,
-                    "system-user-missing",
-                    "The server has no system user of that name. Create it first, or use another.",
-                    field="username",
-                )
-            _free_label(work, server, name)
             end = acceptance.end(work.now, expires_at)
             if temporary and end is None:
                 end = work.now + timedelta(hours=instance.settings.temporary_hours)
-            credential_id = _insert(work, server, system_user, name, key, temporary=temporary, end=end, limits=limits)
-            added = keys.get_credential(work.connection, server.id, credential_id, work.now)
-            assert added is not None
+            added = put(work, server, user, name, key, temporary=temporary, end=end, limits=limits)
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
             work.record(
                 f"Added SSH key {name} ({key.sha256}) for {user} on server {server.name}{until}",
-                target_id=credential_id,
+                target_id=added.id,
                 details={"label": name, "username": user, "fingerprint": key.sha256},
             )
             return added
@@ -174,6 +163,33 @@ def own_server(work: Work, server_id: int) -> Server:
     if server is None:
         raise missing("server")
     return server
+
+
+def put(
+    work: Work,
+    server: Server,
+    username: str,
+    label: str,
+    key: PublicKey,
+    *,
+    temporary: bool,
+    end: datetime | None,
+    limits: Mapping[str, Any],
+) -> Credential:
+    """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, or TAKEN."""
+    system_user = servers.system_user_by_name(work.connection, server.id, username)
+    if system_user is None:
+        raise Refusal(
+            Kind.INVALID,
+            "system-user-missing",
+            "The server has no system user of that name. Create it first, or use another.",
+            field="username",
+        )
+    _free_label(work, server, label)
+    credential_id = _insert(work, server, system_user, label, key, temporary=temporary, end=end, limits=limits)
+    added = keys.get_credential(work.connection, server.id, credential_id, work.now)
+    assert added is not None
+    return added
 
 
 def _insert(

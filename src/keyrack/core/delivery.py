@@ -48,6 +48,11 @@ def user_key_holds(instance: Instance, key: UserKey, seal: bytes) -> bool:
     return seal == seal_user_key(instance, user_id=key.user_id, public_key=key.public_key)
 
 
+def seal_deploy_key(instance: Instance, *, repository_id: int, public_key: str, can_push: bool) -> bytes:
+    """The seal of what a deploy key opens, for its row."""
+    return instance.key.seal("deploy key", repository_id, public_key, can_push)
+
+
 def seal_grant(instance: Instance, values: Mapping[str, Any]) -> bytes:
     """The seal of what a grant lets in; values: the columns of its row."""
     return instance.key.seal(

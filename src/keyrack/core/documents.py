@@ -9,13 +9,14 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import alarms, delivery
+from keyrack.core import accounts, alarms, delivery
+from keyrack.core.found_keys import REMOVING
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.ssh import host_document, options
-from keyrack.ssh.host_document import HostDocument, UserKey
-from keyrack.store import host_reports, keys, servers
+from keyrack.ssh.host_document import HostDocument, Stale, TakeAway, UserKey
+from keyrack.store import found_keys, host_reports, keys, servers
 
 _WIDENING = frozenset(("pty", "agent-forwarding", "port-forwarding", "X11-forwarding", "user-rc", "no-touch-required"))
 
@@ -73,8 +74,14 @@ def _build(instance: Instance, connection: Connection, server_id: int) -> HostDo
         issued_at=now,
         users={name: tuple(lines) for name, lines in users.items()},
         revoked=keys.revoked_on(connection, server.id),
+        accounts=accounts.wanted(instance, connection, server.id),
         sshd=dict(server.sshd),
         mode=server.mode,
+        stale=Stale(server.stale_after_seconds, server.stale_then),
+        take_away=tuple(
+            TakeAway(path, fingerprint)
+            for path, fingerprint in found_keys.to_take_away(connection, server.id, REMOVING)
+        ),
         end_sessions=host_reports.ending_sessions(connection, server.id),
     )
 

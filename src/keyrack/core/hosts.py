@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keyrack.core import host_reports
+from keyrack.core import found_keys, host_facts, host_reports
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
-from keyrack.store import revocations, servers
+from keyrack.store import keys, revocations, servers
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -56,6 +56,7 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
                     "agent_version": _fact(facts, "agent_version"),
                     "os": _fact(facts, "os"),
                     "os_version": _fact(facts, "os_version"),
+                    **_mode_told(facts),
                 },
             )
             work.touch(server_id)
@@ -119,8 +120,12 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
             if now is None:
                 raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
             values: dict[str, Any] = {"seen_at": work.now}
+            if state == "applied" or told.get("facts"):
+                values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
+            found_keys.take(work, now, told.get("keys_found"))
             if state == "applied" and now.applied_revision < applied <= now.revision:
                 values |= {"applied_revision": applied, "applied_at": work.now}
+                keys.note_delivery(work.connection, server.id, applied, work.now)
                 # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
                 revocations.confirm(work.connection, server.id, applied, work.now)
             version = _fact(told, "agent_version")
@@ -138,6 +143,12 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
             )
 
         attempt.write(change)
+
+
+def _mode_told(facts: Mapping[str, Any]) -> dict[str, str]:
+    """How its administrator enrolled a host: looking first, or under the document at once."""
+    mode = facts.get("mode")
+    return {"mode": mode} if mode in (host_facts.ADOPT, host_facts.ENFORCE) else {}
 
 
 def _fact(facts: Mapping[str, Any], name: str) -> str | None:

@@ -12,8 +12,8 @@ from keyrack.core import acceptance, delivery, passwords
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, Role, User, Workspace
-from keyrack.store import keys, people
+from keyrack.model import Actor, Project, Role, User, Workspace
+from keyrack.store import access_keys, keys, people
 
 PROJECT_UID = re.compile(r"[0-9a-f]{32}")
 
@@ -75,7 +75,10 @@ def create_user(
 
 
 def change_password(instance: Instance, actor: Actor, user_id: int, password: str) -> None:
-    """Give a user a new password; IAM tokens of the old one end. Raises Refusal INVALID or MISSING."""
+    """Give a user a new password; IAM tokens and temporary access keys of the old one end.
+
+    Raises Refusal INVALID or MISSING.
+    """
     action = "iam:self" if user_id == actor.user_id else "people:write"
     attempt = Attempt(instance, actor, action, "change a password", target_kind="user", target_id=user_id)
     with attempt:
@@ -85,9 +88,102 @@ def change_password(instance: Instance, actor: Actor, user_id: int, password: st
             user = own_user(work, user_id)
             people.change_user(work.connection, user.id, {"password_hash": hashed})
             people.revoke_tokens(work.connection, work.now, user_id=user.id, kind="iam")
+            access_keys.remove_temporary(work.connection, user.id)
             work.record(f"Changed the password of {user.name}", target_id=user.id)
 
         attempt.write(change)
+
+
+def change_own_password(instance: Instance, actor: Actor, *, original: str, password: str) -> None:
+    """Give the actor a new password for the old one. Raises Refusal UNAUTHENTICATED when the old one is wrong."""
+    attempt = Attempt(instance, actor, "iam:self", "change one's own password", target_kind="user")
+    with attempt:
+        if actor.user_id is None:
+            raise missing("user")
+        user_id = actor.user_id
+        hashed = attempt.read(lambda connection: people.password_hash(connection, user_id))
+        if not passwords.verify(hashed, original):
+            raise Refusal(Kind.UNAUTHENTICATED, "password-wrong", "The original password is wrong.")
+    change_password(instance, actor, user_id, password)
+
+
+def find(instance: Instance, actor: Actor) -> tuple[User, ...]:
+    """All users of the workspace, oldest first. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "list users", target_kind="user") as attempt:
+        return attempt.read(lambda connection: people.find_users(connection, actor.workspace_id))
+
+
+def get(instance: Instance, actor: Actor, uid: str) -> User:
+    """The actor, or another user of the workspace, by uid. Raises Refusal MISSING or FORBIDDEN."""
+    found = instance.database.read(lambda connection: people.user_by_uid(connection, uid))
+    if found is None or found.workspace_id != actor.workspace_id:
+        raise missing("user")
+    action = "iam:self" if found.id == actor.user_id else "people:read"
+    with Attempt(instance, actor, action, "see a user", target_kind="user", target_id=found.id):
+        return found
+
+
+def myself(instance: Instance, actor: Actor) -> User:
+    """The user that the actor is. Raises Refusal MISSING when it is none."""
+    with Attempt(instance, actor, "iam:self", "see oneself", target_kind="user") as attempt:
+        user_id = actor.user_id
+        found = None if user_id is None else attempt.read(lambda connection: people.user(connection, user_id))
+        if found is None:
+            raise missing("user")
+        return found
+
+
+def projects(instance: Instance, actor: Actor, name: str | None = None) -> tuple[Project, ...]:
+    """The projects of the actor's workspace, all or the one that is named."""
+    with Attempt(instance, actor, "iam:self", "list projects", target_kind="project") as attempt:
+        return attempt.read(lambda connection: people.find_projects(connection, actor.workspace_id, name))
+
+
+def own_workspace(instance: Instance, actor: Actor) -> Workspace:
+    """The actor's workspace."""
+    with Attempt(instance, actor, "iam:self", "see the workspace", target_kind="workspace") as attempt:
+        return attempt.read(lambda connection: people.workspace(connection, actor.workspace_id))
+
+
+def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
+    """Delete a user: tokens and access keys end, and the keys leave every server. Raises Refusal MISSING."""
+    attempt = Attempt(instance, actor, "people:write", "delete a user", target_kind="user", target_id=user_id)
+    with attempt:
+
+        def change(work: Work) -> User:
+            user = own_user(work, user_id)
+            _keep_an_owner(work, user)
+            held = keys.keys_of_user(work.connection, user.id)
+            opened = keys.servers_of_user(work.connection, user.id)
+            people.remove_user(work.connection, user.id)
+            gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
+            delivery.left(work, opened, gone)
+            work.record(
+                f"Deleted {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
+                target_id=user.id,
+                level="warning",
+            )
+            return user
+
+        return attempt.write(change)
+
+
+def enable(instance: Instance, actor: Actor, user_id: int) -> User:
+    """Let a disabled user in again, with the keys but without the tokens of before. Raises Refusal MISSING."""
+    attempt = Attempt(instance, actor, "people:write", "enable a user", target_kind="user", target_id=user_id)
+    with attempt:
+
+        def change(work: Work) -> User:
+            user = own_user(work, user_id)
+            people.change_user(work.connection, user.id, {"disabled_at": None})
+            opened = keys.servers_of_user(work.connection, user.id)
+            for key in keys.keys_of_user(work.connection, user.id):
+                if key.fingerprint is not None:
+                    delivery.arrived(work, opened, key.fingerprint)
+            work.record(f"Enabled {user.name}", target_id=user.id, level="warning")
+            return own_user(work, user.id)
+
+        return attempt.write(change)
 
 
 def disable(instance: Instance, actor: Actor, user_id: int) -> User:
@@ -102,6 +198,7 @@ def disable(instance: Instance, actor: Actor, user_id: int) -> User:
             opened = keys.servers_of_user(work.connection, user.id)
             people.change_user(work.connection, user.id, {"disabled_at": work.now})
             people.revoke_tokens(work.connection, work.now, user_id=user.id)
+            access_keys.remove_temporary(work.connection, user.id)
             gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
             delivery.left(work, opened, gone)
             work.record(

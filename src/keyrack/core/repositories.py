@@ -5,13 +5,28 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 
+from sqlalchemy import Connection
+
+from keyrack import policy
+from keyrack.core import acceptance
 from keyrack.core.instance import Instance
+from keyrack.core.people import own_user
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import Kind, Refusal, invalid
-from keyrack.model import Actor, RepositoryRole
-from keyrack.store import repositories
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Page, Project, RepositoryRole
+from keyrack.store import deploy_keys, people, repositories
+from keyrack.store.repositories import Member, Repository
 
+CREATE = "codeartsrepo:repository:createRepository"
+READ = "codeartsrepo:repository:getRepository"
+CHANGE = "codeartsrepo:repository:setRepository"
+DELETE = "codeartsrepo:repository:deleteRepository"
+ADD_MEMBERS = "codeartsrepo:repository:createMembers"
+REMOVE_MEMBERS = "codeartsrepo:repository:deleteMembers"
+
+VISIBILITIES = (0, 10, 20)
 # Two to five parts; none starts with a dot or a dash, so that no part is a hidden file or an option.
 PATH = re.compile(r"(?=.{3,255}\Z)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){1,4}")
 
@@ -25,6 +40,209 @@ def path_of(value: object) -> str:
         "A repository's path is GROUP/NAME: letters, digits, dots, dashes and underscores, "
         "no part starting with a dot or dash, and no .git at the end.",
     )
+
+
+def reach(instance: Instance, actor: Actor, repository: int | str) -> tuple[Repository, Actor]:
+    """A repository of the actor's workspace, by id or uid, and the actor with the rights of a member of it.
+
+    What a member may do is policy.REPOSITORY_ROLE_ACTIONS; it adds to the actor's own policies for this
+    repository alone, and a token's scopes still bound both. Raises Refusal MISSING.
+    """
+
+    def question(connection: Connection) -> tuple[Repository | None, RepositoryRole | None]:
+        if isinstance(repository, int):
+            found = repositories.get(connection, actor.workspace_id, repository)
+        else:
+            found = repositories.by_uid(connection, actor.workspace_id, repository)
+        if found is None or actor.user_id is None:
+            return found, None
+        return found, repositories.role_of(connection, found.id, actor.user_id)
+
+    found, role = instance.database.read(question)
+    if found is None:
+        raise missing("repository")
+    granted = policy.REPOSITORY_ROLE_ACTIONS[role] if role else ()
+    if found.visibility >= 10:
+        granted = (*granted, READ)
+    return found, replace(actor, policies=(*actor.policies, *granted))
+
+
+def create(
+    instance: Instance, actor: Actor, *, name: object, project_uid: object, visibility: object = 0
+) -> Repository:
+    """Create a repository in a project of the workspace, at PROJECT-ID/NAME; its creator becomes its admin.
+
+    visibility: 0 private, 10 readable in the workspace, 20 readable by everybody. Raises Refusal INVALID,
+    or TAKEN when the project has a repository of that name.
+    """
+    with Attempt(instance, actor, CREATE, "create a repository", target_kind="repository") as attempt:
+        if not isinstance(name, str) or "/" in name:
+            raise invalid("name", "A repository's name is one text without a slash.")
+        if isinstance(visibility, bool) or visibility not in VISIBILITIES:
+            raise invalid("visibility", "visibility_level takes 0, 10 or 20.")
+        project = _project(attempt, actor, project_uid)
+        path = path_of(f"{project.uid}/{name}")
+
+        def change(work: Work) -> Repository:
+            if repositories.by_path(work.connection, path) is not None:
+                raise Refusal(Kind.TAKEN, "path-taken", "The project has a repository of that name.", field="name")
+            number = _add(work, path, None, project_id=project.id, visibility=int(str(visibility)))
+            if actor.user_id is not None:
+                repositories.set_member(work.connection, number, actor.user_id, RepositoryRole.ADMIN, work.now)
+            work.record(f"Created repository {path}", target_id=number, details={"path": path})
+            return _own(work, number)
+
+        return attempt.write(change)
+
+
+def find(
+    instance: Instance,
+    actor: Actor,
+    *,
+    project_uid: str | None = None,
+    search: str = "",
+    offset: int = 0,
+    limit: int = 20,
+) -> Page[Repository]:
+    """A page of the repositories that the actor may see, newest first; search: part of the path, any case.
+
+    Raises Refusal MISSING for a project that is not the workspace's.
+    """
+    everything = policy.may(actor, READ) is None
+    # Everybody may list what they are members of or what is open to the workspace; scopes still bound it.
+    entitled = replace(actor, policies=(*actor.policies, READ))
+    with Attempt(instance, entitled, READ, "list repositories", target_kind="repository") as attempt:
+
+        def question(connection: Connection) -> Page[Repository] | None:
+            project = None if project_uid is None else people.project_by_uid(connection, project_uid)
+            if project_uid is not None and (project is None or project.workspace_id != actor.workspace_id):
+                return None
+            return repositories.find(
+                connection,
+                actor.workspace_id,
+                project_id=project.id if project else None,
+                seen_by=None if everything else actor.user_id or 0,
+                search=search,
+                offset=offset,
+                limit=limit,
+            )
+
+        found = attempt.read(question)
+        if found is None:
+            raise missing("project")
+        return found
+
+
+def get(instance: Instance, actor: Actor, repository: int | str) -> Repository:
+    """One repository by id or uid. Raises Refusal MISSING or FORBIDDEN."""
+    found, entitled = reach(instance, actor, repository)
+    with Attempt(instance, entitled, READ, "see a repository", target_kind="repository", target_id=found.id):
+        return found
+
+
+def delete(instance: Instance, actor: Actor, repository: int | str) -> Repository:
+    """Delete a repository with its members and deploy keys, and answer it as it was. Raises Refusal."""
+    found, entitled = reach(instance, actor, repository)
+    with Attempt(
+        instance, entitled, DELETE, "delete a repository", target_kind="repository", target_id=found.id
+    ) as attempt:
+
+        def change(work: Work) -> Repository:
+            gone = _own(work, found.id)
+            for key in deploy_keys.of_repository(work.connection, gone.id):
+                deploy_keys.remove(work.connection, key)
+            repositories.remove(work.connection, gone.id)
+            work.record(f"Deleted repository {gone.path}", target_id=gone.id, level="warning")
+            return gone
+
+        return attempt.write(change)
+
+
+def members(
+    instance: Instance,
+    actor: Actor,
+    repository: int | str,
+    *,
+    search: str = "",
+    writers: bool = False,
+    offset: int = 0,
+    limit: int = 20,
+) -> Page[Member]:
+    """A page of a repository's members by name; search: part of the name; writers: only who may push."""
+    found, entitled = reach(instance, actor, repository)
+    with Attempt(
+        instance, entitled, READ, "list a repository's members", target_kind="repository", target_id=found.id
+    ) as attempt:
+        return attempt.read(
+            lambda connection: repositories.find_members(
+                connection, found.id, search=search, writers=writers, offset=offset, limit=limit
+            )
+        )
+
+
+def may_add_members(instance: Instance, actor: Actor, repository: int | str) -> None:
+    """Nothing when the actor may add members; raises Refusal MISSING or FORBIDDEN, so that a list fails as one."""
+    found, entitled = reach(instance, actor, repository)
+    with Attempt(
+        instance, entitled, ADD_MEMBERS, "add members to a repository", target_kind="repository", target_id=found.id
+    ):
+        return
+
+
+def set_member(
+    instance: Instance, actor: Actor, repository: int | str, *, user_uid: str, role: object, new: bool
+) -> Member:
+    """Make a user of the workspace a member with a role; new: they must not be one, else they must.
+
+    Raises Refusal MISSING for repository, user or member, INVALID for the role, TAKEN for a new one who is.
+    """
+    found, entitled = reach(instance, actor, repository)
+    with Attempt(
+        instance, entitled, ADD_MEMBERS, "set a member of a repository", target_kind="repository", target_id=found.id
+    ) as attempt:
+        wanted = _role(role)
+
+        def change(work: Work) -> Member:
+            user = people.user_by_uid(work.connection, user_uid)
+            user = own_user(work, user.id if user else 0)
+            before = repositories.role_of(work.connection, found.id, user.id)
+            if new and before is not None:
+                raise Refusal(Kind.TAKEN, "member-already", f"{user.name} is a member already.", field="user")
+            if not new and before is None:
+                raise missing("member")
+            repositories.set_member(work.connection, _own(work, found.id).id, user.id, wanted, work.now)
+            work.record(
+                f"Made {user.name} {wanted.value} of repository {found.path}",
+                target_id=found.id,
+                details={"user": user.name, "role": wanted.value},
+            )
+            return repositories.find_members(work.connection, found.id, user_id=user.id, offset=0, limit=1).items[0]
+
+        return attempt.write(change)
+
+
+def remove_member(instance: Instance, actor: Actor, repository: int | str, *, user_uid: str) -> None:
+    """Take a member's role in a repository away. Raises Refusal MISSING for repository or member."""
+    found, entitled = reach(instance, actor, repository)
+    with Attempt(
+        instance,
+        entitled,
+        REMOVE_MEMBERS,
+        "remove a member of a repository",
+        target_kind="repository",
+        target_id=found.id,
+    ) as attempt:
+
+        def change(work: Work) -> None:
+            user = people.user_by_uid(work.connection, user_uid)
+            if user is None or repositories.role_of(work.connection, found.id, user.id) is None:
+                raise missing("member")
+            repositories.remove_member(work.connection, found.id, user.id)
+            work.record(
+                f"Took {user.name} out of repository {found.path}", target_id=found.id, details={"user": user.name}
+            )
+
+        attempt.write(change)
 
 
 def ensure(
@@ -43,14 +261,7 @@ def ensure(
         held = instance.database.read(lambda connection: repositories.members(connection, known.id))
         if known.workspace_id == actor.workspace_id and held == wanted:
             return False
-    attempt = Attempt(
-        instance,
-        actor,
-        "codeartsrepo:repository:createRepository",
-        "set up a repository",
-        target_kind="repository",
-    )
-    with attempt:
+    with Attempt(instance, actor, CREATE, "set up a repository", target_kind="repository") as attempt:
 
         def change(work: Work) -> bool:
             found = repositories.by_path(work.connection, name)
@@ -69,12 +280,23 @@ def ensure(
         return attempt.write(change)
 
 
-def _add(work: Work, path: str, repository_id: int | None) -> int:
+def _project(attempt: Attempt, actor: Actor, uid: object) -> Project:
+    text = acceptance.text(uid, field="project")
+    project = attempt.read(lambda connection: people.project_by_uid(connection, text))
+    if project is None or project.workspace_id != actor.workspace_id:
+        raise invalid("project", "There is no such project.", "project-missing")
+    return project
+
+
+def _add(
+    work: Work, path: str, repository_id: int | None, *, project_id: int | None = None, visibility: int = 0
+) -> int:
     values = {
         "workspace_id": work.actor.workspace_id,
+        "project_id": project_id,
         "uid": secrets.token_hex(16),
         "path": path,
-        "visibility": 0,
+        "visibility": visibility,
         "default_branch": "main",
         "protect_default": False,
         "created_by": work.actor.user_id,
@@ -83,6 +305,13 @@ def _add(work: Work, path: str, repository_id: int | None) -> int:
     if repository_id is not None:
         values["id"] = repository_id
     return repositories.add(work.connection, values)
+
+
+def _own(work: Work, repository_id: int) -> Repository:
+    found = repositories.get(work.connection, work.actor.workspace_id, repository_id)
+    if found is None:
+        raise missing("repository")
+    return found
 
 
 def _role(value: object) -> RepositoryRole:

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any, Final
 
 from keyrack.core import acceptance, delivery
 from keyrack.core.credentials import own_server
@@ -18,6 +19,10 @@ from keyrack.store import keys, servers
 from keyrack.store.database import announce
 
 ENROLMENT_LIFE = timedelta(hours=24)
+# Agents ask again at least every 50 seconds.
+ONLINE_FOR = timedelta(seconds=90)
+KEEP: Final = object()
+"""Stands for: leave this field as it is."""
 # RunCloud: a new server has these two, and neither can be deleted.
 FIRST_SYSTEM_USERS = ("runcloud", "root")
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*\.?")
@@ -88,6 +93,43 @@ def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0,
         )
 
 
+def shared(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15) -> Page[Server]:
+    """The servers that other workspaces share with this one: none, because nothing of one is visible in another."""
+    attempt = Attempt(instance, actor, "servers:read", "list shared servers", target_kind="server")
+    with attempt:
+        return Page(items=(), total=0, offset=offset, limit=limit)
+
+
+def is_online(instance: Instance, server: Server) -> bool:
+    """Whether the server's agent was heard of lately."""
+    return server.seen_at is not None and instance.now() - server.seen_at < ONLINE_FOR
+
+
+def rename(instance: Instance, actor: Actor, server_id: int, *, name: object, provider: object = KEEP) -> Server:
+    """Give a server another name and, unless left out, another provider. Raises Refusal MISSING or INVALID."""
+    attempt = Attempt(
+        instance,
+        actor,
+        "servers:write",
+        "rename a server",
+        target_kind="server",
+        target_id=server_id,
+        server_id=server_id,
+    )
+    with attempt:
+        values: dict[str, Any] = {"name": acceptance.text(name, field="name")}
+        if provider is not KEEP:
+            values["provider"] = None if provider is None else acceptance.text(provider, field="provider")
+
+        def change(work: Work) -> Server:
+            server = own_server(work, server_id)
+            servers.change(work.connection, server.id, {**values, "updated_at": work.now})
+            work.record(f"Renamed server {server.name} to {values['name']}", target_id=server.id)
+            return own_server(work, server.id)
+
+        return attempt.write(change)
+
+
 def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
     """Delete a server with its keys, and answer it as it was; its host is told at its next contact."""
     attempt = Attempt(
@@ -113,13 +155,19 @@ def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
 
 def invite(instance: Instance, actor: Actor, server_id: int) -> str:
     """A one-time token with which a host enrols as this server, good for 24 hours; shown this once."""
+    return invitation(instance, actor, server_id)[1]
+
+
+def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server, str]:
+    """A server, and a one-time token as above for it."""
     attempt = Attempt(instance, actor, "servers:write", "invite a host", target_kind="server", server_id=server_id)
     with attempt:
         token = secrets.token_urlsafe(32)
         secret_hash = instance.key.hash_token(token)
 
-        def change(work: Work) -> str:
+        def change(work: Work) -> tuple[Server, str]:
             server = own_server(work, server_id)
+            servers.forget_ended_enrolments(work.connection, server.id, work.now)
             servers.add_enrolment(
                 work.connection,
                 server.id,
@@ -128,7 +176,7 @@ def invite(instance: Instance, actor: Actor, server_id: int) -> str:
                 expires_at=work.now + ENROLMENT_LIFE,
             )
             work.record(f"Made an installation script for server {server.name}", target_id=server.id)
-            return token
+            return server, token
 
         return attempt.write(change)
 

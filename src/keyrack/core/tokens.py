@@ -19,6 +19,7 @@ from keyrack.store import people
 from keyrack.store.people import Bearer
 
 LONGEST_TOKEN = 4096
+KEPT_AFTER_END = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,19 @@ def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str) -> S
     with attempt:
         if not right or user.disabled_at is not None:
             raise wrong
-        return attempt.write(lambda work: _issue_iam_token(work, user, scope))
+
+        def issue(work: Work) -> SignedIn:
+            now = people.user(work.connection, user.id)
+            if now is None or now.disabled_at is not None or people.password_hash(work.connection, user.id) != hashed:
+                # The password was changed while it was being checked; a token of the old one would outlive it.
+                raise wrong
+            return _issue_iam_token(work, now, scope)
+
+        return attempt.write(issue)
 
 
 def _issue_iam_token(work: Work, user: User, scope: Scope) -> SignedIn:
+    people.remove_dead_tokens(work.connection, work.now - KEPT_AFTER_END, user_id=user.id)
     secret = secrets.token_urlsafe(48)
     workspace = people.workspace(work.connection, user.workspace_id)
     project = _project(work, workspace, scope)
@@ -143,6 +153,29 @@ def describe(instance: Instance, found: Bearer) -> SignedIn:
 
     workspace, project = instance.database.read(question)
     return SignedIn(secret="", token=found.token, user=found.user, workspace=workspace, project=project)
+
+
+def inspect(instance: Instance, actor: Actor, secret: str) -> SignedIn:
+    """All that IAM says of a token in force: the actor's own, or another one's in the workspace.
+
+    Raises Refusal FORBIDDEN, or MISSING for a token that is not in force or of another workspace.
+    """
+    found = _own(instance, actor, secret)
+    action = "iam:self" if found.user.id == actor.user_id else "people:read"
+    with Attempt(instance, actor, action, "validate a token", target_kind="token", target_id=found.token.id):
+        return describe(instance, found)
+
+
+def revoke_secret(instance: Instance, actor: Actor, secret: str) -> None:
+    """Revoke the token in force with this secret. Raises Refusal FORBIDDEN or MISSING, as inspect does."""
+    revoke(instance, actor, _own(instance, actor, secret))
+
+
+def _own(instance: Instance, actor: Actor, secret: str) -> Bearer:
+    found = lookup(instance, secret)
+    if found is None or found.user.workspace_id != actor.workspace_id:
+        raise Refusal(Kind.MISSING, "token-missing", "Could not find token.")
+    return found
 
 
 def create(

@@ -49,23 +49,7 @@ def add(
                 )
             if key is not None:
                 _refuse_known(work, owner, key)
-            key_id = keys.add_user_key(
-                work.connection,
-                {
-                    "workspace_id": actor.workspace_id,
-                    "user_id": owner,
-                    "title": name,
-                    "public_key": key.canonical if key else None,
-                    "comment": key.comment if key else "",
-                    "fingerprint": key.sha256 if key else None,
-                    "key_type": key.type if key else None,
-                    "created_at": work.now,
-                    "seal": delivery.seal_user_key(instance, user_id=owner, public_key=key.canonical if key else None),
-                },
-            )
-            if key is not None:
-                keys.claim_fingerprint(work.connection, key.sha256, kind="user", user_key_id=key_id)
-                delivery.arrived(work, keys.servers_of_user(work.connection, owner), key.sha256)
+            key_id = _insert(work, owner, name, key)
             work.record(
                 f"{actor.name} added SSH key {name or 'without a title'} ({key.sha256 if key else 'no key'})",
                 target_id=key_id,
@@ -115,6 +99,31 @@ def delete(instance: Instance, actor: Actor, key_id: int) -> UserKey:
         return attempt.write(change)
 
 
+def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None) -> int:
+    public_key = key.canonical if key else None
+    key_id = keys.add_user_key(
+        work.connection,
+        {
+            "workspace_id": work.actor.workspace_id,
+            "user_id": owner,
+            "title": title,
+            "public_key": public_key,
+            "comment": key.comment if key else "",
+            "fingerprint": key.sha256 if key else None,
+            "key_type": key.type if key else None,
+            "created_at": work.now,
+            "seal": delivery.seal_user_key(work.instance, user_id=owner, public_key=public_key),
+        },
+    )
+    if key is not None:
+        if not keys.claim_fingerprint(work.connection, key.sha256, kind="user", user_key_id=key_id):
+            # Somebody in another workspace took it since we looked; raising undoes our row.
+            _refuse_known(work, owner, key)
+            raise _taken("This key is in use.")
+        delivery.arrived(work, keys.servers_of_user(work.connection, owner), key.sha256)
+    return key_id
+
+
 def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
     """One key leads to one identity; the refusal helps its owner and tells others no name."""
     known = keys.owner_of(work.connection, key.sha256)
@@ -127,7 +136,11 @@ def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
         words = f"You registered this key already: title {holder.title!r}, id {holder.id}."
     else:
         words = "This key is in use by another user. If it is yours, delete it there; otherwise make a new pair."
-    raise Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
+    raise _taken(words)
+
+
+def _taken(words: str) -> Refusal:
+    return Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
 
 
 def _person(actor: Actor) -> int:

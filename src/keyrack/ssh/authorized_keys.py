@@ -7,13 +7,13 @@ auth2-pubkeyfile.c, auth-options.c, sshkey_read), because its purpose is to say 
 from __future__ import annotations
 
 import binascii
-import hashlib
 import re
 from datetime import datetime, timezone
 from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.ssh.blob import TYPES
 from keyrack.ssh.curves import nist_problem
+from keyrack.ssh.digest import sha256
 from keyrack.ssh.names import hidden_character
 from keyrack.ssh.wire import Reader, WireError
 
@@ -42,7 +42,8 @@ class FoundKey(NamedTuple):
     """One line of a file that sshd reads.
 
     options: as written; type and comment: empty when there are none; fingerprint: SHA256:..., None when the
-    line holds no readable key; problem: why sshd ignores this line, None when it lets the key in.
+    line holds no readable key; problem: why sshd ignores this line, None when it lets the key in; key: type and
+    base64, empty when there is no readable key.
     """
 
     line_number: int
@@ -51,6 +52,7 @@ class FoundKey(NamedTuple):
     fingerprint: Optional[str]
     comment: str
     problem: Optional[str]
+    key: str = ""
 
 
 def expiry_option(expires_at: datetime) -> str:
@@ -110,9 +112,10 @@ def _read_line(number: int, line: str) -> FoundKey:
         key = _read_key(rest)
         if key is None:
             return FoundKey(number, "", "", None, "", "there is no key of a known type on this line")
-    key_type, fingerprint, comment, problem = key
+    key_type, fingerprint, comment, problem, encoded = key
     problem = problem or (_option_problem(options) if options else None)
-    return FoundKey(number, _printable(options), key_type, fingerprint, _printable(comment.rstrip("\r")), problem)
+    text = f"{key_type} {encoded}" if fingerprint else ""
+    return FoundKey(number, _printable(options), key_type, fingerprint, _printable(comment.rstrip("\r")), problem, text)
 
 
 def _printable(text: str) -> str:
@@ -134,8 +137,8 @@ def _end_of_options(line: str) -> Optional[int]:
     return None if quoted else at
 
 
-def _read_key(text: str) -> Optional[Tuple[str, Optional[str], str, Optional[str]]]:
-    """Type, fingerprint, comment and problem of a key at the start of `text`; None when no key type stands there."""
+def _read_key(text: str) -> Optional[Tuple[str, Optional[str], str, Optional[str], str]]:
+    """Type, fingerprint, comment, problem, base64 of a key at the start of `text`; None when no type stands there."""
     fields = re.match(r"([^ \t]+)[ \t]+([^ \t]+)[ \t]*(.*)", text, re.DOTALL)
     if fields is None:
         return None
@@ -149,16 +152,16 @@ def _read_key(text: str) -> Optional[Tuple[str, Optional[str], str, Optional[str
     except ValueError:
         blob = b""
     if not blob or binascii.b2a_base64(blob, newline=False).decode("ascii") != encoded:
-        return key_type, None, comment, "the key is not valid base64"
-    fingerprint = "SHA256:" + binascii.b2a_base64(hashlib.sha256(blob).digest(), newline=False).decode().rstrip("=")
+        return key_type, None, comment, "the key is not valid base64", ""
+    fingerprint = "SHA256:" + binascii.b2a_base64(sha256(blob), newline=False).decode().rstrip("=")
     if key_type == _DSA:
-        return key_type, fingerprint, comment, "DSA keys are not accepted"
+        return key_type, fingerprint, comment, "DSA keys are not accepted", encoded
     if key_type not in TYPES:
-        return key_type, fingerprint, comment, "a certificate opens nothing from this file"
+        return key_type, fingerprint, comment, "a certificate opens nothing from this file", encoded
     try:
-        return key_type, fingerprint, comment, _blob_problem(key_type, Reader(blob))
+        return key_type, fingerprint, comment, _blob_problem(key_type, Reader(blob)), encoded
     except (WireError, UnicodeDecodeError):
-        return key_type, None, comment, "the key is damaged"
+        return key_type, None, comment, "the key is damaged", ""
 
 
 def _blob_problem(key_type: str, reader: Reader) -> Optional[str]:

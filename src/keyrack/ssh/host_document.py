@@ -7,12 +7,17 @@ Format 1 is one JSON object, ASCII, keys sorted, no blanks, so that the same wis
     revision     a number that grows with each change
     issued_at    when it was made
     users        account name -> list of {"key", "expires_at" or null, "options", "name"}
-    accounts     account name -> {"present": true or false}: to create or to remove; others stay
+    accounts     account name -> {"present": true or false}: to create or to remove; others stay. May also hold
+                 "password_hash" (crypt(5)) and "deployment_key": true, for a key pair in the account's home
     revoked      public keys that this host lets in no more
     sshd         sshd keyword -> wanted value, only the ones asked for
     mode         "adopt" or "enforce"
     stale        {"after_seconds", "then"}: what to do when no news comes; 0 seconds = never
     end_sessions names of live sessions, as the host reported them, that must end; may be left out
+
+One field may be absent:
+
+    take_away    list of {"path", "fingerprint"}: keys that were found on the host and must go from that file
 
 All other fields of format 1 must be there. Unknown fields are left alone, so that a newer service can tell newer
 agents more; not inside a key, where an unknown field may be a restriction that must not be dropped.
@@ -59,6 +64,10 @@ _HOST = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _MOMENT = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})Z")
 _KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _SETTING = re.compile(r"[A-Za-z0-9@*?!%+,.:/=_-][ A-Za-z0-9@*?!%+,.:/=_-]{0,1023}")
+# What useradd's file can hold of crypt(5)'s forms that are still made: SHA-512, SHA-256, yescrypt, bcrypt.
+_PASSWORD_HASH = re.compile(r"\$(6|5|y|2b)\$[A-Za-z0-9./$=,]{8,500}")
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+_PATH = re.compile(r"/[^\x00-\x1f\x7f]{1,1023}")
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LARGEST_NUMBER = 2**63 - 1
 
@@ -77,9 +86,11 @@ class UserKey(NamedTuple):
 
 
 class Account(NamedTuple):
-    """Whether an account must exist on the host."""
+    """Whether an account must exist on the host; password_hash: crypt(3)'s form; deployment_key: it needs a pair."""
 
     present: bool
+    password_hash: Optional[str] = None
+    deployment_key: bool = False
 
 
 class Stale(NamedTuple):
@@ -87,6 +98,13 @@ class Stale(NamedTuple):
 
     after_seconds: int = 0
     then: str = KEEP
+
+
+class TakeAway(NamedTuple):
+    """A key that was found in a file of the host and must not stay there."""
+
+    path: str
+    fingerprint: str
 
 
 class HostDocument(NamedTuple):
@@ -101,6 +119,7 @@ class HostDocument(NamedTuple):
     sshd: Mapping[str, str] = {}
     mode: str = ENFORCE
     stale: Stale = Stale()
+    take_away: Sequence[TakeAway] = ()
     end_sessions: Sequence[str] = ()
 
 
@@ -127,17 +146,27 @@ def encode(document: HostDocument) -> str:
                 ]
                 for username, entries in document.users.items()
             },
-            "accounts": {name: {"present": account.present} for name, account in document.accounts.items()},
+            "accounts": {name: _account_fields(account) for name, account in document.accounts.items()},
             "revoked": list(document.revoked),
             "sshd": dict(document.sshd),
             "mode": document.mode,
             "stale": {"after_seconds": document.stale.after_seconds, "then": document.stale.then},
+            **({"take_away": [entry._asdict() for entry in document.take_away]} if document.take_away else {}),
             **({"end_sessions": list(document.end_sessions)} if document.end_sessions else {}),
         },
         sort_keys=True,
         separators=(",", ":"),
         ensure_ascii=True,
     )
+
+
+def _account_fields(account: Account) -> Dict[str, Any]:
+    fields: Dict[str, Any] = {"present": account.present}
+    if account.password_hash is not None:
+        fields["password_hash"] = account.password_hash
+    if account.deployment_key:
+        fields["deployment_key"] = True
+    return fields
 
 
 def decode(text: str) -> HostDocument:
@@ -168,6 +197,7 @@ def decode(text: str) -> HostDocument:
         sshd=_sshd(_field(fields, "sshd", _mapping)),
         mode=_field(fields, "mode", _one_of(ADOPT, ENFORCE)),
         stale=_stale(_field(fields, "stale", _mapping)),
+        take_away=_take_away(_field(fields, "take_away", _list)) if "take_away" in fields else (),
         end_sessions=_located("end_sessions", _end_sessions, fields.get("end_sessions", [])),
     )
 
@@ -250,7 +280,12 @@ def _accounts(value: Mapping[str, Any]) -> Dict[str, Account]:
         _username(username, "accounts")
         if not isinstance(entry, dict):
             raise DocumentError(f"accounts.{username}: is not an object")
-        accounts[username] = Account(_field(entry, "present", _boolean, f"accounts.{username}"))
+        where = f"accounts.{username}"
+        accounts[username] = Account(
+            present=_field(entry, "present", _boolean, where),
+            password_hash=_optional(entry, "password_hash", _matching(_PASSWORD_HASH, "a crypt(3) hash"), where),
+            deployment_key=_optional(entry, "deployment_key", _boolean, where) or False,
+        )
     return accounts
 
 
@@ -270,11 +305,29 @@ def _stale(value: Mapping[str, Any]) -> Stale:
     )
 
 
+def _take_away(value: List[Any]) -> Tuple[TakeAway, ...]:
+    if len(value) > MAX_USERS:
+        raise DocumentError(f"take_away: more than {MAX_USERS}")
+    found = []
+    for at, entry in enumerate(value):
+        where = f"take_away[{at}]"
+        if not isinstance(entry, dict):
+            raise DocumentError(f"{where}: is not an object")
+        path = _field(entry, "path", _matching(_PATH, "an absolute path"), where)
+        fingerprint = _field(entry, "fingerprint", _matching(_FINGERPRINT, "a fingerprint"), where)
+        found.append(TakeAway(path, fingerprint))
+    return tuple(found)
+
+
 def _field(fields: Mapping[str, Any], name: str, check: Callable[[Any], T], where: str = "") -> T:
     place = f"{where}.{name}" if where else name
     if name not in fields:
         raise DocumentError(f"{place}: is missing")
     return _located(place, check, fields[name])
+
+
+def _optional(fields: Dict[str, Any], name: str, check: Callable[[Any], T], where: str) -> Optional[T]:
+    return _field(fields, name, check, where) if name in fields else None
 
 
 def _located(place: str, check: Callable[[Any], T], value: Any) -> T:

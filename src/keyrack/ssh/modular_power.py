@@ -6,26 +6,8 @@ libcrypto that hashlib is linked to takes a tenth of that, without stopping them
 
 from __future__ import annotations
 
-import ctypes
 from functools import lru_cache
 from typing import Any, Optional
-
-try:
-    import _hashlib
-except ImportError:  # a Python built without OpenSSL
-    _hashlib = None  # type: ignore[assignment]
-
-# From openssl/bn.h; the same in OpenSSL 1.1 and 3 and in LibreSSL. Every pointer is opaque here.
-_POINTER = ctypes.c_void_p
-_FUNCTIONS = (
-    ("BN_CTX_new", _POINTER, ()),
-    ("BN_CTX_free", None, (_POINTER,)),
-    ("BN_new", _POINTER, ()),
-    ("BN_free", None, (_POINTER,)),
-    ("BN_bin2bn", _POINTER, (ctypes.c_char_p, ctypes.c_int, _POINTER)),
-    ("BN_bn2binpad", ctypes.c_int, (_POINTER, ctypes.c_char_p, ctypes.c_int)),
-    ("BN_mod_exp", ctypes.c_int, (_POINTER,) * 5),
-)
 
 
 def power(base: int, exponent: int, modulus: int) -> int:
@@ -40,13 +22,31 @@ def power(base: int, exponent: int, modulus: int) -> int:
 
 @lru_cache(maxsize=None)
 def _libcrypto() -> Optional[Any]:
-    path = getattr(_hashlib, "__file__", None)
-    if path is None:  # not there, or part of the Python program itself
+    # Imported here: 5 MB and 8 ms, which a host's agent does without, as it never does this mathematics.
+    import ctypes
+
+    try:
+        import _hashlib
+    except ImportError:  # a Python built without OpenSSL
         return None
+    path = getattr(_hashlib, "__file__", None)
+    if path is None:  # part of the Python program itself
+        return None
+    # From openssl/bn.h; the same in OpenSSL 1.1 and 3 and in LibreSSL. Every pointer is opaque here.
+    pointer = ctypes.c_void_p
+    functions = (
+        ("BN_CTX_new", pointer, ()),
+        ("BN_CTX_free", None, (pointer,)),
+        ("BN_new", pointer, ()),
+        ("BN_free", None, (pointer,)),
+        ("BN_bin2bn", pointer, (ctypes.c_char_p, ctypes.c_int, pointer)),
+        ("BN_bn2binpad", ctypes.c_int, (pointer, ctypes.c_char_p, ctypes.c_int)),
+        ("BN_mod_exp", ctypes.c_int, (pointer,) * 5),
+    )
     try:
         # Looking a name up in this library looks in the ones it is linked to as well.
         library = ctypes.CDLL(path)
-        for name, result, arguments in _FUNCTIONS:
+        for name, result, arguments in functions:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError):
@@ -55,6 +55,8 @@ def _libcrypto() -> Optional[Any]:
 
 
 def _openssl_power(library: Any, base: int, exponent: int, modulus: int) -> Optional[int]:
+    import ctypes  # loaded already, by _libcrypto
+
     context = library.BN_CTX_new()
     numbers = [library.BN_new(), *(_number(library, value) for value in (base, exponent, modulus))]
     try:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, fields
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.ssh.names import hidden_character
 
@@ -34,19 +33,7 @@ _FORWARD_HOST = re.compile(r"\*|[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 _NUMBERS = re.compile(r"[0-9.]+")
 
 
-@dataclass(frozen=True)
-class Restrictions:
-    """What a key may do beyond what its account may. The default restricts nothing.
-
-    sources: addresses, networks (10.0.0.0/8) or host patterns (*.example.com) it may come from, "!" in
-    front denies; command: runs instead of what the client asks for; restrict: takes every permission that
-    is not given below; permissions: True gives, False takes, None leaves it to `restrict` and to the
-    server; permitopen: host:port that may be forwarded to; permitlisten: [host:]port that may be listened
-    on; verify_required: the security key must check its user (PIN); no_touch_required: it need not be
-    touched (both for sk- keys only). Raises ValueError with words for a person when a value breaks its
-    grammar.
-    """
-
+class _Fields(NamedTuple):
     sources: Tuple[str, ...] = ()
     command: Optional[str] = None
     restrict: bool = False
@@ -60,39 +47,56 @@ class Restrictions:
     verify_required: bool = False
     no_touch_required: bool = False
 
-    def __post_init__(self) -> None:
-        if self.command is not None:
-            _check_command(self.command)
+
+class Restrictions(_Fields):
+    """What a key may do beyond what its account may. The default restricts nothing.
+
+    sources: addresses, networks (10.0.0.0/8) or host patterns (*.example.com) it may come from, "!" in
+    front denies; command: runs instead of what the client asks for; restrict: takes every permission that
+    is not given below; permissions: True gives, False takes, None leaves it to `restrict` and to the
+    server; permitopen: host:port that may be forwarded to; permitlisten: [host:]port that may be listened
+    on; verify_required: the security key must check its user (PIN); no_touch_required: it need not be
+    touched (both for sk- keys only). Raises ValueError with words for a person when a value breaks its
+    grammar.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, *values: Any, **named: Any) -> Restrictions:
+        """The same arguments as fields; checked before anything is made of them."""
+        made = super().__new__(cls, *values, **named)
+        if made.command is not None:
+            _check_command(made.command)
         for name, check in (("sources", _check_source), ("permitopen", _check_open), ("permitlisten", _check_listen)):
-            entries = getattr(self, name)
+            entries = getattr(made, name)
             if len(entries) > _MOST_ENTRIES:
                 raise ValueError(f"{name} has more than {_MOST_ENTRIES} entries.")
             for entry in entries:
                 check(entry)
-        if self.sources and all(source.startswith("!") for source in self.sources):
+        if made.sources and all(source.startswith("!") for source in made.sources):
             raise ValueError("sources only denies, so nobody could log in; add what is allowed, such as *.")
+        return made
 
     @classmethod
     def from_json(cls, value: object) -> Restrictions:
         """Reads what `to_json` writes; a field may be missing. Raises ValueError for anything else."""
         if not isinstance(value, Mapping):
             raise ValueError("Restrictions must be an object.")
-        known = {field.name: field for field in fields(cls)}
         arguments: Dict[str, object] = {}
         for name, entry in value.items():
-            if name not in known:
+            if name not in cls._fields:
                 # Never ignored: a restriction that is dropped is a permission that is given.
-                raise ValueError("There is an unknown restriction; known are: " + ", ".join(known) + ".")
-            arguments[name] = _READ[known[name].type](name, entry)
-        return cls(**arguments)  # type: ignore[arg-type]
+                raise ValueError("There is an unknown restriction; known are: " + ", ".join(cls._fields) + ".")
+            arguments[name] = _READ[name](name, entry)
+        return cls(**arguments)
 
     def to_json(self) -> Dict[str, object]:
         """Only the fields that differ from their defaults, with lists for tuples."""
         chosen: Dict[str, object] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                chosen[field.name] = list(value) if isinstance(value, tuple) else value
+        for name in self._fields:
+            value = getattr(self, name)
+            if value != self._field_defaults[name]:
+                chosen[name] = list(value) if isinstance(value, tuple) else value
         return chosen
 
 
@@ -271,10 +275,17 @@ def _read_list(name: str, value: object) -> Tuple[str, ...]:
     return tuple(value)
 
 
-# By the annotations of Restrictions, which are text here because of the __future__ import.
-_READ: Dict[object, Callable[[str, object], object]] = {
-    "bool": _read_bool,
-    "Optional[bool]": _read_optional_bool,
-    "Optional[str]": _read_text,
-    "Tuple[str, ...]": _read_list,
+_READ: Dict[str, Callable[[str, object], object]] = {
+    "sources": _read_list,
+    "command": _read_text,
+    "restrict": _read_bool,
+    "permit_pty": _read_optional_bool,
+    "agent_forwarding": _read_optional_bool,
+    "port_forwarding": _read_optional_bool,
+    "x11_forwarding": _read_optional_bool,
+    "user_rc": _read_optional_bool,
+    "permitopen": _read_list,
+    "permitlisten": _read_list,
+    "verify_required": _read_bool,
+    "no_touch_required": _read_bool,
 }

@@ -11,11 +11,11 @@ whose private half is known (known_private.py) and its own policy.
 from __future__ import annotations
 
 import binascii
-import hashlib
 import re
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from keyrack.ssh.blob import PRIVATE_KEY, TYPES, read_blob
+from keyrack.ssh.digest import sha256
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.names import hidden_character
 from keyrack.ssh.not_a_key import explain, explain_lines, holds_key
@@ -28,14 +28,22 @@ _LONGEST_COMMENT = 1024  # bytes of UTF-8
 _COPY_AGAIN = "Copy the whole line from your .pub file again."
 
 
-@dataclass(frozen=True)
-class PublicKey:
+class PublicKey(NamedTuple):
     """A sound public key. Two are equal when type and blob are: the comment is only for people."""
 
     type: str
     blob: bytes
     bits: int
-    comment: str = field(default="", compare=False)
+    comment: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PublicKey) and (self.type, self.blob) == (other.type, other.blob)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.blob))
 
     @property
     def canonical(self) -> str:
@@ -50,11 +58,13 @@ class PublicKey:
     @property
     def sha256(self) -> str:
         """The fingerprint as `ssh-keygen -l` prints it: SHA256: and base64 without padding."""
-        return "SHA256:" + _encode(hashlib.sha256(self.blob).digest()).rstrip("=")
+        return "SHA256:" + _encode(sha256(self.blob)).rstrip("=")
 
     @property
     def md5(self) -> str:
         """The old fingerprint as `ssh-keygen -l -E md5` prints it: MD5: and pairs of hex digits with colons."""
+        import hashlib  # loads OpenSSL, 4 MB and 5 ms, which a host's agent does without
+
         return "MD5:" + hashlib.md5(self.blob, usedforsecurity=False).digest().hex(":")
 
 
@@ -121,7 +131,7 @@ def read_canonical(line: str) -> PublicKey:
 
 def fingerprint_of(canonical: str) -> str:
     """The SHA-256 fingerprint of a canonical line that was checked before, without checking it again."""
-    return "SHA256:" + _encode(hashlib.sha256(binascii.a2b_base64(canonical.split(" ")[1])).digest()).rstrip("=")
+    return "SHA256:" + _encode(sha256(binascii.a2b_base64(canonical.split(" ")[1]))).rstrip("=")
 
 
 def _encode(data: bytes) -> str:

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from keyrack.store.tables import access_keys
+from keyrack.model import User
+from keyrack.store import people
+from keyrack.store.tables import access_key_failures, access_keys, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +31,44 @@ class AccessKeyRow:
     expires_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Who signs with an access key: the key, its user, and the failures in a row from one address."""
+
+    key: AccessKeyRow
+    user: User
+    failures: int
+    last_failure_at: datetime | None
+
+
+_signer = select(
+    *(column.label(f"key_{column.name}") for column in access_keys.c),
+    *(column.label(f"user_{column.name}") for column in users.c if column.name != "password_hash"),
+    access_key_failures.c.failures,
+    access_key_failures.c.last_at,
+).join_from(access_keys, users, users.c.id == access_keys.c.user_id)
+
+
+def signer(connection: Connection, key_id: str, address: str) -> Signer | None:
+    """The access key with this id and all that decides about a request it signed, in one question; or None."""
+    of_address = and_(
+        access_key_failures.c.access_key_id == access_keys.c.id, access_key_failures.c.address == address[:64]
+    )
+    statement = _signer.outerjoin(access_key_failures, of_address).where(access_keys.c.id == key_id)
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        return None
+    parts: dict[str, dict[str, Any]] = {"key": {}, "user": {}}
+    for name, value in row._mapping.items():
+        table, _, column = str(name).partition("_")
+        if table in parts:
+            parts[table][column] = value
+    return Signer(AccessKeyRow(**parts["key"]), people.user_record(parts["user"]), row.failures or 0, row.last_at)
+
+
 def get(connection: Connection, key_id: str) -> AccessKeyRow | None:
     """The access key with this id, of whichever user, or None."""
-    row = connection.execute(select(access_keys).where(access_keys.c.id == key_id)).one_or_none()
-    return None if row is None else _access_key(row)
+    return _one(connection, select(access_keys).where(access_keys.c.id == key_id))
 
 
 def of_user(connection: Connection, user_id: int, *, permanent: bool = True) -> tuple[AccessKeyRow, ...]:
@@ -55,6 +93,47 @@ def change(connection: Connection, key_id: str, values: Mapping[str, Any]) -> No
 def remove(connection: Connection, key_id: str) -> None:
     """Delete an access key."""
     connection.execute(delete(access_keys).where(access_keys.c.id == key_id))
+
+
+def remove_temporary(connection: Connection, user_id: int, *, ended_by: datetime | None = None) -> int:
+    """Delete a user's temporary access keys, all or those that ended by an instant; answers how many."""
+    statement = delete(access_keys).where(
+        access_keys.c.user_id == user_id, access_keys.c.security_token_hash.is_not(None)
+    )
+    if ended_by is not None:
+        statement = statement.where(access_keys.c.expires_at <= ended_by)
+    return connection.execute(statement).rowcount
+
+
+def count_failure(connection: Connection, key_id: str, address: str, at: datetime, since: datetime) -> int:
+    """Count a signature that did not hold; answers how many in a row since an instant, this one included."""
+    stale = delete(access_key_failures).where(
+        access_key_failures.c.access_key_id == key_id, access_key_failures.c.last_at <= since
+    )
+    connection.execute(stale)
+    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    statement = dialect_insert(access_key_failures).values(
+        access_key_id=key_id, address=address[:64], failures=1, last_at=at
+    )
+    counted = statement.on_conflict_do_update(
+        index_elements=["access_key_id", "address"],
+        set_={"failures": access_key_failures.c.failures + 1, "last_at": at},
+    )
+    return int(connection.execute(counted.returning(access_key_failures.c.failures)).scalar_one())
+
+
+def forget_failures(connection: Connection, key_id: str, address: str) -> None:
+    """Start counting anew after a signature that held."""
+    connection.execute(
+        delete(access_key_failures).where(
+            access_key_failures.c.access_key_id == key_id, access_key_failures.c.address == address[:64]
+        )
+    )
+
+
+def _one(connection: Connection, statement: Select[Any]) -> AccessKeyRow | None:
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _access_key(row)
 
 
 def _access_key(row: Row[Any]) -> AccessKeyRow:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, or_, select, union, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -37,8 +37,14 @@ class GrantedKey:
     user_key_seal: bytes
 
 
-_credential = select(credentials, system_users.c.username).join(
-    system_users, system_users.c.id == credentials.c.system_user_id
+_credential = (
+    select(
+        credentials,
+        system_users.c.username,
+        (servers.c.applied_revision >= credentials.c.revision).label("delivered"),
+    )
+    .join(system_users, system_users.c.id == credentials.c.system_user_id)
+    .join(servers, servers.c.id == credentials.c.server_id)
 )
 
 
@@ -89,6 +95,19 @@ def credentials_of_system_user(connection: Connection, system_user_id: int) -> t
     return tuple(_credential_record(row) for row in rows)
 
 
+def note_delivery(connection: Connection, server_id: int, revision: int, at: datetime) -> None:
+    """A host obeys a revision: since now its keys up to that revision are delivered, unless they were already."""
+    connection.execute(
+        update(credentials)
+        .where(
+            credentials.c.server_id == server_id,
+            credentials.c.revision <= revision,
+            credentials.c.delivered_at.is_(None),
+        )
+        .values(delivered_at=at)
+    )
+
+
 def ended_credentials(connection: Connection, at: datetime, limit: int) -> tuple[Credential, ...]:
     """Credentials whose end has come, at most `limit` of them."""
     statement = _credential.where(credentials.c.expires_at <= at).order_by(credentials.c.id).limit(limit)
@@ -109,7 +128,8 @@ def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, us
     """Make a key lead to one identity (kind "user" or "deploy"); False when it leads to one already."""
     dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
     statement = dialect_insert(key_owners).values(fingerprint=fingerprint, kind=kind, user_key_id=user_key_id)
-    return connection.execute(statement.on_conflict_do_nothing()).rowcount == 1
+    claimed = statement.on_conflict_do_nothing().returning(key_owners.c.fingerprint)
+    return connection.execute(claimed).scalar() is not None
 
 
 def owner_of(connection: Connection, fingerprint: str) -> tuple[str, UserKey | None] | None:

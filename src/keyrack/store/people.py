@@ -43,6 +43,13 @@ def workspace_by_uid(connection: Connection, uid: str) -> Workspace | None:
     return _workspace(connection, select(workspaces).where(workspaces.c.uid == uid))
 
 
+def workspaces_by_name(connection: Connection) -> tuple[Workspace, ...]:
+    """All workspaces."""
+    return tuple(
+        Workspace(**row._mapping) for row in connection.execute(select(workspaces).order_by(workspaces.c.name))
+    )
+
+
 def workspaces_exist(connection: Connection) -> bool:
     """Whether there is any workspace, which tells a new instance from one in use."""
     return connection.execute(select(workspaces.c.id).limit(1)).scalar() is not None
@@ -112,7 +119,7 @@ def user_by_name(connection: Connection, workspace_id: int, name: str) -> User |
 def find_users(connection: Connection, workspace_id: int) -> tuple[User, ...]:
     """All users of a workspace, oldest first."""
     statement = select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)
-    return tuple(_user(dict(row._mapping)) for row in connection.execute(statement))
+    return tuple(user_record(dict(row._mapping)) for row in connection.execute(statement))
 
 
 def password_hash(connection: Connection, user_id: int) -> str | None:
@@ -206,7 +213,7 @@ def bearer(connection: Connection, secret_hash: bytes) -> Bearer | None:
     for name, value in row._mapping.items():
         table, _, column = str(name).partition("_")
         parts[table][column] = value
-    return Bearer(token=_token(parts["token"]), user=_user(parts["user"]))
+    return Bearer(token=_token(parts["token"]), user=user_record(parts["user"]))
 
 
 def find_tokens(connection: Connection, user_id: int) -> tuple[Token, ...]:
@@ -229,9 +236,18 @@ def revoke_token(connection: Connection, token_id: int, at: datetime) -> None:
     connection.execute(update(tokens).where(tokens.c.id == token_id).values(revoked_at=at))
 
 
-def remove_dead_tokens(connection: Connection, before: datetime) -> int:
-    """Delete tokens that ended before an instant, so that 24-hour tokens don't pile up; answers how many."""
-    return connection.execute(delete(tokens).where(tokens.c.expires_at < before)).rowcount
+def remove_dead_tokens(connection: Connection, before: datetime, *, user_id: int | None = None) -> int:
+    """Delete tokens, all or one user's, that ended before an instant, so that they don't pile up; answers how many."""
+    statement = delete(tokens).where(tokens.c.expires_at < before)
+    if user_id is not None:
+        statement = statement.where(tokens.c.user_id == user_id)
+    return connection.execute(statement).rowcount
+
+
+def user_names(connection: Connection, user_ids: Iterable[int]) -> dict[int, str]:
+    """The names of users by id."""
+    rows = connection.execute(select(users.c.id, users.c.name).where(users.c.id.in_(set(user_ids))))
+    return {row.id: row.name for row in rows}
 
 
 def _workspace(connection: Connection, statement: Select[Any]) -> Workspace | None:
@@ -241,10 +257,11 @@ def _workspace(connection: Connection, statement: Select[Any]) -> Workspace | No
 
 def _user_or_none(connection: Connection, statement: Select[Any]) -> User | None:
     row: Row[Any] | None = connection.execute(statement).one_or_none()
-    return None if row is None else _user(dict(row._mapping))
+    return None if row is None else user_record(dict(row._mapping))
 
 
-def _user(values: Mapping[str, Any]) -> User:
+def user_record(values: Mapping[str, Any]) -> User:
+    """A user from the columns of its row."""
     fields = {name: value for name, value in values.items() if name != "password_hash"}
     return User(**{**fields, "role": Role(fields["role"]), "policies": tuple(fields["policies"])})
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, delete, insert, or_, select, upd
 from keyrack.model import Page, Server, SystemUser
 from keyrack.store.database import announce
 from keyrack.store.rows import contains, inserted, page
-from keyrack.store.tables import enrolments, server_tags, servers, system_users
+from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
 
 def add(
@@ -127,6 +127,17 @@ def set_tags(connection: Connection, server_id: int, tags: Iterable[str]) -> Non
         connection.execute(insert(server_tags).values(server_id=server_id, tag=tag))
 
 
+def ids_with_tag(connection: Connection, workspace_id: int, tag: str) -> tuple[int, ...]:
+    """The servers of a workspace that have a tag."""
+    statement = (
+        select(servers.c.id)
+        .join(server_tags, server_tags.c.server_id == servers.c.id)
+        .where(servers.c.workspace_id == workspace_id, server_tags.c.tag == tag)
+        .order_by(servers.c.id)
+    )
+    return tuple(connection.execute(statement).scalars())
+
+
 def add_enrolment(
     connection: Connection, server_id: int, secret_hash: bytes, *, at: datetime, expires_at: datetime
 ) -> int:
@@ -136,6 +147,11 @@ def add_enrolment(
         enrolments,
         {"server_id": server_id, "secret_hash": secret_hash, "created_at": at, "expires_at": expires_at},
     )
+
+
+def forget_ended_enrolments(connection: Connection, server_id: int, at: datetime) -> None:
+    """Delete a server's one-time tokens that have expired."""
+    connection.execute(delete(enrolments).where(enrolments.c.server_id == server_id, enrolments.c.expires_at <= at))
 
 
 def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> int | None:
@@ -197,6 +213,41 @@ def remove_system_user(connection: Connection, system_user_id: int) -> None:
     connection.execute(delete(system_users).where(system_users.c.id == system_user_id))
 
 
+def accounts_asked(connection: Connection, server_id: int) -> tuple[tuple[SystemUser, bytes | None], ...]:
+    """The system users of a server for which something is asked of the host, each with its sealed password."""
+    statement = select(system_users).where(
+        system_users.c.server_id == server_id,
+        or_(
+            system_users.c.managed,
+            system_users.c.sealed_password.is_not(None),
+            system_users.c.deployment_key_asked_at.is_not(None),
+        ),
+    )
+    rows = connection.execute(statement.order_by(system_users.c.username))
+    return tuple((_system_user(row), row.sealed_password) for row in rows)
+
+
+def accounts_removed(connection: Connection, server_id: int) -> tuple[str, ...]:
+    """The names of the accounts that a host must not have any more."""
+    statement = select(removed_accounts.c.username).where(removed_accounts.c.server_id == server_id)
+    return tuple(connection.execute(statement.order_by(removed_accounts.c.username)).scalars())
+
+
+def ask_removal(connection: Connection, server_id: int, username: str, at: datetime) -> None:
+    """Note that an account must not exist on a host any more."""
+    keep_account(connection, server_id, username)
+    connection.execute(insert(removed_accounts).values(server_id=server_id, username=username, removed_at=at))
+
+
+def keep_account(connection: Connection, server_id: int, username: str) -> None:
+    """Forget that an account was to be removed: it is wanted again."""
+    connection.execute(
+        delete(removed_accounts).where(
+            removed_accounts.c.server_id == server_id, removed_accounts.c.username == username
+        )
+    )
+
+
 def _tags(connection: Connection, ids: list[int]) -> dict[int, list[str]]:
     tags: dict[int, list[str]] = {}
     if ids:
@@ -224,4 +275,6 @@ def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
 
 
 def _system_user(row: Row[Any]) -> SystemUser:
-    return SystemUser(**row._mapping)
+    values = dict(row._mapping)
+    has_password = values.pop("sealed_password") is not None
+    return SystemUser(**values, has_password=has_password)

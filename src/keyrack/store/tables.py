@@ -142,6 +142,16 @@ access_keys = Table(
     Column("expires_at", Moment, index=True),
 )
 
+access_key_failures = Table(
+    "access_key_failures",
+    metadata,
+    # Signatures that did not hold, in a row, for an access key from an address.
+    Column("access_key_id", String(128), _of("access_keys"), primary_key=True),
+    Column("address", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("last_at", Moment, nullable=False),
+)
+
 servers = _table(
     "servers",
     _id(),
@@ -160,10 +170,14 @@ servers = _table(
     Column("os_version", String(64)),
     Column("enrolled_at", Moment),
     Column("seen_at", Moment),
+    Column("stale_after_seconds", Integer, nullable=False, server_default="0"),
+    Column("stale_then", String(16), nullable=False, server_default="keep"),
     Column("sshd", JSON, nullable=False),
     Column("facts", JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    Column("sshd_revision", BigInteger),
+    Column("sshd_changed_at", Moment),
 )
 
 server_tags = Table(
@@ -193,7 +207,21 @@ system_users = _table(
     Column("managed", Boolean, nullable=False),
     Column("deployment_key", Text),
     Column("created_at", Moment, nullable=False),
+    Column("revision", BigInteger),
+    # The crypt(3) hash that the host is to set, encrypted: whoever reads or changes the database must neither
+    # learn it nor get one of his own signed.
+    Column("sealed_password", LargeBinary),
+    Column("deployment_key_asked_at", Moment),
     UniqueConstraint("server_id", "username"),
+)
+
+removed_accounts = Table(
+    "removed_accounts",
+    metadata,
+    # Accounts that Keyrack had a host make and that must not exist there any more.
+    Column("server_id", Integer, _of("servers"), primary_key=True),
+    Column("username", String(32), primary_key=True),
+    Column("removed_at", Moment, nullable=False),
 )
 
 credentials = _table(
@@ -213,6 +241,7 @@ credentials = _table(
     Column("created_at", Moment, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
+    Column("delivered_at", Moment),
     UniqueConstraint("server_id", "label"),
 )
 
@@ -267,6 +296,28 @@ revocations = Table(
     Column("revision", BigInteger, nullable=False, server_default="0"),
     Column("confirmed_at", Moment),
     Index("ix_revocations_fingerprint", "fingerprint"),
+)
+
+found_keys = _table(
+    "found_keys",
+    # What a host found in files that sshd reads or would read, and that Keyrack did not put there.
+    _id(),
+    Column("server_id", Integer, _of("servers"), nullable=False),
+    Column("username", String(64), nullable=False),
+    Column("path", String(1024), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("line", Integer, nullable=False),
+    Column("fingerprint", String(64), nullable=False, index=True),
+    Column("key_type", String(64), nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("options", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("in_force", Boolean, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("found_at", Moment, nullable=False),
+    Column("seen_at", Moment, nullable=False),
+    UniqueConstraint("server_id", "username", "path", "fingerprint"),
 )
 
 repositories = _table(

@@ -28,15 +28,20 @@ NAME = re.compile(r"\{(\w+)\}")
 def openapi(doors: Described, url: str) -> dict[str, Any]:
     """An OpenAPI 3.1 description of every call of every door; doors: pairs of path prefix and dialect."""
     paths: dict[str, dict[str, Any]] = {}
+    known: set[str] = set()
     for prefix, dialect in doors:
         for endpoint in dialect.endpoints:
             parameters = [
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
                 for name in NAME.findall(endpoint.path)
             ]
+            name = f"{dialect.name}.{prefix.strip('/').replace('/', '_')}.{endpoint.handler.__name__}"
+            while name in known:
+                name += "_"  # a second spelling of the same call
+            known.add(name)
             operation: dict[str, Any] = {
                 "tags": [dialect.name],
-                "operationId": f"{dialect.name}.{prefix.strip('/').replace('/', '_')}.{endpoint.handler.__name__}",
+                "operationId": name,
                 "summary": _words(endpoint),
                 "responses": {"default": {"description": "The answer, in this door's own shape."}},
                 "security": [] if endpoint.open else [{dialect.name: []}],

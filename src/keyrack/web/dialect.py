@@ -49,12 +49,15 @@ Handler = Callable[[Call], Response]
 class Endpoint:
     """One call of a contract: method, path with {names}, and the function that answers it.
 
-    open: no authentication is asked. Handlers run on a worker thread and may block on the database.
+    action: the name in policy.ACTIONS that the core will ask for, "" where none is needed: what docs and tests
+    say about the call; the core alone decides. open: no authentication is asked. Handlers run on a worker thread
+    and may block on the database.
     """
 
     method: str
     path: str
     handler: Handler
+    action: str = ""
     open: bool = False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ from keyrack.web import bodies
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.dialect import address_of
 
+INSTALL_SCRIPT = Path(__file__).with_name("install.sh")
 LONGEST_WAIT = 50.0
 # How often a waiting host's revision is looked up all the same, should a doorbell be lost.
 LOOK_AGAIN = 5.0
@@ -134,11 +136,15 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
             archive.append(await run_in_threadpool(build_zipapp))
         return Response(archive[0], media_type="application/octet-stream")
 
+    async def script(request: Request) -> Response:
+        return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
+
     routes = [
         Route("/v1/enroll", _answering(enrol), methods=["POST"]),
         Route("/v1/document", _answering(document), methods=["GET"]),
         Route("/v1/report", _answering(report), methods=["POST"]),
         Route("/keyrack-agent.pyz", zipapp, methods=["GET"]),
+        Route("/install.sh", script, methods=["GET"]),
     ]
     return Starlette(routes=routes)
 

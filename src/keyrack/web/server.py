@@ -24,17 +24,23 @@ from keyrack.core.presence import Presence
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import description, hosts
 from keyrack.web.dialect import Dialect, application
-from keyrack.web.dialects import codearts, iam, runcloud
+from keyrack.web.dialects import codearts, codearts_v1, iam, runcloud
 from keyrack.web.home import page
+from keyrack.web.rate_limit import RateLimit
 
 Mounts = tuple[tuple[str, ASGIApp], ...]
 
 
 # Where each dialect is mounted; also what /openapi.json and /docs describe.
 DOORS: tuple[tuple[str, Dialect], ...] = (
-    ("/api/v3", runcloud.DIALECT),
+    ("/api/v3", runcloud.V3),
+    ("/api/v2", runcloud.V2),
     ("/v4", codearts.DIALECT),
-    ("/v3", iam.DIALECT),
+    ("/v1", codearts_v1.V1),
+    ("/v2", codearts_v1.V2),
+    ("/v3", iam.V3),
+    ("/v3.0", iam.V3_0),
+    ("/v5", iam.V5),
 )
 
 
@@ -68,7 +74,8 @@ class Doors:
         for prefix, app in self._mounts:
             if path == prefix or path.startswith(prefix + "/"):
                 # A trailing slash is the same resource.
-                inner = {**scope, "path": path.rstrip("/") or "/", "root_path": prefix}
+                resource = path.rstrip("/")
+                inner = {**scope, "path": prefix + "/" if resource == prefix else resource, "root_path": prefix}
                 await app(inner, receive, send_with_id)
                 return
         await self._otherwise(scope, receive, send_with_id)
@@ -95,9 +102,11 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], pres
             waiting.let_go()
             await run_in_threadpool(stop)
 
+    limit = RateLimit(instance.settings.rate_limit)
+    dialects = ((prefix, runcloud.limited(dialect, limit)) for prefix, dialect in DOORS)
     mounts: Mounts = (
-        *((prefix, application(instance, dialect)) for prefix, dialect in DOORS),
-        ("/api/v3/agency", application(instance, runcloud.DIALECT)),
+        *((prefix, application(instance, dialect)) for prefix, dialect in dialects),
+        ("/api/v3/agency", application(instance, runcloud.limited(runcloud.V3, limit))),
         ("/agent", hosts.application(instance, waiting, presence)),
     )
     root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
@@ -122,6 +131,8 @@ def _let_go_on_signals(waiting: hosts.Waiting) -> None:
 
 def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
     async def home(request: Request) -> Response:
+        if iam.asks_for_versions(request):
+            return iam.versions(instance)
         return HTMLResponse(page(instance.settings.url))
 
     async def docs(request: Request) -> Response:

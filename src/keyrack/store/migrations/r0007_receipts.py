@@ -6,7 +6,7 @@ from alembic import op
 from sqlalchemy import BigInteger, Column
 
 revision = "0007"
-down_revision = "0002"
+down_revision = "0005"
 
 
 def upgrade() -> None:

@@ -1,10 +1,9 @@
-"""IAM (Keystone v3): tokens for passwords; reads, calls the core, shows; must hold no rule of its own."""
+"""IAM (Keystone v3): tokens and the discovery documents; reads, calls the core, shows; must hold no rule of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from http import HTTPStatus
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -13,135 +12,135 @@ from starlette.responses import JSONResponse, Response
 from keyrack.core import tokens
 from keyrack.core.instance import Instance
 from keyrack.core.tokens import Scope, SignedIn, SignIn
-from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
-from keyrack.web import bodies
-from keyrack.web.dialect import Call, Dialect, Endpoint, address_of
-
-STATUS = {
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.MISSING: 404,
-    Kind.INVALID: 400,
-    Kind.TAKEN: 409,
-    Kind.LIMIT: 400,
-    Kind.THROTTLED: 429,
-    Kind.UNAVAILABLE: 503,
-}
+from keyrack.web import bodies, signing
+from keyrack.web.dialect import Call, Dialect, Endpoint
+from keyrack.web.dialects import iam_access_keys, iam_directory, iam_form
+from keyrack.web.dialects.iam_form import moment, part, text
 
 
 def issue_token(call: Call) -> Response:
     """POST /v3/auth/tokens"""
-    auth = _part(call.body, "auth")
-    identity = _part(auth, "identity")
+    auth = part(call.body, "auth")
+    identity = part(auth, "identity")
     if identity.get("methods") != ["password"]:
         raise bodies.malformed('auth.identity.methods must be ["password"].')
-    who = _who(_part(_part(identity, "password"), "user"))
+    who = _who(part(part(identity, "password"), "user"))
     signed_in = tokens.sign_in(call.instance, who, _scope(auth), address=call.actor.address)
-    body = {"token": _token(call.instance, signed_in, catalog="nocatalog" not in call.query)}
-    return JSONResponse(body, 201, headers={"X-Subject-Token": signed_in.secret})
+    return _answer(call, signed_in, signed_in.secret, 201)
 
 
-ENDPOINTS = (Endpoint("POST", "/auth/tokens", issue_token, open=True),)
+def validate_token(call: Call) -> Response:
+    """GET and HEAD /v3/auth/tokens"""
+    secret = _subject(call)
+    return _answer(call, tokens.inspect(call.instance, call.actor, secret), secret, 200)
+
+
+def revoke_token(call: Call) -> Response:
+    """DELETE /v3/auth/tokens"""
+    tokens.revoke_secret(call.instance, call.actor, _subject(call))
+    return Response(status_code=204)
+
+
+def show_catalog(call: Call) -> Response:
+    """GET /v3/auth/catalog"""
+    return JSONResponse({"catalog": _catalog(call.instance), "links": {"self": f"{call.instance.settings.url}/v3"}})
+
+
+def show_version(call: Call) -> Response:
+    """GET /v3"""
+    return JSONResponse({"version": _version(call.instance)})
+
+
+def asks_for_versions(request: Request) -> bool:
+    """Whether a request for the root comes from a program that looks for IAM, rather than from a browser."""
+    accept = request.headers.get("accept", "")
+    return "application/json" in accept and "text/html" not in accept
+
+
+def versions(instance: Instance) -> Response:
+    """GET /: the versions there are, as Keystone names them with its 300."""
+    return JSONResponse({"versions": {"values": [_version(instance)]}}, 300)
 
 
 def authenticate(instance: Instance, request: Request) -> Actor:
-    """The actor of `X-Auth-Token`. Raises Refusal UNAUTHENTICATED."""
-    return tokens.authenticate(
-        instance, request.headers.get("x-auth-token", ""), address=address_of(request), door="iam"
-    )
+    """The actor of `X-Auth-Token` or of a signature. Raises Refusal UNAUTHENTICATED."""
+    return signing.authenticate(instance, request, "iam")
 
 
-def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
-    """The fields of a JSON body."""
-    if bodies.media_type(request) not in ("", "application/json"):
-        raise bodies.malformed("The body must be JSON.", "content-type")
-    return bodies.json_object(content), False
-
-
-def refuse(request: Request, refusal: Refusal) -> Response:
-    """A refusal in Keystone's three fields."""
-    return _error(STATUS[refusal.kind], refusal.message)
-
-
-def unknown_path(request: Request) -> Response:
-    """404 in Keystone's shape."""
-    return _error(404, "There is no such API.")
-
-
-def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
-    """405 in Keystone's shape."""
-    response = _error(405, f"{request.method} is not supported here; supported: {', '.join(methods)}.")
-    response.headers["Allow"] = ", ".join(methods)
-    return response
-
-
-DIALECT = Dialect(
+V3 = Dialect(
     name="iam",
-    endpoints=ENDPOINTS,
+    endpoints=(
+        Endpoint("GET", "/", show_version, open=True),
+        Endpoint("POST", "/auth/tokens", issue_token, open=True),
+        Endpoint("GET", "/auth/tokens", validate_token),
+        Endpoint("DELETE", "/auth/tokens", revoke_token),
+        Endpoint("GET", "/auth/catalog", show_catalog),
+        *iam_directory.V3_ENDPOINTS,
+    ),
     authenticate=authenticate,
-    refuse=refuse,
-    unknown_path=unknown_path,
-    not_supported=not_supported,
-    read_body=read_body,
+    refuse=iam_form.refuse,
+    unknown_path=iam_form.unknown_path,
+    not_supported=iam_form.not_supported,
+    read_body=iam_form.read_body,
 )
+V3_0 = replace(V3, endpoints=iam_access_keys.ENDPOINTS)
+V5 = replace(V3, endpoints=iam_directory.V5_ENDPOINTS)
 
 
-def _error(status: int, message: str) -> Response:
-    title = HTTPStatus(status).phrase
-    return JSONResponse({"error": {"code": status, "message": message, "title": title}}, status)
-
-
-def _part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = value.get(name)
-    if not isinstance(part, dict):
-        raise bodies.malformed(f"The body lacks the object {name!r}.")
-    return part
-
-
-def _text(value: Mapping[str, Any], name: str) -> str | None:
-    text = value.get(name)
-    if text is None or isinstance(text, str):
-        return text
-    raise bodies.malformed(f"{name!r} must be a string.")
+def _subject(call: Call) -> str:
+    secrets = call.request.headers.getlist("x-subject-token")
+    if len(secrets) != 1:
+        raise bodies.malformed("The request takes one X-Subject-Token.")
+    return secrets[0]
 
 
 def _who(user: Mapping[str, Any]) -> SignIn:
-    password = _text(user, "password")
+    password = text(user, "password")
     if password is None:
         raise bodies.malformed("The body lacks the user's password.")
     if user.get("id") is not None:
-        return SignIn(password=password, user_uid=_text(user, "id"))
-    domain = _part(user, "domain")
+        return SignIn(password=password, user_uid=text(user, "id"))
+    domain = part(user, "domain")
     return SignIn(
         password=password,
-        user_name=_text(user, "name"),
-        workspace_uid=_text(domain, "id"),
-        workspace_name=_text(domain, "name"),
+        user_name=text(user, "name"),
+        workspace_uid=text(domain, "id"),
+        workspace_name=text(domain, "name"),
     )
 
 
 def _scope(auth: Mapping[str, Any]) -> Scope:
-    if auth.get("scope") is None:
+    if auth.get("scope") in (None, {}):
         return Scope()
-    scope = _part(auth, "scope")
+    scope = part(auth, "scope")
     if "project" in scope:
-        project = _part(scope, "project")
-        return Scope(project_uid=_text(project, "id"), project_name=_text(project, "name"))
-    domain = _part(scope, "domain")
-    return Scope(workspace_uid=_text(domain, "id"), workspace_name=_text(domain, "name"))
+        project = part(scope, "project")
+        domain = part(project, "domain") if project.get("domain") is not None else {}
+        found = Scope(
+            project_uid=text(project, "id"),
+            project_name=text(project, "name"),
+            workspace_uid=text(domain, "id"),
+            workspace_name=text(domain, "name"),
+        )
+        if found.project_uid is None and found.project_name is None:
+            raise bodies.malformed("scope.project takes an id or a name.")
+        return found
+    domain = part(scope, "domain")
+    return Scope(workspace_uid=text(domain, "id"), workspace_name=text(domain, "name"))
 
 
-def _moment(at: datetime | None) -> str:
-    return "" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _answer(call: Call, signed_in: SignedIn, secret: str, status: int) -> Response:
+    body = {"token": _token(call.instance, signed_in, catalog=not call.query.get("nocatalog"))}
+    return JSONResponse(body, status, headers={"X-Subject-Token": secret})
 
 
 def _token(instance: Instance, signed_in: SignedIn, *, catalog: bool) -> dict[str, Any]:
     domain = {"id": signed_in.workspace.uid, "name": signed_in.workspace.name}
     body: dict[str, Any] = {
         "methods": ["password"],
-        "issued_at": _moment(signed_in.token.created_at),
-        "expires_at": _moment(signed_in.token.expires_at),
+        "issued_at": moment(signed_in.token.created_at),
+        "expires_at": moment(signed_in.token.expires_at),
         "user": {
             "id": signed_in.user.uid,
             "name": signed_in.user.name,
@@ -161,6 +160,16 @@ def _token(instance: Instance, signed_in: SignedIn, *, catalog: bool) -> dict[st
     if catalog:
         body["catalog"] = _catalog(instance)
     return body
+
+
+def _version(instance: Instance) -> dict[str, Any]:
+    return {
+        "id": "v3.6",
+        "status": "stable",
+        "updated": "2026-11-22T00:00:00Z",
+        "links": [{"rel": "self", "href": f"{instance.settings.url}/v3/"}],
+        "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
+    }
 
 
 def _catalog(instance: Instance) -> list[dict[str, Any]]:

@@ -1,0 +1,195 @@
+"""What a document asks of a host beyond its key files: sshd's settings, accounts, found keys; and what is told."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from keyrack.agent import found as finding
+from keyrack.agent import local as decisions
+from keyrack.agent.accounts import Accounts
+from keyrack.agent.drop_in import SETTINGS
+from keyrack.agent.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
+from keyrack.agent.found import Found, Scanner
+from keyrack.agent.memory import Enrolment, Memory
+from keyrack.agent.sshd import Sshd, SshdProblem
+from keyrack.agent.take_away import take_away
+from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, HostDocument
+
+TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
+_MOST_PLANTED = 200
+_ENFORCEMENT_WORDS = {OFF: "adopt", TRYING: "trying", ON: "enforce", UNDONE: "undone"}
+
+
+class Met(NamedTuple):
+    """What came of it. unmet: words for what is not as asked; put_back: for what somebody had changed here."""
+
+    unmet: Tuple[str, ...]
+    put_back: Tuple[str, ...]
+
+
+class Duties:
+    """The duties of one enrolled host. Raises MemoryProblem when what is remembered cannot be used."""
+
+    def __init__(self, memory: Memory, enrolment: Enrolment, say: Callable[[str], None]) -> None:
+        self._memory = memory
+        self.local = decisions.read(memory)
+        self._accounts = Accounts(memory, self.local)
+        self._sshd = Sshd(enrolment.sshd_config)
+        self._scanner = Scanner(self._sshd, enrolment.keys_folder)
+        self._enforcement: Optional[Enforcement] = None
+        if self.local.drop_in is not None:
+            self._enforcement = Enforcement(memory, enrolment, self.local.drop_in, say, self.local.trial_seconds)
+        self._facts: Dict[str, Any] = {}
+        self._found: List[Found] = []
+        self._planted: List[Found] = []
+        self._told: Tuple[object, ...] = ()
+        self._telling: Tuple[object, ...] = ()
+        self._told_digest = ""
+        self._telling_digest = ""
+        self._sshd_state: Tuple[object, ...] = ()
+
+    @property
+    def hurry(self) -> bool:
+        """Whether enforcing is on trial, so that sshd and the service must be looked at every few seconds."""
+        return self._enforcement is not None and self._enforcement.state == TRYING
+
+    @property
+    def news(self) -> bool:
+        """Whether something of told() has not been delivered yet."""
+        return self._state() != self._told
+
+    def begin(self) -> None:
+        """After a start, before anything else."""
+        if self._enforcement is not None:
+            self._enforcement.begin()
+
+    def heard(self, answered: bool) -> None:
+        """Whether the service answered just now."""
+        if self._enforcement is not None:
+            self._enforcement.heard(answered)
+
+    def plant(self, planted: List[Found]) -> None:
+        """Remember keys that stood in files of ours, to tell of them."""
+        known = {(one.path, one.fingerprint) for one in planted}
+        kept = [one for one in self._planted if (one.path, one.fingerprint) not in known]
+        self._planted = (kept + planted)[-_MOST_PLANTED:]
+
+    def allowed(self, document: HostDocument) -> HostDocument:
+        """The document without the accounts that the service may not speak for here."""
+        users = {name: entries for name, entries in document.users.items() if self.local.speaks_for(name)}
+        return document._replace(users=users)
+
+    def put(self, document: HostDocument) -> Met:
+        """Do what the document asks; what cannot be done is told and keeps nothing else from being done."""
+        unmet: List[str] = []
+        put_back: List[str] = []
+        kept_out = [name for name in document.users if not self.local.speaks_for(name)]
+        if kept_out:
+            unmet.append(f"this host does not let the service speak for: {', '.join(sorted(kept_out))}")
+        try:
+            unmet += self._accounts.put(document.accounts)
+        except OSError as error:
+            unmet.append(f"accounts were left alone: {error.strerror}")
+        if self._enforcement is not None:
+            unmet += self._enforcement.put(document)
+            put_back += self._enforcement.put_back
+        elif document.sshd or document.mode != "enforce":
+            unmet += self._unmanaged(document)
+        try:
+            self._look(document, unmet)
+        except (SshdProblem, OSError) as problem:
+            self._facts = {**self._facts, "scan": f"sshd does not say what it reads: {problem}"}
+        self._facts = {**self._facts, **self._state_facts(document)}
+        return Met(tuple(unmet), tuple(put_back))
+
+    def told(self) -> Dict[str, Any]:
+        """The fields for a report; keys_found only when they changed since the last that was delivered."""
+        self._telling = self._state()
+        everything = self._found + self._planted
+        self._telling_digest = finding.digest(everything)
+        fields: Dict[str, Any] = {"facts": self._facts}
+        if self._telling_digest != self._told_digest:
+            fields["keys_found"] = [one.to_json() for one in everything]
+        return fields
+
+    def delivered(self) -> None:
+        """The service has what told() answered last."""
+        self._told, self._told_digest = self._telling, self._telling_digest
+
+    def _look(self, document: HostDocument, unmet: List[str]) -> None:
+        before = self._enforcement.before if self._enforcement is not None else ()
+        self._found = self._scanner.scan(before)
+        if document.take_away:
+            problems = take_away(document.take_away, self._found)
+            unmet += problems
+            self._found = self._scanner.scan(before)
+        state = self._sshd.signature()
+        if state != self._sshd_state:
+            effective = self._sshd.effective()
+            self._facts = {"sshd": {keyword: effective.one(keyword) for keyword in TOLD_OF_SSHD}}
+            self._sshd_state = state
+
+    def _state_facts(self, document: HostDocument) -> Dict[str, Any]:
+        facts: Dict[str, Any] = {"accounts": self._accounts.facts(document.accounts)}
+        if self._enforcement is None:
+            facts["enforcement"] = "unmanaged"
+        else:
+            facts["enforcement"] = _ENFORCEMENT_WORDS.get(self._enforcement.state, "unknown")
+            if self._enforcement.state == UNDONE:
+                facts["undone"] = self._enforcement.why
+        return facts
+
+    def _unmanaged(self, document: HostDocument) -> List[str]:
+        words = []
+        if document.mode != "enforce":
+            words.append("this agent does not change sshd's settings, so it can neither adopt nor enforce by itself")
+        try:
+            effective = self._sshd.effective()
+            wrong = [keyword for keyword, value in document.sshd.items() if effective.one(keyword) != value]
+        except SshdProblem:
+            wrong = list(document.sshd)
+        if wrong:
+            words.append(f"this agent does not change sshd's settings; set by hand: {', '.join(sorted(wrong))}")
+        return words
+
+    def _state(self) -> Tuple[object, ...]:
+        return (repr(sorted(self._facts.items())), finding.digest(self._found + self._planted))
+
+
+def stale_words(document: HostDocument, silent: float) -> str:
+    """What the service's silence of some seconds means for the keys here, in words; empty when it means nothing."""
+    after, then = document.stale
+    if not after or silent < after:
+        return ""
+    since = f"the service confirmed nothing for {_span(silent)}, more than the {_span(after)} it allows"
+    if then == DROP_ALL:
+        return f"{since}: ALL keys are dropped until it answers"
+    if then == DROP_TEMPORARY:
+        return f"{since}: temporary keys are dropped until it answers"
+    return f"{since}: keys stay as they are, as it asked (keep)"
+
+
+def without_stale(document: HostDocument, silent: float) -> HostDocument:
+    """The document as it counts after this silence: some keys may have to go."""
+    after, then = document.stale
+    if not after or silent < after or then == KEEP:
+        return document
+    if then == DROP_ALL:
+        return document._replace(users={})
+    users = {
+        name: tuple(entry for entry in entries if entry.expires_at is None) for name, entries in document.users.items()
+    }
+    return document._replace(users=users)
+
+
+def silence(confirmed_at: float) -> float:
+    """Seconds since a moment that was noted before a restart; never less than none."""
+    return max(0.0, time.time() - confirmed_at) if confirmed_at else 0.0
+
+
+def _span(seconds: float) -> str:
+    for name, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)} {name}s"
+    return f"{int(seconds)} seconds"

@@ -1,0 +1,235 @@
+"""The host's own sshd: what it would do, whether its settings are sound, and to have it read them again.
+
+It judges nothing; every answer is sshd's own (`sshd -T`, `sshd -t`) but for the text of the settings, which is
+read to learn of what no single `sshd -T` shows: rules for other accounts and addresses (sshd_config(5), Match).
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import signal
+import socket
+import time
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from keyrack.agent import programs
+
+DEFAULT_CONFIG = "/etc/ssh/sshd_config"
+CONFIG_FOLDER = "/etc/ssh"  # where a relative Include begins
+GREETING_SECONDS = 10.0
+_DEEPEST_INCLUDE = 16
+_LARGEST_CONFIG = 1 << 20
+_LINE = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9]*)(?:[ \t]*=[ \t]*|[ \t]+)(.*)")
+_WORD = re.compile(r'"([^"]*)"|([^ \t"]+)')
+
+
+class SshdProblem(Exception):
+    """sshd did not answer; the words say why."""
+
+
+class Line(NamedTuple):
+    """One setting as it is written: keyword in lower case, and its values."""
+
+    keyword: str
+    values: Tuple[str, ...]
+
+
+class Effective:
+    """What sshd would do for one account: the answer of `sshd -T`, keywords in lower case."""
+
+    def __init__(self, output: str) -> None:
+        self._values: Dict[str, List[str]] = {}
+        for line in output.split("\n"):
+            keyword, _, value = line.partition(" ")
+            if keyword:
+                self._values.setdefault(keyword, []).append(value)
+
+    def one(self, keyword: str) -> str:
+        """The first value; empty where there is none. without-password is the old name of prohibit-password."""
+        value = self._values.get(keyword.lower(), [""])[0]
+        return "prohibit-password" if value == "without-password" else value
+
+    def all(self, keyword: str) -> Tuple[str, ...]:
+        """Every value of a keyword that can stand more than once."""
+        return tuple(self._values.get(keyword.lower(), ()))
+
+
+class Sshd:
+    """One sshd, known by its file of settings; None: the usual one."""
+
+    def __init__(self, config: Optional[str] = None) -> None:
+        self.config = config or DEFAULT_CONFIG
+
+    def problem(self) -> Optional[str]:
+        """Why sshd would not start with its settings, in its own words; None when it would."""
+        program = programs.find("sshd")
+        if program is None:
+            return "sshd was not found; install OpenSSH's server (openssh-server)"
+        ended = programs.run([program, "-t", "-f", self.config])
+        return None if ended.status == 0 else _said(ended)
+
+    def effective(self, user: Optional[str] = None, config: Optional[str] = None) -> Effective:
+        """What sshd would do, for everybody or for one account that comes from this host. Raises SshdProblem.
+
+        config: another file of settings to try.
+        """
+        program = programs.find("sshd")
+        if program is None:
+            raise SshdProblem("sshd was not found; install OpenSSH's server (openssh-server)")
+        # All three are given, because an older sshd refuses to answer when a rule needs one that is not.
+        who = ["-C", f"user={user},host=localhost,addr=127.0.0.1"] if user is not None else []
+        ended = programs.run([program, "-T", "-f", config or self.config, *who])
+        if ended.status != 0:
+            raise SshdProblem(_said(ended))
+        return Effective(ended.output)
+
+    def lines(self) -> List[Line]:
+        """Every setting as written, those of included files where they are included. Unreadable files are left out."""
+        return list(_lines(self.config, 0))
+
+    def signature(self) -> Tuple[object, ...]:
+        """Something that changes whenever a file of settings does."""
+        found: List[object] = []
+        for path in [self.config, *_included(self.config, 0)]:
+            try:
+                status = os.stat(path)
+            except OSError:
+                found.append((path, None))
+            else:
+                found.append((path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        return tuple(found)
+
+    def reload(self) -> Optional[str]:
+        """Have a running sshd read its settings; open sessions go on. Answers what went wrong, None: nothing.
+
+        Where none runs, the settings count when it starts, and nothing is wrong.
+        """
+        pid = self.pid()
+        if pid is not None:
+            try:
+                os.kill(pid, signal.SIGHUP)
+            except OSError as error:
+                return f"sshd could not be told to read its settings: {error.strerror}"
+            return None
+        systemctl = programs.find("systemctl")
+        if self.config != DEFAULT_CONFIG or systemctl is None or not os.path.isdir("/run/systemd/system"):
+            return None
+        for unit in ("ssh.service", "sshd.service"):
+            if programs.run([systemctl, "is-active", "--quiet", unit]).status == 0:
+                ended = programs.run([systemctl, "reload", unit], seconds=60.0)
+                return None if ended.status == 0 else f"systemctl reload {unit}: {_said(ended)}"
+        return None
+
+    def pid(self) -> Optional[int]:
+        """The process that listens, by its own PidFile; None where that is missing or names something else."""
+        try:
+            path = self.effective().one("pidfile")
+            with open(path, encoding="ascii") as file:
+                pid = int(file.read())
+            if pid > 1 and _is_sshd(pid):
+                return pid
+        except (SshdProblem, OSError, ValueError):
+            pass
+        return None
+
+    def greets(self, seconds: float = 0.0) -> bool:
+        """Whether somebody who connects is greeted by an SSH server, at once or within some seconds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if any(_greets(address) for address in self._addresses()):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.1)
+
+    def _addresses(self) -> List[Tuple[str, int]]:
+        try:
+            listening = self.effective().all("listenaddress")
+        except SshdProblem:
+            return []
+        found = []
+        for place in listening:
+            host, _, port = place.rpartition(":")
+            host = host.strip("[]")
+            nobody_in_particular = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what sshd listens on, not we
+            if port.isdecimal():
+                found.append((nobody_in_particular.get(host, host), int(port)))
+        return found
+
+
+def words_of(text: str) -> Tuple[str, ...]:
+    """The values of a setting, split as sshd does; what follows # is a comment."""
+    found = []
+    for match in _WORD.finditer(text):
+        word = match.group(1) if match.group(1) is not None else match.group(2)
+        if match.group(1) is None and word.startswith("#"):
+            break
+        found.append(word)
+    return tuple(found)
+
+
+def read_lines(text: str) -> Iterator[Line]:
+    """The settings in one text."""
+    for raw in text.split("\n"):
+        match = _LINE.match(raw.rstrip("\r"))
+        if match is not None:
+            yield Line(match.group(1).lower(), words_of(match.group(2)))
+
+
+def _lines(path: str, depth: int) -> Iterator[Line]:
+    for line in read_lines(_text(path)):
+        if line.keyword == "include" and depth < _DEEPEST_INCLUDE:
+            for included in _matches(line.values):
+                yield from _lines(included, depth + 1)
+        else:
+            yield line
+
+
+def _included(path: str, depth: int) -> Iterator[str]:
+    """Included files, and the folders in which another one could appear."""
+    if depth >= _DEEPEST_INCLUDE:
+        return
+    for line in read_lines(_text(path)):
+        if line.keyword == "include":
+            for pattern in line.values:
+                yield os.path.dirname(os.path.join(CONFIG_FOLDER, pattern))
+            for included in _matches(line.values):
+                yield included
+                yield from _included(included, depth + 1)
+
+
+def _matches(patterns: Sequence[str]) -> List[str]:
+    return [path for pattern in patterns for path in sorted(glob.glob(os.path.join(CONFIG_FOLDER, pattern)))]
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_LARGEST_CONFIG)
+    except OSError:
+        return ""
+
+
+def _greets(address: Tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(address, timeout=3.0) as connection:
+            connection.settimeout(3.0)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def _is_sshd(pid: int) -> bool:
+    """Whether a process is an sshd, where /proc tells; elsewhere its own file is believed."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip() == "sshd"
+    except OSError:
+        return not os.path.isdir("/proc/self")
+
+
+def _said(ended: programs.Ended) -> str:
+    text = " ".join((ended.errors or ended.output).split())
+    return "".join(character if character.isprintable() else "?" for character in text)[:300] or "sshd refused"

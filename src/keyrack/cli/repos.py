@@ -1,0 +1,112 @@
+"""`keyrack repos …`: create and list Git repositories of this instance; must hold no rule, the core has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import click
+from sqlalchemy import Connection
+
+from keyrack.app import open_instance
+from keyrack.cli import options
+from keyrack.cli.serve import explained
+from keyrack.core import bare_repositories, git_access, people, repositories
+from keyrack.core.instance import Instance
+from keyrack.errors import Refusal
+from keyrack.model import Workspace
+from keyrack.store import people as people_rows
+from keyrack.store import repositories as repository_rows
+
+
+@click.group(name="repos")
+def command() -> None:
+    """Git repositories, as the operator of this instance sees them."""
+
+
+@command.command()
+@click.argument("path", metavar="GROUP/NAME")
+@click.option("--workspace", help="Whose it is to be; needed where there are several workspaces.")
+@click.option(
+    "--member",
+    "members",
+    multiple=True,
+    metavar="USER=ROLE",
+    help="A user and viewer, developer or admin; may be given several times.",
+)
+@options.data
+@options.database
+def create(path: str, workspace: str | None, members: tuple[str, ...], **given: Any) -> None:
+    """Create a repository, or set the members of one that exists, and print its clone address.
+
+    Owners and admins of the workspace may use it without being members.
+    """
+    with _opened(given) as instance:
+        owner = _workspace(instance, workspace)
+        actor = people.keyrack(owner.id, door="cli")
+        wanted = dict(_member(instance, owner, text) for text in members)
+        known = instance.database.read(lambda connection: repository_rows.by_path(connection, path))
+        if known is not None and known.workspace_id == owner.id and not wanted:
+            wanted = instance.database.read(lambda connection: _held(connection, known.id))
+        made = repositories.ensure(instance, actor, path=path, members=wanted)
+        click.echo(f"{'Created' if made else 'Nothing to change:'} {path}", err=True)
+        click.echo(git_access.clone_address(instance, path))
+
+
+@command.command(name="list")
+@click.option("--workspace", help="Of one workspace only.")
+@options.data
+@options.database
+def list_repositories(workspace: str | None, **given: Any) -> None:
+    """List repositories: path, visibility, and the folder of each."""
+    with _opened(given) as instance:
+        owners = _workspaces(instance) if workspace is None else (_workspace(instance, workspace),)
+        root = bare_repositories.root_of(instance.settings.data)
+        for owner in owners:
+            for found in instance.database.read(partial(repository_rows.in_workspace, workspace_id=owner.id)):
+                folder = bare_repositories.folder_of(root, found)
+                click.echo(f"{found.path}\t{found.visibility}\t{folder}")
+
+
+@contextmanager
+def _opened(given: dict[str, Any]) -> Iterator[Instance]:
+    settings = options.settings(**given)
+    with explained():
+        instance = open_instance(settings)
+    try:
+        yield instance
+    except Refusal as refusal:
+        raise click.ClickException(refusal.message) from None
+    finally:
+        instance.database.close()
+
+
+def _workspaces(instance: Instance) -> tuple[Workspace, ...]:
+    return instance.database.read(people_rows.workspaces_by_name)
+
+
+def _workspace(instance: Instance, name: str | None) -> Workspace:
+    known = _workspaces(instance)
+    if name is None and len(known) == 1:
+        return known[0]
+    for workspace in known:
+        if workspace.name == name:
+            return workspace
+    if not known:
+        raise click.ClickException("There is no workspace yet; make one with `keyrack apply` or `keyrack up`.")
+    names = ", ".join(workspace.name for workspace in known)
+    raise click.UsageError(f"Say whose it is with --workspace; there are: {names}.")
+
+
+def _held(connection: Connection, repository_id: int) -> dict[int, str]:
+    return {user: role.value for user, role in repository_rows.members(connection, repository_id).items()}
+
+
+def _member(instance: Instance, owner: Workspace, text: str) -> tuple[int, str]:
+    name, _, role = text.rpartition("=")
+    user = instance.database.read(lambda connection: people_rows.user_by_name(connection, owner.id, name))
+    if user is None:
+        raise click.UsageError(f"--member takes USER=ROLE with a user of the workspace {owner.name}.")
+    return user.id, role

@@ -1,0 +1,264 @@
+"""Keys that hosts found and Keyrack did not put there: take them in, accept, ignore, remove; must believe no host
+about another one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from keyrack.core import acceptance, credentials
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Credential, FoundKey, Page, Server
+from keyrack.ssh import found_options
+from keyrack.ssh.names import hidden_character
+from keyrack.store import found_keys, servers
+
+NEW = "new"
+ACCEPTED = "accepted"
+"""It is a credential now."""
+IGNORED = "ignored"
+REMOVING = "removing"
+"""The host was asked to take it away, and has not said yet that it did."""
+GONE = "gone"
+"""The host does not find it any more."""
+OPEN = (NEW, REMOVING)
+STATES = (NEW, ACCEPTED, IGNORED, REMOVING, GONE)
+
+KINDS = ("key", "cert-authority", "command", "unreadable")
+EVERYBODY = "*"
+MOST_IN_A_REPORT = 2000
+MOST_EVENTS = 20
+REMEMBERED = timedelta(days=90)
+FINGERPRINT = re.compile(r"(SHA256:[A-Za-z0-9+/]{43})?")
+_LENGTHS = {"username": 64, "path": 1024, "type": 64, "key": 16384, "options": 2000, "comment": 200, "problem": 300}
+
+
+def find(
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    *,
+    states: Iterable[str] = (NEW, IGNORED, REMOVING, ACCEPTED),
+    offset: int = 0,
+    limit: int = 15,
+) -> Page[FoundKey]:
+    """A page of what a host found, with the person each key belongs to. Raises Refusal MISSING for the server."""
+    attempt = Attempt(
+        instance, actor, "credentials:read", "list keys found on a server", target_kind="found key", server_id=server_id
+    )
+    with attempt:
+        wanted = tuple(state for state in states if state in STATES)
+        page = attempt.read(
+            lambda connection: (
+                found_keys.find(connection, actor.workspace_id, server_id, states=wanted, offset=offset, limit=limit)
+                if servers.own_id(connection, actor.workspace_id, server_id)
+                else None
+            )
+        )
+        if page is None:
+            raise missing("server")
+        return page
+
+
+def accept(
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    found_id: int,
+    *,
+    label: object = None,
+    username: object = None,
+    expires_at: datetime | None = None,
+) -> Credential:
+    """Make a found key a credential of its server, with the restrictions and the end that its line has.
+
+    label: None for its comment or fingerprint; username: needed where the key counts for every account;
+    expires_at: an end instead of the line's. Raises Refusal MISSING, INVALID for a key that is not acceptable or
+    options that cannot be kept, TAKEN for the label.
+    """
+    attempt = _attempt(instance, actor, "accept a key found on a server", server_id, found_id)
+    with attempt:
+
+        def change(work: Work) -> Credential:
+            server, found = _own(work, server_id, found_id)
+            if found.kind != "key" or not found.public_key:
+                raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
+            user = acceptance.username(found.username if username is None else username)
+            key = acceptance.public_key(instance, f"{found.public_key} {found.comment}".strip())
+            limits, end = _meaning(found)
+            name = acceptance.text(label or found.comment or found.fingerprint, field="label")
+            if servers.system_user_by_name(work.connection, server.id, user) is None:
+                servers.add_system_user(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
+            credential = credentials.put(
+                work,
+                server,
+                user,
+                name,
+                key,
+                temporary=False,
+                end=acceptance.end(work.now, expires_at or end),
+                limits=limits,
+            )
+            found_keys.change(work.connection, found.id, {"state": ACCEPTED})
+            work.record(
+                f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} for {user} "
+                f"on server {server.name}",
+                target_id=found.id,
+                details={"credential": credential.id, "fingerprint": found.fingerprint},
+            )
+            return credential
+
+        return attempt.write(change)
+
+
+def ignore(instance: Instance, actor: Actor, server_id: int, found_id: int) -> FoundKey:
+    """Let a found key be where it is, and speak of it no more. Raises Refusal MISSING."""
+    return _decide(instance, actor, server_id, found_id, IGNORED, "ignore a key found on a server", "Ignored")
+
+
+def remove(instance: Instance, actor: Actor, server_id: int, found_id: int) -> FoundKey:
+    """Have the host take a found key out of its file. Raises Refusal MISSING, or INVALID for what is no key."""
+    return _decide(instance, actor, server_id, found_id, REMOVING, "remove a key found on a server", "Asked to remove")
+
+
+def take(work: Work, server: Server, told: object) -> None:
+    """Take in everything that a host says it found now; what it does not name any more is gone."""
+    if not isinstance(told, list):
+        return
+    known = {(one.username, one.path, one.fingerprint): one for one in found_keys.on_server(work.connection, server.id)}
+    first = not known
+    fresh: list[dict[str, Any]] = []
+    seen = set()
+    for entry in told[:MOST_IN_A_REPORT]:
+        values = _values(entry)
+        if values is None:
+            continue
+        place = (values["username"], values["path"], values["fingerprint"])
+        if place in seen:
+            continue
+        seen.add(place)
+        before = known.get(place)
+        if before is None:
+            found_keys.add(
+                work.connection,
+                {"server_id": server.id, **values, "state": NEW, "found_at": work.now, "seen_at": work.now},
+            )
+            fresh.append(values)
+            continue
+        back = before.state == GONE
+        fresh += [values] if back else []
+        found_keys.change(
+            work.connection, before.id, {**values, "seen_at": work.now, **({"state": NEW} if back else {})}
+        )
+    for place, one in known.items():
+        if place not in seen and one.state != GONE:
+            found_keys.change(work.connection, one.id, {"state": GONE, "seen_at": work.now})
+            if one.state == REMOVING:
+                _tell(work, server, f"The key {one.fingerprint} was taken out of {one.path} on server {server.name}")
+    found_keys.forget(work.connection, server.id, GONE, work.now - REMEMBERED)
+    _tell_of_fresh(work, server, fresh, first=first)
+
+
+def _decide(
+    instance: Instance, actor: Actor, server_id: int, found_id: int, state: str, aim: str, done: str
+) -> FoundKey:
+    attempt = _attempt(instance, actor, aim, server_id, found_id)
+    with attempt:
+
+        def change(work: Work) -> FoundKey:
+            server, found = _own(work, server_id, found_id)
+            if state == REMOVING:
+                if found.kind not in ("key", "cert-authority"):
+                    raise invalid("found_id", "Only keys can be removed; change sshd's settings there.", "not-a-key")
+                work.touch(server.id)
+            found_keys.change(work.connection, found.id, {"state": state})
+            work.record(
+                f"{done} the key {found.fingerprint} found in {found.path} on server {server.name}",
+                target_id=found.id,
+                level="warning",
+                details={"username": found.username, "fingerprint": found.fingerprint},
+            )
+            return _own(work, server_id, found_id)[1]
+
+        return attempt.write(change)
+
+
+def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, found_id: int) -> Attempt:
+    return Attempt(
+        instance,
+        actor,
+        "credentials:write",
+        aim,
+        target_kind="found key",
+        target_id=found_id,
+        server_id=server_id,
+    )
+
+
+def _own(work: Work, server_id: int, found_id: int) -> tuple[Server, FoundKey]:
+    server = credentials.own_server(work, server_id)
+    found = found_keys.get(work.connection, work.actor.workspace_id, server.id, found_id)
+    if found is None or found.state == GONE:
+        raise missing("found key")
+    return server, found
+
+
+def _meaning(found: FoundKey) -> tuple[dict[str, Any], datetime | None]:
+    try:
+        read = found_options.read(found.options)
+    except ValueError as error:
+        raise Refusal(Kind.INVALID, "options-not-kept", str(error), field="options") from None
+    return read.restrictions.to_json(), read.expires_at
+
+
+def _values(entry: object) -> dict[str, Any] | None:
+    """The columns of one told thing; None for what no agent of ours would tell."""
+    if not isinstance(entry, Mapping) or entry.get("kind") not in KINDS:
+        return None
+    texts: dict[str, str] = {}
+    for name, longest in _LENGTHS.items():
+        value = entry.get(name, "")
+        if not isinstance(value, str) or len(value) > longest or hidden_character(value) is not None:
+            return None
+        texts[name] = value
+    fingerprint, line = entry.get("fingerprint", ""), entry.get("line", 0)
+    if not isinstance(fingerprint, str) or not FINGERPRINT.fullmatch(fingerprint) or type(line) is not int:
+        return None
+    if not texts["username"] or not texts["path"].startswith("/") or not 0 <= line < 2**31:
+        return None
+    return {
+        "username": texts["username"],
+        "path": texts["path"],
+        "kind": entry["kind"],
+        "line": line,
+        "fingerprint": fingerprint,
+        "key_type": texts["type"],
+        "public_key": texts["key"],
+        "options": texts["options"],
+        "comment": texts["comment"],
+        "problem": texts["problem"],
+        "in_force": entry.get("in_force") is True,
+    }
+
+
+def _tell_of_fresh(work: Work, server: Server, fresh: list[dict[str, Any]], *, first: bool) -> None:
+    if first and fresh:
+        count = sum(values["in_force"] for values in fresh)
+        _tell(work, server, f"Found {len(fresh)} keys on server {server.name}, {count} of which let somebody in")
+        return
+    for values in fresh[:MOST_EVENTS]:
+        whom = "every account" if values["username"] == EVERYBODY else values["username"]
+        what = values["fingerprint"] or values["kind"]
+        remark = "" if values["in_force"] else " (sshd does not take it there)"
+        _tell(work, server, f"Found by hand on server {server.name}: {what} for {whom} in {values['path']}{remark}")
+    if len(fresh) > MOST_EVENTS:
+        _tell(work, server, f"Found {len(fresh) - MOST_EVENTS} more keys on server {server.name}")
+
+
+def _tell(work: Work, server: Server, summary: str) -> None:
+    work.record(summary, target_kind="server", target_id=server.id, server_id=server.id, level="warning")

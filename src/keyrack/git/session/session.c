@@ -1,0 +1,275 @@
+/* The forced command: asks the service what to do with the client's command, runs git, and stops it when told.
+
+   session SOCKET FINGERPRINT
+   It neither reads nor judges SSH_ORIGINAL_COMMAND: it hands it to the service, which answers with an argument
+   list and a whole environment, or with a refusal. No shell is started. While git runs, the connection to the
+   service stays open; "stop" ends git's process group. When the connection breaks, the service may have been
+   restarted: it is asked again for as long as it said it may be away, and then git is stopped.
+   Frames both ways: four bytes of length, high byte first, then fields that each end with a NUL. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
+enum {
+    ANSWER_SECONDS = 15,
+    LARGEST = 65536,
+    LONGEST_COMMAND = 4096,
+    MOST_FIELDS = 64,
+    AGAIN_MILLISECONDS = 500,
+    GRACE_MILLISECONDS = 300,
+    TEMPORARY_FAILURE = 75,
+    STOPPED = 77,
+};
+
+struct answer {
+    char text[LARGEST];
+    char *fields[MOST_FIELDS + 1];
+    int count;
+};
+
+static const char *socket_path, *fingerprint;
+static int child_ended[2];
+
+static void on_child(int number) {
+    int saved = errno;
+    (void)number;
+    (void)!write(child_ended[1], "", 1);
+    errno = saved;
+}
+
+static int transfer(int descriptor, char *data, size_t length, int sending) {
+    while (length > 0) {
+        ssize_t moved = sending ? write(descriptor, data, length) : read(descriptor, data, length);
+        if (moved < 0 && errno == EINTR)
+            continue;
+        if (moved <= 0)
+            return -1;
+        data += moved;
+        length -= (size_t)moved;
+    }
+    return 0;
+}
+
+static int connect_to_service(void) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct timeval patience = {.tv_sec = ANSWER_SECONDS};
+    if (strlen(socket_path) >= sizeof address.sun_path)
+        return -1;
+    strcpy(address.sun_path, socket_path);
+    int service = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (service < 0)
+        return -1;
+    fcntl(service, F_SETFD, FD_CLOEXEC);
+    setsockopt(service, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(service, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if (connect(service, (struct sockaddr *)&address, sizeof address) != 0) {
+        close(service);
+        return -1;
+    }
+    return service;
+}
+
+static size_t add_field(char *frame, size_t at, const char *value, size_t most) {
+    size_t length = strnlen(value, most);
+    memcpy(frame + at, value, length);
+    frame[at + length] = 0;
+    return at + length + 1;
+}
+
+static const char *environment_or_empty(const char *name) {
+    const char *value = getenv(name);
+    return value == NULL ? "" : value;
+}
+
+/* kind: "open" for a new operation, "again" for one that goes on. */
+static int ask(int service, const char *kind) {
+    static char frame[LONGEST_COMMAND + 4096];
+    char address[128] = "";
+    sscanf(environment_or_empty("SSH_CONNECTION"), "%127s", address);
+    size_t end = 4;
+    end = add_field(frame, end, kind, 16);
+    end = add_field(frame, end, fingerprint, 128);
+    end = add_field(frame, end, address, sizeof address);
+    end = add_field(frame, end, environment_or_empty("GIT_PROTOCOL"), 256);
+    /* One character too many is enough for the service to see that a command is too long. */
+    end = add_field(frame, end, environment_or_empty("SSH_ORIGINAL_COMMAND"), LONGEST_COMMAND + 1);
+    size_t length = end - 4;
+    for (int place = 0; place < 4; place++)
+        frame[place] = (char)(length >> (24 - 8 * place));
+    return transfer(service, frame, end, 1);
+}
+
+static int receive(int service, struct answer *answer) {
+    unsigned char head[4];
+    if (transfer(service, (char *)head, sizeof head, 0) != 0)
+        return -1;
+    size_t length = (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
+    if (length == 0 || length > sizeof answer->text || transfer(service, answer->text, length, 0) != 0 ||
+        answer->text[length - 1] != 0)
+        return -1;
+    answer->count = 0;
+    for (char *field = answer->text; field < answer->text + length; field += strlen(field) + 1) {
+        if (answer->count == MOST_FIELDS)
+            return -1;
+        answer->fields[answer->count++] = field;
+    }
+    answer->fields[answer->count] = NULL;
+    return 0;
+}
+
+static int is_kind(const struct answer *answer, const char *kind, int fields) {
+    return answer->count >= fields && strcmp(answer->fields[0], kind) == 0;
+}
+
+static void say(const char *words) {
+    if (*words != 0)
+        fprintf(stderr, "Keyrack: %s\n", words);
+}
+
+static long long milliseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* answer: "serve", seconds, words, count of environment entries, the entries, the arguments. */
+static pid_t start_git(struct answer *answer) {
+    static char *environment[MOST_FIELDS + 1];
+    int entries = atoi(answer->fields[3]);
+    if (entries < 0 || 4 + entries >= answer->count)
+        return -1;
+    memcpy(environment, answer->fields + 4, (size_t)entries * sizeof *environment);
+    char **arguments = answer->fields + 4 + entries;
+    pid_t child = fork();
+    if (child == 0) {
+        setpgid(0, 0);
+#ifdef __linux__
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+#endif
+        signal(SIGPIPE, SIG_DFL);
+        execve(arguments[0], arguments, environment);
+        _exit(127);
+    }
+    if (child > 0)
+        setpgid(child, child);
+    return child;
+}
+
+static int exit_code(int status) {
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static int stop_git(pid_t child, const char *words) {
+    int status;
+    kill(-child, SIGTERM);
+    for (long long end = milliseconds() + GRACE_MILLISECONDS; milliseconds() < end;) {
+        if (waitpid(child, &status, WNOHANG) == child)
+            break;
+        usleep(10000);
+    }
+    kill(-child, SIGKILL);
+    waitpid(child, &status, 0);
+    say(words);
+    return STOPPED;
+}
+
+/* Reconnects once. Answers the connection, -1 when the service is not there, -2 when it says no. */
+static int reconnect(struct answer *answer) {
+    int service = connect_to_service();
+    if (service < 0)
+        return -1;
+    if (ask(service, "again") == 0 && receive(service, answer) == 0) {
+        if (is_kind(answer, "go", 1))
+            return service;
+        if (is_kind(answer, "refuse", 3)) {
+            close(service);
+            return -2;
+        }
+    }
+    close(service);
+    return -1;
+}
+
+static int watch(pid_t child, int service, long long may_be_away) {
+    static struct answer answer;
+    long long lost_at = 0;
+    for (;;) {
+        int status;
+        struct pollfd ready[2] = {{.fd = child_ended[0], .events = POLLIN}, {.fd = service, .events = POLLIN}};
+        if (waitpid(child, &status, WNOHANG) == child)
+            return exit_code(status);
+        if (poll(ready, service < 0 ? 1 : 2, service < 0 ? AGAIN_MILLISECONDS : -1) < 0 && errno != EINTR)
+            return stop_git(child, "the transfer was stopped.");
+        if (ready[0].revents != 0) {
+            char ignored[16];
+            (void)!read(child_ended[0], ignored, sizeof ignored);
+            continue;
+        }
+        if (service >= 0 && ready[1].revents == 0)
+            continue;
+        if (service >= 0) {
+            if (receive(service, &answer) == 0 && is_kind(&answer, "stop", 2))
+                return stop_git(child, answer.fields[1]);
+            close(service);
+            lost_at = milliseconds();
+        }
+        service = reconnect(&answer);
+        if (service == -2)
+            return stop_git(child, answer.fields[2]);
+        if (service < 0 && milliseconds() - lost_at > may_be_away)
+            return stop_git(child, "your rights cannot be confirmed at the moment; try again.");
+    }
+}
+
+int main(int count, char **arguments) {
+    static struct answer answer;
+    if (count != 3)
+        return 2;
+    socket_path = arguments[1];
+    fingerprint = arguments[2];
+    int service = connect_to_service();
+    if (service < 0 || ask(service, "open") != 0 || receive(service, &answer) != 0) {
+        say("Git is not available at the moment; try again.");
+        return TEMPORARY_FAILURE;
+    }
+    if (is_kind(&answer, "refuse", 3)) {
+        say(answer.fields[2]);
+        return atoi(answer.fields[1]);
+    }
+    if (!is_kind(&answer, "serve", 6) || pipe(child_ended) != 0) {
+        say("Git is not available at the moment; try again.");
+        return TEMPORARY_FAILURE;
+    }
+    for (int end = 0; end < 2; end++) {
+        fcntl(child_ended[end], F_SETFD, FD_CLOEXEC);
+        fcntl(child_ended[end], F_SETFL, O_NONBLOCK);
+    }
+    struct sigaction action = {.sa_handler = on_child, .sa_flags = SA_NOCLDSTOP};
+    sigaction(SIGCHLD, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    say(answer.fields[2]);
+    long long may_be_away = atoll(answer.fields[1]) * 1000;
+    pid_t child = start_git(&answer);
+    if (child < 0) {
+        say("git could not be started.");
+        return TEMPORARY_FAILURE;
+    }
+    /* Only git holds the client's ends now, so that each side sees when the other has finished. */
+    close(STDIN_FILENO);
+    close(STDOUT_FILENO);
+    return watch(child, service, may_be_away);
+}

@@ -1,0 +1,209 @@
+"""The forced command where no C compiler is: asks the service, runs git, stops it when told; decides nothing.
+
+session.py SOCKET FINGERPRINT; started as `python3 -I -S`. The same as session.c, which explains every step.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+ANSWER_SECONDS = 15
+LONGEST_COMMAND = 4096
+AGAIN_SECONDS = 0.5
+GRACE_SECONDS = 0.3
+TEMPORARY_FAILURE = 75
+STOPPED = 77
+AWAY = "Git is not available at the moment; try again."
+
+
+class Refused(Exception):
+    """The service says no; the words are for the user."""
+
+
+def connect(path: str) -> socket.socket:
+    """A connection to the service; OSError when it is not there."""
+    service = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    service.settimeout(ANSWER_SECONDS)
+    try:
+        service.connect(path)
+    except OSError:
+        service.close()
+        raise
+    return service
+
+
+def ask(service: socket.socket, kind: bytes, fingerprint: str) -> list[bytes]:
+    """Tell the service who wants what, and return its answer. kind: b"open" or b"again"."""
+    given = os.environb
+    fields = [
+        kind,
+        fingerprint.encode(),
+        given.get(b"SSH_CONNECTION", b"").split(b" ")[0][:127],
+        given.get(b"GIT_PROTOCOL", b"")[:256],
+        given.get(b"SSH_ORIGINAL_COMMAND", b"")[: LONGEST_COMMAND + 1],
+    ]
+    payload = b"".join(field + b"\0" for field in fields)
+    service.sendall(struct.pack(">I", len(payload)) + payload)
+    return receive(service)
+
+
+def receive(service: socket.socket) -> list[bytes]:
+    """One answer's fields; OSError when the connection broke."""
+    (length,) = struct.unpack(">I", read_exactly(service, 4))
+    return read_exactly(service, length).split(b"\0")[:-1]
+
+
+def read_exactly(service: socket.socket, length: int) -> bytes:
+    """That many bytes; OSError when there are fewer."""
+    data = b""
+    while len(data) < length:
+        piece = service.recv(length - len(data))
+        if not piece:
+            raise ConnectionError("the service went away")
+        data += piece
+    return data
+
+
+def say(words: str) -> None:
+    """Words for the user."""
+    if words:
+        os.write(2, f"Keyrack: {words}\n".encode())
+
+
+def start_git(answer: list[bytes]) -> int:
+    """Run git in a process group of its own; its process id."""
+    entries = int(answer[3])
+    environment = dict(entry.split(b"=", 1) for entry in answer[4 : 4 + entries])
+    arguments = answer[4 + entries :]
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setpgid(0, 0)
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            os.execve(arguments[0], arguments, environment)  # noqa: S606 (no shell is the point)
+        finally:
+            os._exit(127)
+    try:
+        os.setpgid(child, child)
+    except OSError:
+        pass
+    return child
+
+
+def ended(child: int) -> int | None:
+    """The exit code of a child that has ended, or None."""
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done != child:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def stop_git(child: int, words: str) -> int:
+    """End git and whatever it started."""
+    kill(child, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    gone = None
+    while gone is None and time.monotonic() < deadline:
+        gone = ended(child)
+        time.sleep(0.01)
+    kill(child, signal.SIGKILL)
+    if gone is None:
+        os.waitpid(child, 0)
+    say(words)
+    return STOPPED
+
+
+def kill(child: int, number: signal.Signals) -> None:
+    """Signal a process group that may be gone."""
+    try:
+        os.killpg(child, number)
+    except ProcessLookupError:
+        pass
+
+
+def reconnect(path: str, fingerprint: str) -> socket.socket | None:
+    """A new connection to a service that still permits this; None when it is not there; raises Refused."""
+    try:
+        service = connect(path)
+    except OSError:
+        return None
+    try:
+        answer = ask(service, b"again", fingerprint)
+    except OSError:
+        service.close()
+        return None
+    if answer[0] == b"go":
+        return service
+    service.close()
+    if answer[0] == b"refuse":
+        raise Refused(answer[2].decode())
+    return None
+
+
+def watch(child: int, path: str, fingerprint: str, first: socket.socket, may_be_away: float, wake: int) -> int:
+    """Wait for git's end or the service's word, whichever comes first; the exit code."""
+    service: socket.socket | None = first
+    lost_at = 0.0
+    while True:
+        code = ended(child)
+        if code is not None:
+            return code
+        watched: list[int | socket.socket] = [wake] if service is None else [wake, service]
+        ready, _, _ = select.select(watched, [], [], AGAIN_SECONDS if service is None else None)
+        if wake in ready:
+            os.read(wake, 64)
+            continue
+        if service is not None:
+            if service not in ready:
+                continue
+            try:
+                answer = receive(service)
+                if answer[0] == b"stop":
+                    return stop_git(child, answer[1].decode())
+            except OSError:
+                pass
+            service.close()
+            lost_at = time.monotonic()
+        try:
+            service = reconnect(path, fingerprint)
+        except Refused as refused:
+            return stop_git(child, str(refused))
+        if service is None and time.monotonic() - lost_at > may_be_away:
+            return stop_git(child, "your rights cannot be confirmed at the moment; try again.")
+
+
+def main(path: str, fingerprint: str) -> int:
+    """Serve one operation; the exit code."""
+    try:
+        service = connect(path)
+        answer = ask(service, b"open", fingerprint)
+    except (OSError, ValueError, struct.error):
+        say(AWAY)
+        return TEMPORARY_FAILURE
+    if answer[0] == b"refuse":
+        say(answer[2].decode())
+        return int(answer[1])
+    if answer[0] != b"serve":
+        say(AWAY)
+        return TEMPORARY_FAILURE
+    wake, woken = os.pipe()
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    say(answer[2].decode())
+    child = start_git(answer)
+    # Only git holds the client's ends now, so that each side sees when the other has finished.
+    os.close(0)
+    os.close(1)
+    return watch(child, path, fingerprint, service, float(answer[1]), wake)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

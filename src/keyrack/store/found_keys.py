@@ -1,0 +1,95 @@
+"""Questions about keys that hosts found; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, func, select, update
+
+from keyrack.model import FoundKey, Page
+from keyrack.store.rows import inserted, page
+from keyrack.store.tables import credentials, found_keys, system_users, user_keys, users
+
+
+def on_server(connection: Connection, server_id: int) -> tuple[FoundKey, ...]:
+    """All of a server, in whatever state, without their people."""
+    rows = connection.execute(select(found_keys).where(found_keys.c.server_id == server_id))
+    return tuple(FoundKey(**row._mapping) for row in rows)
+
+
+def find(
+    connection: Connection, workspace_id: int, server_id: int, *, states: tuple[str, ...], offset: int, limit: int
+) -> Page[FoundKey]:
+    """A page of what was found on a server in these states, with the people of the workspace it belongs to."""
+    statement = (
+        _with_people(workspace_id)
+        .where(found_keys.c.server_id == server_id, found_keys.c.state.in_(states))
+        .order_by(found_keys.c.username, found_keys.c.path, found_keys.c.line, found_keys.c.id)
+    )
+    return page(connection, statement, _found, offset=offset, limit=limit)
+
+
+def get(connection: Connection, workspace_id: int, server_id: int, found_id: int) -> FoundKey | None:
+    """One of a server, or None."""
+    statement = _with_people(workspace_id).where(found_keys.c.server_id == server_id, found_keys.c.id == found_id)
+    row = connection.execute(statement).first()
+    return None if row is None else _found(row)
+
+
+def add(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert one; answers its id."""
+    return inserted(connection, found_keys, values)
+
+
+def change(connection: Connection, found_id: int, values: Mapping[str, Any]) -> None:
+    """Set columns of one."""
+    connection.execute(update(found_keys).where(found_keys.c.id == found_id).values(**values))
+
+
+def forget(connection: Connection, server_id: int, state: str, before: datetime) -> None:
+    """Delete those of a server that have been in a state since before a time."""
+    connection.execute(
+        delete(found_keys).where(
+            found_keys.c.server_id == server_id, found_keys.c.state == state, found_keys.c.seen_at < before
+        )
+    )
+
+
+def to_take_away(connection: Connection, server_id: int, state: str) -> tuple[tuple[str, str], ...]:
+    """Path and fingerprint of what a host must take away."""
+    statement = (
+        select(found_keys.c.path, found_keys.c.fingerprint)
+        .where(found_keys.c.server_id == server_id, found_keys.c.state == state)
+        .order_by(found_keys.c.path, found_keys.c.fingerprint)
+        .distinct()
+    )
+    return tuple((row.path, row.fingerprint) for row in connection.execute(statement))
+
+
+def _with_people(workspace_id: int) -> Any:
+    # A key has one owner (key_owners), but min() keeps one row for each key should there ever be two.
+    owner = (
+        select(func.min(users.c.name))
+        .select_from(user_keys.join(users, users.c.id == user_keys.c.user_id))
+        .where(user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint == found_keys.c.fingerprint)
+        .scalar_subquery()
+    )
+    credential = (
+        select(func.min(credentials.c.id))
+        .select_from(credentials.join(system_users, system_users.c.id == credentials.c.system_user_id))
+        .where(
+            and_(
+                credentials.c.server_id == found_keys.c.server_id,
+                credentials.c.fingerprint == found_keys.c.fingerprint,
+                system_users.c.username == found_keys.c.username,
+            )
+        )
+        .scalar_subquery()
+    )
+    return select(found_keys, owner.label("owner"), credential.label("credential_id"))
+
+
+def _found(row: Row[Any]) -> FoundKey:
+    return FoundKey(**row._mapping)

@@ -1,0 +1,179 @@
+"""Questions that Git over SSH asks at every connection, each answered from an index; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from keyrack.model import RepositoryRole, Role, User
+from keyrack.store.repositories import Repository
+from keyrack.store.tables import (
+    deploy_keys,
+    key_owners,
+    key_uses,
+    repositories,
+    repository_members,
+    repository_names,
+    user_keys,
+    users,
+)
+
+# What key_uses calls Git, where other rows have the id of a server.
+GIT = 0
+# Deploy keys may belong to many repositories; whichever row is sound proves that the key is known.
+ROWS_OF_A_DEPLOY_KEY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKey:
+    """A user's key with its seal and its user."""
+
+    key_id: int
+    title: str
+    public_key: str
+    seal: bytes
+    user: User
+
+
+@dataclass(frozen=True, slots=True)
+class DeployKey:
+    """A deploy key of one repository with its seal."""
+
+    key_id: int
+    title: str
+    public_key: str
+    seal: bytes
+    repository_id: int
+    can_push: bool
+
+
+_user_columns = [column for column in users.c if column.name != "password_hash"]
+# From the fingerprint's primary key on, every step is by a primary key: as fast with a million keys as with ten.
+_held = (
+    select(
+        key_owners.c.fingerprint,
+        key_owners.c.kind,
+        user_keys.c.id.label("key_id"),
+        user_keys.c.title,
+        user_keys.c.public_key,
+        user_keys.c.seal,
+        *(column.label(f"user_{column.name}") for column in _user_columns),
+    )
+    .select_from(key_owners)
+    .outerjoin(user_keys, user_keys.c.id == key_owners.c.user_key_id)
+    .outerjoin(users, users.c.id == user_keys.c.user_id)
+    .where(key_owners.c.fingerprint.in_(bindparam("fingerprints", expanding=True)))
+)
+_deploy = select(deploy_keys).where(deploy_keys.c.fingerprint.in_(bindparam("fingerprints", expanding=True)))
+
+
+def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, HeldKey | None]:
+    """By fingerprint: the user's key that it belongs to, or None where it belongs to deploy keys.
+
+    Fingerprints that lead to nothing are left out.
+    """
+    found: dict[str, HeldKey | None] = {}
+    for row in connection.execute(_held, {"fingerprints": list(fingerprints)}):
+        values = row._mapping
+        if values["kind"] == "deploy":
+            found[values["fingerprint"]] = None
+        elif values["user_id"] is not None and values["public_key"] is not None:
+            found[values["fingerprint"]] = HeldKey(
+                values["key_id"], values["title"] or "", values["public_key"], values["seal"], _user(values)
+            )
+    return found
+
+
+def deploy_keys_with(connection: Connection, fingerprint: str) -> tuple[DeployKey, ...]:
+    """Some deploy keys with this fingerprint, of whichever repositories."""
+    statement = _deploy.order_by(deploy_keys.c.id).limit(ROWS_OF_A_DEPLOY_KEY)
+    return tuple(_deploy_key(row._mapping) for row in connection.execute(statement, {"fingerprints": [fingerprint]}))
+
+
+def deploy_keys_of(
+    connection: Connection, fingerprints: Iterable[str], repository_ids: Iterable[int]
+) -> dict[tuple[str, int], DeployKey]:
+    """By fingerprint and repository id: the deploy keys there are."""
+    statement = _deploy.where(deploy_keys.c.repository_id.in_(list(repository_ids)))
+    return {
+        (row.fingerprint, row.repository_id): _deploy_key(row._mapping)
+        for row in connection.execute(statement, {"fingerprints": list(fingerprints)})
+    }
+
+
+def repository_at(connection: Connection, path: str) -> Repository | None:
+    """The repository at a path that it has now or had before, of whichever workspace, or None."""
+    row = connection.execute(select(repositories).where(repositories.c.path == path)).one_or_none()
+    if row is None:
+        former = select(repository_names.c.repository_id).where(repository_names.c.path == path)
+        row = connection.execute(
+            select(repositories).where(repositories.c.id == former.scalar_subquery())
+        ).one_or_none()
+    return None if row is None else Repository(**row._mapping)
+
+
+def repositories_by_id(connection: Connection, repository_ids: Iterable[int]) -> dict[int, Repository]:
+    """The repositories with these ids, as far as they exist."""
+    statement = select(repositories).where(repositories.c.id.in_(list(repository_ids)))
+    return {row.id: Repository(**row._mapping) for row in connection.execute(statement)}
+
+
+def roles(
+    connection: Connection, user_ids: Iterable[int], repository_ids: Iterable[int]
+) -> dict[tuple[int, int], RepositoryRole]:
+    """By user id and repository id: the roles there are."""
+    statement = select(repository_members).where(
+        repository_members.c.user_id.in_(list(user_ids)),
+        repository_members.c.repository_id.in_(list(repository_ids)),
+    )
+    return {(row.user_id, row.repository_id): RepositoryRole(row.role) for row in connection.execute(statement)}
+
+
+def note_key_use(connection: Connection, fingerprint: str, address: str, at: datetime) -> None:
+    """Remember when a key last opened Git; an older time never replaces a newer one."""
+    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    statement = dialect_insert(key_uses).values(
+        fingerprint=fingerprint, server_id=GIT, last_used_at=at, address=address
+    )
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[key_uses.c.fingerprint, key_uses.c.server_id],
+            set_={"last_used_at": statement.excluded.last_used_at, "address": statement.excluded.address},
+            where=key_uses.c.last_used_at < statement.excluded.last_used_at,
+        )
+    )
+
+
+def note_deploy_key_use(connection: Connection, deploy_key_id: int, at: datetime) -> None:
+    """Remember when a deploy key was last used."""
+    connection.execute(update(deploy_keys).where(deploy_keys.c.id == deploy_key_id).values(last_used_at=at))
+
+
+def key_last_used(connection: Connection, fingerprint: str) -> datetime | None:
+    """When a key last opened Git, or None."""
+    statement = select(key_uses.c.last_used_at).where(
+        key_uses.c.fingerprint == fingerprint, key_uses.c.server_id == GIT
+    )
+    return connection.execute(statement).scalar()
+
+
+def _user(values: Any) -> User:
+    fields = {column.name: values[f"user_{column.name}"] for column in _user_columns}
+    return User(**{**fields, "role": Role(fields["role"]), "policies": tuple(fields["policies"])})
+
+
+def _deploy_key(values: Any) -> DeployKey:
+    return DeployKey(
+        key_id=values["id"],
+        title=values["title"],
+        public_key=values["public_key"],
+        seal=values["seal"],
+        repository_id=values["repository_id"],
+        can_push=values["can_push"],
+    )

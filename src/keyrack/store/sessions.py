@@ -1,0 +1,69 @@
+"""Questions about open logins that hosts reported; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from keyrack.model import Page, Session
+from keyrack.store.rows import page
+from keyrack.store.tables import credentials, sessions, system_users, user_keys
+
+
+def find(connection: Connection, workspace_id: int, server_id: int, *, offset: int, limit: int) -> Page[Session]:
+    """A page of a server's open logins, oldest first, each with the label of its key where that is known."""
+    statement = select(sessions).where(sessions.c.server_id == server_id).order_by(sessions.c.id)
+    found = page(connection, statement, _session, offset=offset, limit=limit)
+    return replace(found, items=_labelled(connection, workspace_id, server_id, found.items))
+
+
+def get(connection: Connection, workspace_id: int, server_id: int, session_id: int) -> Session | None:
+    """An open login of this server, or None."""
+    statement = select(sessions).where(sessions.c.id == session_id, sessions.c.server_id == server_id)
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        return None
+    return _labelled(connection, workspace_id, server_id, (_session(row),))[0]
+
+
+def ask_end(connection: Connection, session_id: int) -> None:
+    """Note that a login must end; its host is told with the next answer it gets."""
+    connection.execute(update(sessions).where(sessions.c.id == session_id).values(ending=True))
+
+
+def _labelled(
+    connection: Connection, workspace_id: int, server_id: int, found: Iterable[Session]
+) -> tuple[Session, ...]:
+    """The logins with their keys' labels: that of the very system user, else of the server, else of a user's key."""
+    logins = tuple(found)
+    fingerprints = sorted({login.fingerprint for login in logins if login.fingerprint})
+    if not fingerprints:
+        return logins
+    labels: dict[tuple[str, str], str] = {}
+    titled = select(user_keys.c.fingerprint, user_keys.c.title).where(
+        user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint.in_(fingerprints)
+    )
+    for fingerprint, title in connection.execute(titled.order_by(user_keys.c.id.desc())):
+        if title:
+            labels[fingerprint, ""] = title
+    labelled = (
+        select(credentials.c.fingerprint, system_users.c.username, credentials.c.label)
+        .join(system_users, system_users.c.id == credentials.c.system_user_id)
+        .where(credentials.c.server_id == server_id, credentials.c.fingerprint.in_(fingerprints))
+    )
+    for fingerprint, username, label in connection.execute(labelled.order_by(credentials.c.id.desc())):
+        labels[fingerprint, ""] = labels[fingerprint, username] = label
+    return tuple(
+        replace(
+            login,
+            label=labels.get((login.fingerprint, login.username), labels.get((login.fingerprint, ""))),
+        )
+        for login in logins
+    )
+
+
+def _session(row: Row[Any]) -> Session:
+    return Session(**row._mapping)

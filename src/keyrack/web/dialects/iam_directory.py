@@ -1,0 +1,161 @@
+"""IAM: projects, domains, users and who one is; reads, calls the core, shows; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core import people
+from keyrack.errors import invalid
+from keyrack.model import Project, Role, User, Workspace
+from keyrack.web.dialect import Call, Endpoint
+from keyrack.web.dialects.iam_form import part, text
+
+
+def list_projects(call: Call) -> Response:
+    """GET /v3/projects: the SDKs look a region up by its name here."""
+    found = people.projects(call.instance, call.actor, call.query.get("name"))
+    workspace = people.own_workspace(call.instance, call.actor)
+    shown = [_project(call, project, workspace) for project in found]
+    return JSONResponse({"projects": shown, "links": _links(call)})
+
+
+def list_own_projects(call: Call) -> Response:
+    """GET /v3/auth/projects"""
+    return list_projects(call)
+
+
+def list_domains(call: Call) -> Response:
+    """GET /v3/auth/domains"""
+    workspace = people.own_workspace(call.instance, call.actor)
+    domain = {
+        "id": workspace.uid,
+        "name": workspace.name,
+        "enabled": True,
+        "description": "",
+        "links": {"self": f"{call.instance.settings.url}/v3/domains/{workspace.uid}"},
+    }
+    return JSONResponse({"domains": [domain], "links": _links(call)})
+
+
+def list_users(call: Call) -> Response:
+    """GET /v3/users"""
+    workspace = people.own_workspace(call.instance, call.actor)
+    name = call.query.get("name")
+    found = [user for user in people.find(call.instance, call.actor) if name in (None, user.name)]
+    return JSONResponse({"users": [_user(call, user, workspace) for user in found], "links": _links(call)})
+
+
+def create_user(call: Call) -> Response:
+    """POST /v3/users: a member without any policy."""
+    sent = part(call.body, "user")
+    user = people.create_user(
+        call.instance, call.actor, name=sent.get("name"), role=Role.MEMBER, password=text(sent, "password")
+    )
+    return _shown(call, user, 201)
+
+
+def show_user(call: Call) -> Response:
+    """GET /v3/users/{user_id}"""
+    return _shown(call, people.get(call.instance, call.actor, call.path["user_id"]))
+
+
+def change_user(call: Call) -> Response:
+    """PATCH /v3/users/{user_id}: lets a user in or shuts them out, and gives somebody else a new password."""
+    sent = part(call.body, "user")
+    user = people.get(call.instance, call.actor, call.path["user_id"])
+    password, enabled = text(sent, "password"), sent.get("enabled")
+    if enabled is not None and not isinstance(enabled, bool):
+        raise invalid("enabled", "enabled takes true or false.")
+    if password is None and enabled is None:
+        raise invalid("user", "Send enabled or password; nothing else can be changed here.")
+    if password is not None:
+        if user.id == call.actor.user_id:
+            raise invalid("password", "Change your own password with POST /v3/users/{user_id}/password.")
+        people.change_password(call.instance, call.actor, user.id, password)
+    if enabled is not None:
+        switch = people.enable if enabled else people.disable
+        user = switch(call.instance, call.actor, user.id)
+    return _shown(call, user)
+
+
+def delete_user(call: Call) -> Response:
+    """DELETE /v3/users/{user_id}"""
+    user = people.get(call.instance, call.actor, call.path["user_id"])
+    people.delete_user(call.instance, call.actor, user.id)
+    return Response(status_code=204)
+
+
+def change_own_password(call: Call) -> Response:
+    """POST /v3/users/{user_id}/password"""
+    sent = part(call.body, "user")
+    user = people.get(call.instance, call.actor, call.path["user_id"])
+    if user.id != call.actor.user_id:
+        raise invalid("user_id", "This changes one's own password alone.")
+    original, password = text(sent, "original_password"), text(sent, "password")
+    if original is None or password is None:
+        raise invalid("password", "Send original_password and password.")
+    people.change_own_password(call.instance, call.actor, original=original, password=password)
+    return Response(status_code=204)
+
+
+def caller_identity(call: Call) -> Response:
+    """GET /v5/caller-identity"""
+    workspace = people.own_workspace(call.instance, call.actor)
+    user = people.myself(call.instance, call.actor)
+    return JSONResponse(
+        {
+            "account_id": workspace.uid,
+            "principal_id": user.uid,
+            "principal_urn": f"iam::{workspace.uid}:user:{user.name}",
+        }
+    )
+
+
+V3_ENDPOINTS = (
+    Endpoint("GET", "/projects", list_projects),
+    Endpoint("GET", "/auth/projects", list_own_projects),
+    Endpoint("GET", "/auth/domains", list_domains),
+    Endpoint("GET", "/users", list_users),
+    Endpoint("POST", "/users", create_user),
+    Endpoint("GET", "/users/{user_id}", show_user),
+    Endpoint("PATCH", "/users/{user_id}", change_user),
+    Endpoint("DELETE", "/users/{user_id}", delete_user),
+    Endpoint("POST", "/users/{user_id}/password", change_own_password),
+)
+V5_ENDPOINTS = (Endpoint("GET", "/caller-identity", caller_identity),)
+
+
+def _links(call: Call) -> dict[str, Any]:
+    return {"self": f"{call.instance.settings.url}{call.request.url.path}", "previous": None, "next": None}
+
+
+def _project(call: Call, project: Project, workspace: Workspace) -> dict[str, Any]:
+    return {
+        "id": project.uid,
+        "name": project.name,
+        "domain_id": workspace.uid,
+        "parent_id": workspace.uid,
+        "enabled": True,
+        "is_domain": False,
+        "description": "",
+        "links": {"self": f"{call.instance.settings.url}/v3/projects/{project.uid}"},
+    }
+
+
+def _shown(call: Call, user: User, status: int = 200) -> Response:
+    workspace = people.own_workspace(call.instance, call.actor)
+    return JSONResponse({"user": _user(call, user, workspace)}, status)
+
+
+def _user(call: Call, user: User, workspace: Workspace) -> dict[str, Any]:
+    return {
+        "id": user.uid,
+        "name": user.name,
+        "domain_id": workspace.uid,
+        "enabled": user.disabled_at is None,
+        "password_expires_at": "",
+        "description": "",
+        "links": {"self": f"{call.instance.settings.url}/v3/users/{user.uid}"},
+    }

@@ -1,0 +1,150 @@
+"""RunCloud's servers and their logs; reads, calls the core, shows; must hold no rule of its own."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core import events, servers
+from keyrack.core.instance import Instance
+from keyrack.model import Event, Page, Server
+from keyrack.web.dialect import Call, Endpoint
+from keyrack.web.dialects.runcloud_grammar import Fields, date, listed, log_date, window
+
+# RunCloud documents the first; its others are not public.
+LOG_KINDS = {"high": "High Priority Info", "warning": "Warning", "info": "Info"}
+
+
+def list_servers(call: Call) -> Response:
+    """GET /servers"""
+    found = servers.find(call.instance, call.actor, search=call.query.get("search", ""), **window(call))
+    return listed(call, found, partial(_server, call.instance))
+
+
+def list_shared_servers(call: Call) -> Response:
+    """GET /servers/shared"""
+    found = servers.shared(call.instance, call.actor, **window(call))
+    return listed(call, found, partial(_server, call.instance))
+
+
+def create_server(call: Call) -> Response:
+    """POST /servers"""
+    fields = Fields(call)
+    name, address = fields.text("name"), fields.text("ipAddress")
+    provider = fields.text_or_none("provider")
+    if not fields.good:
+        fields.accepts("ipAddress", servers.host_address)
+    fields.check()
+    server = servers.create(call.instance, call.actor, name=name, address=address, provider=provider)
+    return JSONResponse(_server(call.instance, server))
+
+
+def show_server(call: Call) -> Response:
+    """GET /servers/{serverId}"""
+    return JSONResponse(_server(call.instance, servers.get(call.instance, call.actor, call.ids["serverId"])))
+
+
+def delete_server(call: Call) -> Response:
+    """DELETE /servers/{serverId}"""
+    return JSONResponse(_server(call.instance, servers.delete(call.instance, call.actor, call.ids["serverId"])))
+
+
+def rename_server(call: Call) -> Response:
+    """PATCH /servers/{serverId}/settings/meta"""
+    fields = Fields(call)
+    name = fields.text("name")
+    provider = fields.text_or_none("provider") if fields.has("provider") else servers.KEEP
+    fields.check()
+    server = servers.rename(call.instance, call.actor, call.ids["serverId"], name=name, provider=provider)
+    return JSONResponse(_server(call.instance, server))
+
+
+def show_installation_script(call: Call) -> Response:
+    """GET /servers/{serverId}/installationscript"""
+    server, token = servers.invitation(call.instance, call.actor, call.ids["serverId"])
+    url = call.instance.settings.url
+    # Whoever pastes it as root decides: leaving the last words out keeps Keyrack from what they allow.
+    allowed = " --mode enforce --allow-accounts" if server.mode == "enforce" else ""
+    script = shlex.quote(f"{url}/agent/install.sh")
+    line = f"curl -fsSL {script} | sh -s -- --url {shlex.quote(url)} --token {shlex.quote(token)}{allowed}"
+    return JSONResponse({"script": line})
+
+
+def list_logs(call: Call) -> Response:
+    """GET /servers/{serverId}/logs"""
+    search = call.query.get("search", "")
+    found = events.find(call.instance, call.actor, server_id=call.ids["serverId"], search=search, **window(call))
+    return listed(call, found, _log)
+
+
+def list_nothing_of_a_server(call: Call) -> Response:
+    """GET a list of what Keyrack does not manage on a server, which audit programs ask for beside its keys"""
+    servers.get(call.instance, call.actor, call.ids["serverId"])
+    return _empty(call)
+
+
+def list_nothing(call: Call) -> Response:
+    """GET a list of what Keyrack does not have in a workspace"""
+    servers.shared(call.instance, call.actor)
+    return _empty(call)
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/servers", list_servers, "servers:read"),
+    Endpoint("POST", "/servers", create_server, "servers:write"),
+    # Before the path with an id, which would take "shared" for one.
+    Endpoint("GET", "/servers/shared", list_shared_servers, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}", show_server, "servers:read"),
+    Endpoint("DELETE", "/servers/{serverId}", delete_server, "servers:write"),
+    Endpoint("PATCH", "/servers/{serverId}/settings/meta", rename_server, "servers:write"),
+    Endpoint("GET", "/servers/{serverId}/installationscript", show_installation_script, "servers:write"),
+    Endpoint("GET", "/servers/{serverId}/installationScript", show_installation_script, "servers:write"),
+    Endpoint("GET", "/servers/{serverId}/logs", list_logs, "events:read"),
+    Endpoint("GET", "/servers/{serverId}/security/firewalls", list_nothing_of_a_server, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}/security/fail2ban/blockedip", list_nothing_of_a_server, "servers:read"),
+    Endpoint("GET", "/settings/externalapi", list_nothing, "servers:read"),
+)
+
+
+def _empty(call: Call) -> Response:
+    nothing: Page[Server] = Page(items=(), total=0, **window(call))
+    return listed(call, nothing, partial(_server, call.instance))
+
+
+def _server(instance: Instance, server: Server) -> dict[str, Any]:
+    return {
+        "id": server.id,
+        "name": server.name,
+        "provider": server.provider,
+        "stack": "native",
+        "ipAddress": server.address,
+        "country_iso_code": None,
+        "os": server.os or "Linux",
+        "osVersion": server.os_version,
+        "connected": server.enrolled_at is not None,
+        "online": servers.is_online(instance, server),
+        "agentVersion": server.agent_version,
+        "phpCLIVersion": None,
+        "softwareUpdate": False,
+        "securityUpdate": False,
+        "transferStatus": "AVAILABLE",
+        "created_at": date(server.created_at),
+        "tags": list(server.tags),
+        "mode": server.mode,
+    }
+
+
+def _log(event: Event) -> dict[str, Any]:
+    return {
+        "kind": LOG_KINDS.get(event.level, LOG_KINDS["info"]),
+        "content": event.summary,
+        "created_at": log_date(event.at),
+        "actor": event.actor_name,
+        "token": event.token_name,
+        "ipAddress": event.address,
+        "action": event.action,
+        "outcome": event.outcome,
+    }

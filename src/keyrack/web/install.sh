@@ -1,0 +1,167 @@
+#!/bin/sh
+# Makes this machine a host of a Keyrack service: fetches the agent, enrols, starts it. Read it before you run it.
+#
+#   curl -fsSL URL/agent/install.sh | sh -s -- --url URL --token TOKEN
+#
+# It changes nothing about who may log in: the agent first only reports what it finds (--mode adopt).
+# Run it as root; or as anybody, for an sshd of one's own, with --sshd-config and --state-dir.
+set -eu
+
+url='' token='' mode=adopt prefix='' state='' keys='' revoked='' sshd_config='' drop_in=auto only='' python=''
+accounts='' plain='' replace='' start=yes
+
+usage() {
+    cat <<'TEXT'
+usage: install.sh --url URL --token TOKEN [options]
+  --mode adopt|enforce   adopt (default): report who gets in, change nothing; enforce: Keyrack's keys alone
+  --sshd-config FILE     sshd's settings, where they are not /etc/ssh/sshd_config
+  --drop-in FILE|none    the file of settings that the agent gives to sshd; none: it never changes sshd's settings
+  --state-dir DIR        the agent's own folder (root: /var/lib/keyrack-agent)
+  --keys-dir DIR         the folder of key files (root: /etc/ssh/keyrack/keys)
+  --revoked-keys FILE    the file of revoked keys (root: /etc/ssh/keyrack/revoked_keys)
+  --prefix DIR           where the agent itself goes (root: /usr/local/lib/keyrack-agent)
+  --allow-accounts       let the service create and remove accounts here
+  --only-accounts A,B    the accounts that the service may speak for; without it, all
+  --python FILE          a Python of 3.9 or newer, where it is not found
+  --plain-http           speak http:// over a private network
+  --replace              this machine is a host already: make it a new one
+  --no-start             do not start the agent
+TEXT
+}
+
+say() { printf 'keyrack: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+# Quoted for a systemd unit: % and $ mean something there.
+unit_word() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g; s/\$/$$/g')"; }
+
+read_arguments() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --allow-accounts) accounts=$1; shift; continue ;;
+            --plain-http) plain=$1; shift; continue ;;
+            --replace) replace=$1; shift; continue ;;
+            --no-start) start=no; shift; continue ;;
+            --help | -h) usage; exit 0 ;;
+        esac
+        [ $# -ge 2 ] || fail "$1 is unknown, or needs a value; --help lists what there is"
+        case $1 in
+            --url) url=${2%/} ;;
+            --token) token=$2 ;;
+            --mode) mode=$2 ;;
+            --sshd-config) sshd_config=$2 ;;
+            --drop-in) drop_in=$2 ;;
+            --state-dir) state=$2 ;;
+            --keys-dir) keys=$2 ;;
+            --revoked-keys) revoked=$2 ;;
+            --prefix) prefix=$2 ;;
+            --only-accounts) only=$2 ;;
+            --python) python=$2 ;;
+            *) fail "$1 is unknown; --help lists what there is" ;;
+        esac
+        shift 2
+    done
+    [ -n "$url" ] && [ -n "$token" ] || { usage >&2; exit 2; }
+    case $mode in adopt | enforce) ;; *) fail "--mode is adopt or enforce" ;; esac
+}
+
+choose_places() {
+    if [ "$(id -u)" = 0 ]; then
+        : "${prefix:=/usr/local/lib/keyrack-agent}" "${state:=/var/lib/keyrack-agent}"
+        : "${keys:=/etc/ssh/keyrack/keys}" "${revoked:=/etc/ssh/keyrack/revoked_keys}"
+        return
+    fi
+    [ -n "$sshd_config" ] || fail "run this as root; or give --sshd-config for an sshd of your own"
+    : "${state:=$HOME/.local/state/keyrack-agent}"
+    : "${prefix:=$state/program}" "${keys:=$state-files/keys}" "${revoked:=$state-files/revoked_keys}"
+}
+
+find_python() {
+    for candidate in ${python:+"$python"} python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 \
+        /usr/libexec/platform-python; do
+        found=$(command -v "$candidate" 2>/dev/null) || continue
+        if "$found" -I -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
+            # The real file: a link of a version manager may lead elsewhere without this user's environment.
+            python=$("$found" -I -c 'import os, sys; print(os.path.realpath(sys.executable))')
+            return
+        fi
+    done
+    fail "Python 3.9 or newer was not found; install it (apt-get install python3, dnf install python3), or give --python"
+}
+
+fetch() {
+    if command -v curl >/dev/null 2>&1; then
+        curl -fsSL -o "$2" "$1"
+    elif command -v wget >/dev/null 2>&1; then
+        wget -q -O "$2" "$1"
+    else
+        "$python" -I -c 'import sys, urllib.request; urllib.request.urlretrieve(sys.argv[1], sys.argv[2])' "$1" "$2"
+    fi
+}
+
+install_program() {
+    mkdir -p "$prefix"
+    chmod 755 "$prefix"
+    fetch "$url/agent/keyrack-agent.pyz" "$prefix/keyrack-agent.pyz.new" ||
+        fail "the agent could not be fetched from $url/agent/keyrack-agent.pyz"
+    "$python" -I "$prefix/keyrack-agent.pyz.new" --version >/dev/null ||
+        fail "what came from $url/agent/keyrack-agent.pyz is not the agent; is $url a Keyrack service?"
+    chmod 755 "$prefix/keyrack-agent.pyz.new"
+    mv -f "$prefix/keyrack-agent.pyz.new" "$prefix/keyrack-agent.pyz"
+}
+
+enrol() {
+    set -- enroll --state-dir "$state" --keys-dir "$keys" --revoked-keys "$revoked" --mode "$mode"
+    [ "$drop_in" = none ] || set -- "$@" --drop-in "$drop_in"
+    [ -z "$sshd_config" ] || set -- "$@" --sshd-config "$sshd_config"
+    [ -z "$only" ] || set -- "$@" --only-accounts "$only"
+    # The token goes by the environment: arguments can be read by every account.
+    KEYRACK_AGENT_URL=$url KEYRACK_AGENT_TOKEN=$token \
+        "$python" -I "$prefix/keyrack-agent.pyz" "$@" $accounts $plain $replace
+}
+
+write_unit() {
+    cat > /etc/systemd/system/keyrack-agent.service <<TEXT
+[Unit]
+Description=Keeps this host's SSH keys as a Keyrack service says
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+ExecStart=$(unit_word "$python") -I $(unit_word "$prefix/keyrack-agent.pyz") run --state-dir $(unit_word "$state")
+Restart=always
+RestartSec=2
+MemoryMax=128M
+UMask=0022
+
+[Install]
+WantedBy=multi-user.target
+TEXT
+    systemctl daemon-reload
+    systemctl enable --quiet keyrack-agent.service
+    systemctl restart keyrack-agent.service
+    say "the agent runs as the service keyrack-agent"
+}
+
+start_plain() {
+    setsid=$(command -v setsid || true)
+    # shellcheck disable=SC2086 - setsid may be missing
+    nohup $setsid "$python" -I "$prefix/keyrack-agent.pyz" run --state-dir "$state" \
+        >>"$state/agent.log" 2>&1 </dev/null &
+    say "the agent runs; its log is $state/agent.log. There is no systemd here: have it started at boot with"
+    say "  $python -I $prefix/keyrack-agent.pyz run --state-dir $state"
+}
+
+read_arguments "$@"
+choose_places
+find_python
+install_program
+enrol
+if [ "$start" = yes ]; then
+    if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ] && [ "$state" = /var/lib/keyrack-agent ]; then
+        write_unit
+    else
+        start_plain
+    fi
+fi
+say "see how it fares:  $python -I $prefix/keyrack-agent.pyz status --state-dir $state"

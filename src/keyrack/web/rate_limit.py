@@ -1,0 +1,71 @@
+"""Counts requests a minute, by whom they come from; must refuse nothing before its bound and keep nothing on disk."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+WINDOW_SECONDS = 60.0
+# Beyond this many callers in one minute, those whose minute is over are forgotten first.
+MOST_CALLERS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a caller may still send: at most limit a minute, remaining of them now.
+
+    wait: whole seconds until it may send again, 0 while it may.
+    """
+
+    limit: int
+    remaining: int
+    wait: int = 0
+
+
+@dataclass(slots=True)
+class _Minute:
+    ends: float
+    used: int
+
+
+class RateLimit:
+    """A fixed window a caller that begins with its first request; each process counts for itself."""
+
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit = limit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._minutes: dict[Hashable, _Minute] = {}
+
+    def take(self, caller: Hashable) -> Quota:
+        """Count one request. A quota with a wait means that it is one too many."""
+        with self._lock:
+            now = self._clock()
+            minute = self._minutes.get(caller)
+            if minute is None or minute.ends <= now:
+                self._forget(now)
+                minute = self._minutes[caller] = _Minute(now + WINDOW_SECONDS, 0)
+            if minute.used >= self.limit:
+                return Quota(self.limit, 0, max(1, math.ceil(minute.ends - now)))
+            minute.used += 1
+            return Quota(self.limit, self.limit - minute.used)
+
+    def look(self, caller: Hashable) -> Quota:
+        """The quota as it is, without counting."""
+        with self._lock:
+            now = self._clock()
+            minute = self._minutes.get(caller)
+            if minute is None or minute.ends <= now:
+                return Quota(self.limit, self.limit)
+            wait = 0 if minute.used < self.limit else max(1, math.ceil(minute.ends - now))
+            return Quota(self.limit, self.limit - minute.used, wait)
+
+    def _forget(self, now: float) -> None:
+        if len(self._minutes) < MOST_CALLERS:
+            return
+        self._minutes = {caller: minute for caller, minute in self._minutes.items() if minute.ends > now}
+        while len(self._minutes) >= MOST_CALLERS:
+            del self._minutes[next(iter(self._minutes))]

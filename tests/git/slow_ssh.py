@@ -1,0 +1,46 @@
+"""ssh over a thin line, so that a transfer lasts: `slow_ssh.py up|down ssh …`; holds no assertion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import IO
+
+PIECE = 32_768
+PAUSE_SECONDS = 0.05
+
+
+def trickle(source: IO[bytes], target: IO[bytes], pause: float) -> None:
+    """Copy to the end, with a pause after each piece; closes the target."""
+    try:
+        while piece := source.read1(PIECE):  # type: ignore[attr-defined]
+            target.write(piece)
+            target.flush()
+            time.sleep(pause)
+        target.close()
+    except (BrokenPipeError, ValueError):
+        pass
+
+
+def main(direction: str, words: list[str]) -> int:
+    """Run ssh with one of its two directions slowed down; its exit code."""
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    up = threading.Thread(
+        target=trickle,
+        args=(sys.stdin.buffer, process.stdin, PAUSE_SECONDS if direction == "up" else 0),
+        daemon=True,
+    )
+    up.start()
+    trickle(process.stdout, sys.stdout.buffer, PAUSE_SECONDS if direction == "down" else 0)
+    return process.wait()
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1], sys.argv[2:])
+    # git may keep our input open; the thread that reads it must not keep us.
+    os._exit(code)

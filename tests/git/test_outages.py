@@ -1,0 +1,186 @@
+"""Git while parts are away: the database, the desk; what goes on, what is refused, and for how long."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from keyrack.core import workspace_file
+from tests.git.people import Person, Site, start_host
+from tests.git.test_rights import clone, push
+from tests.git.test_transfers import MEGABYTE, fill, slowly
+from tests.login.private_sshd import strict_folder
+from tests.postgres import Cluster
+from tests.services import TEAM, Service, free_port, running, settings_for
+from tests.waiting import wait_until
+
+ALICE, BOB = "token-of-alice", "token-of-bob"
+
+
+@contextmanager
+def site_on(cluster: Cluster, tmp_path: Path, stale_seconds: int) -> Iterator[Site]:
+    """A service and a Git host on a PostgreSQL that the test may stop; it runs again at the end."""
+    url = cluster.create_database()
+    folder_of_people = tmp_path / "people"
+    folder_of_people.mkdir()
+    settings = settings_for(tmp_path / "data", url, git_stale_seconds=stale_seconds)
+    with running(settings) as service, strict_folder() as folder:
+        workspace_file.apply(service.instance, TEAM, {})
+        host = start_host(service, folder)
+        try:
+            yield Site(service, host, folder_of_people)
+        finally:
+            host.stop()
+
+
+def reads(person: Person) -> bool:
+    """Whether a person may list the branches of acme/site now."""
+    ended = person.git("ls-remote", person.url("acme/site"))
+    known = ("Permission denied (publickey)", "Git cannot confirm your rights")
+    assert ended.code == 0 or any(words in ended.said for words in known), ended.said
+    return ended.code == 0
+
+
+@pytest.fixture
+def stopped_cluster(durable_cluster: Cluster) -> Iterator[Cluster]:
+    """A PostgreSQL that runs again after the test, whatever the test does."""
+    yield durable_cluster
+    durable_cluster.stop()
+    durable_cluster.start()
+
+
+def test_recent_answers_hold_while_the_database_is_away(stopped_cluster: Cluster, tmp_path: Path) -> None:
+    with site_on(stopped_cluster, tmp_path, stale_seconds=600) as site:
+        site.repository("acme/site", alice="developer", bob="viewer")
+        alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
+        assert push(alice, "acme/site").code == 0
+        assert reads(alice)
+        stopped_cluster.stop()
+        assert reads(alice), "alice was known a moment ago"
+        assert not reads(bob), "nothing recent is known of bob"
+        stopped_cluster.start()
+        wait_until(lambda: reads(bob), "the database to answer again")
+        log = site.events()
+        assert [entry[:2] for entry in log].count(("alice", "git:fetch")) == 3, "the fetch meanwhile is in the log"
+
+
+def test_a_no_is_remembered_as_well(stopped_cluster: Cluster, tmp_path: Path) -> None:
+    with site_on(stopped_cluster, tmp_path, stale_seconds=600) as site:
+        site.repository("acme/site", alice="developer")
+        alice = site.person("alice", token=ALICE)
+        assert reads(alice)
+        site.unregister(ALICE, alice.key_id)
+        assert not reads(alice)
+        stopped_cluster.stop()
+        assert not reads(alice)
+
+
+def test_no_answer_is_used_beyond_its_bound(stopped_cluster: Cluster, tmp_path: Path) -> None:
+    with site_on(stopped_cluster, tmp_path, stale_seconds=2) as site:
+        site.repository("acme/site", alice="developer")
+        alice = site.person("alice", token=ALICE)
+        fill(site, alice, "acme/site", 60 * MEGABYTE)
+        with ThreadPoolExecutor(1) as pool:
+            slow = alice.folder / "slow"
+            under_way = pool.submit(slowly, alice, "down", "clone", "-q", alice.url("acme/site"), str(slow))
+            wait_until(lambda: site.host.running == 1, "the transfer to begin")
+            stopped_cluster.stop()
+            ended = under_way.result()
+        assert ended.code != 0
+        assert "the transfer was stopped: Git cannot confirm your rights" in ended.said
+        wait_until(lambda: not reads(alice), "the bound to pass")
+
+
+class Process:
+    """`keyrack git-host` as a process of its own, beside the service."""
+
+    def __init__(self, service: Service, folder: Path, port: int) -> None:
+        self.printed = folder / "printed"
+        words = [sys.executable, "-m", "keyrack.cli.main", "git-host", "--data", str(service.instance.settings.data)]
+        words += ["--git-listen", f"127.0.0.1:{port}"]
+        with self.printed.open("wb") as output:
+            self.process = subprocess.Popen(words, stdout=output, stderr=output)
+        wait_until(
+            lambda: "Git is served at" in self.printed.read_text("utf-8") or self.process.poll() is not None,
+            "the Git host",
+        )
+        assert self.process.poll() is None, self.printed.read_text("utf-8")
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait(60)
+
+    def stop(self) -> None:
+        """End it as an operator would."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0, self.printed.read_text("utf-8")
+
+
+def test_a_transfer_outlives_a_crash_of_the_desk_and_can_still_be_cut(team: Service, tmp_path: Path) -> None:
+    (tmp_path / "people").mkdir()
+    port = free_port()
+    first = Process(team, tmp_path, port)
+    # Only its addresses are used here: the process serves.
+    with strict_folder() as folder:
+        site = Site(team, start_host(team, folder), tmp_path / "people")
+        try:
+            site.repository("acme/site", alice="developer", bob="developer")
+            alice = site.person("alice", token=ALICE)
+            bob = site.person("bob", token=BOB)
+            fill(site, alice, "acme/site", 12 * MEGABYTE)
+            with ThreadPoolExecutor(2) as pool:
+                hers, his = (pool.submit(from_process, person, port) for person in (alice, bob))
+                wait_until(lambda: len(sessions(site)) == 2, "both transfers to begin")
+                first.kill()
+                second = Process(team, tmp_path, port)
+                site.unregister(BOB, bob.key_id)
+                assert his.result() != 0
+                assert hers.result() == 0
+                second.stop()
+        finally:
+            site.host.stop()
+
+
+def from_process(person: Person, port: int) -> int:
+    """Clone slowly from the Git host at a port, whose host key is its own; the exit code."""
+    url = person.url("acme/site").replace(f":{person.site.host.port}/", f":{port}/")
+    person.options = ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={person.folder / 'known'}"]
+    return slowly(person, "down", "clone", "-q", url, str(person.folder / "slow")).code
+
+
+def sessions(site: Site) -> list[int]:
+    """Processes of git that send a pack from this site's repositories."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            place = str((entry / "cwd").readlink())
+        except OSError:
+            continue
+        if b"pack-objects" in words and place.startswith(str(site.host.repositories)):
+            found.append(int(entry.name))
+    return found
+
+
+def test_a_desk_that_is_away_refuses_with_words(team: Service, tmp_path: Path) -> None:
+    (tmp_path / "people").mkdir()
+    with strict_folder() as folder:
+        host = start_host(team, folder)
+        site = Site(team, host, tmp_path / "people")
+        try:
+            site.repository("acme/site", alice="developer")
+            alice = site.person("alice", token=ALICE)
+            assert clone(alice, "acme/site")[0].code == 0
+            assert host.desk is not None
+            host.desk.stop()
+            assert "Permission denied (publickey)" in clone(alice, "acme/site")[0].said
+        finally:
+            host.stop()

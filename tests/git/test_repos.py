@@ -1,0 +1,46 @@
+"""`keyrack repos` as an operator uses it, and the repository it makes as a user uses that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from keyrack.cli.main import main
+from tests.git.people import Site
+from tests.git.test_rights import push
+
+
+def repos(site: Site, *arguments: str) -> Result:
+    """Run `keyrack repos …` on the site's data."""
+    data = str(site.service.instance.settings.data)
+    return CliRunner().invoke(main, ["repos", *arguments, "--data", data])
+
+
+def test_create_use_and_list(site: Site) -> None:
+    made = repos(site, "create", "acme/shop", "--workspace", "acme", "--member", "alice=developer")
+    assert made.exit_code == 0, made.output
+    assert made.stdout.strip().endswith("/acme/shop.git")
+    alice = site.person("alice", token="token-of-alice")
+    assert push(alice, "acme/shop").code == 0
+    # Created again it is as it was, with its members.
+    assert repos(site, "create", "acme/shop", "--workspace", "acme").exit_code == 0
+    assert push(alice, "acme/shop").code == 0
+    listed = repos(site, "list", "--workspace", "acme")
+    path, visibility, folder = listed.stdout.strip().split("\t")
+    assert (path, visibility) == ("acme/shop", "0")
+    assert (Path(folder) / "HEAD").exists()
+
+
+def test_what_cannot_be_is_said(site: Site) -> None:
+    for words, said in (
+        (("create", "acme/shop"), "--workspace"),
+        (("create", "../shop", "--workspace", "acme"), "GROUP/NAME"),
+        (("create", "acme/shop", "--workspace", "acme", "--member", "nobody=viewer"), "USER=ROLE"),
+        (("create", "acme/shop", "--workspace", "acme", "--member", "alice=king"), "viewer, developer, admin"),
+        (("list", "--workspace", "nowhere"), "acme"),
+    ):
+        ended = repos(site, *words)
+        assert ended.exit_code != 0, words
+        assert said in ended.output, ended.output
+        assert "Traceback" not in ended.output

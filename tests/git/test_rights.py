@@ -1,0 +1,239 @@
+"""Who may do what with which repository, with the real git: keys, roles, deploy keys, visibility, old names."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, update
+
+from keyrack.core import delivery, people
+from keyrack.model import Role
+from keyrack.ssh.public_key import parse
+from keyrack.store import git as git_rows
+from keyrack.store.repositories import Repository
+from keyrack.store.tables import deploy_keys, key_owners, repositories, repository_names, user_keys
+from tests.git.people import Ended, Person, Site
+
+ALICE, BOB, OLGA, MALLORY, VICTOR = (f"token-of-{name}" for name in ("alice", "bob", "olga", "mallory", "victor"))
+NO_SUCH = "Keyrack: There is no such repository."
+
+
+def change(site: Site, repository: Repository, **values: object) -> None:
+    """Set columns of a repository."""
+    statement = update(repositories).where(repositories.c.id == repository.id).values(**values)
+    site.service.instance.database.write(lambda connection: connection.execute(statement))
+
+
+def deploy(site: Site, repository: Repository, person: Person, *, can_push: bool) -> None:
+    """Make a person's key a deploy key of a repository."""
+    instance = site.service.instance
+    key = parse(person.public)
+    values = {
+        "repository_id": repository.id,
+        "title": person.name,
+        "application": "",
+        "public_key": key.canonical,
+        "comment": "",
+        "fingerprint": key.sha256,
+        "can_push": can_push,
+        "created_at": instance.now(),
+        "seal": delivery.seal_deploy_key(
+            instance, repository_id=repository.id, public_key=key.canonical, can_push=can_push
+        ),
+    }
+    instance.database.write(lambda connection: connection.execute(insert(deploy_keys).values(**values)))
+    owner = {"fingerprint": key.sha256, "kind": "deploy"}
+    instance.database.write(lambda connection: connection.execute(insert(key_owners).values(**owner)))
+
+
+def clone(person: Person, path: str) -> tuple[Ended, Path]:
+    """Clone a repository to a new folder."""
+    folder = person.folder / f"clone-{secrets.token_hex(4)}"
+    return person.git("clone", "-q", person.url(path), str(folder)), folder
+
+
+def push(person: Person, path: str, branch: str = "main") -> Ended:
+    """Clone, commit something, and push it to a branch."""
+    ended, folder = clone(person, path)
+    assert ended.code == 0, ended.said
+    person.commit(folder, f"file-{secrets.token_hex(4)}")
+    return person.git("push", "-q", "origin", f"HEAD:{branch}", where=folder)
+
+
+def refused(ended: Ended, words: str) -> None:
+    """Git failed, and these words say why."""
+    assert ended.code != 0
+    assert words in ended.said
+
+
+def test_clone_commit_push_and_the_log(site: Site) -> None:
+    repository = site.repository("acme/site", alice="developer")
+    alice = site.person("alice", token=ALICE)
+    ended = push(alice, "acme/site")
+    assert ended.code == 0, ended.said
+    ended, folder = clone(alice, "acme/site")
+    assert ended.code == 0, ended.said
+    assert list(folder.glob("file-*"))
+    log = site.events()
+    assert [entry[:3] for entry in log] == [
+        ("alice", "git:fetch", "done"),
+        ("alice", "git:push", "done"),
+        ("alice", "git:fetch", "done"),
+    ]
+    assert all(alice.fingerprint in entry[3] and repository.path in entry[3] for entry in log)
+    database = site.service.instance.database
+    assert database.read(lambda connection: git_rows.key_last_used(connection, alice.fingerprint)) is not None
+
+
+def test_both_address_forms(site: Site) -> None:
+    site.repository("acme/site", alice="viewer")
+    alice = site.person("alice", token=ALICE)
+    assert alice.git("ls-remote", alice.url("acme/site")).code == 0
+    # The port of the short form comes from ssh's options, as it would from ~/.ssh/config.
+    for address in ("acme/site.git", "acme/site", "/acme/site.git"):
+        ended = alice.git("ls-remote", f"{site.host.username}@127.0.0.1:{address}")
+        assert ended.code == 0, ended.said
+
+
+def test_a_deleted_key_is_refused(site: Site) -> None:
+    site.repository("acme/site", alice="developer")
+    alice = site.person("alice", token=ALICE)
+    assert clone(alice, "acme/site")[0].code == 0
+    site.unregister(ALICE, alice.key_id)
+    refused(clone(alice, "acme/site")[0], "Permission denied (publickey)")
+
+
+def test_a_removed_member_is_refused(site: Site) -> None:
+    site.repository("acme/site", alice="developer")
+    alice = site.person("alice", token=ALICE)
+    assert clone(alice, "acme/site")[0].code == 0
+    site.repository("acme/site")
+    refused(clone(alice, "acme/site")[0], NO_SUCH)
+    assert site.events()[-1][1:3] == ("git:fetch", "refused")
+
+
+def test_a_disabled_user_is_refused(site: Site) -> None:
+    site.repository("acme/site", alice="developer")
+    alice = site.person("alice", token=ALICE)
+    assert clone(alice, "acme/site")[0].code == 0
+    people.disable(site.service.instance, people.keyrack(1), site.user_id("alice"))
+    refused(clone(alice, "acme/site")[0], "Permission denied (publickey)")
+
+
+def test_a_viewer_reads_only(site: Site) -> None:
+    site.repository("acme/site", alice="developer", bob="viewer")
+    assert push(site.person("alice", token=ALICE), "acme/site").code == 0
+    bob = site.person("bob", token=BOB)
+    refused(push(bob, "acme/site"), "you are a viewer of it")
+    assert ("bob", "git:push", "refused") in [entry[:3] for entry in site.events()]
+
+
+def test_deploy_keys_open_their_one_repository(site: Site) -> None:
+    place, other = site.repository("acme/site"), site.repository("acme/other")
+    reader, writer = site.person("reader"), site.person("writer")
+    deploy(site, place, reader, can_push=False)
+    deploy(site, place, writer, can_push=True)
+    assert push(writer, "acme/site").code == 0
+    refused(push(reader, "acme/site"), "This deploy key may read this repository, but not push to it.")
+    for machine in (reader, writer):
+        refused(clone(machine, other.path)[0], NO_SUCH)
+
+
+def test_a_deploy_key_made_to_write_in_the_database_opens_nothing(site: Site) -> None:
+    place = site.repository("acme/site")
+    reader = site.person("reader")
+    deploy(site, place, reader, can_push=False)
+    statement = update(deploy_keys).values(can_push=True)
+    site.service.instance.database.write(lambda connection: connection.execute(statement))
+    refused(clone(reader, "acme/site")[0], "Permission denied (publickey)")
+
+
+def test_a_key_given_to_somebody_else_in_the_database_opens_nothing(site: Site) -> None:
+    site.repository("acme/site", alice="developer")
+    bob = site.person("bob", token=BOB)
+    statement = update(user_keys).where(user_keys.c.id == bob.key_id).values(user_id=site.user_id("alice"))
+    site.service.instance.database.write(lambda connection: connection.execute(statement))
+    refused(clone(bob, "acme/site")[0], "Permission denied (publickey)")
+
+
+def test_a_fingerprint_pointed_at_another_key_in_the_database_opens_nothing(site: Site) -> None:
+    site.repository("acme/site", alice="developer")
+    alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
+    statement = update(key_owners).where(key_owners.c.fingerprint == bob.fingerprint).values(user_key_id=alice.key_id)
+    site.service.instance.database.write(lambda connection: connection.execute(statement))
+    refused(clone(bob, "acme/site")[0], "Permission denied (publickey)")
+
+
+@pytest.mark.parametrize(("visibility", "readers"), [(0, ""), (10, "mallory"), (20, "mallory victor")])
+def test_visibility(site: Site, visibility: int, readers: str) -> None:
+    place = site.repository("acme/site", alice="developer")
+    change(site, place, visibility=visibility)
+    assert push(site.person("alice", token=ALICE), "acme/site").code == 0
+    owners = {"mallory": MALLORY, "victor": VICTOR}
+    policies = "codeartsrepo::*"
+    grant_keys(site, policies)
+    for name, token in owners.items():
+        person = site.person(name, token=token)
+        ended, folder = clone(person, "acme/site")
+        if name not in readers:
+            refused(ended, NO_SUCH)
+            continue
+        assert ended.code == 0, ended.said
+        person.commit(folder, "mine")
+        refused(person.git("push", "origin", "HEAD:main", where=folder), "you are not a member of it")
+
+
+def grant_keys(site: Site, *policies: str) -> None:
+    """Let mallory register keys."""
+    from keyrack.core import people
+
+    people.change_rights(
+        site.service.instance, people.keyrack(1), site.user_id("mallory"), role=Role.MEMBER, policies=policies
+    )
+
+
+def test_the_owner_of_the_workspace_may_do_everything_in_it(site: Site) -> None:
+    place = site.repository("acme/site")
+    olga, victor = site.person("olga", token=OLGA), site.person("victor", token=VICTOR)
+    assert push(olga, "acme/site").code == 0
+    refused(clone(victor, "acme/site")[0], NO_SUCH)
+    missing = clone(victor, "acme/nothing")[0]
+    refused(missing, NO_SUCH)
+    # What is not theirs and what does not exist sound alike, and the owners' log tells nothing of either.
+    assert place.path not in [entry[3] for entry in site.events() if entry[0] == "victor"]
+    assert [entry[2] for entry in site.events(workspace_id=2)] == ["refused", "refused"]
+
+
+def test_a_renamed_repository_answers_under_its_old_name(site: Site) -> None:
+    place = site.repository("acme/site", alice="developer", bob="viewer")
+    alice, victor = site.person("alice", token=ALICE), site.person("victor", token=VICTOR)
+    assert push(alice, "acme/site").code == 0
+    change(site, place, path="acme/home")
+    former = insert(repository_names).values(path="acme/site", repository_id=place.id)
+    site.service.instance.database.write(lambda connection: connection.execute(former))
+    ended, folder = clone(alice, "acme/site")
+    assert ended.code == 0, ended.said
+    assert "acme/site has moved to acme/home" in ended.said
+    assert list(folder.glob("file-*"))
+    assert "has moved" not in clone(alice, "acme/home")[0].said
+    ended = clone(victor, "acme/site")[0]
+    refused(ended, NO_SUCH)
+    assert "acme/home" not in ended.said
+
+
+def test_a_protected_default_branch(site: Site) -> None:
+    place = site.repository("acme/site", alice="developer", bob="admin")
+    change(site, place, protect_default=True)
+    alice, bob = site.person("alice", token=ALICE), site.person("bob", token=BOB)
+    refused(push(alice, "acme/site"), "this branch is protected")
+    assert push(alice, "acme/site", branch="topic").code == 0
+    assert push(bob, "acme/site").code == 0
+
+
+def test_every_type_of_key(site: Site) -> None:
+    site.repository("acme/site", alice="viewer")
+    for key_type in ("ed25519", "ecdsa", "rsa"):
+        alice = site.person("alice", token=ALICE, key_type=key_type)
+        assert alice.git("ls-remote", alice.url("acme/site")).code == 0, key_type

@@ -1,0 +1,25 @@
+"""Writes the transcripts into the pages under docs/api, below their mark; `python -m tests.transcripts.write`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.transcripts.transcript import page
+
+DOCS = Path(__file__).parents[2] / "docs" / "api"
+MARK = "<!-- transcripts: python -m tests.transcripts.write -->\n"
+PAGES = {"runcloud": "runcloud.md"}
+
+
+def main() -> None:
+    """Write every page again."""
+    for dialect, name in PAGES.items():
+        path = DOCS / name
+        before, mark, _ = path.read_text("utf-8").partition(MARK)
+        if not mark:
+            raise SystemExit(f"{path} has no line {MARK.strip()}")
+        path.write_text(before + mark + page(dialect), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

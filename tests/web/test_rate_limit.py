@@ -1,0 +1,67 @@
+"""Limits of requests: each caller has its own minute, it begins again, and memory is bounded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from keyrack.web import rate_limit
+from keyrack.web.rate_limit import Quota, RateLimit
+from tests.web.runcloud_team import serving
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_minute_begins_with_the_first_request_and_ends() -> None:
+    clock = Clock()
+    limit = RateLimit(2, clock)
+    assert limit.look("a") == Quota(2, 2)
+    assert [limit.take("a").remaining, limit.take("a").remaining] == [1, 0]
+    clock.now += 12.5
+    assert limit.take("a") == Quota(2, 0, 48)
+    assert limit.look("a") == Quota(2, 0, 48)
+    assert limit.take("b") == Quota(2, 1)
+    clock.now += 47.5
+    assert limit.take("a") == Quota(2, 1)
+
+
+def test_callers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "MOST_CALLERS", 10)
+    clock = Clock()
+    limit = RateLimit(1, clock)
+    for number in range(100):
+        limit.take(number)
+    assert len(limit._minutes) <= 10
+    assert limit.take(99).wait > 0
+    clock.now += rate_limit.WINDOW_SECONDS
+    assert limit.take(99).wait == 0
+
+
+def test_each_token_has_its_own_and_guesses_count_by_address(team_folder: Path, tmp_path: Path) -> None:
+    with serving(team_folder, tmp_path / "data", rate_limit=3) as service:
+
+        def ping(token: str | None) -> tuple[int, str, str]:
+            answer = service.call("GET", "/api/v3/ping", token=token)
+            return answer.status_code, answer.headers["x-ratelimit-remaining"], answer.headers.get("retry-after", "")
+
+        assert [ping("token-of-olga")[:2] for _ in range(3)] == [(200, "2"), (200, "1"), (200, "0")]
+        status, remaining, after = ping("token-of-olga")
+        assert (status, remaining) == (429, "0")
+        assert 1 <= int(after) <= 60
+        assert ping("token-of-alice")[:2] == (200, "2")
+        assert [ping(f"guess-{number}")[0] for number in range(4)] == [401, 401, 401, 429]
+        assert ping(None)[0] == 429
+        # Whoever has a token goes on, from the same address as well; every version shares the minute.
+        assert ping("token-of-alice")[:2] == (200, "1")
+        v2 = service.call("GET", "/api/v2/ping", token="token-of-alice")
+        assert v2.headers["x-ratelimit-remaining"] == "0"
+        assert service.call("GET", "/api/v3/agency/ping", token="token-of-alice").status_code == 429
