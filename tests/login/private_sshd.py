@@ -71,6 +71,11 @@ class Door:
         self, key: Key, user: str = USERNAME, command: str = "true", extra: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[str]:
         """Run `command` over a new ssh connection that can use this one key and nothing of the caller's."""
+        given = self.command(key, user, command, extra)
+        return subprocess.run(given, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL)
+
+    def command(self, key: Key, user: str = USERNAME, command: str = "true", extra: Sequence[str] = ()) -> list[str]:
+        """The ssh command for that."""
         options = (
             "BatchMode=yes",
             "IdentitiesOnly=yes",
@@ -84,8 +89,7 @@ class Door:
         given = ["ssh", "-F", "/dev/null", "-i", str(key.path), "-p", str(self.port)]
         for option in options:
             given += ["-o", option]
-        given += [*extra, f"{user}@{ADDRESS}", command]
-        return subprocess.run(given, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL)
+        return [*given, *extra, f"{user}@{ADDRESS}", command]
 
     def lets_in(self, key: Key, user: str = USERNAME) -> bool:
         """Whether the key opens the account now. Fails when ssh ends for another reason than a refusal."""

@@ -69,6 +69,7 @@ def test_a_servers_life(team: Service, host: Machine, tmp_path: Path) -> None:
     host.door.wait_until_open(key, "shop")
     assert host.door.login(key, "shop", "id -un").stdout == "shop\n"
     change_ssh_config(caller, host)
+    end_a_session(caller, host, key)
     assert host.door.lets_in(key, "shop")
 
     caller.here("DELETE", f"/ssh/credentials/{added['id']}")
@@ -139,6 +140,26 @@ def change_ssh_config(caller: Caller, host: Machine) -> None:
         wait_until(lambda: caller.here("GET", "/ssh/config")["state"] == "applied", "the host's word")
     entry = caller.here("GET", "/logs?search=Updated SSHD Config")["data"][0]
     assert (entry["kind"], entry["content"]) == ("High Priority Info", "Updated SSHD Config")
+
+
+def end_a_session(caller: Caller, host: Machine, key: Key) -> None:
+    """A login is listed with its key's label; ended through the API, it is cut and leaves the list."""
+    with subprocess.Popen(
+        host.door.command(key, "shop", "echo in; sleep 600"), stdout=subprocess.PIPE, text=True
+    ) as ssh:
+        try:
+            assert ssh.stdout is not None
+            assert ssh.stdout.readline() == "in\n"
+            wait_until(lambda: caller.here("GET", "/ssh/sessions")["data"], "the session")
+            (session,) = caller.here("GET", "/ssh/sessions")["data"]
+            assert (session["user"], session["label"], session["ending"]) == ("shop", "ci", False)
+            assert session["ipAddress"] == "127.0.0.1"
+            assert caller.here("DELETE", f"/ssh/sessions/{session['id']}")["id"] == session["id"]
+            wait_until(lambda: ssh.poll() is not None, "the end of the login")
+            wait_until(lambda: caller.here("GET", "/ssh/sessions")["data"] == [], "an empty list")
+            wait_until(lambda: host.run("pgrep -u shop sleep", check=False) == "", "the end of what it ran")
+        finally:
+            ssh.kill()
 
 
 def delete_the_system_user(caller: Caller, host: Machine, user: Any) -> None:

@@ -168,3 +168,15 @@ def test_accept_is_not_asked_for(team: Service) -> None:
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
         answer = team.call("GET", "/api/v3/nothing", token="token-of-olga", headers={"Accept": accept})
         assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+
+
+def test_keys_that_are_none(team: Service) -> None:
+    for number, record in enumerate(records("keys_invalid.jsonl")):
+        line = record.get("input", spelled({"gen": record.get("input_gen", [])}))
+        body = {"label": f"l{number}", "username": "deploy", "publicKey": line}
+        status, answer = send(team, "POST", CREDENTIALS, body)
+        # What is longer than any request may be is refused before it is read.
+        field = "body" if len(str(line)) > team.instance.settings.max_body_bytes else "publicKey"
+        assert (status, list(answer.get("errors", ()))) == (422, [field]), record["name"]
+        assert answer["message"] == answer["errors"][field][0]
+    assert team.call("GET", CREDENTIALS, token="token-of-olga").json()["data"] == []
