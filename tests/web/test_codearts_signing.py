@@ -189,6 +189,18 @@ def test_an_access_key_of_a_narrow_token_is_as_narrow(team: Service) -> None:
     narrow = make_access_key(team, "narrow-token-of-alice")
     assert call(team, narrow, path="/v3/projects").status_code == 200
     assert call(team, narrow).status_code == 403
+    # RunCloud's door takes the same access keys by HTTP Basic.
+    basic = team.client.get("/api/v2/servers", auth=(narrow.id, narrow.secret))
+    assert basic.status_code == 403
+
+
+def test_a_key_whose_row_was_changed_is_refused(team: Service, key: AccessKey) -> None:
+    other = make_access_key(team, "token-of-bob")
+    copy = text(
+        "UPDATE access_keys SET sealed_secret = (SELECT sealed_secret FROM access_keys WHERE id = :b) WHERE id = :a"
+    )
+    team.instance.database.write(lambda connection: connection.execute(copy, {"a": key.id, "b": other.id}))
+    assert "could not be fetched" in refused(call(team, replace(key, secret=other.secret)))
 
 
 class Clock:

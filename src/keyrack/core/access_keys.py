@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from cryptography.exceptions import InvalidTag
+
 from keyrack.core import acceptance, request_signing
 from keyrack.core.instance import Instance
 from keyrack.core.request_signing import SignatureProblem, SignedRequest
@@ -58,8 +60,7 @@ def authenticate(instance: Instance, request: SignedRequest, authorization: str,
         if found is None:
             raise SignatureProblem(f"ak {claim.access_key} not exist")
         _refuse_barred(instance, found)
-        secret = instance.key.decrypt(found.key.sealed_secret, found.key.id)
-        request_signing.check(request, claim, secret, instance.now())
+        request_signing.check(request, claim, _secret(instance, found.key), instance.now())
         _check_security_token(instance, found.key, request)
         _check_in_force(instance, found)
     except SignatureProblem as problem:
@@ -69,6 +70,14 @@ def authenticate(instance: Instance, request: SignedRequest, authorization: str,
     if found.failures:
         instance.database.write(lambda connection: access_keys.forget_failures(connection, found.key.id, address))
     return _actor(found, address=address, door=door)
+
+
+def _secret(instance: Instance, key: AccessKeyRow) -> str:
+    try:
+        return instance.key.decrypt(key.sealed_secret, key.id)
+    except InvalidTag:
+        # Another instance's key, or a row that somebody changed.
+        raise SignatureProblem("the secret key could not be fetched") from None
 
 
 def _refuse_barred(instance: Instance, found: Signer) -> None:
@@ -116,7 +125,7 @@ def _actor(found: Signer, *, address: str, door: str) -> Actor:
         name=found.user.name,
         role=found.user.role,
         policies=found.user.policies,
-        scopes=tuple(found.key.details.get("scopes", ("*",))),
+        scopes=found.key.scopes,
         token_name=f"access key {found.key.id}",
         address=address,
         door=door,

@@ -30,6 +30,11 @@ class AccessKeyRow:
     created_at: datetime
     expires_at: datetime | None
 
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """What the key may do at most: what the token that made it could."""
+        return tuple(self.details.get("scopes", ("*",)))
+
 
 @dataclass(frozen=True, slots=True)
 class Signer:
