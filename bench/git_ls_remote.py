@@ -116,6 +116,8 @@ def plain(folder: Path, bare: Path, public_key: str) -> Iterator[tuple[str, Path
     assert sshd is not None, "this benchmark needs sshd"
     server = PrivateSshd(folder, free_port(), sshd)
     server.prepare()
+    # No ~/.bashrc, as with Keyrack: it may cost more than all the rest.
+    server.drop_in.write_text("SetEnv SHLVL=1\n", "ascii")
     server.keys.mkdir()
     server.revoked_keys.write_bytes(revoked_keys.render(()))
     account = GitAccount.name()
@@ -136,11 +138,11 @@ class GitAccount:
         return subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def ls_remote(url: str, known_hosts: Path, key: Path) -> float:
-    """Seconds that one `git ls-remote` takes."""
+def ls_remote(url: str, known_hosts: Path, key: Path, more: str = "") -> float:
+    """Seconds that one `git ls-remote` takes; more: further options for ssh."""
     ssh = (
         f"ssh -F /dev/null -i {key} -o IdentitiesOnly=yes -o IdentityAgent=none -o BatchMode=yes "
-        f"-o UserKnownHostsFile={known_hosts} -o GlobalKnownHostsFile=none"
+        f"-o UserKnownHostsFile={known_hosts} -o GlobalKnownHostsFile=none {more}"
     )
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_SSH_COMMAND": ssh}
     started = time.perf_counter()

@@ -27,7 +27,7 @@ def test_every_setting_is_described_as_it_is() -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    words = "docs/running.md: replace what follows '## Settings' by what scripts/settings_page.py prints"
+    words = "run: .venv/bin/python scripts/docs.py"
     assert read("docs/running.md").endswith(module.part()), words
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from keyrack.ssh.host_document import UserKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
 from tests.agent.small_service import SmallService
+from tests.agent.test_faults import LONG, Revisions
+from tests.waiting import wait_until
 
 CANARY = b"a file of somebody else\n"
 
@@ -131,3 +135,98 @@ def test_tmp_is_no_place_for_keys(tmp_path: Path) -> None:
     shared.chmod(0o1777)
     with pytest.raises(FolderProblem, match="chmod go-w"):
         KeyFiles.open(str(shared / "keys"), str(shared / "revoked_keys"), create=True)
+
+
+# Tries, for as long as it runs, to put something in the agent's way or to get at what it writes.
+ATTACK = """
+import os, random, sys
+account, canary, *places = sys.argv[1:]
+if account:
+    os.setgroups([])
+    os.setgid(int(account))
+    os.setuid(int(account))
+done = 0
+while True:
+    place = random.choice(places)
+    name = random.choice(["deploy", "root", "revoked_keys", "accepted.json", f".keyrack-{random.getrandbits(64):016x}"])
+    path = os.path.join(place, name)
+    try:
+        random.choice([
+            lambda: os.symlink(canary, path),
+            lambda: os.link(canary, path),
+            lambda: os.mkfifo(path),
+            lambda: os.rename(path, canary),
+            lambda: os.rename(place, place + ".moved"),
+            lambda: os.unlink(path),
+            lambda: os.chmod(path, 0o666),
+            lambda: open(path, "ab").write(b"x"),
+        ])()
+        done += 1
+    except OSError:
+        pass
+    for unfinished in os.listdir(place) if os.access(place, os.R_OK) else ():
+        if unfinished.startswith(".keyrack-"):
+            try:
+                open(os.path.join(place, unfinished), "ab").write(b"x")
+            except OSError:
+                pass
+"""
+
+# The same for somebody who may write in the folder, as nobody but the agent's own account can: plants, and takes away.
+# What such a one writes through a link of its own is its own doing, so it does not write.
+_OWN_DOING = ("os.rename", "os.chmod", "open(path")
+STRONGER = "\n".join(
+    line
+    for line in ATTACK.partition("    for unfinished")[0].split("\n")
+    if not any(call in line for call in _OWN_DOING)
+)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start an attacker with another account")
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("attacker", ["another account", "the agent's own account"])
+def test_an_attacker_at_work_while_the_agent_writes(
+    host: EnrolledHost, service: SmallService, canary: Path, attacker: str
+) -> None:
+    revisions = Revisions(service)
+    revisions.publish()
+    canary.chmod(0o644)
+    files = len(revisions.latest)
+    places = [str(host.keys), str(host.revoked_keys.parent), str(host.state)]
+    own = attacker != "another account"
+    account = "" if own else "65534"
+    attack = [
+        sys.executable,
+        "-I",
+        "-c",
+        STRONGER if own else ATTACK,
+        account,
+        str(canary),
+        *(places[:1] if own else places),
+    ]
+    agent = subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)
+    service.wait_for_report("applied", 1)
+    enemy = subprocess.Popen(attack)
+    try:
+        for _ in range((10_000 if LONG else 200) // files):
+            revisions.publish()
+            wait_until(lambda: _holds(host, revisions.latest), "the files of a revision")
+        assert enemy.poll() is None
+        assert canary.read_bytes() == CANARY
+        assert (canary.stat().st_mode & 0o777, canary.stat().st_uid) == (0o644, 0)
+    finally:
+        enemy.kill()
+        enemy.wait()
+        agent.kill()
+        agent.wait()
+    assert host.agent("run", "--once").returncode == 0
+    assert host.files() == revisions.latest
+    assert canary.read_bytes() == CANARY
+
+
+def _holds(host: EnrolledHost, latest: dict[str, bytes]) -> bool:
+    """Whether the files are these; under attack a moment is enough, and only the revoked keys are out of reach."""
+    try:
+        return host.revoked_keys.read_bytes() == latest["revoked"]
+    except OSError:
+        return False

@@ -7,101 +7,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from keyrack.cli.demo_host import PrivateSshd, free_port
-from keyrack.ssh import host_document
-from keyrack.ssh.host_document import HostDocument, UserKey
+from keyrack.ssh.host_document import UserKey
 from keyrack.ssh.public_key import fingerprint_of
-from tests.agent.enrolled_host import EnrolledHost
-from tests.agent.signed_documents import HOST, ISSUED
 from tests.agent.small_service import SmallService
-from tests.login.private_sshd import USERNAME, Door, Key, sshd_path
+from tests.agent.watched_host import Watched, enrolled
+from tests.login.private_sshd import USERNAME, Key
 from tests.waiting import wait_until
-
-
-class Watched:
-    """A private sshd whose keys the real agent keeps, and ssh connections to it."""
-
-    def __init__(self, host: EnrolledHost, service: SmallService, sshd: PrivateSshd) -> None:
-        self.host = host
-        self.service = service
-        self.sshd = sshd
-        self.door = Door(sshd.port, sshd.known_hosts)
-        self.revision = 0
-        self._agent: subprocess.Popen[bytes] | None = None
-        self._clients: list[subprocess.Popen[bytes]] = []
-
-    def publish(self, users: Mapping[str, Sequence[UserKey]], **more: Any) -> None:
-        """Have these keys in force."""
-        self.revision += 1
-        text = host_document.encode(HostDocument(HOST, self.revision, ISSUED, users, **more))
-        self.service.publish(self.revision, self.service.signer.signed(text))
-        if self._agent is not None:
-            self.service.wait_for_report("applied", self.revision)
-
-    def start_agent(self) -> None:
-        """Run the agent."""
-        with (self.host.folder / "agent.log").open("ab") as log:
-            self._agent = subprocess.Popen(self.host.command("run", f"--sshd-log={self.sshd.log}"), stderr=log)
-
-    def kill_agent(self) -> None:
-        """End the agent as a power cut would."""
-        if self._agent is not None:
-            self._agent.kill()
-            self._agent.wait()
-            self._agent = None
-
-    def ssh(
-        self, key: Key, *arguments: str, command: str | None = None, user: str = USERNAME
-    ) -> subprocess.Popen[bytes]:
-        """Open a connection that stays."""
-        given = ["ssh", "-F", "/dev/null", "-i", str(key.path), "-p", str(self.sshd.port)]
-        for option in (
-            "BatchMode=yes",
-            "IdentitiesOnly=yes",
-            "IdentityAgent=none",
-            f"UserKnownHostsFile={self.sshd.known_hosts}",
-        ):
-            given += ["-o", option]
-        client = subprocess.Popen(
-            [*given, *arguments, f"{user}@127.0.0.1", *([command] if command else [])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self._clients.append(client)
-        return client
-
-    def told(self) -> list[dict[str, str]]:
-        """The sessions as the service knows them from the last full list."""
-        lists: list[list[dict[str, str]]] = [
-            report["sessions"] for report in list(self.service.reports) if "sessions" in report
-        ]
-        return lists[-1] if lists else []
-
-    def used(self) -> list[dict[str, str]]:
-        """All uses of keys that were told."""
-        return [use for report in list(self.service.reports) for use in report.get("last_used", ())]
-
-    def wait_for_sessions(self, count: int) -> list[dict[str, str]]:
-        """The list, once it has so many sessions."""
-        wait_until(lambda: len(self.told()) == count, f"{count} sessions in a report")
-        return self.told()
-
-    def close(self) -> None:
-        """End everything."""
-        for client in self._clients:
-            assert client.stdin is not None
-            client.stdin.close()
-            client.kill()
-            client.wait()
-        self.kill_agent()
 
 
 def is_alive(pid: int) -> bool:
@@ -120,24 +37,8 @@ def pid_in(path: Path) -> int:
 @pytest.fixture
 def watched(folder: Path, service: SmallService) -> Iterator[Watched]:
     """sshd and the agent, with nothing published yet."""
-    sshd = PrivateSshd(folder / "sshd", free_port(), sshd_path())
-    host = EnrolledHost(folder)
-    sshd.keys, sshd.revoked_keys = host.keys, host.revoked_keys
-    sshd.prepare()
-    ended = host.agent(
-        "enroll",
-        f"--sshd-config={sshd.config}",
-        environment={"KEYRACK_AGENT_URL": service.url, "KEYRACK_AGENT_TOKEN": "t0ken"},
-    )
-    assert ended.returncode == 0, ended.stderr
-    sshd.start()
-    watched = Watched(host, service, sshd)
-    watched.start_agent()
-    try:
-        yield watched
-    finally:
-        watched.close()
-        sshd.stop()
+    with enrolled(folder, service) as host:
+        yield host
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def kept(team: Team) -> dict[str, Mapping[str, Any]]:
     """The rows of the server's sessions."""
     statement = select(tables.sessions).where(tables.sessions.c.server_id == team.server.id)
     rows = team.instance.database.read(lambda connection: connection.execute(statement).all())
-    return {row.host_session: row._mapping for row in rows}
+    return {row.host_session: dict(row._mapping) for row in rows}
 
 
 def test_a_list_replaces_the_one_before(team: Team) -> None:

@@ -86,7 +86,7 @@ def test_no_answer_is_used_beyond_its_bound(stopped_cluster: Cluster, tmp_path: 
     with site_on(stopped_cluster, tmp_path, stale_seconds=2) as site:
         site.repository("acme/site", alice="developer")
         alice = site.person("alice", token=ALICE)
-        fill(site, alice, "acme/site", 60 * MEGABYTE)
+        fill(site, alice, "acme/site", 25 * MEGABYTE)
         with ThreadPoolExecutor(1) as pool:
             slow = alice.folder / "slow"
             under_way = pool.submit(slowly, alice, "down", "clone", "-q", alice.url("acme/site"), str(slow))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,25 +202,29 @@ def test_crafted_commands_are_not_served(site: Site, alice: Person, tmp_path: Pa
     canary = tmp_path / "canary"
     control = site.folder / "c"
     shared = ("-o", f"ControlPath={control}", "-o", "ControlMaster=auto", "-o", "ControlPersist=60")
+    place = f"{site.host.username}@127.0.0.1"
+
+    def send(command: str | bytes) -> subprocess.CompletedProcess[bytes]:
+        words: list[str | bytes] = [*alice.ssh_words(), *shared, place, "--", command]
+        return subprocess.run(words, input=b"0000", capture_output=True, timeout=120, check=False)
+
     commands = crafted(canary)
     assert len(commands) >= 500
     try:
-        for command in commands:
-            words: list[str | bytes] = [*alice.ssh_words(), *shared, f"{site.host.username}@127.0.0.1", "--", command]
-            ended = subprocess.run(words, input=b"0000", capture_output=True, timeout=120, check=False)
-            assert ended.returncode != 0, command
-            assert b"service=" not in ended.stdout, command
-            assert b"refs/" not in ended.stdout, command
-            assert not canary.exists(), command
-            assert b"uid=" not in ended.stdout, command
-        # The connection still works, and the good command beside all of these is served.
-        words = [*alice.ssh_words(), *shared, f"{site.host.username}@127.0.0.1", "git-upload-pack 'acme/site.git'"]
-        ended = subprocess.run(words, input=b"0000", capture_output=True, timeout=120, check=False)
-        assert ended.returncode == 0, ended.stderr
+        # The good command opens the connection, and is served again when all the others were not.
+        assert send("git-upload-pack 'acme/site.git'").returncode == 0
+        with ThreadPoolExecutor(4) as pool:
+            for command, ended in zip(commands, pool.map(send, commands), strict=True):
+                assert ended.returncode != 0, command
+                for sign in (b"service=", b"refs/", b"version ", b"uid="):
+                    assert sign not in ended.stdout, command
+                assert not canary.exists(), command
+        assert send("git-upload-pack 'acme/site.git'").returncode == 0
     finally:
         alice.ssh(options=("-o", f"ControlPath={control}", "-O", "exit"))
-    for entry in site.events():
-        assert "touch" not in entry[3], "nothing that was sent unjudged may reach the log"
+    log = site.events()
+    assert [entry[2] for entry in log].count("done") == 2
+    assert not any("touch" in entry[3] for entry in log), "nothing that was sent unjudged may reach the log"
 
 
 def test_a_command_with_nul_is_not_served() -> None:

@@ -116,12 +116,12 @@ def lose_account(site: Site, alice: Person) -> None:
 @pytest.mark.parametrize("lose", [lose_key, lose_membership, lose_account])
 @pytest.mark.parametrize("direction", ["down", "up"])
 def test_a_running_transfer_is_cut(site: Site, lose: Callable[[Site, Person], None], direction: str) -> None:
-    """The thin line needs more than a minute; the transfer ends because it is cut, and nothing of it stays."""
+    """The thin line needs most of a minute; the transfer ends because it is cut, and nothing of it stays."""
     repository = site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
-    folder = fill(site, alice, "acme/site", 60 * MEGABYTE if direction == "down" else 1000)
+    folder = fill(site, alice, "acme/site", 25 * MEGABYTE if direction == "down" else 1000)
     if direction == "up":
-        alice.commit(folder, "larger", os.urandom(60 * MEGABYTE))
+        alice.commit(folder, "larger", os.urandom(25 * MEGABYTE))
     words = (
         ("clone", "-q", alice.url("acme/site"), str(alice.folder / "slow"))
         if direction == "down"
@@ -195,7 +195,7 @@ def test_without_a_compiler(python_site: Site) -> None:
     assert "Hello alice!" in alice.ssh().said
     assert "Only git clone, fetch and push" in alice.ssh("id").said
     assert "Permission denied (publickey)" in stranger.ssh().said
-    fill(site, alice, "acme/site", 60 * MEGABYTE)
+    fill(site, alice, "acme/site", 25 * MEGABYTE)
     with ThreadPoolExecutor(1) as pool:
         slow = alice.folder / "slow"
         under_way = pool.submit(slowly, alice, "down", "clone", "-q", alice.url("acme/site"), str(slow))

@@ -34,6 +34,10 @@ class Host:
         """Start sshd and the agent."""
         self.demo.start()
 
+    def end(self) -> None:
+        """Stop it for good."""
+        self.demo.stop()
+
     def stop(self) -> None:
         """Turn it off: neither sshd nor the agent runs. It can be started again."""
         self.demo.stop()
@@ -77,6 +81,6 @@ def fleet(service: Service, folder: Path, count: int) -> Iterator[Fleet]:
             host = Host(folder / f"host-{number}", server)
             host.enrol(service, actor)
             host.start()
-            stack.callback(lambda host=host: host.demo.stop())
+            stack.callback(host.end)
             hosts.append(host)
         yield Fleet(service, hosts, actor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -62,7 +63,7 @@ def test_hosts_that_were_off_refuse_a_revoked_key_at_the_first_login(team: Servi
         assert words == "done on 1 of 5 servers; not yet on host-0, host-1, host-2, host-3"
         for host in off:
             host.start()
-            wait_until(lambda host=host: told(hosts, host), "the receipt of a host that was off")
+            wait_until(partial(told, hosts, host), "the receipt of a host that was off")
             # Its very first login since then, and the only one: no second try, no waiting.
             assert not host.door.lets_in(key)
             assert host.door.lets_in(other)

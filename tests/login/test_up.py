@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -45,7 +46,7 @@ def up(folder: Path, web: int, ssh: int) -> Iterator[Demo]:
     data, printed = folder / "data", folder / "printed"
     (data / "demo.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(data)]
-    command += ["--listen", f"127.0.0.1:{web}", "--sshd-port", str(ssh)]
+    command += ["--listen", f"127.0.0.1:{web}", "--sshd-port", str(ssh), "--git-port", str(free_port())]
     with printed.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
@@ -72,9 +73,10 @@ def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
         headers = {"Authorization": f"Bearer {facts['token']}"}
         path = f"{facts['url']}/api/v3/servers/{facts['server_id']}/ssh/credentials/{added['id']}"
-        assert httpx2.delete(path, headers=headers).json() == added
+        assert httpx2.delete(path, headers=headers).json()["id"] == added["id"]
         wait_until(lambda: "Permission denied" in demo.log_in().stderr, "a refusal")
         _check_admin(facts)
+        _clone_and_push(demo, tmp_path)
     # Started again it goes on with the same data, and the lines to paste still work.
     with up(tmp_path, web, ssh) as demo:
         subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60)
@@ -92,6 +94,24 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         assert f"127.0.0.1:{web}" in ended.stderr
         assert "--listen" in ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+def _clone_and_push(demo: Demo, folder: Path) -> None:
+    """The second curl line and the git line: the demo repository takes a push."""
+    own, clone = re.findall(r"^(curl .*/v4/user/keys .*|GIT_SSH_COMMAND=.*)$", demo.printed, re.MULTILINE)
+    subprocess.run(["sh", "-c", own], check=True, capture_output=True, timeout=60)
+    subprocess.run(["sh", "-c", clone], check=True, capture_output=True, timeout=60, cwd=folder)
+    ssh = shlex.split(clone)[0].removeprefix("GIT_SSH_COMMAND=")
+    who = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+    for step in ([*who, "commit", "-q", "--allow-empty", "-m", "first"], ["push", "-q", "origin", "HEAD:main"]):
+        subprocess.run(
+            ["git", *step],
+            check=True,
+            capture_output=True,
+            timeout=60,
+            cwd=folder / "hello",
+            env={**os.environ, "GIT_SSH_COMMAND": ssh},
+        )
 
 
 def _check_admin(facts: dict[str, str]) -> None:

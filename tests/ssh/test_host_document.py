@@ -100,7 +100,9 @@ WRONG: dict[str, list[Any]] = {
         {"root": [1]},
         {"root": [{}]},
     ],
-    "accounts": [None, [], {"x": None}, {"x": {}}, {"x": {"present": 1}}, {"x y": {"present": True}}],
+    "accounts": [None, [], {"x": None}, {"x": {}}, {"x": {"present": 1}}, {"x y": {"present": True}}]
+    + [{"x": {"present": True, "password_hash": value}} for value in (None, 1, "", "*", "$1$md5$short", "$6$a\nroot:x")]
+    + [{"x": {"present": True, "deployment_key": "yes"}}],
     "revoked": [None, {}, [None], ["ssh-ed25519"], [KEY + "\n"], [KEY + " comment"], [" " + KEY]],
     "sshd": [None, [], {"a b": "no"}, {"X": "a\nb"}, {"X": ""}, {"X": 1}, {"X": ' "'}, {"Match all\nX": "y"}],
     "mode": ["", "Enforce", None, 1, ["adopt"]],
@@ -123,6 +125,30 @@ def test_a_wrong_field_refuses_the_whole(name: str) -> None:
         with pytest.raises(DocumentError) as refused:
             host_document.decode(text)
         assert str(refused.value).isprintable()
+
+
+FINGERPRINT = "SHA256:" + "a" * 43
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {},
+        [1],
+        [{"path": "/x"}],
+        [{"path": "relative", "fingerprint": FINGERPRINT}],
+        [{"path": "/x\n", "fingerprint": FINGERPRINT}],
+        [{"path": "/x", "fingerprint": "MD5:aa"}],
+    ],
+)
+def test_what_to_take_away_is_absent_or_right(value: Any) -> None:
+    fields = json.loads(host_document.encode(FULL))
+    assert "take_away" not in fields
+    with pytest.raises(DocumentError, match="take_away"):
+        host_document.decode(json.dumps({**fields, "take_away": value}))
+    asked = FULL._replace(take_away=(host_document.TakeAway("/x", FINGERPRINT),))
+    assert host_document.decode(host_document.encode(asked)) == asked
 
 
 WRONG_IN_KEY: dict[str, list[Any]] = {

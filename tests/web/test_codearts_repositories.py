@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -27,7 +26,7 @@ def call(service: Service, method: str, path: str, token: str = "token-of-alice"
 
 
 @pytest.fixture
-def forge(team: Service) -> Iterator[Service]:
+def forge(team: Service) -> Service:
     """The team with one repository: alice is its admin, bob a viewer, mallory and audrey are no members."""
     team.apply(REPOSITORIES)
     return team
@@ -131,7 +130,8 @@ def test_only_admins_of_a_repository_add_members(forge: Service) -> None:
         assert refused(call(forge, "POST", path, token, json=body)) == (403, "CH.00401001")
     assert refused(call(forge, "POST", path, "token-of-victor", json=body)) == (404, "CH.00402000")
     assert call(forge, "POST", path, json=body).json()[0]["status"] == "error"
-    for wrong in ({}, {"users": []}, {"users": "x"}, {"users": [{}] * 101}):
+    malformed: tuple[dict[str, Any], ...] = ({}, {"users": []}, {"users": "x"}, {"users": [{}] * 101})
+    for wrong in malformed:
         assert refused(call(forge, "POST", path, json=wrong)) == (400, "CH.010001")
     for item in (5, {}, {"user_iam_id": 5}, {"user_iam_id": "x", "repository_role_Id": "50"}):
         assert call(forge, "POST", path, json={"users": [item]}).json()[0]["status"] == "error"

@@ -7,7 +7,6 @@ input, since arguments can be read by every account.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pwd
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any, Dict, List, Mapping, Tuple
 from keyrack.agent import as_account, programs
 from keyrack.agent.local import Local
 from keyrack.agent.memory import Memory
+from keyrack.ssh.digest import sha256
 from keyrack.ssh.host_document import Account
 
 NOTE = "accounts.json"
@@ -91,7 +91,7 @@ class Accounts:
 
     def _set_password(self, name: str, hashed: str) -> str:
         # Once for each new wish: who changes the own password later keeps it.
-        mark = hashlib.sha256(f"{name}:{hashed}".encode()).hexdigest()
+        mark = sha256(f"{name}:{hashed}".encode()).hex()
         if self._passwords.get(name) == mark:
             return ""
         if name not in self._created and pwd.getpwnam(name).pw_uid == 0:

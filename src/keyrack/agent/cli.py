@@ -10,7 +10,7 @@ import sys
 from typing import List, NoReturn, Optional, Sequence
 
 from keyrack import __version__
-from keyrack.agent import doctor, drop_in, local, memory
+from keyrack.agent import doctor, drop_in, enforcement, local, memory
 from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
 from keyrack.agent.duties import Duties
 from keyrack.agent.enrol import EnrolmentProblem, enrol
@@ -18,9 +18,7 @@ from keyrack.agent.folder import FolderProblem
 from keyrack.agent.follow import Follower, say
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.orders import Orders
-from keyrack.agent.plan import plan
 from keyrack.agent.sshd import DEFAULT_CONFIG, SshdProblem
-from keyrack.agent.uninstall import uninstall
 from keyrack.agent.watch import Watch
 
 _EPILOGUE = """\
@@ -131,6 +129,8 @@ def _enroll(given: argparse.Namespace) -> int:
             mode=given.mode,
         )
     local.write(store, decided)
+    if given.mode == "adopt":
+        enforcement.adopt_first(store)
     print(f"This machine is now host {enrolment.host}, server {enrolment.server_name}.")
     if decided.drop_in is not None:
         print("Nothing has changed about who may log in. See what would: keyrack-agent plan")
@@ -198,12 +198,18 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 def _plan(given: argparse.Namespace) -> int:
+    # Here, because difflib and tempfile take 2 MB and 8 ms, which the running agent never needs.
+    from keyrack.agent.plan import plan
+
     for line in plan(*_open(given)):
         print(line)
     return 0
 
 
 def _uninstall(given: argparse.Namespace) -> int:
+    # Here, because shutil takes 1 MB and 4 ms, which the running agent never needs.
+    from keyrack.agent.uninstall import uninstall
+
     problems = uninstall(*_open(given), say)
     for problem in problems:
         say(problem)

@@ -5,19 +5,39 @@ from __future__ import annotations
 import calendar
 import re
 import time
-from typing import Callable, Iterator, List, NamedTuple, Optional
+from typing import Callable, Generator, Iterator, List, NamedTuple, Optional
 
-from keyrack.agent import enrol, programs, signature
+from keyrack.agent import enforcement, enrol, local, programs, signature
 from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
 from keyrack.agent.folder import FolderProblem
 from keyrack.agent.key_files import KeyFiles, render
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
+from keyrack.agent.sshd import SshdProblem
 from keyrack.ssh import host_document
 
 SILENT_SECONDS = 180.0  # the service answers at least every half minute
 CLOCK_SECONDS = 5.0
 # The first that reads expiry-time with Z; an older sshd refuses a line that has one (release notes of 9.1).
 _FIRST_WITH_UTC = (9, 1)
+
+
+_ENFORCEMENT = {
+    enforcement.OFF: (
+        "this host adopts: it reports who gets in and changes nothing",
+        "",
+    ),
+    enforcement.TRYING: ("enforcing is on trial, and is taken back unless all is well until its end", ""),
+    enforcement.ON: ("this host enforces: Keyrack's key files alone let in ({path})", ""),
+    enforcement.UNDONE: (
+        "enforcing was undone: {why}",
+        "sshd has its own settings again; when that is mended, ask the service for adopting and then for enforcing",
+    ),
+}
+_STALE = {
+    host_document.KEEP: "keys stay as they are (keep)",
+    host_document.DROP_TEMPORARY: "temporary keys are dropped, lasting ones stay (drop-temporary)",
+    host_document.DROP_ALL: "ALL keys are dropped, and nobody gets in (drop-all)",
+}
 
 
 class Finding(NamedTuple):
@@ -54,8 +74,31 @@ def status(memory: Memory, enrolment: Enrolment) -> List[Finding]:
     elif noted.service:
         last = f"; it last answered {_ago(noted.contact_at)}" if noted.contact_at else ""
         found.append(Finding(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
+    found.extend(_how_held(memory))
     found.extend(Finding(False, problem) for problem in noted.problems)
     return found
+
+
+def _how_held(memory: Memory) -> Iterator[Finding]:
+    """Whether this host adopts or enforces, what silence of the service means, what its administrator allows."""
+    try:
+        decided = local.read(memory)
+        record = enforcement.read(memory)
+        accepted = memory.accepted()
+        document = None if accepted is None else host_document.decode(accepted.document)
+    except (MemoryProblem, host_document.DocumentError) as problem:
+        yield Finding(False, str(problem))
+        return
+    if decided.drop_in is not None:
+        words, remedy = _ENFORCEMENT[record.state]
+        yield Finding(record.state != enforcement.UNDONE, words.format(why=record.why, path=decided.drop_in), remedy)
+    if decided.only is not None:
+        yield Finding(True, f"the service may speak for these accounts alone: {', '.join(decided.only)}")
+    if decided.allow_accounts:
+        yield Finding(True, "the service may create and remove accounts")
+    if document is not None and document.stale.after_seconds:
+        after, then = document.stale
+        yield Finding(True, f"after {after} seconds without the service: {_STALE[then]}")
 
 
 def examine(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
@@ -116,11 +159,35 @@ def _look_at_sshd(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
         reason = " ".join(ended.errors.split())[:300]
         yield Finding(False, f"sshd's settings cannot be read: {reason}", "repair them, or run this as root")
         return
+    adopts = yield from _look_at_drop_in(memory, enrolment)
+    if adopts:
+        return
     settings = dict(line.partition(" ")[::2] for line in ended.output.split("\n") if line)
     wanted = f"{enrolment.keys_folder}/%u"
     yield _setting("AuthorizedKeysFile", settings, wanted, lambda value: wanted in value.split())
     yield _setting("RevokedKeys", settings, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
     yield _setting("ExposeAuthInfo", settings, "yes", lambda value: value == "yes")
+
+
+def _look_at_drop_in(memory: Memory, enrolment: Enrolment) -> Generator[Finding, None, bool]:
+    """Whether sshd does for every account what enforcing takes; answers whether this host only adopts."""
+    try:
+        decided, record, accepted = local.read(memory), enforcement.read(memory), memory.accepted()
+        if decided.drop_in is None or accepted is None:
+            return False
+        if record.state in (enforcement.OFF, enforcement.UNDONE):
+            yield Finding(True, "sshd's settings are this host's own: nothing of Keyrack decides who logs in")
+            return True
+        held = enforcement.Enforcement(memory, enrolment, decided.drop_in, lambda words: None)
+        missing = held.missing(held.settings(host_document.decode(accepted.document)))
+    except (MemoryProblem, SshdProblem, host_document.DocumentError, OSError) as problem:
+        yield Finding(False, str(problem))
+        return False
+    for words in missing:
+        yield Finding(False, words, f"{decided.drop_in} must be read first; the running agent puts it back")
+    if not missing:
+        yield Finding(True, "sshd obeys the document for every account")
+    return False
 
 
 def _setting(keyword: str, settings: "dict[str, str]", wanted: str, check: Callable[[str], bool]) -> Finding:

@@ -332,6 +332,13 @@ def read(memory: Memory) -> Record:
         raise MemoryProblem(f"{memory.folder.path}/{NOTE} is damaged; sshd's settings are left alone") from None
 
 
+def adopt_first(memory: Memory) -> None:
+    """Enforce nothing before the service has said once that this host adopts: an older one does not know the word."""
+    if not read(memory).files:
+        why = "this host was enrolled for adopting, and the service has not agreed yet"
+        memory.save(NOTE, Record(state=UNDONE, why=why).to_json())
+
+
 def _exists(username: str) -> bool:
     try:
         pwd.getpwnam(username)

@@ -5,7 +5,6 @@ A file is read as the account that it counts for, as sshd does it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pwd
@@ -16,6 +15,7 @@ from keyrack.agent import as_account
 from keyrack.agent.folder import unsafe_because
 from keyrack.agent.sshd import Sshd
 from keyrack.ssh import authorized_keys
+from keyrack.ssh.digest import sha256
 
 EVERYBODY = "*"  # stands for all accounts, where one file counts for each of them
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
@@ -217,7 +217,7 @@ def read_as_reader(path: str, username: str) -> bytes:
 
 def digest(found: Iterable[Found]) -> str:
     """Two scans with the same digest found the same."""
-    return hashlib.sha256(json.dumps([one.to_json() for one in found]).encode()).hexdigest()
+    return sha256(json.dumps([one.to_json() for one in found]).encode()).hex()
 
 
 def _bytes(path: str) -> bytes:

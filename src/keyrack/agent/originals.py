@@ -43,7 +43,10 @@ class Original(NamedTuple):
 def look(path: str) -> Original:
     """A file as it is now; links in its path are followed. May raise OSError, also for what is no regular file."""
     real = os.path.realpath(path)
-    folder = Folder.open(os.path.dirname(real), PUBLIC_FOLDER)
+    try:
+        folder = Folder.open(os.path.dirname(real), PUBLIC_FOLDER)
+    except FileNotFoundError:
+        return Original(real)
     try:
         data = folder.read(os.path.basename(real), _LARGEST)
     except FileNotFoundError:

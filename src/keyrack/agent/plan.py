@@ -78,10 +78,7 @@ def _files(sshd: Sshd, path: str, enrolment: Enrolment, document: HostDocument) 
     wanted = drop_in.render(drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd))
     yield ""
     yield "Files:"
-    try:
-        before = originals.look(path).data or b""
-    except FileNotFoundError:
-        before = b""
+    before = originals.look(path).data or b""
     config = originals.look(sshd.config).data or b""
     after = config
     if not drop_in.is_read_first(config, path) and not drop_in.has_include(config):

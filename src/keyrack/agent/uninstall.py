@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import sys
 import time
-from typing import Callable, List, Optional
+from typing import Callable, List
 
 from keyrack.agent import accounts, local, programs
 from keyrack.agent.enforcement import Enforcement
 from keyrack.agent.key_files import KeyFiles
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
+from keyrack.agent.sshd import Sshd, SshdProblem
 
 UNIT = "/etc/systemd/system/keyrack-agent.service"
 STOP_SECONDS = 40.0
@@ -30,8 +33,8 @@ def uninstall(memory: Memory, enrolment: Enrolment, say: Callable[[str], None]) 
         problems = Enforcement(memory, enrolment, decided.drop_in, say).off()
         if problems:
             return problems
-    elif _still_read(enrolment):
-        return [f"sshd still reads {enrolment.keys_folder}; take that out of its settings first"]
+    if _still_read(enrolment):
+        return [f"sshd's own settings name {enrolment.revoked_keys}; take that out of them first, or nobody gets in"]
     made = accounts.noted(memory)
     if made:
         say(f"accounts that were made for the service stay, with their homes: {', '.join(made)}")
@@ -40,7 +43,17 @@ def uninstall(memory: Memory, enrolment: Enrolment, say: Callable[[str], None]) 
         os.unlink(UNIT)
         _systemctl("daemon-reload")
     shutil.rmtree(memory.folder.path)
+    _remove_program()
     return []
+
+
+def _remove_program() -> None:
+    """The installed file itself, where this is it; last, because nothing can be loaded from it any more."""
+    program = os.path.realpath(sys.argv[0])
+    if os.path.basename(program) == "keyrack-agent.pyz":
+        os.unlink(program)
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(program))
 
 
 def _stop_agent(memory: Memory) -> None:
@@ -65,12 +78,12 @@ def _is_agent(pid: int) -> bool:
 
 
 def _still_read(enrolment: Enrolment) -> bool:
-    """Whether settings that are not ours name our files, so that removing them would shut everybody out."""
-    from_outside: Optional[str] = enrolment.sshd_config
-    if from_outside is None or not os.path.exists(from_outside):
+    """Whether settings that are not ours name our files: without RevokedKeys' file sshd lets nobody in."""
+    try:
+        effective = Sshd(enrolment.sshd_config).effective()
+    except SshdProblem:
         return False
-    with open(from_outside, encoding="utf-8", errors="replace") as file:
-        return enrolment.revoked_keys in file.read()
+    return effective.one("revokedkeys") == enrolment.revoked_keys
 
 
 def _remove_key_files(enrolment: Enrolment) -> None:

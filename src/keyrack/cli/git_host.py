@@ -70,6 +70,9 @@ class GitSshd(PrivateSshd):
             "PermitUserRC no",
             "PermitUserEnvironment no",
             "AcceptEnv GIT_PROTOCOL",
+            # sshd starts the session program through the account's shell, and bash would run ~/.bashrc before
+            # it: a third of a second where somebody has filled it. On this level of shells it does not.
+            "SetEnv SHLVL=1",
             "HostbasedAuthentication no",
             "GSSAPIAuthentication no",
             "UseDNS no",

@@ -20,6 +20,7 @@ import uvicorn
 from keyrack.app import open_instance, web_application
 from keyrack.cli import options
 from keyrack.cli.demo_host import HOW_TO_GET_SSHD, DemoHost, DemoHostError, find_sshd
+from keyrack.cli.git_host import GitHost
 from keyrack.cli.serve import check_free, explained, limits, set_up_logging
 from keyrack.core import credentials, first_start, people, servers
 from keyrack.core.first_start import FirstAdmin
@@ -45,7 +46,16 @@ LABEL = "my-laptop"
     metavar="PORT",
     help="The demo host's SSH port on loopback.",
 )
-def command(sshd_port: int, **given: Any) -> None:
+@click.option(
+    "--git-port",
+    default=2223,
+    show_default=True,
+    envvar="KEYRACK_GIT_PORT",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="The port of Git over SSH on loopback.",
+)
+def command(sshd_port: int, git_port: int, **given: Any) -> None:
     """Try Keyrack: service, embedded database and a demo host with an sshd of its own, all on loopback.
 
     Prints a curl line that registers a key and an ssh line that logs in with it, and writes DIR/demo.json
@@ -57,7 +67,7 @@ def command(sshd_port: int, **given: Any) -> None:
         check_free(*settings.host_and_port)
         instance = open_instance(settings)
     try:
-        Demo(instance, sshd_port).run()
+        Demo(instance, sshd_port, git_port).run()
     except Refusal as refusal:
         raise click.ClickException(refusal.message) from None
     except DemoHostError as error:
@@ -69,11 +79,12 @@ def command(sshd_port: int, **given: Any) -> None:
 class Demo:
     """One run of `keyrack up`."""
 
-    def __init__(self, instance: Instance, sshd_port: int) -> None:
+    def __init__(self, instance: Instance, sshd_port: int, git_port: int) -> None:
         self._instance = instance
         self._settings: Settings = instance.settings
         self._data = instance.settings.data.resolve()
         self._sshd_port = sshd_port
+        self._git_port = git_port
         self._stopping = threading.Event()
         self._application = web_application(instance)
         self._web = uvicorn.Server(uvicorn.Config(self._application, **limits(self._settings)))
@@ -86,6 +97,7 @@ class Demo:
         web = threading.Thread(target=self._serve, name="web")
         web.start()
         host = None
+        git = None
         try:
             self._wait_for("the service", lambda: self._web.started)
             click.echo(f"Keyrack serves at {self._settings.url}  (data in {self._data})")
@@ -98,12 +110,14 @@ class Demo:
             else:
                 host = DemoHost(self._data / "demo-host", self._sshd_port, sshd)
                 self._start_host(host, admin, server)
-            self._tell(admin, server, username, host)
+                git = self._start_git()
+            self._tell(admin, server, username, host, git)
             self._stopping.wait()
             click.echo("Stopping …")
         finally:
-            if host is not None:
-                host.stop()
+            for part in (git, host):
+                if part is not None:
+                    part.stop()
             self._application.let_go()
             self._web.should_exit = True
             web.join(timeout=15)
@@ -127,6 +141,15 @@ class Demo:
         host.start()
         self._wait_for("the demo host", lambda: self._obeys(admin, server.id))
 
+    def _start_git(self) -> GitHost | None:
+        try:
+            git = GitHost(self._instance, port=self._git_port)
+            git.start()
+        except DemoHostError as error:
+            click.echo(str(error), err=True)
+            return None
+        return git
+
     def _obeys(self, admin: FirstAdmin, server_id: int) -> bool:
         actor = people.keyrack(admin.workspace.id, door="up")
         now = servers.get(self._instance, actor, server_id)
@@ -141,7 +164,10 @@ class Demo:
                 raise click.ClickException(f"{what} was not ready within {READY_SECONDS:.0f} s; see {self._data}.")
             time.sleep(0.02)
 
-    def _tell(self, admin: FirstAdmin, server: Server, username: str, host: DemoHost | None) -> None:
+    def _tell(
+        self, admin: FirstAdmin, server: Server, username: str, host: DemoHost | None, git: GitHost | None
+    ) -> None:
+        repository = first_start.ensure_demo_repository(self._instance, admin)
         facts = {
             "url": self._settings.url,
             "token": admin.token,
@@ -153,6 +179,8 @@ class Demo:
             "admin_user": admin.user.name,
             "admin_password": admin.password,
             "workspace": admin.workspace.name,
+            "git_url": git.url(repository) if git else None,
+            "git_known_hosts": str(git.known_hosts) if git else None,
         }
         _write_private(self._data / "demo.json", json.dumps(facts, indent=1) + "\n")
         click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}, shown this once:")
@@ -163,6 +191,11 @@ class Demo:
         if host is not None:
             click.echo("Then log in with it:\n")
             click.echo(_ssh(key, host, username) + "\n")
+        if git is not None:
+            click.echo("For Git, register it as a key of your own:\n")
+            click.echo(self._curl_own(admin, key.with_suffix(".pub").read_text("ascii").strip()) + "\n")
+            click.echo("Then clone a repository that you may push to:\n")
+            click.echo(_clone(key, git, repository) + "\n")
         click.echo(f"What a program needs to know stands in {self._data / 'demo.json'}. Stop with Ctrl-C.")
 
     def _curl(self, admin: FirstAdmin, server: Server, username: str, line: str) -> str:
@@ -179,6 +212,11 @@ class Demo:
             json.dumps(body),
         ]
         return shlex.join(arguments)
+
+    def _curl_own(self, admin: FirstAdmin, line: str) -> str:
+        body = json.dumps({"title": LABEL, "key": line})
+        headers = ["-H", f"X-Auth-Token: {admin.token}", "-H", "Content-Type: application/json"]
+        return shlex.join(["curl", "-sS", f"{self._settings.url}/v4/user/keys", *headers, "-d", body])
 
     def _free_label(self, admin: FirstAdmin, server: Server) -> str:
         actor = people.keyrack(admin.workspace.id, door="up")
@@ -212,6 +250,11 @@ def _ssh(key: Path, host: DemoHost, username: str) -> str:
             f"{username}@127.0.0.1",
         ]
     )
+
+
+def _clone(key: Path, git: GitHost, repository: str) -> str:
+    ssh = shlex.join(["ssh", "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={git.known_hosts}"])
+    return f"GIT_SSH_COMMAND={shlex.quote(ssh)} git clone {shlex.quote(git.url(repository))}"
 
 
 def _write_private(path: Path, text: str) -> None:

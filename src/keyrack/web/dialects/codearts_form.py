@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from starlette.requests import Request
@@ -13,7 +12,6 @@ from starlette.requests import Request
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import RepositoryRole
-from keyrack.store.repositories import Repository
 from keyrack.web import bodies
 
 LARGEST = 2_147_483_647
@@ -88,12 +86,6 @@ def text(body: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise invalid(name, f"{name} takes a text of at least one character.")
     return value
-
-
-def ssh_url(instance: Instance, repository: Repository) -> str:
-    """The address to clone a repository from."""
-    host = urlsplit(instance.settings.url).hostname or "localhost"
-    return f"git@{host}:{repository.path}.git"
 
 
 def status_and_code(refusal: Refusal) -> tuple[int, str]:

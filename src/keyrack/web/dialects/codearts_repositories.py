@@ -8,6 +8,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core import deploy_keys, people, repositories
+from keyrack.core.git_access import clone_address
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal, invalid, missing
 from keyrack.model import Workspace
@@ -20,7 +21,6 @@ from keyrack.web.dialects.codearts_form import (
     created_at,
     role,
     searched,
-    ssh_url,
     text,
     window,
 )
@@ -164,7 +164,7 @@ def _repository(instance: Instance, repository: Repository) -> dict[str, Any]:
         "default_branch": repository.default_branch,
         "creator_id": repository.created_by,
         "created_at": created_at(instance, repository.created_at),
-        "ssh_url_to_repo": ssh_url(instance, repository),
+        "ssh_url_to_repo": clone_address(instance, repository.path),
         "http_url_to_repo": "",
         "archived": False,
     }

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core import people, repositories
+from keyrack.core.git_access import clone_address
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal, invalid
 from keyrack.model import Workspace
@@ -18,7 +19,6 @@ from keyrack.web.dialects.codearts_form import (
     pages,
     role,
     searched,
-    ssh_url,
     text,
 )
 
@@ -183,7 +183,7 @@ def _old(instance: Instance, repository: Repository) -> dict[str, Any]:
         "name": name,
         "groupName": group,
         "visibilityLevel": repository.visibility,
-        "sshUrl": ssh_url(instance, repository),
+        "sshUrl": clone_address(instance, repository.path),
         "httpUrl": "",
         "createAt": created_at(instance, repository.created_at),
     }
@@ -198,7 +198,7 @@ def _new(instance: Instance, workspace: Workspace, repository: Repository) -> di
         "group_name": group,
         "domain_name": workspace.name,
         "visibility_level": repository.visibility,
-        "ssh_url": ssh_url(instance, repository),
+        "ssh_url": clone_address(instance, repository.path),
         "https_url": "",
         "created_at": created_at(instance, repository.created_at),
     }

@@ -1,0 +1,205 @@
+"""Keys that a host found: matched to people, accepted with their limits, ignored, removed; and what a host may tell."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from keyrack.core import documents, events, found_keys, host_modes, hosts, servers, user_keys
+from keyrack.core.servers import invite
+from keyrack.errors import Kind, Refusal
+from keyrack.model import FoundKey, Server
+from keyrack.ssh.public_key import parse
+from tests.core.conftest import Team, make_team
+from tests.core.keys_for_tests import fresh_line
+
+
+def entry(text: str, **more: Any) -> dict[str, Any]:
+    """What an agent tells of one key in deploy's file."""
+    key = parse(text)
+    return {
+        "username": "deploy",
+        "path": "/home/deploy/.ssh/authorized_keys",
+        "kind": "key",
+        "line": 1,
+        "type": key.type,
+        "fingerprint": key.sha256,
+        "key": key.canonical,
+        "options": "",
+        "comment": key.comment,
+        "problem": "",
+        "in_force": True,
+        "something_newer": 1,
+        **more,
+    }
+
+
+def tell(team: Team, *found: dict[str, Any], **more: Any) -> None:
+    """Report as the server's agent."""
+    fields = {"revision": 1, "state": "applied", "keys_found": list(found), **more}
+    hosts.report(team.instance, here(team), fields)
+
+
+def here(team: Team) -> Server:
+    """The server as it is now."""
+    return servers.get(team.instance, team.owner, team.server.id)
+
+
+def known(team: Team) -> list[FoundKey]:
+    """What the workspace sees."""
+    return list(found_keys.find(team.instance, team.owner, team.server.id).items)
+
+
+def told_events(team: Team) -> list[str]:
+    """The server's events, newest first."""
+    return [event.summary for event in events.find(team.instance, team.owner, server_id=team.server.id).items]
+
+
+def document(team: Team) -> dict[str, Any]:
+    """The server's document as it is now."""
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    found: dict[str, Any] = json.loads(signed.text)
+    return found
+
+
+def test_a_found_key_names_its_person(team: Team) -> None:
+    line = fresh_line("desk")
+    user_keys.add(team.instance, team.member, title="desk", public_key=line)
+    tell(team, entry(line), entry(fresh_line("a stranger's")))
+    assert {(one.comment, one.owner) for one in known(team)} == {("desk", "alice"), ("a stranger's", None)}
+    other = make_team(team.instance, "umbrella")
+    with pytest.raises(Refusal) as refused:
+        found_keys.find(team.instance, other.owner, team.server.id)
+    assert refused.value.kind is Kind.MISSING
+    with pytest.raises(Refusal) as refused:
+        found_keys.accept(team.instance, other.owner, other.server.id, known(team)[0].id)
+    assert refused.value.kind is Kind.MISSING
+
+
+def test_an_accepted_key_keeps_its_limits_and_its_end(team: Team) -> None:
+    options = 'from="10.0.0.0/8",command="echo \\"a, b\\"",no-pty,expiry-time="20301231235959Z"'
+    line = fresh_line("laptop")
+    tell(team, entry(line, options=options))
+    credential = found_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
+    assert (credential.label, credential.username) == ("laptop", "deploy")
+    key = document(team)["users"]["deploy"][0]
+    assert key["key"] == parse(line).canonical
+    assert key["options"] == ['from="10.0.0.0/8"', 'command="echo \\"a, b\\""', "no-pty"]
+    assert key["expires_at"] == "2030-12-31T23:59:59Z"
+    assert [(one.state, one.credential_id) for one in known(team)] == [(found_keys.ACCEPTED, credential.id)]
+
+
+@pytest.mark.parametrize(
+    "options", ['environment="A=b"', 'tunnel="1"', "cert-authority", 'expiry-time="20991231"', 'principals="x"']
+)
+def test_what_cannot_be_kept_is_not_accepted_in_silence(team: Team, options: str) -> None:
+    tell(team, entry(fresh_line(), options=options))
+    with pytest.raises(Refusal) as refused:
+        found_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
+    assert refused.value.code == "options-not-kept"
+    assert document(team)["users"] == {}
+
+
+def test_removing_is_ordered_until_the_host_finds_it_no_more(team: Team) -> None:
+    rogue, other = entry(fresh_line("rogue")), entry(fresh_line("other"), line=2)
+    tell(team, rogue, other)
+    before = here(team).revision
+    found = next(one for one in known(team) if one.comment == "rogue")
+    found_keys.remove(team.instance, team.owner, team.server.id, found.id)
+    assert here(team).revision > before
+    assert document(team)["take_away"] == [{"path": rogue["path"], "fingerprint": rogue["fingerprint"]}]
+    tell(team, rogue, other)
+    assert "take_away" in document(team)
+    tell(team, other)
+    assert "take_away" not in document(team)
+    assert [one.comment for one in known(team)] == ["other"]
+    assert any("was taken out of" in summary for summary in told_events(team))
+    tell(team, rogue, other)
+    assert any(summary.startswith("Found by hand on server web-1") for summary in told_events(team))
+
+
+def test_an_ignored_key_stays_ignored(team: Team) -> None:
+    told = entry(fresh_line("old robot"))
+    tell(team, told)
+    found_keys.ignore(team.instance, team.owner, team.server.id, known(team)[0].id)
+    tell(team, told)
+    assert [one.state for one in known(team)] == [found_keys.IGNORED]
+
+
+def test_a_report_without_found_keys_says_nothing_about_them(team: Team) -> None:
+    tell(team, entry(fresh_line("one")))
+    hosts.report(team.instance, here(team), {"revision": 1, "state": "applied"})
+    assert len(known(team)) == 1
+
+
+def test_what_no_agent_would_tell_is_left_out(team: Team) -> None:
+    good = entry(fresh_line("good"))
+    bad: list[Any] = [
+        {**good, "path": "relative"},
+        {**good, "path": "/a\nb"},
+        {**good, "kind": "rumour"},
+        {**good, "comment": "x" * 300},
+        {**good, "fingerprint": "MD5:12"},
+        {**good, "line": "1"},
+        "text",
+        None,
+    ]
+    tell(team, *bad, good, good)
+    assert [one.comment for one in known(team)] == ["good"]
+
+
+def test_an_enrolling_host_says_that_it_adopts(team: Team) -> None:
+    token = invite(team.instance, team.owner, team.server.id)
+    assert here(team).mode == "enforce"
+    hosts.enrol(team.instance, token, {"hostname": "h", "mode": "adopt"}, address="192.0.2.1")
+    assert document(team)["mode"] == "adopt"
+    host_modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
+    assert document(team)["mode"] == "enforce"
+    with pytest.raises(Refusal) as refused:
+        host_modes.set_mode(team.instance, team.owner, team.server.id, "perhaps")
+    assert refused.value.field == "mode"
+    with pytest.raises(Refusal) as refused:
+        host_modes.set_mode(team.instance, team.member, team.server.id, "adopt")
+    assert refused.value.kind is Kind.FORBIDDEN
+
+
+def test_a_host_that_undid_enforcing_adopts_again(team: Team) -> None:
+    before = here(team).revision
+    tell(team, facts={"enforcement": "undone", "undone": "sshd greets nobody any more"})
+    assert here(team).mode == "adopt"
+    assert here(team).revision > before
+    assert "sshd greets nobody any more" in told_events(team)[0]
+
+
+def test_facts_are_kept_as_far_as_they_are_well_formed(team: Team) -> None:
+    key = fresh_line("deploy")
+    facts = {
+        "sshd": {"PasswordAuthentication": "no", "bad keyword": "x", "UseDNS": 1},
+        "accounts": {"deploy": {"exists": True, "deployment_key": key}, "../x": {"exists": True}},
+        "newer": {"a": 1},
+    }
+    tell(team, facts=facts, problems=["this host does not let the service create accounts"])
+    kept = here(team).facts
+    assert kept["sshd"] == {"PasswordAuthentication": "no"}
+    assert kept["accounts"] == {"deploy": {"exists": True}}
+    assert "newer" not in kept
+    assert "this host does not let" in told_events(team)[0]
+    count = len(told_events(team))
+    tell(team, facts=facts, problems=["this host does not let the service create accounts"])
+    assert len(told_events(team)) == count, "the same words were told twice"
+
+
+def test_staleness_is_set_for_a_server_or_a_tag(team: Team) -> None:
+    second = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11", tags=("web",))
+    set_to = {"after_seconds": 3600, "then": "drop-temporary"}
+    host_modes.set_staleness(team.instance, team.owner, tag="web", after_seconds=3600, then="drop-temporary")
+    assert document(team)["stale"] == set_to
+    host_modes.set_staleness(team.instance, team.owner, server_id=second.id, after_seconds=0, then="keep")
+    assert document(team)["stale"] == set_to
+    for seconds, then in ((5, "keep"), (3600, "explode")):
+        with pytest.raises(Refusal) as refused:
+            host_modes.set_staleness(team.instance, team.owner, server_id=second.id, after_seconds=seconds, then=then)
+        assert refused.value.kind is Kind.INVALID

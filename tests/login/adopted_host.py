@@ -1,0 +1,239 @@
+"""A host as one finds it: five accounts, keys in odd places, an authority, a command, rules; needs root."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from keyrack.agent.sshd import Sshd
+from keyrack.cli.demo_host import ADDRESS, free_port
+from keyrack.core import people, servers
+from keyrack.model import Actor
+from tests.login.private_sshd import Door, Key, sshd_path
+from tests.services import Service
+from tests.waiting import wait_until
+
+ACCOUNTS = ("krone", "krtwo", "krthree", "krfour", "krfive")
+
+
+@contextlib.contextmanager
+def accounts(names: Sequence[str] = ACCOUNTS) -> Iterator[None]:
+    """Accounts of this machine, with homes, for as long as the block lasts; skipped when not root."""
+    if os.geteuid() != 0 or shutil.which("useradd") is None:
+        pytest.skip("this test creates accounts: it needs root and useradd")
+    remove_accounts(names)
+    try:
+        for name in names:
+            # "*": no password, yet not locked.
+            subprocess.run(["useradd", "-m", "-s", "/bin/sh", "-p", "*", name], check=True, capture_output=True)
+        yield
+    finally:
+        remove_accounts(names)
+
+
+def remove_accounts(names: Sequence[str]) -> None:
+    """Remove accounts and their homes, where they exist."""
+    for name in names:
+        with contextlib.suppress(KeyError):
+            pwd.getpwnam(name)
+            subprocess.run(["userdel", "-f", "-r", name], check=False, capture_output=True)
+
+
+class PatientDoor(Door):
+    """Knocks again while sshd reads its settings: it closes its port for a moment (SIGHUP, sshd(8))."""
+
+    def login(
+        self, key: Key, user: str = "root", command: str = "true", extra: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """As Door does."""
+        ended: list[subprocess.CompletedProcess[str]] = []
+
+        def knock() -> bool:
+            ended[:] = [super(PatientDoor, self).login(key, user, command, extra)]
+            away = ("Connection refused", "Connection reset", "kex_exchange_identification")
+            return not any(words in ended[0].stderr for words in away)
+
+        wait_until(knock, "an sshd that answers")
+        return ended[0]
+
+
+class AdoptedHost:
+    """sshd with settings of its own, and the agent's command for it. `was`: its files before Keyrack came."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.etc = folder / "etc"
+        self.config = self.etc / "sshd_config"
+        self.state = folder / "agent"
+        self.keys: dict[str, Key] = {}
+        self.ca = folder / "ca"
+        self.port = free_port()
+        self.door = PatientDoor(self.port, folder / "known_hosts")
+        self._sshd: subprocess.Popen[bytes] | None = None
+        self._agent: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Settings, host key, and a key for each account, each in another kind of place."""
+        self.etc.mkdir()
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.etc / "host_key"], check=True)
+        public = (self.etc / "host_key.pub").read_text("ascii").rstrip()
+        self.door.known_hosts.write_text(f"[{ADDRESS}]:{self.port} {public}\n", "ascii")
+        for name in (*ACCOUNTS, "rogue", "global", "certified", "helper"):
+            self.keys[name] = Key.make(self.folder / f"key-{name}")
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.ca], check=True)
+        helper = self.etc / "helper"
+        helper.write_text(f"#!/bin/sh\n[ \"$1\" = krfive ] && echo '{self.keys['helper'].public}'\nexit 0\n", "ascii")
+        helper.chmod(0o755)
+        self._place("krone", ".ssh/authorized_keys", f'from="127.0.0.1",no-pty {self.keys["krone"].public} one\n')
+        rogue = f"{self.keys['krtwo'].public} two\n# left by somebody\n{self.keys['rogue'].public} rogue@nowhere\n"
+        self._place("krtwo", ".ssh/authorized_keys2", rogue)
+        (self.etc / "odd").mkdir()
+        (self.etc / "odd" / "krthree.pub").write_text(f"{self.keys['krthree'].public} three\n", "ascii")
+        self._place("krfour", "keys-of-krfour", f"{self.keys['krfour'].public} four\n")
+        authority = f'cert-authority,principals="krfive" {self._public(self.ca)} authority\n'
+        self._place("krfive", ".ssh/authorized_keys", f"{self.keys['krfive'].public} five\n{authority}")
+        (self.etc / "global_keys").write_text(f"{self.keys['global'].public} everywhere\n", "ascii")
+        self.config.write_text(self._settings(helper), "ascii")
+        self.config.chmod(0o640)
+        os.utime(self.config, ns=(1_600_000_000_123_456_789, 1_600_000_000_987_654_321))
+
+    def start_sshd(self) -> None:
+        """Start it, and return once it greets."""
+        with (self.folder / "sshd.log").open("ab") as log:
+            given = [str(sshd_path()), "-D", "-e", "-f", str(self.config)]
+            self._sshd = subprocess.Popen(given, stdout=log, stderr=log, start_new_session=True)
+        wait_until(Sshd(str(self.config)).greets, "a greeting of the new sshd")
+
+    def agent(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the agent's command to its end."""
+        given = [sys.executable, "-m", "keyrack.agent", *arguments, f"--state-dir={self.state}"]
+        return subprocess.run(
+            given, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    def enrol(self, service: Service, server_id: int, *more: str, trial: float = 5) -> None:
+        """Enrol as install.sh does, for adopting; trial: seconds for which enforcing is watched."""
+        token = servers.invite(service.instance, owner(), server_id)
+        ended = self.agent(
+            "enroll",
+            f"--url={service.url}",
+            f"--keys-dir={self.etc / 'keyrack' / 'keys'}",
+            f"--revoked-keys={self.etc / 'keyrack' / 'revoked_keys'}",
+            f"--sshd-config={self.config}",
+            "--drop-in=auto",
+            "--mode=adopt",
+            *more,
+            KEYRACK_AGENT_TOKEN=token,
+        )
+        assert ended.returncode == 0, ended.stderr
+        self.decide(trial_seconds=trial)
+
+    def decide(self, **fields: object) -> None:
+        """Edit the host's own decisions, as its administrator would."""
+        path = self.state / "local.json"
+        path.write_text(json.dumps({**json.loads(path.read_text("ascii")), **fields}), "ascii")
+
+    def start_agent(self) -> None:
+        """Start following the service."""
+        with (self.folder / "agent.log").open("ab") as log:
+            given = [sys.executable, "-m", "keyrack.agent", "run", f"--state-dir={self.state}"]
+            self._agent = subprocess.Popen(given, stdout=log, stderr=log, start_new_session=True)
+
+    def stop_agent(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it; it may have ended by itself."""
+        if self._agent is not None:
+            self._agent.send_signal(number)
+            self._agent.wait(60)
+            self._agent = None
+
+    def stop(self) -> None:
+        """End the agent and sshd."""
+        self.stop_agent()
+        if self._sshd is not None:
+            self._sshd.terminate()
+            self._sshd.wait(60)
+
+    def log(self) -> str:
+        """What the agent said."""
+        return (self.folder / "agent.log").read_text("utf-8")
+
+    def certified(self) -> Key:
+        """A key with a certificate of the authority that krfive trusts."""
+        key = self.keys["certified"]
+        given = [
+            "ssh-keygen",
+            "-q",
+            "-s",
+            str(self.ca),
+            "-I",
+            "x",
+            "-n",
+            "krfive",
+            str(key.path.with_name(key.path.name + ".pub")),
+        ]
+        subprocess.run(given, check=True)
+        return key
+
+    def snapshot(self) -> dict[str, tuple[object, ...]]:
+        """Every file below the settings' folder and the homes: bytes, mode, owner, time of the last change."""
+        found: dict[str, tuple[object, ...]] = {}
+        for top in (self.etc, *(Path("/home") / name for name in ACCOUNTS)):
+            for path in sorted(top.rglob("*")):
+                if path.name == "sshd.pid":  # sshd's own, at each start
+                    continue
+                status = path.lstat()
+                data = path.read_bytes() if path.is_file() else b""
+                when = status.st_mtime_ns if path.is_file() else 0
+                found[str(path)] = (data, status.st_mode, status.st_uid, status.st_gid, when)
+        return found
+
+    def _settings(self, helper: Path) -> str:
+        return f"""\
+# Settings of a host that has seen many hands.
+Port {self.port}
+ListenAddress {ADDRESS}
+HostKey {self.etc}/host_key
+PidFile {self.etc}/sshd.pid
+AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2 {self.etc}/global_keys
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+LogLevel VERBOSE
+MaxStartups 100
+Match User krthree
+    AuthorizedKeysFile {self.etc}/odd/%u.pub
+Match User krfour
+    AuthorizedKeysFile %h/keys-of-%u
+Match User krfive
+    AuthorizedKeysCommand {helper} %u
+    AuthorizedKeysCommandUser nobody
+"""
+
+    def _place(self, name: str, path: str, text: str) -> None:
+        account = pwd.getpwnam(name)
+        file = Path(account.pw_dir) / path
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        file.write_text(text, "ascii")
+        file.chmod(0o600)
+        for one in {file, file.parent} - {Path(account.pw_dir)}:
+            os.chown(one, account.pw_uid, account.pw_gid)
+
+    @staticmethod
+    def _public(path: Path) -> str:
+        return " ".join(path.with_name(path.name + ".pub").read_text("ascii").split()[:2])
+
+
+def owner() -> Actor:
+    """Keyrack itself, in the first workspace."""
+    return people.keyrack(1)

@@ -1,0 +1,411 @@
+"""A host with a past is adopted, planned, enforced, undone and given back: real sshd, accounts, agent and service."""
+
+from __future__ import annotations
+
+import pwd
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from keyrack.agent.accounts import NOT_ALLOWED, Accounts, exists
+from keyrack.agent.local import read
+from keyrack.agent.memory import Memory
+from keyrack.core import credentials, events, found_keys, host_modes, servers, system_users
+from keyrack.errors import Refusal
+from keyrack.model import FoundKey
+from keyrack.ssh.host_document import Account, HostDocument
+from keyrack.store import servers as server_rows
+from tests.login.adopted_host import ACCOUNTS, AdoptedHost, accounts, owner, remove_accounts
+from tests.login.private_sshd import Key, strict_folder
+from tests.services import Service, running, settings_for
+from tests.waiting import wait_until
+
+SERVER = 1
+HASH = "$6$saltsalt$" + "a" * 86
+
+
+class Scene:
+    """The host, its service, and what both say."""
+
+    def __init__(self, host: AdoptedHost, service: Service, stack: ExitStack) -> None:
+        self.host = host
+        self.service = service
+        self._stack = stack
+
+    def found(self) -> list[FoundKey]:
+        """What the service knows of the host's own keys."""
+        return list(found_keys.find(self.service.instance, owner(), SERVER, limit=100).items)
+
+    def wait_for(self, count: int) -> list[FoundKey]:
+        """The same, once there are so many."""
+        wait_until(lambda: len([one for one in self.found() if one.in_force]) >= count, f"{count} found keys")
+        return self.found()
+
+    def accept(self, *names: str) -> None:
+        """Accept the keys of accounts."""
+        for one in self.found():
+            if one.username in names and one.kind == "key" and one.comment != "rogue@nowhere":
+                found_keys.accept(self.service.instance, owner(), SERVER, one.id)
+
+    def enforcement(self) -> object:
+        """How far the host says it is."""
+        return servers.get(self.service.instance, owner(), SERVER).facts.get("enforcement")
+
+    def enforce(self) -> None:
+        """Switch enforcing on, and return once the host is sure of it."""
+        host_modes.set_mode(self.service.instance, owner(), SERVER, "enforce")
+        wait_until(lambda: self.enforcement() == "enforce", "enforcing in force")
+
+    def events(self) -> list[str]:
+        """The summaries of the server's events, newest first."""
+        return [
+            event.summary for event in events.find(self.service.instance, owner(), server_id=SERVER, limit=100).items
+        ]
+
+    def sshd_facts(self) -> Mapping[str, str]:
+        """What the host says its sshd does."""
+        facts: Mapping[str, str] = servers.get(self.service.instance, owner(), SERVER).facts.get("sshd", {})
+        return facts
+
+    def set_columns(self, **values: object) -> None:
+        """Set columns of the server, with a new revision."""
+
+        def change(connection: Connection) -> None:
+            server_rows.change(connection, SERVER, values)
+            server_rows.raise_revision(connection, SERVER, self.service.instance.now())
+
+        self.service.instance.database.write(change)
+
+    def ask_of_sshd(self, wanted: Mapping[str, str]) -> None:
+        """Ask for settings of sshd, even ones that no door would take."""
+        self.set_columns(sshd=dict(wanted))
+
+    def add(self, key: Key, label: str, *, temporary: bool) -> None:
+        """Put a key on the first account."""
+        with suppress(Refusal):  # it is there already
+            system_users.create(self.service.instance, owner(), SERVER, username="krone")
+        credentials.add(
+            self.service.instance,
+            owner(),
+            SERVER,
+            label=label,
+            username="krone",
+            public_key=key.public,
+            temporary=temporary,
+        )
+
+    def document(self, accounts: Mapping[str, Account]) -> HostDocument:
+        """A document that speaks of accounts."""
+        return HostDocument("h_1", 1, datetime.now(UTC), {}, accounts=accounts)
+
+    def stop_service(self) -> None:
+        """End the service."""
+        self._stack.close()
+
+
+@pytest.fixture
+def scene(team_folder: Path, tmp_path: Path) -> Iterator[Scene]:
+    data = tmp_path / "data"
+    shutil.copytree(team_folder, data)
+    with ExitStack() as outer:
+        outer.enter_context(accounts())
+        host = AdoptedHost(outer.enter_context(strict_folder()))
+        host.prepare()
+        outer.callback(host.stop)
+        host.start_sshd()
+        with ExitStack() as stack:
+            service = stack.enter_context(running(settings_for(data, "")))
+            yield Scene(host, service, stack)
+
+
+def test_everything_is_found_and_nothing_is_changed(scene: Scene) -> None:
+    host = scene.host
+    before = host.snapshot()
+    host.enrol(scene.service, SERVER)
+    host.start_agent()
+    found = {(one.username, one.comment): one for one in scene.wait_for(8)}
+    assert {name for name, one in found.items() if one.in_force} >= {
+        ("krone", "one"),
+        ("krtwo", "two"),
+        ("krtwo", "rogue@nowhere"),
+        ("krthree", "three"),
+        ("krfour", "four"),
+        ("krfive", "five"),
+        ("krfive", "authority"),
+        ("krfive", ""),  # the command
+        ("*", "everywhere"),
+    }
+    assert found["krone", "one"].options == 'from="127.0.0.1",no-pty'
+    assert found["krthree", "three"].path == str(host.etc / "odd" / "krthree.pub")
+    assert found["krfive", "authority"].kind == "cert-authority"
+    assert found["krfive", ""].path == f"{host.etc}/helper %u"
+    after = {path: what for path, what in host.snapshot().items() if f"{host.etc}/keyrack" not in path}
+    assert after == before
+    for name in ACCOUNTS:
+        assert host.door.lets_in(host.keys[name], name)
+    assert host.door.lets_in(host.keys["rogue"], "krtwo")
+    assert any("keys on server web-1" in summary for summary in scene.events())
+
+
+def test_the_plan_is_what_enforcing_does(scene: Scene) -> None:
+    host = scene.host
+    host.enrol(scene.service, SERVER)
+    host.start_agent()
+    scene.wait_for(8)
+    scene.accept(*ACCOUNTS)
+    wait_until(lambda: all((host.etc / "keyrack" / "keys" / name).exists() for name in ACCOUNTS), "key files")
+    files = host.snapshot()
+    plan = host.agent("plan")
+    assert plan.returncode == 0, plan.stderr
+    assert f"- krtwo: {_fingerprint(scene, 'rogue@nowhere')} rogue@nowhere" in plan.stdout
+    assert f"- every account: {_fingerprint(scene, 'everywhere')}" in plan.stdout
+    assert "- krfive: whoever" in plan.stdout
+    assert "helper %u names" in plan.stdout
+    assert "krone:" not in plan.stdout
+    assert f"AuthorizedKeysFile: .ssh/authorized_keys .ssh/authorized_keys2 {host.etc}/global_keys ->" in plan.stdout
+    assert host.snapshot() == files, "the plan changed something"
+    certified = host.certified()
+    assert host.door.lets_in(certified, "krfive")
+    assert host.door.lets_in(host.keys["helper"], "krfive")
+    scene.enforce()
+    for name in ACCOUNTS:
+        assert host.door.lets_in(host.keys[name], name), name
+    for key in (host.keys["rogue"], host.keys["krone"]):
+        assert not host.door.lets_in(key, "krtwo")
+    for key in (certified, host.keys["helper"], host.keys["global"]):
+        assert not host.door.lets_in(key, "krfive")
+    # The options of the accepted line hold.
+    assert "PTY allocation request failed" in host.door.login(host.keys["krone"], "krone", extra=["-tt"]).stderr
+    assert 'from="127.0.0.1"' in (host.etc / "keyrack" / "keys" / "krone").read_text("ascii")
+
+
+def test_uninstalling_gives_the_host_back_to_the_byte(scene: Scene) -> None:
+    host = scene.host
+    before = host.snapshot()
+    host.enrol(scene.service, SERVER)
+    host.start_agent()
+    scene.wait_for(8)
+    scene.accept("krone")
+    scene.enforce()
+    assert not host.door.lets_in(host.keys["rogue"], "krtwo")
+    ended = host.agent("uninstall")
+    assert ended.returncode == 0, ended.stderr
+    assert host.snapshot() == before
+    assert not host.state.exists()
+    host.door.wait_until_open(host.keys["rogue"], "krtwo")
+
+
+def test_losing_the_service_within_the_trial_undoes_enforcing(scene: Scene) -> None:
+    host = scene.host
+    before = host.config.read_bytes()
+    host.enrol(scene.service, SERVER, trial=8)
+    host.start_agent()
+    scene.wait_for(8)
+    scene.accept("krone")
+    host_modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
+    host.door.wait_until_closed(host.keys["rogue"], "krtwo")
+    scene.stop_service()
+    host.door.wait_until_open(host.keys["rogue"], "krtwo")
+    assert host.config.read_bytes() == before
+    assert "the service could not be reached" in host.log()
+    status = host.agent("status")
+    assert status.returncode == 1
+    assert "enforcing was undone" in status.stdout
+
+
+def test_a_killed_agent_undoes_an_unfinished_trial_and_the_service_hears_of_it(scene: Scene) -> None:
+    host = scene.host
+    host.enrol(scene.service, SERVER, trial=600)
+    host.start_agent()
+    scene.wait_for(8)
+    scene.accept("krone")
+    host_modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
+    host.door.wait_until_closed(host.keys["rogue"], "krtwo")
+    host.stop_agent(signal.SIGKILL)
+    host.start_agent()
+    host.door.wait_until_open(host.keys["rogue"], "krtwo")
+    wait_until(lambda: servers.get(scene.service.instance, owner(), SERVER).mode == "adopt", "adopting again")
+    assert any("Enforcing was undone on server web-1" in summary for summary in scene.events())
+
+
+def test_enforcing_waits_while_nobody_could_log_in(scene: Scene) -> None:
+    host = scene.host
+    host.enrol(scene.service, SERVER)
+    host.start_agent()
+    scene.wait_for(8)
+    host_modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
+    wait_until(lambda: any("enforcing waits" in summary for summary in scene.events()), "words about waiting")
+    assert host.door.lets_in(host.keys["krone"], "krone")
+    scene.accept("krone")
+    wait_until(lambda: scene.enforcement() == "enforce", "enforcing in force")
+
+
+def _fingerprint(scene: Scene, comment: str) -> str:
+    return next(one.fingerprint for one in scene.found() if one.comment == comment)
+
+
+def test_a_setting_that_sshd_refuses_is_rolled_back(scene: Scene) -> None:
+    host = scene.host
+    host.enrol(scene.service, SERVER)
+    host.start_agent()
+    scene.wait_for(8)
+    scene.accept("krone")
+    scene.enforce()
+    drop_in = host.etc / "sshd_config.d" / "00-keyrack.conf"
+    good = drop_in.read_bytes()
+    scene.ask_of_sshd({"PermitRootLogin": "sometimes"})
+    wait_until(lambda: any("put back as they were" in summary for summary in scene.events()), "words about it")
+    assert drop_in.read_bytes() == good
+    assert host.door.lets_in(host.keys["krone"], "krone")
+    scene.ask_of_sshd({"PermitRootLogin": "no", "UseDNS": "yes", "PasswordAuthentication": "no"})
+    wait_until(lambda: scene.sshd_facts().get("UseDNS") == "yes", "the settings in force")
+    assert scene.sshd_facts()["PermitRootLogin"] == "no"
+    assert not host.door.lets_in(host.keys["global"], "root")
+
+
+def test_settings_that_are_broken_already_are_not_touched(scene: Scene) -> None:
+    host = scene.host
+    host.enrol(scene.service, SERVER)
+    host.start_agent()
+    scene.wait_for(8)
+    scene.accept("krone")
+    with host.config.open("a") as file:
+        file.write("NoSuchKeyword yes\n")
+    broken = host.config.read_bytes()
+    host_modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
+    wait_until(lambda: any("have a fault" in summary for summary in scene.events()), "words about the fault")
+    assert host.config.read_bytes() == broken
+    assert host.door.lets_in(host.keys["krone"], "krone")
+    # Once its administrator has mended it, enforcing goes on by itself.
+    host.config.write_bytes(broken.replace(b"NoSuchKeyword yes\n", b""))
+    wait_until(lambda: scene.enforcement() == "enforce", "enforcing in force")
+
+
+def test_a_key_added_by_hand_is_found_and_decided_on(scene: Scene, tmp_path: Path) -> None:
+    host = scene.host
+    host.enrol(scene.service, SERVER)
+    host.start_agent()
+    scene.wait_for(8)
+    hand = Key.make(tmp_path / "hand")
+    file = Path("/home/krone/.ssh/authorized_keys")
+    before = file.read_bytes()
+    file.write_bytes(before + f"{hand.public} by hand\n".encode())
+    assert host.door.lets_in(hand, "krone")
+    wait_until(lambda: "by hand" in {one.comment for one in scene.found()}, "the key in the service")
+    assert any("Found by hand on server web-1" in summary for summary in scene.events())
+    found = next(one for one in scene.found() if one.comment == "by hand")
+    found_keys.remove(scene.service.instance, owner(), SERVER, found.id)
+    host.door.wait_until_closed(hand, "krone")
+    assert file.read_bytes() == before
+    assert (file.stat().st_uid, file.stat().st_mode & 0o777) == (pwd.getpwnam("krone").pw_uid, 0o600)
+    wait_until(lambda: any("was taken out of" in summary for summary in scene.events()), "words that it is gone")
+
+
+def test_what_is_put_into_keyracks_own_files_is_taken_out_and_told(scene: Scene, tmp_path: Path) -> None:
+    host = scene.host
+    host.enrol(scene.service, SERVER)
+    host.start_agent()
+    scene.wait_for(8)
+    scene.accept("krone")
+    scene.enforce()
+    hand = Key.make(tmp_path / "hand")
+    with (host.etc / "keyrack" / "keys" / "krone").open("a") as file:
+        file.write(f"{hand.public} planted\n")
+    assert host.door.lets_in(hand, "krone")
+    host.door.wait_until_closed(hand, "krone")
+    wait_until(lambda: "planted" in {one.comment for one in scene.found()}, "the key in the service")
+    found = next(one for one in scene.found() if one.comment == "planted")
+    found_keys.accept(scene.service.instance, owner(), SERVER, found.id, label="planted after all")
+    host.door.wait_until_open(hand, "krone")
+
+
+def test_a_changed_drop_in_is_put_back(scene: Scene) -> None:
+    host = scene.host
+    host.enrol(scene.service, SERVER)
+    host.start_agent()
+    scene.wait_for(8)
+    scene.accept("krone")
+    scene.enforce()
+    drop_in = host.etc / "sshd_config.d" / "00-keyrack.conf"
+    good = drop_in.read_bytes()
+    drop_in.write_text("# nothing\n", "ascii")
+    host.config.write_bytes(host.config.read_bytes().split(b"\n", 2)[2])
+    wait_until(lambda: drop_in.read_bytes() == good, "the file put back")
+    wait_until(lambda: any("put back" in words for words in [host.log()]), "words about it")
+    host.door.wait_until_closed(host.keys["rogue"], "krtwo")
+
+
+@pytest.mark.parametrize(
+    ("then", "lasting_stays", "temporary_stays"),
+    [("keep", True, True), ("drop-temporary", True, False), ("drop-all", False, False)],
+)
+def test_what_silence_does_to_keys(
+    scene: Scene, tmp_path: Path, then: str, lasting_stays: bool, temporary_stays: bool
+) -> None:
+    host = scene.host
+    host.enrol(scene.service, SERVER, "--mode=enforce")
+    temporary = Key.make(tmp_path / "temporary")
+    lasting = host.keys["krone"]
+    for key, label, short in ((lasting, "lasting", False), (temporary, "temporary", True)):
+        scene.add(key, label, temporary=short)
+    # The service takes a minute and more; the test cannot wait for so long.
+    scene.set_columns(stale_after_seconds=3, stale_then=then)
+    host.start_agent()
+    wait_until(lambda: scene.enforcement() == "enforce", "enforcing in force")
+    assert host.door.lets_in(lasting, "krone")
+    assert host.door.lets_in(temporary, "krone")
+    scene.stop_service()
+    wait_until(lambda: "confirmed nothing for" in host.agent("status").stdout, "words about the silence")
+    assert host.door.lets_in(lasting, "krone") is lasting_stays
+    assert host.door.lets_in(temporary, "krone") is temporary_stays
+
+
+def test_accounts_are_made_only_where_the_host_allows_it(scene: Scene) -> None:
+    host = scene.host
+    host.enrol(scene.service, SERVER, "--only-accounts=krone,kr-made")
+    host.start_agent()
+    with accounts_gone("kr-made"):
+        document = scene.document({"kr-made": Account(True, HASH, True)})
+        memory = Memory.open(str(host.state))
+        enrolment = memory.enrolment()
+        assert enrolment is not None
+        refused = Accounts(memory, read(memory)).put(document.accounts)
+        assert refused == [NOT_ALLOWED]
+        assert not exists("kr-made")
+        host.decide(allow_accounts=True)
+        made = Accounts(memory, read(memory))
+        assert made.put({**document.accounts, "kr-other": Account(True)}) == [
+            "this host does not let the service speak for the account kr-other"
+        ]
+        account = pwd.getpwnam("kr-made")
+        shadow = next(line for line in Path("/etc/shadow").read_text().split("\n") if line.startswith("kr-made:"))
+        assert shadow.split(":")[1] == HASH
+        public = Path(account.pw_dir) / ".ssh" / "id_ed25519.pub"
+        assert made.facts(document.accounts) == {
+            "kr-made": {"exists": True, "deployment_key": public.read_text("ascii").strip()}
+        }
+        assert public.stat().st_uid == account.pw_uid
+        assert made.put({"kr-made": Account(False), "krone": Account(False)}) == [
+            "the account krone was not made by Keyrack, so it stays; remove it by hand"
+        ]
+        assert not exists("kr-made")
+        assert Path(account.pw_dir).exists(), "a home is not Keyrack's to remove"
+        memory.folder.close()
+
+
+@contextmanager
+def accounts_gone(*names: str) -> Iterator[None]:
+    """Whatever the block does: these accounts and their homes are gone at the end."""
+    remove_accounts(names)
+    try:
+        yield
+    finally:
+        remove_accounts(names)
+        for name in names:
+            shutil.rmtree(Path("/home") / name, ignore_errors=True)

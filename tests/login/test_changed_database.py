@@ -1,0 +1,50 @@
+"""Somebody changes a row in the database: no host is told, the last good state stays, and everybody is warned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import update
+
+from keyrack.core import credentials, events, people, servers
+from keyrack.ssh.public_key import parse
+from keyrack.store import tables
+from tests.login.private_sshd import USERNAME, Key, agent_host, strict_folder
+from tests.services import Service
+from tests.waiting import wait_until
+
+
+def test_a_changed_row_opens_nothing_and_raises_one_alarm(team: Service, tmp_path: Path) -> None:
+    instance, actor = team.instance, people.keyrack(1)
+    good, evil, later = (Key.make(tmp_path / name) for name in ("good", "evil", "later"))
+    if USERNAME not in ("root", "deploy"):
+        team.call("POST", "/api/v3/servers/1/users", token="token-of-olga", json={"username": USERNAME})
+
+    def put(key: Key, label: str) -> int:
+        return credentials.add(instance, actor, 1, label=label, username=USERNAME, public_key=key.public).id
+
+    with strict_folder() as folder, agent_host(folder, team.url, servers.invite(instance, actor, 1)) as (host, door):
+        credential = put(good, "good")
+        door.wait_until_open(good)
+        planted = parse(evil.public)
+        row = tables.credentials.c.id == credential
+        values = {"public_key": planted.canonical, "fingerprint": planted.sha256}
+        instance.database.write(
+            lambda connection: connection.execute(update(tables.credentials).where(row).values(**values))
+        )
+        # The next honest change has every host of that server ask for a document, which is not signed.
+        put(later, "later")
+        wait_until(lambda: "changed in the database" in host.agent_words(), "the agent's word about it")
+        assert door.lets_in(good)
+        assert not door.lets_in(evil)
+        assert not door.lets_in(later)
+        wait_until(lambda: (host.agent_log).read_text().count("no answer") >= 1, "more than one try")
+        alarms = [event for event in events.find(instance, actor, limit=100).items if event.level == "alarm"]
+        assert len(alarms) == 1
+        assert f"credential {credential} was changed in the database" in alarms[0].summary
+        assert alarms[0].server_id == 1
+        # Deleted, it is out of the way, and everything goes on.
+        credentials.delete(instance, actor, 1, credential)
+        door.wait_until_open(later)
+        assert not door.lets_in(evil)
+        assert not door.lets_in(good)

@@ -1,0 +1,43 @@
+"""Keys end at their second wherever the host believes to be, with nothing of ours running: real sshd in three zones."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from keyrack.agent.key_files import KeyFiles, render
+from keyrack.ssh.host_document import HostDocument, UserKey
+from tests.login.private_sshd import USERNAME, Key, private_sshd, strict_folder
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Niue"])
+def test_a_key_ends_at_its_second(zone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Fourteen hours ahead and eleven behind: an end in local time would be off by as much.
+    monkeypatch.setenv("TZ", zone)
+    key, lasting = Key.make(tmp_path / "key"), Key.make(tmp_path / "lasting")
+    with strict_folder() as folder, private_sshd(folder) as (server, door):
+        end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=6)
+        document = HostDocument(
+            "h_1", 1, datetime.now(UTC), {USERNAME: [UserKey(key.public, end), UserKey(lasting.public)]}
+        )
+        files = KeyFiles.open(str(server.keys), str(server.revoked_keys))
+        try:
+            assert files.put(render(document)).problems == ()
+        finally:
+            files.close()
+        last_in = None
+        while True:
+            asked = datetime.now(UTC)
+            if not door.lets_in(key):
+                break
+            last_in = asked
+        # Let in before the end, and not once a whole second has passed after it.
+        assert last_in is not None
+        assert last_in < end + timedelta(seconds=1)
+        assert datetime.now(UTC) > end
+        time.sleep(max(0.0, (end + timedelta(seconds=1) - datetime.now(UTC)).total_seconds()))
+        assert not door.lets_in(key)
+        assert door.lets_in(lasting)

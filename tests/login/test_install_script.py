@@ -1,0 +1,115 @@
+"""The one pasted line, as it is served: it fetches, checks, enrols and starts the real agent beside a private sshd."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from keyrack.cli.demo_host import PrivateSshd
+from keyrack.core import credentials, host_modes, people, servers, system_users
+from keyrack.errors import Refusal
+from tests.login.private_sshd import USERNAME, Door, Key, private_sshd, strict_folder
+from tests.services import Service, running, settings_for
+from tests.waiting import wait_until
+
+KEYRACK = people.keyrack(1)
+
+
+class Pasted:
+    """A service, an sshd, and the line pasted beside it."""
+
+    def __init__(self, service: Service, server: PrivateSshd, door: Door, folder: Path) -> None:
+        self.service = service
+        self.server = server
+        self.door = door
+        self.folder = folder
+        self.state = folder / "agent"
+        self.program = folder / "program" / "keyrack-agent.pyz"
+
+    def paste(self, token: str, *more: str) -> subprocess.CompletedProcess[str]:
+        """Run the script as it is served."""
+        script = self.service.call("GET", "/agent/install.sh")
+        assert script.status_code == 200
+        given = [
+            *("sh", "-s", "--", "--url", self.service.url, "--token", token),
+            *("--sshd-config", str(self.server.config), "--drop-in", str(self.server.drop_in)),
+            *("--state-dir", str(self.state), "--prefix", str(self.program.parent)),
+            *("--keys-dir", str(self.server.keys), "--revoked-keys", str(self.server.revoked_keys)),
+            *more,
+        ]
+        return subprocess.run(given, input=script.text, capture_output=True, text=True, check=False, timeout=120)
+
+    def agent(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The installed agent's command."""
+        given = ["python3", "-I", str(self.program), *arguments, "--state-dir", str(self.state)]
+        return subprocess.run(given, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture
+def pasted(team_folder: Path, tmp_path: Path) -> Iterator[Pasted]:
+    data = tmp_path / "data"
+    shutil.copytree(team_folder, data)
+    with ExitStack() as stack:
+        folder = stack.enter_context(strict_folder())
+        service = stack.enter_context(running(settings_for(data, "")))
+        server, door = stack.enter_context(private_sshd(folder))
+        scene = Pasted(service, server, door, folder)
+        yield scene
+        if scene.state.exists():
+            pid = (scene.state / "lock").read_text("ascii").strip()
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), 15)
+
+
+def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Path) -> None:
+    service = pasted.service
+    ended = pasted.paste(servers.invite(service.instance, KEYRACK, 1))
+    assert ended.returncode == 0, ended.stderr
+    assert servers.get(service.instance, KEYRACK, 1).mode == "adopt"
+    wait_until(lambda: servers.get(service.instance, KEYRACK, 1).applied_revision > 0, "a first report")
+    status = pasted.agent("status")
+    assert "this host adopts: it reports who gets in and changes nothing" in status.stdout
+    assert "the agent is running" in status.stdout
+    key = Key.make(tmp_path / "key")
+    try:
+        system_users.create(service.instance, KEYRACK, 1, username=USERNAME)
+    except Refusal:
+        pass  # it is there already
+    credentials.add(service.instance, KEYRACK, 1, label="laptop", username=USERNAME, public_key=key.public)
+    host_modes.set_mode(service.instance, KEYRACK, 1, "enforce")
+    pasted.door.wait_until_open(key)
+    wait_until(lambda: "this host enforces" in pasted.agent("status").stdout, "enforcing in force")
+    doctor = pasted.agent("doctor")
+    assert "sshd obeys the document for every account" in doctor.stdout
+    ended = pasted.paste("wrong")
+    assert ended.returncode != 0
+    assert "stop it first" in ended.stderr
+    # sshd's own settings name these files in this test, so the agent refuses to take them away.
+    gone = pasted.agent("uninstall")
+    assert gone.returncode == 1
+    assert "take that out of them first" in gone.stderr
+    assert pasted.door.lets_in(key)
+
+
+@pytest.mark.parametrize(
+    ("token", "more", "words"),
+    [
+        ("wrong", (), "enrolment token is wrong"),
+        ("x", ("--mode", "explode"), "--mode is adopt or enforce"),
+        ("x", ("--python",), "needs a value"),
+        ("x", ("--only-accounts", "a b;c"), "cannot be the name of an account"),
+    ],
+)
+def test_what_goes_wrong_is_said(pasted: Pasted, token: str, more: tuple[str, ...], words: str) -> None:
+    ended = pasted.paste(token, *more)
+    assert ended.returncode != 0
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (pasted.state / "enrolment.json").exists()
+    shutil.rmtree(pasted.state, ignore_errors=True)

@@ -1,0 +1,49 @@
+"""CodeArts' and IAM's transcripts hold, the pages show the very same, and no call of theirs is left out."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from keyrack.web.server import DOORS
+from tests.services import Service
+from tests.transcripts.huawei import DIALECTS, DOCS, MARK, load, page, play
+
+ALL = [(dialect, name) for dialect in DIALECTS for name in load(dialect)]
+REPOSITORY = """
+[workspace]
+name = "acme"
+[[repositories]]
+id = 4242
+path = "acme/site"
+members = [{ user = "alice", role = "admin" }]
+"""
+
+
+@pytest.mark.parametrize(("dialect", "name"), ALL)
+def test_transcript(team: Service, dialect: str, name: str) -> None:
+    team.apply(REPOSITORY)
+    play(team, load(dialect)[name])
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_pages_show_the_transcripts(dialect: str) -> None:
+    before, mark, shown = (DOCS / f"{dialect}.md").read_text("utf-8").partition(MARK)
+    assert before
+    assert mark, "the page has lost the line after which the transcripts stand"
+    assert shown == page(dialect), "write the pages again: python -m tests.transcripts.huawei"
+
+
+def test_every_call_is_in_a_transcript() -> None:
+    played = {
+        (step["request"]["method"], step["request"]["path"].partition("?")[0])
+        for dialect, name in ALL
+        for step in load(dialect)[name]["steps"]
+        if step["answer"]["status"] < 300
+    }
+    for prefix, dialect in DOORS:
+        for call in dialect.endpoints if dialect.name in DIALECTS else ():
+            pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape((prefix + call.path).rstrip("/")))
+            known = any(method == call.method and re.fullmatch(pattern, path) for method, path in played)
+            assert known or call.path.endswith("/privatekey/verify"), f"{call.method} {prefix}{call.path}"
