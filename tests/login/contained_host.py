@@ -88,7 +88,8 @@ def machine(folder: Path, port: int) -> Iterator[Machine]:
         assert process.stdout.readline() == "ready\n", "the host of its own could not be made"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
         host = Machine(int(children[0]), Door(port, known_hosts))
-        host.run("/usr/sbin/sshd")
+        # There is no syslog in it, so sshd writes the file itself that syslog would.
+        host.run("/usr/sbin/sshd -E /var/log/auth.log")
         wait_until(lambda: "SSH-" in _greeting(port), "the greeting of sshd")
         yield host
     finally:
