@@ -80,8 +80,12 @@ class Duties:
         users = {name: entries for name, entries in document.users.items() if self.local.speaks_for(name)}
         return document._replace(users=users)
 
-    def put(self, document: HostDocument) -> Met:
-        """Do what the document asks; what cannot be done is told and keeps nothing else from being done."""
+    def put(self, document: HostDocument, *, scan: bool = True) -> Met:
+        """Do what the document asks; what cannot be done is told and keeps nothing else from being done.
+
+        scan: look for keys in all the files that sshd reads, which takes half a second on a host with many
+        accounts, and would keep the next document waiting; it is left for a quiet moment.
+        """
         unmet: List[str] = []
         put_back: List[str] = []
         kept_out = [name for name in document.users if not self.local.speaks_for(name)]
@@ -97,7 +101,7 @@ class Duties:
         elif document.sshd or document.mode != "enforce":
             unmet += self._unmanaged(document)
         try:
-            self._look(document, unmet)
+            self._look(document, unmet, scan=scan or bool(document.take_away))
         except (SshdProblem, OSError) as problem:
             self._facts = {**self._facts, "scan": f"sshd does not say what it reads: {problem}"}
         self._facts = {**self._facts, **self._state_facts(document)}
@@ -117,9 +121,10 @@ class Duties:
         """The service has what told() answered last."""
         self._told, self._told_digest = self._telling, self._telling_digest
 
-    def _look(self, document: HostDocument, unmet: List[str]) -> None:
+    def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
-        self._found = self._scanner.scan(before)
+        if scan:
+            self._found = self._scanner.scan(before)
         if document.take_away:
             problems = take_away(document.take_away, self._found)
             unmet += problems

@@ -133,7 +133,8 @@ class Follower:
         self._troubles.pop(_DOCUMENT, None)
         self._retry = FIRST_RETRY
         self._confirm()
-        self._look(new=True)
+        # At once; what takes longer waits for the next look of its own.
+        self._look(new=True, scan=False)
         return 0.0
 
     @property
@@ -161,16 +162,18 @@ class Follower:
         self._troubles.pop(_DOCUMENT, None)
         return True
 
-    def _look(self, *, new: bool, tell: bool = False) -> None:
+    def _look(self, *, new: bool, tell: bool = False, scan: bool = True) -> None:
         """Make the files as the document in force says, and tell what came of it.
 
-        new: that files differ is no surprise. tell: even when nothing changed.
+        new: that files differ is no surprise. tell: even when nothing changed; scan: a full look, with
+        what takes longer.
         """
-        self._looked_at = time.monotonic()
+        if scan:
+            self._looked_at = time.monotonic()
         if not self._orders.revision and not self._recall():
             return
         unmet = self._orders.unmet()
-        outcome = self._orders.put(new=new, silent=self._silent)
+        outcome = self._orders.put(new=new, silent=self._silent, scan=scan)
         if self._orders.document is not None:
             self._in_force(self._orders.document)
         if outcome.problems:

@@ -85,10 +85,11 @@ class Orders:
             raise Failed(f"a new document waits: {folder} cannot be written: {error.strerror}") from None
         self._checked = checked
 
-    def put(self, *, new: bool = True, silent: float = 0.0) -> Outcome:
+    def put(self, *, new: bool = True, silent: float = 0.0, scan: bool = True) -> Outcome:
         """Make this host what the document in force says; nothing is done where there is none.
 
-        new: that files differ is no surprise; silent: seconds since the service last confirmed the document.
+        new: that files differ is no surprise; silent: seconds since the service last confirmed the document;
+        scan: look for keys that nobody told of, too.
         """
         if self._checked is None:
             return Outcome((), ())
@@ -109,7 +110,7 @@ class Orders:
             files.close()
         if outcome.problems or self._duties is None:
             return outcome
-        met = self._duties.put(self._checked.document)
+        met = self._duties.put(self._checked.document, scan=scan)
         self._unmet = list(met.unmet)
         return Outcome(outcome.changed, (), met.put_back)
 
