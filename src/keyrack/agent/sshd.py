@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -97,6 +98,10 @@ class Sshd:
                 status = os.stat(path)
             except OSError:
                 found.append((path, None))
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                # Which files it has, not when it changed: a key file beside the settings changes with each key.
+                found.append((path, tuple(sorted(name for name in os.listdir(path) if not name.startswith(".")))))
             else:
                 found.append((path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
         return tuple(found)
