@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,11 @@ class Door:
     def lets_in(self, key: Key, user: str = USERNAME) -> bool:
         """Whether the key opens the account now. Fails when ssh ends for another reason than a refusal."""
         ended = self.login(key, user)
+        deadline = time.monotonic() + 20
+        # An sshd that reads its settings anew starts itself again, and listens to nobody for a moment.
+        while "Connection refused" in ended.stderr and time.monotonic() < deadline:
+            time.sleep(0.05)
+            ended = self.login(key, user)
         if ended.returncode == 0:
             return True
         assert "Permission denied (publickey" in ended.stderr, ended.stderr
