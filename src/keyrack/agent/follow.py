@@ -15,6 +15,7 @@ from keyrack.agent.orders import Failed, Orders, Refused
 from keyrack.ssh.host_document import HostDocument
 
 WAIT_SECONDS = 25
+QUIET_SECONDS = 1.0  # without another document, until what takes longer is done for the last one
 LOOK_AGAIN_SECONDS = 30.0  # between two looks at the files on disk
 TRY_AGAIN_SECONDS = 5.0  # the same while they could not be made as they must be
 HURRY_SECONDS = 2.0  # the same while enforcing is on trial
@@ -58,6 +59,7 @@ class Follower:
         self._troubles: Dict[str, Tuple[str, ...]] = {}
         self._retry = FIRST_RETRY
         self._looked_at = 0.0
+        self._look_soon = False
         # By a clock that nobody sets, from what was noted by one that somebody may have set.
         confirmed_at = self._status.confirmed_at or self._status.contact_at
         self._confirmed = time.monotonic() - silence(confirmed_at)
@@ -133,8 +135,9 @@ class Follower:
         self._troubles.pop(_DOCUMENT, None)
         self._retry = FIRST_RETRY
         self._confirm()
-        # At once; what takes longer waits for the next look of its own.
+        # At once; what takes longer waits until no other document came for a moment.
         self._look(new=True, scan=False)
+        self._look_soon = True
         return 0.0
 
     @property
@@ -148,6 +151,8 @@ class Follower:
 
     def _pause(self) -> float:
         """Seconds between two looks at this host."""
+        if self._look_soon:
+            return QUIET_SECONDS
         if self._orders.hurry:
             return HURRY_SECONDS
         return TRY_AGAIN_SECONDS if self._troubles else LOOK_AGAIN_SECONDS
@@ -168,8 +173,9 @@ class Follower:
         new: that files differ is no surprise. tell: even when nothing changed; scan: a full look, with
         what takes longer.
         """
+        self._looked_at = time.monotonic()
         if scan:
-            self._looked_at = time.monotonic()
+            self._look_soon = False
         if not self._orders.revision and not self._recall():
             return
         unmet = self._orders.unmet()
