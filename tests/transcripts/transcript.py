@@ -1,32 +1,75 @@
 """Transcripts: what is sent and what must come back, in JSON files that are tests and documentation at once.
 
-A file holds a title, words, what is given (names of tests/transcripts/given.py) and steps. A step is an exchange
-(title, request, answer) or something that the host does ("host"). In an answer "<kind example>" stands for any
-value of a kind, with an example for readers, and "<kind example as name>" keeps the value; "{name}" stands for a
-kept value, in paths and texts.
+A file holds a title, words, what is given (a name that its test knows) and steps. A step is an exchange (title,
+request, answer) or something that the host does ("host"). In an answer "<kind example>" stands for any value of a
+kind, with an example for readers, and "<kind example as name>" keeps the value; "{name}" stands for a kept value, in
+paths and texts.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 
 FOLDER = Path(__file__).parent
-KINDS: dict[str, Callable[[Any], bool]] = {
-    "integer": lambda value: type(value) is int,
-    "date": lambda value: _is(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", value),
-    "log date": lambda value: _is(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", value),
-    "seconds": lambda value: _is(r"[1-9]\d*", value),
-    "digits": lambda value: _is(r"\d+", value),
-    "text": lambda value: isinstance(value, str) and value != "",
+# An integer is a JSON number; all others are texts of this form.
+KINDS = {
+    "integer": r"-?\d+",
+    "date": r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d",
+    "time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00",
+    "moment": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z",
+    "seconds": r"[1-9]\d*",
+    "digits": r"\d+",
+    "hex": r"[0-9a-f]{32}",
+    "text": r".+",
 }
-PLACE = re.compile(r"<(integer|log date|date|seconds|digits|text) (.*?)(?: as (\w+))?>")
+PLACE = re.compile(rf"<({'|'.join(KINDS)}) (.*?)(?: as (\w+))?>")
 NAME = re.compile(r"\{(\w+)\}")
+
+
+class Dialect(NamedTuple):
+    """Who calls where a request does not say, and for each caller the lines that stand for the login on the page."""
+
+    caller: str
+    logins: Mapping[str, tuple[str, ...]]
+
+
+def _token(whose: str) -> tuple[str, ...]:
+    return (f"X-Auth-Token: ({whose})",)
+
+
+HUAWEI = Dialect(
+    "alice",
+    {
+        "alice": _token("of a member with the policy codeartsrepo::*"),
+        "olga": _token("of the owner"),
+        "bob": _token("of another member"),
+        "mallory": _token("of a member without any policy"),
+        "victor": _token("of the owner of another workspace"),
+        "wrong": _token("a token that is expired, revoked or was never issued"),
+        "nobody": (),
+    },
+)
+DIALECTS = {
+    "runcloud": Dialect(
+        "owner",
+        {
+            "owner": (),
+            "nobody": ("# without an Authorization header",),
+            "wrong": ("# Authorization: Bearer of a token that is wrong, expired or revoked",),
+            "reader": ("# Authorization: Bearer of a token with the scope credentials:read alone",),
+            "access key": ("# Authorization: Basic, with the id and secret of an access key",),
+            "stranger": ("# Authorization: Bearer of a token of another workspace",),
+        },
+    ),
+    "codearts": HUAWEI,
+    "iam": HUAWEI,
+}
 
 
 def load(dialect: str) -> dict[str, dict[str, Any]]:
@@ -36,30 +79,39 @@ def load(dialect: str) -> dict[str, dict[str, Any]]:
 
 
 class Player:
-    """Sends the requests of one transcript and compares the answers; keeps what later steps name."""
+    """Sends the requests of one transcript and compares the answers; keeps what later steps name.
 
-    def __init__(self, client: httpx2.Client, url: str, logins: Mapping[str, Mapping[str, str]]) -> None:
+    logins: the headers by which each caller of the dialect is known.
+    """
+
+    def __init__(self, dialect: str, client: httpx2.Client, url: str, logins: Mapping[str, Mapping[str, str]]) -> None:
         self.known: dict[str, Any] = {"url": url}
+        self._caller = DIALECTS[dialect].caller
         self._client = client
         self._logins = logins
 
     def play(self, exchange: Mapping[str, Any]) -> None:
         """Send one request and hold the answer against what is written."""
         request, expected = exchange["request"], exchange["answer"]
-        headers = {**self._logins[request.get("as", "owner")], **request.get("headers", {})}
-        content = self._fill(request.get("text", "")).encode()
+        headers = {**self._logins[request.get("as", self._caller)], **filled(request.get("headers", {}), self.known)}
+        content = filled(request.get("text", ""), self.known).encode()
         if "body" in request:
-            content = json.dumps(self._fill(request["body"])).encode()
+            content = json.dumps(filled(request["body"], self.known)).encode()
             headers.setdefault("Content-Type", "application/json")
         if "form" in request:
-            content = str(httpx2.QueryParams(self._fill(request["form"]))).encode()
+            content = str(httpx2.QueryParams(filled(request["form"], self.known))).encode()
             headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
-        answer = self._client.request(request["method"], self._fill(request["path"]), headers=headers, content=content)
+        path = filled(request["path"], self.known)
+        answer = self._client.request(request["method"], path, headers=headers, content=content)
         seen = f"{exchange['title']}: {answer.status_code} {answer.text}"
         assert answer.status_code == expected["status"], seen
-        assert answer.headers["content-type"] == "application/json", seen
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-Id"]), seen
         for name, value in expected.get("headers", {}).items():
             self._compare(value, answer.headers.get(name), f"{seen}: header {name}")
+        if "body" not in expected:
+            assert not answer.content, seen
+            return
+        assert answer.headers["content-type"] == "application/json", seen
         self._compare(expected["body"], answer.json(), seen)
 
     def _compare(self, expected: Any, found: Any, where: str) -> None:
@@ -75,25 +127,14 @@ class Player:
                 self._compare(one, other, where)
         elif isinstance(expected, str) and (place := PLACE.fullmatch(expected)):
             kind, _, name = place.groups()
-            assert KINDS[kind](found), f"{where}: is no {kind}: {found!r}"
+            assert type(found) is (int if kind == "integer" else str), f"{where}: is no {kind}: {found!r}"
+            assert re.fullmatch(KINDS[kind], str(found)), f"{where}: is no {kind}: {found!r}"
             if name:
                 self.known[name] = found
         else:
-            wanted = self._fill(expected)
+            wanted = filled(expected, self.known)
             assert type(found) is type(wanted), where
             assert found == wanted, where
-
-    def _fill(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: self._fill(inner) for name, inner in value.items()}
-        if isinstance(value, list):
-            return [self._fill(inner) for inner in value]
-        if not isinstance(value, str):
-            return value
-        whole = NAME.fullmatch(value)
-        if whole and whole[1] in self.known:
-            return self.known[whole[1]]
-        return NAME.sub(lambda match: str(self.known.get(match[1], match[0])), value)
 
 
 def page(dialect: str) -> str:
@@ -101,45 +142,39 @@ def page(dialect: str) -> str:
     parts = []
     for transcript in load(dialect).values():
         parts.append(f"## {transcript['title']}\n\n{transcript['words']}\n")
-        examples = {"url": "https://keys.example.com"}
+        examples: dict[str, Any] = {"url": "https://keys.example.com"}
         for step in transcript["steps"]:
             if "host" in step:
                 parts.append(f"*{step['words']}*\n")
                 continue
-            parts.append(_shown(step, examples))
+            parts.append(_shown(DIALECTS[dialect], step, examples))
     return "\n".join(parts)
 
 
-def _shown(exchange: Mapping[str, Any], examples: dict[str, Any]) -> str:
+def _shown(dialect: Dialect, exchange: Mapping[str, Any], examples: dict[str, Any]) -> str:
     request, answer = exchange["request"], exchange["answer"]
-    body = _example(answer["body"], examples)
-    lines = [f"{request['method']} {_filled(request['path'], examples)}"]
-    login = request.get("as", "owner")
-    if login != "owner":
-        lines.append(f"# {LOGIN_WORDS[login]}")
-    lines += [f"{name}: {value}" for name, value in request.get("headers", {}).items()]
+    lines = [f"{request['method']} {filled(request['path'], examples)}"]
+    lines += dialect.logins[request.get("as", dialect.caller)]
+    lines += [f"{name}: {filled(value, examples)}" for name, value in request.get("headers", {}).items()]
     if "body" in request:
-        lines += ["", json.dumps(_filled(request["body"], examples), indent=2, ensure_ascii=False)]
+        lines += ["", _json(filled(request["body"], examples))]
     if "form" in request:
-        lines += ["", str(httpx2.QueryParams(_filled(request["form"], examples)))]
+        lines += ["", str(httpx2.QueryParams(filled(request["form"], examples)))]
     if "text" in request:
         lines += ["", request["text"]]
+    # Before the headers are shown: the body gives the examples that they may name.
+    body = ["", _json(_example(answer["body"], examples))] if "body" in answer else []
     headers = [f"{name}: {_example(value, examples)}" for name, value in answer.get("headers", {}).items()]
-    result = [str(answer["status"]), *headers, "", json.dumps(body, indent=2, ensure_ascii=False)]
-    return f"### {exchange['title']}\n\n" + _block("http", lines) + "\n" + _block("http", result)
+    result = [str(answer["status"]), *headers, *body]
+    return f"### {exchange['title']}\n\n" + _block(lines) + "\n" + _block(result)
 
 
-LOGIN_WORDS = {
-    "nobody": "without an Authorization header",
-    "wrong": "Authorization: Bearer of a token that is wrong, expired or revoked",
-    "reader": "Authorization: Bearer of a token with the scope credentials:read alone",
-    "access key": "Authorization: Basic, with the id and secret of an access key",
-    "stranger": "Authorization: Bearer of a token of another workspace",
-}
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _block(kind: str, lines: list[str]) -> str:
-    return f"```{kind}\n" + "\n".join(lines) + "\n```\n"
+def _block(lines: list[str]) -> str:
+    return "```http\n" + "\n".join(lines) + "\n```\n"
 
 
 def _example(value: Any, examples: dict[str, Any]) -> Any:
@@ -153,21 +188,18 @@ def _example(value: Any, examples: dict[str, Any]) -> Any:
         if name:
             examples[name] = example
         return example
-    return _filled(value, examples)
+    return filled(value, examples)
 
 
-def _filled(value: Any, examples: Mapping[str, Any]) -> Any:
+def filled(value: Any, known: Mapping[str, Any]) -> Any:
+    """A value with all names in braces replaced by what is known of them."""
     if isinstance(value, dict):
-        return {name: _filled(inner, examples) for name, inner in value.items()}
+        return {name: filled(inner, known) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_filled(inner, examples) for inner in value]
+        return [filled(inner, known) for inner in value]
     if not isinstance(value, str):
         return value
     whole = NAME.fullmatch(value)
-    if whole and whole[1] in examples:
-        return examples[whole[1]]
-    return NAME.sub(lambda match: str(examples.get(match[1], match[0])), value)
-
-
-def _is(pattern: str, value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
+    if whole and whole[1] in known:
+        return known[whole[1]]
+    return NAME.sub(lambda match: str(known.get(match[1], match[0])), value)

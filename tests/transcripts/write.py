@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.transcripts.transcript import page
+from tests.transcripts.transcript import DIALECTS, page
 
 DOCS = Path(__file__).parents[2] / "docs" / "api"
 MARK = "<!-- transcripts: python -m tests.transcripts.write -->\n"
-PAGES = {"runcloud": "runcloud.md"}
 
 
 def main() -> None:
     """Write every page again."""
-    for dialect, name in PAGES.items():
-        path = DOCS / name
+    for dialect in DIALECTS:
+        path = DOCS / f"{dialect}.md"
         before, mark, _ = path.read_text("utf-8").partition(MARK)
         if not mark:
             raise SystemExit(f"{path} has no line {MARK.strip()}")

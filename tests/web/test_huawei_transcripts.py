@@ -8,9 +8,12 @@ import pytest
 
 from keyrack.web.server import DOORS
 from tests.services import Service
-from tests.transcripts.huawei import DIALECTS, DOCS, MARK, load, page, play
+from tests.transcripts.transcript import HUAWEI, Player, load, page
+from tests.transcripts.write import DOCS, MARK
 
+DIALECTS = ("codearts", "iam")
 ALL = [(dialect, name) for dialect in DIALECTS for name in load(dialect)]
+LOGINS = {name: {"X-Auth-Token": f"token-of-{name}"} for name in HUAWEI.logins} | {"nobody": {}}
 REPOSITORY = """
 [workspace]
 name = "acme"
@@ -24,7 +27,9 @@ members = [{ user = "alice", role = "admin" }]
 @pytest.mark.parametrize(("dialect", "name"), ALL)
 def test_transcript(team: Service, dialect: str, name: str) -> None:
     team.apply(REPOSITORY)
-    play(team, load(dialect)[name])
+    player = Player(dialect, team.client, team.url, LOGINS)
+    for step in load(dialect)[name]["steps"]:
+        player.play(step)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -32,7 +37,7 @@ def test_the_pages_show_the_transcripts(dialect: str) -> None:
     before, mark, shown = (DOCS / f"{dialect}.md").read_text("utf-8").partition(MARK)
     assert before
     assert mark, "the page has lost the line after which the transcripts stand"
-    assert shown == page(dialect), "write the pages again: python -m tests.transcripts.huawei"
+    assert shown == page(dialect), "write the pages again: python -m tests.transcripts.write"
 
 
 def test_every_call_is_in_a_transcript() -> None:

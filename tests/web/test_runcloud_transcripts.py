@@ -34,7 +34,7 @@ def served(team_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) ->
 @pytest.mark.parametrize(("served", "name"), [(name, name) for name in TRANSCRIPTS], indirect=["served"])
 def test_transcript(served: Service, name: str) -> None:
     transcript = TRANSCRIPTS[name]
-    player = Player(served.client, served.url, LOGINS)
+    player = Player("runcloud", served.client, served.url, LOGINS)
     agent: Agent | None = None
     with ExitStack() as stack:
         if "broken database" in transcript["given"]:
