@@ -127,6 +127,11 @@ class PrivateSshd:
                 raise DemoHostError(f"{self.what[0].upper()}{self.what[1:]} did not start:\n{last_lines(self.log)}")
             time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        """The number of the process that listens, while it was started; 0 otherwise."""
+        return self._process.pid if self._process is not None else 0
+
     def is_running(self) -> bool:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
@@ -323,8 +328,8 @@ class DemoHost:
                     self._note_pids()
 
     def _note_pids(self) -> None:
-        pids = [process.pid for process in (self._agent, self.server._process) if process is not None]
-        self._pids.write_text("".join(f"{pid}\n" for pid in pids), "ascii")
+        pids = (self._agent.pid if self._agent is not None else 0, self.server.pid)
+        self._pids.write_text("".join(f"{pid}\n" for pid in pids if pid), "ascii")
 
     def _end_left_over(self) -> None:
         """End what an earlier run that was killed has left: only processes that name this very folder."""
