@@ -12,7 +12,7 @@ import pwd
 import time
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from keyrack.agent import drop_in, originals
+from keyrack.agent import accounts, drop_in, originals
 from keyrack.agent.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder, FolderProblem
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.originals import Original
@@ -279,7 +279,7 @@ class Enforcement:
     def _shuts_everybody_out(self, document: HostDocument) -> bool:
         """Whether enforcing would leave nobody who can log in with a key, where somebody might today."""
         for username, entries in document.users.items():
-            if entries and _exists(username):
+            if entries and accounts.exists(username):
                 return False
         return bool(self.missing(self._keys_only()))
 
@@ -337,14 +337,6 @@ def adopt_first(memory: Memory) -> None:
     if not read(memory).files:
         why = "this host was enrolled for adopting, and the service has not agreed yet"
         memory.save(NOTE, Record(state=UNDONE, why=why).to_json())
-
-
-def _exists(username: str) -> bool:
-    try:
-        pwd.getpwnam(username)
-    except KeyError:
-        return False
-    return True
 
 
 def _remove_folder(path: str) -> None:

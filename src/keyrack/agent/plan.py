@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
-import pwd
 import tempfile
 from typing import Dict, Iterator, List, Set
 
-from keyrack.agent import drop_in, local, originals
+from keyrack.agent import accounts, drop_in, local, originals
 from keyrack.agent.found import AUTHORITY, COMMAND, EVERYBODY, Found, Scanner
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.sshd import Sshd
@@ -63,7 +62,7 @@ def _keys(document: HostDocument, found: List[Found]) -> Iterator[str]:
         count += 1
     everybody = today.get(EVERYBODY, set())
     for name in sorted(document.users):
-        missing = "" if _exists(name) else " (no such account here yet)"
+        missing = "" if accounts.exists(name) else " (no such account here yet)"
         for entry in document.users[name]:
             fingerprint = public_key.read_canonical(entry.key).sha256
             if fingerprint not in today.get(name, set()) | everybody:
@@ -124,11 +123,3 @@ def _shown(one: Found) -> str:
 
 def _lines(data: bytes) -> List[str]:
     return data.decode("utf-8", "replace").split("\n")
-
-
-def _exists(username: str) -> bool:
-    try:
-        pwd.getpwnam(username)
-    except KeyError:
-        return False
-    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -11,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from keyrack.core import user_keys
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, UserKey
+from keyrack.model import UserKey
 from keyrack.web import signing
 from keyrack.web.dialect import Call, Dialect, Endpoint
 from keyrack.web.dialects import codearts_form, codearts_repositories
@@ -67,11 +68,6 @@ ENDPOINTS = (
 )
 
 
-def authenticate(instance: Instance, request: Request) -> Actor:
-    """The actor of `X-Auth-Token` or of a signature. Raises Refusal UNAUTHENTICATED."""
-    return signing.authenticate(instance, request, "codearts")
-
-
 def refuse(request: Request, refusal: Refusal) -> Response:
     """A refusal in v4's shape, or in the gateway's where the gateway refuses."""
     gateway = signing.gateway_refusal(request, refusal)
@@ -102,7 +98,7 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
 DIALECT = Dialect(
     name="codearts",
     endpoints=ENDPOINTS,
-    authenticate=authenticate,
+    authenticate=partial(signing.authenticate, door="codearts"),
     refuse=refuse,
     unknown_path=unknown_path,
     not_supported=not_supported,

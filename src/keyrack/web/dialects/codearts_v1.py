@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -11,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from keyrack.core import deploy_keys, user_keys
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, UserKey
+from keyrack.model import UserKey
 from keyrack.store.deploy_keys import DeployKey
 from keyrack.web import bodies, signing
 from keyrack.web.dialect import Call, Dialect, Endpoint
@@ -93,11 +94,6 @@ V2_ENDPOINTS = (
 )
 
 
-def authenticate(instance: Instance, request: Request) -> Actor:
-    """The actor of `X-Auth-Token` or of a signature. Raises Refusal UNAUTHENTICATED."""
-    return signing.authenticate(instance, request, "codearts")
-
-
 def refuse(request: Request, refusal: Refusal) -> Response:
     """A refusal in v1's and v2's envelope, or in the gateway's shape where the gateway refuses."""
     gateway = signing.gateway_refusal(request, refusal)
@@ -127,7 +123,7 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
 V1 = Dialect(
     name="codearts",
     endpoints=V1_ENDPOINTS,
-    authenticate=authenticate,
+    authenticate=partial(signing.authenticate, door="codearts"),
     refuse=refuse,
     unknown_path=unknown_path,
     not_supported=not_supported,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -12,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 from keyrack.core import tokens
 from keyrack.core.instance import Instance
 from keyrack.core.tokens import Scope, SignedIn, SignIn
-from keyrack.model import Actor
 from keyrack.web import bodies, signing
 from keyrack.web.dialect import Call, Dialect, Endpoint
 from keyrack.web.dialects import iam_access_keys, iam_directory, iam_form
@@ -63,11 +63,6 @@ def versions(instance: Instance) -> Response:
     return JSONResponse({"versions": {"values": [_version(instance)]}}, 300)
 
 
-def authenticate(instance: Instance, request: Request) -> Actor:
-    """The actor of `X-Auth-Token` or of a signature. Raises Refusal UNAUTHENTICATED."""
-    return signing.authenticate(instance, request, "iam")
-
-
 V3 = Dialect(
     name="iam",
     endpoints=(
@@ -78,7 +73,7 @@ V3 = Dialect(
         Endpoint("GET", "/auth/catalog", show_catalog),
         *iam_directory.V3_ENDPOINTS,
     ),
-    authenticate=authenticate,
+    authenticate=partial(signing.authenticate, door="iam"),
     refuse=iam_form.refuse,
     unknown_path=iam_form.unknown_path,
     not_supported=iam_form.not_supported,
