@@ -1,0 +1,121 @@
+"""A Debian of its own with systemd, journald, logind and sshd, booted on this machine's kernel; holds no assertion.
+
+Its file system is a copy on write of a small Debian system (scripts/hosts.sh); the machine's own files are not touched.
+It shares loopback with the machine, so its sshd has a port of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.login.contained_host import Machine
+from tests.login.private_sshd import Door
+from tests.waiting import wait_until
+
+SYSTEMS = Path("/var/cache/keyrack-tests/hosts")
+SETTINGS = "etc/ssh/sshd_config.d/90-port.conf"
+# systemd of Debian 13 boots with the one hierarchy of cgroups alone, and this mount is nobody else's.
+BOOT = """set -eu
+while umount -l /sys/fs/cgroup 2>/dev/null; do :; done
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mkdir -p "/sys/fs/cgroup/$3"
+echo $$ >"/sys/fs/cgroup/$3/cgroup.procs"
+mount -t overlay -o "lowerdir=$2,upperdir=$1/changes,workdir=$1/work" overlay "$1/root"
+exec systemd-nspawn --register=no --keep-unit --quiet --console=pipe --machine="$3" --directory="$1/root" --boot
+"""
+
+
+class DebianHost:
+    """One Debian system: boot() and shut_down() as often as wanted; its files stay in between."""
+
+    def __init__(self, release: str, folder: Path, port: int) -> None:
+        system = SYSTEMS / release
+        if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None or not system.is_dir():
+            pytest.skip(f"this test boots Debian {release}: it needs root, systemd-container and scripts/hosts.sh")
+        self._system = system
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+        for name in ("changes", "work", "root"):
+            (folder / name).mkdir()
+        settings = folder / "changes" / SETTINGS
+        settings.parent.mkdir(parents=True)
+        settings.write_text(f"Port {port}\nListenAddress 127.0.0.1\n", "ascii")
+        # sshd and its clients of many tests share one address, which Debian 13's sshd would shut out.
+        if release not in ("bullseye", "bookworm"):
+            settings.write_text(settings.read_text("ascii") + "PerSourcePenalties no\n", "ascii")
+        public = (system / "etc/ssh/ssh_host_ed25519_key.pub").read_text("ascii").split()
+        known_hosts = folder / "known_hosts"
+        known_hosts.write_text(f"[127.0.0.1]:{port} {public[0]} {public[1]}\n", "ascii")
+        self.door = Door(port, known_hosts)
+
+    def boot(self) -> None:
+        """Start it, and return once all that starts at boot has."""
+        name = f"keyrack-{os.getpid()}"
+        given = ["unshare", "-m", "--propagation", "private", "/bin/sh", "-c", BOOT, "sh"]
+        with (self._folder / "console").open("ab") as console:
+            self._process = subprocess.Popen(
+                [*given, str(self._folder), str(self._system), name],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+            )
+        wait_until(self._is_up, "a Debian that has booted")
+
+    def run(self, line: str, *, check: bool = True) -> str:
+        """What a shell line prints, as root, standard error included; fails unless it succeeds, with check."""
+        return Machine(self._pid, self.door).run(line, check=check)
+
+    def shut_down(self) -> None:
+        """Stop everything in it, as `poweroff` does."""
+        if self._process is None:
+            return
+        if self._process.poll() is None and self._pid:
+            self.run("systemctl poweroff", check=False)
+        try:
+            self._process.wait(60)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._process, self._pid = None, 0
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "console").read_text("utf-8", "replace")
+        if not self._pid:
+            self._pid = _first_process(self._process.pid)
+        if not self._pid:
+            return False
+        state = self.run("systemctl is-system-running", check=False).strip()
+        return state in ("running", "degraded")
+
+
+@contextmanager
+def debian_host(release: str, folder: Path, port: int) -> Iterator[DebianHost]:
+    """A Debian of this release, booted; skips the test where there can be none."""
+    host = DebianHost(release, folder, port)
+    try:
+        host.boot()
+        yield host
+    finally:
+        host.shut_down()
+
+
+def _first_process(pid: int) -> int:
+    """The number, as seen here, of the process that is number 1 in there; 0 while there is none."""
+    try:
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split():
+            status = Path(f"/proc/{child}/status").read_text("ascii")
+            numbers = next(line.split() for line in status.split("\n") if line.startswith("NSpid:"))
+            if len(numbers) > 2 and numbers[-1] == "1" and "systemd" in status.split("\n")[0]:
+                return int(child)
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return 0

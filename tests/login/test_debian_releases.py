@@ -1,0 +1,196 @@
+"""A host's life under systemd on three releases of Debian: each with its own OpenSSH, Python, journal and logind.
+
+Debian 11 has OpenSSH 8.4 and Python 3.9, Debian 12 has 9.2 and 3.11, Debian 13 has 10.0 and 3.13.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from keyrack.core import credentials, found_keys, host_modes, people, servers, sessions
+from keyrack.model import Server, Session
+from keyrack.ssh.public_key import fingerprint_of
+from tests.login.debian_host import DebianHost, debian_host
+from tests.login.private_sshd import Key, strict_folder
+from tests.services import Service, free_port
+from tests.waiting import wait_until
+
+KEYRACK = people.keyrack(1)
+SERVER = 1
+AGENT = "/usr/bin/python3 -I /usr/local/lib/keyrack-agent/keyrack-agent.pyz"
+SNAPSHOT = "cd /etc/ssh && find . -type f | sort | xargs -d '\\n' stat -c '%n %a %U %G %y' && find . -type f | sort \
+| xargs -d '\\n' sha256sum; find . -type d | sort"
+
+
+class Scene:
+    """A booted Debian with an account and a key that somebody put there by hand, and the service."""
+
+    def __init__(self, service: Service, host: DebianHost, folder: Path) -> None:
+        self.service = service
+        self.host = host
+        self.by_hand = Key.make(folder / "by-hand")
+        self.folder = folder
+        self.clients: list[subprocess.Popen[bytes]] = []
+
+    def prepare(self) -> str:
+        """The account, its key, and what /etc/ssh is like before anything of ours came."""
+        self.host.run("useradd -m -s /bin/bash -p '*' deploy && install -d -o deploy -m 700 /home/deploy/.ssh")
+        self.host.run(f"echo '{self.by_hand.public}' > /home/deploy/.ssh/authorized_keys")
+        return self.host.run(SNAPSHOT)
+
+    def paste(self) -> str:
+        """The line as an operator pastes it."""
+        url, token = self.service.url, servers.invite(self.service.instance, KEYRACK, SERVER)
+        return self.host.run(f"curl -fsSL {url}/agent/install.sh | sh -s -- --url {url} --token {token}")
+
+    def server(self) -> Server:
+        return servers.get(self.service.instance, KEYRACK, SERVER)
+
+    def obeyed(self) -> bool:
+        """Whether the host has said that it obeys the newest document."""
+        server = self.server()
+        return server.applied_revision == server.revision > 0
+
+    def add(self, name: str, **more: object) -> tuple[Key, int]:
+        """A fresh key on the account."""
+        key = Key.make(self.folder / name)
+        added = credentials.add(
+            self.service.instance, KEYRACK, SERVER, label=name, username="deploy", public_key=key.public, **more
+        )  # type: ignore[arg-type]
+        return key, added.id
+
+    def stay(self, key: Key) -> subprocess.Popen[bytes]:
+        """A login that stays, with a command of its own."""
+        given = self.host.door.command(key, "deploy", "exec sleep 4242")
+        client = subprocess.Popen(given, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.clients.append(client)
+        return client
+
+    def sessions(self) -> tuple[Session, ...]:
+        return tuple(sessions.find(self.service.instance, KEYRACK, SERVER, limit=40).items)
+
+    def agent(self, command: str) -> str:
+        return self.host.run(f"{AGENT} {command}", check=False)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.kill()
+            client.wait()
+
+
+@pytest.fixture(params=["bullseye", "bookworm", "trixie"])
+def scene(request: pytest.FixtureRequest, team: Service, tmp_path: Path) -> Iterator[Scene]:
+    with strict_folder() as folder, debian_host(request.param, folder, free_port()) as host:
+        made = Scene(team, host, tmp_path)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def test_a_hosts_life(scene: Scene) -> None:
+    host, door = scene.host, scene.host.door
+    before = scene.prepare()
+    scene.paste()
+    look_first(scene)
+    enforce(scene)
+    who_is_in_is_known_and_ended(scene)
+    the_agent_comes_back(scene)
+    ends_bite_without_anybody(scene)
+    revoked_while_off(scene)
+
+    scene.agent("uninstall")
+    assert host.run("systemctl list-unit-files 'keyrack*' --no-legend", check=False).strip() == ""
+    assert host.run(SNAPSHOT) == before
+    assert host.run("ls -A /var/lib/keyrack-agent /usr/local/lib/keyrack-agent 2>/dev/null", check=False) == ""
+    assert door.lets_in(scene.by_hand, "deploy")
+
+
+def look_first(scene: Scene) -> None:
+    """It runs under systemd, from boot on, and says what it found; nobody's way in has changed."""
+    host = scene.host
+    assert host.run("systemctl is-active keyrack-agent; systemctl is-enabled keyrack-agent") == "active\nenabled\n"
+    wait_until(scene.obeyed, "a first report")
+    server = scene.server()
+    assert (server.mode, server.os_version) == ("adopt", host.run(". /etc/os-release; echo $VERSION_ID").strip())
+
+    def found() -> list[tuple[str, str]]:
+        page = found_keys.find(scene.service.instance, KEYRACK, SERVER).items
+        return [(one.username, one.path) for one in page if one.fingerprint == fingerprint_of(scene.by_hand.public)]
+
+    wait_until(found, "the key that somebody put there by hand")
+    assert found() == [("deploy", "/home/deploy/.ssh/authorized_keys")]
+    assert host.door.lets_in(scene.by_hand, "deploy")
+
+
+def enforce(scene: Scene) -> None:
+    """Keyrack's keys alone, after a trial that is shortened here by the host's own file."""
+    host = scene.host
+    key, _ = scene.add("laptop")
+    host.run("""sed -i 's/"trial_seconds": 60.0/"trial_seconds": 5.0/' /var/lib/keyrack-agent/local.json""")
+    assert '"trial_seconds": 5.0' in host.run("cat /var/lib/keyrack-agent/local.json")
+    host.run("systemctl restart keyrack-agent")
+    plan = scene.agent("plan")
+    assert fingerprint_of(scene.by_hand.public) in plan
+    host_modes.set_mode(scene.service.instance, KEYRACK, SERVER, "enforce")
+    host.door.wait_until_open(key, "deploy")
+    host.door.wait_until_closed(scene.by_hand, "deploy")
+    wait_until(lambda: "this host enforces" in scene.agent("status"), "the end of the trial")
+    assert "sshd obeys the document for every account" in scene.agent("doctor")
+
+
+def who_is_in_is_known_and_ended(scene: Scene) -> None:
+    """The journal names the key that signed; taking that key away ends the login, its command too."""
+    key, credential = scene.add("visitor")
+    scene.host.door.wait_until_open(key, "deploy")
+    client = scene.stay(key)
+    wait_until(lambda: fingerprint_of(key.public) in [one.fingerprint for one in scene.sessions()], "the login")
+    assert "sleep 4242" in scene.host.run("ps -eo args")
+    credentials.delete(scene.service.instance, KEYRACK, SERVER, credential)
+    client.wait(60)
+    assert not scene.host.door.lets_in(key, "deploy")
+    assert "sleep 4242" not in scene.host.run("ps -eo args")
+    wait_until(lambda: not scene.sessions(), "a list without it")
+
+
+def the_agent_comes_back(scene: Scene) -> None:
+    """systemd starts a killed agent again; what was asked meanwhile is done."""
+    scene.host.run("systemctl kill --signal=KILL keyrack-agent")
+    key, _ = scene.add("after-the-kill")
+    scene.host.door.wait_until_open(key, "deploy")
+
+
+def ends_bite_without_anybody(scene: Scene) -> None:
+    """A key's end holds while the agent is dead; where sshd is too old to read it, the key never opens, and it is said."""
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=12)
+    key, _ = scene.add("short", expires_at=end)
+    wait_until(scene.obeyed, "the key on the host")
+    too_old = "cannot read ends of keys in UTC" in scene.agent("doctor")
+    assert too_old == ("OpenSSH_8." in scene.host.run("ssh -V"))
+    assert scene.host.door.lets_in(key, "deploy") is not too_old
+    scene.host.run("systemctl stop keyrack-agent")
+    time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds() + 1.5))
+    assert not scene.host.door.lets_in(key, "deploy")
+    scene.host.run("systemctl start keyrack-agent")
+
+
+def revoked_while_off(scene: Scene) -> None:
+    """A host that is off during a revocation refuses at the first login after contact; the agent starts at boot."""
+    key, credential = scene.add("lost")
+    kept, _ = scene.add("kept")
+    scene.host.door.wait_until_open(key, "deploy")
+    scene.host.door.wait_until_open(kept, "deploy")
+    scene.host.shut_down()
+    credentials.delete(scene.service.instance, KEYRACK, SERVER, credential)
+    assert not scene.obeyed()
+    scene.host.boot()
+    wait_until(scene.obeyed, "the receipt")
+    assert not scene.host.door.lets_in(key, "deploy")
+    assert scene.host.door.lets_in(kept, "deploy")
+    assert "this host enforces" in scene.agent("status")
