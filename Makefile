@@ -14,7 +14,9 @@ run: install ## Service, database and a demo host on loopback
 test: ## Lint, types and all tests, with what they need installed first
 	@sh scripts/install.sh dev
 	@sh scripts/packages.sh sshd=openssh-server ssh=openssh-client git=git curl=curl \
-	  '/usr/lib/postgresql/*/bin/initdb=postgresql' runuser=util-linux
+	  '/usr/lib/postgresql/*/bin/initdb=postgresql' runuser=util-linux debootstrap=debootstrap \
+	  systemd-nspawn=systemd-container
+	@sh scripts/hosts.sh bullseye bookworm trixie
 	@$(MAKE) --no-print-directory lint types tests
 
 lint: ## Ruff

@@ -35,22 +35,22 @@ exec systemd-nspawn --register=no --keep-unit --quiet --console=pipe --machine="
 class DebianHost:
     """One Debian system: boot() and shut_down() as often as wanted; its files stay in between."""
 
-    def __init__(self, release: str, folder: Path, port: int) -> None:
+    def __init__(self, release: str, folder: Path, port: int, settings: str = "") -> None:
+        """settings: more lines for its sshd."""
         system = SYSTEMS / release
         if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None or not system.is_dir():
             pytest.skip(f"this test boots Debian {release}: it needs root, systemd-container and scripts/hosts.sh")
+        if subprocess.run(["unshare", "-m", "mount", "-t", "cgroup2", "x", "/sys/fs/cgroup"], check=False).returncode:
+            pytest.skip("this test boots a Debian: name spaces and cgroups cannot be made here")
         self._system = system
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
         for name in ("changes", "work", "root"):
             (folder / name).mkdir()
-        settings = folder / "changes" / SETTINGS
-        settings.parent.mkdir(parents=True)
-        settings.write_text(f"Port {port}\nListenAddress 127.0.0.1\n", "ascii")
-        # sshd and its clients of many tests share one address, which Debian 13's sshd would shut out.
-        if release not in ("bullseye", "bookworm"):
-            settings.write_text(settings.read_text("ascii") + "PerSourcePenalties no\n", "ascii")
+        file = folder / "changes" / SETTINGS
+        file.parent.mkdir(parents=True)
+        file.write_text(f"Port {port}\nListenAddress 127.0.0.1\n{settings}", "ascii")
         public = (system / "etc/ssh/ssh_host_ed25519_key.pub").read_text("ascii").split()
         known_hosts = folder / "known_hosts"
         known_hosts.write_text(f"[127.0.0.1]:{port} {public[0]} {public[1]}\n", "ascii")
@@ -98,9 +98,9 @@ class DebianHost:
 
 
 @contextmanager
-def debian_host(release: str, folder: Path, port: int) -> Iterator[DebianHost]:
+def debian_host(release: str, folder: Path, port: int, settings: str = "") -> Iterator[DebianHost]:
     """A Debian of this release, booted; skips the test where there can be none."""
-    host = DebianHost(release, folder, port)
+    host = DebianHost(release, folder, port, settings)
     try:
         host.boot()
         yield host

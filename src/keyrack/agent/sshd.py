@@ -23,6 +23,9 @@ GREETING_SECONDS = 10.0
 _DEEPEST_INCLUDE = 16
 _LARGEST_CONFIG = 1 << 20
 _LINE = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9]*)(?:[ \t]*=[ \t]*|[ \t]+)(.*)")
+# A greeting, or the words with which sshd turns away when it is under siege (sshd.c: MaxStartups; from 9.8 on
+# PerSourcePenalties): whoever makes logins fail on loopback must not make the agent believe that sshd is broken.
+_SIGNS_OF_LIFE = (b"SSH-", b"Exceeded MaxStartups", b"Not allowed at this time")
 _WORD = re.compile(r'"([^"]*)"|([^ \t"]+)')
 
 
@@ -221,7 +224,7 @@ def _greets(address: Tuple[str, int]) -> bool:
     try:
         with socket.create_connection(address, timeout=3.0) as connection:
             connection.settimeout(3.0)
-            return connection.recv(4) == b"SSH-"
+            return connection.recv(64).startswith(_SIGNS_OF_LIFE)
     except OSError:
         return False
 
