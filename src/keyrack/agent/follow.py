@@ -150,7 +150,7 @@ class Follower:
 
     def _pause(self) -> float:
         """Seconds between two looks at this host."""
-        if self._look_soon:
+        if self._look_soon or self._orders.searching:
             return QUIET_SECONDS
         if self._orders.hurry:
             return HURRY_SECONDS

@@ -137,6 +137,11 @@ class Orders:
         return self._duties is not None and self._duties.hurry
 
     @property
+    def searching(self) -> bool:
+        """Whether there is soon more to tell of keys that nobody told of."""
+        return self._duties is not None and self._duties.searching
+
+    @property
     def news(self) -> bool:
         """Whether there is something to tell of this host beyond its files."""
         return self._duties is not None and self._duties.news
