@@ -19,19 +19,24 @@ from keyrack.ssh.host_document import UserKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
 from tests.agent.small_service import SmallService
+from tests.agent.watched_host import Watched, enrolled
+from tests.login.private_sshd import USERNAME, Key
 from tests.waiting import wait_until
 
 # The long form, which takes minutes: KEYRACK_LONG=1.
 LONG = bool(os.environ.get("KEYRACK_LONG"))
 KILLS = 2000 if LONG else 100
+LOGINS_EVERY = 25  # kills
 USERS = ("alice", "deploy", "root")
 
 
 class Revisions:
     """Documents whose files differ at every revision, and what each one's files are."""
 
-    def __init__(self, service: SmallService) -> None:
+    def __init__(self, service: SmallService, stays: str | None = None) -> None:
+        """stays: a key that opens the calling account at every revision."""
         self._service = service
+        self._stays = [stays] if stays else []
         self.published: dict[str, set[bytes]] = {name: set() for name in USERS}
         self.published["revoked"] = {revoked_keys.render(())}  # from enrolment
         self.latest: dict[str, bytes] = {}
@@ -41,12 +46,13 @@ class Revisions:
         """Publish the next one."""
         self.revision += 1
         keys = {name: [public_key() for _ in range(5)] for name in USERS}
+        keys.setdefault(USERNAME, []).extend(self._stays)
         gone = [public_key()]
         users = {name: [UserKey(key) for key in lines] for name, lines in keys.items()}
         self.latest = {name: authorized_keys.render(lines) for name, lines in keys.items()}
         self.latest["revoked"] = revoked_keys.render(gone)
         for name, data in self.latest.items():
-            self.published[name].add(data)
+            self.published.setdefault(name, set()).add(data)
         text = document(self.revision, users, gone)
         self._service.publish(self.revision, self._service.signer.signed(text))
 
@@ -158,25 +164,40 @@ def test_a_limit_on_file_sizes_keeps_the_old_files(host: EnrolledHost, service: 
     assert host.files() == revisions.latest
 
 
-@pytest.mark.timeout(3600)
-def test_killed_at_any_moment_every_file_is_of_a_revision(host: EnrolledHost, service: SmallService) -> None:
-    revisions = Revisions(service)
-    revisions.publish()
-    chance = random.Random(1)
-    for _ in range(KILLS):
-        agent = subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)
-        try:
+def unfinished(host: EnrolledHost) -> list[str]:
+    """Files that a killed agent had begun, anywhere it writes."""
+    return [str(path) for path in host.folder.rglob(".keyrack-*")]
+
+
+@pytest.mark.timeout(7200)
+def test_killed_at_any_moment_every_file_is_of_a_revision_and_the_right_ones_log_in(
+    folder: Path, service: SmallService, tmp_path: Path
+) -> None:
+    stays, never = Key.make(tmp_path / "stays"), Key.make(tmp_path / "never")
+    with enrolled(folder, service) as watched:
+        revisions = Revisions(service, stays.public)
+        revisions.publish()
+        service.wait_for_report("applied", 1)
+        watched.kill_agent()
+        chance = random.Random(1)
+        for number in range(1, KILLS + 1):
+            watched.start_agent()
             end = time.monotonic() + chance.uniform(0.02, 0.35)
             while time.monotonic() < end:
                 revisions.publish()
                 time.sleep(chance.uniform(0, 0.01))
-        finally:
-            agent.kill()
-            agent.wait()
-        revisions.check(host)
-    agent = subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: host.files() == revisions.latest, "the last revision, with nothing unfinished beside it")
-    finally:
-        agent.kill()
-        agent.wait()
+            watched.kill_agent()
+            revisions.check(watched.host)
+            if number % LOGINS_EVERY == 0:
+                check_logins(watched, stays, never)
+                watched.start_agent()
+                wait_until(lambda: watched.host.files() == revisions.latest, "the last revision, and nothing beside it")
+                wait_until(lambda: not unfinished(watched.host), "no unfinished file after the next start")
+                check_logins(watched, stays, never)
+                watched.kill_agent()
+
+
+def check_logins(watched: Watched, stays: Key, never: Key) -> None:
+    """A key of every revision opens a real login, and one of none does not."""
+    assert watched.door.lets_in(stays)
+    assert not watched.door.lets_in(never)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.ssh.host_document import UserKey
+from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, Stale, UserKey
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled
@@ -125,6 +125,51 @@ def test_a_temporary_keys_session_ends_with_service_and_file_unchanged(
     client.wait(60)
     assert datetime.now(UTC) >= end - timedelta(seconds=1)
     assert other.poll() is None
+
+
+@pytest.mark.parametrize(("then", "lasting_stays"), [(DROP_TEMPORARY, True), (DROP_ALL, False)])
+def test_sessions_of_keys_dropped_for_silence_end_and_may_come_back(
+    watched: Watched, keys: Callable[[str], Key], then: str, lasting_stays: bool
+) -> None:
+    short, lasting = keys("short"), keys("lasting")
+    end = datetime.now(UTC) + timedelta(hours=1)
+    users = {USERNAME: [UserKey(short.public, end), UserKey(lasting.public)]}
+    watched.publish(users, stale=Stale(5, then))
+    client, other = watched.ssh(short, "-N"), watched.ssh(lasting, "-N")
+    watched.wait_for_sessions(2)
+    watched.service.refusal = 503
+    client.wait(60)
+    assert not watched.door.lets_in(short)
+    if lasting_stays:
+        time.sleep(3)
+        assert other.poll() is None
+    else:
+        other.wait(60)
+    assert watched.door.lets_in(lasting) is lasting_stays
+    watched.service.refusal = None
+    watched.door.wait_until_open(short)
+    back = watched.ssh(short, "-N")
+    watched.wait_for_sessions(2 if lasting_stays else 1)
+    time.sleep(3)
+    assert back.poll() is None
+    said = (watched.host.folder / "agent.log").read_text()
+    assert "the key was dropped, because the service was silent for too long" in said
+
+
+def test_a_login_while_the_agent_was_dead_ends_when_its_key_is_dropped_at_the_start(
+    watched: Watched, keys: Callable[[str], Key]
+) -> None:
+    key = keys("key")
+    watched.publish({USERNAME: [UserKey(key.public)]}, stale=Stale(3, DROP_ALL))
+    watched.kill_agent()
+    watched.service.refusal = 503
+    unseen = watched.ssh(key, "-N")
+    wait_until(lambda: "Accepted publickey" in watched.sshd.log.read_text(), "a login")
+    time.sleep(4)
+    assert unseen.poll() is None
+    watched.start_agent()
+    unseen.wait(60)
+    assert not watched.door.lets_in(key)
 
 
 def test_sessions_of_a_key_taken_away_while_the_agent_was_dead_end(

@@ -32,11 +32,15 @@ class Watched:
 
     def publish(self, users: Mapping[str, Sequence[UserKey]], **more: Any) -> None:
         """Have these keys in force."""
+        self.publish_alone(users, **more)
+        if self._agent is not None:
+            self.service.wait_for_report("applied", self.revision)
+
+    def publish_alone(self, users: Mapping[str, Sequence[UserKey]], **more: Any) -> None:
+        """The same without waiting for the agent."""
         self.revision += 1
         text = host_document.encode(HostDocument(HOST, self.revision, ISSUED, users, **more))
         self.service.publish(self.revision, self.service.signer.signed(text))
-        if self._agent is not None:
-            self.service.wait_for_report("applied", self.revision)
 
     @property
     def agent_pid(self) -> int:

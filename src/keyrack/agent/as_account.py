@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import pwd
 import signal
+import threading
 from typing import Callable, List, NoReturn
 
 SECONDS = 20
 _LARGEST_ANSWER = 4 * 1024 * 1024
+_FORKING = threading.Lock()  # so that no child holds the pipe of another, whose end would then not be seen
 
 
 class AccountProblem(Exception):
@@ -31,11 +33,14 @@ def run(account: pwd.struct_passwd, work: Callable[[], bytes], *, seconds: int =
             raise AccountProblem(_words(error)) from None
     if ours != 0:
         raise AccountProblem(f"only root can do this as {account.pw_name}")
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _child(account, work, reading, writing, seconds)
-    os.close(writing)
+    # Asked before the fork: a child of one thread must not wait for what another one holds.
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    with _FORKING:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            _child(account, groups, work, reading, writing, seconds)
+        os.close(writing)
     try:
         answer = _read(reading)
     finally:
@@ -48,7 +53,14 @@ def run(account: pwd.struct_passwd, work: Callable[[], bytes], *, seconds: int =
     raise AccountProblem(words or "it failed")
 
 
-def _child(account: pwd.struct_passwd, work: Callable[[], bytes], reading: int, writing: int, seconds: int) -> NoReturn:
+def _child(
+    account: pwd.struct_passwd,
+    groups: List[int],
+    work: Callable[[], bytes],
+    reading: int,
+    writing: int,
+    seconds: int,
+) -> NoReturn:
     """Give up every right of root, for good, and only then work."""
     code = 1
     try:
@@ -56,7 +68,7 @@ def _child(account: pwd.struct_passwd, work: Callable[[], bytes], reading: int, 
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(seconds)
         os.close(reading)
-        os.initgroups(account.pw_name, account.pw_gid)
+        os.setgroups(groups)
         os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
         os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
         os.umask(0o077)

@@ -175,6 +175,8 @@ def _run(given: argparse.Namespace) -> int:
     follower = Follower(store, Orders(store, enrolment, duties), contact, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(contact):
+        if not given.once:
+            duties.search_aside()
         follower.start()
         if not given.once:
             watch.start()

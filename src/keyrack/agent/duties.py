@@ -12,6 +12,7 @@ from keyrack.agent.drop_in import SETTINGS
 from keyrack.agent.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
 from keyrack.agent.found import Found, Scanner
 from keyrack.agent.memory import Enrolment, Memory
+from keyrack.agent.search import Search
 from keyrack.agent.sshd import Sshd, SshdProblem
 from keyrack.agent.take_away import take_away
 from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, HostDocument
@@ -36,7 +37,7 @@ class Duties:
         self.local = decisions.read(memory)
         self._accounts = Accounts(memory, self.local)
         self._sshd = Sshd(enrolment.sshd_config)
-        self._scanner = Scanner(self._sshd, enrolment.keys_folder)
+        self._search = Search(Scanner(self._sshd, enrolment.keys_folder))
         self._enforcement: Optional[Enforcement] = None
         if self.local.drop_in is not None:
             self._enforcement = Enforcement(memory, enrolment, self.local.drop_in, say, self.local.trial_seconds)
@@ -55,9 +56,18 @@ class Duties:
         return self._enforcement is not None and self._enforcement.state == TRYING
 
     @property
+    def searching(self) -> bool:
+        """Whether a look for keys goes on, whose result must be asked for soon."""
+        return self._search.goes_on
+
+    @property
     def news(self) -> bool:
         """Whether something of told() has not been delivered yet."""
         return self._state() != self._told
+
+    def search_aside(self) -> None:
+        """From now on put() does not wait for a long look for keys. For an agent that stays."""
+        self._search.hurry()
 
     def begin(self) -> None:
         """After a start, before anything else."""
@@ -83,8 +93,8 @@ class Duties:
     def put(self, document: HostDocument, *, scan: bool = True) -> Met:
         """Do what the document asks; what cannot be done is told and keeps nothing else from being done.
 
-        scan: look for keys in all the files that sshd reads, which takes half a second on a host with many
-        accounts, and would keep the next document waiting; it is left for a quiet moment.
+        scan: look for keys in all the files that sshd reads; it is left for a quiet moment. What is found by a look
+        that takes long is there at a later put().
         """
         unmet: List[str] = []
         put_back: List[str] = []
@@ -101,7 +111,7 @@ class Duties:
         elif document.sshd or document.mode != "enforce":
             unmet += self._unmanaged(document)
         try:
-            self._look(document, unmet, scan=scan or bool(document.take_away))
+            self._look(document, unmet, scan=scan)
         except (SshdProblem, OSError) as problem:
             self._facts = {**self._facts, "scan": f"sshd does not say what it reads: {problem}"}
         self._facts = {**self._facts, **self._state_facts(document)}
@@ -123,12 +133,13 @@ class Duties:
 
     def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
-        if scan:
-            self._found = self._scanner.scan(before)
         if document.take_away:
-            problems = take_away(document.take_away, self._found)
+            problems = take_away(document.take_away, self._search.look_to_the_end(before))
             unmet += problems
-            self._found = self._scanner.scan(before)
+            self._found = self._search.look_to_the_end(before)
+        elif scan:
+            found = self._search.look(before)
+            self._found = self._found if found is None else found
         state = self._sshd.signature()
         if state != self._sshd_state:
             effective = self._sshd.effective()

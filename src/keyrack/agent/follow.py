@@ -11,8 +11,7 @@ from keyrack import __version__
 from keyrack.agent.contact import Answer, Contact, NoAnswer
 from keyrack.agent.duties import silence
 from keyrack.agent.memory import Accepted, Memory, MemoryProblem
-from keyrack.agent.orders import Failed, Orders, Refused
-from keyrack.ssh.host_document import HostDocument
+from keyrack.agent.orders import Failed, InForce, Orders, Refused
 
 WAIT_SECONDS = 25
 QUIET_SECONDS = 1.0  # without another document, until what takes longer is done for the last one
@@ -44,9 +43,9 @@ class Follower:
         orders: Orders,
         contact: Contact,
         say: Callable[[str], None],
-        in_force: Callable[[HostDocument], None] = lambda document: None,
+        in_force: Callable[[InForce], None] = lambda obeyed: None,
     ) -> None:
-        """in_force: told the document that this host obeys, after each look at its files."""
+        """in_force: told what this host obeys, after each look at its files."""
         self._memory = memory
         self._orders = orders
         self._contact = contact
@@ -151,7 +150,7 @@ class Follower:
 
     def _pause(self) -> float:
         """Seconds between two looks at this host."""
-        if self._look_soon:
+        if self._look_soon or self._orders.searching:
             return QUIET_SECONDS
         if self._orders.hurry:
             return HURRY_SECONDS
@@ -180,8 +179,8 @@ class Follower:
             return
         unmet = self._orders.unmet()
         outcome = self._orders.put(new=new, silent=self._silent, scan=scan)
-        if self._orders.document is not None:
-            self._in_force(self._orders.document)
+        if self._orders.in_force is not None:
+            self._in_force(self._orders.in_force)
         if outcome.problems:
             self._have_trouble(_FILES, outcome.problems)
             return

@@ -13,12 +13,13 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Se
 
 from keyrack.agent import as_account
 from keyrack.agent.folder import unsafe_because
-from keyrack.agent.sshd import Sshd
+from keyrack.agent.sshd import Line, Sshd
 from keyrack.ssh import authorized_keys
 from keyrack.ssh.digest import sha256
 
 EVERYBODY = "*"  # stands for all accounts, where one file counts for each of them
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
+_NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
 _LARGEST_FILE = 2 * 1024 * 1024
 _MOST_ACCOUNTS = 500
 _MOST_FOUND = 1500  # in one report, which the service reads up to a megabyte of
@@ -129,7 +130,7 @@ class Scanner:
         """Every file that counts for somebody, and those that would if a rule applied or the agent left."""
         accounts = sorted(pwd.getpwall())[:_MOST_ACCOUNTS]
         lines = self._sshd.lines()
-        single = any(line.keyword == "match" for line in lines)
+        single = _differs(lines)
         for_all = self._sshd.effective()
         written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
         others: Set[str] = {*written, *before, *_USUAL}
@@ -157,6 +158,18 @@ class Scanner:
             return
         username = EVERYBODY if pattern == path and "%" not in pattern else account.pw_name
         places.setdefault((username, path), _Place(username, path, in_force))
+
+
+def _differs(lines: Iterable[Line]) -> bool:
+    """Whether sshd may read other keys for one account than for another: else asking it once is enough."""
+    for_some = False
+    for line in lines:
+        if line.keyword == "match":
+            # Where a rule ends is not followed through included files: what comes after one may belong to it.
+            for_some = for_some or [value.lower() for value in line.values] != ["all"]
+        elif for_some and line.keyword in _NAMING_KEYS:
+            return True
+    return False
 
 
 def expand(pattern: str, account: pwd.struct_passwd) -> Optional[str]:

@@ -28,8 +28,16 @@ class Failed(Exception):
     """Something of this host that keeps a document from being obeyed, for now."""
 
 
+class InForce(NamedTuple):
+    """A document as far as this host obeys it. counted: without the keys that the service's silence has dropped."""
+
+    document: HostDocument
+    counted: HostDocument
+
+
 class _Checked(NamedTuple):
     document: HostDocument
+    allowed: HostDocument
     rendered: Rendered
 
 
@@ -43,11 +51,12 @@ class Orders:
         self._checked: Optional[_Checked] = None
         self._unmet: List[str] = []
         self._stale = ""
+        self._in_force: Optional[InForce] = None
 
     @property
-    def document(self) -> Optional[HostDocument]:
-        """The document in force; None where there is none."""
-        return self._checked.document if self._checked else None
+    def in_force(self) -> Optional[InForce]:
+        """What counts since the last put(): the same object until something else does; None where there is nothing."""
+        return self._in_force
 
     @property
     def revision(self) -> int:
@@ -94,7 +103,11 @@ class Orders:
         if self._checked is None:
             return Outcome((), ())
         self._stale = stale_words(self._checked.document, silent)
-        rendered = render(without_stale(self._allowed(), silent)) if self._stale else self._checked.rendered
+        allowed = self._checked.allowed
+        in_force = InForce(allowed, without_stale(allowed, silent))
+        if in_force != self._in_force:
+            self._in_force = in_force
+        rendered = render(in_force.counted) if self._stale else self._checked.rendered
         # Opened anew each time: where somebody moved the folders away, they are made again.
         try:
             files = KeyFiles.open(self._enrolment.keys_folder, self._enrolment.revoked_keys, create=True)
@@ -122,6 +135,11 @@ class Orders:
     def hurry(self) -> bool:
         """Whether sshd and the service must be looked at every few seconds."""
         return self._duties is not None and self._duties.hurry
+
+    @property
+    def searching(self) -> bool:
+        """Whether there is soon more to tell of keys that nobody told of."""
+        return self._duties is not None and self._duties.searching
 
     @property
     def news(self) -> bool:
@@ -159,11 +177,6 @@ class Orders:
                 words.append("this agent does not change sshd's settings; do it by hand")
         return words + ([self._stale] if self._stale else [])
 
-    def _allowed(self) -> HostDocument:
-        assert self._checked is not None
-        document = self._checked.document
-        return document if self._duties is None else self._duties.allowed(document)
-
     def _remember_planted(self, files: KeyFiles, rendered: Rendered) -> None:
         """Note the keys in files that somebody changed, before they are put back: the service is told of them."""
         if self._duties is None or self._checked is None:
@@ -191,4 +204,4 @@ class Orders:
         if document.host != self._enrolment.host:
             raise Refused("it is for another host")
         allowed = document if self._duties is None else self._duties.allowed(document)
-        return _Checked(document, render(allowed))
+        return _Checked(document, allowed, render(allowed))

@@ -7,7 +7,8 @@ When a session is ended:
 (1) its key is among the document's revoked ones;
 (2) the document let its key in as this account before, and no longer does, or the key's end there has passed: also
     when the service is dead, and after a restart of the agent;
-(3) the document names the session itself; this alone counts in adopt mode, which changes nothing about who may be in.
+(3) the host dropped its key, because the service was silent for longer than the document allows;
+(4) the document names the session itself; this alone counts in adopt mode, which changes nothing about who may be in.
 A key that was never Keyrack's here (another file lets it in) does not end sessions until it is revoked.
 """
 
@@ -24,6 +25,7 @@ from keyrack.agent import ending, login_log, sessions, uses
 from keyrack.agent.contact import Contact, NoAnswer
 from keyrack.agent.folder import PRIVATE_FILE
 from keyrack.agent.memory import Enrolment, Memory
+from keyrack.agent.orders import InForce
 from keyrack.agent.sessions import Session, Sessions
 from keyrack.agent.uses import Uses
 from keyrack.ssh.host_document import ENFORCE, HostDocument
@@ -56,8 +58,8 @@ class Watch:
         self._sessions = Sessions(enrolment.sshd_config, sessions.load(remembered.get("sessions")))
         self._log = login_log.find(log_path, _place(remembered.get("place")))
         self._uses = Uses()
-        self._document: Optional[HostDocument] = None
-        self._judged: Optional[HostDocument] = None
+        self._obeyed: Optional[InForce] = None
+        self._judged: Optional[InForce] = None
         self._ends: Dict[str, float] = {}
         self._said: Set[str] = set()
         self._gone: Dict[Tuple[str, str], float] = {}
@@ -70,16 +72,16 @@ class Watch:
         """Watch on a thread of its own until the process ends."""
         threading.Thread(target=self._run, name="sessions", daemon=True).start()
 
-    def obey(self, document: HostDocument) -> None:
-        """This document is in force now: its files are in place. Sessions that it ends are ended at once."""
-        before = self._document
-        if before is not None and before is not document and before.mode == ENFORCE:
+    def obey(self, obeyed: InForce) -> None:
+        """This is in force now: its files are in place. Sessions that it ends are ended at once."""
+        before = self._obeyed
+        if before is not None and before is not obeyed and before.document.mode == ENFORCE:
             # A login that was under way with a key that is gone now comes into sight a moment after it is gone.
             forget_at = time.monotonic() + LATE_LOGIN_SECONDS
-            gone = dict.fromkeys(_opened(before) - _opened(document), forget_at)
+            gone = dict.fromkeys(_opened(before.document) - _opened(obeyed.document), forget_at)
             with self._lock:
                 self._gone.update(gone)
-        self._document = document
+        self._obeyed = obeyed
         self._awake.set()
 
     def step(self) -> None:
@@ -87,15 +89,15 @@ class Watch:
         logins = self._log.read() if self._log else []
         self._uses.add(logins)
         changed = self._sessions.look(logins)
-        document = self._document
-        if document is not None and (changed or document is not self._judged):
-            changed = self._judge(document) or changed
-        if document is not None and self._end_due(document):
+        obeyed = self._obeyed
+        if obeyed is not None and (changed or obeyed is not self._judged):
+            changed = self._judge(obeyed) or changed
+        if obeyed is not None and self._end_due(obeyed):
             changed = self._sessions.look(()) or changed
         if changed:
             self._remember()
             self._news = True
-        if (self._news or self._uses) and document is not None and time.monotonic() >= self._report_at:
+        if (self._news or self._uses) and obeyed is not None and time.monotonic() >= self._report_at:
             self._report()
 
     def _run(self) -> None:
@@ -108,18 +110,20 @@ class Watch:
                 self._say(f"sessions cannot be watched: {type(error).__name__}: {error}")
                 self._awake.wait(NO_ANSWER_SECONDS)
 
-    def _judge(self, document: HostDocument) -> bool:
-        """Note for each live session when it ends by this document; True when something is to be remembered."""
+    def _judge(self, obeyed: InForce) -> bool:
+        """Note for each live session when it ends by what is in force; True when something is to be remembered."""
         now = time.monotonic()
         with self._lock:
             self._gone = {place: forget_at for place, forget_at in self._gone.items() if forget_at > now}
             gone = {(user, fingerprint_of(key)) for user, key in self._gone}
+        # By the whole document: a key that was dropped is one of it all the same, also after a restart.
+        document = obeyed.document
         news = document.mode == ENFORCE and self._sessions.mark_kept(document, gone)
-        self._ends = {session.id: _end_of(document, session) for session in self._sessions.live}
-        self._judged = document
+        self._ends = {session.id: _end_of(obeyed.counted, session) for session in self._sessions.live}
+        self._judged = obeyed
         return news
 
-    def _end_due(self, document: HostDocument) -> int:
+    def _end_due(self, obeyed: InForce) -> int:
         """End what is due; answers how many sessions."""
         now = time.time()
         due = [session for session in self._sessions.live if self._ends.get(session.id, now) < now]
@@ -130,7 +134,7 @@ class Watch:
                 self._said.add(session.id)
                 self._say(
                     f"ended the session of {session.user} from {session.address}, key {session.fingerprint or 'none'} "
-                    f"({count} processes): {_why(document, session)}"
+                    f"({count} processes): {_why(obeyed, session)}"
                 )
         return len(due)
 
@@ -189,11 +193,15 @@ def _end_of(document: HostDocument, session: Session) -> float:
     return sessions.end_of(document, session) if session.kept else math.inf
 
 
-def _why(document: HostDocument, session: Session) -> str:
-    if session.id in document.end_sessions:
+def _why(obeyed: InForce, session: Session) -> str:
+    if session.id in obeyed.document.end_sessions:
         return "somebody asked for it"
-    if sessions.end_of(document, session):
+    if sessions.is_revoked(obeyed.document, session):
+        return "the key was taken away"
+    if sessions.end_of(obeyed.counted, session):
         return "the key has reached its end"
+    if sessions.end_of(obeyed.document, session) > time.time():
+        return "the key was dropped, because the service was silent for too long"
     return "the key was taken away"
 
 

@@ -1,0 +1,97 @@
+"""A long look for keys keeps no document waiting, and still tells all of what it found: real sshd, the real agent."""
+
+from __future__ import annotations
+
+import contextlib
+import pwd
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keyrack.agent.found import Scanner
+from keyrack.agent.sshd import Effective, Sshd
+from keyrack.ssh.host_document import UserKey
+from tests.agent.signed_documents import public_key
+from tests.agent.small_service import SmallService
+from tests.agent.watched_host import Watched, enrolled
+from tests.login.private_sshd import USERNAME
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def watched(folder: Path, service: SmallService) -> Iterator[Watched]:
+    """sshd and the agent, with nothing published yet."""
+    with enrolled(folder, service) as host:
+        yield host
+
+
+class CountingSshd(Sshd):
+    """The host's sshd, and how often it was asked."""
+
+    asked = 0
+
+    def effective(self, user: str | None = None, config: str | None = None) -> Effective:
+        """As Sshd does."""
+        self.asked += 1
+        return super().effective(user, config)
+
+
+def is_searching(host: Watched) -> bool:
+    """Whether sshd is being asked what it reads for one account."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if str(host.sshd.config).encode() in words and any(word.startswith(b"user=") for word in words):
+                return True
+    return False
+
+
+def told_of(service: SmallService, comment: str) -> bool:
+    """Whether a report has a key with this comment."""
+    return any(one["comment"] == comment for report in list(service.reports) for one in report.get("keys_found", ()))
+
+
+def test_a_document_is_obeyed_while_a_look_goes_on(watched: Watched, service: SmallService) -> None:
+    if len(pwd.getpwall()) < 10:
+        pytest.skip("a look is long only on a machine with many accounts")
+    watched.publish({USERNAME: [UserKey(public_key())]})
+    by_hand = watched.host.folder / "by_hand"
+    by_hand.write_text(f"{public_key()} by-hand\n", "ascii")
+    with watched.sshd.config.open("a", encoding="ascii") as settings:
+        settings.write(f"Match User {USERNAME}\n    AuthorizedKeysFile {watched.host.keys}/%u {by_hand}\n")
+    watched.publish({USERNAME: [UserKey(public_key())]})
+    wait_until(lambda: is_searching(watched), "a look for keys")
+    key = public_key()
+    began = time.monotonic()
+    watched.publish_alone({USERNAME: [UserKey(key)]})
+    while key.encode() not in (watched.host.keys / USERNAME).read_bytes():
+        assert time.monotonic() - began < 60
+        time.sleep(0.001)
+    spent = time.monotonic() - began
+    # A look asks about each account once, so one that had ended would not be seen again.
+    wait_until(lambda: is_searching(watched), "a look that the document did not wait for")
+    print(f"in place {spent:.3f} s after it was published")
+    wait_until(lambda: told_of(service, "by-hand"), "the key in a report")
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ("AuthorizedKeysFile a\n", "once"),
+        ("Match all\n  AuthorizedKeysFile a\n", "once"),
+        ("AuthorizedKeysFile a\nMatch User root\n  X11Forwarding no\n", "once"),
+        ("Match User root\n  AuthorizedKeysFile b\n", "each"),
+        ("Match User root\n  X11Forwarding no\nMatch all\n  AuthorizedKeysFile b\n", "each"),
+    ],
+)
+def test_sshd_is_asked_about_each_account_only_where_rules_name_keys(tmp_path: Path, settings: str, asked: str) -> None:
+    host_key = tmp_path / "host_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host_key)], check=True)
+    config = tmp_path / "config"
+    config.write_text(f"HostKey {host_key}\n{settings}", "ascii")
+    sshd = CountingSshd(str(config))
+    Scanner(sshd, "/nonexistent").scan()
+    assert sshd.asked == (1 if asked == "once" else 1 + len(pwd.getpwall()))
