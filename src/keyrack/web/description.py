@@ -16,8 +16,10 @@ TITLES = {
     "runcloud": "RunCloud API: servers, system users and their SSH keys",
     "codearts": "CodeArts Repo: one's own SSH keys, for servers and Git",
     "iam": "IAM: tokens and access keys",
+    "native": "Keyrack: hosts, found keys, receipts, sessions",
 }
 SCHEMES: dict[str, dict[str, Any]] = {
+    "native": {"type": "http", "scheme": "bearer"},
     "runcloud": {"type": "http", "scheme": "bearer"},
     "codearts": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
     "iam": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
