@@ -39,7 +39,7 @@ def counts(connection: Connection, workspace_id: int, *, states: tuple[str, ...]
         .where(servers.c.workspace_id == workspace_id, found_keys.c.state.in_(states))
         .group_by(found_keys.c.server_id)
     )
-    return {server_id: count for server_id, count in connection.execute(statement)}
+    return {row[0]: row[1] for row in connection.execute(statement)}
 
 
 def get(connection: Connection, workspace_id: int, server_id: int, found_id: int) -> FoundKey | None:

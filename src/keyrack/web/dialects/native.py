@@ -43,13 +43,13 @@ def show_server(call: Call) -> Response:
 def change_server(call: Call) -> Response:
     """Have a host adopt or enforce"""
     form.only(call, "mode")
-    server = host_modes.set_mode(call.instance, call.actor, _server(call).id, call.body.get("mode"))
+    server = host_modes.set_mode(call.instance, call.actor, _id(call), call.body.get("mode"))
     return JSONResponse(form.server(call.instance, server))
 
 
 def set_stale_of_server(call: Call) -> Response:
     """Set what a host does when the service is silent"""
-    return _set_stale(call, server_id=_server(call).id)
+    return _set_stale(call, server_id=_id(call))
 
 
 def set_stale_of_tag(call: Call) -> Response:
@@ -59,7 +59,7 @@ def set_stale_of_tag(call: Call) -> Response:
 
 def enrol(call: Call) -> Response:
     """Make the line that enrols a host, with a one-time token"""
-    line = servers.installation_line(call.instance, call.actor, _server(call).id)
+    line = servers.installation_line(call.instance, call.actor, _id(call))
     return JSONResponse({"line": line}, 201)
 
 
@@ -68,7 +68,7 @@ def list_found_keys(call: Call) -> Response:
     states = call.query.get("state", ",".join(found_keys.OPEN)).split(",")
     if not set(states) <= set(found_keys.STATES):
         raise invalid("state", f"It is one or several, with commas, of: {', '.join(found_keys.STATES)}.")
-    found = found_keys.find(call.instance, call.actor, _server(call).id, states=states, **form.window(call))
+    found = found_keys.find(call.instance, call.actor, _id(call), states=states, **form.window(call))
     return form.listed(found, form.found_key)
 
 
@@ -78,7 +78,7 @@ def accept_found_key(call: Call) -> Response:
     made = found_keys.accept(
         call.instance,
         call.actor,
-        _server(call).id,
+        _id(call),
         call.ids["found"],
         label=call.body.get("label"),
         username=call.body.get("username"),
@@ -89,26 +89,24 @@ def accept_found_key(call: Call) -> Response:
 
 def ignore_found_key(call: Call) -> Response:
     """Let a found key be where it is"""
-    return JSONResponse(
-        form.found_key(found_keys.ignore(call.instance, call.actor, _server(call).id, call.ids["found"]))
-    )
+    return JSONResponse(form.found_key(found_keys.ignore(call.instance, call.actor, _id(call), call.ids["found"])))
 
 
 def remove_found_key(call: Call) -> Response:
     """Have the host take a found key out of its file"""
-    asked = found_keys.remove(call.instance, call.actor, _server(call).id, call.ids["found"])
+    asked = found_keys.remove(call.instance, call.actor, _id(call), call.ids["found"])
     return JSONResponse(form.found_key(asked), 202)
 
 
 def list_sessions(call: Call) -> Response:
     """List who is logged in on a server"""
-    found = sessions.find(call.instance, call.actor, _server(call).id, **form.window(call))
+    found = sessions.find(call.instance, call.actor, _id(call), **form.window(call))
     return form.listed(found, form.session)
 
 
 def end_session(call: Call) -> Response:
     """End a session"""
-    ended = sessions.end(call.instance, call.actor, _server(call).id, call.ids["session"])
+    ended = sessions.end(call.instance, call.actor, _id(call), call.ids["session"])
     return JSONResponse(form.session(ended), 202)
 
 
@@ -209,6 +207,11 @@ DIALECT = Dialect(
 
 def _server(call: Call) -> Server:
     return servers.named(call.instance, call.actor, call.path["server"])
+
+
+def _id(call: Call) -> int:
+    """The id in the path as it is; only a name is looked up, which takes servers:read as well."""
+    return call.ids["server"] or _server(call).id
 
 
 def _set_stale(call: Call, *, server_id: int | None = None, tag: str | None = None) -> Response:
