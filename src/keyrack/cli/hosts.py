@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 AT_ONCE = 500
 LOOK_SECONDS = 0.5
+ID = click.IntRange(1, 2**31 - 1)
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -72,7 +73,10 @@ def desk(given: dict[str, Any]) -> Iterator[Desk]:
 @command.command(name="list")
 @shared
 def list_hosts(**given: Any) -> None:
-    """List hosts: mode, how they are, revision applied of wanted, last heard of, keys found by hand."""
+    """List hosts and how each is held.
+
+    APPLIED is the revision applied of the one wanted; FOUND counts keys found by hand that nobody decided on.
+    """
     with desk(given) as at:
         found = found_keys.counts(at.instance, at.actor)
         rows = []
@@ -135,12 +139,15 @@ def found(reference: str, everything: bool, **given: Any) -> None:
 
 @command.command()
 @click.argument("reference", metavar="SERVER")
-@click.argument("found_id", metavar="ID", type=int)
+@click.argument("found_id", metavar="ID", type=ID)
 @click.option("--label", help="What to call it; otherwise its comment or fingerprint.")
 @click.option("--username", metavar="ACCOUNT", help="For which account, where the key counts for every one.")
 @shared
 def accept(reference: str, found_id: int, label: str | None, username: str | None, **given: Any) -> None:
-    """Make a found key a credential, with its restrictions and its end."""
+    """Make a found key a credential.
+
+    Its restrictions and its end are kept.
+    """
     with desk(given) as at, _known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
         made = found_keys.accept(
             at.instance, at.actor, at.server(reference).id, found_id, label=label, username=username
@@ -150,7 +157,7 @@ def accept(reference: str, found_id: int, label: str | None, username: str | Non
 
 @command.command()
 @click.argument("reference", metavar="SERVER")
-@click.argument("found_id", metavar="ID", type=int)
+@click.argument("found_id", metavar="ID", type=ID)
 @shared
 def ignore(reference: str, found_id: int, **given: Any) -> None:
     """Let a found key be where it is, and speak of it no more."""
@@ -161,7 +168,7 @@ def ignore(reference: str, found_id: int, **given: Any) -> None:
 
 @command.command()
 @click.argument("reference", metavar="SERVER")
-@click.argument("found_id", metavar="ID", type=int)
+@click.argument("found_id", metavar="ID", type=ID)
 @shared
 def remove(reference: str, found_id: int, **given: Any) -> None:
     """Have the host take a found key out of its file."""
@@ -182,7 +189,10 @@ def adopt(reference: str, **given: Any) -> None:
 @click.argument("reference", metavar="SERVER")
 @shared
 def enforce(reference: str, **given: Any) -> None:
-    """Have Keyrack's keys alone open a host; it tries for a minute, and undoes it when it does not work."""
+    """Have Keyrack's keys alone open a host.
+
+    The host tries for a minute, and undoes it when it does not work.
+    """
     _set_mode(reference, "enforce", given)
 
 
@@ -193,7 +203,7 @@ def enforce(reference: str, **given: Any) -> None:
 @click.option("--then", required=True, metavar="keep|drop-temporary|drop-all", help="What the host does then.")
 @shared
 def stale(reference: str | None, tag: str | None, after: str, then: str, **given: Any) -> None:
-    """Set what hosts do when the service has been silent for some time."""
+    """Set what hosts do while the service is silent."""
     if (reference is None) == (tag is None):
         raise click.UsageError("Name one SERVER, or several with --tag.")
     seconds = _seconds(after)
@@ -211,7 +221,9 @@ def stale(reference: str | None, tag: str | None, after: str, then: str, **given
 @click.option("--wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait until every host obeys.")
 @shared
 def revoke(fingerprint: str, wait: int | None, **given: Any) -> None:
-    """Take a key away from everywhere in the workspace, and show which hosts refuse it.
+    """Take a key away from everywhere.
+
+    It shows which hosts refuse it.
 
     With --wait it ends with status 1 when not all hosts said in time that they refuse it.
     """
@@ -230,7 +242,10 @@ def revoke(fingerprint: str, wait: int | None, **given: Any) -> None:
 @click.argument("change", metavar="FINGERPRINT|EVENT_ID")
 @shared
 def show_receipts(change: str, **given: Any) -> None:
-    """Show which hosts obey a change: a revoked key, or an event of the log."""
+    """Show which hosts obey a change.
+
+    The change is a revoked key, by fingerprint, or an event of the log.
+    """
     hint = "Name a revoked key's fingerprint, or an event that `keyrack hosts events` lists."
     with desk(given) as at, _known_id(hint):
         if change.isascii() and change.isdigit() and len(change) < 10:
@@ -271,7 +286,7 @@ def list_sessions(reference: str, **given: Any) -> None:
 
 @command.command(name="end-session")
 @click.argument("reference", metavar="SERVER")
-@click.argument("session_id", metavar="ID", type=int)
+@click.argument("session_id", metavar="ID", type=ID)
 @shared
 def end_session(reference: str, session_id: int, **given: Any) -> None:
     """Have a host end a login."""
@@ -285,7 +300,9 @@ def end_session(reference: str, session_id: int, **given: Any) -> None:
 @options.public_url
 @shared
 def enrol(reference: str, **given: Any) -> None:
-    """Print the line that enrols a host when root pastes it there; its token works once, for 24 hours.
+    """Print the line that enrols a host.
+
+    For root to paste there; its token works once, for 24 hours.
 
     The line names the service's address: give --public-url, or set it where `keyrack serve` reads it.
     """
