@@ -102,6 +102,6 @@ h2 { margin-top: 2.2rem; font-size: 1.15rem }
 </head>
 <body>
 <h1>The API</h1>
-<p>Two contracts, one core: what is done through one door is seen through the other. For programs:
+<p>Several contracts, one core: what is done through one door is seen through the other. For programs:
 <a href="/openapi.json">/openapi.json</a>. Back to <a href="/">the first page</a>.</p>
 """
