@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
@@ -49,6 +50,7 @@ def test_list_and_show(team: Service) -> None:
     assert titles.split() == ["ID", "NAME", "MODE", "STATE", "APPLIED", "HEARD", "FOUND"]
     assert row.split()[:4] == ["1", "web-1", "enforce", "enforcing"]
     assert row.endswith("1")
+    assert json.loads(good(team, "list", "--json"))[0]["state"] == "enforcing"
     shown = good(team, "show", "web-1")
     assert "the disk is full" in shown
     assert "when silent  keys stay" in shown

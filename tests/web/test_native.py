@@ -14,7 +14,7 @@ from keyrack.store import tables
 from keyrack.web.dialects import native
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_found_keys import entry
-from tests.services import Service
+from tests.services import TEAM, Service
 
 OLGA = "token-of-olga"
 BASE = "/api/keyrack/v1"
@@ -42,6 +42,13 @@ def put(team: Service, line: str) -> None:
     """Put a key on deploy of web-1 through RunCloud's door."""
     body = {"label": "laptop", "username": "deploy", "publicKey": line}
     assert team.call("POST", "/api/v3/servers/1/ssh/credentials", token=OLGA, json=body).status_code < 300
+
+
+def tokens_of(team: Service, scope: str) -> str:
+    """A token of the owner that holds one scope."""
+    more = f'scopes = ["*"] }}, {{ name = "s", token = "scoped-token", scopes = ["{scope}"] }}]'
+    team.apply(TEAM.replace('scopes = ["*"] }]', more, 1))
+    return "scoped-token"
 
 
 def test_every_call_names_its_action() -> None:
@@ -190,6 +197,25 @@ def test_bad_input_is_refused_with_words(
     error = call(team, method, path, body, status=status)["error"]
     assert error.get("field") == field
     assert error["message"]
+
+
+def test_a_token_needs_only_the_action_of_a_call_by_id(team: Service) -> None:
+    secret = tokens_of(team, "sessions:read")
+    call(team, "GET", "/servers/1/sessions", token=secret)
+    call(team, "GET", "/servers/1/found-keys", token=secret, status=403)
+    call(team, "GET", "/servers/1", token=secret, status=403)
+
+
+def test_requests_are_counted(team: Service) -> None:
+    answer = team.call("GET", f"{BASE}/servers", token=OLGA)
+    left = int(answer.headers["X-RateLimit-Remaining"])
+    assert left < int(answer.headers["X-RateLimit-Limit"])
+    for _ in range(left):
+        team.call("GET", f"{BASE}/servers/0", token=OLGA)
+    refused = team.call("GET", f"{BASE}/servers", token=OLGA)
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert refused.json()["error"]["code"] == "too-many-requests"
 
 
 def test_a_name_that_two_servers_have_is_not_guessed(team: Service) -> None:

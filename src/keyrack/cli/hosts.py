@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,9 @@ def shared(function: F) -> F:
     return workspace(options.data(options.database(function)))
 
 
+as_json = click.option("--json", "json_wanted", is_flag=True, help="For programs: a JSON list of objects.")
+
+
 @contextmanager
 def desk(given: dict[str, Any]) -> Iterator[Desk]:
     """Open the instance and act as Keyrack itself in the workspace that is meant."""
@@ -71,8 +75,9 @@ def desk(given: dict[str, Any]) -> Iterator[Desk]:
 
 
 @command.command(name="list")
+@as_json
 @shared
-def list_hosts(**given: Any) -> None:
+def list_hosts(json_wanted: bool, **given: Any) -> None:
     """List hosts and how each is held.
 
     APPLIED is the revision applied of the one wanted; FOUND counts keys found by hand that nobody decided on.
@@ -85,7 +90,7 @@ def list_hosts(**given: Any) -> None:
             revisions = f"{held.applied}/{held.wanted}"
             heard = _ago(at.instance, held.seen_at)
             rows.append((server.id, server.name, held.mode, held.state, revisions, heard, found.get(server.id, 0)))
-        _table(("ID", "NAME", "MODE", "STATE", "APPLIED", "HEARD", "FOUND"), rows)
+        _table(("ID", "NAME", "MODE", "STATE", "APPLIED", "HEARD", "FOUND"), rows, json_wanted)
 
 
 @command.command()
@@ -122,8 +127,9 @@ def show(reference: str, **given: Any) -> None:
 @command.command()
 @click.argument("reference", metavar="SERVER")
 @click.option("--all", "everything", is_flag=True, help="Also what was accepted, ignored, or is gone.")
+@as_json
 @shared
-def found(reference: str, everything: bool, **given: Any) -> None:
+def found(reference: str, everything: bool, json_wanted: bool, **given: Any) -> None:
     """List keys that a host found and Keyrack did not put there."""
     states = found_keys.STATES if everything else found_keys.OPEN
     with desk(given) as at:
@@ -134,7 +140,7 @@ def found(reference: str, everything: bool, **given: Any) -> None:
             )
         )
         rows = [_found_row(one) for one in known]
-        _table(("ID", "STATE", "ACCOUNT", "OWNER", "WHAT", "OPTIONS", "WHERE", "IN FORCE"), rows)
+        _table(("ID", "STATE", "ACCOUNT", "OWNER", "WHAT", "OPTIONS", "WHERE", "IN FORCE"), rows, json_wanted)
 
 
 @command.command()
@@ -269,8 +275,9 @@ def show_events(reference: str | None, limit: int, **given: Any) -> None:
 
 @command.command(name="sessions")
 @click.argument("reference", metavar="SERVER")
+@as_json
 @shared
-def list_sessions(reference: str, **given: Any) -> None:
+def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
     """List who is logged in on a host."""
     with desk(given) as at:
         server = at.server(reference)
@@ -281,7 +288,7 @@ def list_sessions(reference: str, **given: Any) -> None:
                 lambda offset: sessions.find(at.instance, at.actor, server.id, offset=offset, limit=AT_ONCE)
             )
         ]
-        _table(("ID", "ACCOUNT", "FROM", "SINCE", "KEY", "FINGERPRINT", "STATE"), rows)
+        _table(("ID", "ACCOUNT", "FROM", "SINCE", "KEY", "FINGERPRINT", "STATE"), rows, json_wanted)
 
 
 @command.command(name="end-session")
@@ -367,8 +374,12 @@ def _all(ask: Callable[[int], Page[T]]) -> Iterator[T]:
             return
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as they must be, for people and for cut and awk alike; titles alone when there is nothing."""
+def _table(titles: Sequence[str], rows: Sequence[Sequence[object]], json_wanted: bool = False) -> None:
+    """Columns as wide as they must be, titles alone when there is nothing; or the same as JSON objects."""
+    if json_wanted:
+        names = [title.lower().replace(" ", "_") for title in titles]
+        click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1))
+        return
     shown = [tuple(titles), *(tuple(str(value) for value in row) for row in rows)]
     widths = [max(len(row[column]) for row in shown) for column in range(len(titles))]
     for row in shown:
