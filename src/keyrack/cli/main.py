@@ -13,6 +13,7 @@ COMMANDS = {
     "serve": ("keyrack.cli.serve", "Run the service."),
     "apply": ("keyrack.cli.apply", "Bring a workspace to what a file says."),
     "repos": ("keyrack.cli.repos", "Create and list Git repositories."),
+    "hosts": ("keyrack.cli.hosts", "See and steer hosts: found keys, modes, receipts, sessions."),
     "git-host": ("keyrack.cli.git_host", "Serve Git over SSH."),
     "agent": ("keyrack.cli.agent", "The program that runs on a host; also served as a single file."),
 }

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import click
 from sqlalchemy import Connection
 
-from keyrack.app import open_instance
 from keyrack.cli import options
-from keyrack.cli.serve import explained
+from keyrack.cli.opened import opened, workspace_named, workspaces
 from keyrack.core import bare_repositories, git_access, people, repositories
 from keyrack.core.instance import Instance
-from keyrack.errors import Refusal
 from keyrack.model import Workspace
 from keyrack.store import people as people_rows
 from keyrack.store import repositories as repository_rows
@@ -43,8 +39,8 @@ def create(path: str, workspace: str | None, members: tuple[str, ...], **given: 
 
     Owners and admins of the workspace may use it without being members.
     """
-    with _opened(given) as instance:
-        owner = _workspace(instance, workspace)
+    with opened(given) as instance:
+        owner = workspace_named(instance, workspace)
         actor = people.keyrack(owner.id, door="cli")
         wanted = dict(_member(instance, owner, text) for text in members)
         known = instance.database.read(lambda connection: repository_rows.by_path(connection, path))
@@ -61,43 +57,13 @@ def create(path: str, workspace: str | None, members: tuple[str, ...], **given: 
 @options.database
 def list_repositories(workspace: str | None, **given: Any) -> None:
     """List repositories: path, visibility, and the folder of each."""
-    with _opened(given) as instance:
-        owners = _workspaces(instance) if workspace is None else (_workspace(instance, workspace),)
+    with opened(given) as instance:
+        owners = workspaces(instance) if workspace is None else (workspace_named(instance, workspace),)
         root = bare_repositories.root_of(instance.settings.data)
         for owner in owners:
             for found in instance.database.read(partial(repository_rows.in_workspace, workspace_id=owner.id)):
                 folder = bare_repositories.folder_of(root, found)
                 click.echo(f"{found.path}\t{found.visibility}\t{folder}")
-
-
-@contextmanager
-def _opened(given: dict[str, Any]) -> Iterator[Instance]:
-    settings = options.settings(**given)
-    with explained():
-        instance = open_instance(settings)
-    try:
-        yield instance
-    except Refusal as refusal:
-        raise click.ClickException(refusal.message) from None
-    finally:
-        instance.database.close()
-
-
-def _workspaces(instance: Instance) -> tuple[Workspace, ...]:
-    return instance.database.read(people_rows.workspaces_by_name)
-
-
-def _workspace(instance: Instance, name: str | None) -> Workspace:
-    known = _workspaces(instance)
-    if name is None and len(known) == 1:
-        return known[0]
-    for workspace in known:
-        if workspace.name == name:
-            return workspace
-    if not known:
-        raise click.ClickException("There is no workspace yet; make one with `keyrack apply` or `keyrack up`.")
-    names = ", ".join(workspace.name for workspace in known)
-    raise click.UsageError(f"Say whose it is with --workspace; there are: {names}.")
 
 
 def _held(connection: Connection, repository_id: int) -> dict[int, str]:

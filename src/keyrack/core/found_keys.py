@@ -65,6 +65,12 @@ def find(
         return page
 
 
+def counts(instance: Instance, actor: Actor) -> Mapping[int, int]:
+    """How many found keys wait for a decision, by server; servers with none are left out."""
+    with Attempt(instance, actor, "credentials:read", "count found keys", target_kind="found key") as attempt:
+        return attempt.read(lambda connection: found_keys.counts(connection, actor.workspace_id, states=(NEW,)))
+
+
 def accept(
     instance: Instance,
     actor: Actor,

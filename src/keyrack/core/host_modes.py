@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import servers as own_servers
 from keyrack.core.credentials import own_server
 from keyrack.core.host_facts import ADOPT, ENFORCE
 from keyrack.core.instance import Instance
@@ -13,7 +14,7 @@ from keyrack.store import servers
 
 SHORTEST_STALE = 60
 LONGEST_STALE = 10 * 366 * 86400
-_STALE_WORDS = {
+STALE_WORDS = {
     KEEP: "keys stay",
     DROP_TEMPORARY: "temporary keys are dropped",
     DROP_ALL: "all keys are dropped",
@@ -70,19 +71,20 @@ def set_staleness(
             raise invalid("then", "It is keep, drop-temporary or drop-all.")
         if (server_id is None) == (tag is None):
             raise invalid("server_id", "Name one server or one tag.")
+        label = None if tag is None else own_servers.tag(tag)
 
         def change(work: Work) -> list[Server]:
             if server_id is not None:
                 chosen = [own_server(work, server_id).id]
             else:
-                chosen = list(servers.ids_with_tag(work.connection, work.actor.workspace_id, str(tag)))
+                chosen = list(servers.ids_with_tag(work.connection, work.actor.workspace_id, str(label)))
             if not chosen:
                 raise missing("server")
             for one in chosen:
                 servers.change(work.connection, one, {"stale_after_seconds": after_seconds, "stale_then": then})
                 work.touch(one)
                 server = own_server(work, one)
-                lasting = f"after {after_seconds} seconds {_STALE_WORDS[str(then)]}" if after_seconds else "keys stay"
+                lasting = f"after {after_seconds} seconds {STALE_WORDS[str(then)]}" if after_seconds else "keys stay"
                 work.record(
                     f"Stale documents on server {server.name}: {lasting}", target_id=one, server_id=one, level="warning"
                 )

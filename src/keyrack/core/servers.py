@@ -5,16 +5,20 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
+import shlex
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
+
+from sqlalchemy import Connection
 
 from keyrack.core import acceptance, delivery
 from keyrack.core.credentials import own_server
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import invalid, missing
+from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server
+from keyrack.ssh.names import hidden_character
 from keyrack.store import keys, servers
 from keyrack.store.database import announce
 
@@ -26,6 +30,7 @@ KEEP: Final = object()
 # RunCloud: a new server has these two, and neither can be deleted.
 FIRST_SYSTEM_USERS = ("runcloud", "root")
 HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*\.?")
+NUMBER = re.compile(r"[0-9]{1,9}")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 
@@ -82,6 +87,29 @@ def get(instance: Instance, actor: Actor, server_id: int) -> Server:
         if found is None:
             raise missing("server")
         return found
+
+
+def named(instance: Instance, actor: Actor, reference: str) -> Server:
+    """The server with this id or this name; digits are an id first. Raises Refusal MISSING, or TAKEN where several
+    servers have the name.
+    """
+    attempt = Attempt(instance, actor, "servers:read", "see a server", target_kind="server")
+    with attempt:
+
+        def look(connection: Connection) -> tuple[Server, ...]:
+            if NUMBER.fullmatch(reference):
+                found = servers.get(connection, actor.workspace_id, int(reference))
+                if found is not None:
+                    return (found,)
+            return servers.all_by_name(connection, actor.workspace_id, reference)
+
+        alike = () if hidden_character(reference) is not None else attempt.read(look)
+        if not alike:
+            raise missing("server")
+        if len(alike) > 1:
+            ids = ", ".join(str(server.id) for server in alike)
+            raise Refusal(Kind.TAKEN, "name-ambiguous", f"Several servers have this name; use the id, one of: {ids}.")
+        return alike[0]
 
 
 def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 15) -> Page[Server]:
@@ -179,6 +207,19 @@ def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server
             return server, token
 
         return attempt.write(change)
+
+
+def installation_line(instance: Instance, actor: Actor, server_id: int) -> str:
+    """The line that enrols a host as this server when root pastes it there, with a one-time token in it.
+
+    Raises Refusal MISSING.
+    """
+    server, token = invitation(instance, actor, server_id)
+    url = instance.settings.url
+    script = shlex.quote(f"{url}/agent/install.sh")
+    # Whoever pastes it as root decides: leaving the last words out keeps Keyrack from what they allow.
+    allowed = " --mode enforce --allow-accounts" if server.mode == "enforce" else ""
+    return f"curl -fsSL {script} | sh -s -- --url {shlex.quote(url)} --token {shlex.quote(token)}{allowed}"
 
 
 def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str]) -> Server:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, select, update
 
 from keyrack.model import FoundKey, Page
 from keyrack.store.rows import inserted, page
-from keyrack.store.tables import credentials, found_keys, system_users, user_keys, users
+from keyrack.store.tables import credentials, found_keys, servers, system_users, user_keys, users
 
 
 def on_server(connection: Connection, server_id: int) -> tuple[FoundKey, ...]:
@@ -29,6 +29,17 @@ def find(
         .order_by(found_keys.c.username, found_keys.c.path, found_keys.c.line, found_keys.c.id)
     )
     return page(connection, statement, _found, offset=offset, limit=limit)
+
+
+def counts(connection: Connection, workspace_id: int, *, states: tuple[str, ...]) -> Mapping[int, int]:
+    """How many of a workspace's are in these states, by server; servers with none are left out."""
+    statement = (
+        select(found_keys.c.server_id, func.count())
+        .join(servers, servers.c.id == found_keys.c.server_id)
+        .where(servers.c.workspace_id == workspace_id, found_keys.c.state.in_(states))
+        .group_by(found_keys.c.server_id)
+    )
+    return {row[0]: row[1] for row in connection.execute(statement)}
 
 
 def get(connection: Connection, workspace_id: int, server_id: int, found_id: int) -> FoundKey | None:

@@ -64,6 +64,14 @@ def by_name(connection: Connection, workspace_id: int, name: str) -> Server | No
     return _one(connection, statement.order_by(servers.c.id).limit(1))
 
 
+def all_by_name(connection: Connection, workspace_id: int, name: str) -> tuple[Server, ...]:
+    """All servers of this workspace with this name, oldest first; names need not be unique."""
+    statement = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.name == name)
+    rows = connection.execute(statement.order_by(servers.c.id)).all()
+    tags = _tags(connection, [row.id for row in rows])
+    return tuple(_with_tags(_server(row), tags) for row in rows)
+
+
 def by_agent_secret(connection: Connection, secret_hash: bytes) -> Server | None:
     """The server whose agent proves itself with this secret, or None."""
     return _one(connection, select(servers).where(servers.c.agent_secret_hash == secret_hash))

@@ -16,8 +16,10 @@ TITLES = {
     "runcloud": "RunCloud API: servers, system users and their SSH keys",
     "codearts": "CodeArts Repo: one's own SSH keys, for servers and Git",
     "iam": "IAM: tokens and access keys",
+    "native": "Keyrack: hosts, found keys, receipts, sessions",
 }
 SCHEMES: dict[str, dict[str, Any]] = {
+    "native": {"type": "http", "scheme": "bearer"},
     "runcloud": {"type": "http", "scheme": "bearer"},
     "codearts": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
     "iam": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
@@ -100,6 +102,6 @@ h2 { margin-top: 2.2rem; font-size: 1.15rem }
 </head>
 <body>
 <h1>The API</h1>
-<p>Two contracts, one core: what is done through one door is seen through the other. For programs:
+<p>Several contracts, one core: what is done through one door is seen through the other. For programs:
 <a href="/openapi.json">/openapi.json</a>. Back to <a href="/">the first page</a>.</p>
 """

@@ -68,7 +68,7 @@ class Dialect:
     authenticate: the actor of a request, or raises Refusal UNAUTHENTICATED. read_body: the fields of a
     body. refuse: the answer to a refusal. unknown_path: the answer where there is no route. not_supported:
     the answer to a method a path lacks; it gets the methods that the path has. finish: a last look at
-    every answer, for headers.
+    every answer, for headers. limited: its requests are counted, so that there can be too many.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Dialect:
     not_supported: Callable[[Request, tuple[str, ...]], Response]
     read_body: Callable[[Request, bytes], tuple[Mapping[str, Any], bool]]
     finish: Callable[[Request, Actor | None, Response], None] = field(default=lambda request, actor, response: None)
+    limited: bool = False
 
 
 def strangers(door: str, address: str) -> Actor:

@@ -24,7 +24,7 @@ from keyrack.core.presence import Presence
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import description, hosts
 from keyrack.web.dialect import Dialect, application
-from keyrack.web.dialects import codearts, codearts_v1, iam, runcloud
+from keyrack.web.dialects import codearts, codearts_v1, iam, native, runcloud
 from keyrack.web.home import page
 from keyrack.web.rate_limit import RateLimit
 
@@ -35,6 +35,7 @@ Mounts = tuple[tuple[str, ASGIApp], ...]
 DOORS: tuple[tuple[str, Dialect], ...] = (
     ("/api/v3", runcloud.V3),
     ("/api/v2", runcloud.V2),
+    ("/api/keyrack/v1", native.DIALECT),
     ("/v4", codearts.DIALECT),
     ("/v1", codearts_v1.V1),
     ("/v2", codearts_v1.V2),

@@ -55,8 +55,8 @@ ENDPOINTS = (
 
 
 def limited(dialect: Dialect, limit: RateLimit) -> Dialect:
-    """The same dialect with a limit of requests, if it is one of RunCloud's; others have none."""
-    if dialect.name != DOOR:
+    """The same dialect with a limit of requests, if it is one that is limited."""
+    if not dialect.limited:
         return dialect
 
     def authenticate(instance: Instance, request: Request) -> Actor:
@@ -133,6 +133,7 @@ V3 = Dialect(
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=read_body,
+    limited=True,
 )
 V2 = replace(V3, authenticate=authenticate_v2)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from functools import partial
 from typing import Any
 
@@ -64,12 +63,7 @@ def rename_server(call: Call) -> Response:
 
 def show_installation_script(call: Call) -> Response:
     """GET /servers/{serverId}/installationscript"""
-    server, token = servers.invitation(call.instance, call.actor, call.ids["serverId"])
-    url = call.instance.settings.url
-    # Whoever pastes it as root decides: leaving the last words out keeps Keyrack from what they allow.
-    allowed = " --mode enforce --allow-accounts" if server.mode == "enforce" else ""
-    script = shlex.quote(f"{url}/agent/install.sh")
-    line = f"curl -fsSL {script} | sh -s -- --url {shlex.quote(url)} --token {shlex.quote(token)}{allowed}"
+    line = servers.installation_line(call.instance, call.actor, call.ids["serverId"])
     return JSONResponse({"script": line})
 
 

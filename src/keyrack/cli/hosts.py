@@ -1,0 +1,407 @@
+"""`keyrack hosts …`: what an operator sees of hosts and tells them; must hold no rule, the core has them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from keyrack.cli import options
+from keyrack.cli.opened import opened, workspace_named
+from keyrack.core import events, found_keys, holding, host_modes, people, receipts, revoking, servers, sessions
+from keyrack.core.instance import Instance
+from keyrack.core.receipts import Receipts
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor, FoundKey, Page, Server
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+AT_ONCE = 500
+LOOK_SECONDS = 0.5
+ID = click.IntRange(1, 2**31 - 1)
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@click.group(name="hosts")
+def command() -> None:
+    """Hosts as the operator of this instance sees and steers them.
+
+    SERVER is a name or an id. Everything here is also in the API: docs/api/keyrack.md.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The opened instance and who acts on it."""
+
+    instance: Instance
+    actor: Actor
+
+    def server(self, reference: str) -> Server:
+        """The server that is meant; exits with words when there is none."""
+        try:
+            return servers.named(self.instance, self.actor, reference)
+        except Refusal as refusal:
+            if refusal.kind is not Kind.MISSING:
+                raise
+            raise click.ClickException(
+                f"There is no server {reference!r}; `keyrack hosts list` shows which there are."
+            ) from None
+
+
+def shared(function: F) -> F:
+    """The options that every command of this group takes."""
+    workspace = click.option("--workspace", metavar="NAME", help="Whose hosts; needed where there are several.")
+    return workspace(options.data(options.database(function)))
+
+
+as_json = click.option("--json", "json_wanted", is_flag=True, help="For programs: a JSON list of objects.")
+
+
+@contextmanager
+def desk(given: dict[str, Any]) -> Iterator[Desk]:
+    """Open the instance and act as Keyrack itself in the workspace that is meant."""
+    name = given.pop("workspace")
+    with opened(given) as instance:
+        yield Desk(instance, people.keyrack(workspace_named(instance, name).id, door="cli"))
+
+
+@command.command(name="list")
+@as_json
+@shared
+def list_hosts(json_wanted: bool, **given: Any) -> None:
+    """List hosts and how each is held.
+
+    APPLIED is the revision applied of the one wanted; FOUND counts keys found by hand that nobody decided on.
+    """
+    with desk(given) as at:
+        found = found_keys.counts(at.instance, at.actor)
+        rows = []
+        for server in _all(lambda offset: servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):
+            held = holding.of(at.instance, server)
+            revisions = f"{held.applied}/{held.wanted}"
+            heard = _ago(at.instance, held.seen_at)
+            rows.append((server.id, server.name, held.mode, held.state, revisions, heard, found.get(server.id, 0)))
+        _table(("ID", "NAME", "MODE", "STATE", "APPLIED", "HEARD", "FOUND"), rows, json_wanted)
+
+
+@command.command()
+@click.argument("reference", metavar="SERVER")
+@shared
+def show(reference: str, **given: Any) -> None:
+    """Show how one host is held."""
+    with desk(given) as at:
+        server = at.server(reference)
+        held = holding.of(at.instance, server)
+        applied = f"{held.applied} since {_moment(held.applied_at)}" if held.applied_at else "none"
+        facts = (
+            ("server", f"{server.name} (id {server.id}, {server.address})"),
+            ("tags", ", ".join(server.tags) or "none"),
+            ("mode", held.mode),
+            ("state", held.state),
+            ("host says", held.enforcement or "nothing yet"),
+            ("undone", held.undone),
+            ("revision", f"wanted {held.wanted}, applied {applied}"),
+            ("last heard", _moment(held.seen_at)),
+            ("when silent", held.silence),
+            ("agent", server.agent_version or "none"),
+            ("system", " ".join(filter(None, (server.os, server.os_version))) or "unknown"),
+        )
+        for name, value in facts:
+            if value:
+                click.echo(f"{name:<12} {value}")
+        for problem in held.problems:
+            click.echo(f"{'problem':<12} {problem}")
+        if server.enrolled_at is None:
+            click.echo(f"Enrol it: keyrack hosts enrol {server.id}", err=True)
+
+
+@command.command()
+@click.argument("reference", metavar="SERVER")
+@click.option("--all", "everything", is_flag=True, help="Also what was accepted, ignored, or is gone.")
+@as_json
+@shared
+def found(reference: str, everything: bool, json_wanted: bool, **given: Any) -> None:
+    """List keys that a host found and Keyrack did not put there."""
+    states = found_keys.STATES if everything else found_keys.OPEN
+    with desk(given) as at:
+        server = at.server(reference)
+        known = _all(
+            lambda offset: found_keys.find(
+                at.instance, at.actor, server.id, states=states, offset=offset, limit=AT_ONCE
+            )
+        )
+        rows = [_found_row(one) for one in known]
+        _table(("ID", "STATE", "ACCOUNT", "OWNER", "WHAT", "OPTIONS", "WHERE", "IN FORCE"), rows, json_wanted)
+
+
+@command.command()
+@click.argument("reference", metavar="SERVER")
+@click.argument("found_id", metavar="ID", type=ID)
+@click.option("--label", help="What to call it; otherwise its comment or fingerprint.")
+@click.option("--username", metavar="ACCOUNT", help="For which account, where the key counts for every one.")
+@shared
+def accept(reference: str, found_id: int, label: str | None, username: str | None, **given: Any) -> None:
+    """Make a found key a credential.
+
+    Its restrictions and its end are kept.
+    """
+    with desk(given) as at, _known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
+        made = found_keys.accept(
+            at.instance, at.actor, at.server(reference).id, found_id, label=label, username=username
+        )
+        click.echo(f"Accepted {made.fingerprint} as SSH key {made.label} (id {made.id}) for {made.username}.")
+
+
+@command.command()
+@click.argument("reference", metavar="SERVER")
+@click.argument("found_id", metavar="ID", type=ID)
+@shared
+def ignore(reference: str, found_id: int, **given: Any) -> None:
+    """Let a found key be where it is, and speak of it no more."""
+    with desk(given) as at, _known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
+        one = found_keys.ignore(at.instance, at.actor, at.server(reference).id, found_id)
+        click.echo(f"Ignored {one.fingerprint or one.kind} in {one.path}.")
+
+
+@command.command()
+@click.argument("reference", metavar="SERVER")
+@click.argument("found_id", metavar="ID", type=ID)
+@shared
+def remove(reference: str, found_id: int, **given: Any) -> None:
+    """Have the host take a found key out of its file."""
+    with desk(given) as at, _known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
+        one = found_keys.remove(at.instance, at.actor, at.server(reference).id, found_id)
+        click.echo(f"Asked to remove {one.fingerprint} from {one.path}; it is listed until the host did it.")
+
+
+@command.command()
+@click.argument("reference", metavar="SERVER")
+@shared
+def adopt(reference: str, **given: Any) -> None:
+    """Have a host report who gets in, and change nothing about it."""
+    _set_mode(reference, "adopt", given)
+
+
+@command.command()
+@click.argument("reference", metavar="SERVER")
+@shared
+def enforce(reference: str, **given: Any) -> None:
+    """Have Keyrack's keys alone open a host.
+
+    The host tries for a minute, and undoes it when it does not work.
+    """
+    _set_mode(reference, "enforce", given)
+
+
+@command.command()
+@click.argument("reference", metavar="[SERVER]", required=False)
+@click.option("--tag", help="All servers that have this tag now, instead of one.")
+@click.option("--after", required=True, metavar="TIME", help="Such as 90s, 30m, 1h, 7d; 0 for never.")
+@click.option("--then", required=True, metavar="keep|drop-temporary|drop-all", help="What the host does then.")
+@shared
+def stale(reference: str | None, tag: str | None, after: str, then: str, **given: Any) -> None:
+    """Set what hosts do while the service is silent."""
+    if (reference is None) == (tag is None):
+        raise click.UsageError("Name one SERVER, or several with --tag.")
+    seconds = _seconds(after)
+    with desk(given) as at:
+        server_id = None if reference is None else at.server(reference).id
+        changed = host_modes.set_staleness(
+            at.instance, at.actor, after_seconds=seconds, then=then, server_id=server_id, tag=tag
+        )
+        for server in changed:
+            click.echo(f"{server.name}: {holding.of(at.instance, server).silence}")
+
+
+@command.command()
+@click.argument("fingerprint", metavar="FINGERPRINT")
+@click.option("--wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait until every host obeys.")
+@shared
+def revoke(fingerprint: str, wait: int | None, **given: Any) -> None:
+    """Take a key away from everywhere.
+
+    It shows which hosts refuse it.
+
+    With --wait it ends with status 1 when not all hosts said in time that they refuse it.
+    """
+    hint = f"It may be revoked already: keyrack hosts receipts {fingerprint}"
+    with desk(given) as at, _known_id(hint):
+        done = revoking.revoke_everywhere(at.instance, at.actor, fingerprint)
+        click.echo(
+            f"Revoked {done.fingerprint}: {done.credentials} credentials, {done.user_keys} user keys and "
+            f"{done.repositories} deploy keys, on {len(done.revisions)} servers."
+        )
+        if done.revisions and not _follow(at, fingerprint, wait) and wait is not None:
+            raise SystemExit(1)
+
+
+@command.command(name="receipts")
+@click.argument("change", metavar="FINGERPRINT|EVENT_ID")
+@shared
+def show_receipts(change: str, **given: Any) -> None:
+    """Show which hosts obey a change.
+
+    The change is a revoked key, by fingerprint, or an event of the log.
+    """
+    hint = "Name a revoked key's fingerprint, or an event that `keyrack hosts events` lists."
+    with desk(given) as at, _known_id(hint):
+        if change.isascii() and change.isdigit() and len(change) < 10:
+            _show_receipts(receipts.of_event(at.instance, at.actor, int(change)))
+        else:
+            _show_receipts(receipts.of_key(at.instance, at.actor, change))
+
+
+@command.command(name="events")
+@click.argument("reference", metavar="[SERVER]", required=False)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many, newest first.")
+@shared
+def show_events(reference: str | None, limit: int, **given: Any) -> None:
+    """List the audit log, or a server's part of it, newest first."""
+    with desk(given) as at:
+        server_id = None if reference is None else at.server(reference).id
+        page = events.find(at.instance, at.actor, server_id=server_id, limit=limit)
+        rows = [(one.id, _moment(one.at), one.actor_name or "-", one.summary) for one in page.items]
+        _table(("ID", "AT", "WHO", "WHAT"), rows)
+
+
+@command.command(name="sessions")
+@click.argument("reference", metavar="SERVER")
+@as_json
+@shared
+def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
+    """List who is logged in on a host."""
+    with desk(given) as at:
+        server = at.server(reference)
+        rows = [
+            (one.id, one.username, one.address, _moment(one.started_at), one.label or "-", one.fingerprint or "-")
+            + (("ending",) if one.ending else ("open",))
+            for one in _all(
+                lambda offset: sessions.find(at.instance, at.actor, server.id, offset=offset, limit=AT_ONCE)
+            )
+        ]
+        _table(("ID", "ACCOUNT", "FROM", "SINCE", "KEY", "FINGERPRINT", "STATE"), rows, json_wanted)
+
+
+@command.command(name="end-session")
+@click.argument("reference", metavar="SERVER")
+@click.argument("session_id", metavar="ID", type=ID)
+@shared
+def end_session(reference: str, session_id: int, **given: Any) -> None:
+    """Have a host end a login."""
+    with desk(given) as at, _known_id(f"`keyrack hosts sessions {reference}` shows who is in."):
+        one = sessions.end(at.instance, at.actor, at.server(reference).id, session_id)
+        click.echo(f"Asked to end the session of {one.username} from {one.address}.")
+
+
+@command.command()
+@click.argument("reference", metavar="SERVER")
+@options.public_url
+@shared
+def enrol(reference: str, **given: Any) -> None:
+    """Print the line that enrols a host.
+
+    For root to paste there; its token works once, for 24 hours.
+
+    The line names the service's address: give --public-url, or set it where `keyrack serve` reads it.
+    """
+    with desk(given) as at:
+        click.echo(servers.installation_line(at.instance, at.actor, at.server(reference).id))
+
+
+def _set_mode(reference: str, mode: str, given: dict[str, Any]) -> None:
+    with desk(given) as at:
+        server = host_modes.set_mode(at.instance, at.actor, at.server(reference).id, mode)
+        click.echo(f"{server.name} is to {server.mode}, with revision {server.revision}.")
+        click.echo(f"See what the host says: keyrack hosts show {server.id}", err=True)
+
+
+def _found_row(one: FoundKey) -> tuple[object, ...]:
+    what = f"{one.fingerprint} {one.comment}".strip() if one.fingerprint else one.kind
+    where = f"{one.path}:{one.line}" if one.line else one.path
+    force = "yes" if one.in_force else "no"
+    options_shown = one.options or one.problem or "-"
+    return one.id, one.state, one.username, one.owner or "-", what, options_shown, where, force
+
+
+def _follow(at: Desk, fingerprint: str, wait: int | None) -> bool:
+    """Show the receipts, and each change of them while there is time; whether every host obeys."""
+    deadline = time.monotonic() + (wait or 0)
+    said = ""
+    while True:
+        now = receipts.of_key(at.instance, at.actor, fingerprint)
+        if now.words != said and wait is not None:
+            said = now.words
+            click.echo(now.words, err=True)
+        if now.done or time.monotonic() >= deadline:
+            _show_receipts(now)
+            return now.done
+        time.sleep(LOOK_SECONDS)
+
+
+def _show_receipts(found: Receipts) -> None:
+    rows = [(one.server_name, one.wanted, one.applied, _moment(one.at)) for one in found.of]
+    _table(("SERVER", "WANTED", "APPLIED", "DONE AT"), rows)
+    click.echo(found.words)
+
+
+@contextmanager
+def _known_id(hint: str) -> Iterator[None]:
+    """Say what to do next where something is missing."""
+    try:
+        yield
+    except Refusal as refusal:
+        if refusal.kind is not Kind.MISSING:
+            raise
+        raise click.ClickException(f"{refusal.message} {hint}") from None
+
+
+def _all(ask: Callable[[int], Page[T]]) -> Iterator[T]:
+    offset = 0
+    while True:
+        page = ask(offset)
+        yield from page.items
+        offset += len(page.items)
+        if not page.items or offset >= page.total:
+            return
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[object]], json_wanted: bool = False) -> None:
+    """Columns as wide as they must be, titles alone when there is nothing; or the same as JSON objects."""
+    if json_wanted:
+        names = [title.lower().replace(" ", "_") for title in titles]
+        click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1))
+        return
+    shown = [tuple(titles), *(tuple(str(value) for value in row) for row in rows)]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(titles))]
+    for row in shown:
+        click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _seconds(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
+    if match is None:
+        raise click.UsageError("--after takes a number and s, m, h or d, such as 1h; 0 for never.")
+    return int(match[1]) * UNITS.get(match[2], 1)
+
+
+def _moment(at: datetime | None) -> str:
+    return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _ago(instance: Instance, at: datetime | None) -> str:
+    if at is None:
+        return "never"
+    seconds = max(0, int((instance.now() - at).total_seconds()))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return f"{seconds}s ago"

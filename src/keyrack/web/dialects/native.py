@@ -1,0 +1,232 @@
+"""Keyrack's own API for operators: hosts, found keys, receipts, sessions; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core import events, found_keys, host_modes, receipts, revoking, servers, sessions, tokens
+from keyrack.core.instance import Instance
+from keyrack.errors import Kind, Refusal, invalid
+from keyrack.model import Actor, Server
+from keyrack.web import bodies
+from keyrack.web.dialect import Call, Dialect, Endpoint, address_of
+from keyrack.web.dialects import native_form as form
+
+DOOR = "native"
+STATUS = {
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.MISSING: 404,
+    Kind.INVALID: 422,
+    Kind.TAKEN: 409,
+    Kind.LIMIT: 409,
+    Kind.THROTTLED: 429,
+    Kind.UNAVAILABLE: 503,
+}
+
+
+def list_servers(call: Call) -> Response:
+    """List servers, each with how it is held"""
+    found = servers.find(call.instance, call.actor, search=call.query.get("search", ""), **form.window(call))
+    return form.listed(found, lambda server: form.server(call.instance, server))
+
+
+def show_server(call: Call) -> Response:
+    """Show a server and how it is held"""
+    return JSONResponse(form.server(call.instance, _server(call)))
+
+
+def change_server(call: Call) -> Response:
+    """Have a host adopt or enforce"""
+    form.only(call, "mode")
+    server = host_modes.set_mode(call.instance, call.actor, _id(call), call.body.get("mode"))
+    return JSONResponse(form.server(call.instance, server))
+
+
+def set_stale_of_server(call: Call) -> Response:
+    """Set what a host does when the service is silent"""
+    return _set_stale(call, server_id=_id(call))
+
+
+def set_stale_of_tag(call: Call) -> Response:
+    """Set what all hosts with a tag do when the service is silent"""
+    return _set_stale(call, tag=call.path["tag"])
+
+
+def enrol(call: Call) -> Response:
+    """Make the line that enrols a host, with a one-time token"""
+    line = servers.installation_line(call.instance, call.actor, _id(call))
+    return JSONResponse({"line": line}, 201)
+
+
+def list_found_keys(call: Call) -> Response:
+    """List keys that a host found and Keyrack did not put there"""
+    states = call.query.get("state", ",".join(found_keys.OPEN)).split(",")
+    if not set(states) <= set(found_keys.STATES):
+        raise invalid("state", f"It is one or several, with commas, of: {', '.join(found_keys.STATES)}.")
+    found = found_keys.find(call.instance, call.actor, _id(call), states=states, **form.window(call))
+    return form.listed(found, form.found_key)
+
+
+def accept_found_key(call: Call) -> Response:
+    """Make a found key a credential of its server"""
+    form.only(call, "label", "username", "expires_at")
+    made = found_keys.accept(
+        call.instance,
+        call.actor,
+        _id(call),
+        call.ids["found"],
+        label=call.body.get("label"),
+        username=call.body.get("username"),
+        expires_at=form.moment(call, "expires_at"),
+    )
+    return JSONResponse(form.credential(made), 201)
+
+
+def ignore_found_key(call: Call) -> Response:
+    """Let a found key be where it is"""
+    return JSONResponse(form.found_key(found_keys.ignore(call.instance, call.actor, _id(call), call.ids["found"])))
+
+
+def remove_found_key(call: Call) -> Response:
+    """Have the host take a found key out of its file"""
+    asked = found_keys.remove(call.instance, call.actor, _id(call), call.ids["found"])
+    return JSONResponse(form.found_key(asked), 202)
+
+
+def list_sessions(call: Call) -> Response:
+    """List who is logged in on a server"""
+    found = sessions.find(call.instance, call.actor, _id(call), **form.window(call))
+    return form.listed(found, form.session)
+
+
+def end_session(call: Call) -> Response:
+    """End a session"""
+    ended = sessions.end(call.instance, call.actor, _id(call), call.ids["session"])
+    return JSONResponse(form.session(ended), 202)
+
+
+def revoke_key(call: Call) -> Response:
+    """Take a key away from everywhere"""
+    form.only(call, "fingerprint")
+    return JSONResponse(
+        form.revoked(revoking.revoke_everywhere(call.instance, call.actor, call.body.get("fingerprint")))
+    )
+
+
+def show_receipts_of_key(call: Call) -> Response:
+    """Show which servers refuse a revoked key by now"""
+    # A fingerprint holds no blank, but + is one in a query where it was not written as %2B.
+    fingerprint = call.query.get("fingerprint", "").replace(" ", "+")
+    return JSONResponse(form.receipts(receipts.of_key(call.instance, call.actor, fingerprint)))
+
+
+def list_events(call: Call) -> Response:
+    """List the audit log, newest first"""
+    search = call.query.get("search", "")
+    return form.listed(events.find(call.instance, call.actor, search=search, **form.window(call)), form.event)
+
+
+def show_receipts_of_event(call: Call) -> Response:
+    """Show which servers obey what an event changed"""
+    return JSONResponse(form.receipts(receipts.of_event(call.instance, call.actor, call.ids["event"])))
+
+
+_SERVER = "/servers/{server}"
+ENDPOINTS = (
+    Endpoint("GET", "/servers", list_servers, "servers:read"),
+    Endpoint("GET", _SERVER, show_server, "servers:read"),
+    Endpoint("PATCH", _SERVER, change_server, "servers:write"),
+    Endpoint("PUT", _SERVER + "/stale", set_stale_of_server, "servers:write"),
+    Endpoint("PUT", "/tags/{tag}/stale", set_stale_of_tag, "servers:write"),
+    Endpoint("POST", _SERVER + "/enrolments", enrol, "servers:write"),
+    Endpoint("GET", _SERVER + "/found-keys", list_found_keys, "credentials:read"),
+    Endpoint("POST", _SERVER + "/found-keys/{found}/accept", accept_found_key, "credentials:write"),
+    Endpoint("POST", _SERVER + "/found-keys/{found}/ignore", ignore_found_key, "credentials:write"),
+    Endpoint("POST", _SERVER + "/found-keys/{found}/remove", remove_found_key, "credentials:write"),
+    Endpoint("GET", _SERVER + "/sessions", list_sessions, "sessions:read"),
+    Endpoint("DELETE", _SERVER + "/sessions/{session}", end_session, "sessions:write"),
+    Endpoint("POST", "/keys/revoke", revoke_key, "keys:revoke"),
+    Endpoint("GET", "/keys/receipts", show_receipts_of_key, "servers:read"),
+    Endpoint("GET", "/events", list_events, "events:read"),
+    Endpoint("GET", "/events/{event}/receipts", show_receipts_of_event, "servers:read"),
+)
+
+
+def authenticate(instance: Instance, request: Request) -> Actor:
+    """The actor of `Authorization: Bearer TOKEN`. Raises Refusal UNAUTHENTICATED."""
+    headers = request.headers.getlist("authorization")
+    scheme, _, secret = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Refusal(Kind.UNAUTHENTICATED, "token-lacking", "Send a token: Authorization: Bearer TOKEN.")
+    return tokens.authenticate(instance, secret.strip(), address=address_of(request), door=DOOR)
+
+
+def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
+    """The fields of a JSON object; a body without a type is taken for JSON."""
+    if bodies.media_type(request) not in ("", "application/json"):
+        raise bodies.malformed("The body must be JSON.", "content-type")
+    return bodies.json_object(content), False
+
+
+def refuse(request: Request, refusal: Refusal) -> Response:
+    """A refusal as {"error": {"code", "message", "field"?}}."""
+    status = STATUS[refusal.kind]
+    headers = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _error(status, refusal.code, refusal.message, headers, refusal.field)
+
+
+def unknown_path(request: Request) -> Response:
+    """404 for a path without a call."""
+    return _error(404, "path-unknown", "There is no such path; /docs lists what there is.", {})
+
+
+def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
+    """405 with the methods that the path has."""
+    allowed = ", ".join(sorted(methods))
+    return _error(405, "method-not-supported", f"This path takes: {allowed}.", {"Allow": allowed})
+
+
+DIALECT = Dialect(
+    name=DOOR,
+    endpoints=ENDPOINTS,
+    authenticate=authenticate,
+    refuse=refuse,
+    unknown_path=unknown_path,
+    not_supported=not_supported,
+    read_body=read_body,
+    limited=True,
+)
+
+
+def _server(call: Call) -> Server:
+    return servers.named(call.instance, call.actor, call.path["server"])
+
+
+def _id(call: Call) -> int:
+    """The id in the path as it is; only a name is looked up, which takes servers:read as well."""
+    return call.ids["server"] or _server(call).id
+
+
+def _set_stale(call: Call, *, server_id: int | None = None, tag: str | None = None) -> Response:
+    form.only(call, "after_seconds", "then")
+    changed = host_modes.set_staleness(
+        call.instance,
+        call.actor,
+        after_seconds=call.body.get("after_seconds"),
+        then=call.body.get("then"),
+        server_id=server_id,
+        tag=tag,
+    )
+    return JSONResponse({"items": [form.server(call.instance, server) for server in changed]})
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str], field: str | None = None) -> Response:
+    error = {"code": code, "message": message} | ({"field": field} if field else {})
+    return JSONResponse({"error": error}, status, headers=headers)

@@ -1,0 +1,155 @@
+"""`keyrack hosts` as an operator uses it: what it prints, what it changes, and how it says no."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import insert
+
+from keyrack.cli.hosts import command
+from keyrack.cli.main import main
+from keyrack.core import credentials, found_keys, hosts, people, servers
+from keyrack.ssh.public_key import parse
+from keyrack.store import tables
+from tests.core.keys_for_tests import fresh_line
+from tests.core.test_found_keys import entry
+from tests.services import Service
+from tests.web.test_native import put, tell
+
+
+def run(team: Service, *words: str) -> Result:
+    """Run `keyrack hosts …` beside the service, in the team's workspace."""
+    data = str(team.instance.settings.data)
+    return CliRunner().invoke(main, ["hosts", *words, "--data", data, "--workspace", "acme"])
+
+
+def good(team: Service, *words: str) -> str:
+    """What it prints when all is well."""
+    ended = run(team, *words)
+    assert ended.exit_code == 0, ended.output
+    return ended.stdout
+
+
+@pytest.mark.parametrize("name", [None, *command.commands])
+def test_help_answers(name: str | None) -> None:
+    shown = CliRunner().invoke(main, ["hosts", *([name] if name else []), "--help"])
+    assert shown.exit_code == 0
+    assert "Usage:" in shown.output
+
+
+def test_list_and_show(team: Service) -> None:
+    assert "not enrolled" in good(team, "list")
+    token = servers.invite(team.instance, people.keyrack(1), 1)
+    hosts.enrol(team.instance, token, {"hostname": "h", "mode": "enforce"}, address="192.0.2.1")
+    tell(team, entry(fresh_line("robot")), facts={"enforcement": "enforce"}, problems=["the disk is full"])
+    titles, row = good(team, "list").splitlines()
+    assert titles.split() == ["ID", "NAME", "MODE", "STATE", "APPLIED", "HEARD", "FOUND"]
+    assert row.split()[:4] == ["1", "web-1", "enforce", "enforcing"]
+    assert row.endswith("1")
+    assert json.loads(good(team, "list", "--json"))[0]["state"] == "enforcing"
+    shown = good(team, "show", "web-1")
+    assert "the disk is full" in shown
+    assert "when silent  keys stay" in shown
+    tell(team, facts={"enforcement": "undone", "undone": "sshd greets nobody any more"})
+    assert "sshd greets nobody any more" in good(team, "show", "1")
+    assert "enforcing undone" in good(team, "list")
+
+
+def test_found_keys(team: Service) -> None:
+    lines = [fresh_line(name) for name in ("one", "two", "three")]
+    tell(team, *(entry(line, line=number + 1) for number, line in enumerate(lines)))
+    actor = people.keyrack(1)
+    ids = {one.comment: str(one.id) for one in found_keys.find(team.instance, actor, 1).items}
+    assert parse(lines[0]).sha256 in good(team, "found", "web-1")
+    assert "for deploy" in good(team, "accept", "web-1", ids["one"], "--label", "robot")
+    assert credentials.find(team.instance, actor, 1).items[0].label == "robot"
+    good(team, "ignore", "web-1", ids["two"])
+    good(team, "remove", "web-1", ids["three"])
+    assert [row.split()[1] for row in good(team, "found", "web-1").splitlines()[1:]] == ["removing"]
+    assert len(good(team, "found", "web-1", "--all").splitlines()) == 4
+
+
+def test_mode_and_silence(team: Service) -> None:
+    assert "web-1 is to adopt" in good(team, "adopt", "web-1")
+    assert "web-1 is to enforce" in good(team, "enforce", "1")
+    said = good(team, "stale", "--tag", "web", "--after", "1h", "--then", "drop-temporary")
+    assert said == "web-1: after 3600 seconds temporary keys are dropped\n"
+    assert good(team, "stale", "web-1", "--after", "0", "--then", "keep") == "web-1: keys stay\n"
+
+
+def test_revoke_waits_until_all_hosts_obey(team: Service) -> None:
+    line = fresh_line()
+    put(team, line)
+
+    def host() -> None:
+        time.sleep(0.8)
+        tell(team)
+
+    agent = threading.Thread(target=host)
+    agent.start()
+    ended = run(team, "revoke", parse(line).sha256, "--wait", "20")
+    agent.join()
+    assert ended.exit_code == 0, ended.output
+    assert "done on 0 of 1 servers; not yet on web-1" in ended.stderr
+    assert ended.stdout.endswith("done on 1 of 1 servers\n")
+    assert "done on 1 of 1 servers" in good(team, "receipts", parse(line).sha256)
+    event = next(row for row in good(team, "events").splitlines() if "everywhere:" in row).split()[0]
+    assert "web-1" in good(team, "receipts", event)
+
+
+def test_revoke_says_so_when_a_host_stays_silent(team: Service) -> None:
+    lines = [fresh_line(), fresh_line()]
+    put(team, lines[0])
+    ended = run(team, "revoke", parse(lines[0]).sha256, "--wait", "1")
+    assert ended.exit_code == 1
+    assert "not yet on web-1" in ended.stdout
+    again = run(team, "revoke", parse(lines[0]).sha256)
+    assert "keyrack hosts receipts" in again.output
+
+
+def test_sessions(team: Service) -> None:
+    seat = {
+        "server_id": 1,
+        "host_session": "s1",
+        "username": "deploy",
+        "address": "198.51.100.9",
+        "fingerprint": "",
+        "started_at": team.instance.now(),
+        "ending": False,
+    }
+    team.instance.database.write(lambda connection: connection.execute(insert(tables.sessions).values(seat)))
+    row = good(team, "sessions", "web-1").splitlines()[1].split()
+    assert row[1:3] == ["deploy", "198.51.100.9"]
+    good(team, "end-session", "web-1", row[0])
+    assert good(team, "sessions", "web-1").splitlines()[1].endswith("ending")
+
+
+def test_the_line_to_paste(team: Service) -> None:
+    line = good(team, "enrol", "web-1", "--public-url", "https://keys.example.org")
+    assert line.startswith("curl -fsSL https://keys.example.org/agent/install.sh | sh -s -- --url ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("show", "nowhere"), "keyrack hosts list"),
+        (("show", "2"), "keyrack hosts list"),  # another workspace's
+        (("accept", "web-1", "999"), "keyrack hosts found web-1"),
+        (("end-session", "web-1", "999"), "keyrack hosts sessions web-1"),
+        (("receipts", "999999"), "keyrack hosts events"),
+        (("revoke", "nonsense"), "ssh-keygen -l"),
+        (("stale", "web-1", "--after", "soon", "--then", "keep"), "1h"),
+        (("stale", "web-1", "--after", "1h", "--then", "explode"), "drop-temporary"),
+        (("stale", "--after", "1h", "--then", "keep"), "--tag"),
+        (("ignore", "web-1", "99999999999999999999"), "range"),
+    ],
+)
+def test_what_cannot_be_is_said(team: Service, words: tuple[str, ...], said: str) -> None:
+    ended = run(team, *words)
+    assert ended.exit_code in (1, 2)
+    assert said in ended.output
+    assert "Traceback" not in ended.output

@@ -1,0 +1,223 @@
+"""Keyrack's own API as an operator's program uses it: what it shows, changes and refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from keyrack import policy
+from keyrack.core import documents, hosts, people, servers
+from keyrack.ssh.public_key import parse
+from keyrack.store import tables
+from keyrack.web.dialects import native
+from tests.core.keys_for_tests import fresh_line
+from tests.core.test_found_keys import entry
+from tests.services import TEAM, Service
+
+OLGA = "token-of-olga"
+BASE = "/api/keyrack/v1"
+
+
+def call(
+    team: Service, method: str, path: str, body: Any = None, *, token: str | None = OLGA, status: int = 200
+) -> Any:
+    """One call, its status checked; answers the JSON."""
+    answer = team.call(method, BASE + path, token=token, json=body)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def tell(team: Service, *found: dict[str, Any], **more: Any) -> None:
+    """Report as web-1's agent that it obeys what it was told last."""
+    actor = people.keyrack(1)
+    signed = documents.signed(team.instance, 1)
+    assert signed is not None
+    told = {"revision": signed.revision, "state": "applied", "keys_found": list(found), **more}
+    hosts.report(team.instance, servers.get(team.instance, actor, 1), told)
+
+
+def put(team: Service, line: str) -> None:
+    """Put a key on deploy of web-1 through RunCloud's door."""
+    body = {"label": "laptop", "username": "deploy", "publicKey": line}
+    assert team.call("POST", "/api/v3/servers/1/ssh/credentials", token=OLGA, json=body).status_code < 300
+
+
+def tokens_of(team: Service, scope: str) -> str:
+    """A token of the owner that holds one scope."""
+    more = f'scopes = ["*"] }}, {{ name = "s", token = "scoped-token", scopes = ["{scope}"] }}]'
+    team.apply(TEAM.replace('scopes = ["*"] }]', more, 1))
+    return "scoped-token"
+
+
+def test_every_call_names_its_action() -> None:
+    assert {endpoint.action for endpoint in native.ENDPOINTS} <= policy.ACTIONS.keys()
+
+
+def test_a_server_and_how_it_is_held(team: Service) -> None:
+    tell(team, facts={"enforcement": "adopt"}, problems=["the disk is full"], agent_version="9.9")
+    shown = call(team, "GET", "/servers/web-1")
+    assert shown == call(team, "GET", "/servers/1")
+    assert (shown["mode"], shown["enforcement"], shown["online"]) == ("enforce", "adopt", True)
+    assert (shown["applied"], shown["agent_version"]) == (shown["wanted"], "9.9")
+    assert shown["applied_at"].endswith("Z")
+    assert shown["problems"] == ["the disk is full"]
+    assert shown["silence"] == "keys stay"
+    listed = call(team, "GET", "/servers?per_page=1")
+    assert ([one["name"] for one in listed["items"]], listed["total"]) == (["web-1"], 1)
+
+
+def test_undone_says_why(team: Service) -> None:
+    tell(team, facts={"enforcement": "undone", "undone": "sshd greets nobody any more"})
+    shown = call(team, "GET", "/servers/web-1")
+    assert (shown["mode"], shown["undone"]) == ("adopt", "sshd greets nobody any more")
+
+
+def test_mode_and_silence(team: Service) -> None:
+    before = call(team, "GET", "/servers/1")["wanted"]
+    changed = call(team, "PATCH", "/servers/web-1", {"mode": "adopt"})
+    assert changed["mode"] == "adopt"
+    assert changed["wanted"] > before
+    rule = {"after_seconds": 3600, "then": "drop-temporary"}
+    assert call(team, "PUT", "/servers/1/stale", rule)["items"][0]["stale_after_seconds"] == 3600
+    rule = {"after_seconds": 7200, "then": "drop-all"}
+    assert (
+        call(team, "PUT", "/tags/web/stale", rule)["items"][0]["silence"] == "after 7200 seconds all keys are dropped"
+    )
+
+
+def test_found_keys(team: Service) -> None:
+    lines = [fresh_line(name) for name in ("one", "two", "three")]
+    entries = [entry(line, line=number + 1, options="restrict") for number, line in enumerate(lines)]
+    tell(team, *entries)
+    path = "/servers/web-1/found-keys"
+    found = {one["comment"]: one for one in call(team, "GET", path)["items"]}
+    assert found["one"]["in_force"] is True
+    assert (found["one"]["options"], found["one"]["path"]) == ("restrict", entries[0]["path"])
+    accepted = call(team, "POST", f"{path}/{found['one']['id']}/accept", {"label": "robot"}, status=201)
+    assert (accepted["label"], accepted["fingerprint"]) == ("robot", parse(lines[0]).sha256)
+    assert call(team, "POST", f"{path}/{found['two']['id']}/ignore")["state"] == "ignored"
+    assert call(team, "POST", f"{path}/{found['three']['id']}/remove", status=202)["state"] == "removing"
+    assert [one["comment"] for one in call(team, "GET", path)["items"]] == ["three"]
+    assert call(team, "GET", f"{path}?state=accepted,ignored,removing")["total"] == 3
+    assert call(team, "GET", f"{path}?state=lost", status=422)["error"]["field"] == "state"
+    again = call(team, "POST", f"{path}/{found['two']['id']}/accept", {"label": "robot"}, status=409)
+    assert again["error"]["field"] == "label"
+
+
+def test_a_revoked_key_and_its_receipts(team: Service) -> None:
+    line = fresh_line()
+    fingerprint = parse(line).sha256
+    put(team, line)
+    done = call(team, "POST", "/keys/revoke", {"fingerprint": fingerprint})
+    assert (done["credentials"], list(done["revisions"])) == (1, ["1"])
+    receipts = call(team, "GET", f"/keys/receipts?fingerprint={fingerprint}")
+    assert receipts["words"] == "done on 0 of 1 servers; not yet on web-1"
+    event = call(team, "GET", "/events?search=everywhere:")["items"][0]
+    assert not call(team, "GET", f"/events/{event['id']}/receipts")["done"]
+    tell(team)
+    receipts = call(team, "GET", f"/keys/receipts?fingerprint={fingerprint}")
+    assert receipts["done"]
+    assert receipts["servers"][0]["at"].endswith("Z")
+    assert call(team, "GET", f"/events/{event['id']}/receipts")["done"]
+    assert (
+        call(team, "POST", "/keys/revoke", {"fingerprint": fingerprint}, status=404)["error"]["code"] == "key-missing"
+    )
+
+
+def test_sessions(team: Service) -> None:
+    seat = {
+        "server_id": 1,
+        "host_session": "s1",
+        "username": "deploy",
+        "address": "198.51.100.9",
+        "fingerprint": "",
+        "started_at": team.instance.now(),
+        "ending": False,
+    }
+    team.instance.database.write(lambda connection: connection.execute(insert(tables.sessions).values(seat)))
+    listed = call(team, "GET", "/servers/web-1/sessions")["items"]
+    assert [(one["username"], one["ending"]) for one in listed] == [("deploy", False)]
+    assert call(team, "DELETE", f"/servers/web-1/sessions/{listed[0]['id']}", status=202)["ending"] is True
+
+
+def test_the_line_to_paste(team: Service) -> None:
+    line = call(team, "POST", "/servers/web-1/enrolments", status=201)["line"]
+    assert line.startswith(f"curl -fsSL {team.url}/agent/install.sh | sh -s -- --url {team.url} --token ")
+
+
+@pytest.mark.parametrize("endpoint", native.ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
+def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
+    path = endpoint.path
+    for name, value in (("server", "1"), ("found", "1"), ("session", "1"), ("event", "1"), ("tag", "web")):
+        path = path.replace("{" + name + "}", value)
+    body = {
+        "change_server": {"mode": "adopt"},
+        "revoke_key": {"fingerprint": parse(fresh_line()).sha256},
+        "set_stale_of_server": {"after_seconds": 60, "then": "keep"},
+        "set_stale_of_tag": {"after_seconds": 60, "then": "keep"},
+    }.get(endpoint.handler.__name__)
+    assert set(call(team, endpoint.method, path, body, token=None, status=401)["error"]) == {"code", "message"}
+    call(team, endpoint.method, path, body, token="nonsense", status=401)
+    call(team, endpoint.method, path, body, token="token-of-mallory", status=403)
+    if "{" in endpoint.path:
+        # Another workspace's things are as missing as any that nobody has.
+        call(team, endpoint.method, path, body, token="token-of-victor", status=404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "field"),
+    [
+        ("PATCH", "/servers/1", {"mode": "perhaps"}, 422, "mode"),
+        ("PATCH", "/servers/1", {"mode": ["adopt"]}, 422, "mode"),
+        ("PATCH", "/servers/1", {"Mode": "adopt"}, 422, "body"),
+        ("PATCH", "/servers/1", [], 422, None),
+        ("PUT", "/servers/1/stale", {"after_seconds": 5, "then": "keep"}, 422, "after_seconds"),
+        ("PUT", "/servers/1/stale", {"after_seconds": True, "then": "keep"}, 422, "after_seconds"),
+        ("PUT", "/servers/1/stale", {"after_seconds": 3600, "then": "explode"}, 422, "then"),
+        ("PUT", "/tags/nothing-has-it/stale", {"after_seconds": 3600, "then": "keep"}, 404, None),
+        ("PUT", "/tags/%00/stale", {"after_seconds": 3600, "then": "keep"}, 422, "tags"),
+        ("POST", "/keys/revoke", {"fingerprint": "MD5:12"}, 422, "fingerprint"),
+        ("POST", "/servers/1/found-keys/1/accept", {"expires_at": "tomorrow"}, 422, "expires_at"),
+        ("GET", "/servers/nowhere", None, 404, None),
+        ("GET", "/servers/%00", None, 404, None),
+        ("GET", "/servers/99999999999", None, 404, None),
+        ("POST", "/servers/1/found-keys/99999999999/ignore", None, 404, None),
+        ("GET", "/events/0/receipts", None, 404, None),
+        ("GET", "/servers?page=0", None, 422, "page"),
+        ("GET", "/servers?per_page=many", None, 422, "per_page"),
+        ("GET", "/servers/1/nothing", None, 404, None),
+        ("DELETE", "/servers/1", None, 405, None),
+    ],
+)
+def test_bad_input_is_refused_with_words(
+    team: Service, method: str, path: str, body: Any, status: int, field: str | None
+) -> None:
+    error = call(team, method, path, body, status=status)["error"]
+    assert error.get("field") == field
+    assert error["message"]
+
+
+def test_a_token_needs_only_the_action_of_a_call_by_id(team: Service) -> None:
+    secret = tokens_of(team, "sessions:read")
+    call(team, "GET", "/servers/1/sessions", token=secret)
+    call(team, "GET", "/servers/1/found-keys", token=secret, status=403)
+    call(team, "GET", "/servers/1", token=secret, status=403)
+
+
+def test_requests_are_counted(team: Service) -> None:
+    answer = team.call("GET", f"{BASE}/servers", token=OLGA)
+    left = int(answer.headers["X-RateLimit-Remaining"])
+    assert left < int(answer.headers["X-RateLimit-Limit"])
+    for _ in range(left):
+        team.call("GET", f"{BASE}/servers/0", token=OLGA)
+    refused = team.call("GET", f"{BASE}/servers", token=OLGA)
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert refused.json()["error"]["code"] == "too-many-requests"
+
+
+def test_a_name_that_two_servers_have_is_not_guessed(team: Service) -> None:
+    servers.create(team.instance, people.keyrack(1), name="web-1", address="192.0.2.11")
+    assert "one of: 1, 3" in call(team, "PATCH", "/servers/web-1", {"mode": "adopt"}, status=409)["error"]["message"]
