@@ -54,6 +54,23 @@ def told_of(service: SmallService, comment: str) -> bool:
     return any(one["comment"] == comment for report in list(service.reports) for one in report.get("keys_found", ()))
 
 
+def came_during_a_look(host: Watched, number: int) -> bool:
+    """Publish a document while a look goes on; whether the look still went on when its file was in place."""
+    with host.sshd.config.open("a", encoding="ascii") as settings:
+        settings.write(f"# {number}\n")  # changed settings make the next look a long one
+    host.publish({USERNAME: [UserKey(public_key())]})
+    wait_until(lambda: is_searching(host), "a look for keys")
+    key = public_key()
+    host.publish_alone({USERNAME: [UserKey(key)]})
+    wait_until(lambda: key.encode() in (host.host.keys / USERNAME).read_bytes(), "the document's file")
+    # A look asks about each account once, so one that had ended would not be seen again.
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        if is_searching(host):
+            return True
+    return False
+
+
 def test_a_document_is_obeyed_while_a_look_goes_on(watched: Watched, service: SmallService) -> None:
     if len(pwd.getpwall()) < 10:
         pytest.skip("a look is long only on a machine with many accounts")
@@ -62,18 +79,8 @@ def test_a_document_is_obeyed_while_a_look_goes_on(watched: Watched, service: Sm
     by_hand.write_text(f"{public_key()} by-hand\n", "ascii")
     with watched.sshd.config.open("a", encoding="ascii") as settings:
         settings.write(f"Match User {USERNAME}\n    AuthorizedKeysFile {watched.host.keys}/%u {by_hand}\n")
-    watched.publish({USERNAME: [UserKey(public_key())]})
-    wait_until(lambda: is_searching(watched), "a look for keys")
-    key = public_key()
-    began = time.monotonic()
-    watched.publish_alone({USERNAME: [UserKey(key)]})
-    while key.encode() not in (watched.host.keys / USERNAME).read_bytes():
-        assert time.monotonic() - began < 60
-        time.sleep(0.001)
-    spent = time.monotonic() - began
-    # A look asks about each account once, so one that had ended would not be seen again.
-    wait_until(lambda: is_searching(watched), "a look that the document did not wait for")
-    print(f"in place {spent:.3f} s after it was published")
+    # On a busy machine a look may end just then; that no document ever comes during one is the fault.
+    assert any(came_during_a_look(watched, number) for number in range(5)), "each document waited for a look"
     wait_until(lambda: told_of(service, "by-hand"), "the key in a report")
 
 
