@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.engine import URL, make_url
 
 from keyrack.store.changes import announce, changes
+from keyrack.store.connect import sqlite_engine
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.tables import instance_facts
 
@@ -87,3 +89,17 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_command_that_starts_another_write_is_told_instead_of_waiting_for_itself(sqlite_url: str) -> None:
     with Database.open(sqlite_url) as database, pytest.raises(RuntimeError, match="wait for itself"):
         database.write(lambda conn: database.write(lambda inner: None))
+
+
+def test_many_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
+    for number in range(60):
+        url = make_url(f"sqlite:///{tmp_path}/{number}.db")
+        together = threading.Barrier(6)
+
+        def look(url: URL = url, together: threading.Barrier = together) -> str:
+            together.wait(60)
+            with sqlite_engine(url, writer=False).connect() as conn:
+                return str(conn.exec_driver_sql("PRAGMA journal_mode").scalar_one())
+
+        with ThreadPoolExecutor(6) as pool:
+            assert [asked.result(60) for asked in [pool.submit(look) for _ in range(6)]] == ["wal"] * 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, cast
 
@@ -89,7 +90,7 @@ def _connect_sqlite(path: str, *, writer: bool) -> sqlite3.Connection:
         cached_statements=512,
     )
     try:
-        raw.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(raw)
         # FULL syncs the log at each commit; NORMAL, WAL's usual companion, may lose the last ones.
         raw.execute("PRAGMA synchronous = FULL")
         raw.execute("PRAGMA foreign_keys = ON")
@@ -100,6 +101,23 @@ def _connect_sqlite(path: str, *, writer: bool) -> sqlite3.Connection:
         raw.close()
         raise
     return raw
+
+
+def _write_ahead(raw: sqlite3.Connection) -> None:
+    """Have the file written ahead. A new file takes that from one connection at a time, and SQLite tells the others
+    at once that it is busy, whatever their timeout: the wait must be ours.
+    """
+    deadline = time.monotonic() + SQLITE_BUSY_SECONDS
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            # The lower byte is the error, the rest its kind (SQLITE_BUSY_RECOVERY and others).
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def postgresql_engine(url: URL, *, writer: bool) -> Engine:
