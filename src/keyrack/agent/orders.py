@@ -63,6 +63,11 @@ class Orders:
         """The revision of the document in force; 0: none."""
         return self._checked.document.revision if self._checked else 0
 
+    @property
+    def lineage(self) -> str:
+        """The mark of that revision; empty where it has none."""
+        return self._checked.document.lineage if self._checked else ""
+
     def recall(self) -> None:
         """Obey again what was obeyed before a restart, where there is such a thing.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keyrack.core import found_keys, host_facts, host_reports
+from keyrack.core import found_keys, host_facts, host_reports, went_back
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
@@ -18,6 +18,7 @@ from keyrack.store import keys, revocations, servers
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
+LINEAGE = re.compile(r"[0-9a-f]{8}")
 STATES = ("applied", "refused", "failed")
 
 
@@ -50,7 +51,10 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
                 {
                     "agent_secret_hash": instance.key.hash_token(secret),
                     "applied_revision": 0,
+                    "applied_lineage": "",
+                    "told_lineage": "",
                     "applied_at": None,
+                    "went_back_at": None,
                     "enrolled_at": work.now,
                     "seen_at": work.now,
                     "agent_version": _fact(facts, "agent_version"),
@@ -88,11 +92,6 @@ def authenticate(instance: Instance, secret: str) -> Server:
     return server
 
 
-def revision(instance: Instance, server_id: int) -> int | None:
-    """The revision a server must be at now, or None when the server is gone."""
-    return instance.database.read(lambda connection: servers.revision(connection, server_id))
-
-
 def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
     """Take what an agent tells: the revision it applied or why it did not, who is in, which keys were used.
 
@@ -103,6 +102,8 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
         applied, state = 0, "applied"
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
+    mark = told.get("lineage")
+    lineage = mark if isinstance(mark, str) and LINEAGE.fullmatch(mark) else ""
     problems = [str(problem)[:500] for problem in told.get("problems") or () if isinstance(problem, str)][:20]
     attempt = Attempt(
         instance,
@@ -123,8 +124,9 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
             if state == "applied" or told.get("facts"):
                 values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
             found_keys.take(work, now, told.get("keys_found"))
-            if state == "applied" and now.applied_revision < applied <= now.revision:
-                values |= {"applied_revision": applied, "applied_at": work.now}
+            # What a lost database gave out is no receipt for what this one did with the same number.
+            if state == "applied" and now.applied_revision < applied and went_back.knows(now, applied, lineage):
+                values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
                 keys.note_delivery(work.connection, server.id, applied, work.now)
                 # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
                 revocations.confirm(work.connection, server.id, applied, work.now)

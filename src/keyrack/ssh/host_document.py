@@ -69,6 +69,7 @@ _PASSWORD_HASH = re.compile(r"\$(6|5|y|2b)\$[A-Za-z0-9./$=,]{8,500}")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _PATH = re.compile(r"/[^\x00-\x1f\x7f]{1,1023}")
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
+_LINEAGE = re.compile(r"[0-9a-f]{8}")
 _LARGEST_NUMBER = 2**63 - 1
 
 
@@ -121,6 +122,7 @@ class HostDocument(NamedTuple):
     stale: Stale = Stale()
     take_away: Sequence[TakeAway] = ()
     end_sessions: Sequence[str] = ()
+    lineage: str = ""  # drawn by lot for this revision; the host says it with the revision that it obeys
 
 
 def encode(document: HostDocument) -> str:
@@ -153,6 +155,7 @@ def encode(document: HostDocument) -> str:
             "stale": {"after_seconds": document.stale.after_seconds, "then": document.stale.then},
             **({"take_away": [entry._asdict() for entry in document.take_away]} if document.take_away else {}),
             **({"end_sessions": list(document.end_sessions)} if document.end_sessions else {}),
+            **({"lineage": document.lineage} if document.lineage else {}),
         },
         sort_keys=True,
         separators=(",", ":"),
@@ -199,6 +202,7 @@ def decode(text: str) -> HostDocument:
         stale=_stale(_field(fields, "stale", _mapping)),
         take_away=_take_away(_field(fields, "take_away", _list)) if "take_away" in fields else (),
         end_sessions=_located("end_sessions", _end_sessions, fields.get("end_sessions", [])),
+        lineage=_field(fields, "lineage", _matching(_LINEAGE, "a mark")) if "lineage" in fields else "",
     )
 
 

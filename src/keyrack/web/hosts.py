@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from keyrack.core import documents, hosts
+from keyrack.core import documents, hosts, went_back
 from keyrack.core.instance import Instance
 from keyrack.core.presence import Presence
+from keyrack.core.went_back import Contact
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh import host_document
 from keyrack.store.database import DatabaseUnavailable
@@ -109,9 +110,13 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
         asked = bodies.query(request)
         known = bodies.number(asked.get("revision", "0")) or 0
+        lineage = asked.get("lineage", "")
         deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
         with waiting.listening(server.id) as announced:
-            while await run_in_threadpool(hosts.revision, instance, server.id) == known:
+            while True:
+                standing = await run_in_threadpool(went_back.contact, instance, server.id, known, lineage)
+                if standing is not Contact.CURRENT:
+                    break
                 presence.heard(server.id)
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0 or waiting.closing:
@@ -120,6 +125,10 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
                     await asyncio.wait_for(announced.wait(), min(left, LOOK_AGAIN))
                 announced.clear()
         presence.heard(server.id)
+        if standing is Contact.ASTRAY:
+            await run_in_threadpool(went_back.notice, instance, server.id, known)
+            words = "This host obeys what the service does not know: its database went back. Tell your last document."
+            return JSONResponse({"error": words, "tell": "document"}, 409)
         signed = await run_in_threadpool(documents.signed, instance, server.id)
         if signed is None:
             raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
@@ -129,6 +138,12 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
         told = await _object(instance, request)
         await run_in_threadpool(hosts.report, instance, server, told)
+        return JSONResponse({"ok": True})
+
+    async def last_document(request: Request) -> Response:
+        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+        told = await _object(instance, request)
+        await run_in_threadpool(went_back.hear, instance, server, told)
         return JSONResponse({"ok": True})
 
     async def zipapp(request: Request) -> Response:
@@ -143,6 +158,7 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         Route("/v1/enroll", _answering(enrol), methods=["POST"]),
         Route("/v1/document", _answering(document), methods=["GET"]),
         Route("/v1/report", _answering(report), methods=["POST"]),
+        Route("/v1/last-document", _answering(last_document), methods=["POST"]),
         Route("/keyrack-agent.pyz", zipapp, methods=["GET"]),
         Route("/install.sh", script, methods=["GET"]),
     ]
