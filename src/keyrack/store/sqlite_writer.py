@@ -254,7 +254,7 @@ def _run_in_savepoint(conn: Connection, waiting: _Waiting) -> set[int]:
     if conn.get_transaction() is not transaction or not raw.in_transaction:
         # A full disk makes SQLite undo everything; a command that commits by itself is a mistake of ours.
         raise RuntimeError(f"the transaction ended inside a command ({waiting.error or 'it must not commit'})")
-    if is_damage(waiting.error):
+    if waiting.error is not None and is_damage(waiting.error):
         raise waiting.error  # nothing more goes into this file
     if waiting.error is not None:
         raw.execute("ROLLBACK TO command")
