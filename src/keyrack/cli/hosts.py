@@ -227,23 +227,47 @@ def stale(reference: str | None, tag: str | None, after: str, then: str, **given
 @command.command()
 @click.argument("fingerprint", metavar="FINGERPRINT")
 @click.option("--wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait until every host obeys.")
+@click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
+@click.option("--lift", is_flag=True, help="Let a key that was revoked be registered again.")
 @shared
-def revoke(fingerprint: str, wait: int | None, **given: Any) -> None:
+def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, **given: Any) -> None:
     """Take a key away from everywhere.
 
-    It shows which hosts refuse it.
+    It shows which hosts refuse it. Nobody can register the key again until it is lifted.
 
     With --wait it ends with status 1 when not all hosts said in time that they refuse it.
     """
+    if lift and (wait is not None or reason is not None):
+        raise click.UsageError("--lift takes neither --wait nor --reason.")
     hint = f"It may be revoked already: keyrack hosts receipts {fingerprint}"
+    if lift:
+        hint = "`keyrack hosts revoked` shows which are."
     with desk(given) as at, _known_id(hint):
-        done = revoking.revoke_everywhere(at.instance, at.actor, fingerprint)
+        if lift:
+            noted = revoking.lift(at.instance, at.actor, fingerprint)
+            say(f"{noted.fingerprint} may be registered again; hosts refuse it until somebody does.")
+            return
+        done = revoking.revoke_everywhere(at.instance, at.actor, fingerprint, reason=reason)
         say(
             f"Revoked {done.fingerprint}: {done.credentials} credentials, {done.user_keys} user keys and "
             f"{done.repositories} deploy keys, on {len(done.revisions)} servers."
         )
         if done.revisions and not _follow(at, fingerprint, wait) and wait is not None:
             raise SystemExit(1)
+
+
+@command.command(name="revoked")
+@as_json
+@shared
+def list_revoked(json_wanted: bool, **given: Any) -> None:
+    """List keys that were revoked everywhere.
+
+    Nobody can register one of them again until `keyrack hosts revoke --lift FINGERPRINT`.
+    """
+    with desk(given) as at:
+        found = _all(lambda offset: revoking.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
+        rows = [(one.fingerprint, _moment(one.revoked_at), one.revoked_by, one.reason or "-") for one in found]
+        _table(("FINGERPRINT", "AT", "BY", "REASON"), rows, json_wanted)
 
 
 @command.command(name="receipts")
