@@ -22,7 +22,7 @@ def test_a_changed_row_opens_nothing_and_raises_one_alarm(team: Service, tmp_pat
     def put(key: Key, label: str) -> int:
         return credentials.add(instance, actor, 1, label=label, username=USERNAME, public_key=key.public).id
 
-    with strict_folder() as folder, agent_host(folder, team.url, servers.invite(instance, actor, 1)) as (host, door):
+    with strict_folder() as folder, agent_host(folder, team.url, servers.invite(instance, actor, 1)) as (_, door):
         credential = put(good, "good")
         door.wait_until_open(good)
         planted = parse(evil.public)

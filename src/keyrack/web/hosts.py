@@ -107,32 +107,7 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         )
 
     async def document(request: Request) -> Response:
-        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
-        asked = bodies.query(request)
-        known = bodies.number(asked.get("revision", "0")) or 0
-        lineage = asked.get("lineage", "")
-        deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
-        with waiting.listening(server.id) as announced:
-            while True:
-                standing = await run_in_threadpool(went_back.contact, instance, server.id, known, lineage)
-                if standing is not Contact.CURRENT:
-                    break
-                presence.heard(server.id)
-                left = deadline - asyncio.get_running_loop().time()
-                if left <= 0 or waiting.closing:
-                    return Response(status_code=204)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(announced.wait(), min(left, LOOK_AGAIN))
-                announced.clear()
-        presence.heard(server.id)
-        if standing is Contact.ASTRAY:
-            await run_in_threadpool(went_back.notice, instance, server.id, known)
-            words = "This host obeys what the service does not know: its database went back. Tell your last document."
-            return JSONResponse({"error": words, "tell": "document"}, 409)
-        signed = await run_in_threadpool(documents.signed, instance, server.id)
-        if signed is None:
-            raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
-        return JSONResponse({"document": signed.text, "signature": signed.signature})
+        return await _document(instance, waiting, presence, request)
 
     async def report(request: Request) -> Response:
         server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
@@ -163,6 +138,52 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         Route("/install.sh", script, methods=["GET"]),
     ]
     return Starlette(routes=routes)
+
+
+async def _document(instance: Instance, waiting: Waiting, presence: Presence, request: Request) -> Response:
+    """The document, once it is another one than the host has; 204 when it is not in time."""
+    server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+    asked = bodies.query(request)
+    known = bodies.number(asked.get("revision", "0")) or 0
+    lineage = asked.get("lineage", "")
+    seconds = min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
+    with waiting.listening(server.id) as announced:
+
+        async def look() -> Contact:
+            return await run_in_threadpool(went_back.contact, instance, server.id, known, lineage)
+
+        standing = await _news(look, waiting, announced, seconds, lambda: presence.heard(server.id))
+    if standing is Contact.CURRENT:
+        return Response(status_code=204)
+    presence.heard(server.id)
+    if standing is Contact.ASTRAY:
+        await run_in_threadpool(went_back.notice, instance, server.id, known)
+        words = "This host obeys what the service does not know: its database went back. Tell your last document."
+        return JSONResponse({"error": words, "tell": "document"}, 409)
+    signed = await run_in_threadpool(documents.signed, instance, server.id)
+    if signed is None:
+        raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
+    return JSONResponse({"document": signed.text, "signature": signed.signature})
+
+
+async def _news(
+    look: Callable[[], Awaitable[Contact]],
+    waiting: Waiting,
+    announced: asyncio.Event,
+    seconds: float,
+    heard: Callable[[], None],
+) -> Contact:
+    """How a host stands as soon as it must be told something, or CURRENT when the time is over."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while (standing := await look()) is Contact.CURRENT:
+        heard()
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0 or waiting.closing:
+            break
+        with suppress(TimeoutError):
+            await asyncio.wait_for(announced.wait(), min(left, LOOK_AGAIN))
+        announced.clear()
+    return standing
 
 
 def _answering(
