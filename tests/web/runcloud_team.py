@@ -55,6 +55,11 @@ class Agent:
         assert enrolled.status_code == 200, enrolled.text
         self._secret = enrolled.json()["secret"]
 
+    @property
+    def secret(self) -> str:
+        """What the host proves itself with."""
+        return str(self._secret)
+
     def document(self) -> Mapping[str, Any]:
         """What the host must obey now."""
         answer = self._service.call("GET", "/agent/v1/document", token=self._secret)

@@ -84,14 +84,23 @@ def json_object(body: bytes, *, mended: bool = False) -> dict[str, Any]:
 
     mended: characters that are no text are replaced instead of refused.
     """
-    value = json_value(body, mended=mended)
+    value = json_value(body)
     if not isinstance(value, dict):
         raise malformed("The body must be a JSON object.")
+    # Escapes alone can write them: a NUL as it is ends the parsing, a surrogate is no UTF-8.
+    if b"\\u" not in body:
+        return value
+    if mended:
+        return {_mended(name): _mended(item) for name, item in value.items()}
+    for name, item in value.items():
+        if NO_TEXT.search(name) or _holds_no_text(item):
+            words = "This holds a NUL or half a character (a lone surrogate), which is no text."
+            raise Refusal(Kind.INVALID, "no-text", words, field=None if NO_TEXT.search(name) else name)
     return value
 
 
-def json_value(body: bytes, *, mended: bool = False) -> Any:
-    """Any JSON value, as strictly as json_object."""
+def json_value(body: bytes) -> Any:
+    """Any JSON value, as strictly as json_object but for characters that are no text."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -104,13 +113,6 @@ def json_value(body: bytes, *, mended: bool = False) -> Any:
         raise malformed("The body is not valid JSON.") from None
     if _depth_exceeds(value, DEEPEST):
         raise malformed("The body is nested too deeply.")
-    # Escapes alone can write them: a NUL as it is ends the parsing, a surrogate is no UTF-8.
-    if "\\u" not in text:
-        return value
-    if mended:
-        return _mended(value)
-    if _holds_no_text(value):
-        raise malformed("The body holds a NUL or half a character (a lone surrogate), which is no text.")
     return value
 
 

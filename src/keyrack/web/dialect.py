@@ -168,7 +168,8 @@ class _Path:
         # A GET's body is ignored: programs send {}, null and [] there.
         reads = request.method not in ("GET", "HEAD") and content.strip()
         fields, strings = dialect.read_body(request, content) if reads else ({}, False)
-        texts = {name: str(value) for name, value in request.path_params.items()}
+        # PostgreSQL takes no NUL, and nothing is called by one.
+        texts = {name: str(value).replace("\x00", "\ufffd") for name, value in request.path_params.items()}
         call = Call(
             instance=self._instance,
             actor=actor,

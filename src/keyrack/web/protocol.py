@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -32,7 +32,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the event loop."""
         self._wire = transport
-        super().connection_made(_ClosedByProtocol(self, transport))
+        super().connection_made(cast(asyncio.Transport, _ClosedByProtocol(self, transport)))
         self._within(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -68,7 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().send_400_response(msg)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser, for trailers too: those are dropped, as they would count as headers (RFC 9110, 6.5.1)."""
+        """Called by the parser, for trailers too: dropped, or they would count as headers (RFC 9110, 6.5.1)."""
         if not self._in_body:
             super().on_header(name, value)
 
@@ -81,7 +81,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
-        self._head_bytes = 0
+        # A chunk of one byte takes six; what surrounds the pieces may not be many times what is in them.
+        self._head_bytes = max(0, self._head_bytes - 9 * len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -101,6 +102,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._wire.is_closing():
             self._written_within(None)
         super().resume_writing()
+
+    def shutdown(self) -> None:
+        """Called when the service stops."""
+        if self._discarded is not None:
+            self._wire.abort()
+        else:
+            super().shutdown()
 
     def finish(self) -> None:
         """Close the connection. One on which the client is still sending is closed in our direction first: closed
@@ -151,6 +159,11 @@ class _ClosedByProtocol:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write, unless the connection was cut off meanwhile."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def close(self) -> None:
         """Close once the answer can be read."""
