@@ -26,7 +26,7 @@ from tests.services import TEAM, Service, running, settings_for
 from tests.web.runcloud_team import Agent
 
 SERVERS = "/api/v3/servers"
-ADDS = (
+ADDS: tuple[tuple[str, dict[str, str]], ...] = (
     ("/api/v3/servers/1/ssh/credentials", {"Authorization": "Bearer token-of-olga"}),
     ("/api/keyrack/v1/servers/1/found-keys/1/ignore", {"Authorization": "Bearer token-of-olga"}),
     ("/v4/user/keys", {"X-Auth-Token": "token-of-alice"}),
@@ -60,6 +60,7 @@ def test_a_body_that_is_too_long_is_answered_in_words(team: Service, size: int, 
             urllib.request.urlopen(request, timeout=30)
         assert refused.value.code == 413, path
         assert "1000000" in refused.value.read().decode(), path
+        refused.value.close()
 
 
 def test_curl_reads_the_refusal_too(team: Service, tmp_path: Path) -> None:
@@ -81,6 +82,7 @@ def test_what_is_refused_before_its_body_is_read_is_answered_too(team: Service) 
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(request, timeout=30)
         assert refused.value.code == status, path
+        refused.value.close()
 
 
 def test_a_trailer_is_no_header(team: Service) -> None:
