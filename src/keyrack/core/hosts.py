@@ -127,7 +127,7 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
             values: dict[str, Any] = {"seen_at": work.now}
             if state == "applied" or told.get("facts"):
                 values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
-            found_keys.take(work, now, told.get("keys_found"))
+            found_keys.take(work, now, told.get("keys_found"), told.get("keys_cut"))
             # What a lost database gave out is no receipt for what this one did with the same number.
             if state == "applied" and now.applied_revision < applied and went_back.knows(now, applied, lineage):
                 values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
