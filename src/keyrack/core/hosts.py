@@ -16,6 +16,7 @@ from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
+from keyrack.ssh.printable import all_printable
 from keyrack.store import deleted_servers as gone_servers
 from keyrack.store import keys, revocations, servers
 from keyrack.store.deleted_servers import DeletedServer
@@ -38,6 +39,7 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
     """Make a host the one that a one-time token was made for. Raises Refusal FORBIDDEN."""
     if not isinstance(token, str) or not token:
         raise _no_enrolment()
+    facts = all_printable(facts)
     secret = secrets.token_urlsafe(32)
     actor = keyrack(door="agent")
     attempt = Attempt(instance, actor, "servers:write", "enrol a host", target_kind="server")
@@ -113,6 +115,8 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
 
     A report without revision and state tells only the rest. Raises Refusal INVALID.
     """
+    # The door for text of hosts: whatever is kept of it can be shown to anybody.
+    told = all_printable(told)
     if isinstance(server, DeletedServer):
         deleted_servers.report(instance, keyrack(server.workspace_id, door="agent"), server, told)
         return
