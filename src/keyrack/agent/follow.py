@@ -232,7 +232,11 @@ class Follower:
         """
         if self._report is None:
             return None
-        obeyed = self._report["state"] == APPLIED and self._report["revision"] == self._orders.revision
+        obeyed = (
+            self._orders.deleted
+            and self._report["state"] == APPLIED
+            and self._report["revision"] == self._orders.revision
+        )
         answer = self._contact.post("/agent/v1/report", self._report)
         if answer.status in _NO:
             if self._orders.deleted:
@@ -240,14 +244,14 @@ class Follower:
                 return self._end()
             self._answered_no(answer)
             return _spread(REFUSED_RETRY)
-        if answer.status >= 500:
+        if answer.status >= 500 or answer.status == 429:
             raise NoAnswer(f"it answered with status {answer.status}: {answer.words}")
         if answer.status != 200:
             # It will not like it better the next time; what is in force here does not depend on it.
             self._say(f"the service did not take the report: {answer.words}")
         self._report = None
         self._orders.delivered()
-        return self._end() if self._orders.deleted and obeyed else None
+        return self._end() if obeyed and answer.status == 200 else None
 
     def _end(self) -> float:
         """Its server was deleted, by a signed document, and the service knows that this host obeys: ask no more.
