@@ -68,6 +68,11 @@ class Orders:
         """The mark of that revision; empty where it has none."""
         return self._checked.document.lineage if self._checked else ""
 
+    @property
+    def deleted(self) -> bool:
+        """Whether the document in force says that the service does not serve this host any more."""
+        return self._checked is not None and self._checked.document.deleted
+
     def recall(self) -> None:
         """Obey again what was obeyed before a restart, where there is such a thing.
 

@@ -7,15 +7,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection
 
-from keyrack.core import accounts, alarms, delivery
+from keyrack.core import accounts, alarms, deleted_servers, delivery
 from keyrack.core.found_keys import REMOVING
 from keyrack.core.instance import Instance
+from keyrack.errors import Refusal
 from keyrack.model import Server, SystemUser
 from keyrack.ssh import host_document, options
 from keyrack.ssh.host_document import Account, HostDocument, Stale, TakeAway, UserKey
 from keyrack.store import found_keys, held_back, host_reports, keys, servers
+
+log = structlog.get_logger("keyrack")
 
 MOST_ALARMS = 20
 _WIDENING = frozenset(("pty", "agent-forwarding", "port-forwarding", "X11-forwarding", "user-rc", "no-touch-required"))
@@ -60,7 +64,7 @@ class Damaged:
 
 
 def signed(instance: Instance, server_id: int) -> SignedDocument | None:
-    """The document of a server as it is now, or None when the server is gone.
+    """The document of a server as it is now; a deleted one's last, and None when nothing is known of it.
 
     Everything is read in one snapshot, so that the revision and the keys belong together. A row whose seal is
     broken is left out, and an alarm is raised: whoever changed the database must not get it signed, and must not
@@ -72,7 +76,11 @@ def signed(instance: Instance, server_id: int) -> SignedDocument | None:
         damaged.clear()
         return _build(instance, connection, server_id, damaged)
 
-    document = instance.database.read(build)
+    try:
+        document = instance.database.read(build)
+    except Refusal as refusal:
+        log.error("not signed", server=server_id, reason=refusal.message)
+        raise
     if document is None:
         return None
     for row in list(dict.fromkeys(damaged))[:MOST_ALARMS]:
@@ -84,7 +92,7 @@ def signed(instance: Instance, server_id: int) -> SignedDocument | None:
 def _build(instance: Instance, connection: Connection, server_id: int, damaged: list[Damaged]) -> HostDocument | None:
     server = servers.by_id(connection, server_id)
     if server is None:
-        return None
+        return deleted_servers.document(instance, connection, server_id)
     now = instance.now()
     users: dict[str, list[UserKey]] = {}
     unsound: list[SystemUser] = []

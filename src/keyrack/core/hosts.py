@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keyrack.core import found_keys, host_facts, host_reports, went_back
+from sqlalchemy import Connection
+
+from keyrack.core import deleted_servers, found_keys, host_facts, host_reports, went_back
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.ssh.printable import all_printable
+from keyrack.store import deleted_servers as gone_servers
 from keyrack.store import keys, revocations, servers
+from keyrack.store.deleted_servers import DeletedServer
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -81,10 +85,15 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
     return Enrolled(server=server, secret=secret, signing_key=instance.key.public_line)
 
 
-def authenticate(instance: Instance, secret: str) -> Server:
-    """The server whose agent holds this secret. Raises Refusal UNAUTHENTICATED."""
+def authenticate(instance: Instance, secret: str) -> Server | DeletedServer:
+    """The server whose agent holds this secret, also a deleted one. Raises Refusal UNAUTHENTICATED."""
     secret_hash = instance.key.hash_token(secret)
-    server = instance.database.read(lambda connection: servers.by_agent_secret(connection, secret_hash))
+
+    def question(connection: Connection) -> Server | DeletedServer | None:
+        found = servers.by_agent_secret(connection, secret_hash)
+        return found or gone_servers.by_agent_secret(connection, secret_hash)
+
+    server = instance.database.read(question)
     if server is None:
         raise Refusal(
             Kind.UNAUTHENTICATED,
@@ -94,13 +103,16 @@ def authenticate(instance: Instance, secret: str) -> Server:
     return server
 
 
-def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
+def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str, Any]) -> None:
     """Take what an agent tells: the revision it applied or why it did not, who is in, which keys were used.
 
     A report without revision and state tells only the rest. Raises Refusal INVALID.
     """
     # The door for text of hosts: whatever is kept of it can be shown to anybody.
     told = all_printable(told)
+    if isinstance(server, DeletedServer):
+        deleted_servers.report(instance, keyrack(server.workspace_id, door="agent"), server, told)
+        return
     applied, state = told.get("revision"), told.get("state")
     if applied is None and state is None:
         applied, state = 0, "applied"

@@ -13,6 +13,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from sqlalchemy import Connection
+
 from keyrack.core import accounts, alarms, documents
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
@@ -22,7 +24,8 @@ from keyrack.model import Server
 from keyrack.ssh import host_document
 from keyrack.ssh.host_document import DocumentError, HostDocument
 from keyrack.ssh.public_key import read_canonical
-from keyrack.store import held_back, revocations, servers
+from keyrack.store import deleted_servers, held_back, revocations, servers
+from keyrack.store.deleted_servers import DeletedServer
 from keyrack.store.held_back import ACCOUNT, LINE, LOST, REVOKED
 from keyrack.store.servers import MARK_CHARACTERS
 
@@ -44,9 +47,15 @@ class Contact(Enum):
 
 def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> Contact:
     """How a host stands that says it obeys this revision with this mark ("": it does not know its mark)."""
-    standing = instance.database.read(lambda connection: servers.standing(connection, server_id))
+
+    def look(connection: Connection) -> servers.Standing | DeletedServer | None:
+        return servers.standing(connection, server_id) or deleted_servers.get(connection, server_id)
+
+    standing = instance.database.read(look)
     if standing is None:
         return Contact.GONE
+    if isinstance(standing, DeletedServer):
+        return Contact.CURRENT if standing.revision == revision else Contact.NEWER
     if not is_known(standing, revision, lineage):
         return Contact.ASTRAY
     if standing.went_back_at is not None and standing.compared_at is None:
@@ -105,7 +114,7 @@ def notice(instance: Instance, server_id: int, revision: int) -> None:
         )
 
 
-def hear(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
+def hear(instance: Instance, server: Server | DeletedServer, told: Mapping[str, Any]) -> None:
     """Take a piece of the last document of a host that was asked for it; with the last piece it is compared.
 
     told: number (from 0) and of: which piece it is; text; signature: of the whole. Raises Refusal INVALID.
@@ -121,7 +130,7 @@ def hear(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
         or not (text.isascii() and signature.isascii())
     ):
         raise Refusal(Kind.INVALID, "piece-malformed", "A piece takes number, of, text and signature.")
-    if server.went_back_at is None or server.compared_at is not None:
+    if isinstance(server, DeletedServer) or server.went_back_at is None or server.compared_at is not None:
         raise Refusal(Kind.INVALID, "not-asked", "Nobody asked for this document.")
 
     def keep(work: Work) -> None:

@@ -6,7 +6,7 @@ from alembic import op
 from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Integer, String, Text, text
 
 revision = "0011"
-down_revision = "0018"
+down_revision = "0019"
 
 
 def upgrade() -> None:
