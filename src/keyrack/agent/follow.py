@@ -228,6 +228,8 @@ class Follower:
             return False
         if answer.status >= 500:
             raise NoAnswer(f"it answered with status {answer.status}: {answer.words}")
+        if answer.status == 429:
+            return True  # later; what is to be obeyed is asked for all the same
         if answer.status != 200:
             # It will not like it better the next time; what is in force here does not depend on it.
             self._say(f"the service did not take the report: {answer.words}")

@@ -23,17 +23,23 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.dialect import address_of
+from keyrack.web.rate_limit import RateLimit
 
 INSTALL_SCRIPT = Path(__file__).with_name("install.sh")
 LONGEST_WAIT = 50.0
 # How often a waiting host's revision is looked up all the same, should a doorbell be lost.
 LOOK_AGAIN = 5.0
+# A host reports each revision that it obeys, and a list of keys when it changed since its last look, half a minute
+# before: no host that is well comes near these, a minute.
+MOST_REPORTS = 1200
+MOST_LISTS = 30
 
 STATUS = {
     Kind.UNAUTHENTICATED: 401,
     Kind.FORBIDDEN: 403,
     Kind.MISSING: 410,
     Kind.INVALID: 400,
+    Kind.THROTTLED: 429,
     Kind.UNAVAILABLE: 503,
 }
 
@@ -90,6 +96,7 @@ class Waiting:
 def application(instance: Instance, waiting: Waiting, presence: Presence) -> Starlette:
     """The application under /agent."""
     archive: list[bytes] = []
+    reports, lists = RateLimit(MOST_REPORTS), RateLimit(MOST_LISTS)
 
     async def enrol(request: Request) -> Response:
         told = await _object(instance, request)
@@ -127,7 +134,10 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
 
     async def report(request: Request) -> Response:
         server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+        _count(reports, server.id)
         told = await _object(instance, request)
+        if "keys_found" in told:
+            _count(lists, server.id)
         await run_in_threadpool(hosts.report, instance, server, told)
         return JSONResponse({"ok": True})
 
@@ -156,7 +166,8 @@ def _answering(
         try:
             return await handler(request)
         except Refusal as refusal:
-            return JSONResponse({"error": refusal.message}, STATUS.get(refusal.kind, 400))
+            headers = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else None
+            return JSONResponse({"error": refusal.message}, STATUS.get(refusal.kind, 400), headers=headers)
         except DatabaseUnavailable:
             return PlainTextResponse("The service cannot reach its database.", 503)
 
@@ -165,6 +176,13 @@ def _answering(
 
 async def _object(instance: Instance, request: Request) -> Mapping[str, Any]:
     return bodies.json_object(await bodies.read(request, instance.settings.max_body_bytes))
+
+
+def _count(limit: RateLimit, server_id: int) -> None:
+    quota = limit.take(server_id)
+    if quota.wait:
+        words = f"This host reports more than {limit.limit} times a minute. Report again in {quota.wait} seconds."
+        raise Refusal(Kind.THROTTLED, "too-many-reports", words, retry_after=quota.wait)
 
 
 def _secret(request: Request) -> str:
