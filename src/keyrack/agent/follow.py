@@ -226,7 +226,7 @@ class Follower:
         if answer.status in _NO:
             self._answered_no(answer)
             return False
-        if answer.status >= 500:
+        if answer.status >= 500 or answer.status == 429:
             raise NoAnswer(f"it answered with status {answer.status}: {answer.words}")
         if answer.status == 429:
             return True  # later; what is to be obeyed is asked for all the same

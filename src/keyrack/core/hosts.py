@@ -108,7 +108,7 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
     problems = [str(problem)[:500] for problem in told.get("problems") or () if isinstance(problem, str)][:20]
-    seen = host_news.digest(told["keys_found"]) if "keys_found" in told else ""
+    seen = host_news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
     attempt = Attempt(
         instance,
         keyrack(server.workspace_id, door="agent"),
@@ -129,7 +129,7 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
                 values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
             facts = dict(values.get("facts", now.facts))
             if seen and seen != facts.get(host_news.FOUND):
-                found_keys.take(work, now, told["keys_found"])
+                found_keys.take(work, now, told["keys_found"], told.get("keys_cut"))
                 facts[host_news.FOUND] = seen
             if state == "applied" and told.get("revision") is not None:
                 facts = host_news.applied(work, now, facts)

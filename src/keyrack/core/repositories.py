@@ -42,11 +42,15 @@ def path_of(value: object) -> str:
     )
 
 
-def reach(instance: Instance, actor: Actor, repository: int | str) -> tuple[Repository, Actor]:
+def reach(instance: Instance, actor: Actor, repository: int | str, action: str) -> tuple[Repository, Actor]:
     """A repository of the actor's workspace, by id or uid, and the actor with the rights of a member of it.
 
+    action: what is to be done with it, one of policy.ACTIONS. Raises Refusal MISSING, or FORBIDDEN where the
+    actor may do that with no repository: such an actor must not learn which ones there are.
+
     What a member may do is policy.REPOSITORY_ROLE_ACTIONS; it adds to the actor's own policies for this
-    repository alone, and a token's scopes still bound both. Raises Refusal MISSING.
+    repository alone, and a token's scopes still bound both. What is in another project than the one that the actor's
+    proof is for is missing.
     """
 
     def question(connection: Connection) -> tuple[Repository | None, RepositoryRole | None]:
@@ -54,13 +58,16 @@ def reach(instance: Instance, actor: Actor, repository: int | str) -> tuple[Repo
             found = repositories.get(connection, actor.workspace_id, repository)
         else:
             found = repositories.by_uid(connection, actor.workspace_id, repository)
-        if found is None or actor.user_id is None:
+        if found is None or not _in_project(connection, actor, found.project_id):
+            return None, None
+        if actor.user_id is None:
             return found, None
         return found, repositories.role_of(connection, found.id, actor.user_id)
 
     found, role = instance.database.read(question)
     if found is None:
-        raise missing("repository")
+        with Attempt(instance, actor, action, "reach a repository", target_kind="repository"):
+            raise missing("repository")
     granted = policy.REPOSITORY_ROLE_ACTIONS[role] if role else ()
     if found.visibility >= 10:
         granted = (*granted, READ)
@@ -117,10 +124,15 @@ def find(
             project = None if project_uid is None else people.project_by_uid(connection, project_uid)
             if project_uid is not None and (project is None or project.workspace_id != actor.workspace_id):
                 return None
+            if project is not None and not _in_project(connection, actor, project.id):
+                return None
+            bound = people.project_by_uid(connection, actor.project) if actor.project else None
             return repositories.find(
                 connection,
                 actor.workspace_id,
                 project_id=project.id if project else None,
+                # 0 is no project's id: what a project that is gone bounds is nothing of any project.
+                bound_to=None if not actor.project else bound.id if bound else 0,
                 seen_by=None if everything else actor.user_id or 0,
                 search=search,
                 offset=offset,
@@ -135,14 +147,14 @@ def find(
 
 def get(instance: Instance, actor: Actor, repository: int | str) -> Repository:
     """One repository by id or uid. Raises Refusal MISSING or FORBIDDEN."""
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, READ)
     with Attempt(instance, entitled, READ, "see a repository", target_kind="repository", target_id=found.id):
         return found
 
 
 def delete(instance: Instance, actor: Actor, repository: int | str) -> Repository:
     """Delete a repository with its members and deploy keys, and answer it as it was. Raises Refusal."""
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, DELETE)
     with Attempt(
         instance, entitled, DELETE, "delete a repository", target_kind="repository", target_id=found.id
     ) as attempt:
@@ -169,7 +181,7 @@ def members(
     limit: int = 20,
 ) -> Page[Member]:
     """A page of a repository's members by name; search: part of the name; writers: only who may push."""
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, READ)
     with Attempt(
         instance, entitled, READ, "list a repository's members", target_kind="repository", target_id=found.id
     ) as attempt:
@@ -182,7 +194,7 @@ def members(
 
 def may_add_members(instance: Instance, actor: Actor, repository: int | str) -> None:
     """Nothing when the actor may add members; raises Refusal MISSING or FORBIDDEN, so that a list fails as one."""
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, ADD_MEMBERS)
     with Attempt(
         instance, entitled, ADD_MEMBERS, "add members to a repository", target_kind="repository", target_id=found.id
     ):
@@ -196,7 +208,7 @@ def set_member(
 
     Raises Refusal MISSING for repository, user or member, INVALID for the role, TAKEN for a new one who is.
     """
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, ADD_MEMBERS)
     with Attempt(
         instance, entitled, ADD_MEMBERS, "set a member of a repository", target_kind="repository", target_id=found.id
     ) as attempt:
@@ -210,6 +222,7 @@ def set_member(
                 raise Refusal(Kind.TAKEN, "member-already", f"{user.name} is a member already.", field="user")
             if not new and before is None:
                 raise missing("member")
+            _refuse_more(entitled, user.id, before, wanted)
             repositories.set_member(work.connection, _own(work, found.id).id, user.id, wanted, work.now)
             work.record(
                 f"Made {user.name} {wanted.value} of repository {found.path}",
@@ -223,7 +236,7 @@ def set_member(
 
 def remove_member(instance: Instance, actor: Actor, repository: int | str, *, user_uid: str) -> None:
     """Take a member's role in a repository away. Raises Refusal MISSING for repository or member."""
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, REMOVE_MEMBERS)
     with Attempt(
         instance,
         entitled,
@@ -280,10 +293,18 @@ def ensure(
         return attempt.write(change)
 
 
+def _in_project(connection: Connection, actor: Actor, project_id: int | None) -> bool:
+    """Whether an actor's proof reaches into a project; what belongs to none is the whole workspace's."""
+    if not actor.project or project_id is None:
+        return True
+    bound = people.project_by_uid(connection, actor.project)
+    return bound is not None and bound.id == project_id
+
+
 def _project(attempt: Attempt, actor: Actor, uid: object) -> Project:
     text = acceptance.text(uid, field="project")
     project = attempt.read(lambda connection: people.project_by_uid(connection, text))
-    if project is None or project.workspace_id != actor.workspace_id:
+    if project is None or project.workspace_id != actor.workspace_id or actor.project not in ("", project.uid):
         raise invalid("project", "There is no such project.", "project-missing")
     return project
 
@@ -305,6 +326,18 @@ def _add(
     if repository_id is not None:
         values["id"] = repository_id
     return repositories.add(work.connection, values)
+
+
+def _refuse_more(entitled: Actor, user_id: int, before: RepositoryRole | None, wanted: RepositoryRole) -> None:
+    """Nobody makes somebody more of a repository than one may oneself, nor oneself more than one is."""
+    more = policy.lacking(entitled, policy.actions(None, policy.REPOSITORY_ROLE_ACTIONS[wanted]))
+    order = tuple(RepositoryRole)
+    raised = before is None or order.index(wanted) > order.index(before)
+    if user_id == entitled.user_id and raised and wanted is not RepositoryRole.VIEWER:
+        more |= policy.lacking(entitled, ("git:push",))
+    if more:
+        words = f"You cannot give the role {wanted.value}, as you may not do all that it allows yourself."
+        raise Refusal(Kind.FORBIDDEN, "exceeds-own-rights", words)
 
 
 def _own(work: Work, repository_id: int) -> Repository:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from keyrack import policy
 from keyrack.core import access_keys, tokens
 from keyrack.core.instance import Instance
 from keyrack.core.request_signing import SignedRequest
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
+from keyrack.web import bodies
 from keyrack.web.dialect import address_of
 
 NO_CREDENTIALS = "no-credentials"
@@ -19,6 +21,7 @@ GATEWAY = "gateway"
 SIGNATURE_WORDS = "Incorrect IAM authentication information: "
 FAILED_SIGNATURE = "APIGW.0301"
 THROTTLED = "APIGW.0308"
+TOO_LARGE = "APIGW.0201"
 
 
 def authenticate(instance: Instance, request: Request, door: str) -> Actor:
@@ -43,26 +46,30 @@ def authenticate(instance: Instance, request: Request, door: str) -> Actor:
         words = f"{SIGNATURE_WORDS}the signature and the X-Auth-Token are of two different users"
         raise Refusal(Kind.UNAUTHENTICATED, GATEWAY, words)
     # Both hold, so the request may do what both of them may.
-    if "*" in holder.scopes:
-        scopes = signer.scopes
-    elif "*" in signer.scopes:
-        scopes = holder.scopes
-    else:
-        scopes = tuple(scope for scope in signer.scopes if scope in holder.scopes)
-    return replace(signer, scopes=scopes, token_id=holder.token_id)
+    if "" not in (signer.project, holder.project) and signer.project != holder.project:
+        words = f"{SIGNATURE_WORDS}the signature and the X-Auth-Token are for two different projects"
+        raise Refusal(Kind.UNAUTHENTICATED, GATEWAY, words)
+    return replace(
+        signer,
+        scopes=policy.both(signer.scopes, holder.scopes),
+        token_id=holder.token_id,
+        project=signer.project or holder.project,
+        ends_at=min(filter(None, (signer.ends_at, holder.ends_at)), default=None),
+    )
 
 
 def gateway_refusal(request: Request, refusal: Refusal) -> Response | None:
     """The answer to what the API gateway refuses before any API sees it, in its shape; None for the rest."""
     if refusal.kind is Kind.THROTTLED:
         status, code = 429, THROTTLED
+    elif refusal.kind is Kind.TOO_LARGE:
+        status, code = 413, TOO_LARGE
     elif refusal.code == GATEWAY:
         status, code = 401, FAILED_SIGNATURE
     else:
         return None
     body = {"error_msg": refusal.message, "error_code": code, "request_id": request.state.request_id}
-    headers = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else None
-    return JSONResponse(body, status, headers=headers)
+    return bodies.retried(JSONResponse(body, status), refusal)
 
 
 def _signer(instance: Instance, request: Request, signatures: list[str], door: str) -> Actor:
