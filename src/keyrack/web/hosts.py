@@ -101,7 +101,7 @@ class Waiting:
 def application(instance: Instance, waiting: Waiting, presence: Presence) -> Starlette:
     """The application under /agent."""
     archive: list[bytes] = []
-    reports, lists = RateLimit(MOST_REPORTS), RateLimit(MOST_LISTS)
+    limits = _Limits()
 
     async def enrol(request: Request) -> Response:
         told = await _object(instance, request)
@@ -139,10 +139,7 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
 
     async def report(request: Request) -> Response:
         server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
-        _count(reports, server.id)
-        told = await _object(instance, request)
-        if "keys_found" in told:
-            _count(lists, server.id)
+        told = await limits.read(instance, request, server.id)
         await run_in_threadpool(hosts.report, instance, server, told)
         return JSONResponse({"ok": True})
 
@@ -192,11 +189,25 @@ async def _object(instance: Instance, request: Request) -> Mapping[str, Any]:
     return bodies.json_object(content, mended=True)
 
 
-def _count(limit: RateLimit, server_id: int) -> None:
-    quota = limit.take(server_id)
-    if quota.wait:
-        words = f"This host reports more than {limit.limit} times a minute. Report again in {quota.wait} seconds."
-        raise Refusal(Kind.THROTTLED, "too-many-reports", words, retry_after=quota.wait)
+class _Limits:
+    """How often each host may report; each process counts for itself."""
+
+    def __init__(self) -> None:
+        self._reports, self._lists = RateLimit(MOST_REPORTS), RateLimit(MOST_LISTS)
+
+    async def read(self, instance: Instance, request: Request, server_id: int) -> Mapping[str, Any]:
+        """A report's body. Raises Refusal THROTTLED when it is one too many."""
+        self._count(self._reports, server_id)
+        told = await _object(instance, request)
+        if "keys_found" in told:
+            self._count(self._lists, server_id)
+        return told
+
+    def _count(self, limit: RateLimit, server_id: int) -> None:
+        quota = limit.take(server_id)
+        if quota.wait:
+            words = f"This host reports more than {limit.limit} times a minute. Report again in {quota.wait} seconds."
+            raise Refusal(Kind.THROTTLED, "too-many-reports", words, retry_after=quota.wait)
 
 
 def _secret(request: Request) -> str:
