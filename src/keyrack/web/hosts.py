@@ -148,17 +148,18 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
             archive.append(await run_in_threadpool(build_zipapp))
         return Response(archive[0], media_type="application/octet-stream")
 
-    async def script(request: Request) -> Response:
-        return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
-
     routes = [
         Route("/v1/enroll", _answering(enrol), methods=["POST"]),
         Route("/v1/document", _answering(document), methods=["GET"]),
         Route("/v1/report", _answering(report), methods=["POST"]),
         Route("/keyrack-agent.pyz", zipapp, methods=["GET"]),
-        Route("/install.sh", script, methods=["GET"]),
+        Route("/install.sh", _script, methods=["GET"]),
     ]
     return Starlette(routes=routes)
+
+
+async def _script(request: Request) -> Response:
+    return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
 
 
 def _answering(
