@@ -226,7 +226,7 @@ class Follower:
         if answer.status in _NO:
             self._answered_no(answer)
             return False
-        if answer.status >= 500:
+        if answer.status >= 500 or answer.status == 429:
             raise NoAnswer(f"it answered with status {answer.status}: {answer.words}")
         if answer.status != 200:
             # It will not like it better the next time; what is in force here does not depend on it.

@@ -126,7 +126,7 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
             values: dict[str, Any] = {"seen_at": work.now}
             if state == "applied" or told.get("facts"):
                 values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
-            found_keys.take(work, now, told.get("keys_found"))
+            found_keys.take(work, now, told.get("keys_found"), told.get("keys_cut"))
             if state == "applied" and now.applied_revision < applied <= now.revision:
                 values |= {"applied_revision": applied, "applied_at": work.now}
                 keys.note_delivery(work.connection, server.id, applied, work.now)

@@ -25,7 +25,9 @@ STATUS = {
     Kind.TAKEN: 409,
     Kind.LIMIT: 409,
     Kind.THROTTLED: 429,
+    Kind.TOO_LARGE: 413,
     Kind.UNAVAILABLE: 503,
+    Kind.FAULT: 500,
 }
 
 
