@@ -14,6 +14,7 @@ from keyrack.agent.key_files import KeyFiles, render
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.sshd import SshdProblem
 from keyrack.ssh import host_document
+from keyrack.ssh.printable import printable
 
 SILENT_SECONDS = 180.0  # the service answers at least every half minute
 CLOCK_SECONDS = 5.0
@@ -49,7 +50,7 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         mark = "ok  " if self.fine else "BAD "
-        return f"{mark} {self.words}" + (f"\n     -> {self.remedy}" if self.remedy else "")
+        return f"{mark} {printable(self.words)}" + (f"\n     -> {printable(self.remedy)}" if self.remedy else "")
 
 
 def status(memory: Memory, enrolment: Enrolment) -> List[Finding]:

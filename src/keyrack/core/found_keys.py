@@ -230,6 +230,8 @@ def _values(entry: object) -> dict[str, Any] | None:
     texts: dict[str, str] = {}
     for name, longest in _LENGTHS.items():
         value = entry.get(name, "")
+        if isinstance(value, str) and name in ("comment", "problem"):
+            value = value[:longest]  # a character that cannot be shown is longer where its number stands for it
         if not isinstance(value, str) or len(value) > longest or hidden_character(value) is not None:
             return None
         texts[name] = value

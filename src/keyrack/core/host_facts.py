@@ -12,7 +12,6 @@ from keyrack.ssh import names, public_key
 from keyrack.store import servers
 
 KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
-PRINTABLE = re.compile(r"[\x20-\x7e]*")
 MOST = 200
 LONGEST = 300
 ADOPT, ENFORCE, UNDONE = "adopt", "enforce", "undone"
@@ -34,7 +33,7 @@ def take(work: Work, server: Server, told: object, problems: Iterable[str] | Non
         for name in ("enforcement", "undone", "scan"):
             facts.pop(name, None)
             word = told.get(name)
-            if isinstance(word, str) and PRINTABLE.fullmatch(word):
+            if isinstance(word, str):
                 facts[name] = word[:LONGEST]
         if isinstance(told.get("accounts"), Mapping):
             _keep_deployment_keys(work, server, told["accounts"])
@@ -43,7 +42,7 @@ def take(work: Work, server: Server, told: object, problems: Iterable[str] | Non
             work.touch(server.id)
             reason = facts.get("undone", "no reason given")
             _tell(work, server, f"Enforcing was undone on server {server.name}: {reason}")
-    words = None if problems is None else [problem for problem in problems if PRINTABLE.fullmatch(problem)]
+    words = None if problems is None else list(problems)
     if words is not None and words != facts.get("problems", []):
         facts["problems"] = words
         if words:
@@ -55,7 +54,7 @@ def _settings(told: Mapping[str, Any]) -> dict[str, str]:
     return {
         keyword: value[:LONGEST]
         for keyword, value in list(told.items())[:MOST]
-        if KEYWORD.fullmatch(str(keyword)) and isinstance(value, str) and PRINTABLE.fullmatch(value)
+        if KEYWORD.fullmatch(str(keyword)) and isinstance(value, str)
     }
 
 

@@ -156,11 +156,6 @@ def owner_of(connection: Connection, fingerprint: str) -> tuple[str, UserKey | N
     return row.kind, _user_key_or_none(connection, select(user_keys).where(user_keys.c.id == row.user_key_id))
 
 
-def release_fingerprint(connection: Connection, fingerprint: str) -> None:
-    """Let a key lead to nothing again."""
-    connection.execute(delete(key_owners).where(key_owners.c.fingerprint == fingerprint))
-
-
 def get_user_key(connection: Connection, user_id: int, key_id: int) -> UserKey | None:
     """A key of this user, or None."""
     statement = select(user_keys).where(user_keys.c.id == key_id, user_keys.c.user_id == user_id)
@@ -214,10 +209,16 @@ def remove_grant(connection: Connection, grant_id: int) -> None:
     connection.execute(delete(grants).where(grants.c.id == grant_id))
 
 
-def ended_grants(connection: Connection, at: datetime, limit: int) -> tuple[Grant, ...]:
-    """Grants whose end has come, at most `limit` of them."""
-    statement = select(grants).where(grants.c.expires_at <= at).order_by(grants.c.id).limit(limit)
-    return tuple(_grant(row) for row in connection.execute(statement))
+def grants_of_group(connection: Connection, group_id: int) -> tuple[Grant, ...]:
+    """The grants of one group, ended or not."""
+    rows = connection.execute(select(grants).where(grants.c.group_id == group_id).order_by(grants.c.id))
+    return tuple(_grant(row) for row in rows)
+
+
+def grants_of_user(connection: Connection, user_id: int, at: datetime) -> tuple[Grant, ...]:
+    """The grants in force that let a user in, by name or by group."""
+    statement = select(grants).where(_grants_of_user(user_id), in_force(grants.c.expires_at, at))
+    return tuple(_grant(row) for row in connection.execute(statement.order_by(grants.c.id)))
 
 
 def servers_of_grant(connection: Connection, grant: Grant) -> frozenset[int]:
