@@ -70,7 +70,7 @@ def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
                 credentials.end_expired(instance, keyrack())
                 presence.write(instance)
             except DatabaseUnavailable:
-                log.warning("tidying waits for the database")
+                pass  # said by the database itself, once; the next round does what this one left
             except Exception:
                 log.exception("tidying failed")
 
