@@ -20,6 +20,16 @@ from tests.postgres import Cluster
 from tests.services import TEAM, free_port, settings_for
 from tests.waiting import wait_until
 
+EVERYWHERE = (
+    "/agent/v1/document",
+    "/api/v2/servers",
+    "/api/v3/servers",
+    "/api/keyrack/v1/servers",
+    "/v4/user/keys",
+    "/v3/projects",
+    "/readyz",
+)
+
 
 def serve(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "keyrack.cli.main", "serve", *arguments]
@@ -138,9 +148,10 @@ def test_a_replaced_file_makes_every_api_say_so_and_the_log_once(tmp_path: Path)
         wait_until(lambda: status(url) == 503, "that the service is not ready")
         assert "was replaced" in httpx2.get(f"{url}/readyz").json()["detail"]
         olga = {"Authorization": "Bearer token-of-olga"}
-        for _ in range(50):
-            refused = httpx2.get(f"{url}/agent/v1/document", headers=olga)
-            assert refused.status_code == 503
+        for path in EVERYWHERE * 5:
+            refused = httpx2.get(url + path, headers={**olga, "X-Auth-Token": "token-of-olga"})
+            assert (path, refused.status_code) == (path, 503)
+            assert int(refused.headers["retry-after"]) > 0
     lines = (tmp_path / "data" / "log").read_text().splitlines()
     assert len([line for line in lines if "was replaced" in line]) == 1, lines
     assert not [line for line in lines if "Traceback" in line]

@@ -36,6 +36,7 @@ Mounts = tuple[tuple[str, ASGIApp], ...]
 READY_SECONDS = 5.0
 """How long the database may take before the service says that it is not ready."""
 
+AGAIN = {"Retry-After": "5"}
 
 # Where each dialect is mounted; also what /openapi.json and /docs describe.
 DOORS: tuple[tuple[str, Dialect], ...] = (
@@ -86,20 +87,22 @@ class Doors:
         except asyncio.CancelledError:
             # The server stops and this took too long: an answer, rather than a traceback for each request.
             if not started:
-                await PlainTextResponse("The service is stopping.", 503, {"Retry-After": "5"})(
-                    scope, receive, send_with_id
-                )
+                await PlainTextResponse("The service is stopping.", 503, AGAIN)(scope, receive, send_with_id)
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        # A slash that is written %2F is none to a proxy, whose rules for /api/v3/ping must not miss /api%2Fv3/ping.
+        hidden = b"%2f" in scope["raw_path"].lower()
         for prefix, app in self._mounts:
             if path == prefix or path.startswith(prefix + "/"):
                 # A trailing slash is the same resource.
-                resource = path.rstrip("/")
+                resource = path.removesuffix("/")
+                if hidden:
+                    resource = prefix + "//"
                 inner = {**scope, "path": prefix + "/" if resource == prefix else resource, "root_path": prefix}
                 await app(inner, receive, send)
                 return
-        await self._otherwise(scope, receive, send)
+        await self._otherwise({**scope, "path": "//"} if hidden else scope, receive, send)
 
 
 def service(instance: Instance, on_start: Callable[[], Callable[[], None]], presence: Presence) -> Doors:
@@ -182,12 +185,12 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
         try:
             await asyncio.wait_for(asked, READY_SECONDS)
         except DatabaseUnavailable as error:
-            return JSONResponse({"status": "unavailable", "reason": "database", "detail": _shown(error)}, 503)
+            return JSONResponse({"status": "unavailable", "reason": "database", "detail": _shown(error)}, 503, AGAIN)
         except TimeoutError:
             words = f"The database did not answer within {READY_SECONDS:.0f} seconds."
-            return JSONResponse({"status": "unavailable", "reason": "database", "detail": words}, 503)
+            return JSONResponse({"status": "unavailable", "reason": "database", "detail": words}, 503, AGAIN)
         if waiting.closing:
-            return JSONResponse({"status": "unavailable", "reason": "stopping"}, 503)
+            return JSONResponse({"status": "unavailable", "reason": "stopping"}, 503, AGAIN)
         return JSONResponse({"status": "ready"})
 
     async def metrics(request: Request) -> Response:
