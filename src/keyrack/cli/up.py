@@ -196,8 +196,10 @@ class Demo:
         if host is not None:
             click.echo("Then log in with it:\n")
             click.echo(_ssh(key, host, username) + "\n")
+            click.echo("Take it away again, with the id that the first line answered for ID; then it is refused:\n")
+            click.echo(self._curl_delete(admin, server) + "\n")
         if git is not None:
-            click.echo("For Git, register it as a key of your own:\n")
+            click.echo("For Git, register it as your own; you are granted the demo host, so it opens that too:\n")
             click.echo(self._curl_own(admin, key.with_suffix(".pub").read_text("ascii").strip()) + "\n")
             click.echo("Then clone a repository that you may push to:\n")
             click.echo(_clone(key, git, repository) + "\n")
@@ -217,6 +219,10 @@ class Demo:
             json.dumps(body),
         ]
         return shlex.join(arguments)
+
+    def _curl_delete(self, admin: FirstAdmin, server: Server) -> str:
+        path = f"{self._settings.url}/api/v3/servers/{server.id}/ssh/credentials/ID"
+        return shlex.join(["curl", "-sS", "-X", "DELETE", path, "-H", f"Authorization: Bearer {admin.token}"])
 
     def _curl_own(self, admin: FirstAdmin, line: str) -> str:
         body = json.dumps({"title": LABEL, "key": line})
