@@ -30,8 +30,9 @@ log = structlog.get_logger("keyrack.web")
 
 INSTALL_SCRIPT = Path(__file__).with_name("install.sh")
 LONGEST_WAIT = 50.0
-# How often a waiting host's revision is looked up all the same, should a doorbell be lost.
-LOOK_AGAIN = 5.0
+# How often a waiting host's revision is looked up all the same. Each process looks for the changes of others by
+# itself, once for all its hosts, so this is for what nobody thought of.
+LOOK_AGAIN = 30.0
 # A host reports each revision that it obeys, and a list of keys when it changed since its last look, half a minute
 # before: no host that is well comes near these, a minute.
 MOST_REPORTS = 1200
@@ -123,7 +124,8 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         known = bodies.number(asked.get("revision", "0")) or 0
         deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
         with waiting.listening(server.id) as announced:
-            while await run_in_threadpool(hosts.revision, instance, server.id) == known:
+            # A service that stops asks nothing more: with thousands of hosts that would keep its end waiting.
+            while waiting.closing or await run_in_threadpool(hosts.revision, instance, server.id) == known:
                 presence.heard(server.id)
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0 or waiting.closing:
