@@ -15,6 +15,7 @@ import click
 
 from keyrack.cli import options
 from keyrack.cli.opened import opened, workspace_named
+from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
 from keyrack.core import (
     deleted_servers,
@@ -88,10 +89,10 @@ as_json = click.option("--json", "json_wanted", is_flag=True, help="For programs
 
 @contextmanager
 def desk(given: dict[str, Any]) -> Iterator[Desk]:
-    """Open the instance and act as Keyrack itself in the workspace that is meant."""
+    """Open the instance and act as whoever runs this, in the workspace that is meant."""
     name = given.pop("workspace")
     with opened(given) as instance:
-        yield Desk(instance, people.keyrack(workspace_named(instance, name).id, door="cli"))
+        yield Desk(instance, people.keyrack(workspace_named(instance, name).id, door="cli", like=operator()))
 
 
 @command.command(name="list")
