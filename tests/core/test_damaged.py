@@ -101,3 +101,18 @@ def test_a_sound_row_and_a_strangers_are_not_removed(team: Team) -> None:
         with pytest.raises(Refusal) as refused:
             damaged.remove(team.instance, team.owner, name)
         assert refused.value.kind is Kind.INVALID
+
+
+def test_a_damaged_revocation_does_not_keep_the_others_from_a_host(team: Team) -> None:
+    lines = [fresh_line(), fresh_line()]
+    for line in lines:
+        credentials.delete(team.instance, team.owner, team.server.id, add(team, line))
+    first = parse(lines[0]).sha256
+    for junk in ("no key at all", "ssh-ed25519 AAAA", "", "ssh-rsa " + parse(lines[0]).canonical.split(" ")[1]):
+        row = tables.revocations.c.fingerprint == first
+        team.instance.database.write(
+            lambda connection, junk=junk, row=row: connection.execute(  # type: ignore[misc]
+                update(tables.revocations).where(row).values(public_key=junk)
+            )
+        )
+        assert told(team)["revoked"] == [parse(lines[1]).canonical]

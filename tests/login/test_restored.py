@@ -183,7 +183,7 @@ def _serve_instead(
         )
         alarms = [one for one in events.find(instance, actor, limit=200).items if one.level == "alarm"]
         assert any("Restored the database" in one.summary for one in alarms)
-        shown = keyrack(elsewhere, "hosts", "resync", "--all", "--yes")
+        shown = keyrack(elsewhere, "hosts", "resync", "--all", "--yes", "--workspace", "acme")
         assert shown.returncode == 0, shown.stderr
         assert not resync.difference(instance, actor, 1).undecided
         later = Key.make(tmp_path / "later")

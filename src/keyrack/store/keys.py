@@ -325,10 +325,11 @@ def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
     )
 
 
-def revoked_on(connection: Connection, server_id: int) -> tuple[str, ...]:
-    """The canonical lines of the keys that a host must refuse."""
-    statement = select(revocations.c.public_key).where(revocations.c.server_id == server_id)
-    return tuple(connection.execute(statement.order_by(revocations.c.fingerprint)).scalars())
+def revoked_on(connection: Connection, server_id: int) -> tuple[tuple[str, str], ...]:
+    """The keys that a host must refuse: fingerprint and canonical line of each."""
+    statement = select(revocations.c.fingerprint, revocations.c.public_key)
+    rows = connection.execute(statement.where(revocations.c.server_id == server_id).order_by(revocations.c.fingerprint))
+    return tuple((row.fingerprint, row.public_key) for row in rows)
 
 
 def lets_in(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
