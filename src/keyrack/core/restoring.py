@@ -17,6 +17,7 @@ from keyrack.store.backup import NARROWED, OPENING, REFUSING, Newer
 from keyrack.store.tables import EPOCH, MICROSECOND, deploy_keys, key_owners, metadata, servers
 
 WORDS = {
+    "users": "users",
     "credentials": "keys on servers",
     "grants": "grants",
     "user_keys": "users' keys",

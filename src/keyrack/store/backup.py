@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 # Rows that let somebody in: what was deleted since a backup stays deleted. The columns that name a row.
 OPENING: Mapping[str, tuple[str, ...]] = {
+    "users": ("id",),
     "credentials": ("id",),
     "grants": ("id",),
     "user_keys": ("id",),
