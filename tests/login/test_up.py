@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.login.private_sshd import sshd_path
 from tests.services import free_port
@@ -83,17 +85,40 @@ def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
 
 
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
-    sshd_path()
-    web, ssh = free_port(), free_port()
-    with up(tmp_path, web, ssh):
+@pytest.mark.parametrize("option", ["--listen", "--sshd-port", "--git-port"])
+def test_a_taken_port_is_named_with_its_option(option: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = {name: free_port() for name in ("--listen", "--sshd-port", "--git-port")}
+        ports[option] = taken.getsockname()[1]
         again = [sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(tmp_path / "other")]
-        again += ["--listen", f"127.0.0.1:{web}", "--sshd-port", str(free_port())]
-        ended = subprocess.run(again, capture_output=True, text=True, timeout=60, check=False)
-        assert ended.returncode != 0
-        assert f"127.0.0.1:{web}" in ended.stderr
-        assert "--listen" in ended.stderr
-        assert "Traceback" not in ended.stderr
+        for name, port in ports.items():
+            again += [name, f"127.0.0.1:{port}" if name == "--listen" else str(port)]
+        _is_refused(again, ports[option], option)
+    assert not (tmp_path / "other").exists()
+
+
+def test_one_port_for_two_is_named(tmp_path: Path) -> None:
+    port = str(free_port())
+    again = [sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(tmp_path / "other")]
+    again += ["--listen", f"127.0.0.1:{free_port()}", "--sshd-port", port, "--git-port", port]
+    _is_refused(again, int(port), "--git-port")
+
+
+@pytest.mark.parametrize(("command", "option"), [("serve", "--listen"), ("git-host", "--git-listen")])
+def test_a_taken_port_of_a_service_is_named_with_its_option(command: str, option: str, tmp_path: Path) -> None:
+    sshd_path()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        started = [sys.executable, "-m", "keyrack.cli.main", command, "--data", str(tmp_path / "data")]
+        _is_refused([*started, option, f"127.0.0.1:{port}"], port, option)
+
+
+def _is_refused(command: list[str], port: int, option: str) -> None:
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    assert re.search(rf"\b{port}\b", ended.stderr), ended.stderr
+    assert re.findall(r"--[a-z-]+", ended.stderr) == [option]
+    assert "Traceback" not in ended.stderr
 
 
 def _clone_and_push(demo: Demo, folder: Path) -> None:

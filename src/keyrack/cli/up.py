@@ -64,7 +64,11 @@ def command(sshd_port: int, git_port: int, **given: Any) -> None:
     settings = options.settings(**given)
     set_up_logging()
     with explained():
-        check_free(*settings.host_and_port)
+        check_free(
+            (*settings.host_and_port, "--listen"),
+            ("127.0.0.1", sshd_port, "--sshd-port"),
+            ("127.0.0.1", git_port, "--git-port"),
+        )
         instance = open_instance(settings)
     try:
         Demo(instance, sshd_port, git_port).run()
@@ -143,7 +147,7 @@ class Demo:
 
     def _start_git(self) -> GitHost | None:
         try:
-            git = GitHost(self._instance, port=self._git_port)
+            git = GitHost(self._instance, port=self._git_port, port_option="--git-port")
             git.start()
         except DemoHostError as error:
             click.echo(str(error), err=True)
