@@ -45,7 +45,7 @@ def test_a_line_that_is_appended_meanwhile_stays(tmp_path: Path, lines_before: i
     path.write_text("".join(f"# before {number}\n" for number in range(lines_before)), "ascii")
     with path.open("a", encoding="ascii") as file:
         file.write("".join(f"{key} rogue\n" for key in keys))
-    with subprocess.Popen([sys.executable, "-c", APPENDER, str(path), str(COUNT)], stdout=subprocess.PIPE) as writer:
+    with subprocess.Popen([sys.executable, "-c", APPENDER, str(path), str(COUNT)], stdout=subprocess.PIPE):
         for key in keys:
             rewrite(str(path), parse(key).sha256)
     text = path.read_text("ascii").splitlines()

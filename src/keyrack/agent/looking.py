@@ -114,8 +114,10 @@ def _do(task: Task) -> Any:
             return {"value": _with_rights(task, os.getgrouplist(task.name, task.gid), root)}
     except OSError as error:
         return {"problem": str(error.strerror or error)}
-    except (as_account.AccountProblem, ValueError, KeyError) as problem:
+    except as_account.AccountProblem as problem:
         return {"problem": str(problem)[:300]}
+    except Exception as problem:  # whatever a file made go wrong, the next one is looked at
+        return {"problem": f"it could not be looked at ({type(problem).__name__})"}
 
 
 def _with_rights(task: Task, groups: List[int], root: bool) -> Any:
