@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -34,6 +35,15 @@ class Demo:
         found = re.search(rf"^{program} .*$", self.printed, re.MULTILINE)
         assert found, self.printed
         return shlex.split(found[0])
+
+    def delete(self, credential_id: int) -> dict[str, Any]:
+        """The printed line that takes a key away, with this id."""
+        line = self.line("curl -sS -X DELETE")
+        assert sum(word.endswith("/ID") for word in line) == 1
+        line = [word.removesuffix("ID") + str(credential_id) if word.endswith("/ID") else word for word in line]
+        answer: dict[str, Any] = json.loads(subprocess.run(line, capture_output=True, check=True, timeout=60).stdout)
+        assert answer["id"] == credential_id
+        return answer
 
     def log_in(self) -> subprocess.CompletedProcess[str]:
         """The printed ssh line, with a command and without questions."""
@@ -74,11 +84,19 @@ def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
         assert added["user"] == facts["username"]
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
         headers = {"Authorization": f"Bearer {facts['token']}"}
-        path = f"{facts['url']}/api/v3/servers/{facts['server_id']}/ssh/credentials/{added['id']}"
-        assert httpx2.delete(path, headers=headers).json()["id"] == added["id"]
+        # The line to take it away has the word ID where the answer's id belongs.
+        assert demo.delete(added["id"])["still_opened_by"] == []
         wait_until(lambda: "Permission denied" in demo.log_in().stderr, "a refusal")
         _check_admin(facts)
         _clone_and_push(demo, tmp_path)
+        wait_until(lambda: demo.log_in().stdout == "in\n", "a login by the admin's grant")
+        # The same key is put on the account once more and taken away: it stays open, and that is said.
+        added = json.loads(subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60).stdout)
+        (still,) = demo.delete(added["id"])["still_opened_by"]
+        assert (still["kind"], still["name"]) == ("grant", facts["admin_user"])
+        logs = httpx2.get(f"{facts['url']}/api/v3/servers/{facts['server_id']}/logs", headers=headers).json()["data"]
+        assert any(entry["content"].endswith("; still opened by: a grant for admin") for entry in logs)
+        assert demo.log_in().stdout == "in\n"
     # Started again it goes on with the same data, and the lines to paste still work.
     with up(tmp_path, web, ssh) as demo:
         subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60)
@@ -119,6 +137,13 @@ def _is_refused(command: list[str], port: int, option: str) -> None:
     assert re.search(rf"\b{port}\b", ended.stderr), ended.stderr
     assert re.findall(r"--[a-z-]+", ended.stderr) == [option]
     assert "Traceback" not in ended.stderr
+
+
+def test_the_readme_has_the_steps_in_the_order_in_which_they_were_tried() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    steps = readme.split("## First login in five minutes")[1].split("What a program needs")[0]
+    named = re.findall(r"`(scripts/run|curl -X DELETE|curl|ssh|git clone)`", steps)
+    assert named == ["scripts/run", "curl", "ssh", "curl -X DELETE", "ssh", "curl", "git clone", "ssh"]
 
 
 def _clone_and_push(demo: Demo, folder: Path) -> None:
