@@ -16,7 +16,10 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.ssh import host_document, options
 from keyrack.ssh.host_document import HostDocument, Stale, TakeAway, UserKey
-from keyrack.store import found_keys, host_reports, keys, servers
+from keyrack.store import found_keys, host_reports, keys, revocations, servers
+
+# Told at once to a host that has not confirmed them; what is more is told once it has. A host takes 200,000 in all.
+MOST_UNCONFIRMED = 50_000
 
 _WIDENING = frozenset(("pty", "agent-forwarding", "port-forwarding", "X11-forwarding", "user-rc", "no-touch-required"))
 
@@ -73,7 +76,12 @@ def _build(instance: Instance, connection: Connection, server_id: int) -> HostDo
         revision=server.revision,
         issued_at=now,
         users={name: tuple(lines) for name, lines in users.items()},
-        revoked=keys.revoked_on(connection, server.id),
+        revoked=revocations.lines_for(
+            connection,
+            server.id,
+            unconfirmed=MOST_UNCONFIRMED,
+            confirmed=instance.settings.max_revoked_keys,
+        ),
         accounts=accounts.wanted(instance, connection, server.id),
         sshd=dict(server.sshd),
         mode=server.mode,
