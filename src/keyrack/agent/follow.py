@@ -246,6 +246,8 @@ class Follower:
             return _spread(REFUSED_RETRY)
         if answer.status >= 500 or answer.status == 429:
             raise NoAnswer(f"it answered with status {answer.status}: {answer.words}")
+        if answer.status == 429:
+            return True  # later; what is to be obeyed is asked for all the same
         if answer.status != 200:
             # It will not like it better the next time; what is in force here does not depend on it.
             self._say(f"the service did not take the report: {answer.words}")
