@@ -19,11 +19,13 @@ from keyrack.model import Server, SystemUser
 from keyrack.ssh import host_document, options
 from keyrack.ssh.digest import sha256
 from keyrack.ssh.host_document import Account, HostDocument, Stale, TakeAway, UserKey
-from keyrack.store import found_keys, held_back, host_reports, keys, servers
+from keyrack.store import found_keys, held_back, host_reports, keys, revocations, servers
 
 log = structlog.get_logger("keyrack")
 
 MOST_ALARMS = 20
+# Told at once to a host that has not confirmed them; what is more is told once it has. A host takes 200,000 in all.
+MOST_UNCONFIRMED = 50_000
 _WIDENING = frozenset(("pty", "agent-forwarding", "port-forwarding", "X11-forwarding", "user-rc", "no-touch-required"))
 
 
@@ -113,7 +115,7 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         revision=server.revision,
         issued_at=now,
         users={name: tuple(lines) for name, lines in users.items()},
-        revoked=_revoked(connection, server, damaged),
+        revoked=_revoked(instance, connection, server, damaged),
         accounts=wanted,
         sshd=dict(server.sshd),
         mode=server.mode,
@@ -127,10 +129,11 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
     )
 
 
-def _revoked(connection: Connection, server: Server, damaged: list[Damaged]) -> tuple[str, ...]:
+def _revoked(instance: Instance, connection: Connection, server: Server, damaged: list[Damaged]) -> tuple[str, ...]:
     """The keys to be refused. What is no key would keep the host from obeying all the rest, so it is left out."""
     sound = []
-    for fingerprint, line in keys.revoked_on(connection, server.id):
+    most = instance.settings.max_revoked_keys
+    for fingerprint, line in revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most):
         if fingerprint_of(line) == fingerprint:
             sound.append(line)
         else:

@@ -325,13 +325,6 @@ def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
     )
 
 
-def revoked_on(connection: Connection, server_id: int) -> tuple[tuple[str, str], ...]:
-    """The keys that a host must refuse: fingerprint and canonical line of each."""
-    statement = select(revocations.c.fingerprint, revocations.c.public_key)
-    rows = connection.execute(statement.where(revocations.c.server_id == server_id).order_by(revocations.c.fingerprint))
-    return tuple((row.fingerprint, row.public_key) for row in rows)
-
-
 def lets_in(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
     """Whether anything on a server lets this key in."""
     credential = select(credentials.c.id).where(
