@@ -12,6 +12,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people import keyrack
 from keyrack.core.presence import Presence
+from keyrack.core.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
 from keyrack.ssh import known_private
@@ -43,6 +44,7 @@ def open_instance(settings: Settings) -> Instance:
             max_characters=settings.max_key_characters,
             blocked=None if settings.block_list is None else known_private.load(str(settings.block_list)),
         ),
+        throttle=Throttle(settings.password_guesses, settings.token_guesses),
     )
 
 
@@ -61,6 +63,7 @@ def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
             try:
                 credentials.end_expired(instance, keyrack())
                 presence.write(instance)
+                instance.refusals.write(instance.database)
             except DatabaseUnavailable:
                 log.warning("tidying waits for the database")
             except Exception:
@@ -72,5 +75,6 @@ def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
     def stop() -> None:
         stopping.set()
         thread.join(timeout=10)
+        instance.refusals.write(instance.database, everything=True)
 
     return stop

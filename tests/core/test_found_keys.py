@@ -54,7 +54,9 @@ def known(team: Team) -> list[FoundKey]:
 
 def told_events(team: Team) -> list[str]:
     """The server's events, newest first."""
-    return [event.summary for event in events.find(team.instance, team.owner, server_id=team.server.id, limit=100).items]
+    return [
+        event.summary for event in events.find(team.instance, team.owner, server_id=team.server.id, limit=100).items
+    ]
 
 
 def document(team: Team) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keyrack.core import found_keys, host_facts, host_reports
+from keyrack.core import found_keys, host_facts, host_reports, throttle
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
@@ -19,6 +19,7 @@ from keyrack.store import keys, revocations, servers
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
+NO_ENROLMENT = "enrolment-refused"
 STATES = ("applied", "refused", "failed")
 
 
@@ -35,7 +36,16 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
     """Make a host the one that a one-time token was made for. Raises Refusal FORBIDDEN."""
     if not isinstance(token, str) or not token:
         raise _no_enrolment()
-    facts = all_printable(facts)
+    return instance.throttle.prove(
+        throttle.ENROLMENT,
+        address,
+        instance.key.hash_token(token),
+        lambda: _enrol(instance, token, all_printable(facts), address),
+        is_guess=lambda error: isinstance(error, Refusal) and error.code == NO_ENROLMENT,
+    )
+
+
+def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: str) -> Enrolled:
     secret = secrets.token_urlsafe(32)
     actor = keyrack(door="agent")
     attempt = Attempt(instance, actor, "servers:write", "enrol a host", target_kind="server")
@@ -77,17 +87,21 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
     return Enrolled(server=server, secret=secret, signing_key=instance.key.public_line)
 
 
-def authenticate(instance: Instance, secret: str) -> Server:
-    """The server whose agent holds this secret. Raises Refusal UNAUTHENTICATED."""
+def authenticate(instance: Instance, secret: str, *, address: str) -> Server:
+    """The server whose agent holds this secret. Raises Refusal UNAUTHENTICATED, or THROTTLED (core/throttle.py)."""
     secret_hash = instance.key.hash_token(secret)
-    server = instance.database.read(lambda connection: servers.by_agent_secret(connection, secret_hash))
-    if server is None:
-        raise Refusal(
-            Kind.UNAUTHENTICATED,
-            "agent-unknown",
-            "This agent is not enrolled here, or its server was deleted. Enrol it again.",
-        )
-    return server
+
+    def attempt() -> Server:
+        server = instance.database.read(lambda connection: servers.by_agent_secret(connection, secret_hash))
+        if server is None:
+            raise Refusal(
+                Kind.UNAUTHENTICATED,
+                "agent-unknown",
+                "This agent is not enrolled here, or its server was deleted. Enrol it again.",
+            )
+        return server
+
+    return instance.throttle.prove(throttle.AGENT, address, secret_hash, attempt)
 
 
 def revision(instance: Instance, server_id: int) -> int | None:
@@ -165,6 +179,6 @@ def _fact(facts: Mapping[str, Any], name: str) -> str | None:
 def _no_enrolment() -> Refusal:
     return Refusal(
         Kind.FORBIDDEN,
-        "enrolment-refused",
+        NO_ENROLMENT,
         "This enrolment token is wrong, used up or older than a day. Ask for a new installation script.",
     )

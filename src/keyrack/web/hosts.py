@@ -24,6 +24,8 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.dialect import address_of, database_away, fault
+from keyrack.web.limits import count
+from keyrack.web.rate_limit import RateLimit
 
 log = structlog.get_logger("keyrack.web")
 
@@ -93,11 +95,12 @@ class Waiting:
                 event.set()
 
 
-def application(instance: Instance, waiting: Waiting, presence: Presence) -> Starlette:
+def application(instance: Instance, waiting: Waiting, presence: Presence, limit: RateLimit) -> Starlette:
     """The application under /agent."""
     archive: list[bytes] = []
 
     async def enrol(request: Request) -> Response:
+        count(limit, request, ("address", address_of(request)))
         told = await _object(instance, request)
         enrolled = await run_in_threadpool(hosts.enrol, instance, told.get("token"), told, address=address_of(request))
         return JSONResponse(
@@ -112,7 +115,8 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         )
 
     async def document(request: Request) -> Response:
-        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request), address=address_of(request))
+        count(limit, request, ("host", server.id))
         asked = bodies.query(request)
         known = bodies.number(asked.get("revision", "0")) or 0
         deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
@@ -132,7 +136,8 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         return JSONResponse({"document": signed.text, "signature": signed.signature})
 
     async def report(request: Request) -> Response:
-        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request), address=address_of(request))
+        count(limit, request, ("host", server.id))
         told = await _object(instance, request)
         await run_in_threadpool(hosts.report, instance, server, told)
         return JSONResponse({"ok": True})
