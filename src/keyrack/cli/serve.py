@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
@@ -46,7 +46,7 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C; problems at the start are words, not tracebacks."""
     set_up_logging()
     host, port = settings.host_and_port
-    check_free(host, port)
+    check_free((host, port, "--listen"))
     if settings.workers > 1:
         for name, value in settings.model_dump(mode="json", exclude_defaults=True).items():
             if isinstance(value, str | int | float | bool):
@@ -83,15 +83,18 @@ def from_environment() -> Doors:
     return open_application(Settings())
 
 
-def check_free(host: str, port: int) -> None:
-    """Say which port is taken instead of failing later."""
-    try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            pass
-    except OSError as error:
-        raise click.ClickException(
-            f"Cannot listen on {host}:{port} ({error.strerror}). Choose another address with --listen."
-        ) from None
+def check_free(*wanted: tuple[str, int, str]) -> None:
+    """Say which address is taken instead of failing later; wanted: host, port, and the option that names another."""
+    with ExitStack() as held:
+        for host, port, option in wanted:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            try:
+                # Held until all are tried, so that two of our own are not given one port.
+                held.enter_context(socket.create_server((host, port), family=family))
+            except OSError as error:
+                raise click.ClickException(
+                    f"Cannot listen on {host}:{port} ({error.strerror}). Choose another one with {option}."
+                ) from None
 
 
 def set_up_logging() -> None:

@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keyrack.core import found_keys, host_facts, host_reports, throttle
+from sqlalchemy import Connection
+
+from keyrack.core import deleted_servers, found_keys, host_facts, host_news, host_reports, throttle
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.ssh.printable import all_printable
+from keyrack.store import deleted_servers as gone_servers
 from keyrack.store import keys, revocations, servers
+from keyrack.store.deleted_servers import DeletedServer
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -87,12 +91,19 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
     return Enrolled(server=server, secret=secret, signing_key=instance.key.public_line)
 
 
-def authenticate(instance: Instance, secret: str, *, address: str) -> Server:
-    """The server whose agent holds this secret. Raises Refusal UNAUTHENTICATED, or THROTTLED (core/throttle.py)."""
+def authenticate(instance: Instance, secret: str, *, address: str) -> Server | DeletedServer:
+    """The server whose agent holds this secret, also a deleted one.
+
+    Raises Refusal UNAUTHENTICATED, or THROTTLED (core/throttle.py).
+    """
     secret_hash = instance.key.hash_token(secret)
 
-    def attempt() -> Server:
-        server = instance.database.read(lambda connection: servers.by_agent_secret(connection, secret_hash))
+    def question(connection: Connection) -> Server | DeletedServer | None:
+        found = servers.by_agent_secret(connection, secret_hash)
+        return found or gone_servers.by_agent_secret(connection, secret_hash)
+
+    def attempt() -> Server | DeletedServer:
+        server = instance.database.read(question)
         if server is None:
             raise Refusal(
                 Kind.UNAUTHENTICATED,
@@ -105,23 +116,33 @@ def authenticate(instance: Instance, secret: str, *, address: str) -> Server:
 
 
 def revision(instance: Instance, server_id: int) -> int | None:
-    """The revision a server must be at now, or None when the server is gone."""
-    return instance.database.read(lambda connection: servers.revision(connection, server_id))
+    """The revision a server must be at now, also a deleted one's; None when nothing is known of it."""
+
+    def question(connection: Connection) -> int | None:
+        now = servers.revision(connection, server_id)
+        gone = gone_servers.get(connection, server_id) if now is None else None
+        return now if gone is None else gone.revision
+
+    return instance.database.read(question)
 
 
-def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
+def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str, Any]) -> None:
     """Take what an agent tells: the revision it applied or why it did not, who is in, which keys were used.
 
     A report without revision and state tells only the rest. Raises Refusal INVALID.
     """
     # The door for text of hosts: whatever is kept of it can be shown to anybody.
     told = all_printable(told)
+    if isinstance(server, DeletedServer):
+        deleted_servers.report(instance, keyrack(server.workspace_id, door="agent"), server, told)
+        return
     applied, state = told.get("revision"), told.get("state")
     if applied is None and state is None:
         applied, state = 0, "applied"
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
     problems = [str(problem)[:500] for problem in told.get("problems") or () if isinstance(problem, str)][:20]
+    seen = host_news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
     attempt = Attempt(
         instance,
         keyrack(server.workspace_id, door="agent"),
@@ -140,7 +161,13 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
             values: dict[str, Any] = {"seen_at": work.now}
             if state == "applied" or told.get("facts"):
                 values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
-            found_keys.take(work, now, told.get("keys_found"), told.get("keys_cut"))
+            facts = _noted(work, now, told, dict(values.get("facts", now.facts)), seen)
+            if state != "applied":
+                reason = "; ".join(problems) or "no reason given"
+                words = f"Server {now.name} did not apply revision {applied}: {reason}"
+                facts = host_news.refused(work, now, facts, words[: host_news.LONGEST])
+            if facts != dict(now.facts):
+                values["facts"] = facts
             if state == "applied" and now.applied_revision < applied <= now.revision:
                 values |= {"applied_revision": applied, "applied_at": work.now}
                 keys.note_delivery(work.connection, server.id, applied, work.now)
@@ -151,16 +178,19 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
                 values["agent_version"] = version
             servers.change(work.connection, server.id, values)
             host_reports.take(work, now, told)
-            if state == "applied":
-                work.recorded += 1  # a receipt is kept with the server, not as an event of its own
-                return
-            work.record(
-                f"Server {server.name} did not apply revision {applied}: {'; '.join(problems) or 'no reason given'}",
-                target_id=server.id,
-                level="warning",
-            )
+            work.recorded += 1  # a receipt is kept with the server, not as an event of its own
 
         attempt.write(change)
+
+
+def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any], seen: str) -> dict[str, Any]:
+    """The facts once the found keys of a report are taken in, where it tells others than before, and a no is over."""
+    if seen and seen != facts.get(host_news.FOUND):
+        found_keys.take(work, server, told["keys_found"], told.get("keys_cut"))
+        facts[host_news.FOUND] = seen
+    if told.get("state") == "applied":
+        return host_news.applied(work, server, facts)
+    return facts
 
 
 def _mode_told(facts: Mapping[str, Any]) -> dict[str, str]:
