@@ -131,7 +131,7 @@ def application(instance: Instance, waiting: Waiting, presence: Presence, limit:
         return JSONResponse({"ok": True})
 
     async def last_document(request: Request) -> Response:
-        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request), address=address_of(request))
         told = await _object(instance, request)
         await run_in_threadpool(went_back.hear, instance, server, told)
         return JSONResponse({"ok": True})
