@@ -7,12 +7,13 @@ import re
 import time
 from typing import Callable, Generator, Iterator, List, NamedTuple, Optional
 
-from keyrack.agent import enforcement, enrol, local, programs, signature
+from keyrack.agent import enforcement, enrol, listening, local, programs, signature
 from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
 from keyrack.agent.folder import FolderProblem
 from keyrack.agent.key_files import KeyFiles, render
+from keyrack.agent.login_check import LoginCheck
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
-from keyrack.agent.sshd import SshdProblem
+from keyrack.agent.sshd import Sshd, SshdProblem
 from keyrack.ssh import host_document
 
 SILENT_SECONDS = 180.0  # the service answers at least every half minute
@@ -159,14 +160,54 @@ def _look_at_sshd(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
         reason = " ".join(ended.errors.split())[:300]
         yield Finding(False, f"sshd's settings cannot be read: {reason}", "repair them, or run this as root")
         return
+    yield _look_for_sshd(enrolment)
     adopts = yield from _look_at_drop_in(memory, enrolment)
     if adopts:
         return
+    yield from _look_at_logins(memory, enrolment)
     settings = dict(line.partition(" ")[::2] for line in ended.output.split("\n") if line)
     wanted = f"{enrolment.keys_folder}/%u"
     yield _setting("AuthorizedKeysFile", settings, wanted, lambda value: wanted in value.split())
     yield _setting("RevokedKeys", settings, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
     yield _setting("ExposeAuthInfo", settings, "yes", lambda value: value == "yes")
+
+
+def _look_for_sshd(enrolment: Enrolment) -> Finding:
+    """Whether one runs; what it has read only the running agent asks, for it writes to do so."""
+    if not listening.can_be_seen():
+        return Finding(True, "whether sshd is running cannot be seen on this system")
+    listeners = Sshd(enrolment.sshd_config).listeners()
+    if not listeners:
+        return Finding(False, "sshd is not running: nobody listens where it should", "start it: systemctl start ssh")
+    places = ", ".join(f"{one.address} port {one.port}" for one in listeners)
+    return Finding(True, f"sshd listens at {places}")
+
+
+def _look_at_logins(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+    """Whether each key of the document opens its account, and if not, by which rule."""
+    try:
+        accepted = memory.accepted()
+        if accepted is None:
+            return
+        document = host_document.decode(accepted.document)
+        speaks_for = local.read(memory).speaks_for
+        document = document._replace(users={name: keys for name, keys in document.users.items() if speaks_for(name)})
+        verdicts = LoginCheck(Sshd(enrolment.sshd_config)).look(document)
+    except (MemoryProblem, SshdProblem, host_document.DocumentError, OSError) as problem:
+        yield Finding(False, str(problem))
+        return
+    opening = 0
+    for verdict in verdicts:
+        if verdict.why:
+            yield Finding(False, verdict.words)
+            continue
+        for one in verdict.judged():
+            opening += not one.why
+            if one.why:
+                name = f" ({one.key.name})" if one.key.name else ""
+                yield Finding(False, f"the key {one.fingerprint}{name} does not open {verdict.username}: {one.why}")
+    if opening:
+        yield Finding(True, f"{opening} keys open accounts of this host")
 
 
 def _look_at_drop_in(memory: Memory, enrolment: Enrolment) -> Generator[Finding, None, bool]:

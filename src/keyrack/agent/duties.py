@@ -19,6 +19,7 @@ from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, HostDocume
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
 _MOST_PLANTED = 200
+UNPROVEN = "unproven"  # the settings are there, and the running sshd does not show that it obeys them
 _ENFORCEMENT_WORDS = {OFF: "adopt", TRYING: "trying", ON: "enforce", UNDONE: "undone"}
 
 
@@ -106,7 +107,7 @@ class Duties:
         except OSError as error:
             unmet.append(f"accounts were left alone: {error.strerror}")
         if self._enforcement is not None:
-            unmet += self._enforcement.put(document)
+            unmet += self._enforcement.put(self.allowed(document), full=scan)
             put_back += self._enforcement.put_back
         elif document.sshd or document.mode != "enforce":
             unmet += self._unmanaged(document)
@@ -152,8 +153,11 @@ class Duties:
             facts["enforcement"] = "unmanaged"
         else:
             facts["enforcement"] = _ENFORCEMENT_WORDS.get(self._enforcement.state, "unknown")
+            if self._enforcement.state == ON and not self._enforcement.shown:
+                facts["enforcement"] = UNPROVEN
             if self._enforcement.state == UNDONE:
                 facts["undone"] = self._enforcement.why
+                facts["begun"] = self._enforcement.begun
         return facts
 
     def _unmanaged(self, document: HostDocument) -> List[str]:

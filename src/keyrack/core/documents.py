@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import accounts, alarms, delivery
 from keyrack.core.found_keys import REMOVING
+from keyrack.core.host_facts import ADOPT, AUTO
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
@@ -76,7 +77,8 @@ def _build(instance: Instance, connection: Connection, server_id: int) -> HostDo
         revoked=keys.revoked_on(connection, server.id),
         accounts=accounts.wanted(instance, connection, server.id),
         sshd=dict(server.sshd),
-        mode=server.mode,
+        # A host that is to enforce by itself adopts until then.
+        mode=ADOPT if server.mode == AUTO else server.mode,
         stale=Stale(server.stale_after_seconds, server.stale_then),
         take_away=tuple(
             TakeAway(path, fingerprint)

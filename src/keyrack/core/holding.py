@@ -6,20 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from keyrack.core import presence
-from keyrack.core.host_facts import ADOPT, ENFORCE, UNDONE
+from keyrack.core.host_facts import ADOPT, AUTO, ENFORCE, TRYING, UNDONE, UNMANAGED, UNPROVEN
 from keyrack.core.host_modes import STALE_WORDS
 from keyrack.core.instance import Instance
 from keyrack.model import Server
 from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
 
-TRYING = "trying"
-UNMANAGED = "unmanaged"
-
 
 @dataclass(frozen=True, slots=True)
 class Holding:
     """mode: what was asked; enforcement: what the host says it does, "" while it said nothing: adopt, trying,
-    enforce, undone or unmanaged; undone: why it took enforcing back; wanted and applied: revisions; state and
+    enforce, unproven, undone or unmanaged; undone: why it took enforcing back; wanted and applied: revisions; state and
     silence: in words for a person.
     """
 
@@ -75,8 +72,12 @@ def _state(server: Server, told: str, online: bool) -> str:
         return "enforcing undone"
     if told == UNMANAGED:
         return "key files only"
+    if told == UNPROVEN:
+        return "not shown to enforce"
     if server.mode == ENFORCE and told == ADOPT:
         return "not enforcing yet"
+    if server.mode == AUTO and told == ADOPT:
+        return "adopting, enforces by itself"
     if server.mode == ADOPT and told == ENFORCE:
         return "not adopting yet"
     if server.applied_revision < server.revision:

@@ -148,7 +148,7 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
 def _mode_told(facts: Mapping[str, Any]) -> dict[str, str]:
     """How its administrator enrolled a host: looking first, or under the document at once."""
     mode = facts.get("mode")
-    return {"mode": mode} if mode in (host_facts.ADOPT, host_facts.ENFORCE) else {}
+    return {"mode": mode} if mode in (host_facts.ADOPT, host_facts.ENFORCE, host_facts.AUTO) else {}
 
 
 def _fact(facts: Mapping[str, Any], name: str) -> str | None:
