@@ -1,23 +1,17 @@
-# Two commands matter: `make run` tries Keyrack on this machine, `make test` checks everything.
+# Short names for those who have make; the work is done by scripts/run, scripts/test and scripts/install.
 .PHONY: install run test lint types tests bench help
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
 
 install: ## Leave .venv/bin/keyrack
-	@sh scripts/install.sh
+	@sh scripts/install
 
-run: install ## Service, database and a demo host on loopback
-	@sh scripts/packages.sh sshd=openssh-server ssh=openssh-client git=git || true
-	@.venv/bin/keyrack up $(ARGS)
+run: ## Service, database and a demo host on loopback
+	@sh scripts/run $(ARGS)
 
 test: ## Lint, types and all tests, with what they need installed first
-	@sh scripts/install.sh dev
-	@sh scripts/packages.sh sshd=openssh-server ssh=openssh-client git=git curl=curl \
-	  '/usr/lib/postgresql/*/bin/initdb=postgresql' runuser=util-linux debootstrap=debootstrap \
-	  systemd-nspawn=systemd-container
-	@sh scripts/hosts.sh bullseye bookworm trixie
-	@$(MAKE) --no-print-directory lint types tests
+	@sh scripts/test $(ARGS)
 
 lint: ## Ruff
 	@.venv/bin/ruff check .

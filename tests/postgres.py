@@ -132,7 +132,7 @@ def find_programs() -> Path:
     if found:
         return Path(found).resolve().parent
     raise AssertionError(
-        "The tests need PostgreSQL's programs. `make test` installs them, or: apt-get install postgresql"
+        "The tests need PostgreSQL's programs. `scripts/test` installs them, or: apt-get install postgresql"
     )
 
 

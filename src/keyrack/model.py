@@ -84,6 +84,8 @@ class Actor:
 
     user_id None stands for Keyrack itself (expiry, first start) and for strangers, who have no rights.
     access_key: the id of the access key that signed the request, if one did; temporary: that key is one.
+    project: the uid of the one project that the proof is for, "" for the whole workspace; ends_at: when a proof
+    that somebody limited in time ends, which nothing made with it may outlive.
     """
 
     workspace_id: int
@@ -98,6 +100,8 @@ class Actor:
     door: str = ""
     access_key: str = ""
     temporary: bool = False
+    project: str = ""
+    ends_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

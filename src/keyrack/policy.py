@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
-from keyrack.errors import Kind, Refusal, missing
+from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, RepositoryRole, Role
 from keyrack.ssh.known_private import BlockList
 from keyrack.ssh.public_key import PublicKey
@@ -60,10 +59,94 @@ REPOSITORY_ROLE_ACTIONS: dict[RepositoryRole, tuple[str, ...]] = {
 }
 
 
-@lru_cache(maxsize=4096)
+LONGEST_PATTERN = 256
+MOST_PATTERNS = 100
+"""Of one user, token, access key or policy: what a caller can have us keep and compare is bounded."""
+
+
 def matches(pattern: str, action: str) -> bool:
-    """Whether a pattern with * wildcards covers an action, e.g. ``codeartsrepo::*``; case counts."""
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), action) is not None
+    """Whether a pattern with * wildcards covers an action, e.g. ``codeartsrepo::*``; case counts.
+
+    A pattern is a caller's text, so it never becomes a regular expression: what stands between two * is looked
+    for once, from left to right, and taken where it first occurs, which no later part can regret.
+    """
+    first, *between = pattern.split("*")
+    if not between:
+        return pattern == action
+    last = between.pop()
+    if len(first) + len(last) > len(action) or not action.startswith(first) or not action.endswith(last):
+        return False
+    at, end = len(first), len(action) - len(last)
+    for text in between:
+        found = action.find(text, at, end)
+        if found < 0:
+            return False
+        at = found + len(text)
+    return True
+
+
+def patterns(values: Iterable[object], *, field: str) -> tuple[str, ...]:
+    """Patterns over actions as they may be kept: each once, runs of * as one; field: whose argument they are.
+
+    At most MOST_PATTERNS of 1 to LONGEST_PATTERN printable ASCII characters. Raises Refusal INVALID.
+    """
+    kept: dict[str, None] = {}
+    for number, value in enumerate(values):
+        if number >= MOST_PATTERNS:
+            raise invalid(field, f"At most {MOST_PATTERNS} actions are named at once.", "too-many-patterns")
+        if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_PATTERN:
+            raise invalid(field, f"An action is a text of 1 to {LONGEST_PATTERN} characters.", "pattern-length")
+        if not value.isascii() or not value.isprintable() or " " in value:
+            raise invalid(field, "An action is written in printable ASCII without blanks.", "pattern-malformed")
+        parts = value.split("*")
+        kept["*".join([parts[0], *(part for part in parts[1:-1] if part), *parts[1:][-1:]])] = None
+    return tuple(kept)
+
+
+def actions(role: Role | None, policies: Iterable[str], scopes: Iterable[str] = ("*",)) -> frozenset[str]:
+    """What somebody with a role and policies may do through a proof with scopes, as names of ACTIONS."""
+    granted = (*(ROLE_ACTIONS[role] if role else ()), *policies)
+    bounds = tuple(scopes)
+    return frozenset(
+        action
+        for action in ACTIONS
+        if any(matches(pattern, action) for pattern in granted) and any(matches(bound, action) for bound in bounds)
+    )
+
+
+def both(scopes: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    """The scopes of what may do only what both of two proofs may."""
+    if "*" in scopes:
+        return others
+    if "*" in others:
+        return scopes
+    return tuple(sorted(actions(Role.OWNER, (), scopes) & actions(Role.OWNER, (), others)))
+
+
+def lacking(actor: Actor, wanted: Iterable[str]) -> frozenset[str]:
+    """The actions among those wanted that an actor may not do.
+
+    Who may deal with everybody's users, tokens and access keys may deal with one's own.
+    """
+    own = actions(actor.role, actor.policies, actor.scopes)
+    return frozenset(wanted) - own - ({"iam:self"} if "people:write" in own else set())
+
+
+def exceeds(actor: Actor, role: Role, policies: Iterable[str], scopes: Iterable[str] = ("*",)) -> Refusal | None:
+    """The refusal where somebody with these rights may more than the actor; None where the actor may as much.
+
+    Who could set a password, make a token or switch an access key on for somebody who may more would have it.
+    """
+    more = lacking(actor, actions(role, policies, scopes))
+    if not more:
+        return None
+    first = min(more)
+    return Refusal(
+        Kind.FORBIDDEN,
+        "exceeds-own-rights",
+        f"This would touch or give rights that you lack yourself, such as to {ACTIONS[first]} ({first}). "
+        "Ask an owner or admin of the workspace.",
+    )
 
 
 def may(actor: Actor, action: str) -> Refusal | None:

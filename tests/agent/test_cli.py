@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -135,3 +136,14 @@ def test_the_doctor_reads_sshds_settings(folder: Path, service: SmallService) ->
         said = host.agent("doctor").stdout
         assert f"put into its settings: AuthorizedKeysFile {server.keys}/%u" in said
         assert f"put into its settings: RevokedKeys {server.revoked_keys}" in said
+
+
+@pytest.mark.parametrize("command", [("status",), ("doctor",), ("run", "--once")])
+def test_text_of_others_does_nothing_to_a_terminal(command: tuple[str, ...], host: EnrolledHost) -> None:
+    kept = host.state / "enrolment.json"
+    fields = json.loads(kept.read_text("utf-8"))
+    kept.write_text(json.dumps({**fields, "server_name": "web\nok   all is well\x1b[2J\u202e"}), "utf-8")
+    ended = host.agent(*command)
+    shown = ended.stdout + ended.stderr
+    assert "web\\nok   all is well\\x1b[2J\\u202e" in shown
+    assert all(line.isprintable() for line in shown.split("\n")), shown

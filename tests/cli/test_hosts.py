@@ -153,3 +153,16 @@ def test_what_cannot_be_is_said(team: Service, words: tuple[str, ...], said: str
     assert ended.exit_code in (1, 2)
     assert said in ended.output
     assert "Traceback" not in ended.output
+
+
+def test_a_revoked_key_is_listed_and_lifted(team: Service) -> None:
+    line = fresh_line()
+    fingerprint = parse(line).sha256
+    put(team, line)
+    good(team, "revoke", fingerprint, "--reason", "laptop stolen")
+    (row,) = good(team, "revoked").splitlines()[1:]
+    assert row.startswith(fingerprint)
+    assert row.endswith("laptop stolen")
+    assert "may be registered again" in good(team, "revoke", "--lift", fingerprint)
+    assert good(team, "revoked").splitlines()[1:] == []
+    assert "hosts revoked" in run(team, "revoke", "--lift", fingerprint).stderr

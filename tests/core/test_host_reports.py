@@ -65,7 +65,7 @@ def test_a_list_replaces_the_one_before(team: Team) -> None:
         [session("1", address="here")],
         [session("1", fingerprint="SHA256:x")],
         [session("1", started_at="yesterday")],
-        [session("1", user="a\nb")],
+        [session("1", user="a b")],
     ],
 )
 def test_a_wrong_list_changes_nothing(team: Team, wrong: object) -> None:

@@ -53,11 +53,11 @@ class Agent:
         facts = {"token": found[1], "os": "debian", "os_version": "12", "agent_version": "0.1.0", "hostname": "web-1"}
         enrolled = service.call("POST", "/agent/v1/enroll", json=facts)
         assert enrolled.status_code == 200, enrolled.text
-        self._secret = enrolled.json()["secret"]
+        self.secret = enrolled.json()["secret"]
 
     def document(self) -> Mapping[str, Any]:
         """What the host must obey now."""
-        answer = self._service.call("GET", "/agent/v1/document", token=self._secret)
+        answer = self._service.call("GET", "/agent/v1/document", token=self.secret)
         assert answer.status_code == 200, answer.text
         document: Mapping[str, Any] = json.loads(answer.json()["document"])
         return document
@@ -65,7 +65,7 @@ class Agent:
     def obey(self, **told: Any) -> Mapping[str, Any]:
         """Report that the present document is obeyed, with more to tell; answers what the service says to that."""
         report = {"revision": self.document()["revision"], "state": "applied", **told}
-        answer = self._service.call("POST", "/agent/v1/report", token=self._secret, json=report)
+        answer = self._service.call("POST", "/agent/v1/report", token=self.secret, content=json.dumps(report))
         assert answer.status_code == 200, answer.text
         said: Mapping[str, Any] = answer.json()
         return said

@@ -43,7 +43,10 @@ def test_published_example(team: Service) -> None:
     body = answer.json()
     assert set(body) == set(EXAMPLE["response"]["body"])
     assert isinstance(body["id"], int)
-    assert (body["title"], body["key"]) == ("12312", None)
+    assert (body["title"], body["key"]) == (12312, None)
+    assert type(body["title"]) is int
+    # What is kept is text, and lists answer it.
+    assert [key["title"] for key in call(team, "GET", EXAMPLE["request"]["path"]).json()["keys"]] == ["12312"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", body["created_at"])
 
 

@@ -257,6 +257,12 @@ def test_what_a_deleted_or_disabled_user_signed_is_refused(team: Service, key: A
     assert off.json()["user"]["enabled"] is False
     refused(call(team, key))
     team.call("PATCH", f"/v3/users/{alice}", headers=olga, json={"user": {"enabled": True}})
+    # Let in again, with nothing that proved who one is before; who holds it switches it on.
+    refused(call(team, key))
+    refused(call(team, temporary))
+    path = f"/v3.0/OS-CREDENTIAL/credentials/{key.id}"
+    on = team.call("PUT", path, headers=olga, json={"credential": {"status": "active"}})
+    assert on.json()["credential"]["status"] == "active"
     assert call(team, key).status_code == 200
     headers = {"X-Security-Token": temporary.security_token}
     refused(call(team, temporary, headers=headers))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
 DATA = Path(__file__).parent.parent / "data"
@@ -201,3 +202,15 @@ def test_every_good_key_is_accepted(team: Service, record: dict[str, Any]) -> No
     body = add(team, publicKey=record["line"])
     assert body.status_code == 200
     assert body.json()["fingerprint"] == record["sha256"]
+
+
+def test_v2_names_the_system_user_by_number(team: Service) -> None:
+    users = team.call("GET", "/api/v2/servers/1/users?search=deploy", token="token-of-olga").json()["data"]
+    body = {"label": "v2", "username": "deploy", "publicKey": fresh_line()}
+    added = team.call("POST", "/api/v2/servers/1/sshcredentials", token="token-of-olga", json=body).json()
+    assert added["user_id"] == users[0]["id"]
+    listed = team.call("GET", "/api/v2/servers/1/sshcredentials", token="token-of-olga").json()["data"]
+    assert [key["user_id"] for key in listed] == [users[0]["id"]]
+    path = f"/ssh/credentials/{added['id']}"
+    assert "user_id" not in team.call("GET", "/api/v3/servers/1" + path, token="token-of-olga").json()
+    assert team.call("DELETE", "/api/v2/servers/1" + path, token="token-of-olga").json()["user_id"] == users[0]["id"]

@@ -20,6 +20,7 @@ from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.orders import Orders
 from keyrack.agent.sshd import DEFAULT_CONFIG, SshdProblem
 from keyrack.agent.watch import Watch
+from keyrack.ssh.printable import printable
 
 _EPILOGUE = """\
 exit status: 0 all is well; 1 something is wrong, as printed; 2 wrong arguments.
@@ -131,7 +132,7 @@ def _enroll(given: argparse.Namespace) -> int:
     local.write(store, decided)
     if given.mode == "adopt":
         enforcement.adopt_first(store)
-    print(f"This machine is now host {enrolment.host}, server {enrolment.server_name}.")
+    print(printable(f"This machine is now host {enrolment.host}, server {enrolment.server_name}."))
     if decided.drop_in is not None:
         print("Nothing has changed about who may log in. See what would: keyrack-agent plan")
         print("Next: keyrack-agent run")
@@ -204,7 +205,7 @@ def _plan(given: argparse.Namespace) -> int:
     from keyrack.agent.plan import plan
 
     for line in plan(*_open(given)):
-        print(line)
+        print(printable(line.expandtabs()))
     return 0
 
 

@@ -15,6 +15,7 @@ from keyrack.agent.login_check import LoginCheck
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.sshd import Sshd, SshdProblem
 from keyrack.ssh import host_document
+from keyrack.ssh.printable import printable
 
 SILENT_SECONDS = 180.0  # the service answers at least every half minute
 CLOCK_SECONDS = 5.0
@@ -50,7 +51,7 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         mark = "ok  " if self.fine else "BAD "
-        return f"{mark} {self.words}" + (f"\n     -> {self.remedy}" if self.remedy else "")
+        return f"{mark} {printable(self.words)}" + (f"\n     -> {printable(self.remedy)}" if self.remedy else "")
 
 
 def status(memory: Memory, enrolment: Enrolment) -> List[Finding]:

@@ -12,6 +12,7 @@ from keyrack.agent.contact import Answer, Contact, NoAnswer
 from keyrack.agent.duties import silence
 from keyrack.agent.memory import Accepted, Memory, MemoryProblem
 from keyrack.agent.orders import Failed, InForce, Orders, Refused
+from keyrack.ssh.printable import printable
 
 WAIT_SECONDS = 25
 QUIET_SECONDS = 1.0  # without another document, until what takes longer is done for the last one
@@ -277,7 +278,7 @@ class Follower:
 
 def say(words: str) -> None:
     """One line for the log."""
-    print(f"keyrack-agent: {words}", file=sys.stderr, flush=True)
+    print(f"keyrack-agent: {printable(words)}", file=sys.stderr, flush=True)
 
 
 def _spread(seconds: float) -> float:

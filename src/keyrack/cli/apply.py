@@ -11,6 +11,7 @@ import click
 from keyrack import app
 from keyrack.cli import options
 from keyrack.cli.serve import explained
+from keyrack.cli.shown import say
 from keyrack.core import workspace_file
 from keyrack.errors import Refusal
 
@@ -29,11 +30,11 @@ def command(file: Path, **given: Any) -> None:
         instance = app.open_instance(settings)
     try:
         text = file.read_text("utf-8")
-        changes = workspace_file.apply(instance, text, os.environ, click.echo)
+        changes = workspace_file.apply(instance, text, os.environ, say)
     except UnicodeDecodeError:
         raise click.ClickException(f"{file} is not UTF-8 text.") from None
     except Refusal as refusal:
         raise click.ClickException(refusal.message) from None
     finally:
         instance.database.close()
-    click.echo(f"{len(changes)} changes." if changes else "Nothing to change.")
+    say(f"{len(changes)} changes." if changes else "Nothing to change.")

@@ -15,11 +15,13 @@ import click
 
 from keyrack.cli import options
 from keyrack.cli.opened import opened, workspace_named
+from keyrack.cli.shown import say
 from keyrack.core import events, found_keys, holding, host_modes, people, receipts, revoking, servers, sessions
 from keyrack.core.instance import Instance
 from keyrack.core.receipts import Receipts
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, FoundKey, Page, Server
+from keyrack.ssh.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -117,11 +119,11 @@ def show(reference: str, **given: Any) -> None:
         )
         for name, value in facts:
             if value:
-                click.echo(f"{name:<12} {value}")
+                say(f"{name:<12} {value}")
         for problem in held.problems:
-            click.echo(f"{'problem':<12} {problem}")
+            say(f"{'problem':<12} {problem}")
         if server.enrolled_at is None:
-            click.echo(f"Enrol it: keyrack hosts enrol {server.id}", err=True)
+            say(f"Enrol it: keyrack hosts enrol {server.id}", err=True)
 
 
 @command.command()
@@ -158,7 +160,7 @@ def accept(reference: str, found_id: int, label: str | None, username: str | Non
         made = found_keys.accept(
             at.instance, at.actor, at.server(reference).id, found_id, label=label, username=username
         )
-        click.echo(f"Accepted {made.fingerprint} as SSH key {made.label} (id {made.id}) for {made.username}.")
+        say(f"Accepted {made.fingerprint} as SSH key {made.label} (id {made.id}) for {made.username}.")
 
 
 @command.command()
@@ -169,7 +171,7 @@ def ignore(reference: str, found_id: int, **given: Any) -> None:
     """Let a found key be where it is, and speak of it no more."""
     with desk(given) as at, _known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
         one = found_keys.ignore(at.instance, at.actor, at.server(reference).id, found_id)
-        click.echo(f"Ignored {one.fingerprint or one.kind} in {one.path}.")
+        say(f"Ignored {one.fingerprint or one.kind} in {one.path}.")
 
 
 @command.command()
@@ -180,7 +182,7 @@ def remove(reference: str, found_id: int, **given: Any) -> None:
     """Have the host take a found key out of its file."""
     with desk(given) as at, _known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
         one = found_keys.remove(at.instance, at.actor, at.server(reference).id, found_id)
-        click.echo(f"Asked to remove {one.fingerprint} from {one.path}; it is listed until the host did it.")
+        say(f"Asked to remove {one.fingerprint} from {one.path}; it is listed until the host did it.")
 
 
 @command.command()
@@ -219,29 +221,53 @@ def stale(reference: str | None, tag: str | None, after: str, then: str, **given
             at.instance, at.actor, after_seconds=seconds, then=then, server_id=server_id, tag=tag
         )
         for server in changed:
-            click.echo(f"{server.name}: {holding.of(at.instance, server).silence}")
+            say(f"{server.name}: {holding.of(at.instance, server).silence}")
 
 
 @command.command()
 @click.argument("fingerprint", metavar="FINGERPRINT")
 @click.option("--wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait until every host obeys.")
+@click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
+@click.option("--lift", is_flag=True, help="Let a key that was revoked be registered again.")
 @shared
-def revoke(fingerprint: str, wait: int | None, **given: Any) -> None:
+def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, **given: Any) -> None:
     """Take a key away from everywhere.
 
-    It shows which hosts refuse it.
+    It shows which hosts refuse it. Nobody can register the key again until it is lifted.
 
     With --wait it ends with status 1 when not all hosts said in time that they refuse it.
     """
+    if lift and (wait is not None or reason is not None):
+        raise click.UsageError("--lift takes neither --wait nor --reason.")
     hint = f"It may be revoked already: keyrack hosts receipts {fingerprint}"
+    if lift:
+        hint = "`keyrack hosts revoked` shows which are."
     with desk(given) as at, _known_id(hint):
-        done = revoking.revoke_everywhere(at.instance, at.actor, fingerprint)
-        click.echo(
+        if lift:
+            noted = revoking.lift(at.instance, at.actor, fingerprint)
+            say(f"{noted.fingerprint} may be registered again; hosts refuse it until somebody does.")
+            return
+        done = revoking.revoke_everywhere(at.instance, at.actor, fingerprint, reason=reason)
+        say(
             f"Revoked {done.fingerprint}: {done.credentials} credentials, {done.user_keys} user keys and "
             f"{done.repositories} deploy keys, on {len(done.revisions)} servers."
         )
         if done.revisions and not _follow(at, fingerprint, wait) and wait is not None:
             raise SystemExit(1)
+
+
+@command.command(name="revoked")
+@as_json
+@shared
+def list_revoked(json_wanted: bool, **given: Any) -> None:
+    """List keys that were revoked everywhere.
+
+    Nobody can register one of them again until `keyrack hosts revoke --lift FINGERPRINT`.
+    """
+    with desk(given) as at:
+        found = _all(lambda offset: revoking.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
+        rows = [(one.fingerprint, _moment(one.revoked_at), one.revoked_by, one.reason or "-") for one in found]
+        _table(("FINGERPRINT", "AT", "BY", "REASON"), rows, json_wanted)
 
 
 @command.command(name="receipts")
@@ -299,7 +325,7 @@ def end_session(reference: str, session_id: int, **given: Any) -> None:
     """Have a host end a login."""
     with desk(given) as at, _known_id(f"`keyrack hosts sessions {reference}` shows who is in."):
         one = sessions.end(at.instance, at.actor, at.server(reference).id, session_id)
-        click.echo(f"Asked to end the session of {one.username} from {one.address}.")
+        say(f"Asked to end the session of {one.username} from {one.address}.")
 
 
 @command.command()
@@ -314,14 +340,14 @@ def enrol(reference: str, **given: Any) -> None:
     The line names the service's address: give --public-url, or set it where `keyrack serve` reads it.
     """
     with desk(given) as at:
-        click.echo(servers.installation_line(at.instance, at.actor, at.server(reference).id))
+        say(servers.installation_line(at.instance, at.actor, at.server(reference).id))
 
 
 def _set_mode(reference: str, mode: str, given: dict[str, Any]) -> None:
     with desk(given) as at:
         server = host_modes.set_mode(at.instance, at.actor, at.server(reference).id, mode)
-        click.echo(f"{server.name} is to {server.mode}, with revision {server.revision}.")
-        click.echo(f"See what the host says: keyrack hosts show {server.id}", err=True)
+        say(f"{server.name} is to {server.mode}, with revision {server.revision}.")
+        say(f"See what the host says: keyrack hosts show {server.id}", err=True)
 
 
 def _found_row(one: FoundKey) -> tuple[object, ...]:
@@ -340,7 +366,7 @@ def _follow(at: Desk, fingerprint: str, wait: int | None) -> bool:
         now = receipts.of_key(at.instance, at.actor, fingerprint)
         if now.words != said and wait is not None:
             said = now.words
-            click.echo(now.words, err=True)
+            say(now.words, err=True)
         if now.done or time.monotonic() >= deadline:
             _show_receipts(now)
             return now.done
@@ -350,7 +376,7 @@ def _follow(at: Desk, fingerprint: str, wait: int | None) -> bool:
 def _show_receipts(found: Receipts) -> None:
     rows = [(one.server_name, one.wanted, one.applied, _moment(one.at)) for one in found.of]
     _table(("SERVER", "WANTED", "APPLIED", "DONE AT"), rows)
-    click.echo(found.words)
+    say(found.words)
 
 
 @contextmanager
@@ -380,10 +406,10 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[object]], json_wanted:
         names = [title.lower().replace(" ", "_") for title in titles]
         click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1))
         return
-    shown = [tuple(titles), *(tuple(str(value) for value in row) for row in rows)]
+    shown = [tuple(titles), *(tuple(printable(str(value)) for value in row) for row in rows)]
     widths = [max(len(row[column]) for row in shown) for column in range(len(titles))]
     for row in shown:
-        click.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _seconds(text: str) -> int:

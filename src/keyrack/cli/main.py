@@ -7,6 +7,7 @@ import importlib
 import click
 
 from keyrack import __version__
+from keyrack.ssh.printable import printable
 
 COMMANDS = {
     "up": ("keyrack.cli.up", "Try Keyrack: service, database and a demo host on this machine."),
@@ -33,6 +34,14 @@ class LazyGroup(click.Group):
         command = importlib.import_module(COMMANDS[name][0]).command
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, context: click.Context) -> object:
+        """Run what is asked; words of an error hold text of others too, and are shown like all such text."""
+        try:
+            return super().invoke(context)
+        except click.ClickException as error:
+            error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]
+            raise
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """List the subcommands without loading any."""

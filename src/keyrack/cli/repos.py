@@ -10,9 +10,11 @@ from sqlalchemy import Connection
 
 from keyrack.cli import options
 from keyrack.cli.opened import opened, workspace_named, workspaces
+from keyrack.cli.shown import say
 from keyrack.core import bare_repositories, git_access, people, repositories
 from keyrack.core.instance import Instance
 from keyrack.model import Workspace
+from keyrack.ssh.printable import printable
 from keyrack.store import people as people_rows
 from keyrack.store import repositories as repository_rows
 
@@ -47,8 +49,8 @@ def create(path: str, workspace: str | None, members: tuple[str, ...], **given: 
         if known is not None and known.workspace_id == owner.id and not wanted:
             wanted = instance.database.read(lambda connection: _held(connection, known.id))
         made = repositories.ensure(instance, actor, path=path, members=wanted)
-        click.echo(f"{'Created' if made else 'Nothing to change:'} {path}", err=True)
-        click.echo(git_access.clone_address(instance, path))
+        say(f"{'Created' if made else 'Nothing to change:'} {path}", err=True)
+        say(git_access.clone_address(instance, path))
 
 
 @command.command(name="list")
@@ -63,7 +65,7 @@ def list_repositories(workspace: str | None, **given: Any) -> None:
         for owner in owners:
             for found in instance.database.read(partial(repository_rows.in_workspace, workspace_id=owner.id)):
                 folder = bare_repositories.folder_of(root, found)
-                click.echo(f"{found.path}\t{found.visibility}\t{folder}")
+                click.echo("\t".join(printable(str(word)) for word in (found.path, found.visibility, folder)))
 
 
 def _held(connection: Connection, repository_id: int) -> dict[int, str]:

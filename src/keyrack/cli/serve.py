@@ -16,6 +16,7 @@ import uvicorn
 
 from keyrack import app
 from keyrack.cli import options
+from keyrack.cli.shown import LogLines
 from keyrack.settings import Settings
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.migrate import SchemaTooNew
@@ -95,7 +96,9 @@ def check_free(host: str, port: int) -> None:
 
 def set_up_logging() -> None:
     """One line an event on standard error; requests are not logged, the audit log is in the database."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogLines("%(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hmac
 import secrets
 import string
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
 
+from keyrack import policy
 from keyrack.core import acceptance, request_signing
 from keyrack.core.instance import Instance
 from keyrack.core.request_signing import SignatureProblem, SignedRequest
+from keyrack.core.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, User
@@ -25,6 +26,7 @@ from keyrack.store.access_keys import AccessKeyRow, Signer
 LONGEST = 128
 LONGEST_DESCRIPTION = 255
 MOST_PER_USER = 2
+MOST_TEMPORARY = 200
 MOST_FAILURES = 5
 BARRED_FOR = timedelta(minutes=5)
 SHORTEST_LIFE = 900
@@ -131,6 +133,8 @@ def _actor(found: Signer, *, address: str, door: str) -> Actor:
         door=door,
         access_key=found.key.id,
         temporary=found.key.security_token_hash is not None,
+        project=found.key.project,
+        ends_at=found.key.expires_at,
     )
 
 
@@ -146,6 +150,7 @@ def create(instance: Instance, actor: Actor, *, user_uid: str | None = None, des
         key_id, secret = _made_up()
 
         def change(work: Work) -> AccessKey:
+            _refuse_others(work, owner)
             if len(access_keys.of_user(work.connection, owner.id)) >= MOST_PER_USER:
                 raise Refusal(Kind.LIMIT, "access-keys-exhausted", "akSkNumExceed")
             access_keys.add(work.connection, _row(work, owner, key_id, secret, description=words))
@@ -160,8 +165,8 @@ def issue_temporary(
 ) -> AccessKey:
     """Make a temporary access key of the actor's own, with its security token.
 
-    duration_seconds: 900 to 86,400; scopes: what the key may do at most, None for all that the actor may.
-    Raises Refusal INVALID or FORBIDDEN.
+    duration_seconds: 900 to 86,400; scopes: what the key may do at most, of what the actor may; None for all of that.
+    Raises Refusal INVALID, FORBIDDEN, or LIMIT.
     """
     owner = _owner(instance, actor, None)
     with _attempt(instance, actor, owner, "create a temporary access key") as attempt:
@@ -172,19 +177,21 @@ def issue_temporary(
             or not SHORTEST_LIFE <= duration_seconds <= LONGEST_LIFE
         ):
             raise invalid("duration_seconds", f"duration_seconds takes {SHORTEST_LIFE} to {LONGEST_LIFE}.")
-        if scopes is not None and actor.scopes != ("*",):
-            raise invalid("policy", "A token that is limited itself cannot be limited further.")
+        bounds = actor.scopes if scopes is None else policy.both(policy.patterns(scopes, field="policy"), actor.scopes)
+        if not bounds:
+            raise invalid("policy", "This policy names nothing that the proof it is made with may do.")
         life = timedelta(seconds=duration_seconds)
         key_id, secret = _made_up()
         security_token = secrets.token_urlsafe(96)
 
         def change(work: Work) -> AccessKey:
             access_keys.remove_temporary(work.connection, owner.id, ended_by=work.now)
-            row = _row(work, owner, key_id, secret, description="")
+            if access_keys.count_temporary(work.connection, owner.id) >= MOST_TEMPORARY:
+                words = f"You have {MOST_TEMPORARY} temporary access keys in force, which is the most; use them."
+                raise Refusal(Kind.LIMIT, "temporary-access-keys-exhausted", words)
+            row = _row(work, owner, key_id, secret, description="", scopes=bounds)
             row["security_token_hash"] = instance.key.hash_token(security_token)
-            row["expires_at"] = work.now + life
-            if scopes is not None:
-                row["details"] = {"scopes": list(scopes)}
+            row["expires_at"] = min(filter(None, (work.now + life, actor.ends_at)))
             access_keys.add(work.connection, row)
             work.record(f"Created temporary access key {key_id} of {owner.name}", target_id=owner.id)
             return _shown(_own(work, key_id), owner, secret=secret, security_token=security_token)
@@ -220,7 +227,10 @@ def change(
             raise invalid("status", "Send a status or a description.")
 
         def run(work: Work) -> AccessKey:
-            _own(work, key_id)
+            row = _own(work, key_id)
+            _refuse_others(work, owner)
+            if active:
+                _refuse_wider(work, owner, row)
             access_keys.change(work.connection, key_id, values)
             switched = "" if active is None else " on" if active else " off"
             work.record(
@@ -242,6 +252,7 @@ def delete(instance: Instance, actor: Actor, key_id: str) -> None:
 
         def run(work: Work) -> None:
             _own(work, key_id)
+            _refuse_others(work, owner)
             access_keys.remove(work.connection, key_id)
             work.record(f"Deleted access key {key_id} of {owner.name}", target_id=owner.id, level="warning")
 
@@ -266,6 +277,7 @@ def ensure(instance: Instance, actor: Actor, owner: User, *, key_id: str, secret
             )
 
         def run(work: Work) -> bool:
+            refuse_exceeding(work, owner)
             row = access_keys.get(work.connection, key_id)
             if row is None:
                 access_keys.add(work.connection, _row(work, owner, key_id, secret, description=""))
@@ -313,6 +325,22 @@ def _own(work: Work, key_id: str) -> AccessKeyRow:
     return row
 
 
+def _refuse_others(work: Work, owner: User) -> None:
+    """Somebody else's access keys are touched only by who may as much as their user."""
+    if owner.id != work.actor.user_id:
+        refuse_exceeding(work, owner)
+
+
+def _refuse_wider(work: Work, owner: User, row: AccessKeyRow) -> None:
+    """An access key that may more than the actor is not the actor's to switch on, not even one's own."""
+    refusal = policy.exceeds(work.actor, owner.role, owner.policies, row.scopes)
+    if refusal is None and work.actor.project not in ("", row.project):
+        words = "This access key is not limited to the project that your token is for."
+        refusal = Refusal(Kind.FORBIDDEN, "exceeds-own-rights", words)
+    if refusal is not None:
+        raise refusal
+
+
 def _refuse_temporary(actor: Actor) -> None:
     """What was meant to end must not be traded for something that does not."""
     if actor.temporary:
@@ -331,9 +359,14 @@ def _made_up() -> tuple[str, str]:
     return key_id, "".join(secrets.choice(_SIGNS) for _ in range(40))
 
 
-def _row(work: Work, owner: User, key_id: str, secret: str, *, description: str) -> dict[str, Any]:
-    # An access key never may more than the token that made it.
-    details: Mapping[str, Any] = {} if work.actor.scopes == ("*",) else {"scopes": list(work.actor.scopes)}
+def _row(
+    work: Work, owner: User, key_id: str, secret: str, *, description: str, scopes: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    # An access key never may more than the token that made it, nor for longer where that one's end is a limit.
+    bounds = work.actor.scopes if scopes is None else scopes
+    details: dict[str, Any] = {} if bounds == ("*",) else {"scopes": list(bounds)}
+    if work.actor.project:
+        details["project"] = work.actor.project
     return {
         "id": key_id,
         "user_id": owner.id,
@@ -342,6 +375,7 @@ def _row(work: Work, owner: User, key_id: str, secret: str, *, description: str)
         "active": True,
         "details": details,
         "created_at": work.now,
+        "expires_at": work.actor.ends_at,
     }
 
 

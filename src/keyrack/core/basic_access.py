@@ -52,6 +52,8 @@ def authenticate(instance: Instance, key_id: str, secret: str, *, address: str, 
         token_name=row.id,
         address=address,
         door=door,
+        project=row.project,
+        ends_at=row.expires_at,
     )
 
 

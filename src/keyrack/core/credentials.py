@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyrack.core import acceptance, delivery
+from keyrack.core import acceptance, delivery, revoking
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
@@ -177,6 +177,7 @@ def put(
     limits: Mapping[str, Any],
 ) -> Credential:
     """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, or TAKEN."""
+    revoking.refuse(work, key)
     system_user = servers.system_user_by_name(work.connection, server.id, username)
     if system_user is None:
         raise Refusal(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core import acceptance, delivery, repositories
+from keyrack.core import acceptance, delivery, repositories, revoking
 from keyrack.core.instance import Instance
 from keyrack.core.repositories import CHANGE, READ
 from keyrack.core.work import Attempt, Work
@@ -41,6 +41,7 @@ def add(
 
         def change(work: Work) -> DeployKey:
             _still_there(work, repository)
+            revoking.refuse(work, key)
             if deploy_keys.by_fingerprint(work.connection, repository.id, key.sha256) is not None:
                 words = "This key is a deploy key of this repository already."
                 raise Refusal(Kind.TAKEN, "key-taken", words, field="public_key")

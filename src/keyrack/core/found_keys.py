@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyrack.core import acceptance, credentials
+from keyrack.core import acceptance, credentials, revoking
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -167,6 +167,7 @@ def take(work: Work, server: Server, told: object) -> None:
             if one.state == REMOVING:
                 _tell(work, server, f"The key {one.fingerprint} was taken out of {one.path} on server {server.name}")
     found_keys.forget(work.connection, server.id, GONE, work.now - REMEMBERED)
+    revoking.refuse_found(work, server.id, [(values["fingerprint"], values["public_key"]) for values in fresh])
     _tell_of_fresh(work, server, fresh, first=first)
 
 
@@ -229,6 +230,8 @@ def _values(entry: object) -> dict[str, Any] | None:
     texts: dict[str, str] = {}
     for name, longest in _LENGTHS.items():
         value = entry.get(name, "")
+        if isinstance(value, str) and name in ("comment", "problem"):
+            value = value[:longest]  # a character that cannot be shown is longer where its number stands for it
         if not isinstance(value, str) or len(value) > longest or hidden_character(value) is not None:
             return None
         texts[name] = value

@@ -12,7 +12,6 @@ from keyrack.ssh import names, public_key
 from keyrack.store import servers
 
 KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
-PRINTABLE = re.compile(r"[\x20-\x7e]*")
 MOST = 200
 LONGEST = 300
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
@@ -51,7 +50,7 @@ def take(work: Work, server: Server, told: object, problems: Iterable[str] | Non
         if isinstance(told.get("accounts"), Mapping):
             _keep_deployment_keys(work, server, told["accounts"])
         values |= _mode_after(work, server, facts, begun=told.get("begun") is not False)
-    words = None if problems is None else [problem for problem in problems if PRINTABLE.fullmatch(problem)]
+    words = None if problems is None else list(problems)
     if words is not None and words != facts.get("problems", []):
         facts["problems"] = words
         if words:
@@ -86,7 +85,7 @@ def _tell_change(work: Work, server: Server, before: str, now: str) -> None:
 
 def _keep_word(facts: dict[str, Any], told: Mapping[str, Any], name: str) -> None:
     word = told.get(name)
-    if isinstance(word, str) and PRINTABLE.fullmatch(word):
+    if isinstance(word, str):
         facts[name] = word[:LONGEST]
 
 
@@ -94,7 +93,7 @@ def _settings(told: Mapping[str, Any]) -> dict[str, str]:
     return {
         keyword: value[:LONGEST]
         for keyword, value in list(told.items())[:MOST]
-        if KEYWORD.fullmatch(str(keyword)) and isinstance(value, str) and PRINTABLE.fullmatch(value)
+        if KEYWORD.fullmatch(str(keyword)) and isinstance(value, str)
     }
 
 

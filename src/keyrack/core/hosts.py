@@ -14,6 +14,7 @@ from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
+from keyrack.ssh.printable import all_printable
 from keyrack.store import keys, revocations, servers
 
 LONGEST_FACT = 64
@@ -34,6 +35,7 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
     """Make a host the one that a one-time token was made for. Raises Refusal FORBIDDEN."""
     if not isinstance(token, str) or not token:
         raise _no_enrolment()
+    facts = all_printable(facts)
     secret = secrets.token_urlsafe(32)
     actor = keyrack(door="agent")
     attempt = Attempt(instance, actor, "servers:write", "enrol a host", target_kind="server")
@@ -98,6 +100,8 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
 
     A report without revision and state tells only the rest. Raises Refusal INVALID.
     """
+    # The door for text of hosts: whatever is kept of it can be shown to anybody.
+    told = all_printable(told)
     applied, state = told.get("revision"), told.get("state")
     if applied is None and state is None:
         applied, state = 0, "applied"

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection
 
+from keyrack import policy
 from keyrack.core import acceptance, delivery, passwords
 from keyrack.core.instance import Instance
+from keyrack.core.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Project, Role, User, Workspace
@@ -49,10 +51,17 @@ def create_user(
     password: str | None = None,
     uid: str | None = None,
 ) -> User:
-    """Create a user of the actor's workspace. Raises Refusal INVALID or TAKEN."""
+    """Create a user of the actor's workspace, who may no more than the actor.
+
+    Raises Refusal INVALID, TAKEN or FORBIDDEN.
+    """
     attempt = Attempt(instance, actor, "people:write", "create a user", target_kind="user")
     with attempt:
         login = acceptance.text(name, field="name")
+        allowed = policy.patterns(policies, field="policies")
+        more = policy.exceeds(actor, role, allowed)
+        if more is not None:
+            raise more
         hashed = None if password is None else passwords.hash_password(password)
 
         def change(work: Work) -> User:
@@ -64,7 +73,7 @@ def create_user(
                 uid=uid or secrets.token_hex(16),
                 name=login,
                 role=role,
-                policies=policies,
+                policies=allowed,
                 password_hash=hashed,
                 at=work.now,
             )
@@ -77,21 +86,41 @@ def create_user(
 def change_password(instance: Instance, actor: Actor, user_id: int, password: str) -> None:
     """Give a user a new password; IAM tokens and temporary access keys of the old one end.
 
-    Raises Refusal INVALID or MISSING.
+    Raises Refusal INVALID or MISSING, or FORBIDDEN for a user who may more than the actor.
     """
-    action = "iam:self" if user_id == actor.user_id else "people:write"
-    attempt = Attempt(instance, actor, action, "change a password", target_kind="user", target_id=user_id)
-    with attempt:
-        hashed = passwords.hash_password(password)
+    change(instance, actor, user_id, password=password)
 
-        def change(work: Work) -> None:
+
+def change(
+    instance: Instance,
+    actor: Actor,
+    user_id: int,
+    *,
+    password: str | None = None,
+    enabled: bool | None = None,
+    proven: bool = False,
+) -> User:
+    """Give a user a new password, let them in again or shut them out, all or nothing; None leaves things.
+
+    proven: the actor showed the user's present password, and so could sign in with all of the user's rights already.
+    Raises Refusal INVALID or MISSING, or FORBIDDEN for a user who may more than the actor.
+    """
+    aim = {None: "change a password", True: "enable a user", False: "disable a user"}[enabled]
+    action = "iam:self" if user_id == actor.user_id and enabled is None else "people:write"
+    with Attempt(instance, actor, action, aim, target_kind="user", target_id=user_id) as attempt:
+        hashed = None if password is None else passwords.hash_password(password)
+
+        def run(work: Work) -> User:
             user = own_user(work, user_id)
-            people.change_user(work.connection, user.id, {"password_hash": hashed})
-            people.revoke_tokens(work.connection, work.now, user_id=user.id, kind="iam")
-            access_keys.remove_temporary(work.connection, user.id)
-            work.record(f"Changed the password of {user.name}", target_id=user.id)
+            if not proven:
+                refuse_exceeding(work, user)
+            if hashed is not None:
+                _set_password(work, user, hashed)
+            if enabled is not None:
+                (_enable if enabled else _disable)(work, user)
+            return own_user(work, user.id)
 
-        attempt.write(change)
+        return attempt.write(run)
 
 
 def change_own_password(instance: Instance, actor: Actor, *, original: str, password: str) -> None:
@@ -104,7 +133,7 @@ def change_own_password(instance: Instance, actor: Actor, *, original: str, pass
         hashed = attempt.read(lambda connection: people.password_hash(connection, user_id))
         if not passwords.verify(hashed, original):
             raise Refusal(Kind.UNAUTHENTICATED, "password-wrong", "The original password is wrong.")
-    change_password(instance, actor, user_id, password)
+    change(instance, actor, user_id, password=password, proven=True)
 
 
 def find(instance: Instance, actor: Actor) -> tuple[User, ...]:
@@ -139,6 +168,11 @@ def projects(instance: Instance, actor: Actor, name: str | None = None) -> tuple
         return attempt.read(lambda connection: people.find_projects(connection, actor.workspace_id, name))
 
 
+def workspace_of(instance: Instance, actor: Actor) -> Workspace:
+    """The actor's workspace, for showing whom the actor was shown already: no attempt of its own."""
+    return instance.database.read(lambda connection: people.workspace(connection, actor.workspace_id))
+
+
 def own_workspace(instance: Instance, actor: Actor) -> Workspace:
     """The actor's workspace."""
     with Attempt(instance, actor, "iam:self", "see the workspace", target_kind="workspace") as attempt:
@@ -146,12 +180,16 @@ def own_workspace(instance: Instance, actor: Actor) -> Workspace:
 
 
 def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
-    """Delete a user: tokens and access keys end, and the keys leave every server. Raises Refusal MISSING."""
+    """Delete a user: tokens and access keys end, and the keys leave every server.
+
+    Raises Refusal MISSING, INVALID for the last owner, or FORBIDDEN for a user who may more than the actor.
+    """
     attempt = Attempt(instance, actor, "people:write", "delete a user", target_kind="user", target_id=user_id)
     with attempt:
 
         def change(work: Work) -> User:
             user = own_user(work, user_id)
+            refuse_exceeding(work, user)
             _keep_an_owner(work, user)
             held = keys.keys_of_user(work.connection, user.id)
             opened = keys.servers_of_user(work.connection, user.id)
@@ -169,59 +207,80 @@ def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
 
 
 def enable(instance: Instance, actor: Actor, user_id: int) -> User:
-    """Let a disabled user in again, with the keys but without the tokens of before. Raises Refusal MISSING."""
-    attempt = Attempt(instance, actor, "people:write", "enable a user", target_kind="user", target_id=user_id)
-    with attempt:
-
-        def change(work: Work) -> User:
-            user = own_user(work, user_id)
-            people.change_user(work.connection, user.id, {"disabled_at": None})
-            opened = keys.servers_of_user(work.connection, user.id)
-            for key in keys.keys_of_user(work.connection, user.id):
-                if key.fingerprint is not None:
-                    delivery.arrived(work, opened, key.fingerprint)
-            work.record(f"Enabled {user.name}", target_id=user.id, level="warning")
-            return own_user(work, user.id)
-
-        return attempt.write(change)
+    """Let a disabled user in again, with the SSH keys but without the proofs of before. Raises as change does."""
+    return change(instance, actor, user_id, enabled=True)
 
 
 def disable(instance: Instance, actor: Actor, user_id: int) -> User:
-    """Shut a user out everywhere: tokens end, and the keys leave every server. Raises Refusal MISSING."""
-    attempt = Attempt(instance, actor, "people:write", "disable a user", target_kind="user", target_id=user_id)
-    with attempt:
+    """Shut a user out everywhere: tokens and access keys end, the keys leave every server. Raises as change does."""
+    return change(instance, actor, user_id, enabled=False)
 
-        def change(work: Work) -> User:
-            user = own_user(work, user_id)
-            _keep_an_owner(work, user)
-            held = keys.keys_of_user(work.connection, user.id)
-            opened = keys.servers_of_user(work.connection, user.id)
-            people.change_user(work.connection, user.id, {"disabled_at": work.now})
-            people.revoke_tokens(work.connection, work.now, user_id=user.id)
-            access_keys.remove_temporary(work.connection, user.id)
-            gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
-            delivery.left(work, opened, gone)
-            work.record(
-                f"Disabled {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
-                target_id=user.id,
-                level="warning",
-            )
-            return own_user(work, user.id)
 
-        return attempt.write(change)
+def _set_password(work: Work, user: User, hashed: str) -> None:
+    people.change_user(work.connection, user.id, {"password_hash": hashed})
+    people.revoke_tokens(work.connection, work.now, user_id=user.id, kind="iam")
+    access_keys.remove_temporary(work.connection, user.id)
+    work.record(f"Changed the password of {user.name}", target_id=user.id)
+
+
+def _enable(work: Work, user: User) -> None:
+    if user.disabled_at is None:
+        work.recorded += 1  # in already: nothing changed, so there is nothing to tell
+        return
+    people.change_user(work.connection, user.id, {"disabled_at": None})
+    opened = keys.servers_of_user(work.connection, user.id)
+    for key in keys.keys_of_user(work.connection, user.id):
+        if key.fingerprint is not None:
+            delivery.arrived(work, opened, key.fingerprint)
+    work.record(f"Enabled {user.name}, whose tokens and access keys of before stay ended", target_id=user.id)
+
+
+def _disable(work: Work, user: User) -> None:
+    if user.disabled_at is not None:
+        work.recorded += 1  # out already
+        return
+    _keep_an_owner(work, user)
+    held = keys.keys_of_user(work.connection, user.id)
+    opened = keys.servers_of_user(work.connection, user.id)
+    people.change_user(work.connection, user.id, {"disabled_at": work.now})
+    people.revoke_tokens(work.connection, work.now, user_id=user.id)
+    access_keys.remove_temporary(work.connection, user.id)
+    # A permanent key may be switched on again by whoever may have one of this user's; by itself it stays off.
+    access_keys.switch_off(work.connection, user.id)
+    gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
+    delivery.left(work, opened, gone)
+    work.record(
+        f"Disabled {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
+        target_id=user.id,
+        level="warning",
+    )
 
 
 def change_rights(instance: Instance, actor: Actor, user_id: int, *, role: Role, policies: Iterable[str]) -> User:
-    """Give a user another role and other policies. Raises Refusal MISSING, or INVALID for the last owner."""
+    """Give a user another role and other policies.
+
+    Raises Refusal MISSING, INVALID for the last owner, or FORBIDDEN where either rights exceed the actor's.
+    """
     attempt = Attempt(instance, actor, "people:write", "change a user's rights", target_kind="user", target_id=user_id)
     with attempt:
+        allowed = policy.patterns(policies, field="policies")
+        more = policy.exceeds(actor, role, allowed)
+        if more is not None:
+            raise more
 
         def change(work: Work) -> User:
             user = own_user(work, user_id)
+            refuse_exceeding(work, user)
             if role is not Role.OWNER:
                 _keep_an_owner(work, user)
-            people.change_user(work.connection, user.id, {"role": role.value, "policies": list(policies)})
-            work.record(f"Made {user.name} {role.value}", target_id=user.id, level="warning")
+            people.change_user(work.connection, user.id, {"role": role.value, "policies": list(allowed)})
+            work.record(
+                f"Made {user.name} {role.value}, with the policies {', '.join(allowed) or 'none'}; "
+                f"before: {user.role.value}, {', '.join(user.policies) or 'none'}",
+                target_id=user.id,
+                level="warning",
+                details={"role": role.value, "policies": list(allowed)},
+            )
             return own_user(work, user.id)
 
         return attempt.write(change)
@@ -249,47 +308,73 @@ def ensure_project(instance: Instance, actor: Actor, *, name: object, uid: str |
         return attempt.write(change)
 
 
-def ensure_group(instance: Instance, actor: Actor, *, name: object, user_ids: Iterable[int]) -> bool:
-    """Make a group exist with exactly these users; False when it did already. Raises Refusal."""
+def ensure_group(
+    instance: Instance, actor: Actor, *, name: object, user_ids: Iterable[int], exactly: bool = True
+) -> bool:
+    """Make a group exist with these users; False when it did already.
+
+    exactly: others leave it; else they stay. Who changes a group that carries grants changes who may log in, which
+    takes grants:write too. Raises Refusal.
+    """
     attempt = Attempt(instance, actor, "people:write", "set a group", target_kind="group")
     with attempt:
         title = acceptance.text(name, field="name")
-        wanted = frozenset(user_ids)
+        named = frozenset(user_ids)
 
         def held(connection: Connection) -> tuple[int | None, frozenset[int]]:
             number = people.group_id(connection, actor.workspace_id, title)
             return number, people.group_member_ids(connection, number) if number else frozenset()
 
         number, members = attempt.read(held)
-        if number is not None and members == wanted:
+        if number is not None and members == (named if exactly else named | members):
             return False
 
         def change(work: Work) -> bool:
             group, before = held(work.connection)
+            made = group is None
             if group is None:
                 group = people.add_group(work.connection, actor.workspace_id, title, work.now)
+            wanted = named if exactly else named | before
             for user_id in wanted - before:
                 own_user(work, user_id)
-            people.set_group_members(work.connection, group, wanted)
-            for user_id in wanted ^ before:
-                _regroup(work, group, user_id)
-            work.record(f"Set group {title} to {len(wanted)} users", target_id=group)
+            people.change_group_members(work.connection, group, added=wanted - before, removed=before - wanted)
+            _regroup(work, group, wanted ^ before)
+            names = people.user_names(work.connection, wanted ^ before)
+            told = [
+                f"{words} {_some(names[user_id] for user_id in ids)}"
+                for words, ids in (("added", wanted - before), ("took out", before - wanted))
+                if ids
+            ]
+            doing = "Made group" if made else "Changed group"
+            work.record(f"{doing} {title}: {'; '.join(told) or 'nobody in it'}", target_id=group)
             return True
 
         return attempt.write(change)
 
 
-def _regroup(work: Work, group: int, user_id: int) -> None:
-    """A user entered or left a group: the keys arrive on, or leave, the servers of the group's grants."""
+def _some(names: Iterable[str]) -> str:
+    """Names in order, the first hundred of many."""
+    ordered = sorted(names)
+    rest = len(ordered) - 100
+    return ", ".join(ordered[:100]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
+    """Users entered or left a group: their keys arrive on, or leave, the servers of the group's grants."""
+    opened: set[int] = set()
+    for grant in keys.grants_of_group(work.connection, group):
+        opened |= keys.servers_of_grant(work.connection, grant)
+        refusal = policy.may(work.actor, "grants:write")
+        if refusal is not None:
+            raise refusal
+    if not opened:
+        return
     pairs = [
         (key.fingerprint, key.public_key)
+        for user_id in sorted(user_ids)
         for key in keys.keys_of_user(work.connection, user_id)
         if key.fingerprint and key.public_key
     ]
-    opened: set[int] = set()
-    for grant in keys.find_grants(work.connection, work.actor.workspace_id):
-        if grant.group_id == group:
-            opened |= keys.servers_of_grant(work.connection, grant)
     for server_id in opened:
         for fingerprint, _ in pairs:
             keys.unrevoke(work.connection, server_id, fingerprint)
@@ -305,10 +390,5 @@ def own_user(work: Work, user_id: int) -> User:
 
 
 def _keep_an_owner(work: Work, user: User) -> None:
-    others = [
-        other
-        for other in people.find_users(work.connection, user.workspace_id)
-        if other.id != user.id and other.role is Role.OWNER and other.disabled_at is None
-    ]
-    if user.role is Role.OWNER and not others:
+    if user.role is Role.OWNER and not people.another_owner(work.connection, user):
         raise Refusal(Kind.INVALID, "last-owner", "This is the workspace's last owner; make another user owner first.")

@@ -46,7 +46,8 @@ def reach(instance: Instance, actor: Actor, repository: int | str) -> tuple[Repo
     """A repository of the actor's workspace, by id or uid, and the actor with the rights of a member of it.
 
     What a member may do is policy.REPOSITORY_ROLE_ACTIONS; it adds to the actor's own policies for this
-    repository alone, and a token's scopes still bound both. Raises Refusal MISSING.
+    repository alone, and a token's scopes still bound both. What is in another project than the one that the actor's
+    proof is for is missing. Raises Refusal MISSING.
     """
 
     def question(connection: Connection) -> tuple[Repository | None, RepositoryRole | None]:
@@ -54,7 +55,9 @@ def reach(instance: Instance, actor: Actor, repository: int | str) -> tuple[Repo
             found = repositories.get(connection, actor.workspace_id, repository)
         else:
             found = repositories.by_uid(connection, actor.workspace_id, repository)
-        if found is None or actor.user_id is None:
+        if found is None or not _in_project(connection, actor, found.project_id):
+            return None, None
+        if actor.user_id is None:
             return found, None
         return found, repositories.role_of(connection, found.id, actor.user_id)
 
@@ -117,10 +120,15 @@ def find(
             project = None if project_uid is None else people.project_by_uid(connection, project_uid)
             if project_uid is not None and (project is None or project.workspace_id != actor.workspace_id):
                 return None
+            if project is not None and not _in_project(connection, actor, project.id):
+                return None
+            bound = people.project_by_uid(connection, actor.project) if actor.project else None
             return repositories.find(
                 connection,
                 actor.workspace_id,
                 project_id=project.id if project else None,
+                # 0 is no project's id: what a project that is gone bounds is nothing of any project.
+                bound_to=None if not actor.project else bound.id if bound else 0,
                 seen_by=None if everything else actor.user_id or 0,
                 search=search,
                 offset=offset,
@@ -210,6 +218,7 @@ def set_member(
                 raise Refusal(Kind.TAKEN, "member-already", f"{user.name} is a member already.", field="user")
             if not new and before is None:
                 raise missing("member")
+            _refuse_more(entitled, user.id, before, wanted)
             repositories.set_member(work.connection, _own(work, found.id).id, user.id, wanted, work.now)
             work.record(
                 f"Made {user.name} {wanted.value} of repository {found.path}",
@@ -280,10 +289,18 @@ def ensure(
         return attempt.write(change)
 
 
+def _in_project(connection: Connection, actor: Actor, project_id: int | None) -> bool:
+    """Whether an actor's proof reaches into a project; what belongs to none is the whole workspace's."""
+    if not actor.project or project_id is None:
+        return True
+    bound = people.project_by_uid(connection, actor.project)
+    return bound is not None and bound.id == project_id
+
+
 def _project(attempt: Attempt, actor: Actor, uid: object) -> Project:
     text = acceptance.text(uid, field="project")
     project = attempt.read(lambda connection: people.project_by_uid(connection, text))
-    if project is None or project.workspace_id != actor.workspace_id:
+    if project is None or project.workspace_id != actor.workspace_id or actor.project not in ("", project.uid):
         raise invalid("project", "There is no such project.", "project-missing")
     return project
 
@@ -305,6 +322,18 @@ def _add(
     if repository_id is not None:
         values["id"] = repository_id
     return repositories.add(work.connection, values)
+
+
+def _refuse_more(entitled: Actor, user_id: int, before: RepositoryRole | None, wanted: RepositoryRole) -> None:
+    """Nobody makes somebody more of a repository than one may oneself, nor oneself more than one is."""
+    more = policy.lacking(entitled, policy.actions(None, policy.REPOSITORY_ROLE_ACTIONS[wanted]))
+    order = tuple(RepositoryRole)
+    raised = before is None or order.index(wanted) > order.index(before)
+    if user_id == entitled.user_id and raised and wanted is not RepositoryRole.VIEWER:
+        more |= policy.lacking(entitled, ("git:push",))
+    if more:
+        words = f"You cannot give the role {wanted.value}, as you may not do all that it allows yourself."
+        raise Refusal(Kind.FORBIDDEN, "exceeds-own-rights", words)
 
 
 def _own(work: Work, repository_id: int) -> Repository:

@@ -10,16 +10,26 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import passwords
+from keyrack import policy
+from keyrack.core import acceptance, passwords
 from keyrack.core.instance import Instance
+from keyrack.core.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
-from keyrack.errors import Kind, Refusal
+from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Project, Token, User, Workspace
 from keyrack.store import people
 from keyrack.store.people import Bearer
 
 LONGEST_TOKEN = 4096
+SHORTEST_CHOSEN = 12
+FEWEST_CHARACTERS = 6
+"""A chosen token has at least so many characters, so many of them different."""
+MOST_SIGNED_IN = 2000
+"""IAM tokens of one user in force at once; whoever signs in once more waits until one has ended."""
 KEPT_AFTER_END = timedelta(days=1)
+# What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
+# own keys, and oneself.
+PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +87,22 @@ def lookup(instance: Instance, secret: str) -> Bearer | None:
 
 def actor_of(user: User, token: Token | None, *, address: str, door: str) -> Actor:
     """The actor that a user is when calling through a door from an address."""
+    project = str(token.details.get("project") or "") if token else ""
+    scopes = token.scopes if token else ("*",)
     return Actor(
         workspace_id=user.workspace_id,
         user_id=user.id,
         name=user.name,
         role=user.role,
         policies=user.policies,
-        scopes=token.scopes if token else ("*",),
+        scopes=policy.both(scopes, PROJECT_SCOPES) if project else scopes,
         token_id=token.id if token else None,
         token_name=token.name if token else "",
         address=address,
         door=door,
+        project=project,
+        # An IAM token ends after hours, but stands for somebody who may sign in again; an API token's end is a limit.
+        ends_at=token.expires_at if token and token.kind == "api" else None,
     )
 
 
@@ -123,6 +138,9 @@ def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str) -> S
 
 def _issue_iam_token(work: Work, user: User, scope: Scope) -> SignedIn:
     people.remove_dead_tokens(work.connection, work.now - KEPT_AFTER_END, user_id=user.id)
+    if people.count_tokens(work.connection, user.id, "iam", work.now) >= MOST_SIGNED_IN:
+        words = f"This user has {MOST_SIGNED_IN} tokens in force, which is the most; revoke some, or use them."
+        raise Refusal(Kind.LIMIT, "too-many-tokens", words)
     secret = secrets.token_urlsafe(48)
     workspace = people.workspace(work.connection, user.workspace_id)
     project = _project(work, workspace, scope)
@@ -191,30 +209,48 @@ def create(
 ) -> tuple[str, int]:
     """Create an API token of a user: the secret, shown this once, and the token's id.
 
-    secret: a chosen one instead of a random one, at least 8 characters. Raises Refusal.
+    scopes: bounded by the actor's own, as is expires_at; secret: a chosen one instead of a random one, which is hard
+    to guess. Raises Refusal INVALID, or FORBIDDEN for a user who may more than the actor.
     """
     attempt = Attempt(instance, actor, "people:write", "create a token", target_kind="token")
     with attempt:
-        chosen = secret or f"kr_{secrets.token_urlsafe(32)}"
-        if len(chosen) < 8:
-            raise Refusal(Kind.INVALID, "token-too-short", "A token has at least 8 characters.", field="token")
+        title = acceptance.text(name, field="name")
+        bounds = policy.both(policy.patterns(scopes, field="scopes"), actor.scopes)
+        end = acceptance.end(instance.now(), expires_at)
+        if actor.ends_at is not None and (end is None or end > actor.ends_at):
+            end = actor.ends_at
+        chosen = f"kr_{secrets.token_urlsafe(32)}" if secret is None else strong(secret)
 
         def change(work: Work) -> tuple[str, int]:
+            refuse_exceeding(work, owner)
             token_id = people.add_token(
                 work.connection,
                 owner,
                 kind="api",
-                name=name,
+                name=title,
                 secret_hash=instance.key.hash_token(chosen),
-                scopes=tuple(scopes),
-                details=details or {},
+                scopes=bounds,
+                details={**(details or {}), **({"project": actor.project} if actor.project else {})},
                 at=work.now,
-                expires_at=expires_at,
+                expires_at=end,
             )
-            work.record(f"Created token {name} of {owner.name}", target_id=token_id)
+            work.record(f"Created token {title} of {owner.name}", target_id=token_id)
             return chosen, token_id
 
         return attempt.write(change)
+
+
+def strong(secret: str) -> str:
+    """A chosen token that is not easily guessed; raises Refusal INVALID with what to do."""
+    if not SHORTEST_CHOSEN <= len(secret) <= LONGEST_TOKEN or len(set(secret)) < FEWEST_CHARACTERS:
+        words = (
+            f"A chosen token has {SHORTEST_CHOSEN} to {LONGEST_TOKEN} characters, at least {FEWEST_CHARACTERS} "
+            "different ones; make one, for example with: openssl rand -hex 32"
+        )
+        raise Refusal(Kind.INVALID, "token-too-short", words, field="token")
+    if not (secret.isascii() and secret.isprintable()) or " " in secret:
+        raise invalid("token", "A token is written in printable ASCII without blanks, as it travels in a header.")
+    return secret
 
 
 def of_user(instance: Instance, user_id: int, *, name: str) -> list[Bearer]:
@@ -241,6 +277,8 @@ def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
             raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
 
         def change(work: Work) -> None:
+            if not own:
+                refuse_exceeding(work, found.user)
             people.revoke_token(work.connection, found.token.id, work.now)
             work.record(f"Revoked token {found.token.name} of {found.user.name}", target_id=found.token.id)
 

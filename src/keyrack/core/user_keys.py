@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core import acceptance, delivery
+from keyrack.core import acceptance, delivery, revoking
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -48,6 +48,7 @@ def add(
                     f"You have {instance.settings.max_user_keys} keys, which is the most; delete one first.",
                 )
             if key is not None:
+                revoking.refuse(work, key)
                 _refuse_known(work, owner, key)
             key_id = _insert(work, owner, name, key)
             work.record(

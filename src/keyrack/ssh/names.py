@@ -61,14 +61,19 @@ def hidden_character(text: str) -> Optional[str]:
     """
     if text.isascii() and text.isprintable():
         return None
-    for at, character in enumerate(text):
-        category = unicodedata.category(character)
-        if category in _REFUSED_CATEGORIES:
-            if character in (_ZWNJ, _ZWJ) and _joiner_is_needed(text, at):
-                continue
-            return _describe(character, category)
-        if character in _INVISIBLE or (_is_selector(character) and not _selects(text, at)):
-            return f"the invisible character U+{ord(character):04X}"
+    return next((words for words in (hidden_at(text, at) for at in range(len(text))) if words is not None), None)
+
+
+def hidden_at(text: str, at: int) -> Optional[str]:
+    """Names the character at a place of a text where it is one that hidden_character() would name; else None."""
+    character = text[at]
+    category = unicodedata.category(character)
+    if category in _REFUSED_CATEGORIES:
+        if character in (_ZWNJ, _ZWJ) and _joiner_is_needed(text, at):
+            return None
+        return _describe(character, category)
+    if character in _INVISIBLE or (_is_selector(character) and not _selects(text, at)):
+        return f"the invisible character U+{ord(character):04X}"
     return None
 
 

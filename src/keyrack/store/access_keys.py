@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -34,6 +34,11 @@ class AccessKeyRow:
     def scopes(self) -> tuple[str, ...]:
         """What the key may do at most: what the token that made it could."""
         return tuple(self.details.get("scopes", ("*",)))
+
+    @property
+    def project(self) -> str:
+        """The uid of the one project that the key is for, as the token that made it was; "" for the workspace."""
+        return str(self.details.get("project", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,20 @@ def add(connection: Connection, values: Mapping[str, Any]) -> None:
 def change(connection: Connection, key_id: str, values: Mapping[str, Any]) -> None:
     """Set columns of an access key."""
     connection.execute(update(access_keys).where(access_keys.c.id == key_id).values(**values))
+
+
+def switch_off(connection: Connection, user_id: int) -> int:
+    """Switch all of a user's access keys off; answers how many were on."""
+    statement = update(access_keys).where(access_keys.c.user_id == user_id, access_keys.c.active)
+    return connection.execute(statement.values(active=False)).rowcount
+
+
+def count_temporary(connection: Connection, user_id: int) -> int:
+    """How many temporary access keys a user has."""
+    statement = select(func.count()).where(
+        access_keys.c.user_id == user_id, access_keys.c.security_token_hash.is_not(None)
+    )
+    return int(connection.execute(statement).scalar_one())
 
 
 def remove(connection: Connection, key_id: str) -> None:

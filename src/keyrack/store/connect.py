@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -13,15 +13,28 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from keyrack.store.sqlite_file import BUSY_SECONDS, SqliteFile
+
 T = TypeVar("T")
 Dialect = Literal["sqlite", "postgresql"]
 
-SQLITE_BUSY_SECONDS = 30
-"""How long a writer waits for another process's transaction on the same file."""
+# What PostgreSQL says at the door when trying again will not help; a server that starts or is full says other things.
+_REFUSED = re.compile(
+    r"FATAL:\s+(.*(?:does not exist|authentication failed.*|no pg_hba\.conf entry.*|not permitted to log in"
+    r"|permission denied for database.*))"
+)
 
 
 class DatabaseUnavailable(RuntimeError):
     """The database does not answer, is full, or broke off; nothing was acknowledged. Later may do."""
+
+
+class DatabaseSpoilt(DatabaseUnavailable):
+    """The database file is damaged, or no longer the one that was opened; waiting does not help."""
+
+
+class DatabaseRefused(DatabaseUnavailable):
+    """The database server is there and does not know this database, role or password; waiting does not help."""
 
 
 class CommitInDoubt(Exception):
@@ -49,16 +62,17 @@ def parse_url(url: str) -> tuple[Dialect, URL]:
     return "sqlite", parsed.set(drivername="sqlite+pysqlite")
 
 
-def sqlite_engine(url: URL, *, writer: bool) -> Engine:
+def sqlite_engine(url: URL, *, writer: bool, file: SqliteFile | None = None) -> Engine:
     """An engine on one SQLite file; writer: its transactions take the write lock as they begin.
 
-    A reader cannot write, and reads one snapshot from its first statement to its last.
+    A reader cannot write, and reads one snapshot from its first statement to its last. file: shared by all
+    engines of a process that must stay with the very file they began with.
     """
-    path = str(url.database)
+    opened = file or SqliteFile(str(url.database))
     begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
 
     def connect() -> sqlite3.Connection:
-        return _connect_sqlite(path, writer=writer)
+        return _connect_sqlite(opened, writer=writer)
 
     engine = create_engine(
         url,
@@ -76,19 +90,8 @@ def sqlite_engine(url: URL, *, writer: bool) -> Engine:
     return engine
 
 
-def _connect_sqlite(path: str, *, writer: bool) -> sqlite3.Connection:
-    try:
-        # Secrets lie in this file, hashed or sealed; SQLite gives its -wal and -shm the same mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise sqlite3.OperationalError(f"cannot open {path}: {error.strerror}") from error
-    raw = sqlite3.connect(
-        path,
-        timeout=SQLITE_BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-        cached_statements=512,
-    )
+def _connect_sqlite(file: SqliteFile, *, writer: bool) -> sqlite3.Connection:
+    raw = file.connect()
     try:
         _write_ahead(raw)
         # FULL syncs the log at each commit; NORMAL, WAL's usual companion, may lose the last ones.
@@ -107,7 +110,7 @@ def _write_ahead(raw: sqlite3.Connection) -> None:
     """Have the file written ahead. A new file takes that from one connection at a time, and SQLite tells the others
     at once that it is busy, whatever their timeout: the wait must be ours.
     """
-    deadline = time.monotonic() + SQLITE_BUSY_SECONDS
+    deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             raw.execute("PRAGMA journal_mode = WAL")
@@ -170,12 +173,21 @@ def _postgresql_arguments() -> dict[str, Any]:
 def is_unavailable(error: Exception) -> bool:
     """Whether an error means that the database is away, locked or full, not that the question was wrong."""
     cause = error.orig if isinstance(error, DBAPIError) else error
+    if is_damage(error):
+        return True
     if isinstance(cause, sqlite3.OperationalError):
         # SQLITE_ERROR is a wrong statement or a missing table: a fault of ours that must not hide.
         return getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
     if not isinstance(error, DBAPIError) or is_conflict(error):
         return False
     return error.connection_invalidated or isinstance(error.orig, (psycopg.OperationalError, psycopg.InterfaceError))
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether SQLite says that its file is no database or a broken one: waiting does not help."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "sqlite_errorcode", None) if isinstance(cause, sqlite3.DatabaseError) else None
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def is_conflict(error: Exception) -> bool:
@@ -205,4 +217,9 @@ def answer(ask: Callable[[], T], *, again: bool) -> T:
 def unavailable(error: BaseException) -> DatabaseUnavailable:
     """The error for callers, with the driver's first line as the reason."""
     reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    if is_damage(error):
+        return DatabaseSpoilt(f"The database file is damaged ({reason}). Stop Keyrack and restore a backup.")
+    refused = _REFUSED.search(str(getattr(error, "orig", None) or error))
+    if refused:
+        return DatabaseRefused(f"The database server answers and refuses: {refused[1]}. Check --database.")
     return DatabaseUnavailable(f"The database does not answer as it should: {reason}")

@@ -12,15 +12,19 @@ from sqlalchemy.engine import URL
 
 from keyrack.store.changes import announce
 from keyrack.store.connect import (
+    DatabaseSpoilt,
     DatabaseUnavailable,
     Dialect,
     answer,
+    is_damage,
     parse_url,
     postgresql_engine,
     sqlite_engine,
 )
+from keyrack.store.outage import Outage
 from keyrack.store.pool import Pool
 from keyrack.store.postgresql_writer import PostgresqlWriter
+from keyrack.store.sqlite_file import SqliteFile
 from keyrack.store.sqlite_writer import SqliteWriter
 
 __all__ = ["Database", "DatabaseUnavailable", "announce", "take_turn"]
@@ -48,10 +52,13 @@ class Database:
         self._lock = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
         self._closed = False
+        self._outage = Outage()
+        self._file: SqliteFile | None = None
         self._writer: SqliteWriter | PostgresqlWriter
         if dialect == "sqlite":
-            engine = sqlite_engine(url, writer=False)
-            self._writer = SqliteWriter(sqlite_engine(url, writer=True), self._deliver)
+            self._file = SqliteFile(str(url.database))
+            engine = sqlite_engine(url, writer=False, file=self._file)
+            self._writer = SqliteWriter(sqlite_engine(url, writer=True, file=self._file), self._file, self._deliver)
         else:
             engine = postgresql_engine(url, writer=False)
             self._writer = PostgresqlWriter(url, WRITERS, PATIENCE_SECONDS, self._deliver)
@@ -69,8 +76,7 @@ class Database:
 
         The question may be asked a second time if the connection broke. Raises DatabaseUnavailable.
         """
-        self._check_open()
-        return answer(lambda: self._ask(question), again=True)
+        return self._answer(lambda: self._ask(question), again=True)
 
     def write(self, command: Question[T]) -> T:
         """Run a command in one transaction; returns its result once the commit is on the disk.
@@ -81,8 +87,11 @@ class Database:
         a duplicate, it uses ``with conn.begin_nested()``. Raises DatabaseUnavailable; if the connection
         broke during the commit itself, the change may have been made after all.
         """
-        self._check_open()
-        return answer(lambda: self._writer.run(command), again=False)
+        return self._answer(lambda: self._writer.run(command), again=False)
+
+    def check(self) -> None:
+        """Ask the database something that it cannot answer from memory of ours. Raises DatabaseUnavailable."""
+        self.read(lambda conn: conn.exec_driver_sql("SELECT COUNT(*) FROM alembic_version").scalar_one())
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Have listener called with the ids of servers that changed, after each commit, by whichever process.
@@ -121,9 +130,33 @@ class Database:
         if self._closed:
             raise RuntimeError("The database is closed.")
 
+    def _answer(self, ask: Callable[[], T], *, again: bool) -> T:
+        """Ask, and keep an account of whether the database answers; a file that is spoilt is not asked again."""
+        self._check_open()
+        self._check_file()
+        try:
+            result = answer(ask, again=again)
+        except DatabaseUnavailable as error:
+            self._check_file()  # the reason may have been found on the way
+            self._outage.failed(error)
+            raise
+        self._outage.answered()
+        return result
+
+    def _check_file(self) -> None:
+        if self._file is not None and self._file.problem is not None:
+            raise DatabaseSpoilt(self._file.problem)
+
     def _ask(self, question: Question[T]) -> T:
-        with self._readers.lend() as conn, conn.begin():
-            return question(conn)
+        with self._readers.lend() as conn:
+            try:
+                with conn.begin():
+                    return question(conn)
+            except Exception as error:
+                # Before the connection is closed, which may write.
+                if self._file is not None and is_damage(error):
+                    self._file.damaged(getattr(error, "orig", error))
+                raise
 
     def _deliver(self, server_ids: frozenset[int]) -> None:
         for listener in self._listeners:

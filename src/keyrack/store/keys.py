@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, or_, select, union, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, or_, select, union, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -19,6 +19,7 @@ from keyrack.store.tables import (
     group_members,
     key_owners,
     revocations,
+    revoked_keys,
     server_tags,
     servers,
     system_users,
@@ -79,14 +80,25 @@ def credential_by_label(connection: Connection, server_id: int, label: str) -> C
 def find_credentials(
     connection: Connection, server_id: int, *, at: datetime, search: str = "", offset: int, limit: int
 ) -> Page[Credential]:
-    """A page of a server's credentials in force, oldest first; search: part of label or system user."""
-    statement = _credential.where(credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at))
+    """A page of a server's credentials in force, oldest first; search: part of label or system user.
+
+    Which ones and how many is answered from an index, and no more than a page of them is read and joined.
+    """
+    of_server = credentials.c.server_id == server_id
+    ids = select(credentials.c.id).where(of_server, in_force(credentials.c.expires_at, at))
     if search:
-        statement = statement.where(
+        ids = ids.join(system_users, system_users.c.id == credentials.c.system_user_id).where(
             or_(contains(credentials.c.label, search), contains(system_users.c.username, search))
         )
-    ordered = statement.order_by(credentials.c.id)
-    return page(connection, ordered, _credential_record, offset=offset, limit=limit)
+        total = connection.execute(select(func.count()).select_from(ids.subquery())).scalar_one()
+    else:
+        everything = select(func.count()).select_from(credentials).where(of_server)
+        total = connection.execute(everything).scalar_one()
+        total -= connection.execute(everything.where(credentials.c.expires_at <= at)).scalar_one()
+    chosen = list(connection.execute(ids.order_by(credentials.c.id).offset(offset).limit(limit)).scalars())
+    rows = connection.execute(_credential.where(credentials.c.id.in_(chosen)).order_by(credentials.c.id))
+    items = tuple(_credential_record(row) for row in rows)
+    return Page(items=items, total=total, offset=offset, limit=limit)
 
 
 def credentials_of_system_user(connection: Connection, system_user_id: int) -> tuple[Credential, ...]:
@@ -109,8 +121,9 @@ def note_delivery(connection: Connection, server_id: int, revision: int, at: dat
 
 
 def ended_credentials(connection: Connection, at: datetime, limit: int) -> tuple[Credential, ...]:
-    """Credentials whose end has come, at most `limit` of them."""
-    statement = _credential.where(credentials.c.expires_at <= at).order_by(credentials.c.id).limit(limit)
+    """Credentials whose end has come, at most `limit` of them, the earliest end first, as the index has them."""
+    ended = credentials.c.expires_at
+    statement = _credential.where(ended <= at).order_by(ended, credentials.c.id).limit(limit)
     return tuple(_credential_record(row) for row in connection.execute(statement))
 
 
@@ -141,11 +154,6 @@ def owner_of(connection: Connection, fingerprint: str) -> tuple[str, UserKey | N
     if row.user_key_id is None:
         return row.kind, None
     return row.kind, _user_key_or_none(connection, select(user_keys).where(user_keys.c.id == row.user_key_id))
-
-
-def release_fingerprint(connection: Connection, fingerprint: str) -> None:
-    """Let a key lead to nothing again."""
-    connection.execute(delete(key_owners).where(key_owners.c.fingerprint == fingerprint))
 
 
 def get_user_key(connection: Connection, user_id: int, key_id: int) -> UserKey | None:
@@ -201,10 +209,16 @@ def remove_grant(connection: Connection, grant_id: int) -> None:
     connection.execute(delete(grants).where(grants.c.id == grant_id))
 
 
-def ended_grants(connection: Connection, at: datetime, limit: int) -> tuple[Grant, ...]:
-    """Grants whose end has come, at most `limit` of them."""
-    statement = select(grants).where(grants.c.expires_at <= at).order_by(grants.c.id).limit(limit)
-    return tuple(_grant(row) for row in connection.execute(statement))
+def grants_of_group(connection: Connection, group_id: int) -> tuple[Grant, ...]:
+    """The grants of one group, ended or not."""
+    rows = connection.execute(select(grants).where(grants.c.group_id == group_id).order_by(grants.c.id))
+    return tuple(_grant(row) for row in rows)
+
+
+def grants_of_user(connection: Connection, user_id: int, at: datetime) -> tuple[Grant, ...]:
+    """The grants in force that let a user in, by name or by group."""
+    statement = select(grants).where(_grants_of_user(user_id), in_force(grants.c.expires_at, at))
+    return tuple(_grant(row) for row in connection.execute(statement.order_by(grants.c.id)))
 
 
 def servers_of_grant(connection: Connection, grant: Grant) -> frozenset[int]:
@@ -268,9 +282,18 @@ def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> 
 
 
 def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
-    """Let a key be given to a host again."""
+    """Let a key be given to a host again; one that was revoked everywhere stays refused."""
+    everywhere = (
+        select(revoked_keys.c.fingerprint)
+        .join(servers, servers.c.workspace_id == revoked_keys.c.workspace_id)
+        .where(servers.c.id == server_id, revoked_keys.c.fingerprint == fingerprint)
+    )
     connection.execute(
-        delete(revocations).where(revocations.c.server_id == server_id, revocations.c.fingerprint == fingerprint)
+        delete(revocations).where(
+            revocations.c.server_id == server_id,
+            revocations.c.fingerprint == fingerprint,
+            ~everywhere.exists(),
+        )
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from keyrack.model import Project, Role, Token, User, Workspace
 from keyrack.store.rows import inserted
@@ -122,6 +122,17 @@ def find_users(connection: Connection, workspace_id: int) -> tuple[User, ...]:
     return tuple(user_record(dict(row._mapping)) for row in connection.execute(statement))
 
 
+def another_owner(connection: Connection, user: User) -> bool:
+    """Whether the workspace has an owner who is not disabled, beside this user."""
+    statement = select(users.c.id).where(
+        users.c.workspace_id == user.workspace_id,
+        users.c.role == Role.OWNER.value,
+        users.c.disabled_at.is_(None),
+        users.c.id != user.id,
+    )
+    return connection.execute(statement.limit(1)).scalar() is not None
+
+
 def password_hash(connection: Connection, user_id: int) -> str | None:
     """The stored hash of a user's password, or None when the user has none."""
     return connection.execute(select(users.c.password_hash).where(users.c.id == user_id)).scalar()
@@ -161,11 +172,15 @@ def group_member_ids(connection: Connection, group: int) -> frozenset[int]:
     )
 
 
-def set_group_members(connection: Connection, group: int, user_ids: Iterable[int]) -> None:
-    """Make these users the members of a group."""
-    connection.execute(delete(group_members).where(group_members.c.group_id == group))
-    for user_id in sorted(set(user_ids)):
-        connection.execute(insert(group_members).values(group_id=group, user_id=user_id))
+def change_group_members(connection: Connection, group: int, *, added: Iterable[int], removed: Iterable[int]) -> None:
+    """Put users into a group, none of whom is in it, and take others out."""
+    new = [{"group_id": group, "user_id": user_id} for user_id in sorted(set(added))]
+    if new:
+        connection.execute(insert(group_members), new)
+    for user_id in sorted(set(removed)):
+        connection.execute(
+            delete(group_members).where(group_members.c.group_id == group, group_members.c.user_id == user_id)
+        )
 
 
 def add_token(
@@ -221,6 +236,14 @@ def find_tokens(connection: Connection, user_id: int) -> tuple[Token, ...]:
     columns = [column for column in tokens.c if column.name != "secret_hash"]
     statement = select(*columns).where(tokens.c.user_id == user_id).order_by(tokens.c.id)
     return tuple(_token(dict(row._mapping)) for row in connection.execute(statement))
+
+
+def count_tokens(connection: Connection, user_id: int, kind: str, at: datetime) -> int:
+    """How many tokens of a kind a user has in force."""
+    statement = select(func.count()).where(
+        tokens.c.user_id == user_id, tokens.c.kind == kind, tokens.c.revoked_at.is_(None), tokens.c.expires_at > at
+    )
+    return int(connection.execute(statement).scalar_one())
 
 
 def revoke_tokens(connection: Connection, at: datetime, *, user_id: int, kind: str | None = None) -> int:

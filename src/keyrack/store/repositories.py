@@ -66,6 +66,7 @@ def find(
     workspace_id: int,
     *,
     project_id: int | None = None,
+    bound_to: int | None = None,
     seen_by: int | None = None,
     search: str = "",
     offset: int,
@@ -73,11 +74,14 @@ def find(
 ) -> Page[Repository]:
     """A page of a workspace's repositories, newest first.
 
-    seen_by: only what is open to the workspace or has this user as a member; search: part of the path.
+    project_id: of this project alone; bound_to: without those of other projects than this one; seen_by: only what is
+    open to the workspace or has this user as a member; search: part of the path.
     """
     statement = select(repositories).where(repositories.c.workspace_id == workspace_id)
     if project_id is not None:
         statement = statement.where(repositories.c.project_id == project_id)
+    if bound_to is not None:
+        statement = statement.where(or_(repositories.c.project_id.is_(None), repositories.c.project_id == bound_to))
     if seen_by is not None:
         mine = select(repository_members.c.repository_id).where(repository_members.c.user_id == seen_by)
         statement = statement.where(or_(repositories.c.visibility >= 10, repositories.c.id.in_(mine)))
@@ -106,6 +110,12 @@ def members(connection: Connection, repository_id: int) -> dict[int, RepositoryR
     """The members of a repository: user id to role."""
     statement = select(repository_members).where(repository_members.c.repository_id == repository_id)
     return {row.user_id: RepositoryRole(row.role) for row in connection.execute(statement)}
+
+
+def roles_of_user(connection: Connection, user_id: int) -> dict[int, RepositoryRole]:
+    """What a user is a member of: repository id to role."""
+    statement = select(repository_members).where(repository_members.c.user_id == user_id)
+    return {row.repository_id: RepositoryRole(row.role) for row in connection.execute(statement)}
 
 
 def role_of(connection: Connection, repository_id: int, user_id: int) -> RepositoryRole | None:

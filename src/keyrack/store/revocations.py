@@ -10,7 +10,17 @@ from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from keyrack.store.tables import credentials, deploy_keys, key_owners, repositories, revocations, servers, user_keys
+from keyrack.store.deploy_keys import hold_owner
+from keyrack.store.tables import (
+    credentials,
+    deploy_keys,
+    found_keys,
+    key_owners,
+    repositories,
+    revocations,
+    servers,
+    user_keys,
+)
 
 # The id of a row that holds a key, to the server or user it is of, and the key's line.
 Places = Mapping[int, tuple[int, str]]
@@ -114,8 +124,29 @@ def user_keys_of_key(connection: Connection, workspace_id: int, fingerprint: str
     return {row.id: (row.user_id, row.public_key) for row in connection.execute(statement.order_by(user_keys.c.id))}
 
 
+def found_with_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:
+    """Where hosts find a key in files of their own: the found key's id to its server and the line, if told."""
+    statement = (
+        select(found_keys.c.id, found_keys.c.server_id, found_keys.c.public_key)
+        .join(servers, servers.c.id == found_keys.c.server_id)
+        .where(
+            servers.c.workspace_id == workspace_id,
+            found_keys.c.fingerprint == fingerprint,
+            found_keys.c.kind == "key",
+            found_keys.c.state != "gone",
+        )
+        .order_by(found_keys.c.id)
+    )
+    return {row.id: (row.server_id, row.public_key) for row in connection.execute(statement)}
+
+
 def remove_deploy_keys(connection: Connection, workspace_id: int, fingerprint: str) -> int:
-    """Delete a key from every repository of a workspace; answers from how many."""
+    """Delete a key from every repository of a workspace; answers from how many.
+
+    Its claim on the fingerprint goes with the last repository of any workspace that has the key. Another workspace
+    may add the key at this moment: whoever holds the claim first is waited for, or its key would stand without one.
+    """
+    hold_owner(connection, fingerprint)
     mine = select(repositories.c.id).where(repositories.c.workspace_id == workspace_id)
     removed = connection.execute(
         delete(deploy_keys).where(deploy_keys.c.fingerprint == fingerprint, deploy_keys.c.repository_id.in_(mine))

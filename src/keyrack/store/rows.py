@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, Table, func, insert, select
+from sqlalchemy import Connection, Row, Select, Table, false, func, insert, select
 
 from keyrack.model import Page
 
 T = TypeVar("T")
+
+LONGEST_SEARCH = 4096
 
 
 def inserted(connection: Connection, table: Table, values: Mapping[str, Any]) -> int:
@@ -32,5 +34,10 @@ def page(
 
 
 def contains(column: Any, text: str) -> Any:
-    """A condition: the column holds the text, any case; % and _ in the text stand for themselves."""
+    """A condition: the column holds the text, any case; % and _ in the text stand for themselves.
+
+    Nothing that is searched is longer than LONGEST_SEARCH, and SQLite refuses patterns beyond 50,000 bytes.
+    """
+    if len(text) > LONGEST_SEARCH:
+        return false()
     return func.lower(column).contains(text.lower(), autoescape=True)

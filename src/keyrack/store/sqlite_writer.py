@@ -12,13 +12,14 @@ from typing import Any, cast
 from sqlalchemy import Connection, Engine
 
 from keyrack.store import changes
-from keyrack.store.connect import unavailable
+from keyrack.store.connect import DatabaseSpoilt, DatabaseUnavailable, is_damage, unavailable
+from keyrack.store.sqlite_file import SqliteFile, count_commit
 
 log = logging.getLogger(__name__)
 
 BATCH_LIMIT = 256
 """Commands in one transaction, so that the first of them is not kept waiting by the last."""
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.1
 """How often an idle writer looks whether another process changed the file; a look costs microseconds."""
 
 Deliver = Callable[[frozenset[int]], None]
@@ -57,8 +58,10 @@ class SqliteWriter:
     the next commands gather, and nobody ever waits for company.
     """
 
-    def __init__(self, engine: Engine, deliver: Deliver) -> None:
+    def __init__(self, engine: Engine, file: SqliteFile, deliver: Deliver) -> None:
+        """engine: whose connections are to this file; deliver: told the ids of servers that changed."""
         self._engine = engine
+        self._file = file
         self._deliver = deliver
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
@@ -69,6 +72,7 @@ class SqliteWriter:
         self._watching = False
         self._seen_change = 0
         self._seen_version = 0
+        self._stumbled = ""
 
     def run(self, command: Command) -> Any:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept."""
@@ -107,8 +111,11 @@ class SqliteWriter:
                     self._commit_together(batch)
                 elif self._watching and not last:
                     self._look()
-            except Exception:
-                log.exception("The SQLite writer stumbled over an error of its own and goes on.")
+                self._stumbled = ""
+            except Exception as error:
+                if self._file.problem is None and str(error) != self._stumbled:  # said once, or at every look
+                    log.exception("The SQLite writer stumbled over an error of its own and goes on.")
+                    self._stumbled = str(error)
             if last:
                 self._drop_connection()
                 return
@@ -136,26 +143,36 @@ class SqliteWriter:
         others: frozenset[int] = frozenset()
         try:
             conn = self._open()
+            self._check_file(conn)
+            raw = _driver_connection(conn)
             with conn.begin():
+                before = raw.total_changes
                 for waiting in batch:
                     touched |= _run_in_savepoint(conn, waiting)
+                latest = self._seen_change
                 if touched or self._watching:
-                    others = self._record(conn, touched)
+                    others, latest = self._record(conn, touched)
+                if raw.total_changes != before:
+                    count_commit(raw)
+            # Nothing is acknowledged that went into a file which is no longer there.
+            self._check_file(conn)
+            self._seen_change = latest
         except Exception as error:
+            self._note_damage(error)
             self._drop_connection()
             # Not one command of the batch is on the disk, also none that had gone well.
             for waiting in batch:
                 if waiting.error is None:
-                    waiting.error = unavailable(error)
-                    waiting.error.__cause__ = error
+                    waiting.error = error if isinstance(error, DatabaseUnavailable) else unavailable(error)
+                    waiting.error.__cause__ = error.__cause__ if waiting.error is error else error
             touched, others = set(), frozenset()
         for waiting in batch:
             waiting.finish()
         if touched or others:
             self._deliver(frozenset(touched) | others)
 
-    def _record(self, conn: Connection, touched: set[int]) -> frozenset[int]:
-        """Number the batch's announcements; the servers that other processes changed since the last look."""
+    def _record(self, conn: Connection, touched: set[int]) -> tuple[frozenset[int], int]:
+        """Number the batch's announcements; the servers that others changed since the last look, and the number."""
         latest = changes.latest_on_sqlite(conn)
         others: frozenset[int] = frozenset()
         if self._watching and latest > self._seen_change:
@@ -163,8 +180,7 @@ class SqliteWriter:
         if touched:
             latest += 1
             changes.record_on_sqlite(conn, touched, latest)
-        self._seen_change = latest
-        return others
+        return others, latest
 
     def _start_watching(self, conn: Connection) -> None:
         if not self._watching:  # or what others did since the last look would be passed over
@@ -173,25 +189,40 @@ class SqliteWriter:
 
     def _look(self) -> None:
         """Deliver what other processes changed; SQLite's own counter tells for next to nothing if any did."""
-        conn = self._open()
-        version = _driver_connection(conn).execute("PRAGMA data_version").fetchone()[0]
-        if version == self._seen_version:
+        if self._file.problem is not None:
             return
         try:
+            conn = self._open()
+            if not self._file.look(_driver_connection(conn)):
+                return
+            version = _driver_connection(conn).execute("PRAGMA data_version").fetchone()[0]
+            if version == self._seen_version:
+                return
             with conn.begin():
-                others = self._record(conn, set())
-        except Exception:
+                others, latest = self._record(conn, set())
+        except Exception as error:
+            self._note_damage(error)
             self._drop_connection()
             raise
-        self._seen_version = version
+        self._seen_version, self._seen_change = version, latest
         if others:
             self._deliver(others)
 
     def _open(self) -> Connection:
         if self._connection is None:
             self._connection = self._engine.connect()
+            self._file.watch(_driver_connection(self._connection))
             self._seen_version = 0
         return self._connection
+
+    def _check_file(self, conn: Connection) -> None:
+        if not self._file.look(_driver_connection(conn)):
+            raise DatabaseSpoilt(self._file.problem)
+
+    def _note_damage(self, error: Exception) -> None:
+        """Before any connection is closed, which may write."""
+        if is_damage(error):
+            self._file.damaged(getattr(error, "orig", error))
 
     def _drop_connection(self) -> None:
         """Let go of a connection whose state is in doubt; the next batch opens another."""
@@ -223,6 +254,8 @@ def _run_in_savepoint(conn: Connection, waiting: _Waiting) -> set[int]:
     if conn.get_transaction() is not transaction or not raw.in_transaction:
         # A full disk makes SQLite undo everything; a command that commits by itself is a mistake of ours.
         raise RuntimeError(f"the transaction ended inside a command ({waiting.error or 'it must not commit'})")
+    if waiting.error is not None and is_damage(waiting.error):
+        raise waiting.error  # nothing more goes into this file
     if waiting.error is not None:
         raw.execute("ROLLBACK TO command")
         announced = set()

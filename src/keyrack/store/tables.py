@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 
@@ -63,6 +64,11 @@ def _id() -> Column[int]:
 
 def _of(target: str, *, nullable: bool = False, cascade: bool = True) -> ForeignKey:
     return ForeignKey(f"{target}.id", ondelete="CASCADE" if cascade else "SET NULL")
+
+
+def _where(name: str, *columns: str, condition: str) -> Index:
+    """An index of the few rows that meet a condition."""
+    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
 
 
 workspaces = _table(
@@ -243,6 +249,9 @@ credentials = _table(
     Column("seal", LargeBinary(32), nullable=False),
     Column("delivered_at", Moment),
     UniqueConstraint("server_id", "label"),
+    Index("ix_credentials_server_id_id", "server_id", "id"),
+    Index("ix_credentials_server_id_expires_at", "server_id", "expires_at"),
+    _where("ix_credentials_undelivered", "server_id", "revision", condition="delivered_at IS NULL"),
 )
 
 user_keys = _table(
@@ -253,7 +262,7 @@ user_keys = _table(
     Column("title", Text),
     Column("public_key", Text),
     Column("comment", Text, nullable=False),
-    Column("fingerprint", String(64)),
+    Column("fingerprint", String(64), index=True),
     Column("key_type", String(64)),
     Column("created_at", Moment, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
@@ -296,6 +305,19 @@ revocations = Table(
     Column("revision", BigInteger, nullable=False, server_default="0"),
     Column("confirmed_at", Moment),
     Index("ix_revocations_fingerprint", "fingerprint"),
+    _where("ix_revocations_unconfirmed", "server_id", "revision", condition="confirmed_at IS NULL"),
+)
+
+revoked_keys = Table(
+    "revoked_keys",
+    metadata,
+    # Keys that were revoked everywhere: nobody registers one in this workspace until it is lifted.
+    Column("workspace_id", Integer, _of("workspaces"), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),
+    Column("revoked_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("revoked_at", Moment, nullable=False),
+    Index("ix_revoked_keys_workspace_id_revoked_at", "workspace_id", "revoked_at"),
 )
 
 found_keys = _table(
@@ -323,7 +345,7 @@ found_keys = _table(
 repositories = _table(
     "repositories",
     _id(),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False, index=True),
     Column("project_id", Integer, _of("projects", cascade=False)),
     Column("uid", String(32), nullable=False, unique=True),
     Column("path", String(255), nullable=False, unique=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from keyrack.errors import Kind, Refusal
 
 NUMBER = re.compile(r"[0-9]{1,10}")
+FORM = "application/x-www-form-urlencoded"
+"""What curl and others call a body whose type nobody named, whatever it is."""
 LARGEST_ID = 2_147_483_647
 MOST_FIELDS = 1000
 DEEPEST = 32
@@ -53,6 +56,15 @@ def media_type(request: Request) -> str:
     return name.strip().lower()
 
 
+def json_fields(request: Request, content: bytes) -> dict[str, Any]:
+    """The fields of a JSON body that need not be called so: published examples name no type, and curl then names
+    that of forms. Raises Refusal for a body of any other type, and for one that is not JSON.
+    """
+    if media_type(request) not in ("", "application/json", FORM):
+        raise malformed("The body must be JSON.", "content-type")
+    return json_object(content)
+
+
 def check_encoding(request: Request) -> None:
     """Refuse compressed bodies, which would defeat every bound on their size."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -75,7 +87,9 @@ def json_value(body: bytes) -> Any:
     except UnicodeDecodeError:
         raise malformed("The body is not UTF-8.") from None
     try:
-        value = json.loads(text, object_pairs_hook=_no_name_twice, parse_constant=_no_constant)
+        value = json.loads(
+            text, object_pairs_hook=_no_name_twice, parse_constant=_no_constant, parse_float=_finite_number
+        )
     except (ValueError, RecursionError):
         raise malformed("The body is not valid JSON.") from None
     if _depth_exceeds(value, DEEPEST):
@@ -134,6 +148,14 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)
+
+
+def _finite_number(text: str) -> float:
+    """A number with a point or an exponent; 1e999 would be infinite, which no JSON answer can hold."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _depth_exceeds(value: Any, depth: int) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from keyrack import policy
 from keyrack.core import access_keys, tokens
 from keyrack.core.instance import Instance
 from keyrack.core.request_signing import SignedRequest
@@ -43,13 +44,16 @@ def authenticate(instance: Instance, request: Request, door: str) -> Actor:
         words = f"{SIGNATURE_WORDS}the signature and the X-Auth-Token are of two different users"
         raise Refusal(Kind.UNAUTHENTICATED, GATEWAY, words)
     # Both hold, so the request may do what both of them may.
-    if "*" in holder.scopes:
-        scopes = signer.scopes
-    elif "*" in signer.scopes:
-        scopes = holder.scopes
-    else:
-        scopes = tuple(scope for scope in signer.scopes if scope in holder.scopes)
-    return replace(signer, scopes=scopes, token_id=holder.token_id)
+    if "" not in (signer.project, holder.project) and signer.project != holder.project:
+        words = f"{SIGNATURE_WORDS}the signature and the X-Auth-Token are for two different projects"
+        raise Refusal(Kind.UNAUTHENTICATED, GATEWAY, words)
+    return replace(
+        signer,
+        scopes=policy.both(signer.scopes, holder.scopes),
+        token_id=holder.token_id,
+        project=signer.project or holder.project,
+        ends_at=min(filter(None, (signer.ends_at, holder.ends_at)), default=None),
+    )
 
 
 def gateway_refusal(request: Request, refusal: Refusal) -> Response | None:

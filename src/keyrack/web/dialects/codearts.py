@@ -30,9 +30,9 @@ NO_REPOSITORY = "CH.00402000"
 
 def add_ssh_key(call: Call) -> Response:
     """POST /v4/user/keys"""
-    title = call.body.get("title")
+    # The published example sends a number and is answered one; what is kept, and listed, is its text.
+    sent = title = call.body.get("title")
     if isinstance(title, int | float) and not isinstance(title, bool):
-        # The published example sends a number; it is answered as a string.
         title = str(title)
     key = user_keys.add(
         call.instance,
@@ -42,7 +42,7 @@ def add_ssh_key(call: Call) -> Response:
         longest_title=LONGEST_TITLE,
         keyless=True,
     )
-    return JSONResponse(_user_key(call.instance, key), 201)
+    return JSONResponse(_user_key(call.instance, key) | {"title": sent}, 201)
 
 
 def list_user_keys(call: Call) -> Response:

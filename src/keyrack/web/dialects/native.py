@@ -112,10 +112,20 @@ def end_session(call: Call) -> Response:
 
 def revoke_key(call: Call) -> Response:
     """Take a key away from everywhere"""
+    form.only(call, "fingerprint", "reason")
+    fingerprint, reason = call.body.get("fingerprint"), call.body.get("reason")
+    return JSONResponse(form.revoked(revoking.revoke_everywhere(call.instance, call.actor, fingerprint, reason=reason)))
+
+
+def list_revoked_keys(call: Call) -> Response:
+    """List keys that were revoked everywhere, newest first"""
+    return form.listed(revoking.find(call.instance, call.actor, **form.window(call)), form.revoked_key)
+
+
+def lift_revocation(call: Call) -> Response:
+    """Let a key that was revoked everywhere be registered again"""
     form.only(call, "fingerprint")
-    return JSONResponse(
-        form.revoked(revoking.revoke_everywhere(call.instance, call.actor, call.body.get("fingerprint")))
-    )
+    return JSONResponse(form.revoked_key(revoking.lift(call.instance, call.actor, call.body.get("fingerprint"))))
 
 
 def show_receipts_of_key(call: Call) -> Response:
@@ -151,6 +161,8 @@ ENDPOINTS = (
     Endpoint("GET", _SERVER + "/sessions", list_sessions, "sessions:read"),
     Endpoint("DELETE", _SERVER + "/sessions/{session}", end_session, "sessions:write"),
     Endpoint("POST", "/keys/revoke", revoke_key, "keys:revoke"),
+    Endpoint("GET", "/keys/revoked", list_revoked_keys, "credentials:read"),
+    Endpoint("POST", "/keys/lift", lift_revocation, "keys:revoke"),
     Endpoint("GET", "/keys/receipts", show_receipts_of_key, "servers:read"),
     Endpoint("GET", "/events", list_events, "events:read"),
     Endpoint("GET", "/events/{event}/receipts", show_receipts_of_event, "servers:read"),
@@ -167,10 +179,8 @@ def authenticate(instance: Instance, request: Request) -> Actor:
 
 
 def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
-    """The fields of a JSON object; a body without a type is taken for JSON."""
-    if bodies.media_type(request) not in ("", "application/json"):
-        raise bodies.malformed("The body must be JSON.", "content-type")
-    return bodies.json_object(content), False
+    """The fields of a JSON body, whatever curl called it."""
+    return bodies.json_fields(request, content), False
 
 
 def refuse(request: Request, refusal: Refusal) -> Response:

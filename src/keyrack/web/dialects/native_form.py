@@ -15,6 +15,7 @@ from keyrack.core.receipts import Receipts
 from keyrack.core.revoking import Revoked
 from keyrack.errors import invalid
 from keyrack.model import Credential, Event, FoundKey, Page, Server, Session
+from keyrack.store.revoked_keys import RevokedKey
 from keyrack.web import bodies
 from keyrack.web.dialect import Call
 
@@ -74,6 +75,16 @@ def server(instance: Instance, shown: Server) -> dict[str, Any]:
         "os_version": shown.os_version,
         "enrolled_at": time(shown.enrolled_at),
         **held,
+    }
+
+
+def revoked_key(noted: RevokedKey) -> dict[str, Any]:
+    """A key that nobody may register, with who revoked it, when and why."""
+    return {
+        "fingerprint": noted.fingerprint,
+        "revoked_by": noted.revoked_by,
+        "reason": noted.reason,
+        "revoked_at": time(noted.revoked_at),
     }
 
 

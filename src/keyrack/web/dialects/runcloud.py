@@ -88,10 +88,15 @@ def authenticate_v2(instance: Instance, request: Request) -> Actor:
 
 
 def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
-    """The fields of a JSON or form body; a body without a type is taken for JSON, as programs omit it."""
+    """The fields of a JSON or form body; a body without a type is taken for JSON, as programs omit it.
+
+    So is an object that curl called a form for want of another type: no form begins with a brace, as forms encode it.
+    """
     kind = bodies.media_type(request)
-    if kind == "application/x-www-form-urlencoded":
+    if kind == bodies.FORM and not content.lstrip().startswith(b"{"):
         return bodies.form(content), True
+    if kind == bodies.FORM:
+        return bodies.json_object(content), False
     if kind in ("", "application/json") or kind.endswith("+json"):
         # What programs in PHP and JavaScript send for "no fields".
         return ({} if content.strip() in (b"null", b"[]") else bodies.json_object(content)), False
@@ -139,6 +144,8 @@ V2 = replace(V3, authenticate=authenticate_v2)
 
 
 def _actor(instance: Instance, request: Request, *, basic: bool) -> Actor:
+    # v2's programs compare with its own words for credentials that are not in force.
+    wrong = "Invalid credentials." if basic else "Unauthenticated."
     headers = request.headers.getlist("authorization")
     if not headers or not headers[0].strip():
         raise Refusal(Kind.UNAUTHENTICATED, "token-lacking", "Missing API Token.")
@@ -153,7 +160,7 @@ def _actor(instance: Instance, request: Request, *, basic: bool) -> Actor:
     except Refusal as refusal:
         if refusal.kind is not Kind.UNAUTHENTICATED:
             raise
-    raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "Unauthenticated.")
+    raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", wrong)
 
 
 def _basic(text: str) -> tuple[str, str]:

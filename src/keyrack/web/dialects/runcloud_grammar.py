@@ -102,6 +102,11 @@ class Fields:
         return ""
 
 
+def is_v2(call: Call) -> bool:
+    """Whether a call came by the older API, whose objects differ a little."""
+    return str(call.request.scope["root_path"]).endswith("/v2")
+
+
 def is_alpha_dash(text: str) -> bool:
     """Laravel's alpha_dash: letters, marks and digits of any script, - and _."""
     return all(character in "-_" or unicodedata.category(character)[0] in "LMN" for character in text)

@@ -8,10 +8,9 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core import acceptance, credentials
-from keyrack.core.instance import Instance
 from keyrack.model import Credential
 from keyrack.web.dialect import Call, Endpoint
-from keyrack.web.dialects.runcloud_grammar import Fields, date, date_or_none, is_alpha_dash, listed, window
+from keyrack.web.dialects.runcloud_grammar import Fields, date, date_or_none, is_alpha_dash, is_v2, listed, window
 
 CUT_AT = 50
 
@@ -20,7 +19,7 @@ def list_credentials(call: Call) -> Response:
     """GET …/ssh/credentials"""
     search = call.query.get("label") or call.query.get("search") or ""
     found = credentials.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
-    return listed(call, found, partial(_credential, call.instance))
+    return listed(call, found, partial(_credential, call))
 
 
 def add_credential(call: Call) -> Response:
@@ -46,19 +45,19 @@ def add_credential(call: Call) -> Response:
         public_key=public_key,
         temporary=temporary,
     )
-    return JSONResponse(_credential(call.instance, credential))
+    return JSONResponse(_credential(call, credential))
 
 
 def show_credential(call: Call) -> Response:
     """GET …/ssh/credentials/{sshId}"""
     found = credentials.get(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
-    return JSONResponse(_credential(call.instance, found))
+    return JSONResponse(_credential(call, found))
 
 
 def delete_credential(call: Call) -> Response:
     """DELETE …/ssh/credentials/{sshId}"""
     gone = credentials.delete(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
-    return JSONResponse(_credential(call.instance, gone))
+    return JSONResponse(_credential(call, gone))
 
 
 def _endpoints(path: str) -> tuple[Endpoint, ...]:
@@ -75,14 +74,16 @@ def _endpoints(path: str) -> tuple[Endpoint, ...]:
 ENDPOINTS = (*_endpoints("/servers/{serverId}/ssh/credentials"), *_endpoints("/servers/{serverId}/sshcredentials"))
 
 
-def _credential(instance: Instance, credential: Credential) -> dict[str, Any]:
+def _credential(call: Call, credential: Credential) -> dict[str, Any]:
     line = credential.line
-    if instance.settings.cut_public_key:
+    if call.instance.settings.cut_public_key:
         line = line[:CUT_AT] + "..."
     return {
         "id": credential.id,
         "label": credential.label,
         "user": credential.username,
+        # v2's objects have it, and its programs read it.
+        **({"user_id": credential.system_user_id} if is_v2(call) else {}),
         "publicKey": line,
         "temporary": credential.temporary,
         "created_at": date(credential.created_at),

@@ -1,0 +1,71 @@
+"""Whose proofs somebody may touch: nobody's who may more than oneself; must change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from keyrack import policy
+from keyrack.core.work import Work
+from keyrack.errors import Kind, Refusal
+from keyrack.model import RepositoryRole, User
+from keyrack.store import keys, repositories
+
+# Whoever may register a key of a user's own gets in wherever the user does.
+OWN_KEYS = "codeartsrepo::createUserSSHkey"
+_WRITERS = (RepositoryRole.DEVELOPER, RepositoryRole.ADMIN)
+
+
+def refuse_exceeding(work: Work, user: User) -> None:
+    """Refuse to touch the proofs of a user who may more than the actor.
+
+    Proofs are what one signs in with or has rights from: password, tokens, access keys, role, policies, being enabled.
+    Whoever sets one could use it, so the user's actions, logins and repositories must all be the actor's as well.
+    Raises Refusal FORBIDDEN.
+    """
+    actor = work.actor
+    refusal = policy.exceeds(actor, user.role, user.policies)
+    if refusal is not None:
+        raise refusal
+    if user.id == actor.user_id:
+        return
+    reached = policy.actions(user.role, user.policies)
+    if OWN_KEYS in reached and policy.lacking(actor, ("grants:write",)):
+        _refuse_logins(work, user)
+    if policy.lacking(actor, _of_member(RepositoryRole.ADMIN, has_keys=True)):
+        _refuse_repositories(work, user, has_keys=OWN_KEYS in reached)
+
+
+def _refuse_logins(work: Work, user: User) -> None:
+    """Where the user logs in by a grant, the actor must too."""
+    own = () if work.actor.user_id is None else keys.grants_of_user(work.connection, work.actor.user_id, work.now)
+    places = {(grant.server_id, grant.tag, grant.system_user) for grant in own if not grant.restrictions}
+    for grant in keys.grants_of_user(work.connection, user.id, work.now):
+        if (grant.server_id, grant.tag, grant.system_user) not in places:
+            raise _exceeded(f"{user.name} may log in where you may not")
+
+
+def _refuse_repositories(work: Work, user: User, *, has_keys: bool) -> None:
+    """What the user may do as a member of a repository, the actor must too."""
+    actor = work.actor
+    own = {} if actor.user_id is None else repositories.roles_of_user(work.connection, actor.user_id)
+    bounds = tuple(actor.scopes)
+    for repository_id, role in repositories.roles_of_user(work.connection, user.id).items():
+        mine = own.get(repository_id)
+        held = _within(bounds, _of_member(mine, has_keys=True)) if mine else frozenset()
+        if policy.lacking(actor, _of_member(role, has_keys=has_keys) - held):
+            raise _exceeded(f"{user.name} may do more with a repository than you")
+
+
+def _of_member(role: RepositoryRole, *, has_keys: bool) -> frozenset[str]:
+    granted = policy.actions(None, policy.REPOSITORY_ROLE_ACTIONS[role])
+    git = {"git:fetch", "git:push"} if role in _WRITERS else {"git:fetch"}
+    return granted | (git if has_keys else set())
+
+
+def _within(bounds: Iterable[str], actions: frozenset[str]) -> frozenset[str]:
+    return frozenset(action for action in actions if any(policy.matches(bound, action) for bound in bounds))
+
+
+def _exceeded(why: str) -> Refusal:
+    words = f"This would touch or give rights that you lack yourself: {why}. Ask an owner or admin of the workspace."
+    return Refusal(Kind.FORBIDDEN, "exceeds-own-rights", words)

@@ -1,0 +1,46 @@
+"""Says in the log when the database stops answering and when it answers again; must not say it for each question."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+QUIET_SECONDS = 30.0
+"""Between two lines about one outage or about several in a row."""
+
+
+class Outage:
+    """Whether the database answers, as one process sees it. From any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failed = 0
+        self._said = False
+        self._said_at = float("-inf")
+
+    def failed(self, error: Exception) -> None:
+        """A question was not answered; the first says so, the others are counted."""
+        with self._lock:
+            self._failed += 1
+            now = self._clock()
+            if now - self._said_at < QUIET_SECONDS:
+                return
+            self._said_at, self._said = now, True
+            failed = self._failed
+        more = f" ({failed} requests failed so far)" if failed > 1 else ""
+        log.error("%s%s", error, more)
+
+    def answered(self) -> None:
+        """A question was answered."""
+        if not self._failed:
+            return
+        with self._lock:
+            failed, self._failed = self._failed, 0
+            said, self._said = self._said, False
+        if said:
+            log.warning("The database answers again; %d requests failed meanwhile.", failed)

@@ -1,0 +1,85 @@
+"""Patterns over actions: what they match, how long it takes at worst, and how much of them may be kept."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyrack import policy
+from keyrack.core import access_keys, people, tokens, workspace_file
+from keyrack.core.instance import Instance
+from keyrack.errors import Refusal
+from keyrack.model import Role
+from tests.core.conftest import Team
+
+WORST = ("*" * 40 + "Z", "*a" * 120 + "Z", "*" + "ser" * 80 + "*Z", "*:" * 128, "s*" * 128, "*e*" * 80 + "q")
+LONG = "codeartsrepo:repository:getRepository" * 20
+
+
+@given(st.text("ab:*", max_size=12), st.text("ab:", max_size=12))
+def test_a_pattern_means_what_its_stars_mean(pattern: str, action: str) -> None:
+    wanted = re.fullmatch(re.sub(r"\*+", ".*", pattern), action) is not None
+    assert policy.matches(pattern, action) is wanted
+
+
+@pytest.mark.parametrize("pattern", WORST)
+def test_the_worst_pattern_is_answered_at_once(pattern: str) -> None:
+    # A backtracking engine is at it for longer than anybody waits.
+    assert not policy.matches(pattern, LONG)
+
+
+@given(st.lists(st.text("ab*", min_size=1, max_size=6), max_size=5), st.text("ab", max_size=8))
+def test_what_is_kept_means_the_same(values: list[str], action: str) -> None:
+    kept = policy.patterns(values, field="policies")
+    assert all("**" not in pattern for pattern in kept)
+    before = any(policy.matches(value, action) for value in values)
+    assert any(policy.matches(pattern, action) for pattern in kept) is before
+
+
+BAD = {
+    "long": ["a" * 257],
+    "many": [f"servers:{number}" for number in range(101)],
+    "empty": [""],
+    "blank": ["servers: read"],
+    "not ASCII": ["sérvers:read"],
+    "control": ["servers:\x1b[2J"],
+}
+
+
+@pytest.mark.parametrize("values", BAD.values(), ids=BAD)
+def test_what_is_too_much_is_refused_wherever_it_comes_from(team: Team, values: list[str]) -> None:
+    instance, owner = team.instance, team.owner
+    with pytest.raises(Refusal):
+        people.create_user(instance, owner, name="x", role=Role.MEMBER, policies=values)
+    with pytest.raises(Refusal):
+        people.change_rights(instance, owner, team.member_user.id, role=Role.MEMBER, policies=values)
+    with pytest.raises(Refusal):
+        tokens.create(instance, owner, team.member_user, name="x", scopes=values)
+    with pytest.raises(Refusal):
+        access_keys.issue_temporary(instance, team.member, scopes=tuple(values))
+    text = '[workspace]\nname = "acme"\n[[users]]\nname = "eve"\npolicies = ' + repr(values).replace("'", '"')
+    with pytest.raises(Refusal):
+        workspace_file.apply(instance, text, {})
+    assert [user.name for user in people.find(instance, owner)] == ["olga", "alice"]
+
+
+def test_temporary_keys_of_one_user_are_bounded(
+    instance: Instance, team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_keys, "MOST_TEMPORARY", 3)
+    for _ in range(3):
+        access_keys.issue_temporary(team.instance, team.member)
+    with pytest.raises(Refusal, match="3 temporary access keys"):
+        access_keys.issue_temporary(team.instance, team.member)
+
+
+def test_tokens_of_one_user_are_bounded(instance: Instance, team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MOST_SIGNED_IN", 2)
+    who = tokens.SignIn(password="alice's password", user_name="alice", workspace_name="acme")
+    for _ in range(2):
+        tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9")
+    with pytest.raises(Refusal, match="2 tokens"):
+        tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9")

@@ -1,0 +1,97 @@
+"""Questions asked in the one writer, every few seconds, or for each page read no whole table; on both databases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from keyrack.store import deploy_keys, found_keys, host_reports, keys, repositories, revocations, revoked_keys
+from keyrack.store.database import Database
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+FINGERPRINT = "SHA256:" + "A" * 43
+
+# What each costs must not grow with how many keys, users, servers and revocations there are.
+QUESTIONS: dict[str, Callable[[Connection], Any]] = {
+    "does anything let the key in": lambda c: keys.lets_in(c, 1, 1, FINGERPRINT, NOW),
+    "user keys with a key": lambda c: revocations.user_keys_of_key(c, 1, FINGERPRINT),
+    "credentials with a key": lambda c: revocations.credentials_of_key(c, 1, FINGERPRINT),
+    "found keys with a key": lambda c: revocations.found_with_key(c, 1, FINGERPRINT),
+    "deploy keys with a key": lambda c: revocations.remove_deploy_keys(c, 1, FINGERPRINT),
+    "is the key revoked": lambda c: revoked_keys.get(c, 1, FINGERPRINT),
+    "revocations of a key": lambda c: revocations.of_key(c, 1, FINGERPRINT),
+    "let a key in again": lambda c: keys.unrevoke(c, 1, FINGERPRINT),
+    "whose key": lambda c: keys.owner_of(c, FINGERPRINT),
+    "ended credentials": lambda c: keys.ended_credentials(c, NOW, 500),
+    "a page of credentials": lambda c: keys.find_credentials(c, 1, at=NOW, offset=0, limit=15),
+    "a page of a user's keys": lambda c: keys.find_user_keys(c, 1, offset=0, limit=15),
+    "a page of found keys": lambda c: found_keys.find(c, 1, 1, states=("new",), offset=0, limit=15),
+    "a page of revoked keys": lambda c: revoked_keys.find(c, 1, offset=0, limit=15),
+    "a page of deploy keys": lambda c: deploy_keys.find(c, 1, offset=0, limit=15),
+    "a page of repositories": lambda c: repositories.find(c, 1, offset=0, limit=15),
+    "confirm revocations": lambda c: revocations.confirm(c, 1, 5, NOW),
+    "note a delivery": lambda c: keys.note_delivery(c, 1, 5, NOW),
+    "known fingerprints": lambda c: host_reports.known_fingerprints(c, 1, [FINGERPRINT]),
+    "delete a user key": lambda c: keys.remove_user_key(c, 1),
+    "delete a credential": lambda c: keys.remove_credential(c, 1),
+}
+# Tables with as many rows as there are keys, events or sessions; scanning one is what must not be.
+LARGE = "credentials|user_keys|key_owners|revocations|revoked_keys|found_keys|deploy_keys|events|key_uses|repositories"
+
+
+@contextmanager
+def asked(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
+    """The statements sent to the database meanwhile, with their values."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(connection.engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(connection.engine, "before_cursor_execute", note)
+
+
+def plan(connection: Connection, statement: str, values: Any) -> str:
+    """How the database answers a statement; on PostgreSQL, which scans small tables anyhow, only where it must."""
+    if connection.dialect.name == "sqlite":
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        return "\n".join(row[3] for row in rows)
+    connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    rows = connection.exec_driver_sql(f"EXPLAIN {statement}", values)
+    return "\n".join(row[0] for row in rows)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_it_reads_no_whole_table(database: Database, name: str) -> None:
+    def explain(connection: Connection) -> list[str]:
+        with asked(connection) as statements:
+            QUESTIONS[name](connection)
+        assert statements
+        return [plan(connection, statement, values) for statement, values in statements]
+
+    for shown in database.write(explain):
+        assert not re.search(rf"SCAN ({LARGE})\b", shown), shown
+        assert not re.search(rf"Seq Scan on ({LARGE})\b", shown), shown
+
+
+@pytest.mark.parametrize("name", ["a page of credentials", "ended credentials", "a page of a user's keys"])
+def test_it_sorts_no_whole_list(database: Database, name: str) -> None:
+    if database.dialect != "sqlite":
+        pytest.skip("PostgreSQL decides by what is in the tables, and these are empty")
+
+    def explain(connection: Connection) -> list[str]:
+        with asked(connection) as statements:
+            QUESTIONS[name](connection)
+        return [plan(connection, statement, values) for statement, values in statements]
+
+    for shown in database.write(explain):
+        assert "USE TEMP B-TREE FOR ORDER BY" not in shown, shown
