@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 import time
 from typing import Callable, Generator, Iterator, List, NamedTuple, Optional
 
 from keyrack.agent import enforcement, enrol, listening, local, programs, signature
-from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
+from keyrack.agent.contact import AddressProblem, Contact, NoAnswer, seconds_ahead
 from keyrack.agent.folder import FolderProblem
 from keyrack.agent.key_files import KeyFiles, render
 from keyrack.agent.login_check import LoginCheck
@@ -76,6 +75,7 @@ def status(memory: Memory, enrolment: Enrolment) -> List[Finding]:
     elif noted.service:
         last = f"; it last answered {_ago(noted.contact_at)}" if noted.contact_at else ""
         found.append(Finding(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
+    found.extend(Finding(False, words, "free some; until then new documents wait") for words in memory.full())
     found.extend(_how_held(memory))
     found.extend(Finding(False, problem) for problem in noted.problems)
     return found
@@ -127,7 +127,8 @@ def _look_at_document(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]
     except (MemoryProblem, signature.SignatureProblem, host_document.DocumentError, FolderProblem) as problem:
         yield Finding(False, str(problem))
     except OSError as error:
-        yield Finding(False, f"{error.filename}: {error.strerror}", "the running agent makes missing files again")
+        path = error.filename or memory.folder.path
+        yield Finding(False, f"{path}: {error.strerror}", "the running agent makes missing files again")
     else:
         if not different:
             yield Finding(True, f"the key files in {enrolment.keys_folder} are as the document says")
@@ -241,7 +242,7 @@ def _setting(keyword: str, settings: "dict[str, str]", wanted: str, check: Calla
 
 def _look_at_service(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
     try:
-        contact = Contact(enrolment.url, enrolment.secret, plain_http=True)
+        contact = Contact(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
         answer = contact.get(f"/agent/v1/document?revision={memory.status().revision}&wait=0")
     except (NoAnswer, AddressProblem) as problem:
         yield Finding(False, f"the service does not answer: {problem}", f"is {enrolment.url} right, and does it run?")
@@ -251,21 +252,13 @@ def _look_at_service(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
         yield Finding(True, f"{enrolment.url} answers this host")
     else:
         yield Finding(False, f"the service refuses this host: {answer.words}", "enrol it again with --replace")
-    seconds = _seconds_ahead(answer.date)
+    seconds = seconds_ahead(answer.date)
     if seconds is not None and abs(seconds) > CLOCK_SECONDS:
         yield Finding(
             False,
             f"this host's clock is {abs(seconds):.0f} seconds {'ahead' if seconds > 0 else 'behind'}",
             "set it right (timedatectl set-ntp true): keys end by this clock",
         )
-
-
-def _seconds_ahead(date: str) -> Optional[float]:
-    """How far our clock is ahead of a Date header (RFC 9110 section 5.6.7); None where there is none."""
-    try:
-        return time.time() - calendar.timegm(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT"))
-    except ValueError:
-        return None
 
 
 def _ago(moment: float) -> str:

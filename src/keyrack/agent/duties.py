@@ -15,7 +15,7 @@ from keyrack.agent.memory import Enrolment, Memory
 from keyrack.agent.search import Search
 from keyrack.agent.sshd import Sshd, SshdProblem
 from keyrack.agent.take_away import take_away
-from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, HostDocument
+from keyrack.ssh.host_document import ADOPT, DROP_ALL, DROP_TEMPORARY, KEEP, HostDocument
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
 _MOST_PLANTED = 200
@@ -44,6 +44,9 @@ class Duties:
             self._enforcement = Enforcement(memory, enrolment, self.local.drop_in, say, self.local.trial_seconds)
         self._facts: Dict[str, Any] = {}
         self._found: List[Found] = []
+        self._looked_for_keys = False
+        self._scan_problem = ""
+        self._shut_out = ""
         self._planted: List[Found] = []
         self._told: Tuple[object, ...] = ()
         self._telling: Tuple[object, ...] = ()
@@ -113,9 +116,12 @@ class Duties:
             unmet += self._unmanaged(document)
         try:
             self._look(document, unmet, scan=scan)
+            if scan:
+                self._scan_problem = ""
+                self._shut_out = self._whom_enforcing_shuts_out(document)
         except (SshdProblem, OSError) as problem:
-            self._facts = {**self._facts, "scan": f"sshd does not say what it reads: {problem}"}
-        self._facts = {**self._facts, **self._state_facts(document)}
+            self._scan_problem = f"sshd does not say what it reads: {problem}"
+        self._facts = {"sshd": self._facts.get("sshd", {}), **self._state_facts(document)}
         return Met(tuple(unmet), tuple(put_back))
 
     def told(self) -> Dict[str, Any]:
@@ -141,6 +147,7 @@ class Duties:
         elif scan:
             found = self._search.look(before)
             self._found = self._found if found is None else found
+            self._looked_for_keys = self._looked_for_keys or found is not None
         state = self._sshd.signature()
         if state != self._sshd_state:
             effective = self._sshd.effective()
@@ -149,16 +156,26 @@ class Duties:
 
     def _state_facts(self, document: HostDocument) -> Dict[str, Any]:
         facts: Dict[str, Any] = {"accounts": self._accounts.facts(document.accounts)}
+        if self._scan_problem:
+            facts["scan"] = self._scan_problem
         if self._enforcement is None:
             facts["enforcement"] = "unmanaged"
         else:
             facts["enforcement"] = _ENFORCEMENT_WORDS.get(self._enforcement.state, "unknown")
             if self._enforcement.state == ON and not self._enforcement.shown:
                 facts["enforcement"] = UNPROVEN
+            if document.mode == ADOPT and self._shut_out:
+                facts["shut_out"] = self._shut_out
             if self._enforcement.state == UNDONE:
                 facts["undone"] = self._enforcement.why
                 facts["begun"] = self._enforcement.begun
         return facts
+
+    def _whom_enforcing_shuts_out(self, document: HostDocument) -> str:
+        """In words; empty where that is not known, or no question."""
+        if self._enforcement is None or document.mode != ADOPT or not self._looked_for_keys or self.searching:
+            return ""
+        return self._enforcement.shuts_out(self.allowed(document), self._found)
 
     def _unmanaged(self, document: HostDocument) -> List[str]:
         words = []

@@ -12,10 +12,11 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent import drop_in, login_check, originals
 from keyrack.agent.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder, FolderProblem
+from keyrack.agent.found import EVERYBODY, KEY, Found
 from keyrack.agent.login_check import LoginCheck, Verdict
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.originals import Original
@@ -23,10 +24,13 @@ from keyrack.agent.proof import NOT_LOOKED, Proof, Shown
 from keyrack.agent.sshd import GREETING_SECONDS, Sshd, SshdProblem
 from keyrack.agent.tried_settings import tried
 from keyrack.ssh.host_document import HostDocument
+from keyrack.ssh.public_key import fingerprint_of
 
 NOTE = "enforcement.json"
 TRIAL_SECONDS = 60.0
 LASTING_SECONDS = 600.0  # a key that ends sooner is nobody's way in
+NOBODY = "nobody"  # whom enforcing would shut out
+_MOST_LOSERS = 3  # named in words
 _MOST_ACCOUNTS = 500  # asked one by one, where rules are for single accounts
 
 OFF, TRYING, ON, UNDONE = "off", "trying", "on", "undone"
@@ -86,6 +90,7 @@ class Enforcement:
         self._heard_at = 0.0
         self._silent = False
         self._failed: Optional[Tuple[object, Tuple[str, ...]]] = None
+        self._judged: Optional[Tuple[object, str]] = None
         self._checked: Optional[Tuple[bytes, Tuple[object, ...]]] = None
         self.put_back: List[str] = []
 
@@ -171,6 +176,18 @@ class Enforcement:
         if not any(line.keyword == "match" for line in self.sshd.lines()):
             return [None]
         return [None, *sorted({account.pw_name for account in pwd.getpwall()})[:_MOST_ACCOUNTS]]
+
+    def shuts_out(self, document: HostDocument, found: Sequence[Found]) -> str:
+        """Whom enforcing this document would shut out, in words; NOBODY where all who get in by a key still would, and
+        enforcing could begin. found: the whole of a look for keys. May raise what asking sshd raises.
+        """
+        state = (document, tuple(found), self.sshd.signature())
+        if self._judged is None or self._judged[0] != state:
+            losing = sorted({_loser(one) for one in found if one.in_force and not _stays(one, document)})
+            more = [f"and {len(losing) - _MOST_LOSERS} more"] if len(losing) > _MOST_LOSERS else []
+            words = ", ".join(losing[:_MOST_LOSERS] + more)
+            self._judged = (state, words or self._cannot_begin(document, self.settings(document)) or NOBODY)
+        return self._judged[1]
 
     def missing(self, settings: Mapping[str, str], config: Optional[str] = None) -> List[str]:
         """What sshd would do otherwise than these settings say, in words. Raises SshdProblem."""
@@ -464,6 +481,17 @@ def adopt_first(memory: Memory) -> None:
     if not read(memory).files:
         why = "this host was enrolled for adopting, and the service has not agreed yet"
         memory.save(NOTE, Record(state=UNDONE, why=why, begun=False).to_json())
+
+
+def _stays(one: Found, document: HostDocument) -> bool:
+    """Whether what was found lets the same in when only the document counts."""
+    if one.kind != KEY or one.username == EVERYBODY or not one.fingerprint:
+        return False
+    return any(fingerprint_of(entry.key) == one.fingerprint for entry in document.users.get(one.username, ()))
+
+
+def _loser(one: Found) -> str:
+    return f"{one.fingerprint or one.path} ({'every account' if one.username == EVERYBODY else one.username})"
 
 
 def _said(problem: BaseException) -> str:

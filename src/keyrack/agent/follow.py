@@ -85,7 +85,8 @@ class Follower:
         pause = self._pause()
         if time.monotonic() - self._looked_at >= pause or self._orders.is_due(self._silent):
             self._look(new=_FILES in self._troubles)
-        wait = min(wait, int(self._pause()))
+        # Until it is known that all is well again, an answer must not take as long as the wait.
+        wait = min(wait, int(self._pause())) if self._status.service == "ok" else 0
         began = time.monotonic()
         try:
             if not self._deliver_report():
@@ -100,7 +101,7 @@ class Follower:
             self._answered_no(answer)
             return _spread(REFUSED_RETRY)
         if answer.status != 204:
-            return self._no_answer(f"it answered with status {answer.status}: {answer.words}")
+            return self._no_answer(_trouble(answer))
         self._confirm()
         self._answered("ok")
         if self._refusal is not None:
@@ -227,7 +228,7 @@ class Follower:
             self._answered_no(answer)
             return False
         if answer.status >= 500:
-            raise NoAnswer(f"it answered with status {answer.status}: {answer.words}")
+            raise NoAnswer(_trouble(answer))
         if answer.status != 200:
             # It will not like it better the next time; what is in force here does not depend on it.
             self._say(f"the service did not take the report: {answer.words}")
@@ -274,6 +275,13 @@ class Follower:
             self._memory.note(self._status)
         except OSError as error:
             self._say(f"{self._memory.folder.path} cannot be written: {error.strerror}")
+
+
+def _trouble(answer: Answer) -> str:
+    """The service's own words that it cannot serve now."""
+    if answer.status == 503:
+        return f"Keyrack answers, but cannot serve: {answer.words}"
+    return f"it answered with status {answer.status}: {answer.words}"
 
 
 def say(words: str) -> None:

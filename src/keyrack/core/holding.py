@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from keyrack.core import presence
-from keyrack.core.host_facts import ADOPT, AUTO, ENFORCE, TRYING, UNDONE, UNMANAGED, UNPROVEN
+from keyrack.core.host_facts import ADOPT, AUTO, ENFORCE, NOBODY, TRYING, UNDONE, UNMANAGED, UNPROVEN
 from keyrack.core.host_modes import STALE_WORDS
 from keyrack.core.instance import Instance
 from keyrack.model import Server
@@ -51,7 +53,7 @@ def of(instance: Instance, server: Server) -> Holding:
         online=online,
         stale_after_seconds=server.stale_after_seconds,
         stale_then=server.stale_then,
-        problems=(*map(str, facts.get("problems") or ()), *([str(facts["scan"])] if facts.get("scan") else ())),
+        problems=_problems(server, facts),
         state=_state(server, told, online),
         silence=(
             f"after {server.stale_after_seconds} seconds {STALE_WORDS[server.stale_then]}"
@@ -59,6 +61,15 @@ def of(instance: Instance, server: Server) -> Holding:
             else STALE_WORDS[KEEP]
         ),
     )
+
+
+def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    found = [*map(str, facts.get("problems") or ()), *([str(facts["scan"])] if facts.get("scan") else ())]
+    if server.mode == AUTO and facts.get("shut_out") not in (None, NOBODY):
+        found.append(
+            f"enforcing waits, as it would shut out: {facts['shut_out']}; Keyrack's keys open nothing until then"
+        )
+    return tuple(found)
 
 
 def _state(server: Server, told: str, online: bool) -> str:

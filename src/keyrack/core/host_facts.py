@@ -97,10 +97,16 @@ def _settings(told: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _accounts(told: Mapping[str, Any]) -> dict[str, dict[str, bool]]:
+def _refused(account: Mapping[str, Any]) -> dict[str, str]:
+    """Why an account is not as asked, where the host says so."""
+    words = account.get("refused")
+    return {"refused": words[:LONGEST]} if isinstance(words, str) and words else {}
+
+
+def _accounts(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Which accounts are there; their deployment keys are kept with the system users."""
     return {
-        name: {"exists": account.get("exists") is True}
+        name: {"exists": account.get("exists") is True, **_refused(account)}
         for name, account in list(told.items())[:MOST]
         if isinstance(name, str) and names.username_problem(name) is None and isinstance(account, Mapping)
     }

@@ -125,7 +125,11 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
                 raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
             values: dict[str, Any] = {"seen_at": work.now}
             if state == "applied" or told.get("facts"):
-                values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
+                said = problems if state == "applied" and "problems" in told else None
+                values |= host_facts.take(work, now, told.get("facts"), said)
+            if state != "applied":
+                # Why nothing new comes into force there is seen with the server too; the event below tells of it.
+                values["facts"] = {**dict(values.get("facts", now.facts)), "problems": problems}
             found_keys.take(work, now, told.get("keys_found"))
             if state == "applied" and now.applied_revision < applied <= now.revision:
                 values |= {"applied_revision": applied, "applied_at": work.now}

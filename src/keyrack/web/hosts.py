@@ -11,7 +11,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from keyrack.core import documents, hosts
@@ -158,7 +158,7 @@ def _answering(
         except Refusal as refusal:
             return JSONResponse({"error": refusal.message}, STATUS.get(refusal.kind, 400))
         except DatabaseUnavailable:
-            return PlainTextResponse("The service cannot reach its database.", 503)
+            return JSONResponse({"error": "its database is away"}, 503)
 
     return answer
 
