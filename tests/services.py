@@ -18,6 +18,7 @@ from keyrack import app
 from keyrack.core import workspace_file
 from keyrack.core.instance import Instance
 from keyrack.settings import Settings
+from keyrack.web.protocol import BoundedProtocol
 
 TEAM = """
 [workspace]
@@ -117,6 +118,7 @@ def running(settings: Settings) -> Iterator[Service]:
         port=port,
         log_level="warning",
         access_log=False,
+        http=BoundedProtocol,
         timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)

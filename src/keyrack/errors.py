@@ -20,10 +20,14 @@ class Kind(StrEnum):
     """It would collide with something that exists."""
     LIMIT = "limit"
     """A bound of the instance is reached."""
+    TOO_LARGE = "too-large"
+    """More was sent than is read."""
     THROTTLED = "throttled"
     """Too many requests in too short a time."""
     UNAVAILABLE = "unavailable"
-    """Ours to mend: the database or another part does not answer."""
+    """A part that is needed, such as the database, does not answer; later it may."""
+    FAULT = "fault"
+    """A fault of ours; trying again will not help."""
 
 
 class Refusal(Exception):
@@ -31,7 +35,7 @@ class Refusal(Exception):
 
     kind: what sort of refusal it is; code: a stable slug for programs, e.g. ``label-taken``;
     message: one or two sentences for a person, with what to do next; field: the name of the core's
-    argument that is at fault, if one is; retry_after: whole seconds, with kind THROTTLED.
+    argument that is at fault, if one is; retry_after: whole seconds, with kinds THROTTLED and UNAVAILABLE.
     """
 
     def __init__(self, kind: Kind, code: str, message: str, *, field: str | None = None, retry_after: int = 0) -> None:

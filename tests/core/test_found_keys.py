@@ -49,12 +49,14 @@ def here(team: Team) -> Server:
 
 def known(team: Team) -> list[FoundKey]:
     """What the workspace sees."""
-    return list(found_keys.find(team.instance, team.owner, team.server.id).items)
+    return list(found_keys.find(team.instance, team.owner, team.server.id, limit=5000).items)
 
 
 def told_events(team: Team) -> list[str]:
     """The server's events, newest first."""
-    return [event.summary for event in events.find(team.instance, team.owner, server_id=team.server.id).items]
+    return [
+        event.summary for event in events.find(team.instance, team.owner, server_id=team.server.id, limit=100).items
+    ]
 
 
 def document(team: Team) -> dict[str, Any]:
@@ -203,3 +205,103 @@ def test_staleness_is_set_for_a_server_or_a_tag(team: Team) -> None:
         with pytest.raises(Refusal) as refused:
             host_modes.set_staleness(team.instance, team.owner, server_id=second.id, after_seconds=seconds, then=then)
         assert refused.value.kind is Kind.INVALID
+
+
+def test_a_fingerprint_is_never_believed(team: Team) -> None:
+    """Whoever says that a stranger's key has alice's fingerprint makes it neither hers nor acceptable as hers."""
+    hers, strangers = fresh_line("hers"), fresh_line("stranger's")
+    user_keys.add(team.instance, team.member, title="desk", public_key=hers)
+    tell(team, entry(strangers, fingerprint=parse(hers).sha256), entry(hers, fingerprint="", line=2))
+    assert {(one.fingerprint, one.owner) for one in known(team)} == {
+        (parse(strangers).sha256, None),
+        (parse(hers).sha256, "alice"),
+    }
+    other = entry(fresh_line("other"))
+    tell(team, {**other, "key": "", "path": "/empty"}, {**other, "key": "ssh-ed25519 !", "path": "/no-base64"})
+    assert known(team) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        'from="10.0.0.0/8",from="0.0.0.0/0"',
+        'command="a",command="b"',
+        'FROM="10.0.0.0/8",from="*"',
+        'from="10.0.0.0/8,"',
+        'from="10.0.0.1, 10.0.0.0/8"',
+        'permitopen="a"',
+        "unknown",
+        'expiry-time="soon"',
+        "pty pty",
+        "pty," * 500,
+        'command="\ufffd"',
+    ],
+)
+def test_what_sshd_refuses_or_what_is_not_known_whole_is_not_accepted(team: Team, options: str) -> None:
+    tell(team, entry(fresh_line(), options=options))
+    with pytest.raises(Refusal) as refused:
+        found_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
+    assert refused.value.code == "options-not-kept"
+
+
+def test_what_a_later_option_takes_back_stays_taken(team: Team) -> None:
+    tell(team, entry(fresh_line(), options="pty,port-forwarding,restrict,no-pty,Port-Forwarding,no-verify-required"))
+    found_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
+    assert document(team)["users"]["deploy"][0]["options"] == ["restrict", "no-pty", "port-forwarding"]
+
+
+@pytest.mark.parametrize("end", ["20301231235959z", "20301231235959UTC", "20301231235959utc"])
+def test_an_end_in_utc_is_kept_however_it_is_spelled(team: Team, end: str) -> None:
+    tell(team, entry(fresh_line(), options=f'expiry-time="{end}"'))
+    found_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
+    assert document(team)["users"]["deploy"][0]["expires_at"] == "2030-12-31T23:59:59Z"
+
+
+HERE = {"username": "deploy", "path": "/home/deploy/.ssh/authorized_keys"}
+UNREADABLE = {**HERE, "kind": "unreadable", "problem": "Permission denied"}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"keys_cut": [HERE]}, []),
+        ({"keys_cut": [{**HERE, "path": ""}]}, []),
+        ({"keys_cut": [{**HERE, "username": ""}]}, []),
+        ({"keys_cut": [{"username": "", "path": ""}]}, []),
+        ({"keys_cut": ["what"]}, []),
+        ({"keys_cut": {}}, []),
+        ({"keys_cut": [{"username": f"a{number}", "path": "/x"} for number in range(400)]}, []),
+        ({"keys_cut": []}, [UNREADABLE]),
+        ({}, [UNREADABLE]),
+        ({"keys_cut": []}, [{**HERE, "kind": "key", "comment": "x" * 201}]),
+        ({}, [entry(fresh_line(), path=f"/{number}") for number in range(1500)]),
+    ],
+)
+def test_a_cut_look_proves_nothing_gone(team: Team, more: dict[str, Any], told: list[Any]) -> None:
+    rogue, ignored = entry(fresh_line("rogue")), entry(fresh_line("ignored"), line=2)
+    tell(team, rogue, ignored, keys_cut=[])
+    for one in known(team):
+        act = found_keys.remove if one.comment == "rogue" else found_keys.ignore
+        act(team.instance, team.owner, team.server.id, one.id)
+    tell(team, *told, **more)
+    states = {one.comment: one.state for one in known(team) if one.path == HERE["path"]}
+    assert (states["rogue"], states["ignored"]) == (found_keys.REMOVING, found_keys.IGNORED)
+    assert "take_away" in document(team)
+    assert not any("was taken out of" in summary for summary in told_events(team))
+    tell(team, keys_cut=[{**HERE, "username": "another"}, {**HERE, "path": "/another"}])
+    assert "take_away" not in document(team)
+    assert any("was taken out of" in summary for summary in told_events(team))
+
+
+def test_the_first_found_key_of_a_host_is_named(team: Team) -> None:
+    tell(team)
+    planted = entry(fresh_line("planted"), username="root", path="/root/.ssh/authorized_keys")
+    tell(team, planted)
+    (told,) = (summary for summary in told_events(team) if summary.startswith("Found"))
+    for part in (planted["fingerprint"], "root", planted["path"]):
+        assert part in told
+    many = [entry(fresh_line(), path=f"/home/deploy/{number}", in_force=number % 2 == 1) for number in range(40)]
+    tell(team, planted, *many)
+    named = [summary for summary in told_events(team) if summary.startswith("Found by hand")]
+    assert len(named) == 21
+    assert "Found 20 more keys by hand on server web-1, 0 of which let somebody in" in told_events(team)

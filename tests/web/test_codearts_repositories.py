@@ -91,6 +91,17 @@ def test_what_one_sees_is_what_one_is_a_member_of(forge: Service) -> None:
     assert call(forge, "GET", "/v4/repositories/1", "token-of-bob").json()["visibility"] == "private"
     assert refused(call(forge, "GET", "/v4/repositories/1", "token-of-mallory")) == (403, "CH.00401001")
     assert refused(call(forge, "GET", "/v4/repositories/1", "token-of-victor")) == (404, "CH.00402000")
+    # Who may see none must not learn which ones there are.
+    for method, path in (
+        ("GET", "/v4/repositories/%s"),
+        ("GET", "/v4/repositories/%s/deploy-keys"),
+        ("DELETE", "/v4/repositories/%s/deploy-keys/1"),
+        ("GET", "/v4/repositories/%s/members"),
+        ("DELETE", "/v2/repositories/%s/deploy-keys/1"),
+        ("DELETE", "/v1/repositories/%s"),
+    ):
+        there, not_there = (call(forge, method, path % number, "token-of-mallory") for number in (1, 999))
+        assert (there.status_code, there.json()) == (not_there.status_code, not_there.json()), path
 
 
 def test_projects(forge: Service) -> None:

@@ -178,7 +178,9 @@ class Duties:
         return self._enforcement.shuts_out(self.allowed(document), self._found)
 
     def _unmanaged(self, document: HostDocument) -> List[str]:
-        words = []
+        words: List[str] = []
+        if document.deleted:
+            return words
         if document.mode != "enforce":
             words.append("this agent does not change sshd's settings, so it can neither adopt nor enforce by itself")
         try:

@@ -21,6 +21,10 @@ TRY_AGAIN_SECONDS = 5.0  # the same while they could not be made as they must be
 HURRY_SECONDS = 2.0  # the same while enforcing is on trial
 FIRST_RETRY, LAST_RETRY = 0.2, 5.0  # seconds; short, so that a host obeys soon after the service is back
 REFUSED_RETRY = 30.0  # after a clear no
+DELETED = (
+    "this server was deleted in Keyrack: no key of Keyrack opens this host any more, and the service is not asked "
+    "again; take the agent away with `keyrack-agent uninstall`, or enrol this host anew"
+)
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
 
 APPLIED, REFUSED, FAILED = "applied", "refused", "failed"
@@ -60,6 +64,7 @@ class Follower:
         self._retry = FIRST_RETRY
         self._looked_at = 0.0
         self._look_soon = False
+        self._over = False
         # By a clock that nobody sets, from what was noted by one that somebody may have set.
         confirmed_at = self._status.confirmed_at or self._status.contact_at
         self._confirmed = time.monotonic() - silence(confirmed_at)
@@ -85,12 +90,15 @@ class Follower:
         pause = self._pause()
         if time.monotonic() - self._looked_at >= pause or self._orders.is_due(self._silent):
             self._look(new=_FILES in self._troubles)
+        if self._over:
+            return self._pause()
         # Until it is known that all is well again, an answer must not take as long as the wait.
         wait = min(wait, int(self._pause())) if self._status.service == "ok" else 0
         began = time.monotonic()
         try:
-            if not self._deliver_report():
-                return _spread(REFUSED_RETRY)
+            refused = self._deliver_report()
+            if refused is not None:
+                return refused
             path = f"/agent/v1/document?revision={self._orders.revision}&wait={wait}"
             answer = self._contact.get(path, wait=wait)
         except NoAnswer as error:
@@ -219,22 +227,45 @@ class Follower:
         }
         self._note()
 
-    def _deliver_report(self) -> bool:
-        """Tell what is to be told. Invariant 7: again and again until the service has it. False: it said no."""
+    def _deliver_report(self) -> Optional[float]:
+        """Tell what is to be told. Invariant 7: again and again until the service has it. None: go on; otherwise how
+        long to pause, because it said no, or because nothing more is to be asked.
+        """
         if self._report is None:
-            return True
+            return None
+        obeyed = (
+            self._orders.deleted
+            and self._report["state"] == APPLIED
+            and self._report["revision"] == self._orders.revision
+        )
         answer = self._contact.post("/agent/v1/report", self._report)
         if answer.status in _NO:
+            if self._orders.deleted:
+                # It knows nothing of this host any more, and has said so before, signed.
+                return self._end()
             self._answered_no(answer)
-            return False
-        if answer.status >= 500:
+            return _spread(REFUSED_RETRY)
+        if answer.status >= 500 or answer.status == 429:
             raise NoAnswer(_trouble(answer))
         if answer.status != 200:
             # It will not like it better the next time; what is in force here does not depend on it.
             self._say(f"the service did not take the report: {answer.words}")
         self._report = None
         self._orders.delivered()
-        return True
+        return self._end() if obeyed and answer.status == 200 else None
+
+    def _end(self) -> float:
+        """Its server was deleted, by a signed document, and the service knows that this host obeys: ask no more.
+
+        The files are looked after all the same, so that nothing of Keyrack's comes back on this host.
+        """
+        self._over = True
+        self._report = None
+        self._contact.close()
+        self._say(DELETED)
+        self._status = self._status._replace(service=DELETED)
+        self._note()
+        return 0.0
 
     def _answered_no(self, answer: Answer) -> None:
         """A no is not a document: who may log in here changes by a signed one only (Invariant 6)."""

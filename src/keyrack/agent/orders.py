@@ -63,6 +63,11 @@ class Orders:
         """The revision of the document in force; 0: none."""
         return self._checked.document.revision if self._checked else 0
 
+    @property
+    def deleted(self) -> bool:
+        """Whether the document in force says that the service does not serve this host any more."""
+        return self._checked is not None and self._checked.document.deleted
+
     def recall(self) -> None:
         """Obey again what was obeyed before a restart, where there is such a thing.
 

@@ -97,7 +97,9 @@ class Watch:
         if changed:
             self._remember()
             self._news = True
-        if (self._news or self._uses) and obeyed is not None and time.monotonic() >= self._report_at:
+        if obeyed is None or obeyed.document.deleted:
+            return
+        if (self._news or self._uses) and time.monotonic() >= self._report_at:
             self._report()
 
     def _run(self) -> None:
@@ -186,6 +188,8 @@ def _end_of(document: HostDocument, session: Session) -> float:
     """Until when a session may last: seconds since 1970. 0: no longer."""
     if session.id in document.end_sessions:
         return 0.0
+    if document.deleted:
+        return 0.0 if session.kept else math.inf
     if document.mode != ENFORCE or not session.fingerprint:
         return math.inf
     if sessions.is_revoked(document, session):
@@ -196,6 +200,8 @@ def _end_of(document: HostDocument, session: Session) -> float:
 def _why(obeyed: InForce, session: Session) -> str:
     if session.id in obeyed.document.end_sessions:
         return "somebody asked for it"
+    if obeyed.document.deleted:
+        return "this server was deleted"
     if sessions.is_revoked(obeyed.document, session):
         return "the key was taken away"
     if sessions.end_of(obeyed.counted, session):

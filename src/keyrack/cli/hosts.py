@@ -16,7 +16,18 @@ import click
 from keyrack.cli import options
 from keyrack.cli.opened import opened, workspace_named
 from keyrack.cli.shown import say
-from keyrack.core import events, found_keys, holding, host_modes, people, receipts, revoking, servers, sessions
+from keyrack.core import (
+    deleted_servers,
+    events,
+    found_keys,
+    holding,
+    host_modes,
+    people,
+    receipts,
+    revoking,
+    servers,
+    sessions,
+)
 from keyrack.core.instance import Instance
 from keyrack.core.receipts import Receipts
 from keyrack.errors import Kind, Refusal
@@ -77,14 +88,23 @@ def desk(given: dict[str, Any]) -> Iterator[Desk]:
 
 
 @command.command(name="list")
+@click.option("--deleted", is_flag=True, help="Deleted servers instead, and whether their hosts have obeyed that.")
 @as_json
 @shared
-def list_hosts(json_wanted: bool, **given: Any) -> None:
+def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
     """List hosts and how each is held.
 
     APPLIED is the revision applied of the one wanted; FOUND counts keys found by hand that nobody decided on.
     """
     with desk(given) as at:
+        if deleted:
+            gone = _all(lambda offset: deleted_servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
+            told = [
+                (one.id, one.name, one.address, _moment(one.deleted_at), one.deleted_by, _moment(one.acknowledged_at))
+                for one in gone
+            ]
+            _table(("ID", "NAME", "ADDRESS", "DELETED", "BY", "OBEYED"), told, json_wanted)
+            return
         found = found_keys.counts(at.instance, at.actor)
         rows = []
         for server in _all(lambda offset: servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):

@@ -21,7 +21,7 @@ def authenticate(instance: Instance, key_id: str, secret: str, *, address: str, 
 
     Temporary keys are refused: they count only with their security token, which HTTP Basic has no place for.
     """
-    if not key_id or not secret or len(key_id) > LONGEST or len(secret) > LONGEST:
+    if not key_id or not secret or len(key_id) > LONGEST or len(secret) > LONGEST or not key_id.isprintable():
         raise _not_in_force()
 
     def question(connection: Connection) -> tuple[AccessKeyRow, User] | None:

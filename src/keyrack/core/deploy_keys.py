@@ -33,7 +33,7 @@ def add(
     title: 1 to 255 characters; application: where the key comes from. Raises Refusal: MISSING for the
     repository, INVALID for fields, TAKEN when the key is a user's or is there already, LIMIT.
     """
-    repository, entitled = repositories.reach(instance, actor, repository_id)
+    repository, entitled = repositories.reach(instance, actor, repository_id, CHANGE)
     with _attempt(instance, entitled, repository, CHANGE, "add a deploy key") as attempt:
         name = acceptance.text(title, field="title")
         origin = "" if application in (None, "") else acceptance.text(application, field="application")
@@ -78,14 +78,14 @@ def add(
 
 def find(instance: Instance, actor: Actor, repository_id: int, *, offset: int = 0, limit: int = 20) -> Page[DeployKey]:
     """A page of a repository's deploy keys, newest first. Raises Refusal MISSING or FORBIDDEN."""
-    repository, entitled = repositories.reach(instance, actor, repository_id)
+    repository, entitled = repositories.reach(instance, actor, repository_id, READ)
     with _attempt(instance, entitled, repository, READ, "list deploy keys") as attempt:
         return attempt.read(lambda connection: deploy_keys.find(connection, repository.id, offset=offset, limit=limit))
 
 
 def known(instance: Instance, actor: Actor, repository_id: int, public_key: object) -> bool:
     """Whether a key is a deploy key of a repository. Raises Refusal MISSING, FORBIDDEN, or INVALID for the key."""
-    repository, entitled = repositories.reach(instance, actor, repository_id)
+    repository, entitled = repositories.reach(instance, actor, repository_id, READ)
     with _attempt(instance, entitled, repository, READ, "look for a deploy key") as attempt:
         key = acceptance.public_key(instance, public_key)
         found = attempt.read(lambda connection: deploy_keys.by_fingerprint(connection, repository.id, key.sha256))
@@ -94,7 +94,7 @@ def known(instance: Instance, actor: Actor, repository_id: int, public_key: obje
 
 def delete(instance: Instance, actor: Actor, repository_id: int, key_id: int) -> DeployKey:
     """Take a deploy key from a repository, and answer it as it was. Raises Refusal MISSING or FORBIDDEN."""
-    repository, entitled = repositories.reach(instance, actor, repository_id)
+    repository, entitled = repositories.reach(instance, actor, repository_id, CHANGE)
     with _attempt(instance, entitled, repository, CHANGE, "delete a deploy key", key_id) as attempt:
 
         def change(work: Work) -> DeployKey:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import accounts, alarms, delivery
+from keyrack.core import accounts, alarms, deleted_servers, delivery
 from keyrack.core.found_keys import REMOVING
 from keyrack.core.host_facts import ADOPT, AUTO
 from keyrack.core.instance import Instance
@@ -43,7 +43,7 @@ class _Line:
 
 
 def signed(instance: Instance, server_id: int) -> SignedDocument | None:
-    """The document of a server as it is now, or None when the server is gone.
+    """The document of a server as it is now; a deleted one's last, and None when nothing is known of it.
 
     Everything is read in one snapshot, so that the revision and the keys belong together. Raises Refusal
     UNAVAILABLE when a row's seal is broken: whoever changed the database must not get it signed. Then the audit
@@ -63,7 +63,7 @@ def signed(instance: Instance, server_id: int) -> SignedDocument | None:
 def _build(instance: Instance, connection: Connection, server_id: int) -> HostDocument | None:
     server = servers.by_id(connection, server_id)
     if server is None:
-        return None
+        return deleted_servers.document(instance, connection, server_id)
     now = instance.now()
     users: dict[str, list[UserKey]] = {}
     for line in _widest(_lines(instance, connection, server, now)):

@@ -4,8 +4,10 @@ about another one.
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +17,9 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Credential, FoundKey, Page, Server
 from keyrack.ssh import found_options
+from keyrack.ssh.digest import sha256
 from keyrack.ssh.names import hidden_character
+from keyrack.ssh.wire import Reader, WireError
 from keyrack.store import found_keys, servers
 
 NEW = "new"
@@ -30,10 +34,14 @@ OPEN = (NEW, REMOVING)
 STATES = (NEW, ACCEPTED, IGNORED, REMOVING, GONE)
 
 KINDS = ("key", "cert-authority", "command", "unreadable")
+KEYS = ("key", "cert-authority")
 EVERYBODY = "*"
 MOST_IN_A_REPORT = 2000
 MOST_EVENTS = 20
 REMEMBERED = timedelta(days=90)
+MOST_CUT = 300
+FULL_LIST = 1500
+"""Things in a report of an agent that does not say when it left some out."""
 FINGERPRINT = re.compile(r"(SHA256:[A-Za-z0-9+/]{43})?")
 _LENGTHS = {"username": 64, "path": 1024, "type": 64, "key": 16384, "options": 2000, "comment": 200, "problem": 300}
 
@@ -132,17 +140,48 @@ def remove(instance: Instance, actor: Actor, server_id: int, found_id: int) -> F
     return _decide(instance, actor, server_id, found_id, REMOVING, "remove a key found on a server", "Asked to remove")
 
 
-def take(work: Work, server: Server, told: object) -> None:
-    """Take in everything that a host says it found now; what it does not name any more is gone."""
+@dataclass(slots=True)
+class _Unseen:
+    """What a report proves nothing about: where the host did not look, could not, or had no room to tell."""
+
+    everything: bool = False
+    usernames: set[str] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
+    places: set[tuple[str, str]] = field(default_factory=set)
+
+    def add(self, username: object, path: object) -> None:
+        """Empty stands for all."""
+        if not isinstance(username, str) or not isinstance(path, str) or not (username or path):
+            self.everything = True
+        elif not path:
+            self.usernames.add(username)
+        elif not username:
+            self.paths.add(path)
+        else:
+            self.places.add((username, path))
+
+    def covers(self, one: FoundKey) -> bool:
+        """Whether it may be there although it is not named."""
+        place = (one.username, one.path)
+        return self.everything or one.username in self.usernames or one.path in self.paths or place in self.places
+
+
+def take(work: Work, server: Server, told: object, cut: object = None) -> None:
+    """Take in what a host says it found now. What it does not name any more is gone, but where its look was cut.
+
+    cut: list of {"username", "path"}, where the look ended early or had no answer, empty for all; None: not said.
+    """
     if not isinstance(told, list):
         return
     known = {(one.username, one.path, one.fingerprint): one for one in found_keys.on_server(work.connection, server.id)}
-    first = not known
+    unseen = _unseen(told, cut)
     fresh: list[dict[str, Any]] = []
     seen = set()
     for entry in told[:MOST_IN_A_REPORT]:
         values = _values(entry)
         if values is None:
+            # Something is there, and what it is was not understood.
+            unseen.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
             continue
         place = (values["username"], values["path"], values["fingerprint"])
         if place in seen:
@@ -162,13 +201,28 @@ def take(work: Work, server: Server, told: object) -> None:
             work.connection, before.id, {**values, "seen_at": work.now, **({"state": NEW} if back else {})}
         )
     for place, one in known.items():
-        if place not in seen and one.state != GONE:
+        if place not in seen and one.state != GONE and not unseen.covers(one):
             found_keys.change(work.connection, one.id, {"state": GONE, "seen_at": work.now})
             if one.state == REMOVING:
                 _tell(work, server, f"The key {one.fingerprint} was taken out of {one.path} on server {server.name}")
     found_keys.forget(work.connection, server.id, GONE, work.now - REMEMBERED)
     revoking.refuse_found(work, server.id, [(values["fingerprint"], values["public_key"]) for values in fresh])
-    _tell_of_fresh(work, server, fresh, first=first)
+    _tell_of_fresh(work, server, fresh)
+
+
+def _unseen(told: list[Any], cut: object) -> _Unseen:
+    found = _Unseen()
+    if isinstance(cut, list):
+        for entry in cut[:MOST_CUT]:
+            found.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
+        found.everything = found.everything or len(cut) > MOST_CUT
+    else:
+        found.everything = cut is not None or len(told) >= FULL_LIST
+    found.everything = found.everything or len(told) > MOST_IN_A_REPORT
+    for entry in told:
+        if isinstance(entry, Mapping) and entry.get("kind") == "unreadable" and not entry.get("line"):
+            found.add(entry.get("username"), entry.get("path"))
+    return found
 
 
 def _decide(
@@ -180,7 +234,7 @@ def _decide(
         def change(work: Work) -> FoundKey:
             server, found = _own(work, server_id, found_id)
             if state == REMOVING:
-                if found.kind not in ("key", "cert-authority"):
+                if found.kind not in KEYS:
                     raise invalid("found_id", "Only keys can be removed; change sshd's settings there.", "not-a-key")
                 work.touch(server.id)
             found_keys.change(work.connection, found.id, {"state": state})
@@ -235,8 +289,12 @@ def _values(entry: object) -> dict[str, Any] | None:
         if not isinstance(value, str) or len(value) > longest or hidden_character(value) is not None:
             return None
         texts[name] = value
-    fingerprint, line = entry.get("fingerprint", ""), entry.get("line", 0)
-    if not isinstance(fingerprint, str) or not FINGERPRINT.fullmatch(fingerprint) or type(line) is not int:
+    told, line = entry.get("fingerprint", ""), entry.get("line", 0)
+    if not isinstance(told, str) or not FINGERPRINT.fullmatch(told) or type(line) is not int:
+        return None
+    # Never as told: by a fingerprint somebody becomes the owner of a key, and a key is taken away.
+    fingerprint = _fingerprint(texts["key"]) if texts["key"] else ""
+    if fingerprint is None or (entry["kind"] in KEYS and not fingerprint):
         return None
     if not texts["username"] or not texts["path"].startswith("/") or not 0 <= line < 2**31:
         return None
@@ -255,18 +313,29 @@ def _values(entry: object) -> dict[str, Any] | None:
     }
 
 
-def _tell_of_fresh(work: Work, server: Server, fresh: list[dict[str, Any]], *, first: bool) -> None:
-    if first and fresh:
-        count = sum(values["in_force"] for values in fresh)
-        _tell(work, server, f"Found {len(fresh)} keys on server {server.name}, {count} of which let somebody in")
-        return
+def _fingerprint(key: str) -> str | None:
+    """The fingerprint of a type and a key in base64; None where they are no such thing."""
+    key_type, _, encoded = key.partition(" ")
+    try:
+        blob = binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
+        if Reader(blob).string() != key_type.encode("ascii"):
+            return None
+    except (ValueError, WireError):
+        return None
+    return "SHA256:" + binascii.b2a_base64(sha256(blob), newline=False).decode("ascii").rstrip("=")
+
+
+def _tell_of_fresh(work: Work, server: Server, fresh: list[dict[str, Any]]) -> None:
+    fresh = sorted(fresh, key=lambda values: (not values["in_force"], values["username"] != "root"))
     for values in fresh[:MOST_EVENTS]:
         whom = "every account" if values["username"] == EVERYBODY else values["username"]
         what = values["fingerprint"] or values["kind"]
         remark = "" if values["in_force"] else " (sshd does not take it there)"
         _tell(work, server, f"Found by hand on server {server.name}: {what} for {whom} in {values['path']}{remark}")
     if len(fresh) > MOST_EVENTS:
-        _tell(work, server, f"Found {len(fresh) - MOST_EVENTS} more keys on server {server.name}")
+        count = sum(values["in_force"] for values in fresh[MOST_EVENTS:])
+        more = f"Found {len(fresh) - MOST_EVENTS} more keys by hand on server {server.name}"
+        _tell(work, server, f"{more}, {count} of which let somebody in")
 
 
 def _tell(work: Work, server: Server, summary: str) -> None:

@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keyrack.core import found_keys, host_facts, host_reports
+from sqlalchemy import Connection
+
+from keyrack.core import deleted_servers, found_keys, host_facts, host_reports
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.ssh.printable import all_printable
+from keyrack.store import deleted_servers as gone_servers
 from keyrack.store import keys, revocations, servers
+from keyrack.store.deleted_servers import DeletedServer
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -77,10 +81,15 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
     return Enrolled(server=server, secret=secret, signing_key=instance.key.public_line)
 
 
-def authenticate(instance: Instance, secret: str) -> Server:
-    """The server whose agent holds this secret. Raises Refusal UNAUTHENTICATED."""
+def authenticate(instance: Instance, secret: str) -> Server | DeletedServer:
+    """The server whose agent holds this secret, also a deleted one. Raises Refusal UNAUTHENTICATED."""
     secret_hash = instance.key.hash_token(secret)
-    server = instance.database.read(lambda connection: servers.by_agent_secret(connection, secret_hash))
+
+    def question(connection: Connection) -> Server | DeletedServer | None:
+        found = servers.by_agent_secret(connection, secret_hash)
+        return found or gone_servers.by_agent_secret(connection, secret_hash)
+
+    server = instance.database.read(question)
     if server is None:
         raise Refusal(
             Kind.UNAUTHENTICATED,
@@ -91,17 +100,26 @@ def authenticate(instance: Instance, secret: str) -> Server:
 
 
 def revision(instance: Instance, server_id: int) -> int | None:
-    """The revision a server must be at now, or None when the server is gone."""
-    return instance.database.read(lambda connection: servers.revision(connection, server_id))
+    """The revision a server must be at now, also a deleted one's; None when nothing is known of it."""
+
+    def question(connection: Connection) -> int | None:
+        now = servers.revision(connection, server_id)
+        gone = gone_servers.get(connection, server_id) if now is None else None
+        return now if gone is None else gone.revision
+
+    return instance.database.read(question)
 
 
-def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
+def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str, Any]) -> None:
     """Take what an agent tells: the revision it applied or why it did not, who is in, which keys were used.
 
     A report without revision and state tells only the rest. Raises Refusal INVALID.
     """
     # The door for text of hosts: whatever is kept of it can be shown to anybody.
     told = all_printable(told)
+    if isinstance(server, DeletedServer):
+        deleted_servers.report(instance, keyrack(server.workspace_id, door="agent"), server, told)
+        return
     applied, state = told.get("revision"), told.get("state")
     if applied is None and state is None:
         applied, state = 0, "applied"
@@ -130,7 +148,7 @@ def report(instance: Instance, server: Server, told: Mapping[str, Any]) -> None:
             if state != "applied":
                 # Why nothing new comes into force there is seen with the server too; the event below tells of it.
                 values["facts"] = {**dict(values.get("facts", now.facts)), "problems": problems}
-            found_keys.take(work, now, told.get("keys_found"))
+            found_keys.take(work, now, told.get("keys_found"), told.get("keys_cut"))
             if state == "applied" and now.applied_revision < applied <= now.revision:
                 values |= {"applied_revision": applied, "applied_at": work.now}
                 keys.note_delivery(work.connection, server.id, applied, work.now)

@@ -42,12 +42,15 @@ def path_of(value: object) -> str:
     )
 
 
-def reach(instance: Instance, actor: Actor, repository: int | str) -> tuple[Repository, Actor]:
+def reach(instance: Instance, actor: Actor, repository: int | str, action: str) -> tuple[Repository, Actor]:
     """A repository of the actor's workspace, by id or uid, and the actor with the rights of a member of it.
+
+    action: what is to be done with it, one of policy.ACTIONS. Raises Refusal MISSING, or FORBIDDEN where the
+    actor may do that with no repository: such an actor must not learn which ones there are.
 
     What a member may do is policy.REPOSITORY_ROLE_ACTIONS; it adds to the actor's own policies for this
     repository alone, and a token's scopes still bound both. What is in another project than the one that the actor's
-    proof is for is missing. Raises Refusal MISSING.
+    proof is for is missing.
     """
 
     def question(connection: Connection) -> tuple[Repository | None, RepositoryRole | None]:
@@ -63,7 +66,8 @@ def reach(instance: Instance, actor: Actor, repository: int | str) -> tuple[Repo
 
     found, role = instance.database.read(question)
     if found is None:
-        raise missing("repository")
+        with Attempt(instance, actor, action, "reach a repository", target_kind="repository"):
+            raise missing("repository")
     granted = policy.REPOSITORY_ROLE_ACTIONS[role] if role else ()
     if found.visibility >= 10:
         granted = (*granted, READ)
@@ -143,14 +147,14 @@ def find(
 
 def get(instance: Instance, actor: Actor, repository: int | str) -> Repository:
     """One repository by id or uid. Raises Refusal MISSING or FORBIDDEN."""
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, READ)
     with Attempt(instance, entitled, READ, "see a repository", target_kind="repository", target_id=found.id):
         return found
 
 
 def delete(instance: Instance, actor: Actor, repository: int | str) -> Repository:
     """Delete a repository with its members and deploy keys, and answer it as it was. Raises Refusal."""
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, DELETE)
     with Attempt(
         instance, entitled, DELETE, "delete a repository", target_kind="repository", target_id=found.id
     ) as attempt:
@@ -177,7 +181,7 @@ def members(
     limit: int = 20,
 ) -> Page[Member]:
     """A page of a repository's members by name; search: part of the name; writers: only who may push."""
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, READ)
     with Attempt(
         instance, entitled, READ, "list a repository's members", target_kind="repository", target_id=found.id
     ) as attempt:
@@ -190,7 +194,7 @@ def members(
 
 def may_add_members(instance: Instance, actor: Actor, repository: int | str) -> None:
     """Nothing when the actor may add members; raises Refusal MISSING or FORBIDDEN, so that a list fails as one."""
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, ADD_MEMBERS)
     with Attempt(
         instance, entitled, ADD_MEMBERS, "add members to a repository", target_kind="repository", target_id=found.id
     ):
@@ -204,7 +208,7 @@ def set_member(
 
     Raises Refusal MISSING for repository, user or member, INVALID for the role, TAKEN for a new one who is.
     """
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, ADD_MEMBERS)
     with Attempt(
         instance, entitled, ADD_MEMBERS, "set a member of a repository", target_kind="repository", target_id=found.id
     ) as attempt:
@@ -232,7 +236,7 @@ def set_member(
 
 def remove_member(instance: Instance, actor: Actor, repository: int | str, *, user_uid: str) -> None:
     """Take a member's role in a repository away. Raises Refusal MISSING for repository or member."""
-    found, entitled = reach(instance, actor, repository)
+    found, entitled = reach(instance, actor, repository, REMOVE_MEMBERS)
     with Attempt(
         instance,
         entitled,

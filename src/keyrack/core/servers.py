@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from keyrack.core import acceptance, delivery
+from keyrack.core import acceptance, deleted_servers, delivery
 from keyrack.core.credentials import own_server
 from keyrack.core.host_facts import ADOPT
 from keyrack.core.instance import Instance
@@ -21,7 +21,6 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server
 from keyrack.ssh.names import hidden_character
 from keyrack.store import keys, servers
-from keyrack.store.database import announce
 
 ENROLMENT_LIFE = timedelta(hours=24)
 # Agents ask again at least every 50 seconds.
@@ -160,7 +159,10 @@ def rename(instance: Instance, actor: Actor, server_id: int, *, name: object, pr
 
 
 def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
-    """Delete a server with its keys, and answer it as it was; its host is told at its next contact."""
+    """Delete a server with its keys, and answer it as it was; nothing lists it any more.
+
+    Its host is told at its next contact, however late that is; find in deleted_servers tells how far it is.
+    """
     attempt = Attempt(
         instance,
         actor,
@@ -174,9 +176,11 @@ def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
 
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
-            work.record(f"Deleted server {server.name} ({server.address})", target_id=server.id)
+            # Raised before the event, which names it: so receipts tell when the host has obeyed.
+            told = deleted_servers.bury(work, server, work.touch(server.id))
+            waits = "; its host is told at its next contact that no key of Keyrack opens it any more" if told else ""
+            work.record(f"Deleted server {server.name} ({server.address}){waits}", target_id=server.id, level="warning")
             servers.remove(work.connection, server.id)
-            announce(work.connection, server.id)
             return server
 
         return attempt.write(change)

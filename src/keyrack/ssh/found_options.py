@@ -1,12 +1,19 @@
-"""Reads the options of a key line that somebody else wrote back into typed restrictions; what it cannot, it refuses."""
+"""Reads the options of a key line that somebody else wrote back into typed restrictions; what it cannot, it refuses.
+
+What sshd refuses is refused here too, and what a later option takes back is taken back: a key that is accepted never
+opens more than its line did.
+"""
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timezone
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional
 
-from keyrack.ssh.options import Restrictions, split_option
+from keyrack.ssh import line_options
+from keyrack.ssh.options import Restrictions
+
+LONGEST = 2000
+"""Characters of options that a report has; where there are as many, some may be missing."""
 
 _PERMISSIONS = {
     "pty": "permit_pty",
@@ -16,7 +23,12 @@ _PERMISSIONS = {
     "user-rc": "user_rc",
 }
 _LISTS = ("permitopen", "permitlisten")
-_END = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})(?:([0-9]{2})([0-9]{2})([0-9]{2})?)?(Z?)")
+_REQUIREMENTS = {
+    "verify-required": ("verify_required", True),
+    "no-verify-required": ("verify_required", False),
+    "touch-required": ("no_touch_required", False),
+    "no-touch-required": ("no_touch_required", True),
+}
 
 
 class Read(NamedTuple):
@@ -28,58 +40,50 @@ class Read(NamedTuple):
 
 def read(options: str) -> Read:
     """The meaning of options as they stand in a line. Raises ValueError, with words, for what cannot be kept."""
+    if len(options) >= LONGEST or "\ufffd" in options:
+        raise ValueError("The options are too long to be kept whole, or hold what is no text.")
+    # sshd knows bytes, one character each here.
+    said = line_options.parse(options.encode("utf-8", "replace").decode("latin-1"))
+    if said.problem is not None:
+        raise ValueError(f"sshd lets nobody in by this line: {said.problem}.")
     fields: Dict[str, object] = {}
     lists: Dict[str, List[str]] = {}
     end = None
-    for option in _split(options):
-        word, value = split_option(option)
-        name = word.lower()
+    for name, raw in said.entries:
         negated = name[3:] if name.startswith("no-") else ""
-        if value is None and name in _PERMISSIONS:
+        value = None if raw is None else raw.encode("latin-1").decode("utf-8", "replace")
+        if name in _PERMISSIONS:
             fields[_PERMISSIONS[name]] = True
-        elif value is None and negated in _PERMISSIONS:
+        elif negated in _PERMISSIONS:
             fields[_PERMISSIONS[negated]] = False
-        elif value is None and name in ("restrict", "verify-required", "no-touch-required"):
-            fields[name.replace("-", "_")] = True
-        elif value is not None and name == "command":
+        elif name in _REQUIREMENTS:
+            field, required = _REQUIREMENTS[name]
+            fields[field] = required
+        elif name == "restrict":
+            # It takes back what was given before it, and ours stands in front of what is given.
+            for field in _PERMISSIONS.values():
+                fields.pop(field, None)
+            fields["restrict"] = True
+        elif name == "command":
             fields["command"] = value
         elif value is not None and name == "from":
-            fields["sources"] = tuple(entry.strip() for entry in value.split(","))
+            fields["sources"] = tuple(value.split(","))
         elif value is not None and name in _LISTS:
             lists.setdefault(name, []).append(value)
         elif value is not None and name == "expiry-time":
             moment = _moment(value)
             end = moment if end is None else min(end, moment)
         else:
-            raise ValueError(f"The option {word} cannot be kept: Keyrack sets none like it.")
+            raise ValueError(f"The option {name} cannot be kept: Keyrack sets none like it.")
     fields.update((name, tuple(values)) for name, values in lists.items())
     return Read(Restrictions(**fields), end)
 
 
-def _split(options: str) -> List[str]:
-    """The single options; a comma in quotes is part of one (sshd(8))."""
-    found, at, begin, quoted = [], 0, 0, False
-    while at <= len(options):
-        if at == len(options) or (options[at] == "," and not quoted):
-            if options[begin:at]:
-                found.append(options[begin:at])
-            begin = at + 1
-        elif options.startswith('\\"', at):
-            at += 1
-        elif options[at] == '"':
-            quoted = not quoted
-        at += 1
-    return found
-
-
 def _moment(value: str) -> datetime:
-    match = _END.fullmatch(value)
-    if match is None:
+    moment = line_options.read_moment(value)
+    seconds = None if moment is None else moment.seconds()
+    if moment is None or seconds is None:
         raise ValueError("The option expiry-time holds no time.")
-    parts: Tuple[int, ...] = tuple(int(part or 0) for part in match.groups()[:6])
-    if not match.group(7):
+    if not moment.utc:
         raise ValueError("The option expiry-time is in the host's local time; give the key an end here instead.")
-    try:
-        return datetime(*parts, tzinfo=timezone.utc)  # type: ignore[arg-type, misc]
-    except ValueError:
-        raise ValueError("The option expiry-time holds a time that does not exist.") from None
+    return datetime.fromtimestamp(seconds, timezone.utc)

@@ -15,9 +15,10 @@ Format 1 is one JSON object, ASCII, keys sorted, no blanks, so that the same wis
     stale        {"after_seconds", "then"}: what to do when no news comes; 0 seconds = never
     end_sessions names of live sessions, as the host reported them, that must end; may be left out
 
-One field may be absent:
+These fields may be absent:
 
     take_away    list of {"path", "fingerprint"}: keys that were found on the host and must go from that file
+    deleted      true: the service does not serve this host any more, and there will be no other document
 
 All other fields of format 1 must be there. Unknown fields are left alone, so that a newer service can tell newer
 agents more; not inside a key, where an unknown field may be a restriction that must not be dropped.
@@ -121,6 +122,7 @@ class HostDocument(NamedTuple):
     stale: Stale = Stale()
     take_away: Sequence[TakeAway] = ()
     end_sessions: Sequence[str] = ()
+    deleted: bool = False
 
 
 def encode(document: HostDocument) -> str:
@@ -153,6 +155,7 @@ def encode(document: HostDocument) -> str:
             "stale": {"after_seconds": document.stale.after_seconds, "then": document.stale.then},
             **({"take_away": [entry._asdict() for entry in document.take_away]} if document.take_away else {}),
             **({"end_sessions": list(document.end_sessions)} if document.end_sessions else {}),
+            **({"deleted": True} if document.deleted else {}),
         },
         sort_keys=True,
         separators=(",", ":"),
@@ -199,6 +202,7 @@ def decode(text: str) -> HostDocument:
         stale=_stale(_field(fields, "stale", _mapping)),
         take_away=_take_away(_field(fields, "take_away", _list)) if "take_away" in fields else (),
         end_sessions=_located("end_sessions", _end_sessions, fields.get("end_sessions", [])),
+        deleted=_optional(fields, "deleted", _boolean, "") or False,
     )
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, Row, delete, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.deploy_keys import hold_owner
 from keyrack.store.tables import (
     credentials,
+    deleted_server_keys,
+    deleted_servers,
     deploy_keys,
     found_keys,
     key_owners,
@@ -72,14 +75,14 @@ def confirm(connection: Connection, server_id: int, applied_revision: int, at: d
 
 
 def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple[Revocation, ...]:
-    """Where in a workspace a key must be refused, by server name."""
+    """Where in a workspace a key must be refused, by server name; deleted servers last."""
     statement = (
         select(revocations, servers.c.name, servers.c.applied_revision)
         .join(servers, servers.c.id == revocations.c.server_id)
         .where(servers.c.workspace_id == workspace_id, revocations.c.fingerprint == fingerprint)
         .order_by(servers.c.name, servers.c.id)
     )
-    return tuple(
+    found = tuple(
         Revocation(
             server_id=row.server_id,
             server_name=row.name,
@@ -91,18 +94,55 @@ def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple
         )
         for row in connection.execute(statement)
     )
+    gone = (
+        select(deleted_servers)
+        .join(deleted_server_keys, deleted_server_keys.c.server_id == deleted_servers.c.server_id)
+        .where(deleted_servers.c.workspace_id == workspace_id, deleted_server_keys.c.fingerprint == fingerprint)
+        .order_by(deleted_servers.c.name, deleted_servers.c.server_id)
+    )
+    return found + tuple(
+        Revocation(
+            server_id=row.server_id,
+            server_name=_name_of_deleted(row),
+            fingerprint=fingerprint,
+            revoked_at=row.deleted_at,
+            revision=row.revision,
+            applied_revision=_applied_by_deleted(row),
+            confirmed_at=row.acknowledged_at,
+        )
+        for row in connection.execute(gone)
+    )
 
 
 def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]) -> tuple[Applied, ...]:
-    """What these servers of a workspace said they obey, by name; deleted ones are left out."""
+    """What these servers of a workspace said they obey, by name; deleted ones last, as far as they are remembered."""
+    ids = sorted(server_ids)
     statement = (
         select(servers.c.id, servers.c.name, servers.c.applied_revision, servers.c.applied_at)
-        .where(servers.c.workspace_id == workspace_id, servers.c.id.in_(sorted(server_ids)))
+        .where(servers.c.workspace_id == workspace_id, servers.c.id.in_(ids))
         .order_by(servers.c.name, servers.c.id)
     )
-    return tuple(
-        Applied(row.id, row.name, row.applied_revision, row.applied_at) for row in connection.execute(statement)
+    gone = (
+        select(deleted_servers)
+        .where(deleted_servers.c.workspace_id == workspace_id, deleted_servers.c.server_id.in_(ids))
+        .order_by(deleted_servers.c.name, deleted_servers.c.server_id)
     )
+    return (
+        *(Applied(row.id, row.name, row.applied_revision, row.applied_at) for row in connection.execute(statement)),
+        *(
+            Applied(row.server_id, _name_of_deleted(row), _applied_by_deleted(row), row.acknowledged_at)
+            for row in connection.execute(gone)
+        ),
+    )
+
+
+def _name_of_deleted(row: Row[Any]) -> str:
+    return f"{row.name} (deleted)"
+
+
+def _applied_by_deleted(row: Row[Any]) -> int:
+    """What it obeyed before is not kept: only whether it obeys the last document, which is above all others."""
+    return 0 if row.acknowledged_at is None else int(row.revision)
 
 
 def credentials_of_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:

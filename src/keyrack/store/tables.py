@@ -186,6 +186,35 @@ servers = _table(
     Column("sshd_changed_at", Moment),
 )
 
+deleted_servers = Table(
+    "deleted_servers",
+    metadata,
+    # Servers that were deleted and whose hosts must still be told; under the ids they had.
+    Column("server_id", Integer, primary_key=True, autoincrement=False),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("host", String(40), nullable=False, unique=True),
+    Column("name", String(255), nullable=False),
+    Column("address", String(255), nullable=False),
+    Column("agent_secret_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("take_away", JSON, nullable=False),
+    Column("deleted_at", Moment, nullable=False),
+    Column("deleted_by", Text, nullable=False),
+    Column("acknowledged_at", Moment),
+    Column("seal", LargeBinary(32), nullable=False),
+    Index("ix_deleted_servers_workspace_id_server_id", "workspace_id", "server_id"),
+)
+
+deleted_server_keys = Table(
+    "deleted_server_keys",
+    metadata,
+    # What the host of a deleted server must refuse: every key that it was given or told to refuse before.
+    Column("server_id", Integer, ForeignKey("deleted_servers.server_id", ondelete="CASCADE"), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),
+    Column("public_key", Text, nullable=False),
+    Index("ix_deleted_server_keys_fingerprint", "fingerprint"),
+)
+
 server_tags = Table(
     "server_tags",
     metadata,

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from keyrack.errors import Kind, Refusal
 
@@ -17,6 +18,8 @@ NUMBER = re.compile(r"[0-9]{1,10}")
 FORM = "application/x-www-form-urlencoded"
 """What curl and others call a body whose type nobody named, whatever it is."""
 LARGEST_ID = 2_147_483_647
+# What neither database nor UTF-8 can hold.
+NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 MOST_FIELDS = 1000
 DEEPEST = 32
 
@@ -27,14 +30,18 @@ def malformed(message: str, code: str = "body-malformed") -> Refusal:
 
 
 async def read(request: Request, limit: int) -> bytes:
-    """The whole body, at most `limit` bytes; raises Refusal INVALID beyond it, before reading on."""
+    """The whole body, at most `limit` bytes; raises Refusal TOO_LARGE beyond it, before reading on."""
+    too_long = Refusal(Kind.TOO_LARGE, "body-too-long", f"The body is longer than {limit} bytes.")
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
+        raise too_long  # before a client that asks for it is told to go on
     chunks: list[bytes] = []
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
-                raise malformed(f"The body is longer than {limit} bytes.", "body-too-long")
+                raise too_long
             chunks.append(chunk)
     except ClientDisconnect:
         raise malformed("The body ended before its announced length.", "body-cut-off") from None
@@ -72,16 +79,28 @@ def check_encoding(request: Request) -> None:
         raise malformed("A compressed body is not accepted; send it as it is.", "content-encoding")
 
 
-def json_object(body: bytes) -> dict[str, Any]:
-    """A JSON object, strictly: UTF-8, no name twice, no NaN or Infinity, bounded depth. Raises Refusal."""
+def json_object(body: bytes, *, mended: bool = False) -> dict[str, Any]:
+    """A JSON object, strictly: UTF-8, no name twice, no NaN or Infinity, bounded depth. Raises Refusal.
+
+    mended: characters that are no text are replaced instead of refused.
+    """
     value = json_value(body)
     if not isinstance(value, dict):
         raise malformed("The body must be a JSON object.")
+    # Escapes alone can write them: a NUL as it is ends the parsing, a surrogate is no UTF-8.
+    if b"\\u" not in body:
+        return value
+    if mended:
+        return {_mended(name): _mended(item) for name, item in value.items()}
+    for name, item in value.items():
+        if NO_TEXT.search(name) or _holds_no_text(item):
+            words = "This holds a NUL or half a character (a lone surrogate), which is no text."
+            raise Refusal(Kind.INVALID, "no-text", words, field=None if NO_TEXT.search(name) else name)
     return value
 
 
 def json_value(body: bytes) -> Any:
-    """Any JSON value, as strictly as json_object."""
+    """Any JSON value, as strictly as json_object but for characters that are no text."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -109,6 +128,8 @@ def form(body: bytes) -> dict[str, str]:
         )
     except (UnicodeError, ValueError):
         raise malformed("The body is not a valid form.") from None
+    if any(NO_TEXT.search(name) or NO_TEXT.search(value) for name, value in pairs):
+        raise malformed("The form holds a NUL character.")
     if len({name for name, _ in pairs}) != len(pairs):
         raise malformed("The form names a field twice.")
     return dict(pairs)
@@ -135,6 +156,29 @@ def query(request: Request) -> Mapping[str, str]:
         if "\x00" in name or "\x00" in value:
             raise malformed("The query holds a NUL character.", "query-malformed")
     return dict(pairs)
+
+
+def retried(response: Response, refusal: Refusal) -> Response:
+    """The answer to a refusal, with Retry-After where it says when trying again may help."""
+    if refusal.retry_after:
+        response.headers["Retry-After"] = str(refusal.retry_after)
+    return response
+
+
+def _holds_no_text(value: Any) -> bool:
+    if isinstance(value, str):
+        return NO_TEXT.search(value) is not None
+    if isinstance(value, dict):
+        return any(NO_TEXT.search(name) or _holds_no_text(item) for name, item in value.items())
+    return isinstance(value, list) and any(_holds_no_text(item) for item in value)
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return NO_TEXT.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {NO_TEXT.sub("\ufffd", name): _mended(item) for name, item in value.items()}
+    return [_mended(item) for item in value] if isinstance(value, list) else value
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from keyrack.model import Actor
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
 
+AWAY_SECONDS = 2
+
 log = structlog.get_logger("keyrack.web")
 
 
@@ -92,6 +94,17 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def database_away() -> Refusal:
+    """The refusal while the database does not answer."""
+    words = "The service cannot reach its database at the moment. Nothing was changed; try again."
+    return Refusal(Kind.UNAVAILABLE, "database-unavailable", words, retry_after=AWAY_SECONDS)
+
+
+def fault() -> Refusal:
+    """The refusal where something of ours broke: a program that tries again would break it again."""
+    return Refusal(Kind.FAULT, "internal", "Something went wrong on our side.")
+
+
 def application(instance: Instance, dialect: Dialect) -> ASGIApp:
     """A mounted application that serves one dialect and answers only in its words."""
     by_path: dict[str, dict[str, Endpoint]] = {}
@@ -139,13 +152,10 @@ class _Path:
             return self._dialect.refuse(request, refusal), actor[0] if actor else None
         except DatabaseUnavailable:
             log.error("database unavailable", path=request.url.path)
-            words = "The service cannot reach its database at the moment. Nothing was changed; try again."
-            away = Refusal(Kind.UNAVAILABLE, "database-unavailable", words)
-            return self._dialect.refuse(request, away), None
+            return self._dialect.refuse(request, database_away()), None
         except Exception:
             log.exception("request failed", method=request.method, path=request.url.path)
-            fault = Refusal(Kind.UNAVAILABLE, "internal", "Something went wrong on our side.")
-            return self._dialect.refuse(request, fault), None
+            return self._dialect.refuse(request, fault()), None
 
     def _run(self, endpoint: Endpoint, request: Request, content: bytes, known: list[Actor]) -> Response:
         dialect = self._dialect
@@ -158,7 +168,8 @@ class _Path:
         # A GET's body is ignored: programs send {}, null and [] there.
         reads = request.method not in ("GET", "HEAD") and content.strip()
         fields, strings = dialect.read_body(request, content) if reads else ({}, False)
-        texts = {name: str(value) for name, value in request.path_params.items()}
+        # PostgreSQL takes no NUL, and nothing is called by one.
+        texts = {name: str(value).replace("\x00", "\ufffd") for name, value in request.path_params.items()}
         call = Call(
             instance=self._instance,
             actor=actor,

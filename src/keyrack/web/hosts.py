@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -22,7 +23,9 @@ from keyrack.ssh import host_document
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
 from keyrack.web.agent_archive import build_zipapp
-from keyrack.web.dialect import address_of
+from keyrack.web.dialect import address_of, database_away, fault
+
+log = structlog.get_logger("keyrack.web")
 
 INSTALL_SCRIPT = Path(__file__).with_name("install.sh")
 LONGEST_WAIT = 50.0
@@ -34,7 +37,10 @@ STATUS = {
     Kind.FORBIDDEN: 403,
     Kind.MISSING: 410,
     Kind.INVALID: 400,
+    Kind.TOO_LARGE: 413,
+    Kind.THROTTLED: 429,
     Kind.UNAVAILABLE: 503,
+    Kind.FAULT: 500,
 }
 
 
@@ -156,15 +162,25 @@ def _answering(
         try:
             return await handler(request)
         except Refusal as refusal:
-            return JSONResponse({"error": refusal.message}, STATUS.get(refusal.kind, 400))
+            return _refuse(refusal)
         except DatabaseUnavailable:
-            return JSONResponse({"error": "its database is away"}, 503)
+            return _refuse(database_away())
+        except Exception:
+            log.exception("request failed", method=request.method, path=request.url.path)
+            return _refuse(fault())
 
     return answer
 
 
+def _refuse(refusal: Refusal) -> Response:
+    return bodies.retried(JSONResponse({"error": refusal.message}, STATUS.get(refusal.kind, 400)), refusal)
+
+
 async def _object(instance: Instance, request: Request) -> Mapping[str, Any]:
-    return bodies.json_object(await bodies.read(request, instance.settings.max_body_bytes))
+    bodies.check_encoding(request)
+    content = await bodies.read(request, instance.settings.max_body_bytes)
+    # What stands in files on a host need not be text; a report of it counts all the same.
+    return bodies.json_object(content, mended=True)
 
 
 def _secret(request: Request) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -10,43 +11,79 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_SECONDS = 8.0
 # From then until its body is whole; at most a megabyte is read.
 BODY_SECONDS = 10.0
+# How long a client may take to make room for more of an answer, or to take its end once the connection closes.
+WRITE_SECONDS = 15.0
+# Also of what stands between and after the pieces of a chunked body, trailers among it.
 LARGEST_HEAD = 64 * 1024
+# What a client still sends after it was answered is thrown away for so long, so that it gets to read the answer.
+LINGER_SECONDS = 20.0
+LARGEST_DISCARDED = 64 * 1024 * 1024
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes connections that take too long to say what they want, or say too much of it."""
+    """Closes connections that take too long to say what they want or to hear the answer, or say too much."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _write_deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_body = False
+    _discarded: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the event loop."""
-        super().connection_made(transport)
+        self._wire = transport
+        super().connection_made(cast(asyncio.Transport, _ClosedByProtocol(self, transport)))
         self._within(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
         self._within(None)
+        self._written_within(None)
+        self._discarded = self._discarded or 0
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
+        if self._discarded is not None:
+            self._discarded += len(data)
+            if self._discarded > LARGEST_DISCARDED:
+                self._wire.abort()
+            return
         busy = self.cycle is not None and not self.cycle.response_complete
         if self._deadline is None and not busy:
             self._within(HEAD_SECONDS)
-        if not self._in_body:
-            self._head_bytes += len(data)
-            if self._head_bytes > LARGEST_HEAD + len(data):
+        # Bytes that are neither whole headers nor body: the parser keeps them in memory until they make sense.
+        self._head_bytes += len(data)
+        if self._head_bytes > LARGEST_HEAD + len(data):
+            if self._in_body:
+                self._wire.abort()
+            else:
                 self.send_400_response("The request's head is too long.")
-                return
+            return
         super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; whatever follows it is thrown away."""
+        self._in_body = True
+        super().send_400_response(msg)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser, for trailers too: dropped, or they would count as headers (RFC 9110, 6.5.1)."""
+        if not self._in_body:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._in_body = True
+        self._head_bytes = 0
         self._within(BODY_SECONDS)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        # A chunk of one byte takes six; what surrounds the pieces may not be many times what is in them.
+        self._head_bytes = max(0, self._head_bytes - 9 * len(body))
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
@@ -55,6 +92,45 @@ class BoundedProtocol(HttpToolsProtocol):
         self._within(None)
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        """Called by the event loop when the client takes no more."""
+        self._written_within(WRITE_SECONDS)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Called by the event loop when there is room again."""
+        if not self._wire.is_closing():
+            self._written_within(None)
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """Called when the service stops."""
+        if self._discarded is not None:
+            self._wire.abort()
+        else:
+            super().shutdown()
+
+    def finish(self) -> None:
+        """Close the connection. One on which the client is still sending is closed in our direction first: closed
+        at once, the client's system would throw the answer away before the client has read it.
+        """
+        if self._discarded is not None or self._wire.is_closing():
+            return
+        if self._in_body:
+            self._discarded = 0
+            self._wire.resume_reading()
+            self._within(LINGER_SECONDS)
+            if self._wire.can_write_eof():
+                self._wire.write_eof()
+            return
+        self._wire.close()
+        self._written_within(WRITE_SECONDS)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more is written on this connection."""
+        return self._discarded is not None or self._wire.is_closing()
+
     def _within(self, seconds: float | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
@@ -62,7 +138,37 @@ class BoundedProtocol(HttpToolsProtocol):
         if seconds is not None:
             self._deadline = self.loop.call_later(seconds, self._too_slow)
 
+    def _written_within(self, seconds: float | None) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+        if seconds is not None:
+            self._write_deadline = self.loop.call_later(seconds, self._wire.abort)
+
     def _too_slow(self) -> None:
         self._deadline = None
-        if not self.transport.is_closing():
-            self.transport.close()
+        self._wire.abort() if self._discarded is not None else self._wire.close()
+
+
+class _ClosedByProtocol:
+    """A transport whose close() is the protocol's to do; all else is the transport's own."""
+
+    def __init__(self, protocol: BoundedProtocol, transport: asyncio.Transport) -> None:
+        self._protocol = protocol
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Write, unless the connection was cut off meanwhile."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close once the answer can be read."""
+        self._protocol.finish()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or closing in our direction."""
+        return self._protocol.finished

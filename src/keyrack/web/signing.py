@@ -13,6 +13,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.request_signing import SignedRequest
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
+from keyrack.web import bodies
 from keyrack.web.dialect import address_of
 
 NO_CREDENTIALS = "no-credentials"
@@ -20,6 +21,7 @@ GATEWAY = "gateway"
 SIGNATURE_WORDS = "Incorrect IAM authentication information: "
 FAILED_SIGNATURE = "APIGW.0301"
 THROTTLED = "APIGW.0308"
+TOO_LARGE = "APIGW.0201"
 
 
 def authenticate(instance: Instance, request: Request, door: str) -> Actor:
@@ -60,13 +62,14 @@ def gateway_refusal(request: Request, refusal: Refusal) -> Response | None:
     """The answer to what the API gateway refuses before any API sees it, in its shape; None for the rest."""
     if refusal.kind is Kind.THROTTLED:
         status, code = 429, THROTTLED
+    elif refusal.kind is Kind.TOO_LARGE:
+        status, code = 413, TOO_LARGE
     elif refusal.code == GATEWAY:
         status, code = 401, FAILED_SIGNATURE
     else:
         return None
     body = {"error_msg": refusal.message, "error_code": code, "request_id": request.state.request_id}
-    headers = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else None
-    return JSONResponse(body, status, headers=headers)
+    return bodies.retried(JSONResponse(body, status), refusal)
 
 
 def _signer(instance: Instance, request: Request, signatures: list[str], door: str) -> Actor:

@@ -13,7 +13,7 @@ from keyrack.core import user_keys
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import UserKey
-from keyrack.web import signing
+from keyrack.web import bodies, signing
 from keyrack.web.dialect import Call, Dialect, Endpoint
 from keyrack.web.dialects import codearts_form, codearts_repositories
 from keyrack.web.dialects.codearts_form import NOT_IN_FORCE, UNKNOWN_API, created_at, searched, status_and_code, window
@@ -81,7 +81,7 @@ def refuse(request: Request, refusal: Refusal) -> Response:
         code = NO_ACCESS
     elif refusal.code == NOT_IN_FORCE and OF_DEPLOY_KEYS.fullmatch(path):
         code = UNRECOGNISED
-    return JSONResponse({"error_code": code, "error_msg": refusal.message}, status)
+    return bodies.retried(JSONResponse({"error_code": code, "error_msg": refusal.message}, status), refusal)
 
 
 def unknown_path(request: Request) -> Response:

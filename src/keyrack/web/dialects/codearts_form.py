@@ -28,7 +28,9 @@ ANSWERS: dict[Kind, tuple[int, str]] = {
     Kind.TAKEN: (409, "CH.080002"),
     Kind.LIMIT: (400, "CH.010001"),
     Kind.THROTTLED: (429, "APIGW.0308"),
-    Kind.UNAVAILABLE: (500, "CH.000001"),
+    Kind.TOO_LARGE: (413, "APIGW.0201"),
+    Kind.UNAVAILABLE: (503, "CH.000001"),
+    Kind.FAULT: (500, "CH.000001"),
 }
 
 ROLE_NUMBERS = {RepositoryRole.VIEWER: 20, RepositoryRole.DEVELOPER: 30, RepositoryRole.ADMIN: 40}

@@ -104,7 +104,7 @@ def refuse(request: Request, refusal: Refusal) -> Response:
         code = EMPTY_OR_KNOWN
     elif refusal.kind is Kind.INVALID and refusal.field == "public_key" and "/users/sshkey" in request.url.path:
         code = KEY_NOT_VALID
-    return _failed(status, code, refusal.message)
+    return bodies.retried(_failed(status, code, refusal.message), refusal)
 
 
 def unknown_path(request: Request) -> Response:

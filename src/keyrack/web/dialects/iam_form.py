@@ -21,7 +21,9 @@ STATUS = {
     Kind.TAKEN: 409,
     Kind.LIMIT: 400,
     Kind.THROTTLED: 429,
+    Kind.TOO_LARGE: 413,
     Kind.UNAVAILABLE: 503,
+    Kind.FAULT: 500,
 }
 
 
@@ -30,7 +32,7 @@ def refuse(request: Request, refusal: Refusal) -> Response:
     gateway = signing.gateway_refusal(request, refusal)
     if gateway is not None:
         return gateway
-    return error(STATUS[refusal.kind], refusal.message)
+    return bodies.retried(error(STATUS[refusal.kind], refusal.message), refusal)
 
 
 def unknown_path(request: Request) -> Response:

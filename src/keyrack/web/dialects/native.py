@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from keyrack.core import events, found_keys, host_modes, receipts, revoking, servers, sessions, tokens
+from keyrack.core import deleted_servers, events, found_keys, host_modes, receipts, revoking, servers, sessions, tokens
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Server
@@ -25,7 +25,9 @@ STATUS = {
     Kind.TAKEN: 409,
     Kind.LIMIT: 409,
     Kind.THROTTLED: 429,
+    Kind.TOO_LARGE: 413,
     Kind.UNAVAILABLE: 503,
+    Kind.FAULT: 500,
 }
 
 
@@ -38,6 +40,11 @@ def list_servers(call: Call) -> Response:
 def show_server(call: Call) -> Response:
     """Show a server and how it is held"""
     return JSONResponse(form.server(call.instance, _server(call)))
+
+
+def list_deleted_servers(call: Call) -> Response:
+    """List deleted servers that had a host, each with when the host said that no key of Keyrack opens it any more"""
+    return form.listed(deleted_servers.find(call.instance, call.actor, **form.window(call)), form.deleted_server)
 
 
 def change_server(call: Call) -> Response:
@@ -149,6 +156,7 @@ def show_receipts_of_event(call: Call) -> Response:
 _SERVER = "/servers/{server}"
 ENDPOINTS = (
     Endpoint("GET", "/servers", list_servers, "servers:read"),
+    Endpoint("GET", "/deleted-servers", list_deleted_servers, "servers:read"),
     Endpoint("GET", _SERVER, show_server, "servers:read"),
     Endpoint("PATCH", _SERVER, change_server, "servers:write"),
     Endpoint("PUT", _SERVER + "/stale", set_stale_of_server, "servers:write"),

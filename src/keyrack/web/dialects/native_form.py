@@ -15,6 +15,7 @@ from keyrack.core.receipts import Receipts
 from keyrack.core.revoking import Revoked
 from keyrack.errors import invalid
 from keyrack.model import Credential, Event, FoundKey, Page, Server, Session
+from keyrack.store.deleted_servers import DeletedServer
 from keyrack.store.revoked_keys import RevokedKey
 from keyrack.web import bodies
 from keyrack.web.dialect import Call
@@ -75,6 +76,18 @@ def server(instance: Instance, shown: Server) -> dict[str, Any]:
         "os_version": shown.os_version,
         "enrolled_at": time(shown.enrolled_at),
         **held,
+    }
+
+
+def deleted_server(gone: DeletedServer) -> dict[str, Any]:
+    """A server that was deleted; acknowledged_at: when its host said that it obeys that, or null."""
+    return {
+        "id": gone.id,
+        "name": gone.name,
+        "address": gone.address,
+        "deleted_at": time(gone.deleted_at),
+        "deleted_by": gone.deleted_by,
+        "acknowledged_at": time(gone.acknowledged_at),
     }
 
 

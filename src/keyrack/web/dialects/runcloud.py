@@ -30,13 +30,16 @@ STATUS = {
     Kind.TAKEN: 422,
     Kind.LIMIT: 422,
     Kind.THROTTLED: 429,
-    Kind.UNAVAILABLE: 500,
+    Kind.TOO_LARGE: 413,
+    Kind.UNAVAILABLE: 503,
+    Kind.FAULT: 500,
 }
 MESSAGES = {
     Kind.FORBIDDEN: "This action is unauthorized.",
     Kind.MISSING: "Resources not found.",
     Kind.THROTTLED: "Too Many Attempts.",
-    Kind.UNAVAILABLE: "Server Error",
+    Kind.UNAVAILABLE: "Service Unavailable",
+    Kind.FAULT: "Server Error",
 }
 
 
@@ -113,8 +116,7 @@ def refuse(request: Request, refusal: Refusal) -> Response:
     elif status == 422:
         field = refusal.field or "body"
         body["errors"] = {SPELLINGS.get(field, field): [message]}
-    headers = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else None
-    return JSONResponse(body, status, headers=headers)
+    return bodies.retried(JSONResponse(body, status), refusal)
 
 
 def unknown_path(request: Request) -> Response:

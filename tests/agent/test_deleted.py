@@ -1,0 +1,77 @@
+"""A host whose server was deleted gives everything back by a signed document, says so, and asks no more."""
+
+from __future__ import annotations
+
+import pytest
+
+from keyrack.agent.follow import LOOK_AGAIN_SECONDS
+from keyrack.ssh import host_document, revoked_keys
+from keyrack.ssh.host_document import HostDocument, UserKey
+from tests.agent.enrolled_host import EnrolledHost
+from tests.agent.signed_documents import HOST, ISSUED, public_key
+from tests.agent.small_service import SmallService
+from tests.agent.test_follow import publish
+
+
+def publish_the_last(service: SmallService, revision: int, revoked: list[str]) -> None:
+    """Tell the host that its server was deleted."""
+    last = HostDocument(HOST, revision, ISSUED, {}, revoked, mode="adopt", deleted=True)
+    service.publish(revision, service.signer.signed(host_document.encode(last)))
+
+
+def test_it_takes_all_keys_away_and_stops_asking(host: EnrolledHost, service: SmallService) -> None:
+    key = public_key()
+    publish(service, 1, {"deploy": [UserKey(key)]})
+    follower = host.follower()
+    follower.step(0)
+    publish_the_last(service, 2, [key])
+    follower.step(0)
+    follower.step(0)
+    assert host.files() == {"revoked": revoked_keys.render([key])}
+    assert service.wait_for_report("applied", 2)["problems"] == []
+    assert "deleted" in follower.wrong[-1]
+    # Nothing newer is asked for, and what somebody puts into our folder is still taken out.
+    publish(service, 3, {"deploy": [UserKey(key)]})
+    assert follower.step(0) <= LOOK_AGAIN_SECONDS
+    assert host.files() == {"revoked": revoked_keys.render([key])}
+    status = host.agent("status")
+    assert "was deleted in Keyrack" in status.stdout + status.stderr
+
+
+@pytest.mark.parametrize("refusal", [401, 403, 410, 404, 500])
+def test_no_answer_alone_takes_a_key_away(host: EnrolledHost, service: SmallService, refusal: int) -> None:
+    key = public_key()
+    publish(service, 1, {"deploy": [UserKey(key)]})
+    follower = host.follower()
+    follower.step(0)
+    before = host.files()
+    service.refusal = refusal
+    for _ in range(3):
+        follower.step(0)
+    assert host.files() == before
+    # A service that knows the host again is followed again.
+    service.refusal = None
+    publish(service, 2, {})
+    follower.step(0)
+    follower.step(0)
+    assert list(host.files()) == ["revoked"]
+
+
+def test_a_service_that_forgot_the_host_after_that_is_an_end_as_well(host: EnrolledHost, service: SmallService) -> None:
+    publish_the_last(service, 2, [])
+    follower = host.follower()
+    follower.step(0)
+    service.refusal = 401
+    follower.step(0)
+    assert "deleted" in follower.wrong[-1]
+    assert any("asked again" in words for words in host.said)
+
+
+def test_after_a_restart_it_knows(host: EnrolledHost, service: SmallService) -> None:
+    publish_the_last(service, 2, [])
+    follower = host.follower()
+    follower.step(0)
+    follower.step(0)
+    again = host.follower()
+    again.step(0)
+    assert "deleted" in again.wrong[-1]

@@ -1,0 +1,136 @@
+"""A deleted server is gone at once, and its host is told until it says that it obeys; on both databases."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from keyrack.core import (
+    credentials,
+    deleted_servers,
+    documents,
+    events,
+    found_keys,
+    grants,
+    hosts,
+    receipts,
+    revoking,
+    servers,
+    user_keys,
+)
+from keyrack.errors import Kind, Refusal
+from keyrack.ssh import host_document
+from keyrack.ssh.public_key import parse
+from keyrack.store import tables
+from tests.core.conftest import Team, make_team
+from tests.core.keys_for_tests import fresh_line
+from tests.core.test_found_keys import entry
+
+
+def enrol(team: Team) -> str:
+    """Enrol a host as the team's server; its secret."""
+    token = servers.invite(team.instance, team.owner, team.server.id)
+    return hosts.enrol(team.instance, token, {}, address="192.0.2.1").secret
+
+
+def last(team: Team) -> dict[str, Any]:
+    """The document that the server's host gets now."""
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    host_document.decode(signed.text)
+    found: dict[str, Any] = json.loads(signed.text)
+    return found
+
+
+def report(team: Team, secret: str, **told: Any) -> None:
+    """Report as the host with this secret."""
+    hosts.report(team.instance, hosts.authenticate(team.instance, secret), told)
+
+
+def delete(team: Team) -> None:
+    """Delete the team's server."""
+    servers.delete(team.instance, team.owner, team.server.id)
+
+
+def test_the_last_document_opens_nothing_and_refuses_every_key(team: Team) -> None:
+    lines = [fresh_line() for _ in range(4)]
+    secret = enrol(team)
+    credentials.add(team.instance, team.owner, team.server.id, label="a", username="deploy", public_key=lines[0])
+    gone = credentials.add(team.instance, team.owner, team.server.id, label="b", username="deploy", public_key=lines[1])
+    credentials.delete(team.instance, team.owner, team.server.id, gone.id)
+    user_keys.add(team.instance, team.member, title="one", public_key=lines[2])
+    grants.give(team.instance, team.owner, user_id=team.member_user.id, tag="web", system_user="deploy")
+    credentials.add(team.instance, team.owner, team.server.id, label="c", username="root", public_key=lines[3])
+    report(team, secret, keys_found=[entry(lines[3])])
+    revoking.revoke_everywhere(team.instance, team.owner, parse(lines[3]).sha256)
+    before = last(team)
+
+    delete(team)
+    with pytest.raises(Refusal) as refused:
+        servers.get(team.instance, team.owner, team.server.id)
+    assert refused.value.kind is Kind.MISSING
+    assert servers.find(team.instance, team.owner).items == ()
+    document = last(team)
+    assert document["deleted"] is True
+    assert document["users"] == {}
+    assert document["revision"] > before["revision"]
+    assert sorted(document["revoked"]) == sorted(parse(line).canonical for line in lines)
+    # The host's own files count again; what was revoked everywhere must not come back in one of them.
+    assert document["mode"] == "adopt"
+    assert [one["fingerprint"] for one in document["take_away"]] == [parse(lines[3]).sha256]
+    # The name is free.
+    servers.create(team.instance, team.owner, name=team.server.name, address="192.0.2.10")
+
+
+def test_it_is_told_until_it_says_that_it_obeys(team: Team) -> None:
+    line = fresh_line()
+    secret = enrol(team)
+    credentials.add(team.instance, team.owner, team.server.id, label="a", username="deploy", public_key=line)
+    delete(team)
+    event = next(one for one in events.find(team.instance, team.owner, limit=5).items if "Deleted" in one.summary)
+    revision = last(team)["revision"]
+    assert hosts.revision(team.instance, team.server.id) == revision
+    report(team, secret, revision=revision - 1, state="applied")
+    report(team, secret, revision=revision - 1, state="failed", problems=["the disk is full"])
+    report(team, secret, sessions=[])
+    (waiting,) = deleted_servers.find(team.instance, team.owner).items
+    assert waiting.acknowledged_at is None
+    assert receipts.of_event(team.instance, team.owner, event.id).words.endswith("not yet on web-1 (deleted)")
+    assert not receipts.of_key(team.instance, team.owner, parse(line).sha256).done
+    report(team, secret, revision=revision, state="applied")
+    report(team, secret, revision=revision, state="applied")
+    (obeyed,) = deleted_servers.find(team.instance, team.owner).items
+    assert obeyed.acknowledged_at is not None
+    assert receipts.of_event(team.instance, team.owner, event.id).done
+    assert receipts.of_key(team.instance, team.owner, parse(line).sha256).done
+    told = [one.summary for one in events.find(team.instance, team.owner, limit=5).items]
+    assert sum("obeys" in summary for summary in told) == 1
+    assert deleted_servers.find(team.instance, make_team(team.instance, "umbrella").owner).items == ()
+
+
+def test_a_server_without_a_host_is_just_gone(team: Team) -> None:
+    delete(team)
+    assert deleted_servers.find(team.instance, team.owner).items == ()
+    assert documents.signed(team.instance, team.server.id) is None
+    assert hosts.revision(team.instance, team.server.id) is None
+
+
+def test_what_is_noted_of_it_cannot_be_changed_in_the_database(team: Team) -> None:
+    enrol(team)
+    delete(team)
+    team.instance.database.write(
+        lambda connection: connection.execute(update(tables.deleted_servers).values(host="h_another"))
+    )
+    with pytest.raises(Refusal) as refused:
+        documents.signed(team.instance, team.server.id)
+    assert refused.value.code == "seal-broken"
+
+
+def test_an_unknown_agent_is_told_nothing_but_that(team: Team) -> None:
+    with pytest.raises(Refusal) as refused:
+        hosts.authenticate(team.instance, "a secret of another database")
+    assert refused.value.kind is Kind.UNAUTHENTICATED
+    assert found_keys.counts(team.instance, team.owner) == {}

@@ -1,0 +1,236 @@
+"""HTTP as it comes over the wire: bodies that are too long, trailers, clients that never read, odd paths and text."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import Connection
+
+from keyrack.web import protocol
+from tests.postgres import Cluster
+from tests.services import TEAM, Service, running, settings_for
+from tests.web.runcloud_team import Agent
+
+SERVERS = "/api/v3/servers"
+ADDS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("/api/v3/servers/1/ssh/credentials", {"Authorization": "Bearer token-of-olga"}),
+    ("/api/keyrack/v1/servers/1/found-keys/1/ignore", {"Authorization": "Bearer token-of-olga"}),
+    ("/v4/user/keys", {"X-Auth-Token": "token-of-alice"}),
+    ("/v1/users/sshkey", {"X-Auth-Token": "token-of-alice"}),
+    ("/v3/auth/tokens", {}),
+    ("/agent/v1/enroll", {}),
+)
+
+
+def connected(service: Service) -> socket.socket:
+    """A connection to a service."""
+    where = urlsplit(service.url)
+    return socket.create_connection((where.hostname, where.port), timeout=30)
+
+
+def told(connection: socket.socket) -> bytes:
+    """All that a service says until it closes the connection."""
+    said = b""
+    while piece := connection.recv(65536):
+        said += piece
+    return said
+
+
+@pytest.mark.parametrize("size", [1_000_001, 10_000_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_too_long_is_answered_in_words(team: Service, size: int, chunked: bool) -> None:
+    for path, headers in ADDS:
+        body: Any = iter([b"x" * 100_000] * (size // 100_000 + 1)) if chunked else b"x" * size
+        request = urllib.request.Request(team.url + path, body, {**headers, "Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        assert refused.value.code == 413, path
+        assert "1000000" in refused.value.read().decode(), path
+        refused.value.close()
+
+
+def test_curl_reads_the_refusal_too(team: Service, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    file = tmp_path / "body"
+    file.write_bytes(b"x" * 10_000_000)
+    for more in ([], ["-H", "Transfer-Encoding: chunked"], ["-H", "Expect:"]):
+        line = ["curl", "-sS", "-w", "%{http_code}", "-H", "Authorization: Bearer token-of-olga", *more]
+        ended = subprocess.run(
+            [*line, "--data-binary", f"@{file}", team.url + ADDS[0][0]], capture_output=True, text=True, check=False
+        )
+        assert (ended.returncode, ended.stdout[-3:]) == (0, "413"), ended.stderr
+
+
+def test_what_is_refused_before_its_body_is_read_is_answered_too(team: Service) -> None:
+    for path, status in (("/api/v3/no/such/path", 404), ("/api/v3/ping", 405), ("/v4/nothing", 404), ("/nothing", 404)):
+        request = urllib.request.Request(team.url + path, b"x" * 5_000_000, {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        assert refused.value.code == status, path
+        refused.value.close()
+
+
+def test_a_trailer_is_no_header(team: Service) -> None:
+    body = json.dumps({"name": "by-trailer", "ipAddress": "192.0.2.77", "provider": "x"})
+    with connected(team) as connection:
+        connection.sendall(
+            b"POST /api/v3/servers HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\nTrailer: Authorization\r\nConnection: close\r\n\r\n"
+            + b"%x\r\n%s\r\n0\r\n" % (len(body), body.encode())
+            + b"Authorization: Bearer token-of-olga\r\nX-Auth-Token: token-of-olga\r\n\r\n"
+        )
+        assert told(connection).startswith(b"HTTP/1.1 401 ")
+    shown = team.call("GET", SERVERS, token="token-of-olga").text
+    assert "by-trailer" not in shown
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"X-%d: " + b"y" * 1000 + b"\r\n", b"y" * 1000, b"1;" + b"e" * 1000 + b"\r\nx\r\n"],
+    ids=["many trailers", "one long trailer", "extensions of chunks"],
+)
+def test_what_surrounds_a_chunked_body_is_bounded(team: Service, endless: bytes) -> None:
+    with connected(team) as connection:
+        connection.sendall(
+            b"POST /api/v3/servers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + (b"" if endless.startswith(b"1;") else b"0\r\n" if b"\r\n" in endless else b"0\r\nX-Long: ")
+        )
+        sent = 0
+        try:
+            for number in range(70_000):
+                connection.sendall(endless.replace(b"%d", b"%d" % number))
+                sent += len(endless)
+        except OSError:
+            pass
+        assert sent < 64_000_000, "it listens for ever"
+
+
+def test_a_client_that_never_reads_is_cut_off(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "WRITE_SECONDS", 0.5)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 60.0)
+    assert team.call("GET", "/healthz").status_code == 200
+    before = len(os.listdir("/proc/self/fd"))
+    clients = [connected(team) for _ in range(5)]
+    try:
+        for client in clients:
+            client.sendall(b"GET /agent/keyrack-agent.pyz HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+        # This process holds both ends of each connection; in the end only the clients' own may be left.
+        deadline = time.monotonic() + 30
+        while len(os.listdir("/proc/self/fd")) > before + len(clients) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(os.listdir("/proc/self/fd")) <= before + len(clients), "they are still served"
+    finally:
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize(
+    "path", ["/api%2fv3/ping", "/api/v3%2Fping", "/api/v3/servers%2f1", "/v4%2fuser/keys", "/agent/v1%2fdocument"]
+)
+def test_an_encoded_slash_separates_nothing(team: Service, path: str) -> None:
+    headers = {"Authorization": "Bearer token-of-olga", "X-Auth-Token": "token-of-olga"}
+    assert team.call("GET", path, headers=headers).status_code == 404
+
+
+NO_TEXT = ["\\u0000", "\\ud800", "a\\udfffb"]
+
+
+@pytest.fixture
+def held(database_url: str, tmp_path: Path) -> Iterator[Service]:
+    """A service with the team, once on each database: one of them takes no NUL."""
+    with running(settings_for(tmp_path / "data", database_url)) as service:
+        service.apply(TEAM)
+        yield service
+
+
+def test_text_that_is_none_is_refused_at_every_door(held: Service) -> None:
+    olga = {"Authorization": "Bearer token-of-olga", "X-Auth-Token": "token-of-olga"}
+    key = "AAAAC3NzaC1lZDI1NTE5AAAAIHIRbfEUwbS5A/6b6HLVEWWJmeUNEZ2mRfWWONaec+Id"
+    sign_in = '{"auth": {"identity": {"methods": ["password"], "password": {"user": %s}}}}'
+    bodies = (
+        ("POST", "/v3/auth/tokens", sign_in % '{"name": "olga", "password": "%s", "domain": {"name": "acme"}}'),
+        ("POST", "/v3/auth/tokens", sign_in % '{"name": "%s", "password": "x", "domain": {"name": "acme"}}'),
+        ("POST", "/v3/auth/tokens", sign_in % '{"name": "olga", "password": "x", "domain": {"name": "%s"}}'),
+        ("POST", "/v3/auth/tokens", sign_in % '{"id": "%s", "password": "x"}'),
+        ("POST", "/v3/users", '{"user": {"name": "%s", "domain_id": "x"}}'),
+        ("POST", "/v4/user/keys", '{"title": "%s", "key": "ssh-ed25519 ' + key + '"}'),
+        ("POST", "/v1/users/sshkey", '{"title": "%s", "key": "ssh-ed25519 ' + key + '"}'),
+        ("POST", "/v1/users/sshkey", '{"%s": "t", "title": "t", "key": "k"}'),
+        ("POST", "/api/v3/servers", '{"name": "n", "ipAddress": "192.0.2.9", "provider": "%s"}'),
+        ("POST", "/api/v3/servers", '{"name": "%s", "ipAddress": "192.0.2.9", "provider": "x"}'),
+        ("PATCH", "/api/keyrack/v1/servers/1", '{"mode": "%s"}'),
+        ("POST", "/agent/v1/enroll", '{"token": "%s"}'),
+    )
+    for method, path, template in bodies:
+        for character in NO_TEXT:
+            body = template.replace("%s", character)
+            answer = held.call(method, path, content=body, headers={**olga, "Content-Type": "application/json"})
+            assert answer.status_code in (400, 401, 403, 422), (path, body, answer.text)
+    paths = ("/v3/users/%00", "/v3.0/OS-CREDENTIAL/credentials/a%00", "/v4/repositories/%00", "/api/v3/servers/%00")
+    for path in (*paths, "/api/keyrack/v1/servers/w%00b", "/v1/repositories/%00/deploy_keys", "/v3/users/%ed%a0%80"):
+        assert held.call("GET", path, headers=olga).status_code in (400, 404, 405, 422), path
+    form = {**olga, "Content-Type": "application/x-www-form-urlencoded"}
+    answer = held.call("POST", "/api/v3/servers", content="name=%00&ipAddress=192.0.2.9&provider=x", headers=form)
+    assert answer.status_code == 422
+    for path in ("/api/v3/servers?search=%00", "/v4/user/keys?query=%00", "/api/keyrack/v1/servers?search=%00"):
+        assert held.call("GET", path, headers=olga).status_code in (400, 422), path
+    basic = "Basic " + base64.b64encode(b"a\0b:secret").decode()
+    assert held.call("GET", "/api/v2/ping", headers={"Authorization": basic}).status_code == 401
+
+
+def test_what_a_host_reports_is_mended_not_refused(held: Service) -> None:
+    agent = Agent(held, 1)
+    told = '{"revision": 0, "state": "refused", "problems": ["caf\\udce9 \\u0000"], "agent_version": "1"}'
+    answer = held.call("POST", "/agent/v1/report", content=told, token=agent.secret)
+    assert answer.status_code == 200, answer.text
+    events = held.call("GET", "/api/keyrack/v1/events", token="token-of-olga").json()["items"]
+    assert any("caf" in event["summary"] for event in events)
+
+
+ASKED = (
+    ("/api/v3/servers", {"Authorization": "Bearer token-of-olga"}),
+    ("/api/v2/servers", {"Authorization": "Bearer token-of-olga"}),
+    ("/api/keyrack/v1/servers", {"Authorization": "Bearer token-of-olga"}),
+    ("/v4/user/keys", {"X-Auth-Token": "token-of-olga"}),
+    ("/v1/users/sshkey", {"X-Auth-Token": "token-of-olga"}),
+    ("/v3/auth/tokens", {"X-Auth-Token": "token-of-olga", "X-Subject-Token": "token-of-olga"}),
+    ("/agent/v1/document", {"Authorization": "Bearer none"}),
+)
+
+
+def test_a_fault_of_ours_is_no_reason_to_try_again(team: Service) -> None:
+    for table in ("tokens", "servers"):
+        statement = f"ALTER TABLE {table} RENAME TO x{table}"
+        team.instance.database.write(partial(Connection.exec_driver_sql, statement=statement))
+    for path, headers in ASKED:
+        answer = team.call("GET", path, headers=headers)
+        assert answer.status_code == 500, path
+        assert "retry-after" not in answer.headers
+        assert answer.json(), path
+
+
+def test_a_database_that_is_away_is_a_reason_to_try_again(cluster: Cluster, tmp_path: Path) -> None:
+    url = cluster.create_database()
+    with running(settings_for(tmp_path / "data", url)) as service:
+        service.apply(TEAM)
+        cluster.drop_database(url)
+        for path, headers in ASKED:
+            answer = service.call("GET", path, headers=headers)
+            assert answer.status_code == 503, (path, answer.text)
+            assert int(answer.headers["retry-after"]) > 0
+            assert answer.json(), path
