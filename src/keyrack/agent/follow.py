@@ -311,7 +311,7 @@ class Follower:
 def _trouble(answer: Answer) -> str:
     """The service's own words that it cannot serve now."""
     if answer.status == 503:
-        return f"Keyrack answers, but cannot serve: {answer.words}"
+        return f"Keyrack answers, but cannot serve (status 503): {answer.words}"
     return f"it answered with status {answer.status}: {answer.words}"
 
 
