@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from keyrack.core import credentials
+from keyrack.core import credentials, ownership
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people import keyrack
@@ -28,22 +28,30 @@ TIDY_EVERY_SECONDS = 5.0
 def open_instance(settings: Settings) -> Instance:
     """Open the data folder and the database, brought up to date, as one instance.
 
-    Raises ValueError for a damaged instance key and DatabaseUnavailable when the database is away.
+    Raises ValueError for a damaged instance key, ForeignKey for one that is not the database's, SchemaTooNew, and
+    DatabaseUnavailable when the database is away.
     """
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = InstanceKey.load(settings.data / "instance.key")
-    migrate.upgrade(settings.database_url)
-    return Instance(
-        database=Database.open(settings.database_url),
-        settings=settings,
-        key=key,
-        key_rules=KeyRules(
-            types=frozenset(settings.key_types),
-            rsa_minimum_bits=settings.rsa_minimum_bits,
-            max_characters=settings.max_key_characters,
-            blocked=None if settings.block_list is None else known_private.load(str(settings.block_list)),
-        ),
+    path = settings.data / "instance.key"
+    rules = KeyRules(
+        types=frozenset(settings.key_types),
+        rsa_minimum_bits=settings.rsa_minimum_bits,
+        max_characters=settings.max_key_characters,
+        blocked=None if settings.block_list is None else known_private.load(str(settings.block_list)),
     )
+    database = Database.open(settings.database_url)
+
+    def with_key(key: InstanceKey) -> Instance:
+        return Instance(database=database, settings=settings, key=key, key_rules=rules)
+
+    try:
+        if migrate.current(settings.database_url) is not None:
+            ownership.check_key(database, path)
+        migrate.upgrade(settings.database_url)
+        return ownership.open_as_owner(database, path, with_key)
+    except BaseException:
+        database.close()
+        raise
 
 
 def web_application(instance: Instance) -> Doors:
@@ -62,7 +70,7 @@ def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
                 credentials.end_expired(instance, keyrack())
                 presence.write(instance)
             except DatabaseUnavailable:
-                log.warning("tidying waits for the database")
+                pass  # said by the database itself, once; the next round does what this one left
             except Exception:
                 log.exception("tidying failed")
 

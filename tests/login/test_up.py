@@ -7,13 +7,16 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
+import pytest
 
 from tests.login.private_sshd import sshd_path
 from tests.services import free_port
@@ -32,6 +35,15 @@ class Demo:
         found = re.search(rf"^{program} .*$", self.printed, re.MULTILINE)
         assert found, self.printed
         return shlex.split(found[0])
+
+    def delete(self, credential_id: int) -> dict[str, Any]:
+        """The printed line that takes a key away, with this id."""
+        line = self.line("curl -sS -X DELETE")
+        assert sum(word.endswith("/ID") for word in line) == 1
+        line = [word.removesuffix("ID") + str(credential_id) if word.endswith("/ID") else word for word in line]
+        answer: dict[str, Any] = json.loads(subprocess.run(line, capture_output=True, check=True, timeout=60).stdout)
+        assert answer["id"] == credential_id
+        return answer
 
     def log_in(self) -> subprocess.CompletedProcess[str]:
         """The printed ssh line, with a command and without questions."""
@@ -72,28 +84,66 @@ def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
         assert added["user"] == facts["username"]
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
         headers = {"Authorization": f"Bearer {facts['token']}"}
-        path = f"{facts['url']}/api/v3/servers/{facts['server_id']}/ssh/credentials/{added['id']}"
-        assert httpx2.delete(path, headers=headers).json()["id"] == added["id"]
+        # The line to take it away has the word ID where the answer's id belongs.
+        assert demo.delete(added["id"])["still_opened_by"] == []
         wait_until(lambda: "Permission denied" in demo.log_in().stderr, "a refusal")
         _check_admin(facts)
         _clone_and_push(demo, tmp_path)
+        wait_until(lambda: demo.log_in().stdout == "in\n", "a login by the admin's grant")
+        # The same key is put on the account once more and taken away: it stays open, and that is said.
+        added = json.loads(subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60).stdout)
+        (still,) = demo.delete(added["id"])["still_opened_by"]
+        assert (still["kind"], still["name"]) == ("grant", facts["admin_user"])
+        logs = httpx2.get(f"{facts['url']}/api/v3/servers/{facts['server_id']}/logs", headers=headers).json()["data"]
+        assert any(entry["content"].endswith("; still opened by: a grant for admin") for entry in logs)
+        assert demo.log_in().stdout == "in\n"
     # Started again it goes on with the same data, and the lines to paste still work.
     with up(tmp_path, web, ssh) as demo:
         subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60)
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login")
 
 
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
-    sshd_path()
-    web, ssh = free_port(), free_port()
-    with up(tmp_path, web, ssh):
+@pytest.mark.parametrize("option", ["--listen", "--sshd-port", "--git-port"])
+def test_a_taken_port_is_named_with_its_option(option: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = {name: free_port() for name in ("--listen", "--sshd-port", "--git-port")}
+        ports[option] = taken.getsockname()[1]
         again = [sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(tmp_path / "other")]
-        again += ["--listen", f"127.0.0.1:{web}", "--sshd-port", str(free_port())]
-        ended = subprocess.run(again, capture_output=True, text=True, timeout=60, check=False)
-        assert ended.returncode != 0
-        assert f"127.0.0.1:{web}" in ended.stderr
-        assert "--listen" in ended.stderr
-        assert "Traceback" not in ended.stderr
+        for name, port in ports.items():
+            again += [name, f"127.0.0.1:{port}" if name == "--listen" else str(port)]
+        _is_refused(again, ports[option], option)
+    assert not (tmp_path / "other").exists()
+
+
+def test_one_port_for_two_is_named(tmp_path: Path) -> None:
+    port = str(free_port())
+    again = [sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(tmp_path / "other")]
+    again += ["--listen", f"127.0.0.1:{free_port()}", "--sshd-port", port, "--git-port", port]
+    _is_refused(again, int(port), "--git-port")
+
+
+@pytest.mark.parametrize(("command", "option"), [("serve", "--listen"), ("git-host", "--git-listen")])
+def test_a_taken_port_of_a_service_is_named_with_its_option(command: str, option: str, tmp_path: Path) -> None:
+    sshd_path()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        started = [sys.executable, "-m", "keyrack.cli.main", command, "--data", str(tmp_path / "data")]
+        _is_refused([*started, option, f"127.0.0.1:{port}"], port, option)
+
+
+def _is_refused(command: list[str], port: int, option: str) -> None:
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    assert re.search(rf"\b{port}\b", ended.stderr), ended.stderr
+    assert re.findall(r"--[a-z-]+", ended.stderr) == [option]
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_readme_has_the_steps_in_the_order_in_which_they_were_tried() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    steps = readme.split("## First login in five minutes")[1].split("What a program needs")[0]
+    named = re.findall(r"`(scripts/run|curl -X DELETE|curl|ssh|git clone)`", steps)
+    assert named == ["scripts/run", "curl", "ssh", "curl -X DELETE", "ssh", "curl", "git clone", "ssh"]
 
 
 def _clone_and_push(demo: Demo, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -164,3 +166,22 @@ def test_a_role_that_does_not_sync_its_commits_is_overruled(postgresql_url: str)
         )
     with Database.open(postgresql_url) as database:
         assert database.write(setting) == "on"
+
+
+def test_changes_are_heard_of_by_a_process_with_thousands_of_descriptors(postgresql_url: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1500:
+        pytest.skip("this machine allows too few descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1500), hard))
+    taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(1030)]
+    try:
+        heard: set[int] = set()
+        with Database.open(postgresql_url) as database, Database.open(postgresql_url) as other:
+            database.listen(heard.update)
+            for server_id in (1, 2, 3):
+                other.write(lambda conn: announce(conn, server_id))  # noqa: B023
+                wait_until(lambda: server_id in heard, "the news")  # noqa: B023
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
+from keyrack.cli.main import COMMANDS
 from keyrack.web.server import DOORS
 from tests.services import Service
 
@@ -30,3 +32,25 @@ def test_health(team: Service) -> None:
     assert team.call("GET", "/healthz").json()["status"] == "alive"
     assert team.call("GET", "/readyz").json() == {"status": "ready"}
     assert "python_info" in team.call("GET", "/metrics").text
+
+
+def test_every_call_is_described_in_words_of_its_own(team: Service) -> None:
+    described = team.call("GET", "/openapi.json").json()
+    page = unescape(team.call("GET", "/docs").text)
+    for path, methods in described["paths"].items():
+        for method, call in methods.items():
+            words = call["summary"]
+            assert words in page
+            assert len(words.split()) >= 3, f"{method} {path}: {words}"
+            assert not re.match("GET|POST|PUT|PATCH|DELETE|HEAD", words), f"{method} {path}: {words}"
+            handler = call["operationId"].rsplit(".", 1)[1].strip("_").replace("_", " ")
+            assert words.lower() != handler, f"{method} {path}: the name again"
+
+
+def test_the_first_page_is_true_of_a_service_that_shows_no_token(team: Service) -> None:
+    page = team.call("GET", "/").text
+    assert "shown where" not in page
+    for command in re.findall(r"<code>keyrack ([a-z-]+)", page):
+        assert command in COMMANDS
+    for call in re.findall(r"<code>POST (/\S+)</code>", page):
+        assert "post" in team.call("GET", "/openapi.json").json()["paths"][call]

@@ -245,8 +245,10 @@ class Follower:
                 return self._end()
             self._answered_no(answer)
             return _spread(REFUSED_RETRY)
-        if answer.status >= 500 or answer.status == 429:
+        if answer.status >= 500:
             raise NoAnswer(_trouble(answer))
+        if answer.status == 429:
+            return None  # later; what is to be obeyed is asked for all the same
         if answer.status != 200:
             # It will not like it better the next time; what is in force here does not depend on it.
             self._say(f"the service did not take the report: {answer.words}")

@@ -46,7 +46,6 @@ class GitSshd(PrivateSshd):
     """A sshd that knows no key itself: it asks for each, and every one leads to the session program alone."""
 
     what = "Git's sshd"
-    port_option = "--git-listen"
 
     def __init__(self, directory: Path, port: int, sshd: Path, address: str) -> None:
         super().__init__(directory, port, sshd, address)
@@ -105,6 +104,7 @@ class GitHost:
         address: str = "127.0.0.1",
         directory: Path | None = None,
         compiler: str | None = None,
+        port_option: str = "--git-listen",
     ) -> None:
         sshd, git = find_sshd(), shutil.which("git")
         if sshd is None:
@@ -115,6 +115,7 @@ class GitHost:
         self.directory = safe_place(directory or data / "git-host")
         self.repositories = bare_repositories.root_of(data)
         self.server = GitSshd(self.directory, port, sshd, address)
+        self.server.port_option = port_option
         self.username = self.server.account
         self._instance = instance
         self._git = git

@@ -6,22 +6,30 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
 import structlog
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
 
 from keyrack import app
 from keyrack.cli import options
 from keyrack.cli.shown import LogLines
 from keyrack.settings import Settings
+from keyrack.store.connect import DatabaseRefused, DatabaseSpoilt
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.migrate import SchemaTooNew
+from keyrack.store.outage import Outage
 from keyrack.web.protocol import BoundedProtocol
 from keyrack.web.server import Doors
+
+WAIT_SECONDS = 2.0
+"""Between two tries of a worker to reach the database."""
 
 
 @click.command(name="serve")
@@ -46,16 +54,47 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C; problems at the start are words, not tracebacks."""
     set_up_logging()
     host, port = settings.host_and_port
-    check_free(host, port)
+    check_free((host, port, "--listen"))
     if settings.workers > 1:
         for name, value in settings.model_dump(mode="json", exclude_defaults=True).items():
             if isinstance(value, str | int | float | bool):
                 os.environ[f"KEYRACK_{name.upper()}"] = str(value)
-        uvicorn.run("keyrack.cli.serve:from_environment", factory=True, workers=settings.workers, **limits(settings))
+        serve_with_workers(settings)
         return
     application = open_application(settings)
     click.echo(f"Keyrack serves at {settings.url} (data in {settings.data.resolve()}).", err=True)
     uvicorn.run(application, **limits(settings))
+
+
+def serve_with_workers(settings: Settings) -> None:
+    """Serve with several processes. What would stop each of them stops this one first, and once."""
+    with explained():
+        app.open_instance(settings).database.close()
+    config = uvicorn.Config(
+        "keyrack.cli.serve:from_environment", factory=True, workers=settings.workers, **limits(settings)
+    )
+    workers = _Workers(config, [config.bind_socket()])
+    click.echo(
+        f"Keyrack serves at {settings.url} with {settings.workers} processes (data in {settings.data.resolve()}).",
+        err=True,
+    )
+    workers.run()
+    if not workers.asked_to_stop:
+        raise click.ClickException("A process that serves could not start; all were stopped.")
+
+
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, which ends when a worker exits with STARTUP_FAILURE and starts others anew for ever."""
+
+    asked_to_stop = False
+
+    def handle_int(self) -> None:
+        self.asked_to_stop = True
+        super().handle_int()
+
+    def handle_term(self) -> None:
+        self.asked_to_stop = True
+        super().handle_term()
 
 
 def open_application(settings: Settings) -> Doors:
@@ -69,8 +108,10 @@ def explained() -> Iterator[None]:
     """Turn what can go wrong when an instance is opened into words and an exit."""
     try:
         yield
+    except (DatabaseSpoilt, DatabaseRefused) as error:
+        raise click.ClickException(str(error)) from None
     except DatabaseUnavailable as error:
-        raise click.ClickException(f"The database cannot be reached: {error}") from None
+        raise click.ClickException(f"The database cannot be reached: {error} Start it, or check --database.") from None
     except (SchemaTooNew, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except PermissionError as error:
@@ -78,20 +119,40 @@ def explained() -> Iterator[None]:
 
 
 def from_environment() -> Doors:
-    """What each of several workers serves."""
+    """What each of several workers serves. One that starts anew while the database is away waits for it."""
     set_up_logging()
-    return open_application(Settings())
+    settings = Settings()
+    outage = Outage()
+    while True:
+        try:
+            with explained():
+                try:
+                    instance = app.open_instance(settings)
+                except (DatabaseSpoilt, DatabaseRefused):
+                    raise
+                except DatabaseUnavailable as error:
+                    outage.failed(error)
+                    time.sleep(WAIT_SECONDS)
+                    continue
+        except click.ClickException as error:
+            error.show()
+            sys.exit(STARTUP_FAILURE)
+        outage.answered()
+        return app.web_application(instance)
 
 
-def check_free(host: str, port: int) -> None:
-    """Say which port is taken instead of failing later."""
-    try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            pass
-    except OSError as error:
-        raise click.ClickException(
-            f"Cannot listen on {host}:{port} ({error.strerror}). Choose another address with --listen."
-        ) from None
+def check_free(*wanted: tuple[str, int, str]) -> None:
+    """Say which address is taken instead of failing later; wanted: host, port, and the option that names another."""
+    with ExitStack() as held:
+        for host, port, option in wanted:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            try:
+                # Held until all are tried, so that two of our own are not given one port.
+                held.enter_context(socket.create_server((host, port), family=family))
+            except OSError as error:
+                raise click.ClickException(
+                    f"Cannot listen on {host}:{port} ({error.strerror}). Choose another one with {option}."
+                ) from None
 
 
 def set_up_logging() -> None:

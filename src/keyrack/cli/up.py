@@ -64,7 +64,11 @@ def command(sshd_port: int, git_port: int, **given: Any) -> None:
     settings = options.settings(**given)
     set_up_logging()
     with explained():
-        check_free(*settings.host_and_port)
+        check_free(
+            (*settings.host_and_port, "--listen"),
+            ("127.0.0.1", sshd_port, "--sshd-port"),
+            ("127.0.0.1", git_port, "--git-port"),
+        )
         instance = open_instance(settings)
     try:
         Demo(instance, sshd_port, git_port).run()
@@ -143,7 +147,7 @@ class Demo:
 
     def _start_git(self) -> GitHost | None:
         try:
-            git = GitHost(self._instance, port=self._git_port)
+            git = GitHost(self._instance, port=self._git_port, port_option="--git-port")
             git.start()
         except DemoHostError as error:
             click.echo(str(error), err=True)
@@ -191,8 +195,10 @@ class Demo:
         if host is not None:
             click.echo("Then log in with it:\n")
             click.echo(_ssh(key, host, username) + "\n")
+            click.echo("Take it away again, with the id that the first line answered for ID; then it is refused:\n")
+            click.echo(self._curl_delete(admin, server) + "\n")
         if git is not None:
-            click.echo("For Git, register it as a key of your own:\n")
+            click.echo("For Git, register it as your own; you are granted the demo host, so it opens that too:\n")
             click.echo(self._curl_own(admin, key.with_suffix(".pub").read_text("ascii").strip()) + "\n")
             click.echo("Then clone a repository that you may push to:\n")
             click.echo(_clone(key, git, repository) + "\n")
@@ -212,6 +218,10 @@ class Demo:
             json.dumps(body),
         ]
         return shlex.join(arguments)
+
+    def _curl_delete(self, admin: FirstAdmin, server: Server) -> str:
+        path = f"{self._settings.url}/api/v3/servers/{server.id}/ssh/credentials/ID"
+        return shlex.join(["curl", "-sS", "-X", "DELETE", path, "-H", f"Authorization: Bearer {admin.token}"])
 
     def _curl_own(self, admin: FirstAdmin, line: str) -> str:
         body = json.dumps({"title": LABEL, "key": line})

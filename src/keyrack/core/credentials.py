@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyrack.core import acceptance, delivery, revoking
+from keyrack.core import acceptance, delivery, openings, revoking
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server, SystemUser
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store import keys, servers
+from keyrack.store.openings import Opening
+from keyrack.store.openings import of_account as openings_of
 
 SWEEP_AT_ONCE = 500
 
@@ -101,8 +104,16 @@ def find(
         return found
 
 
-def delete(instance: Instance, actor: Actor, server_id: int, credential_id: int) -> Credential:
-    """Take a key from a server, and answer it as it was. Raises Refusal MISSING."""
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A credential as it was, and what else lets its key into the same account."""
+
+    credential: Credential
+    still_opened_by: tuple[Opening, ...]
+
+
+def delete(instance: Instance, actor: Actor, server_id: int, credential_id: int) -> Deleted:
+    """Take a key from a system user of a server. Raises Refusal MISSING."""
     attempt = Attempt(
         instance,
         actor,
@@ -114,23 +125,32 @@ def delete(instance: Instance, actor: Actor, server_id: int, credential_id: int)
     )
     with attempt:
 
-        def change(work: Work) -> Credential:
+        def change(work: Work) -> Deleted:
             server = own_server(work, server_id)
             credential = keys.get_credential(work.connection, server.id, credential_id, work.now)
             if credential is None or not keys.remove_credential(work.connection, credential.id):
                 raise missing("SSH key")
             delivery.left(work, (server.id,), [(credential.fingerprint, credential.public_key)])
+            still = openings_of(
+                work.connection,
+                workspace_id=server.workspace_id,
+                server_id=server.id,
+                username=credential.username,
+                fingerprint=credential.fingerprint,
+                at=work.now,
+            )
             work.record(
                 f"Deleted SSH key {credential.label} ({credential.fingerprint}) "
-                f"of {credential.username} on server {server.name}",
+                f"of {credential.username} on server {server.name}{openings.words(still)}",
                 target_id=credential.id,
                 details={
                     "label": credential.label,
                     "username": credential.username,
                     "fingerprint": credential.fingerprint,
+                    "still_opened_by": openings.shown(still),
                 },
             )
-            return credential
+            return Deleted(credential, still)
 
         return attempt.write(change)
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from keyrack.core import acceptance, credentials, revoking
+from keyrack.core.host_news import tell as _tell
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -38,6 +39,8 @@ KEYS = ("key", "cert-authority")
 EVERYBODY = "*"
 MOST_IN_A_REPORT = 2000
 MOST_EVENTS = 20
+MOST_ON_A_SERVER = 5000
+MOST_GONE = 2000
 REMEMBERED = timedelta(days=90)
 MOST_CUT = 300
 FULL_LIST = 1500
@@ -118,7 +121,7 @@ def accept(
                 end=acceptance.end(work.now, expires_at or end),
                 limits=limits,
             )
-            found_keys.change(work.connection, found.id, {"state": ACCEPTED})
+            found_keys.change(work.connection, [found.id], {"state": ACCEPTED})
             work.record(
                 f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} for {user} "
                 f"on server {server.name}",
@@ -176,6 +179,8 @@ def take(work: Work, server: Server, told: object, cut: object = None) -> None:
     known = {(one.username, one.path, one.fingerprint): one for one in found_keys.on_server(work.connection, server.id)}
     unseen = _unseen(told, cut)
     fresh: list[dict[str, Any]] = []
+    added: list[dict[str, Any]] = []
+    gone: list[int] = []
     seen = set()
     for entry in told[:MOST_IN_A_REPORT]:
         values = _values(entry)
@@ -189,23 +194,24 @@ def take(work: Work, server: Server, told: object, cut: object = None) -> None:
         seen.add(place)
         before = known.get(place)
         if before is None:
-            found_keys.add(
-                work.connection,
-                {"server_id": server.id, **values, "state": NEW, "found_at": work.now, "seen_at": work.now},
-            )
+            added.append({"server_id": server.id, **values, "state": NEW, "found_at": work.now, "seen_at": work.now})
             fresh.append(values)
             continue
         back = before.state == GONE
         fresh += [values] if back else []
-        found_keys.change(
-            work.connection, before.id, {**values, "seen_at": work.now, **({"state": NEW} if back else {})}
-        )
+        if back or any(getattr(before, name) != value for name, value in values.items()):
+            found_keys.change(
+                work.connection, [before.id], {**values, "seen_at": work.now, **({"state": NEW} if back else {})}
+            )
     for place, one in known.items():
         if place not in seen and one.state != GONE and not unseen.covers(one):
-            found_keys.change(work.connection, one.id, {"state": GONE, "seen_at": work.now})
+            gone.append(one.id)
             if one.state == REMOVING:
                 _tell(work, server, f"The key {one.fingerprint} was taken out of {one.path} on server {server.name}")
+    found_keys.change(work.connection, gone, {"state": GONE, "seen_at": work.now})
+    _add(work, server, added, sum(one.state != GONE for one in known.values()) - len(gone))
     found_keys.forget(work.connection, server.id, GONE, work.now - REMEMBERED)
+    found_keys.keep_newest(work.connection, server.id, GONE, MOST_GONE)
     revoking.refuse_found(work, server.id, [(values["fingerprint"], values["public_key"]) for values in fresh])
     _tell_of_fresh(work, server, fresh)
 
@@ -225,6 +231,15 @@ def _unseen(told: list[Any], cut: object) -> _Unseen:
     return found
 
 
+def _add(work: Work, server: Server, added: list[dict[str, Any]], there: int) -> None:
+    """Insert what is new beside those that are there, up to the bound of one host."""
+    room = max(0, MOST_ON_A_SERVER - there)
+    found_keys.add(work.connection, added[:room])
+    if len(added) > room:
+        words = f"Server {server.name} has more than {MOST_ON_A_SERVER} keys that were put there by hand"
+        _tell(work, server, f"{words}; {len(added) - room} of them are not listed here")
+
+
 def _decide(
     instance: Instance, actor: Actor, server_id: int, found_id: int, state: str, aim: str, done: str
 ) -> FoundKey:
@@ -237,7 +252,7 @@ def _decide(
                 if found.kind not in KEYS:
                     raise invalid("found_id", "Only keys can be removed; change sshd's settings there.", "not-a-key")
                 work.touch(server.id)
-            found_keys.change(work.connection, found.id, {"state": state})
+            found_keys.change(work.connection, [found.id], {"state": state})
             work.record(
                 f"{done} the key {found.fingerprint} found in {found.path} on server {server.name}",
                 target_id=found.id,
@@ -336,7 +351,3 @@ def _tell_of_fresh(work: Work, server: Server, fresh: list[dict[str, Any]]) -> N
         count = sum(values["in_force"] for values in fresh[MOST_EVENTS:])
         more = f"Found {len(fresh) - MOST_EVENTS} more keys by hand on server {server.name}"
         _tell(work, server, f"{more}, {count} of which let somebody in")
-
-
-def _tell(work: Work, server: Server, summary: str) -> None:
-    work.record(summary, target_kind="server", target_id=server.id, server_id=server.id, level="warning")

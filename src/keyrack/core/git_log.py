@@ -106,8 +106,6 @@ class GitLog:
                 uses, self._uses = self._uses, {}
                 deploy_uses, self._deploy_uses = self._deploy_uses, {}
                 lost, self._lost = self._lost, 0
-            if lost:
-                log.error("events of Git were lost while the database was away", count=lost)
             if not (entries or uses or deploy_uses):
                 return
 
@@ -121,13 +119,18 @@ class GitLog:
 
             try:
                 self._instance.database.write(command)
-            except DatabaseUnavailable:
-                log.warning("events of Git wait for the database", count=len(entries))
+            except BaseException as error:
                 with self._lock:
                     self._entries.extendleft(reversed(entries))
                     self._uses = {**uses, **self._uses}
                     self._deploy_uses = {**deploy_uses, **self._deploy_uses}
+                    self._lost += lost
                     self._forget_oldest()
+                if not isinstance(error, DatabaseUnavailable):
+                    raise
+                return  # said by the database itself, once
+            if lost:
+                log.error("events of Git were lost while the database was away", count=lost)
 
     def _add(
         self,

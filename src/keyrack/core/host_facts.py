@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from keyrack.core.host_news import tell as _tell
 from keyrack.core.work import Work
 from keyrack.model import Server
 from keyrack.ssh import names, public_key
@@ -130,7 +131,3 @@ def _key(account: Mapping[str, Any]) -> str | None:
         return public_key.parse(line).canonical
     except public_key.KeyProblem:
         return None
-
-
-def _tell(work: Work, server: Server, summary: str) -> None:
-    work.record(summary[:1000], target_kind="server", target_id=server.id, server_id=server.id, level="warning")

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import deleted_servers, found_keys, host_facts, host_reports
+from keyrack.core import deleted_servers, found_keys, host_facts, host_news, host_reports
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
@@ -126,6 +126,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
     problems = [str(problem)[:500] for problem in told.get("problems") or () if isinstance(problem, str)][:20]
+    seen = host_news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
     attempt = Attempt(
         instance,
         keyrack(server.workspace_id, door="agent"),
@@ -145,10 +146,15 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             if state == "applied" or told.get("facts"):
                 said = problems if state == "applied" and "problems" in told else None
                 values |= host_facts.take(work, now, told.get("facts"), said)
+            facts = _noted(work, now, told, dict(values.get("facts", now.facts)), seen)
             if state != "applied":
-                # Why nothing new comes into force there is seen with the server too; the event below tells of it.
-                values["facts"] = {**dict(values.get("facts", now.facts)), "problems": problems}
-            found_keys.take(work, now, told.get("keys_found"), told.get("keys_cut"))
+                reason = "; ".join(problems) or "no reason given"
+                words = f"Server {now.name} did not apply revision {applied}: {reason}"
+                facts = host_news.refused(work, now, facts, words[: host_news.LONGEST])
+                # Why nothing new comes into force there is seen with the server too.
+                facts["problems"] = problems
+            if facts != dict(now.facts):
+                values["facts"] = facts
             if state == "applied" and now.applied_revision < applied <= now.revision:
                 values |= {"applied_revision": applied, "applied_at": work.now}
                 keys.note_delivery(work.connection, server.id, applied, work.now)
@@ -159,16 +165,19 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
                 values["agent_version"] = version
             servers.change(work.connection, server.id, values)
             host_reports.take(work, now, told)
-            if state == "applied":
-                work.recorded += 1  # a receipt is kept with the server, not as an event of its own
-                return
-            work.record(
-                f"Server {server.name} did not apply revision {applied}: {'; '.join(problems) or 'no reason given'}",
-                target_id=server.id,
-                level="warning",
-            )
+            work.recorded += 1  # a receipt is kept with the server, not as an event of its own
 
         attempt.write(change)
+
+
+def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any], seen: str) -> dict[str, Any]:
+    """The facts once the found keys of a report are taken in, where it tells others than before, and a no is over."""
+    if seen and seen != facts.get(host_news.FOUND):
+        found_keys.take(work, server, told["keys_found"], told.get("keys_cut"))
+        facts[host_news.FOUND] = seen
+    if told.get("state") == "applied":
+        return host_news.applied(work, server, facts)
+    return facts
 
 
 def _mode_told(facts: Mapping[str, Any]) -> dict[str, str]:

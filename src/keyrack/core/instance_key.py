@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import hmac
 import os
@@ -41,20 +43,18 @@ class InstanceKey:
 
         Raises ValueError when the file holds something else.
         """
+        if not path.exists():
+            _make_file(path, secrets.token_bytes(SEED_BYTES))
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            text = path.read_text("ascii").strip()
-            try:
-                return cls(bytes.fromhex(text))
-            except ValueError as error:
-                raise ValueError(f"{path} is not an instance key: it must hold 64 hexadecimal digits") from error
-        seed = secrets.token_bytes(SEED_BYTES)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(seed.hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        return cls(seed)
+            return cls(bytes.fromhex(path.read_text("ascii").strip()))
+        except ValueError as error:
+            raise ValueError(f"{path} is not an instance key: it must hold 64 hexadecimal digits") from error
+
+    @property
+    def fingerprint(self) -> str:
+        """Which key this is, as `ssh-keygen -l` says it of the public half: "SHA256:…"."""
+        digest = hashlib.sha256(self._public_blob).digest()
+        return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
 
     @property
     def public_line(self) -> str:
@@ -87,6 +87,26 @@ class InstanceKey:
     def decrypt(self, sealed: bytes, context: str) -> str:
         """The secret again; raises cryptography's InvalidTag when it or its context was changed."""
         return self._cipher.decrypt(sealed[:12], sealed[12:], context.encode()).decode()
+
+
+def _make_file(path: Path, seed: bytes) -> None:
+    """Make the file unless another process makes it first; whoever sees it sees all of it."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(seed.hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _derive(seed: bytes, purpose: bytes) -> bytes:

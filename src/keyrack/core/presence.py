@@ -36,14 +36,23 @@ class Presence:
             self._heard.add(server_id)
 
     def write(self, instance: Instance) -> int:
-        """Note all of them in the database when it is time; answers how many. Raises DatabaseUnavailable."""
+        """Note all of them in the database when it is time; answers how many.
+
+        Raises DatabaseUnavailable; then they are still to be written.
+        """
         now = self.clock()
         with self._lock:
             if not self._heard or now - self._written_at < WRITE_SECONDS:
                 return 0
             heard, self._heard = self._heard, set()
-            self._written_at = now
+            before, self._written_at = self._written_at, now
         at = instance.now()
-        # No command of anybody: it changes nothing that a host obeys, so it leaves no event and no revision.
-        instance.database.write(lambda connection: host_reports.note_seen(connection, heard, at))
+        try:
+            # No command of anybody: it changes nothing that a host obeys, so it leaves no event and no revision.
+            instance.database.write(lambda connection: host_reports.note_seen(connection, heard, at))
+        except BaseException:
+            with self._lock:
+                self._heard |= heard
+                self._written_at = before
+            raise
         return len(heard)

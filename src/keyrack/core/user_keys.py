@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from keyrack.core import acceptance, delivery, revoking
+from keyrack.core import acceptance, delivery, openings, revoking
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, UserKey
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store import keys
+from keyrack.store.openings import Opening, of_workspace
 
 ADD = "codeartsrepo::createUserSSHkey"
 READ = "codeartsrepo::getUserSetting"
@@ -90,14 +91,22 @@ def delete(instance: Instance, actor: Actor, key_id: int) -> UserKey:
             if key.fingerprint is not None and key.public_key is not None:
                 opened = keys.servers_of_user(work.connection, owner)
                 delivery.left(work, opened, [(key.fingerprint, key.public_key)])
+            still = () if key.fingerprint is None else _elsewhere(work, key.fingerprint)
             work.record(
-                f"{actor.name} deleted SSH key {key.title or 'without a title'} ({key.fingerprint or 'no key'})",
+                f"{actor.name} deleted SSH key {key.title or 'without a title'} ({key.fingerprint or 'no key'})"
+                f"{openings.words(still, everywhere=True)}",
                 target_id=key.id,
                 details={"title": key.title, "fingerprint": key.fingerprint},
             )
             return key
 
         return attempt.write(change)
+
+
+def _elsewhere(work: Work, fingerprint: str) -> tuple[Opening, ...]:
+    return of_workspace(
+        work.connection, workspace_id=work.actor.workspace_id or 0, fingerprint=fingerprint, at=work.now
+    )
 
 
 def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None) -> int:

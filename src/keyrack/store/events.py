@@ -88,5 +88,11 @@ def was_raised(connection: Connection, server_id: int, reason: str, summary: str
     return connection.execute(statement.limit(1)).scalar() is not None
 
 
+def nth_newest(connection: Connection, server_id: int, door: str, number: int) -> datetime | None:
+    """When the event of this number was, counted from a server's newest that came by a door; None: there are fewer."""
+    statement = select(events.c.at).where(events.c.server_id == server_id, events.c.door == door)
+    return connection.execute(statement.order_by(events.c.id.desc()).offset(number - 1).limit(1)).scalar()
+
+
 def _event(row: Row[Any]) -> Event:
     return Event(**row._mapping)

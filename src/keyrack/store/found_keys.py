@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from keyrack.model import FoundKey, Page
-from keyrack.store.rows import inserted, page
+from keyrack.store.rows import page
 from keyrack.store.tables import credentials, found_keys, servers, system_users, user_keys, users
+
+AT_ONCE = 500
+LIMITLESS = 1_000_000
+"""SQLite takes an offset only beside a limit."""
 
 
 def on_server(connection: Connection, server_id: int) -> tuple[FoundKey, ...]:
@@ -49,14 +53,17 @@ def get(connection: Connection, workspace_id: int, server_id: int, found_id: int
     return None if row is None else _found(row)
 
 
-def add(connection: Connection, values: Mapping[str, Any]) -> int:
-    """Insert one; answers its id."""
-    return inserted(connection, found_keys, values)
+def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert some."""
+    if rows:
+        connection.execute(insert(found_keys), [dict(row) for row in rows])
 
 
-def change(connection: Connection, found_id: int, values: Mapping[str, Any]) -> None:
-    """Set columns of one."""
-    connection.execute(update(found_keys).where(found_keys.c.id == found_id).values(**values))
+def change(connection: Connection, found_ids: Sequence[int], values: Mapping[str, Any]) -> None:
+    """Set columns of some."""
+    for at in range(0, len(found_ids), AT_ONCE):
+        some = found_keys.c.id.in_(found_ids[at : at + AT_ONCE])
+        connection.execute(update(found_keys).where(some).values(**values))
 
 
 def forget(connection: Connection, server_id: int, state: str, before: datetime) -> None:
@@ -66,6 +73,14 @@ def forget(connection: Connection, server_id: int, state: str, before: datetime)
             found_keys.c.server_id == server_id, found_keys.c.state == state, found_keys.c.seen_at < before
         )
     )
+
+
+def keep_newest(connection: Connection, server_id: int, state: str, most: int) -> None:
+    """Delete those of a server in a state beyond so many, the ones first that were seen last the longest ago."""
+    mine = (found_keys.c.server_id == server_id) & (found_keys.c.state == state)
+    newest = select(found_keys.c.id).where(mine).order_by(found_keys.c.seen_at.desc(), found_keys.c.id.desc())
+    beyond = newest.offset(most).limit(LIMITLESS).subquery()
+    connection.execute(delete(found_keys).where(mine, found_keys.c.id.in_(select(beyond.c.id))))
 
 
 def to_take_away(connection: Connection, server_id: int, state: str) -> tuple[tuple[str, str], ...]:

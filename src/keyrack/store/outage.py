@@ -14,16 +14,18 @@ QUIET_SECONDS = 30.0
 
 
 class Outage:
-    """Whether the database answers, as one process sees it. From any thread."""
+    """Whether something answers, as one process sees it. From any thread."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, what: str = "The database answers", clock: Callable[[], float] = time.monotonic) -> None:
+        """what: said with "again" when it does."""
+        self._what = what
         self._clock = clock
         self._lock = threading.Lock()
         self._failed = 0
         self._said = False
         self._said_at = float("-inf")
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception | str) -> None:
         """A question was not answered; the first says so, the others are counted."""
         with self._lock:
             self._failed += 1
@@ -32,8 +34,8 @@ class Outage:
                 return
             self._said_at, self._said = now, True
             failed = self._failed
-        more = f" ({failed} requests failed so far)" if failed > 1 else ""
-        log.error("%s%s", error, more)
+        more = f" ({failed} times so far)" if failed > 1 else ""
+        log.error("%s%s", str(error).strip().partition("\n")[0], more)
 
     def answered(self) -> None:
         """A question was answered."""
@@ -43,4 +45,4 @@ class Outage:
             failed, self._failed = self._failed, 0
             said, self._said = self._said, False
         if said:
-            log.warning("The database answers again; %d requests failed meanwhile.", failed)
+            log.warning("%s again, after %d times in vain.", self._what, failed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-import select
+import selectors
 import socket
 import threading
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 
 from keyrack.store import changes
+from keyrack.store.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Bell:
         self._wanted = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._outage = Outage("Other processes are woken")
 
     def ring(self) -> None:
         """Have all listening processes look at the changes; returns at once."""
@@ -72,8 +74,9 @@ class Bell:
                     # Nothing to make durable: the news itself was committed before.
                     raw.execute("SET synchronous_commit = off")
                 raw.execute(f"NOTIFY {CHANNEL}")
+                self._outage.answered()
             except psycopg.Error as error:
-                log.warning("Other processes could not be woken, they look by themselves: %s", error)
+                self._outage.failed(f"Other processes could not be woken, they look by themselves: {error}")
                 if raw is not None:
                     raw.close()
                     raw = None
@@ -97,6 +100,7 @@ class Ear:
         self._floor: int | None = None
         self._stop, self._stopped = socket.socketpair()
         self._thread = threading.Thread(target=self._work, name="keyrack-ear", daemon=True)
+        self._outage = Outage("Changes of other processes are heard of")
 
     def start(self) -> None:
         """Listen from now on. Returns once it does, or after some seconds without an answer: it goes on."""
@@ -122,7 +126,7 @@ class Ear:
                     raw.execute(f"LISTEN {CHANNEL}")
                     self._listen(raw)
             except psycopg.Error as error:
-                log.warning("The connection that hears of changes is gone and is made anew: %s", error)
+                self._outage.failed(f"The connection that hears of changes is gone and is made anew: {error}")
                 # Apart from each other, or all processes come back in the same instant.
                 self._closing.wait(RECONNECT_SECONDS * random.uniform(0.25, 1))  # noqa: S311
             except Exception:
@@ -135,6 +139,7 @@ class Ear:
             self._floor = changes.floor_on_postgresql(raw)
         while not self._closing.is_set():
             self._look(raw)
+            self._outage.answered()
             self._ready.set()
             _await_ring(raw, self._stopped)
 
@@ -153,8 +158,11 @@ class Ear:
 def _await_ring(raw: psycopg.Connection[Any], stopped: socket.socket) -> None:
     """Wait for a notification, the end, or a while. Everything that has arrived counts as one ring."""
     if raw.pgconn.notifies() is None:
-        sockets: list[int] = [raw.pgconn.socket, stopped.fileno()]
-        select.select(sockets, [], [], LOOK_SECONDS)
+        # select() itself fails from descriptor 1024 on, and each waiting host has one.
+        with selectors.DefaultSelector() as selector:
+            selector.register(raw.pgconn.socket, selectors.EVENT_READ)
+            selector.register(stopped, selectors.EVENT_READ)
+            selector.select(LOOK_SECONDS)
         raw.pgconn.consume_input()
     while raw.pgconn.notifies() is not None:
         pass

@@ -77,11 +77,8 @@ def page(doors: Described) -> str:
 
 
 def _words(endpoint: Endpoint) -> str:
-    """What a call does: the first line of its handler's text, or the handler's name where that is the path again."""
-    words = (inspect.getdoc(endpoint.handler) or "").split("\n")[0]
-    if words and not words.startswith(endpoint.method):
-        return words
-    return endpoint.handler.__name__.replace("_", " ").capitalize()
+    """What a call does: the first line of its handler's text."""
+    return (inspect.getdoc(endpoint.handler) or "").split("\n")[0].rstrip(".")
 
 
 _HEAD = """<!doctype html>

@@ -151,7 +151,6 @@ class _Path:
         except Refusal as refusal:
             return self._dialect.refuse(request, refusal), actor[0] if actor else None
         except DatabaseUnavailable:
-            log.error("database unavailable", path=request.url.path)
             return self._dialect.refuse(request, database_away()), None
         except Exception:
             log.exception("request failed", method=request.method, path=request.url.path)

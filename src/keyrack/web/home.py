@@ -34,8 +34,10 @@ h1 + p {{ margin-top: 0; opacity: .8 }}
   -H "X-Auth-Token: TOKEN" -H "Content-Type: application/json" \\
   -d '{{"title": "laptop", "key": "ssh-ed25519 AAAA…"}}'</pre></li>
 </ol>
-<p>The calls are described in <a href="/docs">the API's documentation</a>. The first token was shown where
-the service was started.</p>
+<p>SERVER_ID, USER and TOKEN come from whoever runs this service: <code>keyrack apply</code> makes servers, users and
+their tokens from a file, and <code>keyrack up</code>, which tries everything on one machine, prints a token when it
+starts. Whoever has a password gets a token for a day with <code>POST /v3/auth/tokens</code>. All calls are described in
+<a href="/docs">the API's documentation</a>.</p>
 </body>
 </html>
 """

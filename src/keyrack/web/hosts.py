@@ -24,13 +24,19 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.dialect import address_of, database_away, fault
+from keyrack.web.rate_limit import RateLimit
 
 log = structlog.get_logger("keyrack.web")
 
 INSTALL_SCRIPT = Path(__file__).with_name("install.sh")
 LONGEST_WAIT = 50.0
-# How often a waiting host's revision is looked up all the same, should a doorbell be lost.
-LOOK_AGAIN = 5.0
+# How often a waiting host's revision is looked up all the same. Each process looks for the changes of others by
+# itself, once for all its hosts, so this is for what nobody thought of.
+LOOK_AGAIN = 30.0
+# A host reports each revision that it obeys, and a list of keys when it changed since its last look, half a minute
+# before: no host that is well comes near these, a minute.
+MOST_REPORTS = 1200
+MOST_LISTS = 30
 
 STATUS = {
     Kind.UNAUTHENTICATED: 401,
@@ -96,6 +102,7 @@ class Waiting:
 def application(instance: Instance, waiting: Waiting, presence: Presence) -> Starlette:
     """The application under /agent."""
     archive: list[bytes] = []
+    limits = _Limits()
 
     async def enrol(request: Request) -> Response:
         told = await _object(instance, request)
@@ -117,7 +124,8 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         known = bodies.number(asked.get("revision", "0")) or 0
         deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
         with waiting.listening(server.id) as announced:
-            while await run_in_threadpool(hosts.revision, instance, server.id) == known:
+            # A service that stops asks nothing more: with thousands of hosts that would keep its end waiting.
+            while waiting.closing or await run_in_threadpool(hosts.revision, instance, server.id) == known:
                 presence.heard(server.id)
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0 or waiting.closing:
@@ -133,7 +141,7 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
 
     async def report(request: Request) -> Response:
         server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
-        told = await _object(instance, request)
+        told = await limits.read(instance, request, server.id)
         await run_in_threadpool(hosts.report, instance, server, told)
         return JSONResponse({"ok": True})
 
@@ -142,17 +150,18 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
             archive.append(await run_in_threadpool(build_zipapp))
         return Response(archive[0], media_type="application/octet-stream")
 
-    async def script(request: Request) -> Response:
-        return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
-
     routes = [
         Route("/v1/enroll", _answering(enrol), methods=["POST"]),
         Route("/v1/document", _answering(document), methods=["GET"]),
         Route("/v1/report", _answering(report), methods=["POST"]),
         Route("/keyrack-agent.pyz", zipapp, methods=["GET"]),
-        Route("/install.sh", script, methods=["GET"]),
+        Route("/install.sh", _script, methods=["GET"]),
     ]
     return Starlette(routes=routes)
+
+
+async def _script(request: Request) -> Response:
+    return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
 
 
 def _answering(
@@ -181,6 +190,27 @@ async def _object(instance: Instance, request: Request) -> Mapping[str, Any]:
     content = await bodies.read(request, instance.settings.max_body_bytes)
     # What stands in files on a host need not be text; a report of it counts all the same.
     return bodies.json_object(content, mended=True)
+
+
+class _Limits:
+    """How often each host may report; each process counts for itself."""
+
+    def __init__(self) -> None:
+        self._reports, self._lists = RateLimit(MOST_REPORTS), RateLimit(MOST_LISTS)
+
+    async def read(self, instance: Instance, request: Request, server_id: int) -> Mapping[str, Any]:
+        """A report's body. Raises Refusal THROTTLED when it is one too many."""
+        self._count(self._reports, server_id)
+        told = await _object(instance, request)
+        if "keys_found" in told:
+            self._count(self._lists, server_id)
+        return told
+
+    def _count(self, limit: RateLimit, server_id: int) -> None:
+        quota = limit.take(server_id)
+        if quota.wait:
+            words = f"This host reports more than {limit.limit} times a minute. Report again in {quota.wait} seconds."
+            raise Refusal(Kind.THROTTLED, "too-many-reports", words, retry_after=quota.wait)
 
 
 def _secret(request: Request) -> str:

@@ -18,6 +18,8 @@ LARGEST_HEAD = 64 * 1024
 # What a client still sends after it was answered is thrown away for so long, so that it gets to read the answer.
 LINGER_SECONDS = 20.0
 LARGEST_DISCARDED = 64 * 1024 * 1024
+# Requests that a client may send before the answer to the first; a packet holds thousands, each of them costs memory.
+MOST_PIPELINED = 32
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -64,8 +66,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; whatever follows it is thrown away."""
+        if self.finished:
+            return
         self._in_body = True
         super().send_400_response(msg)
+
+    def on_message_begin(self) -> None:
+        """Called by the parser, which stops at what is raised here."""
+        if len(self.pipeline) >= MOST_PIPELINED:
+            # Cutting is allowed (RFC 9112, 9.3.2): a client that pipelines must be ready to ask again.
+            self._wire.abort()
+            raise ConnectionAbortedError("too many requests wait for an answer")
+        super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser, for trailers too: dropped, or they would count as headers (RFC 9110, 6.5.1)."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any
@@ -21,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from keyrack import __version__
 from keyrack.core.instance import Instance
 from keyrack.core.presence import Presence
+from keyrack.store.connect import DatabaseRefused, DatabaseSpoilt
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import description, hosts
 from keyrack.web.dialect import Dialect, application
@@ -30,6 +33,10 @@ from keyrack.web.rate_limit import RateLimit
 
 Mounts = tuple[tuple[str, ASGIApp], ...]
 
+READY_SECONDS = 5.0
+"""How long the database may take before the service says that it is not ready."""
+
+AGAIN = {"Retry-After": "5"}
 
 # Where each dialect is mounted; also what /openapi.json and /docs describe.
 DOORS: tuple[tuple[str, Dialect], ...] = (
@@ -63,14 +70,26 @@ class Doors:
         request_id = secrets.token_hex(16)
         scope.setdefault("state", {})["request_id"] = request_id
 
+        started = False
+
         async def send_with_id(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 if message["status"] >= 400 and scope["method"] not in ("GET", "HEAD"):
                     # Whatever follows a refused body on this connection may be a smuggled request.
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
+        try:
+            await self._enter(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            # The server stops and this took too long: an answer, rather than a traceback for each request.
+            if not started:
+                await PlainTextResponse("The service is stopping.", 503, AGAIN)(scope, receive, send_with_id)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         # A slash that is written %2F is none to a proxy, whose rules for /api/v3/ping must not miss /api%2Fv3/ping.
         hidden = b"%2f" in scope["raw_path"].lower()
@@ -81,9 +100,9 @@ class Doors:
                 if hidden:
                     resource = prefix + "//"
                 inner = {**scope, "path": prefix + "/" if resource == prefix else resource, "root_path": prefix}
-                await app(inner, receive, send_with_id)
+                await app(inner, receive, send)
                 return
-        await self._otherwise({**scope, "path": "//"} if hidden else scope, receive, send_with_id)
+        await self._otherwise({**scope, "path": "//"} if hidden else scope, receive, send)
 
 
 def service(instance: Instance, on_start: Callable[[], Callable[[], None]], presence: Presence) -> Doors:
@@ -134,7 +153,18 @@ def _let_go_on_signals(waiting: hosts.Waiting) -> None:
         signal.signal(number, handle)
 
 
+def _shown(error: DatabaseUnavailable) -> str:
+    """Why, for whoever may ask: without the addresses and paths that the log has."""
+    if isinstance(error, DatabaseSpoilt):
+        return "The database file is damaged or was replaced; the service must be restarted with the right one."
+    if isinstance(error, DatabaseRefused):
+        return "The database refuses this service."
+    return "The database does not answer."
+
+
 def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
+    asking = ThreadPoolExecutor(1, "keyrack-ready")
+
     async def home(request: Request) -> Response:
         if iam.asks_for_versions(request):
             return iam.versions(instance)
@@ -150,12 +180,17 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
         return JSONResponse({"status": "alive", "version": __version__})
 
     async def ready(request: Request) -> Response:
+        # On a thread of its own: the others may all be waiting for the database.
+        asked = asyncio.get_running_loop().run_in_executor(asking, instance.database.check)
         try:
-            await run_in_threadpool(instance.database.read, lambda connection: None)
-        except DatabaseUnavailable:
-            return JSONResponse({"status": "unavailable", "reason": "database"}, 503)
+            await asyncio.wait_for(asked, READY_SECONDS)
+        except DatabaseUnavailable as error:
+            return JSONResponse({"status": "unavailable", "reason": "database", "detail": _shown(error)}, 503, AGAIN)
+        except TimeoutError:
+            words = f"The database did not answer within {READY_SECONDS:.0f} seconds."
+            return JSONResponse({"status": "unavailable", "reason": "database", "detail": words}, 503, AGAIN)
         if waiting.closing:
-            return JSONResponse({"status": "unavailable", "reason": "stopping"}, 503)
+            return JSONResponse({"status": "unavailable", "reason": "stopping"}, 503, AGAIN)
         return JSONResponse({"status": "ready"})
 
     async def metrics(request: Request) -> Response:

@@ -29,7 +29,7 @@ NO_REPOSITORY = "CH.00402000"
 
 
 def add_ssh_key(call: Call) -> Response:
-    """POST /v4/user/keys"""
+    """Register a public key as one's own, for the servers and repositories one may reach"""
     # The published example sends a number and is answered one; what is kept, and listed, is its text.
     sent = title = call.body.get("title")
     if isinstance(title, int | float) and not isinstance(title, bool):
@@ -46,7 +46,7 @@ def add_ssh_key(call: Call) -> Response:
 
 
 def list_user_keys(call: Call) -> Response:
-    """GET /v4/user/keys"""
+    """List one's own SSH keys, newest first"""
     offset, limit = window(call.query)
     search = searched(call.query, "query")
     found = user_keys.find(call.instance, call.actor, search=search, offset=offset, limit=limit)
@@ -55,7 +55,7 @@ def list_user_keys(call: Call) -> Response:
 
 
 def delete_ssh_key(call: Call) -> Response:
-    """DELETE /v4/user/keys/{key_id}"""
+    """Delete one of one's own SSH keys everywhere"""
     user_keys.delete(call.instance, call.actor, call.ids["key_id"])
     return Response(status_code=204)
 

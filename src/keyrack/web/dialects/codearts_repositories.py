@@ -29,23 +29,23 @@ MOST_NEW_MEMBERS = 100
 
 
 def show_repository(call: Call) -> Response:
-    """GET /v4/repositories/{repository_id}"""
+    """Show a repository, with its clone address"""
     found = repositories.get(call.instance, call.actor, call.ids["repository_id"])
     return JSONResponse(_repository(call.instance, found))
 
 
 def list_user_repositories(call: Call) -> Response:
-    """GET /v4/user/repositories"""
+    """List the repositories that one may reach"""
     return _repositories(call, None)
 
 
 def list_project_repositories(call: Call) -> Response:
-    """GET /v4/projects/{project_id}/repositories"""
+    """List the repositories of a project"""
     return _repositories(call, call.path["project_id"])
 
 
 def list_members(call: Call) -> Response:
-    """GET /v4/repositories/{repository_id}/members"""
+    """List who may read or write a repository"""
     offset, limit = window(call.query)
     actions = {action for action in call.query.get("action", "").split(",") if action}
     found = repositories.members(
@@ -64,7 +64,7 @@ def list_members(call: Call) -> Response:
 
 
 def add_members(call: Call) -> Response:
-    """POST /v4/repositories/{repository_id}/members: each user by itself, as the answer says of each how it went."""
+    """Let users into a repository, and say of each how it went"""
     wanted = call.body.get("users")
     if not isinstance(wanted, list) or not 0 < len(wanted) <= MOST_NEW_MEMBERS:
         raise invalid("users", f"users takes a list of 1 to {MOST_NEW_MEMBERS} users.")
@@ -91,26 +91,26 @@ def add_members(call: Call) -> Response:
 
 
 def list_deploy_keys(call: Call) -> Response:
-    """GET /v4/repositories/{repository_id}/deploy-keys"""
+    """List the deploy keys of a repository"""
     offset, limit = window(call.query)
     found = deploy_keys.find(call.instance, call.actor, call.ids["repository_id"], offset=offset, limit=limit)
     return _counted([_deploy_key(call.instance, key) for key in found.items], found.total)
 
 
 def check_deploy_key(call: Call) -> Response:
-    """POST /v4/repositories/{repository_id}/deploy-keys/check-key"""
+    """Say whether a key is a deploy key already"""
     exists = deploy_keys.known(call.instance, call.actor, call.ids["repository_id"], call.body.get("key"))
     return JSONResponse({"exists": exists})
 
 
 def delete_deploy_key(call: Call) -> Response:
-    """DELETE /v4/repositories/{repository_id}/deploy-keys/{key_id}"""
+    """Take a deploy key from a repository"""
     deploy_keys.delete(call.instance, call.actor, call.ids["repository_id"], call.ids["key_id"])
     return Response(status_code=204)
 
 
 def list_project_deploy_keys(call: Call) -> Response:
-    """GET /v4/projects/{project_id}/deploy-keys: none, as deploy keys belong to repositories alone."""
+    """List the deploy keys of a project: none, as they belong to repositories alone"""
     window(call.query)
     uid = call.path["project_id"]
     if all(project.uid != uid for project in people.projects(call.instance, call.actor)):

@@ -27,7 +27,7 @@ MOST_LISTED = 100_000
 
 
 def add_ssh_key(call: Call) -> Response:
-    """POST /v1/users/sshkey"""
+    """Register a public key as one's own (v1)"""
     _filled(call, "title", "key")
     key = user_keys.add(
         call.instance,
@@ -40,24 +40,24 @@ def add_ssh_key(call: Call) -> Response:
 
 
 def list_ssh_keys(call: Call) -> Response:
-    """GET /v1/users/sshkey: all of them, as it has no pages."""
+    """List all of one's own SSH keys (v1), which has no pages"""
     found = user_keys.find(call.instance, call.actor, limit=MOST_LISTED)
     return succeeded({"total": found.total, "sshkey": [_user_key(key) for key in found.items]})
 
 
 def delete_ssh_key(call: Call) -> Response:
-    """DELETE /v1/users/sshkey/{id}"""
+    """Delete one of one's own SSH keys everywhere (v1)"""
     gone = user_keys.delete(call.instance, call.actor, call.ids["id"])
     return succeeded(str(gone.id))
 
 
 def refuse_private_key(call: Call) -> Response:
-    """POST /v1/users/sshkey/privatekey/verify: not offered, as no private key is ever to be sent here."""
+    """Refuse to look at a private key: none is ever to be sent here"""
     raise missing("API")
 
 
 def add_deploy_key(call: Call) -> Response:
-    """POST /v2/repositories/{repository_id}/deploy-keys, and v1's deploy_keys"""
+    """Give a repository a key of its own, which reads only"""
     _filled(call, "key_title", "key", "application")
     if call.body.get("can_push") is not False:
         raise invalid("can_push", "can_push takes false alone: deploy keys read only.")
@@ -73,7 +73,7 @@ def add_deploy_key(call: Call) -> Response:
 
 
 def delete_deploy_key(call: Call) -> Response:
-    """DELETE /v2/repositories/{repository_id}/deploy-keys/{key_id}, and v1's deploy_keys"""
+    """Take a deploy key from a repository"""
     deploy_keys.delete(call.instance, call.actor, call.ids["repository_id"], call.ids["key_id"])
     return succeeded(True)
 

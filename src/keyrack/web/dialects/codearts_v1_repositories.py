@@ -31,7 +31,7 @@ def succeeded(result: object) -> Response:
 
 
 def create_repository(call: Call) -> Response:
-    """POST /v1/repositories"""
+    """Create a Git repository in a project"""
     created = repositories.create(
         call.instance,
         call.actor,
@@ -43,24 +43,24 @@ def create_repository(call: Call) -> Response:
 
 
 def show_repository(call: Call) -> Response:
-    """GET /v1/repositories/{repository_uuid}"""
+    """Show a repository by its uuid"""
     return succeeded(_old(call.instance, repositories.get(call.instance, call.actor, _uid(call))))
 
 
 def show_repository_v2(call: Call) -> Response:
-    """GET /v2/repositories/{repository_uuid}"""
+    """Show a repository by its uuid (v2)"""
     found = repositories.get(call.instance, call.actor, _uid(call))
     return succeeded(_new(call.instance, people.own_workspace(call.instance, call.actor), found))
 
 
 def delete_repository(call: Call) -> Response:
-    """DELETE /v1/repositories/{repository_uuid}"""
+    """Delete a repository; nobody reaches it any more"""
     repositories.delete(call.instance, call.actor, _uid(call))
     return succeeded(True)
 
 
 def list_project(call: Call) -> Response:
-    """GET /v1/projects/{project_uuid}/repositories"""
+    """List the repositories of a project"""
     offset, limit = pages(call.query)
     found = repositories.find(
         call.instance,
@@ -74,7 +74,7 @@ def list_project(call: Call) -> Response:
 
 
 def list_all(call: Call) -> Response:
-    """GET /v2/projects/repositories"""
+    """List all repositories that one may reach"""
     offset, limit = pages(call.query)
     found = repositories.find(
         call.instance,
@@ -90,12 +90,12 @@ def list_all(call: Call) -> Response:
 
 
 def list_project_v2(call: Call) -> Response:
-    """GET /v2/projects/{project_uuid}/repositories"""
+    """List the repositories of a project (v2)"""
     return list_all(call)
 
 
 def list_members(call: Call) -> Response:
-    """GET /v1/repositories/{repository_uuid}/members"""
+    """List the members of a repository"""
     offset, limit = pages(call.query)
     found = repositories.members(
         call.instance,
@@ -110,7 +110,7 @@ def list_members(call: Call) -> Response:
 
 
 def add_members(call: Call) -> Response:
-    """POST /v1/repositories/{repository_uuid}/members: each user by itself, as the answer says how it went."""
+    """Let users into a repository, and say of each how it went"""
     wanted = call.body.get("users")
     if not isinstance(wanted, list) or not 0 < len(wanted) <= MOST_NEW_MEMBERS:
         raise invalid("users", f"users takes a list of 1 to {MOST_NEW_MEMBERS} users.")
@@ -136,7 +136,7 @@ def add_members(call: Call) -> Response:
 
 
 def change_member(call: Call) -> Response:
-    """PUT /v1/repositories/{repository_uuid}/members/{member_id}"""
+    """Change a member's role in a repository"""
     repositories.set_member(
         call.instance,
         call.actor,
@@ -149,7 +149,7 @@ def change_member(call: Call) -> Response:
 
 
 def remove_member(call: Call) -> Response:
-    """DELETE /v1/repositories/{repository_uuid}/members/{member_id}"""
+    """Take a member out of a repository"""
     repositories.remove_member(call.instance, call.actor, _uid(call), user_uid=call.path["member_id"])
     return succeeded({})
 

@@ -20,7 +20,7 @@ from keyrack.web.dialects.iam_form import moment, part, text
 
 
 def issue_token(call: Call) -> Response:
-    """POST /v3/auth/tokens"""
+    """Get a token for a name and a password; it comes in the header X-Subject-Token"""
     auth = part(call.body, "auth")
     identity = part(auth, "identity")
     if identity.get("methods") != ["password"]:
@@ -31,24 +31,24 @@ def issue_token(call: Call) -> Response:
 
 
 def validate_token(call: Call) -> Response:
-    """GET and HEAD /v3/auth/tokens"""
+    """Show whose token X-Subject-Token is and until when it is good"""
     secret = _subject(call)
     return _answer(call, tokens.inspect(call.instance, call.actor, secret), secret, 200)
 
 
 def revoke_token(call: Call) -> Response:
-    """DELETE /v3/auth/tokens"""
+    """End the token in X-Subject-Token"""
     tokens.revoke_secret(call.instance, call.actor, _subject(call))
     return Response(status_code=204)
 
 
 def show_catalog(call: Call) -> Response:
-    """GET /v3/auth/catalog"""
+    """Show which APIs there are and where"""
     return JSONResponse({"catalog": _catalog(call.instance), "links": {"self": f"{call.instance.settings.url}/v3"}})
 
 
 def show_version(call: Call) -> Response:
-    """GET /v3"""
+    """Show the version of this API, as Keystone clients ask for it"""
     return JSONResponse({"version": _version(call.instance)})
 
 

@@ -19,7 +19,7 @@ STATES = {"active": True, "inactive": False}
 
 
 def create(call: Call) -> Response:
-    """POST /v3.0/OS-CREDENTIAL/credentials"""
+    """Make an access key for a user; its secret is shown this once"""
     sent = part(call.body, "credential")
     key = access_keys.create(
         call.instance, call.actor, user_uid=text(sent, "user_id"), description=text(sent, "description")
@@ -28,19 +28,19 @@ def create(call: Call) -> Response:
 
 
 def find(call: Call) -> Response:
-    """GET /v3.0/OS-CREDENTIAL/credentials"""
+    """List access keys without their secrets"""
     found = access_keys.find(call.instance, call.actor, user_uid=call.query.get("user_id"))
     return JSONResponse({"credentials": [_shown(key) for key in found]})
 
 
 def show(call: Call) -> Response:
-    """GET /v3.0/OS-CREDENTIAL/credentials/{access_key}"""
+    """Show an access key without its secret"""
     key = access_keys.get(call.instance, call.actor, call.path["access_key"])
     return JSONResponse({"credential": _shown(key)})
 
 
 def change(call: Call) -> Response:
-    """PUT /v3.0/OS-CREDENTIAL/credentials/{access_key}"""
+    """Switch an access key on or off, or describe it anew"""
     sent = part(call.body, "credential")
     status = text(sent, "status")
     if status is not None and status not in STATES:
@@ -56,13 +56,13 @@ def change(call: Call) -> Response:
 
 
 def delete(call: Call) -> Response:
-    """DELETE /v3.0/OS-CREDENTIAL/credentials/{access_key}"""
+    """Delete an access key"""
     access_keys.delete(call.instance, call.actor, call.path["access_key"])
     return Response(status_code=204)
 
 
 def issue_temporary(call: Call) -> Response:
-    """POST /v3.0/OS-CREDENTIAL/securitytokens: for the caller's token, or for the one in the body."""
+    """Make a temporary access key for the caller's token, or for the one in the body"""
     identity = part(part(call.body, "auth"), "identity")
     if identity.get("methods") != ["token"]:
         raise bodies.malformed('auth.identity.methods must be ["token"].')

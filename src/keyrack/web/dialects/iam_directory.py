@@ -14,7 +14,7 @@ from keyrack.web.dialects.iam_form import part, text
 
 
 def list_projects(call: Call) -> Response:
-    """GET /v3/projects: the SDKs look a region up by its name here."""
+    """List projects; the SDKs look a region up by its name here"""
     found = people.projects(call.instance, call.actor, call.query.get("name"))
     workspace = people.own_workspace(call.instance, call.actor)
     shown = [_project(call, project, workspace) for project in found]
@@ -22,12 +22,12 @@ def list_projects(call: Call) -> Response:
 
 
 def list_own_projects(call: Call) -> Response:
-    """GET /v3/auth/projects"""
+    """List the projects that one may reach"""
     return list_projects(call)
 
 
 def list_domains(call: Call) -> Response:
-    """GET /v3/auth/domains"""
+    """Show the workspace, which IAM calls a domain"""
     workspace = people.own_workspace(call.instance, call.actor)
     domain = {
         "id": workspace.uid,
@@ -40,7 +40,7 @@ def list_domains(call: Call) -> Response:
 
 
 def list_users(call: Call) -> Response:
-    """GET /v3/users"""
+    """List the users of the workspace"""
     name = call.query.get("name")
     found = [user for user in people.find(call.instance, call.actor) if name in (None, user.name)]
     workspace = people.workspace_of(call.instance, call.actor)
@@ -48,7 +48,7 @@ def list_users(call: Call) -> Response:
 
 
 def create_user(call: Call) -> Response:
-    """POST /v3/users: a member without any policy."""
+    """Add a user, as a member without any policy"""
     sent = part(call.body, "user")
     user = people.create_user(
         call.instance, call.actor, name=sent.get("name"), role=Role.MEMBER, password=text(sent, "password")
@@ -57,12 +57,12 @@ def create_user(call: Call) -> Response:
 
 
 def show_user(call: Call) -> Response:
-    """GET /v3/users/{user_id}"""
+    """Show a user"""
     return _shown(call, people.get(call.instance, call.actor, call.path["user_id"]))
 
 
 def change_user(call: Call) -> Response:
-    """PATCH /v3/users/{user_id}: lets a user in or shuts them out, and gives somebody else a new password."""
+    """Let a user in or shut them out, rename them, or give somebody else a new password"""
     sent = part(call.body, "user")
     user = people.get(call.instance, call.actor, call.path["user_id"])
     password, enabled = text(sent, "password"), sent.get("enabled")
@@ -76,14 +76,14 @@ def change_user(call: Call) -> Response:
 
 
 def delete_user(call: Call) -> Response:
-    """DELETE /v3/users/{user_id}"""
+    """Delete a user with all keys and tokens"""
     user = people.get(call.instance, call.actor, call.path["user_id"])
     people.delete_user(call.instance, call.actor, user.id)
     return Response(status_code=204)
 
 
 def change_own_password(call: Call) -> Response:
-    """POST /v3/users/{user_id}/password"""
+    """Change one's own password"""
     sent = part(call.body, "user")
     user = people.get(call.instance, call.actor, call.path["user_id"])
     if user.id != call.actor.user_id:
@@ -96,7 +96,7 @@ def change_own_password(call: Call) -> Response:
 
 
 def caller_identity(call: Call) -> Response:
-    """GET /v5/caller-identity"""
+    """Say which workspace a signed request is of"""
     workspace = people.own_workspace(call.instance, call.actor)
     user = people.myself(call.instance, call.actor)
     return JSONResponse(

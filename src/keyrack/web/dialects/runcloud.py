@@ -44,7 +44,7 @@ MESSAGES = {
 
 
 def ping(call: Call) -> Response:
-    """GET /ping"""
+    """Answer pong to a token that is good"""
     return JSONResponse({"message": "pong"})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from keyrack.core import acceptance, credentials
+from keyrack.core import acceptance, credentials, openings
 from keyrack.model import Credential
 from keyrack.web.dialect import Call, Endpoint
 from keyrack.web.dialects.runcloud_grammar import Fields, date, date_or_none, is_alpha_dash, is_v2, listed, window
@@ -16,14 +16,14 @@ CUT_AT = 50
 
 
 def list_credentials(call: Call) -> Response:
-    """GET …/ssh/credentials"""
+    """List the SSH keys that open a server, with the account of each"""
     search = call.query.get("label") or call.query.get("search") or ""
     found = credentials.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
     return listed(call, found, partial(_credential, call))
 
 
 def add_credential(call: Call) -> Response:
-    """POST …/ssh/credentials"""
+    """Put a public key on a system user of a server; with `temporary` it ends after 12 hours"""
     fields = Fields(call)
     label = fields.text("label")
     if not is_alpha_dash(label):
@@ -49,15 +49,16 @@ def add_credential(call: Call) -> Response:
 
 
 def show_credential(call: Call) -> Response:
-    """GET …/ssh/credentials/{sshId}"""
+    """Show an SSH key, and whether its host obeys it yet"""
     found = credentials.get(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
     return JSONResponse(_credential(call, found))
 
 
 def delete_credential(call: Call) -> Response:
-    """DELETE …/ssh/credentials/{sshId}"""
+    """Take an SSH key away, and say what else still lets it in"""
     gone = credentials.delete(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
-    return JSONResponse(_credential(call, gone))
+    # Whoever takes a key away must hear where it stays: this entry's end is not always the key's.
+    return JSONResponse(_credential(call, gone.credential) | {"still_opened_by": openings.shown(gone.still_opened_by)})
 
 
 def _endpoints(path: str) -> tuple[Endpoint, ...]:

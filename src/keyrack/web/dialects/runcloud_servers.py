@@ -18,19 +18,19 @@ LOG_KINDS = {"high": "High Priority Info", "warning": "Warning", "info": "Info"}
 
 
 def list_servers(call: Call) -> Response:
-    """GET /servers"""
+    """List the servers of the workspace"""
     found = servers.find(call.instance, call.actor, search=call.query.get("search", ""), **window(call))
     return listed(call, found, partial(_server, call.instance))
 
 
 def list_shared_servers(call: Call) -> Response:
-    """GET /servers/shared"""
+    """List servers that other workspaces share: none"""
     found = servers.shared(call.instance, call.actor, **window(call))
     return listed(call, found, partial(_server, call.instance))
 
 
 def create_server(call: Call) -> Response:
-    """POST /servers"""
+    """Add a server; its host is enrolled by the installation script"""
     fields = Fields(call)
     name, address = fields.text("name"), fields.text("ipAddress")
     provider = fields.text_or_none("provider")
@@ -42,17 +42,17 @@ def create_server(call: Call) -> Response:
 
 
 def show_server(call: Call) -> Response:
-    """GET /servers/{serverId}"""
+    """Show a server, and whether its host is connected"""
     return JSONResponse(_server(call.instance, servers.get(call.instance, call.actor, call.ids["serverId"])))
 
 
 def delete_server(call: Call) -> Response:
-    """DELETE /servers/{serverId}"""
+    """Delete a server; its host forgets the keys that Keyrack put there"""
     return JSONResponse(_server(call.instance, servers.delete(call.instance, call.actor, call.ids["serverId"])))
 
 
 def rename_server(call: Call) -> Response:
-    """PATCH /servers/{serverId}/settings/meta"""
+    """Rename a server, or note its provider"""
     fields = Fields(call)
     name = fields.text("name")
     provider = fields.text_or_none("provider") if fields.has("provider") else servers.KEEP
@@ -62,26 +62,26 @@ def rename_server(call: Call) -> Response:
 
 
 def show_installation_script(call: Call) -> Response:
-    """GET /servers/{serverId}/installationscript"""
+    """Make the line that root pastes on the host to enrol it; its token works once, for a day"""
     line = servers.installation_line(call.instance, call.actor, call.ids["serverId"])
     return JSONResponse({"script": line})
 
 
 def list_logs(call: Call) -> Response:
-    """GET /servers/{serverId}/logs"""
+    """List what was done to a server and what its host told, newest first"""
     search = call.query.get("search", "")
     found = events.find(call.instance, call.actor, server_id=call.ids["serverId"], search=search, **window(call))
     return listed(call, found, _log)
 
 
 def list_nothing_of_a_server(call: Call) -> Response:
-    """GET a list of what Keyrack does not manage on a server, which audit programs ask for beside its keys"""
+    """List what Keyrack does not manage on a server: always empty, for programs that ask for it beside keys"""
     servers.get(call.instance, call.actor, call.ids["serverId"])
     return _empty(call)
 
 
 def list_nothing(call: Call) -> Response:
-    """GET a list of what Keyrack does not have in a workspace"""
+    """List what Keyrack does not have: always empty, for programs that ask for it beside keys"""
     servers.shared(call.instance, call.actor)
     return _empty(call)
 

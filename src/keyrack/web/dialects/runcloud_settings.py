@@ -14,32 +14,32 @@ from keyrack.web.dialects.runcloud_grammar import SPELLINGS, Fields, date, liste
 
 
 def show_config(call: Call) -> Response:
-    """GET /servers/{serverId}/ssh/config"""
+    """Show a server's SSH settings"""
     return JSONResponse(_config(ssh_settings.get(call.instance, call.actor, call.ids["serverId"])))
 
 
 def change_config(call: Call) -> Response:
-    """PATCH /servers/{serverId}/ssh/config"""
+    """Change a server's SSH settings; what is left out stays"""
     return JSONResponse(_config(_change(call)))
 
 
 def show_settings(call: Call) -> Response:
-    """GET /servers/{serverId}/settings/ssh"""
+    """Show the three SSH settings of a server alone"""
     return JSONResponse(_three(ssh_settings.get(call.instance, call.actor, call.ids["serverId"])))
 
 
 def change_settings(call: Call) -> Response:
-    """PATCH /servers/{serverId}/settings/ssh"""
+    """Change the three SSH settings of a server; what is left out stays"""
     return JSONResponse(_three(_change(call)))
 
 
 def list_sessions(call: Call) -> Response:
-    """GET /servers/{serverId}/ssh/sessions"""
+    """List who is logged in on a server, and with which key"""
     return listed(call, sessions.find(call.instance, call.actor, call.ids["serverId"], **window(call)), _session)
 
 
 def end_session(call: Call) -> Response:
-    """DELETE /servers/{serverId}/ssh/sessions/{sessionId}"""
+    """End a login on a server"""
     ended = sessions.end(call.instance, call.actor, call.ids["serverId"], call.ids["sessionId"])
     return JSONResponse(_session(ended))
 

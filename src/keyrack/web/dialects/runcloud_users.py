@@ -16,14 +16,14 @@ DEPLOYMENT_KEY_SECONDS = 8.0
 
 
 def list_system_users(call: Call) -> Response:
-    """GET /servers/{serverId}/users"""
+    """List a server's system users, the accounts that keys can open"""
     search = call.query.get("search", "")
     found = system_users.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
     return listed(call, found, _system_user)
 
 
 def create_system_user(call: Call) -> Response:
-    """POST /servers/{serverId}/users"""
+    """Add a system user, whose account is made on the host where it is missing"""
     fields = Fields(call)
     username = fields.text("username")
     password = fields.text_or_none("password")
@@ -33,13 +33,13 @@ def create_system_user(call: Call) -> Response:
 
 
 def show_system_user(call: Call) -> Response:
-    """GET /servers/{serverId}/users/{userId}"""
+    """Show a system user"""
     user = system_users.get(call.instance, call.actor, call.ids["serverId"], call.ids["userId"])
     return JSONResponse(_system_user(user))
 
 
 def set_password(call: Call) -> Response:
-    """PATCH /servers/{serverId}/users/{userId}/password"""
+    """Set the password of a system user's account"""
     fields = Fields(call)
     password = fields.text("password")
     fields.check()
@@ -50,14 +50,14 @@ def set_password(call: Call) -> Response:
 
 
 def make_deployment_key(call: Call) -> Response:
-    """PATCH /servers/{serverId}/users/{userId}/deploymentkey"""
+    """Have the host make a key pair for a system user, and answer its public half"""
     user = system_users.ask_deployment_key(call.instance, call.actor, call.ids["serverId"], call.ids["userId"])
     user = system_users.wait_for_deployment_key(call.instance, user, seconds=DEPLOYMENT_KEY_SECONDS)
     return JSONResponse(_system_user(user))
 
 
 def delete_system_user(call: Call) -> Response:
-    """DELETE /servers/{serverId}/users/{userId}"""
+    """Delete a system user with all its keys"""
     user = system_users.delete(call.instance, call.actor, call.ids["serverId"], call.ids["userId"])
     return JSONResponse(_system_user(user))
 

@@ -1,0 +1,63 @@
+"""What a host's reports may add to the audit log: each thing once, and never without end; must drop no receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from keyrack.core.work import Work
+from keyrack.model import Server
+from keyrack.store import events
+
+MOST_AN_HOUR = 300
+LONGEST = 1000
+DOOR = "agent"
+REFUSED, FOUND = "refused", "keys_found"
+
+
+def tell(work: Work, server: Server, summary: str) -> None:
+    """Leave an event of what a host told; beyond MOST_AN_HOUR of one host there is one more, which says so."""
+    since = work.now - timedelta(hours=1)
+    if _told(work, server, MOST_AN_HOUR, since):
+        work.recorded += 1  # it is known that there is more
+        return
+    if _told(work, server, MOST_AN_HOUR - 1, since):
+        summary = f"Server {server.name} told of more than {MOST_AN_HOUR} things in an hour; the rest is left out here"
+    work.record(summary[:LONGEST], target_kind="server", target_id=server.id, server_id=server.id, level="warning")
+
+
+def refused(work: Work, server: Server, facts: Mapping[str, Any], words: str) -> dict[str, Any]:
+    """The facts of a server that did not apply its document. The same words again are counted, and no event."""
+    before = facts.get(REFUSED) or {}
+    if before.get("words") == words:
+        work.recorded += 1
+        return {**facts, REFUSED: {"words": words, "count": before["count"] + 1}}
+    tell(work, server, words + _again(before))
+    return {**facts, REFUSED: {"words": words, "count": 1}}
+
+
+def applied(work: Work, server: Server, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a server that obeys again; how often it had said no is told where that was more than once."""
+    before = facts.get(REFUSED)
+    if before is None:
+        return dict(facts)
+    if before["count"] > 1:
+        tell(work, server, f"Server {server.name} obeys again; it had said {before['count']} times: {before['words']}")
+    return {name: value for name, value in facts.items() if name != REFUSED}
+
+
+def digest(told: object) -> str:
+    """What a list of found keys is known by, so that the same one is taken in once."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def _again(before: Mapping[str, Any]) -> str:
+    return f" (what it said before, it said {before['count']} times)" if before.get("count", 1) > 1 else ""
+
+
+def _told(work: Work, server: Server, number: int, since: Any) -> bool:
+    at = events.nth_newest(work.connection, server.id, DOOR, number)
+    return at is not None and at >= since

@@ -1,0 +1,89 @@
+"""Keeps a database and the instance key it belongs to together; must never make a second key for a database.
+
+With another key every seal in the database is wrong, no host believes a document, and no token is known: whoever
+starts so would see an instance that is empty and ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from sqlalchemy import Connection
+
+from keyrack.core import delivery
+from keyrack.core.instance import Instance
+from keyrack.core.instance_key import InstanceKey
+from keyrack.store import instance_facts, keys
+from keyrack.store.database import Database
+
+
+class ForeignKey(ValueError):
+    """The data folder's instance key is not the one that the database belongs to."""
+
+
+def check_key(database: Database, path: Path) -> None:
+    """Before anything is changed in a database that has tables: its key must be there. Raises ForeignKey, ValueError.
+
+    path: where the instance key is kept.
+    """
+    known = database.read(instance_facts.key_fingerprint)
+    if known is None and not database.read(instance_facts.is_in_use):
+        return
+    if not path.exists():
+        raise ForeignKey(
+            f"{path} is missing, and this database belongs to an instance key"
+            f"{f' ({known})' if known else ''} already. Put that file there: it lies in the data folder of the "
+            "machine that served so far, or where you keep it apart from backups. With a new key no host would "
+            "believe this service."
+        )
+    _refuse_other(known, InstanceKey.load(path), path)
+
+
+def open_as_owner(database: Database, path: Path, with_key: Callable[[InstanceKey], Instance]) -> Instance:
+    """The instance whose key the database belongs to from now on; the key is made where both are new.
+
+    with_key: builds it. Raises as check_key does.
+    """
+    check_key(database, path)
+    found = path.exists()
+    key = InstanceKey.load(path)
+    instance = with_key(key)
+    noted = database.read(instance_facts.key_fingerprint)
+    if noted is None and not database.read(lambda connection: _fits(connection, instance)):
+        raise ForeignKey(
+            f"{path} ({key.fingerprint}) is not the instance key that sealed the rows of this database. "
+            "Put the right file there: no host would believe this service."
+        )
+    counts = noted or database.write(lambda connection: instance_facts.claim_for_key(connection, key.fingerprint))
+    if counts != key.fingerprint and not found:
+        path.unlink()  # made a moment ago, while somebody elsewhere made the one that counts
+    _refuse_other(counts, key, path)
+    return instance
+
+
+def _refuse_other(known: str | None, key: InstanceKey, path: Path) -> None:
+    if known not in (None, key.fingerprint):
+        raise ForeignKey(
+            f"{path} is another instance's key ({key.fingerprint}); this database belongs to {known}. "
+            "Put the right file there, or choose the right --data or --database. Nothing was changed."
+        )
+
+
+def _fits(connection: Connection, instance: Instance) -> bool:
+    """Whether a database that notes no key yet can be this one's: something it sealed holds, or nothing is sealed."""
+    proofs = [
+        seal == delivery.seal_user_key(instance, user_id=user_id, public_key=public_key)
+        for user_id, public_key, seal in instance_facts.some_user_keys(connection)
+    ]
+    for access_key_id, sealed in instance_facts.some_access_keys(connection):
+        try:
+            proofs.append(bool(instance.key.decrypt(sealed, access_key_id)))
+        except InvalidTag:
+            proofs.append(False)
+    server_id = instance_facts.a_server_with_credentials(connection)
+    if server_id is not None:
+        sealed_rows = keys.sealed_credentials(connection, server_id, instance.now())
+        proofs += [delivery.credential_holds(instance, credential, seal) for credential, seal in sealed_rows]
+    return not proofs or any(proofs)

@@ -1,0 +1,118 @@
+"""However much a host reports, what is kept of it has a bound, and nobody else waits for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Engine, event, func, select
+
+from keyrack.core import events, found_keys, host_news, hosts
+from keyrack.core.found_keys import GONE
+from keyrack.store import tables
+from tests.core.conftest import Team
+from tests.core.keys_for_tests import fresh_line
+from tests.core.test_found_keys import entry, here, known, tell
+
+
+def log(team: Team) -> list[str]:
+    """The server's events, newest first."""
+    page = events.find(team.instance, team.owner, server_id=team.server.id, limit=10_000)
+    return [one.summary for one in page.items]
+
+
+def rows(team: Team, state: str | None = None) -> int:
+    """How many found keys are kept."""
+    statement = select(func.count()).select_from(tables.found_keys)
+    if state is not None:
+        statement = statement.where(tables.found_keys.c.state == state)
+    return int(team.instance.database.read(lambda connection: connection.execute(statement).scalar_one()))
+
+
+def refuse(team: Team, *problems: str, revision: int = 1) -> None:
+    """Report that a document was refused."""
+    hosts.report(team.instance, here(team), {"revision": revision, "state": "refused", "problems": list(problems)})
+
+
+def many(count: int, first: int = 0) -> list[dict[str, Any]]:
+    """Found keys in places of their own."""
+    one = entry(fresh_line("robot"))
+    return [{**one, "path": f"/srv/{number}/keys"} for number in range(first, first + count)]
+
+
+def test_the_same_refusal_is_one_event_and_its_count(team: Team) -> None:
+    before = len(log(team))
+    for _ in range(50):
+        refuse(team, "the disk is full", "x" * 500)
+    assert len(log(team)) == before + 1
+    # Reports of sessions in between are no end of it.
+    hosts.report(team.instance, here(team), {"sessions": []})
+    refuse(team, "the disk is full", "x" * 500)
+    assert len(log(team)) == before + 1
+    refuse(team, "another reason")
+    assert len(log(team)) == before + 2
+    assert "51 times" in log(team)[0]
+    refuse(team, "another reason")
+    tell(team)
+    assert log(team)[0].endswith("it had said 2 times: Server web-1 did not apply revision 1: another reason")
+    assert all(len(summary) <= host_news.LONGEST for summary in log(team))
+
+
+def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkeypatch: Any) -> None:
+    monkeypatch.setattr(host_news, "MOST_AN_HOUR", 20)
+    for number in range(host_news.MOST_AN_HOUR + 50):
+        refuse(team, f"reason {number}", revision=number)
+    told = [summary for summary in log(team) if "did not apply" in summary]
+    assert len(told) == host_news.MOST_AN_HOUR - 1
+    assert "the rest is left out" in log(team)[0]
+    # A receipt counts all the same.
+    tell(team)
+    assert here(team).applied_revision == 1
+
+
+def test_keys_that_are_new_in_each_report_do_not_pile_up(team: Team, monkeypatch: Any) -> None:
+    monkeypatch.setattr(found_keys, "MOST_GONE", 100)
+    for number in range(4):
+        tell(team, *many(60, number * 60))
+    assert (rows(team), rows(team, GONE)) == (160, 100)
+    # What is there now is what was told last.
+    assert {one.path for one in known(team)} <= {one["path"] for one in many(60, 180)}
+
+
+def test_a_list_that_was_told_before_is_not_taken_in_again(team: Team) -> None:
+    told = many(50)
+    tell(team, *told)
+    statements: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        tell(team, *told)
+        assert not [statement for statement in statements if "found_keys" in statement]
+        # One key more: the others are not written again.
+        tell(team, *told, *many(1, 90))
+        written = [statement for statement in statements if statement.startswith(("INSERT INTO found", "UPDATE found"))]
+        assert len(written) == 1
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert rows(team) == 51
+
+
+def test_more_than_a_host_may_have_is_said_and_left_out(team: Team, monkeypatch: Any) -> None:
+    monkeypatch.setattr(found_keys, "MOST_ON_A_SERVER", 10)
+    tell(team, *many(14))
+    assert rows(team) == 10
+    assert any("4 of them are not listed" in summary for summary in log(team))
+
+
+def test_events_come_back_after_an_hour(team: Team, monkeypatch: Any) -> None:
+    """The bound is one of the last hour, not for good."""
+    monkeypatch.setattr(host_news, "MOST_AN_HOUR", 20)
+    for number in range(host_news.MOST_AN_HOUR + 1):
+        refuse(team, f"reason {number}")
+    earlier = tables.events.update().values(at=team.instance.now() - timedelta(hours=2))
+    team.instance.database.write(lambda connection: connection.execute(earlier))
+    refuse(team, "a new reason")
+    assert "a new reason" in log(team)[0]

@@ -1,0 +1,74 @@
+"""Whoever takes a key away hears where it still lets in: other entries, grants, files on the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keyrack.core import credentials, events, user_keys
+from keyrack.core.credentials import Deleted
+from keyrack.ssh.public_key import parse
+from keyrack.store import tables
+from tests.core.conftest import Team
+from tests.core.keys_for_tests import fresh_line
+from tests.core.test_found_keys import entry, tell
+
+
+def put(team: Team, label: str, line: str, username: str = "deploy") -> int:
+    """Put a key on an account; answers the credential's id."""
+    return credentials.add(
+        team.instance, team.owner, team.server.id, label=label, username=username, public_key=line
+    ).id
+
+
+def delete(team: Team, credential_id: int) -> Deleted:
+    """Take it away."""
+    return credentials.delete(team.instance, team.owner, team.server.id, credential_id)
+
+
+def said(team: Team, words: str) -> str:
+    """The newest event that begins so."""
+    found = events.find(team.instance, team.owner, limit=50).items
+    return next(one.summary for one in found if one.summary.startswith(words))
+
+
+def kinds(deleted: Deleted) -> list[tuple[str, str]]:
+    """What is answered, in short."""
+    return [(one.kind, one.name) for one in deleted.still_opened_by]
+
+
+def test_nothing_else_is_nothing(team: Team) -> None:
+    assert kinds(delete(team, put(team, "alone", fresh_line()))) == []
+    assert "still opened" not in said(team, "Deleted SSH key alone")
+
+
+def test_another_entry_of_the_same_account_counts_and_one_of_another_account_does_not(team: Team) -> None:
+    line = fresh_line()
+    first = put(team, "first", line)
+    put(team, "second", line)
+    put(team, "of-root", line, "root")
+    assert kinds(delete(team, first)) == [("credential", "second")]
+    assert said(team, "Deleted SSH key first").endswith("; still opened by: SSH key second")
+
+
+def test_a_file_on_the_host_counts_while_sshd_takes_it(team: Team) -> None:
+    for path, in_force, state, expected in (
+        ("/etc/ssh/all", True, "new", True),
+        ("/home/deploy/keys", False, "new", False),
+        ("/home/deploy/old", True, "gone", False),
+    ):
+        line = fresh_line()
+        told: dict[str, Any] = {**entry(line), "username": "*" if expected else "deploy", "path": path}
+        tell(team, {**told, "in_force": in_force})
+        change = tables.found_keys.update().where(tables.found_keys.c.path == path).values(state=state)
+        team.instance.database.write(lambda connection, change=change: connection.execute(change))  # type: ignore[misc]
+        still = kinds(delete(team, put(team, "l", line)))
+        assert still == ([("file", path)] if expected else [])
+
+
+def test_ones_own_key_is_told_with_the_accounts_that_it_still_opens(team: Team) -> None:
+    line = fresh_line()
+    own = user_keys.add(team.instance, team.owner, title="laptop", public_key=line)
+    put(team, "too", line)
+    user_keys.delete(team.instance, team.owner, own.id)
+    words = f"{team.owner.name} deleted SSH key laptop ({parse(line).sha256})"
+    assert said(team, words) == f"{words}; still opened by: SSH key too (deploy on server web-1)"

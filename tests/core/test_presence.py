@@ -1,0 +1,35 @@
+"""Hosts that were heard of are written in batches, and a batch that could not be written is not forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from keyrack import app
+from keyrack.core import workspace_file
+from keyrack.core.presence import Presence
+from keyrack.store import servers
+from keyrack.store.database import DatabaseUnavailable
+from tests.services import TEAM, settings_for
+
+
+def test_hosts_are_written_after_a_write_that_failed(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "data", f"sqlite:///{tmp_path}/keyrack.db")
+    instance = app.open_instance(settings)
+    workspace_file.apply(instance, TEAM, {})
+    presence = Presence()
+    presence.heard(1)
+    (tmp_path / "keyrack.db").rename(tmp_path / "away")
+    with pytest.raises(DatabaseUnavailable):
+        presence.write(instance)
+    instance.database.close()
+    (tmp_path / "away").rename(tmp_path / "keyrack.db")
+    instance = app.open_instance(settings)
+    try:
+        assert presence.write(instance) == 1
+        server = instance.database.read(lambda connection: servers.by_id(connection, 1))
+        assert server is not None
+        assert server.seen_at is not None
+    finally:
+        instance.database.close()
