@@ -53,7 +53,7 @@ def of(instance: Instance, server: Server) -> Holding:
         online=online,
         stale_after_seconds=server.stale_after_seconds,
         stale_then=server.stale_then,
-        problems=_problems(server, facts),
+        problems=(*_went_back(server), *_problems(server, facts)),
         state=_state(server, told, online),
         silence=(
             f"after {server.stale_after_seconds} seconds {STALE_WORDS[server.stale_then]}"
@@ -70,6 +70,15 @@ def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
             f"enforcing waits, as it would shut out: {facts['shut_out']}; Keyrack's keys open nothing until then"
         )
     return tuple(found)
+
+
+def _went_back(server: Server) -> tuple[str, ...]:
+    if server.went_back_at is None:
+        return ()
+    words = "the host obeyed what this database does not know, so the database went back"
+    if server.compared_at is None:
+        return (f"{words}; nothing new reaches the host until it has told its last document",)
+    return (f"{words}; what the host refused stays refused: keyrack hosts resync {server.id}",)
 
 
 def _state(server: Server, told: str, online: bool) -> str:
