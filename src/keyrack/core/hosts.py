@@ -145,9 +145,8 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             if state != "applied":
                 reason = "; ".join(problems) or "no reason given"
                 words = f"Server {now.name} did not apply revision {applied}: {reason}"
-                facts = host_news.refused(work, now, facts, words[: host_news.LONGEST])
                 # Why nothing new comes into force there is seen with the server too.
-                facts["problems"] = problems
+                facts = {**host_news.refused(work, now, facts, words[: host_news.LONGEST]), "problems": problems}
             if facts != dict(now.facts):
                 values["facts"] = facts
             # What a lost database gave out is no receipt for what this one did with the same number.
