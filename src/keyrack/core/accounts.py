@@ -52,10 +52,11 @@ def state(server: Server, user: SystemUser) -> str:
     if server.applied_revision < user.revision:
         return PENDING
     told = _told(server, user.username)
-    key_is_missing = user.deployment_key_asked_at is not None and user.deployment_key is None
-    if told.get("exists") is not True or told.get("refused") or key_is_missing:
+    if told.get("exists") is not True or told.get("refused"):
         return REFUSED
-    return PRESENT
+    # Its pair is made by the account itself, however long that takes.
+    key_is_missing = user.deployment_key_asked_at is not None and user.deployment_key is None
+    return PENDING if key_is_missing else PRESENT
 
 
 def reason(server: Server, user: SystemUser) -> str:

@@ -48,6 +48,8 @@ def take(work: Work, server: Server, told: object, problems: Iterable[str] | Non
         # Why it was undone stays to be read until enforcing is asked for again (host_modes.set_mode).
         _keep_word(facts, told, "undone")
         _tell_change(work, server, before, str(facts.get("enforcement") or ""))
+        if facts.get("scan") and facts["scan"] != server.facts.get("scan"):
+            _tell(work, server, f"Server {server.name} does not see all keys: {facts['scan']}")
         if isinstance(told.get("accounts"), Mapping):
             _keep_deployment_keys(work, server, told["accounts"])
         values |= _mode_after(work, server, facts, begun=told.get("begun") is not False)
@@ -86,7 +88,7 @@ def _tell_change(work: Work, server: Server, before: str, now: str) -> None:
 
 def _keep_word(facts: dict[str, Any], told: Mapping[str, Any], name: str) -> None:
     word = told.get(name)
-    if isinstance(word, str):
+    if isinstance(word, str) and word:
         facts[name] = word[:LONGEST]
 
 
