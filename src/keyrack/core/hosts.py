@@ -160,10 +160,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
                 values |= host_facts.take(work, now, told.get("facts"), said)
             facts = _noted(work, now, told, dict(values.get("facts", now.facts)), seen)
             if state != "applied":
-                reason = "; ".join(problems) or "no reason given"
-                words = f"Server {now.name} did not apply revision {applied}: {reason}"
-                # Why nothing new comes into force there is seen with the server too.
-                facts = {**host_news.refused(work, now, facts, words[: host_news.LONGEST]), "problems": problems}
+                facts = _not_applied(work, now, facts, applied, problems)
             if facts != dict(now.facts):
                 values["facts"] = facts
             # What a lost database gave out is no receipt for what this one did with the same number.
@@ -181,6 +178,14 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             work.recorded += 1  # a receipt is kept with the server, not as an event of its own
 
         attempt.write(change)
+
+
+def _not_applied(
+    work: Work, server: Server, facts: dict[str, Any], revision: int, problems: list[str]
+) -> dict[str, Any]:
+    """The facts of a host that did not obey. Why nothing new comes into force there is seen with the server too."""
+    words = f"Server {server.name} did not apply revision {revision}: {'; '.join(problems) or 'no reason given'}"
+    return {**host_news.refused(work, server, facts, words[: host_news.LONGEST]), "problems": problems}
 
 
 def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any], seen: str) -> dict[str, Any]:
