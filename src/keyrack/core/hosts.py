@@ -140,14 +140,12 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
                 raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
             values: dict[str, Any] = {"seen_at": work.now}
             if state == "applied" or told.get("facts"):
-                values |= host_facts.take(
-                    work, now, told.get("facts"), problems if told.get("state") == "applied" else None
-                )
+                # A report of sessions says nothing of problems, so it ends none.
+                said = problems if told.get("state") == "applied" else None
+                values |= host_facts.take(work, now, told.get("facts"), said)
             facts = _noted(work, now, told, dict(values.get("facts", now.facts)), seen)
             if state != "applied":
-                reason = "; ".join(problems) or "no reason given"
-                words = f"Server {now.name} did not apply revision {applied}: {reason}"
-                facts = host_news.refused(work, now, facts, words[: host_news.LONGEST])
+                facts = host_news.refused(work, now, facts, _refusal(now, applied, problems))
             if facts != dict(now.facts):
                 values["facts"] = facts
             # What a lost database gave out is no receipt for what this one did with the same number.
@@ -177,6 +175,11 @@ def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str,
     if told.get("state") == "applied":
         return host_news.applied(work, server, facts)
     return facts
+
+
+def _refusal(server: Server, revision: int, problems: list[str]) -> str:
+    words = f"Server {server.name} did not apply revision {revision}: {'; '.join(problems) or 'no reason given'}"
+    return words[: host_news.LONGEST]
 
 
 def _mode_told(facts: Mapping[str, Any]) -> dict[str, str]:
