@@ -250,7 +250,7 @@ DIALECT = Dialect(
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=read_body,
-    limited=True,
+    shows_quota=True,
 )
 
 
