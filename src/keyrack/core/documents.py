@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import accounts, alarms, deleted_servers, delivery
 from keyrack.core.found_keys import REMOVING
+from keyrack.core.host_facts import ADOPT, AUTO
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.model import Server, SystemUser
@@ -118,7 +119,8 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         revoked=_revoked(instance, connection, server, damaged),
         accounts=wanted,
         sshd=dict(server.sshd),
-        mode=server.mode,
+        # A host that is to enforce by itself adopts until then.
+        mode=ADOPT if server.mode == AUTO else server.mode,
         stale=Stale(server.stale_after_seconds, server.stale_then),
         take_away=tuple(
             TakeAway(path, fingerprint)
@@ -162,7 +164,7 @@ def lines(
         if not delivery.credential_holds(instance, credential, seal):
             damaged.append(Damaged("credential", credential.id))
             continue
-        limits = _options(credential.restrictions, credential.key_type)
+        limits = options_of(credential.restrictions, credential.key_type)
         if limits is None:
             continue
         yield Line(
@@ -184,7 +186,7 @@ def lines(
             continue
         assert key.public_key is not None
         assert key.key_type is not None
-        limits = _options(grant.restrictions, key.key_type)
+        limits = options_of(grant.restrictions, key.key_type)
         if limits is None:
             continue  # a security key's restriction, and this key is none: never without it
         yield Line(
@@ -268,7 +270,7 @@ def _later(end: datetime | None, other: datetime | None) -> bool:
     return other is not None and (end is None or end > other)
 
 
-def _options(restrictions: Any, key_type: str) -> tuple[str, ...] | None:
+def options_of(restrictions: Any, key_type: str) -> tuple[str, ...] | None:
     """The options of a line; None: a key of this type cannot obey them, so the line must not be there at all."""
     if not restrictions:
         return ()
