@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection
 
 from keyrack import policy
@@ -18,7 +19,10 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Page, Project, Token, User, Workspace
 from keyrack.store import people
+from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people import Bearer
+
+log = structlog.get_logger("keyrack")
 
 LONGEST_TOKEN = 4096
 SHORTEST_CHOSEN = 12
@@ -26,6 +30,7 @@ FEWEST_CHARACTERS = 6
 """A chosen token has at least so many characters, so many of them different."""
 MOST_SIGNED_IN = 2000
 """IAM tokens of one user in force at once; whoever signs in once more waits until one has ended."""
+USE_NOTED_EVERY = timedelta(hours=1)
 KEPT_AFTER_END = timedelta(days=1)
 # What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
 # own keys, and oneself.
@@ -69,7 +74,19 @@ def authenticate(instance: Instance, secret: str, *, address: str, door: str) ->
     found = lookup(instance, secret)
     if found is None:
         raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
+    _note_use(instance, found.token)
     return actor_of(found.user, found.token, address=address, door=door)
+
+
+def _note_use(instance: Instance, token: Token) -> None:
+    """Note that a token is in use, at most once an hour; one that cannot be noted just now is noted later."""
+    at = instance.now()
+    if token.last_used_at is not None and at - token.last_used_at < USE_NOTED_EVERY:
+        return
+    try:
+        instance.database.write(lambda connection: people.change_token(connection, token.id, {"last_used_at": at}))
+    except DatabaseUnavailable:
+        log.info("use of a token not noted", token=token.id)
 
 
 def lookup(instance: Instance, secret: str) -> Bearer | None:
