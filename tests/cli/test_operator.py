@@ -34,9 +34,9 @@ def folder(team_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_grants_from_the_command_line(folder: Path) -> None:
-    given = run(
-        folder, "grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy", "--until", "2027-01-31"
-    )
+    year = datetime.now(UTC).year + 1
+    wanted = ("--user", "alice", "--server", "web-1", "--as", "deploy", "--until", f"{year}-01-31")
+    given = run(folder, "grants", "give", *wanted)
     assert "Let alice in as deploy on web-1 (grant 1)." in given
     (listed,) = json.loads(run(folder, "grants", "list", "--json"))
     assert (listed["who"], listed["where"], listed["end"]) == ("alice", "web-1", f"{year}-02-01T00:00:00Z")

@@ -335,7 +335,7 @@ def _resync(at: Desk, server: Server, let_in: tuple[str, ...], accept_database: 
         for row in found.held
     ]
     say(f"{server.name}:")
-    _table(("WHAT", "ACCOUNT", "FINGERPRINT", "OPTIONS", "NAME"), rows)
+    table(("WHAT", "ACCOUNT", "FINGERPRINT", "OPTIONS", "NAME"), rows)
     if not found.undecided and not let_in and not accept_database:
         say("Decided; --let-in FINGERPRINT or --accept-database changes that.")
         return

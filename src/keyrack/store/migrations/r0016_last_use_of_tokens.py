@@ -6,7 +6,7 @@ from alembic import op
 from sqlalchemy import BigInteger, Column
 
 revision = "0016"
-down_revision = "0019"
+down_revision = "0011"
 
 
 def upgrade() -> None:
