@@ -304,7 +304,8 @@ def revoke_id(instance: Instance, actor: Actor, token_id: int) -> Bearer:
     """Revoke an API token of the actor's workspace by its id, and answer it as it was. Raises Refusal."""
     found = instance.database.read(lambda connection: people.api_token(connection, actor.workspace_id, token_id))
     if found is None or found.token.revoked_at is not None:
-        raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+        with Attempt(instance, actor, "people:write", "revoke a token", target_kind="token"):
+            raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
     revoke(instance, actor, found)
     return found
 

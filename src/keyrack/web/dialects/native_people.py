@@ -53,6 +53,8 @@ def list_credentials(call: Call) -> Response:
 
 def add_credential(call: Call) -> Response:
     """Put a key on a system user of a server, with an end and restrictions if wanted"""
+    server_id = _server_id(call)
+    credentials.check_server(call.instance, call.actor, server_id)
     form.only(call, "label", "username", "public_key", "temporary", "expires_at", "restrictions")
     temporary = call.body.get("temporary", False)
     if not isinstance(temporary, bool):
@@ -60,7 +62,7 @@ def add_credential(call: Call) -> Response:
     made = credentials.add(
         call.instance,
         call.actor,
-        _server_id(call),
+        server_id,
         label=call.body.get("label"),
         username=call.body.get("username"),
         public_key=call.body.get("public_key"),
