@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import os
-import tempfile
 from typing import Dict, Iterator, List, Set
 
-from keyrack.agent import accounts, drop_in, local, originals
+from keyrack.agent import accounts, drop_in, local, login_check, originals
+from keyrack.agent.enforcement import LASTING_SECONDS
 from keyrack.agent.found import AUTHORITY, COMMAND, EVERYBODY, Found, Scanner
+from keyrack.agent.login_check import LoginCheck
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.sshd import Sshd
+from keyrack.agent.tried_settings import tried
 from keyrack.ssh import host_document, public_key
 from keyrack.ssh.authorized_keys import key_line
 from keyrack.ssh.host_document import HostDocument
@@ -27,9 +28,11 @@ def plan(memory: Memory, enrolment: Enrolment) -> Iterator[str]:
     document = host_document.decode(accepted.document)
     sshd = Sshd(enrolment.sshd_config)
     path = local.read(memory).drop_in or drop_in.default_path(sshd.config)
-    found = Scanner(sshd, enrolment.keys_folder).scan()
+    scanner = Scanner(sshd, enrolment.keys_folder)
+    found = scanner.scan(names=[*document.users, *document.accounts])
     yield f"What enforcing revision {document.revision} would change on this host:"
     yield from _keys(document, found)
+    yield from _unseen(scanner)
     yield from _files(sshd, path, enrolment, document)
     yield from _settings(memory, sshd, enrolment, document)
 
@@ -73,6 +76,17 @@ def _keys(document: HostDocument, found: List[Found]) -> Iterator[str]:
         yield "  no change: the same keys open the same accounts"
 
 
+def _unseen(scanner: Scanner) -> Iterator[str]:
+    """What was not seen, and may lose its way in all the same."""
+    if scanner.problem or scanner.cut:
+        yield ""
+        yield "Not seen, so keys there may lose their way in unsaid:"
+    if scanner.problem:
+        yield f"  {scanner.problem}; seen are those who own a home or are named in sshd's settings or the document"
+    for cut in scanner.cut:
+        yield f"  {cut.username or 'every account'}: {cut.path or 'all files'}: {cut.why}"
+
+
 def _files(sshd: Sshd, path: str, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
     wanted = drop_in.render(drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd))
     yield ""
@@ -94,13 +108,7 @@ def _files(sshd: Sshd, path: str, enrolment: Enrolment, document: HostDocument) 
 def _settings(memory: Memory, sshd: Sshd, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
     """What sshd itself says that it would do otherwise: its settings are tried from a copy."""
     wanted = drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd)
-    config = originals.look(sshd.config).data or b""
-    with tempfile.TemporaryDirectory(dir=memory.folder.path) as folder:
-        trial, copy = os.path.join(folder, "drop-in.conf"), os.path.join(folder, "sshd_config")
-        with open(trial, "wb") as file:
-            file.write(drop_in.render(wanted))
-        with open(copy, "wb") as file:
-            file.write(drop_in.include_line(trial) + config)
+    with tried(sshd, wanted, memory.folder.path) as copy:
         yield ""
         yield "What sshd would do otherwise:"
         before, after = sshd.effective(), sshd.effective(config=copy)
@@ -111,9 +119,22 @@ def _settings(memory: Memory, sshd: Sshd, enrolment: Enrolment, document: HostDo
                 changed = True
         if not changed:
             yield "  no change"
+        verdicts = LoginCheck(sshd).look(document, copy)
     for keyword in ("PasswordAuthentication", "KbdInteractiveAuthentication"):
         if after.one(keyword) == "yes":
             yield f"  {keyword} stays on: whoever knows a password still logs in without a key"
+    yield ""
+    yield "Who could not log in with a key of Keyrack all the same:"
+    count = 0
+    for verdict in verdicts:
+        for one in verdict.judged():
+            if verdict.why or one.why:
+                yield f"  {verdict.username}: {one.fingerprint} {one.key.name}".rstrip() + f": {verdict.why or one.why}"
+                count += 1
+    if not login_check.opens_for_long(verdicts, LASTING_SECONDS):
+        yield "  everybody: no key opens an account for long and without a forced command, so enforcing does not begin"
+    elif not count:
+        yield "  nobody: each key opens its account"
 
 
 def _shown(one: Found) -> str:

@@ -18,6 +18,8 @@ COMMANDS = {
     "tokens": ("keyrack.cli.tokens", "See and revoke API tokens."),
     "events": ("keyrack.cli.events", "Read the audit log."),
     "hosts": ("keyrack.cli.hosts", "See and steer hosts: found keys, modes, receipts, sessions."),
+    "backup": ("keyrack.cli.backup", "Copy the database, also while it is served."),
+    "restore": ("keyrack.cli.restore", "Put a backup in the place of the database."),
     "tidy": ("keyrack.cli.tidy", "Show what was kept as long as it must be, and delete it."),
     "git-host": ("keyrack.cli.git_host", "Serve Git over SSH."),
     "agent": ("keyrack.cli.agent", "The program that runs on a host; also served as a single file."),
