@@ -149,6 +149,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         server_id=server.id,
     )
     with attempt:
+        delays: list[float] = []
 
         def change(work: Work) -> None:
             now = servers.by_id(work.connection, server.id)
@@ -167,6 +168,8 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             # What a lost database gave out is no receipt for what this one did with the same number.
             if state == "applied" and now.applied_revision < applied and went_back.knows(now, applied, lineage):
                 values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
+                if applied == now.revision:
+                    delays.append((work.now - now.updated_at).total_seconds())
                 keys.note_delivery(work.connection, server.id, applied, work.now)
                 # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
                 if revocations.confirm(work.connection, server.id, applied, work.now, most=MOST_UNCONFIRMED):
@@ -179,6 +182,8 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             work.recorded += 1  # a receipt is kept with the server, not as an event of its own
 
         attempt.write(change)
+        for delay in delays[-1:]:
+            instance.figures.delivery.observe(delay)
 
 
 def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any], seen: str) -> dict[str, Any]:
