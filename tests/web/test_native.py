@@ -144,13 +144,20 @@ def test_sessions(team: Service) -> None:
 
 def test_the_line_to_paste(team: Service) -> None:
     line = call(team, "POST", "/servers/web-1/enrolments", status=201)["line"]
-    assert line.startswith(f"curl -fsSL {team.url}/agent/install.sh | sh -s -- --url {team.url} --token ")
+    assert line.startswith(f"curl -fsSL {team.url}/agent/install.sh | KEYRACK_AGENT_TOKEN=")
 
 
 @pytest.mark.parametrize("endpoint", native.ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
 def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
     path = endpoint.path
-    for name, value in (("server", "1"), ("found", "1"), ("session", "1"), ("event", "1"), ("tag", "web")):
+    for name, value in (
+        ("server", "1"),
+        ("found", "1"),
+        ("session", "1"),
+        ("event", "1"),
+        ("tag", "web"),
+        ("row", "grant:1"),
+    ):
         path = path.replace("{" + name + "}", value)
     body = {
         "change_server": {"mode": "adopt"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,10 +13,12 @@ from sqlalchemy import Connection
 
 from keyrack.core import accounts, alarms, deleted_servers, delivery
 from keyrack.core.found_keys import REMOVING
+from keyrack.core.host_facts import ADOPT, AUTO
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.model import Server, SystemUser
 from keyrack.ssh import host_document, options
+from keyrack.ssh.digest import sha256
 from keyrack.ssh.host_document import Account, HostDocument, Stale, TakeAway, UserKey
 from keyrack.store import found_keys, held_back, host_reports, keys, revocations, servers
 
@@ -57,7 +60,7 @@ class Damaged:
     """A row that is not as Keyrack wrote it. kind: credential, grant or user key."""
 
     kind: str
-    id: int
+    id: int | str
 
     @property
     def words(self) -> str:
@@ -113,15 +116,11 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         revision=server.revision,
         issued_at=now,
         users={name: tuple(lines) for name, lines in users.items()},
-        revoked=revocations.lines_for(
-            connection,
-            server.id,
-            unconfirmed=MOST_UNCONFIRMED,
-            confirmed=instance.settings.max_revoked_keys,
-        ),
+        revoked=_revoked(instance, connection, server, damaged),
         accounts=wanted,
         sshd=dict(server.sshd),
-        mode=server.mode,
+        # A host that is to enforce by itself adopts until then.
+        mode=ADOPT if server.mode == AUTO else server.mode,
         stale=Stale(server.stale_after_seconds, server.stale_then),
         take_away=tuple(
             TakeAway(path, fingerprint)
@@ -132,6 +131,31 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
     )
 
 
+def _revoked(instance: Instance, connection: Connection, server: Server, damaged: list[Damaged]) -> tuple[str, ...]:
+    """The keys to be refused. What is no key would keep the host from obeying all the rest, so it is left out."""
+    sound = []
+    most = instance.settings.max_revoked_keys
+    for fingerprint, line in revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most):
+        if fingerprint_of(line) == fingerprint:
+            sound.append(line)
+        else:
+            damaged.append(Damaged("revocation of", fingerprint))
+    return tuple(sound)
+
+
+def fingerprint_of(line: str) -> str:
+    """The fingerprint of a canonical line, and no judgement of the key in it; "" for what is no such line."""
+    key_type, _, blob = line.partition(" ")
+    try:
+        data = base64.b64decode(blob, validate=True)
+    except ValueError:
+        return ""
+    name = key_type.encode("utf-8", "replace")
+    if not data.startswith(len(name).to_bytes(4, "big") + name):
+        return ""
+    return "SHA256:" + base64.b64encode(sha256(data)).decode("ascii").rstrip("=")
+
+
 def lines(
     instance: Instance, connection: Connection, server: Server, now: datetime, damaged: list[Damaged]
 ) -> Iterator[Line]:
@@ -140,7 +164,7 @@ def lines(
         if not delivery.credential_holds(instance, credential, seal):
             damaged.append(Damaged("credential", credential.id))
             continue
-        limits = _options(credential.restrictions, credential.key_type)
+        limits = options_of(credential.restrictions, credential.key_type)
         if limits is None:
             continue
         yield Line(
@@ -162,7 +186,7 @@ def lines(
             continue
         assert key.public_key is not None
         assert key.key_type is not None
-        limits = _options(grant.restrictions, key.key_type)
+        limits = options_of(grant.restrictions, key.key_type)
         if limits is None:
             continue  # a security key's restriction, and this key is none: never without it
         yield Line(
@@ -246,7 +270,7 @@ def _later(end: datetime | None, other: datetime | None) -> bool:
     return other is not None and (end is None or end > other)
 
 
-def _options(restrictions: Any, key_type: str) -> tuple[str, ...] | None:
+def options_of(restrictions: Any, key_type: str) -> tuple[str, ...] | None:
     """The options of a line; None: a key of this type cannot obey them, so the line must not be there at all."""
     if not restrictions:
         return ()
