@@ -132,6 +132,14 @@ def remove(connection: Connection, server_id: int) -> None:
     connection.execute(delete(servers).where(servers.c.id == server_id))
 
 
+def count_behind(connection: Connection) -> int:
+    """How many enrolled hosts do not obey their newest revision yet."""
+    behind = select(func.count()).where(
+        servers.c.enrolled_at.is_not(None), servers.c.applied_revision < servers.c.revision
+    )
+    return int(connection.execute(behind).scalar_one())
+
+
 # Made once: every change of every key raises a revision.
 _raise = (
     update(servers)
