@@ -132,6 +132,13 @@ class Server:
     tags: tuple[str, ...] = ()
     stale_after_seconds: int = 0
     stale_then: str = "keep"
+    # Marks of the last revisions, the newest first, and the one of the applied revision: see store/servers.py.
+    lineage: str = ""
+    applied_lineage: str = ""
+    told_lineage: str = ""
+    # Since when the host is known to obey what this database does not know, and when its document was compared.
+    went_back_at: datetime | None = None
+    compared_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

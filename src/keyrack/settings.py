@@ -88,6 +88,16 @@ class Settings(BaseSettings):
         le=3600,
         description="How old an answer Git may go on with while the database is away, in seconds.",
     )
+    git_max_push_bytes: int = Field(
+        default=1_000_000_000, ge=1_000_000, description="How much one push may send to Git, in bytes."
+    )
+    git_max_file_bytes: int = Field(
+        default=200_000_000,
+        ge=1_000_000,
+        le=10_000_000_000,
+        description="The largest file that Git takes, in bytes as it is checked out; a push needs as much memory, "
+        "and sends at most one object for each hundred bytes of this.",
+    )
     max_body_bytes: int = Field(
         default=1_000_000, ge=20_000, description="The longest request body that is read, in bytes."
     )

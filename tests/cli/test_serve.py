@@ -163,7 +163,7 @@ def test_stopping_with_many_hosts_waiting_prints_no_traceback(tmp_path: Path) ->
     workspace_file.apply(instance, TEAM, {})
     token = servers.invite(instance, people.keyrack(1), 1)
     secret = hosts.enrol(instance, token, {"agent_version": "1"}, address="127.0.0.1").secret
-    revision = hosts.revision(instance, 1)
+    revision = servers.get(instance, people.keyrack(1), 1).revision
     instance.database.close()
     answers: list[int] = []
     with serving(tmp_path / "data", database) as (process, url):

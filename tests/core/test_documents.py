@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from keyrack.core import credentials, documents, grants, people, user_keys
+from keyrack.core import credentials, documents, events, grants, people, user_keys
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -85,14 +85,19 @@ def test_a_disabled_users_keys_leave(team: Team) -> None:
 
 
 @pytest.mark.parametrize("kind", ["credential", "user key", "grant", "planted"])
-def test_a_row_changed_in_the_database_is_not_signed(team: Team, kind: str) -> None:
+def test_a_row_changed_in_the_database_is_left_out_and_nothing_else(team: Team, kind: str) -> None:
     add(team, "a", fresh_line())
+    good, gone = fresh_line(), fresh_line()
+    add(team, "good", good)
+    credentials.delete(team.instance, team.owner, team.server.id, add(team, "gone", gone).id)
     user_keys.add(team.instance, team.member, title="one", public_key=fresh_line())
     grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
     assert told(team)
     evil = parse(fresh_line())
     changes: dict[str, Any] = {
-        "credential": update(tables.credentials).values(public_key=evil.canonical, fingerprint=evil.sha256),
+        "credential": update(tables.credentials)
+        .where(tables.credentials.c.label == "a")
+        .values(public_key=evil.canonical, fingerprint=evil.sha256),
         "user key": update(tables.user_keys).values(public_key=evil.canonical, fingerprint=evil.sha256),
         "grant": update(tables.grants).values(system_user="root"),
         "planted": insert(tables.credentials).values(
@@ -111,9 +116,16 @@ def test_a_row_changed_in_the_database_is_not_signed(team: Team, kind: str) -> N
         ),
     }
     team.instance.database.write(lambda connection: connection.execute(changes[kind]))
-    with pytest.raises(Refusal) as refused:
-        documents.signed(team.instance, team.server.id)
-    assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "seal-broken")
+    for _ in range(2):
+        document = told(team)
+    opened = {key["key"] for keys in document["users"].values() for key in keys}
+    assert evil.canonical not in opened
+    assert "root" not in document["users"]
+    assert parse(good).canonical in opened
+    assert document["revoked"] == [parse(gone).canonical]
+    alarms = [one for one in events.find(team.instance, team.owner, limit=1000).items if one.level == "alarm"]
+    assert len(alarms) == 1
+    assert "was changed in the database" in alarms[0].summary
 
 
 def test_workspaces_do_not_leak_into_each_others_documents(team: Team) -> None:

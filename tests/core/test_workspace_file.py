@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection
 
-from keyrack.core import people, repositories, servers, tokens, workspace_file
+from keyrack.core import grants, people, repositories, servers, tokens, workspace_file
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.store import people as people_rows
@@ -64,9 +64,168 @@ def test_twice_changes_nothing(instance: Instance) -> None:
 
 def test_what_changed_is_changed(instance: Instance) -> None:
     workspace_file.apply(instance, FILE, SECRETS)
-    changed = FILE.replace('tags = ["web"]', 'tags = ["db"]').replace('role = "member"', 'role = "admin"')
-    assert len(workspace_file.apply(instance, changed, {"ALICE": "another password"})) == 3
-    assert workspace_file.apply(instance, changed, {"ALICE": "another password"}) == []
+    changed = FILE.replace('tags = ["web"]', 'tags = ["web", "db"]').replace('role = "member"', 'role = "admin"')
+    changed = changed.replace("192.0.2.10", "192.0.2.11").replace('scopes = ["*"]', 'scopes = ["servers:*"]')
+    changed = changed.replace('role = "developer"', 'role = "viewer"').replace("id = 4242", "visibility = 10")
+    done = workspace_file.apply(instance, changed, SECRETS)
+    assert done == [
+        "change the rights of alice: member to admin",
+        "change the scopes of token ci of alice from * to servers:*",
+        "change server web-1: address 192.0.2.11 instead of 192.0.2.10",
+        "tag server web-1: db",
+        "change repository acme/site: alice viewer",
+        "change repository acme/site: visibility 10, protect_default false",
+    ]
+    assert workspace_file.apply(instance, changed, SECRETS) == []
+    actor = people.keyrack(1)
+    server = servers.find(instance, actor).items[0]
+    assert (server.address, server.tags) == ("192.0.2.11", ("db", "web"))
+    bearer = tokens.lookup(instance, "a-token-of-alice")
+    assert bearer is not None
+    assert (bearer.user.role, bearer.token.scopes) == ("admin", ("servers:*",))
+
+
+def test_a_password_is_set_once(instance: Instance) -> None:
+    """Who changed a password keeps it, whatever the file says, until somebody asks for the file's again."""
+    workspace_file.apply(instance, FILE, SECRETS)
+    alice = people.find(instance, people.keyrack(1))[0]
+    people.change_password(instance, people.keyrack(1), alice.id, "alice's own choice")
+    assert workspace_file.apply(instance, FILE, SECRETS) == []
+    who = tokens.SignIn(password="alice's own choice", user_name="alice", workspace_name="acme")
+    assert tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9").secret
+    assert workspace_file.apply(instance, FILE, SECRETS, reset_secrets=True) == ["reset the password of alice"]
+    assert workspace_file.apply(instance, FILE, SECRETS, reset_secrets=True) == []
+    with pytest.raises(Refusal):
+        tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9")
+
+
+TWO = FILE.replace(
+    '[[groups]]\nname = "ops"\nmembers = ["alice"]',
+    '[[users]]\nname = "bob"\n[[groups]]\nname = "ops"\nmembers = ["alice", "bob"]',
+)
+
+REMOVALS = {
+    "a member of a group": (TWO, 'members = ["alice", "bob"]', 'members = ["alice"]', "take bob out of group ops"),
+    "a grant": (
+        TWO,
+        '[[grants]]\nuser = "alice"\nserver = "web-1"\nsystem_user = "deploy"\n',
+        "",
+        "take back the login of user alice as deploy on server web-1",
+    ),
+    "a grant with all it names": (
+        TWO + '[[grants]]\nuser = "bob"\nserver = "web-1"\nsystem_user = "deploy"\n',
+        '[[grants]]\nuser = "bob"\nserver = "web-1"\nsystem_user = "deploy"\n',
+        "",
+        "take back the login of user bob as deploy on server web-1",
+    ),
+    "a member of a repository": (
+        TWO,
+        'members = [{ user = "alice", role = "developer" }]',
+        "members = []",
+        "take alice out of repository acme/site",
+    ),
+    "a token": (TWO, 'tokens = [{ name = "ci", token = "a-token-of-alice", scopes = ["*"] }]', "", "revoke token ci"),
+    "an access key": (
+        TWO,
+        'access_keys = [{ id = "AKEXAMPLE0001", secret = "a secret for signatures" }]',
+        "",
+        "delete access key AKEXAMPLE0001 of alice",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REMOVALS)
+def test_what_the_file_leaves_out_is_named_and_taken_with_prune_alone(instance: Instance, name: str) -> None:
+    text, old, new, words = REMOVALS[name]
+    assert old in text
+    workspace_file.apply(instance, text, SECRETS)
+    less = text.replace(old, new, 1)
+    left: list[str] = []
+    assert workspace_file.apply(instance, less, SECRETS, left=left.append) == []
+    assert len(left) == 1
+    assert words in left[0]
+    assert workspace_file.apply(instance, text, SECRETS) == []
+    assert workspace_file.apply(instance, less, SECRETS, prune=True) == left
+    left.clear()
+    assert workspace_file.apply(instance, less, SECRETS, left=left.append) == []
+    assert left == []
+
+
+def test_a_tag_is_taken_with_prune_alone(instance: Instance) -> None:
+    workspace_file.apply(instance, FILE.replace('["web"]', '["web", "old"]'), SECRETS)
+    assert workspace_file.apply(instance, FILE, SECRETS) == []
+    assert workspace_file.apply(instance, FILE, SECRETS, prune=True) == ["take the tags old from server web-1"]
+    assert servers.find(instance, people.keyrack(1)).items[0].tags == ("web",)
+
+
+def test_a_dry_run_changes_nothing(instance: Instance) -> None:
+    planned = workspace_file.apply(instance, FILE, SECRETS, dry_run=True)
+    assert instance.database.read(lambda connection: people_rows.workspaces_exist(connection)) is False
+    assert workspace_file.apply(instance, FILE, SECRETS) == planned
+
+
+def test_a_rotated_token_ends_the_old_one(instance: Instance) -> None:
+    workspace_file.apply(instance, FILE, SECRETS)
+    rotated = FILE.replace("a-token-of-alice", "another-token-of-alice")
+    assert workspace_file.apply(instance, rotated, SECRETS) == [
+        "revoke token ci of alice, which another one replaces",
+        "create token ci of alice",
+    ]
+    assert tokens.lookup(instance, "a-token-of-alice") is None
+    assert tokens.lookup(instance, "another-token-of-alice") is not None
+    # An ended token is never good again, and the file that holds it is told so.
+    with pytest.raises(Refusal, match=r"\[\[users\]\] number 1 \(alice\), line 7: the token 'ci' ended at"):
+        workspace_file.apply(instance, FILE, SECRETS)
+
+
+def test_a_renamed_server_stays_the_same_one(instance: Instance) -> None:
+    workspace_file.apply(instance, FILE, SECRETS)
+    renamed = FILE.replace('"web-1"', '"web-2"')
+    with pytest.raises(Refusal, match='was = "web-1"'):
+        workspace_file.apply(instance, renamed, SECRETS)
+    told = renamed.replace('name = "web-2"', 'name = "web-2"\nwas = "web-1"')
+    assert workspace_file.apply(instance, told, SECRETS) == ["change server web-2: rename it from web-1"]
+    assert workspace_file.apply(instance, told, SECRETS) == []
+    assert workspace_file.apply(instance, renamed, SECRETS) == []
+    by_id = renamed.replace('name = "web-2"', 'name = "web-3"\nid = 1').replace('"web-2"', '"web-3"')
+    assert workspace_file.apply(instance, by_id, SECRETS) == ["change server web-3: rename it from web-2"]
+    found = servers.find(instance, people.keyrack(1))
+    assert [(server.id, server.name) for server in found.items] == [(1, "web-3")]
+
+
+def test_the_end_and_the_limits_of_a_grant(instance: Instance) -> None:
+    workspace_file.apply(instance, FILE, SECRETS)
+    grant = 'server = "web-1"\nsystem_user = "deploy"\n'
+    limited = FILE.replace(
+        grant, f'{grant}expires_at = 2096-12-24T18:00:00Z\nrestrictions = {{ sources = ["192.0.2.0/24"] }}\n'
+    )
+    with pytest.raises(Refusal, match="ten years"):
+        workspace_file.apply(instance, limited, SECRETS)
+    year = instance.now().year + 1
+    limited = limited.replace("2096", str(year))
+    done = workspace_file.apply(instance, limited, SECRETS)
+    assert done == [
+        f"change the login of alice as deploy on web-1 until {year}-12-24T18:00:00+0000 with sources",
+        "end the former terms of alice as deploy on web-1",
+    ]
+    assert workspace_file.apply(instance, limited, SECRETS) == []
+    held = [grant for grant in grants.find(instance, people.keyrack(1)) if grant.user_id is not None]
+    assert [(grant.expires_at.year if grant.expires_at else 0, dict(grant.restrictions)) for grant in held] == [
+        (year, {"sources": ["192.0.2.0/24"]})
+    ]
+
+
+def test_all_or_nothing(instance: Instance) -> None:
+    """What only the last change finds out undoes the first ones."""
+    workspace_file.apply(instance, FILE, SECRETS)
+    more = FILE.replace("[[groups]]", '[[users]]\nname = "zoe"\n[[users]]\nname = "eva"\nrole = "owner"\n[[groups]]')
+    workspace_file.apply(instance, more, SECRETS)
+    wrong = more.replace('name = "zoe"', 'name = "zoe"\npolicies = ["git:fetch"]').replace(
+        'role = "owner"', 'role = "member"'
+    )
+    with pytest.raises(Refusal, match="last owner"):
+        workspace_file.apply(instance, wrong, SECRETS)
+    assert workspace_file.apply(instance, more, SECRETS) == []
 
 
 @pytest.mark.parametrize(
@@ -80,11 +239,24 @@ def test_what_changed_is_changed(instance: Instance) -> None:
         ('name = "acme"', "name = ", "not valid TOML"),
         ('path = "acme/site"', 'path = "../site"', "path"),
         ('"root", "deploy"', '"Root"', "user name"),
+        ('tag = "web"', 'tag = "wbe"', r"\[\[grants\]\] number 2, line 30: the tag 'wbe'"),
+        ('system_user = "deploy"', 'system_user = "depoly"', "the account 'depoly'"),
+        ('group = "ops"\ntag', 'group = "opps"\ntag', "the group 'opps'"),
+        ('members = ["alice"]', 'members = ["alise"]', "the user 'alise'"),
+        ('user = "alice", role', 'user = "alise", role', "the user 'alise'"),
+        ("[[groups]]", '[[users]]\nname = "alice"\n[[groups]]', "'alice' stands twice"),
+        ("[[repositories]]", '[[servers]]\nname = "web-1"\naddress = "192.0.2.9"\n[[repositories]]', "stands twice"),
+        ('token = "a-token-of-alice"', 'token = "ninechars"', "at least 6 different"),
+        ('token = "a-token-of-alice"', 'token = "aaaaaaaaaaaaaaaaaaaaaa"', "at least 6 different"),
+        ('policies = ["codeartsrepo::*"]', 'policies = ["' + "*" * 300 + '"]', "1 to 256 characters"),
+        ("id = 4242", 'id = "4242"', "whole number"),
+        ('role = "developer"', 'role = "boss"', "role"),
     ],
 )
 def test_what_is_wrong_is_said(instance: Instance, old: str, new: str, words: str) -> None:
     with pytest.raises(Refusal, match=words):
         workspace_file.apply(instance, FILE.replace(old, new, 1), SECRETS)
+    assert not instance.database.read(lambda connection: people_rows.workspaces_exist(connection))
 
 
 def test_no_secret_is_kept_in_clear(instance: Instance) -> None:

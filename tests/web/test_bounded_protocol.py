@@ -36,10 +36,15 @@ ADDS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 
 
-def connected(service: Service) -> socket.socket:
-    """A connection to a service."""
+def connected(service: Service, room: int = 0) -> socket.socket:
+    """A connection to a service; room: how many bytes the client's system keeps for it, 0 for as many as usual."""
     where = urlsplit(service.url)
-    return socket.create_connection((where.hostname, where.port), timeout=30)
+    connection = socket.socket()
+    if room:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    connection.settimeout(30)
+    connection.connect((where.hostname, where.port))
+    return connection
 
 
 def told(connection: socket.socket) -> bytes:
@@ -125,7 +130,7 @@ def test_a_client_that_never_reads_is_cut_off(team: Service, monkeypatch: pytest
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 60.0)
     assert team.call("GET", "/healthz").status_code == 200
     before = len(os.listdir("/proc/self/fd"))
-    clients = [connected(team) for _ in range(5)]
+    clients = [connected(team, room=4096) for _ in range(5)]
     try:
         for client in clients:
             client.sendall(b"GET /agent/keyrack-agent.pyz HTTP/1.1\r\nHost: x\r\n\r\n" * 30)

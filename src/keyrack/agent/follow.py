@@ -29,6 +29,7 @@ DELETED = (
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
 
 REFUSED, FAILED = "refused", "failed"
+_PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
 _NO = (401, 403, 410)
 _DOCUMENT, _FILES = "document", "files"  # what trouble is about
 
@@ -101,7 +102,8 @@ class Follower:
             refused = self._deliver_report()
             if refused is not None:
                 return refused
-            path = f"/agent/v1/document?revision={self._orders.revision}&wait={wait}"
+            mark = f"&lineage={self._orders.lineage}" if self._orders.lineage else ""
+            path = f"/agent/v1/document?revision={self._orders.revision}{mark}&wait={wait}"
             answer = self._contact.get(path, wait=wait)
         except NoAnswer as error:
             return self._no_answer(str(error))
@@ -110,6 +112,8 @@ class Follower:
         if answer.status in _NO:
             self._answered_no(answer)
             return _spread(REFUSED_RETRY)
+        if answer.status == 409 and answer.fields.get("tell") == "document":
+            return self._tell_document(answer)
         if answer.status != 204:
             return self._no_answer(f"it answered with status {answer.status}: {answer.words}")
         self._confirm()
@@ -149,6 +153,26 @@ class Follower:
         # At once; what takes longer waits until no other document came for a moment.
         self._look(new=True, scan=False)
         self._look_soon = True
+        return 0.0
+
+    def _tell_document(self, asked: Answer) -> float:
+        """Hand over what is obeyed here, to a service that does not know it any more; nothing changes meanwhile."""
+        self._answered(f"it has lost what this host obeys: {asked.words}")
+        try:
+            last = self._memory.accepted()
+            if last is None:
+                return self._next_retry()
+            pieces = [last.document[at : at + _PIECE] for at in range(0, len(last.document), _PIECE)]
+            for number, text in enumerate(pieces):
+                fields = {"number": number, "of": len(pieces), "text": text, "signature": last.signature}
+                answer = self._contact.post("/agent/v1/last-document", fields)
+                if answer.status != 200:
+                    return self._no_answer(f"it did not take this host's last document: {answer.words}")
+        except MemoryProblem as problem:
+            self._have_trouble(_DOCUMENT, [f"the last document cannot be told: {problem}"])
+            return self._next_retry()
+        except NoAnswer as error:
+            return self._no_answer(str(error))
         return 0.0
 
     @property
@@ -222,6 +246,7 @@ class Follower:
             self._say(f"revision {self._status.revision} is in force")
         report = {
             "revision": self._status.revision,
+            **({"lineage": self._orders.lineage} if self._orders.revision == self._status.revision else {}),
             "state": state,
             "problems": words,
             "agent_version": __version__,

@@ -64,6 +64,11 @@ class Orders:
         return self._checked.document.revision if self._checked else 0
 
     @property
+    def lineage(self) -> str:
+        """The mark of that revision; empty where it has none."""
+        return self._checked.document.lineage if self._checked else ""
+
+    @property
     def deleted(self) -> bool:
         """Whether the document in force says that the service does not serve this host any more."""
         return self._checked is not None and self._checked.document.deleted

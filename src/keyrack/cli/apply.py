@@ -8,33 +8,55 @@ from typing import Any
 
 import click
 
-from keyrack import app
 from keyrack.cli import options
-from keyrack.cli.serve import explained
+from keyrack.cli.opened import opened
+from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
 from keyrack.core import workspace_file
-from keyrack.errors import Refusal
 
 
 @click.command(name="apply")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--check", is_flag=True, help="As --dry-run, and end with status 1 when something would change.")
+@click.option("--prune", is_flag=True, help="Also take away what FILE leaves out of what it declares.")
+@click.option("--reset-secrets", is_flag=True, help="Also set passwords again that were changed since.")
 @options.data
 @options.database
-def command(file: Path, **given: Any) -> None:
+def command(file: Path, dry_run: bool, check: bool, prune: bool, reset_secrets: bool, **given: Any) -> None:
     """Bring a workspace to what FILE (TOML) says; running it twice changes nothing.
+
+    Each change is shown first, and all of them are made together or not at all. What FILE leaves out is named and
+    stays, unless --prune is given.
 
     It may run beside the service. Secrets can come from the environment: password_env = "NAME".
     """
-    settings = options.settings(**given)
-    with explained():
-        instance = app.open_instance(settings)
     try:
         text = file.read_text("utf-8")
-        changes = workspace_file.apply(instance, text, os.environ, say)
     except UnicodeDecodeError:
         raise click.ClickException(f"{file} is not UTF-8 text.") from None
-    except Refusal as refusal:
-        raise click.ClickException(refusal.message) from None
-    finally:
-        instance.database.close()
-    say(f"{len(changes)} changes." if changes else "Nothing to change.")
+    left: list[str] = []
+    with opened(given) as instance:
+        changes = workspace_file.apply(
+            instance,
+            text,
+            os.environ,
+            say,
+            left=left.append,
+            prune=prune,
+            reset_secrets=reset_secrets,
+            dry_run=dry_run or check,
+            actor=operator("apply"),
+        )
+    for words in left:
+        say(f"left as it is, without --prune: {words}")
+    if (dry_run or check) and changes:
+        say(f"{len(changes)} changes would be made; none was.")
+        raise SystemExit(1 if check else 0)
+    if changes:
+        say(f"{len(changes)} changes.")
+    elif left:
+        say(f"Nothing changed; {len(left)} removals take --prune.")
+        raise SystemExit(1 if check else 0)
+    else:
+        say("Nothing to change.")

@@ -15,6 +15,7 @@ import click
 
 from keyrack.cli import options
 from keyrack.cli.opened import opened, workspace_named
+from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
 from keyrack.core import (
     deleted_servers,
@@ -24,6 +25,7 @@ from keyrack.core import (
     host_modes,
     people,
     receipts,
+    resync,
     revoking,
     servers,
     sessions,
@@ -40,6 +42,12 @@ T = TypeVar("T")
 AT_ONCE = 500
 LOOK_SECONDS = 0.5
 ID = click.IntRange(1, 2**31 - 1)
+HELD_WORDS = {
+    "line": "held back",
+    "revoked": "stays revoked",
+    "lost": "lost",
+    "account": "left as it is",
+}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -81,10 +89,10 @@ as_json = click.option("--json", "json_wanted", is_flag=True, help="For programs
 
 @contextmanager
 def desk(given: dict[str, Any]) -> Iterator[Desk]:
-    """Open the instance and act as Keyrack itself in the workspace that is meant."""
+    """Open the instance and act as whoever runs this, in the workspace that is meant."""
     name = given.pop("workspace")
     with opened(given) as instance:
-        yield Desk(instance, people.keyrack(workspace_named(instance, name).id, door="cli"))
+        yield Desk(instance, people.keyrack(workspace_named(instance, name).id, door="cli", like=operator()))
 
 
 @command.command(name="list")
@@ -274,6 +282,70 @@ def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, *
         )
         if done.revisions and not _follow(at, fingerprint, wait) and wait is not None:
             raise SystemExit(1)
+
+
+@command.command(name="resync")
+@click.argument("reference", metavar="[SERVER]", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every server whose host knows more than the database.")
+@click.option("--let-in", multiple=True, metavar="FINGERPRINT", help="Let this key in again; may be given repeatedly.")
+@click.option("--accept-database", is_flag=True, help="Hold nothing back: what the database says counts.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@shared
+def resync_hosts(
+    reference: str | None,
+    everything: bool,
+    let_in: tuple[str, ...],
+    accept_database: bool,
+    yes: bool,
+    **given: Any,
+) -> None:
+    """Decide on hosts that know more than the database, as it went back.
+
+    It shows what the host refused and the database would let in, and what the host had and the database lost. What
+    was refused stays refused, unless you say otherwise.
+    """
+    if (reference is None) != everything:
+        raise click.UsageError("Name one SERVER, or --all.")
+    with desk(given) as at:
+        chosen = resync.waiting(at.instance, at.actor) if reference is None else (at.server(reference),)
+        if not chosen:
+            say("No host knows more than the database.")
+        for server in chosen:
+            _resync(at, server, let_in, accept_database, yes)
+
+
+def _resync(at: Desk, server: Server, let_in: tuple[str, ...], accept_database: bool, yes: bool) -> None:
+    found = resync.difference(at.instance, at.actor, server.id)
+    if not found.undecided and not found.held:
+        say(f"{server.name}: its host knows nothing that the database does not know.")
+        return
+    if found.asked and not accept_database:
+        say(f"{server.name}: its host has not yet told what it obeyed; nothing new reaches it until then.")
+        return
+    rows = [
+        (
+            HELD_WORDS[row.kind],
+            row.username or "-",
+            row.fingerprint or "-",
+            " ".join(row.options) or "-",
+            row.name or "-",
+        )
+        for row in found.held
+    ]
+    say(f"{server.name}:")
+    _table(("WHAT", "ACCOUNT", "FINGERPRINT", "OPTIONS", "NAME"), rows)
+    if not found.undecided and not let_in and not accept_database:
+        say("Decided; --let-in FINGERPRINT or --accept-database changes that.")
+        return
+    mine = tuple(one for one in let_in if any(row.fingerprint == one for row in found.held))
+    if let_in and not mine and not accept_database:
+        say(f"{server.name}: none of these keys is held back here.")
+        return
+    aim = "Let in what the database says" if accept_database else "Keep refused what is not named by --let-in"
+    if not yes and not click.confirm(f"{aim}?"):
+        raise click.ClickException("Nothing was decided.")
+    resync.decide(at.instance, at.actor, server.id, let_in=mine, accept_database=accept_database)
+    say(f"Decided for {server.name}.")
 
 
 @command.command(name="revoked")

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from keyrack.cli import options
 from keyrack.cli.opened import opened, workspace_named, workspaces
+from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
 from keyrack.core import bare_repositories, git_access, people, repositories
 from keyrack.core.instance import Instance
@@ -43,7 +44,7 @@ def create(path: str, workspace: str | None, members: tuple[str, ...], **given: 
     """
     with opened(given) as instance:
         owner = workspace_named(instance, workspace)
-        actor = people.keyrack(owner.id, door="cli")
+        actor = people.keyrack(owner.id, door="cli", like=operator())
         wanted = dict(_member(instance, owner, text) for text in members)
         known = instance.database.read(lambda connection: repository_rows.by_path(connection, path))
         if known is not None and known.workspace_id == owner.id and not wanted:

@@ -21,6 +21,7 @@ from keyrack.app import open_instance, web_application
 from keyrack.cli import options
 from keyrack.cli.demo_host import HOW_TO_GET_SSHD, DemoHost, DemoHostError, find_sshd
 from keyrack.cli.git_host import GitHost
+from keyrack.cli.operator import operator
 from keyrack.cli.serve import check_free, explained, limits, set_up_logging
 from keyrack.core import credentials, first_start, people, servers
 from keyrack.core.first_start import FirstAdmin
@@ -106,7 +107,7 @@ class Demo:
             self._wait_for("the service", lambda: self._web.started)
             click.echo(f"Keyrack serves at {self._settings.url}  (data in {self._data})")
             username = pwd.getpwuid(os.getuid()).pw_name
-            admin = first_start.ensure_admin(self._instance)
+            admin = first_start.ensure_admin(self._instance, operator())
             server = first_start.ensure_demo_server(self._instance, admin, username)
             sshd = find_sshd()
             if sshd is None:
@@ -139,7 +140,7 @@ class Demo:
         click.echo(f"Starting a demo host with an sshd on 127.0.0.1:{self._sshd_port} …")
         host.prepare()
         if server.enrolled_at is None or not host.enrolled:
-            actor = people.keyrack(admin.workspace.id, door="up")
+            actor = people.keyrack(admin.workspace.id, door="up", like=operator())
             token = servers.invite(self._instance, actor, server.id)
             host.enrol(self._settings.url, token, replace=True)
         host.start()
@@ -155,7 +156,7 @@ class Demo:
         return git
 
     def _obeys(self, admin: FirstAdmin, server_id: int) -> bool:
-        actor = people.keyrack(admin.workspace.id, door="up")
+        actor = people.keyrack(admin.workspace.id, door="up", like=operator())
         now = servers.get(self._instance, actor, server_id)
         return now.applied_revision == now.revision
 
@@ -229,7 +230,7 @@ class Demo:
         return shlex.join(["curl", "-sS", f"{self._settings.url}/v4/user/keys", *headers, "-d", body])
 
     def _free_label(self, admin: FirstAdmin, server: Server) -> str:
-        actor = people.keyrack(admin.workspace.id, door="up")
+        actor = people.keyrack(admin.workspace.id, door="up", like=operator())
         found = credentials.find(self._instance, actor, server.id, search=LABEL, limit=1000)
         taken = {credential.label for credential in found.items}
         numbered = (f"{LABEL}-{number}" for number in range(2, len(taken) + 3))

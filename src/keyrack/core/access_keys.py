@@ -27,6 +27,8 @@ LONGEST = 128
 LONGEST_DESCRIPTION = 255
 MOST_PER_USER = 2
 MOST_TEMPORARY = 200
+DECLARED = "declared"
+"""A detail of access keys that a workspace file made."""
 MOST_FAILURES = 5
 BARRED_FOR = timedelta(minutes=5)
 SHORTEST_LIFE = 900
@@ -259,13 +261,21 @@ def delete(instance: Instance, actor: Actor, key_id: str) -> None:
         attempt.write(run)
 
 
+def secret_is(instance: Instance, key: AccessKeyRow, secret: str) -> bool:
+    """Whether an access key has this secret, for Keyrack's own use."""
+    try:
+        return hmac.compare_digest(_secret(instance, key).encode(), secret.encode())
+    except SignatureProblem:
+        return False
+
+
 def ensure(instance: Instance, actor: Actor, owner: User, *, key_id: str, secret: str) -> bool:
     """Make a user have this access key with this secret; False when that was so already.
 
     Raises Refusal TAKEN when the id is another user's, INVALID when it is too long.
     """
     known = instance.database.read(lambda connection: access_keys.get(connection, key_id))
-    if known is not None and known.user_id == owner.id and instance.key.decrypt(known.sealed_secret, key_id) == secret:
+    if known is not None and known.user_id == owner.id and secret_is(instance, known, secret):
         return False
     attempt = Attempt(instance, actor, "people:write", "set an access key", target_kind="access key")
     with attempt:
@@ -280,7 +290,9 @@ def ensure(instance: Instance, actor: Actor, owner: User, *, key_id: str, secret
             refuse_exceeding(work, owner)
             row = access_keys.get(work.connection, key_id)
             if row is None:
-                access_keys.add(work.connection, _row(work, owner, key_id, secret, description=""))
+                made = _row(work, owner, key_id, secret, description="")
+                # So that the file it came from, and nobody else's, can take it out again.
+                access_keys.add(work.connection, {**made, "details": {**made["details"], DECLARED: True}})
             elif row.user_id != owner.id:
                 raise Refusal(Kind.TAKEN, "access-key-taken", "This access key id is another user's.")
             else:

@@ -8,7 +8,6 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
-from keyrack.errors import Kind, Refusal
 from keyrack.model import Server, SystemUser
 from keyrack.ssh.host_document import Account
 from keyrack.store import servers
@@ -23,11 +22,18 @@ REFUSED = "refused"
 """The host answered and the account is not there: its own configuration does not let Keyrack create accounts."""
 
 
-def wanted(instance: Instance, connection: Connection, server_id: int) -> dict[str, Account]:
-    """The accounts of one host document, by name. Raises Refusal UNAVAILABLE for a password changed in the database."""
+def wanted(instance: Instance, connection: Connection, server_id: int, damaged: list[SystemUser]) -> dict[str, Account]:
+    """The accounts of one host document, by name.
+
+    One whose password was changed in the database is left out, and added to `damaged`.
+    """
     found = {name: Account(present=False) for name in servers.accounts_removed(connection, server_id)}
     for user, sealed in servers.accounts_asked(connection, server_id):
-        hashed = None if sealed is None else _unsealed(instance, server_id, user, sealed)
+        try:
+            hashed = None if sealed is None else _unsealed(instance, server_id, user, sealed)
+        except InvalidTag:
+            damaged.append(user)
+            continue
         asked = user.deployment_key_asked_at is not None
         found[user.username] = Account(present=True, password_hash=hashed, deployment_key=asked)
     return found
@@ -54,15 +60,7 @@ def _told(server: Server, username: str) -> Mapping[str, object]:
 
 
 def _unsealed(instance: Instance, server_id: int, user: SystemUser, sealed: bytes) -> str:
-    try:
-        return instance.key.decrypt(sealed, _context(server_id, user.username))
-    except InvalidTag:
-        raise Refusal(
-            Kind.UNAVAILABLE,
-            "seal-broken",
-            f"The password of system user {user.id} was changed in the database, not by Keyrack. No document is "
-            "signed until it is set again.",
-        ) from None
+    return instance.key.decrypt(sealed, _context(server_id, user.username))
 
 
 def _context(server_id: int, username: str) -> str:

@@ -9,7 +9,6 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
-from keyrack.errors import Refusal
 from keyrack.store import events, servers
 from keyrack.store.database import DatabaseUnavailable
 
@@ -19,13 +18,13 @@ AGAIN_AFTER = timedelta(hours=1)
 log = structlog.get_logger("keyrack")
 
 
-def broken_seal(instance: Instance, server_id: int, refusal: Refusal) -> None:
-    """Raise the alarm that rows of a server's keys were changed in the database, past Keyrack."""
+def raise_once(instance: Instance, server_id: int, code: str, words: str) -> None:
+    """Raise an alarm about a server, unless the same was raised within the last hour. code: the event's reason."""
     now = instance.now()
-    summary = f"Alarm: {refusal.message}"
+    summary = f"Alarm: {words}"
 
     def is_known(connection: Connection) -> bool:
-        return events.was_raised(connection, server_id, refusal.code, summary, now - AGAIN_AFTER)
+        return events.was_raised(connection, server_id, code, summary, now - AGAIN_AFTER)
 
     def add(connection: Connection) -> None:
         server = servers.by_id(connection, server_id)
@@ -37,7 +36,7 @@ def broken_seal(instance: Instance, server_id: int, refusal: Refusal) -> None:
             at=now,
             action="servers:write",
             outcome="refused",
-            reason=refusal.code,
+            reason=code,
             target_kind="server",
             target_id=server_id,
             server_id=server_id,
@@ -49,6 +48,6 @@ def broken_seal(instance: Instance, server_id: int, refusal: Refusal) -> None:
     try:
         if not instance.database.read(is_known):
             instance.database.write(add)
-            log.error("alarm", server=server_id, reason=refusal.message)
+            log.error("alarm", server=server_id, reason=words)
     except DatabaseUnavailable:
-        log.error("alarm not recorded", server=server_id, reason=refusal.message)
+        log.error("alarm not recorded", server=server_id, reason=words)

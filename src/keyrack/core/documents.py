@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection
 
 from keyrack.core import accounts, alarms, deleted_servers, delivery
 from keyrack.core.found_keys import REMOVING
 from keyrack.core.instance import Instance
-from keyrack.errors import Kind, Refusal
-from keyrack.model import Server
+from keyrack.errors import Refusal
+from keyrack.model import Server, SystemUser
 from keyrack.ssh import host_document, options
-from keyrack.ssh.host_document import HostDocument, Stale, TakeAway, UserKey
-from keyrack.store import found_keys, host_reports, keys, servers
+from keyrack.ssh.host_document import Account, HostDocument, Stale, TakeAway, UserKey
+from keyrack.store import found_keys, held_back, host_reports, keys, servers
 
+log = structlog.get_logger("keyrack")
+
+MOST_ALARMS = 20
 _WIDENING = frozenset(("pty", "agent-forwarding", "port-forwarding", "X11-forwarding", "user-rc", "no-touch-required"))
 
 
@@ -31,41 +35,75 @@ class SignedDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """One reason for one key to stand on one system user."""
+class Line:
+    """One reason for one key to stand on one system user.
+
+    entered_at: when somebody last decided something that makes it; key_entered_at: when the key itself was entered.
+    """
 
     username: str
     public_key: str
     options: tuple[str, ...]
     expires_at: datetime | None
     name: str
+    entered_at: datetime
+    key_entered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A row that is not as Keyrack wrote it. kind: credential, grant or user key."""
+
+    kind: str
+    id: int
+
+    @property
+    def words(self) -> str:
+        """What it means for hosts."""
+        return f"The {self.kind} {self.id} was changed in the database, not by Keyrack. It is left out"
 
 
 def signed(instance: Instance, server_id: int) -> SignedDocument | None:
     """The document of a server as it is now; a deleted one's last, and None when nothing is known of it.
 
-    Everything is read in one snapshot, so that the revision and the keys belong together. Raises Refusal
-    UNAVAILABLE when a row's seal is broken: whoever changed the database must not get it signed. Then the audit
-    log has an alarm.
+    Everything is read in one snapshot, so that the revision and the keys belong together. A row whose seal is
+    broken is left out, and an alarm is raised: whoever changed the database must not get it signed, and must not
+    keep revocations from a host either.
     """
+    damaged: list[Damaged] = []
+
+    def build(connection: Connection) -> HostDocument | None:
+        damaged.clear()
+        return _build(instance, connection, server_id, damaged)
+
     try:
-        document = instance.database.read(lambda connection: _build(instance, connection, server_id))
+        document = instance.database.read(build)
     except Refusal as refusal:
-        alarms.broken_seal(instance, server_id, refusal)
+        log.error("not signed", server=server_id, reason=refusal.message)
         raise
     if document is None:
         return None
+    for row in list(dict.fromkeys(damaged))[:MOST_ALARMS]:
+        alarms.raise_once(instance, server_id, "seal-broken", f"{row.words}, until it is removed or entered again.")
     text = host_document.encode(document)
     return SignedDocument(revision=document.revision, text=text, signature=instance.key.sign(text))
 
 
-def _build(instance: Instance, connection: Connection, server_id: int) -> HostDocument | None:
+def _build(instance: Instance, connection: Connection, server_id: int, damaged: list[Damaged]) -> HostDocument | None:
     server = servers.by_id(connection, server_id)
     if server is None:
         return deleted_servers.document(instance, connection, server_id)
     now = instance.now()
     users: dict[str, list[UserKey]] = {}
-    for line in _widest(_lines(instance, connection, server, now)):
+    unsound: list[SystemUser] = []
+    wanted = accounts.wanted(instance, connection, server.id, unsound)
+    damaged += [Damaged("password of system user", user.id) for user in unsound]
+    found: Iterable[Line] = lines(instance, connection, server, now, damaged)
+    if server.compared_at is not None:
+        held = held_back.of_server(connection, server.id)
+        found = _without_held_back(found, held)
+        wanted = _accounts_without(connection, server, wanted, held)
+    for line in widest(found):
         key = UserKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
         users.setdefault(line.username, []).append(key)
     return HostDocument(
@@ -74,7 +112,7 @@ def _build(instance: Instance, connection: Connection, server_id: int) -> HostDo
         issued_at=now,
         users={name: tuple(lines) for name, lines in users.items()},
         revoked=keys.revoked_on(connection, server.id),
-        accounts=accounts.wanted(instance, connection, server.id),
+        accounts=wanted,
         sshd=dict(server.sshd),
         mode=server.mode,
         stale=Stale(server.stale_after_seconds, server.stale_then),
@@ -83,44 +121,84 @@ def _build(instance: Instance, connection: Connection, server_id: int) -> HostDo
             for path, fingerprint in found_keys.to_take_away(connection, server.id, REMOVING)
         ),
         end_sessions=host_reports.ending_sessions(connection, server.id),
+        lineage=server.lineage[: servers.MARK_CHARACTERS],
     )
 
 
-def _lines(instance: Instance, connection: Connection, server: Server, now: datetime) -> Iterable[_Line]:
+def lines(
+    instance: Instance, connection: Connection, server: Server, now: datetime, damaged: list[Damaged]
+) -> Iterator[Line]:
+    """All that lets a key in on a server, from rows whose seals hold; the others are added to `damaged`."""
     for credential, seal in keys.sealed_credentials(connection, server.id, now):
         if not delivery.credential_holds(instance, credential, seal):
-            raise _broken("credential", credential.id)
+            damaged.append(Damaged("credential", credential.id))
+            continue
         limits = _options(credential.restrictions, credential.key_type)
         if limits is None:
             continue
-        yield _Line(
+        yield Line(
             username=credential.username,
             public_key=credential.public_key,
             options=limits,
             expires_at=credential.expires_at,
             name=credential.label,
+            entered_at=credential.created_at,
+            key_entered_at=credential.created_at,
         )
     for granted in keys.granted_keys(connection, server.id, server.workspace_id, now):
         grant, key = granted.grant, granted.user_key
         if not delivery.grant_holds(instance, grant, granted.grant_seal):
-            raise _broken("grant", grant.id)
+            damaged.append(Damaged("grant", grant.id))
+            continue
         if not delivery.user_key_holds(instance, key, granted.user_key_seal):
-            raise _broken("user key", key.id)
+            damaged.append(Damaged("user key", key.id))
+            continue
         assert key.public_key is not None
         assert key.key_type is not None
         limits = _options(grant.restrictions, key.key_type)
         if limits is None:
             continue  # a security key's restriction, and this key is none: never without it
-        yield _Line(
+        yield Line(
             username=grant.system_user,
             public_key=key.public_key,
             options=limits,
             expires_at=grant.expires_at,
             name=key.title or "",
+            entered_at=max(grant.created_at, key.created_at),
+            key_entered_at=key.created_at,
         )
 
 
-def _widest(lines: Iterable[_Line]) -> list[_Line]:
+def _without_held_back(found: Iterable[Line], held: Iterable[held_back.HeldBack]) -> Iterator[Line]:
+    """The lines without what the host refused before the database went back and nobody entered again since."""
+    refused = {row.public_key: row.since for row in held if row.kind == held_back.REVOKED}
+    by_line = {(row.username, row.public_key, row.options): row for row in held if row.kind == held_back.LINE}
+    for line in found:
+        since = refused.get(line.public_key)
+        if since is not None and line.key_entered_at <= since:
+            continue
+        row = by_line.get((line.username, line.public_key, line.options))
+        if row is None or line.entered_at > row.since:
+            yield line
+        elif row.until is not None:
+            ends = row.until if line.expires_at is None else min(row.until, line.expires_at)
+            yield replace(line, expires_at=ends)
+
+
+def _accounts_without(
+    connection: Connection, server: Server, wanted: Mapping[str, Account], held: Iterable[held_back.HeldBack]
+) -> dict[str, Account]:
+    """What is asked for accounts, without those for which the host was asked something else and nobody since."""
+    kept = dict(wanted)
+    for row in held:
+        if row.kind == held_back.ACCOUNT and row.username in kept:
+            user = servers.system_user_by_name(connection, server.id, row.username)
+            if user is None or (user.revision or 0) <= row.revision:
+                del kept[row.username]
+    return kept
+
+
+def widest(lines: Iterable[Line]) -> list[Line]:
     """The lines of each key on a system user, without those that defeat another one's end or are of no use.
 
     sshd takes the first line of a key whose end has not come and whose `from` fits, and none after it. So two
@@ -128,7 +206,7 @@ def _widest(lines: Iterable[_Line]) -> list[_Line]:
     line with options pointless; and the others stand in the order of what they allow, the widest first, so that
     each counts until its own end and no narrow one hides a wider one.
     """
-    best: dict[tuple[str, str, tuple[str, ...]], _Line] = {}
+    best: dict[tuple[str, str, tuple[str, ...]], Line] = {}
     for line in lines:
         place = (line.username, line.public_key, line.options)
         known = best.get(place)
@@ -169,12 +247,3 @@ def _options(restrictions: Any, key_type: str) -> tuple[str, ...] | None:
         return tuple(options.render(options.Restrictions.from_json(restrictions), key_type))
     except ValueError:
         return None
-
-
-def _broken(what: str, row: int) -> Refusal:
-    return Refusal(
-        Kind.UNAVAILABLE,
-        "seal-broken",
-        f"The {what} {row} was changed in the database, not by Keyrack. No document is signed until it is "
-        "deleted or entered again.",
-    )

@@ -21,23 +21,24 @@ REPOSITORY = "demo/hello"
 
 @dataclass(frozen=True, slots=True)
 class FirstAdmin:
-    """Who may do everything at first; token and password are new ones, shown this once."""
+    """Who may do everything at first; token and password are new ones, shown this once; by: the operator, if one."""
 
     workspace: Workspace
     user: User
     token: str
     password: str
+    by: Actor | None = None
 
 
-def ensure_admin(instance: Instance) -> FirstAdmin:
+def ensure_admin(instance: Instance, by: Actor | None = None) -> FirstAdmin:
     """Make sure that the demo workspace has its admin; token and password are renewed at each start.
 
     They are renewed because only their hashes are kept, and `keyrack up` shows them each time.
     """
     workspace = instance.database.read(lambda connection: people_rows.workspace_by_name(connection, WORKSPACE))
     if workspace is None:
-        workspace = people.found_workspace(instance, people.keyrack(door="up"), WORKSPACE)
-    actor = people.keyrack(workspace.id, door="up")
+        workspace = people.found_workspace(instance, people.keyrack(door="up", like=by), WORKSPACE)
+    actor = people.keyrack(workspace.id, door="up", like=by)
     people.ensure_project(instance, actor, name=PROJECT, uid=None)
     number = workspace.id
     user = instance.database.read(lambda connection: people_rows.user_by_name(connection, number, ADMIN))
@@ -49,12 +50,12 @@ def ensure_admin(instance: Instance) -> FirstAdmin:
     for bearer in tokens.of_user(instance, user.id, name="first token"):
         tokens.revoke(instance, actor, bearer)
     token, _ = tokens.create(instance, actor, user, name="first token", scopes=("*",))
-    return FirstAdmin(workspace=workspace, user=user, token=token, password=password)
+    return FirstAdmin(workspace=workspace, user=user, token=token, password=password, by=by)
 
 
 def ensure_demo_server(instance: Instance, admin: FirstAdmin, username: str) -> Server:
     """Make sure that the demo server exists, with a system user for the calling account, open to the admin."""
-    actor = people.keyrack(admin.workspace.id, door="up")
+    actor = people.keyrack(admin.workspace.id, door="up", like=admin.by)
     number = admin.workspace.id
     server = instance.database.read(lambda connection: server_rows.by_name(connection, number, SERVER))
     if server is None:
@@ -65,7 +66,7 @@ def ensure_demo_server(instance: Instance, admin: FirstAdmin, username: str) -> 
 
 def ensure_demo_repository(instance: Instance, admin: FirstAdmin) -> str:
     """Make sure that there is a repository the admin may push to; answers its path."""
-    actor = people.keyrack(admin.workspace.id, door="up")
+    actor = people.keyrack(admin.workspace.id, door="up", like=admin.by)
     repositories.ensure(instance, actor, path=REPOSITORY, members={admin.user.id: "admin"})
     return REPOSITORY
 

@@ -54,7 +54,11 @@ def of(instance: Instance, server: Server) -> Holding:
         online=online,
         stale_after_seconds=server.stale_after_seconds,
         stale_then=server.stale_then,
-        problems=(*map(str, facts.get("problems") or ()), *([str(facts["scan"])] if facts.get("scan") else ())),
+        problems=(
+            *_went_back(server),
+            *map(str, facts.get("problems") or ()),
+            *([str(facts["scan"])] if facts.get("scan") else ()),
+        ),
         state=_state(server, told, online),
         silence=(
             f"after {server.stale_after_seconds} seconds {STALE_WORDS[server.stale_then]}"
@@ -62,6 +66,15 @@ def of(instance: Instance, server: Server) -> Holding:
             else STALE_WORDS[KEEP]
         ),
     )
+
+
+def _went_back(server: Server) -> tuple[str, ...]:
+    if server.went_back_at is None:
+        return ()
+    words = "the host obeyed what this database does not know, so the database went back"
+    if server.compared_at is None:
+        return (f"{words}; nothing new reaches the host until it has told its last document",)
+    return (f"{words}; what the host refused stays refused: keyrack hosts resync {server.id}",)
 
 
 def _state(server: Server, told: str, online: bool) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import deleted_servers, found_keys, host_facts, host_news, host_reports
+from keyrack.core import deleted_servers, found_keys, host_facts, host_news, host_reports, went_back
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
@@ -23,6 +23,7 @@ from keyrack.store.deleted_servers import DeletedServer
 
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
+LINEAGE = re.compile(r"[0-9a-f]{8}")
 STATES = ("applied", "refused", "failed")
 
 
@@ -56,7 +57,10 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
                 {
                     "agent_secret_hash": instance.key.hash_token(secret),
                     "applied_revision": 0,
+                    "applied_lineage": "",
+                    "told_lineage": "",
                     "applied_at": None,
+                    "went_back_at": None,
                     "enrolled_at": work.now,
                     "seen_at": work.now,
                     "agent_version": _fact(facts, "agent_version"),
@@ -99,17 +103,6 @@ def authenticate(instance: Instance, secret: str) -> Server | DeletedServer:
     return server
 
 
-def revision(instance: Instance, server_id: int) -> int | None:
-    """The revision a server must be at now, also a deleted one's; None when nothing is known of it."""
-
-    def question(connection: Connection) -> int | None:
-        now = servers.revision(connection, server_id)
-        gone = gone_servers.get(connection, server_id) if now is None else None
-        return now if gone is None else gone.revision
-
-    return instance.database.read(question)
-
-
 def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str, Any]) -> None:
     """Take what an agent tells: the revision it applied or why it did not, who is in, which keys were used.
 
@@ -125,6 +118,8 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         applied, state = 0, "applied"
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
+    mark = told.get("lineage")
+    lineage = mark if isinstance(mark, str) and LINEAGE.fullmatch(mark) else ""
     problems = [str(problem)[:500] for problem in told.get("problems") or () if isinstance(problem, str)][:20]
     seen = host_news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
     attempt = Attempt(
@@ -152,8 +147,9 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
                 facts = host_news.refused(work, now, facts, words[: host_news.LONGEST])
             if facts != dict(now.facts):
                 values["facts"] = facts
-            if state == "applied" and now.applied_revision < applied <= now.revision:
-                values |= {"applied_revision": applied, "applied_at": work.now}
+            # What a lost database gave out is no receipt for what this one did with the same number.
+            if state == "applied" and now.applied_revision < applied and went_back.knows(now, applied, lineage):
+                values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
                 keys.note_delivery(work.connection, server.id, applied, work.now)
                 # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
                 revocations.confirm(work.connection, server.id, applied, work.now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -20,9 +21,20 @@ from keyrack.store import access_keys, keys, people
 PROJECT_UID = re.compile(r"[0-9a-f]{32}")
 
 
-def keyrack(workspace_id: int = 0, door: str = "keyrack") -> Actor:
-    """The actor that Keyrack itself is: first start, expiry, `keyrack apply`."""
+def keyrack(workspace_id: int = 0, door: str = "keyrack", *, like: Actor | None = None) -> Actor:
+    """The actor that Keyrack itself is: first start, expiry. like: an operator, who acts here in that one's name."""
+    if like is not None:
+        return replace(like, workspace_id=workspace_id, door=door)
     return Actor(workspace_id=workspace_id, user_id=None, name="keyrack", role=Role.OWNER, door=door)
+
+
+def operator(name: str, host: str, *, door: str = "cli") -> Actor:
+    """Whoever runs a command on the machine that holds the data, and so may do everything.
+
+    name: the operating system's word for who that is; host: that machine's name.
+    """
+    proof = f"command line on {host}"
+    return Actor(workspace_id=0, user_id=None, name=name, role=Role.OWNER, token_name=proof, door=door)
 
 
 def found_workspace(instance: Instance, actor: Actor, name: object) -> Workspace:
@@ -350,6 +362,15 @@ def ensure_group(
             return True
 
         return attempt.write(change)
+
+
+def group_id(instance: Instance, actor: Actor, name: str) -> int:
+    """The id of a group of the actor's workspace. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "see a group", target_kind="group") as attempt:
+        found = attempt.read(lambda connection: people.group_id(connection, actor.workspace_id, name))
+        if found is None:
+            raise missing("group")
+        return found
 
 
 def _some(names: Iterable[str]) -> str:

@@ -42,6 +42,12 @@ def path_of(value: object) -> str:
     )
 
 
+def check_visibility(value: object) -> None:
+    """Nothing for 0, 10 or 20; raises Refusal INVALID for others."""
+    if isinstance(value, bool) or value not in VISIBILITIES:
+        raise invalid("visibility", "visibility_level takes 0, 10 or 20.")
+
+
 def reach(instance: Instance, actor: Actor, repository: int | str, action: str) -> tuple[Repository, Actor]:
     """A repository of the actor's workspace, by id or uid, and the actor with the rights of a member of it.
 
@@ -85,8 +91,7 @@ def create(
     with Attempt(instance, actor, CREATE, "create a repository", target_kind="repository") as attempt:
         if not isinstance(name, str) or "/" in name:
             raise invalid("name", "A repository's name is one text without a slash.")
-        if isinstance(visibility, bool) or visibility not in VISIBILITIES:
-            raise invalid("visibility", "visibility_level takes 0, 10 or 20.")
+        check_visibility(visibility)
         project = _project(attempt, actor, project_uid)
         path = path_of(f"{project.uid}/{name}")
 
@@ -212,7 +217,7 @@ def set_member(
     with Attempt(
         instance, entitled, ADD_MEMBERS, "set a member of a repository", target_kind="repository", target_id=found.id
     ) as attempt:
-        wanted = _role(role)
+        wanted = member_role(role)
 
         def change(work: Work) -> Member:
             user = people.user_by_uid(work.connection, user_uid)
@@ -265,30 +270,93 @@ def ensure(
     path: str,
     repository_id: int | None = None,
     members: Mapping[int, str],
+    exactly: bool = True,
 ) -> bool:
-    """Make a repository exist with exactly these members (user id to role); False when it did already."""
+    """Make a repository exist with these members (user id to role); False when it did already.
+
+    exactly: others are taken out; else they stay. Raises Refusal INVALID or TAKEN.
+    """
     name = path_of(path)
-    wanted = {user_id: _role(role) for user_id, role in members.items()}
-    known = instance.database.read(lambda connection: repositories.by_path(connection, name))
-    if known is not None:
-        held = instance.database.read(lambda connection: repositories.members(connection, known.id))
-        if known.workspace_id == actor.workspace_id and held == wanted:
-            return False
+    wanted = {user_id: member_role(role) for user_id, role in members.items()}
+
+    def held_now(connection: Connection) -> tuple[Repository | None, dict[int, RepositoryRole]]:
+        known = repositories.by_path(connection, name)
+        return known, {} if known is None else repositories.members(connection, known.id)
+
+    known, held = instance.database.read(held_now)
+    as_wanted = held == (wanted if exactly else {**held, **wanted})
+    if known is not None and known.workspace_id == actor.workspace_id and as_wanted:
+        return False
     with Attempt(instance, actor, CREATE, "set up a repository", target_kind="repository") as attempt:
 
         def change(work: Work) -> bool:
-            found = repositories.by_path(work.connection, name)
+            found, held = held_now(work.connection)
             if found is not None and found.workspace_id != actor.workspace_id:
                 raise Refusal(Kind.TAKEN, "path-taken", f"The path {name} is taken.", field="path")
             number = found.id if found is not None else _add(work, name, repository_id)
-            held = repositories.members(work.connection, number)
+            names = people.user_names(work.connection, wanted.keys() | held.keys())
+            told = []
             for user_id, role in wanted.items():
                 if held.get(user_id) is not role:
                     repositories.set_member(work.connection, number, user_id, role, work.now)
-            for user_id in held.keys() - wanted.keys():
+                    told.append(f"{names.get(user_id, user_id)} {role.value}")
+            for user_id in held.keys() - wanted.keys() if exactly else ():
                 repositories.remove_member(work.connection, number, user_id)
-            work.record(f"Set up repository {name} with {len(wanted)} members", target_id=number)
+                told.append(f"{names.get(user_id, user_id)} taken out")
+            doing = "Created" if found is None else "Changed the members of"
+            work.record(f"{doing} repository {name}: {', '.join(told[:100]) or 'no members'}", target_id=number)
             return True
+
+        return attempt.write(change)
+
+
+def change_at(
+    instance: Instance, actor: Actor, path: str, *, visibility: object = None, protect_default: object = None
+) -> Repository:
+    """The same as change, for the repository at a path. Raises as change does."""
+    known = instance.database.read(lambda connection: repositories.by_path(connection, path))
+    if known is None:
+        raise missing("repository")
+    return change(instance, actor, known.id, visibility=visibility, protect_default=protect_default)
+
+
+def change(
+    instance: Instance,
+    actor: Actor,
+    repository: int | str,
+    *,
+    visibility: object = None,
+    protect_default: object = None,
+) -> Repository:
+    """Change who may read a repository, or whether its default branch is protected; None leaves things.
+
+    protect_default: true or false. Raises Refusal MISSING, FORBIDDEN or INVALID.
+    """
+    found, entitled = reach(instance, actor, repository, CHANGE)
+    with Attempt(
+        instance, entitled, CHANGE, "change a repository", target_kind="repository", target_id=found.id
+    ) as attempt:
+        wanted: dict[str, object] = {}
+        if visibility is not None:
+            check_visibility(visibility)
+            wanted["visibility"] = visibility
+        if protect_default is not None:
+            if not isinstance(protect_default, bool):
+                raise invalid("protect_default", "protect_default takes true or false.")
+            wanted["protect_default"] = protect_default
+        if not wanted:
+            raise invalid("protect_default", "Send a visibility or protect_default.")
+
+        def change(work: Work) -> Repository:
+            now = _own(work, found.id)
+            values = {column: value for column, value in wanted.items() if value != getattr(now, column)}
+            if not values:
+                work.recorded += 1  # as it is already: nothing changed, so there is nothing to tell
+                return now
+            repositories.change(work.connection, now.id, values)
+            told = ", ".join(f"{column} {value}" for column, value in values.items())
+            work.record(f"Set of repository {now.path}: {told}", target_id=now.id, level="warning")
+            return _own(work, now.id)
 
         return attempt.write(change)
 
@@ -347,7 +415,8 @@ def _own(work: Work, repository_id: int) -> Repository:
     return found
 
 
-def _role(value: object) -> RepositoryRole:
+def member_role(value: object) -> RepositoryRole:
+    """A member's role; raises Refusal INVALID."""
     try:
         return RepositoryRole(value)  # type: ignore[arg-type]
     except ValueError:

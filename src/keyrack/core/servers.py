@@ -132,8 +132,19 @@ def is_online(instance: Instance, server: Server) -> bool:
     return server.seen_at is not None and instance.now() - server.seen_at < ONLINE_FOR
 
 
-def rename(instance: Instance, actor: Actor, server_id: int, *, name: object, provider: object = KEEP) -> Server:
-    """Give a server another name and, unless left out, another provider. Raises Refusal MISSING or INVALID."""
+def rename(
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    *,
+    name: object,
+    provider: object = KEEP,
+    address: object = KEEP,
+) -> Server:
+    """Give a server another name and, unless left out, another provider or address.
+
+    Raises Refusal MISSING or INVALID.
+    """
     attempt = Attempt(
         instance,
         actor,
@@ -144,14 +155,29 @@ def rename(instance: Instance, actor: Actor, server_id: int, *, name: object, pr
         server_id=server_id,
     )
     with attempt:
-        values: dict[str, Any] = {"name": acceptance.text(name, field="name")}
+        wanted: dict[str, Any] = {"name": acceptance.text(name, field="name")}
         if provider is not KEEP:
-            values["provider"] = None if provider is None else acceptance.text(provider, field="provider")
+            wanted["provider"] = None if provider is None else acceptance.text(provider, field="provider")
+        if address is not KEEP:
+            wanted["address"] = host_address(address)
 
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
+            values = {column: value for column, value in wanted.items() if value != getattr(server, column)}
+            if not values:
+                work.recorded += 1  # as it is already: nothing changed, so there is nothing to tell
+                return server
             servers.change(work.connection, server.id, {**values, "updated_at": work.now})
-            work.record(f"Renamed server {server.name} to {values['name']}", target_id=server.id)
+            words = []
+            if "name" in values:
+                words.append(f"Renamed server {server.name} to {values['name']}")
+            if "address" in values:
+                words.append(
+                    f"Changed the address of server {server.name} from {server.address} to {values['address']}"
+                )
+            if "provider" in values:
+                words.append(f"Changed the provider of server {server.name} to {values['provider'] or 'none'}")
+            work.record("; ".join(words), target_id=server.id)
             return own_server(work, server.id)
 
         return attempt.write(change)

@@ -16,7 +16,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
-from keyrack.model import Actor, Project, Token, User, Workspace
+from keyrack.model import Actor, Page, Project, Token, User, Workspace
 from keyrack.store import people
 from keyrack.store.people import Bearer
 
@@ -251,6 +251,45 @@ def strong(secret: str) -> str:
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
         raise invalid("token", "A token is written in printable ASCII without blanks, as it travels in a header.")
     return secret
+
+
+def change_scopes(instance: Instance, actor: Actor, token_id: int, *, scopes: Iterable[str]) -> None:
+    """Give an API token other scopes, of what the actor may. Raises Refusal MISSING, INVALID or FORBIDDEN."""
+    attempt = Attempt(instance, actor, "people:write", "change a token", target_kind="token", target_id=token_id)
+    with attempt:
+        bounds = policy.both(policy.patterns(scopes, field="scopes"), actor.scopes)
+
+        def change(work: Work) -> None:
+            found = people.api_token(work.connection, actor.workspace_id, token_id)
+            if found is None:
+                raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+            refuse_exceeding(work, found.user)
+            people.change_token(work.connection, token_id, {"scopes": list(bounds)})
+            work.record(
+                f"Gave token {found.token.name} of {found.user.name} the scopes {', '.join(bounds) or 'none'}; "
+                f"before: {', '.join(found.token.scopes) or 'none'}",
+                target_id=token_id,
+                level="warning",
+            )
+
+        attempt.write(change)
+
+
+def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50) -> Page[Bearer]:
+    """A page of the API tokens of the actor's workspace that are not revoked, oldest first. Raises Refusal."""
+    with Attempt(instance, actor, "people:read", "list tokens", target_kind="token") as attempt:
+        return attempt.read(
+            lambda connection: people.find_api_tokens(connection, actor.workspace_id, offset=offset, limit=limit)
+        )
+
+
+def revoke_id(instance: Instance, actor: Actor, token_id: int) -> Bearer:
+    """Revoke an API token of the actor's workspace by its id, and answer it as it was. Raises Refusal."""
+    found = instance.database.read(lambda connection: people.api_token(connection, actor.workspace_id, token_id))
+    if found is None or found.token.revoked_at is not None:
+        raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+    revoke(instance, actor, found)
+    return found
 
 
 def of_user(instance: Instance, user_id: int, *, name: str) -> list[Bearer]:

@@ -70,6 +70,7 @@ _PASSWORD_HASH = re.compile(r"\$(6|5|y|2b)\$[A-Za-z0-9./$=,]{8,500}")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _PATH = re.compile(r"/[^\x00-\x1f\x7f]{1,1023}")
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
+_LINEAGE = re.compile(r"[0-9a-f]{8}")
 _LARGEST_NUMBER = 2**63 - 1
 
 
@@ -123,6 +124,7 @@ class HostDocument(NamedTuple):
     take_away: Sequence[TakeAway] = ()
     end_sessions: Sequence[str] = ()
     deleted: bool = False
+    lineage: str = ""  # drawn by lot for this revision; the host says it with the revision that it obeys
 
 
 def encode(document: HostDocument) -> str:
@@ -156,6 +158,7 @@ def encode(document: HostDocument) -> str:
             **({"take_away": [entry._asdict() for entry in document.take_away]} if document.take_away else {}),
             **({"end_sessions": list(document.end_sessions)} if document.end_sessions else {}),
             **({"deleted": True} if document.deleted else {}),
+            **({"lineage": document.lineage} if document.lineage else {}),
         },
         sort_keys=True,
         separators=(",", ":"),
@@ -203,6 +206,7 @@ def decode(text: str) -> HostDocument:
         take_away=_take_away(_field(fields, "take_away", _list)) if "take_away" in fields else (),
         end_sessions=_located("end_sessions", _end_sessions, fields.get("end_sessions", [])),
         deleted=_optional(fields, "deleted", _boolean, "") or False,
+        lineage=_field(fields, "lineage", _matching(_LINEAGE, "a mark")) if "lineage" in fields else "",
     )
 
 

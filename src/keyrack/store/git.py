@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -15,11 +15,13 @@ from keyrack.model import RepositoryRole, Role, User
 from keyrack.store.repositories import Repository
 from keyrack.store.tables import (
     deploy_keys,
+    held_back,
     key_owners,
     key_uses,
     repositories,
     repository_members,
     repository_names,
+    servers,
     user_keys,
     users,
 )
@@ -53,6 +55,20 @@ class DeployKey:
     can_push: bool
 
 
+def _refused(fingerprint: Any, workspace_id: Any) -> Any:
+    """Since when a host of a workspace is known to have refused a key that the database, which went back, lets in."""
+    return (
+        select(func.max(held_back.c.since))
+        .join(servers, servers.c.id == held_back.c.server_id)
+        .where(
+            held_back.c.fingerprint == fingerprint,
+            held_back.c.kind == "revoked",
+            servers.c.workspace_id == workspace_id,
+        )
+        .scalar_subquery()
+    )
+
+
 _user_columns = [column for column in users.c if column.name != "password_hash"]
 # From the fingerprint's primary key on, every step is by a primary key: as fast with a million keys as with ten.
 _held = (
@@ -63,6 +79,8 @@ _held = (
         user_keys.c.title,
         user_keys.c.public_key,
         user_keys.c.seal,
+        user_keys.c.created_at,
+        _refused(key_owners.c.fingerprint, users.c.workspace_id).label("refused_at"),
         *(column.label(f"user_{column.name}") for column in _user_columns),
     )
     .select_from(key_owners)
@@ -70,19 +88,29 @@ _held = (
     .outerjoin(users, users.c.id == user_keys.c.user_id)
     .where(key_owners.c.fingerprint.in_(bindparam("fingerprints", expanding=True)))
 )
-_deploy = select(deploy_keys).where(deploy_keys.c.fingerprint.in_(bindparam("fingerprints", expanding=True)))
+_refused_deploy = _refused(deploy_keys.c.fingerprint, repositories.c.workspace_id)
+_deploy = (
+    select(deploy_keys)
+    .join(repositories, repositories.c.id == deploy_keys.c.repository_id)
+    .where(
+        deploy_keys.c.fingerprint.in_(bindparam("fingerprints", expanding=True)),
+        or_(_refused_deploy.is_(None), deploy_keys.c.created_at > _refused_deploy),
+    )
+)
 
 
 def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, HeldKey | None]:
     """By fingerprint: the user's key that it belongs to, or None where it belongs to deploy keys.
 
-    Fingerprints that lead to nothing are left out.
+    Fingerprints that lead to nothing are left out, and those that a host refused before the database went back.
     """
     found: dict[str, HeldKey | None] = {}
     for row in connection.execute(_held, {"fingerprints": list(fingerprints)}):
         values = row._mapping
         if values["kind"] == "deploy":
             found[values["fingerprint"]] = None
+        elif values["refused_at"] is not None and values["created_at"] <= values["refused_at"]:
+            continue
         elif values["user_id"] is not None and values["public_key"] is not None:
             found[values["fingerprint"]] = HeldKey(
                 values["key_id"], values["title"] or "", values["public_key"], values["seal"], _user(values)

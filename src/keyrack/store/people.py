@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
-from keyrack.model import Project, Role, Token, User, Workspace
-from keyrack.store.rows import inserted
+from keyrack.model import Page, Project, Role, Token, User, Workspace
+from keyrack.store.rows import inserted, page
 from keyrack.store.tables import group_members, groups, projects, tokens, users, workspaces
 
 
@@ -222,8 +222,10 @@ _bearer = select(
 def bearer(connection: Connection, secret_hash: bytes) -> Bearer | None:
     """The token with this hash and its user, in force or not; None when there is none."""
     row = connection.execute(_bearer.where(tokens.c.secret_hash == secret_hash)).one_or_none()
-    if row is None:
-        return None
+    return None if row is None else _bearer_record(row)
+
+
+def _bearer_record(row: Row[Any]) -> Bearer:
     parts: dict[str, dict[str, Any]] = {"token": {}, "user": {}}
     for name, value in row._mapping.items():
         table, _, column = str(name).partition("_")
@@ -236,6 +238,26 @@ def find_tokens(connection: Connection, user_id: int) -> tuple[Token, ...]:
     columns = [column for column in tokens.c if column.name != "secret_hash"]
     statement = select(*columns).where(tokens.c.user_id == user_id).order_by(tokens.c.id)
     return tuple(_token(dict(row._mapping)) for row in connection.execute(statement))
+
+
+def api_token(connection: Connection, workspace_id: int, token_id: int) -> Bearer | None:
+    """An API token of this workspace and its user, in force or not, or None."""
+    statement = _bearer.where(tokens.c.id == token_id, tokens.c.workspace_id == workspace_id, tokens.c.kind == "api")
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else _bearer_record(row)
+
+
+def find_api_tokens(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[Bearer]:
+    """A page of a workspace's API tokens that are not revoked, oldest first."""
+    statement = _bearer.where(
+        tokens.c.workspace_id == workspace_id, tokens.c.kind == "api", tokens.c.revoked_at.is_(None)
+    )
+    return page(connection, statement.order_by(tokens.c.id), _bearer_record, offset=offset, limit=limit)
+
+
+def change_token(connection: Connection, token_id: int, values: Mapping[str, Any]) -> None:
+    """Set columns of a token."""
+    connection.execute(update(tokens).where(tokens.c.id == token_id).values(**values))
 
 
 def count_tokens(connection: Connection, user_id: int, kind: str, at: datetime) -> int:

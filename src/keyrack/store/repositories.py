@@ -90,6 +90,11 @@ def find(
     return page(connection, statement.order_by(repositories.c.id.desc()), _record, offset=offset, limit=limit)
 
 
+def change(connection: Connection, repository_id: int, values: Mapping[str, Any]) -> None:
+    """Set columns of a repository."""
+    connection.execute(update(repositories).where(repositories.c.id == repository_id).values(**values))
+
+
 def remove(connection: Connection, repository_id: int) -> None:
     """Delete a repository with its members; its deploy keys must be gone already, as they hold claims."""
     connection.execute(delete(repositories).where(repositories.c.id == repository_id))

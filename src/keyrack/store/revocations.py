@@ -74,6 +74,13 @@ def confirm(connection: Connection, server_id: int, applied_revision: int, at: d
     )
 
 
+def keys_on(connection: Connection, server_id: int) -> tuple[str, ...]:
+    """The keys (type and base64) that a server's host must refuse."""
+    return tuple(
+        connection.execute(select(revocations.c.public_key).where(revocations.c.server_id == server_id)).scalars()
+    )
+
+
 def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple[Revocation, ...]:
     """Where in a workspace a key must be refused, by server name; deleted servers last."""
     statement = (

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, literal, or_, select, update
 
 from keyrack.model import Page, Server, SystemUser
 from keyrack.store.database import announce
 from keyrack.store.rows import contains, inserted, page
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
+
+MARK_BYTES = 4
+MARK_CHARACTERS = 2 * MARK_BYTES
+LONGEST_LINEAGE = 64 * MARK_CHARACTERS
+"""Every revision has a mark drawn by lot, and a server keeps those of its last ones: a number that a lost database
+gave to something else has another mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What it takes to tell whether a host obeys something that this database knows."""
+
+    revision: int
+    lineage: str
+    applied_revision: int
+    applied_lineage: str
+    told_lineage: str
+    went_back_at: datetime | None
+    compared_at: datetime | None
 
 
 def add(
@@ -38,6 +58,7 @@ def add(
             "provider": provider,
             "mode": mode,
             "revision": 1,
+            "lineage": secrets.token_hex(MARK_BYTES),
             "applied_revision": 0,
             "sshd": {},
             "facts": {},
@@ -113,19 +134,43 @@ def remove(connection: Connection, server_id: int) -> None:
 
 def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
     """Raise a server's revision by one, announce it to who waits, and answer it."""
+    marks = func.substr(literal(secrets.token_hex(MARK_BYTES)) + servers.c.lineage, 1, LONGEST_LINEAGE)
     revision = connection.execute(
         update(servers)
         .where(servers.c.id == server_id)
-        .values(revision=servers.c.revision + 1, updated_at=at)
+        .values(revision=servers.c.revision + 1, lineage=marks, updated_at=at)
         .returning(servers.c.revision)
     ).scalar_one()
     announce(connection, server_id)
     return int(revision)
 
 
-def revision(connection: Connection, server_id: int) -> int | None:
-    """A server's revision now, or None when it is gone."""
-    return connection.execute(select(servers.c.revision).where(servers.c.id == server_id)).scalar()
+def raise_revision_above(connection: Connection, server_id: int, least: int, at: datetime) -> int:
+    """Raise a server's revision above its own and another one, announce it, and answer it.
+
+    The marks of what was before are dropped: they are not this many revisions back any more.
+    """
+    known = int(connection.execute(select(servers.c.revision).where(servers.c.id == server_id)).scalar_one())
+    above = max(least, known)
+    mark = secrets.token_hex(MARK_BYTES)
+    connection.execute(
+        update(servers).where(servers.c.id == server_id).values(revision=above + 1, lineage=mark, updated_at=at)
+    )
+    announce(connection, server_id)
+    return above + 1
+
+
+def standing(connection: Connection, server_id: int) -> Standing | None:
+    """Where a server stands now, or None when it is gone."""
+    columns = (getattr(servers.c, name) for name in Standing.__slots__)
+    row = connection.execute(select(*columns).where(servers.c.id == server_id)).one_or_none()
+    return None if row is None else Standing(*row)
+
+
+def went_back(connection: Connection, workspace_id: int) -> tuple[Server, ...]:
+    """The servers of a workspace whose hosts obeyed what this database does not know, by name."""
+    statement = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.went_back_at.is_not(None))
+    return tuple(_server(row) for row in connection.execute(statement.order_by(servers.c.name, servers.c.id)))
 
 
 def set_tags(connection: Connection, server_id: int, tags: Iterable[str]) -> None:

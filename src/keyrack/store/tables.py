@@ -184,6 +184,13 @@ servers = _table(
     Column("updated_at", Moment, nullable=False),
     Column("sshd_revision", BigInteger),
     Column("sshd_changed_at", Moment),
+    # A mark for each of the last revisions, the newest first, so that a database that went back is noticed.
+    Column("lineage", String(512), nullable=False, server_default=text("''")),
+    Column("applied_lineage", String(8), nullable=False, server_default=text("''")),
+    # That of the last document that the host told, which a lost database gave out and which was compared.
+    Column("told_lineage", String(8), nullable=False, server_default=text("''")),
+    Column("went_back_at", Moment),
+    Column("compared_at", Moment),
 )
 
 deleted_servers = Table(
@@ -441,6 +448,33 @@ sessions = _table(
     Column("started_at", Moment, nullable=False),
     Column("ending", Boolean, nullable=False),
     UniqueConstraint("server_id", "host_session"),
+)
+
+told_documents = Table(
+    "told_documents",
+    metadata,
+    # The last document of a host that obeys what this database does not know, as it hands it over, in pieces.
+    Column("server_id", Integer, _of("servers"), primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+)
+
+held_back = _table(
+    "held_back",
+    # What a database that went back would do on a host against the last document that the host obeyed.
+    _id(),
+    Column("server_id", Integer, _of("servers"), nullable=False, index=True),
+    Column("kind", String(8), nullable=False),
+    Column("username", String(64), nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("fingerprint", String(64), nullable=False, index=True),
+    Column("options", JSON, nullable=False),
+    Column("until", Moment),
+    Column("name", Text, nullable=False),
+    # Whatever somebody entered later than this is a decision, and is not held back.
+    Column("since", Moment, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("decided_at", Moment),
 )
 
 events = _table(

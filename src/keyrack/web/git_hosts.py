@@ -31,6 +31,7 @@ from keyrack.core.git_access import Access, Holder
 from keyrack.core.git_log import GitLog
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
+from keyrack.settings import Settings
 from keyrack.ssh import authorized_keys, options
 from keyrack.store.database import DatabaseUnavailable
 
@@ -60,6 +61,12 @@ class Programs:
     hooks: Path
     repositories: Path
     session: str
+
+
+HARMLESS = ("badTimezone", "missingSpaceBeforeDate", "zeroPaddedFilemode")
+ENDLESS = 1 << 50
+BIG_FILE = 512 * 1024 * 1024
+"""Git's own default."""
 
 
 class Away(Exception):
@@ -291,6 +298,9 @@ class Desk:
         environment = {"PATH": os.environ.get("PATH", os.defpath), **bare_repositories.clean_environment()}
         if GIT_PROTOCOL.fullmatch(protocol.decode("ascii", "replace")):
             environment["GIT_PROTOCOL"] = protocol.decode("ascii")
+        if access.verb == git_access.PUSH:
+            # What git takes into memory at once: an object, written out. It refuses a larger one.
+            environment["GIT_ALLOC_LIMIT"] = str(self._instance.settings.git_max_file_bytes)
         if access.protected is not None:
             environment["KEYRACK_PROTECTED"] = access.protected
         entries = [f"{name}={value}" for name, value in environment.items()]
@@ -301,7 +311,7 @@ class Desk:
             str(len(entries)),
             *entries,
             programs.git,
-            *_settings(programs, access),
+            *_settings(programs, access, self._instance.settings),
             "upload-pack" if access.verb == git_access.FETCH else "receive-pack",
             *(["--strict"] if access.verb == git_access.FETCH else []),
             str(folder),
@@ -362,7 +372,8 @@ def _decision(instance: Instance, holder: Holder, verb: str, path: str) -> Acces
         return refusal
 
 
-def _settings(programs: Programs, access: Access) -> list[str]:
+def _settings(programs: Programs, access: Access, bounds: Settings) -> list[str]:
+    # By -c, as each counts for repositories that were made before it, and whatever their own files say.
     settings = {
         # Hooks that somebody put into a repository never run.
         "core.hooksPath": str(programs.hooks) if access.protected else os.devnull,
@@ -370,6 +381,17 @@ def _settings(programs: Programs, access: Access) -> list[str]:
         "uploadpack.allowFilter": "true",
         "uploadpack.allowReachableSHA1InWant": "true",
         "receive.advertisePushOptions": "false",
+        # Nothing is taken in that harms whoever clones it: `.git` in a tree however spelled, a .gitmodules that
+        # names options, objects that are none.
+        "transfer.fsckObjects": "true",
+        "receive.fsckObjects": "true",
+        "core.protectHFS": "true",
+        "core.protectNTFS": "true",
+        # Old history has these faults, and they harm nobody.
+        **{f"receive.fsck.{name}": "ignore" for name in HARMLESS},
+        "receive.maxInputSize": str(bounds.git_max_push_bytes),
+        # No object is so large that it passes by the limit of memory.
+        "core.bigFileThreshold": str(ENDLESS if access.verb == git_access.PUSH else BIG_FILE),
     }
     return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 

@@ -15,9 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from keyrack.core import documents, hosts
+from keyrack.core import documents, hosts, went_back
 from keyrack.core.instance import Instance
 from keyrack.core.presence import Presence
+from keyrack.core.went_back import Contact
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh import host_document
 from keyrack.store.database import DatabaseUnavailable
@@ -121,30 +122,18 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         )
 
     async def document(request: Request) -> Response:
-        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
-        asked = bodies.query(request)
-        known = bodies.number(asked.get("revision", "0")) or 0
-        deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
-        with waiting.listening(server.id) as announced:
-            # A service that stops asks nothing more: with thousands of hosts that would keep its end waiting.
-            while waiting.closing or await run_in_threadpool(hosts.revision, instance, server.id) == known:
-                presence.heard(server.id)
-                left = deadline - asyncio.get_running_loop().time()
-                if left <= 0 or waiting.closing:
-                    return Response(status_code=204)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(announced.wait(), min(left, LOOK_AGAIN))
-                announced.clear()
-        presence.heard(server.id)
-        signed = await run_in_threadpool(documents.signed, instance, server.id)
-        if signed is None:
-            raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
-        return JSONResponse({"document": signed.text, "signature": signed.signature})
+        return await _document(instance, waiting, presence, request)
 
     async def report(request: Request) -> Response:
         server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
         told = await limits.read(instance, request, server.id)
         await run_in_threadpool(hosts.report, instance, server, told)
+        return JSONResponse({"ok": True})
+
+    async def last_document(request: Request) -> Response:
+        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+        told = await _object(instance, request)
+        await run_in_threadpool(went_back.hear, instance, server, told)
         return JSONResponse({"ok": True})
 
     async def zipapp(request: Request) -> Response:
@@ -156,6 +145,7 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         Route("/v1/enroll", _answering(enrol), methods=["POST"]),
         Route("/v1/document", _answering(document), methods=["GET"]),
         Route("/v1/report", _answering(report), methods=["POST"]),
+        Route("/v1/last-document", _answering(last_document), methods=["POST"]),
         Route("/keyrack-agent.pyz", zipapp, methods=["GET"]),
         Route("/install.sh", _script, methods=["GET"]),
     ]
@@ -164,6 +154,54 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
 
 async def _script(request: Request) -> Response:
     return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
+
+
+async def _document(instance: Instance, waiting: Waiting, presence: Presence, request: Request) -> Response:
+    """The document, once it is another one than the host has; 204 when it is not in time."""
+    server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+    asked = bodies.query(request)
+    known = bodies.number(asked.get("revision", "0")) or 0
+    lineage = asked.get("lineage", "")
+    seconds = min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
+    with waiting.listening(server.id) as announced:
+
+        async def look() -> Contact:
+            return await run_in_threadpool(went_back.contact, instance, server.id, known, lineage)
+
+        standing = await _news(look, waiting, announced, seconds, lambda: presence.heard(server.id))
+    if standing is Contact.CURRENT:
+        return Response(status_code=204)
+    presence.heard(server.id)
+    if standing is Contact.ASTRAY:
+        await run_in_threadpool(went_back.notice, instance, server.id, known)
+        words = "This host obeys what the service does not know: its database went back. Tell your last document."
+        return JSONResponse({"error": words, "tell": "document"}, 409)
+    signed = await run_in_threadpool(documents.signed, instance, server.id)
+    if signed is None:
+        raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
+    return JSONResponse({"document": signed.text, "signature": signed.signature})
+
+
+async def _news(
+    look: Callable[[], Awaitable[Contact]],
+    waiting: Waiting,
+    announced: asyncio.Event,
+    seconds: float,
+    heard: Callable[[], None],
+) -> Contact:
+    """How a host stands as soon as it must be told something, or CURRENT when the time is over."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    standing = Contact.CURRENT
+    # A service that stops asks nothing more: with thousands of hosts that would keep its end waiting.
+    while waiting.closing or (standing := await look()) is Contact.CURRENT:
+        heard()
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0 or waiting.closing:
+            break
+        with suppress(TimeoutError):
+            await asyncio.wait_for(announced.wait(), min(left, LOOK_AGAIN))
+        announced.clear()
+    return standing
 
 
 def _answering(

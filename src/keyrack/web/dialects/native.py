@@ -8,7 +8,18 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from keyrack.core import deleted_servers, events, found_keys, host_modes, receipts, revoking, servers, sessions, tokens
+from keyrack.core import (
+    deleted_servers,
+    events,
+    found_keys,
+    host_modes,
+    receipts,
+    resync,
+    revoking,
+    servers,
+    sessions,
+    tokens,
+)
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Server
@@ -142,6 +153,24 @@ def show_receipts_of_key(call: Call) -> Response:
     return JSONResponse(form.receipts(receipts.of_key(call.instance, call.actor, fingerprint)))
 
 
+def show_resync(call: Call) -> Response:
+    """Show what a host refused or had that a database which went back does not say"""
+    return JSONResponse(form.difference(resync.difference(call.instance, call.actor, _id(call))))
+
+
+def decide_resync(call: Call) -> Response:
+    """Decide on what is held back on a host: it stays refused, but for what is named"""
+    form.only(call, "let_in", "accept_database")
+    let_in = call.body.get("let_in", [])
+    if not isinstance(let_in, list) or not all(isinstance(one, str) for one in let_in):
+        raise invalid("let_in", "This takes a list of fingerprints.")
+    accept = call.body.get("accept_database", False)
+    if not isinstance(accept, bool):
+        raise invalid("accept_database", "This is true or false.")
+    decided = resync.decide(call.instance, call.actor, _id(call), let_in=tuple(let_in), accept_database=accept)
+    return JSONResponse(form.difference(decided))
+
+
 def list_events(call: Call) -> Response:
     """List the audit log, newest first"""
     search = call.query.get("search", "")
@@ -168,6 +197,8 @@ ENDPOINTS = (
     Endpoint("POST", _SERVER + "/found-keys/{found}/remove", remove_found_key, "credentials:write"),
     Endpoint("GET", _SERVER + "/sessions", list_sessions, "sessions:read"),
     Endpoint("DELETE", _SERVER + "/sessions/{session}", end_session, "sessions:write"),
+    Endpoint("GET", _SERVER + "/resync", show_resync, "servers:read"),
+    Endpoint("POST", _SERVER + "/resync", decide_resync, "keys:revoke"),
     Endpoint("POST", "/keys/revoke", revoke_key, "keys:revoke"),
     Endpoint("GET", "/keys/revoked", list_revoked_keys, "credentials:read"),
     Endpoint("POST", "/keys/lift", lift_revocation, "keys:revoke"),

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from keyrack.core import holding
 from keyrack.core.instance import Instance
 from keyrack.core.receipts import Receipts
+from keyrack.core.resync import Difference
 from keyrack.core.revoking import Revoked
 from keyrack.errors import invalid
 from keyrack.model import Credential, Event, FoundKey, Page, Server, Session
@@ -151,6 +152,22 @@ def event(shown: Event) -> dict[str, Any]:
 def revoked(done: Revoked) -> dict[str, Any]:
     """What a key was taken away from, and the revision of each server that says so."""
     return asdict(done)
+
+
+def difference(found: Difference) -> dict[str, Any]:
+    """What is held back on a server since the database went back."""
+    held = [
+        {
+            "kind": row.kind,
+            "username": row.username or None,
+            "fingerprint": row.fingerprint or None,
+            "options": list(row.options),
+            "name": row.name or None,
+            "decided_at": time(row.decided_at),
+        }
+        for row in found.held
+    ]
+    return {"waiting_for_host": found.asked, "undecided": found.undecided, "held_back": held}
 
 
 def receipts(found: Receipts) -> dict[str, Any]:

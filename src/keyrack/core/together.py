@@ -1,0 +1,39 @@
+"""Several commands as one: all of them in one transaction, done together or not at all; must know no command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar, cast
+
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.work import Work
+from keyrack.store.database import Database
+
+T = TypeVar("T")
+
+
+class _Joined:
+    """The database as commands see it, on a connection whose transaction somebody else ends."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def read(self, question: Callable[[Connection], T]) -> T:
+        return question(self._connection)
+
+    def write(self, command: Callable[[Connection], T]) -> T:
+        # What a command raises must undo that command before it is looked at again, see Attempt.write.
+        with self._connection.begin_nested():
+            return command(self._connection)
+
+
+def within(work: Work) -> Instance:
+    """The instance of a unit of work, whose database is that unit's own transaction.
+
+    Commands that get it read what the unit wrote, and what they write is committed with it or not at all; so are the
+    events of their refusals.
+    """
+    return replace(work.instance, database=cast(Database, _Joined(work.connection)))

@@ -1,0 +1,191 @@
+"""All of a workspace that a file can declare, in a few questions however much there is; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, select
+
+from keyrack.model import Grant, Project, RepositoryRole, User, Workspace
+from keyrack.store import keys, people
+from keyrack.store.access_keys import AccessKeyRow
+from keyrack.store.repositories import Repository
+from keyrack.store.tables import (
+    access_keys,
+    group_members,
+    groups,
+    repositories,
+    repository_members,
+    server_tags,
+    servers,
+    system_users,
+    tokens,
+    users,
+)
+
+AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """An API token: whose, of which workspace, how it is called, what it may, and whether it ended."""
+
+    id: int
+    user_id: int
+    workspace_id: int
+    name: str
+    secret_hash: bytes
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(slots=True)
+class ServerState:
+    """A server with its tags and the names of its system users."""
+
+    id: int
+    name: str
+    address: str
+    provider: str | None
+    tags: set[str] = field(default_factory=set)
+    accounts: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class RepositoryState:
+    """A repository and its members: user id to role."""
+
+    repository: Repository
+    members: dict[int, RepositoryRole] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class State:
+    """A workspace as it stands; all is empty where there is none yet."""
+
+    workspace: Workspace | None = None
+    projects: tuple[Project, ...] = ()
+    users: dict[str, User] = field(default_factory=dict)
+    passwords: dict[int, str | None] = field(default_factory=dict)
+    tokens: tuple[TokenRow, ...] = ()
+    access_keys: tuple[AccessKeyRow, ...] = ()
+    groups: dict[str, int] = field(default_factory=dict)
+    members: dict[int, set[int]] = field(default_factory=dict)
+    servers: dict[int, ServerState] = field(default_factory=dict)
+    repositories: dict[str, RepositoryState] = field(default_factory=dict)
+    grants: tuple[Grant, ...] = ()
+    known_tokens: dict[bytes, TokenRow] = field(default_factory=dict)
+    known_access_keys: dict[str, AccessKeyRow] = field(default_factory=dict)
+    known_repositories: tuple[Repository, ...] = ()
+
+
+def load(
+    connection: Connection,
+    name: str,
+    *,
+    token_hashes: Iterable[bytes],
+    access_key_ids: Iterable[str],
+    repository_paths: Iterable[str],
+    repository_ids: Iterable[int],
+) -> State:
+    """The workspace of this name, and whose the tokens, access keys and repositories are that the rest names."""
+    state = State(
+        known_tokens={row.secret_hash: row for row in _tokens(connection, token_hashes)},
+        known_access_keys={row.id: row for row in _access_keys(connection, access_key_ids)},
+        known_repositories=(
+            *_repositories(connection, repositories.c.path, repository_paths),
+            *_repositories(connection, repositories.c.id, repository_ids),
+        ),
+        workspace=people.workspace_by_name(connection, name),
+    )
+    if state.workspace is not None:
+        _fill(connection, state, state.workspace.id)
+    return state
+
+
+def _fill(connection: Connection, state: State, number: int) -> None:
+    state.projects = people.find_projects(connection, number)
+    for row in connection.execute(select(users).where(users.c.workspace_id == number)):
+        values = dict(row._mapping)
+        state.passwords[row.id] = values["password_hash"]
+        state.users[row.name] = people.user_record(values)
+    state.tokens = tuple(
+        _token(row)
+        for row in connection.execute(
+            _token_columns().where(
+                tokens.c.workspace_id == number, tokens.c.kind == "api", tokens.c.revoked_at.is_(None)
+            )
+        )
+    )
+    state.access_keys = tuple(
+        AccessKeyRow(**row._mapping)
+        for row in connection.execute(
+            select(access_keys)
+            .join(users, users.c.id == access_keys.c.user_id)
+            .where(users.c.workspace_id == number, access_keys.c.security_token_hash.is_(None))
+        )
+    )
+    for row in connection.execute(select(groups).where(groups.c.workspace_id == number)):
+        state.groups[row.name] = row.id
+        state.members[row.id] = set()
+    statement = select(group_members).join(groups, groups.c.id == group_members.c.group_id)
+    for row in connection.execute(statement.where(groups.c.workspace_id == number)):
+        state.members[row.group_id].add(row.user_id)
+    _servers(connection, state, number)
+    for row in connection.execute(select(repositories).where(repositories.c.workspace_id == number)):
+        state.repositories[row.path] = RepositoryState(Repository(**row._mapping))
+    by_id = {found.repository.id: found for found in state.repositories.values()}
+    statement = select(repository_members).join(repositories, repositories.c.id == repository_members.c.repository_id)
+    for row in connection.execute(statement.where(repositories.c.workspace_id == number)):
+        by_id[row.repository_id].members[row.user_id] = RepositoryRole(row.role)
+    state.grants = keys.find_grants(connection, number)
+
+
+def _servers(connection: Connection, state: State, number: int) -> None:
+    columns: list[Any] = [servers.c.id, servers.c.name, servers.c.address, servers.c.provider]
+    for found in connection.execute(select(*columns).where(servers.c.workspace_id == number).order_by(servers.c.id)):
+        state.servers[found.id] = ServerState(**found._mapping)
+    tagged = select(server_tags).join(servers, servers.c.id == server_tags.c.server_id)
+    for row in connection.execute(tagged.where(servers.c.workspace_id == number)):
+        state.servers[row.server_id].tags.add(row.tag)
+    accounts = select(system_users.c.server_id, system_users.c.username).join(
+        servers, servers.c.id == system_users.c.server_id
+    )
+    for row in connection.execute(accounts.where(servers.c.workspace_id == number)):
+        state.servers[row.server_id].accounts.add(row.username)
+
+
+def _chunks(values: Iterable[Any]) -> Iterable[list[Any]]:
+    listed = list(values)
+    return (listed[start : start + AT_ONCE] for start in range(0, len(listed), AT_ONCE))
+
+
+def _token_columns() -> Select[Any]:
+    return select(*(tokens.c[name] for name in TokenRow.__dataclass_fields__))
+
+
+def _token(row: Row[Any]) -> TokenRow:
+    values = dict(row._mapping)
+    return TokenRow(**{**values, "scopes": tuple(values["scopes"])})
+
+
+def _tokens(connection: Connection, hashes: Iterable[bytes]) -> Iterable[TokenRow]:
+    for some in _chunks(hashes):
+        for row in connection.execute(_token_columns().where(tokens.c.secret_hash.in_(some))):
+            yield _token(row)
+
+
+def _access_keys(connection: Connection, ids: Iterable[str]) -> Iterable[AccessKeyRow]:
+    for some in _chunks(ids):
+        for row in connection.execute(select(access_keys).where(access_keys.c.id.in_(some))):
+            yield AccessKeyRow(**row._mapping)
+
+
+def _repositories(connection: Connection, column: Any, values: Iterable[Any]) -> Iterable[Repository]:
+    for some in _chunks(values):
+        for row in connection.execute(select(repositories).where(column.in_(some))):
+            yield Repository(**row._mapping)
