@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from keyrack import app
 from keyrack.core import credentials, events, people, revoking
 from keyrack.core.instance import Instance
@@ -24,6 +26,8 @@ from tests.waiting import wait_until
 LONG = os.environ.get("KEYRACK_LONG") == "1"
 ROUNDS = int(os.environ.get("KEYRACK_ROUNDS", "1000" if LONG else "30"))
 DATABASE_ROUNDS = 50 if LONG else 3
+
+pytestmark = pytest.mark.timeout(36_000 if LONG else 900)
 
 
 def begin(folder: Path, database: str, services: int) -> ManyProcesses:
