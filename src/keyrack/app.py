@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from keyrack.core import credentials, ownership
+from keyrack.core import credentials, ownership, tidying
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people import keyrack
@@ -63,12 +63,14 @@ def web_application(instance: Instance) -> Doors:
 def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
     """Remove what has ended and note who was heard of, every few seconds, on its own thread; answers how to stop it."""
     stopping = threading.Event()
+    calm = tidying.Calm()
 
     def run() -> None:
         while not stopping.wait(TIDY_EVERY_SECONDS):
             try:
                 credentials.end_expired(instance, keyrack())
                 presence.write(instance)
+                calm.tidy(instance, keyrack())
             except DatabaseUnavailable:
                 pass  # said by the database itself, once; the next round does what this one left
             except Exception:

@@ -98,6 +98,30 @@ class Settings(BaseSettings):
         description="The largest file that Git takes, in bytes as it is checked out; a push needs as much memory, "
         "and sends at most one object for each hundred bytes of this.",
     )
+    max_revoked_keys: int = Field(
+        default=10_000,
+        ge=100,
+        le=100_000,
+        description="How many keys a host is told to refuse after it has said that it does, the newest; those that it "
+        "finds in files of its own are always told.",
+    )
+    revocations_days: int = Field(
+        default=400,
+        ge=30,
+        description="How many days a revocation is kept after its host has said that it obeys; longer while the key is "
+        "revoked everywhere or the host finds it in a file.",
+    )
+    events_days: int = Field(
+        default=1096,
+        ge=0,
+        description="How many days the audit log goes back; 0: for ever. Ended tokens are kept as long.",
+    )
+    key_uses_days: int = Field(
+        default=400, ge=1, description="How many days the last use of a key is kept once nothing has the key any more."
+    )
+    deleted_servers_days: int = Field(
+        default=400, ge=1, description="How many days a deleted server waits for its host to hear of it."
+    )
     max_body_bytes: int = Field(
         default=1_000_000, ge=20_000, description="The longest request body that is read, in bytes."
     )

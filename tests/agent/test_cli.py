@@ -66,6 +66,21 @@ def test_enrolment_refused_is_told_in_the_services_words(folder: Path, service: 
     assert not (host.state / "enrolment.json").exists()
 
 
+def test_doctor_and_status_change_nothing(host: EnrolledHost, service: SmallService) -> None:
+    """Neither while the agent runs nor otherwise: not even for a moment, as the folder's times show."""
+    service.publish(1, service.signer.signed(document(1, {"deploy": [UserKey(public_key())]})))
+    host.agent("run", "--once")
+
+    def state() -> list[tuple[str, int, int]]:
+        paths = [host.state, *sorted(host.state.iterdir()), host.keys, *sorted(host.keys.iterdir())]
+        return [(str(path), path.stat().st_mtime_ns, path.stat().st_ino) for path in paths]
+
+    before = state()
+    for command in ("doctor", "status"):
+        host.agent(command)
+    assert state() == before
+
+
 def test_status_says_how_it_fares(host: EnrolledHost, service: SmallService) -> None:
     before = host.agent("status")
     assert before.returncode == 1

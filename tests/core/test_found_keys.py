@@ -305,3 +305,13 @@ def test_the_first_found_key_of_a_host_is_named(team: Team) -> None:
     named = [summary for summary in told_events(team) if summary.startswith("Found by hand")]
     assert len(named) == 21
     assert "Found 20 more keys by hand on server web-1, 0 of which let somebody in" in told_events(team)
+
+
+def test_what_a_host_did_not_see_is_said_once(team: Team) -> None:
+    words = "the look for keys was cut in 1 places, first /home/x/.ssh/authorized_keys of x: Permission denied"
+    for _ in range(2):
+        tell(team, facts={"scan": words})
+    assert sum(words in summary for summary in told_events(team)) == 1
+    assert here(team).facts["scan"] == words
+    tell(team, facts={"scan": ""})
+    assert "scan" not in here(team).facts

@@ -150,7 +150,7 @@ def test_everything_is_found_and_nothing_is_changed(scene: Scene) -> None:
     for name in ACCOUNTS:
         assert host.door.lets_in(host.keys[name], name)
     assert host.door.lets_in(host.keys["rogue"], "krtwo")
-    assert any("keys on server web-1" in summary for summary in scene.events())
+    assert any("Found by hand on server web-1" in summary for summary in scene.events())
 
 
 def test_the_plan_is_what_enforcing_does(scene: Scene) -> None:

@@ -56,11 +56,13 @@ def agree(sshd: Judge, seed: int, count: int, rules: SshdRules = USUAL_RULES) ->
     return let_in
 
 
+@pytest.mark.timeout(3600)
 def test_lines_made_by_chance_let_in_whom_sshd_lets_in(sshd: Judge) -> None:
     let_in = agree(sshd, 20261126, COUNT)
     assert COUNT // 5 < let_in < COUNT * 4 // 5, "lines that all are one thing show little"
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("release", ["bullseye", "trixie"])
 def test_older_and_newer_releases_agree_too(release: str) -> None:
     root = SYSTEMS / release

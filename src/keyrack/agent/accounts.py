@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+import threading
 from typing import Any, Dict, List, Mapping, Tuple
 
 from keyrack.agent import as_account, programs
@@ -22,7 +23,26 @@ NOTE = "accounts.json"
 _SHELLS = ("/bin/bash", "/bin/sh")
 _KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")  # what git and ssh find by themselves
 
+PATIENCE_SECONDS = 0.3  # what the main work waits for a key pair
+
 NOT_ALLOWED = "this host does not let the service create or change accounts; allow it in local.json, or do it by hand"
+
+
+class _Making(threading.Thread):
+    """The making of one account's key pair; what came of it counts once the thread has ended."""
+
+    def __init__(self, account: pwd.struct_passwd) -> None:
+        super().__init__(name="key pair", daemon=True)
+        self._account = account
+        self.key = ""
+        self.problem = ""
+
+    def run(self) -> None:
+        """Make it."""
+        try:
+            self.key = deployment_key(self._account)
+        except (as_account.AccountProblem, OSError) as problem:
+            self.problem = str(problem)
 
 
 class Accounts:
@@ -36,6 +56,12 @@ class Accounts:
         self._created: List[str] = [str(name) for name in created] if isinstance(created, list) else []
         self._passwords: Dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
         self._keys: Dict[str, str] = {}
+        self._making: Dict[str, _Making] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether key pairs are being made, of which there is soon more to tell."""
+        return bool(self._making)
 
     def put(self, wanted: Mapping[str, Account]) -> List[str]:
         """Make accounts what is wanted; answers in words what is not so. May raise OSError for the agent's folder."""
@@ -72,10 +98,22 @@ class Accounts:
             if problem:
                 return problem
         if account.deployment_key and name not in self._keys:
-            try:
-                self._keys[name] = deployment_key(pwd.getpwnam(name))
-            except as_account.AccountProblem as error:
-                return f"no key pair could be made for {name}: {error}"
+            return self._make_key(name)
+        return ""
+
+    def _make_key(self, name: str) -> str:
+        """Have the account make its key pair; how long that takes is in its hands, so nobody waits for it."""
+        making = self._making.get(name)
+        if making is None:
+            making = self._making[name] = _Making(pwd.getpwnam(name))
+            making.start()
+        making.join(PATIENCE_SECONDS)
+        if making.is_alive():
+            return ""
+        del self._making[name]
+        if making.problem:
+            return f"no key pair could be made for {name}: {making.problem}"
+        self._keys[name] = making.key
         return ""
 
     def _create(self, name: str) -> str:

@@ -12,9 +12,8 @@ from keyrack.agent.drop_in import SETTINGS
 from keyrack.agent.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
 from keyrack.agent.found import Found, Scanner
 from keyrack.agent.memory import Enrolment, Memory
-from keyrack.agent.search import Search
+from keyrack.agent.search import Looked, Search
 from keyrack.agent.sshd import Sshd, SshdProblem
-from keyrack.agent.take_away import take_away
 from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, HostDocument
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
@@ -42,7 +41,7 @@ class Duties:
         if self.local.drop_in is not None:
             self._enforcement = Enforcement(memory, enrolment, self.local.drop_in, say, self.local.trial_seconds)
         self._facts: Dict[str, Any] = {}
-        self._found: List[Found] = []
+        self._looked: Optional[Looked] = None
         self._planted: List[Found] = []
         self._told: Tuple[object, ...] = ()
         self._telling: Tuple[object, ...] = ()
@@ -57,8 +56,8 @@ class Duties:
 
     @property
     def searching(self) -> bool:
-        """Whether a look for keys goes on, whose result must be asked for soon."""
-        return self._search.goes_on
+        """Whether a look for keys goes on, or a key pair is being made, whose result must be asked for soon."""
+        return self._search.goes_on or self._accounts.waiting
 
     @property
     def news(self) -> bool:
@@ -112,19 +111,22 @@ class Duties:
             unmet += self._unmanaged(document)
         try:
             self._look(document, unmet, scan=scan)
+            unseen = "" if self._looked is None else _scan_words(self._looked)
         except (SshdProblem, OSError) as problem:
-            self._facts = {**self._facts, "scan": f"sshd does not say what it reads: {problem}"}
-        self._facts = {**self._facts, **self._state_facts(document)}
+            unseen = f"sshd does not say what it reads: {problem}"
+        self._facts = {**self._facts, **self._state_facts(document), "scan": unseen}
         return Met(tuple(unmet), tuple(put_back))
 
     def told(self) -> Dict[str, Any]:
         """The fields for a report; keys_found only when they changed since the last that was delivered."""
         self._telling = self._state()
-        everything = self._found + self._planted
-        self._telling_digest = finding.digest(everything)
         fields: Dict[str, Any] = {"facts": self._facts}
+        if self._looked is None:
+            return fields  # nobody has looked yet, which is not: there is nothing
+        self._telling_digest = self._digest()
         if self._telling_digest != self._told_digest:
-            fields["keys_found"] = [one.to_json() for one in everything]
+            fields["keys_found"] = [one.to_json() for one in self._looked.found + self._planted]
+            fields["keys_cut"] = [one._asdict() for one in self._looked.cut]
         return fields
 
     def delivered(self) -> None:
@@ -133,13 +135,12 @@ class Duties:
 
     def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
-        if document.take_away:
-            problems = take_away(document.take_away, self._search.look_to_the_end(before))
-            unmet += problems
-            self._found = self._search.look_to_the_end(before)
-        elif scan:
-            found = self._search.look(before)
-            self._found = self._found if found is None else found
+        if scan or document.take_away:
+            names = {*document.users, *document.accounts}
+            looked = self._search.look(before, sorted(names), document.take_away)
+            self._looked = self._looked if looked is None else looked
+        if document.take_away and self._looked is not None:
+            unmet += self._looked.problems
         state = self._sshd.signature()
         if state != self._sshd_state:
             effective = self._sshd.effective()
@@ -171,8 +172,24 @@ class Duties:
             words.append(f"this agent does not change sshd's settings; set by hand: {', '.join(sorted(wrong))}")
         return words
 
+    def _digest(self) -> str:
+        """Changes with what is told of keys that were found."""
+        if self._looked is None:
+            return ""
+        return finding.digest(self._looked.found + self._planted, self._looked.cut)
+
     def _state(self) -> Tuple[object, ...]:
-        return (repr(sorted(self._facts.items())), finding.digest(self._found + self._planted))
+        return (repr(sorted(self._facts.items())), self._digest())
+
+
+def _scan_words(looked: Looked) -> str:
+    """What a look did not see, for a person; empty where it saw all."""
+    words = [looked.unlisted] if looked.unlisted else []
+    if looked.cut:
+        first = looked.cut[0]
+        where = " ".join(filter(None, (first.path, f"of {first.username}" if first.username else ""))) or "all of it"
+        words.append(f"the look for keys was cut in {len(looked.cut)} places, first {where}: {first.why}")
+    return "; ".join(words)[:300].encode("ascii", "replace").decode("ascii")
 
 
 def stale_words(document: HostDocument, silent: float) -> str:

@@ -24,13 +24,13 @@ class FolderProblem(Exception):
     """A folder that cannot be trusted; the words name the path and say what to do."""
 
 
-def unsafe_because(path: str, *, sticky_is_fine: bool = False) -> Optional[str]:
+def unsafe_because(path: str, *, sticky_is_fine: bool = False, itself: bool = False) -> Optional[str]:
     """Why somebody else could change what lies at `path`, in words with what to do; None when nobody can.
 
     The rule is that of sshd's StrictModes for key files (sshd_config(5)): the path, with links resolved, and
     every folder above it belong to root or to us, and no group or other account may write to them.
     sticky_is_fine: folders above, not `path` itself, may be like /tmp, which sshd refuses but which is no
-    danger to files that sshd does not read.
+    danger to files that sshd does not read; itself: `path` may be like /tmp too.
     """
     ours = {0, os.geteuid()}
     resolved = os.path.realpath(path)
@@ -40,7 +40,7 @@ def unsafe_because(path: str, *, sticky_is_fine: bool = False) -> Optional[str]:
         if status.st_uid not in ours:
             return f"{current} belongs to account number {status.st_uid}; it must belong to root or to this account"
         if status.st_mode & 0o022:
-            sticky = sticky_is_fine and current != resolved and status.st_mode & stat.S_ISVTX
+            sticky = sticky_is_fine and (itself or current != resolved) and status.st_mode & stat.S_ISVTX
             if not sticky:
                 return f"other accounts may write to {current}; take that right away: chmod go-w {current}"
         if current == os.path.dirname(current):
@@ -62,7 +62,7 @@ class Folder:
         Raises FolderProblem where somebody else could change it, and OSError.
         """
         if create:
-            _make(path, mode)
+            _make(path, mode, sticky_is_fine=mode == PRIVATE_FOLDER)
         # Invariant 6: never write in a folder that a user owns.
         problem = unsafe_because(path, sticky_is_fine=mode == PRIVATE_FOLDER)
         if problem is not None:
@@ -171,17 +171,40 @@ class Folder:
             os.close(descriptor)
 
 
-def _make(path: str, mode: int) -> None:
-    """Make a folder and those above it; folders above are for everyone to read."""
-    parent = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(parent):
-        _make(parent, PUBLIC_FOLDER)
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
+def _make(path: str, mode: int, *, sticky_is_fine: bool) -> None:
+    """Make a folder and those above it where nobody else can lead us elsewhere; those above are for everyone to read.
+
+    Judged before anything is made: what a link or another account's folder leads to is never touched. Raises
+    FolderProblem or OSError.
+    """
+    path = os.path.abspath(path)
+    if os.path.isdir(path):
         return
-    # Not left to the umask: sshd reads key files as the user who logs in.
-    os.chmod(path, mode)
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        _make(parent, PUBLIC_FOLDER, sticky_is_fine=sticky_is_fine)
+    # Invariant 6: never write in a folder that a user owns.
+    problem = unsafe_because(parent, sticky_is_fine=sticky_is_fine, itself=True)
+    if problem is not None:
+        raise FolderProblem(problem)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    above = os.open(os.path.realpath(parent), flags)
+    try:
+        os.mkdir(os.path.basename(path), 0o700, dir_fd=above)
+        made = os.open(os.path.basename(path), flags, dir_fd=above)
+        try:
+            # Where others may write, another folder may lie there by now.
+            if os.fstat(made).st_uid != os.geteuid():
+                raise FolderProblem(f"{path} belongs to another account")
+            # Not left to the umask: sshd reads key files as the user who logs in.
+            os.fchmod(made, mode)
+        finally:
+            os.close(made)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    finally:
+        os.close(above)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -1,28 +1,31 @@
 """Finds every key that sshd would take on this host, on every account and path that sshd names; it changes none.
 
-A file is read as the account that it counts for, as sshd does it.
+A file is read as the account that it counts for, as sshd does it. What could not be looked at, or has no room in a
+report, is said: nobody may believe that a key is gone because a look was cut.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pwd
-import stat
+import re
+import time
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from keyrack.agent import as_account
-from keyrack.agent.folder import unsafe_because
-from keyrack.agent.sshd import Line, Sshd
+from keyrack.agent import everybody, key_file, looking, programs
+from keyrack.agent.everybody import Account, Everybody
+from keyrack.agent.sshd import Effective, Line, Sshd
 from keyrack.ssh import authorized_keys
 from keyrack.ssh.digest import sha256
+from keyrack.ssh.line_key import USUAL_RULES, SshdRules
 
 EVERYBODY = "*"  # stands for all accounts, where one file counts for each of them
+MOST_FOUND, MOST_CHARACTERS = 1400, 600_000  # in one report, which the service reads up to a megabyte of
+MOST_CUT = 200
+LIST_SECONDS = 60.0  # how old the list of accounts may get: a directory tells of no change
+_MOST_ASKED = 500  # accounts that sshd is asked about in one look
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
-_LARGEST_FILE = 2 * 1024 * 1024
-_MOST_ACCOUNTS = 500
-_MOST_FOUND = 1500  # in one report, which the service reads up to a megabyte of
 
 KEY, AUTHORITY, COMMAND, UNREADABLE = "key", "cert-authority", "command", "unreadable"
 
@@ -53,6 +56,14 @@ class Found(NamedTuple):
         return dict(self._asdict())
 
 
+class Cut(NamedTuple):
+    """Where a look was cut: empty stands for every account, or every path. why: words."""
+
+    username: str
+    path: str
+    why: str
+
+
 class _Place(NamedTuple):
     username: str
     path: str
@@ -61,103 +72,221 @@ class _Place(NamedTuple):
 
 
 class Scanner:
-    """Looks again and again, and reads only what changed. `ours`: the folder whose files the agent writes."""
+    """Looks again and again, and reads only what changed. `ours`: the folder whose files the agent writes.
+
+    cut: what the last look proves nothing about; problem: why an account may be missing in it, in words.
+    """
 
     def __init__(self, sshd: Sshd, ours: str) -> None:
         self._sshd = sshd
         self._ours = ours
         self._known: Tuple[object, ...] = ()
+        self._listed_at = 0.0
+        self._everybody = Everybody()
+        self._gone_names: Set[str] = set()
         self._places: List[_Place] = []
+        self._asked: Dict[str, Effective] = {}
+        self._rules = SshdRules()
         self._commands: List[Found] = []
-        self._read: Dict[str, Tuple[object, List[Found]]] = {}
+        self._read: Dict[Tuple[str, str], key_file.Looked] = {}
+        self.cut: Tuple[Cut, ...] = ()
+        self.problem = ""
 
-    def scan(self, before: Sequence[str] = ()) -> List[Found]:
-        """Everything found, in a fixed order. before: patterns that counted before the agent changed sshd's settings.
+    def scan(self, before: Sequence[str] = (), names: Iterable[str] = ()) -> List[Found]:
+        """Everything found, in a fixed order. before: patterns that counted before the agent changed sshd's settings;
+        names: accounts that somebody spoke of, which may be in no list.
 
         Raises SshdProblem when sshd does not say what it reads.
         """
-        state = (self._sshd.signature(), _stamp("/etc/passwd"), tuple(before))
-        if state != self._known:
-            self._commands = []
-            self._places = self._find_places(before)
-            self._known = state
+        cut = self._find_places(tuple(before), tuple(sorted(names)))
         found = list(self._commands)
-        for place in self._places:
-            found += [one._replace(in_force=place.in_force and one.in_force) for one in self._look(place)]
-        gone = set(self._read).difference(_key_of(place) for place in self._places)
-        for key in gone:
-            del self._read[key]
-        return sorted(found)[:_MOST_FOUND]
-
-    def _look(self, place: _Place) -> List[Found]:
-        stamp = _stamp(place.path)
-        known = self._read.get(_key_of(place))
-        if known is not None and known[0] == stamp:
-            return known[1]
-        found = self._read_place(place) if stamp is not None else []
-        self._read[_key_of(place)] = (stamp, found)
+        for place, looked in self._look():
+            rows = [_judged(one, place) for one in looked.rows]
+            if looked.problem:
+                cut.append(Cut(place.username, place.path, looked.problem))
+                if (place.in_force or looked.refused) and looked.problem != looking.NO_TIME:
+                    rows.append(Found(place.username, place.path, UNREADABLE, problem=looked.problem))
+            if looked.cut:
+                cut.append(Cut(place.username, place.path, looked.cut))
+            found += rows
+        found, left_out = _share(found, [account.name for account in self._everybody.accounts if account.may_log_in])
+        cut += left_out
+        if len(cut) > MOST_CUT:
+            cut = [*cut[: MOST_CUT - 1], Cut("", "", f"{len(cut)} places could not be looked at whole")]
+        self.cut = tuple(cut)
         return found
 
-    def _read_place(self, place: _Place) -> List[Found]:
-        try:
-            data = read_as_reader(place.path, place.username)
-        except (as_account.AccountProblem, OSError) as problem:
-            words = problem.strerror if isinstance(problem, OSError) else str(problem)
-            return [Found(place.username, place.path, UNREADABLE, problem=str(words))]
-        found = []
-        for line in authorized_keys.read(data):
-            if line.fingerprint is None:
-                continue
-            authority = place.authorities or "cert-authority" in line.options.lower()
-            found.append(
-                Found(
-                    place.username,
-                    place.path,
-                    AUTHORITY if authority else KEY,
-                    line.line_number,
-                    line.type,
-                    line.fingerprint,
-                    line.key,
-                    line.options[:2000],
-                    line.comment[:200],
-                    line.problem or "",
-                    line.problem is None,
-                )
-            )
-        return found
+    def _look(self) -> List[Tuple[_Place, key_file.Looked]]:
+        """Each place that counts for somebody, and what is there."""
+        accounts = {account.name: account for account in self._everybody.accounts}
+        root = (os.geteuid(), os.getegid(), "root")
+        tasks = []
+        # Whoever had no turn in the last look has one first now, after root.
+        late = {key for key, looked in self._read.items() if looked.problem == looking.NO_TIME}
+        places = sorted(
+            self._places, key=lambda place: (place.username not in ("root", EVERYBODY), place[:2] not in late)
+        )
+        for place in places:
+            account = accounts.get(place.username)
+            who = root if account is None else (account.uid, account.gid, account.name)
+            work = key_file.Look(place.path, account is None, place.authorities, self._rules, self._read.get(place[:2]))
+            tasks.append(looking.Task(*who, work.do))
+        known, self._read = self._read, {}
+        looks = []
+        for place, answer in zip(places, looking.look(tasks)):  # noqa: B905 - not in Python 3.9
+            looked = key_file.looked(answer, known.get(place[:2]))
+            self._read[place[:2]] = looked
+            looks.append((place, looked))
+        return looks
 
-    def _find_places(self, before: Sequence[str]) -> List[_Place]:
+    def _find_places(self, before: Tuple[str, ...], names: Tuple[str, ...]) -> List[Cut]:
+        """Find out anew what is to be looked at, where that may have changed; answers what is left out."""
+        files = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
+        state = (self._sshd.signature(), tuple(_stamp(path) for path in files), before, names)
+        old = time.monotonic() - self._listed_at > LIST_SECONDS
+        if state != self._known or old:
+            lines = self._sshd.lines()
+            self._list(everybody.find(names, lines), anew=state != self._known)
+            self._listed_at = time.monotonic()
+            self._name_places(before, lines)
+            self._known = state
+        cut = [Cut(name, "", "this account is not known now; its directory may be away") for name in self._gone_names]
+        for home in self._everybody.ownerless:
+            cut += [Cut("", os.path.join(home, usual), "whose home this is nobody knows now") for usual in _USUAL]
+        self.problem = self._everybody.problem
+        if not self._everybody.accounts:
+            cut.append(Cut("", "", self.problem))
+        return sorted(cut)
+
+    def _list(self, listed: Everybody, *, anew: bool) -> None:
+        """Take a new list of accounts; anew: what sshd said of them may be wrong."""
+        if anew:
+            self._asked = {}
+        if not listed.accounts and self._everybody.accounts:
+            # No answer is no empty list.
+            self._everybody = self._everybody._replace(problem=listed.problem)
+            return
+        if listed.problem:
+            missing = {one.name for one in self._everybody.accounts} - {one.name for one in listed.accounts}
+            self._gone_names = (self._gone_names | missing) - {one.name for one in listed.accounts}
+        else:
+            self._gone_names = set()
+        self._everybody = listed
+
+    def _name_places(self, before: Sequence[str], lines: Sequence[Line]) -> None:
         """Every file that counts for somebody, and those that would if a rule applied or the agent left."""
-        accounts = sorted(pwd.getpwall())[:_MOST_ACCOUNTS]
-        lines = self._sshd.lines()
         single = _differs(lines)
         for_all = self._sshd.effective()
+        now = rules(for_all)
+        if now != self._rules:
+            self._rules, self._read = now, {}
         written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
         others: Set[str] = {*written, *before, *_USUAL}
+        commands: List[Found] = []
         places: Dict[Tuple[str, str], _Place] = {}
-        for account in accounts:
-            effective = self._sshd.effective(account.pw_name) if single else for_all
-            for pattern in effective.one("authorizedkeysfile").split():
+        asked = 0
+        for account in self._everybody.accounts:
+            effective = for_all
+            in_force: Sequence[str] = ()
+            if single and account.name not in self._asked and asked < _MOST_ASKED:
+                asked += 1
+                self._asked[account.name] = self._sshd.effective(account.name)
+            if single and account.name not in self._asked:
+                in_force = sorted(others)  # until sshd is asked, at a later look
+            effective = self._asked.get(account.name, for_all) if single else for_all
+            for pattern in in_force or effective.patterns("authorizedkeysfile", lines):
                 self._place(places, account, pattern, True)
-            for path in effective.all("trustedusercakeys"):
+            for path in effective.patterns("trustedusercakeys", lines):
                 if path not in ("", "none"):
                     places.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, True, True))
             command = effective.one("authorizedkeyscommand")
             if command not in ("", "none"):
-                self._commands.append(Found(account.pw_name if single else EVERYBODY, command, COMMAND))
+                commands.append(Found(account.name if single else EVERYBODY, command, COMMAND))
             for pattern in sorted(others):
                 self._place(places, account, pattern, False)
-        self._commands = sorted(set(self._commands))
-        return list(places.values())
+        self._commands = sorted(set(commands))
+        self._places = list(places.values())
+        if single and len(self._asked) < len(self._everybody.accounts):
+            self._listed_at = 0.0
 
-    def _place(
-        self, places: Dict[Tuple[str, str], _Place], account: pwd.struct_passwd, pattern: str, in_force: bool
-    ) -> None:
+    def _place(self, places: Dict[Tuple[str, str], _Place], account: Account, pattern: str, in_force: bool) -> None:
         path = expand(pattern, account)
         if path is None or os.path.dirname(path) == self._ours:
             return
-        username = EVERYBODY if pattern == path and "%" not in pattern else account.pw_name
+        username = EVERYBODY if pattern == path and "%" not in pattern else account.name
         places.setdefault((username, path), _Place(username, path, in_force))
+
+
+def rules(effective: Effective) -> SshdRules:
+    """What this host's sshd asks of keys."""
+    accepted = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")
+    size = effective.one("requiredrsasize")
+    return SshdRules(accepted, int(size) if size.isdecimal() else 0, _version())
+
+
+def _version() -> Tuple[int, int]:
+    ssh = programs.find("ssh")
+    said = (
+        re.match(r"OpenSSH_([0-9]{1,3})\.([0-9]{1,3})", programs.run([ssh, "-V"]).errors) if ssh is not None else None
+    )
+    return USUAL_RULES.version if said is None else (int(said.group(1)), int(said.group(2)))
+
+
+def _judged(row: key_file.Row, place: _Place) -> Found:
+    """What is found, as it counts there and now."""
+    problem = row.problem
+    if not problem and row.ends_at is not None and row.ends_at < time.time():
+        problem = "its end has passed"
+    kind = AUTHORITY if row.authority else KEY if row.fingerprint else UNREADABLE
+    in_force = place.in_force and not problem
+    return Found(
+        place.username,
+        place.path,
+        kind,
+        row.line,
+        row.type,
+        row.fingerprint,
+        row.key,
+        row.options,
+        row.comment,
+        problem,
+        in_force,
+    )
+
+
+def _share(found: List[Found], first: Sequence[str]) -> Tuple[List[Found], List[Cut]]:
+    """As much as a report has room for, a fair part of each account; first: whose part is taken out first."""
+    if len(found) <= MOST_FOUND and sum(map(_size, found)) <= MOST_CHARACTERS:
+        return sorted(found), []
+    by_account: Dict[str, List[Found]] = {}
+    for one in sorted(found, key=lambda one: (not one.in_force, one)):
+        by_account.setdefault(one.username, []).append(one)
+    privileged = [name for name in (EVERYBODY, *first) if name in by_account]
+    rest = [name for name in sorted(by_account) if name not in set(privileged)]
+    room, characters = MOST_FOUND * 3 // 4, MOST_CHARACTERS * 3 // 4
+    chosen = _deal(by_account, privileged, room, characters)
+    room, characters = MOST_FOUND - len(chosen), MOST_CHARACTERS - sum(map(_size, chosen))
+    chosen += _deal(by_account, [*rest, *privileged], room, characters)
+    left = sorted({(one.username, one.path) for several in by_account.values() for one in several})
+    return sorted(chosen), [Cut(name, path, "a report has no room for all of it") for name, path in left]
+
+
+def _deal(by_account: Dict[str, List[Found]], names: Sequence[str], room: int, characters: int) -> List[Found]:
+    """Take out one of each account in turn, as long as there is room."""
+    chosen: List[Found] = []
+    waiting = [name for name in names if by_account[name]]
+    while waiting:
+        for name in waiting:
+            room, characters = room - 1, characters - _size(by_account[name][0])
+            if room < 0 or characters < 0:
+                return chosen
+            chosen.append(by_account[name].pop(0))
+        waiting = [name for name in waiting if by_account[name]]
+    return chosen
+
+
+def _size(one: Found) -> int:
+    return 300 + len(one.path) + len(one.key) + 6 * (len(one.options) + len(one.comment) + len(one.problem))
 
 
 def _differs(lines: Iterable[Line]) -> bool:
@@ -172,11 +301,11 @@ def _differs(lines: Iterable[Line]) -> bool:
     return False
 
 
-def expand(pattern: str, account: pwd.struct_passwd) -> Optional[str]:
+def expand(pattern: str, account: Account) -> Optional[str]:
     """The path that a pattern names for an account (sshd_config(5), TOKENS); None for "none"."""
     if pattern == "none":
         return None
-    tokens = {"%": "%", "h": account.pw_dir, "u": account.pw_name, "U": str(account.pw_uid)}
+    tokens = {"%": "%", "h": account.home, "u": account.name, "U": str(account.uid)}
     pieces = []
     at = 0
     while at < len(pattern):
@@ -186,7 +315,7 @@ def expand(pattern: str, account: pwd.struct_passwd) -> Optional[str]:
         else:
             pieces.append(pattern[at])
             at += 1
-    return os.path.join(account.pw_dir, "".join(pieces))
+    return os.path.join(account.home, "".join(pieces))
 
 
 def planted(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[Found]:
@@ -212,50 +341,15 @@ def planted(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[
     ]
 
 
-def read_as_reader(path: str, username: str) -> bytes:
-    """A file's bytes, read as sshd reads it: as the account that logs in, so that no link leads it further than
-    that account may look. Raises AccountProblem or OSError.
-    """
-    if username != EVERYBODY:
-        try:
-            account = pwd.getpwnam(username)
-        except KeyError:
-            raise as_account.AccountProblem(f"{username} is no account of this host") from None
-        return as_account.run(account, lambda: _bytes(path))
-    problem = unsafe_because(path)
-    if problem is not None:
-        raise as_account.AccountProblem(problem)
-    return _bytes(path)
-
-
-def digest(found: Iterable[Found]) -> str:
-    """Two scans with the same digest found the same."""
-    return sha256(json.dumps([one.to_json() for one in found]).encode()).hex()
-
-
-def _bytes(path: str) -> bytes:
-    # O_NONBLOCK: opening a pipe must not wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise as_account.AccountProblem("it is not a regular file")
-        if status.st_size > _LARGEST_FILE:
-            raise as_account.AccountProblem("it is larger than 2 MiB")
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            return file.read(_LARGEST_FILE)
-    finally:
-        os.close(descriptor)
+def digest(found: Iterable[Found], cut: Iterable[Cut] = ()) -> str:
+    """Two scans with the same digest found the same, and were cut at the same places."""
+    return sha256(json.dumps([[one.to_json() for one in found], list(cut)]).encode()).hex()
 
 
 def _stamp(path: str) -> Optional[Tuple[object, ...]]:
-    """Changes with the file; None where there is none."""
+    """Changes with a file of root's; None where there is none."""
     try:
         status = os.stat(path)
     except OSError:
         return None
-    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_uid)
-
-
-def _key_of(place: _Place) -> str:
-    return f"{place.username}\0{place.path}"
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

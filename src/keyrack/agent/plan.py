@@ -27,9 +27,11 @@ def plan(memory: Memory, enrolment: Enrolment) -> Iterator[str]:
     document = host_document.decode(accepted.document)
     sshd = Sshd(enrolment.sshd_config)
     path = local.read(memory).drop_in or drop_in.default_path(sshd.config)
-    found = Scanner(sshd, enrolment.keys_folder).scan()
+    scanner = Scanner(sshd, enrolment.keys_folder)
+    found = scanner.scan(names=[*document.users, *document.accounts])
     yield f"What enforcing revision {document.revision} would change on this host:"
     yield from _keys(document, found)
+    yield from _unseen(scanner)
     yield from _files(sshd, path, enrolment, document)
     yield from _settings(memory, sshd, enrolment, document)
 
@@ -71,6 +73,17 @@ def _keys(document: HostDocument, found: List[Found]) -> Iterator[str]:
                 count += 1
     if not count:
         yield "  no change: the same keys open the same accounts"
+
+
+def _unseen(scanner: Scanner) -> Iterator[str]:
+    """What was not seen, and may lose its way in all the same."""
+    if scanner.problem or scanner.cut:
+        yield ""
+        yield "Not seen, so keys there may lose their way in unsaid:"
+    if scanner.problem:
+        yield f"  {scanner.problem}; seen are those who own a home or are named in sshd's settings or the document"
+    for cut in scanner.cut:
+        yield f"  {cut.username or 'every account'}: {cut.path or 'all files'}: {cut.why}"
 
 
 def _files(sshd: Sshd, path: str, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:

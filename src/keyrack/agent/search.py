@@ -1,40 +1,71 @@
-"""Has the look for keys done beside the agent's main work, which it must never keep waiting; it changes nothing here.
+"""Has the look for keys done beside the agent's main work, which it must never keep waiting, and what needs one done.
 
-A look takes a millisecond where nothing changed, and then its result is there at once. After a change of the
-accounts or of sshd's settings it can take seconds, as sshd is asked about each account; then it goes on by itself,
-and documents are obeyed meanwhile.
+A look takes a few milliseconds where nothing changed, and then its result is there at once. After a change of the
+accounts or of sshd's settings it can take seconds, as sshd is asked about each account, and as long as it likes where
+a file system does not answer; then it goes on by itself, and documents are obeyed meanwhile. Keys are taken out of
+files here too: whose files they are, in whose hands is how long that takes.
 
 There is no lock, because nothing is shared: at most one look goes on at a time, the scanner is its alone, and its
-result is taken only when its thread has ended. That thread forks (as_account.run), as the main one does; what the
-child does until it ends is plain system calls, none of which waits for another thread.
+result is taken only when its thread has ended. That thread forks (as_account), as the main one does; what the
+child does until it ends is plain system calls, and a child that waits for more is killed.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import List, Optional, Sequence
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.found import Found, Scanner
+from keyrack.agent.found import Cut, Found, Scanner
+from keyrack.agent.take_away import take_away
+from keyrack.ssh.host_document import TakeAway
 
 PATIENCE_SECONDS = 0.05  # what the main work waits for a look
+
+
+class Wanted(NamedTuple):
+    """What a look is asked for. before, names: see Scanner.scan; orders: what to take away of what is found."""
+
+    before: Tuple[str, ...] = ()
+    names: Tuple[str, ...] = ()
+    orders: Tuple[TakeAway, ...] = ()
+
+
+class Looked(NamedTuple):
+    """What a look found, after what it took away; problems: what could not be, in words."""
+
+    found: List[Found]
+    cut: Tuple[Cut, ...]
+    unlisted: str
+    problems: List[str]
 
 
 class _Look(threading.Thread):
     """One look. What it found, or why it found nothing, counts once the thread has ended."""
 
-    def __init__(self, scanner: Scanner, before: Sequence[str]) -> None:
+    def __init__(self, scanner: Scanner, wanted: Wanted) -> None:
         super().__init__(name="search", daemon=True)
         self._scanner = scanner
-        self._before = before
-        self.found: List[Found] = []
+        self.wanted = wanted
+        self.looked: Optional[Looked] = None
         self.problem: Optional[Exception] = None
 
     def run(self) -> None:
         """Look."""
         try:
-            self.found = self._scanner.scan(self._before)
+            self.looked = look(self._scanner, self.wanted)
         except Exception as problem:  # the main work judges it
             self.problem = problem
+
+
+def look(scanner: Scanner, wanted: Wanted) -> Looked:
+    """Look now, and take away what is ordered. Raises SshdProblem or OSError, as scan does."""
+    found = scanner.scan(wanted.before, wanted.names)
+    named = {(order.path, order.fingerprint) for order in wanted.orders}
+    problems: List[str] = []
+    if any((one.path, one.fingerprint) in named for one in found):
+        problems = take_away(wanted.orders, found)
+        found = scanner.scan(wanted.before, wanted.names)
+    return Looked(found, scanner.cut, scanner.problem, problems)
 
 
 class Search:
@@ -54,25 +85,34 @@ class Search:
         """Whether a look was begun whose result nobody took yet."""
         return self._look is not None
 
-    def look(self, before: Sequence[str]) -> Optional[List[Found]]:
-        """What the look that goes on found, or a new one; None: it takes longer, ask again. before: see Scanner.scan.
+    def look(
+        self, before: Sequence[str], names: Sequence[str] = (), orders: Sequence[TakeAway] = ()
+    ) -> Optional[Looked]:
+        """What the look that goes on found, or a new one; None: it takes longer, ask again. See Wanted.
 
-        Raises SshdProblem or OSError, as scan does.
+        Where other things are ordered than were when it began, another one begins after it. Raises SshdProblem or
+        OSError, as scan does.
         """
+        wanted = Wanted(tuple(before), tuple(sorted(names)), tuple(orders))
         if self._look is None:
-            self._look = _Look(self._scanner, before)
-            self._look.start()
+            self._begin(wanted)
+        looked = self._take()
+        if looked is not None and looked[0] != wanted and wanted.orders:
+            self._begin(wanted)
+            looked = self._take() or looked
+        return None if looked is None else looked[1]
+
+    def _begin(self, wanted: Wanted) -> None:
+        self._look = _Look(self._scanner, wanted)
+        self._look.start()
+
+    def _take(self) -> Optional[Tuple[Wanted, Looked]]:
+        if self._look is None:
+            return None
         self._look.join(self._patience)
         if self._look.is_alive():
             return None
         ended, self._look = self._look, None
         if ended.problem is not None:
             raise ended.problem
-        return ended.found
-
-    def look_to_the_end(self, before: Sequence[str]) -> List[Found]:
-        """What a new look finds, however long it takes: for what must not be done by an old result."""
-        if self._look is not None:
-            self._look.join()
-            self._look = None
-        return self._scanner.scan(before)
+        return None if ended.looked is None else (ended.wanted, ended.looked)

@@ -54,6 +54,34 @@ class Session(NamedTuple):
         }
 
 
+class Rights:
+    """What a document lets in and refuses, found by fingerprint: however long it is, it is read once, not for each
+    session. Only the accounts that are asked for are read.
+    """
+
+    def __init__(self, document: HostDocument) -> None:
+        self.document = document
+        self._revoked: Optional[FrozenSet[str]] = None
+        self._ends: Dict[str, Dict[str, float]] = {}
+
+    def end_of(self, session: Session) -> float:
+        """Until when a session's key is let in: seconds since 1970, infinity, or 0 for not at all."""
+        ends = self._ends.get(session.user)
+        if ends is None:
+            ends = self._ends[session.user] = {}
+            for entry in self.document.users.get(session.user, ()):
+                fingerprint = fingerprint_of(entry.key)
+                end = math.inf if entry.expires_at is None else entry.expires_at.timestamp()
+                ends[fingerprint] = max(end, ends.get(fingerprint, 0.0))
+        return ends.get(session.fingerprint, 0.0)
+
+    def is_revoked(self, session: Session) -> bool:
+        """Whether this host refuses the session's key."""
+        if self._revoked is None:
+            self._revoked = frozenset(map(fingerprint_of, self.document.revoked))
+        return session.fingerprint in self._revoked
+
+
 class Sessions:
     """The live logins of one sshd. sshd_config: the settings it was started with, where not the usual ones."""
 
@@ -92,7 +120,7 @@ class Sessions:
             self._match(children)
         return self._known != before
 
-    def mark_kept(self, document: HostDocument, gone: Collection[Tuple[str, str]]) -> bool:
+    def mark_kept(self, rights: Rights, gone: Collection[Tuple[str, str]]) -> bool:
         """Note which sessions a document lets in, or did a moment ago; True when that is news.
 
         gone: accounts and fingerprints.
@@ -101,7 +129,7 @@ class Sessions:
         for session in self.live:
             if session.kept or not session.fingerprint:
                 continue
-            if (session.user, session.fingerprint) in gone or end_of(document, session) > 0:
+            if (session.user, session.fingerprint) in gone or rights.end_of(session) > 0:
                 self._known[session.pid] = session._replace(kept=True)
                 news = True
         return news
@@ -160,20 +188,6 @@ class Sessions:
             else:
                 left.append((at, login))
         self._waiting = left
-
-
-def end_of(document: HostDocument, session: Session) -> float:
-    """Until when a document lets a session's key in: seconds since 1970, infinity, or 0 for not at all."""
-    end = 0.0
-    for entry in document.users.get(session.user, ()):
-        if fingerprint_of(entry.key) == session.fingerprint:
-            end = max(end, math.inf if entry.expires_at is None else entry.expires_at.timestamp())
-    return end
-
-
-def is_revoked(document: HostDocument, session: Session) -> bool:
-    """Whether a document says that this host refuses the session's key."""
-    return any(fingerprint_of(line) == session.fingerprint for line in document.revoked)
 
 
 def save(sessions: Iterable[Session]) -> List[Mapping[str, Any]]:

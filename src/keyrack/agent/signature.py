@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from typing import Iterator
 
 from keyrack.agent import programs
 from keyrack.agent.folder import PRIVATE_FILE, Folder
@@ -39,26 +41,45 @@ def check(state: Folder, document: str, signature: str) -> None:
     ssh_keygen = programs.find("ssh-keygen")
     if ssh_keygen is None:
         raise SignatureProblem(NO_SSH_KEYGEN, final=False)
-    # ssh-keygen closes every descriptor above 2 as it starts, so the signature must be a file.
-    state.write(_SIGNATURE, signature.encode("ascii"), PRIVATE_FILE, durable=False)
-    ended = programs.run(
-        [
-            ssh_keygen,
-            "-Y",
-            "verify",
-            "-f",
-            os.path.join(state.path, ALLOWED_SIGNERS),
-            "-I",
-            host_document.PRINCIPAL,
-            "-n",
-            host_document.NAMESPACE,
-            "-s",
-            os.path.join(state.path, _SIGNATURE),
-        ],
-        stdin=document.encode("utf-8", "surrogatepass"),
-    )
+    with _as_file(state, signature.encode("ascii")) as path:
+        ended = programs.run(
+            [
+                ssh_keygen,
+                "-Y",
+                "verify",
+                "-f",
+                os.path.join(state.path, ALLOWED_SIGNERS),
+                "-I",
+                host_document.PRINCIPAL,
+                "-n",
+                host_document.NAMESPACE,
+                "-s",
+                path,
+            ],
+            stdin=document.encode("utf-8", "surrogatepass"),
+        )
     if ended.status is None:
         raise SignatureProblem(f"the signature of the document was not checked: {ended.errors}", final=False)
     if ended.status != 0:
         said = " ".join((ended.output + ended.errors).split())[:200]
         raise SignatureProblem(f"the signature of the document is not the service's ({said})", final=True)
+
+
+@contextlib.contextmanager
+def _as_file(state: Folder, signature: bytes) -> Iterator[str]:
+    """The path of a file with the signature: ssh-keygen closes every descriptor above 2 as it starts.
+
+    It lies in memory where that can be: who only looks writes nothing beside the agent that runs.
+    """
+    descriptor = os.memfd_create("signature", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else -1
+    path = f"/proc/{os.getpid()}/fd/{descriptor}"
+    try:
+        if descriptor >= 0 and os.path.exists(path):
+            os.write(descriptor, signature)
+            yield path
+        else:
+            state.write(_SIGNATURE, signature, PRIVATE_FILE, durable=False)
+            yield os.path.join(state.path, _SIGNATURE)
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)

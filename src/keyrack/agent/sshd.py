@@ -13,7 +13,7 @@ import signal
 import socket
 import stat
 import time
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent import programs
 
@@ -26,7 +26,6 @@ _LINE = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9]*)(?:[ \t]*=[ \t]*|[ \t]+)(.*)")
 # A greeting, or the words with which sshd turns away when it is under siege (sshd.c: MaxStartups; from 9.8 on
 # PerSourcePenalties): whoever makes logins fail on loopback must not make the agent believe that sshd is broken.
 _SIGNS_OF_LIFE = (b"SSH-", b"Exceeded MaxStartups", b"Not allowed at this time")
-_WORD = re.compile(r'"([^"]*)"|([^ \t"]+)')
 
 
 class SshdProblem(Exception):
@@ -58,6 +57,17 @@ class Effective:
     def all(self, keyword: str) -> Tuple[str, ...]:
         """Every value of a keyword that can stand more than once."""
         return tuple(self._values.get(keyword.lower(), ()))
+
+    def patterns(self, keyword: str, lines: Iterable[Line] = ()) -> Tuple[str, ...]:
+        """The files that a keyword names. lines: the settings as written, because `sshd -T` writes no quotes, so that
+        a name with blanks looks like several.
+        """
+        found: Dict[str, None] = {}
+        written = {" ".join(line.values): line.values for line in lines if line.keyword == keyword}
+        for value in self.all(keyword):
+            for pattern in written.get(value, tuple(value.split())):
+                found.setdefault(pattern)
+        return tuple(found)
 
 
 class Sshd:
@@ -168,14 +178,42 @@ class Sshd:
 
 
 def words_of(text: str) -> Tuple[str, ...]:
-    """The values of a setting, split as sshd does; what follows # is a comment."""
-    found = []
-    for match in _WORD.finditer(text):
-        word = match.group(1) if match.group(1) is not None else match.group(2)
-        if match.group(1) is None and word.startswith("#"):
+    """The values of a setting, split as sshd does (misc.c, argv_split); what follows # is a comment.
+
+    Quotes, of either kind, may begin and end within a word.
+    """
+    found: List[str] = []
+    at = 0
+    while at < len(text):
+        if text[at] in " \t":
+            at += 1
+            continue
+        if text[at] == "#":
             break
+        word, at = _word(text, at)
         found.append(word)
     return tuple(found)
+
+
+def _word(text: str, at: int) -> Tuple[str, int]:
+    """The word that begins here, without its quotes, and where it ends."""
+    letters: List[str] = []
+    quote = ""
+    while at < len(text) and (quote or text[at] not in " \t"):
+        letter = text[at]
+        if letter == "\\" and (
+            text[at + 1 : at + 2] in ("'", '"', "\\") or (not quote and text[at + 1 : at + 2] == " ")
+        ):
+            at += 1
+            letters.append(text[at])
+        elif not quote and letter in "'\"":
+            quote = letter
+        elif letter == quote:
+            quote = ""
+        else:
+            letters.append(letter)
+        at += 1
+    return "".join(letters), at
 
 
 def read_lines(text: str) -> Iterator[Line]:

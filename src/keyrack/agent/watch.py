@@ -18,6 +18,7 @@ import json
 import math
 import threading
 import time
+from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from keyrack import __version__
@@ -26,9 +27,9 @@ from keyrack.agent.contact import Contact, NoAnswer
 from keyrack.agent.folder import PRIVATE_FILE
 from keyrack.agent.memory import Enrolment, Memory
 from keyrack.agent.orders import InForce
-from keyrack.agent.sessions import Session, Sessions
+from keyrack.agent.sessions import Rights, Session, Sessions
 from keyrack.agent.uses import Uses
-from keyrack.ssh.host_document import ENFORCE, HostDocument
+from keyrack.ssh.host_document import ADOPT, ENFORCE, HostDocument
 from keyrack.ssh.public_key import fingerprint_of
 
 LOOK_SECONDS = 1.0  # how late the end of a key may end its sessions
@@ -38,6 +39,9 @@ LATE_LOGIN_SECONDS = 180.0  # sshd gives a login two minutes (LoginGraceTime)
 
 _FILE = "sessions.json"
 _LARGEST_FILE = 16 * 1024 * 1024
+
+
+NOTHING = HostDocument("", 0, datetime.fromtimestamp(0, timezone.utc), {}, mode=ADOPT)
 
 
 class Watch:
@@ -60,6 +64,7 @@ class Watch:
         self._uses = Uses()
         self._obeyed: Optional[InForce] = None
         self._judged: Optional[InForce] = None
+        self._rights = self._counted = Rights(NOTHING)
         self._ends: Dict[str, float] = {}
         self._said: Set[str] = set()
         self._gone: Dict[Tuple[str, str], float] = {}
@@ -92,7 +97,7 @@ class Watch:
         obeyed = self._obeyed
         if obeyed is not None and (changed or obeyed is not self._judged):
             changed = self._judge(obeyed) or changed
-        if obeyed is not None and self._end_due(obeyed):
+        if obeyed is not None and self._end_due():
             changed = self._sessions.look(()) or changed
         if changed:
             self._remember()
@@ -119,13 +124,14 @@ class Watch:
             self._gone = {place: forget_at for place, forget_at in self._gone.items() if forget_at > now}
             gone = {(user, fingerprint_of(key)) for user, key in self._gone}
         # By the whole document: a key that was dropped is one of it all the same, also after a restart.
-        document = obeyed.document
-        news = document.mode == ENFORCE and self._sessions.mark_kept(document, gone)
-        self._ends = {session.id: _end_of(obeyed.counted, session) for session in self._sessions.live}
+        if self._judged is not obeyed:
+            self._rights, self._counted = Rights(obeyed.document), Rights(obeyed.counted)
+        news = obeyed.document.mode == ENFORCE and self._sessions.mark_kept(self._rights, gone)
+        self._ends = {session.id: _end_of(self._counted, session) for session in self._sessions.live}
         self._judged = obeyed
         return news
 
-    def _end_due(self, obeyed: InForce) -> int:
+    def _end_due(self) -> int:
         """End what is due; answers how many sessions."""
         now = time.time()
         due = [session for session in self._sessions.live if self._ends.get(session.id, now) < now]
@@ -136,7 +142,7 @@ class Watch:
                 self._said.add(session.id)
                 self._say(
                     f"ended the session of {session.user} from {session.address}, key {session.fingerprint or 'none'} "
-                    f"({count} processes): {_why(obeyed, session)}"
+                    f"({count} processes): {_why(self._rights, self._counted, session)}"
                 )
         return len(due)
 
@@ -184,29 +190,30 @@ def _opened(document: HostDocument) -> Set[Tuple[str, str]]:
     return {(user, entry.key) for user, entries in document.users.items() for entry in entries}
 
 
-def _end_of(document: HostDocument, session: Session) -> float:
+def _end_of(rights: Rights, session: Session) -> float:
     """Until when a session may last: seconds since 1970. 0: no longer."""
+    document = rights.document
     if session.id in document.end_sessions:
         return 0.0
     if document.deleted:
         return 0.0 if session.kept else math.inf
     if document.mode != ENFORCE or not session.fingerprint:
         return math.inf
-    if sessions.is_revoked(document, session):
+    if rights.is_revoked(session):
         return 0.0
-    return sessions.end_of(document, session) if session.kept else math.inf
+    return rights.end_of(session) if session.kept else math.inf
 
 
-def _why(obeyed: InForce, session: Session) -> str:
-    if session.id in obeyed.document.end_sessions:
+def _why(rights: Rights, counted: Rights, session: Session) -> str:
+    if session.id in rights.document.end_sessions:
         return "somebody asked for it"
-    if obeyed.document.deleted:
+    if rights.document.deleted:
         return "this server was deleted"
-    if sessions.is_revoked(obeyed.document, session):
+    if rights.is_revoked(session):
         return "the key was taken away"
-    if sessions.end_of(obeyed.counted, session):
+    if counted.end_of(session):
         return "the key has reached its end"
-    if sessions.end_of(obeyed.document, session) > time.time():
+    if rights.end_of(session) > time.time():
         return "the key was dropped, because the service was silent for too long"
     return "the key was taken away"
 

@@ -24,6 +24,7 @@ from keyrack.store import deleted_servers, found_keys, keys, revoked_keys
 from keyrack.store.deleted_servers import DeletedServer
 
 MOST_TAKEN_AWAY = 1000
+MOST_REFUSED = 100_000  # its key files are empty in any case
 
 
 def bury(work: Work, server: Server, revision: int) -> bool:
@@ -74,7 +75,7 @@ def document(instance: Instance, connection: Connection, server_id: int) -> Host
         revision=gone.revision,
         issued_at=instance.now(),
         users={},
-        revoked=lines,
+        revoked=lines[:MOST_REFUSED],
         mode=ADOPT,
         take_away=tuple(TakeAway(path, fingerprint) for path, fingerprint in gone.take_away),
         deleted=True,

@@ -17,11 +17,13 @@ from keyrack.errors import Refusal
 from keyrack.model import Server, SystemUser
 from keyrack.ssh import host_document, options
 from keyrack.ssh.host_document import Account, HostDocument, Stale, TakeAway, UserKey
-from keyrack.store import found_keys, held_back, host_reports, keys, servers
+from keyrack.store import found_keys, held_back, host_reports, keys, revocations, servers
 
 log = structlog.get_logger("keyrack")
 
 MOST_ALARMS = 20
+# Told at once to a host that has not confirmed them; what is more is told once it has. A host takes 200,000 in all.
+MOST_UNCONFIRMED = 50_000
 _WIDENING = frozenset(("pty", "agent-forwarding", "port-forwarding", "X11-forwarding", "user-rc", "no-touch-required"))
 
 
@@ -111,7 +113,12 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         revision=server.revision,
         issued_at=now,
         users={name: tuple(lines) for name, lines in users.items()},
-        revoked=keys.revoked_on(connection, server.id),
+        revoked=revocations.lines_for(
+            connection,
+            server.id,
+            unconfirmed=MOST_UNCONFIRMED,
+            confirmed=instance.settings.max_revoked_keys,
+        ),
         accounts=wanted,
         sshd=dict(server.sshd),
         mode=server.mode,

@@ -34,8 +34,10 @@ def take(work: Work, server: Server, told: object, problems: Iterable[str] | Non
         for name in ("enforcement", "undone", "scan"):
             facts.pop(name, None)
             word = told.get(name)
-            if isinstance(word, str):
+            if isinstance(word, str) and word:
                 facts[name] = word[:LONGEST]
+        if facts.get("scan") and facts["scan"] != server.facts.get("scan"):
+            _tell(work, server, f"Server {server.name} does not see all keys: {facts['scan']}")
         if isinstance(told.get("accounts"), Mapping):
             _keep_deployment_keys(work, server, told["accounts"])
         if facts.get("enforcement") == UNDONE and server.mode == ENFORCE:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core import deleted_servers, found_keys, host_facts, host_news, host_reports, went_back
+from keyrack.core.documents import MOST_UNCONFIRMED
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
@@ -152,7 +153,8 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
                 values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
                 keys.note_delivery(work.connection, server.id, applied, work.now)
                 # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
-                revocations.confirm(work.connection, server.id, applied, work.now)
+                if revocations.confirm(work.connection, server.id, applied, work.now, most=MOST_UNCONFIRMED):
+                    work.touch(server.id)
             version = _fact(told, "agent_version")
             if version is not None:
                 values["agent_version"] = version

@@ -31,6 +31,7 @@ NAMES: Dict[str, str] = {
 }
 # Inside a key, the short names too, in any case (sshkey_type_from_name); "ECDSA" names no curve there.
 _SHORT = {"rsa": _RSA, "dsa": _DSA, "ed25519": _ED25519, "ed25519-sk": _SK_ED25519}
+_NO_SHORT = (10, 0)  # seen with 10.0 and not with 9.2; where it is not known, the line is said to let in
 _CERTIFICATE = re.compile(r"[a-z0-9-]+-cert-v01@openssh\.com")
 # The names of signatures by which a key of a type can be used (PubkeyAcceptedAlgorithms).
 _ALGORITHMS = {_RSA: ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"), _SK_ECDSA: (_SK_ECDSA, _WEBAUTHN)}
@@ -77,7 +78,7 @@ def read_key(text: str, rules: SshdRules) -> Optional[LineKey]:
         encoded = _base64(blob)
         return LineKey(name, encoded, comment, _fingerprint(blob), "a certificate opens nothing from this file")
     try:
-        own, bits, problem = _canonical(known, blob)
+        own, bits, problem = _canonical(known, blob, rules)
     except (WireError, UnicodeDecodeError):
         return LineKey(known, "", comment, None, "the key is damaged")
     if problem is not None:
@@ -95,7 +96,7 @@ def _decoded(encoded: str) -> Optional[bytes]:
     return blob if blob and _base64(blob) == encoded else None
 
 
-def _canonical(key_type: str, blob: bytes) -> Tuple[bytes, int, Optional[str]]:
+def _canonical(key_type: str, blob: bytes, rules: SshdRules) -> Tuple[bytes, int, Optional[str]]:
     """The key as sshd would write it, its bits, and why sshd does not load it. Raises WireError when it is damaged."""
     reader = Reader(blob)
     inside = _text(reader)
@@ -112,7 +113,7 @@ def _canonical(key_type: str, blob: bytes) -> Tuple[bytes, int, Optional[str]]:
         if problem:
             return blob, 0, problem
         parts += [string(curve.encode("ascii")), string(point)]
-    elif NAMES.get(inside, _SHORT.get(inside.lower())) != key_type:
+    elif NAMES.get(inside, _SHORT.get(inside.lower()) if rules.version < _NO_SHORT else None) != key_type:
         return blob, 0, "the key inside is of another type"
     elif key_type in (_RSA, _DSA):
         numbers = [_number(reader) for _ in range(2 if key_type == _RSA else 4)]

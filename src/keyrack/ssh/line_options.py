@@ -205,7 +205,8 @@ def _is_wrong_network(pattern: str, longest: int) -> bool:
     if len(pattern) > 63 or not slash or not re.fullmatch(r"[0-9]+", length) or int(length) > longest:
         return False
     try:
-        family, _, _, _, place = socket.getaddrinfo(address, None, flags=socket.AI_NUMERICHOST)[0]
+        # As bytes: for text Python would load a module, which a process with another account's rights may not read.
+        family, _, _, _, place = socket.getaddrinfo(address.encode("latin-1"), None, flags=socket.AI_NUMERICHOST)[0]
         packed = socket.inet_pton(family, str(place[0]).partition("%")[0])
     except (OSError, ValueError, UnicodeError):
         return False

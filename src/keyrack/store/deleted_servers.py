@@ -74,7 +74,7 @@ def keep_keys(connection: Connection, server_id: int, granted: Iterable[tuple[st
 
 
 def keys_of(connection: Connection, server_id: int) -> tuple[str, ...]:
-    """The lines of the keys that a deleted server's host must refuse."""
+    """The lines of the keys that a deleted server's host was given or told to refuse."""
     held = deleted_server_keys
     statement = select(held.c.public_key).where(held.c.server_id == server_id).order_by(held.c.fingerprint)
     return tuple(connection.execute(statement).scalars())

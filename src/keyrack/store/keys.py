@@ -297,12 +297,6 @@ def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
     )
 
 
-def revoked_on(connection: Connection, server_id: int) -> tuple[str, ...]:
-    """The canonical lines of the keys that a host must refuse."""
-    statement = select(revocations.c.public_key).where(revocations.c.server_id == server_id)
-    return tuple(connection.execute(statement.order_by(revocations.c.fingerprint)).scalars())
-
-
 def lets_in(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
     """Whether anything on a server lets this key in."""
     credential = select(credentials.c.id).where(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -61,17 +61,44 @@ def add(connection: Connection, server_id: int, fingerprint: str, public_key: st
     connection.execute(statement.on_conflict_do_nothing())
 
 
-def confirm(connection: Connection, server_id: int, applied_revision: int, at: datetime) -> None:
-    """Note that a host obeys what is at most at this revision."""
-    connection.execute(
-        update(revocations)
-        .where(
-            revocations.c.server_id == server_id,
-            revocations.c.confirmed_at.is_(None),
-            revocations.c.revision <= applied_revision,
-        )
-        .values(confirmed_at=at)
+def lines_for(connection: Connection, server_id: int, *, unconfirmed: int, confirmed: int) -> tuple[str, ...]:
+    """The canonical lines of the keys that a host is told to refuse, by fingerprint.
+
+    At most so many that it has not confirmed, the oldest; what it has confirmed and still finds in files of its own;
+    and so many of the others that it has confirmed, the newest.
+    """
+    held = revocations
+    mine = select(held.c.fingerprint, held.c.public_key).where(held.c.server_id == server_id)
+    waiting = mine.where(held.c.confirmed_at.is_(None)).order_by(held.c.revision, held.c.fingerprint)
+    newest = mine.where(held.c.confirmed_at.is_not(None)).order_by(held.c.revision.desc(), held.c.fingerprint)
+    by_hand = mine.where(held.c.confirmed_at.is_not(None), held.c.fingerprint.in_(_found_on(server_id)))
+    lines: dict[str, str] = {}
+    for statement in (waiting.limit(unconfirmed), by_hand.limit(unconfirmed), newest.limit(confirmed)):
+        lines.update((row.fingerprint, row.public_key) for row in connection.execute(statement))
+    return tuple(line for _, line in sorted(lines.items()))
+
+
+def confirm(connection: Connection, server_id: int, applied_revision: int, at: datetime, *, most: int) -> bool:
+    """Note that a host obeys what is at most at this revision; most: how many a document carries, the oldest.
+
+    True when there were more: they are still to be told.
+    """
+    held = revocations
+    waiting = (held.c.server_id == server_id, held.c.confirmed_at.is_(None), held.c.revision <= applied_revision)
+    first_left = (
+        select(held.c.revision, held.c.fingerprint)
+        .where(*waiting)
+        .order_by(held.c.revision, held.c.fingerprint)
+        .offset(most)
+        .limit(1)
     )
+    left = connection.execute(first_left).one_or_none()
+    told = update(held).where(*waiting).values(confirmed_at=at)
+    if left is not None:
+        before = and_(held.c.revision == left.revision, held.c.fingerprint < left.fingerprint)
+        told = told.where(or_(held.c.revision < left.revision, before))
+    connection.execute(told)
+    return left is not None
 
 
 def keys_on(connection: Connection, server_id: int) -> tuple[str, ...]:
@@ -169,6 +196,11 @@ def user_keys_of_key(connection: Connection, workspace_id: int, fingerprint: str
         user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint == fingerprint
     )
     return {row.id: (row.user_id, row.public_key) for row in connection.execute(statement.order_by(user_keys.c.id))}
+
+
+def _found_on(server_id: int) -> Select[Any]:
+    """The fingerprints of keys that a host finds in files of its own now."""
+    return select(found_keys.c.fingerprint).where(found_keys.c.server_id == server_id, found_keys.c.state != "gone")
 
 
 def found_with_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:

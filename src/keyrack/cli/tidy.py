@@ -1,0 +1,34 @@
+"""`keyrack tidy`: shows what was kept as long as it must be, and deletes it; must hold no rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from keyrack.cli import options
+from keyrack.cli.opened import opened
+from keyrack.core import tidying
+from keyrack.core.people import keyrack
+
+
+@click.command(name="tidy")
+@click.option("--apply", "applied", is_flag=True, help="Delete it, instead of showing how much there is.")
+@options.data
+@options.database
+def command(applied: bool, **given: Any) -> None:
+    """Show what was kept as long as it must be, and delete it.
+
+    The service does the same by itself, every hour. How long each is kept: the settings that end in _days.
+    """
+    with opened(given) as instance:
+        actor = keyrack(door="cli")
+        for one in tidying.due(instance, actor):
+            click.echo(f"{one.rows:>9}  {one.kind}, ended before {one.before:%Y-%m-%d %H:%M} UTC")
+        if not applied:
+            click.echo("Nothing was deleted; --apply does.")
+            return
+        total = 0
+        while gone := tidying.tidy(instance, actor):
+            total += gone.total()
+        click.echo(f"Deleted {total}.")

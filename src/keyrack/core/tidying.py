@@ -1,0 +1,121 @@
+"""Deletes what was kept as long as it must be, a little at a time; must never touch what still counts."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt, Work
+from keyrack.model import Actor
+from keyrack.settings import Settings
+from keyrack.store import retention
+
+AT_ONCE = 500
+"""Rows of a kind in one transaction, which keeps the writer for some milliseconds."""
+EVERY_SECONDS = 3600.0
+SOON = timedelta(hours=1)
+A_WHILE = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Rows of a kind that were kept long enough. before: what is older goes."""
+
+    kind: str
+    before: datetime
+    rows: int
+
+
+def _days(name: str) -> Callable[[Settings], timedelta | None]:
+    """A setting in days, where 0 stands for ever."""
+
+    def age(settings: Settings) -> timedelta | None:
+        days = getattr(settings, name)
+        return timedelta(days=days) if days else None
+
+    return age
+
+
+# How long each is kept after its end; None: for ever. A token of a file that `apply` reads is kept as long as the log,
+# because one that was forgotten would be made anew.
+AGES: dict[str, Callable[[Settings], timedelta | None]] = {
+    "events": _days("events_days"),
+    "IAM tokens": lambda settings: SOON,
+    "temporary access keys": lambda settings: SOON,
+    "other ended tokens": _days("events_days"),
+    "failed signatures": lambda settings: A_WHILE,
+    "enrolment tokens": lambda settings: A_WHILE,
+    "last uses": _days("key_uses_days"),
+    "revocations": _days("revocations_days"),
+    "deleted servers": _days("deleted_servers_days"),
+}
+
+
+def due(instance: Instance, actor: Actor) -> tuple[Due, ...]:
+    """What tidy() would delete, kind by kind, also where there is nothing."""
+    with Attempt(instance, actor, "instance:tidy", "see what may be deleted", target_kind="instance") as attempt:
+        return tuple(
+            Due(kind, before, attempt.read(partial(retention.count, kind=kind, before=before)))
+            for kind, before in _ends(instance)
+        )
+
+
+def tidy(instance: Instance, actor: Actor) -> Counter[str]:
+    """Delete some of what is due, at most AT_ONCE of each kind; answers how many of each. Nothing left: an empty one.
+
+    One transaction, with an event in the log of each workspace that lost something.
+    """
+    with Attempt(
+        instance, actor, "instance:tidy", "delete what was kept long enough", target_kind="instance"
+    ) as attempt:
+        # Searched outside of the write: the writer is for what changes.
+        found = {
+            (kind, before): attempt.read(partial(retention.some, kind=kind, before=before, limit=AT_ONCE))
+            for kind, before in _ends(instance)
+        }
+        if not any(found.values()):
+            return Counter()
+
+        def change(work: Work) -> Counter[str]:
+            gone: Counter[str] = Counter()
+            by_workspace: dict[int, Counter[str]] = {}
+            for (kind, before), rows in found.items():
+                removed = retention.remove(work.connection, kind, before, rows) if rows else set()
+                for row in rows:
+                    if row[:-1] in removed:
+                        gone[kind] += 1
+                        by_workspace.setdefault(int(row[-1]), Counter())[kind] += 1
+            for workspace_id, counts in sorted(by_workspace.items()):
+                words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+                summary = f"Deleted what was kept long enough: {words}"
+                work.record(summary, workspace_id=workspace_id, details={"deleted": dict(counts)})
+            work.recorded += not by_workspace  # another process was quicker
+            return gone
+
+        return attempt.write(change)
+
+
+class Calm:
+    """Tidies now and then for a service: every hour, and more often only as long as something is left."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = clock()
+
+    def tidy(self, instance: Instance, actor: Actor) -> None:
+        """Call it every few seconds. Raises DatabaseUnavailable."""
+        if self._clock() < self._next:
+            return
+        full = max(tidy(instance, actor).values(), default=0) >= AT_ONCE
+        self._next = self._clock() + (0.0 if full else EVERY_SECONDS)
+
+
+def _ends(instance: Instance) -> list[tuple[str, datetime]]:
+    now = instance.now()
+    ages = {kind: age(instance.settings) for kind, age in AGES.items()}
+    return [(kind, now - age) for kind, age in ages.items() if age is not None]

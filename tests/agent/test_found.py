@@ -1,0 +1,242 @@
+"""What a look finds and what it says of itself, on a host with real accounts and its real sshd."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keyrack.agent import found as finding
+from keyrack.agent.found import AUTHORITY, KEY, UNREADABLE, Found, Scanner
+from keyrack.agent.sshd import Sshd, words_of
+from keyrack.ssh.public_key import parse
+from tests.agent.signed_documents import public_key
+from tests.login.adopted_host import accounts
+from tests.login.private_sshd import Key
+
+LOUD, QUIET = "krloud", "krquiet"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees other accounts' files")
+
+
+@pytest.fixture
+def homes() -> Iterator[dict[str, Path]]:
+    """The homes of two accounts, each with a folder .ssh."""
+    with accounts((LOUD, QUIET)):
+        found = {}
+        for name in (LOUD, QUIET):
+            account = pwd.getpwnam(name)
+            found[name] = Path(account.pw_dir)
+            put(found[name] / ".ssh" / "authorized_keys", "")
+        yield found
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file as the owner of the home would."""
+    home = path.parent.parent.stat()
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.write_text(text, "ascii")
+    for one in (path.parent, path):
+        os.chown(one, home.st_uid, home.st_gid)
+
+
+def scanner(folder: Path, settings: str = "AuthorizedKeysFile .ssh/authorized_keys\n") -> Scanner:
+    """One for an sshd with these settings."""
+    host_key = folder / "host_key"
+    if not host_key.exists():
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host_key)], check=True)
+    config = folder / "config"
+    config.write_text(f"HostKey {host_key}\n{settings}", "ascii")
+    return Scanner(Sshd(str(config)), "/nonexistent")
+
+
+def of(found: list[Found], name: str) -> list[Found]:
+    """Those of one account, in its usual file."""
+    return [one for one in found if one.username == name and one.path.endswith("/.ssh/authorized_keys")]
+
+
+@needs_root
+def test_a_loud_account_hides_nobody(homes: dict[str, Path], tmp_path: Path) -> None:
+    """Lines without end in one account's file push nothing of another out of a report; that is said."""
+    put(homes[LOUD] / ".ssh" / "authorized_keys", "".join(f"{public_key()} junk\n" for _ in range(50)) * 60)
+    second = homes[LOUD] / ".ssh" / "authorized_keys2"
+    put(second, f"{public_key()} last\n" + f"ssh-ed25519 {'A' * 200}\n" * 20_000)
+    put(homes[QUIET] / ".ssh" / "authorized_keys", f"{public_key()} quiet\n")
+    look = scanner(tmp_path)
+    found = look.scan()
+    assert [one.comment for one in of(found, QUIET)] == ["quiet"]
+    assert len(found) <= finding.MOST_FOUND
+    assert len(json.dumps([one.to_json() for one in found])) < 900_000
+    cut = {(one.username, one.path) for one in look.cut}
+    assert (LOUD, str(homes[LOUD] / ".ssh" / "authorized_keys")) in cut
+    assert (QUIET, str(homes[QUIET] / ".ssh" / "authorized_keys")) not in cut
+    assert "last" in {one.comment for one in found}
+    assert (LOUD, str(second)) in cut
+
+
+@needs_root
+def test_a_report_is_shared(homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "MOST_FOUND", 40)
+    for name in homes:
+        put(homes[name] / ".ssh" / "authorized_keys", "".join(f"{public_key()} {number}\n" for number in range(100)))
+    look = scanner(tmp_path)
+    found = look.scan()
+    assert min(len(of(found, name)) for name in homes) >= 10
+    assert {LOUD, QUIET} <= {one.username for one in look.cut}
+
+
+@needs_root
+def test_no_answer_is_not_none(homes: dict[str, Path], tmp_path: Path) -> None:
+    """A file that cannot be read is said to be that; so is one that was read before."""
+    file = homes[QUIET] / ".ssh" / "authorized_keys"
+    put(file, f"{public_key()} quiet\n")
+    look = scanner(tmp_path)
+    assert [one.comment for one in of(look.scan(), QUIET)] == ["quiet"]
+    for path in (file, file.parent, homes[QUIET]):
+        mode = path.stat().st_mode
+        path.chmod(0)
+        (one,) = of(look.scan(), QUIET)
+        assert (one.kind, one.problem, one.line) == (UNREADABLE, "Permission denied", 0)
+        assert (QUIET, str(file)) in {(cut.username, cut.path) for cut in look.cut}
+        path.chmod(mode & 0o777)
+    assert [one.comment for one in of(look.scan(), QUIET)] == ["quiet"]
+    file.unlink()
+    assert of(look.scan(), QUIET) == []
+    assert QUIET not in {cut.username for cut in look.cut}
+
+
+@needs_root
+def test_every_line_is_told_for_what_it_is(homes: dict[str, Path], tmp_path: Path) -> None:
+    rsa = Key.make(tmp_path / "rsa", "rsa", 2048).public
+    keys = [public_key() for _ in range(6)]
+    soon = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() - 5))
+    lines = [
+        f"rsa-sha2-512 {rsa.split()[1]} signature",
+        f'expiry-time="20990101utc" {keys[0]} end',
+        f'expiry-time="{soon}" {keys[1]} ended',
+        f'command="cert-authority" {keys[2]} no-authority',
+        f"CERT-AUTHORITY {keys[3]} authority",
+        f'permitopen="a" {keys[4]} no-port',
+        f'from="10.0.0.0/8",from="*" {keys[5]} twice',
+        "ssh-ed448 AAAA of another kind",
+        'command="x',
+        "# a comment",
+        "",
+        *["junk"] * 30,
+    ]
+    put(homes[QUIET] / ".ssh" / "authorized_keys", "\n".join(lines))
+    found = of(scanner(tmp_path).scan(), QUIET)
+    told = {one.comment: (one.kind, one.in_force) for one in found if one.fingerprint}
+    assert told == {
+        "signature": (KEY, True),
+        "end": (KEY, True),
+        "ended": (KEY, False),
+        "no-authority": (KEY, True),
+        "authority": (AUTHORITY, True),
+        "no-port": (KEY, False),
+        "twice": (KEY, False),
+    }
+    signature = next(one for one in found if one.comment == "signature")
+    assert (signature.fingerprint, signature.key) == (parse(rsa).sha256, rsa)
+    unread = sorted(one.line for one in found if one.kind == UNREADABLE)
+    assert unread[:3] == [8, 9, 12]
+    assert len(unread) == 20
+    assert any("so are 12 lines after it" in one.problem for one in found)
+
+
+@needs_root
+def test_what_sshd_accepts_decides_what_is_in_force(homes: dict[str, Path], tmp_path: Path) -> None:
+    rsa = Key.make(tmp_path / "rsa", "rsa", 2048).public
+    put(homes[QUIET] / ".ssh" / "authorized_keys", f"{rsa} rsa\n{public_key()} small\n")
+    look = scanner(tmp_path)
+    assert {one.comment for one in of(look.scan(), QUIET) if one.in_force} == {"rsa", "small"}
+    for setting in ("RequiredRSASize 3072", "PubkeyAcceptedAlgorithms ssh-ed25519"):
+        scanner(tmp_path, f"AuthorizedKeysFile .ssh/authorized_keys\n{setting}\n")
+        assert {one.comment for one in of(look.scan(), QUIET) if one.in_force} == {"small"}
+
+
+# As a directory of accounts does that lists nobody and answers for every name: SSSD's default.
+UNLISTED = """
+#define _GNU_SOURCE
+#include <pwd.h>
+struct passwd *getpwent(void) { return 0; }
+"""
+
+
+@needs_root
+def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "unlisted.c").write_text(UNLISTED, "ascii")
+    library = tmp_path / "unlisted.so"
+    if subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "unlisted.c"], check=False).returncode:
+        pytest.skip("this test compiles a small library: it needs cc")
+    put(homes[QUIET] / ".ssh" / "authorized_keys", f"{public_key()} quiet\n")
+    scanner(tmp_path)
+    code = (
+        "import json, pwd, sys; from keyrack.agent.found import Scanner; from keyrack.agent.sshd import Sshd\n"
+        "assert not pwd.getpwall()\n"
+        "print(json.dumps([one.comment for one in Scanner(Sshd(sys.argv[1]), '/none').scan(names=sys.argv[2:])]))"
+    )
+    for names in ((), (QUIET,)):
+        if names:
+            os.chown(homes[QUIET], 0, 0)  # found by its name alone
+            homes[QUIET].chmod(0o755)
+        ended = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "config"), *names],
+            env={**os.environ, "LD_PRELOAD": str(library)},
+            capture_output=True,
+            check=True,
+        )
+        assert json.loads(ended.stdout) == ["quiet"]
+
+
+@needs_root
+def test_a_home_whose_owner_nobody_knows_is_no_empty_one(homes: dict[str, Path], tmp_path: Path) -> None:
+    """The directory of accounts may be away: what was found there is not gone."""
+    home = homes[LOUD]
+    os.chown(home, 4_000_001, 4_000_001)
+    second = home.with_name("krsecond")
+    second.mkdir()
+    try:
+        os.chown(second, 4_000_001, 4_000_001)
+        subprocess.run(["userdel", LOUD], check=True, capture_output=True)
+        look = scanner(tmp_path)
+        look.scan()
+        unseen = {cut.path for cut in look.cut if not cut.username}
+        assert {f"{path}/.ssh/authorized_keys" for path in (home, second)} <= unseen
+    finally:
+        second.rmdir()
+        subprocess.run(["rm", "-r", home], check=True)
+
+
+@needs_root
+def test_quotes_are_read_as_sshd_reads_them(homes: dict[str, Path], tmp_path: Path) -> None:
+    keys = tmp_path / "my keys"
+    keys.mkdir()
+    (keys / QUIET).write_text(f"{public_key()} quoted\n", "ascii")
+    for folder in (keys, *keys.parents):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    for written in (f'"{tmp_path}/my keys"/%u', f'"{tmp_path}/my keys/%u"', f"'{tmp_path}/my keys/%u'"):
+        found = scanner(tmp_path, f'AuthorizedKeysFile {written} .ssh/authorized_keys "/etc"\n').scan()
+        assert [one.comment for one in found if one.username == QUIET and one.in_force] == ["quoted"]
+        assert not [one for one in found if one.kind == UNREADABLE and one.in_force]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('"/etc/ssh/keys"/%u', ["/etc/ssh/keys/%u"]),
+        ('a"b c"d e', ["ab cd", "e"]),
+        ("'a \" b' \\\"c", ['a " b', '"c']),
+        ("a\\ b a\\b # no", ["a b", "a\\b"]),
+        ("a#b #c", ["a#b"]),
+        ("", []),
+    ],
+)
+def test_words_of_a_setting(text: str, words: list[str]) -> None:
+    assert list(words_of(text)) == words

@@ -1,0 +1,92 @@
+"""A key is taken out of a file while others write to it: nothing of theirs is lost, nothing about the file changes."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keyrack.agent.take_away import rewrite
+from keyrack.ssh.public_key import parse
+from tests.agent.signed_documents import public_key
+
+APPENDER = """
+import sys
+for number in range(int(sys.argv[2])):
+    with open(sys.argv[1], "a") as file:
+        file.write(f"# line {number}\\n")
+print("done")
+"""
+# As ssh-copy-id's and an editor's ways: another file takes the name.
+REPLACER = """
+import os, sys
+for number in range(int(sys.argv[2])):
+    try:
+        text = open(sys.argv[1]).read()
+    except FileNotFoundError:
+        continue
+    with open(sys.argv[1] + ".new", "w") as file:
+        file.write(text)
+        file.write(f"# line {number}\\n")
+    os.rename(sys.argv[1] + ".new", sys.argv[1])
+print("done")
+"""
+COUNT = 3000
+
+
+@pytest.mark.parametrize("lines_before", [0, 500])
+def test_a_line_that_is_appended_meanwhile_stays(tmp_path: Path, lines_before: int) -> None:
+    path = tmp_path / "authorized_keys"
+    keys = [public_key() for _ in range(12)]
+    path.write_text("".join(f"# before {number}\n" for number in range(lines_before)), "ascii")
+    with path.open("a", encoding="ascii") as file:
+        file.write("".join(f"{key} rogue\n" for key in keys))
+    with subprocess.Popen([sys.executable, "-c", APPENDER, str(path), str(COUNT)], stdout=subprocess.PIPE):
+        for key in keys:
+            rewrite(str(path), parse(key).sha256)
+    text = path.read_text("ascii").splitlines()
+    missing = {f"# line {number}" for number in range(COUNT)} - set(text)
+    assert not missing, f"{len(missing)} lines are lost"
+    assert len(text) == COUNT + lines_before
+    assert os.listdir(tmp_path) == ["authorized_keys"]
+
+
+def test_a_file_that_takes_its_place_meanwhile_stays(tmp_path: Path) -> None:
+    path = tmp_path / "authorized_keys"
+    keys = [public_key() for _ in range(5)]
+    path.write_text("".join(f"{key} rogue\n" for key in keys), "ascii")
+    with subprocess.Popen([sys.executable, "-c", REPLACER, str(path), "300"], stdout=subprocess.PIPE):
+        for key in keys:
+            rewrite(str(path), parse(key).sha256)
+    for key in keys:
+        rewrite(str(path), parse(key).sha256)
+    text = path.read_text("ascii")
+    assert not any(key in text for key in keys)
+    missing = [number for number in range(300) if f"# line {number}\n" not in text]
+    assert not missing, missing
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_owner_mode_and_other_bytes_stay(tmp_path: Path) -> None:
+    path = tmp_path / "authorized_keys"
+    key = public_key()
+    path.write_bytes(b"\xff\r\n# a\n" + key.encode() + b" rogue\n\n\0no end")
+    os.chown(path, 65534, 12)
+    path.chmod(0o604)
+    rewrite(str(path), parse(key).sha256)
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (65534, 12, 0o604)
+    assert path.read_bytes() == b"\xff\r\n# a\n\n\0no end"
+    before = status.st_ino
+    rewrite(str(path), parse(key).sha256)
+    assert path.stat().st_ino == before
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Exception, match="regular file"):
+        rewrite(str(tmp_path / "pipe"), "SHA256:x")

@@ -1,0 +1,209 @@
+"""What was kept long enough goes, a little at a time and with an event; what still counts stays; on both databases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, func, insert, select, update
+
+from keyrack.core import credentials, documents, events, hosts, revoking, servers, tidying
+from keyrack.core.instance import Instance
+from keyrack.core.people import keyrack
+from keyrack.ssh import host_document
+from keyrack.ssh.public_key import parse
+from keyrack.store import tables
+from tests.core.conftest import Team
+from tests.core.keys_for_tests import fresh_line
+from tests.core.test_found_keys import entry
+
+DAY = timedelta(days=1)
+
+
+def later(instance: Instance, by: timedelta) -> Instance:
+    """The same instance some time on."""
+    return replace(instance, now=lambda: instance.now() + by)
+
+
+def rows(instance: Instance, table: Any) -> int:
+    """How many rows a table has."""
+    return instance.database.read(lambda c: c.execute(select(func.count()).select_from(table)).scalar_one())
+
+
+def clear(instance: Instance) -> dict[str, int]:
+    """Tidy until nothing is left; how many of each kind went."""
+    gone: dict[str, int] = {}
+    while found := tidying.tidy(instance, keyrack()):
+        for kind, count in found.items():
+            gone[kind] = gone.get(kind, 0) + count
+    return gone
+
+
+def put(team: Team, line: str, label: str) -> int:
+    """Put a key on deploy; its id."""
+    made = credentials.add(team.instance, team.owner, team.server.id, label=label, username="deploy", public_key=line)
+    return made.id
+
+
+def obey(team: Team) -> None:
+    """The host says that it obeys what it was told last."""
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    hosts.report(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
+
+
+def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> None:
+    count = events.find(team.instance, team.owner, limit=1).total
+    assert count > 3
+    assert clear(later(team.instance, 1095 * DAY)) == {}
+    old = later(team.instance, 1097 * DAY)
+    (due,) = [one for one in tidying.due(old, keyrack()) if one.kind == "events"]
+    gone = clear(old)
+    assert gone["events"] == due.rows
+    (left,) = events.find(team.instance, team.owner).items
+    assert f"{count} events" in left.summary
+    for_ever = replace(old, settings=old.settings.model_copy(update={"events_days": 0}))
+    assert clear(replace(for_ever, now=lambda: team.instance.now() + 9999 * DAY)).get("events") is None
+
+
+def test_a_confirmed_revocation_goes_by_age_and_one_that_counts_stays(team: Team) -> None:
+    old, unconfirmed, everywhere, by_hand = (fresh_line() for _ in range(4))
+    for line in (old, everywhere, by_hand):
+        put(team, line, line[-20:])
+    for number in [one.id for one in credentials.find(team.instance, team.owner, team.server.id).items]:
+        if credentials.get(team.instance, team.owner, team.server.id, number).public_key != parse(everywhere).canonical:
+            credentials.delete(team.instance, team.owner, team.server.id, number)
+    revoking.revoke_everywhere(team.instance, team.owner, parse(everywhere).sha256)
+    hosts.report(team.instance, team.server, {"keys_found": [entry(by_hand)]})
+    obey(team)
+    credentials.delete(team.instance, team.owner, team.server.id, put(team, unconfirmed, "u"))
+    assert clear(later(team.instance, 399 * DAY)).get("revocations") is None
+    assert clear(later(team.instance, 401 * DAY))["revocations"] == 1
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    refused = set(host_document.decode(signed.text).revoked)
+    assert refused == {parse(line).canonical for line in (unconfirmed, everywhere, by_hand)}
+
+
+def fill(team: Team, count: int, confirmed: datetime | None) -> set[str]:
+    """Have the team's server refuse so many keys; their lines."""
+    lines = {fresh_line() for _ in range(count)}
+    values = [
+        {
+            "server_id": team.server.id,
+            "fingerprint": parse(line).sha256,
+            "public_key": line,
+            "revoked_at": team.instance.now(),
+            "revision": 1,
+            "confirmed_at": confirmed,
+        }
+        for line in lines
+    ]
+    team.instance.database.write(lambda connection: connection.execute(insert(tables.revocations), values))
+    return lines
+
+
+def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (documents, hosts):
+        monkeypatch.setattr(module, "MOST_UNCONFIRMED", 30)
+    fill(team, 150, team.instance.now())
+    unconfirmed = fill(team, 70, None)
+    bounded = replace(team.instance, settings=team.instance.settings.model_copy(update={"max_revoked_keys": 100}))
+    told: set[str] = set()
+    for _ in range(4):
+        signed = documents.signed(bounded, team.server.id)
+        assert signed is not None
+        revoked = host_document.decode(signed.text).revoked
+        assert len(revoked) <= 130
+        told |= set(revoked)
+        before = waiting(team)
+        hosts.report(bounded, team.server, {"revision": signed.revision, "state": "applied"})
+        assert before - waiting(team) <= 30
+    assert waiting(team) == 0
+    assert unconfirmed <= told
+
+
+def waiting(team: Team) -> int:
+    """How many revocations the host has not confirmed."""
+    statement = select(func.count()).select_from(tables.revocations).where(tables.revocations.c.confirmed_at.is_(None))
+    return team.instance.database.read(lambda c: c.execute(statement).scalar_one())
+
+
+def test_proofs_that_ended_go_and_those_in_force_stay(team: Team) -> None:
+    now = team.instance.now()
+    of_user = {"user_id": team.member_user.id, "workspace_id": team.server.workspace_id, "scopes": [], "details": {}}
+
+    def command(connection: Connection) -> None:
+        for number, (kind, end) in enumerate(
+            (("iam", now - DAY), ("iam", now + DAY), ("api", now - DAY), ("api", None))
+        ):
+            secret = {"secret_hash": bytes([number]) * 32, "created_at": now, "name": str(number)}
+            connection.execute(insert(tables.tokens).values(**of_user, **secret, kind=kind, expires_at=end))
+        for number, (end, temporary) in enumerate(((now - DAY, b"t"), (now + DAY, b"t"), (now - DAY, None))):
+            connection.execute(
+                insert(tables.access_keys).values(
+                    id=f"AK{number}",
+                    user_id=team.member_user.id,
+                    sealed_secret=b"",
+                    description="",
+                    active=True,
+                    security_token_hash=temporary and temporary * 32,
+                    details={},
+                    created_at=now,
+                    expires_at=end,
+                )
+            )
+
+    team.instance.database.write(command)
+    assert clear(team.instance) == {"IAM tokens": 1, "temporary access keys": 1}
+    assert clear(later(team.instance, 1097 * DAY))["other ended tokens"] == 1
+    assert rows(team.instance, tables.access_keys) == 1
+
+
+def test_last_uses_go_with_the_key_and_invitations_and_deleted_servers_by_age(team: Team) -> None:
+    kept, gone = fresh_line(), fresh_line()
+    put(team, kept, "a")
+    now = team.instance.now()
+
+    def command(connection: Connection) -> None:
+        for line in (kept, gone):
+            use = {"fingerprint": parse(line).sha256, "server_id": 0, "last_used_at": now, "address": ""}
+            connection.execute(insert(tables.key_uses).values(use))
+
+    team.instance.database.write(command)
+    secret = servers.invite(team.instance, team.owner, team.server.id)
+    hosts.enrol(team.instance, secret, {}, address="192.0.2.1")
+    assert clear(later(team.instance, 32 * DAY)) == {"enrolment tokens": 1}
+    servers.delete(team.instance, team.owner, team.server.id)
+    credentials_gone = later(team.instance, 401 * DAY)
+    assert clear(credentials_gone) == {"last uses": 2, "deleted servers": 1}
+    assert rows(team.instance, tables.deleted_server_keys) == 0
+
+
+def test_a_transaction_deletes_a_little_and_a_service_goes_on_calmly(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tidying, "AT_ONCE", 3)
+    long_ago = team.instance.now() - 2000 * DAY
+    team.instance.database.write(lambda c: c.execute(update(tables.events).values(at=long_ago)))
+    total = rows(team.instance, tables.events)
+    clock = [0.0]
+    calm = tidying.Calm(lambda: clock[0])
+    calm.tidy(team.instance, keyrack())
+    assert total - 3 <= rows(team.instance, tables.events) < total
+    for _ in range(total):
+        calm.tidy(team.instance, keyrack())
+    old = select(func.count()).select_from(tables.events).where(tables.events.c.at == long_ago)
+    assert team.instance.database.read(lambda c: c.execute(old).scalar_one()) == 0
+    # Nothing more to do for an hour.
+    team.instance.database.write(lambda c: c.execute(update(tables.events).values(at=long_ago)))
+    calm.tidy(team.instance, keyrack())
+    assert team.instance.database.read(lambda c: c.execute(old).scalar_one()) > 0
+    clock[0] = 3601.0
+    calm.tidy(team.instance, keyrack())
+    left = team.instance.database.read(lambda c: c.execute(old).scalar_one())
+    for _ in range(50):
+        calm.tidy(team.instance, keyrack())
+    assert team.instance.database.read(lambda c: c.execute(old).scalar_one()) < max(left, 1)
