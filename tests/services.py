@@ -119,6 +119,7 @@ def running(settings: Settings) -> Iterator[Service]:
         log_level="warning",
         access_log=False,
         http=BoundedProtocol,
+        proxy_headers=False,
         timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)

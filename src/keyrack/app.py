@@ -12,6 +12,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people import keyrack
 from keyrack.core.presence import Presence
+from keyrack.core.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
 from keyrack.ssh import known_private
@@ -42,7 +43,8 @@ def open_instance(settings: Settings) -> Instance:
     database = Database.open(settings.database_url)
 
     def with_key(key: InstanceKey) -> Instance:
-        return Instance(database=database, settings=settings, key=key, key_rules=rules)
+        throttle = Throttle(settings.password_guesses, settings.token_guesses)
+        return Instance(database=database, settings=settings, key=key, key_rules=rules, throttle=throttle)
 
     try:
         if migrate.current(settings.database_url) is not None:
@@ -70,6 +72,7 @@ def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
             try:
                 credentials.end_expired(instance, keyrack())
                 presence.write(instance)
+                instance.refusals.write(instance.database)
                 calm.tidy(instance, keyrack())
             except DatabaseUnavailable:
                 pass  # said by the database itself, once; the next round does what this one left
@@ -82,5 +85,6 @@ def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
     def stop() -> None:
         stopping.set()
         thread.join(timeout=10)
+        instance.refusals.write(instance.database, everything=True)
 
     return stop

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -71,7 +73,22 @@ class Settings(BaseSettings):
     temporary_hours: float = Field(default=12, gt=0, le=8760, description="How long a temporary key lives, in hours.")
     token_hours: float = Field(default=24, gt=0, le=720, description="How long an IAM token lives, in hours.")
     rate_limit: int = Field(
-        default=6000, ge=1, description="How many requests one token may send a minute on RunCloud's API."
+        default=6000, ge=1, description="How many requests one token, access key or host may send a minute."
+    )
+    password_guesses: int = Field(
+        default=20, ge=1, description="How many wrong passwords one address may send a minute."
+    )
+    token_guesses: int = Field(
+        default=600, ge=1, description="How many wrong tokens, access keys and secrets one address may send a minute."
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="Proxies in front of the service, whose word for a client's address is believed: addresses and "
+        "networks with commas between, e.g. 127.0.0.1, 10.0.0.0/8; empty: none.",
+    )
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        default="x-forwarded-for",
+        description="The header in which trusted proxies name the client; they must set or extend it, always.",
     )
     git_listen: str = Field(
         default="127.0.0.1:2223",
@@ -126,6 +143,18 @@ class Settings(BaseSettings):
         default=1_000_000, ge=20_000, description="The longest request body that is read, in bytes."
     )
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: str) -> str:
+        for part in filter(None, map(str.strip, value.split(","))):
+            try:
+                ipaddress.ip_network(part)
+            except ValueError:
+                raise ValueError(
+                    f"trusted_proxies: {part!r} is no address or network, such as 127.0.0.1 or 10.0.0.0/8"
+                ) from None
+        return value
+
     @field_validator("listen", "git_listen")
     @classmethod
     def _listen_has_a_port(cls, value: str, info: ValidationInfo) -> str:
@@ -147,6 +176,12 @@ class Settings(BaseSettings):
         data = init_settings().get("data") or env_settings().get("data") or "keyrack-data"
         file = TomlConfigSettingsSource(settings_cls, toml_file=Path(data) / "keyrack.toml")
         return init_settings, env_settings, file
+
+    @property
+    def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """`trusted_proxies`, taken apart."""
+        parts = (part.strip() for part in self.trusted_proxies.split(","))
+        return tuple(ipaddress.ip_network(part) for part in parts if part)
 
     @property
     def database_url(self) -> str:

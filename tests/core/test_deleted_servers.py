@@ -48,7 +48,7 @@ def last(team: Team) -> dict[str, Any]:
 
 def report(team: Team, secret: str, **told: Any) -> None:
     """Report as the host with this secret."""
-    hosts.report(team.instance, hosts.authenticate(team.instance, secret), told)
+    hosts.report(team.instance, hosts.authenticate(team.instance, secret, address="192.0.2.1"), told)
 
 
 def delete(team: Team) -> None:
@@ -133,6 +133,6 @@ def test_what_is_noted_of_it_cannot_be_changed_in_the_database(team: Team) -> No
 
 def test_an_unknown_agent_is_told_nothing_but_that(team: Team) -> None:
     with pytest.raises(Refusal) as refused:
-        hosts.authenticate(team.instance, "a secret of another database")
+        hosts.authenticate(team.instance, "a secret of another database", address="192.0.2.1")
     assert refused.value.kind is Kind.UNAUTHENTICATED
     assert found_keys.counts(team.instance, team.owner) == {}

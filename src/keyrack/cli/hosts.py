@@ -18,6 +18,7 @@ from keyrack.cli.opened import opened, workspace_named
 from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
 from keyrack.core import (
+    damaged,
     deleted_servers,
     events,
     found_keys,
@@ -360,6 +361,26 @@ def list_revoked(json_wanted: bool, **given: Any) -> None:
         found = _all(lambda offset: revoking.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
         rows = [(one.fingerprint, _moment(one.revoked_at), one.revoked_by, one.reason or "-") for one in found]
         _table(("FINGERPRINT", "AT", "BY", "REASON"), rows, json_wanted)
+
+
+@command.command(name="damaged")
+@click.argument("reference", metavar="[SERVER]", required=False)
+@click.option("--remove", "name", metavar="KIND:ID", help="Remove this row; its key is refused from then on.")
+@as_json
+@shared
+def damaged_rows(reference: str | None, name: str | None, json_wanted: bool, **given: Any) -> None:
+    """List rows that are not as Keyrack wrote them, or remove one.
+
+    Each is left out of every document. Nobody knows what was asked, so none is mended: enter it again.
+    """
+    with desk(given) as at:
+        if name is not None:
+            gone = damaged.remove(at.instance, at.actor, name)
+            say(f"Removed {gone.name}: {gone.what}.")
+            return
+        server_id = None if reference is None else at.server(reference).id
+        rows = [(row.name, row.what) for row in damaged.find(at.instance, at.actor, server_id)]
+        _table(("ROW", "WHAT IT SAYS NOW"), rows, json_wanted)
 
 
 @command.command(name="receipts")

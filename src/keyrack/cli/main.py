@@ -15,6 +15,8 @@ COMMANDS = {
     "apply": ("keyrack.cli.apply", "Bring a workspace to what a file says."),
     "repos": ("keyrack.cli.repos", "Create and list Git repositories."),
     "hosts": ("keyrack.cli.hosts", "See and steer hosts: found keys, modes, receipts, sessions."),
+    "backup": ("keyrack.cli.backup", "Copy the database, also while it is served."),
+    "restore": ("keyrack.cli.restore", "Put a backup in the place of the database."),
     "tidy": ("keyrack.cli.tidy", "Show what was kept as long as it must be, and delete it."),
     "git-host": ("keyrack.cli.git_host", "Serve Git over SSH."),
     "agent": ("keyrack.cli.agent", "The program that runs on a host; also served as a single file."),

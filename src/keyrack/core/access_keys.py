@@ -12,8 +12,9 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 
 from keyrack import policy
-from keyrack.core import acceptance, request_signing
+from keyrack.core import acceptance, request_signing, throttle
 from keyrack.core.instance import Instance
+from keyrack.core.refusals import Refused
 from keyrack.core.request_signing import SignatureProblem, SignedRequest
 from keyrack.core.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
@@ -51,25 +52,43 @@ class AccessKey:
     security_token: str = ""
 
 
-def authenticate(instance: Instance, request: SignedRequest, authorization: str, *, address: str, door: str) -> Actor:
+def authenticate(
+    instance: Instance, request: SignedRequest, authorization: str, *, address: str, door: str, shared: bool = False
+) -> Actor:
     """The actor who signed a request with an access key.
 
-    Raises Refusal UNAUTHENTICATED with the reason in the words of the published gateway. Wrong guesses
-    bar the key for that address for five minutes after the fifth in a row, whichever process saw them.
+    shared: the address is one that many clients may have, as that of a proxy that is not trusted. Raises Refusal
+    UNAUTHENTICATED with the reason in the words of the published gateway, or THROTTLED (see core/throttle.py).
+    Wrong guesses bar the key for that address for five minutes after the fifth in a row, whichever process saw them;
+    where the address is shared, not for who has signed with it from there before.
     """
     try:
         claim = request_signing.read_claim(authorization)
         request_signing.check_date(request, instance.now())
-        found = instance.database.read(lambda connection: access_keys.signer(connection, claim.access_key, address))
-        if found is None:
-            raise SignatureProblem(f"ak {claim.access_key} not exist")
-        _refuse_barred(instance, found)
-        request_signing.check(request, claim, _secret(instance, found.key), instance.now())
-        _check_security_token(instance, found.key, request)
-        _check_in_force(instance, found)
+        trusted = shared and instance.throttle.knows(throttle.SIGNATURE, address, claim.access_key)
+
+        def attempt() -> Signer:
+            found = instance.database.read(lambda connection: access_keys.signer(connection, claim.access_key, address))
+            if found is None:
+                raise SignatureProblem(f"ak {claim.access_key} not exist", forged=True)
+            barred = _is_barred(instance, found)
+            if barred and not trusted:
+                words = f"the ak was locked for 5 minutes after {MOST_FAILURES} failures in a row; try later"
+                raise SignatureProblem(words)
+            try:
+                request_signing.check(request, claim, _secret(instance, found.key), instance.now())
+                _check_security_token(instance, found.key, request)
+            except SignatureProblem as problem:
+                if problem.forged and not barred:
+                    _count_failure(instance, found, address=address, door=door)
+                raise
+            _check_in_force(instance, found)
+            return found
+
+        found = instance.throttle.prove(
+            throttle.SIGNATURE, address, claim.access_key, attempt, is_guess=request_signing.is_forged
+        )
     except SignatureProblem as problem:
-        if problem.forged and found is not None:
-            _count_failure(instance, found, address=address, door=door)
         raise Refusal(Kind.UNAUTHENTICATED, "signature-refused", str(problem)) from None
     if found.failures:
         instance.database.write(lambda connection: access_keys.forget_failures(connection, found.key.id, address))
@@ -84,10 +103,9 @@ def _secret(instance: Instance, key: AccessKeyRow) -> str:
         raise SignatureProblem("the secret key could not be fetched") from None
 
 
-def _refuse_barred(instance: Instance, found: Signer) -> None:
+def _is_barred(instance: Instance, found: Signer) -> bool:
     last = found.last_failure_at
-    if found.failures >= MOST_FAILURES and last is not None and last > instance.now() - BARRED_FOR:
-        raise SignatureProblem(f"the ak was locked for 5 minutes after {MOST_FAILURES} failures in a row; try later")
+    return found.failures >= MOST_FAILURES and last is not None and last > instance.now() - BARRED_FOR
 
 
 def _check_security_token(instance: Instance, key: AccessKeyRow, request: SignedRequest) -> None:
@@ -112,14 +130,10 @@ def _count_failure(instance: Instance, found: Signer, *, address: str, door: str
     count = instance.database.write(
         lambda connection: access_keys.count_failure(connection, found.key.id, address, at, at - BARRED_FOR)
     )
-    try:
-        with Attempt(
-            instance, _actor(found, address=address, door=door), "iam:self", "sign a request", target_kind="access key"
-        ):
-            code = "access-key-barred" if count >= MOST_FAILURES else "signature-wrong"
-            raise Refusal(Kind.UNAUTHENTICATED, code, "The signature does not hold.")
-    except Refusal:
-        pass  # the caller answers in the gateway's words
+    code = "access-key-barred" if count >= MOST_FAILURES else "signature-wrong"
+    actor = _actor(found, address=address, door=door)
+    refused = Refused(actor, "iam:self", code, "sign a request", "access key", each=True)
+    instance.refusals.record(instance.database, refused, at)
 
 
 def _actor(found: Signer, *, address: str, door: str) -> Actor:

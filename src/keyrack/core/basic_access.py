@@ -7,7 +7,10 @@ import hmac
 from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection
 
+from keyrack.core import throttle
+from keyrack.core.access_keys import BARRED_FOR, MOST_FAILURES
 from keyrack.core.instance import Instance
+from keyrack.core.refusals import Refused
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, User
 from keyrack.store import access_keys, people
@@ -16,14 +19,33 @@ from keyrack.store.access_keys import AccessKeyRow
 LONGEST = 1024
 
 
-def authenticate(instance: Instance, key_id: str, secret: str, *, address: str, door: str) -> Actor:
+def authenticate(
+    instance: Instance, key_id: str, secret: str, *, address: str, door: str, shared: bool = False
+) -> Actor:
     """The actor behind a permanent access key in force. Raises Refusal UNAUTHENTICATED, alike for all others.
 
-    Temporary keys are refused: they count only with their security token, which HTTP Basic has no place for.
+    shared: see access_keys.authenticate. The sixth wrong secret of a key within five minutes from one address, and
+    what comes after it, is refused untried: THROTTLED. Temporary keys are refused: they count only with their security
+    token, which HTTP Basic has no place for.
     """
     if not key_id or not secret or len(key_id) > LONGEST or len(secret) > LONGEST or not key_id.isprintable():
         raise _not_in_force()
 
+    def attempt() -> Actor:
+        give_back = None
+        if not (shared and instance.throttle.knows(throttle.BASIC, address, key_id)):
+            give_back = instance.throttle.guard(
+                throttle.BASIC, key_id, address, most=MOST_FAILURES, seconds=BARRED_FOR.total_seconds()
+            )
+        actor = _actor(instance, key_id, secret, address=address, door=door)
+        if give_back is not None:
+            give_back()
+        return actor
+
+    return instance.throttle.prove(throttle.BASIC, address, key_id, attempt)
+
+
+def _actor(instance: Instance, key_id: str, secret: str, *, address: str, door: str) -> Actor:
     def question(connection: Connection) -> tuple[AccessKeyRow, User] | None:
         row = access_keys.get(connection, key_id)
         user = None if row is None else people.user(connection, row.user_id)
@@ -33,16 +55,7 @@ def authenticate(instance: Instance, key_id: str, secret: str, *, address: str, 
     if found is None:
         raise _not_in_force()
     row, user = found
-    over = row.expires_at is not None and row.expires_at <= instance.now()
-    if over or not row.active or row.security_token_hash is not None or user.disabled_at is not None:
-        raise _not_in_force()
-    try:
-        known = instance.key.decrypt(row.sealed_secret, row.id)
-    except InvalidTag:
-        raise _not_in_force() from None
-    if not hmac.compare_digest(known.encode("utf-8", "surrogatepass"), secret.encode("utf-8", "surrogatepass")):
-        raise _not_in_force()
-    return Actor(
+    actor = Actor(
         workspace_id=user.workspace_id,
         user_id=user.id,
         name=user.name,
@@ -55,6 +68,18 @@ def authenticate(instance: Instance, key_id: str, secret: str, *, address: str, 
         project=row.project,
         ends_at=row.expires_at,
     )
+    over = row.expires_at is not None and row.expires_at <= instance.now()
+    if over or not row.active or row.security_token_hash is not None or user.disabled_at is not None:
+        raise _not_in_force()
+    try:
+        known = instance.key.decrypt(row.sealed_secret, row.id)
+    except InvalidTag:
+        raise _not_in_force() from None
+    if not hmac.compare_digest(known.encode("utf-8", "surrogatepass"), secret.encode("utf-8", "surrogatepass")):
+        refused = Refused(actor, "iam:self", "secret-wrong", "use an access key", "access key")
+        instance.refusals.record(instance.database, refused, instance.now(), later=True)
+        raise _not_in_force()
+    return actor
 
 
 def _not_in_force() -> Refusal:

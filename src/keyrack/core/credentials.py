@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyrack.core import acceptance, delivery, openings, revoking
+from keyrack.core import acceptance, damaged, delivery, openings, revoking
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
@@ -271,6 +271,10 @@ def _free_label(work: Work, server: Server, label: str) -> None:
     """Make sure that a label is free; one whose key has ended is freed here and now."""
     holder = keys.credential_by_label(work.connection, server.id, label)
     if holder is None:
+        return
+    unsound = damaged.damaged_credential(work, server.id, label)
+    if unsound is not None:
+        damaged.drop(work, unsound)
         return
     if holder.expires_at is None or holder.expires_at > work.now:
         raise Refusal(Kind.TAKEN, "label-taken", "The label has already been taken.", field="label")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,6 +17,7 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.model import Server, SystemUser
 from keyrack.ssh import host_document, options
+from keyrack.ssh.digest import sha256
 from keyrack.ssh.host_document import Account, HostDocument, Stale, TakeAway, UserKey
 from keyrack.store import found_keys, held_back, host_reports, keys, revocations, servers
 
@@ -57,7 +59,7 @@ class Damaged:
     """A row that is not as Keyrack wrote it. kind: credential, grant or user key."""
 
     kind: str
-    id: int
+    id: int | str
 
     @property
     def words(self) -> str:
@@ -113,12 +115,7 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         revision=server.revision,
         issued_at=now,
         users={name: tuple(lines) for name, lines in users.items()},
-        revoked=revocations.lines_for(
-            connection,
-            server.id,
-            unconfirmed=MOST_UNCONFIRMED,
-            confirmed=instance.settings.max_revoked_keys,
-        ),
+        revoked=_revoked(instance, connection, server, damaged),
         accounts=wanted,
         sshd=dict(server.sshd),
         mode=server.mode,
@@ -130,6 +127,31 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         end_sessions=host_reports.ending_sessions(connection, server.id),
         lineage=server.lineage[: servers.MARK_CHARACTERS],
     )
+
+
+def _revoked(instance: Instance, connection: Connection, server: Server, damaged: list[Damaged]) -> tuple[str, ...]:
+    """The keys to be refused. What is no key would keep the host from obeying all the rest, so it is left out."""
+    sound = []
+    most = instance.settings.max_revoked_keys
+    for fingerprint, line in revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most):
+        if fingerprint_of(line) == fingerprint:
+            sound.append(line)
+        else:
+            damaged.append(Damaged("revocation of", fingerprint))
+    return tuple(sound)
+
+
+def fingerprint_of(line: str) -> str:
+    """The fingerprint of a canonical line, and no judgement of the key in it; "" for what is no such line."""
+    key_type, _, blob = line.partition(" ")
+    try:
+        data = base64.b64decode(blob, validate=True)
+    except ValueError:
+        return ""
+    name = key_type.encode("utf-8", "replace")
+    if not data.startswith(len(name).to_bytes(4, "big") + name):
+        return ""
+    return "SHA256:" + base64.b64encode(sha256(data)).decode("ascii").rstrip("=")
 
 
 def lines(

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import deleted_servers, found_keys, host_facts, host_news, host_reports, went_back
+from keyrack.core import deleted_servers, found_keys, host_facts, host_news, host_reports, throttle, went_back
 from keyrack.core.documents import MOST_UNCONFIRMED
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
@@ -25,6 +25,7 @@ from keyrack.store.deleted_servers import DeletedServer
 LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
 LINEAGE = re.compile(r"[0-9a-f]{8}")
+NO_ENROLMENT = "enrolment-refused"
 STATES = ("applied", "refused", "failed")
 
 
@@ -41,7 +42,16 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
     """Make a host the one that a one-time token was made for. Raises Refusal FORBIDDEN."""
     if not isinstance(token, str) or not token:
         raise _no_enrolment()
-    facts = all_printable(facts)
+    return instance.throttle.prove(
+        throttle.ENROLMENT,
+        address,
+        instance.key.hash_token(token),
+        lambda: _enrol(instance, token, all_printable(facts), address),
+        is_guess=lambda error: isinstance(error, Refusal) and error.code == NO_ENROLMENT,
+    )
+
+
+def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: str) -> Enrolled:
     secret = secrets.token_urlsafe(32)
     actor = keyrack(door="agent")
     attempt = Attempt(instance, actor, "servers:write", "enrol a host", target_kind="server")
@@ -86,22 +96,28 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
     return Enrolled(server=server, secret=secret, signing_key=instance.key.public_line)
 
 
-def authenticate(instance: Instance, secret: str) -> Server | DeletedServer:
-    """The server whose agent holds this secret, also a deleted one. Raises Refusal UNAUTHENTICATED."""
+def authenticate(instance: Instance, secret: str, *, address: str) -> Server | DeletedServer:
+    """The server whose agent holds this secret, also a deleted one.
+
+    Raises Refusal UNAUTHENTICATED, or THROTTLED (core/throttle.py).
+    """
     secret_hash = instance.key.hash_token(secret)
 
     def question(connection: Connection) -> Server | DeletedServer | None:
         found = servers.by_agent_secret(connection, secret_hash)
         return found or gone_servers.by_agent_secret(connection, secret_hash)
 
-    server = instance.database.read(question)
-    if server is None:
-        raise Refusal(
-            Kind.UNAUTHENTICATED,
-            "agent-unknown",
-            "This agent is not enrolled here, or its server was deleted. Enrol it again.",
-        )
-    return server
+    def attempt() -> Server | DeletedServer:
+        server = instance.database.read(question)
+        if server is None:
+            raise Refusal(
+                Kind.UNAUTHENTICATED,
+                "agent-unknown",
+                "This agent is not enrolled here, or its server was deleted. Enrol it again.",
+            )
+        return server
+
+    return instance.throttle.prove(throttle.AGENT, address, secret_hash, attempt)
 
 
 def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str, Any]) -> None:
@@ -191,6 +207,6 @@ def _fact(facts: Mapping[str, Any], name: str) -> str | None:
 def _no_enrolment() -> Refusal:
     return Refusal(
         Kind.FORBIDDEN,
-        "enrolment-refused",
+        NO_ENROLMENT,
         "This enrolment token is wrong, used up or older than a day. Ask for a new installation script.",
     )

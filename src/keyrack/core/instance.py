@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from keyrack.core.instance_key import InstanceKey
+from keyrack.core.refusals import Refusals
+from keyrack.core.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
 from keyrack.store.database import Database
@@ -26,3 +28,5 @@ class Instance:
     key: InstanceKey
     key_rules: KeyRules
     now: Callable[[], datetime] = field(default=utc_now)
+    throttle: Throttle = field(default_factory=Throttle, compare=False, repr=False)
+    refusals: Refusals = field(default_factory=Refusals, compare=False, repr=False)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import acceptance, delivery, passwords
+from keyrack.core import acceptance, delivery, passwords, throttle
 from keyrack.core.instance import Instance
 from keyrack.core.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
@@ -143,8 +143,14 @@ def change_own_password(instance: Instance, actor: Actor, *, original: str, pass
             raise missing("user")
         user_id = actor.user_id
         hashed = attempt.read(lambda connection: people.password_hash(connection, user_id))
-        if not passwords.verify(hashed, original):
-            raise Refusal(Kind.UNAUTHENTICATED, "password-wrong", "The original password is wrong.")
+
+        def check() -> None:
+            if not passwords.verify(hashed, original):
+                raise Refusal(Kind.UNAUTHENTICATED, "password-wrong", "The original password is wrong.")
+
+        # A token in the wrong hands must be no way around the bounds of signing in.
+        account = throttle.name_of("user", str(user_id))
+        instance.throttle.prove(throttle.PASSWORD, actor.address, account, check)
     change(instance, actor, user_id, password=password, proven=True)
 
 

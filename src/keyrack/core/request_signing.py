@@ -64,6 +64,11 @@ class Claim:
     signature: str
 
 
+def is_forged(error: Exception) -> bool:
+    """Whether an error says that a signature may be somebody's guess."""
+    return isinstance(error, SignatureProblem) and error.forged
+
+
 def read_claim(authorization: str) -> Claim:
     """Take an Authorization header apart; raises SignatureProblem for other algorithms and for garbage."""
     scheme = authorization.partition(" ")[0]

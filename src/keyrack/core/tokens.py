@@ -5,18 +5,19 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import acceptance, passwords
+from keyrack.core import acceptance, passwords, throttle
 from keyrack.core.instance import Instance
+from keyrack.core.refusals import Refused
 from keyrack.core.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
-from keyrack.model import Actor, Page, Project, Token, User, Workspace
+from keyrack.model import Actor, Page, Project, Role, Token, User, Workspace
 from keyrack.store import people
 from keyrack.store.people import Bearer
 
@@ -30,6 +31,19 @@ KEPT_AFTER_END = timedelta(days=1)
 # What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
 # own keys, and oneself.
 PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
+
+
+# Stands where there is no user, so that a wrong name makes as much work as a wrong password. No workspace has id 0.
+_NOBODY = User(
+    id=0,
+    uid="",
+    workspace_id=0,
+    name="",
+    role=Role.MEMBER,
+    policies=(),
+    disabled_at=None,
+    created_at=datetime.fromtimestamp(0, UTC),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +79,29 @@ class SignedIn:
 
 
 def authenticate(instance: Instance, secret: str, *, address: str, door: str) -> Actor:
-    """The actor behind a bearer token in force. Raises Refusal UNAUTHENTICATED, alike for all that are not."""
-    found = lookup(instance, secret)
+    """The actor behind a bearer token in force.
+
+    Raises Refusal UNAUTHENTICATED, alike for all that are not, or THROTTLED (see core/throttle.py).
+    """
+    if not secret or len(secret) > LONGEST_TOKEN:
+        raise _not_in_force()
+    secret_hash = instance.key.hash_token(secret)
+
+    def attempt() -> Bearer | None:
+        found = instance.database.read(lambda connection: people.bearer(connection, secret_hash))
+        if found is None:
+            raise _not_in_force()
+        return _in_force(instance, found)
+
+    found = instance.throttle.prove(throttle.TOKEN, address, secret_hash, attempt)
     if found is None:
-        raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
+        # It was a token once, so whoever sends it did not guess: old programs must not spend what others need.
+        raise _not_in_force()
     return actor_of(found.user, found.token, address=address, door=door)
+
+
+def _not_in_force() -> Refusal:
+    return Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
 
 
 def lookup(instance: Instance, secret: str) -> Bearer | None:
@@ -78,7 +110,11 @@ def lookup(instance: Instance, secret: str) -> Bearer | None:
         return None
     secret_hash = instance.key.hash_token(secret)
     found = instance.database.read(lambda connection: people.bearer(connection, secret_hash))
-    if found is None or found.token.revoked_at is not None or found.user.disabled_at is not None:
+    return None if found is None else _in_force(instance, found)
+
+
+def _in_force(instance: Instance, found: Bearer) -> Bearer | None:
+    if found.token.revoked_at is not None or found.user.disabled_at is not None:
         return None
     if found.token.expires_at is not None and found.token.expires_at <= instance.now():
         return None
@@ -107,24 +143,36 @@ def actor_of(user: User, token: Token | None, *, address: str, door: str) -> Act
 
 
 def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str) -> SignedIn:
-    """Issue an IAM token for a password. Raises Refusal UNAUTHENTICATED, or FORBIDDEN for a foreign scope."""
-    user = _find(instance, who)
-    hashed = (
-        None if user is None else instance.database.read(lambda connection: people.password_hash(connection, user.id))
+    """Issue an IAM token for a password.
+
+    Raises Refusal UNAUTHENTICATED, after the same work and so the same time whether there is such a user or not,
+    FORBIDDEN for a foreign scope, or THROTTLED (see core/throttle.py).
+    """
+    user, hashed = _find(instance, who)
+    account = throttle.name_of("user", str(user.id)) if user else _claimed(who)
+    return instance.throttle.prove(
+        throttle.PASSWORD, address, account, lambda: _sign_in(instance, user, hashed, who.password, scope, address)
     )
-    right = passwords.verify(hashed, who.password)
+
+
+def _sign_in(
+    instance: Instance, user: User | None, hashed: str | None, password: str, scope: Scope, address: str
+) -> SignedIn:
+    right = passwords.verify(hashed, password)
     wrong = Refusal(
         Kind.UNAUTHENTICATED,
         "sign-in-failed",
         "The user name, the account (domain) name or the password is wrong.",
     )
-    if user is None:
+    if user is None or not right or user.disabled_at is not None:
+        actor = actor_of(user or _NOBODY, None, address=address, door="iam")
+        refused = Refused(actor, "iam:self", wrong.code, "sign in", "token")
+        # Nobody's is counted like anybody's, and stands in no log.
+        instance.refusals.record(instance.database, refused, instance.now(), later=True)
         raise wrong
     actor = actor_of(user, None, address=address, door="iam")
     attempt = Attempt(instance, actor, "iam:self", "sign in", target_kind="token", target_id=None)
     with attempt:
-        if not right or user.disabled_at is not None:
-            raise wrong
 
         def issue(work: Work) -> SignedIn:
             now = people.user(work.connection, user.id)
@@ -324,20 +372,26 @@ def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
         attempt.write(change)
 
 
-def _find(instance: Instance, who: SignIn) -> User | None:
-    def question(connection: Connection) -> User | None:
+def _find(instance: Instance, who: SignIn) -> tuple[User | None, str | None]:
+    """The user and the password's hash, by the same questions whether there are such or not."""
+
+    def question(connection: Connection) -> tuple[User | None, str | None]:
         if who.user_uid is not None:
-            return people.user_by_uid(connection, who.user_uid)
-        workspace = None
-        if who.workspace_uid is not None:
-            workspace = people.workspace_by_uid(connection, who.workspace_uid)
-        elif who.workspace_name is not None:
-            workspace = people.workspace_by_name(connection, who.workspace_name)
-        if workspace is None or who.user_name is None:
-            return None
-        return people.user_by_name(connection, workspace.id, who.user_name)
+            user = people.user_by_uid(connection, who.user_uid)
+        else:
+            workspace = None
+            if who.workspace_uid is not None:
+                workspace = people.workspace_by_uid(connection, who.workspace_uid)
+            elif who.workspace_name is not None:
+                workspace = people.workspace_by_name(connection, who.workspace_name)
+            user = people.user_by_name(connection, workspace.id if workspace else 0, who.user_name or "")
+        return user, people.password_hash(connection, user.id if user else 0)
 
     return instance.database.read(question)
+
+
+def _claimed(who: SignIn) -> bytes:
+    return throttle.name_of("claimed", who.user_uid, who.workspace_uid, who.workspace_name, who.user_name)
 
 
 def _project(work: Work, workspace: Workspace, scope: Scope) -> Project | None:

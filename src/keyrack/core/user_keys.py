@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core import acceptance, delivery, openings, revoking
+from keyrack.core import acceptance, damaged, delivery, openings, revoking
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -142,6 +142,10 @@ def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
     kind, holder = known
     if kind == "deploy":
         words = "This key is a deploy key of a repository. Make a new key pair for yourself."
+    elif holder is not None and (unsound := damaged.damaged_user_key(work, holder.id)) is not None:
+        # Nobody at Keyrack entered what this row says, so it keeps nobody's key from them.
+        damaged.drop(work, unsound)
+        return
     elif holder is not None and holder.user_id == owner:
         words = f"You registered this key already: title {holder.title!r}, id {holder.id}."
     else:

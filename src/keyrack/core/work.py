@@ -13,10 +13,11 @@ from sqlalchemy.exc import IntegrityError
 
 from keyrack import policy
 from keyrack.core.instance import Instance
+from keyrack.core.refusals import Refused
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store import events, servers
-from keyrack.store.database import DatabaseUnavailable, take_turn
+from keyrack.store.database import take_turn
 
 T = TypeVar("T")
 
@@ -90,7 +91,8 @@ class Attempt:
     """What somebody tries: `with Attempt(…) as attempt: …` asks policy first, and a refusal leaves an event.
 
     action: a name of policy.ACTIONS; aim: what is tried, in words that complete "tried to …";
-    target_kind: "server", "credential" …; server_id: the server concerned, if one is.
+    target_kind: "server", "credential" …; server_id: the server concerned, if one is; later: a refusal's event is
+    written beside the answer, which then takes as long as one that leaves none.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Attempt:
         target_kind: str,
         target_id: int | None = None,
         server_id: int | None = None,
+        later: bool = False,
     ) -> None:
         self.instance = instance
         self.actor = actor
@@ -111,6 +114,7 @@ class Attempt:
         self.target_kind = target_kind
         self.target_id = target_id
         self.server_id = server_id
+        self.later = later
         self._changing = False
 
     def __enter__(self) -> Self:
@@ -162,26 +166,10 @@ class Attempt:
         return self.instance.database.write(run)
 
     def _record_refusal(self, refusal: Refusal) -> None:
-        """Invariant 3: refusals leave an event too. Its words are ours; nothing the caller sent is kept."""
-        at = self.instance.now()
-        try:
-            self.instance.database.write(
-                lambda connection: events.add(
-                    connection,
-                    self.actor,
-                    at=at,
-                    action=self.action,
-                    outcome="refused",
-                    reason=refusal.code,
-                    target_kind=self.target_kind,
-                    target_id=self.target_id,
-                    # A server of somebody else must not show this attempt in its own log.
-                    server_id=servers.own_id(connection, self.actor.workspace_id, self.server_id),
-                    summary=f"Refused: tried to {self.aim} ({refusal.code})",
-                    level="warning",
-                    details={},
-                )
-            )
-        except DatabaseUnavailable:
-            # The refusal stands without its event: with the database away nothing was changed either.
-            log.warning("refusal not recorded", action=self.action, code=refusal.code)
+        """Invariant 3: refusals leave an event too, repeated ones one that counts them. Its words are ours; nothing
+        the caller sent is kept.
+        """
+        refused = Refused(
+            self.actor, self.action, refusal.code, self.aim, self.target_kind, self.target_id, self.server_id
+        )
+        self.instance.refusals.record(self.instance.database, refused, self.instance.now(), later=self.later)

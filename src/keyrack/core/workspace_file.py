@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Connection
 
-from keyrack.core import passwords, people
+from keyrack.core import delivery, passwords, people
 from keyrack.core.instance import Instance
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
@@ -15,7 +15,7 @@ from keyrack.core.workspace_plan import Doing, Plan, compare
 from keyrack.core.workspace_text import WorkspaceFile, read
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
-from keyrack.store import workspace_state
+from keyrack.store import keys, workspace_state
 from keyrack.store.workspace_state import State
 
 HASHED_AT_ONCE = 4
@@ -74,7 +74,7 @@ def apply(
 
 
 def _state(instance: Instance, connection: Connection, wanted: WorkspaceFile) -> State:
-    return workspace_state.load(
+    state = workspace_state.load(
         connection,
         wanted.name,
         token_hashes=[instance.key.hash_token(token.secret) for user in wanted.users for token in user.tokens],
@@ -82,6 +82,11 @@ def _state(instance: Instance, connection: Connection, wanted: WorkspaceFile) ->
         repository_paths=[repository.path for repository in wanted.repositories],
         repository_ids=[repository.id for repository in wanted.repositories if repository.id is not None],
     )
+    if state.grants:
+        # A damaged row opens nothing: what it seems to say is given anew.
+        rows = keys.grants_with_seals(connection, state.grants[0].workspace_id)
+        state.grants = tuple(grant for grant, seal in rows if delivery.grant_holds(instance, grant, seal))
+    return state
 
 
 def _hashed(wanted: WorkspaceFile, state: State, *, reset_secrets: bool) -> dict[str, str]:

@@ -281,6 +281,34 @@ def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> 
     return tuple((_credential_record(row), row.seal) for row in connection.execute(statement))
 
 
+def credentials_with_seals(
+    connection: Connection, server_id: int, *, label: str | None = None
+) -> tuple[tuple[Credential, bytes], ...]:
+    """The credentials of a server, ended or not, or the one with a label, each with the seal of its row."""
+    statement = _credential.where(credentials.c.server_id == server_id)
+    if label is not None:
+        statement = statement.where(credentials.c.label == label)
+    rows = connection.execute(statement.order_by(credentials.c.id))
+    return tuple((_credential_record(row), row.seal) for row in rows)
+
+
+def user_keys_with_seals(
+    connection: Connection, workspace_id: int, *, key_id: int | None = None
+) -> tuple[tuple[UserKey, bytes], ...]:
+    """The user keys of a workspace, or the one with an id, each with the seal of its row."""
+    statement = select(user_keys).where(user_keys.c.workspace_id == workspace_id)
+    if key_id is not None:
+        statement = statement.where(user_keys.c.id == key_id)
+    rows = connection.execute(statement.order_by(user_keys.c.id))
+    return tuple((_user_key(row), row.seal) for row in rows)
+
+
+def grants_with_seals(connection: Connection, workspace_id: int) -> tuple[tuple[Grant, bytes], ...]:
+    """The grants of a workspace, each with the seal of its row."""
+    rows = connection.execute(select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id))
+    return tuple((_grant(row), row.seal) for row in rows)
+
+
 def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
     """Let a key be given to a host again; one that was revoked everywhere stays refused."""
     everywhere = (

@@ -61,8 +61,10 @@ def add(connection: Connection, server_id: int, fingerprint: str, public_key: st
     connection.execute(statement.on_conflict_do_nothing())
 
 
-def lines_for(connection: Connection, server_id: int, *, unconfirmed: int, confirmed: int) -> tuple[str, ...]:
-    """The canonical lines of the keys that a host is told to refuse, by fingerprint.
+def lines_for(
+    connection: Connection, server_id: int, *, unconfirmed: int, confirmed: int
+) -> tuple[tuple[str, str], ...]:
+    """The keys that a host is told to refuse, by fingerprint: that and the canonical line of each.
 
     At most so many that it has not confirmed, the oldest; what it has confirmed and still finds in files of its own;
     and so many of the others that it has confirmed, the newest.
@@ -75,7 +77,7 @@ def lines_for(connection: Connection, server_id: int, *, unconfirmed: int, confi
     lines: dict[str, str] = {}
     for statement in (waiting.limit(unconfirmed), by_hand.limit(unconfirmed), newest.limit(confirmed)):
         lines.update((row.fingerprint, row.public_key) for row in connection.execute(statement))
-    return tuple(line for _, line in sorted(lines.items()))
+    return tuple(sorted(lines.items()))
 
 
 def confirm(connection: Connection, server_id: int, applied_revision: int, at: datetime, *, most: int) -> bool:

@@ -180,6 +180,12 @@ def set_tags(connection: Connection, server_id: int, tags: Iterable[str]) -> Non
         connection.execute(insert(server_tags).values(server_id=server_id, tag=tag))
 
 
+def ids_of(connection: Connection, workspace_id: int) -> tuple[int, ...]:
+    """The servers of a workspace."""
+    statement = select(servers.c.id).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
+    return tuple(connection.execute(statement).scalars())
+
+
 def ids_with_tag(connection: Connection, workspace_id: int, tag: str) -> tuple[int, ...]:
     """The servers of a workspace that have a tag."""
     statement = (

@@ -70,7 +70,8 @@ class Dialect:
     authenticate: the actor of a request, or raises Refusal UNAUTHENTICATED. read_body: the fields of a
     body. refuse: the answer to a refusal. unknown_path: the answer where there is no route. not_supported:
     the answer to a method a path lacks; it gets the methods that the path has. finish: a last look at
-    every answer, for headers. limited: its requests are counted, so that there can be too many.
+    every answer, for headers. greet: called before a call that asks no authentication; raises Refusal. shows_quota: its
+    answers say how many requests may still be sent.
     """
 
     name: str
@@ -81,7 +82,8 @@ class Dialect:
     not_supported: Callable[[Request, tuple[str, ...]], Response]
     read_body: Callable[[Request, bytes], tuple[Mapping[str, Any], bool]]
     finish: Callable[[Request, Actor | None, Response], None] = field(default=lambda request, actor, response: None)
-    limited: bool = False
+    greet: Callable[[Request], None] = field(default=lambda request: None)
+    shows_quota: bool = False
 
 
 def strangers(door: str, address: str) -> Actor:
@@ -90,8 +92,13 @@ def strangers(door: str, address: str) -> Actor:
 
 
 def address_of(request: Request) -> str:
-    """Where a request comes from; headers that anybody can write are not believed."""
+    """Where a request comes from: the client, or what a trusted proxy says of it (web/proxies.py)."""
     return request.client.host if request.client else ""
+
+
+def is_shared(request: Request) -> bool:
+    """Whether the address is a proxy's that is not trusted to name the client, so that many may have it."""
+    return bool(request.scope.get("state", {}).get("shared_address"))
 
 
 def database_away() -> Refusal:
@@ -160,6 +167,7 @@ class _Path:
         dialect = self._dialect
         request.state.content = content
         if endpoint.open:
+            dialect.greet(request)
             actor = strangers(dialect.name, address_of(request))
         else:
             actor = dialect.authenticate(self._instance, request)

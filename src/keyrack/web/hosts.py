@@ -25,6 +25,7 @@ from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.dialect import address_of, database_away, fault
+from keyrack.web.limits import count
 from keyrack.web.rate_limit import RateLimit
 
 log = structlog.get_logger("keyrack.web")
@@ -102,12 +103,13 @@ class Waiting:
                 event.set()
 
 
-def application(instance: Instance, waiting: Waiting, presence: Presence) -> Starlette:
+def application(instance: Instance, waiting: Waiting, presence: Presence, limit: RateLimit) -> Starlette:
     """The application under /agent."""
     archive: list[bytes] = []
     limits = _Limits()
 
     async def enrol(request: Request) -> Response:
+        count(limit, request, ("address", address_of(request)))
         told = await _object(instance, request)
         enrolled = await run_in_threadpool(hosts.enrol, instance, told.get("token"), told, address=address_of(request))
         return JSONResponse(
@@ -122,16 +124,16 @@ def application(instance: Instance, waiting: Waiting, presence: Presence) -> Sta
         )
 
     async def document(request: Request) -> Response:
-        return await _document(instance, waiting, presence, request)
+        return await _document(instance, waiting, presence, request, limit)
 
     async def report(request: Request) -> Response:
-        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request), address=address_of(request))
         told = await limits.read(instance, request, server.id)
         await run_in_threadpool(hosts.report, instance, server, told)
         return JSONResponse({"ok": True})
 
     async def last_document(request: Request) -> Response:
-        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request), address=address_of(request))
         told = await _object(instance, request)
         await run_in_threadpool(went_back.hear, instance, server, told)
         return JSONResponse({"ok": True})
@@ -156,9 +158,12 @@ async def _script(request: Request) -> Response:
     return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
 
 
-async def _document(instance: Instance, waiting: Waiting, presence: Presence, request: Request) -> Response:
+async def _document(
+    instance: Instance, waiting: Waiting, presence: Presence, request: Request, limit: RateLimit
+) -> Response:
     """The document, once it is another one than the host has; 204 when it is not in time."""
-    server = await run_in_threadpool(hosts.authenticate, instance, _secret(request))
+    server = await run_in_threadpool(hosts.authenticate, instance, _secret(request), address=address_of(request))
+    count(limit, request, ("host", server.id))
     asked = bodies.query(request)
     known = bodies.number(asked.get("revision", "0")) or 0
     lineage = asked.get("lineage", "")

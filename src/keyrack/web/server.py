@@ -29,6 +29,8 @@ from keyrack.web import description, hosts
 from keyrack.web.dialect import Dialect, application
 from keyrack.web.dialects import codearts, codearts_v1, iam, native, runcloud
 from keyrack.web.home import page
+from keyrack.web.limits import limited
+from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
 
 Mounts = tuple[tuple[str, ASGIApp], ...]
@@ -58,8 +60,9 @@ class Doors:
     No redirect ever leaves from here: programs written for the contracts read one as an empty success.
     """
 
-    def __init__(self, mounts: Mounts, otherwise: ASGIApp, let_go: Callable[[], None]) -> None:
+    def __init__(self, mounts: Mounts, otherwise: ASGIApp, let_go: Callable[[], None], proxies: Proxies) -> None:
         self.let_go = let_go
+        self._proxies = proxies
         self._mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
         self._otherwise = otherwise
 
@@ -69,6 +72,7 @@ class Doors:
             return
         request_id = secrets.token_hex(16)
         scope.setdefault("state", {})["request_id"] = request_id
+        self._proxies.look(scope)
 
         started = False
 
@@ -127,15 +131,16 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], pres
             await run_in_threadpool(stop)
 
     limit = RateLimit(instance.settings.rate_limit)
-    dialects = ((prefix, runcloud.limited(dialect, limit)) for prefix, dialect in DOORS)
+    dialects = ((prefix, limited(dialect, limit)) for prefix, dialect in DOORS)
     mounts: Mounts = (
         *((prefix, application(instance, dialect)) for prefix, dialect in dialects),
-        ("/api/v3/agency", application(instance, runcloud.limited(runcloud.V3, limit))),
-        ("/agent", hosts.application(instance, waiting, presence)),
+        ("/api/v3/agency", application(instance, limited(runcloud.V3, limit))),
+        ("/agent", hosts.application(instance, waiting, presence, limit)),
     )
     root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
     root.router.redirect_slashes = False
-    return Doors(mounts, root, waiting.let_go)
+    proxies = Proxies(instance.settings.proxy_networks, instance.settings.forwarded_header)
+    return Doors(mounts, root, waiting.let_go, proxies)
 
 
 def _let_go_on_signals(waiting: hosts.Waiting) -> None:

@@ -14,7 +14,7 @@ from keyrack.core.request_signing import SignedRequest
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.web import bodies
-from keyrack.web.dialect import address_of
+from keyrack.web.dialect import address_of, is_shared
 
 NO_CREDENTIALS = "no-credentials"
 GATEWAY = "gateway"
@@ -84,8 +84,12 @@ def _signer(instance: Instance, request: Request, signatures: list[str], door: s
         body=request.state.content,
     )
     try:
-        return access_keys.authenticate(instance, wire, signatures[0], address=address_of(request), door=door)
+        return access_keys.authenticate(
+            instance, wire, signatures[0], address=address_of(request), door=door, shared=is_shared(request)
+        )
     except Refusal as refusal:
+        if refusal.kind is not Kind.UNAUTHENTICATED:
+            raise
         raise Refusal(refusal.kind, GATEWAY, SIGNATURE_WORDS + refusal.message) from None
 
 
@@ -93,8 +97,9 @@ def _holder(instance: Instance, request: Request, secrets: list[str], door: str)
     if len(secrets) == 1:
         try:
             return tokens.authenticate(instance, secrets[0], address=address_of(request), door=door)
-        except Refusal:
-            pass
+        except Refusal as refusal:
+            if refusal.kind is not Kind.UNAUTHENTICATED:
+                raise
     # One answer for all tokens that are not in force, so that nobody learns whether one ever existed.
     words = "Authentication information expired."
     raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", words)

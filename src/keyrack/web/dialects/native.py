@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core import (
+    damaged,
     deleted_servers,
     events,
     found_keys,
@@ -171,6 +172,18 @@ def decide_resync(call: Call) -> Response:
     return JSONResponse(form.difference(decided))
 
 
+def list_damaged(call: Call) -> Response:
+    """List rows that are not as Keyrack wrote them"""
+    rows = damaged.find(call.instance, call.actor)
+    return JSONResponse({"items": [{"row": row.name, "what": row.what} for row in rows]})
+
+
+def remove_damaged(call: Call) -> Response:
+    """Remove a row that is not as Keyrack wrote it"""
+    gone = damaged.remove(call.instance, call.actor, call.path["row"])
+    return JSONResponse({"row": gone.name, "what": gone.what})
+
+
 def list_events(call: Call) -> Response:
     """List the audit log, newest first"""
     search = call.query.get("search", "")
@@ -203,6 +216,8 @@ ENDPOINTS = (
     Endpoint("GET", "/keys/revoked", list_revoked_keys, "credentials:read"),
     Endpoint("POST", "/keys/lift", lift_revocation, "keys:revoke"),
     Endpoint("GET", "/keys/receipts", show_receipts_of_key, "servers:read"),
+    Endpoint("GET", "/damaged-rows", list_damaged, "credentials:read"),
+    Endpoint("DELETE", "/damaged-rows/{row}", remove_damaged, "credentials:write"),
     Endpoint("GET", "/events", list_events, "events:read"),
     Endpoint("GET", "/events/{event}/receipts", show_receipts_of_event, "servers:read"),
 )
@@ -250,7 +265,7 @@ DIALECT = Dialect(
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=read_body,
-    limited=True,
+    shows_quota=True,
 )
 
 

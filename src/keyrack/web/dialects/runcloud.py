@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +16,9 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.web import bodies
-from keyrack.web.dialect import Call, Dialect, Endpoint, address_of
+from keyrack.web.dialect import Call, Dialect, Endpoint, address_of, is_shared
 from keyrack.web.dialects import runcloud_keys, runcloud_servers, runcloud_settings, runcloud_users
 from keyrack.web.dialects.runcloud_grammar import SPELLINGS, Unprocessable
-from keyrack.web.rate_limit import RateLimit
 
 DOOR = "runcloud"
 STATUS = {
@@ -55,29 +54,6 @@ ENDPOINTS = (
     *runcloud_keys.ENDPOINTS,
     *runcloud_settings.ENDPOINTS,
 )
-
-
-def limited(dialect: Dialect, limit: RateLimit) -> Dialect:
-    """The same dialect with a limit of requests, if it is one that is limited."""
-    if not dialect.limited:
-        return dialect
-
-    def authenticate(instance: Instance, request: Request) -> Actor:
-        try:
-            actor = dialect.authenticate(instance, request)
-        except Refusal:
-            # Failures count against where they come from, so that nobody can try tokens one after another.
-            _count(limit, request, ("address", address_of(request)))
-            raise
-        _count(limit, request, ("user", actor.user_id, actor.token_id, actor.token_name))
-        return actor
-
-    def finish(request: Request, actor: Actor | None, response: Response) -> None:
-        quota = getattr(request.state, "quota", None) or limit.look(("address", address_of(request)))
-        response.headers["X-RateLimit-Limit"] = str(quota.limit)
-        response.headers["X-RateLimit-Remaining"] = str(quota.remaining)
-
-    return replace(dialect, authenticate=authenticate, finish=finish)
 
 
 def authenticate(instance: Instance, request: Request) -> Actor:
@@ -140,7 +116,7 @@ V3 = Dialect(
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=read_body,
-    limited=True,
+    shows_quota=True,
 )
 V2 = replace(V3, authenticate=authenticate_v2)
 
@@ -158,7 +134,9 @@ def _actor(instance: Instance, request: Request, *, basic: bool) -> Actor:
             return tokens.authenticate(instance, secret.strip(), address=address, door=DOOR)
         if len(headers) == 1 and scheme.lower() == "basic" and basic:
             key_id, key_secret = _basic(secret.strip())
-            return basic_access.authenticate(instance, key_id, key_secret, address=address, door=DOOR)
+            return basic_access.authenticate(
+                instance, key_id, key_secret, address=address, door=DOOR, shared=is_shared(request)
+            )
     except Refusal as refusal:
         if refusal.kind is not Kind.UNAUTHENTICATED:
             raise
@@ -172,9 +150,3 @@ def _basic(text: str) -> tuple[str, str]:
     except (binascii.Error, ValueError):
         return "", ""
     return key_id, secret
-
-
-def _count(limit: RateLimit, request: Request, caller: Hashable) -> None:
-    quota = request.state.quota = limit.take(caller)
-    if quota.wait:
-        raise Refusal(Kind.THROTTLED, "too-many-requests", MESSAGES[Kind.THROTTLED], retry_after=quota.wait)

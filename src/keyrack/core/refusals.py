@@ -1,0 +1,169 @@
+"""Refusals as events: the first at once, its repetitions counted in one; must never keep what a caller sent."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from keyrack.model import Actor
+from keyrack.store import events, servers
+from keyrack.store.database import Database, DatabaseUnavailable
+
+WINDOW_SECONDS = 60.0
+SEPARATE = 10
+"""So many different refusals of one sort to one actor stand apart in a minute; further ones are counted together."""
+MOST_KEPT = 10_000
+
+log = structlog.get_logger("keyrack")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One refusal as it stands in the log: who, what was tried (aim: "delete a server"), and why not (code)."""
+
+    actor: Actor
+    action: str
+    code: str
+    aim: str
+    target_kind: str
+    target_id: int | None = None
+    server_id: int | None = None
+    each: bool = False
+    """Whether even one and the same refusals stand apart, as far as SEPARATE goes."""
+
+    @property
+    def sort(self) -> Hashable:
+        """What refusals have in common that are counted together."""
+        return (self.actor.workspace_id, self.actor.user_id, self.actor.token_id, self.action, self.code)
+
+    @property
+    def same(self) -> Hashable:
+        """What refusals have in common that are one and the same."""
+        return (self.sort, self.actor.address, self.actor.door, self.target_kind, self.target_id, self.server_id)
+
+
+@dataclass(slots=True)
+class _Minute:
+    ends: float
+    began: datetime
+    refused: Refused
+    separate: int = 0
+    more: int = 0
+
+
+class Refusals:
+    """What was refused lately, in one process. Counts of a process that is killed are lost, first events are not."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._minutes: OrderedDict[Hashable, _Minute] = OrderedDict()
+        self._later: list[tuple[Refused, datetime]] = []
+        self._wanted = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def record(self, database: Database, refused: Refused, at: datetime, *, later: bool = False) -> None:
+        """Leave an event of a refusal, or count it to one that is there.
+
+        later: the event is written by a thread of its own, so that the answer takes no longer with one than without.
+        """
+        with self._lock:
+            if not self._is_new(refused, at):
+                return
+            if later:
+                self._later.append((refused, at))
+        if later:
+            self._write_soon(database)
+            return
+        _write(database, refused, at, 0)
+
+    def write(self, database: Database, *, everything: bool = False) -> None:
+        """Write what waits, and the counts of minutes that are over, or all counts. Never raises."""
+        with self._lock:
+            now = self._clock()
+            later, self._later = self._later, []
+            over = [name for name, minute in self._minutes.items() if everything or minute.ends <= now]
+            counted = [minute for name in over if (minute := self._minutes.pop(name)).more]
+        for refused, at in later:
+            _write(database, refused, at, 0)
+        for minute in counted:
+            _write(database, minute.refused, minute.began, minute.more)
+
+    def _is_new(self, refused: Refused, at: datetime) -> bool:
+        now = self._clock()
+        same, sort = self._minutes.get(refused.same), self._minutes.get(refused.sort)
+        if same is not None and same.ends > now and not refused.each:
+            same.more += 1
+            return False
+        if sort is not None and sort.ends > now and sort.separate >= SEPARATE:
+            sort.more += 1
+            return False
+        # The count of a minute that is over and not yet written goes on in the next one.
+        self._begin(refused.same, refused, at, now, same.more if same else 0)
+        if sort is None or sort.ends <= now:
+            # Of many addresses and things: none of them stands for all.
+            common = replace(refused, actor=replace(refused.actor, address=""), target_id=None, server_id=None)
+            sort = self._begin(refused.sort, common, at, now, sort.more if sort else 0)
+        sort.separate += 1
+        return True
+
+    def _begin(self, name: Hashable, refused: Refused, at: datetime, now: float, more: int) -> _Minute:
+        if name not in self._minutes and len(self._minutes) >= MOST_KEPT:
+            self._minutes.popitem(last=False)
+        minute = self._minutes[name] = _Minute(now + WINDOW_SECONDS, at, refused, more=more)
+        self._minutes.move_to_end(name)
+        return minute
+
+    def _write_soon(self, database: Database) -> None:
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, args=(database,), name="refusals", daemon=True)
+                self._thread.start()
+        self._wanted.set()
+
+    def _run(self, database: Database) -> None:
+        # Ends when it has had nothing to do for a while; a later refusal begins another one.
+        while self._wanted.wait(5):
+            self._wanted.clear()
+            self.write(database)
+
+
+def _write(database: Database, refused: Refused, at: datetime, more: int) -> None:
+    if not refused.actor.workspace_id:
+        return  # no workspace is concerned, so there is no log that anybody reads
+    words = f"Refused: tried to {refused.aim} ({refused.code})"
+    details: dict[str, Any] = {}
+    if more:
+        words = f"Refused {more} more times: tried to {refused.aim} ({refused.code})"
+        details = {"times": more}
+
+    def change(connection: Connection) -> None:
+        events.add(
+            connection,
+            refused.actor,
+            at=at,
+            action=refused.action,
+            outcome="refused",
+            reason=refused.code,
+            target_kind=refused.target_kind,
+            target_id=refused.target_id,
+            # A server of somebody else must not show this attempt in its own log.
+            server_id=servers.own_id(connection, refused.actor.workspace_id, refused.server_id),
+            summary=words,
+            level="warning",
+            details=details,
+        )
+
+    try:
+        database.write(change)
+    except (DatabaseUnavailable, RuntimeError):
+        # The refusal stands without its event: with the database away, or closed, nothing was changed either.
+        log.warning("refusal not recorded", action=refused.action, code=refused.code)

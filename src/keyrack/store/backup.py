@@ -1,0 +1,187 @@
+"""Copies of an SQLite database: made while it is served, checked, and put in its place; must open no file of a
+database that is in use other than by SQLite.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+# Rows that let somebody in: what was deleted since a backup stays deleted. The columns that name a row.
+OPENING: Mapping[str, tuple[str, ...]] = {
+    "users": ("id",),
+    "credentials": ("id",),
+    "grants": ("id",),
+    "user_keys": ("id",),
+    "deploy_keys": ("id",),
+    "tokens": ("id",),
+    "access_keys": ("id",),
+    "repository_members": ("id",),
+    "group_members": ("group_id", "user_id"),
+    "server_tags": ("server_id", "tag"),
+}
+# What may have been narrowed since; it counts as it was last.
+NARROWED: Mapping[str, tuple[str, ...]] = {
+    "users": ("role", "policies", "password_hash", "disabled_at"),
+    "tokens": ("revoked_at",),
+    "access_keys": ("active",),
+}
+REFUSING = ("revocations", "revoked_keys")
+
+Row = tuple[object, ...]
+
+
+class BackupProblem(Exception):
+    """A file is no backup that can be restored, or the database is in use; the words say what to do."""
+
+
+def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
+    """Copy a database that may be in use into a new file (0600), whole as of one moment.
+
+    SQLite's online backup in one step: writers go on meanwhile, and it never starts again. Raises BackupProblem.
+    """
+    if not database.exists():
+        raise BackupProblem(f"There is no database at {database}.")
+    if target.exists() and (not overwrite or target.samefile(database)):
+        raise BackupProblem(f"{target} exists already; give another name, or --overwrite.")
+    partial = target.with_name(f".{target.name}.partial")
+    with suppress(FileNotFoundError):
+        partial.unlink()
+    try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(_connect(database, "rw")) as source, closing(_connect(partial, "rw")) as into:
+            source.backup(into)
+            # One file, without a log beside it.
+            into.execute("PRAGMA journal_mode = DELETE")
+            _check_whole(into, partial)
+        _sync(partial)
+        os.replace(partial, target)
+        _sync(target.parent)
+    except sqlite3.Error as error:
+        raise BackupProblem(f"{database} cannot be copied: {error}.") from error
+    except OSError as error:
+        raise BackupProblem(f"{target} cannot be written: {error.strerror}.") from error
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+
+
+def check(file: Path) -> None:
+    """Refuse a file that is not a whole database of Keyrack's. Raises BackupProblem."""
+    if not file.is_file():
+        raise BackupProblem(f"There is no file {file}.")
+    try:
+        with closing(_connect(file, "ro")) as raw:
+            _check_whole(raw, file)
+            names = {row[0] for row in raw.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        raise BackupProblem(f"{file} is no whole SQLite database: {error}.") from error
+    if not {"alembic_version", "instance_facts", "servers", "events"} <= names:
+        raise BackupProblem(f"{file} is an SQLite database, but not Keyrack's.")
+
+
+@contextmanager
+def alone_with(database: Path) -> Iterator[sqlite3.Connection | None]:
+    """Hold a database that nobody else has open, as one file without a log; None where there is none that can be read.
+
+    Raises BackupProblem while a service, `git-host` or another command has it open.
+    """
+    if not database.exists():
+        yield None
+        return
+    raw = _connect(database, "rw")
+    try:
+        try:
+            # Only whoever is alone with a database can take it out of write-ahead mode.
+            mode = raw.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+            raw.execute("PRAGMA locking_mode = EXCLUSIVE")
+            raw.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise _in_use(database) from None
+            mode = ""
+        except sqlite3.DatabaseError:
+            mode = ""  # it is damaged, which is why somebody restores
+        if mode == "wal":
+            raise _in_use(database)
+        yield raw if mode else None
+    finally:
+        raw.close()
+
+
+def put_in_place(prepared: Path, database: Path, aside: Path) -> None:
+    """Move the database aside, and the prepared one into its place; the log of a damaged one goes with it."""
+    for ending in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.rename(f"{database}{ending}", f"{aside}{ending}")
+    os.rename(prepared, database)
+    _sync(database.parent)
+
+
+def settle(file: Path) -> None:
+    """Make a database that nobody has open one file without a log, and have it on the disk."""
+    with closing(_connect(file, "rw")) as raw:
+        raw.execute("PRAGMA journal_mode = DELETE")
+    _sync(file)
+
+
+class Newer:
+    """A database that goes on from another, older one, and what it took away since."""
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self._raw = raw
+
+    def version(self) -> str:
+        """The revision of its tables."""
+        return str(self._raw.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+
+    def has_event(self, event_id: int, at: int, summary: str) -> bool:
+        """Whether it has this very event, so that it was once the same database."""
+        found = self._raw.execute("SELECT at, summary FROM events WHERE id = ?", (event_id,)).fetchone()
+        return bool(found == (at, summary))
+
+    def count_after(self, table: str, highest: int) -> int:
+        """How many rows it has with a higher id."""
+        return int(self._raw.execute(f"SELECT count(*) FROM {table} WHERE id > ?", (highest,)).fetchone()[0])  # noqa: S608
+
+    def names(self, table: str, columns: Iterable[str]) -> set[Row]:
+        """These columns of all rows."""
+        return set(self._raw.execute(f"SELECT {', '.join(columns)} FROM {table}"))  # noqa: S608
+
+    def rows(self, table: str) -> list[dict[str, object]]:
+        """All rows of a table, as they are stored."""
+        cursor = self._raw.execute(f"SELECT * FROM {table}")  # noqa: S608
+        titles = [title[0] for title in cursor.description]
+        return [dict(zip(titles, row, strict=True)) for row in cursor]
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    try:
+        address = f"file:{quote(str(path.resolve()))}?mode={mode}"
+        # Held by one thread, and asked by the one that writes.
+        return sqlite3.connect(address, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise BackupProblem(f"{path} cannot be opened: {error}.") from error
+
+
+def _check_whole(raw: sqlite3.Connection, path: Path) -> None:
+    said = raw.execute("PRAGMA integrity_check").fetchone()[0]
+    if said != "ok":
+        raise BackupProblem(f"{path} is damaged: {said}.")
+
+
+def _in_use(database: Path) -> BackupProblem:
+    return BackupProblem(f"{database} is in use. Stop the service and `keyrack git-host` first. Nothing was changed.")
+
+
+def _sync(path: Path) -> None:
+    """Have a file that nobody has open, or a folder's entries, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,53 @@
+"""A limit of requests for every dialect and for hosts; must say no only in words that the dialect gives a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from keyrack.core.instance import Instance
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor
+from keyrack.web.dialect import Dialect, address_of
+from keyrack.web.rate_limit import RateLimit
+
+
+def limited(dialect: Dialect, limit: RateLimit) -> Dialect:
+    """The same dialect with a limit of requests: by token or access key, and by address for those without."""
+
+    def authenticate(instance: Instance, request: Request) -> Actor:
+        try:
+            actor = dialect.authenticate(instance, request)
+        except Refusal:
+            # Failures count against where they come from, as there is nobody else.
+            count(limit, request, _address(request))
+            raise
+        count(limit, request, ("user", actor.user_id, actor.token_id, actor.token_name))
+        return actor
+
+    def greet(request: Request) -> None:
+        count(limit, request, _address(request))
+
+    def finish(request: Request, actor: Actor | None, response: Response) -> None:
+        dialect.finish(request, actor, response)
+        if dialect.shows_quota:
+            quota = getattr(request.state, "quota", None) or limit.look(_address(request))
+            response.headers["X-RateLimit-Limit"] = str(quota.limit)
+            response.headers["X-RateLimit-Remaining"] = str(quota.remaining)
+
+    return replace(dialect, authenticate=authenticate, greet=greet, finish=finish)
+
+
+def count(limit: RateLimit, request: Request, caller: Hashable) -> None:
+    """Count one request of a caller. Raises Refusal THROTTLED when it is one too many."""
+    quota = request.state.quota = limit.take(caller)
+    if quota.wait:
+        words = f"Too many requests; at most {quota.limit} a minute are answered. Try again in {quota.wait} seconds."
+        raise Refusal(Kind.THROTTLED, "too-many-requests", words, retry_after=quota.wait)
+
+
+def _address(request: Request) -> Hashable:
+    return ("address", address_of(request))

@@ -1,0 +1,159 @@
+"""`keyrack backup` and `restore`: what was taken away since stays so, and what is no backup of ours changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from keyrack import app
+from keyrack.cli.main import main
+from keyrack.core import git_access, people, tokens, user_keys
+from keyrack.core.instance import Instance
+from keyrack.core.tokens import actor_of
+from keyrack.errors import Refusal
+from keyrack.model import User
+from keyrack.ssh.public_key import parse
+from keyrack.store import people as people_rows
+from tests.core.keys_for_tests import fresh_line
+from tests.services import settings_for
+
+
+@pytest.fixture
+def data(team_folder: Path, tmp_path: Path) -> Path:
+    """The data folder of a team, which nobody serves."""
+    folder = tmp_path / "data"
+    shutil.copytree(team_folder, folder)
+    return folder
+
+
+def run(*words: str, data: Path) -> Result:
+    """Run `keyrack …` on a data folder."""
+    return CliRunner().invoke(main, [*words, "--data", str(data)])
+
+
+@contextmanager
+def opened(data: Path) -> Iterator[Instance]:
+    """The instance in a data folder."""
+    instance = app.open_instance(settings_for(data, ""))
+    try:
+        yield instance
+    finally:
+        instance.database.close()
+
+
+def named(instance: Instance, name: str) -> User:
+    """A user of the team."""
+    user = instance.database.read(lambda connection: people_rows.user_by_name(connection, 1, name))
+    assert user is not None
+    return user
+
+
+def content(file: Path) -> str:
+    """All that a database holds."""
+    with closing(sqlite3.connect(file)) as raw:
+        return "\n".join(raw.iterdump())
+
+
+def is_known(instance: Instance, token: str) -> bool:
+    """Whether a token opens the API."""
+    try:
+        tokens.authenticate(instance, token, address="192.0.2.1", door="test")
+    except Refusal:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("bring_back", [False, True])
+def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: Path, bring_back: bool) -> None:
+    copy, line = tmp_path / "copy.db", fresh_line()
+    keyrack = people.keyrack(1)
+    with opened(data) as instance:
+        alice = actor_of(named(instance, "alice"), None, address="192.0.2.1", door="test")
+        key = user_keys.add(instance, alice, title="laptop", public_key=line)
+    assert run("backup", str(copy), data=data).exit_code == 0
+    with opened(data) as instance:
+        user_keys.delete(instance, alice, key.id)
+        tokens.revoke_secret(instance, alice, "token-of-alice")
+        people.disable(instance, keyrack, named(instance, "bob").id)
+        people.delete_user(instance, keyrack, named(instance, "mallory").id)
+        people.create_user(instance, keyrack, name="zoe", role=named(instance, "alice").role, password="zoe's password")
+    done = run("restore", str(copy), "--yes", *(["--bring-back"] if bring_back else []), data=data)
+    assert done.exit_code == 0, done.output
+    assert ("COMES BACK" in done.output) is bring_back
+    assert "1 users' keys" in done.output
+    with opened(data) as instance:
+        assert (git_access.key_line_of(instance, parse(line).sha256) is not None) is bring_back
+        assert is_known(instance, "token-of-alice") is bring_back
+        assert is_known(instance, "token-of-bob") is bring_back
+        assert is_known(instance, "token-of-mallory") is bring_back
+        assert is_known(instance, "token-of-olga")
+        names = {user.name for user in people.find(instance, keyrack)}
+        assert ("mallory" in names) is bring_back
+        assert "zoe" not in names
+    (aside,) = data.glob("keyrack.db.before-*")
+    with closing(sqlite3.connect(aside)) as raw:
+        assert raw.execute("SELECT count(*) FROM users WHERE name = 'zoe'").fetchone() == (1,)
+    assert (data / "keyrack.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_no_backup_of_this_instance_changes_nothing(data: Path, team_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    assert run("backup", str(copy), data=data).exit_code == 0
+    junk, cut, foreign, newer, other = (tmp_path / name for name in ("junk", "cut", "foreign", "newer", "other"))
+    junk.write_bytes(b"no database at all" * 1000)
+    cut.write_bytes(copy.read_bytes()[:20000])
+    with closing(sqlite3.connect(foreign)) as raw:
+        raw.execute("CREATE TABLE notes (text)")
+    shutil.copy(copy, newer)
+    with closing(sqlite3.connect(newer)) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+        raw.commit()
+    assert run("apply", "--dry-run", str(_team_file(tmp_path)), data=other).exit_code == 0
+    before = content(data / "keyrack.db")
+    for file, words in (
+        (junk, "no whole SQLite database"),
+        (cut, "no whole SQLite database"),
+        (foreign, "not Keyrack's"),
+        (newer, "later version"),
+        (tmp_path / "nothing", "no file"),
+    ):
+        ended = run("restore", str(file), "--yes", data=data)
+        assert ended.exit_code == 1, (file, ended.output)
+        assert words in ended.output, (file, ended.output)
+        assert "Traceback" not in ended.output
+    elsewhere = run("restore", str(copy), "--yes", data=other)
+    assert elsewhere.exit_code == 1
+    assert "another instance's key" in elsewhere.output
+    assert CliRunner().invoke(main, ["restore", str(copy), "--data", str(data)], input="n\n").exit_code == 1
+    assert content(data / "keyrack.db") == before
+    assert [path.name for path in data.iterdir() if "restor" in path.name or "before" in path.name] == []
+
+
+def test_a_backup_replaces_nothing_unasked(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    assert run("backup", str(copy), data=data).exit_code == 0
+    assert run("backup", str(copy), data=data).exit_code == 1
+    assert run("backup", str(copy), "--overwrite", data=data).exit_code == 0
+    assert run("backup", str(data / "keyrack.db"), "--overwrite", data=data).exit_code == 1
+    assert run("backup", str(tmp_path / "no" / "folder"), data=data).exit_code == 1
+    assert run("backup", str(copy), data=tmp_path / "empty").exit_code == 1
+
+
+def test_postgresql_is_told_its_own_command(data: Path, tmp_path: Path) -> None:
+    for words, command in (("backup", "pg_dump"), ("restore", "pg_restore")):
+        ended = run(words, str(tmp_path / "x"), "--database", "postgresql://keyrack:secret@db/keyrack", data=data)
+        assert ended.exit_code == 1
+        assert command in ended.output
+        assert "secret" not in ended.output
+
+
+def _team_file(folder: Path) -> Path:
+    file = folder / "other.toml"
+    file.write_text('[workspace]\nname = "other"\n', "utf-8")
+    return file

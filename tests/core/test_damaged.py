@@ -1,0 +1,118 @@
+"""Rows that somebody changed past Keyrack: listed, removed, replaced by entering the same again; they open nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from keyrack.core import credentials, damaged, documents, git_access, grants, people, servers, user_keys
+from keyrack.errors import Kind, Refusal
+from keyrack.ssh.public_key import parse
+from keyrack.store import tables
+from tests.core.conftest import Team, actor
+from tests.core.keys_for_tests import fresh_line
+
+
+def change(team: Team, table: Any, **values: Any) -> None:
+    """Write into the database past Keyrack."""
+    team.instance.database.write(lambda connection: connection.execute(update(table).values(**values)))
+
+
+def told(team: Team) -> Any:
+    """The server's document as it is now."""
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    return json.loads(signed.text)
+
+
+def add(team: Team, line: str) -> int:
+    """Put a key on deploy, under one label."""
+    return credentials.add(
+        team.instance, team.owner, team.server.id, label="laptop", username="deploy", public_key=line
+    ).id
+
+
+def test_a_damaged_credential_is_listed_removed_and_refused(team: Team) -> None:
+    line, evil = fresh_line(), parse(fresh_line())
+    added = add(team, line)
+    assert damaged.find(team.instance, team.owner) == []
+    change(team, tables.credentials, public_key=evil.canonical, fingerprint=evil.sha256)
+    (row,) = damaged.find(team.instance, team.owner, team.server.id)
+    assert row.name == f"credential:{added}"
+    other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11")
+    assert damaged.find(team.instance, team.owner, other.id) == []
+    damaged.remove(team.instance, team.owner, row.name)
+    assert told(team)["revoked"] == [evil.canonical]
+    assert damaged.find(team.instance, team.owner) == []
+
+
+def test_entering_the_same_again_replaces_a_damaged_row(team: Team) -> None:
+    line, evil = fresh_line(), parse(fresh_line())
+    add(team, line)
+    change(team, tables.credentials, public_key=evil.canonical, fingerprint=evil.sha256)
+    assert told(team)["users"] == {}
+    add(team, line)
+    assert [key["key"] for key in told(team)["users"]["deploy"]] == [parse(line).canonical]
+    assert told(team)["revoked"] == [evil.canonical]
+    with pytest.raises(Refusal) as refused:
+        add(team, line)
+    assert refused.value.kind is Kind.TAKEN
+
+
+def test_a_users_own_key_too(team: Team) -> None:
+    line = fresh_line()
+    user_keys.add(team.instance, team.member, title="laptop", public_key=line)
+    other, _ = actor(team.instance, team.owner.workspace_id, "mallory", team.member_user.role, "codeartsrepo::*")
+    change(team, tables.user_keys, user_id=other.user_id)
+    assert git_access.key_line_of(team.instance, parse(line).sha256) is None
+    assert len(damaged.find(team.instance, team.owner)) == 1
+    user_keys.add(team.instance, team.member, title="laptop", public_key=line)
+    holder = git_access.holder_of(team.instance, parse(line).sha256)
+    assert holder is not None
+    assert holder.actor.user_id == team.member.user_id
+    assert damaged.find(team.instance, team.owner) == []
+
+
+def test_a_damaged_grant_and_what_is_no_key(team: Team) -> None:
+    user_keys.add(team.instance, team.member, title="laptop", public_key=fresh_line())
+    grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
+    add(team, fresh_line())
+    change(team, tables.grants, system_user="root")
+    change(team, tables.credentials, public_key="no key at all")
+    rows = damaged.find(team.instance, team.owner)
+    assert sorted(row.kind for row in rows) == ["credential", "grant"]
+    for row in rows:
+        damaged.remove(team.instance, team.owner, row.name)
+    assert told(team)["users"] == {}
+    assert told(team)["revoked"] == [], "what is no key would keep the host from reading the rest"
+
+
+def test_a_sound_row_and_a_strangers_are_not_removed(team: Team) -> None:
+    added = add(team, fresh_line())
+    stranger = people.keyrack(people.found_workspace(team.instance, people.keyrack(), "umbrella").id)
+    for by, name in ((team.owner, f"credential:{added}"), (stranger, f"credential:{added}"), (team.owner, "grant:99")):
+        with pytest.raises(Refusal) as refused:
+            damaged.remove(team.instance, by, name)
+        assert refused.value.kind is Kind.MISSING
+    for name in ("", "credential", "credential:x", "token:1", "credential:-1", "credential:٣"):
+        with pytest.raises(Refusal) as refused:
+            damaged.remove(team.instance, team.owner, name)
+        assert refused.value.kind is Kind.INVALID
+
+
+def test_a_damaged_revocation_does_not_keep_the_others_from_a_host(team: Team) -> None:
+    lines = [fresh_line(), fresh_line()]
+    for line in lines:
+        credentials.delete(team.instance, team.owner, team.server.id, add(team, line))
+    first = parse(lines[0]).sha256
+    for junk in ("no key at all", "ssh-ed25519 AAAA", "", "ssh-rsa " + parse(lines[0]).canonical.split(" ")[1]):
+        row = tables.revocations.c.fingerprint == first
+        team.instance.database.write(
+            lambda connection, junk=junk, row=row: connection.execute(  # type: ignore[misc]
+                update(tables.revocations).where(row).values(public_key=junk)
+            )
+        )
+        assert told(team)["revoked"] == [parse(lines[1]).canonical]
