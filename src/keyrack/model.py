@@ -146,7 +146,8 @@ class SystemUser:
     """An account on a server.
 
     managed: Keyrack asked the host to make it; revision: the server's when something was last asked of the host
-    for it, None when nothing ever was; state: how far the host is with that, see core.accounts.
+    for it, None when nothing ever was; state: how far the host is with that, see core.accounts; reason: why it is
+    not as asked, in the host's words, empty where it did not say.
     """
 
     id: int
@@ -160,6 +161,7 @@ class SystemUser:
     has_password: bool = False
     deployment_key_asked_at: datetime | None = None
     state: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from keyrack.agent import as_account
 from keyrack.agent import found as finding
 from keyrack.agent.found import AUTHORITY, KEY, UNREADABLE, Found, Scanner
 from keyrack.agent.sshd import Sshd, words_of
@@ -240,3 +241,21 @@ def test_quotes_are_read_as_sshd_reads_them(homes: dict[str, Path], tmp_path: Pa
 )
 def test_words_of_a_setting(text: str, words: list[str]) -> None:
     assert list(words_of(text)) == words
+
+
+@needs_root
+def test_without_root_one_looks_at_ones_own(homes: dict[str, Path], tmp_path: Path) -> None:
+    """An sshd of one's own lets in nobody else, so nobody else's files are missed."""
+    put(homes[QUIET] / ".ssh" / "authorized_keys", f"{public_key()} quiet\n")
+    look = scanner(tmp_path)
+    account = pwd.getpwnam(QUIET)
+    for path in (tmp_path / "host_key", tmp_path / "config"):
+        os.chown(path, account.pw_uid, account.pw_gid)
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o055)
+
+    def work() -> bytes:
+        found = look.scan()
+        return json.dumps([[(one.username, one.kind, one.comment) for one in found], look.cut]).encode()
+
+    assert json.loads(as_account.run(account, work, seconds=30)) == [[[QUIET, KEY, "quiet"]], []]

@@ -33,10 +33,10 @@ class CountingSshd(Sshd):
 
     asked = 0
 
-    def effective(self, user: str | None = None, config: str | None = None) -> Effective:
+    def effective(self, user: str | None = None, config: str | None = None, address: str = "127.0.0.1") -> Effective:
         """As Sshd does."""
         self.asked += 1
-        return super().effective(user, config)
+        return super().effective(user, config, address)
 
 
 def is_searching(host: Watched) -> bool:

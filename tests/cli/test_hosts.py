@@ -130,7 +130,7 @@ def test_sessions(team: Service) -> None:
 
 def test_the_line_to_paste(team: Service) -> None:
     line = good(team, "enrol", "web-1", "--public-url", "https://keys.example.org")
-    assert line.startswith("curl -fsSL https://keys.example.org/agent/install.sh | sh -s -- --url ")
+    assert line.startswith("curl -fsSL https://keys.example.org/agent/install.sh | KEYRACK_AGENT_TOKEN=")
 
 
 @pytest.mark.parametrize(

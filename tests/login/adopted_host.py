@@ -79,6 +79,8 @@ class AdoptedHost:
         self.ca = folder / "ca"
         self.port = free_port()
         self.door = PatientDoor(self.port, folder / "known_hosts")
+        self.program: Path | None = None
+        self.arguments: list[str] = []
         self._sshd: subprocess.Popen[bytes] | None = None
         self._agent: subprocess.Popen[bytes] | None = None
 
@@ -111,9 +113,21 @@ class AdoptedHost:
     def start_sshd(self) -> None:
         """Start it, and return once it greets."""
         with (self.folder / "sshd.log").open("ab") as log:
-            given = [str(sshd_path()), "-D", "-e", "-f", str(self.config)]
+            given = [str(self.program or sshd_path()), "-D", "-e", "-f", str(self.config), *self.arguments]
             self._sshd = subprocess.Popen(given, stdout=log, stderr=log, start_new_session=True)
         wait_until(Sshd(str(self.config)).greets, "a greeting of the new sshd")
+
+    def stop_sshd(self) -> None:
+        """End the sshd that listens; logins stay."""
+        if self._sshd is not None:
+            self._sshd.terminate()
+            self._sshd.wait(60)
+            self._sshd = None
+
+    def tell_sshd(self) -> None:
+        """Have it read its settings, as its administrator would."""
+        assert self._sshd is not None
+        self._sshd.send_signal(signal.SIGHUP)
 
     def agent(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the agent's command to its end."""
@@ -160,9 +174,7 @@ class AdoptedHost:
     def stop(self) -> None:
         """End the agent and sshd."""
         self.stop_agent()
-        if self._sshd is not None:
-            self._sshd.terminate()
-            self._sshd.wait(60)
+        self.stop_sshd()
 
     def log(self) -> str:
         """What the agent said."""

@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 
 PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Where an installation writes, beside /etc, which is copied; each must exist to be covered.
-COVERED = ("/home", "/run", "/var/log", "/var/mail", "/var/lib", "/usr/local/lib/keyrack-agent")
+COVERED = ("/home", "/run", "/var/log", "/var/mail", "/var/lib", "/usr/local/lib/keyrack-agent", "/usr/local/bin")
 SETUP = """set -eu
 cp -a /etc "$1/etc"
 rm -rf "$1/etc/ssh"

@@ -68,6 +68,19 @@ class Scene:
             event.summary for event in events.find(self.service.instance, owner(), server_id=SERVER, limit=100).items
         ]
 
+    def wait_for_event(self, words: str) -> None:
+        """Return once an event says this."""
+        wait_until(lambda: any(words in summary for summary in self.events()), words)
+
+    def mode(self) -> str:
+        """What is asked of the host."""
+        return servers.get(self.service.instance, owner(), SERVER).mode
+
+    def obeyed(self) -> bool:
+        """Whether the host has said that it obeys the newest document."""
+        server = servers.get(self.service.instance, owner(), SERVER)
+        return server.applied_revision == server.revision
+
     def sshd_facts(self) -> Mapping[str, str]:
         """What the host says its sshd does."""
         facts: Mapping[str, str] = servers.get(self.service.instance, owner(), SERVER).facts.get("sshd", {})
@@ -234,16 +247,27 @@ def test_a_killed_agent_undoes_an_unfinished_trial_and_the_service_hears_of_it(s
     assert any("Enforcing was undone on server web-1" in summary for summary in scene.events())
 
 
-def test_enforcing_waits_while_nobody_could_log_in(scene: Scene) -> None:
+def test_an_enforcing_that_was_refused_ends(scene: Scene) -> None:
+    """It does not come true by itself when keys come later; the log tells of its refusal, beginning and end."""
     host = scene.host
     host.enrol(scene.service, SERVER)
     host.start_agent()
     scene.wait_for(8)
     host_modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
-    wait_until(lambda: any("enforcing waits" in summary for summary in scene.events()), "words about waiting")
-    assert host.door.lets_in(host.keys["krone"], "krone")
+    scene.wait_for_event("Enforcing did not begin on server web-1, which adopts again: nobody could log in")
+    assert scene.mode() == "adopt"
     scene.accept("krone")
-    wait_until(lambda: scene.enforcement() == "enforce", "enforcing in force")
+    wait_until(scene.obeyed, "the accepted key on the host")
+    assert scene.enforcement() == "adopt"
+    assert host.door.lets_in(host.keys["krtwo"], "krtwo")
+    scene.enforce()
+    assert not host.door.lets_in(host.keys["krtwo"], "krtwo")
+    host_modes.set_mode(scene.service.instance, owner(), SERVER, "adopt")
+    scene.wait_for_event("Server web-1 no longer enforces")
+    events = [words for words in reversed(scene.events()) if "enforce" in words]
+    begun = next(at for at, words in enumerate(events) if words.startswith("Server web-1 begins to enforce"))
+    assert any(words.startswith("Server web-1 enforces") for words in events[begun:])
+    host.door.wait_until_open(host.keys["krtwo"], "krtwo")
 
 
 def _fingerprint(scene: Scene, comment: str) -> str:
@@ -279,12 +303,13 @@ def test_settings_that_are_broken_already_are_not_touched(scene: Scene) -> None:
         file.write("NoSuchKeyword yes\n")
     broken = host.config.read_bytes()
     host_modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
-    wait_until(lambda: any("have a fault" in summary for summary in scene.events()), "words about the fault")
+    scene.wait_for_event("Enforcing did not begin on server web-1")
+    assert any("have a fault" in summary for summary in scene.events())
     assert host.config.read_bytes() == broken
     assert host.door.lets_in(host.keys["krone"], "krone")
-    # Once its administrator has mended it, enforcing goes on by itself.
+    # Once its administrator has mended it, it can be asked for again.
     host.config.write_bytes(broken.replace(b"NoSuchKeyword yes\n", b""))
-    wait_until(lambda: scene.enforcement() == "enforce", "enforcing in force")
+    scene.enforce()
 
 
 def test_a_key_added_by_hand_is_found_and_decided_on(scene: Scene, tmp_path: Path) -> None:

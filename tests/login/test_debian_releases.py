@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 
 KEYRACK = people.keyrack(1)
 SERVER = 1
-AGENT = "/usr/bin/python3 -I /usr/local/lib/keyrack-agent/keyrack-agent.pyz"
+AGENT = "keyrack-agent"
 SNAPSHOT = "cd /etc/ssh && find . -type f | sort | xargs -d '\\n' stat -c '%n %a %U %G %y' && find . -type f | sort \
 | xargs -d '\\n' sha256sum; find . -type d | sort"
 
@@ -48,8 +48,7 @@ class Scene:
 
     def paste(self) -> str:
         """The line as an operator pastes it."""
-        url, token = self.service.url, servers.invite(self.service.instance, KEYRACK, SERVER)
-        return self.host.run(f"curl -fsSL {url}/agent/install.sh | sh -s -- --url {url} --token {token}")
+        return self.host.run(servers.installation_line(self.service.instance, KEYRACK, SERVER))
 
     def server(self) -> Server:
         return servers.get(self.service.instance, KEYRACK, SERVER)
@@ -149,7 +148,8 @@ def test_a_hosts_life(scene: Scene) -> None:
     scene.agent("uninstall")
     assert host.run("systemctl list-unit-files 'keyrack*' --no-legend", check=False).strip() == ""
     assert host.run(SNAPSHOT) == before
-    assert host.run("ls -A /var/lib/keyrack-agent /usr/local/lib/keyrack-agent 2>/dev/null", check=False) == ""
+    left = "/var/lib/keyrack-agent /usr/local/lib/keyrack-agent /usr/local/bin/keyrack-agent"
+    assert host.run(f"ls -A {left} 2>/dev/null", check=False) == ""
     assert door.lets_in(scene.by_hand, "deploy")
 
 
@@ -159,7 +159,7 @@ def look_first(scene: Scene) -> None:
     assert host.run("systemctl is-active keyrack-agent; systemctl is-enabled keyrack-agent") == "active\nenabled\n"
     wait_until(scene.obeyed, "a first report")
     server = scene.server()
-    assert (server.mode, server.os_version) == ("adopt", host.run(". /etc/os-release; echo $VERSION_ID").strip())
+    assert (server.mode, server.os_version) == ("auto", host.run(". /etc/os-release; echo $VERSION_ID").strip())
 
     def found() -> list[tuple[str, str]]:
         page = found_keys.find(scene.service.instance, KEYRACK, SERVER).items

@@ -37,13 +37,16 @@ class Pasted:
         script = self.service.call("GET", "/agent/install.sh")
         assert script.status_code == 200
         given = [
-            *("sh", "-s", "--", "--url", self.service.url, "--token", token),
+            *("sh", "-s", "--", "--url", self.service.url),
             *("--sshd-config", str(self.server.config), "--drop-in", str(self.server.drop_in)),
             *("--state-dir", str(self.state), "--prefix", str(self.program.parent)),
             *("--keys-dir", str(self.server.keys), "--revoked-keys", str(self.server.revoked_keys)),
             *more,
         ]
-        return subprocess.run(given, input=script.text, capture_output=True, text=True, check=False, timeout=120)
+        environment = {**os.environ, "KEYRACK_AGENT_TOKEN": token}
+        return subprocess.run(
+            given, input=script.text, capture_output=True, text=True, check=False, timeout=120, env=environment
+        )
 
     def agent(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The installed agent's command."""
@@ -87,9 +90,12 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     wait_until(lambda: "this host enforces" in pasted.agent("status").stdout, "enforcing in force")
     doctor = pasted.agent("doctor")
     assert "sshd obeys the document for every account" in doctor.stdout
-    ended = pasted.paste("wrong")
-    assert ended.returncode != 0
-    assert "stop it first" in ended.stderr
+    pid = (pasted.state / "lock").read_text("ascii")
+    ended = pasted.paste("used up")
+    assert ended.returncode == 0, ended.stderr
+    assert "is a host of" in ended.stderr
+    wait_until(lambda: (pasted.state / "lock").read_text("ascii") not in ("", pid), "another agent in its place")
+    assert "the agent is running" in pasted.agent("status").stdout
     # sshd's own settings name these files in this test, so the agent refuses to take them away.
     gone = pasted.agent("uninstall")
     assert gone.returncode == 1
@@ -101,7 +107,7 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     ("token", "more", "words"),
     [
         ("wrong", (), "enrolment token is wrong"),
-        ("x", ("--mode", "explode"), "--mode is adopt or enforce"),
+        ("x", ("--mode", "explode"), "--mode is adopt, auto or enforce"),
         ("x", ("--python",), "needs a value"),
         ("x", ("--only-accounts", "a b;c"), "cannot be the name of an account"),
     ],

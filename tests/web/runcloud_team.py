@@ -48,7 +48,7 @@ class Agent:
     def __init__(self, service: Service, server_id: int, token: str = "token-of-olga") -> None:
         self._service = service
         script = service.call("GET", f"/api/v3/servers/{server_id}/installationscript", token=token).json()["script"]
-        found = re.search(r"--token (\S+)", script)
+        found = re.search(r"KEYRACK_AGENT_TOKEN=(\S+)", script)
         assert found is not None, script
         facts = {"token": found[1], "os": "debian", "os_version": "12", "agent_version": "0.1.0", "hostname": "web-1"}
         enrolled = service.call("POST", "/agent/v1/enroll", json=facts)

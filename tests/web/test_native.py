@@ -144,7 +144,7 @@ def test_sessions(team: Service) -> None:
 
 def test_the_line_to_paste(team: Service) -> None:
     line = call(team, "POST", "/servers/web-1/enrolments", status=201)["line"]
-    assert line.startswith(f"curl -fsSL {team.url}/agent/install.sh | sh -s -- --url {team.url} --token ")
+    assert line.startswith(f"curl -fsSL {team.url}/agent/install.sh | KEYRACK_AGENT_TOKEN=")
 
 
 @pytest.mark.parametrize("endpoint", native.ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")

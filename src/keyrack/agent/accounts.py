@@ -56,6 +56,7 @@ class Accounts:
         self._created: List[str] = [str(name) for name in created] if isinstance(created, list) else []
         self._passwords: Dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
         self._keys: Dict[str, str] = {}
+        self._refused: Dict[str, str] = {}
         self._making: Dict[str, _Making] = {}
 
     @property
@@ -65,25 +66,31 @@ class Accounts:
 
     def put(self, wanted: Mapping[str, Account]) -> List[str]:
         """Make accounts what is wanted; answers in words what is not so. May raise OSError for the agent's folder."""
-        problems = []
-        if not self._local.allow_accounts:
-            waiting = any(account.present != exists(name) for name, account in wanted.items())
-            asked = any(account.password_hash or account.deployment_key for account in wanted.values())
-            return [NOT_ALLOWED] if waiting or asked else []
+        self._refused = {}
         for name, account in sorted(wanted.items()):
-            if not self._local.speaks_for(name):
-                problems.append(f"this host does not let the service speak for the account {name}")
-                continue
-            problem = self._put_one(name, account) if account.present else self._remove(name)
+            problem = self._not_allowed(name, account)
+            if not problem and self._local.allow_accounts:
+                problem = self._put_one(name, account) if account.present else self._remove(name)
             if problem:
-                problems.append(problem)
-        return problems
+                self._refused[name] = problem
+        return list(dict.fromkeys(self._refused.values()))
+
+    def _not_allowed(self, name: str, account: Account) -> str:
+        """Why this host's administrator keeps the service from what it asks for an account; empty where not."""
+        if not self._local.allow_accounts:
+            asked = account.present != exists(name) or account.password_hash or account.deployment_key
+            return NOT_ALLOWED if asked else ""
+        if not self._local.speaks_for(name):
+            return f"this host does not let the service speak for the account {name}"
+        return ""
 
     def facts(self, wanted: Mapping[str, Account]) -> Dict[str, Dict[str, Any]]:
         """What the service is told about the accounts it asked for."""
         told: Dict[str, Dict[str, Any]] = {}
         for name in wanted:
             told[name] = {"exists": exists(name)}
+            if name in self._refused:
+                told[name]["refused"] = self._refused[name]
             if name in self._keys:
                 told[name]["deployment_key"] = self._keys[name]
         return told

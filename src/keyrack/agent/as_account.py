@@ -144,7 +144,10 @@ def _read_all(child: Child, deadline: float) -> Optional[bytes]:
 
 def _work(work: Callable[[int], None], writing: int) -> NoReturn:
     """All that happens in the child."""
+    global _FORKING
     try:
+        _FORKING = threading.Lock()  # ours is held just now, and nobody lets go of it here
+        _LEFT.clear()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         # A process that does not end must not keep our lock, or the service's connection.

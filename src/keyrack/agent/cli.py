@@ -77,6 +77,7 @@ def _enroll_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
     _option(enroll, "--keys-dir", "folder for the key files, for sshd's AuthorizedKeysFile", memory.DEFAULT_KEYS_FOLDER)
     _option(enroll, "--revoked-keys", "file of revoked keys, for sshd's RevokedKeys", memory.DEFAULT_REVOKED_KEYS)
     _option(enroll, "--sshd-config", "sshd's settings, where they are not in the usual place")
+    _option(enroll, "--ca-file", "certificate authorities to trust for the service, in place of the system's")
     enroll.add_argument("--replace", action="store_true", help="this machine is a host already: make it a new one")
     enroll.add_argument("--plain-http", action="store_true", help="speak http:// over a private network")
     _option(
@@ -85,7 +86,7 @@ def _enroll_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
         'file for sshd\'s settings, which the agent then writes when it enforces; "auto": the usual place beside '
         "sshd's settings; without it, the agent leaves them alone",
     )
-    _option(enroll, "--mode", "adopt (only look at what is there) or enforce, for the service to note")
+    _option(enroll, "--mode", "adopt (only look), auto (enforce once nobody loses a way in) or enforce")
     _option(enroll, "--only-accounts", "the accounts that the service may speak for, with commas; without it, all")
     enroll.add_argument("--allow-accounts", action="store_true", help="let the service create and remove accounts")
 
@@ -109,9 +110,10 @@ def _option(
 
 
 def _enroll(given: argparse.Namespace) -> int:
-    if given.mode not in (None, "adopt", "enforce"):
-        raise EnrolmentProblem("--mode is adopt or enforce")
-    contact = Contact(given.url, plain_http=given.plain_http)
+    if given.mode not in (None, "adopt", "auto", "enforce"):
+        raise EnrolmentProblem("--mode is adopt, auto or enforce")
+    ca_file = os.path.abspath(given.ca_file) if given.ca_file else None
+    contact = Contact(given.url, plain_http=given.plain_http, ca_file=ca_file)
     decided = _decided(given)
     store = Memory.open(os.path.abspath(given.state_dir), create=True)
     store.lock()
@@ -128,9 +130,10 @@ def _enroll(given: argparse.Namespace) -> int:
             revoked_keys=os.path.abspath(given.revoked_keys),
             sshd_config=os.path.abspath(given.sshd_config) if given.sshd_config else None,
             mode=given.mode,
+            ca_file=ca_file,
         )
     local.write(store, decided)
-    if given.mode == "adopt":
+    if given.mode in ("adopt", "auto"):
         enforcement.adopt_first(store)
     print(printable(f"This machine is now host {enrolment.host}, server {enrolment.server_name}."))
     if decided.drop_in is not None:
@@ -170,9 +173,15 @@ def _run(given: argparse.Namespace) -> int:
     store.lock()
     store.folder.sweep()
     # Whether plain HTTP is fine was settled when the host enrolled.
-    contact = Contact(enrolment.url, enrolment.secret, plain_http=True)
+    contact = Contact(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
     duties = Duties(store, enrolment, say)
-    watch = Watch(store, enrolment, Contact(enrolment.url, enrolment.secret, plain_http=True), say, given.sshd_log)
+    watch = Watch(
+        store,
+        enrolment,
+        Contact(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file),
+        say,
+        given.sshd_log,
+    )
     follower = Follower(store, Orders(store, enrolment, duties), contact, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(contact):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import re
 import socket
+import time
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 from urllib.parse import urlsplit
 
@@ -17,6 +19,10 @@ ANSWER_SECONDS = 15.0  # beyond what the service was asked to wait
 
 # JSON may write one character of the document as six.
 _LARGEST_ANSWER = 6 * host_document.MAX_CHARACTERS + 65536
+_AWAY = (502, 503, 504)
+# OpenSSL's X509_V_ERR_…
+_NOT_YET_VALID, _EXPIRED, _UNKNOWN_ISSUER = 9, 10, (2, 18, 19, 20, 21)
+_CLOCK_SECONDS = 60.0
 _LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1", re.IGNORECASE)
 
 
@@ -48,8 +54,12 @@ class Answer(NamedTuple):
 class Contact:
     """The service at a URL such as https://keys.example.org; `secret` is this host's own."""
 
-    def __init__(self, url: str, secret: Optional[str] = None, *, plain_http: bool = False) -> None:
-        """plain_http: also speak http:// over a network, where everybody can read the secret."""
+    def __init__(
+        self, url: str, secret: Optional[str] = None, *, plain_http: bool = False, ca_file: Optional[str] = None
+    ) -> None:
+        """plain_http: also speak http:// over a network, where everybody can read the secret; ca_file: certificate
+        authorities to trust, in place of the system's.
+        """
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -71,7 +81,9 @@ class Contact:
         if secret is not None:
             self._headers["Authorization"] = f"Bearer {secret}"
         tls = parts.scheme == "https"
-        self._connection = Connection(host, port or (443 if tls else 80), tls=tls, connect_seconds=CONNECT_SECONDS)
+        self._connection = Connection(
+            host, port or (443 if tls else 80), tls=tls, connect_seconds=CONNECT_SECONDS, ca_file=ca_file
+        )
 
     def get(self, path: str, *, wait: float = 0.0) -> Answer:
         """Ask; `wait`: seconds for which the service may keep the question. Raises NoAnswer."""
@@ -97,7 +109,27 @@ class Contact:
                 return self._exchange(method, path, body, wait)
         except (OSError, ValueError) as error:
             self.close()
-            raise NoAnswer(_words(error)) from None
+            raise NoAnswer(self._certificate_words(error) or _words(error)) from None
+
+    def _certificate_words(self, error: Exception) -> str:
+        """What a refused certificate means; a wrong clock here makes a good one look bad. Empty for other errors."""
+        code = getattr(error, "verify_code", None)
+        if code is None:
+            return ""
+        said = str(getattr(error, "verify_message", "")) or "it is not trusted"
+        if code not in (_NOT_YET_VALID, _EXPIRED):
+            hint = "; a private authority is named with --ca-file" if code in _UNKNOWN_ISSUER else ""
+            return f"its certificate is refused: {said}{hint}"
+        now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        words = f"its certificate is refused: {said}, by this host's clock, which says {now}"
+        try:
+            seconds = seconds_ahead(self._connection.unproven_date())
+        except (OSError, ValueError):
+            seconds = None
+        if seconds is None or abs(seconds) < _CLOCK_SECONDS:
+            return words
+        way = "ahead of" if seconds > 0 else "behind"
+        return f"{words} and is {abs(seconds):.0f} seconds {way} the service's: set it right (timedatectl set-ntp true)"
 
     def _exchange(self, method: str, path: str, body: bytes, wait: float) -> Answer:
         response = self._connection.exchange(
@@ -111,9 +143,19 @@ class Contact:
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
+            if response.status in _AWAY:
+                raise ValueError(f"status {response.status} in no words of Keyrack's: a proxy, whose service is away?")
             # A proxy's page or a captive portal: it is not the service that speaks.
             raise ValueError(f"something that is not Keyrack answered with status {response.status}")
         return Answer(response.status, fields, date)
+
+
+def seconds_ahead(date: str) -> Optional[float]:
+    """How far our clock is ahead of a Date header (RFC 9110 section 5.6.7); None where there is none."""
+    try:
+        return time.time() - calendar.timegm(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT"))
+    except ValueError:
+        return None
 
 
 def _words(error: Exception) -> str:

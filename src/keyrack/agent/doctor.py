@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 import time
 from typing import Callable, Generator, Iterator, List, NamedTuple, Optional
 
-from keyrack.agent import enforcement, enrol, local, programs, signature
-from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
+from keyrack.agent import enforcement, enrol, listening, local, programs, signature
+from keyrack.agent.contact import AddressProblem, Contact, NoAnswer, seconds_ahead
 from keyrack.agent.folder import FolderProblem
 from keyrack.agent.key_files import KeyFiles, render
+from keyrack.agent.login_check import LoginCheck
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
-from keyrack.agent.sshd import SshdProblem
+from keyrack.agent.sshd import Sshd, SshdProblem
 from keyrack.ssh import host_document
 from keyrack.ssh.printable import printable
 
@@ -75,6 +75,7 @@ def status(memory: Memory, enrolment: Enrolment) -> List[Finding]:
     elif noted.service:
         last = f"; it last answered {_ago(noted.contact_at)}" if noted.contact_at else ""
         found.append(Finding(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
+    found.extend(Finding(False, words, "free some; until then new documents wait") for words in memory.full())
     found.extend(_how_held(memory))
     found.extend(Finding(False, problem) for problem in noted.problems)
     return found
@@ -126,7 +127,8 @@ def _look_at_document(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]
     except (MemoryProblem, signature.SignatureProblem, host_document.DocumentError, FolderProblem) as problem:
         yield Finding(False, str(problem))
     except OSError as error:
-        yield Finding(False, f"{error.filename}: {error.strerror}", "the running agent makes missing files again")
+        path = error.filename or memory.folder.path
+        yield Finding(False, f"{path}: {error.strerror}", "the running agent makes missing files again")
     else:
         if not different:
             yield Finding(True, f"the key files in {enrolment.keys_folder} are as the document says")
@@ -160,14 +162,54 @@ def _look_at_sshd(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
         reason = " ".join(ended.errors.split())[:300]
         yield Finding(False, f"sshd's settings cannot be read: {reason}", "repair them, or run this as root")
         return
+    yield _look_for_sshd(enrolment)
     adopts = yield from _look_at_drop_in(memory, enrolment)
     if adopts:
         return
+    yield from _look_at_logins(memory, enrolment)
     settings = dict(line.partition(" ")[::2] for line in ended.output.split("\n") if line)
     wanted = f"{enrolment.keys_folder}/%u"
     yield _setting("AuthorizedKeysFile", settings, wanted, lambda value: wanted in value.split())
     yield _setting("RevokedKeys", settings, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
     yield _setting("ExposeAuthInfo", settings, "yes", lambda value: value == "yes")
+
+
+def _look_for_sshd(enrolment: Enrolment) -> Finding:
+    """Whether one runs; what it has read only the running agent asks, for it writes to do so."""
+    if not listening.can_be_seen():
+        return Finding(True, "whether sshd is running cannot be seen on this system")
+    listeners = Sshd(enrolment.sshd_config).listeners()
+    if not listeners:
+        return Finding(False, "sshd is not running: nobody listens where it should", "start it: systemctl start ssh")
+    places = ", ".join(f"{one.address} port {one.port}" for one in listeners)
+    return Finding(True, f"sshd listens at {places}")
+
+
+def _look_at_logins(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+    """Whether each key of the document opens its account, and if not, by which rule."""
+    try:
+        accepted = memory.accepted()
+        if accepted is None:
+            return
+        document = host_document.decode(accepted.document)
+        speaks_for = local.read(memory).speaks_for
+        document = document._replace(users={name: keys for name, keys in document.users.items() if speaks_for(name)})
+        verdicts = LoginCheck(Sshd(enrolment.sshd_config)).look(document)
+    except (MemoryProblem, SshdProblem, host_document.DocumentError, OSError) as problem:
+        yield Finding(False, str(problem))
+        return
+    opening = 0
+    for verdict in verdicts:
+        if verdict.why:
+            yield Finding(False, verdict.words)
+            continue
+        for one in verdict.judged():
+            opening += not one.why
+            if one.why:
+                name = f" ({one.key.name})" if one.key.name else ""
+                yield Finding(False, f"the key {one.fingerprint}{name} does not open {verdict.username}: {one.why}")
+    if opening:
+        yield Finding(True, f"{opening} keys open accounts of this host")
 
 
 def _look_at_drop_in(memory: Memory, enrolment: Enrolment) -> Generator[Finding, None, bool]:
@@ -200,7 +242,7 @@ def _setting(keyword: str, settings: "dict[str, str]", wanted: str, check: Calla
 
 def _look_at_service(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
     try:
-        contact = Contact(enrolment.url, enrolment.secret, plain_http=True)
+        contact = Contact(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
         answer = contact.get(f"/agent/v1/document?revision={memory.status().revision}&wait=0")
     except (NoAnswer, AddressProblem) as problem:
         yield Finding(False, f"the service does not answer: {problem}", f"is {enrolment.url} right, and does it run?")
@@ -210,21 +252,13 @@ def _look_at_service(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
         yield Finding(True, f"{enrolment.url} answers this host")
     else:
         yield Finding(False, f"the service refuses this host: {answer.words}", "enrol it again with --replace")
-    seconds = _seconds_ahead(answer.date)
+    seconds = seconds_ahead(answer.date)
     if seconds is not None and abs(seconds) > CLOCK_SECONDS:
         yield Finding(
             False,
             f"this host's clock is {abs(seconds):.0f} seconds {'ahead' if seconds > 0 else 'behind'}",
             "set it right (timedatectl set-ntp true): keys end by this clock",
         )
-
-
-def _seconds_ahead(date: str) -> Optional[float]:
-    """How far our clock is ahead of a Date header (RFC 9110 section 5.6.7); None where there is none."""
-    try:
-        return time.time() - calendar.timegm(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT"))
-    except ValueError:
-        return None
 
 
 def _ago(moment: float) -> str:

@@ -20,7 +20,7 @@ INCLUDE_REMARK = "# Keyrack; `keyrack-agent uninstall` takes this line away"
 SETTINGS = ("PasswordAuthentication", "PermitRootLogin", "UseDNS")
 _FOR_EVERYBODY_ONLY = ("UseDNS",)
 # Other ways by which sshd would take a key or a certificate: none of them is in the document.
-_OTHER_WAYS = (
+OTHER_WAYS = (
     "AuthorizedKeysCommand",
     "AuthorizedPrincipalsCommand",
     "AuthorizedPrincipalsFile",
@@ -35,7 +35,7 @@ def wanted(keys_folder: str, revoked_keys: str, asked: Mapping[str, str]) -> Dic
         "AuthorizedKeysFile": f"{keys_folder}/%u",
         "RevokedKeys": revoked_keys,
         "ExposeAuthInfo": "yes",
-        **dict.fromkeys(_OTHER_WAYS, "none"),
+        **dict.fromkeys(OTHER_WAYS, "none"),
     }
     settings.update((keyword, value) for keyword, value in asked.items() if keyword in SETTINGS)
     return settings

@@ -14,10 +14,11 @@ from keyrack.agent.found import Found, Scanner
 from keyrack.agent.memory import Enrolment, Memory
 from keyrack.agent.search import Looked, Search
 from keyrack.agent.sshd import Sshd, SshdProblem
-from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, HostDocument
+from keyrack.ssh.host_document import ADOPT, DROP_ALL, DROP_TEMPORARY, KEEP, HostDocument
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
 _MOST_PLANTED = 200
+UNPROVEN = "unproven"  # the settings are there, and the running sshd does not show that it obeys them
 _ENFORCEMENT_WORDS = {OFF: "adopt", TRYING: "trying", ON: "enforce", UNDONE: "undone"}
 
 
@@ -42,6 +43,7 @@ class Duties:
             self._enforcement = Enforcement(memory, enrolment, self.local.drop_in, say, self.local.trial_seconds)
         self._facts: Dict[str, Any] = {}
         self._looked: Optional[Looked] = None
+        self._shut_out = ""
         self._planted: List[Found] = []
         self._told: Tuple[object, ...] = ()
         self._telling: Tuple[object, ...] = ()
@@ -105,16 +107,18 @@ class Duties:
         except OSError as error:
             unmet.append(f"accounts were left alone: {error.strerror}")
         if self._enforcement is not None:
-            unmet += self._enforcement.put(document)
+            unmet += self._enforcement.put(self.allowed(document), full=scan)
             put_back += self._enforcement.put_back
         elif document.sshd or document.mode != "enforce":
             unmet += self._unmanaged(document)
         try:
             self._look(document, unmet, scan=scan)
+            if scan:
+                self._shut_out = self._whom_enforcing_shuts_out(document)
             unseen = "" if self._looked is None else _scan_words(self._looked)
         except (SshdProblem, OSError) as problem:
             unseen = f"sshd does not say what it reads: {problem}"
-        self._facts = {**self._facts, **self._state_facts(document), "scan": unseen}
+        self._facts = {"sshd": self._facts.get("sshd", {}), **self._state_facts(document), "scan": unseen}
         return Met(tuple(unmet), tuple(put_back))
 
     def told(self) -> Dict[str, Any]:
@@ -153,9 +157,22 @@ class Duties:
             facts["enforcement"] = "unmanaged"
         else:
             facts["enforcement"] = _ENFORCEMENT_WORDS.get(self._enforcement.state, "unknown")
+            if self._enforcement.state == ON and not self._enforcement.shown:
+                facts["enforcement"] = UNPROVEN
+            if document.mode == ADOPT and self._shut_out:
+                facts["shut_out"] = self._shut_out
             if self._enforcement.state == UNDONE:
                 facts["undone"] = self._enforcement.why
+                facts["begun"] = self._enforcement.begun
         return facts
+
+    def _whom_enforcing_shuts_out(self, document: HostDocument) -> str:
+        """In words; empty where that is not known, or no question."""
+        if self._enforcement is None or document.mode != ADOPT or self._looked is None or self._search.goes_on:
+            return ""
+        # Who was not seen may be somebody.
+        unseen = _scan_words(self._looked)
+        return unseen or self._enforcement.shuts_out(self.allowed(document), self._looked.found)
 
     def _unmanaged(self, document: HostDocument) -> List[str]:
         words: List[str] = []

@@ -30,12 +30,13 @@ def enrol(
     revoked_keys: str,
     sshd_config: Optional[str] = None,
     mode: Optional[str] = None,
+    ca_file: Optional[str] = None,
 ) -> Enrolment:
     """Make the folders, trade the token for this host's own secret, remember both.
 
-    mode: "adopt" or "enforce", for the service to note; None leaves it as the service has it. All that can fail
-    here is tried before the token is used up. Paths are absolute. Raises EnrolmentProblem,
-    FolderProblem, NoAnswer or OSError.
+    mode: "adopt", "auto" or "enforce", for the service to note; None leaves it as the service has it. ca_file: as
+    Contact has it. All that can fail here is tried before the token is used up. Paths are absolute. Raises
+    EnrolmentProblem, FolderProblem, NoAnswer or OSError.
     """
     if programs.find("ssh-keygen") is None:
         raise EnrolmentProblem(signature.NO_SSH_KEYGEN)
@@ -45,7 +46,7 @@ def enrol(
     finally:
         files.close()
     answer = contact.post("/agent/v1/enroll", {"token": token, **facts(), **({"mode": mode} if mode else {})})
-    enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)
+    enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)._replace(ca_file=ca_file)
     signature.allow(memory.folder, enrolment.signing_key)
     memory.enrol(enrolment)
     return enrolment

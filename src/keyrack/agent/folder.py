@@ -141,6 +141,31 @@ class Folder:
                 os.unlink(temporary, dir_fd=self._descriptor)
             raise
 
+    @contextlib.contextmanager
+    def instead(self, name: str, data: bytes, mode: int) -> Iterator[None]:
+        """For as long as the block lasts a file has these bytes; then it is what it was, which takes no space.
+
+        Where there was none there is none again.
+        """
+        kept = f".keyrack-{os.urandom(8).hex()}"
+        here = {"src_dir_fd": self._descriptor, "dst_dir_fd": self._descriptor}
+        try:
+            os.link(name, kept, follow_symlinks=False, **here)
+        except FileNotFoundError:
+            kept = ""
+        try:
+            self.write(name, data, mode, durable=False)
+            yield
+        finally:
+            if kept:
+                # Two names of one file stay two by a rename (rename(2)), where nothing was written in between.
+                os.rename(kept, name, **here)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(kept, dir_fd=self._descriptor)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=self._descriptor)
+
     def remove(self, name: str) -> None:
         """Take a file, link or pipe away; not a folder. Call sync() afterwards."""
         os.unlink(name, dir_fd=self._descriptor)

@@ -96,7 +96,8 @@ class Follower:
             self._look(new=_FILES in self._troubles)
         if self._over:
             return self._pause()
-        wait = min(wait, int(self._pause()))
+        # Until it is known that all is well again, an answer must not take as long as the wait.
+        wait = min(wait, int(self._pause())) if self._status.service == "ok" else 0
         began = time.monotonic()
         try:
             refused = self._deliver_report()
@@ -115,7 +116,7 @@ class Follower:
         if answer.status == 409 and answer.fields.get("tell") == "document":
             return self._tell_document(answer)
         if answer.status != 204:
-            return self._no_answer(f"it answered with status {answer.status}: {answer.words}")
+            return self._no_answer(_trouble(answer))
         self._confirm()
         self._answered("ok")
         if self._refusal is not None:
@@ -275,7 +276,7 @@ class Follower:
             if answer.status == 429:
                 self._tell_at = time.monotonic() + REFUSED_RETRY
             elif answer.status >= 500:
-                raise NoAnswer(f"it answered with status {answer.status}: {answer.words}")
+                raise NoAnswer(_trouble(answer))
             elif answer.status == 200:
                 if self._outbox.taken():
                     self._not_taken = ""
@@ -346,6 +347,13 @@ class Follower:
             self._memory.note(self._status)
         except OSError as error:
             self._say(f"{self._memory.folder.path} cannot be written: {error.strerror}")
+
+
+def _trouble(answer: Answer) -> str:
+    """The service's own words that it cannot serve now."""
+    if answer.status == 503:
+        return f"Keyrack answers, but cannot serve (status 503): {answer.words}"
+    return f"it answered with status {answer.status}: {answer.words}"
 
 
 def say(words: str) -> None:

@@ -160,6 +160,10 @@ class Scanner:
 
     def _list(self, listed: Everybody, *, anew: bool) -> None:
         """Take a new list of accounts; anew: what sshd said of them may be wrong."""
+        if os.geteuid() != 0:
+            # An sshd that is not root's lets in nobody but its own account.
+            own = tuple(one for one in listed.accounts if one.uid == os.geteuid())
+            listed = listed._replace(accounts=own, ownerless=())
         if anew:
             self._asked = {}
         if not listed.accounts and self._everybody.accounts:

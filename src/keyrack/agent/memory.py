@@ -19,6 +19,7 @@ _REMEDIES = {
     _ACCEPTED: "the next document from the service replaces it",
     _STATUS: "the running agent makes it again",
 }
+_LEAST_FREE = 64 * 1024
 _LARGEST_FILE = 256 * 1024 * 1024
 
 
@@ -37,6 +38,7 @@ class Enrolment(NamedTuple):
     keys_folder: str
     revoked_keys: str
     sshd_config: Optional[str] = None
+    ca_file: Optional[str] = None
 
 
 class Accepted(NamedTuple):
@@ -104,6 +106,17 @@ class Memory:
         finally:
             os.close(descriptor)
         return False
+
+    def full(self) -> Tuple[str, ...]:
+        """Words where nothing can be written in this folder, for want of space or because its disk lets nobody."""
+        status = os.statvfs(self.folder.path)
+        place = mount_point(self.folder.path)
+        if status.f_flag & os.ST_RDONLY:
+            return (f"the file system at {place} is read-only, so {self.folder.path} cannot be written",)
+        free = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+        if free * status.f_frsize < _LEAST_FREE or (status.f_files and not status.f_ffree):
+            return (f"no space left on the file system at {place} for {self.folder.path}",)
+        return ()
 
     def enrolment(self) -> Optional[Enrolment]:
         """Who this host is; None before enrolment. Raises MemoryProblem for a damaged file."""
@@ -175,3 +188,11 @@ class Memory:
     def _damaged(self, name: str) -> MemoryProblem:
         remedy = _REMEDIES.get(name, "take it away, and look at what keyrack-agent doctor says")
         return MemoryProblem(f"{os.path.join(self.folder.path, name)} is damaged; {remedy}")
+
+
+def mount_point(path: str) -> str:
+    """Where the file system of a path is mounted."""
+    current = os.path.realpath(path)
+    while not os.path.ismount(current):
+        current = os.path.dirname(current)
+    return current

@@ -100,8 +100,9 @@ class Orders:
             # Remember first, then act: after a power cut in between, the newer one is put in place again.
             self._memory.accept(new)
         except OSError as error:
-            folder = self._memory.folder.path
-            raise Failed(f"a new document waits: {folder} cannot be written: {error.strerror}") from None
+            full = "; ".join(self._memory.full())
+            words = full or f"{self._memory.folder.path} cannot be written: {error.strerror}"
+            raise Failed(f"a new document waits: {words}") from None
         self._checked = checked
 
     def put(self, *, new: bool = True, silent: float = 0.0, scan: bool = True) -> Outcome:
@@ -206,7 +207,8 @@ class Orders:
         except signature.SignatureProblem as problem:
             raise (Refused if problem.final else Failed)(str(problem)) from None
         except OSError as error:
-            raise Failed(f"the document's signature could not be checked: {error.strerror}") from None
+            full = "; ".join(self._memory.full())
+            raise Failed(f"the document's signature could not be checked: {full or error.strerror}") from None
         try:
             document = host_document.decode(new.document)
         except DocumentError as error:

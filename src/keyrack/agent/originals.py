@@ -8,7 +8,7 @@ import os
 import stat
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from keyrack.agent.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
+from keyrack.agent.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder, FolderProblem
 
 _LARGEST = 1 << 20
 
@@ -76,7 +76,11 @@ def put(path: str, data: bytes, mode: int) -> None:
 
 
 def restore(original: Original) -> None:
-    """Make a file what it was, with mode, owner and times. Raises FolderProblem or OSError."""
+    """Make a file what it was, with mode, owner and times; one that is so is left alone, for it may be one that
+    nobody can write. Raises FolderProblem or OSError.
+    """
+    if look(original.path)._replace(read_at=original.read_at) == original:
+        return
     folder = Folder.open(os.path.dirname(original.path), PUBLIC_FOLDER)
     try:
         name = os.path.basename(original.path)
@@ -100,6 +104,6 @@ def restore_all(files: List[Original]) -> List[str]:
     for original in reversed(files):
         try:
             restore(original)
-        except (OSError, ValueError) as error:
+        except (OSError, FolderProblem, ValueError) as error:
             problems.append(f"{original.path} could not be made what it was: {error}")
     return problems

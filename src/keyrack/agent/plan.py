@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import os
-import tempfile
 from typing import Dict, Iterator, List, Set
 
-from keyrack.agent import accounts, drop_in, local, originals
+from keyrack.agent import accounts, drop_in, local, login_check, originals
+from keyrack.agent.enforcement import LASTING_SECONDS
 from keyrack.agent.found import AUTHORITY, COMMAND, EVERYBODY, Found, Scanner
+from keyrack.agent.login_check import LoginCheck
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.sshd import Sshd
+from keyrack.agent.tried_settings import tried
 from keyrack.ssh import host_document, public_key
 from keyrack.ssh.authorized_keys import key_line
 from keyrack.ssh.host_document import HostDocument
@@ -107,13 +108,7 @@ def _files(sshd: Sshd, path: str, enrolment: Enrolment, document: HostDocument) 
 def _settings(memory: Memory, sshd: Sshd, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
     """What sshd itself says that it would do otherwise: its settings are tried from a copy."""
     wanted = drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd)
-    config = originals.look(sshd.config).data or b""
-    with tempfile.TemporaryDirectory(dir=memory.folder.path) as folder:
-        trial, copy = os.path.join(folder, "drop-in.conf"), os.path.join(folder, "sshd_config")
-        with open(trial, "wb") as file:
-            file.write(drop_in.render(wanted))
-        with open(copy, "wb") as file:
-            file.write(drop_in.include_line(trial) + config)
+    with tried(sshd, wanted, memory.folder.path) as copy:
         yield ""
         yield "What sshd would do otherwise:"
         before, after = sshd.effective(), sshd.effective(config=copy)
@@ -124,9 +119,22 @@ def _settings(memory: Memory, sshd: Sshd, enrolment: Enrolment, document: HostDo
                 changed = True
         if not changed:
             yield "  no change"
+        verdicts = LoginCheck(sshd).look(document, copy)
     for keyword in ("PasswordAuthentication", "KbdInteractiveAuthentication"):
         if after.one(keyword) == "yes":
             yield f"  {keyword} stays on: whoever knows a password still logs in without a key"
+    yield ""
+    yield "Who could not log in with a key of Keyrack all the same:"
+    count = 0
+    for verdict in verdicts:
+        for one in verdict.judged():
+            if verdict.why or one.why:
+                yield f"  {verdict.username}: {one.fingerprint} {one.key.name}".rstrip() + f": {verdict.why or one.why}"
+                count += 1
+    if not login_check.opens_for_long(verdicts, LASTING_SECONDS):
+        yield "  everybody: no key opens an account for long and without a forced command, so enforcing does not begin"
+    elif not count:
+        yield "  nobody: each key opens its account"
 
 
 def _shown(one: Found) -> str:

@@ -160,7 +160,7 @@ def peers(pid: int) -> Set[Tuple[str, int]]:
             for line in file:
                 fields = line.split()
                 if fields[9] in sockets:
-                    found.add(_peer(fields[2]))
+                    found.add(address_of(fields[2]))
     return found
 
 
@@ -169,8 +169,8 @@ def start_time(started: int) -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + started / _TICKS
 
 
-def _peer(text: str) -> Tuple[str, int]:
-    """The kernel writes an address as 32-bit words in the machine's own byte order."""
+def address_of(text: str) -> Tuple[str, int]:
+    """An address and port of /proc/net/tcp: the kernel writes it as 32-bit words in the machine's own byte order."""
     words, _, port = text.partition(":")
     raw = b"".join(int(words[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(words), 8))
     if len(raw) == 16 and raw[:12] == bytes(10) + b"\xff\xff":

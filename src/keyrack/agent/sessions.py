@@ -14,7 +14,7 @@ import os
 import time
 from typing import Any, Collection, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent import processes
+from keyrack.agent import listening, processes
 from keyrack.agent.login_log import Login
 from keyrack.agent.processes import Process
 from keyrack.ssh.host_document import HostDocument
@@ -148,17 +148,16 @@ class Sessions:
         found = processes.everything()
         own = processes.namespace(os.getpid())
         for process in found.values():
-            if process.name != "sshd":
+            if not listening.is_sshd(process.pid):
                 continue
             parent = found.get(process.parent)
-            if parent is not None and parent.name == "sshd":
+            if parent is not None and listening.is_sshd(parent.pid):
                 continue
             words = processes.title(process.pid).split(" ")
             # A session's process is titled "sshd: user ..."; a listener's with the command that started it.
-            if words[0] == "sshd:" and not (len(words) > 1 and words[1].startswith("/")):
+            if words[0].endswith(":") and not (len(words) > 1 and words[1].startswith("/")):
                 continue
-            settings = [words[at + 1] for at, word in enumerate(words[:-1]) if word == "-f"]
-            if settings != ([self._config] if self._config else []):
+            if not listening.was_started_with(process.pid, self._config):
                 continue
             if own and processes.namespace(process.pid) not in ("", own):
                 continue

@@ -6,6 +6,7 @@ read to learn of what no single `sshd -T` shows: rules for other accounts and ad
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -15,12 +16,15 @@ import stat
 import time
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent import programs
+from keyrack.agent import listening, programs
+from keyrack.agent.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
+from keyrack.agent.listening import Listener
 
-DEFAULT_CONFIG = "/etc/ssh/sshd_config"
 CONFIG_FOLDER = "/etc/ssh"  # where a relative Include begins
 GREETING_SECONDS = 10.0
+RELOAD_SECONDS = 15.0
 _DEEPEST_INCLUDE = 16
+_PRIVILEGE_FOLDER = "/run/sshd"
 _LARGEST_CONFIG = 1 << 20
 _LINE = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9]*)(?:[ \t]*=[ \t]*|[ \t]+)(.*)")
 # A greeting, or the words with which sshd turns away when it is under siege (sshd.c: MaxStartups; from 9.8 on
@@ -37,6 +41,13 @@ class Line(NamedTuple):
 
     keyword: str
     values: Tuple[str, ...]
+
+
+class Reloaded(NamedTuple):
+    """done: sshd read its settings again; problem: why not, empty where no sshd runs."""
+
+    done: bool
+    problem: str = ""
 
 
 class Effective:
@@ -81,19 +92,24 @@ class Sshd:
         program = programs.find("sshd")
         if program is None:
             return "sshd was not found; install OpenSSH's server (openssh-server)"
+        _make_privilege_folder()
         ended = programs.run([program, "-t", "-f", self.config])
         return None if ended.status == 0 else _said(ended)
 
-    def effective(self, user: Optional[str] = None, config: Optional[str] = None) -> Effective:
+    def effective(
+        self, user: Optional[str] = None, config: Optional[str] = None, address: str = "127.0.0.1"
+    ) -> Effective:
         """What sshd would do, for everybody or for one account that comes from this host. Raises SshdProblem.
 
-        config: another file of settings to try.
+        config: another file of settings to try; address: of another place that the account comes from.
         """
         program = programs.find("sshd")
         if program is None:
             raise SshdProblem("sshd was not found; install OpenSSH's server (openssh-server)")
         # All three are given, because an older sshd refuses to answer when a rule needs one that is not.
-        who = ["-C", f"user={user},host=localhost,addr=127.0.0.1"] if user is not None else []
+        name = "localhost" if address == "127.0.0.1" else address
+        who = ["-C", f"user={user},host={name},addr={address}"] if user is not None else []
+        _make_privilege_folder()
         ended = programs.run([program, "-T", "-f", config or self.config, *who])
         if ended.status != 0:
             raise SshdProblem(_said(ended))
@@ -119,44 +135,77 @@ class Sshd:
                 found.append((path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
         return tuple(found)
 
-    def reload(self) -> Optional[str]:
-        """Have a running sshd read its settings; open sessions go on. Answers what went wrong, None: nothing.
+    def reload(self) -> Reloaded:
+        """Have a running sshd read its settings, and see that it did; open sessions go on.
 
-        Where none runs, the settings count when it starts, and nothing is wrong.
+        It did when other sockets listen than before, or other processes. Where systemd alone listens, the next
+        connection reads them.
         """
-        pid = self.pid()
-        if pid is not None:
-            try:
-                os.kill(pid, signal.SIGHUP)
-            except OSError as error:
-                return f"sshd could not be told to read its settings: {error.strerror}"
-            return None
-        systemctl = programs.find("systemctl")
-        if self.config != DEFAULT_CONFIG or systemctl is None or not os.path.isdir("/run/systemd/system"):
-            return None
-        for unit in ("ssh.service", "sshd.service"):
-            if programs.run([systemctl, "is-active", "--quiet", unit]).status == 0:
-                ended = programs.run([systemctl, "reload", unit], seconds=60.0)
-                return None if ended.status == 0 else f"systemctl reload {unit}: {_said(ended)}"
-        return None
+        before = self.listeners()
+        if not before:
+            return self._reload_unseen()
+        if all(one.is_systemds and not one.sshds for one in before):
+            return Reloaded(True)
+        told = sorted({pid for one in before for pid in one.sshds})
+        if not told:
+            who = ", ".join(str(pid) for one in before for pid, _ in one.owners) or "not to be seen"
+            return Reloaded(False, f"what listens at {_places(before)} is no sshd that can be told (process {who})")
+        for pid in told:
+            problem = self._tell(pid, any(one.is_systemds for one in before if pid in one.sshds))
+            if problem:
+                return Reloaded(False, problem)
+        deadline = time.monotonic() + RELOAD_SECONDS
+        while time.monotonic() < deadline:
+            now = self.listeners()
+            anew = not {(one.inode, pid) for one in before for pid in one.sshds} & {
+                (one.inode, pid) for one in now for pid in one.sshds
+            }
+            if now and anew:
+                return Reloaded(True)
+            time.sleep(0.05)
+        return Reloaded(False, "sshd was told to read its settings and did not")
 
-    def pid(self) -> Optional[int]:
-        """The process that listens, by its own PidFile; None where that is missing or names something else."""
+    def _tell(self, pid: int, by_systemd: bool) -> str:
         try:
-            path = self.effective().one("pidfile")
-            with open(path, encoding="ascii") as file:
-                pid = int(file.read())
-            if pid > 1 and _is_sshd(pid):
-                return pid
+            if not by_systemd:
+                os.kill(pid, signal.SIGHUP)
+                return ""
+            # A signal would have it open its port anew, while systemd keeps the one that people come by.
+            unit, systemctl = listening.unit_of(pid), programs.find("systemctl")
+            if unit and systemctl is not None:
+                ended = programs.run([systemctl, "restart", unit], seconds=60.0)
+                return "" if ended.status == 0 else f"systemctl restart {unit}: {_said(ended)}"
+            os.kill(pid, signal.SIGTERM)
+        except OSError as error:
+            return f"sshd could not be told to read its settings: {error.strerror}"
+        return ""
+
+    def _reload_unseen(self) -> Reloaded:
+        """Where nobody listens, or this system does not show who."""
+        if listening.can_be_seen():
+            return Reloaded(False)
+        try:
+            with open(self.effective().one("pidfile"), encoding="ascii") as file:
+                os.kill(int(file.read()), signal.SIGHUP)
         except (SshdProblem, OSError, ValueError):
-            pass
-        return None
+            return Reloaded(False, "sshd could not be told to read its settings: its process is not known")
+        return Reloaded(True)
+
+    def listeners(self) -> Tuple[Listener, ...]:
+        """Who listens where this sshd should, by the kernel's word; nobody where that cannot be seen."""
+        config = None if os.path.realpath(self.config) == os.path.realpath(DEFAULT_CONFIG) else self.config
+        return listening.find(self._addresses(), config) if listening.can_be_seen() else ()
+
+    def configured(self) -> List[Listener]:
+        """Where it should listen, by its settings; whether somebody does is not looked at."""
+        return [Listener(host, port, "") for host, port in self._addresses()]
 
     def greets(self, seconds: float = 0.0) -> bool:
         """Whether somebody who connects is greeted by an SSH server, at once or within some seconds."""
         deadline = time.monotonic() + seconds
         while True:
-            if any(_greets(address) for address in self._addresses()):
+            places = [one.near for one in self.listeners() or self.configured()]
+            if any(_greets(place) for place in places):
                 return True
             if time.monotonic() >= deadline:
                 return False
@@ -170,10 +219,8 @@ class Sshd:
         found = []
         for place in listening:
             host, _, port = place.rpartition(":")
-            host = host.strip("[]")
-            nobody_in_particular = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what sshd listens on, not we
             if port.isdecimal():
-                found.append((nobody_in_particular.get(host, host), int(port)))
+                found.append((host.strip("[]"), int(port)))
         return found
 
 
@@ -267,13 +314,15 @@ def _greets(address: Tuple[str, int]) -> bool:
         return False
 
 
-def _is_sshd(pid: int) -> bool:
-    """Whether a process is an sshd, where /proc tells; elsewhere its own file is believed."""
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().strip() == "sshd"
-    except OSError:
-        return not os.path.isdir("/proc/self")
+def _make_privilege_folder() -> None:
+    """What Debian's sshd wants before it says a word; its own unit makes it when sshd starts, which may be later."""
+    if os.geteuid() == 0 and os.path.isfile("/etc/debian_version") and not os.path.exists(_PRIVILEGE_FOLDER):
+        with contextlib.suppress(OSError):
+            os.mkdir(_PRIVILEGE_FOLDER, 0o755)
+
+
+def _places(listeners: Iterable[Listener]) -> str:
+    return ", ".join(f"{one.address} port {one.port}" for one in listeners)
 
 
 def _said(ended: programs.Ended) -> str:

@@ -17,6 +17,7 @@ from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
 from keyrack.agent.sshd import Sshd, SshdProblem
 
 UNIT = "/etc/systemd/system/keyrack-agent.service"
+COMMAND = "/usr/local/bin/keyrack-agent"  # made by install.sh
 STOP_SECONDS = 40.0
 
 
@@ -51,6 +52,9 @@ def _remove_program() -> None:
     """The installed file itself, where this is it; last, because nothing can be loaded from it any more."""
     program = os.path.realpath(sys.argv[0])
     if os.path.basename(program) == "keyrack-agent.pyz":
+        with contextlib.suppress(OSError), open(COMMAND, encoding="utf-8", errors="replace") as file:
+            if f'"{program}"' in file.read(4096):
+                os.unlink(COMMAND)
         os.unlink(program)
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(program))

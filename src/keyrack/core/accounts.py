@@ -19,7 +19,8 @@ PENDING = "pending"
 PRESENT = "present"
 """The account exists on the host as asked."""
 REFUSED = "refused"
-"""The host answered and the account is not there: its own configuration does not let Keyrack create accounts."""
+"""The host answered, and the account or what was asked for it is not there: most often its own configuration does
+not let Keyrack create or change accounts."""
 
 
 def wanted(instance: Instance, connection: Connection, server_id: int, damaged: list[SystemUser]) -> dict[str, Account]:
@@ -50,7 +51,17 @@ def state(server: Server, user: SystemUser) -> str:
         return UNMANAGED
     if server.applied_revision < user.revision:
         return PENDING
-    return PRESENT if _told(server, user.username).get("exists") is True else REFUSED
+    told = _told(server, user.username)
+    if told.get("exists") is not True or told.get("refused"):
+        return REFUSED
+    # Its pair is made by the account itself, however long that takes.
+    key_is_missing = user.deployment_key_asked_at is not None and user.deployment_key is None
+    return PENDING if key_is_missing else PRESENT
+
+
+def reason(server: Server, user: SystemUser) -> str:
+    """Why an account is not as asked, in the words of its host; empty where it is, or where the host did not say."""
+    return str(_told(server, user.username).get("refused") or "") if state(server, user) == REFUSED else ""
 
 
 def _told(server: Server, username: str) -> Mapping[str, object]:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import accounts, alarms, deleted_servers, delivery
 from keyrack.core.found_keys import REMOVING
+from keyrack.core.host_facts import ADOPT, AUTO
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.model import Server, SystemUser
@@ -118,7 +119,8 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         revoked=_revoked(instance, connection, server, damaged),
         accounts=wanted,
         sshd=dict(server.sshd),
-        mode=server.mode,
+        # A host that is to enforce by itself adopts until then.
+        mode=ADOPT if server.mode == AUTO else server.mode,
         stale=Stale(server.stale_after_seconds, server.stale_then),
         take_away=tuple(
             TakeAway(path, fingerprint)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from keyrack.core import presence
-from keyrack.core.host_facts import ADOPT, ENFORCE, UNDONE
+from keyrack.core.host_facts import ADOPT, AUTO, ENFORCE, NOBODY, TRYING, UNDONE, UNMANAGED, UNPROVEN
 from keyrack.core.host_modes import STALE_WORDS
 from keyrack.core.instance import Instance
 from keyrack.model import Server
 from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
 
-TRYING = "trying"
-UNMANAGED = "unmanaged"
-
 
 @dataclass(frozen=True, slots=True)
 class Holding:
     """mode: what was asked; enforcement: what the host says it does, "" while it said nothing: adopt, trying,
-    enforce, undone or unmanaged; undone: why it took enforcing back; wanted and applied: revisions; state and
+    enforce, unproven, undone or unmanaged; undone: why it took enforcing back; wanted and applied: revisions; state and
     silence: in words for a person.
     """
 
@@ -54,11 +53,7 @@ def of(instance: Instance, server: Server) -> Holding:
         online=online,
         stale_after_seconds=server.stale_after_seconds,
         stale_then=server.stale_then,
-        problems=(
-            *_went_back(server),
-            *map(str, facts.get("problems") or ()),
-            *([str(facts["scan"])] if facts.get("scan") else ()),
-        ),
+        problems=(*_went_back(server), *_problems(server, facts)),
         state=_state(server, told, online),
         silence=(
             f"after {server.stale_after_seconds} seconds {STALE_WORDS[server.stale_then]}"
@@ -66,6 +61,15 @@ def of(instance: Instance, server: Server) -> Holding:
             else STALE_WORDS[KEEP]
         ),
     )
+
+
+def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    found = [*map(str, facts.get("problems") or ()), *([str(facts["scan"])] if facts.get("scan") else ())]
+    if server.mode == AUTO and facts.get("shut_out") not in (None, NOBODY):
+        found.append(
+            f"enforcing waits, as it would shut out: {facts['shut_out']}; Keyrack's keys open nothing until then"
+        )
+    return tuple(found)
 
 
 def _went_back(server: Server) -> tuple[str, ...]:
@@ -88,8 +92,12 @@ def _state(server: Server, told: str, online: bool) -> str:
         return "enforcing undone"
     if told == UNMANAGED:
         return "key files only"
+    if told == UNPROVEN:
+        return "not shown to enforce"
     if server.mode == ENFORCE and told == ADOPT:
         return "not enforcing yet"
+    if server.mode == AUTO and told == ADOPT:
+        return "adopting, enforces by itself"
     if server.mode == ADOPT and told == ENFORCE:
         return "not adopting yet"
     if server.applied_revision < server.revision:

@@ -15,15 +15,25 @@ from keyrack.store import servers
 KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 MOST = 200
 LONGEST = 300
-ADOPT, ENFORCE, UNDONE = "adopt", "enforce", "undone"
+NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
+ADOPT, ENFORCE, AUTO, UNDONE = "adopt", "enforce", "auto", "undone"
+TRYING, UNMANAGED, UNPROVEN = "trying", "unmanaged", "unproven"
+# What an event says when a host tells that it does this now.
+_CHANGED = {
+    TRYING: "Server {name} begins to enforce, on trial: Keyrack's keys alone open it",
+    ENFORCE: "Server {name} enforces: Keyrack's keys alone open it",
+    UNPROVEN: "Server {name} cannot show that it enforces: its sshd does not show that it obeys",
+    ADOPT: "Server {name} no longer enforces: its own settings are in force again",
+}
 
 
 def take(work: Work, server: Server, told: object, problems: Iterable[str] | None) -> dict[str, Any]:
     """The columns of a server that its agent's facts change; problems: what the same report says is not as asked,
     None: it does not say.
 
-    Told facts replace those told before, field by field. Where enforcing was undone on the host, the server adopts
-    again, until somebody asks anew: the host would not try again by itself.
+    Told facts replace those told before, field by field. Where enforcing was undone on the host or did not begin, the
+    server adopts again, until somebody asks anew: the host would not try again by itself. A server that is to enforce
+    by itself does so as soon as its host says that this shuts nobody out.
     """
     facts = dict(server.facts)
     values: dict[str, Any] = {}
@@ -31,26 +41,55 @@ def take(work: Work, server: Server, told: object, problems: Iterable[str] | Non
         for name, read in (("sshd", _settings), ("accounts", _accounts)):
             if isinstance(told.get(name), Mapping):
                 facts[name] = read(told[name])
-        for name in ("enforcement", "undone", "scan"):
+        before = str(facts.get("enforcement") or "")
+        for name in ("enforcement", "scan", "shut_out"):
             facts.pop(name, None)
-            word = told.get(name)
-            if isinstance(word, str) and word:
-                facts[name] = word[:LONGEST]
+            _keep_word(facts, told, name)
+        # Why it was undone stays to be read until enforcing is asked for again (host_modes.set_mode).
+        _keep_word(facts, told, "undone")
+        _tell_change(work, server, before, str(facts.get("enforcement") or ""))
         if facts.get("scan") and facts["scan"] != server.facts.get("scan"):
             _tell(work, server, f"Server {server.name} does not see all keys: {facts['scan']}")
         if isinstance(told.get("accounts"), Mapping):
             _keep_deployment_keys(work, server, told["accounts"])
-        if facts.get("enforcement") == UNDONE and server.mode == ENFORCE:
-            values["mode"] = ADOPT
-            work.touch(server.id)
-            reason = facts.get("undone", "no reason given")
-            _tell(work, server, f"Enforcing was undone on server {server.name}: {reason}")
+        values |= _mode_after(work, server, facts, begun=told.get("begun") is not False)
     words = None if problems is None else list(problems)
     if words is not None and words != facts.get("problems", []):
         facts["problems"] = words
         if words:
             _tell(work, server, f"Server {server.name} says: {'; '.join(words)}")
     return {**values, "facts": facts} if facts != dict(server.facts) or values else {}
+
+
+def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:
+    """The mode of a server that follows from what its host does."""
+    enforcement = facts.get("enforcement")
+    if server.mode == ENFORCE and enforcement == UNDONE:
+        mode = ADOPT
+        reason = facts.get("undone", "no reason given")
+        what = "Enforcing was undone" if begun else "Enforcing did not begin"
+        _tell(work, server, f"{what} on server {server.name}, which adopts again: {reason}")
+    elif server.mode == AUTO and (enforcement == UNMANAGED or facts.get("shut_out") == NOBODY):
+        mode = ENFORCE
+        if enforcement != UNMANAGED:
+            _tell(work, server, f"Server {server.name} is to enforce now, as that shuts nobody out")
+    else:
+        return {}
+    work.touch(server.id)
+    return {"mode": mode}
+
+
+def _tell_change(work: Work, server: Server, before: str, now: str) -> None:
+    """Beginning and end of enforcing, by the host's own word."""
+    was_on = before in (TRYING, ENFORCE, UNPROVEN)
+    if now != before and now in _CHANGED and (now != ADOPT or was_on):
+        _tell(work, server, _CHANGED[now].format(name=server.name))
+
+
+def _keep_word(facts: dict[str, Any], told: Mapping[str, Any], name: str) -> None:
+    word = told.get(name)
+    if isinstance(word, str) and word:
+        facts[name] = word[:LONGEST]
 
 
 def _settings(told: Mapping[str, Any]) -> dict[str, str]:
@@ -61,10 +100,16 @@ def _settings(told: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _accounts(told: Mapping[str, Any]) -> dict[str, dict[str, bool]]:
+def _refused(account: Mapping[str, Any]) -> dict[str, str]:
+    """Why an account is not as asked, where the host says so."""
+    words = account.get("refused")
+    return {"refused": words[:LONGEST]} if isinstance(words, str) and words else {}
+
+
+def _accounts(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Which accounts are there; their deployment keys are kept with the system users."""
     return {
-        name: {"exists": account.get("exists") is True}
+        name: {"exists": account.get("exists") is True, **_refused(account)}
         for name, account in list(told.items())[:MOST]
         if isinstance(name, str) and names.username_problem(name) is None and isinstance(account, Mapping)
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyrack.core import servers as own_servers
 from keyrack.core.credentials import own_server
-from keyrack.core.host_facts import ADOPT, ENFORCE
+from keyrack.core.host_facts import ADOPT, AUTO, ENFORCE
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
@@ -24,19 +24,21 @@ STALE_WORDS = {
 def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> Server:
     """Have a host adopt (report who gets in, change nothing) or enforce (Keyrack's keys alone open it).
 
-    The host tries enforcing for a minute and takes it back by itself when it does not work. Raises Refusal MISSING
-    or INVALID.
+    mode: "adopt", "enforce", or "auto": adopt, and enforce by itself once that shuts nobody out. The host tries
+    enforcing for a minute and takes it back by itself when it does not work. Raises Refusal MISSING or INVALID.
     """
     attempt = Attempt(
         instance, actor, "servers:write", "change how a host is held", target_kind="server", server_id=server_id
     )
     with attempt:
-        if mode not in (ADOPT, ENFORCE):
-            raise invalid("mode", "The mode is adopt or enforce.")
+        if mode not in (ADOPT, ENFORCE, AUTO):
+            raise invalid("mode", "The mode is adopt, enforce or auto.")
 
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
-            servers.change(work.connection, server.id, {"mode": mode})
+            # Why it was undone the last time is of no matter any more.
+            facts = {name: fact for name, fact in server.facts.items() if name != "undone"}
+            servers.change(work.connection, server.id, {"mode": mode, "facts": facts})
             work.touch(server.id)
             work.record(
                 f"Server {server.name} is to {mode}, before: {server.mode}", target_id=server.id, level="warning"

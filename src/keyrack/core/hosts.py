@@ -156,12 +156,11 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
                 raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
             values: dict[str, Any] = {"seen_at": work.now}
             if state == "applied" or told.get("facts"):
-                values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
+                said = problems if state == "applied" and "problems" in told else None
+                values |= host_facts.take(work, now, told.get("facts"), said)
             facts = _noted(work, now, told, dict(values.get("facts", now.facts)), seen)
             if state != "applied":
-                reason = "; ".join(problems) or "no reason given"
-                words = f"Server {now.name} did not apply revision {applied}: {reason}"
-                facts = host_news.refused(work, now, facts, words[: host_news.LONGEST])
+                facts = _not_applied(work, now, facts, applied, problems)
             if facts != dict(now.facts):
                 values["facts"] = facts
             # What a lost database gave out is no receipt for what this one did with the same number.
@@ -181,6 +180,14 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         attempt.write(change)
 
 
+def _not_applied(
+    work: Work, server: Server, facts: dict[str, Any], revision: int, problems: list[str]
+) -> dict[str, Any]:
+    """The facts of a host that did not obey. Why nothing new comes into force there is seen with the server too."""
+    words = f"Server {server.name} did not apply revision {revision}: {'; '.join(problems) or 'no reason given'}"
+    return {**host_news.refused(work, server, facts, words[: host_news.LONGEST]), "problems": problems}
+
+
 def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any], seen: str) -> dict[str, Any]:
     """The facts once the found keys of a report are taken in, where it tells others than before, and a no is over."""
     if seen and seen != facts.get(host_news.FOUND):
@@ -194,7 +201,7 @@ def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str,
 def _mode_told(facts: Mapping[str, Any]) -> dict[str, str]:
     """How its administrator enrolled a host: looking first, or under the document at once."""
     mode = facts.get("mode")
-    return {"mode": mode} if mode in (host_facts.ADOPT, host_facts.ENFORCE) else {}
+    return {"mode": mode} if mode in (host_facts.ADOPT, host_facts.ENFORCE, host_facts.AUTO) else {}
 
 
 def _fact(facts: Mapping[str, Any], name: str) -> str | None:

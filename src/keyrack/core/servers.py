@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import acceptance, deleted_servers, delivery
 from keyrack.core.credentials import own_server
+from keyrack.core.host_facts import ADOPT
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -247,9 +248,11 @@ def installation_line(instance: Instance, actor: Actor, server_id: int) -> str:
     server, token = invitation(instance, actor, server_id)
     url = instance.settings.url
     script = shlex.quote(f"{url}/agent/install.sh")
-    # Whoever pastes it as root decides: leaving the last words out keeps Keyrack from what they allow.
-    allowed = " --mode enforce --allow-accounts" if server.mode == "enforce" else ""
-    return f"curl -fsSL {script} | sh -s -- --url {shlex.quote(url)} --token {shlex.quote(token)}{allowed}"
+    # Whoever pastes it as root decides: leaving the last words out keeps Keyrack from what they allow. Never
+    # "enforce": it is pasted on hosts that people are logged in to with keys that nobody told of.
+    allowed = "" if server.mode == ADOPT else " --mode auto --allow-accounts"
+    # In the environment, because every account can read the arguments of every program.
+    return f"curl -fsSL {script} | KEYRACK_AGENT_TOKEN={shlex.quote(token)} sh -s -- --url {shlex.quote(url)}{allowed}"
 
 
 def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str]) -> Server:

@@ -245,4 +245,4 @@ def _own(work: Work, server_id: int, system_user_id: int) -> SystemUser:
 
 
 def _with_state(server: Server, user: SystemUser) -> SystemUser:
-    return replace(user, state=accounts.state(server, user))
+    return replace(user, state=accounts.state(server, user), reason=accounts.reason(server, user))

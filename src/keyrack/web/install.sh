@@ -1,19 +1,24 @@
 #!/bin/sh
 # Makes this machine a host of a Keyrack service: fetches the agent, enrols, starts it. Read it before you run it.
 #
-#   curl -fsSL URL/agent/install.sh | sh -s -- --url URL --token TOKEN
+#   curl -fsSL URL/agent/install.sh | KEYRACK_AGENT_TOKEN=TOKEN sh -s -- --url URL
 #
-# It changes nothing about who may log in: the agent first only reports what it finds (--mode adopt).
+# The token stands in no program's arguments, which every account could read. Where this machine is a host already, it
+# only brings a new agent. It shuts nobody out: the agent first only reports what it finds (--mode adopt), or enforces
+# once nobody loses a way in by that (--mode auto).
 # Run it as root; or as anybody, for an sshd of one's own, with --sshd-config and --state-dir.
 set -eu
 
-url='' token='' mode=adopt prefix='' state='' keys='' revoked='' sshd_config='' drop_in=auto only='' python=''
-accounts='' plain='' replace='' start=yes
+url='' token=${KEYRACK_AGENT_TOKEN:-} mode=adopt prefix='' state='' keys='' revoked='' sshd_config='' drop_in=auto only='' python=''
+accounts='' plain='' ca='' replace='' start=yes
 
 usage() {
     cat <<'TEXT'
-usage: install.sh --url URL --token TOKEN [options]
-  --mode adopt|enforce   adopt (default): report who gets in, change nothing; enforce: Keyrack's keys alone
+usage: KEYRACK_AGENT_TOKEN=TOKEN install.sh --url URL [options]
+  --mode adopt|auto|enforce
+                         adopt (default): report who gets in, change nothing; enforce: Keyrack's keys alone;
+                         auto: adopt, and enforce by itself once nobody loses a way in by that
+  --token TOKEN          the token, where nobody else can see this command's arguments
   --sshd-config FILE     sshd's settings, where they are not /etc/ssh/sshd_config
   --drop-in FILE|none    the file of settings that the agent gives to sshd; none: it never changes sshd's settings
   --state-dir DIR        the agent's own folder (root: /var/lib/keyrack-agent)
@@ -23,6 +28,7 @@ usage: install.sh --url URL --token TOKEN [options]
   --allow-accounts       let the service create and remove accounts here
   --only-accounts A,B    the accounts that the service may speak for; without it, all
   --python FILE          a Python of 3.9 or newer, where it is not found
+  --ca-file FILE         certificate authorities to trust for the service, in place of the system's
   --plain-http           speak http:// over a private network
   --replace              this machine is a host already: make it a new one
   --no-start             do not start the agent
@@ -57,12 +63,15 @@ read_arguments() {
             --prefix) prefix=$2 ;;
             --only-accounts) only=$2 ;;
             --python) python=$2 ;;
+            --ca-file) ca=$2 ;;
             *) fail "$1 is unknown; --help lists what there is" ;;
         esac
         shift 2
     done
+    # Not for what this starts, but for enrolling alone.
+    unset KEYRACK_AGENT_TOKEN
     [ -n "$url" ] && [ -n "$token" ] || { usage >&2; exit 2; }
-    case $mode in adopt | enforce) ;; *) fail "--mode is adopt or enforce" ;; esac
+    case $mode in adopt | auto | enforce) ;; *) fail "--mode is adopt, auto or enforce" ;; esac
 }
 
 choose_places() {
@@ -91,11 +100,11 @@ find_python() {
 
 fetch() {
     if command -v curl >/dev/null 2>&1; then
-        curl -fsSL -o "$2" "$1"
+        curl -fsSL ${ca:+--cacert "$ca"} -o "$2" "$1"
     elif command -v wget >/dev/null 2>&1; then
-        wget -q -O "$2" "$1"
+        wget -q ${ca:+--ca-certificate="$ca"} -O "$2" "$1"
     else
-        "$python" -I -c 'import sys, urllib.request; urllib.request.urlretrieve(sys.argv[1], sys.argv[2])' "$1" "$2"
+        env ${ca:+SSL_CERT_FILE="$ca"} "$python" -I -c 'import sys, urllib.request; urllib.request.urlretrieve(sys.argv[1], sys.argv[2])' "$1" "$2"
     fi
 }
 
@@ -110,14 +119,57 @@ install_program() {
     mv -f "$prefix/keyrack-agent.pyz.new" "$prefix/keyrack-agent.pyz"
 }
 
+# For people and for what the agent itself tells them to type.
+install_command() {
+    [ "$prefix" = /usr/local/lib/keyrack-agent ] && [ "$(id -u)" = 0 ] || return 0
+    mkdir -p /usr/local/bin
+    printf '#!/bin/sh\nexec "%s" -I "%s/keyrack-agent.pyz" "$@"\n' "$python" "$prefix" >/usr/local/bin/keyrack-agent.new
+    chmod 755 /usr/local/bin/keyrack-agent.new
+    mv -f /usr/local/bin/keyrack-agent.new /usr/local/bin/keyrack-agent
+}
+
+# The service that this machine is a host of; nothing before it is one.
+enrolled_at() {
+    [ -f "$state/enrolment.json" ] || return 0
+    "$python" -I -c 'import json, sys; print(json.load(open(sys.argv[1]))["url"].rstrip("/"))' "$state/enrolment.json" \
+        2>/dev/null || echo unknown
+}
+
+# Whoever runs the agent here: its unit, or a plain process.
+stop_agent() {
+    if has_unit; then systemctl stop keyrack-agent.service; fi
+    pid=$(cat "$state/lock" 2>/dev/null || true)
+    case $pid in '' | *[!0-9]*) return 0 ;; esac
+    grep -q keyrack "/proc/$pid/cmdline" 2>/dev/null || return 0
+    kill "$pid" 2>/dev/null || return 0
+    tries=0
+    while [ -d "/proc/$pid" ] && grep -q keyrack "/proc/$pid/cmdline" 2>/dev/null; do
+        tries=$((tries + 1))
+        [ "$tries" -le 400 ] || fail "the agent (process $pid) does not stop"
+        sleep 0.1
+    done
+}
+
+by_systemd() { [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ] && [ "$state" = /var/lib/keyrack-agent ]; }
+has_unit() { by_systemd && [ -f /etc/systemd/system/keyrack-agent.service ]; }
+
+start_agent() {
+    [ "$start" = yes ] || return 0
+    if by_systemd; then write_unit; else start_plain; fi
+}
+
 enrol() {
     set -- enroll --state-dir "$state" --keys-dir "$keys" --revoked-keys "$revoked" --mode "$mode"
     [ "$drop_in" = none ] || set -- "$@" --drop-in "$drop_in"
     [ -z "$sshd_config" ] || set -- "$@" --sshd-config "$sshd_config"
+    [ -z "$ca" ] || set -- "$@" --ca-file "$ca"
     [ -z "$only" ] || set -- "$@" --only-accounts "$only"
     # The token goes by the environment: arguments can be read by every account.
-    KEYRACK_AGENT_URL=$url KEYRACK_AGENT_TOKEN=$token \
-        "$python" -I "$prefix/keyrack-agent.pyz" "$@" $accounts $plain $replace
+    # shellcheck disable=SC2086 - each is one word or none
+    words=$(KEYRACK_AGENT_URL=$url KEYRACK_AGENT_TOKEN=$token \
+        "$python" -I "$prefix/keyrack-agent.pyz" "$@" $accounts $plain $replace) || exit 1
+    # What is next is done here.
+    printf '%s\n' "$words" | grep -v '^Next: ' || true
 }
 
 write_unit() {
@@ -155,13 +207,26 @@ start_plain() {
 read_arguments "$@"
 choose_places
 find_python
-install_program
-enrol
-if [ "$start" = yes ]; then
-    if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ] && [ "$state" = /var/lib/keyrack-agent ]; then
-        write_unit
-    else
-        start_plain
-    fi
+known=$(enrolled_at)
+if [ -n "$known" ] && [ -z "$replace" ] && [ "$known" != "$url" ]; then
+    fail "this machine is a host of $known already; give --replace to make it one of $url"
 fi
-say "see how it fares:  $python -I $prefix/keyrack-agent.pyz status --state-dir $state"
+install_program
+install_command
+if [ -n "$known" ] && [ -z "$replace" ]; then
+    stop_agent
+    start_agent
+    version=$("$python" -I "$prefix/keyrack-agent.pyz" --version)
+    say "this machine is a host of $url already: it has the agent of now ($version), and the token was not used"
+    say "to make it a new host: --replace"
+else
+    [ -z "$known" ] || stop_agent
+    enrol
+    start_agent
+fi
+if [ -x /usr/local/bin/keyrack-agent ] && [ "$prefix" = /usr/local/lib/keyrack-agent ] &&
+    [ "$state" = /var/lib/keyrack-agent ]; then
+    say "see how it fares:  keyrack-agent status"
+else
+    say "see how it fares:  $python -I $prefix/keyrack-agent.pyz status --state-dir $state"
+fi

@@ -81,4 +81,5 @@ def _system_user(user: SystemUser) -> dict[str, Any]:
         "deleteable": user.deletable,
         "created_at": date(user.created_at),
         "state": user.state,
+        **({"reason": user.reason} if user.reason else {}),
     }

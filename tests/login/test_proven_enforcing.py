@@ -1,0 +1,238 @@
+"""Enforcing begins only where somebody could log in, counts only as far as the running sshd shows it, or is put back.
+
+Each host here is a real sshd with real accounts whose settings or files are as some administrator left them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from keyrack.core import credentials, events, host_modes, servers, system_users
+from keyrack.errors import Refusal
+from keyrack.model import Server
+from tests.login.adopted_host import AdoptedHost, accounts, owner
+from tests.login.private_sshd import Key, sshd_path, strict_folder
+from tests.services import Service, running, settings_for
+from tests.waiting import wait_until
+
+SERVER = 1
+HAND = ("krtwo", "krtwo")  # a key that Keyrack does not know, and its account
+
+
+class Scene:
+    """The host, its service, and one key of Keyrack for the account krone."""
+
+    def __init__(self, host: AdoptedHost, service: Service) -> None:
+        self.host = host
+        self.service = service
+        self.key = Key.make(host.folder / "of-keyrack")
+
+    def start(self, settings: Callable[[str], str] = lambda text: text, username: str = "krone") -> None:
+        """Start sshd with its settings changed by this, and the agent; the key is on the host then."""
+        self.host.config.write_text(settings(self.host.config.read_text("ascii")), "ascii")
+        self.host.start_sshd()
+        self.host.enrol(self.service, SERVER)
+        try:
+            system_users.create(self.service.instance, owner(), SERVER, username=username)
+        except Refusal:
+            pass  # it is there already
+        credentials.add(
+            self.service.instance, owner(), SERVER, label="k", username=username, public_key=self.key.public
+        )
+        self.host.start_agent()
+        wait_until(lambda: self.server.applied_revision == self.server.revision, "the key on the host")
+
+    @property
+    def server(self) -> Server:
+        return servers.get(self.service.instance, owner(), SERVER)
+
+    def summaries(self) -> list[str]:
+        page = events.find(self.service.instance, owner(), server_id=SERVER, limit=100)
+        return [event.summary for event in page.items]
+
+    def ask(self) -> None:
+        host_modes.set_mode(self.service.instance, owner(), SERVER, "enforce")
+
+    def refused(self) -> str:
+        """Ask for enforcing, and answer why the host does not; nobody is locked out and all files are as they were."""
+        before = (self.host.config.read_bytes(), sorted(self.host.etc.glob("sshd_config.d/*")))
+        self.ask()
+        wait_until(lambda: self.server.mode == "adopt", "a wish that ended")
+        wait_until(lambda: self.server.facts.get("enforcement") == "adopt", "a host that adopts")
+        assert (self.host.config.read_bytes(), sorted(self.host.etc.glob("sshd_config.d/*"))) == before
+        return next(words for words in self.summaries() if words.startswith("Enforcing did not begin"))
+
+    def enforced(self) -> None:
+        """Ask for enforcing, and return once the host is sure of it."""
+        self.ask()
+        wait_until(lambda: self.server.facts.get("enforcement") == "enforce", "enforcing in force")
+
+    def hand_key_works(self) -> bool:
+        return self.host.door.lets_in(self.host.keys[HAND[0]], HAND[1])
+
+
+@pytest.fixture
+def scene(team_folder: Path, tmp_path: Path) -> Iterator[Scene]:
+    data = tmp_path / "data"
+    shutil.copytree(team_folder, data)
+    with ExitStack() as stack:
+        stack.enter_context(accounts())
+        host = AdoptedHost(stack.enter_context(strict_folder()))
+        host.prepare()
+        stack.callback(host.stop)
+        service = stack.enter_context(running(settings_for(data, "")))
+        yield Scene(host, service)
+
+
+def add(line: str) -> Callable[[str], str]:
+    """Settings with this line before all others."""
+    return lambda text: f"{line}\n{text}"
+
+
+def no_pid_file(text: str) -> str:
+    return "\n".join("PidFile none" if line.startswith("PidFile") else line for line in text.split("\n"))
+
+
+def test_an_sshd_without_pid_file_is_told_by_its_socket_and_shows_it(scene: Scene) -> None:
+    scene.start(no_pid_file)
+    scene.enforced()
+    assert scene.host.door.lets_in(scene.key, "krone")
+    assert not scene.hand_key_works()
+    assert not any("not shown" in words for words in scene.server.facts.get("problems", []))
+
+
+def test_an_sshd_of_another_name_is_told_too(scene: Scene) -> None:
+    program = scene.host.folder / "doorkeeper"
+    shutil.copy(sshd_path(), program)
+    scene.host.program = program
+    scene.start(no_pid_file)
+    scene.enforced()
+    assert scene.host.door.lets_in(scene.key, "krone")
+    assert not scene.hand_key_works()
+
+
+def test_an_sshd_that_obeys_its_command_line_does_not_count_as_enforcing(scene: Scene) -> None:
+    """Its settings say one thing, and what runs does another."""
+    scene.host.arguments = ["-o", "AuthorizedKeysFile=.ssh/authorized_keys .ssh/authorized_keys2"]
+    scene.start()
+    assert "on its command line" in scene.refused()
+    assert scene.hand_key_works()
+
+
+def test_an_sshd_that_was_started_anew_with_other_settings_is_noticed(scene: Scene) -> None:
+    scene.start()
+    scene.enforced()
+    scene.host.stop_sshd()
+    wait_until(lambda: scene.server.facts.get("enforcement") == "unproven", "an sshd that is away")
+    assert any("sshd is not running" in words for words in scene.server.facts["problems"])
+    assert "BAD  sshd is not running" in scene.host.agent("doctor").stdout
+    scene.host.start_sshd()
+    wait_until(lambda: scene.server.facts.get("enforcement") == "enforce", "an sshd that obeys again")
+
+
+def test_a_stopped_sshd_keeps_enforcing_from_beginning(scene: Scene) -> None:
+    scene.start()
+    scene.host.stop_sshd()
+    assert "sshd is not running" in scene.refused()
+
+
+@pytest.mark.parametrize(
+    ("settings", "username", "words"),
+    [
+        ("PermitRootLogin no", "root", "PermitRootLogin no"),
+        ("AllowUsers krtwo", "krone", "AllowUsers krtwo"),
+        ("DenyUsers kro*", "krone", "DenyUsers kro*"),
+        ("DenyGroups krone", "krone", "DenyGroups krone"),
+        ("PasswordAuthentication yes\nAuthenticationMethods publickey,password", "krone", "AuthenticationMethods"),
+        ("PubkeyAcceptedAlgorithms rsa-sha2-512", "krone", "PubkeyAcceptedAlgorithms"),
+        ("", "nosuchone", "no such account"),
+    ],
+)
+def test_a_rule_of_sshd_that_keeps_the_only_key_out_keeps_enforcing_away(
+    scene: Scene, settings: str, username: str, words: str
+) -> None:
+    scene.start(add(settings), username)
+    reason = scene.refused()
+    assert words in reason
+    assert f"no key opens the account {username}" in reason
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["usermod", "-p", "!", "krone"], "locked"),
+        (["usermod", "-e", "1", "krone"], "expired"),
+        (["usermod", "-s", "/bin/nosuchshell", "krone"], "/bin/nosuchshell"),
+        (["usermod", "-s", "/usr/sbin/nologin", "krone"], "nologin"),
+    ],
+)
+def test_an_account_that_nobody_gets_into_keeps_enforcing_away(scene: Scene, command: list[str], words: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+    scene.start()
+    assert words in scene.refused()
+    assert scene.hand_key_works()
+
+
+@contextmanager
+def immutable(path: Path) -> Iterator[None]:
+    if subprocess.run(["chattr", "+i", str(path)], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this file system has no immutable files")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", str(path)], check=True)
+
+
+def second_line_includes(scene: Scene) -> Callable[[str], str]:
+    return lambda text: f"# first\nPort {scene.host.port}\nInclude {scene.host.etc}/sshd_config.d/*.conf\n{text}"
+
+
+def test_an_immutable_file_puts_everything_back(scene: Scene) -> None:
+    """The file of ours could be written, the line that has it read first could not."""
+    (scene.host.etc / "sshd_config.d").mkdir()
+    scene.start(second_line_includes(scene))
+    with immutable(scene.host.config):
+        assert "Operation not permitted" in scene.refused()
+        scene.host.tell_sshd()
+        assert scene.hand_key_works()
+
+
+@contextmanager
+def small_disk(path: Path, *options: str) -> Iterator[None]:
+    """A file system of its own over a folder, with what is in it."""
+    aside = path.with_name(f"{path.name}-aside")
+    shutil.copytree(path, aside)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", path], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        shutil.copytree(aside, path, dirs_exist_ok=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_a_read_only_file_system_changes_nothing(scene: Scene) -> None:
+    scene.start()
+    place = scene.host.etc / "sshd_config.d"
+    place.mkdir()
+    with small_disk(place):
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        assert "Read-only file system" in scene.refused()
+    assert scene.hand_key_works()
+
+
+def test_a_full_file_system_puts_everything_back(scene: Scene) -> None:
+    scene.start()
+    place = scene.host.etc / "sshd_config.d"
+    place.mkdir()
+    with small_disk(place):
+        subprocess.run(["dd", "if=/dev/zero", f"of={place}/filler"], check=False, capture_output=True)
+        assert "No space left" in scene.refused()
+    assert scene.hand_key_works()
