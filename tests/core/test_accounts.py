@@ -84,9 +84,12 @@ def test_a_password_changed_in_the_database_is_not_signed(team: Team, change: st
         connection.execute(update(rows).where(rows.c.id == other.id).values(sealed_password=sealed))
 
     team.instance.database.write(tamper)
-    with pytest.raises(Refusal) as refused:
-        documents.signed(team.instance, team.server.id)
-    assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "seal-broken")
+    accounts = wanted(team)
+    assert "other" not in accounts
+    assert accounts["shop"]["password_hash"], "the rest is still asked for"
+    alarms = [one.summary for one in events.find(team.instance, team.owner, limit=100).items if one.level == "alarm"]
+    assert len(alarms) == 1
+    assert f"password of system user {other.id}" in alarms[0]
 
 
 def test_a_deployment_key_is_asked_for_once(team: Team) -> None:

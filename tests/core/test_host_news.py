@@ -116,3 +116,13 @@ def test_events_come_back_after_an_hour(team: Team, monkeypatch: Any) -> None:
     team.instance.database.write(lambda connection: connection.execute(earlier))
     refuse(team, "a new reason")
     assert "a new reason" in log(team)[0]
+
+
+def test_a_report_of_sessions_ends_no_problem(team: Team) -> None:
+    tell(team, problems=["the disk is full"])
+    hosts.report(team.instance, here(team), {"sessions": [], "machine": {"cores": 4, "load": -1, "kernel": 5}})
+    assert here(team).facts["problems"] == ["the disk is full"]
+    told = here(team).facts["machine"]
+    assert (told["cores"], told["load"], told["kernel"]) == (4, None, None)
+    tell(team, problems=[])
+    assert here(team).facts["problems"] == []

@@ -299,6 +299,27 @@ def test_accepting_the_database(team: Team, host: Host) -> None:
     assert resync.difference(team.instance, team.owner, team.server.id).held == ()
 
 
+def test_what_stays_refused_is_listed_no_more(team: Team, host: Host) -> None:
+    line, kept = fresh_line(), fresh_line()
+    doomed = add(team, "doomed", line)
+    add(team, "kept", kept)
+    host.obey()
+    backup = Database(team)
+    credentials.delete(team.instance, team.owner, team.server.id, doomed)
+    host.obey()
+    backup.restore()
+    host.obey()
+    resync.decide(team.instance, team.owner, team.server.id)
+    host.obey()
+    listed = credentials.find(team.instance, team.owner, team.server.id).items
+    assert [one.label for one in listed] == ["kept"]
+    assert host.lets_in(kept)
+    assert host.refuses(line)
+    add(team, "doomed", line)
+    host.obey()
+    assert host.lets_in(line), "entered again, it is a decision"
+
+
 def test_going_back_twice(team: Team, host: Host) -> None:
     line = fresh_line()
     doomed = add(team, "doomed", line)

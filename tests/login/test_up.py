@@ -88,6 +88,8 @@ def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
         assert demo.delete(added["id"])["still_opened_by"] == []
         wait_until(lambda: "Permission denied" in demo.log_in().stderr, "a refusal")
         _check_admin(facts)
+        asked = f"{facts['url']}/api/v3/servers/{facts['server_id']}/hardwareinfo"
+        wait_until(lambda: httpx2.get(asked, headers=headers).json()["kernelVersion"] == os.uname().release, "facts")
         _clone_and_push(demo, tmp_path)
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login by the admin's grant")
         # The same key is put on the account once more and taken away: it stays open, and that is said.

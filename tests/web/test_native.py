@@ -150,7 +150,14 @@ def test_the_line_to_paste(team: Service) -> None:
 @pytest.mark.parametrize("endpoint", native.ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
 def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
     path = endpoint.path
-    for name, value in (("server", "1"), ("found", "1"), ("session", "1"), ("event", "1"), ("tag", "web")):
+    for name, value in (
+        ("server", "1"),
+        ("found", "1"),
+        ("session", "1"),
+        ("event", "1"),
+        ("tag", "web"),
+        ("row", "grant:1"),
+    ):
         path = path.replace("{" + name + "}", value)
     body = {
         "change_server": {"mode": "adopt"},

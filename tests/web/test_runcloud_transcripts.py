@@ -44,7 +44,7 @@ def test_transcript(served: Service, name: str) -> None:
                 player.play(step)
                 continue
             agent = agent or Agent(served, 1)
-            agent.obey(**{name: step[name] for name in ("facts", "sessions") if name in step})
+            agent.obey(**{name: step[name] for name in ("facts", "machine", "sessions") if name in step})
 
 
 def broken_database(served: Service) -> ExitStack:

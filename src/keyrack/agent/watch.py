@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from keyrack import __version__
-from keyrack.agent import ending, login_log, sessions, uses
+from keyrack.agent import ending, login_log, machine, sessions, uses
 from keyrack.agent.contact import Contact, NoAnswer
 from keyrack.agent.folder import PRIVATE_FILE
 from keyrack.agent.memory import Enrolment, Memory
@@ -33,6 +33,7 @@ from keyrack.ssh.host_document import ADOPT, ENFORCE, HostDocument
 from keyrack.ssh.public_key import fingerprint_of
 
 LOOK_SECONDS = 1.0  # how late the end of a key may end its sessions
+MACHINE_SECONDS = 600.0  # between two looks at the machine, where nothing else is reported
 REPORT_SECONDS = 5.0  # between two reports; the first after a quiet time goes at once
 NO_ANSWER_SECONDS = 15.0
 LATE_LOGIN_SECONDS = 180.0  # sshd gives a login two minutes (LoginGraceTime)
@@ -70,7 +71,7 @@ class Watch:
         self._gone: Dict[Tuple[str, str], float] = {}
         self._lock = threading.Lock()  # around _gone
         self._news = True  # a fresh agent tells who is in, should the service think otherwise
-        self._report_at = 0.0
+        self._report_at = self._machine_at = 0.0
         self._awake = threading.Event()
 
     def start(self) -> None:
@@ -104,7 +105,8 @@ class Watch:
             self._news = True
         if obeyed is None or obeyed.document.deleted:
             return
-        if (self._news or self._uses) and time.monotonic() >= self._report_at:
+        due = self._news or self._uses or time.monotonic() >= self._machine_at
+        if due and time.monotonic() >= self._report_at:
             self._report()
 
     def _run(self) -> None:
@@ -149,7 +151,7 @@ class Watch:
     def _report(self) -> None:
         """Tell who is in and what was used; again later where nobody listens."""
         taken = self._uses.take()
-        fields: Dict[str, Any] = {"agent_version": __version__}
+        fields: Dict[str, Any] = {"agent_version": __version__, "machine": machine.facts()}
         if taken:
             fields["last_used"] = uses.told(taken)
         if self._news:
@@ -166,6 +168,7 @@ class Watch:
             self._uses.put_back(taken)
             self._report_at += NO_ANSWER_SECONDS
             return
+        self._machine_at = time.monotonic() + MACHINE_SECONDS
         # An older service does not take such a report, and will not like it better the next time.
         self._news = False
 

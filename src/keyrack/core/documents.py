@@ -164,7 +164,7 @@ def lines(
         if not delivery.credential_holds(instance, credential, seal):
             damaged.append(Damaged("credential", credential.id))
             continue
-        limits = _options(credential.restrictions, credential.key_type)
+        limits = options_of(credential.restrictions, credential.key_type)
         if limits is None:
             continue
         yield Line(
@@ -186,7 +186,7 @@ def lines(
             continue
         assert key.public_key is not None
         assert key.key_type is not None
-        limits = _options(grant.restrictions, key.key_type)
+        limits = options_of(grant.restrictions, key.key_type)
         if limits is None:
             continue  # a security key's restriction, and this key is none: never without it
         yield Line(
@@ -270,7 +270,7 @@ def _later(end: datetime | None, other: datetime | None) -> bool:
     return other is not None and (end is None or end > other)
 
 
-def _options(restrictions: Any, key_type: str) -> tuple[str, ...] | None:
+def options_of(restrictions: Any, key_type: str) -> tuple[str, ...] | None:
     """The options of a line; None: a key of this type cannot obey them, so the line must not be there at all."""
     if not restrictions:
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from keyrack.core.host_news import tell as _tell
@@ -15,6 +16,8 @@ from keyrack.store import servers
 KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 MOST = 200
 LONGEST = 300
+MACHINE_TEXTS = ("kernel", "processor")
+MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_free", "load", "uptime")
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
 ADOPT, ENFORCE, AUTO, UNDONE = "adopt", "enforce", "auto", "undone"
 TRYING, UNMANAGED, UNPROVEN = "trying", "unmanaged", "unproven"
@@ -59,6 +62,19 @@ def take(work: Work, server: Server, told: object, problems: Iterable[str] | Non
         if words:
             _tell(work, server, f"Server {server.name} says: {'; '.join(words)}")
     return {**values, "facts": facts} if facts != dict(server.facts) or values else {}
+
+
+def machine(told: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    """What the machine is and how it fares, None where that was not told or cannot be."""
+    found: dict[str, Any] = dict.fromkeys((*MACHINE_TEXTS, *MACHINE_NUMBERS))
+    for name in MACHINE_TEXTS:
+        if isinstance(told.get(name), str):
+            found[name] = told[name][:LONGEST]
+    for name in MACHINE_NUMBERS:
+        value = told.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63:
+            found[name] = value
+    return {**found, "at": at.isoformat()}
 
 
 def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:

@@ -156,6 +156,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
                 raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
             values: dict[str, Any] = {"seen_at": work.now}
             if state == "applied" or told.get("facts"):
+                # A report of sessions says nothing of problems, so it ends none.
                 said = problems if state == "applied" and "problems" in told else None
                 values |= host_facts.take(work, now, told.get("facts"), said)
             facts = _noted(work, now, told, dict(values.get("facts", now.facts)), seen)
@@ -193,6 +194,8 @@ def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str,
     if seen and seen != facts.get(host_news.FOUND):
         found_keys.take(work, server, told["keys_found"], told.get("keys_cut"))
         facts[host_news.FOUND] = seen
+    if isinstance(told.get("machine"), Mapping):
+        facts["machine"] = host_facts.machine(told["machine"], work.now)
     if told.get("state") == "applied":
         return host_news.applied(work, server, facts)
     return facts

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from keyrack.core import delivery, documents
 from keyrack.core.credentials import own_server
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Server
 from keyrack.store import held_back, keys, servers
-from keyrack.store.held_back import LOST, REVOKED, HeldBack
+from keyrack.store.held_back import LINE, LOST, REVOKED, HeldBack
 
 JUMP = 1_000_000
 
@@ -86,6 +87,7 @@ def decide(
             for row in freed:
                 if row.kind == REVOKED:
                     keys.unrevoke(work.connection, server.id, row.fingerprint)
+            _delete_kept(work, server, [row for row in held if row not in freed])
             over = {row.id for row in freed} | {row.id for row in held if row.kind == LOST}
             held_back.remove(work.connection, over)
             held_back.keep(work.connection, [row.id for row in held if row.id not in over], work.now)
@@ -102,6 +104,24 @@ def decide(
             return Difference(own_server(work, server.id), held_back.of_server(work.connection, server.id))
 
         return attempt.write(change)
+
+
+def _delete_kept(work: Work, server: Server, kept: list[HeldBack]) -> None:
+    """Delete the keys on a server that stay held back: a list must not show as given what the host refuses.
+
+    A grant stays: it may open other servers, and other keys this one.
+    """
+    lines = {(row.username, row.public_key, row.options): row for row in kept if row.kind == LINE and row.until is None}
+    if not lines:
+        return
+    gone = []
+    for credential, _ in keys.credentials_with_seals(work.connection, server.id):
+        limits = documents.options_of(credential.restrictions, credential.key_type)
+        row = lines.get((credential.username, credential.public_key, limits or ()))
+        if row is not None and limits is not None and credential.created_at <= row.since:
+            keys.remove_credential(work.connection, credential.id)
+            gone.append((credential.fingerprint, credential.public_key))
+    delivery.left(work, (server.id,), gone)
 
 
 def _words(server: Server, freed: list[HeldBack], accept_database: bool) -> str:

@@ -185,7 +185,7 @@ def _compare(instance: Instance, server: Server, document: HostDocument) -> None
         _take_over(work, now, document, undecided=bool(rows))
         _record(work, now, document, rows)
 
-    _attempt(instance, server.id).write(change)
+    _attempt(instance, server.id, server.workspace_id).write(change)
 
 
 def _differences(work: Work, server: Server, document: HostDocument) -> list[dict[str, Any]]:
@@ -314,10 +314,11 @@ def _settle(instance: Instance, server_id: int) -> None:
     _attempt(instance, server_id).write(change)
 
 
-def _attempt(instance: Instance, server_id: int) -> Attempt:
+def _attempt(instance: Instance, server_id: int, workspace_id: int = 0) -> Attempt:
+    # Of the server's own workspace where rows are compared, so that nobody changes them at the same time.
     return Attempt(
         instance,
-        keyrack(door="agent"),
+        keyrack(workspace_id, door="agent"),
         "servers:write",
         "tell what a host obeyed",
         target_kind="server",

@@ -8,7 +8,9 @@ from html import escape
 from typing import Any
 
 from keyrack import __version__
+from keyrack.web import shapes
 from keyrack.web.dialect import Dialect, Endpoint
+from keyrack.web.shapes import Shape
 
 Described = tuple[tuple[str, Dialect], ...]
 
@@ -24,6 +26,9 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "codearts": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
     "iam": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
 }
+# v1 and v2 of CodeArts refuse in another shape than v4.
+ERRORS = {"/v1": "codearts.ErrorOfV1", "/v2": "codearts.ErrorOfV1"}
+WINDOW = ("page", "perPage", "per_page", "offset", "limit")
 NAME = re.compile(r"\{(\w+)\}")
 
 
@@ -33,10 +38,7 @@ def openapi(doors: Described, url: str) -> dict[str, Any]:
     known: set[str] = set()
     for prefix, dialect in doors:
         for endpoint in dialect.endpoints:
-            parameters = [
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-                for name in NAME.findall(endpoint.path)
-            ]
+            shape = _shape(prefix, dialect, endpoint)
             name = f"{dialect.name}.{prefix.strip('/').replace('/', '_')}.{endpoint.handler.__name__}"
             while name in known:
                 name += "_"  # a second spelling of the same call
@@ -45,11 +47,14 @@ def openapi(doors: Described, url: str) -> dict[str, Any]:
                 "tags": [dialect.name],
                 "operationId": name,
                 "summary": _words(endpoint),
-                "responses": {"default": {"description": "The answer, in this door's own shape."}},
+                "responses": _responses(prefix, dialect, shape),
                 "security": [] if endpoint.open else [{dialect.name: []}],
             }
+            parameters = _parameters(endpoint, shape)
             if parameters:
                 operation["parameters"] = parameters
+            if shape is not None and shape.body is not None:
+                operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": shape.body}}}
             paths.setdefault(prefix + endpoint.path, {})[endpoint.method.lower()] = operation
     used = {dialect.name for _, dialect in doors}
     return {
@@ -58,7 +63,10 @@ def openapi(doors: Described, url: str) -> dict[str, Any]:
         "servers": [{"url": url}],
         "tags": [{"name": name, "description": TITLES.get(name, name)} for name in sorted(used)],
         "paths": paths,
-        "components": {"securitySchemes": {name: SCHEMES[name] for name in sorted(used & SCHEMES.keys())}},
+        "components": {
+            "schemas": shapes.SCHEMAS,
+            "securitySchemes": {name: SCHEMES[name] for name in sorted(used & SCHEMES.keys())},
+        },
     }
 
 
@@ -74,6 +82,37 @@ def page(doors: Described) -> str:
             )
         parts.append("</table>")
     return "".join((*parts, "</body></html>\n"))
+
+
+def _shape(prefix: str, dialect: Dialect, endpoint: Endpoint) -> Shape | None:
+    """What a call takes and answers, where that is described; some of CodeArts' versions name their calls alike."""
+    name = endpoint.handler.__name__
+    return shapes.SHAPES.get(f"{dialect.name}.{name}") or shapes.SHAPES.get(f"{dialect.name}.{prefix}.{name}")
+
+
+def _parameters(endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in NAME.findall(endpoint.path)
+    ]
+    for name in shape.query if shape is not None else ():
+        kind = "integer" if name in WINDOW else "string"
+        found.append({"name": name, "in": "query", "schema": {"type": kind}})
+    return found
+
+
+def _responses(prefix: str, dialect: Dialect, shape: Shape | None) -> dict[str, Any]:
+    error = shapes.named(ERRORS.get(prefix, f"{dialect.name}.Error"))
+    if prefix in ERRORS or dialect.name == "iam":
+        # Where the gateway refuses, before any API sees the request.
+        error = {"anyOf": [error, shapes.named("codearts.Error")]}
+    refusal = {"description": "A refusal.", "content": {"application/json": {"schema": error}}}
+    if shape is None:
+        return {"200": {"description": "The answer, as the page of this API shows it."}, "default": refusal}
+    answer: dict[str, Any] = {"description": "What was asked for."}
+    if shape.answer is not None:
+        answer["content"] = {"application/json": {"schema": shape.answer}}
+    return {str(shape.status): answer, "default": refusal}
 
 
 def _words(endpoint: Endpoint) -> str:

@@ -54,6 +54,11 @@ DOORS: tuple[tuple[str, Dialect], ...] = (
 )
 
 
+# The agency's prefix is another spelling of the first.
+AGENCY = "/api/v3/agency"
+DESCRIBED = (*DOORS, (AGENCY, runcloud.V3))
+
+
 class Doors:
     """Sends a path to the door with the longest matching prefix, and gives every answer an X-Request-Id.
 
@@ -134,7 +139,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], pres
     dialects = ((prefix, limited(dialect, limit)) for prefix, dialect in DOORS)
     mounts: Mounts = (
         *((prefix, application(instance, dialect)) for prefix, dialect in dialects),
-        ("/api/v3/agency", application(instance, limited(runcloud.V3, limit))),
+        (AGENCY, application(instance, limited(runcloud.V3, limit))),
         ("/agent", hosts.application(instance, waiting, presence, limit)),
     )
     root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
@@ -176,10 +181,10 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
         return HTMLResponse(page(instance.settings.url))
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(description.page(DOORS))
+        return HTMLResponse(description.page(DESCRIBED))
 
     async def openapi(request: Request) -> Response:
-        return JSONResponse(description.openapi(DOORS, instance.settings.url))
+        return JSONResponse(description.openapi(DESCRIBED, instance.settings.url))
 
     async def alive(request: Request) -> Response:
         return JSONResponse({"status": "alive", "version": __version__})

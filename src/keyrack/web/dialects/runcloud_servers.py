@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,19 @@ from keyrack.web.dialects.runcloud_grammar import Fields, date, listed, log_date
 
 # RunCloud documents the first; its others are not public.
 LOG_KINDS = {"high": "High Priority Info", "warning": "Warning", "info": "Info"}
+
+# RunCloud's names for what hosts tell: sizes in bytes, the load of one minute, the uptime in seconds.
+MACHINE = {
+    "kernelVersion": "kernel",
+    "processorName": "processor",
+    "totalCPUCore": "cores",
+    "totalMemory": "memory_total",
+    "freeMemory": "memory_free",
+    "diskTotal": "disk_total",
+    "diskFree": "disk_free",
+    "loadAvg": "load",
+    "uptime": "uptime",
+}
 
 
 def list_servers(call: Call) -> Response:
@@ -74,6 +88,15 @@ def list_logs(call: Call) -> Response:
     return listed(call, found, _log)
 
 
+def show_machine(call: Call) -> Response:
+    """Show what a server's host is and how it fares, as it told last; null where it did not"""
+    server = servers.get(call.instance, call.actor, call.ids["serverId"])
+    told = server.facts.get("machine") or {}
+    at = told.get("at")
+    shown = {name: told.get(fact) for name, fact in MACHINE.items()}
+    return JSONResponse({**shown, "updated_at": None if at is None else date(datetime.fromisoformat(at))})
+
+
 def list_nothing_of_a_server(call: Call) -> Response:
     """List what Keyrack does not manage on a server: always empty, for programs that ask for it beside keys"""
     servers.get(call.instance, call.actor, call.ids["serverId"])
@@ -97,6 +120,10 @@ ENDPOINTS = (
     Endpoint("GET", "/servers/{serverId}/installationscript", show_installation_script, "servers:write"),
     Endpoint("GET", "/servers/{serverId}/installationScript", show_installation_script, "servers:write"),
     Endpoint("GET", "/servers/{serverId}/logs", list_logs, "events:read"),
+    Endpoint("GET", "/servers/{serverId}/stats", show_machine, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}/hardwareinfo", show_machine, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}/hardwareInfo", show_machine, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}/health/latest", show_machine, "servers:read"),
     Endpoint("GET", "/servers/{serverId}/security/firewalls", list_nothing_of_a_server, "servers:read"),
     Endpoint("GET", "/servers/{serverId}/security/fail2ban/blockedip", list_nothing_of_a_server, "servers:read"),
     Endpoint("GET", "/settings/externalapi", list_nothing, "servers:read"),

@@ -1,0 +1,130 @@
+"""Times what people wait for while little and while much exists, and prints the ratio: near 1 is the aim.
+
+Run: python bench/growth.py [USER_KEYS [CREDENTIALS]]; by default 1,000,000 user keys and 25,000 credentials on one
+server, in SQLite. Both databases are made anew in a temporary folder; a line says what each question cost in the
+small one and in the large one, as the median of some runs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from sqlalchemy import Connection, insert
+
+from keyrack import app
+from keyrack.core import credentials, delivery, people, revoking, servers, user_keys
+from keyrack.core.instance import Instance
+from keyrack.core.tokens import actor_of
+from keyrack.model import Actor, Role
+from keyrack.ssh.public_key import parse
+from keyrack.store import keys, tables
+from tests.core.keys_for_tests import fresh_line
+from tests.services import settings_for
+
+ROUNDS = 15
+AT_ONCE = 20_000
+
+
+def filled(folder: Path, user_key_count: int, credential_count: int) -> tuple[Instance, Actor, int]:
+    """An instance with so many rows; its owner, and the server that has the credentials."""
+    instance = app.open_instance(settings_for(folder, ""))
+    by = people.keyrack(people.found_workspace(instance, people.keyrack(), "acme").id)
+    user = people.create_user(instance, by, name="olga", role=Role.OWNER)
+    owner = actor_of(user, None, address="203.0.113.9", door="bench")
+    server = servers.create(instance, owner, name="web-1", address="192.0.2.10")
+    of_user = {
+        "workspace_id": by.workspace_id,
+        "user_id": people.create_user(instance, by, name="crowd", role=Role.MEMBER).id,
+    }
+    line = parse(fresh_line())
+    now = instance.now()
+    key = {"public_key": line.canonical, "comment": "", "key_type": line.type, "created_at": now}
+
+    def add(table: Any, rows: list[dict[str, Any]]) -> None:
+        instance.database.write(lambda connection: connection.execute(insert(table), rows))
+
+    for first in range(0, user_key_count, AT_ONCE):
+        numbers = range(first, min(first + AT_ONCE, user_key_count))
+        add(tables.user_keys, [{**of_user, **key, "fingerprint": f"SHA256:u{n}", "seal": b""} for n in numbers])
+    root = instance.database.read(lambda connection: servers_user(connection, server.id))
+    seal = delivery.seal_credential(
+        instance, server_id=server.id, username="root", public_key=line.canonical, expires_at=None, restrictions={}
+    )
+    place = {"server_id": server.id, "system_user_id": root, "temporary": False, "restrictions": {}, "revision": 1}
+    for first in range(0, credential_count, AT_ONCE):
+        numbers = range(first, min(first + AT_ONCE, credential_count))
+        add(
+            tables.credentials,
+            [{**place, **key, "label": f"l{n}", "fingerprint": f"SHA256:c{n}", "seal": seal} for n in numbers],
+        )
+    return instance, owner, server.id
+
+
+def servers_user(connection: Connection, server_id: int) -> int:
+    """The id of root on a server."""
+    held = tables.system_users.c
+    statement = tables.system_users.select().where(held.server_id == server_id, held.username == "root")
+    return int(connection.execute(statement).one().id)
+
+
+def median(action: Callable[[], object]) -> float:
+    """Seconds that an action takes."""
+    spent = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        action()
+        spent.append(time.perf_counter() - began)
+    return statistics.median(spent)
+
+
+def measured(instance: Instance, owner: Actor, server_id: int) -> dict[str, float]:
+    """What each costs, in seconds."""
+
+    def add() -> None:
+        credentials.add(instance, owner, server_id, label=fresh_line()[-30:], username="root", public_key=fresh_line())
+
+    def delete() -> None:
+        last = credentials.find(instance, owner, server_id, offset=0, limit=1).items[0]
+        credentials.delete(instance, owner, server_id, last.id)
+
+    def revoke() -> None:
+        line = fresh_line()
+        user_keys.add(instance, owner, title="a", public_key=line)
+        revoking.revoke_everywhere(instance, owner, parse(line).sha256)
+
+    def page() -> None:
+        credentials.find(instance, owner, server_id, limit=15)
+
+    def ended() -> None:
+        at = instance.now()
+        instance.database.read(lambda connection: keys.ended_credentials(connection, at, 1))
+
+    actions = {"add": add, "delete": delete, "register and revoke": revoke, "first page": page, "look for ended": ended}
+    return {name: median(action) for name, action in actions.items()}
+
+
+def main(user_key_count: int, credential_count: int) -> None:
+    """Fill, measure, print."""
+    found = []
+    for counts in ((100, 50), (user_key_count, credential_count)):
+        with tempfile.TemporaryDirectory() as folder:
+            instance, owner, server_id = filled(Path(folder), *counts)
+            found.append(measured(instance, owner, server_id))
+            instance.database.close()
+    small, large = found
+    print(f"100 user keys and 50 credentials : {user_key_count:,} and {credential_count:,}; SQLite, median of {ROUNDS}")
+    for name, seconds in small.items():
+        print(f"{name:<20} {seconds * 1000:8.2f} ms : {large[name] * 1000:8.2f} ms   1:{large[name] / seconds:.1f}")
+
+
+if __name__ == "__main__":
+    given = [int(argument) for argument in sys.argv[1:]]
+    main(*(given + [1_000_000, 25_000][len(given) :]))

@@ -1,0 +1,56 @@
+"""What the machine is and how it fares: kernel, processor, memory, disk, load; it changes nothing."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, Optional
+
+_LARGEST_FILE = 64 * 1024
+PROC = "/proc"
+
+
+def facts(proc: str = PROC) -> Dict[str, Any]:
+    """What can be known, None for the rest. Sizes in bytes, uptime in seconds, load of the last minute.
+
+    The processor's name, memory and uptime are of proc(5); free memory is what can be had without swapping; the
+    disk is the one that / is on, and free is what is free for others than root.
+    """
+    memory = _fields(os.path.join(proc, "meminfo"))
+    disk = _known(lambda: os.statvfs("/"))
+    return {
+        "kernel": _known(lambda: os.uname().release),
+        "processor": _fields(os.path.join(proc, "cpuinfo")).get("model name"),
+        "cores": os.cpu_count(),
+        "memory_total": _kibibytes(memory.get("MemTotal")),
+        "memory_free": _kibibytes(memory.get("MemAvailable")),
+        "disk_total": None if disk is None else disk.f_blocks * disk.f_frsize,
+        "disk_free": None if disk is None else disk.f_bavail * disk.f_frsize,
+        "load": _known(lambda: round(os.getloadavg()[0], 2)),
+        "uptime": _known(lambda: int(float(_text(os.path.join(proc, "uptime")).split()[0]))),
+    }
+
+
+def _fields(path: str) -> Dict[str, str]:
+    """The first value of each name in a file of lines `name: value`."""
+    found: Dict[str, str] = {}
+    for line in (_known(lambda: _text(path)) or "").split("\n"):
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    return found
+
+
+def _text(path: str) -> str:
+    with open(path, "rb") as file:
+        return file.read(_LARGEST_FILE).decode("utf-8", "replace")
+
+
+def _kibibytes(text: Optional[str]) -> Optional[int]:
+    number: Optional[int] = _known(lambda: int((text or "").split()[0]) * 1024)
+    return number
+
+
+def _known(ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None

@@ -1,0 +1,297 @@
+"""The shapes of requests and answers, for the description that clients are generated from; must check nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one call takes and answers: the schema of its body, None for none, and of its answer with its status."""
+
+    answer: Schema | None
+    body: Schema | None = None
+    status: int = 200
+    query: tuple[str, ...] = ()
+
+
+TEXT: Schema = {"type": "string"}
+WHOLE: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
+YES_OR_NO: Schema = {"type": "boolean"}
+TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
+WHOLE_OR_NULL: Schema = {"type": ["integer", "null"]}
+
+
+def record(required: dict[str, Schema], **optional: Schema) -> Schema:
+    """An object; required and optional: its fields."""
+    return {"type": "object", "properties": {**required, **optional}, "required": list(required)}
+
+
+def many(schema: Schema) -> Schema:
+    """A list."""
+    return {"type": "array", "items": schema}
+
+
+def named(name: str) -> Schema:
+    """One of SCHEMAS."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _texts(*names: str) -> dict[str, Schema]:
+    return dict.fromkeys(names, TEXT)
+
+
+_PAGINATION = record(
+    {
+        **dict.fromkeys(("total", "count", "per_page", "current_page", "total_pages"), WHOLE),
+        "links": record({}, previous=TEXT, next=TEXT),
+    }
+)
+_THREE = dict.fromkeys(("passwordlessLogin", "useDns", "preventRootLogin"), YES_OR_NO)
+_RECEIPT = {"server_id": WHOLE, "server_name": TEXT, "wanted": WHOLE, "applied": WHOLE, "done": YES_OR_NO}
+
+SCHEMAS: dict[str, Schema] = {
+    "runcloud.Error": record({"message": TEXT}, errors={"type": "object", "additionalProperties": many(TEXT)}),
+    "codearts.Error": record(_texts("error_code", "error_msg"), request_id=TEXT),
+    "codearts.ErrorOfV1": record({"error": record(_texts("code", "message")), "status": TEXT}),
+    "iam.Error": record({"error": record({"code": WHOLE, **_texts("message", "title")})}),
+    "native.Error": record({"error": record(_texts("code", "message"), field=TEXT)}),
+    "runcloud.Credential": record(
+        {
+            "id": WHOLE,
+            **_texts("label", "user", "publicKey"),
+            "temporary": YES_OR_NO,
+            **_texts("created_at", "fingerprint"),
+            "expires_at": TEXT_OR_NULL,
+            "state": {"enum": ["pending", "delivered"]},
+            "delivered_at": TEXT_OR_NULL,
+        },
+        user_id=WHOLE,
+    ),
+    "runcloud.Opening": record({"kind": {"enum": ["credential", "grant", "file"]}, "id": WHOLE, "name": TEXT}),
+    "runcloud.SystemUser": record(
+        {
+            "id": WHOLE,
+            "username": TEXT,
+            "deploymentKey": TEXT_OR_NULL,
+            "deleteable": YES_OR_NO,
+            **_texts("created_at", "state"),
+        }
+    ),
+    "runcloud.Server": record(
+        {
+            "id": WHOLE,
+            "name": TEXT,
+            "provider": TEXT_OR_NULL,
+            **_texts("stack", "ipAddress"),
+            "country_iso_code": TEXT_OR_NULL,
+            "os": TEXT,
+            "osVersion": TEXT_OR_NULL,
+            "connected": YES_OR_NO,
+            "online": YES_OR_NO,
+            "agentVersion": TEXT_OR_NULL,
+            "phpCLIVersion": TEXT_OR_NULL,
+            "softwareUpdate": YES_OR_NO,
+            "securityUpdate": YES_OR_NO,
+            **_texts("transferStatus", "created_at"),
+            "tags": many(TEXT),
+            "mode": TEXT,
+        }
+    ),
+    "runcloud.Config": record(
+        {"id": WHOLE, "server_id": WHOLE, **_THREE, **_texts("created_at", "updated_at", "state")}
+    ),
+    "runcloud.Settings": record(_THREE),
+    "runcloud.Session": record(
+        {
+            "id": WHOLE,
+            **_texts("user", "ipAddress"),
+            "fingerprint": TEXT_OR_NULL,
+            "label": TEXT_OR_NULL,
+            "created_at": TEXT,
+            "ending": YES_OR_NO,
+        }
+    ),
+    "runcloud.Log": record(
+        {
+            **_texts("kind", "content", "created_at", "actor"),
+            "token": TEXT_OR_NULL,
+            **_texts("ipAddress", "action", "outcome"),
+        }
+    ),
+    "runcloud.Machine": record(
+        {
+            "kernelVersion": TEXT_OR_NULL,
+            "processorName": TEXT_OR_NULL,
+            **dict.fromkeys(("totalCPUCore", "totalMemory", "freeMemory", "diskTotal", "diskFree"), WHOLE_OR_NULL),
+            "loadAvg": {"type": ["number", "null"]},
+            "uptime": WHOLE_OR_NULL,
+            "updated_at": TEXT_OR_NULL,
+        }
+    ),
+    "codearts.UserKey": record({"id": WHOLE, "title": TEXT_OR_NULL, "key": TEXT_OR_NULL, "created_at": TEXT}),
+    "codearts.AddedKey": record(
+        {"id": WHOLE, "title": {"type": ["string", "number", "null"]}, "key": TEXT_OR_NULL, "created_at": TEXT}
+    ),
+    "iam.Named": record(_texts("id", "name")),
+    "iam.Token": record(
+        {
+            "methods": many(TEXT),
+            **_texts("issued_at", "expires_at"),
+            "user": record({**_texts("id", "name", "password_expires_at"), "domain": named("iam.Named")}),
+            "roles": many(named("iam.Named")),
+        },
+        project=record({**_texts("id", "name"), "domain": named("iam.Named")}),
+        domain=named("iam.Named"),
+        catalog=many({"type": "object"}),
+    ),
+    "native.Server": record({"id": WHOLE, **_texts("name", "address"), "tags": many(TEXT)}),
+    "native.FoundKey": record(
+        {
+            "id": WHOLE,
+            "server_id": WHOLE,
+            **_texts("username", "path", "kind"),
+            "line": WHOLE,
+            **_texts("fingerprint", "key_type", "public_key", "options", "comment", "problem"),
+            "in_force": YES_OR_NO,
+            **_texts("state", "found_at", "seen_at"),
+            "owner": TEXT_OR_NULL,
+            "credential_id": WHOLE_OR_NULL,
+        }
+    ),
+    "native.Credential": record(
+        {
+            "id": WHOLE,
+            "server_id": WHOLE,
+            **_texts("username", "label", "fingerprint", "public_key"),
+            "restrictions": {"type": "object"},
+            "expires_at": TEXT_OR_NULL,
+            "revision": WHOLE,
+        }
+    ),
+    "native.Session": record(
+        {
+            "id": WHOLE,
+            **_texts("username", "address"),
+            "fingerprint": TEXT_OR_NULL,
+            "label": TEXT_OR_NULL,
+            "started_at": TEXT,
+            "ending": YES_OR_NO,
+        }
+    ),
+    "native.Event": record(
+        {
+            "id": WHOLE,
+            **_texts("at", "actor", "action", "outcome"),
+            "server_id": WHOLE_OR_NULL,
+            **_texts("summary", "level"),
+        }
+    ),
+    "native.Receipts": record({"done": YES_OR_NO, "words": TEXT, "servers": many(record(_RECEIPT, at=TEXT_OR_NULL))}),
+    "native.Revoked": record(
+        {
+            "fingerprint": TEXT,
+            **dict.fromkeys(("credentials", "user_keys", "repositories"), WHOLE),
+            "revisions": {"type": "object", "additionalProperties": WHOLE},
+        }
+    ),
+    "native.RevokedKey": record({**_texts("fingerprint", "revoked_by"), "reason": TEXT_OR_NULL, "revoked_at": TEXT}),
+}
+
+
+def _runcloud(name: str) -> Schema:
+    return record({"data": many(named(f"runcloud.{name}")), "meta": record({"pagination": _PAGINATION})})
+
+
+def _native(name: str) -> Schema:
+    return record({"items": many(named(f"native.{name}")), **dict.fromkeys(("total", "page", "per_page"), WHOLE)})
+
+
+_PAGE = ("page", "perPage")
+_PAGE_OF_OURS = ("page", "per_page")
+_STALE = record({"after_seconds": WHOLE, "then": {"enum": ["keep", "drop-temporary", "drop-all"]}})
+_SERVERS = record({"items": many(named("native.Server"))})
+_NAMED_USER = record({"password": TEXT}, id=TEXT, name=TEXT, domain=record({}, id=TEXT, name=TEXT))
+_PLACE = record({}, id=TEXT, name=TEXT, domain=record({}, id=TEXT, name=TEXT))
+_SIGN_IN = record(
+    {
+        "auth": record(
+            {"identity": record({"methods": many(TEXT), "password": record({"user": _NAMED_USER})})},
+            scope=record({}, project=_PLACE, domain=_PLACE),
+        )
+    }
+)
+_FINGERPRINT = record({"fingerprint": TEXT})
+_DELETED = {"allOf": [named("runcloud.Credential"), record({"still_opened_by": many(named("runcloud.Opening"))})]}
+
+# By dialect and handler.
+SHAPES: dict[str, Shape] = {
+    "runcloud.ping": Shape(record({"message": TEXT})),
+    "runcloud.list_credentials": Shape(_runcloud("Credential"), query=("label", "search", *_PAGE)),
+    "runcloud.add_credential": Shape(
+        named("runcloud.Credential"), record(_texts("label", "username", "publicKey"), temporary=YES_OR_NO)
+    ),
+    "runcloud.show_credential": Shape(named("runcloud.Credential")),
+    "runcloud.delete_credential": Shape(_DELETED),
+    "runcloud.list_system_users": Shape(_runcloud("SystemUser"), query=("search", *_PAGE)),
+    "runcloud.create_system_user": Shape(named("runcloud.SystemUser"), record({"username": TEXT}, password=TEXT)),
+    "runcloud.show_system_user": Shape(named("runcloud.SystemUser")),
+    "runcloud.set_password": Shape(named("runcloud.SystemUser"), record({"password": TEXT})),
+    "runcloud.make_deployment_key": Shape(named("runcloud.SystemUser")),
+    "runcloud.delete_system_user": Shape(named("runcloud.SystemUser")),
+    "runcloud.list_servers": Shape(_runcloud("Server"), query=("search", *_PAGE)),
+    "runcloud.list_shared_servers": Shape(_runcloud("Server"), query=_PAGE),
+    "runcloud.create_server": Shape(
+        named("runcloud.Server"), record(_texts("name", "ipAddress"), provider=TEXT_OR_NULL)
+    ),
+    "runcloud.show_server": Shape(named("runcloud.Server")),
+    "runcloud.delete_server": Shape(named("runcloud.Server")),
+    "runcloud.rename_server": Shape(named("runcloud.Server"), record({"name": TEXT}, provider=TEXT_OR_NULL)),
+    "runcloud.show_installation_script": Shape(record({"script": TEXT})),
+    "runcloud.list_logs": Shape(_runcloud("Log"), query=("search", *_PAGE)),
+    "runcloud.show_machine": Shape(named("runcloud.Machine")),
+    "runcloud.list_nothing_of_a_server": Shape(_runcloud("Server"), query=_PAGE),
+    "runcloud.list_nothing": Shape(_runcloud("Server"), query=_PAGE),
+    "runcloud.show_config": Shape(named("runcloud.Config")),
+    "runcloud.change_config": Shape(named("runcloud.Config"), record({}, **_THREE)),
+    "runcloud.show_settings": Shape(named("runcloud.Settings")),
+    "runcloud.change_settings": Shape(named("runcloud.Settings"), record({}, **_THREE)),
+    "runcloud.list_sessions": Shape(_runcloud("Session"), query=_PAGE),
+    "runcloud.end_session": Shape(named("runcloud.Session")),
+    "codearts./v4.add_ssh_key": Shape(
+        named("codearts.AddedKey"),
+        record({}, title={"type": ["string", "number", "null"]}, key=TEXT_OR_NULL),
+        status=201,
+    ),
+    "codearts./v4.list_user_keys": Shape(
+        record({"keys": many(named("codearts.UserKey")), "total": WHOLE}), query=("offset", "limit", "query")
+    ),
+    "codearts./v4.delete_ssh_key": Shape(None, status=204),
+    "iam.issue_token": Shape(record({"token": named("iam.Token")}), _SIGN_IN, status=201, query=("nocatalog",)),
+    "iam.validate_token": Shape(record({"token": named("iam.Token")}), query=("nocatalog",)),
+    "iam.revoke_token": Shape(None, status=204),
+    "native.list_servers": Shape(_native("Server"), query=("search", *_PAGE_OF_OURS)),
+    "native.show_server": Shape(named("native.Server")),
+    "native.change_server": Shape(named("native.Server"), record({"mode": {"enum": ["adopt", "enforce"]}})),
+    "native.set_stale_of_server": Shape(_SERVERS, _STALE),
+    "native.set_stale_of_tag": Shape(_SERVERS, _STALE),
+    "native.enrol": Shape(record({"line": TEXT}), status=201),
+    "native.list_found_keys": Shape(_native("FoundKey"), query=("state", *_PAGE_OF_OURS)),
+    "native.accept_found_key": Shape(
+        named("native.Credential"), record({}, label=TEXT_OR_NULL, username=TEXT_OR_NULL, expires_at=TEXT_OR_NULL), 201
+    ),
+    "native.ignore_found_key": Shape(named("native.FoundKey")),
+    "native.remove_found_key": Shape(named("native.FoundKey"), status=202),
+    "native.list_sessions": Shape(_native("Session"), query=_PAGE_OF_OURS),
+    "native.end_session": Shape(named("native.Session"), status=202),
+    "native.revoke_key": Shape(named("native.Revoked"), record({"fingerprint": TEXT}, reason=TEXT_OR_NULL)),
+    "native.list_revoked_keys": Shape(_native("RevokedKey"), query=_PAGE_OF_OURS),
+    "native.lift_revocation": Shape(named("native.RevokedKey"), _FINGERPRINT),
+    "native.show_receipts_of_key": Shape(named("native.Receipts"), query=("fingerprint",)),
+    "native.list_events": Shape(_native("Event"), query=("search", *_PAGE_OF_OURS)),
+    "native.show_receipts_of_event": Shape(named("native.Receipts")),
+}
