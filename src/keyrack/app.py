@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import prometheus_client
 import structlog
 
 from keyrack.core import credentials, ownership, tidying
@@ -16,7 +17,7 @@ from keyrack.core.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
 from keyrack.ssh import known_private
-from keyrack.store import migrate
+from keyrack.store import migrate, servers
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.web import server
 from keyrack.web.server import Doors
@@ -59,7 +60,40 @@ def open_instance(settings: Settings) -> Instance:
 def web_application(instance: Instance) -> Doors:
     """The service over HTTP, with its background work."""
     presence = Presence()
-    return server.service(instance, lambda: _tidy(instance, presence), presence)
+
+    def start() -> Callable[[], None]:
+        close_metrics = _serve_metrics(instance)
+        stop_tidying = _tidy(instance, presence)
+
+        def stop() -> None:
+            close_metrics()
+            stop_tidying()
+
+        return stop
+
+    return server.service(instance, start, presence)
+
+
+def _serve_metrics(instance: Instance) -> Callable[[], None]:
+    """Serve the figures on an address of their own, if the settings name one; answers how to stop that."""
+    if not instance.settings.metrics_listen:
+        return lambda: None
+    host, _, port = instance.settings.metrics_listen.rpartition(":")
+    try:
+        serving, thread = prometheus_client.start_http_server(
+            int(port), host.strip("[]"), registry=instance.figures.registry
+        )
+    except OSError as error:
+        # Of several processes one has the address; its figures are its own.
+        log.warning("metrics are not served by this process", address=instance.settings.metrics_listen, why=str(error))
+        return lambda: None
+
+    def stop() -> None:
+        serving.shutdown()
+        serving.server_close()
+        thread.join(timeout=10)
+
+    return stop
 
 
 def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
@@ -74,6 +108,7 @@ def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
                 presence.write(instance)
                 instance.refusals.write(instance.database)
                 calm.tidy(instance, keyrack())
+                instance.figures.behind.set(instance.database.read(servers.count_behind))
             except DatabaseUnavailable:
                 pass  # said by the database itself, once; the next round does what this one left
             except Exception:

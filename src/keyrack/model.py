@@ -64,7 +64,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer secret as it is kept: never the secret itself. kind is "api" or "iam"."""
+    """A bearer secret as it is kept: never the secret itself. kind is "api" or "iam"; last_used_at: to the hour."""
 
     id: int
     user_id: int
@@ -76,6 +76,7 @@ class Token:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    last_used_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,17 @@ class Settings(BaseSettings):
     )
     temporary_hours: float = Field(default=12, gt=0, le=8760, description="How long a temporary key lives, in hours.")
     token_hours: float = Field(default=24, gt=0, le=720, description="How long an IAM token lives, in hours.")
+    metrics_listen: str = Field(
+        default="",
+        description="An address and port of its own for /metrics, HOST:PORT, e.g. 127.0.0.1:9402; empty: none.",
+    )
+    metrics_token: str = Field(
+        default="",
+        description="The bearer token that opens /metrics at the service's own address; empty: it is closed there.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How lines of the log are written: as text, key=value, or as JSON."
+    )
     rate_limit: int = Field(
         default=6000, ge=1, description="How many requests one token, access key or host may send a minute."
     )
@@ -155,9 +166,11 @@ class Settings(BaseSettings):
                 ) from None
         return value
 
-    @field_validator("listen", "git_listen")
+    @field_validator("listen", "git_listen", "metrics_listen")
     @classmethod
     def _listen_has_a_port(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "metrics_listen":
+            return value
         host, _, port = value.rpartition(":")
         if not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
             raise ValueError(f"{info.field_name} takes HOST:PORT, for example 127.0.0.1:8022")

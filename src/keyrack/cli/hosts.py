@@ -18,6 +18,7 @@ from keyrack.cli.opened import opened, workspace_named
 from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
 from keyrack.core import (
+    credentials,
     damaged,
     deleted_servers,
     events,
@@ -30,11 +31,12 @@ from keyrack.core import (
     revoking,
     servers,
     sessions,
+    uses,
 )
 from keyrack.core.instance import Instance
 from keyrack.core.receipts import Receipts
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, FoundKey, Page, Server
+from keyrack.model import Actor, Event, FoundKey, Page, Server
 from keyrack.ssh.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -107,21 +109,21 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
     """
     with desk(given) as at:
         if deleted:
-            gone = _all(lambda offset: deleted_servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
+            gone = every(lambda offset: deleted_servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
             told = [
-                (one.id, one.name, one.address, _moment(one.deleted_at), one.deleted_by, _moment(one.acknowledged_at))
+                (one.id, one.name, one.address, moment(one.deleted_at), one.deleted_by, moment(one.acknowledged_at))
                 for one in gone
             ]
-            _table(("ID", "NAME", "ADDRESS", "DELETED", "BY", "OBEYED"), told, json_wanted)
+            table(("ID", "NAME", "ADDRESS", "DELETED", "BY", "OBEYED"), told, json_wanted)
             return
         found = found_keys.counts(at.instance, at.actor)
         rows = []
-        for server in _all(lambda offset: servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):
+        for server in every(lambda offset: servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):
             held = holding.of(at.instance, server)
             revisions = f"{held.applied}/{held.wanted}"
             heard = _ago(at.instance, held.seen_at)
             rows.append((server.id, server.name, held.mode, held.state, revisions, heard, found.get(server.id, 0)))
-        _table(("ID", "NAME", "MODE", "STATE", "APPLIED", "HEARD", "FOUND"), rows, json_wanted)
+        table(("ID", "NAME", "MODE", "STATE", "APPLIED", "HEARD", "FOUND"), rows, json_wanted)
 
 
 @command.command()
@@ -132,7 +134,7 @@ def show(reference: str, **given: Any) -> None:
     with desk(given) as at:
         server = at.server(reference)
         held = holding.of(at.instance, server)
-        applied = f"{held.applied} since {_moment(held.applied_at)}" if held.applied_at else "none"
+        applied = f"{held.applied} since {moment(held.applied_at)}" if held.applied_at else "none"
         facts = (
             ("server", f"{server.name} (id {server.id}, {server.address})"),
             ("tags", ", ".join(server.tags) or "none"),
@@ -141,7 +143,7 @@ def show(reference: str, **given: Any) -> None:
             ("host says", held.enforcement or "nothing yet"),
             ("undone", held.undone),
             ("revision", f"wanted {held.wanted}, applied {applied}"),
-            ("last heard", _moment(held.seen_at)),
+            ("last heard", moment(held.seen_at)),
             ("when silent", held.silence),
             ("agent", server.agent_version or "none"),
             ("system", " ".join(filter(None, (server.os, server.os_version))) or "unknown"),
@@ -165,13 +167,13 @@ def found(reference: str, everything: bool, json_wanted: bool, **given: Any) -> 
     states = found_keys.STATES if everything else found_keys.OPEN
     with desk(given) as at:
         server = at.server(reference)
-        known = _all(
+        known = every(
             lambda offset: found_keys.find(
                 at.instance, at.actor, server.id, states=states, offset=offset, limit=AT_ONCE
             )
         )
         rows = [_found_row(one) for one in known]
-        _table(("ID", "STATE", "ACCOUNT", "OWNER", "WHAT", "OPTIONS", "WHERE", "IN FORCE"), rows, json_wanted)
+        table(("ID", "STATE", "ACCOUNT", "OWNER", "WHAT", "OPTIONS", "WHERE", "IN FORCE"), rows, json_wanted)
 
 
 @command.command()
@@ -185,7 +187,7 @@ def accept(reference: str, found_id: int, label: str | None, username: str | Non
 
     Its restrictions and its end are kept.
     """
-    with desk(given) as at, _known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
+    with desk(given) as at, known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
         made = found_keys.accept(
             at.instance, at.actor, at.server(reference).id, found_id, label=label, username=username
         )
@@ -198,7 +200,7 @@ def accept(reference: str, found_id: int, label: str | None, username: str | Non
 @shared
 def ignore(reference: str, found_id: int, **given: Any) -> None:
     """Let a found key be where it is, and speak of it no more."""
-    with desk(given) as at, _known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
+    with desk(given) as at, known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
         one = found_keys.ignore(at.instance, at.actor, at.server(reference).id, found_id)
         say(f"Ignored {one.fingerprint or one.kind} in {one.path}.")
 
@@ -209,7 +211,7 @@ def ignore(reference: str, found_id: int, **given: Any) -> None:
 @shared
 def remove(reference: str, found_id: int, **given: Any) -> None:
     """Have the host take a found key out of its file."""
-    with desk(given) as at, _known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
+    with desk(given) as at, known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
         one = found_keys.remove(at.instance, at.actor, at.server(reference).id, found_id)
         say(f"Asked to remove {one.fingerprint} from {one.path}; it is listed until the host did it.")
 
@@ -271,7 +273,7 @@ def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, *
     hint = f"It may be revoked already: keyrack hosts receipts {fingerprint}"
     if lift:
         hint = "`keyrack hosts revoked` shows which are."
-    with desk(given) as at, _known_id(hint):
+    with desk(given) as at, known_id(hint):
         if lift:
             noted = revoking.lift(at.instance, at.actor, fingerprint)
             say(f"{noted.fingerprint} may be registered again; hosts refuse it until somebody does.")
@@ -334,7 +336,7 @@ def _resync(at: Desk, server: Server, let_in: tuple[str, ...], accept_database: 
         for row in found.held
     ]
     say(f"{server.name}:")
-    _table(("WHAT", "ACCOUNT", "FINGERPRINT", "OPTIONS", "NAME"), rows)
+    table(("WHAT", "ACCOUNT", "FINGERPRINT", "OPTIONS", "NAME"), rows)
     if not found.undecided and not let_in and not accept_database:
         say("Decided; --let-in FINGERPRINT or --accept-database changes that.")
         return
@@ -358,9 +360,9 @@ def list_revoked(json_wanted: bool, **given: Any) -> None:
     Nobody can register one of them again until `keyrack hosts revoke --lift FINGERPRINT`.
     """
     with desk(given) as at:
-        found = _all(lambda offset: revoking.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
-        rows = [(one.fingerprint, _moment(one.revoked_at), one.revoked_by, one.reason or "-") for one in found]
-        _table(("FINGERPRINT", "AT", "BY", "REASON"), rows, json_wanted)
+        found = every(lambda offset: revoking.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
+        rows = [(one.fingerprint, moment(one.revoked_at), one.revoked_by, one.reason or "-") for one in found]
+        table(("FINGERPRINT", "AT", "BY", "REASON"), rows, json_wanted)
 
 
 @command.command(name="damaged")
@@ -380,7 +382,7 @@ def damaged_rows(reference: str | None, name: str | None, json_wanted: bool, **g
             return
         server_id = None if reference is None else at.server(reference).id
         rows = [(row.name, row.what) for row in damaged.find(at.instance, at.actor, server_id)]
-        _table(("ROW", "WHAT IT SAYS NOW"), rows, json_wanted)
+        table(("ROW", "WHAT IT SAYS NOW"), rows, json_wanted)
 
 
 @command.command(name="receipts")
@@ -392,7 +394,7 @@ def show_receipts(change: str, **given: Any) -> None:
     The change is a revoked key, by fingerprint, or an event of the log.
     """
     hint = "Name a revoked key's fingerprint, or an event that `keyrack hosts events` lists."
-    with desk(given) as at, _known_id(hint):
+    with desk(given) as at, known_id(hint):
         if change.isascii() and change.isdigit() and len(change) < 10:
             _show_receipts(receipts.of_event(at.instance, at.actor, int(change)))
         else:
@@ -401,15 +403,86 @@ def show_receipts(change: str, **given: Any) -> None:
 
 @command.command(name="events")
 @click.argument("reference", metavar="[SERVER]", required=False)
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many, newest first.")
+@click.option("--from", "since", metavar="TIME", help="Such as 2026-11-22T16:00:00Z, or 2026-11-22, a day in UTC.")
+@click.option("--to", "until", metavar="TIME", help="Before that time, or up to the end of that day.")
+@click.option("--search", default="", metavar="TEXT", help="Only what holds TEXT, in any case.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=0), help="How many at most; 0 for all.")
+@as_json
 @shared
-def show_events(reference: str | None, limit: int, **given: Any) -> None:
+def show_events(
+    reference: str | None,
+    since: str | None,
+    until: str | None,
+    search: str,
+    limit: int,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
     """List the audit log, or a server's part of it, newest first."""
     with desk(given) as at:
-        server_id = None if reference is None else at.server(reference).id
-        page = events.find(at.instance, at.actor, server_id=server_id, limit=limit)
-        rows = [(one.id, _moment(one.at), one.actor_name or "-", one.summary) for one in page.items]
-        _table(("ID", "AT", "WHO", "WHAT"), rows)
+        asked: dict[str, Any] = {
+            "server_id": None if reference is None else at.server(reference).id,
+            "since": None if since is None else events.moment(since, field="from"),
+            "until": None if until is None else events.moment(until, field="to", end=True),
+            "search": search,
+        }
+        found = _events(at, asked, limit)
+        if json_wanted:
+            click.echo(json.dumps([_event_json(one) for one in found], indent=1))
+            return
+        rows = [(one.id, moment(one.at), one.actor_name or "-", one.summary) for one in found]
+        table(("ID", "AT", "WHO", "WHAT"), rows)
+
+
+def _events(at: Desk, asked: dict[str, Any], limit: int) -> Iterator[Event]:
+    """The events asked for, newest first, at most so many; 0: all."""
+    before, left = None, limit
+    while True:
+        piece = AT_ONCE if limit == 0 else min(AT_ONCE, left)
+        page = events.find(at.instance, at.actor, **asked, before=before, limit=piece)
+        yield from page.items
+        left -= len(page.items)
+        if len(page.items) < piece or (limit and left == 0):
+            return
+        before = page.items[-1].id
+
+
+def _event_json(one: Event) -> dict[str, object]:
+    return {
+        "id": one.id,
+        "at": moment(one.at),
+        "actor": one.actor_name,
+        "token": one.token_name,
+        "address": one.address,
+        "door": one.door,
+        "action": one.action,
+        "outcome": one.outcome,
+        "reason": one.reason,
+        "server_id": one.server_id,
+        "summary": one.summary,
+        "level": one.level,
+    }
+
+
+@command.command(name="keys")
+@click.argument("reference", metavar="SERVER")
+@as_json
+@shared
+def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
+    """List the keys that Keyrack put on a host, each with its end and its last use."""
+    with desk(given) as at:
+        server = at.server(reference)
+        found = list(
+            every(lambda offset: credentials.find(at.instance, at.actor, server.id, offset=offset, limit=AT_ONCE))
+        )
+        used = uses.on_server(at.instance, at.actor, server.id, [one.fingerprint for one in found])
+        rows = []
+        for one in found:
+            last = used.get(one.fingerprint, ())
+            seen = f"{moment(last[0].at)} from {last[0].address}" if last else "-"
+            limits = ", ".join(sorted(one.restrictions)) or "-"
+            rows.append((one.id, one.label, one.username, one.fingerprint, moment(one.expires_at), limits, seen))
+        table(("ID", "LABEL", "ACCOUNT", "FINGERPRINT", "END", "RESTRICTIONS", "LAST USED"), rows, json_wanted)
 
 
 @command.command(name="sessions")
@@ -421,13 +494,13 @@ def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
     with desk(given) as at:
         server = at.server(reference)
         rows = [
-            (one.id, one.username, one.address, _moment(one.started_at), one.label or "-", one.fingerprint or "-")
+            (one.id, one.username, one.address, moment(one.started_at), one.label or "-", one.fingerprint or "-")
             + (("ending",) if one.ending else ("open",))
-            for one in _all(
+            for one in every(
                 lambda offset: sessions.find(at.instance, at.actor, server.id, offset=offset, limit=AT_ONCE)
             )
         ]
-        _table(("ID", "ACCOUNT", "FROM", "SINCE", "KEY", "FINGERPRINT", "STATE"), rows, json_wanted)
+        table(("ID", "ACCOUNT", "FROM", "SINCE", "KEY", "FINGERPRINT", "STATE"), rows, json_wanted)
 
 
 @command.command(name="end-session")
@@ -436,7 +509,7 @@ def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
 @shared
 def end_session(reference: str, session_id: int, **given: Any) -> None:
     """Have a host end a login."""
-    with desk(given) as at, _known_id(f"`keyrack hosts sessions {reference}` shows who is in."):
+    with desk(given) as at, known_id(f"`keyrack hosts sessions {reference}` shows who is in."):
         one = sessions.end(at.instance, at.actor, at.server(reference).id, session_id)
         say(f"Asked to end the session of {one.username} from {one.address}.")
 
@@ -487,13 +560,13 @@ def _follow(at: Desk, fingerprint: str, wait: int | None) -> bool:
 
 
 def _show_receipts(found: Receipts) -> None:
-    rows = [(one.server_name, one.wanted, one.applied, _moment(one.at)) for one in found.of]
-    _table(("SERVER", "WANTED", "APPLIED", "DONE AT"), rows)
+    rows = [(one.server_name, one.wanted, one.applied, moment(one.at)) for one in found.of]
+    table(("SERVER", "WANTED", "APPLIED", "DONE AT"), rows)
     say(found.words)
 
 
 @contextmanager
-def _known_id(hint: str) -> Iterator[None]:
+def known_id(hint: str) -> Iterator[None]:
     """Say what to do next where something is missing."""
     try:
         yield
@@ -503,7 +576,8 @@ def _known_id(hint: str) -> Iterator[None]:
         raise click.ClickException(f"{refusal.message} {hint}") from None
 
 
-def _all(ask: Callable[[int], Page[T]]) -> Iterator[T]:
+def every(ask: Callable[[int], Page[T]]) -> Iterator[T]:
+    """All items of a list that comes in pages; ask: the page that starts at an offset."""
     offset = 0
     while True:
         page = ask(offset)
@@ -513,7 +587,7 @@ def _all(ask: Callable[[int], Page[T]]) -> Iterator[T]:
             return
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[object]], json_wanted: bool = False) -> None:
+def table(titles: Sequence[str], rows: Sequence[Sequence[object]], json_wanted: bool = False) -> None:
     """Columns as wide as they must be, titles alone when there is nothing; or the same as JSON objects."""
     if json_wanted:
         names = [title.lower().replace(" ", "_") for title in titles]
@@ -532,7 +606,8 @@ def _seconds(text: str) -> int:
     return int(match[1]) * UNITS.get(match[2], 1)
 
 
-def _moment(at: datetime | None) -> str:
+def moment(at: datetime | None) -> str:
+    """A time in UTC to the second, - for none."""
     return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

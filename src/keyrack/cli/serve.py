@@ -19,7 +19,6 @@ from uvicorn.supervisors import Multiprocess
 
 from keyrack import app
 from keyrack.cli import options
-from keyrack.cli.shown import LogLines
 from keyrack.settings import Settings
 from keyrack.store.connect import DatabaseRefused, DatabaseSpoilt
 from keyrack.store.database import DatabaseUnavailable
@@ -52,7 +51,7 @@ def command(**given: Any) -> None:
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C; problems at the start are words, not tracebacks."""
-    set_up_logging()
+    set_up_logging(settings.log_format)
     host, port = settings.host_and_port
     check_free((host, port, "--listen"))
     if settings.workers > 1:
@@ -120,8 +119,8 @@ def explained() -> Iterator[None]:
 
 def from_environment() -> Doors:
     """What each of several workers serves. One that starts anew while the database is away waits for it."""
-    set_up_logging()
     settings = Settings()
+    set_up_logging(settings.log_format)
     outage = Outage()
     while True:
         try:
@@ -155,20 +154,38 @@ def check_free(*wanted: tuple[str, int, str]) -> None:
                 ) from None
 
 
-def set_up_logging() -> None:
-    """One line an event on standard error; requests are not logged, the audit log is in the database."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LogLines("%(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+def set_up_logging(log_format: str = "text") -> None:
+    """One line an event on standard error, with the request it belongs to; log_format: "text" or "json"."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    render = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"])
     )
+    handler = logging.StreamHandler(sys.stderr)
+    # Lines of libraries, uvicorn's among them, take the same form.
+    remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[remove, render], foreign_pre_chain=shared))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("uvicorn.error").addFilter(_only_where_it_listens)
+    structlog.configure(processors=[*shared, render], logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
+def _only_where_it_listens(record: logging.LogRecord) -> bool:
+    """Of what uvicorn says of itself, warnings and where it listens; with several processes the first one says so."""
+    if record.levelno >= logging.WARNING:
+        return True
+    if not str(record.msg).startswith("Uvicorn running on"):
+        return False
+    record.msg = "listening on " + str(record.msg).removeprefix("Uvicorn running on ").removesuffix(
+        " (Press CTRL+C to quit)"
+    )
+    return True
 
 
 def limits(settings: Settings) -> dict[str, Any]:
@@ -180,7 +197,8 @@ def limits(settings: Settings) -> dict[str, Any]:
         "loop": "uvloop",
         "http": BoundedProtocol,
         "ws": "none",
-        "log_level": "warning",
+        "log_config": None,
+        "log_level": "info",
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,

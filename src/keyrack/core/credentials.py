@@ -64,6 +64,15 @@ def add(
         return attempt.write(change)
 
 
+def check_server(instance: Instance, actor: Actor, server_id: int) -> None:
+    """Nothing where the actor may put keys on the server; raises Refusal FORBIDDEN, or MISSING for the server."""
+    aim = "add an SSH key"
+    attempt = Attempt(instance, actor, "credentials:write", aim, target_kind="credential", server_id=server_id)
+    with attempt:
+        if attempt.read(lambda connection: servers.own_id(connection, actor.workspace_id, server_id)) is None:
+            raise missing("server")
+
+
 def get(instance: Instance, actor: Actor, server_id: int, credential_id: int) -> Credential:
     """One credential of a server. Raises Refusal MISSING."""
     attempt = Attempt(

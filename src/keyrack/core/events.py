@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
-from keyrack.errors import missing
+from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Event, Page
 from keyrack.store import events, servers
 
@@ -15,16 +17,31 @@ def find(
     *,
     server_id: int | None = None,
     search: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    before: int | None = None,
     offset: int = 0,
     limit: int = 15,
 ) -> Page[Event]:
-    """A page of the workspace's events, or of one server's, newest first. Raises Refusal MISSING for the server."""
+    """A page of the workspace's events, or of one server's, newest first.
+
+    since, until: from that instant on, and before that one; before: only events with a smaller id, so that who reads
+    all of a log goes on from the last one. Raises Refusal MISSING for the server.
+    """
     attempt = Attempt(instance, actor, "events:read", "read the audit log", target_kind="event", server_id=server_id)
     with attempt:
         found = attempt.read(
             lambda connection: (
                 events.find(
-                    connection, actor.workspace_id, server_id=server_id, search=search, offset=offset, limit=limit
+                    connection,
+                    actor.workspace_id,
+                    server_id=server_id,
+                    search=search,
+                    since=since,
+                    until=until,
+                    before=before,
+                    offset=offset,
+                    limit=limit,
                 )
                 if server_id is None or servers.own_id(connection, actor.workspace_id, server_id)
                 else None
@@ -33,3 +50,20 @@ def find(
         if found is None:
             raise missing("server")
         return found
+
+
+def moment(text: str, *, field: str, end: bool = False) -> datetime:
+    """A time as people ask for it: ISO 8601 with a zone, or a date, which is a day in UTC; end: of that day.
+
+    Raises Refusal INVALID.
+    """
+    problem = invalid(field, "A time is written like 2026-11-22T16:00:00Z, a day in UTC like 2026-11-22.")
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None and len(text) == len("2026-11-22"):
+            return at.replace(tzinfo=UTC) + timedelta(days=1 if end else 0)
+    except (ValueError, OverflowError):
+        raise problem from None
+    if at.tzinfo is None:
+        raise problem
+    return at

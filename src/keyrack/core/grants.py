@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from sqlalchemy import Connection
 
 from keyrack.core import acceptance, delivery
 from keyrack.core.credentials import own_server
 from keyrack.core.instance import Instance
+from keyrack.core.servers import NUMBER
 from keyrack.core.servers import tag as server_tag
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
-from keyrack.model import Actor, Grant
-from keyrack.store import keys, people
+from keyrack.model import Actor, Grant, Page
+from keyrack.store import keys, people, servers
 
 
 def give(
@@ -77,6 +81,94 @@ def find(instance: Instance, actor: Actor) -> tuple[Grant, ...]:
     attempt = Attempt(instance, actor, "grants:read", "list grants", target_kind="grant")
     with attempt:
         return attempt.read(lambda connection: keys.find_grants(connection, actor.workspace_id))
+
+
+def page(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50) -> Page[Grant]:
+    """A page of the workspace's grants, oldest first. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, "grants:read", "list grants", target_kind="grant") as attempt:
+        return attempt.read(
+            lambda connection: keys.page_of_grants(connection, actor.workspace_id, offset=offset, limit=limit)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names by id, of what some grants join."""
+
+    users: Mapping[int, str]
+    groups: Mapping[int, str]
+    servers: Mapping[int, str]
+
+
+def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: bool = False) -> Names:
+    """The names that grants of the actor's workspace join; written: of what the actor wrote just now."""
+    shown = tuple(some)
+
+    def question(connection: Connection) -> Names:
+        server_ids = {grant.server_id for grant in shown if grant.server_id}
+        found = {number: servers.get(connection, actor.workspace_id, number) for number in server_ids}
+        return Names(
+            users=people.user_names(connection, (grant.user_id for grant in shown if grant.user_id)),
+            groups=people.group_names(connection, (grant.group_id for grant in shown if grant.group_id)),
+            servers={number: server.name for number, server in found.items() if server is not None},
+        )
+
+    if written:
+        return instance.database.read(question)
+    with Attempt(instance, actor, "grants:read", "list grants", target_kind="grant") as attempt:
+        return attempt.read(question)
+
+
+def give_named(
+    instance: Instance,
+    actor: Actor,
+    *,
+    user: object = None,
+    group: object = None,
+    server: object = None,
+    tag: object = None,
+    system_user: object,
+    expires_at: datetime | None = None,
+    restrictions: Mapping[str, Any] | None = None,
+) -> Grant:
+    """The same as give, by names; server: a name or an id. Raises Refusal INVALID or TAKEN, and as give does."""
+    attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant")
+    with attempt:
+        for field, value in (("user", user), ("group", group), ("server", server), ("tag", tag)):
+            text = isinstance(value, str) or (field == "server" and isinstance(value, int))
+            if value is not None and (not text or isinstance(value, bool) or value == ""):
+                raise invalid(field, f"{field} takes a name.")
+
+        def look(connection: Connection) -> tuple[int | None, int | None, tuple[int, ...]]:
+            found = people.user_by_name(connection, actor.workspace_id, str(user)) if user is not None else None
+            number = people.group_id(connection, actor.workspace_id, str(group)) if group is not None else None
+            if server is None:
+                return found.id if found else None, number, ()
+            own = (
+                servers.get(connection, actor.workspace_id, int(str(server))) if NUMBER.fullmatch(str(server)) else None
+            )
+            alike = (own,) if own else servers.all_by_name(connection, actor.workspace_id, str(server))
+            return found.id if found else None, number, tuple(one.id for one in alike)
+
+        user_id, group_id, server_ids = attempt.read(look)
+        if user is not None and user_id is None:
+            raise invalid("user", "There is no such user.", "user-missing")
+        if group is not None and group_id is None:
+            raise invalid("group", "There is no such group.", "group-missing")
+        if server is not None and len(server_ids) != 1:
+            words = "Several servers have this name; use the id." if server_ids else "There is no such server."
+            raise invalid("server", words, "server-ambiguous" if server_ids else "server-missing")
+    return give(
+        instance,
+        actor,
+        user_id=user_id,
+        group_id=group_id,
+        server_id=server_ids[0] if server_ids else None,
+        tag=None if tag is None else str(tag),
+        system_user=system_user,
+        expires_at=expires_at,
+        restrictions=restrictions,
+    )
 
 
 def take_back(instance: Instance, actor: Actor, grant_id: int) -> Grant:

@@ -135,8 +135,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         applied, state = 0, "applied"
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
-    mark = told.get("lineage")
-    lineage = mark if isinstance(mark, str) and LINEAGE.fullmatch(mark) else ""
+    lineage = _lineage(told)
     problems = [str(problem)[:500] for problem in told.get("problems") or () if isinstance(problem, str)][:20]
     seen = host_news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
     attempt = Attempt(
@@ -149,6 +148,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         server_id=server.id,
     )
     with attempt:
+        delays: list[float] = []
 
         def change(work: Work) -> None:
             now = servers.by_id(work.connection, server.id)
@@ -167,6 +167,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             # What a lost database gave out is no receipt for what this one did with the same number.
             if state == "applied" and now.applied_revision < applied and went_back.knows(now, applied, lineage):
                 values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
+                delays.append((work.now - now.updated_at).total_seconds())
                 keys.note_delivery(work.connection, server.id, applied, work.now)
                 # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
                 if revocations.confirm(work.connection, server.id, applied, work.now, most=MOST_UNCONFIRMED):
@@ -179,6 +180,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             work.recorded += 1  # a receipt is kept with the server, not as an event of its own
 
         attempt.write(change)
+        instance.figures.delivered(delays)
 
 
 def _not_applied(
@@ -199,6 +201,11 @@ def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str,
     if told.get("state") == "applied":
         return host_news.applied(work, server, facts)
     return facts
+
+
+def _lineage(told: Mapping[str, Any]) -> str:
+    mark = told.get("lineage")
+    return mark if isinstance(mark, str) and LINEAGE.fullmatch(mark) else ""
 
 
 def _mode_told(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from keyrack.core.figures import Figures
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.refusals import Refusals
 from keyrack.core.throttle import Throttle
@@ -29,4 +30,5 @@ class Instance:
     key_rules: KeyRules
     now: Callable[[], datetime] = field(default=utc_now)
     throttle: Throttle = field(default_factory=Throttle, compare=False, repr=False)
+    figures: Figures = field(default_factory=Figures, compare=False, repr=False)
     refusals: Refusals = field(default_factory=Refusals, compare=False, repr=False)

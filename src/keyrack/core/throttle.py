@@ -17,7 +17,7 @@ import ipaddress
 import math
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,10 +70,9 @@ class Throttle:
         self._lock = threading.Lock()
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
         self._known: OrderedDict[Hashable, None] = OrderedDict()
-        self.wrong: Counter[str] = Counter()
-        """Wrong proofs by kind, since the start."""
-        self.untried: Counter[str] = Counter()
-        """Proofs refused untried by kind, since the start."""
+        self._homes: OrderedDict[str, None] = OrderedDict()
+        self.heard: Callable[[str, str], None] = lambda kind, why: None
+        """Told of each wrong proof: its kind, and "wrong" or "untried"."""
 
     def prove(
         self,
@@ -94,7 +93,7 @@ class Throttle:
             result = attempt()
         except Exception as error:
             if is_guess(error):
-                self.wrong[kind] += 1
+                self.heard(kind, "wrong")
             else:
                 self._give_back(spent)
             raise
@@ -115,6 +114,10 @@ class Throttle:
     def knows(self, kind: str, address: str, proof: Hashable) -> bool:
         """Whether a proof held before from an address."""
         return (kind, proof, network(address)) in self._known
+
+    def is_home(self, address: str) -> bool:
+        """Whether anybody ever signed in from an address with a password."""
+        return network(address) in self._homes
 
     def _spend(self, kind: str, address: str, proof: Hashable) -> list[tuple[Hashable, _Allowance]]:
         """Take what this try costs before it is made, so that a hundred at once are no more than one by one."""
@@ -152,7 +155,7 @@ class Throttle:
             if level < 1:
                 wait = max(wait, (1 - level) * allowance.seconds / allowance.most)
         if wait:
-            self.untried[kind] += 1
+            self.heard(kind, "untried")
             raise too_many(math.ceil(min(wait, 3600)))
         for level, (name, _) in zip(levels, taken, strict=True):
             self._set(name, level - 1, now)
@@ -176,12 +179,17 @@ class Throttle:
             for name, allowance in spent:
                 self._set(name, min(float(allowance.most), self._level(name, allowance, now) + 1), now)
 
-    def _remember(self, name: Hashable) -> None:
+    def _remember(self, name: tuple[str, Hashable, str]) -> None:
         with self._lock:
             self._known[name] = None
             self._known.move_to_end(name)
             if len(self._known) > MOST_KNOWN:
                 self._known.popitem(last=False)
+            if name[0] == PASSWORD:
+                self._homes[name[2]] = None
+                self._homes.move_to_end(name[2])
+                if len(self._homes) > MOST_KNOWN:
+                    self._homes.popitem(last=False)
 
 
 def is_unauthenticated(error: Exception) -> bool:

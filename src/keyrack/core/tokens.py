@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection
 
 from keyrack import policy
@@ -19,7 +20,10 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, Page, Project, Role, Token, User, Workspace
 from keyrack.store import people
+from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people import Bearer
+
+log = structlog.get_logger("keyrack")
 
 LONGEST_TOKEN = 4096
 SHORTEST_CHOSEN = 12
@@ -27,6 +31,7 @@ FEWEST_CHARACTERS = 6
 """A chosen token has at least so many characters, so many of them different."""
 MOST_SIGNED_IN = 2000
 """IAM tokens of one user in force at once; whoever signs in once more waits until one has ended."""
+USE_NOTED_EVERY = timedelta(hours=1)
 KEPT_AFTER_END = timedelta(days=1)
 # What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
 # own keys, and oneself.
@@ -97,7 +102,19 @@ def authenticate(instance: Instance, secret: str, *, address: str, door: str) ->
     if found is None:
         # It was a token once, so whoever sends it did not guess: old programs must not spend what others need.
         raise _not_in_force()
+    _note_use(instance, found.token)
     return actor_of(found.user, found.token, address=address, door=door)
+
+
+def _note_use(instance: Instance, token: Token) -> None:
+    """Note that a token is in use, at most once an hour; one that cannot be noted just now is noted later."""
+    at = instance.now()
+    if token.last_used_at is not None and at - token.last_used_at < USE_NOTED_EVERY:
+        return
+    try:
+        instance.database.write(lambda connection: people.change_token(connection, token.id, {"last_used_at": at}))
+    except DatabaseUnavailable:
+        log.info("use of a token not noted", token=token.id)
 
 
 def _not_in_force() -> Refusal:
@@ -335,7 +352,8 @@ def revoke_id(instance: Instance, actor: Actor, token_id: int) -> Bearer:
     """Revoke an API token of the actor's workspace by its id, and answer it as it was. Raises Refusal."""
     found = instance.database.read(lambda connection: people.api_token(connection, actor.workspace_id, token_id))
     if found is None or found.token.revoked_at is not None:
-        raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+        with Attempt(instance, actor, "people:write", "revoke a token", target_kind="token"):
+            raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
     revoke(instance, actor, found)
     return found
 

@@ -80,6 +80,7 @@ class Work:
             details={**(details or {}), **(self._revisions() if naming_revisions else {})},
         )
         self.recorded += 1
+        self.instance.figures.events.labels("done").inc()
 
     def _revisions(self) -> dict[str, Any]:
         if not self.touched:

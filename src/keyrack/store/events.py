@@ -58,11 +58,23 @@ def find(
     *,
     server_id: int | None = None,
     search: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    before: int | None = None,
     offset: int,
     limit: int,
 ) -> Page[Event]:
-    """A page of a workspace's events, newest first; search: part of the summary, any case."""
+    """A page of a workspace's events, newest first; search: part of the summary, any case.
+
+    since, until: from that instant on, and before that one; before: only those with a smaller id.
+    """
     statement = select(events).where(events.c.workspace_id == workspace_id)
+    if since is not None:
+        statement = statement.where(events.c.at >= since)
+    if until is not None:
+        statement = statement.where(events.c.at < until)
+    if before is not None:
+        statement = statement.where(events.c.id < before)
     if server_id is not None:
         statement = statement.where(events.c.server_id == server_id)
     if search:

@@ -170,6 +170,22 @@ def find_user_keys(connection: Connection, user_id: int, *, search: str = "", of
     return page(connection, statement.order_by(user_keys.c.id.desc()), _user_key, offset=offset, limit=limit)
 
 
+def user_keys_of_workspace(
+    connection: Connection, workspace_id: int, *, user_id: int | None = None, offset: int, limit: int
+) -> Page[UserKey]:
+    """A page of the keys of a workspace's users, newest first; user_id: of this one alone."""
+    statement = select(user_keys).where(user_keys.c.workspace_id == workspace_id)
+    if user_id is not None:
+        statement = statement.where(user_keys.c.user_id == user_id)
+    return page(connection, statement.order_by(user_keys.c.id.desc()), _user_key, offset=offset, limit=limit)
+
+
+def page_of_grants(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[Grant]:
+    """A page of a workspace's grants, oldest first."""
+    statement = select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
+    return page(connection, statement, _grant, offset=offset, limit=limit)
+
+
 def count_user_keys(connection: Connection, user_id: int) -> int:
     """How many keys a user has."""
     return find_user_keys(connection, user_id, offset=0, limit=1).total

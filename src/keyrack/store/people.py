@@ -289,6 +289,12 @@ def remove_dead_tokens(connection: Connection, before: datetime, *, user_id: int
     return connection.execute(statement).rowcount
 
 
+def group_names(connection: Connection, group_ids: Iterable[int]) -> dict[int, str]:
+    """The names of groups by id."""
+    rows = connection.execute(select(groups.c.id, groups.c.name).where(groups.c.id.in_(set(group_ids))))
+    return {row.id: row.name for row in rows}
+
+
 def user_names(connection: Connection, user_ids: Iterable[int]) -> dict[int, str]:
     """The names of users by id."""
     rows = connection.execute(select(users.c.id, users.c.name).where(users.c.id.in_(set(user_ids))))

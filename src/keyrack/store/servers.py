@@ -132,6 +132,14 @@ def remove(connection: Connection, server_id: int) -> None:
     connection.execute(delete(servers).where(servers.c.id == server_id))
 
 
+def count_behind(connection: Connection) -> int:
+    """How many enrolled hosts do not obey their newest revision yet."""
+    behind = select(func.count()).where(
+        servers.c.enrolled_at.is_not(None), servers.c.applied_revision < servers.c.revision
+    )
+    return int(connection.execute(behind).scalar_one())
+
+
 def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
     """Raise a server's revision by one, announce it to who waits, and answer it."""
     marks = func.substr(literal(secrets.token_hex(MARK_BYTES)) + servers.c.lineage, 1, LONGEST_LINEAGE)

@@ -132,6 +132,7 @@ tokens = _table(
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, index=True),
     Column("revoked_at", Moment),
+    Column("last_used_at", Moment),
 )
 
 access_keys = Table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,6 +20,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
+from keyrack.web.lanes import Lanes
 
 AWAY_SECONDS = 2
 
@@ -52,7 +54,8 @@ class Endpoint:
     """One call of a contract: method, path with {names}, and the function that answers it.
 
     action: the name in policy.ACTIONS that the core will ask for, "" where none is needed: what docs and tests
-    say about the call; the core alone decides. open: no authentication is asked. Handlers run on a worker thread
+    say about the call; the core alone decides. open: no authentication is asked. hashes: it
+    hashes a password, which takes long. Handlers run on a worker thread
     and may block on the database.
     """
 
@@ -61,6 +64,7 @@ class Endpoint:
     handler: Handler
     action: str = ""
     open: bool = False
+    hashes: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ class _Path:
     def __init__(self, instance: Instance, dialect: Dialect, methods: Mapping[str, Endpoint]) -> None:
         self._instance = instance
         self._dialect = dialect
+        self._lanes = Lanes()
         self._methods = dict(methods)
         if "GET" in self._methods:
             self._methods.setdefault("HEAD", self._methods["GET"])
@@ -154,6 +159,10 @@ class _Path:
                 return self._dialect.not_supported(request, tuple(self._methods)), None
             bodies.check_encoding(request)
             content = await bodies.read(request, self._instance.settings.max_body_bytes)
+            if endpoint.hashes:
+                at_home = self._instance.throttle.is_home(address_of(request))
+                run = partial(self._run, endpoint, request, content, actor)
+                return await self._lanes.run(run, at_home=at_home), actor[0]
             return await run_in_threadpool(self._run, endpoint, request, content, actor), actor[0]
         except Refusal as refusal:
             return self._dialect.refuse(request, refusal), actor[0] if actor else None

@@ -168,7 +168,7 @@ async def _document(
     known = bodies.number(asked.get("revision", "0")) or 0
     lineage = asked.get("lineage", "")
     seconds = min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
-    with waiting.listening(server.id) as announced:
+    with waiting.listening(server.id) as announced, instance.figures.waiting.track_inprogress():
 
         async def look() -> Contact:
             return await run_in_threadpool(went_back.contact, instance, server.id, known, lineage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import secrets
 import signal
 import threading
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import prometheus_client
+import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -30,6 +32,7 @@ from keyrack.web.dialect import Dialect, application
 from keyrack.web.dialects import codearts, codearts_v1, iam, native, runcloud
 from keyrack.web.home import page
 from keyrack.web.limits import limited
+from keyrack.web.notes import Notes
 from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
 
@@ -67,6 +70,7 @@ class Doors:
 
     def __init__(self, mounts: Mounts, otherwise: ASGIApp, let_go: Callable[[], None], proxies: Proxies) -> None:
         self.let_go = let_go
+        self.note: Callable[[Scope, int], None] | None = None
         self._proxies = proxies
         self._mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
         self._otherwise = otherwise
@@ -76,6 +80,10 @@ class Doors:
             await self._otherwise(scope, receive, send)
             return
         request_id = secrets.token_hex(16)
+        # Each request runs in a context of its own, and its threads in copies of that.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        note = self.note
         scope.setdefault("state", {})["request_id"] = request_id
         self._proxies.look(scope)
 
@@ -85,6 +93,8 @@ class Doors:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if note is not None:
+                    note(scope, message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 if message["status"] >= 400 and scope["method"] not in ("GET", "HEAD"):
                     # Whatever follows a refused body on this connection may be a smuggled request.
@@ -145,7 +155,9 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], pres
     root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
     root.router.redirect_slashes = False
     proxies = Proxies(instance.settings.proxy_networks, instance.settings.forwarded_header)
-    return Doors(mounts, root, waiting.let_go, proxies)
+    doors = Doors(mounts, root, waiting.let_go, proxies)
+    doors.note = Notes(instance, tuple(prefix for prefix, _ in mounts)).note
+    return doors
 
 
 def _let_go_on_signals(waiting: hosts.Waiting) -> None:
@@ -204,7 +216,14 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
         return JSONResponse({"status": "ready"})
 
     async def metrics(request: Request) -> Response:
-        content = await run_in_threadpool(prometheus_client.generate_latest)
+        token = instance.settings.metrics_token
+        if not token:
+            words = "Metrics are closed here. Set metrics_listen for an address of their own, or metrics_token."
+            return PlainTextResponse(words, 404)
+        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(sent.encode(), token.encode()):
+            return PlainTextResponse("Metrics take metrics_token as bearer token.", 401, {"WWW-Authenticate": "Bearer"})
+        content = await run_in_threadpool(instance.figures.text)
         return PlainTextResponse(content, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
     return [

@@ -67,7 +67,7 @@ V3 = Dialect(
     name="iam",
     endpoints=(
         Endpoint("GET", "/", show_version, open=True),
-        Endpoint("POST", "/auth/tokens", issue_token, open=True),
+        Endpoint("POST", "/auth/tokens", issue_token, open=True, hashes=True),
         Endpoint("GET", "/auth/tokens", validate_token),
         Endpoint("DELETE", "/auth/tokens", revoke_token),
         Endpoint("GET", "/auth/catalog", show_catalog),

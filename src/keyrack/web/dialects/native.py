@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -27,6 +28,7 @@ from keyrack.model import Actor, Server
 from keyrack.web import bodies
 from keyrack.web.dialect import Call, Dialect, Endpoint, address_of
 from keyrack.web.dialects import native_form as form
+from keyrack.web.dialects import native_people
 
 DOOR = "native"
 STATUS = {
@@ -186,8 +188,16 @@ def remove_damaged(call: Call) -> Response:
 
 def list_events(call: Call) -> Response:
     """List the audit log, newest first"""
-    search = call.query.get("search", "")
-    return form.listed(events.find(call.instance, call.actor, search=search, **form.window(call)), form.event)
+    server = call.query.get("server", "")
+    found = events.find(
+        call.instance,
+        call.actor,
+        server_id=servers.named(call.instance, call.actor, server).id if server else None,
+        search=call.query.get("search", ""),
+        **form.span(call),
+        **form.window(call),
+    )
+    return form.listed(found, form.event)
 
 
 def show_receipts_of_event(call: Call) -> Response:
@@ -220,7 +230,23 @@ ENDPOINTS = (
     Endpoint("DELETE", "/damaged-rows/{row}", remove_damaged, "credentials:write"),
     Endpoint("GET", "/events", list_events, "events:read"),
     Endpoint("GET", "/events/{event}/receipts", show_receipts_of_event, "servers:read"),
+    *native_people.ENDPOINTS,
 )
+PAGES = ("page", "per_page")
+# What each call takes in its query; any other name is refused, so that a misspelt one is not silently left out.
+QUERIES = {
+    "/servers": (*PAGES, "search"),
+    "/deleted-servers": PAGES,
+    "/servers/{server}/found-keys": (*PAGES, "state"),
+    "/servers/{server}/sessions": PAGES,
+    "/servers/{server}/credentials": (*PAGES, "search"),
+    "/keys/revoked": PAGES,
+    "/keys/receipts": ("fingerprint",),
+    "/events": (*PAGES, "search", "server", "from", "to", "before"),
+    "/grants": PAGES,
+    "/user-keys": (*PAGES, "user"),
+    "/tokens": PAGES,
+}
 
 
 def authenticate(instance: Instance, request: Request) -> Actor:
@@ -259,7 +285,10 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
 
 DIALECT = Dialect(
     name=DOOR,
-    endpoints=ENDPOINTS,
+    endpoints=tuple(
+        replace(one, handler=form.asked(one.handler, QUERIES.get(one.path, ()) if one.method == "GET" else ()))
+        for one in ENDPOINTS
+    ),
     authenticate=authenticate,
     refuse=refuse,
     unknown_path=unknown_path,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import wraps
 from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse, Response
 
-from keyrack.core import holding
+from keyrack.core import events, holding
 from keyrack.core.instance import Instance
 from keyrack.core.receipts import Receipts
 from keyrack.core.resync import Difference
@@ -19,7 +20,7 @@ from keyrack.model import Credential, Event, FoundKey, Page, Server, Session
 from keyrack.store.deleted_servers import DeletedServer
 from keyrack.store.revoked_keys import RevokedKey
 from keyrack.web import bodies
-from keyrack.web.dialect import Call
+from keyrack.web.dialect import Call, Handler
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ PER_PAGE = 50
 MOST_PER_PAGE = 200
 
 
-def window(call: Call) -> dict[str, int]:
+def window(call: Call) -> dict[str, Any]:
     """Offset and limit of the page asked for: `page` from 1, `per_page` from 1 to 200. Raises Refusal INVALID."""
     per_page = _whole(call, "per_page", PER_PAGE, MOST_PER_PAGE)
     return {"offset": (_whole(call, "page", 1, bodies.LARGEST_ID) - 1) * per_page, "limit": per_page}
@@ -38,6 +39,33 @@ def listed(found: Page[T], show: Callable[[T], dict[str, Any]]) -> Response:
     page = found.offset // found.limit + 1
     items = [show(item) for item in found.items]
     return JSONResponse({"items": items, "total": found.total, "page": page, "per_page": found.limit})
+
+
+def asked(handler: Handler, names: tuple[str, ...]) -> Handler:
+    """The handler, which refuses what its query does not take."""
+
+    @wraps(handler)
+    def checked(call: Call) -> Response:
+        for name in call.query:
+            if name not in names:
+                known = f"This call takes in its query: {', '.join(names)}." if names else "This call takes no query."
+                raise invalid(name if name.isidentifier() else "query", known, "parameter-unknown")
+        return handler(call)
+
+    return checked
+
+
+def span(call: Call) -> dict[str, Any]:
+    """The part of the audit log asked for: `from`, `to`, and `before`, an event's id. Raises Refusal INVALID."""
+    found: dict[str, Any] = {}
+    for name, wanted in (("from", "since"), ("to", "until")):
+        # + is a blank in a query where it was not written as %2B.
+        text = call.query.get(name, "").replace(" ", "+")
+        if text:
+            found[wanted] = events.moment(text, field=name, end=name == "to")
+    if call.query.get("before"):
+        found["before"] = _whole(call, "before", 1, bodies.LARGEST_ID)
+    return found
 
 
 def only(call: Call, *names: str) -> None:
@@ -141,8 +169,12 @@ def event(shown: Event) -> dict[str, Any]:
         "id": shown.id,
         "at": time(shown.at),
         "actor": shown.actor_name,
+        "token": shown.token_name,
+        "address": shown.address,
+        "door": shown.door,
         "action": shown.action,
         "outcome": shown.outcome,
+        "reason": shown.reason,
         "server_id": shown.server_id,
         "summary": shown.summary,
         "level": shown.level,

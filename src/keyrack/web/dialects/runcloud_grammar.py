@@ -112,7 +112,7 @@ def is_alpha_dash(text: str) -> bool:
     return all(character in "-_" or unicodedata.category(character)[0] in "LMN" for character in text)
 
 
-def window(call: Call) -> dict[str, int]:
+def window(call: Call) -> dict[str, Any]:
     """Offset and limit of the page that is asked for; RunCloud clamps `perPage` to 40."""
     number = _whole(call.query, "page", 1)
     per_page = min(_whole(call.query, "perPage", PER_PAGE), MOST_PER_PAGE)

@@ -1,0 +1,98 @@
+"""`keyrack grants …`: who may log in where, as the operator gives and takes it back; must hold no rule."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from keyrack.cli.hosts import AT_ONCE, ID, as_json, desk, every, known_id, moment, shared, table
+from keyrack.cli.shown import say
+from keyrack.core import events, grants
+from keyrack.model import Grant
+
+
+@click.group(name="grants")
+def command() -> None:
+    """Who may log in where: a user or a group, as a system user, on a server or on servers with a tag."""
+
+
+@command.command(name="list")
+@as_json
+@shared
+def list_grants(json_wanted: bool, **given: Any) -> None:
+    """List grants, oldest first."""
+    with desk(given) as at:
+        found = list(every(lambda offset: grants.page(at.instance, at.actor, offset=offset, limit=AT_ONCE)))
+        names = grants.names(at.instance, at.actor, found)
+        rows = [
+            (one.id, _who(one, names), one.system_user, _where(one, names), moment(one.expires_at), _limits(one))
+            for one in found
+        ]
+        table(("ID", "WHO", "AS", "WHERE", "END", "RESTRICTIONS"), rows, json_wanted)
+
+
+@command.command()
+@click.option("--user", metavar="NAME", help="Who; or --group.")
+@click.option("--group", metavar="NAME", help="Everybody in a group.")
+@click.option("--server", metavar="SERVER", help="Where, by name or id; or --tag.")
+@click.option("--tag", metavar="TAG", help="All servers with a tag, now and later.")
+@click.option("--as", "system_user", required=True, metavar="ACCOUNT", help="As which system user.")
+@click.option("--until", metavar="TIME", help="The end, such as 2026-11-22T16:00:00Z; otherwise there is none.")
+@click.option("--restrictions", metavar="JSON", help='What the keys may do, such as {"sources": ["192.0.2.0/24"]}.')
+@shared
+def give(
+    user: str | None,
+    group: str | None,
+    server: str | None,
+    tag: str | None,
+    system_user: str,
+    until: str | None,
+    restrictions: str | None,
+    **given: Any,
+) -> None:
+    """Let a user or a group log in."""
+    try:
+        limits = None if restrictions is None else json.loads(restrictions)
+    except ValueError:
+        raise click.UsageError("--restrictions takes JSON; docs/api/keyrack.md says which fields there are.") from None
+    with desk(given) as at:
+        made = grants.give_named(
+            at.instance,
+            at.actor,
+            user=user,
+            group=group,
+            server=server,
+            tag=tag,
+            system_user=system_user,
+            expires_at=None if until is None else events.moment(until, field="until", end=True),
+            restrictions=limits,
+        )
+        names = grants.names(at.instance, at.actor, (made,))
+        say(f"Let {_who(made, names)} in as {made.system_user} on {_where(made, names)} (grant {made.id}).")
+
+
+@command.command(name="take-back")
+@click.argument("grant_id", metavar="ID", type=ID)
+@shared
+def take_back(grant_id: int, **given: Any) -> None:
+    """End a grant; keys that nothing else lets in leave the hosts."""
+    with desk(given) as at, known_id("`keyrack grants list` shows which there are."):
+        gone = grants.take_back(at.instance, at.actor, grant_id)
+        names = grants.names(at.instance, at.actor, (gone,))
+        say(f"Took back from {_who(gone, names)} the login as {gone.system_user} on {_where(gone, names)}.")
+
+
+def _who(grant: Grant, names: grants.Names) -> str:
+    if grant.user_id is not None:
+        return names.users.get(grant.user_id, "?")
+    return f"group {names.groups.get(grant.group_id or 0, '?')}"
+
+
+def _where(grant: Grant, names: grants.Names) -> str:
+    return f"tag {grant.tag}" if grant.tag else names.servers.get(grant.server_id or 0, "?")
+
+
+def _limits(grant: Grant) -> str:
+    return json.dumps(dict(grant.restrictions)) if grant.restrictions else "-"

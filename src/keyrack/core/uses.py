@@ -1,0 +1,59 @@
+"""When keys were last used, as people read it; must change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt
+from keyrack.errors import missing
+from keyrack.model import Actor, Page, UserKey
+from keyrack.store import keys, people, servers, uses
+from keyrack.store.uses import Use
+
+Uses = dict[str, tuple[Use, ...]]
+
+
+def on_server(instance: Instance, actor: Actor, server_id: int, fingerprints: Iterable[str]) -> Uses:
+    """The last uses of keys on one server, by fingerprint. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(
+        instance, actor, "credentials:read", "see uses of keys", target_kind="server", server_id=server_id
+    ) as attempt:
+
+        def question(connection: Connection) -> Uses | None:
+            if servers.own_id(connection, actor.workspace_id, server_id) is None:
+                return None
+            return uses.of_keys(connection, actor.workspace_id, fingerprints, server_id=server_id)
+
+        found = attempt.read(question)
+        if found is None:
+            raise missing("server")
+        return found
+
+
+def user_keys(
+    instance: Instance, actor: Actor, *, user: str | None = None, offset: int = 0, limit: int = 50
+) -> tuple[Page[UserKey], dict[int, str], Uses]:
+    """A page of the keys of the workspace's users, newest first, with the users' names by id and the last uses.
+
+    user: of this one alone, by name. Raises Refusal MISSING or FORBIDDEN.
+    """
+    with Attempt(instance, actor, "people:read", "list SSH keys of users", target_kind="user key") as attempt:
+
+        def question(connection: Connection) -> tuple[Page[UserKey], dict[int, str], Uses] | None:
+            owner = None if user is None else people.user_by_name(connection, actor.workspace_id, user)
+            if user is not None and owner is None:
+                return None
+            page = keys.user_keys_of_workspace(
+                connection, actor.workspace_id, user_id=owner.id if owner else None, offset=offset, limit=limit
+            )
+            names = people.user_names(connection, (key.user_id for key in page.items))
+            known = [key.fingerprint for key in page.items if key.fingerprint]
+            return page, names, uses.of_keys(connection, actor.workspace_id, known)
+
+        found = attempt.read(question)
+        if found is None:
+            raise missing("user")
+        return found

@@ -1,0 +1,42 @@
+"""Questions about when keys were last used, and where; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from keyrack.store.tables import key_uses, servers
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """The last login with a key at one place; server: its name, None for Git."""
+
+    server_id: int | None
+    server: str | None
+    at: datetime
+    address: str
+
+
+def of_keys(
+    connection: Connection, workspace_id: int, fingerprints: Iterable[str], *, server_id: int | None = None
+) -> dict[str, tuple[Use, ...]]:
+    """The last uses of keys, by fingerprint, newest first: on one server, else on all of a workspace and with Git."""
+    wanted = sorted(set(fingerprints))
+    statement = (
+        select(key_uses, servers.c.name, servers.c.workspace_id)
+        .outerjoin(servers, servers.c.id == key_uses.c.server_id)
+        .where(key_uses.c.fingerprint.in_(wanted))
+    )
+    if server_id is not None:
+        statement = statement.where(key_uses.c.server_id == server_id)
+    found: dict[str, list[Use]] = {}
+    for row in connection.execute(statement.order_by(key_uses.c.last_used_at.desc())):
+        if row.server_id == 0:
+            found.setdefault(row.fingerprint, []).append(Use(None, None, row.last_used_at, row.address))
+        elif row.workspace_id == workspace_id:
+            found.setdefault(row.fingerprint, []).append(Use(row.server_id, row.name, row.last_used_at, row.address))
+    return {fingerprint: tuple(uses) for fingerprint, uses in found.items()}

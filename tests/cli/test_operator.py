@@ -1,0 +1,83 @@
+"""Commands that operators type: grants, tokens, the log, a plan of a file; and that the log says who typed them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.services import TEAM
+
+WHO = pwd.getpwuid(os.geteuid()).pw_name
+
+
+def run(folder: Path, *words: str, status: int = 0) -> str:
+    """One command, its status checked; answers what it printed."""
+    program = [sys.executable, "-m", "keyrack.cli.main", *words, "--data", str(folder)]
+    workspace = [] if words[0] == "apply" else ["--workspace", "acme"]
+    done = subprocess.run([*program, *workspace], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def folder(team_folder: Path, tmp_path: Path) -> Path:
+    """A data folder with the team in it."""
+    subprocess.run(["cp", "-r", str(team_folder), str(tmp_path / "data")], check=True)
+    return tmp_path / "data"
+
+
+def test_grants_from_the_command_line(folder: Path) -> None:
+    year = datetime.now(UTC).year + 1
+    wanted = ("--user", "alice", "--server", "web-1", "--as", "deploy", "--until", f"{year}-01-31")
+    given = run(folder, "grants", "give", *wanted)
+    assert "Let alice in as deploy on web-1 (grant 1)." in given
+    (listed,) = json.loads(run(folder, "grants", "list", "--json"))
+    assert (listed["who"], listed["where"], listed["end"]) == ("alice", "web-1", f"{year}-02-01T00:00:00Z")
+    assert "There is no such user" in run(
+        folder, "grants", "give", "--user", "nobody", "--server", "web-1", "--as", "deploy", status=1
+    )
+    assert "Took back from alice" in run(folder, "grants", "take-back", "1")
+    assert json.loads(run(folder, "grants", "list", "--json")) == []
+    assert "keyrack grants list" in run(folder, "grants", "take-back", "1", status=1)
+
+
+def test_tokens_from_the_command_line(folder: Path) -> None:
+    listed = {one["user"]: one for one in json.loads(run(folder, "tokens", "list", "--json"))}
+    assert listed["bob"]["scopes"] == "*"
+    assert "Revoked token laptop of bob" in run(folder, "tokens", "revoke", str(listed["bob"]["id"]))
+    assert "bob" not in run(folder, "tokens", "list")
+
+
+def test_the_log_says_who_ran_a_command(folder: Path) -> None:
+    run(folder, "hosts", "adopt", "web-1")
+    (newest,) = json.loads(run(folder, "events", "--limit", "1", "--json"))
+    assert newest["actor"].split(" ")[0] == WHO
+    assert (newest["door"], newest["token"].split(" on ")[0]) == ("cli", "command line")
+    everything = json.loads(run(folder, "events", "--limit", "0", "--json"))
+    assert len(everything) > 10
+    assert json.loads(run(folder, "hosts", "events", "web-1", "--to", "2020-01-01", "--json")) == []
+    assert "A time is written like" in run(folder, "events", "--from", "yesterday", status=1)
+
+
+def test_a_file_is_planned_first(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "acme.toml"
+    file.write_text(TEAM + '[[groups]]\nname = "ops"\nmembers = ["alice", "bob"]\n')
+    assert "none was" in run(folder, "apply", str(file), "--dry-run")
+    run(folder, "apply", str(file), "--check", status=1)
+    assert "create group ops: add alice, bob" in run(folder, "apply", str(file))
+    assert run(folder, "apply", str(file), "--check") == "Nothing to change.\n"
+    file.write_text(TEAM + '[[groups]]\nname = "ops"\nmembers = ["alice"]\n')
+    told = run(folder, "apply", str(file))
+    assert "left as it is, without --prune: take bob out of group ops" in told
+    assert "take bob out of group ops\n1 changes." in run(folder, "apply", str(file), "--prune")
+    newest = json.loads(run(folder, "events", "--limit", "2", "--json"))
+    assert newest[0]["summary"] == "Applied a workspace file: 1 changes"
+    assert newest[1]["summary"] == "Changed group ops: took out bob"
+    assert newest[1]["actor"].split(" ")[0] == WHO
