@@ -136,7 +136,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
     lineage = _lineage(told)
-    problems = [str(problem)[:500] for problem in told.get("problems") or () if isinstance(problem, str)][:20]
+    problems = host_reports.problems(told)
     seen = host_news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
     attempt = Attempt(
         instance,
@@ -157,7 +157,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             values: dict[str, Any] = {"seen_at": work.now}
             if state == "applied" or told.get("facts"):
                 # A report of sessions says nothing of problems, so it ends none.
-                said = problems if state == "applied" and "problems" in told else None
+                said = problems if state == "applied" else None
                 values |= host_facts.take(work, now, told.get("facts"), said)
             facts = _noted(work, now, told, dict(values.get("facts", now.facts)), seen)
             if state != "applied":
@@ -183,11 +183,12 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
 
 
 def _not_applied(
-    work: Work, server: Server, facts: dict[str, Any], revision: int, problems: list[str]
+    work: Work, server: Server, facts: dict[str, Any], revision: int, problems: list[str] | None
 ) -> dict[str, Any]:
     """The facts of a host that did not obey. Why nothing new comes into force there is seen with the server too."""
-    words = f"Server {server.name} did not apply revision {revision}: {'; '.join(problems) or 'no reason given'}"
-    return {**host_news.refused(work, server, facts, words[: host_news.LONGEST]), "problems": problems}
+    words = f"Server {server.name} did not apply revision {revision}: {'; '.join(problems or ()) or 'no reason given'}"
+    facts = host_news.refused(work, server, facts, words[: host_news.LONGEST])
+    return facts if problems is None else {**facts, "problems": problems}
 
 
 def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any], seen: str) -> dict[str, Any]:
