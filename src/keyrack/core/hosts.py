@@ -60,7 +60,8 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
         def change(work: Work) -> Server:
             secret_hash = instance.key.hash_token(token)
             server_id = servers.use_enrolment(work.connection, secret_hash, work.now)
-            if server_id is None:
+            before = None if server_id is None else servers.by_id(work.connection, server_id)
+            if server_id is None or before is None:
                 raise _no_enrolment()
             servers.change(
                 work.connection,
@@ -77,6 +78,8 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
                     "agent_version": _fact(facts, "agent_version"),
                     "os": _fact(facts, "os"),
                     "os_version": _fact(facts, "os_version"),
+                    # What another agent did is not what this one does.
+                    "facts": {name: fact for name, fact in before.facts.items() if name != "enforcement"},
                     **_mode_told(facts),
                 },
             )
