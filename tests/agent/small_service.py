@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +23,7 @@ class SmallService:
         self.reports: list[dict[str, Any]] = []
         self.url = ""
         self.refusal: int | None = None
+        self.refuses: Callable[[dict[str, Any]], int | None] = lambda told: None
         self.revision = 0
         self.changed = threading.Condition()
         self._current: Accepted | None = None
@@ -84,6 +85,10 @@ def small_service() -> Iterator[SmallService]:
                         "principal": "keyrack",
                     },
                 )
+                return
+            status = service.refuses(told)
+            if status is not None:
+                self._answer(status, {"error": "not like this"})
                 return
             service.reports.append(told)
             self._answer(200, {"ok": True})

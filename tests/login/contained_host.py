@@ -18,7 +18,7 @@ import pytest
 from tests.login.private_sshd import Door
 from tests.waiting import wait_until
 
-PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Where an installation writes, beside /etc, which is copied; each must exist to be covered.
 COVERED = ("/home", "/run", "/var/log", "/var/mail", "/var/lib", "/usr/local/lib/keyrack-agent", "/usr/local/bin")
 SETUP = """set -eu

@@ -236,3 +236,17 @@ def test_a_full_file_system_puts_everything_back(scene: Scene) -> None:
         subprocess.run(["dd", "if=/dev/zero", f"of={place}/filler"], check=False, capture_output=True)
         assert "No space left" in scene.refused()
     assert scene.hand_key_works()
+
+
+def test_a_host_that_makes_no_key_pair_says_why(scene: Scene) -> None:
+    """Its administrator does not let the service change accounts: what was asked is refused, with the reason."""
+    scene.start()
+    instance = scene.service.instance
+    user = next(one for one in system_users.find(instance, owner(), SERVER).items if one.username == "krone")
+    system_users.ask_deployment_key(instance, owner(), SERVER, user.id)
+
+    def refused() -> bool:
+        now = system_users.get(instance, owner(), SERVER, user.id)
+        return now.state == "refused" and "does not let the service create or change accounts" in now.reason
+
+    wait_until(refused, "a refusal with its reason")

@@ -1,0 +1,56 @@
+"""Whether a sign-in with a wrong name can be told by its time from one with a wrong password: Welch's t of both.
+
+    .venv/bin/python bench/sign_in_times.py [SAMPLES]
+
+Names are taken in turn, each guess from another address, so that none is refused untried. Below 4.5 they are alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from keyrack import app
+from keyrack.core import tokens, workspace_file
+from keyrack.core.throttle import Throttle
+from keyrack.core.tokens import Scope, SignIn
+from keyrack.errors import Refusal
+from keyrack.settings import Settings
+
+TEAM = '[workspace]\nname = "acme"\n[[users]]\nname = "olga"\nrole = "owner"\npassword = "the right password"\n'
+
+
+def main() -> None:
+    """Measure and print."""
+    samples = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    with tempfile.TemporaryDirectory() as folder:
+        instance = app.open_instance(Settings(data=Path(folder)))
+        workspace_file.apply(instance, TEAM, {})
+        object.__setattr__(instance, "throttle", Throttle(10**9, 10**9))
+        instance.throttle._few = instance.throttle._account = instance.throttle._passwords
+        times: dict[str, list[float]] = {"olga": [], "nobody": []}
+        for number in range(2 * samples):
+            name = ("olga", "nobody")[(number + number // 2) % 2]
+            who = SignIn(password=f"guess {number}", user_name=name, workspace_name="acme")
+            begun = time.perf_counter()
+            try:
+                tokens.sign_in(
+                    instance, who, Scope(), address=f"10.{number // 62500}.{number // 250 % 250}.{number % 250}"
+                )
+            except Refusal:
+                pass
+            times[name].append(time.perf_counter() - begun)
+        instance.database.close()
+    first, second = times.values()
+    spread = (statistics.variance(first) / len(first) + statistics.variance(second) / len(second)) ** 0.5
+    t = (statistics.fmean(first) - statistics.fmean(second)) / spread
+    for name, taken in times.items():
+        print(f"{name}: mean {statistics.fmean(taken) * 1e3:.3f} ms, median {statistics.median(taken) * 1e3:.3f} ms")
+    print(f"Welch's t {t:.2f} of {samples} each")
+
+
+if __name__ == "__main__":
+    main()
