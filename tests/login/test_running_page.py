@@ -66,7 +66,9 @@ def upgraded(host: DebianHost, block: str) -> None:
     host.run(f"set -eu\n{block}")
     assert f'"{__version__}"' in host.run("curl -fsS https://keys.example.org/healthz")
     assert OLDER in host.run("keyrack-agent --version")
-    wait_until(lambda: "the service answered" in host.run("keyrack-agent status", check=False), "an older agent that goes on")
+    wait_until(
+        lambda: "the service answered" in host.run("keyrack-agent status", check=False), "an older agent that goes on"
+    )
 
     paste(host, host.run(f"{KEYRACK} hosts enrol web-1 --data /var/lib/keyrack"))
     assert __version__ in host.run("keyrack-agent --version")
