@@ -6,6 +6,7 @@ first an older version of itself, and upgraded at the end as the page says.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -66,9 +67,8 @@ def upgraded(host: DebianHost, block: str) -> None:
     host.run(f"set -eu\n{block}")
     assert f'"{__version__}"' in host.run("curl -fsS https://keys.example.org/healthz")
     assert OLDER in host.run("keyrack-agent --version")
-    wait_until(
-        lambda: "the service answered" in host.run("keyrack-agent status", check=False), "an older agent that goes on"
-    )
+    restarted = float(host.run("date +%s"))
+    wait_until(lambda: last_contact(host) > restarted, "an older agent that goes on")
 
     paste(host, host.run(f"{KEYRACK} hosts enrol web-1 --data /var/lib/keyrack"))
     assert __version__ in host.run("keyrack-agent --version")
@@ -98,4 +98,11 @@ def paste(host: DebianHost, printed: str) -> None:
 def agent_told(host: DebianHost) -> str:
     """The version that the service shows for the host's agent."""
     shown = host.run(f"{KEYRACK} hosts show web-1 --data /var/lib/keyrack")
-    return re.findall(r"^agent:? +(\S+)", shown, re.M)[0]
+    found = re.search(r"^agent +(\S+)", shown, re.M)
+    assert found, shown
+    return found[1]
+
+
+def last_contact(host: DebianHost) -> float:
+    """When the agent last noted an answer of its service, in seconds since 1970."""
+    return float(json.loads(host.run("cat /var/lib/keyrack-agent/status.json"))["contact_at"])
