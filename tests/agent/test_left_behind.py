@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,7 +82,7 @@ class Scene:
     def close(self) -> None:
         for pid in self._started:
             with contextlib.suppress(OSError):
-                os.kill(pid, 9)
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -142,7 +143,8 @@ def test_sessions_outlive_their_listener_and_still_end(scene: Scene) -> None:
     """sshd started anew leaves the connections of the old one to process 1."""
     client, left = scene.start(scene.gone, "left", "{}")
     wait_until(scene.watched.told, "the session in a report")
-    scene.watched.sshd.stop()
+    os.kill(scene.watched.sshd.pid, signal.SIGKILL)
+    wait_until(lambda: not scene.watched.sshd.is_running(), "the listener's end")
     assert is_alive(left)
     scene.watched.sshd.start()
     scene.revoke()
