@@ -95,6 +95,26 @@ class Cluster:
             self._process.wait(START_SECONDS)
             self._process = None
 
+    def kill(self) -> None:
+        """SIGKILL the first of its processes, which gets to do nothing at all; the others notice and end."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait(START_SECONDS)
+            self._process = None
+
+    def start_again(self) -> None:
+        """Start it after kill(): not before the last of the others has ended."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.start()
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
     def url(self, name: str) -> str:
         """The address of one of its databases."""
         return f"postgresql://keyrack@/{name}?host={quote(str(self._folder), safe='')}"

@@ -7,7 +7,7 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -27,6 +27,7 @@ class SmallService:
         self.refusal: int | None = None
         self.refusal_words = "no such host"
         self.clock_ahead = 0.0  # seconds, of its Date header
+        self.refuses: Callable[[dict[str, Any]], int | None] = lambda told: None
         self.revision = 0
         self.changed = threading.Condition()
         self._current: Accepted | None = None
@@ -96,6 +97,10 @@ def small_service(tls: ssl.SSLContext | None = None) -> Iterator[SmallService]:
                         "principal": "keyrack",
                     },
                 )
+                return
+            status = service.refuses(told)
+            if status is not None:
+                self._answer(status, {"error": "not like this"})
                 return
             service.reports.append(told)
             self._answer(200, {"ok": True})

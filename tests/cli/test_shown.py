@@ -37,16 +37,17 @@ def test_nothing_that_a_host_says_acts_on_a_terminal(team: Service) -> None:
         keys_found=[{**key, "comment": FORGED, "problem": FORGED * 10}],
         agent_version=FORGED,
     )
+    said = good(team, "show", "web-1")
     report: dict[str, Any] = {"revision": 1, "state": "refused", "problems": [FORGED, "\ud83d"]}
     answer = team.call("POST", "/agent/v1/report", token=agent.secret, content=json.dumps(report))
     assert answer.status_code == 200
     shown = {words: good(team, *words.split()) for words in ("list", "show web-1", "found web-1", "events")}
-    for text in shown.values():
+    for text in (said, *shown.values()):
         assert is_plain(text), text
-    assert SHOWN in shown["show web-1"]
-    assert re.search(r"half \S+ of one", shown["show web-1"])
+    assert SHOWN in said
+    assert re.search(r"half \S+ of one", said)
     # What is text in another script is kept: that a problem is named in German does not hide it.
-    assert "ein Ärger in /home/jörg" in shown["show web-1"]
+    assert "ein Ärger in /home/jörg" in said
     # The key is not left out because of its comment.
     assert len(shown["found web-1"].splitlines()) == 2
     assert SHOWN in shown["found web-1"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack import __version__
 from keyrack.agent.contact import Answer, Contact, NoAnswer
 from keyrack.agent.duties import silence
 from keyrack.agent.memory import Accepted, Memory, MemoryProblem
 from keyrack.agent.orders import Failed, InForce, Orders, Refused
+from keyrack.agent.outbox import APPLIED, Outbox
 from keyrack.ssh.printable import printable
 
 WAIT_SECONDS = 25
@@ -27,7 +28,7 @@ DELETED = (
 )
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
 
-APPLIED, REFUSED, FAILED = "applied", "refused", "failed"
+REFUSED, FAILED = "refused", "failed"
 _PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
 _NO = (401, 403, 410)
 _DOCUMENT, _FILES = "document", "files"  # what trouble is about
@@ -59,7 +60,9 @@ class Follower:
         self._in_force = in_force
         self._status = memory.status()
         self._noted_at = 0.0
-        self._report: Optional[Dict[str, Any]] = None
+        self._outbox = Outbox()
+        self._tell_at = 0.0
+        self._not_taken = ""
         self._refusal: Optional[_Refusal] = None
         self._troubles: Dict[str, Tuple[str, ...]] = {}
         self._retry = FIRST_RETRY
@@ -242,7 +245,7 @@ class Follower:
             self._say(problem)
         if state == APPLIED:
             self._say(f"revision {self._status.revision} is in force")
-        self._report = {
+        report = {
             "revision": self._status.revision,
             **({"lineage": self._orders.lineage} if self._orders.revision == self._status.revision else {}),
             "state": state,
@@ -250,36 +253,47 @@ class Follower:
             "agent_version": __version__,
             **self._orders.told(),
         }
+        self._outbox.put(report)
+        self._tell_at = 0.0
         self._note()
 
     def _deliver_report(self) -> Optional[float]:
         """Tell what is to be told. Invariant 7: again and again until the service has it. None: go on; otherwise how
         long to pause, because it said no, or because nothing more is to be asked.
         """
-        if self._report is None:
-            return None
-        obeyed = (
-            self._orders.deleted
-            and self._report["state"] == APPLIED
-            and self._report["revision"] == self._orders.revision
-        )
-        answer = self._contact.post("/agent/v1/report", self._report)
-        if answer.status in _NO:
-            if self._orders.deleted:
-                # It knows nothing of this host any more, and has said so before, signed.
-                return self._end()
-            self._answered_no(answer)
-            return _spread(REFUSED_RETRY)
-        if answer.status >= 500:
-            raise NoAnswer(_trouble(answer))
-        if answer.status == 429:
-            return None  # later; what is to be obeyed is asked for all the same
-        if answer.status != 200:
-            # It will not like it better the next time; what is in force here does not depend on it.
+        while self._outbox.first is not None and time.monotonic() >= self._tell_at:
+            report = self._outbox.first
+            obeyed = (
+                self._orders.deleted and report.get("state") == APPLIED and report["revision"] == self._orders.revision
+            )
+            answer = self._contact.post("/agent/v1/report", report)
+            if answer.status in _NO:
+                if self._orders.deleted:
+                    # It knows nothing of this host any more, and has said so before, signed.
+                    return self._end()
+                self._answered_no(answer)
+                return _spread(REFUSED_RETRY)
+            if answer.status == 429:
+                self._tell_at = time.monotonic() + REFUSED_RETRY
+            elif answer.status >= 500:
+                raise NoAnswer(_trouble(answer))
+            elif answer.status == 200:
+                if self._outbox.taken():
+                    self._not_taken = ""
+                    self._orders.delivered()
+                if obeyed:
+                    return self._end()
+            else:
+                self._have_refused(answer)
+        return None
+
+    def _have_refused(self, answer: Answer) -> None:
+        """A report was not taken: in a smaller form it may be, and a receipt must be; nothing waits for it here."""
+        if self._not_taken != answer.words:
+            self._not_taken = answer.words
             self._say(f"the service did not take the report: {answer.words}")
-        self._report = None
-        self._orders.delivered()
-        return self._end() if obeyed and answer.status == 200 else None
+        if not self._outbox.refused():
+            self._tell_at = time.monotonic() + REFUSED_RETRY
 
     def _end(self) -> float:
         """Its server was deleted, by a signed document, and the service knows that this host obeys: ask no more.
@@ -287,7 +301,7 @@ class Follower:
         The files are looked after all the same, so that nothing of Keyrack's comes back on this host.
         """
         self._over = True
-        self._report = None
+        self._outbox.clear()
         self._contact.close()
         self._say(DELETED)
         self._status = self._status._replace(service=DELETED)

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from keyrack.cli.hosts import AT_ONCE, ID, as_json, desk, every, known_id, moment, shared, table
+from keyrack.cli.hosts import AT_ONCE, ID, as_json, desk, every, known_id, shared, table
 from keyrack.cli.shown import say
+from keyrack.cli.spans import moment
 from keyrack.core import events, grants
 from keyrack.model import Grant
 

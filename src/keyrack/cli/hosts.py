@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
@@ -17,6 +15,7 @@ from keyrack.cli import options
 from keyrack.cli.opened import opened, workspace_named
 from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
+from keyrack.cli.spans import ago, moment, seconds_of
 from keyrack.core import (
     credentials,
     damaged,
@@ -51,7 +50,6 @@ HELD_WORDS = {
     "lost": "lost",
     "account": "left as it is",
 }
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @click.group(name="hosts")
@@ -121,7 +119,7 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
         for server in every(lambda offset: servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):
             held = holding.of(at.instance, server)
             revisions = f"{held.applied}/{held.wanted}"
-            heard = _ago(at.instance, held.seen_at)
+            heard = ago(at.instance, held.seen_at)
             rows.append((server.id, server.name, held.mode, held.state, revisions, heard, found.get(server.id, 0)))
         table(("ID", "NAME", "MODE", "STATE", "APPLIED", "HEARD", "FOUND"), rows, json_wanted)
 
@@ -245,7 +243,7 @@ def stale(reference: str | None, tag: str | None, after: str, then: str, **given
     """Set what hosts do while the service is silent."""
     if (reference is None) == (tag is None):
         raise click.UsageError("Name one SERVER, or several with --tag.")
-    seconds = _seconds(after)
+    seconds = seconds_of(after)
     with desk(given) as at:
         server_id = None if reference is None else at.server(reference).id
         changed = host_modes.set_staleness(
@@ -597,25 +595,3 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[object]], json_wanted: 
     widths = [max(len(row[column]) for row in shown) for column in range(len(titles))]
     for row in shown:
         say("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _seconds(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
-    if match is None:
-        raise click.UsageError("--after takes a number and s, m, h or d, such as 1h; 0 for never.")
-    return int(match[1]) * UNITS.get(match[2], 1)
-
-
-def moment(at: datetime | None) -> str:
-    """A time in UTC to the second, - for none."""
-    return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _ago(instance: Instance, at: datetime | None) -> str:
-    if at is None:
-        return "never"
-    seconds = max(0, int((instance.now() - at).total_seconds()))
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds // size}{unit} ago"
-    return f"{seconds}s ago"

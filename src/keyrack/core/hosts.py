@@ -172,8 +172,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
                 # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
                 if revocations.confirm(work.connection, server.id, applied, work.now, most=MOST_UNCONFIRMED):
                     work.touch(server.id)
-            version = _fact(told, "agent_version")
-            if version is not None:
+            if (version := _fact(told, "agent_version")) is not None:
                 values["agent_version"] = version
             servers.change(work.connection, server.id, values)
             host_reports.take(work, now, told)

@@ -75,10 +75,6 @@ class InstanceKey:
         text = "\x1f".join("\x00" if field is None else str(field) for field in fields)
         return hmac.digest(self._seal_key, text.encode(), hashlib.sha256)
 
-    def holds(self, seal: bytes, *fields: object) -> bool:
-        """Whether a seal is the one over exactly these fields."""
-        return hmac.compare_digest(seal, self.seal(*fields))
-
     def hash_token(self, secret: str) -> bytes:
         """What is stored of a bearer secret; keyed, so that the database alone does not allow guessing."""
         return hmac.digest(self._token_key, secret.encode("utf-8", "surrogatepass"), hashlib.sha256)

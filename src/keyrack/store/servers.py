@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, Row, Select, String, bindparam, delete, func, insert, or_, select, update
 
 from keyrack.model import Page, Server, SystemUser
 from keyrack.store.database import announce
@@ -140,15 +140,23 @@ def count_behind(connection: Connection) -> int:
     return int(connection.execute(behind).scalar_one())
 
 
+# Made once: every change of every key raises a revision.
+_raise = (
+    update(servers)
+    .where(servers.c.id == bindparam("raised"))
+    .values(
+        revision=servers.c.revision + 1,
+        lineage=func.substr(bindparam("mark", type_=String) + servers.c.lineage, 1, LONGEST_LINEAGE),
+        updated_at=bindparam("at", type_=servers.c.updated_at.type),
+    )
+    .returning(servers.c.revision)
+)
+
+
 def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
     """Raise a server's revision by one, announce it to who waits, and answer it."""
-    marks = func.substr(literal(secrets.token_hex(MARK_BYTES)) + servers.c.lineage, 1, LONGEST_LINEAGE)
-    revision = connection.execute(
-        update(servers)
-        .where(servers.c.id == server_id)
-        .values(revision=servers.c.revision + 1, lineage=marks, updated_at=at)
-        .returning(servers.c.revision)
-    ).scalar_one()
+    given = {"raised": server_id, "mark": secrets.token_hex(MARK_BYTES), "at": at}
+    revision = connection.execute(_raise, given).scalar_one()
     announce(connection, server_id)
     return int(revision)
 

@@ -39,6 +39,8 @@ LOOK_AGAIN = 30.0
 # before: no host that is well comes near these, a minute.
 MOST_REPORTS = 1200
 MOST_LISTS = 30
+# A host's report is taken up to this size, however short bodies from elsewhere must be. Agents send less at once.
+LARGEST_REPORT = 2_000_000
 
 STATUS = {
     Kind.UNAUTHENTICATED: 401,
@@ -228,9 +230,9 @@ def _refuse(refusal: Refusal) -> Response:
     return bodies.retried(JSONResponse({"error": refusal.message}, STATUS.get(refusal.kind, 400)), refusal)
 
 
-async def _object(instance: Instance, request: Request) -> Mapping[str, Any]:
+async def _object(instance: Instance, request: Request, at_least: int = 0) -> Mapping[str, Any]:
     bodies.check_encoding(request)
-    content = await bodies.read(request, instance.settings.max_body_bytes)
+    content = await bodies.read(request, max(instance.settings.max_body_bytes, at_least))
     # What stands in files on a host need not be text; a report of it counts all the same.
     return bodies.json_object(content, mended=True)
 
@@ -244,7 +246,7 @@ class _Limits:
     async def read(self, instance: Instance, request: Request, server_id: int) -> Mapping[str, Any]:
         """A report's body. Raises Refusal THROTTLED when it is one too many."""
         self._count(self._reports, server_id)
-        told = await _object(instance, request)
+        told = await _object(instance, request, LARGEST_REPORT)
         if "keys_found" in told:
             self._count(self._lists, server_id)
         return told

@@ -1,0 +1,151 @@
+"""What the service is still to be told, in pieces that it and any proxy take; must lose no receipt.
+
+A long list of keys goes in several reports. Each is true by itself: it lists the keys of some files, and names all
+the other files as not looked at (`keys_cut`), so that nothing counts as gone that another piece has.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+
+PIECE = 100_000  # characters; proxies refuse a megabyte by default, some less
+LARGEST_FILE = 700_000  # the keys of one file stay together up to this, or no piece could say which are gone
+SMALLEST = 10_000  # what is refused at this size is not refused for its size
+APPLIED = "applied"
+
+Report = Dict[str, Any]
+_Place = Tuple[str, str]
+
+_RECEIPT = ("revision", "lineage", "state", "problems", "agent_version")
+_KEYS, _CUT = "keys_found", "keys_cut"
+_TOO_LONG = "the report would be too long"
+
+
+class Outbox:
+    """The reports that were not taken yet, oldest first."""
+
+    def __init__(self) -> None:
+        self._pieces: List[Report] = []
+        self._whole = True
+
+    def put(self, report: Report) -> None:
+        """Tell this instead of what waits, but for the receipt of what was applied before it."""
+        waiting = [piece for piece in self._pieces if piece.get("state") == APPLIED]
+        keep = waiting[-1:] if report.get("state") != APPLIED else []
+        self._pieces = [_receipt(piece) for piece in keep] + _pieces(report)
+        self._whole = True
+
+    def clear(self) -> None:
+        """Tell nothing any more."""
+        self._pieces = []
+
+    @property
+    def first(self) -> Optional[Report]:
+        """What is to be told next."""
+        return self._pieces[0] if self._pieces else None
+
+    def taken(self) -> bool:
+        """The service has the first one. Whether it has all of the last report now."""
+        self._pieces.pop(0)
+        return not self._pieces and self._whole
+
+    def refused(self) -> bool:
+        """It will not have the first one as it is. Whether there is something smaller, or another, to tell instead.
+
+        A bare receipt stays until it is taken; whatever else is refused is left out.
+        """
+        piece = self._pieces[0]
+        smaller = _smaller(piece)
+        if not smaller and "revision" in piece:
+            return False
+        self._pieces[:1] = smaller
+        self._whole = self._whole and bool(smaller)
+        return True
+
+
+def _pieces(report: Report) -> List[Report]:
+    if _size(report) <= PIECE:
+        return [report]
+    head = {name: value for name, value in report.items() if name not in (_KEYS, _CUT)}
+    lists = _lists(report.get(_KEYS) or [], report.get(_CUT) or [])
+    return ([head] if _size(head) <= PIECE else _smaller(head)) + lists
+
+
+def _smaller(piece: Report) -> List[Report]:
+    """The same in smaller pieces; empty where there are none."""
+    if "revision" in piece:
+        rest = {name: value for name, value in piece.items() if name not in _RECEIPT}
+        if rest:
+            return [_receipt(piece), rest]
+        return [{**piece, "problems": []}] if piece.get("problems") else []
+    keys = piece.get(_KEYS)
+    if keys is None or _size(piece) <= SMALLEST:
+        return []
+    others = {name: value for name, value in piece.items() if name not in (_KEYS, _CUT)}
+    if others:
+        return [others, {name: piece[name] for name in (_KEYS, _CUT) if name in piece}]
+    middle = len(keys) // 2
+    return [_list(half, keys, piece.get(_CUT) or []) for half in (keys[:middle], keys[middle:]) if half and middle]
+
+
+def _receipt(piece: Mapping[str, Any]) -> Report:
+    return {name: piece[name] for name in _RECEIPT if name in piece}
+
+
+def _lists(keys: List[Report], cut: List[Report]) -> List[Report]:
+    """Reports of the keys, a few files each; a file with very many keys in several."""
+    files: Dict[_Place, List[Report]] = {}
+    for key in keys:
+        files.setdefault(_place(key), []).append(key)
+    groups: List[List[Report]] = []
+    room = 0
+    for of_file in files.values():
+        size = _size(of_file)
+        if size > LARGEST_FILE:
+            groups += _shares(of_file, LARGEST_FILE)
+            room = 0
+        elif size <= room:
+            groups[-1] += of_file
+            room -= size
+        else:
+            groups.append(list(of_file))
+            room = PIECE - size
+    return [_list(group, keys, cut) for group in groups]
+
+
+def _shares(keys: List[Report], most: int) -> List[List[Report]]:
+    shares: List[List[Report]] = []
+    room = 0
+    for key in keys:
+        size = _size(key) + 2
+        if size > room:
+            shares.append([])
+            room = most
+        shares[-1].append(key)
+        room -= size
+    return shares
+
+
+def _list(told: List[Report], keys: List[Report], cut: List[Report]) -> Report:
+    """A report of some of the keys, which says nothing of any file that it does not have all keys of."""
+    here = {_place(key) for key in told}
+    counts = _counts(told)
+    places = [place for place, number in _counts(keys).items() if place not in here or counts[place] < number]
+    unseen = [{"username": username, "path": path, "why": _TOO_LONG} for username, path in places]
+    return {_KEYS: told, _CUT: cut + unseen}
+
+
+def _counts(keys: Iterable[Report]) -> Dict[_Place, int]:
+    counts: Dict[_Place, int] = {}
+    for key in keys:
+        counts[_place(key)] = counts.get(_place(key), 0) + 1
+    return counts
+
+
+def _place(key: Mapping[str, Any]) -> _Place:
+    return str(key.get("username") or ""), str(key.get("path") or "")
+
+
+def _size(value: object) -> int:
+    return len(json.dumps(value))

@@ -1,0 +1,165 @@
+"""Reports that are too long, or not taken, or overtaken by the next: no receipt is lost, and no key is called gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from keyrack.agent.contact import Answer
+from keyrack.agent.memory import Accepted
+from keyrack.agent.outbox import LARGEST_FILE, PIECE, Outbox
+from keyrack.core import found_keys, people
+from keyrack.ssh.host_document import UserKey
+from keyrack.store import servers
+from tests.agent.enrolled_host import EnrolledHost
+from tests.agent.signed_documents import document, public_key
+from tests.agent.small_service import SmallService
+from tests.core.keys_for_tests import fresh_line
+from tests.core.test_found_keys import entry
+from tests.services import Service
+from tests.web.runcloud_team import Agent
+
+MANY = 400
+
+
+def long_entry(**more: Any) -> dict[str, Any]:
+    """As long as one of a key of 4096 bits."""
+    return entry(fresh_line("robot"), **{"padding": "p" * 700, **more})
+
+
+def deliver(service: Service, agent: Agent, outbox: Outbox) -> int:
+    """Tell everything; answers in how many reports."""
+    number = 0
+    while outbox.first is not None:
+        answer = service.call("POST", "/agent/v1/report", token=agent.secret, json=outbox.first)
+        if answer.status_code == 200:
+            outbox.taken()
+        else:
+            outbox.refused()
+        number += 1
+        assert number < 100
+    return number
+
+
+def known(service: Service, *states: str) -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    while True:
+        page = found_keys.find(service.instance, people.keyrack(1), 1, states=states, offset=len(found), limit=500)
+        found |= {(one.path, one.fingerprint) for one in page.items}
+        if not page.items:
+            return found
+
+
+def test_a_list_of_any_length_arrives_with_its_receipt(team: Service) -> None:
+    agent = Agent(team, 1)
+    revision = agent.document()["revision"]
+    keys = [
+        long_entry(username=f"user{number % 5}", path=f"/home/user{number % 5}/keys", line=number)
+        for number in range(MANY)
+    ]
+    outbox = Outbox()
+    report: dict[str, Any] = {"revision": revision, "state": "applied", "problems": [], "keys_cut": []}
+    outbox.put({**report, "keys_found": keys})
+    assert deliver(team, agent, outbox) > 3
+    server = team.instance.database.read(lambda connection: servers.by_id(connection, 1))
+    assert server is not None
+    assert server.applied_revision == revision
+    places = {(key["path"], key["fingerprint"]) for key in keys}
+    assert known(team, *found_keys.OPEN) == places
+    # One key of one file, and all of another file, are not there any more; what other pieces have stays.
+    left = [key for key in keys[1:] if key["path"] != "/home/user3/keys"]
+    outbox.put({**report, "keys_found": left})
+    deliver(team, agent, outbox)
+    assert known(team, *found_keys.OPEN) == {(key["path"], key["fingerprint"]) for key in left}
+
+
+def test_a_file_that_is_too_long_for_one_report_makes_nothing_gone(team: Service) -> None:
+    agent = Agent(team, 1)
+    revision = agent.document()["revision"]
+    line = fresh_line("robot")
+    keys = [long_entry(line=number, comment="c" * 200) for number in range(50)]
+    keys += [entry(line, line=number, path=f"/etc/keys/{number}") for number in range(20)]
+    outbox = Outbox()
+    long = LARGEST_FILE // 50
+    outbox.put(
+        {
+            "revision": revision,
+            "state": "applied",
+            "problems": [],
+            "keys_cut": [],
+            "keys_found": [{**key, "padding": "p" * long} if key["line"] < 50 else key for key in keys],
+        }
+    )
+    assert deliver(team, agent, outbox) > 2
+    assert known(team, *found_keys.OPEN) == {(key["path"], key["fingerprint"]) for key in keys}
+
+
+def accepted(service: SmallService, revision: int) -> Accepted:
+    return service.signer.signed(document(revision, {"deploy": [UserKey(public_key())]}))
+
+
+def drive(host: EnrolledHost, service: SmallService, refuses: Callable[[dict[str, Any]], int | None]) -> None:
+    """Let the host obey revision 3 and report it to a service that refuses some reports."""
+    service.publish(3, accepted(service, 3))
+    service.refuses = refuses
+    follower = host.follower()
+    for _ in range(3):
+        follower.step(0)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_receipt_arrives_where_the_rest_of_its_report_is_refused(
+    status: int, host: EnrolledHost, service: SmallService
+) -> None:
+    fields = {"revision", "state", "problems", "agent_version"}
+
+    def refuses(told: dict[str, Any]) -> int | None:
+        return status if set(told) - fields or told["problems"] else None
+
+    outbox = Outbox()
+    outbox.put({"revision": 3, "state": "applied", "problems": ["x"], "agent_version": "1", "facts": {"a": "b"}})
+    taken = []
+    while outbox.first is not None:
+        if refuses(outbox.first):
+            assert outbox.refused()
+        else:
+            taken.append(outbox.first)
+            assert not outbox.taken()  # not all of it was
+    assert taken == [{"revision": 3, "state": "applied", "problems": [], "agent_version": "1"}]
+
+
+def test_a_refused_receipt_is_told_again_and_keeps_no_document_waiting(
+    host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keyrack.agent.follow.REFUSED_RETRY", 0.0)
+    refusals = [400, 413, 400, 400]
+    drive(host, service, lambda told: refusals.pop() if refusals else None)
+    assert service.wait_for_report("applied", 3)
+    assert not refusals
+
+
+def test_a_receipt_that_waits_is_not_overtaken_by_bad_news(host: EnrolledHost, service: SmallService) -> None:
+    service.publish(3, accepted(service, 3))
+    follower = host.follower()
+    follower.step(0)
+    # A document comes before the receipt of the last one went out, and is refused.
+    service.refuses = lambda told: 503
+    follower.step(0)
+    foreign = SmallService().signer.signed(document(4, {}))
+    service.refuses = lambda told: None
+    follower._obey(Answer(200, {"document": foreign.document, "signature": foreign.signature}))
+    follower.step(0)
+    assert service.wait_for_report("refused", 3)
+    assert service.wait_for_report("applied", 3)
+    assert [report["state"] for report in service.reports] == ["applied", "refused"]
+
+
+def test_what_is_short_goes_in_one_report() -> None:
+    outbox = Outbox()
+    outbox.put({"revision": 3, "state": "applied", "problems": [], "keys_found": [], "facts": {"a": "b" * 1000}})
+    assert outbox.first is not None
+    assert len(str(outbox.first)) < PIECE
+    assert outbox.taken()
+    assert outbox.first is None

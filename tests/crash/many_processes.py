@@ -1,0 +1,205 @@
+"""Keyrack as many processes on one database, killed at random; remembers what each acknowledged."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+
+from keyrack.ssh.public_key import parse
+from tests.core.keys_for_tests import fresh_line
+from tests.services import free_port
+from tests.waiting import wait_until
+
+OLGA = {"Authorization": "Bearer token-of-olga"}
+
+
+class Acknowledged:
+    """What was answered with a success. added: label to public key; tried: what may have happened or not."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.added: dict[str, str] = {}
+        self.revoked: set[str] = set()
+        self.tried_to_revoke: set[str] = set()
+        self.users: set[str] = set()
+
+    def __len__(self) -> int:
+        with self.lock:
+            return len(self.added) + len(self.revoked) + len(self.users)
+
+    def take_one_to_revoke(self) -> str | None:
+        """A fingerprint of a key that was added and that nobody tried to revoke."""
+        with self.lock:
+            for label in reversed(self.added):
+                fingerprint: str = parse(self.added[label]).sha256
+                if fingerprint not in self.tried_to_revoke:
+                    self.tried_to_revoke.add(fingerprint)
+                    return fingerprint
+        return None
+
+
+class ManyProcesses:
+    """Services, a Git host and commands in loops, on one database. problems: what none of them may ever say."""
+
+    def __init__(self, folder: Path, database: str, services: int) -> None:
+        self.acknowledged = Acknowledged()
+        self.problems: list[str] = []
+        self._folder = folder
+        self._where = ["--data", str(folder / "data"), "--database", database]
+        self._urls = [f"http://127.0.0.1:{free_port()}" for _ in range(services)]
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start all of them and wait until each service answers."""
+        for number in range(len(self._urls)):
+            self._serve(number)
+        self._serve_git()
+        for number, url in enumerate(self._urls):
+            self._loop(self._add, f"adds-{number}", url)
+        for name in ("list", "revoke", "apply"):
+            self._loop(self._command, name, name)
+
+    def kill_one(self) -> str:
+        """SIGKILL a random one of them, and start it again; answers which."""
+        with self._lock:
+            alive = {name: process for name, process in self._running.items() if process.poll() is None}
+        name = random.choice(sorted(alive))
+        alive[name].kill()
+        alive[name].wait(60)
+        if name.startswith("serve"):
+            self._serve(int(name.partition("-")[2]))
+        elif name == "git-host":
+            self._serve_git()
+        return name
+
+    def stop(self) -> None:
+        """End the loops and kill what serves."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(120)
+        for process in list(self._running.values()):
+            if process.poll() is None:
+                process.kill()
+            process.wait(60)
+
+    def check_ready(self) -> None:
+        """Wait until every service says that it is ready."""
+        for url in self._urls:
+            wait_until(lambda: _ready(url), "a service")  # noqa: B023
+
+    def _run(self, name: str, *words: str) -> subprocess.Popen[str]:
+        log = (self._folder / f"{name}.log").open("a")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "keyrack.cli.main", *words, *self._where],
+                stdout=log,
+                stderr=log,
+                text=True,
+                start_new_session=name == "git-host",  # with its sshd, which is not to stay
+            )
+        with self._lock:
+            self._running[name] = process
+        return process
+
+    def _serve(self, number: int) -> None:
+        url = self._urls[number]
+        process = self._run(f"serve-{number}", "serve", "--listen", url.removeprefix("http://"))
+        wait_until(lambda: process.poll() is not None or _ready(url), "the service")
+        assert process.poll() is None, f"serve ended: {self.logs()}"
+
+    def _serve_git(self) -> None:
+        self._end_git()
+        self._run("git-host", "git-host", "--git-listen", f"127.0.0.1:{free_port()}")
+
+    def _end_git(self) -> None:
+        before = self._running.get("git-host")
+        if before is not None:
+            try:
+                os.killpg(before.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def logs(self) -> str:
+        """The end of what each of them said."""
+        return "\n".join(f"{path.name}: {path.read_text()[-2000:]}" for path in self._folder.glob("*.log"))
+
+    def _loop(self, work: Callable[[str], None], name: str, about: str) -> None:
+        def run() -> None:
+            try:
+                work(about)
+            except Exception as error:
+                self.problems.append(f"{name}: {error!r}")
+
+        thread = threading.Thread(target=run, name=name)
+        thread.start()
+        self._threads.append(thread)
+
+    def _add(self, url: str) -> None:
+        with httpx2.Client(base_url=url, timeout=60, headers=OLGA) as client:
+            number = 0
+            while not self._stopping.is_set():
+                number += 1
+                label, line = f"{url.rpartition(':')[2]}-{number}", " ".join(fresh_line("x").split()[:2])
+                body = {"label": label, "username": "deploy", "publicKey": line}
+                try:
+                    answer = client.post("/api/v3/servers/1/ssh/credentials", json=body)
+                except httpx2.TransportError:
+                    time.sleep(0.05)
+                    continue
+                if answer.status_code == 200:
+                    with self.acknowledged.lock:
+                        self.acknowledged.added[label] = line
+                elif answer.status_code not in (409, 422, 503):  # another try was made although nobody said so
+                    self.problems.append(f"add: {answer.status_code} {answer.text}")
+                time.sleep(0.02)
+
+    def _command(self, name: str) -> None:
+        number = 0
+        while not self._stopping.is_set():
+            number += 1
+            words, note = self._next(name, number)
+            if not words:
+                time.sleep(0.05)
+                continue
+            process = self._run(name, *words)
+            if process.wait(120) == 0:
+                with self.acknowledged.lock:
+                    note()
+            elif process.returncode != -signal.SIGKILL:
+                log = (self._folder / f"{name}.log").read_text()
+                if "The database cannot be reached" not in log[-600:]:
+                    self.problems.append(f"{name} ended with {process.returncode}: {log[-2000:]}")
+
+    def _next(self, name: str, number: int) -> tuple[list[str], Callable[[], object]]:
+        known = self.acknowledged
+        if name == "list":
+            return ["hosts", "list"], lambda: None
+        if name == "revoke":
+            fingerprint = known.take_one_to_revoke()
+            if fingerprint is None:
+                return [], lambda: None
+            return ["hosts", "revoke", fingerprint], lambda: known.revoked.add(fingerprint)
+        user = f"user-{number}"
+        file = self._folder / "more.toml"
+        file.write_text(f'[workspace]\nname = "acme"\n[[users]]\nname = "{user}"\nrole = "member"\n', "utf-8")
+        return ["apply", str(file)], lambda: known.users.add(user)
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/readyz", timeout=20).status_code == 200
+    except httpx2.TransportError:
+        time.sleep(0.05)
+        return False

@@ -1,0 +1,141 @@
+"""Services, a Git host and commands on one database, killed again and again: nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from keyrack import app
+from keyrack.core import credentials, events, people, revoking
+from keyrack.core.instance import Instance
+from keyrack.model import Event
+from keyrack.ssh.public_key import parse
+from keyrack.store.revoked_keys import RevokedKey
+from tests.crash.many_processes import ManyProcesses
+from tests.postgres import Cluster
+from tests.services import TEAM, settings_for
+from tests.waiting import wait_until
+
+LONG = os.environ.get("KEYRACK_LONG") == "1"
+ROUNDS = int(os.environ.get("KEYRACK_ROUNDS", "1000" if LONG else "30"))
+DATABASE_ROUNDS = 50 if LONG else 3
+
+pytestmark = pytest.mark.timeout(36_000 if LONG else 900)
+
+
+def begin(folder: Path, database: str, services: int) -> ManyProcesses:
+    (folder / "team.toml").write_text(TEAM, "utf-8")
+    apply = [sys.executable, "-m", "keyrack.cli.main", "apply", str(folder / "team.toml")]
+    where = ["--data", str(folder / "data"), "--database", database]
+    subprocess.run([*apply, *where], check=True, timeout=120, stdout=subprocess.DEVNULL)
+    return ManyProcesses(folder, database, services)
+
+
+def kill_at_random(many: ManyProcesses, rounds: int) -> None:
+    for _ in range(rounds):
+        before = len(many.acknowledged)
+        wait_until(lambda: len(many.acknowledged) > before or many.problems, "something acknowledged")  # noqa: B023
+        assert not many.problems, many.problems[0]
+        time.sleep(random.random() * 0.2)
+        many.kill_one()
+
+
+def test_on_one_sqlite_file(tmp_path: Path) -> None:
+    path = tmp_path / "keyrack.db"
+    many = begin(tmp_path, f"sqlite:///{path}", services=1)
+    try:
+        many.start()
+        kill_at_random(many, ROUNDS)
+    finally:
+        many.stop()
+    assert not many.problems, many.problems[0]
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert raw.execute("PRAGMA foreign_key_check").fetchall() == []
+    raw.close()
+    check(many, f"sqlite:///{path}", tmp_path)
+
+
+def test_on_postgresql_which_is_killed_too(durable_cluster: Cluster, tmp_path: Path) -> None:
+    database = durable_cluster.create_database()
+    many = begin(tmp_path, database, services=2)
+    try:
+        many.start()
+        for _ in range(DATABASE_ROUNDS):
+            kill_at_random(many, ROUNDS // DATABASE_ROUNDS)
+            durable_cluster.kill()
+            time.sleep(random.random())
+            durable_cluster.start_again()
+            many.check_ready()
+    finally:
+        many.stop()
+    assert not many.problems, many.problems[0]
+    check(many, database, tmp_path)
+
+
+def check(many: ManyProcesses, database: str, folder: Path) -> None:
+    """Every acknowledged change is there with its event, and no key without one."""
+    known = many.acknowledged
+    assert len(known.added) > 10
+    assert known.revoked
+    assert known.users
+    assert "Traceback" not in many.logs(), many.logs()
+    instance = app.open_instance(settings_for(folder / "data", database))
+    try:
+        there = all_keys(instance)
+        log = all_events(instance)
+        expected = {
+            label: line for label, line in known.added.items() if parse(line).sha256 not in known.tried_to_revoke
+        }
+        assert {label: there.get(label) for label in expected} == expected
+        gone = {label for label, line in known.added.items() if parse(line).sha256 in known.revoked}
+        assert not gone & there.keys()
+        told = {str(event.details["label"]) for event in log if "label" in event.details}
+        assert known.added.keys() <= told
+        assert there.keys() <= told
+        revoked = {one.fingerprint for one in all_revoked(instance)}
+        assert known.revoked <= revoked <= known.tried_to_revoke
+        assert revoked == {
+            str(event.details["fingerprint"])
+            for event in log
+            if event.action == "keys:revoke" and "reason" in event.details
+        }
+        users = {user.name for user in people.find(instance, people.keyrack(1))}
+        assert known.users <= users
+        assert known.users <= {word for event in log if event.target_kind == "user" for word in event.summary.split()}
+    finally:
+        instance.database.close()
+
+
+def all_keys(instance: Instance) -> dict[str, str]:
+    found: dict[str, str] = {}
+    while True:
+        page = credentials.find(instance, people.keyrack(1), 1, offset=len(found), limit=1000)
+        found |= {credential.label: credential.public_key for credential in page.items}
+        if len(found) >= page.total:
+            return found
+
+
+def all_events(instance: Instance) -> list[Event]:
+    found: list[Event] = []
+    while True:
+        page = events.find(instance, people.keyrack(1), offset=len(found), limit=1000)
+        found += page.items
+        if len(found) >= page.total:
+            return found
+
+
+def all_revoked(instance: Instance) -> list[RevokedKey]:
+    found: list[RevokedKey] = []
+    while True:
+        page = revoking.find(instance, people.keyrack(1), offset=len(found), limit=1000)
+        found += page.items
+        if len(found) >= page.total:
+            return found
