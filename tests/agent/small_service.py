@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.server
 import json
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +25,8 @@ class SmallService:
         self.reports: list[dict[str, Any]] = []
         self.url = ""
         self.refusal: int | None = None
+        self.refusal_words = "no such host"
+        self.clock_ahead = 0.0  # seconds, of its Date header
         self.refuses: Callable[[dict[str, Any]], int | None] = lambda told: None
         self.revision = 0
         self.changed = threading.Condition()
@@ -57,8 +61,8 @@ class SmallService:
 
 
 @contextmanager
-def small_service() -> Iterator[SmallService]:
-    """Run one on a free port."""
+def small_service(tls: ssl.SSLContext | None = None) -> Iterator[SmallService]:
+    """Run one on a free port. tls: speak HTTPS with this."""
     service = SmallService()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -67,11 +71,19 @@ def small_service() -> Iterator[SmallService]:
         def log_message(self, *arguments: object) -> None:
             """Say nothing."""
 
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            """By the clock that the test gave it."""
+            return super().date_time_string((timestamp or time.time()) + service.clock_ahead)
+
+        def do_HEAD(self) -> None:
+            """Nothing but the headers."""
+            self._answer(404, None)
+
         def do_POST(self) -> None:
             """Enrol anybody; keep reports."""
             told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if service.refusal is not None:
-                self._answer(service.refusal, {"error": "no such host"})
+                self._answer(service.refusal, {"error": service.refusal_words})
                 return
             if self.path == "/agent/v1/enroll":
                 self._answer(
@@ -99,7 +111,7 @@ def small_service() -> Iterator[SmallService]:
             seconds = 0 if service.refusal else min(float(asked["wait"][0]), 2)
             current = service.document(int(asked["revision"][0]), seconds)
             if service.refusal is not None:
-                self._answer(service.refusal, {"error": "no such host"})
+                self._answer(service.refusal, {"error": service.refusal_words})
                 return
             if current is None:
                 self._answer(204, None)
@@ -113,7 +125,9 @@ def small_service() -> Iterator[SmallService]:
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    service.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    service.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

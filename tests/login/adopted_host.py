@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pwd
@@ -31,6 +32,19 @@ def accounts(names: Sequence[str] = ACCOUNTS) -> Iterator[None]:
     """Accounts of this machine, with homes, for as long as the block lasts; skipped when not root."""
     if os.geteuid() != 0 or shutil.which("useradd") is None:
         pytest.skip("this test creates accounts: it needs root and useradd")
+    with _alone():
+        yield from _made(names)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """The accounts are this machine's: another run of these tests waits until ours are gone."""
+    with open("/run/keyrack-tests-accounts", "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _made(names: Sequence[str]) -> Iterator[None]:
     remove_accounts(names)
     try:
         for name in names:

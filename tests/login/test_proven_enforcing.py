@@ -9,13 +9,17 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from keyrack.agent.login_check import LoginCheck
+from keyrack.agent.sshd import Sshd
 from keyrack.core import credentials, events, host_modes, servers, system_users
 from keyrack.errors import Refusal
 from keyrack.model import Server
+from keyrack.ssh.host_document import HostDocument, UserKey
 from tests.login.adopted_host import AdoptedHost, accounts, owner
 from tests.login.private_sshd import Key, sshd_path, strict_folder
 from tests.services import Service, running, settings_for
@@ -33,7 +37,12 @@ class Scene:
         self.service = service
         self.key = Key.make(host.folder / "of-keyrack")
 
-    def start(self, settings: Callable[[str], str] = lambda text: text, username: str = "krone") -> None:
+    def start(
+        self,
+        settings: Callable[[str], str] = lambda text: text,
+        username: str = "krone",
+        expires_at: datetime | None = None,
+    ) -> None:
         """Start sshd with its settings changed by this, and the agent; the key is on the host then."""
         self.host.config.write_text(settings(self.host.config.read_text("ascii")), "ascii")
         self.host.start_sshd()
@@ -43,7 +52,13 @@ class Scene:
         except Refusal:
             pass  # it is there already
         credentials.add(
-            self.service.instance, owner(), SERVER, label="k", username=username, public_key=self.key.public
+            self.service.instance,
+            owner(),
+            SERVER,
+            label="k",
+            username=username,
+            public_key=self.key.public,
+            expires_at=expires_at,
         )
         self.host.start_agent()
         wait_until(lambda: self.server.applied_revision == self.server.revision, "the key on the host")
@@ -161,6 +176,25 @@ def test_a_rule_of_sshd_that_keeps_the_only_key_out_keeps_enforcing_away(
     reason = scene.refused()
     assert words in reason
     assert f"no key opens the account {username}" in reason
+
+
+def test_a_key_too_short_for_sshd_keeps_enforcing_away(scene: Scene) -> None:
+    scene.key = Key.make(scene.host.folder / "short", "rsa", 2048)
+    scene.start(add("RequiredRSASize 3072"))
+    assert "it has 2048 bits, and sshd wants 3072 (RequiredRSASize)" in scene.refused()
+    assert scene.hand_key_works()  # an Ed25519 one
+
+
+def test_a_key_whose_end_has_come_keeps_enforcing_away(scene: Scene) -> None:
+    end = datetime.now(UTC) + timedelta(seconds=10)
+    scene.start(expires_at=end)
+    wait_until(lambda: datetime.now(UTC) > end, "the end of the key")
+    assert "no key of this document opens an account" in scene.refused()
+    assert scene.hand_key_works()
+    # A host that hears nothing of it judges by its clock.
+    kept = HostDocument("h", 1, end, {"krone": [UserKey(scene.key.public, end)]})
+    (verdict,) = LoginCheck(Sshd(str(scene.host.config))).look(kept)
+    assert verdict.words == "no key opens the account krone: its end has come"
 
 
 @pytest.mark.parametrize(

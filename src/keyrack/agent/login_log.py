@@ -47,6 +47,7 @@ class Login(NamedTuple):
     fingerprint: str
     pid: int
     at: float
+    sure: bool = False
 
 
 class Place(NamedTuple):
@@ -115,7 +116,8 @@ class FileLog:
         self._rest = lines.pop()[-_LONGEST_LINE:]
         now = time.time()
         found = (_line(line.decode("utf-8", "replace").rstrip("\r"), now) for line in lines if b"Accepted " in line)
-        return [login for login in found if login is not None]
+        own = self.path not in SYSLOG_FILES
+        return [login._replace(sure=own and not login.pid) for login in found if login is not None]
 
     def _open(self) -> bool:
         try:
@@ -213,6 +215,7 @@ class Journal:
             login = login_of(entry["MESSAGE"], int(entry["_PID"]), microseconds / 1e6)
             if login is not None:
                 self.place = Place(0, microseconds)
+                login = login._replace(sure=True)
             return login
         return None
 

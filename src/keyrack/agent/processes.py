@@ -169,6 +169,20 @@ def start_time(started: int) -> float:
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + started / _TICKS
 
 
+def ticks_now() -> int:
+    """This moment as `started` counts: clock ticks since boot."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
+
+
+def boot_id() -> str:
+    """The kernel's name of the time since it booted, in which numbers of processes and logins mean something."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 def address_of(text: str) -> Tuple[str, int]:
     """An address and port of /proc/net/tcp: the kernel writes it as 32-bit words in the machine's own byte order."""
     words, _, port = text.partition(":")

@@ -22,12 +22,13 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from keyrack import __version__
-from keyrack.agent import ending, login_log, machine, sessions, uses
+from keyrack.agent import ending, login_log, machine, processes, sessions, uses
+from keyrack.agent.belonging import Session
 from keyrack.agent.contact import Contact, NoAnswer
 from keyrack.agent.folder import PRIVATE_FILE
 from keyrack.agent.memory import Enrolment, Memory
 from keyrack.agent.orders import InForce
-from keyrack.agent.sessions import Rights, Session, Sessions
+from keyrack.agent.sessions import Rights, Sessions
 from keyrack.agent.uses import Uses
 from keyrack.ssh.host_document import ADOPT, ENFORCE, HostDocument
 from keyrack.ssh.public_key import fingerprint_of
@@ -100,9 +101,10 @@ class Watch:
             changed = self._judge(obeyed) or changed
         if obeyed is not None and self._end_due():
             changed = self._sessions.look(()) or changed
-        if changed:
+        if changed or self._sessions.unsaved:
+            self._sessions.unsaved = False
             self._remember()
-            self._news = True
+        self._news = self._news or changed
         if obeyed is None or obeyed.document.deleted:
             return
         due = self._news or self._uses or time.monotonic() >= self._machine_at
@@ -155,7 +157,7 @@ class Watch:
         if taken:
             fields["last_used"] = uses.told(taken)
         if self._news:
-            fields["sessions"] = [session.told() for session in self._sessions.live]
+            fields["sessions"] = [sessions.told(session) for session in self._sessions.live]
         self._report_at = time.monotonic() + REPORT_SECONDS
         try:
             answer = self._contact.post("/agent/v1/report", fields)
@@ -177,11 +179,16 @@ class Watch:
             fields = json.loads(self._memory.folder.read(_FILE, _LARGEST_FILE))
         except (OSError, ValueError):
             return {}
-        return fields if isinstance(fields, dict) else {}
+        if not isinstance(fields, dict):
+            return {}
+        # Numbers of processes and logins begin anew with each boot; older files do not say which.
+        if fields.get("boot", processes.boot_id()) != processes.boot_id():
+            fields.pop("sessions", None)
+        return fields
 
     def _remember(self) -> None:
         place = list(self._log.mark()) if self._log else None
-        fields = {"sessions": sessions.save(self._sessions.live), "place": place}
+        fields = {"sessions": sessions.save(self._sessions.live), "place": place, "boot": processes.boot_id()}
         try:
             self._memory.folder.write(_FILE, json.dumps(fields).encode("ascii"), PRIVATE_FILE, durable=False)
         except OSError as error:

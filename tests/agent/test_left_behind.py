@@ -1,0 +1,168 @@
+"""What a session leaves behind when its connection goes still ends with its key: real sshd, ssh and agent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keyrack.ssh.host_document import UserKey
+from keyrack.ssh.public_key import fingerprint_of
+from tests.agent.small_service import SmallService
+from tests.agent.watched_host import Watched, enrolled
+from tests.login.private_sshd import USERNAME, Key
+from tests.waiting import wait_until
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def pid_in(path: Path) -> int:
+    """The number that a command wrote, once it has."""
+    wait_until(lambda: path.exists() and path.read_text().strip().isdigit(), f"a number in {path}")
+    return int(path.read_text())
+
+
+@pytest.fixture
+def watched(folder: Path, service: SmallService) -> Iterator[Watched]:
+    """sshd and the agent, with nothing published yet."""
+    with enrolled(folder, service) as host:
+        yield host
+
+
+class Scene:
+    """A key that will go, one that stays, and what each has started on the host."""
+
+    def __init__(self, watched: Watched, folder: Path) -> None:
+        self.watched = watched
+        self.folder = folder
+        self.gone, self.stays = Key.make(folder / "gone"), Key.make(folder / "stays")
+        self._started: list[int] = []
+        folder.chmod(0o755)
+        watched.publish({USERNAME: [UserKey(self.gone.public), UserKey(self.stays.public)]})
+
+    def start(self, key: Key, name: str, form: str) -> tuple[subprocess.Popen[bytes], int]:
+        """Run a long command with a key; answers its client and its number. form: the command, with {} in it."""
+        path = self.folder / name
+        client = self.watched.ssh(key, command=form.format(f"sh -c 'echo $$ > {path}; exec sleep 1000'"))
+        pid = pid_in(path)
+        self._started.append(pid)
+        return client, pid
+
+    def leave(self, key: Key, name: str, form: str = "{}") -> int:
+        """The same, and then the client is killed and the connection gone; the command runs on."""
+        before = {session["id"] for session in self.watched.told()}
+        client, pid = self.start(key, name, form)
+        fresh: set[str] = set()
+
+        def known() -> bool:
+            fresh.update({session["id"] for session in self.watched.told()} - before)
+            return bool(fresh)
+
+        wait_until(known, "the session in a report")
+        client.kill()
+        client.wait()
+        sshd = int(next(iter(fresh)).partition("-")[0])
+        wait_until(lambda: not is_alive(sshd), "the end of the connection")
+        assert is_alive(pid)
+        return pid
+
+    def revoke(self) -> None:
+        self.watched.publish({USERNAME: [UserKey(self.stays.public)]}, revoked=(self.gone.public,))
+
+    def close(self) -> None:
+        for pid in self._started:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def scene(watched: Watched, tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(watched, tmp_path)
+    yield scene
+    scene.close()
+
+
+def ends(pid: int) -> None:
+    wait_until(lambda: not is_alive(pid), "the end of what the key had started")
+
+
+# Away from its connection in each way that programs have: in the foreground, with nohup, in a session of its own.
+FORMS = ("{}", "nohup {} >/dev/null 2>&1 & sleep 1000", "setsid -f {} >/dev/null 2>&1; sleep 1000")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_command_whose_client_died_ends_with_its_key(scene: Scene, form: str) -> None:
+    left = scene.leave(scene.gone, "left", form)
+    spared = scene.leave(scene.stays, "spared", form)
+    _, other = scene.start(scene.stays, "other", "{}")
+    told = {session["fingerprint"] for session in scene.watched.told()}
+    assert fingerprint_of(scene.gone.public) in told
+    scene.revoke()
+    ends(left)
+    assert is_alive(spared)
+    assert is_alive(other)
+
+
+def test_it_does_so_after_the_agent_was_away(scene: Scene) -> None:
+    left = scene.leave(scene.gone, "left")
+    scene.watched.kill_agent()
+    scene.watched.start_agent()
+    scene.revoke()
+    ends(left)
+
+
+def test_a_login_too_short_to_be_seen_leaves_nothing_behind_either(scene: Scene) -> None:
+    client, left = scene.start(scene.gone, "left", "setsid -f {} >/dev/null 2>&1 </dev/null")
+    client.wait(60)
+    scene.revoke()
+    ends(left)
+
+
+def test_a_left_session_can_be_ended_by_its_name(scene: Scene) -> None:
+    left = scene.leave(scene.gone, "left")
+    spared = scene.leave(scene.stays, "spared")
+    sessions = scene.watched.told()
+    (name,) = [one["id"] for one in sessions if one["fingerprint"] == fingerprint_of(scene.gone.public)]
+    users = {USERNAME: [UserKey(scene.gone.public), UserKey(scene.stays.public)]}
+    scene.watched.publish(users, end_sessions=(name,))
+    ends(left)
+    assert is_alive(spared)
+
+
+def test_sessions_outlive_their_listener_and_still_end(scene: Scene) -> None:
+    """sshd started anew leaves the connections of the old one to process 1."""
+    client, left = scene.start(scene.gone, "left", "{}")
+    wait_until(scene.watched.told, "the session in a report")
+    os.kill(scene.watched.sshd.pid, signal.SIGKILL)
+    wait_until(lambda: not scene.watched.sshd.is_running(), "the listener's end")
+    assert is_alive(left)
+    scene.watched.sshd.start()
+    scene.revoke()
+    ends(left)
+    client.wait(60)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes as somebody else")
+def test_another_account_cannot_be_drawn_in(scene: Scene) -> None:
+    """An environment says what whoever started the process likes."""
+    left = scene.leave(scene.gone, "left")
+    environment = Path(f"/proc/{left}/environ").read_text().split("\0")
+    connection = next(entry for entry in environment if entry.startswith("SSH_CONNECTION=")).partition("=")[2]
+    stranger = subprocess.Popen(["sleep", "1000"], env={"SSH_CONNECTION": connection}, user=65534)
+    try:
+        scene.revoke()
+        ends(left)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()

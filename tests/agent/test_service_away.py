@@ -1,0 +1,174 @@
+"""What the agent says of a service it cannot use, of a clock that is wrong, and of a folder it cannot write in."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from keyrack.ssh.host_document import UserKey
+from tests.agent.enrolled_host import EnrolledHost
+from tests.agent.signed_documents import document, public_key
+from tests.agent.small_service import SmallService, small_service
+from tests.waiting import wait_until
+
+
+class Authority:
+    """A private authority as `openssl req -x509` makes one: its certificate says nothing of key usage."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Authority of one's own")])
+        long_ago = datetime.now(UTC) - timedelta(days=30)
+        certificate = (
+            self._builder(self._name, self._key.public_key(), long_ago)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.file = folder / "authority.pem"
+        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def context(self, begins: datetime) -> ssl.SSLContext:
+        """What a server at 127.0.0.1 speaks TLS with, by a certificate that begins then."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "keys.example.org")])
+        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        certificate = (
+            self._builder(name, key.public_key(), begins)
+            .add_extension(address, critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        path = self._folder / "server.pem"
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        return context
+
+    def _builder(self, name: x509.Name, key: ec.EllipticCurvePublicKey, begins: datetime) -> x509.CertificateBuilder:
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(self._name).public_key(key)
+        builder = builder.serial_number(x509.random_serial_number())
+        return builder.not_valid_before(begins).not_valid_after(begins + timedelta(days=60))
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def enrol(folder: Path, service: SmallService, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"KEYRACK_AGENT_URL": service.url, "KEYRACK_AGENT_TOKEN": "t0ken"}
+    return EnrolledHost(folder).agent("enroll", *arguments, environment=environment)
+
+
+def test_a_private_authority_without_key_usage_is_taken(folder: Path, authority: Authority) -> None:
+    with small_service(authority.context(datetime.now(UTC) - timedelta(days=1))) as service:
+        refused = enrol(folder, service)
+        assert refused.returncode != 0
+        assert "a private authority is named with --ca-file" in refused.stderr
+        taken = enrol(folder, service, f"--ca-file={authority.file}")
+        assert taken.returncode == 0, taken.stderr
+        host = EnrolledHost(folder)
+        service.publish(1, service.signer.signed(document(1, {"root": [UserKey(public_key())]})))
+        # The authority is remembered: it is given once.
+        assert host.agent("run", "--once").returncode == 0
+        assert service.wait_for_report("applied", 1)
+
+
+def test_a_clock_that_is_behind_is_named(folder: Path, authority: Authority) -> None:
+    with small_service(authority.context(datetime.now(UTC) + timedelta(hours=1))) as service:
+        service.clock_ahead = 7200.0
+        ended = enrol(folder, service, f"--ca-file={authority.file}")
+    assert ended.returncode != 0
+    assert "certificate is not yet valid, by this host's clock, which says 20" in ended.stderr
+    assert "seconds behind the service's: set it right" in ended.stderr
+    seconds = int(ended.stderr.partition(" seconds behind")[0].rpartition(" ")[2])
+    assert abs(seconds - 7200) <= 60
+
+
+def test_a_certificate_that_begins_later_is_no_fault_of_a_right_clock(folder: Path, authority: Authority) -> None:
+    with small_service(authority.context(datetime.now(UTC) + timedelta(hours=1))) as service:
+        ended = enrol(folder, service, f"--ca-file={authority.file}")
+    assert "certificate is not yet valid" in ended.stderr
+    assert "behind" not in ended.stderr
+
+
+@contextmanager
+def running(host: EnrolledHost) -> Iterator[None]:
+    agent = subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        agent.kill()
+        agent.wait()
+
+
+def publish(service: SmallService, revision: int) -> None:
+    service.publish(revision, service.signer.signed(document(revision, {"root": [UserKey(public_key())]})))
+
+
+def test_a_service_without_its_database_is_told_from_a_stranger(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 1)
+    with running(host):
+        service.wait_for_report("applied", 1)
+        wait_until(lambda: host.agent("status").returncode == 0, "a status without a fault")
+        service.refusal, service.refusal_words = 503, "the database does not answer"
+        with service.changed:
+            service.changed.notify_all()
+
+        def said() -> bool:
+            return "Keyrack answers, but cannot serve (status 503): the database does not answer" in (
+                host.agent("status").stdout
+            )
+
+        wait_until(said, "the reason in the status")
+        assert "not Keyrack" not in host.agent("status").stdout
+        service.refusal = None
+        wait_until(lambda: host.agent("status").returncode == 0, "a status without a fault, soon after the service")
+
+
+@contextmanager
+def small_disk(path: Path) -> Iterator[None]:
+    """A disk of its own for a folder, with what is in it, filled to the last byte."""
+    before = {file.name: (file.read_bytes(), file.stat().st_mode) for file in path.iterdir() if file.is_file()}
+    options = f"size=256k,mode={path.stat().st_mode & 0o7777:o}"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", path], check=False, capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small disk takes root")
+    try:
+        for name, (data, mode) in before.items():
+            (path / name).write_bytes(data)
+            (path / name).chmod(mode)
+        subprocess.run(["dd", "if=/dev/zero", f"of={path}/filler"], check=False, capture_output=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_a_full_folder_of_the_agent_is_said_everywhere(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 1)
+    assert host.agent("run", "--once").returncode == 0
+    with small_disk(host.state), running(host):
+        publish(service, 2)
+        report = service.wait_for_report("failed")
+        assert any("No space left" in words or "no space left" in words for words in report["problems"])
+        for command in ("status", "doctor"):
+            ended = host.agent(command)
+            assert ended.returncode != 0
+            assert f"BAD  no space left on the file system at {host.state}" in ended.stdout
+            assert "None" not in ended.stdout
+        (host.state / "filler").unlink()
+        service.wait_for_report("applied", 2)
