@@ -13,6 +13,11 @@ from tests.services import Service
 REPOSITORIES = """
 [workspace]
 name = "acme"
+[[users]]
+name = "trudy"
+role = "member"
+policies = ["codeartsrepo::*"]
+tokens = [{ name = "laptop", token = "token-of-trudy", scopes = ["*"] }]
 [[repositories]]
 id = 1
 path = "acme/site"
@@ -27,7 +32,8 @@ def call(service: Service, method: str, path: str, token: str = "token-of-alice"
 
 @pytest.fixture
 def forge(team: Service) -> Service:
-    """The team with one repository: alice is its admin, bob a viewer, mallory and audrey are no members."""
+    """The team with one repository: alice is its admin, bob a viewer; mallory, audrey and trudy are no members, and
+    trudy may keep keys of her own."""
     team.apply(REPOSITORIES)
     return team
 
@@ -100,8 +106,10 @@ def test_what_one_sees_is_what_one_is_a_member_of(forge: Service) -> None:
         ("DELETE", "/v2/repositories/%s/deploy-keys/1"),
         ("DELETE", "/v1/repositories/%s"),
     ):
-        there, not_there = (call(forge, method, path % number, "token-of-mallory") for number in (1, 999))
-        assert (there.status_code, there.json()) == (not_there.status_code, not_there.json()), path
+        for token, status in (("token-of-mallory", 403), ("token-of-trudy", 404)):
+            there, not_there = (call(forge, method, path % number, token) for number in (1, 999))
+            assert (there.status_code, there.json()) == (status, not_there.json()), (path, token)
+            assert not_there.status_code == status, (path, token)
 
 
 def test_projects(forge: Service) -> None:

@@ -51,33 +51,48 @@ def check_visibility(value: object) -> None:
 def reach(instance: Instance, actor: Actor, repository: int | str, action: str) -> tuple[Repository, Actor]:
     """A repository of the actor's workspace, by id or uid, and the actor with the rights of a member of it.
 
-    action: what is to be done with it, one of policy.ACTIONS. Raises Refusal MISSING, or FORBIDDEN where the
-    actor may do that with no repository: such an actor must not learn which ones there are.
+    action: what is to be done with it, one of policy.ACTIONS. One that the actor names by id and may neither see nor
+    do that with is answered as one that does not exist, so that nobody learns which ones there are. Raises Refusal
+    MISSING for whoever works with repositories at all, FORBIDDEN for everybody else.
 
     What a member may do is policy.REPOSITORY_ROLE_ACTIONS; it adds to the actor's own policies for this
     repository alone, and a token's scopes still bound both. What is in another project than the one that the actor's
     proof is for is missing.
     """
 
-    def question(connection: Connection) -> tuple[Repository | None, RepositoryRole | None]:
+    def question(connection: Connection) -> tuple[Repository | None, RepositoryRole | None, bool]:
         if isinstance(repository, int):
             found = repositories.get(connection, actor.workspace_id, repository)
         else:
             found = repositories.by_uid(connection, actor.workspace_id, repository)
-        if found is None or not _in_project(connection, actor, found.project_id):
-            return None, None
+        if found is not None and not _in_project(connection, actor, found.project_id):
+            found = None
         if actor.user_id is None:
-            return found, None
-        return found, repositories.role_of(connection, found.id, actor.user_id)
+            return found, None, False
+        role = None if found is None else repositories.role_of(connection, found.id, actor.user_id)
+        return found, role, role is not None or repositories.is_member_of_any(connection, actor.user_id)
 
-    found, role = instance.database.read(question)
-    if found is None:
-        with Attempt(instance, actor, action, "reach a repository", target_kind="repository"):
-            raise missing("repository")
-    granted = policy.REPOSITORY_ROLE_ACTIONS[role] if role else ()
-    if found.visibility >= 10:
-        granted = (*granted, READ)
-    return found, replace(actor, policies=(*actor.policies, *granted))
+    found, role, member = instance.database.read(question)
+    if found is not None:
+        granted = policy.REPOSITORY_ROLE_ACTIONS[role] if role else ()
+        if found.visibility >= 10:
+            granted = (*granted, READ)
+        entitled = replace(actor, policies=(*actor.policies, *granted))
+        # Numbers can be counted through; whoever knows a uid, which is drawn by lot, has been told of the repository.
+        told = isinstance(repository, str)
+        if told or policy.may(entitled, READ) is None or policy.may(entitled, action) is None:
+            return found, entitled
+    if _works_with_repositories(actor, member):
+        raise missing("repository")
+    with Attempt(instance, actor, action, "reach a repository", target_kind="repository"):
+        raise missing("repository")
+
+
+def _works_with_repositories(actor: Actor, member: bool) -> bool:
+    """Whether an actor may do anything with some repository; member: whether the user is a member of one."""
+    if member and policy.may(replace(actor, policies=(*actor.policies, READ)), READ) is None:
+        return True
+    return any(policy.may(actor, action) is None for action in policy.ACTIONS if action.startswith("codeartsrepo:"))
 
 
 def create(

@@ -132,6 +132,12 @@ def role_of(connection: Connection, repository_id: int, user_id: int) -> Reposit
     return None if role is None else RepositoryRole(role)
 
 
+def is_member_of_any(connection: Connection, user_id: int) -> bool:
+    """Whether a user is a member of some repository."""
+    statement = select(repository_members.c.id).where(repository_members.c.user_id == user_id).limit(1)
+    return connection.execute(statement).first() is not None
+
+
 def find_members(
     connection: Connection,
     repository_id: int,
