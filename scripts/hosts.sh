@@ -1,22 +1,79 @@
 #!/bin/sh
 # Makes small Debian systems for the tests, each with systemd, OpenSSH and Python of its release; kept for the next time.
-# Arguments: names of releases. As root only, and where debootstrap can; what cannot be made is said and left out, and
-# the tests that need it are skipped.
+# Arguments: names of releases, and "fleet": Debian 12 with what docs/running.md installs. As root only, and where
+# debootstrap can; what cannot be made is said and left out, and the tests that need it are skipped.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 [ "$(id -u)" = 0 ] || exit 0
+cd "$(dirname "$0")/.."
 folder=/var/cache/keyrack-tests/hosts
 packages=systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,python3,curl,ca-certificates,procps
 mkdir -p "$folder"
-for release in "$@"; do
-    [ -d "$folder/$release" ] && continue
-    echo "Making a small Debian $release for the tests …"
-    rm -rf "$folder/.$release"
-    if debootstrap --variant=minbase --include="$packages" "$release" "$folder/.$release" >"$folder/$release.log" 2>&1; then
-        rm -rf "$folder/.$release/var/cache/apt" "$folder/.$release/var/lib/apt/lists"
-        mv "$folder/.$release" "$folder/$release"
+
+make_release() {
+    [ ! -d "$folder/$1" ] || return 0
+    echo "Making a small Debian $1 for the tests …"
+    rm -rf "$folder/.$1"
+    if debootstrap --variant=minbase --include="$packages" "$1" "$folder/.$1" >"$folder/$1.log" 2>&1; then
+        rm -rf "$folder/.$1/var/cache/apt" "$folder/.$1/var/lib/apt/lists"
+        mv "$folder/.$1" "$folder/$1"
     else
-        echo "Debian $release could not be made ($folder/$release.log); its tests are skipped." >&2
-        rm -rf "$folder/.$release"
+        echo "Debian $1 could not be made ($folder/$1.log); its tests are skipped." >&2
+        rm -rf "$folder/.$1"
     fi
+}
+
+# The mounts are in a name space of their own and end with it; no package may start its service in there.
+# Wheels lie in the system because the test that boots it asks no package index; this machine's way to one, and the
+# authorities that it trusts, are used here and do not stay.
+FLEET='set -eu
+mount -t proc proc "$1/proc"
+cat /etc/resolv.conf >"$1/etc/resolv.conf"
+printf "#!/bin/sh\nexit 101\n" >"$1/usr/sbin/policy-rc.d"
+chmod 755 "$1/usr/sbin/policy-rc.d"
+export DEBIAN_FRONTEND=noninteractive HOME=/root
+chroot "$1" apt-get -q update
+chroot "$1" apt-get -q install -y --no-install-recommends $2
+for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
+    [ -f "$file" ] || continue
+    [ -e "$1$file" ] || : >"$1$file"
+    mount --bind "$file" "$1$file"
+    mount -o remount,bind,ro "$1$file"
+done
+chroot "$1" python3 -m venv /tmp/wheels
+chroot "$1" /tmp/wheels/bin/pip --disable-pip-version-check download -q --no-cache-dir --require-hashes \
+    -r /opt/wheels/requirements.lock -d /opt/wheels
+rm -r "$1/tmp/wheels" "$1/usr/sbin/policy-rc.d"
+'
+
+# Made anew when the page names other packages, or the program needs others.
+make_fleet() {
+    wanted=$(sed -n 's/^apt-get install -y //p' docs/running.md)
+    made=$folder/fleet/opt/wheels
+    if [ "$(cat "$made/packages" 2>/dev/null)" = "$wanted" ] && cmp -s requirements.lock "$made/requirements.lock"; then
+        return 0
+    fi
+    [ -d "$folder/bookworm" ] || make_release bookworm
+    rm -rf "$folder/fleet" "$folder/.fleet"
+    [ -d "$folder/bookworm" ] || return 0
+    echo "Making a Debian with what docs/running.md installs, for the tests …"
+    cp -a "$folder/bookworm" "$folder/.fleet"
+    mkdir -p "$folder/.fleet/opt/wheels"
+    cp requirements.lock "$folder/.fleet/opt/wheels/"
+    printf '%s\n' "$wanted" >"$folder/.fleet/opt/wheels/packages"
+    if timeout 900 unshare -m --propagation private sh -c "$FLEET" sh "$folder/.fleet" "$wanted" >"$folder/fleet.log" 2>&1; then
+        printf '[global]\nno-index = true\nfind-links = /opt/wheels\n' >"$folder/.fleet/etc/pip.conf"
+        rm -rf "$folder/.fleet/var/cache/apt" "$folder/.fleet/var/lib/apt/lists"
+        mv "$folder/.fleet" "$folder/fleet"
+    else
+        echo "That Debian could not be made ($folder/fleet.log); the test of docs/running.md is skipped." >&2
+        rm -rf "$folder/.fleet"
+    fi
+}
+
+for name in "$@"; do
+    case $name in
+    fleet) make_fleet ;;
+    *) make_release "$name" ;;
+    esac
 done

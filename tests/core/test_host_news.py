@@ -70,6 +70,24 @@ def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkey
     assert here(team).applied_revision == 1
 
 
+def test_what_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
+    before = len(log(team))
+    for number in range(60):
+        enforcement = ("unproven", "enforce")[number % 2]
+        scan = ("", "the look was cut")[number % 2]
+        facts = {"enforcement": enforcement, "scan": scan}
+        hosts.report(team.instance, here(team), {"facts": facts, "problems": [scan] if scan else []})
+    assert len(log(team)) == before + 4 * host_news.MOST_ALIKE
+    assert sum("left out" in summary for summary in log(team)) == 4
+    # What is new is told all the same.
+    hosts.report(team.instance, here(team), {"facts": {"enforcement": "adopt"}})
+    assert "no longer enforces" in log(team)[0]
+    earlier = tables.events.update().values(at=team.instance.now() - timedelta(hours=2))
+    team.instance.database.write(lambda connection: connection.execute(earlier))
+    hosts.report(team.instance, here(team), {"facts": {"enforcement": "enforce"}})
+    assert log(team)[0].endswith("Keyrack's keys alone open it")
+
+
 def test_keys_that_are_new_in_each_report_do_not_pile_up(team: Team, monkeypatch: Any) -> None:
     monkeypatch.setattr(found_keys, "MOST_GONE", 100)
     for number in range(4):

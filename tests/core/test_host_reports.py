@@ -56,24 +56,61 @@ def test_a_list_replaces_the_one_before(team: Team) -> None:
     assert not kept(team)
 
 
+def test_what_is_no_list_changes_nothing(team: Team) -> None:
+    tell(team, sessions=[session("1-100")])
+    with pytest.raises(Refusal) as refused:
+        tell(team, sessions="many")
+    assert refused.value.kind is Kind.INVALID
+    assert kept(team).keys() == {"1-100"}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
-        "many",
-        [{"id": "1"}],
-        [session("../1")],
-        [session("1", address="here")],
-        [session("1", fingerprint="SHA256:x")],
-        [session("1", started_at="yesterday")],
-        [session("1", user="a b")],
+        {"id": "1"},
+        session("../1"),
+        session("1", address="UNKNOWN"),
+        session("1", address="fe80::1%" + "e" * 100),
+        session("1", fingerprint="SHA256:x"),
+        session("1", started_at="yesterday"),
+        session("1", user=" "),
     ],
 )
-def test_a_wrong_list_changes_nothing(team: Team, wrong: object) -> None:
-    tell(team, sessions=[session("1-100")])
-    with pytest.raises(Refusal) as refused:
-        tell(team, sessions=wrong)
-    assert refused.value.kind is Kind.INVALID
+def test_an_entry_that_cannot_be_costs_the_others_and_the_receipt_nothing(team: Team, wrong: dict[str, str]) -> None:
+    line = fresh_line()
+    credentials.add(team.instance, team.owner, team.server.id, label="a", username="deploy", public_key=line)
+    revision = host_document.decode(str(getattr(documents.signed(team.instance, team.server.id), "text", ""))).revision
+    used = {"fingerprint": parse(line).sha256, "at": "2026-01-02T03:04:05Z", "address": "203.0.113.7"}
+    bad = [{**used, name: "x"} for name in used]
+    tell(team, revision=revision, state="applied", sessions=[wrong, session("1-100")], last_used=[*bad, used])
     assert kept(team).keys() == {"1-100"}
+    uses = team.instance.database.read(lambda connection: host_reports.last_uses(connection, parse(line).sha256))
+    assert uses[team.server.id][1] == "203.0.113.7"
+    server = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))
+    assert server is not None
+    assert server.applied_revision == revision
+    # A session that is known is not over because something else of it was told wrong.
+    tell(team, sessions=[session("1-100", address="UNKNOWN")])
+    assert kept(team).keys() == {"1-100"}
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [("jürgen", "jürgen"), ("CORP\\анна", "CORP\\анна"), ("a\x1b[1m", "a\\x1b[1m"), ("é" * 40, "é" * 31 + "…")],
+)
+def test_an_account_may_have_a_name_in_any_script(team: Team, told: str, shown: str) -> None:
+    tell(team, sessions=[session("1-100", user=told), session("2-200")])
+    assert {name: row["username"] for name, row in kept(team).items()} == {"1-100": shown, "2-200": "deploy"}
+
+
+@pytest.mark.parametrize("state", ["applied", "refused"])
+def test_a_report_that_says_nothing_of_problems_ends_none(team: Team, state: str) -> None:
+    tell(team, revision=0, state="applied", problems=["the disk is full"])
+    for nothing in ({}, {"problems": 5}):
+        tell(team, revision=0, state=state, **nothing)
+        server = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))
+        assert server is not None
+        assert server.facts["problems"] == ["the disk is full"]
 
 
 def test_a_session_to_be_ended_is_named_in_the_document_until_it_is_over(team: Team) -> None:

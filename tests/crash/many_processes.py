@@ -93,6 +93,12 @@ class ManyProcesses:
             if process.poll() is None:
                 process.kill()
             process.wait(60)
+        self._end_git()
+
+    @property
+    def git_host(self) -> int:
+        """The process, and its group, that serves Git now."""
+        return self._running["git-host"].pid
 
     def check_ready(self) -> None:
         """Wait until every service says that it is ready."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -78,6 +79,29 @@ def test_on_postgresql_which_is_killed_too(durable_cluster: Cluster, tmp_path: P
         many.stop()
     assert not many.problems, many.problems[0]
     check(many, database, tmp_path)
+
+
+def test_nothing_of_a_git_host_stays_when_they_are_stopped(tmp_path: Path) -> None:
+    many = begin(tmp_path, f"sqlite:///{tmp_path / 'keyrack.db'}", services=0)
+
+    try:
+        many.start()
+        group = many.git_host
+        wait_until(lambda: len(of_group(group)) > 1, "the sshd of the Git host")
+    finally:
+        many.stop()
+    wait_until(lambda: not of_group(group), "the end of all of it")
+
+
+def of_group(group: int) -> list[int]:
+    """The processes of a group that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, of = path.read_text("utf-8", "replace").rpartition(")")[2].split()[:3]
+            if int(of) == group and state != "Z":
+                found.append(int(path.parent.name))
+    return found
 
 
 def check(many: ManyProcesses, database: str, folder: Path) -> None:

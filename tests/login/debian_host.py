@@ -39,7 +39,9 @@ class DebianHost:
         """settings: more lines for its sshd."""
         system = SYSTEMS / release
         if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None or not system.is_dir():
-            pytest.skip(f"this test boots Debian {release}: it needs root, systemd-container and scripts/hosts.sh")
+            pytest.skip(
+                f"this test boots Debian {release}: it needs root, systemd-container and `scripts/hosts.sh {release}`"
+            )
         if subprocess.run(["unshare", "-m", "mount", "-t", "cgroup2", "x", "/sys/fs/cgroup"], check=False).returncode:
             pytest.skip("this test boots a Debian: name spaces and cgroups cannot be made here")
         self._system = system

@@ -12,7 +12,7 @@ from keyrack.agent.folder import FolderProblem
 from keyrack.agent.key_files import KeyFiles, render
 from keyrack.agent.login_check import LoginCheck
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
-from keyrack.agent.sshd import Sshd, SshdProblem
+from keyrack.agent.sshd import Effective, Sshd, SshdProblem
 from keyrack.ssh import host_document
 from keyrack.ssh.printable import printable
 
@@ -169,7 +169,8 @@ def _look_at_sshd(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
     yield from _look_at_logins(memory, enrolment)
     settings = dict(line.partition(" ")[::2] for line in ended.output.split("\n") if line)
     wanted = f"{enrolment.keys_folder}/%u"
-    yield _setting("AuthorizedKeysFile", settings, wanted, lambda value: wanted in value.split())
+    patterns = Effective(ended.output).patterns("authorizedkeysfile", Sshd(enrolment.sshd_config).lines())
+    yield _setting("AuthorizedKeysFile", settings, wanted, lambda value: wanted in patterns)
     yield _setting("RevokedKeys", settings, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
     yield _setting("ExposeAuthInfo", settings, "yes", lambda value: value == "yes")
 

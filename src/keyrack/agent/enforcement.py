@@ -349,9 +349,8 @@ class Enforcement:
         if config.data is None:
             raise _Broken(f"{config.path} is missing")
         if not drop_in.is_read_first(config.data, self._path) and not drop_in.has_include(config.data):
-            originals.put(config.path, drop_in.include_line(self._path) + config.data, config.mode)
-            if config.owner != os.geteuid():
-                os.chown(config.path, config.owner, config.group)
+            owner = (config.owner, config.group)
+            originals.put(config.path, drop_in.include_line(self._path) + config.data, config.mode, owner)
             changed.append(config.path)
         fault = self.sshd.problem()
         if fault is None:
@@ -419,8 +418,9 @@ class Enforcement:
     def _patterns(self) -> Tuple[str, ...]:
         """Every AuthorizedKeysFile that counts for somebody today."""
         found: Dict[str, None] = {}
+        lines = self.sshd.lines()
         for account in self.accounts():
-            for pattern in self.sshd.effective(account).one("authorizedkeysfile").split():
+            for pattern in self.sshd.effective(account).patterns("authorizedkeysfile", lines):
                 found.setdefault(pattern)
         return tuple(found)
 

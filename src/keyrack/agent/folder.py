@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import stat
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Tuple
 
 PUBLIC_FOLDER, PRIVATE_FOLDER = 0o755, 0o700
 PUBLIC_FILE, PRIVATE_FILE = 0o644, 0o600
@@ -113,10 +113,20 @@ class Folder:
         except OSError:
             return False
 
-    def write(self, name: str, data: bytes, mode: int, *, durable: bool = True) -> None:
+    def write(
+        self,
+        name: str,
+        data: bytes,
+        mode: int,
+        *,
+        durable: bool = True,
+        owner: Optional[Tuple[int, int]] = None,
+        times: Optional[Tuple[int, int]] = None,
+    ) -> None:
         """Put a file in place whole: it has its old bytes or these, whatever happens. Call sync() afterwards.
 
-        durable False: for what may be lost with a power cut.
+        durable False: for what may be lost with a power cut. owner: user and group, where not ours; times: of the last
+        reading and the last change, in nanoseconds. Nobody finds the file under its name before it has all of that.
         """
         # Invariant 6: a file is old or new, never partial, never emptied by an error.
         temporary = f".keyrack-{os.urandom(8).hex()}"
@@ -129,7 +139,12 @@ class Folder:
         try:
             try:
                 _write_all(descriptor, data)
+                made = os.fstat(descriptor)
+                if owner is not None and (made.st_uid, made.st_gid) != owner:
+                    os.fchown(descriptor, *owner)
                 os.fchmod(descriptor, mode)
+                if times is not None:
+                    os.utime(descriptor, ns=times)
                 if durable:
                     os.fsync(descriptor)
             finally:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import os
 import stat
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder, FolderProblem
 
@@ -65,11 +65,14 @@ def look(path: str) -> Original:
     )
 
 
-def put(path: str, data: bytes, mode: int) -> None:
-    """Write a file whole, durably. Raises FolderProblem where others could write there, or OSError."""
+def put(path: str, data: bytes, mode: int, owner: Optional[Tuple[int, int]] = None) -> None:
+    """Write a file whole, durably; owner: user and group, where not ours.
+
+    Raises FolderProblem where others could write there, or OSError.
+    """
     folder = Folder.open(os.path.dirname(path), PUBLIC_FOLDER)
     try:
-        folder.write(os.path.basename(path), data, mode)
+        folder.write(os.path.basename(path), data, mode, owner=owner)
         folder.sync()
     finally:
         folder.close()
@@ -88,11 +91,8 @@ def restore(original: Original) -> None:
             if name in folder.names():
                 folder.remove(name)
         else:
-            folder.write(name, original.data, original.mode)
-            status = os.lstat(original.path)
-            if (status.st_uid, status.st_gid) != (original.owner, original.group):
-                os.chown(original.path, original.owner, original.group, follow_symlinks=False)
-            os.utime(original.path, ns=(original.read_at, original.changed_at), follow_symlinks=False)
+            owner, times = (original.owner, original.group), (original.read_at, original.changed_at)
+            folder.write(name, original.data, original.mode, owner=owner, times=times)
         folder.sync()
     finally:
         folder.close()

@@ -78,7 +78,8 @@ def _smaller(piece: Report) -> List[Report]:
         rest = {name: value for name, value in piece.items() if name not in _RECEIPT}
         if rest:
             return [_receipt(piece), rest]
-        return [{**piece, "problems": []}] if piece.get("problems") else []
+        # Left out, as an empty list would say that there are none.
+        return [{name: value for name, value in piece.items() if name != "problems"}] if "problems" in piece else []
     keys = piece.get(_KEYS)
     if keys is None or _size(piece) <= SMALLEST:
         return []

@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from typing import Callable, List
 
 from keyrack.agent import accounts, local, programs
+from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
 from keyrack.agent.enforcement import Enforcement
 from keyrack.agent.key_files import KeyFiles
 from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
@@ -19,6 +21,8 @@ from keyrack.agent.sshd import Sshd, SshdProblem
 UNIT = "/etc/systemd/system/keyrack-agent.service"
 COMMAND = "/usr/local/bin/keyrack-agent"  # made by install.sh
 STOP_SECONDS = 40.0
+TELL_SECONDS = 10.0
+UNINSTALLED = "uninstalled"
 
 
 def uninstall(memory: Memory, enrolment: Enrolment, say: Callable[[str], None]) -> List[str]:
@@ -40,12 +44,32 @@ def uninstall(memory: Memory, enrolment: Enrolment, say: Callable[[str], None]) 
     if made:
         say(f"accounts that were made for the service stay, with their homes: {', '.join(made)}")
     _remove_key_files(enrolment)
+    _tell(enrolment, say)
     if os.path.exists(UNIT):
         os.unlink(UNIT)
         _systemctl("daemon-reload")
     shutil.rmtree(memory.folder.path)
     _remove_program()
     return []
+
+
+def _tell(enrolment: Enrolment, say: Callable[[str], None]) -> None:
+    """Have the service know that nothing of it is left here; nothing waits for long, or fails, for that."""
+    told: List[bool] = []
+
+    def tell() -> None:
+        with contextlib.suppress(NoAnswer, AddressProblem, OSError):
+            contact = Contact(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
+            with contextlib.closing(contact):
+                report = {"facts": {"enforcement": UNINSTALLED}, "problems": []}
+                told.append(contact.post("/agent/v1/report", report).status == 200)
+
+    # Aside, because no name server or silent service is to keep a host from being given back.
+    telling = threading.Thread(target=tell, daemon=True)
+    telling.start()
+    telling.join(TELL_SECONDS)
+    if told != [True]:
+        say(f"{enrolment.url} could not be told; there this host only looks silent")
 
 
 def _remove_program() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from keyrack.core import host_reports
 from keyrack.core.host_facts import ADOPT
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
@@ -87,7 +88,7 @@ def report(instance: Instance, keyrack: Actor, gone: DeletedServer, told: Mappin
     applied, state = told.get("revision"), told.get("state")
     if state is None or not isinstance(applied, int) or isinstance(applied, bool):
         return
-    problems = [str(problem)[:500] for problem in told.get("problems") or () if isinstance(problem, str)][:20]
+    problems = host_reports.problems(told) or []
     attempt = Attempt(
         instance,
         keyrack,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from keyrack.core import presence
-from keyrack.core.host_facts import ADOPT, AUTO, ENFORCE, NOBODY, TRYING, UNDONE, UNMANAGED, UNPROVEN
+from keyrack.core.host_facts import ADOPT, AUTO, ENFORCE, NOBODY, TRYING, UNDONE, UNINSTALLED, UNMANAGED, UNPROVEN
 from keyrack.core.host_modes import STALE_WORDS
 from keyrack.core.instance import Instance
 from keyrack.model import Server
@@ -18,8 +18,8 @@ from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
 @dataclass(frozen=True, slots=True)
 class Holding:
     """mode: what was asked; enforcement: what the host says it does, "" while it said nothing: adopt, trying,
-    enforce, unproven, undone or unmanaged; undone: why it took enforcing back; wanted and applied: revisions; state and
-    silence: in words for a person.
+    enforce, unproven, undone, unmanaged or uninstalled; undone: why it took enforcing back; wanted and applied:
+    revisions; state and silence: in words for a person.
     """
 
     mode: str
@@ -84,6 +84,8 @@ def _went_back(server: Server) -> tuple[str, ...]:
 def _state(server: Server, told: str, online: bool) -> str:
     if server.enrolled_at is None:
         return "not enrolled"
+    if told == UNINSTALLED:
+        return "uninstalled"
     if not online:
         return "silent"
     if told == TRYING:

@@ -20,13 +20,14 @@ MACHINE_TEXTS = ("kernel", "processor")
 MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_free", "load", "uptime")
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
 ADOPT, ENFORCE, AUTO, UNDONE = "adopt", "enforce", "auto", "undone"
-TRYING, UNMANAGED, UNPROVEN = "trying", "unmanaged", "unproven"
+TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
 # What an event says when a host tells that it does this now.
 _CHANGED = {
     TRYING: "Server {name} begins to enforce, on trial: Keyrack's keys alone open it",
     ENFORCE: "Server {name} enforces: Keyrack's keys alone open it",
     UNPROVEN: "Server {name} cannot show that it enforces: its sshd does not show that it obeys",
     ADOPT: "Server {name} no longer enforces: its own settings are in force again",
+    UNINSTALLED: "The agent was taken off the host of server {name}: nothing of Keyrack decides who gets in there",
 }
 
 

@@ -13,14 +13,26 @@ from keyrack.model import Server
 from keyrack.store import events
 
 MOST_AN_HOUR = 300
+MOST_ALIKE = 10  # an hour: what comes and goes must not fill the log
 LONGEST = 1000
 DOOR = "agent"
 REFUSED, FOUND = "refused", "keys_found"
+_OFTEN = " (again and again; the rest of this hour is left out here)"
 
 
 def tell(work: Work, server: Server, summary: str) -> None:
-    """Leave an event of what a host told; beyond MOST_AN_HOUR of one host there is one more, which says so."""
+    """Leave an event of what a host told; beyond MOST_AN_HOUR of one host there is one more, which says so. The same
+    words again and again are left out as well, beyond MOST_ALIKE in an hour, which the last of them says.
+    """
     since = work.now - timedelta(hours=1)
+    summary = summary[: LONGEST - len(_OFTEN)]
+    both = (summary, summary + _OFTEN)
+    alike = events.count_newest(work.connection, server.id, DOOR, both, since, most=MOST_AN_HOUR)
+    if alike >= MOST_ALIKE:
+        work.recorded += 1
+        return
+    if alike == MOST_ALIKE - 1:
+        summary += _OFTEN
     if _told(work, server, MOST_AN_HOUR, since):
         work.recorded += 1  # it is known that there is more
         return

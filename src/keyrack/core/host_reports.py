@@ -1,53 +1,90 @@
-"""What a host tells beside its revision: who is in, which keys were used; must believe nothing about other hosts."""
+"""What a host tells beside its revision: who is in, which keys were used; must believe nothing about other hosts.
+
+An entry that cannot be what it should be is left out; the others of its report count.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from keyrack.core.work import Work
-from keyrack.errors import invalid
+from keyrack.errors import Refusal, invalid
 from keyrack.model import Server
+from keyrack.ssh.printable import printable
 from keyrack.store import host_reports
 
 MOST_SESSIONS = 10_000
 MOST_USES = 10_000
+MOST_PROBLEMS, LONGEST_PROBLEM = 20, 500
+LONGEST_ACCOUNT, LONGEST_ADDRESS = 32, 64
+
+_Read = TypeVar("_Read")
 
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
-_ACCOUNT = re.compile(r"[\x21-\x7e]{1,32}")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
 def take(work: Work, server: Server, told: Mapping[str, Any]) -> None:
-    """Store the sessions and uses of a report, where it has any. Raises Refusal INVALID, and stores nothing then.
+    """Store the sessions and uses of a report, where it has any. Raises Refusal INVALID, and stores nothing then, for
+    what is no list of objects.
 
     sessions: all that are live now; last_used: accepted logins since the report before, at most one a key.
     """
     if "sessions" in told:
         listed = _entries(told["sessions"], "sessions", MOST_SESSIONS)
-        found = {}
-        for entry in listed:
-            name = entry.get("id")
-            if not isinstance(name, str) or not _SESSION.fullmatch(name):
-                raise invalid("sessions", "A session's id is made of letters, digits and -, at most 64 of them.")
-            found[name] = {
-                "username": _username(entry),
-                "address": _address(entry),
-                "fingerprint": _fingerprint(entry, empty=True),
-                "started_at": _moment(entry.get("started_at"), work.now),
-            }
-        host_reports.replace_sessions(work.connection, server.id, found)
+        # One that is known stays, even where what else is told of it now cannot be: it is not over.
+        names = {str(entry["id"]) for entry in listed if _is_session(entry.get("id"))}
+        found = dict(_sound(listed, lambda entry: _session(entry, work.now)))
+        host_reports.replace_sessions(work.connection, server.id, found, live=names)
     if "last_used" in told:
-        uses = [
-            (_fingerprint(entry), _moment(entry.get("at"), work.now), _address(entry))
-            for entry in _entries(told["last_used"], "last_used", MOST_USES)
-        ]
+        listed = _entries(told["last_used"], "last_used", MOST_USES)
+        uses = _sound(listed, lambda entry: _use(entry, work.now))
         # A host may only speak of keys that are its workspace's: a key's uses are shown to who has the key.
         mine = host_reports.known_fingerprints(work.connection, server.workspace_id, (use[0] for use in uses))
         host_reports.note_uses(work.connection, server.id, [use for use in uses if use[0] in mine])
+
+
+def problems(told: Mapping[str, Any]) -> list[str] | None:
+    """What a report says is not as asked, in words; None: it does not say."""
+    said = told.get("problems")
+    if not isinstance(said, list):
+        return None
+    return [problem[:LONGEST_PROBLEM] for problem in said if isinstance(problem, str)][:MOST_PROBLEMS]
+
+
+def _sound(listed: list[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], _Read]) -> list[_Read]:
+    """What could be read, of all entries."""
+    found = []
+    for entry in listed:
+        try:
+            found.append(read(entry))
+        except Refusal:
+            continue
+    return found
+
+
+def _session(entry: Mapping[str, Any], now: datetime) -> tuple[str, dict[str, Any]]:
+    name = entry.get("id")
+    if not _is_session(name):
+        raise invalid("sessions", "A session's id is made of letters, digits and -, at most 64 of them.")
+    return str(name), {
+        "username": _username(entry),
+        "address": _address(entry),
+        "fingerprint": _fingerprint(entry, empty=True),
+        "started_at": _moment(entry.get("started_at"), now),
+    }
+
+
+def _is_session(name: object) -> bool:
+    return isinstance(name, str) and _SESSION.fullmatch(name) is not None
+
+
+def _use(entry: Mapping[str, Any], now: datetime) -> tuple[str, datetime, str]:
+    return _fingerprint(entry), _moment(entry.get("at"), now), _address(entry)
 
 
 def _entries(value: object, field: str, most: int) -> list[Mapping[str, Any]]:
@@ -57,18 +94,22 @@ def _entries(value: object, field: str, most: int) -> list[Mapping[str, Any]]:
 
 
 def _username(entry: Mapping[str, Any]) -> str:
-    # Not our own grammar of names: a host may have accounts that Keyrack would not make.
+    # Not our own grammar of names: a host may have accounts that Keyrack would not make, in any script.
     name = entry.get("user")
-    if not isinstance(name, str) or not _ACCOUNT.fullmatch(name):
+    if not isinstance(name, str) or not name.strip():
         raise invalid("user", "This is not the name of an account.")
-    return name
+    name = printable(name)
+    return name if len(name) <= LONGEST_ACCOUNT else f"{name[: LONGEST_ACCOUNT - 1]}…"
 
 
 def _address(entry: Mapping[str, Any]) -> str:
     try:
-        return str(ipaddress.ip_address(str(entry.get("address"))))
+        address = str(ipaddress.ip_address(str(entry.get("address"))))
     except ValueError:
-        raise invalid("address", "This is not an IP address.") from None
+        address = ""
+    if not address or len(address) > LONGEST_ADDRESS:
+        raise invalid("address", "This is not an IP address.")
+    return address
 
 
 def _fingerprint(entry: Mapping[str, Any], *, empty: bool = False) -> str:

@@ -60,7 +60,8 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
         def change(work: Work) -> Server:
             secret_hash = instance.key.hash_token(token)
             server_id = servers.use_enrolment(work.connection, secret_hash, work.now)
-            if server_id is None:
+            before = None if server_id is None else servers.by_id(work.connection, server_id)
+            if server_id is None or before is None:
                 raise _no_enrolment()
             servers.change(
                 work.connection,
@@ -77,6 +78,8 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
                     "agent_version": _fact(facts, "agent_version"),
                     "os": _fact(facts, "os"),
                     "os_version": _fact(facts, "os_version"),
+                    # What another agent did is not what this one does.
+                    "facts": {name: fact for name, fact in before.facts.items() if name != "enforcement"},
                     **_mode_told(facts),
                 },
             )
@@ -136,7 +139,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
     lineage = _lineage(told)
-    problems = [str(problem)[:500] for problem in told.get("problems") or () if isinstance(problem, str)][:20]
+    problems = host_reports.problems(told)
     seen = host_news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
     attempt = Attempt(
         instance,
@@ -157,7 +160,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             values: dict[str, Any] = {"seen_at": work.now}
             if state == "applied" or told.get("facts"):
                 # A report of sessions says nothing of problems, so it ends none.
-                said = problems if state == "applied" and "problems" in told else None
+                said = problems if state == "applied" else None
                 values |= host_facts.take(work, now, told.get("facts"), said)
             facts = _noted(work, now, told, dict(values.get("facts", now.facts)), seen)
             if state != "applied":
@@ -183,11 +186,12 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
 
 
 def _not_applied(
-    work: Work, server: Server, facts: dict[str, Any], revision: int, problems: list[str]
+    work: Work, server: Server, facts: dict[str, Any], revision: int, problems: list[str] | None
 ) -> dict[str, Any]:
     """The facts of a host that did not obey. Why nothing new comes into force there is seen with the server too."""
-    words = f"Server {server.name} did not apply revision {revision}: {'; '.join(problems) or 'no reason given'}"
-    return {**host_news.refused(work, server, facts, words[: host_news.LONGEST]), "problems": problems}
+    words = f"Server {server.name} did not apply revision {revision}: {'; '.join(problems or ()) or 'no reason given'}"
+    facts = host_news.refused(work, server, facts, words[: host_news.LONGEST])
+    return facts if problems is None else {**facts, "problems": problems}
 
 
 def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any], seen: str) -> dict[str, Any]:

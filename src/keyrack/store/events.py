@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -104,6 +104,16 @@ def nth_newest(connection: Connection, server_id: int, door: str, number: int) -
     """When the event of this number was, counted from a server's newest that came by a door; None: there are fewer."""
     statement = select(events.c.at).where(events.c.server_id == server_id, events.c.door == door)
     return connection.execute(statement.order_by(events.c.id.desc()).offset(number - 1).limit(1)).scalar()
+
+
+def count_newest(
+    connection: Connection, server_id: int, door: str, summaries: Iterable[str], since: datetime, *, most: int
+) -> int:
+    """How many of a server's newest events that came by a door, at most so many, say one of these since then."""
+    newest = select(events.c.at, events.c.summary).where(events.c.server_id == server_id, events.c.door == door)
+    rows = connection.execute(newest.order_by(events.c.id.desc()).limit(most))
+    wanted = set(summaries)
+    return sum(row.at >= since and row.summary in wanted for row in rows)
 
 
 def _event(row: Row[Any]) -> Event:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,11 +13,16 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from keyrack.store.tables import credentials, key_uses, servers, sessions, user_keys
 
 
-def replace_sessions(connection: Connection, server_id: int, found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Make these the live sessions of a server, by their names on the host; those known before stay as they are."""
+def replace_sessions(
+    connection: Connection, server_id: int, found: Mapping[str, Mapping[str, Any]], *, live: Collection[str] = ()
+) -> None:
+    """Make these the live sessions of a server, by their names on the host; those known before stay as they are.
+
+    live: more names of which nothing can be stored, but that are not over where they are known.
+    """
     rows = connection.execute(select(sessions.c.host_session).where(sessions.c.server_id == server_id))
     known = set(rows.scalars())
-    over = known - found.keys()
+    over = known - found.keys() - set(live)
     if over:
         connection.execute(
             delete(sessions).where(sessions.c.server_id == server_id, sessions.c.host_session.in_(sorted(over)))
