@@ -26,6 +26,7 @@ class SmallService:
         self.url = ""
         self.refusal: int | None = None
         self.refusal_words = "no such host"
+        self.waits: list[float] = []  # seconds that each question allowed it to take
         self.clock_ahead = 0.0  # seconds, of its Date header
         self.refuses: Callable[[dict[str, Any]], int | None] = lambda told: None
         self.revision = 0
@@ -108,6 +109,7 @@ def small_service(tls: ssl.SSLContext | None = None) -> Iterator[SmallService]:
         def do_GET(self) -> None:
             """Wait for a document and give it."""
             asked = parse_qs(urlsplit(self.path).query)
+            service.waits.append(float(asked["wait"][0]))
             seconds = 0 if service.refusal else min(float(asked["wait"][0]), 2)
             current = service.document(int(asked["revision"][0]), seconds)
             if service.refusal is not None:

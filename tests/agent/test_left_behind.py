@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from keyrack.agent import processes
+from keyrack.agent.belonging import Marks, Session, belonging
 from keyrack.ssh.host_document import UserKey
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.small_service import SmallService
@@ -166,3 +168,23 @@ def test_another_account_cannot_be_drawn_in(scene: Scene) -> None:
     finally:
         stranger.kill()
         stranger.wait()
+
+
+def test_what_the_agent_itself_starts_is_spared(tmp_path: Path) -> None:
+    """Somebody started it by hand in a session; this process stands for it."""
+    started = processes.ticks_now() - 1
+    session = Session(0, started, USERNAME, "192.0.2.7", 4711, "SHA256:of-a-key")
+    environment = {"SSH_CONNECTION": "192.0.2.7 4711 192.0.2.1 22", "PATH": os.environ["PATH"]}
+    path = tmp_path / "daemon"
+    script = f"setsid -f sh -c 'echo $$ > {path}; exec sleep 1000' >/dev/null 2>&1"
+    child = subprocess.Popen(["sleep", "1000"], env=environment)
+    try:
+        subprocess.run(["sh", "-c", script], env=environment, check=True)
+        daemon = pid_in(path)
+        found = belonging(session, Marks(session, frozenset()), frozenset(), ())
+        os.kill(daemon, signal.SIGKILL)
+        assert daemon in found
+        assert child.pid not in found
+    finally:
+        child.kill()
+        child.wait()

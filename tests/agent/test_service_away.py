@@ -136,7 +136,11 @@ def test_a_service_without_its_database_is_told_from_a_stranger(host: EnrolledHo
 
         wait_until(said, "the reason in the status")
         assert "not Keyrack" not in host.agent("status").stdout
+        asked = len(service.waits)
         service.refusal = None
+        wait_until(lambda: len(service.waits) > asked + 1, "a question")
+        # A service that may keep the question keeps the host from knowing that all is well again.
+        assert service.waits[asked] == 0
         wait_until(lambda: host.agent("status").returncode == 0, "a status without a fault, soon after the service")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -76,8 +77,7 @@ class ManyProcesses:
         with self._lock:
             alive = {name: process for name, process in self._running.items() if process.poll() is None}
         name = random.choice(sorted(alive))
-        alive[name].kill()
-        alive[name].wait(60)
+        _kill(alive[name], with_children=name == "git-host")
         if name.startswith("serve"):
             self._serve(int(name.partition("-")[2]))
         elif name == "git-host":
@@ -89,15 +89,12 @@ class ManyProcesses:
         self._stopping.set()
         for thread in self._threads:
             thread.join(120)
-        for process in list(self._running.values()):
-            if process.poll() is None:
-                process.kill()
-            process.wait(60)
-        self._end_git()
+        for name, process in list(self._running.items()):
+            _kill(process, with_children=name == "git-host")
 
     @property
     def git_host(self) -> int:
-        """The process, and its group, that serves Git now."""
+        """The process that serves Git now."""
         return self._running["git-host"].pid
 
     def check_ready(self) -> None:
@@ -113,7 +110,6 @@ class ManyProcesses:
                 stdout=log,
                 stderr=log,
                 text=True,
-                start_new_session=name == "git-host",  # with its sshd, which is not to stay
             )
         with self._lock:
             self._running[name] = process
@@ -126,16 +122,7 @@ class ManyProcesses:
         assert process.poll() is None, f"serve ended: {self.logs()}"
 
     def _serve_git(self) -> None:
-        self._end_git()
         self._run("git-host", "git-host", "--git-listen", f"127.0.0.1:{free_port()}")
-
-    def _end_git(self) -> None:
-        before = self._running.get("git-host")
-        if before is not None:
-            try:
-                os.killpg(before.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
     def logs(self) -> str:
         """The end of what each of them said."""
@@ -201,6 +188,26 @@ class ManyProcesses:
         file = self._folder / "more.toml"
         file.write_text(f'[workspace]\nname = "acme"\n[[users]]\nname = "{user}"\nrole = "member"\n', "utf-8")
         return ["apply", str(file)], lambda: known.users.add(user)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process started and that still run."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in path.read_text("ascii").split()]
+    return found
+
+
+def _kill(process: subprocess.Popen[str], *, with_children: bool) -> None:
+    """SIGKILL; with_children: those too, as a Git host's sshd leads a session of its own and would stay."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGSTOP)  # it starts no other meanwhile
+        for child in children_of(process.pid) if with_children else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        process.kill()
+    process.wait(60)
 
 
 def _ready(url: str) -> bool:

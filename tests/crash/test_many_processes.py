@@ -19,7 +19,7 @@ from keyrack.core.instance import Instance
 from keyrack.model import Event
 from keyrack.ssh.public_key import parse
 from keyrack.store.revoked_keys import RevokedKey
-from tests.crash.many_processes import ManyProcesses
+from tests.crash.many_processes import ManyProcesses, children_of
 from tests.postgres import Cluster
 from tests.services import TEAM, settings_for
 from tests.waiting import wait_until
@@ -86,21 +86,21 @@ def test_nothing_of_a_git_host_stays_when_they_are_stopped(tmp_path: Path) -> No
 
     try:
         many.start()
-        group = many.git_host
-        wait_until(lambda: len(of_group(group)) > 1, "the sshd of the Git host")
+        wait_until(lambda: sshds(children_of(many.git_host)), "the sshd of the Git host")
+        running = children_of(many.git_host)
     finally:
         many.stop()
-    wait_until(lambda: not of_group(group), "the end of all of it")
+    wait_until(lambda: not sshds(running), "the end of its sshd")
 
 
-def of_group(group: int) -> list[int]:
-    """The processes of a group that still run."""
+def sshds(pids: list[int]) -> list[int]:
+    """Those of these processes that are a listening sshd."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    for pid in pids:
         with contextlib.suppress(OSError):
-            state, _, of = path.read_text("utf-8", "replace").rpartition(")")[2].split()[:3]
-            if int(of) == group and state != "Z":
-                found.append(int(path.parent.name))
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"sshd" in words and b"-D" in words:
+                found.append(pid)
     return found
 
 

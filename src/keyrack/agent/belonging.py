@@ -13,7 +13,7 @@ import os
 import pwd
 from typing import Dict, FrozenSet, Iterable, NamedTuple, Optional, Set
 
-from keyrack.agent import processes
+from keyrack.agent import listening, processes
 from keyrack.agent.processes import Process
 
 
@@ -112,12 +112,25 @@ def belonging(
         marks.learn(family)
     strays = {process.pid for process in everything.values() if process.pid not in family and marks.on(process)}
     found = processes.below(family | strays, everything)
-    # Somebody who starts the agent or sshd by hand in a session must not take everybody else down with it.
+    return found - _spared(family, listeners, others, everything)
+
+
+def _spared(
+    family: Set[int], listeners: FrozenSet[int], others: Iterable[Session], everything: Dict[int, Process]
+) -> Set[int]:
+    """Somebody who starts the agent or sshd by hand in a session must not take everybody else down with it."""
     spared = processes.above(os.getpid(), everything) | {1}
+    heads = {os.getpid()} | {other.pid for other in others if _is_head(other, everything)}
     for pid in listeners:
         spared |= processes.above(pid, everything)
-    spared |= processes.below([other.pid for other in others if _is_head(other, everything)], everything)
-    return found - spared
+        # Connections that are not known yet. A listener may be process 1, and has orphans of sessions below it then.
+        owner = processes.user(pid)
+        for child in everything.values():
+            # sshd-session, sshd-auth: OpenSSH since 9.8
+            is_sshd = child.parent == pid and (child.name.startswith("sshd-") or listening.is_sshd(child.pid))
+            if is_sshd and processes.user(child.pid) == owner:
+                heads.add(child.pid)
+    return spared | (processes.below(heads - family, everything) - family)
 
 
 def _is_head(session: Session, everything: Dict[int, Process]) -> bool:
