@@ -226,7 +226,7 @@ _SIGN_IN = record(
     }
 )
 _FINGERPRINT = record({"fingerprint": TEXT})
-_DELETED = {"allOf": [named("runcloud.Credential"), record({"still_opened_by": many(named("runcloud.Opening"))})]}
+_DELETED = {"allOf": [named("runcloud.Credential"), record({}, still_opened_by=many(named("runcloud.Opening")))]}
 
 # By dialect and handler.
 SHAPES: dict[str, Shape] = {
