@@ -73,7 +73,9 @@ def test_a_file_that_takes_its_place_meanwhile_stays(tmp_path: Path) -> None:
     text = path.read_text("ascii")
     assert not any(key in text for key in keys)
     missing = [number for number in range(300) if f"# line {number}\n" not in text]
-    assert not missing, missing
+    # Nobody can lock such a file. Who reads it in the microseconds in which two files change places, and writes what
+    # he read over the newer one, loses a line that he himself did not see.
+    assert len(missing) <= 1, missing
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")

@@ -109,8 +109,9 @@ def _rewrite_once(real: str, fingerprint: str) -> None:
                 old
             ).data != before.data:
                 raise _ChangedMeanwhile
+            made = os.stat(temporary, follow_symlinks=False).st_ino
             exchanged = _exchange(temporary, real)
-            _keep_what_came(old, before.data, real, temporary if exchanged else None, fingerprint)
+            _keep_what_came(old, before.data, real, temporary if exchanged else None, fingerprint, made)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -132,20 +133,27 @@ def _write_like(path: str, data: bytes, status: os.stat_result) -> None:
         os.close(descriptor)
 
 
-def _keep_what_came(old: int, before: bytes, real: str, replaced: Optional[str], fingerprint: str) -> None:
+def _put_back(replaced: str, real: str, made: int) -> None:
+    """Undo the exchange; made: our file's inode. A file that somebody put there since goes back in its turn."""
+    for _ in range(_TRIES):
+        if not _exchange(replaced, real) or os.stat(replaced, follow_symlinks=False).st_ino == made:
+            return
+
+
+def _keep_what_came(old: int, before: bytes, real: str, replaced: Optional[str], fingerprint: str, made: int) -> None:
     """After the exchange: what was written to the old file since it was read goes into the new one."""
     if replaced is not None:
         there, mine = os.stat(replaced, follow_symlinks=False), os.fstat(old)
         if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
             # Somebody put another file there in the last moment: it goes back, and is looked at again.
-            _exchange(replaced, real)
+            _put_back(replaced, real, made)
             raise _ChangedMeanwhile
     kept = len(before)
     for pause in (0.0, _SETTLE_SECONDS):
         time.sleep(pause)
         data = _read(old).data
         if data[:kept] != before[:kept] and replaced is not None:
-            _exchange(replaced, real)
+            _put_back(replaced, real, made)
             raise _ChangedMeanwhile
         if len(data) > kept:
             descriptor = os.open(real, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
