@@ -235,6 +235,7 @@ AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2 {self.etc}/global_
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 UsePAM no
+SetEnv SHLVL=1
 LogLevel VERBOSE
 MaxStartups 100
 Match User krthree

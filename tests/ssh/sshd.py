@@ -16,6 +16,7 @@ AuthorizedKeysFile {folder}/authorized
 RevokedKeys {folder}/revoked
 StrictModes no
 UsePAM no
+SetEnv SHLVL=1
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin yes

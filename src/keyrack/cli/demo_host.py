@@ -183,8 +183,9 @@ class PrivateSshd:
             "MaxStartups 200",
             f"UsePAM {'yes' if _needs_pam() else 'no'}",
         ]
-        # OpenSSH 9.8 and newer shut out an address after some refusals; here all come from one.
-        lines += [line for line in ("PerSourcePenalties no",) if self._knows(line)]
+        # OpenSSH 9.8 and newer shut out an address after some refusals; here all come from one. bash reads ~/.bashrc
+        # for each command over SSH unless it believes itself within another shell; what stands there may take a while.
+        lines += [line for line in ("PerSourcePenalties no", "SetEnv SHLVL=1") if self._knows(line)]
         return "".join(f"{line}\n" for line in lines)
 
     def _knows(self, line: str) -> bool:
