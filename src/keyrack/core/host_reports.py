@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -28,24 +29,45 @@ _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
-def take(work: Work, server: Server, told: Mapping[str, Any]) -> None:
-    """Store the sessions and uses of a report, where it has any. Raises Refusal INVALID, and stores nothing then, for
-    what is no list of objects.
+@dataclass(frozen=True, slots=True)
+class Logins:
+    """Who is in, by the session's name, and which keys were used; None: the report does not say.
 
-    sessions: all that are live now; last_used: accepted logins since the report before, at most one a key.
+    live: names of all sessions that are not over, also of those of which nothing else could be read.
     """
+
+    sessions: Mapping[str, Mapping[str, Any]] | None
+    live: frozenset[str]
+    uses: Sequence[tuple[str, datetime, str]] | None
+
+
+def read(told: Mapping[str, Any], now: datetime) -> Logins:
+    """The sessions and uses of a report, judged; Raises Refusal INVALID for what is no list of objects.
+
+    sessions: all that are live now; last_used: accepted logins since the report before, at most one a key. To be called
+    before the transaction: a host may tell of thousands, and everybody's writes would wait for that.
+    """
+    sessions, live, uses = None, frozenset[str](), None
     if "sessions" in told:
         listed = _entries(told["sessions"], "sessions", MOST_SESSIONS)
         # One that is known stays, even where what else is told of it now cannot be: it is not over.
-        names = {str(entry["id"]) for entry in listed if _is_session(entry.get("id"))}
-        found = dict(_sound(listed, lambda entry: _session(entry, work.now)))
-        host_reports.replace_sessions(work.connection, server.id, found, live=names)
+        live = frozenset(str(entry["id"]) for entry in listed if _is_session(entry.get("id")))
+        sessions = dict(_sound(listed, lambda entry: _session(entry, now)))
     if "last_used" in told:
         listed = _entries(told["last_used"], "last_used", MOST_USES)
-        uses = _sound(listed, lambda entry: _use(entry, work.now))
+        uses = _sound(listed, lambda entry: _use(entry, now))
+    return Logins(sessions, live, uses)
+
+
+def take(work: Work, server: Server, logins: Logins) -> None:
+    """Store the sessions and uses of a report, where it has any."""
+    if logins.sessions is not None:
+        host_reports.replace_sessions(work.connection, server.id, logins.sessions, live=logins.live)
+    if logins.uses is not None:
         # A host may only speak of keys that are its workspace's: a key's uses are shown to who has the key.
-        mine = host_reports.known_fingerprints(work.connection, server.workspace_id, (use[0] for use in uses))
-        host_reports.note_uses(work.connection, server.id, [use for use in uses if use[0] in mine])
+        told = (use[0] for use in logins.uses)
+        mine = host_reports.known_fingerprints(work.connection, server.workspace_id, told)
+        host_reports.note_uses(work.connection, server.id, [use for use in logins.uses if use[0] in mine])
 
 
 def problems(told: Mapping[str, Any]) -> list[str] | None:

@@ -152,6 +152,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
     )
     with attempt:
         delays: list[float] = []
+        logins = host_reports.read(told, instance.now())
 
         def change(work: Work) -> None:
             now = servers.by_id(work.connection, server.id)
@@ -160,8 +161,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             values: dict[str, Any] = {"seen_at": work.now}
             if state == "applied" or told.get("facts"):
                 # A report of sessions says nothing of problems, so it ends none.
-                said = problems if state == "applied" else None
-                values |= host_facts.take(work, now, told.get("facts"), said)
+                values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
             facts = _noted(work, now, told, dict(values.get("facts", now.facts)), seen)
             if state != "applied":
                 facts = _not_applied(work, now, facts, applied, problems)
@@ -178,7 +178,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             if (version := _fact(told, "agent_version")) is not None:
                 values["agent_version"] = version
             servers.change(work.connection, server.id, values)
-            host_reports.take(work, now, told)
+            host_reports.take(work, now, logins)
             work.recorded += 1  # a receipt is kept with the server, not as an event of its own
 
         attempt.write(change)
