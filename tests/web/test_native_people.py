@@ -118,7 +118,7 @@ def test_tokens_are_listed_and_revoked(team: Service) -> None:
 def test_a_default_branch_is_protected(team: Service) -> None:
     team.apply(TEAM + '[[repositories]]\npath = "acme/site"\nmembers = [{ user = "alice", role = "admin" }]\n')
     assert call(team, "GET", "/repositories/1")["protect_default"] is False
-    call(team, "PATCH", "/repositories/1", {"protect_default": True}, token="token-of-bob", status=403)
+    call(team, "PATCH", "/repositories/1", {"protect_default": True}, token="token-of-bob", status=404)
     assert call(team, "PATCH", "/repositories/1", {"protect_default": True})["protect_default"] is True
     assert call(team, "PATCH", "/repositories/1", {"protect_default": "yes"}, status=422)["error"]["field"]
     changed = call(team, "PATCH", "/repositories/1", {"protect_default": False}, token="token-of-alice")
