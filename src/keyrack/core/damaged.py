@@ -50,6 +50,7 @@ _HIDDEN = frozenset(
     ("seal", "secret_hash", "agent_secret_hash", "sealed_secret", "sealed_password", "facts", "lineage")
 )
 LONGEST_SHOWN = 300
+MOST_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +172,12 @@ def _read_name(name: str) -> tuple[str, tuple[Any, ...]]:
     for column, part in zip(columns, parts, strict=True):
         if not isinstance(column.type, Integer):
             key.append(part)
-        elif part.isascii() and part.isdecimal() and len(part) < 10:
-            key.append(int(part))
-        else:
+        elif not (part.isascii() and part.isdecimal()):
             raise problem
+        elif len(part.lstrip("0")) > MOST_DIGITS:
+            raise missing("damaged row")
+        else:
+            key.append(int(part.lstrip("0") or "0"))
     return kind, tuple(key)
 
 
