@@ -366,18 +366,11 @@ def list_revoked(json_wanted: bool, **given: Any) -> None:
 @command.command(name="damaged")
 @click.argument("reference", metavar="[SERVER]", required=False)
 @click.option("--remove", "name", metavar="KIND:ID", help="Remove this row; its key is refused from then on.")
-@click.option(
-    "--reseal", "again", multiple=True, metavar="KIND:ID", help="Let this row count as it stands now; or: all of them."
-)
+@click.option("--reseal", "again", multiple=True, metavar="KIND:ID", help="Let this row (or: all) count as it stands.")
 @as_json
 @shared
-def damaged_rows(
-    reference: str | None, name: str | None, again: tuple[str, ...], json_wanted: bool, **given: Any
-) -> None:
-    """List rows that are not as Keyrack wrote them, remove one, or let it count as it stands.
-
-    None of them opens anything. Nobody knows what was asked, so none is mended: enter it again.
-    """
+def damaged_rows(reference: str | None, name: str | None, again: Any, json_wanted: bool, **given: Any) -> None:
+    """List rows that are not as Keyrack wrote them and open nothing, remove one, or let it count as it stands."""
     with desk(given) as at:
         if again:
             for row in damaged.reseal(at.instance, at.actor, again):
