@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -28,9 +29,10 @@ enum {
     ANSWER_SECONDS = 15,
     LARGEST = 65536,
     LONGEST_COMMAND = 4096,
-    MOST_FIELDS = 64,
+    MOST_FIELDS = 256,
     AGAIN_MILLISECONDS = 500,
-    GRACE_MILLISECONDS = 300,
+    /* git removes what it has received so far before it ends. */
+    GRACE_MILLISECONDS = 5000,
     TEMPORARY_FAILURE = 75,
     STOPPED = 77,
 };
@@ -146,14 +148,28 @@ static long long milliseconds(void) {
     return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* answer: "serve", seconds, words, count of environment entries, the entries, the arguments. */
+/* What each process of git may take; "0" is no limit, and none above what we have ourselves. */
+static int set_limit(int resource, const char *text) {
+    struct rlimit limit;
+    rlim_t wanted = strtoull(text, NULL, 10);
+    if (wanted == 0)
+        return 0;
+    if (getrlimit(resource, &limit) != 0)
+        return -1;
+    if (limit.rlim_max == RLIM_INFINITY || wanted < limit.rlim_max)
+        limit.rlim_max = wanted;
+    limit.rlim_cur = limit.rlim_max;
+    return setrlimit(resource, &limit);
+}
+
+/* answer: "serve", seconds, words, three limits, count of environment entries, the entries, the arguments. */
 static pid_t start_git(struct answer *answer) {
     static char *environment[MOST_FIELDS + 1];
-    int entries = atoi(answer->fields[3]);
-    if (entries < 0 || 4 + entries >= answer->count)
+    int entries = atoi(answer->fields[6]);
+    if (entries < 0 || 7 + entries >= answer->count)
         return -1;
-    memcpy(environment, answer->fields + 4, (size_t)entries * sizeof *environment);
-    char **arguments = answer->fields + 4 + entries;
+    memcpy(environment, answer->fields + 7, (size_t)entries * sizeof *environment);
+    char **arguments = answer->fields + 7 + entries;
     pid_t child = fork();
     if (child == 0) {
         setpgid(0, 0);
@@ -161,6 +177,11 @@ static pid_t start_git(struct answer *answer) {
         prctl(PR_SET_PDEATHSIG, SIGTERM);
 #endif
         signal(SIGPIPE, SIG_DFL);
+        /* A write beyond the limit of a file fails with words of git's, and no signal. */
+        signal(SIGXFSZ, SIG_IGN);
+        if (set_limit(RLIMIT_CPU, answer->fields[3]) != 0 || set_limit(RLIMIT_DATA, answer->fields[4]) != 0 ||
+            set_limit(RLIMIT_FSIZE, answer->fields[5]) != 0)
+            _exit(127);
         execve(arguments[0], arguments, environment);
         _exit(127);
     }
@@ -250,7 +271,7 @@ int main(int count, char **arguments) {
         say(answer.fields[2]);
         return atoi(answer.fields[1]);
     }
-    if (!is_kind(&answer, "serve", 6) || pipe(child_ended) != 0) {
+    if (!is_kind(&answer, "serve", 8) || pipe(child_ended) != 0) {
         say("Git is not available at the moment; try again.");
         return TEMPORARY_FAILURE;
     }

@@ -6,6 +6,7 @@ session.py SOCKET FINGERPRINT; started as `python3 -I -S`. The same as session.c
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -16,9 +17,10 @@ import time
 ANSWER_SECONDS = 15
 LONGEST_COMMAND = 4096
 AGAIN_SECONDS = 0.5
-GRACE_SECONDS = 0.3
+GRACE_SECONDS = 5.0
 TEMPORARY_FAILURE = 75
 STOPPED = 77
+LIMITS = (resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)
 AWAY = "Git is not available at the moment; try again."
 
 
@@ -76,16 +78,28 @@ def say(words: str) -> None:
         os.write(2, f"Keyrack: {words}\n".encode())
 
 
+def set_limit(kind: int, wanted: int) -> None:
+    """What each process of git may take; 0 is no limit, and none above what we have ourselves."""
+    _, highest = resource.getrlimit(kind)
+    if wanted and (highest == resource.RLIM_INFINITY or wanted < highest):
+        highest = wanted
+    if wanted:
+        resource.setrlimit(kind, (highest, highest))
+
+
 def start_git(answer: list[bytes]) -> int:
     """Run git in a process group of its own; its process id."""
-    entries = int(answer[3])
-    environment = dict(entry.split(b"=", 1) for entry in answer[4 : 4 + entries])
-    arguments = answer[4 + entries :]
+    entries = int(answer[6])
+    environment = dict(entry.split(b"=", 1) for entry in answer[7 : 7 + entries])
+    arguments = answer[7 + entries :]
     child = os.fork()
     if child == 0:
         try:
             os.setpgid(0, 0)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            for kind, most in zip(LIMITS, answer[3:6], strict=True):
+                set_limit(kind, int(most))
             os.execve(arguments[0], arguments, environment)  # noqa: S606 (no shell is the point)
         finally:
             os._exit(127)
