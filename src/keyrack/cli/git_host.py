@@ -88,7 +88,7 @@ class GitSshd(PrivateSshd):
 
     def _ends_of_idle_connections(self) -> list[str]:
         """What ends connections of clients that stall; older versions know only whether a client is there."""
-        lines = (f"ChannelTimeout session={self.idle_seconds}", f"UnusedConnectionTimeout {self.idle_seconds}")
+        lines = (f"ChannelTimeout session:*={self.idle_seconds}", f"UnusedConnectionTimeout {self.idle_seconds}")
         return [line for line in lines if self._knows(line)]
 
     def known_hosts_lines(self) -> str:

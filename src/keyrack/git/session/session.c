@@ -31,8 +31,7 @@ enum {
     LONGEST_COMMAND = 4096,
     MOST_FIELDS = 256,
     AGAIN_MILLISECONDS = 500,
-    /* git removes what it has received so far before it ends. */
-    GRACE_MILLISECONDS = 5000,
+    GRACE_MILLISECONDS = 2000,
     TEMPORARY_FAILURE = 75,
     STOPPED = 77,
 };
@@ -44,7 +43,7 @@ struct answer {
 };
 
 static const char *socket_path, *fingerprint;
-static int child_ended[2];
+static int child_ended[2], receives;
 
 static void on_child(int number) {
     int saved = errno;
@@ -194,13 +193,38 @@ static int exit_code(int status) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* Whether a child ends within the grace. It stays a zombie, so that its group keeps its number until we are done. */
+static int ends(pid_t child) {
+    siginfo_t ended;
+    for (long long end = milliseconds() + GRACE_MILLISECONDS; milliseconds() < end; usleep(10000)) {
+        ended.si_pid = 0;
+        if (waitid(P_PID, (id_t)child, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid == child)
+            return 1;
+    }
+    return 0;
+}
+
+/* Ends what git has started to take in or check a push; how many. From Linux's list of its children. */
+static int stop_children(pid_t child) {
+    char path[64];
+    int pid, count = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)child, (int)child);
+    FILE *children = fopen(path, "r");
+    if (children == NULL)
+        return 0;
+    while (fscanf(children, "%d", &pid) == 1)
+        count += kill(pid, SIGTERM) == 0;
+    fclose(children);
+    return count;
+}
+
 static int stop_git(pid_t child, const char *words) {
     int status;
-    kill(-child, SIGTERM);
-    for (long long end = milliseconds() + GRACE_MILLISECONDS; milliseconds() < end;) {
-        if (waitpid(child, &status, WNOHANG) == child)
-            break;
-        usleep(10000);
+    /* A receive-pack that is killed leaves what it received on the disk (2.39 and newer); one whose index-pack
+       fails refuses the push and removes it. Where nothing is started, nothing waits to be removed. */
+    if (!receives || stop_children(child) == 0 || !ends(child)) {
+        kill(-child, SIGTERM);
+        ends(child);
     }
     kill(-child, SIGKILL);
     waitpid(child, &status, 0);
@@ -284,6 +308,7 @@ int main(int count, char **arguments) {
     signal(SIGPIPE, SIG_IGN);
     say(answer.fields[2]);
     long long may_be_away = atoll(answer.fields[1]) * 1000;
+    receives = strcmp(answer.fields[answer.count - 2], "receive-pack") == 0;
     pid_t child = start_git(&answer);
     if (child < 0) {
         say("git could not be started.");

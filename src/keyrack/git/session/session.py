@@ -17,7 +17,7 @@ import time
 ANSWER_SECONDS = 15
 LONGEST_COMMAND = 4096
 AGAIN_SECONDS = 0.5
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 2.0
 TEMPORARY_FAILURE = 75
 STOPPED = 77
 LIMITS = (resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)
@@ -119,19 +119,38 @@ def ended(child: int) -> int | None:
     return code if code >= 0 else 128 - code
 
 
-def stop_git(child: int, words: str) -> int:
-    """End git and whatever it started."""
-    kill(child, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_SECONDS
-    gone = None
-    while gone is None and time.monotonic() < deadline:
-        gone = ended(child)
-        time.sleep(0.01)
+def stop_git(child: int, words: str, receives: bool) -> int:
+    """End git and whatever it started; receives: where it takes in a push, that fails first, so that git tidies up."""
+    if not receives or not stop_children(child) or not ends(child):
+        kill(child, signal.SIGTERM)
+        ends(child)
     kill(child, signal.SIGKILL)
-    if gone is None:
-        os.waitpid(child, 0)
+    os.waitpid(child, 0)
     say(words)
     return STOPPED
+
+
+def ends(child: int) -> bool:
+    """Whether a child ends within the grace. It stays a zombie, so that its group keeps its number."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < deadline:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def stop_children(child: int) -> bool:
+    """End what git has started; whether there was something. From Linux's list of its children."""
+    found = False
+    try:
+        with open(f"/proc/{child}/task/{child}/children", encoding="ascii") as children:
+            for pid in children.read().split():
+                os.kill(int(pid), signal.SIGTERM)
+                found = True
+    except OSError:
+        pass
+    return found
 
 
 def kill(child: int, number: signal.Signals) -> None:
@@ -161,7 +180,9 @@ def reconnect(path: str, fingerprint: str) -> socket.socket | None:
     return None
 
 
-def watch(child: int, path: str, fingerprint: str, first: socket.socket, may_be_away: float, wake: int) -> int:
+def watch(
+    child: int, path: str, fingerprint: str, first: socket.socket, may_be_away: float, wake: int, receives: bool
+) -> int:
     """Wait for git's end or the service's word, whichever comes first; the exit code."""
     service: socket.socket | None = first
     lost_at = 0.0
@@ -180,7 +201,7 @@ def watch(child: int, path: str, fingerprint: str, first: socket.socket, may_be_
             try:
                 answer = receive(service)
                 if answer[0] == b"stop":
-                    return stop_git(child, answer[1].decode())
+                    return stop_git(child, answer[1].decode(), receives)
             except OSError:
                 pass
             service.close()
@@ -188,9 +209,9 @@ def watch(child: int, path: str, fingerprint: str, first: socket.socket, may_be_
         try:
             service = reconnect(path, fingerprint)
         except Refused as refused:
-            return stop_git(child, str(refused))
+            return stop_git(child, str(refused), receives)
         if service is None and time.monotonic() - lost_at > may_be_away:
-            return stop_git(child, "your rights cannot be confirmed at the moment; try again.")
+            return stop_git(child, "your rights cannot be confirmed at the moment; try again.", receives)
 
 
 def main(path: str, fingerprint: str) -> int:
@@ -216,7 +237,7 @@ def main(path: str, fingerprint: str) -> int:
     # Only git holds the client's ends now, so that each side sees when the other has finished.
     os.close(0)
     os.close(1)
-    return watch(child, path, fingerprint, service, float(answer[1]), wake)
+    return watch(child, path, fingerprint, service, float(answer[1]), wake, answer[-2] == b"receive-pack")
 
 
 if __name__ == "__main__":
