@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,10 @@ def head() -> str:
 
 
 def current(url: str) -> str | None:
-    """The revision a database is at; None for an empty one. Raises DatabaseUnavailable."""
+    """The revision a database is at; None for an empty one, and where there is none. Raises DatabaseUnavailable."""
+    dialect, parsed = parse_url(url)
+    if dialect == "sqlite" and not os.path.exists(str(parsed.database)):
+        return None  # a look must not make it
     with _connected(url, writer=False) as conn:
         return _revision(conn)
 
