@@ -108,12 +108,26 @@ class Sshd:
             raise SshdProblem("sshd was not found; install OpenSSH's server (openssh-server)")
         # All three are given, because an older sshd refuses to answer when a rule needs one that is not.
         name = "localhost" if address == "127.0.0.1" else address
-        who = ["-C", f"user={user},host={name},addr={address}"] if user is not None else []
+        given = [f"user={user}", f"host={name}", f"addr={address}"] if user is not None else []
+        given += self._local_port(config or self.config)
+        who = ["-C", ",".join(given)] if given else []
         _make_privilege_folder()
         ended = programs.run([program, "-T", "-f", config or self.config, *who])
         if ended.status != 0:
             raise SshdProblem(_said(ended))
         return Effective(ended.output)
+
+    def _local_port(self, config: str) -> List[str]:
+        """What -C must say of the port where a rule asks for it: without that, sshd does not answer at all."""
+        lines = list(_lines(config, 0))
+        rules = [line.values for line in lines if line.keyword == "match"]
+        if not any(word.lower().partition("=")[0] == "localport" for words in rules for word in words):
+            return []
+        ports = [line.values[0] for line in lines if line.keyword == "port" and line.values]
+        ports += [
+            line.values[0].rpartition(":")[2] for line in lines if line.keyword == "listenaddress" and line.values
+        ]
+        return [f"lport={next((port for port in ports if port.isdecimal()), '22')}"]
 
     def lines(self) -> List[Line]:
         """Every setting as written, those of included files where they are included. Unreadable files are left out."""
