@@ -27,6 +27,7 @@ _DEEPEST_INCLUDE = 16
 _PRIVILEGE_FOLDER = "/run/sshd"
 _LARGEST_CONFIG = 1 << 20
 _LINE = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9]*)(?:[ \t]*=[ \t]*|[ \t]+)(.*)")
+_PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or behind an address
 # A greeting, or the words with which sshd turns away when it is under siege (sshd.c: MaxStartups; from 9.8 on
 # PerSourcePenalties): whoever makes logins fail on loopback must not make the agent believe that sshd is broken.
 _SIGNS_OF_LIFE = (b"SSH-", b"Exceeded MaxStartups", b"Not allowed at this time")
@@ -123,11 +124,14 @@ class Sshd:
         rules = [line.values for line in lines if line.keyword == "match"]
         if not any(word.lower().partition("=")[0] == "localport" for words in rules for word in words):
             return []
-        ports = [line.values[0] for line in lines if line.keyword == "port" and line.values]
-        ports += [
-            line.values[0].rpartition(":")[2] for line in lines if line.keyword == "listenaddress" and line.values
+        said = [
+            line.values[0]
+            for word in ("port", "listenaddress")
+            for line in lines
+            if line.keyword == word and line.values
         ]
-        return [f"lport={next((port for port in ports if port.isdecimal()), '22')}"]
+        ports = [match.group(1) for match in map(_PORT.fullmatch, said) if match]
+        return [f"lport={ports[0] if ports else '22'}"]
 
     def lines(self) -> List[Line]:
         """Every setting as written, those of included files where they are included. Unreadable files are left out."""
