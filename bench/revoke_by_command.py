@@ -1,6 +1,6 @@
 """Times a revocation by the command line: from the end of `keyrack hosts revoke` until a host's sshd refuses the key.
 
-Run: python bench/revoke_by_command.py [ROUNDS]; needs sshd. One real sshd with a real agent, one service and one SQLite file;
+Run: python bench/revoke_by_command.py [ROUNDS]; needs sshd. A real sshd and agent, one service, one SQLite file;
 the command runs in a process of its own, so the service learns of it from the file alone. Also shown: from the start of
 the command, most of which is Python starting.
 """
