@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,7 @@ def upgrade(url: str, to: str = "head") -> None:
                 raise RuntimeError("The migration left rows that point to nothing; it was undone.")
 
 
+@functools.cache
 def _scripts() -> ScriptDirectory:
     return ScriptDirectory(FOLDER, version_locations=[FOLDER])
 
