@@ -190,6 +190,16 @@ class AdoptedHost:
             self._agent.wait(60)
             self._agent = None
 
+    @contextlib.contextmanager
+    def pausing_agent(self) -> Iterator[None]:
+        """The agent does nothing while the block lasts, so that what it would mend can be seen."""
+        assert self._agent is not None
+        self._agent.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._agent.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End the agent and sshd."""
         self.stop_agent()
