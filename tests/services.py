@@ -19,7 +19,7 @@ from keyrack.core import workspace_file
 from keyrack.core.instance import Instance
 from keyrack.settings import Settings
 from keyrack.web.protocol import BoundedProtocol
-from tests.ports import free_port
+from tests.ports import free_port as free_port
 
 TEAM = """
 [workspace]

@@ -23,12 +23,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keyrack import __version__
+from keyrack.core import throttle
 from keyrack.core.instance import Instance
 from keyrack.core.presence import Presence
+from keyrack.errors import Kind, Refusal
 from keyrack.store.connect import DatabaseRefused, DatabaseSpoilt
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import description, hosts
-from keyrack.web.dialect import Dialect, application
+from keyrack.web.dialect import Dialect, address_of, application
 from keyrack.web.dialects import codearts, codearts_v1, iam, native, runcloud
 from keyrack.web.home import page
 from keyrack.web.limits import limited
@@ -184,6 +186,29 @@ def _shown(error: DatabaseUnavailable) -> str:
     return "The database does not answer."
 
 
+async def _metrics(instance: Instance, request: Request) -> Response:
+    token = instance.settings.metrics_token
+    if not token:
+        words = "Metrics are closed here. Set metrics_listen for an address of their own, or metrics_token."
+        return PlainTextResponse(words, 404)
+    sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+
+    def attempt() -> None:
+        if not hmac.compare_digest(sent.encode(), token.encode()):
+            words = "Metrics take metrics_token as bearer token."
+            raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", words)
+
+    try:
+        proof = instance.key.hash_token(sent)
+        instance.throttle.prove(throttle.METRICS, address_of(request), proof, attempt)
+    except Refusal as refusal:
+        if refusal.kind is Kind.THROTTLED:
+            return PlainTextResponse(refusal.message, 429, {"Retry-After": str(refusal.retry_after)})
+        return PlainTextResponse(refusal.message, 401, {"WWW-Authenticate": "Bearer"})
+    content = await run_in_threadpool(instance.figures.text)
+    return PlainTextResponse(content, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
 def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
     asking = ThreadPoolExecutor(1, "keyrack-ready")
 
@@ -216,15 +241,7 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
         return JSONResponse({"status": "ready"})
 
     async def metrics(request: Request) -> Response:
-        token = instance.settings.metrics_token
-        if not token:
-            words = "Metrics are closed here. Set metrics_listen for an address of their own, or metrics_token."
-            return PlainTextResponse(words, 404)
-        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(sent.encode(), token.encode()):
-            return PlainTextResponse("Metrics take metrics_token as bearer token.", 401, {"WWW-Authenticate": "Bearer"})
-        content = await run_in_threadpool(instance.figures.text)
-        return PlainTextResponse(content, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        return await _metrics(instance, request)
 
     return [
         Route("/", home),
