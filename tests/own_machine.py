@@ -6,6 +6,7 @@ As root this process, and all that it starts, goes into a name space of mounts w
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -20,7 +21,12 @@ ACCOUNTS = 20  # that the tests of one process may have at once
 _SETUP = """set -eu
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$1"
-cp -a /etc "$1/etc"
+tries=0
+until cp -a /etc "$1/etc"; do # a file that somebody replaces may be gone when its turn comes
+    tries=$((tries + 1))
+    [ "$tries" -lt 5 ]
+    rm -rf "$1/etc"
+done
 mkdir "$1/changes" "$1/work" "$1/home" "$1/mail"
 cat >>"$1/etc/login.defs" <<END
 UID_MIN $2
@@ -58,7 +64,8 @@ def take() -> None:
             raise RuntimeError(f"half of a machine for the tests was made:\n{ended.stderr}")
         taken = True
     finally:
-        os.rmdir(folder)
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
 
 
 def _can_be() -> bool:
