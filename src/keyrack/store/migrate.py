@@ -78,9 +78,15 @@ def upgrade(url: str, to: str = "head") -> None:
                 raise RuntimeError("The migration left rows that point to nothing; it was undone.")
 
 
-@functools.cache
 def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(FOLDER, version_locations=[FOLDER])
+    return _read(FOLDER)
+
+
+@functools.cache
+def _read(folder: Path) -> ScriptDirectory:
+    scripts = ScriptDirectory(folder, version_locations=[folder])
+    scripts.get_current_head()  # all is read now, before another thread sees it
+    return scripts
 
 
 def _revision(conn: Connection) -> str | None:
