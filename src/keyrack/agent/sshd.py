@@ -214,6 +214,13 @@ class Sshd:
         config = None if os.path.realpath(self.config) == os.path.realpath(DEFAULT_CONFIG) else self.config
         return listening.find(self._addresses(), config) if listening.can_be_seen() else ()
 
+    def others(self) -> str:
+        """Where other sshds of this machine listen, in words; empty where none does, or this is not the usual one."""
+        if os.path.realpath(self.config) != os.path.realpath(DEFAULT_CONFIG) or not listening.can_be_seen():
+            return ""
+        known = self.listeners()
+        return _places(listening.beside(known)) if known else ""
+
     def configured(self) -> List[Listener]:
         """Where it should listen, by its settings; whether somebody does is not looked at."""
         return [Listener(host, port, "") for host, port in self._addresses()]
