@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -217,11 +218,17 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
             return iam.versions(instance)
         return HTMLResponse(page(instance.settings.url))
 
+    @cache
+    def described() -> tuple[bytes, bytes]:
+        # The same for everybody who asks, and who asks need not prove anything.
+        written = JSONResponse(description.openapi(DESCRIBED, instance.settings.url)).body
+        return bytes(written), description.page(DESCRIBED).encode()
+
     async def docs(request: Request) -> Response:
-        return HTMLResponse(description.page(DESCRIBED))
+        return HTMLResponse(described()[1])
 
     async def openapi(request: Request) -> Response:
-        return JSONResponse(description.openapi(DESCRIBED, instance.settings.url))
+        return Response(described()[0], media_type="application/json")
 
     async def alive(request: Request) -> Response:
         return JSONResponse({"status": "alive", "version": __version__})
