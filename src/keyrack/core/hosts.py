@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -52,13 +53,16 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
 
 
 def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: str) -> Enrolled:
+    secret_hash = instance.key.hash_token(token)
+    # A guess must not take a turn of those who write.
+    if not instance.database.read(lambda connection: servers.has_enrolment(connection, secret_hash, instance.now())):
+        raise _no_enrolment()
     secret = secrets.token_urlsafe(32)
     actor = keyrack(door="agent")
     attempt = Attempt(instance, actor, "servers:write", "enrol a host", target_kind="server")
     with attempt:
 
         def change(work: Work) -> Server:
-            secret_hash = instance.key.hash_token(token)
             server_id = servers.use_enrolment(work.connection, secret_hash, work.now)
             before = None if server_id is None else servers.by_id(work.connection, server_id)
             if server_id is None or before is None:
@@ -152,7 +156,15 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
     )
     with attempt:
         delays: list[float] = []
-        logins = host_reports.read(told, instance.now())
+        # What thousands of entries take is taken before the transaction, which everybody's writes wait for.
+        logins = host_reports.pieces(instance, server, host_reports.read(told, instance.now()))
+        found = None
+        if seen and seen != server.facts.get(host_news.FOUND):
+            found = found_keys.read(told["keys_found"], told.get("keys_cut"))
+        keys_found = [] if found is None else found_keys.plan(instance, server, found)
+        # A list counts as taken in with its last piece: until then it is told, and taken in, again.
+        for keys_piece in keys_found[:-1]:
+            attempt.write(partial(found_keys.store, server=server, piece=keys_piece))
 
         def change(work: Work) -> None:
             now = servers.by_id(work.connection, server.id)
@@ -162,7 +174,12 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             if state == "applied" or told.get("facts"):
                 # A report of sessions says nothing of problems, so it ends none.
                 values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
-            facts = _noted(work, now, told, dict(values.get("facts", now.facts)), seen)
+            facts = _noted(work, now, told, dict(values.get("facts", now.facts)))
+            if found is not None:
+                for piece in keys_found[-1:]:
+                    found_keys.store(work, now, piece)
+                found_keys.forget(work, now)
+                facts[host_news.FOUND] = seen
             if state != "applied":
                 facts = _not_applied(work, now, facts, applied, problems)
             if facts != dict(now.facts):
@@ -178,10 +195,13 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
             if (version := _fact(told, "agent_version")) is not None:
                 values["agent_version"] = version
             servers.change(work.connection, server.id, values)
-            host_reports.take(work, now, logins)
+            for logins_piece in logins[:1]:
+                host_reports.store(work, now, logins_piece)
             work.recorded += 1  # a receipt is kept with the server, not as an event of its own
 
         attempt.write(change)
+        for more in logins[1:]:
+            attempt.write(partial(host_reports.store, server=server, piece=more))
         instance.figures.delivered(delays)
 
 
@@ -194,11 +214,8 @@ def _not_applied(
     return facts if problems is None else {**facts, "problems": problems}
 
 
-def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any], seen: str) -> dict[str, Any]:
-    """The facts once the found keys of a report are taken in, where it tells others than before, and a no is over."""
-    if seen and seen != facts.get(host_news.FOUND):
-        found_keys.take(work, server, told["keys_found"], told.get("keys_cut"))
-        facts[host_news.FOUND] = seen
+def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts with what a report says of the machine, and a no that is over."""
     if isinstance(told.get("machine"), Mapping):
         facts["machine"] = host_facts.machine(told["machine"], work.now)
     if told.get("state") == "applied":
