@@ -15,7 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, unique
 from typing import TypeVar
 
 import anyio
@@ -38,32 +38,33 @@ MOST_WAITING = 20_000
 BUSY_SECONDS = 2
 
 
+@unique
 class Lane(Enum):
     """Places of their own for calls that must not wait for others: how many in all, and for one caller."""
 
-    KNOWN = (24, 12)
+    KNOWN = ("known", 24, 12)
     """Short calls of those who proved before who they are."""
-    STRANGERS = (4, 3)
+    STRANGERS = ("strangers", 4, 3)
     """Of all others; most of them end with a no."""
-    LONG = (2, 2)
+    LONG = ("long", 2, 2)
     """What takes much, whoever it is from: the interpreter runs one thread at a time, and two that do not let go of
     it by themselves are as many as the short calls beside them can bear."""
-    HASHING = (2, 2)
+    HASHING = ("hashing", 2, 2)
     """Checks and hashes of passwords for those who were here before."""
-    GUESSES = (2, 1)
+    GUESSES = ("guesses", 2, 1)
     """The same for strangers."""
-    BODIES = (32, 4)
+    BODIES = ("bodies", 32, 4)
     """Long bodies that are being read; each is kept in memory until it is whole."""
 
     @property
     def places(self) -> int:
         """How many calls may run at once."""
-        return self.value[0]
+        return self.value[1]
 
     @property
     def of_one(self) -> int:
         """How many of them may be one caller's."""
-        return self.value[1]
+        return self.value[2]
 
 
 @dataclass(slots=True)
@@ -125,7 +126,7 @@ class Turns:
                 return await anyio.to_thread.run_sync(timed, limiter=self._threads)
             finally:
                 # Hashing leaves the interpreter to the others, and has bounds of its own.
-                used.add(0.0 if hashes else spent, time.monotonic())
+                used.add(0.0 if hashes and not long else spent, time.monotonic())
 
     @asynccontextmanager
     async def reading(self, caller: Caller, *, long: bool) -> AsyncIterator[None]:
@@ -137,7 +138,7 @@ class Turns:
             yield
 
     def _lane(self, caller: Caller, used: _Used, long: bool, hashes: bool) -> Lane:
-        if hashes:
+        if hashes and not long:
             return Lane.HASHING if caller.at_home else Lane.GUESSES
         if long or used.now(time.monotonic()) > MUCH_SECONDS:
             return Lane.LONG
