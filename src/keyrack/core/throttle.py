@@ -34,6 +34,7 @@ BASIC = "basic"
 SIGNATURE = "signature"
 AGENT = "agent"
 ENROLMENT = "enrolment"
+METRICS = "metrics"
 
 MINUTE = 60.0
 DAY = 86_400.0

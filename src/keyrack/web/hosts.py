@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -136,7 +137,16 @@ def application(
         Route("/keyrack-agent.pyz", _answering(zipapp), methods=["GET"]),
         Route("/install.sh", _answering(script), methods=["GET"]),
     ]
-    return Starlette(routes=routes)
+    app = Starlette(routes=routes, exception_handlers={404: _no_call, 405: _no_call})
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _no_call(request: Request, error: Exception) -> Response:
+    """404 and 405 in the one shape that agents read."""
+    assert isinstance(error, HTTPException)
+    words = "There is no such path." if error.status_code == 404 else "This path takes another method."
+    return JSONResponse({"error": words}, error.status_code, headers=error.headers)
 
 
 class _Door:

@@ -24,8 +24,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keyrack import __version__
+from keyrack.core import throttle
 from keyrack.core.instance import Instance
 from keyrack.core.presence import Presence
+from keyrack.errors import Kind, Refusal
 from keyrack.store.connect import DatabaseRefused, DatabaseSpoilt
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import description, hosts
@@ -187,6 +189,29 @@ def _shown(error: DatabaseUnavailable) -> str:
     return "The database does not answer."
 
 
+async def _metrics(instance: Instance, request: Request) -> Response:
+    token = instance.settings.metrics_token
+    if not token:
+        words = "Metrics are closed here. Set metrics_listen for an address of their own, or metrics_token."
+        return PlainTextResponse(words, 404)
+    sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+
+    def attempt() -> None:
+        if not hmac.compare_digest(sent.encode(), token.encode()):
+            words = "Metrics take metrics_token as bearer token."
+            raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", words)
+
+    try:
+        proof = instance.key.hash_token(sent)
+        instance.throttle.prove(throttle.METRICS, address_of(request), proof, attempt)
+    except Refusal as refusal:
+        if refusal.kind is Kind.THROTTLED:
+            return PlainTextResponse(refusal.message, 429, {"Retry-After": str(refusal.retry_after)})
+        return PlainTextResponse(refusal.message, 401, {"WWW-Authenticate": "Bearer"})
+    content = await run_in_threadpool(instance.figures.text)
+    return PlainTextResponse(content, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
 def _counted(limit: RateLimit, handler: Handler) -> Handler:
     """The same for anybody, within the limit of requests of an address."""
 
@@ -246,15 +271,7 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting, limit: RateLimit) -
         return JSONResponse({"status": "ready"})
 
     async def metrics(request: Request) -> Response:
-        token = instance.settings.metrics_token
-        if not token:
-            words = "Metrics are closed here. Set metrics_listen for an address of their own, or metrics_token."
-            return PlainTextResponse(words, 404)
-        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(sent.encode(), token.encode()):
-            return PlainTextResponse("Metrics take metrics_token as bearer token.", 401, {"WWW-Authenticate": "Bearer"})
-        content = await run_in_threadpool(instance.figures.text)
-        return PlainTextResponse(content, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        return await _metrics(instance, request)
 
     return [
         *(Route(path, _counted(limit, handler)) for path, handler in _pages(instance)),

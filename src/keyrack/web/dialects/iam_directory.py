@@ -62,7 +62,7 @@ def show_user(call: Call) -> Response:
 
 
 def change_user(call: Call) -> Response:
-    """Let a user in or shut them out, rename them, or give somebody else a new password"""
+    """Let a user in or shut them out, or give somebody else a new password"""
     sent = part(call.body, "user")
     user = people.get(call.instance, call.actor, call.path["user_id"])
     password, enabled = text(sent, "password"), sent.get("enabled")
