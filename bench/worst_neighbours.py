@@ -386,8 +386,8 @@ def print_top(stacks: str, most: int = 25) -> None:
         within.update({name: int(count) for name in {part.rpartition(":")[0] for part in stack.split(";")}})
     print(f"where {total} samples of the interpreter lie:")
     ours = [(count, name) for name, count in within.most_common() if "(keyrack/" in name or "(json/" in name]
-    for count, name in ours[:most]:
-        print(f"    {count / max(1, total):6.1%} {name})")
+    for samples, name in ours[:most]:
+        print(f"    {samples / max(1, total):6.1%} {name})")
 
 
 def resident(pid: int) -> int:

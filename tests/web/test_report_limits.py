@@ -77,12 +77,12 @@ def test_a_long_list_is_taken_in_whole_and_its_revoked_keys_are_refused(
         logins = [session(f"1-{number}") for number in range(50)]
         assert report(service, agent, keys_found=keys, sessions=logins) == (200, None)
         found = service.call("GET", "/api/keyrack/v1/servers/1/found-keys?per_page=100", token="token-of-olga").json()
-        assert len(found["found_keys"]) == len(keys)
+        assert len(found["items"]) == len(keys)
         shown = service.call("GET", "/api/keyrack/v1/servers/1/sessions?per_page=100", token="token-of-olga").json()
-        assert len(shown["sessions"]) == len(logins)
+        assert len(shown["items"]) == len(logins)
         assert " ".join(line.split()[:2]) in agent.document()["revoked"]
         assert report(service, agent, keys_found=keys[:10], keys_cut=[], sessions=logins[40:]) == (200, None)
         found = service.call("GET", "/api/keyrack/v1/servers/1/found-keys?per_page=100", token="token-of-olga").json()
-        assert len(found["found_keys"]) == 10
+        assert len(found["items"]) == 10
         shown = service.call("GET", "/api/keyrack/v1/servers/1/sessions?per_page=100", token="token-of-olga").json()
-        assert len(shown["sessions"]) == 10
+        assert len(shown["items"]) == 10
