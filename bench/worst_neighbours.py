@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from keyrack import app
 from keyrack.core import people, servers
 from keyrack.settings import Settings
-from tests.services import free_port
+from tests.ports import free_port
 
 PAUSE = 0.02  # the owner is a person's program, not a load test
 OWNER = "kr_owner_0123456789abcdefghij"

@@ -16,8 +16,9 @@ import pytest
 
 from keyrack import app
 from keyrack.core import hosts, people, servers, workspace_file
+from tests.ports import free_port
 from tests.postgres import Cluster
-from tests.services import TEAM, free_port, settings_for
+from tests.services import TEAM, settings_for
 from tests.waiting import wait_until
 
 EVERYWHERE = (

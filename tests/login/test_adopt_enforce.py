@@ -340,9 +340,10 @@ def test_what_is_put_into_keyracks_own_files_is_taken_out_and_told(scene: Scene,
     scene.accept("krone")
     scene.enforce()
     hand = Key.make(tmp_path / "hand")
-    with (host.etc / "keyrack" / "keys" / "krone").open("a") as file:
-        file.write(f"{hand.public} planted\n")
-    assert host.door.lets_in(hand, "krone")
+    with host.pausing_agent():
+        with (host.etc / "keyrack" / "keys" / "krone").open("a") as file:
+            file.write(f"{hand.public} planted\n")
+        assert host.door.lets_in(hand, "krone")
     host.door.wait_until_closed(hand, "krone")
     wait_until(lambda: "planted" in {one.comment for one in scene.found()}, "the key in the service")
     found = next(one for one in scene.found() if one.comment == "planted")

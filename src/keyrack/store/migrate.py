@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +79,14 @@ def upgrade(url: str, to: str = "head") -> None:
 
 
 def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(FOLDER, version_locations=[FOLDER])
+    return _read(FOLDER)
+
+
+@functools.cache
+def _read(folder: Path) -> ScriptDirectory:
+    scripts = ScriptDirectory(folder, version_locations=[folder])
+    scripts.get_current_head()  # all is read now, before another thread sees it
+    return scripts
 
 
 def _revision(conn: Connection) -> str | None:

@@ -228,24 +228,22 @@ def _pages(instance: Instance) -> list[tuple[str, Handler]]:
     """What people and programs read before they call; made once."""
     url = instance.settings.url
 
-    @cache
-    def docs_page() -> bytes:
-        return description.page(DESCRIBED).encode()
-
-    @cache
-    def openapi_text() -> bytes:
-        return bytes(JSONResponse(description.openapi(DESCRIBED, url)).body)
-
     first = page(url).encode()
 
     async def home(request: Request) -> Response:
         return iam.versions(instance) if iam.asks_for_versions(request) else HTMLResponse(first)
 
+    @cache
+    def described() -> tuple[bytes, bytes]:
+        # The same for everybody who asks, and who asks need not prove anything.
+        written = JSONResponse(description.openapi(DESCRIBED, url)).body
+        return bytes(written), description.page(DESCRIBED).encode()
+
     async def docs(request: Request) -> Response:
-        return HTMLResponse(docs_page())
+        return HTMLResponse(described()[1])
 
     async def openapi(request: Request) -> Response:
-        return Response(openapi_text(), media_type="application/json")
+        return Response(described()[0], media_type="application/json")
 
     return [("/", home), ("/docs", docs), ("/openapi.json", openapi)]
 
