@@ -207,6 +207,8 @@ def test_uninstalling_gives_the_host_back_to_the_byte(scene: Scene) -> None:
     scene.accept("krone")
     scene.enforce()
     assert not host.door.lets_in(host.keys["rogue"], "krtwo")
+    for folder in (host.etc, host.etc / "sshd_config.d"):  # as an agent that is killed while it writes there
+        (folder / ".keyrack-0123456789abcdef").write_bytes(b"half of")
     ended = host.agent("uninstall")
     assert ended.returncode == 0, ended.stderr
     assert host.snapshot() == before

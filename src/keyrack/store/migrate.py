@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,10 @@ def head() -> str:
 
 
 def current(url: str) -> str | None:
-    """The revision a database is at; None for an empty one. Raises DatabaseUnavailable."""
+    """The revision a database is at; None for an empty one, and where there is none. Raises DatabaseUnavailable."""
+    dialect, parsed = parse_url(url)
+    if dialect == "sqlite" and not os.path.exists(str(parsed.database)):
+        return None  # a look must not make it
     with _connected(url, writer=False) as conn:
         return _revision(conn)
 
