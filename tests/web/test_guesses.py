@@ -242,6 +242,13 @@ def test_what_was_spent_comes_back() -> None:
     assert [tries(counts, "192.0.2.1") for _ in range(2)] == [True, False]
 
 
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_side_by_side_give_out_no_more_than_one(processes: int) -> None:
+    each = [Throttle(20, 20, Clock(), processes=processes) for _ in range(processes)]
+    tried = sum(tries(counts, "192.0.2.1", str(number)) for counts in each for number in range(30))
+    assert tried == 20
+
+
 def test_one_customer_s_network_is_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network("2001:db8:1:2:3::4") == network("2001:db8:1:2::1") != network("2001:db8:1:3::1")
     assert network("::ffff:192.0.2.1") == network("192.0.2.1")
