@@ -49,7 +49,7 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
     database = Database.open(settings.database_url)
 
     def with_key(key: InstanceKey) -> Instance:
-        throttle = Throttle(settings.password_guesses, settings.token_guesses)
+        throttle = Throttle(settings.password_guesses, settings.token_guesses, processes=settings.workers)
         return Instance(database=database, settings=settings, key=key, key_rules=rules, throttle=throttle)
 
     try:
