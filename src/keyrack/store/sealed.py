@@ -412,10 +412,7 @@ def fits(connection: Connection, server_id: int) -> bool:
     held = connection.execute(select(table.c.rows_sum).where(table.c.id == server_id)).scalar()
     if held is None:
         return True
-    return held in (
-        _bytes(_total(connection, server_id, holding=False)),
-        _bytes(_total(connection, server_id, holding=True)),
-    )
+    return any(held == _bytes(_total(connection, server_id, holding=holding)) for holding in (False, True))
 
 
 def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
