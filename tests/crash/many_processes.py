@@ -18,7 +18,7 @@ import httpx2
 from keyrack.ssh.public_key import parse
 from tests.core.keys_for_tests import fresh_line
 from tests.crash.commands import Command
-from tests.services import free_port
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 OLGA = {"Authorization": "Bearer token-of-olga"}

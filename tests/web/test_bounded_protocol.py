@@ -65,7 +65,8 @@ def test_a_body_that_is_too_long_is_answered_in_words(team: Service, size: int, 
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(request, timeout=30)
         assert refused.value.code == 413, path
-        assert "1000000" in refused.value.read().decode(), path
+        most = "1000000" if headers else "65536"  # of those who show no proof
+        assert most in refused.value.read().decode(), path
         refused.value.close()
 
 

@@ -82,7 +82,7 @@ def test_tokens_cannot_be_guessed_by_asking_about_them(proxied: Service) -> None
 
 def test_the_token_of_the_figures_cannot_be_guessed(team_folder: Path, tmp_path: Path) -> None:
     secret = "a token to read metrics"
-    more = {"metrics_token": secret, "token_guesses": 5, "trusted_proxies": "127.0.0.1"}
+    more: dict[str, Any] = {"metrics_token": secret, "token_guesses": 5, "trusted_proxies": "127.0.0.1"}
     with serving(team_folder, tmp_path / "data", **more) as service:
         stop_clocks(service)
         at = {"X-Forwarded-For": STRANGER}
@@ -240,6 +240,13 @@ def test_what_was_spent_comes_back() -> None:
     assert [tries(counts, "192.0.2.1") for _ in range(7)] == [True] * 6 + [False]
     clock.now += 10
     assert [tries(counts, "192.0.2.1") for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_side_by_side_give_out_no_more_than_one(processes: int) -> None:
+    each = [Throttle(20, 20, Clock(), processes=processes) for _ in range(processes)]
+    tried = sum(tries(counts, "192.0.2.1", str(number)) for counts in each for number in range(30))
+    assert tried == 20
 
 
 def test_one_customer_s_network_is_one_address(monkeypatch: pytest.MonkeyPatch) -> None:

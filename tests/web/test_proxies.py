@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from keyrack.settings import Settings
 from keyrack.web.proxies import Proxies
-from tests.services import free_port
+from tests.ports import free_port
 from tests.web.runcloud_team import serving
 
 

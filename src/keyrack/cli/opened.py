@@ -19,11 +19,11 @@ from keyrack.store.database import DatabaseUnavailable
 
 
 @contextmanager
-def opened(given: dict[str, Any]) -> Iterator[Instance]:
-    """The instance that the options name; refusals become words and an exit."""
+def opened(given: dict[str, Any], *, new_database: bool = False) -> Iterator[Instance]:
+    """The instance that the options name; refusals become words and an exit. new_database: see open_instance."""
     settings = options.settings(**given)
     with explained():
-        instance = open_instance(settings)
+        instance = open_instance(settings, new_database=new_database)
     try:
         yield instance
     except Refusal as refusal:

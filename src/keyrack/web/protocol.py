@@ -19,7 +19,7 @@ WRITE_SECONDS = 15.0
 LARGEST_HEAD = 64 * 1024
 # What a client still sends after it was answered is thrown away for so long, so that it gets to read the answer.
 LINGER_SECONDS = 20.0
-LARGEST_DISCARDED = 64 * 1024 * 1024
+LARGEST_DISCARDED = 32 * 1024 * 1024
 # Requests that a client may send before the answer to the first; a packet holds thousands, each of them costs memory.
 MOST_PIPELINED = 32
 # Warnings a minute about what is no HTTP, or asks for another protocol: a flood of those is none of lines.

@@ -113,11 +113,11 @@ V3_ENDPOINTS = (
     Endpoint("GET", "/auth/projects", list_own_projects),
     Endpoint("GET", "/auth/domains", list_domains),
     Endpoint("GET", "/users", list_users),
-    Endpoint("POST", "/users", create_user),
+    Endpoint("POST", "/users", create_user, hashes=True),
     Endpoint("GET", "/users/{user_id}", show_user),
-    Endpoint("PATCH", "/users/{user_id}", change_user),
+    Endpoint("PATCH", "/users/{user_id}", change_user, hashes=True),
     Endpoint("DELETE", "/users/{user_id}", delete_user),
-    Endpoint("POST", "/users/{user_id}/password", change_own_password),
+    Endpoint("POST", "/users/{user_id}/password", change_own_password, hashes=True),
 )
 V5_ENDPOINTS = (Endpoint("GET", "/caller-identity", caller_identity),)
 
