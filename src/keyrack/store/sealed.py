@@ -66,6 +66,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 
+_NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.keys()) for name in VOLATILE}
 TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
 _KEY = "keyrack seals"
 MOST_FOUND = 1000
@@ -151,15 +152,15 @@ def seals_of(connection: Connection) -> Seals:
 
 def holds(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
     """Whether a row is as Keyrack wrote it; row: a mapping with all columns of the table, their names after prefix."""
-    return seals_of(connection).holds(table, part(row, table, prefix))
+    return seals_of(connection).holds(table, _mapping(row, table, prefix))
 
 
 def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
     """As holds, and a row that does not hold is remembered, so that an alarm names it."""
-    seals, values = seals_of(connection), part(row, table, prefix)
-    if seals.holds(table, values):
+    seals = seals_of(connection)
+    if seals.holds(table, _mapping(row, table, prefix)):
         return True
-    seals.found(broken(table, values))
+    seals.found(broken(table, part(row, table, prefix)))
     return False
 
 
@@ -181,7 +182,15 @@ def columns(table: Table, prefix: str) -> list[Any]:
 def part(row: Any, table: Table, prefix: str = "") -> Mapping[str, Any]:
     """The columns of one table in a row of a question, by their own names."""
     mapping: Mapping[str, Any] = row if isinstance(row, Mapping) else row._mapping
-    return {column.name: mapping[prefix + column.name] for column in table.c}
+    return {name: mapping[prefix + name] for name in _NAMES[table.name]}
+
+
+def _mapping(row: Any, table: Table, prefix: str) -> Mapping[str, Any]:
+    """The row by its table's own names, and perhaps more; no copy where it has them, as this is asked of every row."""
+    if prefix:
+        return part(row, table, prefix)
+    mapping: Mapping[str, Any] = row if isinstance(row, Mapping) else row._mapping
+    return mapping
 
 
 def unsealed(values: Any) -> dict[str, Any]:
@@ -510,7 +519,7 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
         value = values[name]
         if value is not None:
             told += (name, bool(value) if is_flag else value)
-    return json.dumps(told, sort_keys=True, separators=(",", ":"), default=_plain).encode()
+    return _encode(told).encode()
 
 
 def _plain(value: Any) -> Any:
@@ -521,6 +530,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"no column holds {type(value).__name__}")
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain).encode
 
 
 def column_names(table: Table) -> tuple[str, ...]:
