@@ -356,6 +356,7 @@ def unseal(connection: Connection) -> None:
     for table in sealed.TABLES:
         if table.name not in ("credentials", "user_keys", "grants", "deploy_keys"):
             connection.exec_driver_sql(f"ALTER TABLE {table.name} DROP COLUMN seal")
+    connection.exec_driver_sql("ALTER TABLE servers DROP COLUMN rows_sum")
     connection.exec_driver_sql("DELETE FROM instance_facts WHERE name = 'rows are sealed'")
     connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0016'")
 

@@ -111,6 +111,13 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         return deleted_servers.document(instance, connection, server_id)
     if not server.sound:
         raise changed(server)
+    if not servers.complete(connection, server.id):
+        raise Refusal(
+            Kind.UNAVAILABLE,
+            "seal-broken",
+            f"Rows of server {server.name} were deleted or put back in the database, not by Keyrack. Nothing is signed "
+            "for it, and its host keeps to what it was told last.",
+        )
     now = instance.now()
     users: dict[str, list[UserKey]] = {}
     unsound: list[SystemUser] = []

@@ -211,6 +211,8 @@ def _alarm(instance: Instance, found: list[Broken]) -> None:
 def _words(row: Broken) -> str:
     called = row.values.get("name") or row.values.get("path") or row.values.get("username") or ""
     what = f"{named(row.table)} {','.join(str(part) for part in row.key)}" + (f" ({called})" if called else "")
+    if row.incomplete:
+        return f"Rows of the {what} were deleted or put back in the database, not by Keyrack. Nothing is signed for it."
     meaning = "It counts all the same, as it only refuses" if row.table in _REFUSING else "It counts for nothing"
     return f"The {what} was changed in the database, not by Keyrack. {meaning}, until it is removed or sealed again."
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
+from keyrack.store import sealed
 from keyrack.store.database import Database
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ class _Joined:
 
     def write(self, command: Callable[[Connection], T]) -> T:
         # What a command raises must undo that command before it is looked at again, see Attempt.write.
-        with self._connection.begin_nested():
+        with sealed.counting(self._connection), self._connection.begin_nested():
             return command(self._connection)
 
 

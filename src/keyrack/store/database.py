@@ -83,9 +83,10 @@ class Database:
 
         The question may be asked a second time if the connection broke. Raises DatabaseUnavailable.
         """
-        result = self._answer(lambda: self._ask(question), again=True)
-        self._tell_broken()
-        return result
+        try:
+            return self._answer(lambda: self._ask(question), again=True)
+        finally:
+            self._tell_broken()
 
     def write(self, command: Question[T]) -> T:
         """Run a command in one transaction; returns its result once the commit is on the disk.
@@ -96,9 +97,10 @@ class Database:
         a duplicate, it uses ``with conn.begin_nested()``. Raises DatabaseUnavailable; if the connection
         broke during the commit itself, the change may have been made after all.
         """
-        result = self._answer(lambda: self._writer.run(command), again=False)
-        self._tell_broken()
-        return result
+        try:
+            return self._answer(lambda: self._writer.run(command), again=False)
+        finally:
+            self._tell_broken()
 
     def check(self) -> None:
         """Ask the database something that it cannot answer from memory of ours. Raises DatabaseUnavailable."""

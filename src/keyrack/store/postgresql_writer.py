@@ -10,7 +10,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
-from keyrack.store import changes
+from keyrack.store import changes, sealed
 from keyrack.store.connect import (
     CommitInDoubt,
     answer,
@@ -88,8 +88,10 @@ def _run_once(pool: Pool, command: Command[T]) -> tuple[T, dict[int, int]]:
     with pool.lend() as conn:
         transaction = conn.begin()
         changes.begin_announcing(conn)
+        sealed.begin_counting(conn)
         try:
             result = command(conn)
+            sealed.settle(conn)
             announced = changes.end_announcing(conn)
             recorded = changes.record_on_postgresql(conn, announced) if announced else {}
             if conn.get_transaction() is not transaction:

@@ -11,6 +11,7 @@ import hmac
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -65,6 +66,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 
+_NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.keys()) for name in VOLATILE}
 TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
 _KEY = "keyrack seals"
 MOST_FOUND = 1000
@@ -73,11 +75,14 @@ AT_ONCE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A row that is not as Keyrack wrote it. key: its primary key; values: what it says now."""
+    """A row that is not as Keyrack wrote it. key: its primary key; values: what it says now; incomplete: it holds, and
+    what belongs to it does not.
+    """
 
     table: str
     key: tuple[Any, ...]
     values: Mapping[str, Any]
+    incomplete: bool = False
 
     @property
     def name(self) -> str:
@@ -147,21 +152,26 @@ def seals_of(connection: Connection) -> Seals:
 
 def holds(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
     """Whether a row is as Keyrack wrote it; row: a mapping with all columns of the table, their names after prefix."""
-    return seals_of(connection).holds(table, part(row, table, prefix))
+    return seals_of(connection).holds(table, _mapping(row, table, prefix))
 
 
 def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
     """As holds, and a row that does not hold is remembered, so that an alarm names it."""
-    seals, values = seals_of(connection), part(row, table, prefix)
-    if seals.holds(table, values):
+    seals = seals_of(connection)
+    if seals.holds(table, _mapping(row, table, prefix)):
         return True
-    seals.found(broken(table, values))
+    seals.found(broken(table, part(row, table, prefix)))
     return False
 
 
 def broken(table: Table, values: Mapping[str, Any]) -> Broken:
     """The record of a row that does not hold."""
     return Broken(table.name, _key(table, values), dict(values))
+
+
+def incomplete(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    """Remember that rows that belong to this one were deleted or put back by others."""
+    seals_of(connection).found(Broken(table.name, _key(table, values), dict(values), incomplete=True))
 
 
 def columns(table: Table, prefix: str) -> list[Any]:
@@ -172,7 +182,15 @@ def columns(table: Table, prefix: str) -> list[Any]:
 def part(row: Any, table: Table, prefix: str = "") -> Mapping[str, Any]:
     """The columns of one table in a row of a question, by their own names."""
     mapping: Mapping[str, Any] = row if isinstance(row, Mapping) else row._mapping
-    return {column.name: mapping[prefix + column.name] for column in table.c}
+    return {name: mapping[prefix + name] for name in _NAMES[table.name]}
+
+
+def _mapping(row: Any, table: Table, prefix: str) -> Mapping[str, Any]:
+    """The row by its table's own names, and perhaps more; no copy where it has them, as this is asked of every row."""
+    if prefix:
+        return part(row, table, prefix)
+    mapping: Mapping[str, Any] = row if isinstance(row, Mapping) else row._mapping
+    return mapping
 
 
 def unsealed(values: Any) -> dict[str, Any]:
@@ -195,6 +213,7 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
     made = [dict(row) for row in connection.execute(insert(table).returning(*table.c), blank).mappings()]
     for row in made:
         row[SEAL] = seals.of(table, row)
+        _count(connection, table, None, row)
     _set_seals(connection, table, made)
     return list(made)
 
@@ -208,13 +227,16 @@ def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) 
         return False
     row = dict(found)
     row[SEAL] = seals_of(connection).of(table, row)
+    _count(connection, table, None, row)
     _set_seals(connection, table, [row])
     return True
 
 
 def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
     """Insert a row of another copy of this database with the seal it has there, unless there is one with its key."""
-    connection.execute(sqlite_insert(table).values(**row).on_conflict_do_nothing())
+    statement = sqlite_insert(table).values(**row).on_conflict_do_nothing().returning(table.c.seal)
+    if connection.execute(statement).first() is not None:
+        _count(connection, table, None, row)
 
 
 def typed(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,13 +278,21 @@ def recompute(
         row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
         named = [column == old[column.name] for column in table.primary_key]
         connection.execute(update(table).where(*named).values(**values, seal=row[SEAL]))
+        _count(connection, table, old, row)
         made.append(row)
     return list(made)
 
 
 def remove(connection: Connection, table: Table, *where: Any) -> int:
-    """Delete the rows that meet the conditions; answers how many."""
-    return connection.execute(delete(table).where(*where)).rowcount
+    """Delete the rows that meet the conditions, with what hangs on them; answers how many."""
+    for child, column in _HANGING.get(table.name, ()):
+        remove(connection, child, column.in_(select(table.c.id).where(*where)))
+    if table.name not in OF_SERVER:
+        return connection.execute(delete(table).where(*where)).rowcount
+    gone = [dict(row) for row in connection.execute(delete(table).where(*where).returning(*table.c)).mappings()]
+    for row in gone:
+        _count(connection, table, row, None)
+    return len(gone)
 
 
 def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[str, Any] | None:
@@ -270,7 +300,12 @@ def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[
     rows = _locked(connection, table, *_named(table, key))
     if not rows:
         return None
-    row = {**rows[0], SEAL: seals_of(connection).of(table, rows[0])}
+    row = dict(rows[0])
+    if table.name == "servers":
+        row["rows_sum"] = _bytes(_total(connection, row["id"], holding=True))
+        connection.execute(update(table).where(table.c.id == row["id"]).values(rows_sum=row["rows_sum"]))
+    row[SEAL] = seals_of(connection).of(table, row)
+    _count(connection, table, rows[0], row)
     _set_seals(connection, table, [row])
     return row
 
@@ -319,6 +354,119 @@ def seal_all(
         _set_seals(connection, table, done)
         count += of_table + len(done)
     return count
+
+
+# What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
+# back as it was has a good seal or leaves none, but the sum fits no longer.
+OF_SERVER = frozenset(
+    (
+        "server_tags",
+        "system_users",
+        "removed_accounts",
+        "enrolments",
+        "credentials",
+        "revocations",
+        "held_back",
+        "grants",
+    )
+)
+# What the database itself deletes with a row, and is counted.
+_HANGING: Mapping[str, tuple[tuple[Table, Any], ...]] = {
+    "users": ((metadata.tables["grants"], metadata.tables["grants"].c.user_id),),
+    "groups": ((metadata.tables["grants"], metadata.tables["grants"].c.group_id),),
+    "system_users": ((metadata.tables["credentials"], metadata.tables["credentials"].c.system_user_id),),
+}
+_MODULUS = 2**256
+_PENDING = "keyrack sums"
+
+
+def begin_counting(connection: Connection) -> None:
+    """Start a command's counts afresh."""
+    connection.info[_PENDING] = {}
+
+
+@contextmanager
+def counting(connection: Connection) -> Iterator[None]:
+    """Around a savepoint: what is undone with it does not count."""
+    before = dict(connection.info.get(_PENDING, {}))
+    try:
+        yield
+    except BaseException:
+        connection.info[_PENDING] = before
+        raise
+
+
+def settle(connection: Connection) -> None:
+    """Bring what a command changed into the sums of the servers concerned, before it is committed."""
+    pending: dict[int, int] = connection.info.get(_PENDING, {})
+    connection.info[_PENDING] = {}
+    table = metadata.tables["servers"]
+    for server_id, delta in sorted(pending.items()):
+
+        def added(old: Mapping[str, Any], delta: int = delta) -> Mapping[str, Any]:
+            held = old["rows_sum"]
+            total = _total(connection, old["id"], holding=True) if held is None else _int(held) + delta
+            return {"rows_sum": _bytes(total)}
+
+        if delta % _MODULUS:
+            recompute(connection, table, table.c.id == server_id, new=added)
+
+
+def fits(connection: Connection, server_id: int) -> bool:
+    """Whether the rows of a server are all those that Keyrack wrote, as its own row has it.
+
+    What was entered by others does not hold, and is left out; what was deleted or put back by others makes it False.
+    """
+    table = metadata.tables["servers"]
+    held = connection.execute(select(table.c.rows_sum).where(table.c.id == server_id)).scalar()
+    if held is None:
+        return True
+    return any(held == _bytes(_total(connection, server_id, holding=holding)) for holding in (False, True))
+
+
+def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
+    """The sum of the seals of a server's rows; holding: of those alone that are as Keyrack wrote them."""
+    total = 0
+    for name in sorted(OF_SERVER):
+        table = metadata.tables[name]
+        if holding:
+            for row in connection.execute(select(table).where(table.c.server_id == server_id)):
+                total += _int(row.seal) if holds(connection, table, row) else 0
+        else:
+            seals = connection.execute(select(table.c.seal).where(table.c.server_id == server_id)).scalars()
+            total += sum(_int(seal) for seal in seals)
+    return total
+
+
+def _count(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
+    """Note that a row changed; old and new: None where there was or is none."""
+    if table.name not in OF_SERVER:
+        return
+    for row, sign in ((old, -1), (new, 1)):
+        if row is None or row["server_id"] is None:
+            continue
+        pending: dict[int, int] = connection.info.setdefault(_PENDING, {})
+        seal = _int(row[SEAL])
+        if sign < 0 and not seals_of(connection).holds(table, row):
+            seal = _counted(connection, row["server_id"], seal, pending)
+        pending[row["server_id"]] = pending.get(row["server_id"], 0) + sign * seal
+
+
+def _counted(connection: Connection, server_id: int, seal: int, pending: Mapping[int, int]) -> int:
+    """What a row that does not hold, and is gone by now, had added to the sum: the seal it carried, or nothing."""
+    table = metadata.tables["servers"]
+    held = connection.execute(select(table.c.rows_sum).where(table.c.id == server_id)).scalar()
+    before = 0 if held is None else _int(held) + pending.get(server_id, 0)
+    left = _total(connection, server_id, holding=False)
+    return seal if held is not None and (before - left - seal) % _MODULUS == 0 else 0
+
+
+def _int(seal: Any) -> int:
+    return int.from_bytes(seal, "big") if isinstance(seal, bytes) else 0
+
+
+def _bytes(total: int) -> bytes:
+    return (total % _MODULUS).to_bytes(32, "big")
 
 
 def _locked(connection: Connection, table: Table, *where: Any) -> list[dict[str, Any]]:
@@ -371,7 +519,7 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
         value = values[name]
         if value is not None:
             told += (name, bool(value) if is_flag else value)
-    return json.dumps(told, sort_keys=True, separators=(",", ":"), default=_plain).encode()
+    return _encode(told).encode()
 
 
 def _plain(value: Any) -> Any:
@@ -382,6 +530,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"no column holds {type(value).__name__}")
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain).encode
 
 
 def column_names(table: Table) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ def add(
             "lineage": secrets.token_hex(MARK_BYTES),
             "applied_revision": 0,
             "sshd": {},
+            "rows_sum": bytes(32),
             "facts": {},
             "created_at": at,
             "updated_at": at,
@@ -195,6 +196,17 @@ def set_tags(connection: Connection, server_id: int, tags: Iterable[str]) -> Non
     sealed.insert_rows(connection, server_tags, [{"server_id": server_id, "tag": tag} for tag in sorted(set(tags))])
 
 
+def complete(connection: Connection, server_id: int) -> bool:
+    """Whether no row of a server was deleted or put back by others than Keyrack; one that is not is remembered, so that
+    an alarm names it.
+    """
+    if sealed.fits(connection, server_id):
+        return True
+    row = connection.execute(select(servers).where(servers.c.id == server_id)).one()
+    sealed.incomplete(connection, servers, dict(row._mapping))
+    return False
+
+
 def ids_of(connection: Connection, workspace_id: int) -> tuple[int, ...]:
     """The servers of a workspace."""
     statement = select(servers.c.id).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
@@ -240,14 +252,15 @@ def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> i
     """Use a one-time token up: the server it enrols, or None when it is unknown, used, expired, or not as Keyrack
     wrote it.
     """
-    used = sealed.change(
-        connection,
-        enrolments,
+    which = (
         enrolments.c.secret_hash == secret_hash,
         enrolments.c.used_at.is_(None),
         enrolments.c.expires_at > at,
-        values={"used_at": at},
     )
+    server_id = connection.execute(select(enrolments.c.server_id).where(*which)).scalar()
+    if server_id is None or not complete(connection, server_id):
+        return None
+    used = sealed.change(connection, enrolments, *which, values={"used_at": at})
     return next((row["server_id"] for row in used if sealed.sound(connection, enrolments, row)), None)
 
 
@@ -351,7 +364,7 @@ def _one(connection: Connection, statement: Select[Any]) -> Server | None:
 
 def _server(connection: Connection, row: Row[Any]) -> Server:
     values = sealed.unsealed(row)
-    del values["agent_secret_hash"]
+    del values["agent_secret_hash"], values["rows_sum"]
     return Server(**values, sound=sealed.sound(connection, servers, row))
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection, Engine
 
-from keyrack.store import changes
+from keyrack.store import changes, sealed
 from keyrack.store.connect import DatabaseSpoilt, DatabaseUnavailable, is_damage, unavailable
 from keyrack.store.sqlite_file import SqliteFile, count_commit
 
@@ -258,8 +258,10 @@ def _run_in_savepoint(conn: Connection, waiting: _Waiting) -> set[int]:
     transaction = conn.get_transaction()
     raw.execute("SAVEPOINT command")
     changes.begin_announcing(conn)
+    sealed.begin_counting(conn)
     try:
         waiting.result = waiting.command(conn)
+        sealed.settle(conn)
     except BaseException as error:
         waiting.error = error
     announced = changes.end_announcing(conn)

@@ -204,6 +204,8 @@ servers = _table(
     Column("went_back_at", Moment),
     Column("compared_at", Moment),
     _seal(),
+    # The sum of the seals of all rows that belong to it, see store/sealed.py; empty until the first change of one.
+    Column("rows_sum", LargeBinary(32)),
 )
 
 deleted_servers = Table(
