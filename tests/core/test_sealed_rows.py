@@ -274,18 +274,19 @@ def test_what_is_entered_past_keyrack_opens_no_account(world: World, kind: str) 
 
 def test_a_tag_entered_past_keyrack_opens_no_server(world: World) -> None:
     team = world.team
-    other = servers.create(team.instance, team.owner, name="db-1", address="192.0.2.12", tags=("db",))
-    for statement in (
-        insert(tables.server_tags).values(server_id=other.id, tag="web", seal=b"m" * 32),
-        update(tables.server_tags).where(tables.server_tags.c.tag == "db").values(tag="web2"),
-    ):
-        world.alter(statement)
-    signed = documents.signed(team.instance, other.id)
-    assert signed is not None
-    assert json.loads(signed.text)["users"] == {}
-    names = {row.name for row in damaged.find(team.instance, team.owner, other.id)}
-    assert names == {f"tag:{other.id},web", f"tag:{other.id},web2"}
-    assert servers.get(team.instance, team.owner, other.id).tags == ()
+    planted_tag, edited_tag = (
+        servers.create(team.instance, team.owner, name=name, address="192.0.2.12", tags=("db",)).id
+        for name in ("db-1", "db-2")
+    )
+    world.alter(insert(tables.server_tags).values(server_id=planted_tag, tag="web", seal=b"m" * 32))
+    mine = tables.server_tags.c.server_id == edited_tag
+    world.alter(update(tables.server_tags).where(mine).values(tag="web"))
+    for number, tags in ((planted_tag, ("db",)), (edited_tag, ())):
+        signed = documents.signed(team.instance, number)
+        assert signed is not None
+        assert json.loads(signed.text)["users"] == {}
+        assert {row.name for row in damaged.find(team.instance, team.owner, number)} == {f"tag:{number},web"}
+        assert servers.get(team.instance, team.owner, number).tags == tags
 
 
 def test_an_enrolment_token_entered_past_keyrack_enrols_nobody(world: World) -> None:

@@ -304,8 +304,10 @@ def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[
     if table.name == "servers":
         row["rows_sum"] = _bytes(_total(connection, row["id"], holding=True))
         connection.execute(update(table).where(table.c.id == row["id"]).values(rows_sum=row["rows_sum"]))
+    _set_seals(connection, table, [{**row, SEAL: b""}])
+    _count(connection, table, rows[0], None)
     row[SEAL] = seals_of(connection).of(table, row)
-    _count(connection, table, rows[0], row)
+    _count(connection, table, None, row)
     _set_seals(connection, table, [row])
     return row
 
