@@ -36,7 +36,7 @@ def command(file: Path, dry_run: bool, check: bool, prune: bool, reset_secrets: 
     except UnicodeDecodeError:
         raise click.ClickException(f"{file} is not UTF-8 text.") from None
     left: list[str] = []
-    with opened(given) as instance:
+    with opened(given, founding=True) as instance:
         changes = workspace_file.apply(
             instance,
             text,

@@ -32,6 +32,8 @@ NARROWED: Mapping[str, tuple[str, ...]] = {
 }
 REFUSING = ("revocations", "revoked_keys")
 
+_BEGINS = b"SQLite format 3\0"
+
 Row = tuple[object, ...]
 
 
@@ -46,8 +48,9 @@ def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
     """
     if not database.exists():
         raise BackupProblem(f"There is no database at {database}.")
-    if target.exists() and (not overwrite or target.samefile(database)):
+    if target.exists() and not overwrite:
         raise BackupProblem(f"{target} exists already; give another name, or --overwrite.")
+    _refuse_what_is_no_copy(target, database)
     partial = target.with_name(f".{target.name}.partial")
     with suppress(FileNotFoundError):
         partial.unlink()
@@ -68,6 +71,22 @@ def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
+
+
+def _refuse_what_is_no_copy(target: Path, database: Path) -> None:
+    """Only an earlier copy is replaced: no device, not the database, its log, nor the key that lies beside it."""
+    here = database.resolve()
+    wrong = target.resolve().parent == here.parent and target.name.startswith(f"{here.name}-")
+    try:
+        if target.exists() and not wrong:
+            wrong = not target.is_file() or target.samefile(database)
+            if not wrong:
+                with target.open("rb") as file:
+                    wrong = file.read(len(_BEGINS)) not in (_BEGINS, b"")
+    except OSError as error:
+        raise BackupProblem(f"{target} cannot be read: {error.strerror}.") from error
+    if wrong:
+        raise BackupProblem(f"{target} is not a copy of a database, and is not replaced; give another name.")
 
 
 def check(file: Path) -> None:
