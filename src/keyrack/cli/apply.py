@@ -36,6 +36,7 @@ def command(file: Path, dry_run: bool, check: bool, prune: bool, reset_secrets: 
     except UnicodeDecodeError:
         raise click.ClickException(f"{file} is not UTF-8 text.") from None
     left: list[str] = []
+    noted: list[str] = []
     with opened(given, founding=True) as instance:
         changes = workspace_file.apply(
             instance,
@@ -43,6 +44,7 @@ def command(file: Path, dry_run: bool, check: bool, prune: bool, reset_secrets: 
             os.environ,
             say,
             left=left.append,
+            noted=noted.append,
             prune=prune,
             reset_secrets=reset_secrets,
             dry_run=dry_run or check,
@@ -50,6 +52,8 @@ def command(file: Path, dry_run: bool, check: bool, prune: bool, reset_secrets: 
         )
     for words in left:
         say(f"left as it is, without --prune: {words}")
+    for words in noted:
+        say(f"left as it is: {words}")
     if (dry_run or check) and changes:
         say(f"{len(changes)} changes would be made; none was.")
         raise SystemExit(1 if check else 0)

@@ -20,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 from keyrack import app
 from keyrack.cli import options
 from keyrack.settings import Settings
-from keyrack.store.connect import DatabaseRefused, DatabaseSpoilt
+from keyrack.store.connect import UNAVAILABLE, DatabaseRefused, DatabaseSpoilt
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.migrate import SchemaTooNew
 from keyrack.store.outage import Outage
@@ -110,7 +110,8 @@ def explained() -> Iterator[None]:
     except (DatabaseSpoilt, DatabaseRefused) as error:
         raise click.ClickException(str(error)) from None
     except DatabaseUnavailable as error:
-        raise click.ClickException(f"{str(error).rstrip('.')}. Start it, or check --database.") from None
+        why = str(error).removeprefix(UNAVAILABLE).rstrip(".")
+        raise click.ClickException(f"The database cannot be reached: {why}. Start it, or check --database.") from None
     except (SchemaTooNew, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except PermissionError as error:
