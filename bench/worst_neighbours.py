@@ -1,13 +1,15 @@
 """What a member, an enrolled host and strangers can do to everybody else when they do their worst, side by side.
 
 Run: python bench/worst_neighbours.py [SECONDS]. An owner adds, lists and deletes keys the whole time, alone at first
-and then beside them. Prints the owner's p50 and p99 of both, their ratio, how much the data folder grew, and what the
-others were answered. The others run at the lowest priority, so that they take the service's time and not the
-machine's.
+and then beside them. Prints the owner's p50 and p99 of both, their ratio, of each kind of call too, how much the data
+folder grew, and what the others were answered and how often. Where py-spy is found (on the PATH, or PY_SPY names it),
+also where the service's time went meanwhile. The others run at the lowest priority, so that they take the service's
+time and not the machine's.
 """
 
 from __future__ import annotations
 
+import base64
 import collections
 import http.client
 import json
@@ -15,6 +17,7 @@ import multiprocessing
 import os
 import random
 import secrets
+import shutil
 import socket
 import statistics
 import subprocess
@@ -23,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from keyrack import app
 from keyrack.core import people, servers
 from keyrack.settings import Settings
-from tests.services import free_port
+from tests.ports import free_port
 
 PAUSE = 0.02  # the owner is a person's program, not a load test
 OWNER = "kr_owner_0123456789abcdefghij"
@@ -99,17 +103,17 @@ def key_line() -> str:
     return Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
-def owner(port: int, seconds: float) -> list[float]:
-    """How long each of the owner's calls took, in milliseconds."""
+def owner(port: int, seconds: float) -> dict[str, list[float]]:
+    """How long each of the owner's calls took, in milliseconds, by method."""
     caller = Caller(port, "127.0.0.1")
     headers = {"Authorization": f"Bearer {OWNER}"}
     path = "/api/v3/servers/1/ssh/credentials"
-    took: list[float] = []
+    took: dict[str, list[float]] = {"POST": [], "GET": [], "DELETE": []}
 
     def timed(method: str, where: str, body: Any = None) -> bytes:
         begun = time.perf_counter()
         status, text = caller.call(method, where, headers, body)
-        took.append((time.perf_counter() - begun) * 1000)
+        took[method].append((time.perf_counter() - begun) * 1000)
         if status != 200:
             raise SystemExit(f"the owner was answered {status} to {method} {where}: {text[:200]!r}")
         time.sleep(PAUSE)
@@ -155,16 +159,23 @@ def host(secret: str) -> Iterator[Call]:
     report = "/agent/v1/report"
     while True:
         found = [_found(number) for number in range(2000)]
-        sessions = [_session(number) for number in range(5000)]
+        sessions = [_session(str(number)) for number in range(5000)]
+        others = [_session(secrets.token_hex(8)) for _ in range(5000)]
         yield "POST", report, headers, {"revision": 1, "state": "applied", "keys_found": found}
         yield "POST", report, headers, {"revision": 1, "state": "refused", "problems": [secrets.token_hex(240)] * 20}
         yield "POST", report, headers, {"revision": 1, "state": "applied", "facts": {"scan": secrets.token_hex(140)}}
         yield "POST", report, headers, {"sessions": sessions}
+        yield "POST", report, headers, {"sessions": others}
+        yield "POST", report, headers, {"keys_found": found[:150]}
+        yield "POST", report, headers, {"keys_found": [{**key, "comment": secrets.token_hex(8)} for key in found[:150]]}
+        yield "POST", report, headers, {"last_used": [_use(secrets.token_hex(40)[:43]) for _ in range(5000)]}
         yield "GET", f"/agent/v1/document?revision={random.randrange(9)}&wait=0", headers, None
         yield "POST", report, headers, b"x" * 5_000_000
 
 
 def _found(number: int) -> dict[str, Any]:
+    """A key that looks like one, and another each time."""
+    blob = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + secrets.token_bytes(32)
     return {
         "username": f"user{secrets.token_hex(4)}",
         "path": f"/home/{secrets.token_hex(8)}/.ssh/authorized_keys",
@@ -172,7 +183,7 @@ def _found(number: int) -> dict[str, Any]:
         "line": number,
         "fingerprint": "SHA256:" + secrets.token_hex(40)[:43],
         "type": "ssh-ed25519",
-        "key": "",
+        "key": "ssh-ed25519 " + base64.b64encode(blob).decode(),
         "options": "",
         "comment": "c" * 100,
         "problem": "",
@@ -180,9 +191,13 @@ def _found(number: int) -> dict[str, Any]:
     }
 
 
-def _session(number: int) -> dict[str, Any]:
+def _use(fingerprint: str) -> dict[str, Any]:
+    return {"fingerprint": f"SHA256:{fingerprint}", "at": "2026-01-01T00:00:00Z", "address": "192.0.2.1"}
+
+
+def _session(name: str) -> dict[str, Any]:
     started = "2026-01-01T00:00:00Z"
-    return {"id": f"{number}", "user": "deploy", "address": "192.0.2.1", "fingerprint": "", "started_at": started}
+    return {"id": name, "user": "deploy", "address": "192.0.2.1", "fingerprint": "", "started_at": started}
 
 
 def stranger() -> Iterator[Call]:
@@ -315,18 +330,64 @@ def compare(port: int, data: Path, seconds: float, pid: int) -> None:
         ]
         for other in others:
             other.start()
-        beside = owner(port, seconds)
+        with watched(pid, seconds):
+            beside = owner(port, seconds)
         for other in others:
             other.join(90)
+        one, two = together(alone), together(beside)
         for name, took in (("alone", alone), ("beside them", beside)):
-            print(
-                f"owner {name:12} {len(took):6} calls, p50 {statistics.median(took):7.1f} ms, p99 {p99(took):7.1f} ms"
-            )
-        print(f"p99 beside to alone: {p99(beside) / p99(alone):.2f}, longest {max(beside):.0f} ms")
+            print(f"owner {name}: {shown(together(took))}")
+            for method, times in took.items():
+                print(f"    {method:7} {shown(times)}")
+        print(f"p99 beside to alone: {p99(two) / p99(one):.2f}, longest {max(two):.0f} ms")
         print(f"data folder: {(size(data) - before) / 1e6:+.1f} MB")
         print(f"service's memory: {resident(pid) / 1e6:.0f} MB")
         for kind, counts in answers.items():
-            print(f"{kind:9} was answered {counts}")
+            print(f"{kind:9} {sum(counts.values()) / seconds:6.1f} answers a second: {counts}")
+
+
+def together(took: dict[str, list[float]]) -> list[float]:
+    """The times of all kinds of calls."""
+    return [time for times in took.values() for time in times]
+
+
+def shown(times: list[float]) -> str:
+    """What is said of times, in milliseconds."""
+    return f"{len(times):6} calls, p50 {statistics.median(times):7.1f} ms, p99 {p99(times):7.1f} ms"
+
+
+@contextmanager
+def watched(pid: int, seconds: float) -> Iterator[None]:
+    """Print at the end which functions of ours held the interpreter while the block ran, if py-spy is there."""
+    spy = os.environ.get("PY_SPY") or shutil.which("py-spy")
+    if spy is None:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "stacks"
+        command = [spy, "record", "-p", str(pid), "-d", str(max(1, int(seconds) - 2)), "-r", "50"]
+        spying = subprocess.Popen(
+            [*command, "--gil", "-f", "raw", "-o", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            yield
+        finally:
+            spying.wait(60)
+        print_top(file.read_text())
+
+
+def print_top(stacks: str, most: int = 25) -> None:
+    """The functions of ours that most samples lie in, callers included; py-spy's raw form."""
+    total = 0
+    within: collections.Counter[str] = collections.Counter()
+    for line in stacks.splitlines():
+        stack, _, count = line.rpartition(" ")
+        total += int(count)
+        within.update({name: int(count) for name in {part.rpartition(":")[0] for part in stack.split(";")}})
+    print(f"where {total} samples of the interpreter lie:")
+    ours = [(count, name) for name, count in within.most_common() if "(keyrack/" in name or "(json/" in name]
+    for samples, name in ours[:most]:
+        print(f"    {samples / max(1, total):6.1%} {name})")
 
 
 def resident(pid: int) -> int:

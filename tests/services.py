@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +19,7 @@ from keyrack.core import workspace_file
 from keyrack.core.instance import Instance
 from keyrack.settings import Settings
 from keyrack.web.protocol import BoundedProtocol
+from tests.ports import free_port as free_port
 
 TEAM = """
 [workspace]
@@ -75,11 +76,8 @@ system_users = ["deploy"]
 """
 
 
-def free_port() -> int:
-    """A port on loopback that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+# Reading the authorities that a system trusts takes longer than many a test, and nothing here speaks TLS.
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass
@@ -130,7 +128,7 @@ def running(settings: Settings) -> Iterator[Service]:
         while not server.started and thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
         assert server.started, "the service did not start"
-        with httpx2.Client(base_url=settings.url, timeout=30) as client:
+        with httpx2.Client(base_url=settings.url, timeout=30, verify=PLAIN) as client:
             yield Service(settings.url, instance, client)
     finally:
         application.let_go()

@@ -64,7 +64,7 @@ def test_the_path_of_a_request_is_true() -> None:
     """Each file on the path names in its code what comes next on it."""
     steps = (
         ("cli/serve.py", "BoundedProtocol"),
-        ("web/server.py", "application(instance, dialect)"),
+        ("web/server.py", "application(instance, dialect, sharing)"),
         ("web/dialect.py", "bodies.read"),
         ("core/work.py", "policy.may"),
         ("core/acceptance.py", "parse("),

@@ -27,14 +27,17 @@ log = structlog.get_logger("keyrack")
 TIDY_EVERY_SECONDS = 5.0
 
 
-def open_instance(settings: Settings) -> Instance:
+def open_instance(settings: Settings, *, new_database: bool = False) -> Instance:
     """Open the data folder and the database, brought up to date, as one instance.
 
-    Raises ValueError for a damaged instance key, ForeignKey for one that is not the database's, SchemaTooNew, and
-    DatabaseUnavailable when the database is away.
+    new_database: begin an empty one also for an instance key that served before. Raises ValueError for a damaged
+    instance key, ForeignKey for one that is not the database's, LostDatabase, SchemaTooNew, and DatabaseUnavailable
+    when the database is away.
     """
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = settings.data / "instance.key"
+    if not new_database:
+        ownership.check_database(settings.database_url, path)
     rules = KeyRules(
         types=frozenset(settings.key_types),
         rsa_minimum_bits=settings.rsa_minimum_bits,
@@ -44,7 +47,7 @@ def open_instance(settings: Settings) -> Instance:
     database = Database.open(settings.database_url)
 
     def with_key(key: InstanceKey) -> Instance:
-        throttle = Throttle(settings.password_guesses, settings.token_guesses)
+        throttle = Throttle(settings.password_guesses, settings.token_guesses, processes=settings.workers)
         return Instance(database=database, settings=settings, key=key, key_rules=rules, throttle=throttle)
 
     try:

@@ -133,6 +133,40 @@ class Settings(BaseSettings):
         description="The largest file that Git takes, in bytes as it is checked out; a push needs as much memory, "
         "and sends at most one object for each hundred bytes of this.",
     )
+    git_max_repository_bytes: int = Field(
+        default=10_000_000_000, ge=1_000_000, description="How much one Git repository may take on the disk, in bytes."
+    )
+    git_keep_free_bytes: int = Field(
+        default=500_000_000,
+        ge=0,
+        description="How much of the disk pushes leave free, in bytes; with less, nothing new is taken.",
+    )
+    git_max_transfer_seconds: int = Field(
+        default=3600, ge=1, le=86_400, description="The longest that a clone, fetch or push may take, in seconds."
+    )
+    git_max_idle_seconds: int = Field(
+        default=600,
+        ge=1,
+        le=86_400,
+        description="How long a Git client may neither send nor take anything, in seconds (OpenSSH 9.2 and newer).",
+    )
+    git_max_cpu_seconds: int = Field(
+        default=900, ge=1, description="How long one program of a Git operation may compute, in seconds."
+    )
+    git_max_memory_bytes: int = Field(
+        default=2_000_000_000,
+        ge=50_000_000,
+        description="How much memory one program of a Git operation may take, in bytes.",
+    )
+    git_max_sessions: int = Field(
+        default=200, ge=1, le=10_000, description="How many Git operations may be under way at once."
+    )
+    git_max_sessions_each: int = Field(
+        default=20,
+        ge=1,
+        le=10_000,
+        description="How many of them one user, or one deploy key, may have under way.",
+    )
     max_revoked_keys: int = Field(
         default=10_000,
         ge=100,

@@ -15,7 +15,7 @@ import pytest
 
 from keyrack.agent import as_account
 from keyrack.agent import found as finding
-from keyrack.agent.found import AUTHORITY, KEY, UNREADABLE, Found, Scanner
+from keyrack.agent.found import AUTHORITY, COMMAND, KEY, UNREADABLE, Found, Scanner
 from keyrack.agent.sshd import Sshd, words_of
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
@@ -259,3 +259,20 @@ def test_without_root_one_looks_at_ones_own(homes: dict[str, Path], tmp_path: Pa
         return json.dumps([[(one.username, one.kind, one.comment) for one in found], look.cut]).encode()
 
     assert json.loads(as_account.run(account, work, seconds=30)) == [[[QUIET, KEY, "quiet"]], []]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "rule", ["Address 192.0.2.0/24", "LocalPort 2222", "LocalAddress 192.0.2.1", "Host *.example.org"]
+)
+def test_what_counts_only_for_whoever_comes_from_somewhere_is_in_force(
+    homes: dict[str, Path], tmp_path: Path, rule: str
+) -> None:
+    """sshd is asked as somebody from this machine; a rule for others lets them in all the same."""
+    put(homes[QUIET] / ".elsewhere" / "keys", f"{public_key()} elsewhere\n")
+    put(homes[QUIET] / ".ssh" / "authorized_keys", f"{public_key()} here\n")
+    rules = f"Match {rule}\nAuthorizedKeysFile .elsewhere/keys\nAuthorizedKeysCommand /bin/names %u\n"
+    look = scanner(tmp_path, f"Port 2022\nAuthorizedKeysFile .ssh/authorized_keys\n{rules}")
+    found = look.scan()
+    assert {one.comment for one in found if one.username == QUIET and one.in_force} >= {"elsewhere", "here"}
+    assert "/bin/names %u" in {one.path for one in found if one.kind == COMMAND}

@@ -141,6 +141,23 @@ def test_a_refused_receipt_is_told_again_and_keeps_no_document_waiting(
     assert not refusals
 
 
+def test_a_report_that_must_wait_gives_its_receipt_first(host: EnrolledHost, service: SmallService) -> None:
+    drive(host, service, lambda told: 429 if "facts" in told or "keys_found" in told else None)
+    assert set(service.wait_for_report("applied", 3)) <= {"revision", "lineage", "state", "problems", "agent_version"}
+
+
+def test_what_must_wait_is_kept_whole() -> None:
+    outbox = Outbox()
+    outbox.put({"revision": 3, "state": "applied", "problems": [], "keys_found": []})
+    assert outbox.receipt_first()
+    assert outbox.first == {"revision": 3, "state": "applied", "problems": []}
+    assert not outbox.receipt_first(), "it is alone now"
+    assert not outbox.taken()
+    assert outbox.first == {"keys_found": []}
+    assert not outbox.receipt_first()
+    assert outbox.taken(), "nothing was left out"
+
+
 def test_a_receipt_that_waits_is_not_overtaken_by_bad_news(host: EnrolledHost, service: SmallService) -> None:
     service.publish(3, accepted(service, 3))
     follower = host.follower()

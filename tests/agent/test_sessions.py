@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, Stale, UserKey
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled
+from tests.login.adopted_host import accounts
 from tests.login.private_sshd import USERNAME, Key
 from tests.waiting import wait_until
 
@@ -221,8 +221,13 @@ def test_adopt_mode_ends_no_session_of_a_key(watched: Watched, keys: Callable[[s
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root logs in as somebody else")
 def test_another_account_is_watched_and_ended_too(watched: Watched, keys: Callable[[str], Key], tmp_path: Path) -> None:
     name = "keyrack-test"
-    subprocess.run(["useradd", "-m", "-s", "/bin/sh", "-p", "*", name], check=False, stderr=subprocess.DEVNULL)
     key = keys("key")
+    with accounts((name,)):
+        another_account_is_ended(watched, key, name)
+
+
+def another_account_is_ended(watched: Watched, key: Key, name: str) -> None:
+    """Its login ends with its key, and another account's with the same key goes on."""
     watched.publish({name: [UserKey(key.public)], USERNAME: [UserKey(key.public)]})
     client = watched.ssh(key, command="setsid -f sleep 1234.5 >/dev/null 2>&1; sleep 1234.5", user=name)
     other = watched.ssh(key, "-N")
@@ -236,7 +241,6 @@ def test_another_account_is_watched_and_ended_too(watched: Watched, keys: Callab
     watched.wait_for_sessions(1)
     assert other.poll() is None
     os.kill(other.pid, signal.SIGTERM)
-    subprocess.run(["userdel", "-r", name], check=False, stderr=subprocess.DEVNULL)
 
 
 def _running(argument: str) -> list[int]:

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from keyrack.cli.demo_host import PrivateSshd, free_port
+from keyrack.cli.demo_host import PrivateSshd
 from keyrack.ssh import host_document
 from keyrack.ssh.host_document import HostDocument, UserKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import HOST, ISSUED
 from tests.agent.small_service import SmallService
 from tests.login.private_sshd import USERNAME, Door, Key, sshd_path
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 

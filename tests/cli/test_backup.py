@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import select
 
 from keyrack import app
 from keyrack.cli.main import main
@@ -20,6 +21,8 @@ from keyrack.errors import Refusal
 from keyrack.model import User
 from keyrack.ssh.public_key import parse
 from keyrack.store import people as people_rows
+from keyrack.store.database import Database
+from keyrack.store.tables import instance_facts
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
 
@@ -143,6 +146,31 @@ def test_a_backup_replaces_nothing_unasked(data: Path, tmp_path: Path) -> None:
     assert run("backup", str(data / "keyrack.db"), "--overwrite", data=data).exit_code == 1
     assert run("backup", str(tmp_path / "no" / "folder"), data=data).exit_code == 1
     assert run("backup", str(copy), data=tmp_path / "empty").exit_code == 1
+
+
+def test_a_backup_overwrites_nothing_but_an_earlier_one(data: Path, tmp_path: Path) -> None:
+    with Database.open(f"sqlite:///{data / 'keyrack.db'}") as database:
+        database.check()  # so that it has a log
+        (tmp_path / "notes.txt").write_text("mine", "ascii")
+        for file in (data / "instance.key", data / "keyrack.db-wal", data / "keyrack.db", tmp_path / "notes.txt"):
+            before = file.read_bytes()
+            assert "no earlier copy" in run("backup", str(file), "--overwrite", data=data).output
+            assert file.read_bytes() == before
+        assert [path.name for path in tmp_path.glob(".*")] == []
+        database.check()
+
+
+def test_what_waits_in_the_log_of_a_copy_is_restored_too(data: Path, tmp_path: Path) -> None:
+    """As somebody has it who copied all files that lie there, or restores what a restore put aside."""
+    copy = tmp_path / "copy.db"
+    with Database.open(f"sqlite:///{data / 'keyrack.db'}") as database:
+        database.write(lambda conn: conn.execute(instance_facts.insert().values(name="late", value="x")))
+        for part in ("", "-wal"):
+            copy.with_name(f"copy.db{part}").write_bytes((data / f"keyrack.db{part}").read_bytes())
+    assert run("restore", str(data / "keyrack.db"), "--yes", data=data).exit_code == 1
+    assert run("restore", str(copy), "--yes", data=data).exit_code == 0
+    with Database.open(f"sqlite:///{data / 'keyrack.db'}") as database:
+        assert "late" in database.read(lambda conn: set(conn.execute(select(instance_facts.c.name)).scalars()))
 
 
 def test_postgresql_is_told_its_own_command(data: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from keyrack import app
 from keyrack.core import people, user_keys, workspace_file
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
-from keyrack.core.ownership import ForeignKey
+from keyrack.core.ownership import ForeignKey, LostDatabase
 from keyrack.model import Actor, Role
 from keyrack.store.database import Database
 from keyrack.store.tables import instance_facts
@@ -80,6 +80,32 @@ def test_every_command_refuses_another_key(words: tuple[str, ...], bare_url: str
     assert "instance.key is missing" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "second" / "instance.key").exists()
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=[command[0] for command in COMMANDS])
+def test_every_command_refuses_to_begin_anew_in_the_place_of_a_lost_database(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'keyrack.db'}"
+    begin(tmp_path / "data", url)
+    (tmp_path / "keyrack.db").unlink()
+    run = [sys.executable, "-m", "keyrack.cli.main", *words, "--data", str(tmp_path / "data"), "--database", url]
+    ended = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "keyrack restore FILE" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "keyrack.db").exists()
+
+
+def test_an_empty_database_is_begun_for_a_key_only_where_that_is_asked_for(bare_url: str, tmp_path: Path) -> None:
+    InstanceKey.load(tmp_path / "instance.key")
+    with pytest.raises(LostDatabase, match="missing or empty"):
+        app.open_instance(settings_for(tmp_path, bare_url))
+    (tmp_path / "team.toml").write_text(TEAM, "utf-8")
+    where = ["--data", str(tmp_path), "--database", bare_url]
+    run = [sys.executable, "-m", "keyrack.cli.main", "apply", str(tmp_path / "team.toml"), "--new-database", *where]
+    subprocess.run(run, check=True, capture_output=True, timeout=60)
+    app.open_instance(settings_for(tmp_path, bare_url)).database.close()
 
 
 @pytest.mark.parametrize("sealed", [False, True], ids=["users only", "keys"])

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from keyrack.core import (
     credentials,
+    deleted_servers,
     documents,
     events,
     git_access,
@@ -332,6 +333,42 @@ def test_going_back_twice(team: Team, host: Host) -> None:
         host.obey()
         assert host.refuses(line)
         assert not host.lets_in(line)
+
+
+@pytest.mark.parametrize("changes_after", [0, 1, 5])
+def test_a_server_that_is_deleted_after_that_is_told_its_host(team: Team, changes_after: int) -> None:
+    """Its last document gets a number that the host takes, and nothing that the host did before is a receipt for it."""
+    host = Host(team)
+    token = servers.invite(team.instance, team.owner, team.server.id)
+    secret = hosts.enrol(team.instance, token, {}, address="192.0.2.1").secret
+    line = fresh_line()
+    add(team, "a", line)
+    host.obey()
+    backup = Database(team)
+    for number in range(changes_after):
+        add(team, f"more {number}", fresh_line())
+    if changes_after:
+        host.obey()
+    backup.restore()
+    servers.delete(team.instance, team.owner, team.server.id)
+
+    def report() -> None:
+        told = {"revision": host.revision, "lineage": host.lineage, "state": "applied"}
+        hosts.report(team.instance, hosts.authenticate(team.instance, secret, address="192.0.2.1"), told)
+
+    report()
+    (waiting,) = deleted_servers.find(team.instance, team.owner).items
+    assert waiting.acknowledged_at is None
+    assert host.contact() is Contact.NEWER
+    signed = documents.signed(team.instance, team.server.id)
+    assert signed is not None
+    assert signed.revision > host.revision, "the host would refuse it"
+    host.last = signed
+    assert host.contact() is Contact.CURRENT
+    report()
+    (obeyed,) = deleted_servers.find(team.instance, team.owner).items
+    assert obeyed.acknowledged_at is not None
+    assert host.refuses(line)
 
 
 def test_nothing_but_the_hosts_own_signed_document_is_taken(team: Team, host: Host) -> None:

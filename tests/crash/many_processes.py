@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +17,13 @@ import httpx2
 
 from keyrack.ssh.public_key import parse
 from tests.core.keys_for_tests import fresh_line
-from tests.services import free_port
+from tests.crash.commands import Command
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 OLGA = {"Authorization": "Bearer token-of-olga"}
+# Between two adds by one service, so that a long run is about kills and not about a hundred thousand keys.
+PAUSE_SECONDS = 0.04
 
 
 class Acknowledged:
@@ -54,10 +57,11 @@ class ManyProcesses:
     def __init__(self, folder: Path, database: str, services: int) -> None:
         self.acknowledged = Acknowledged()
         self.problems: list[str] = []
+        self.killed: Counter[str] = Counter()
         self._folder = folder
         self._where = ["--data", str(folder / "data"), "--database", database]
         self._urls = [f"http://127.0.0.1:{free_port()}" for _ in range(services)]
-        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._running: dict[str, Command] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -75,9 +79,10 @@ class ManyProcesses:
     def kill_one(self) -> str:
         """SIGKILL a random one of them, and start it again; answers which."""
         with self._lock:
-            alive = {name: process for name, process in self._running.items() if process.poll() is None}
+            alive = {name: process for name, process in self._running.items() if process.exit_code() is None}
         name = random.choice(sorted(alive))
         _kill(alive[name], with_children=name == "git-host")
+        self.killed[name.partition("-")[0]] += 1
         if name.startswith("serve"):
             self._serve(int(name.partition("-")[2]))
         elif name == "git-host":
@@ -102,15 +107,8 @@ class ManyProcesses:
         for url in self._urls:
             wait_until(lambda: _ready(url), "a service")  # noqa: B023
 
-    def _run(self, name: str, *words: str) -> subprocess.Popen[str]:
-        log = (self._folder / f"{name}.log").open("a")
-        with log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "keyrack.cli.main", *words, *self._where],
-                stdout=log,
-                stderr=log,
-                text=True,
-            )
+    def _run(self, name: str, *words: str) -> Command:
+        process = Command([*words, *self._where], self._folder / f"{name}.log")
         with self._lock:
             self._running[name] = process
         return process
@@ -118,8 +116,8 @@ class ManyProcesses:
     def _serve(self, number: int) -> None:
         url = self._urls[number]
         process = self._run(f"serve-{number}", "serve", "--listen", url.removeprefix("http://"))
-        wait_until(lambda: process.poll() is not None or _ready(url), "the service")
-        assert process.poll() is None, f"serve ended: {self.logs()}"
+        wait_until(lambda: process.exit_code() is not None or _ready(url), "the service")
+        assert process.exit_code() is None, f"serve ended: {self.logs()}"
 
     def _serve_git(self) -> None:
         self._run("git-host", "git-host", "--git-listen", f"127.0.0.1:{free_port()}")
@@ -156,7 +154,7 @@ class ManyProcesses:
                         self.acknowledged.added[label] = line
                 elif answer.status_code not in (409, 422, 503):  # another try was made although nobody said so
                     self.problems.append(f"add: {answer.status_code} {answer.text}")
-                time.sleep(0.02)
+                time.sleep(PAUSE_SECONDS)
 
     def _command(self, name: str) -> None:
         number = 0
@@ -167,13 +165,14 @@ class ManyProcesses:
                 time.sleep(0.05)
                 continue
             process = self._run(name, *words)
-            if process.wait(120) == 0:
+            code = process.wait(120)
+            if code == 0:
                 with self.acknowledged.lock:
                     note()
-            elif process.returncode != -signal.SIGKILL:
+            elif code != -signal.SIGKILL:
                 log = (self._folder / f"{name}.log").read_text()
                 if "The database cannot be reached" not in log[-600:]:
-                    self.problems.append(f"{name} ended with {process.returncode}: {log[-2000:]}")
+                    self.problems.append(f"{name} ended with {code}: {log[-2000:]}")
 
     def _next(self, name: str, number: int) -> tuple[list[str], Callable[[], object]]:
         known = self.acknowledged
@@ -199,20 +198,25 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def _kill(process: subprocess.Popen[str], *, with_children: bool) -> None:
+def _kill(process: Command, *, with_children: bool) -> None:
     """SIGKILL; with_children: those too, as a Git host's sshd leads a session of its own and would stay."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGSTOP)  # it starts no other meanwhile
+    if process.exit_code() is None:
+        process.send(signal.SIGSTOP)  # it starts no other meanwhile
         for child in children_of(process.pid) if with_children else ():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-        process.kill()
+        process.send(signal.SIGKILL)
     process.wait(60)
 
 
 def _ready(url: str) -> bool:
+    # Not a client of the kind that the adds use: making one takes as long as a start of the service.
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
     try:
-        return httpx2.get(f"{url}/readyz", timeout=20).status_code == 200
-    except httpx2.TransportError:
-        time.sleep(0.05)
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        time.sleep(0.02)
         return False
+    finally:
+        connection.close()

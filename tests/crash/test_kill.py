@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from keyrack.core import events, people
 from keyrack.core.instance import Instance
 from keyrack.model import Event
-from tests.services import TEAM, free_port, settings_for
+from tests.ports import free_port
+from tests.services import TEAM, settings_for
 from tests.waiting import wait_until
 
 from keyrack import app  # isort: skip

@@ -1,14 +1,20 @@
-"""Services, a Git host and commands on one database, killed again and again: nothing acknowledged is lost."""
+"""Services, a Git host and commands on one database, killed again and again: nothing acknowledged is lost.
+
+The long form tells how far it is, and ends with one line:
+  KEYRACK_LONG=1 pytest -s tests/crash/test_many_processes.py -k sqlite        1,000 kills
+  KEYRACK_LONG=1 pytest -s tests/crash/test_many_processes.py -k postgresql    200, and 20 of the database
+KEYRACK_ROUNDS is another number of kills.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +26,15 @@ from keyrack.model import Event
 from keyrack.ssh.public_key import parse
 from keyrack.store.revoked_keys import RevokedKey
 from tests.crash.many_processes import ManyProcesses, children_of
+from tests.crash.newest import Newest
 from tests.postgres import Cluster
 from tests.services import TEAM, settings_for
 from tests.waiting import wait_until
 
 LONG = os.environ.get("KEYRACK_LONG") == "1"
-ROUNDS = int(os.environ.get("KEYRACK_ROUNDS", "1000" if LONG else "30"))
-DATABASE_ROUNDS = 50 if LONG else 3
+ROUNDS = int(os.environ.get("KEYRACK_ROUNDS", "0"))
+DATABASE_KILLED_EVERY = 10
+WHOLE_FILE_EVERY = 10
 
 pytestmark = pytest.mark.timeout(36_000 if LONG else 900)
 
@@ -39,46 +47,53 @@ def begin(folder: Path, database: str, services: int) -> ManyProcesses:
     return ManyProcesses(folder, database, services)
 
 
-def kill_at_random(many: ManyProcesses, rounds: int) -> None:
+def kill_at_random(many: ManyProcesses, newest: Newest, rounds: int) -> None:
+    """SIGKILL one after the other; what was acknowledged since the last kill is looked up after each."""
     for _ in range(rounds):
         before = len(many.acknowledged)
         wait_until(lambda: len(many.acknowledged) > before or many.problems, "something acknowledged")  # noqa: B023
         assert not many.problems, many.problems[0]
         time.sleep(random.random() * 0.2)
         many.kill_one()
+        newest.check(many.acknowledged)
+        if many.killed.total() % WHOLE_FILE_EVERY == 0:
+            newest.check_whole_file()
+            print(newest.progress(many), flush=True)
 
 
 def test_on_one_sqlite_file(tmp_path: Path) -> None:
-    path = tmp_path / "keyrack.db"
-    many = begin(tmp_path, f"sqlite:///{path}", services=1)
-    try:
-        many.start()
-        kill_at_random(many, ROUNDS)
-    finally:
-        many.stop()
-    assert not many.problems, many.problems[0]
-    with sqlite3.connect(path) as raw:
-        assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert raw.execute("PRAGMA foreign_key_check").fetchall() == []
-    raw.close()
-    check(many, f"sqlite:///{path}", tmp_path)
+    database = f"sqlite:///{tmp_path / 'keyrack.db'}"
+    with under_way(tmp_path, database, services=1) as (many, newest):
+        kill_at_random(many, newest, ROUNDS or (1000 if LONG else 30))
 
 
 def test_on_postgresql_which_is_killed_too(durable_cluster: Cluster, tmp_path: Path) -> None:
-    database = durable_cluster.create_database()
-    many = begin(tmp_path, database, services=2)
-    try:
-        many.start()
-        for _ in range(DATABASE_ROUNDS):
-            kill_at_random(many, ROUNDS // DATABASE_ROUNDS)
+    with under_way(tmp_path, durable_cluster.create_database(), services=2) as (many, newest):
+        for _ in range((ROUNDS or (200 if LONG else 30)) // DATABASE_KILLED_EVERY):
+            kill_at_random(many, newest, DATABASE_KILLED_EVERY)
             durable_cluster.kill()
+            many.killed["database"] += 1
             time.sleep(random.random())
             durable_cluster.start_again()
             many.check_ready()
-    finally:
-        many.stop()
-    assert not many.problems, many.problems[0]
-    check(many, database, tmp_path)
+
+
+@contextlib.contextmanager
+def under_way(folder: Path, database: str, services: int) -> Iterator[tuple[ManyProcesses, Newest]]:
+    """All of them at work; when they have been stopped, everything that was acknowledged is looked up once more."""
+    many = begin(folder, database, services)
+    newest = Newest(app.open_instance(settings_for(folder / "data", database)))
+    with contextlib.closing(newest):
+        try:
+            many.start()
+            yield many, newest
+        finally:
+            many.stop()
+        assert not many.problems, many.problems[0]
+        newest.check(many.acknowledged)
+        newest.check_whole_file()
+        check(many, database, folder)
+        print(f"Nothing was lost: {newest.progress(many)}")
 
 
 def test_nothing_of_a_git_host_stays_when_they_are_stopped(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from keyrack.cli.demo_host import free_port
 from keyrack.cli.git_host import GitHost
 from keyrack.core import people, repositories
 from keyrack.store import events as event_rows
 from keyrack.store import people as people_rows
 from keyrack.store import repositories as repository_rows
 from keyrack.store.repositories import Repository
+from tests.ports import free_port
 from tests.services import Service
 
 SECONDS = 120

@@ -17,8 +17,9 @@ from tests.git.people import Person, Site, start_host
 from tests.git.test_rights import clone, push
 from tests.git.test_transfers import MEGABYTE, fill, slowly
 from tests.login.private_sshd import strict_folder
+from tests.ports import free_port
 from tests.postgres import Cluster
-from tests.services import TEAM, Service, free_port, running, settings_for
+from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
 
 ALICE, BOB = "token-of-alice", "token-of-bob"

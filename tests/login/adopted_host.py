@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.sshd import Sshd
-from keyrack.cli.demo_host import ADDRESS, free_port
+from keyrack.cli.demo_host import ADDRESS
 from keyrack.core import people, servers
 from keyrack.model import Actor
+from tests import own_machine
 from tests.login.private_sshd import Door, Key, sshd_path
+from tests.ports import free_port
 from tests.services import Service
 from tests.waiting import wait_until
 
@@ -32,8 +34,11 @@ def accounts(names: Sequence[str] = ACCOUNTS) -> Iterator[None]:
     """Accounts of this machine, with homes, for as long as the block lasts; skipped when not root."""
     if os.geteuid() != 0 or shutil.which("useradd") is None:
         pytest.skip("this test creates accounts: it needs root and useradd")
-    with _alone():
+    if own_machine.taken:
         yield from _made(names)
+    else:
+        with _alone():
+            yield from _made(names)
 
 
 @contextlib.contextmanager
@@ -184,6 +189,16 @@ class AdoptedHost:
             self._agent.send_signal(number)
             self._agent.wait(60)
             self._agent = None
+
+    @contextlib.contextmanager
+    def pausing_agent(self) -> Iterator[None]:
+        """The agent does nothing while the block lasts, so that what it would mend can be seen."""
+        assert self._agent is not None
+        self._agent.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._agent.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End the agent and sshd."""

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from keyrack.cli.demo_host import DemoHost, free_port
+from keyrack.cli.demo_host import DemoHost
 from keyrack.core import credentials, people, servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Server
 from tests.login.private_sshd import USERNAME, Door, Key, sshd_path
+from tests.ports import free_port
 from tests.services import Service
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.cli.demo_host import ADDRESS, DemoHost, PrivateSshd, find_sshd, free_port
+from keyrack.cli.demo_host import ADDRESS, DemoHost, PrivateSshd, find_sshd
 from keyrack.ssh import revoked_keys
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 USERNAME = pwd.getpwuid(os.geteuid()).pw_name

@@ -207,6 +207,8 @@ def test_uninstalling_gives_the_host_back_to_the_byte(scene: Scene) -> None:
     scene.accept("krone")
     scene.enforce()
     assert not host.door.lets_in(host.keys["rogue"], "krtwo")
+    for folder in (host.etc, host.etc / "sshd_config.d"):  # as an agent that is killed while it writes there
+        (folder / ".keyrack-0123456789abcdef").write_bytes(b"half of")
     ended = host.agent("uninstall")
     assert ended.returncode == 0, ended.stderr
     assert host.snapshot() == before
@@ -340,9 +342,10 @@ def test_what_is_put_into_keyracks_own_files_is_taken_out_and_told(scene: Scene,
     scene.accept("krone")
     scene.enforce()
     hand = Key.make(tmp_path / "hand")
-    with (host.etc / "keyrack" / "keys" / "krone").open("a") as file:
-        file.write(f"{hand.public} planted\n")
-    assert host.door.lets_in(hand, "krone")
+    with host.pausing_agent():
+        with (host.etc / "keyrack" / "keys" / "krone").open("a") as file:
+            file.write(f"{hand.public} planted\n")
+        assert host.door.lets_in(hand, "krone")
     host.door.wait_until_closed(hand, "krone")
     wait_until(lambda: "planted" in {one.comment for one in scene.found()}, "the key in the service")
     found = next(one for one in scene.found() if one.comment == "planted")

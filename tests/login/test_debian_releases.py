@@ -20,7 +20,8 @@ from keyrack.model import Server, Session
 from keyrack.ssh.public_key import fingerprint_of
 from tests.login.debian_host import DebianHost, debian_host
 from tests.login.private_sshd import Key, strict_folder
-from tests.services import Service, free_port
+from tests.ports import free_port
+from tests.services import Service
 from tests.waiting import wait_until
 
 KEYRACK = people.keyrack(1)

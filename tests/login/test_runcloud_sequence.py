@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from keyrack.cli.demo_host import free_port
 from tests.login.contained_host import Machine, machine
 from tests.login.private_sshd import Key, strict_folder
+from tests.ports import free_port
 from tests.services import Service
 from tests.waiting import wait_until
 

@@ -16,7 +16,7 @@ import pytest
 from keyrack import __version__
 from tests.login.debian_host import SYSTEMS, DebianHost
 from tests.login.private_sshd import strict_folder
-from tests.services import free_port
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 
 from tests.login.private_sshd import sshd_path
-from tests.services import free_port
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from keyrack.cli.demo_host import free_port
 from keyrack.ssh.wire import mpint, string
+from tests.ports import free_port
 from tests.ssh.cases import make_key, text_line
 from tests.waiting import wait_until
 

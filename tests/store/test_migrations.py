@@ -34,10 +34,11 @@ from keyrack.store.connect import parse_url, postgresql_engine, sqlite_engine
 
 ROWS = 3
 
+HEAD = migrate.head()
 OLDER = [
     script.revision
     for script in ScriptDirectory(migrate.FOLDER, version_locations=[migrate.FOLDER]).walk_revisions()
-    if script.revision != migrate.head()
+    if script.revision != HEAD
 ]
 
 REBUILD = '''
@@ -189,7 +190,7 @@ def test_rebuilding_a_table_keeps_the_rows_that_point_to_it(database_url: str, l
     with connected(database_url) as conn:
         fill(conn)
         before = contents(conn)
-    (later_folder / "later.py").write_text(REBUILD.format(head=migrate.head(), then=""))
+    (later_folder / "later.py").write_text(REBUILD.format(head=HEAD, then=""))
     migrate.upgrade(database_url)
     with connected(database_url) as conn:
         after = contents(conn)
@@ -199,14 +200,13 @@ def test_rebuilding_a_table_keeps_the_rows_that_point_to_it(database_url: str, l
 
 
 def test_a_migration_that_fails_leaves_everything_as_it_was(database_url: str, later_folder: Path) -> None:
-    head = migrate.head()
     with connected(database_url) as conn:
         fill(conn)
         before = contents(conn)
-    failing = REBUILD.format(head=head, then='op.execute("INSERT INTO no_such_table VALUES (1)")')
+    failing = REBUILD.format(head=HEAD, then='op.execute("INSERT INTO no_such_table VALUES (1)")')
     (later_folder / "later.py").write_text(failing)
     with pytest.raises(Exception, match="no_such_table"):
         migrate.upgrade(database_url)
-    assert migrate.current(database_url) == head
+    assert migrate.current(database_url) == HEAD
     with connected(database_url) as conn:
         assert contents(conn) == before

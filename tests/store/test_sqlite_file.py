@@ -87,6 +87,26 @@ def filled_with_noise(path: Path, backup: Path) -> None:
         file.write(random.randbytes(path.stat().st_size))
 
 
+def an_older_one_restored_by_sqlite(path: Path, backup: Path) -> None:
+    with sqlite3.connect(path) as live, sqlite3.connect(backup) as copy:
+        copy.backup(live)
+    live.close()
+    copy.close()
+
+
+def the_logs_index_removed(path: Path, backup: Path) -> None:
+    path.with_name(f"{path.name}-shm").unlink()
+
+
+def its_log_cut_short(path: Path, backup: Path) -> None:
+    os.truncate(path.with_name(f"{path.name}-wal"), 0)
+
+
+def its_log_overwritten(path: Path, backup: Path) -> None:
+    with path.with_name(f"{path.name}-wal").open("r+b") as file:
+        file.write(random.randbytes(4096))
+
+
 @pytest.mark.parametrize(
     "harm",
     [
@@ -99,6 +119,10 @@ def filled_with_noise(path: Path, backup: Path) -> None:
         cut_short,
         emptied,
         filled_with_noise,
+        an_older_one_restored_by_sqlite,
+        the_logs_index_removed,
+        its_log_cut_short,
+        its_log_overwritten,
     ],
 )
 def test_a_file_that_is_not_the_same_any_more_is_neither_read_nor_written(
@@ -162,6 +186,36 @@ def test_what_sqlite_itself_does_with_the_file_is_no_harm(sqlite_url: str) -> No
             operator.close()
         database.write(put("last"))
         assert "last" in database.read(names)
+
+
+def test_a_name_that_leads_to_another_file_now_is_noticed(sqlite_url: str) -> None:
+    """Whoever comes by that name later would work with another database than this process."""
+    path = path_of(sqlite_url)
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    with Database.open(f"sqlite:///{link}") as database:
+        database.listen(lambda ids: None)
+        database.write(put("early"))
+        link.unlink()
+        link.symlink_to(copy_of(path))
+        with pytest.raises(DatabaseUnavailable, match="replaced by another file"):
+            database.write(put("lost"))
+
+
+def test_a_file_with_two_names_is_not_opened_by_either(sqlite_url: str) -> None:
+    """By each name SQLite would keep another log, and each process would overwrite what the others write."""
+    path = path_of(sqlite_url)
+    with Database.open(sqlite_url) as database:
+        database.write(put("early"))
+        os.link(path, path.with_name("second.db"))
+        for name in (path, path.with_name("second.db")):
+            with (
+                Database.open(f"sqlite:///{name}") as other,
+                pytest.raises(DatabaseUnavailable, match=r"2 names \(hard links\)"),
+            ):
+                other.write(put("lost"))
+        database.write(put("later"))
+        assert database.read(names) == {"early", "later"}
 
 
 def test_a_file_that_is_no_database_is_said_to_be_damaged(tmp_path: Path) -> None:

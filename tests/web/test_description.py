@@ -11,8 +11,10 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from keyrack.cli.main import COMMANDS
+from keyrack.web.description import SHAPES
+from keyrack.web.dialects import native
 from keyrack.web.server import DESCRIBED
-from keyrack.web.shapes import SHAPES
+from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 from tests.transcripts.transcript import _example, load
 
@@ -76,6 +78,101 @@ def test_clients_can_be_generated(team: Service) -> None:
     for name in SHAPES:
         first, *_, last = name.split(".")
         assert f"{first}.{last}" in handlers, f"{name} is the shape of no call"
+
+
+def test_every_call_has_shapes_examples_and_refusals(team: Service) -> None:
+    described = team.call("GET", "/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method, call in methods.items():
+            place = f"{method} {path}"
+            answers = call["responses"]
+            done = [answers[status] for status in answers if status[0] == "2"]
+            assert done or "404" in answers, place
+            for found in done:
+                assert found["description"] == "What was asked for.", place
+                assert "204" in answers or "content" in found, place
+            assert {"429", "503", "default"} <= set(answers), place
+            if method in ("put", "patch") and "deploymentkey" not in path:
+                assert "requestBody" in call, place
+            for part in (call.get("requestBody", {}), *done, answers["default"]):
+                for content in part.get("content", {}).values():
+                    whole = {**content["schema"], "components": described["components"]}
+                    Draft202012Validator(whole).validate(content["example"])
+            if path.startswith("/api/keyrack/v1") and method == "get":
+                names = {one["name"] for one in call.get("parameters", ()) if one["in"] == "query"}
+                assert names == set(native.QUERIES.get(path.removeprefix("/api/keyrack/v1"), ())), place
+
+
+def test_what_is_answered_is_as_described(team: Service) -> None:
+    """Every call that only looks, on a workspace that has one of each, and what makes those."""
+    described = team.call("GET", "/openapi.json").json()
+    known = _one_of_each(team, described)
+    looked = 0
+    for path, methods in described["paths"].items():
+        if "get" in methods and not path.startswith("/v3/auth/tokens"):
+            filled = re.sub(r"\{(\w+)\}", lambda name: known.get(name[1], "1"), path)
+            answer = team.call("GET", filled, headers=OLGA)
+            _check(described, path, "get", answer)
+            looked += answer.status_code == 200
+    assert looked >= 50
+
+
+OLGA = {"X-Auth-Token": "token-of-olga", "Authorization": "Bearer token-of-olga"}
+PROJECT = "aa2d97d7e62c4b7da3ffdfc11551f878"
+
+
+def _check(described: dict[str, Any], path: str, method: str, answer: Any) -> None:
+    responses = described["paths"][path][method]["responses"]
+    content = responses.get(str(answer.status_code), responses["default"]).get("content")
+    if content is None:
+        assert answer.content == b"", path
+        return
+    whole = {**content["application/json"]["schema"], "components": described["components"]}
+    Draft202012Validator(whole).validate(answer.json())
+
+
+def _one_of_each(team: Service, described: dict[str, Any]) -> dict[str, str]:
+    def made(method: str, path: str, body: Any, **names: str) -> Any:
+        answer = team.call(method, path.format(**names), headers=HUAWEI if path[:2] == "/v" else OLGA, json=body)
+        assert answer.status_code in (200, 201), (path, answer.text)
+        _check(described, path, method.lower(), answer)
+        return answer.json()
+
+    user = made("POST", "/v3/users", {"user": {"name": "newcomer", "password": "newcomer's password"}})["user"]["id"]
+    made("PATCH", "/v3/users/{user_id}", {"user": {"enabled": False}}, user_id=user)
+    new = {"name": "site", "project_uuid": PROJECT}
+    uuid = made("POST", "/v1/repositories", new)["result"]["repository_uuid"]
+    member = {"users": [{"id": user, "role": 30}, {"id": "nobody", "role": 20}]}
+    made("POST", "/v1/repositories/{repository_uuid}/members", member, repository_uuid=uuid)
+    member = {"users": [{"user_iam_id": user, "repository_role_Id": "30"}, {"user_iam_id": "nobody"}]}
+    made("POST", "/v4/repositories/{repository_id}/members", member, repository_id="1")
+    role = "/v1/repositories/{repository_uuid}/members/{member_id}"
+    made("PUT", role, {"role": 20}, repository_uuid=uuid, member_id=user)
+    key = {"key_title": "build", "key": fresh_line(), "application": "ci", "can_push": False}
+    made("POST", "/v2/repositories/{repository_id}/deploy-keys", key, repository_id="1")
+    made("POST", "/v4/repositories/{repository_id}/deploy-keys/check-key", {"key": key["key"]}, repository_id="1")
+    made("POST", "/v4/user/keys", {"title": 12312, "key": fresh_line()})
+    made("POST", "/v1/users/sshkey", {"title": "desk", "key": fresh_line()})
+    access = made("POST", "/v3.0/OS-CREDENTIAL/credentials", {"credential": {}})["credential"]["access"]
+    off = {"credential": {"status": "inactive"}}
+    made("PUT", "/v3.0/OS-CREDENTIAL/credentials/{access_key}", off, access_key=access)
+    made("POST", "/v3.0/OS-CREDENTIAL/securitytokens", {"auth": {"identity": {"methods": ["token"]}}})
+    grant = {"user": "alice", "server": "web-1", "system_user": "deploy", "restrictions": {"restrict": True}}
+    made("POST", "/api/keyrack/v1/grants", grant)
+    credential = {"label": "desk", "username": "deploy", "public_key": fresh_line()}
+    made("POST", "/api/keyrack/v1/servers/{server}/credentials", credential, server="1")
+    made("PATCH", "/api/keyrack/v1/repositories/{repository}", {"protect_default": True}, repository="1")
+    made("POST", "/api/keyrack/v1/servers/{server}/resync", {}, server="1")
+    return {
+        "user_id": user,
+        "repository_uuid": uuid,
+        "access_key": access,
+        "project_uuid": PROJECT,
+        "project_id": PROJECT,
+    }
+
+
+HUAWEI = {"X-Auth-Token": "token-of-olga"}
 
 
 @pytest.mark.parametrize("dialect", ["runcloud", "codearts", "iam"])

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import httpx2
 
-from tests.services import Service, free_port
+from tests.ports import free_port
+from tests.services import Service
 from tests.web.runcloud_team import Agent, serving
 
 FIGURES = ("keyrack_requests_total", "keyrack_agents_waiting", "keyrack_hosts_behind", "keyrack_delivery_seconds")

@@ -63,6 +63,35 @@ def test_passwords_cannot_be_guessed_from_one_address(proxied: Service) -> None:
     assert '"times": 19' in str(found[1].details) or found[1].details == {"times": 19}
 
 
+def test_tokens_cannot_be_guessed_by_asking_about_them(proxied: Service) -> None:
+    """Whoever may see other people's tokens learns of each subject whether it is one."""
+    headers = {"X-Auth-Token": "token-of-olga", "X-Forwarded-For": STRANGER}
+    for method, most in (("GET", 20), ("DELETE", 10)):
+        statuses = [
+            proxied.call(
+                method, "/v3/auth/tokens", headers=headers | {"X-Subject-Token": f"{method} {number}"}
+            ).status_code
+            for number in range(most)
+        ]
+        assert statuses == [404] * most
+    ask = headers | {"X-Subject-Token": "one more"}
+    assert proxied.call("GET", "/v3/auth/tokens", headers=ask).status_code == 429
+    mine = headers | {"X-Subject-Token": "token-of-olga"}
+    assert proxied.call("GET", "/v3/auth/tokens", headers=mine).status_code == 200
+
+
+def test_the_token_of_the_figures_cannot_be_guessed(team_folder: Path, tmp_path: Path) -> None:
+    secret = "a token to read metrics"
+    more = {"metrics_token": secret, "token_guesses": 5, "trusted_proxies": "127.0.0.1"}
+    with serving(team_folder, tmp_path / "data", **more) as service:
+        stop_clocks(service)
+        at = {"X-Forwarded-For": STRANGER}
+        statuses = [service.call("GET", "/metrics", token=f"no {n}", headers=at).status_code for n in range(7)]
+        assert statuses == [401] * 5 + [429] * 2
+        assert service.call("GET", "/metrics", token=secret, headers=at).status_code == 429
+        assert service.call("GET", "/metrics", token=secret, headers={"X-Forwarded-For": OWNER}).status_code == 200
+
+
 def test_guesses_at_names_that_do_not_exist_are_slowed_alike(proxied: Service) -> None:
     wanted = [401] * 20 + [429] * 5
     assert [sign_in(proxied, "nobody", "x", at=STRANGER).status_code for _ in range(25)] == wanted
@@ -211,6 +240,13 @@ def test_what_was_spent_comes_back() -> None:
     assert [tries(counts, "192.0.2.1") for _ in range(7)] == [True] * 6 + [False]
     clock.now += 10
     assert [tries(counts, "192.0.2.1") for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_side_by_side_give_out_no_more_than_one(processes: int) -> None:
+    each = [Throttle(20, 20, Clock(), processes=processes) for _ in range(processes)]
+    tried = sum(tries(counts, "192.0.2.1", str(number)) for counts in each for number in range(30))
+    assert tried == 20
 
 
 def test_one_customer_s_network_is_one_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.services import TEAM, free_port
+from tests.ports import free_port
+from tests.services import TEAM
 from tests.waiting import wait_until
 
 FORMS = {

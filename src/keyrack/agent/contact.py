@@ -23,6 +23,7 @@ _AWAY = (502, 503, 504)
 # OpenSSL's X509_V_ERR_…
 _NOT_YET_VALID, _EXPIRED, _UNKNOWN_ISSUER = 9, 10, (2, 18, 19, 20, 21)
 _CLOCK_SECONDS = 60.0
+_LONGEST_PAUSE = 3600
 _LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1", re.IGNORECASE)
 
 
@@ -35,11 +36,14 @@ class AddressProblem(ValueError):
 
 
 class Answer(NamedTuple):
-    """What the service said: an HTTP status, the JSON object (empty where there was none), its Date header."""
+    """What the service said: an HTTP status, the JSON object (empty where there was none), its Date header, and for how
+    many seconds it wants to be left alone (0: it does not say).
+    """
 
     status: int
     fields: Mapping[str, Any]
     date: str = ""
+    retry_after: int = 0
 
     @property
     def words(self) -> str:
@@ -136,8 +140,9 @@ class Contact:
             method, self._prefix + path, self._headers, body, seconds=wait + ANSWER_SECONDS, largest=_LARGEST_ANSWER
         )
         date = response.headers.get("date", "")
+        retry_after = _seconds(response.headers.get("retry-after", ""))
         if not response.body:
-            return Answer(response.status, {}, date)
+            return Answer(response.status, {}, date, retry_after)
         try:
             fields = json.loads(response.body)
         except (ValueError, RecursionError):
@@ -147,7 +152,7 @@ class Contact:
                 raise ValueError(f"status {response.status} in no words of Keyrack's: a proxy, whose service is away?")
             # A proxy's page or a captive portal: it is not the service that speaks.
             raise ValueError(f"something that is not Keyrack answered with status {response.status}")
-        return Answer(response.status, fields, date)
+        return Answer(response.status, fields, date, retry_after)
 
 
 def seconds_ahead(date: str) -> Optional[float]:
@@ -156,6 +161,11 @@ def seconds_ahead(date: str) -> Optional[float]:
         return time.time() - calendar.timegm(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT"))
     except ValueError:
         return None
+
+
+def _seconds(text: str) -> int:
+    """Of a Retry-After header (RFC 9110 section 10.2.3), at most an hour; 0 for none, and for a date."""
+    return min(int(text), _LONGEST_PAUSE) if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) else 0
 
 
 def _words(error: Exception) -> str:

@@ -271,6 +271,9 @@ class Enforcement:
             self._say("the running sshd shows that it obeys" if shown.yes else f"not shown to obey: {shown.words}")
         self._shown = shown
         problems = [] if shown.yes else [f"it is not shown that this host enforces: {shown.words}"]
+        others = self.sshd.others()
+        if others:
+            problems.append(f"another sshd listens at {others}; whom that one lets in is not known here")
         self._words = problems + login_check.words_of(verdicts)
         return list(self._words)
 

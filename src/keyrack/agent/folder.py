@@ -130,13 +130,10 @@ class Folder:
         """
         # Invariant 6: a file is old or new, never partial, never emptied by an error.
         temporary = f".keyrack-{os.urandom(8).hex()}"
-        descriptor = os.open(
-            temporary,
-            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-            PRIVATE_FILE,
-            dir_fd=self._descriptor,
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
+            # In here, because a signal may end the agent at any moment.
+            descriptor = os.open(temporary, flags, PRIVATE_FILE, dir_fd=self._descriptor)
             try:
                 _write_all(descriptor, data)
                 made = os.fstat(descriptor)

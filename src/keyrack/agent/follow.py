@@ -274,7 +274,9 @@ class Follower:
                 self._answered_no(answer)
                 return _spread(REFUSED_RETRY)
             if answer.status == 429:
-                self._tell_at = time.monotonic() + REFUSED_RETRY
+                # A receipt need not wait for a list that is too long for now; nothing is left out.
+                if not self._outbox.receipt_first():
+                    self._tell_at = time.monotonic() + (answer.retry_after or REFUSED_RETRY)
             elif answer.status >= 500:
                 raise NoAnswer(_trouble(answer))
             elif answer.status == 200:

@@ -25,6 +25,7 @@ MOST_CUT = 200
 LIST_SECONDS = 60.0  # how old the list of accounts may get: a directory tells of no change
 _MOST_ASKED = 500  # accounts that sshd is asked about in one look
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
+_WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match
 _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
 
 KEY, AUTHORITY, COMMAND, UNREADABLE = "key", "cert-authority", "command", "unreadable"
@@ -186,6 +187,7 @@ class Scanner:
             self._rules, self._read = now, {}
         written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
         others: Set[str] = {*written, *before, *_USUAL}
+        somewhere = by_place(lines)
         commands: List[Found] = []
         places: Dict[Tuple[str, str], _Place] = {}
         asked = 0
@@ -200,12 +202,14 @@ class Scanner:
             effective = self._asked.get(account.name, for_all) if single else for_all
             for pattern in in_force or effective.patterns("authorizedkeysfile", lines):
                 self._place(places, account, pattern, True)
-            for path in effective.patterns("trustedusercakeys", lines):
+            for pattern in somewhere["authorizedkeysfile"]:
+                self._place(places, account, pattern, True)
+            for path in (*effective.patterns("trustedusercakeys", lines), *somewhere["trustedusercakeys"]):
                 if path not in ("", "none"):
                     places.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, True, True))
-            command = effective.one("authorizedkeyscommand")
-            if command not in ("", "none"):
-                commands.append(Found(account.name if single else EVERYBODY, command, COMMAND))
+            for command in (effective.one("authorizedkeyscommand"), *somewhere["authorizedkeyscommand"]):
+                if command not in ("", "none"):
+                    commands.append(Found(account.name if single else EVERYBODY, command, COMMAND))
             for pattern in sorted(others):
                 self._place(places, account, pattern, False)
         self._commands = sorted(set(commands))
@@ -303,6 +307,21 @@ def _differs(lines: Iterable[Line]) -> bool:
         elif for_some and line.keyword in _NAMING_KEYS:
             return True
     return False
+
+
+def by_place(lines: Iterable[Line]) -> Dict[str, List[str]]:
+    """What names keys below a rule for whoever comes from some address, or to some: it counts for somebody somewhere,
+    though sshd is asked about this machine alone.
+    """
+    found: Dict[str, List[str]] = {keyword: [] for keyword in _NAMING_KEYS}
+    elsewhere = False
+    for line in lines:
+        if line.keyword == "match":
+            elsewhere = any(word.lower().partition("=")[0] in _WHERE for word in line.values)
+        elif elsewhere and line.keyword in found:
+            several = line.keyword == "authorizedkeysfile"
+            found[line.keyword] += line.values if several else [" ".join(line.values)]
+    return found
 
 
 def expand(pattern: str, account: Account) -> Optional[str]:

@@ -94,6 +94,22 @@ def still(listeners: Iterable[Listener]) -> bool:
     return True
 
 
+def beside(known: Iterable[Listener]) -> Tuple[Listener, ...]:
+    """What other sshds of this machine listen on than the known ones; ports that sessions forward are none of it."""
+    known = tuple(known)
+    ours = {pid for one in known for pid, _ in one.owners}
+    # By place, too, as one that is started anew meanwhile is no other.
+    places = {(one.address, one.port) for one in known}
+    sockets = {inode: place for inode, place in _listening().items() if place not in places}
+    found = []
+    for inode, pids in _owners(set(sockets)).items():
+        for pid in pids:
+            process = processes.read(pid)
+            if process is not None and pid not in ours and _LISTENER_TITLE.search(processes.title(pid)):
+                found.append(Listener(*sockets[inode], inode, ((pid, process.started),)))
+    return tuple(sorted(found))
+
+
 def is_sshd(pid: int) -> bool:
     """Whether a process is OpenSSH's server, by its file, its name or its title."""
     process = processes.read(pid)

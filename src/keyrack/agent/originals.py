@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import stat
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
@@ -99,8 +100,17 @@ def restore(original: Original) -> None:
 
 
 def restore_all(files: List[Original]) -> List[str]:
-    """Make all of them what they were, the last changed first; answers what could not be, in words."""
+    """Make all of them what they were, the last changed first, and remove what a killed agent left unfinished beside
+    them; answers what could not be, in words.
+    """
     problems = []
+    for path in {os.path.dirname(original.path) for original in files}:
+        with contextlib.suppress(OSError, FolderProblem):
+            folder = Folder.open(path, PUBLIC_FOLDER)
+            try:
+                folder.sweep()
+            finally:
+                folder.close()
     for original in reversed(files):
         try:
             restore(original)

@@ -50,6 +50,14 @@ class Outbox:
         self._pieces.pop(0)
         return not self._pieces and self._whole
 
+    def receipt_first(self) -> bool:
+        """Tell the first one's receipt before the rest of it. False: it is alone already, or there is none in it."""
+        piece = self._pieces[0]
+        if "revision" not in piece or not piece.keys() - set(_RECEIPT):
+            return False
+        self._pieces[:1] = _smaller(piece)
+        return True
+
     def refused(self) -> bool:
         """It will not have the first one as it is. Whether there is something smaller, or another, to tell instead.
 

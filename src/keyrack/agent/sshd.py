@@ -27,6 +27,7 @@ _DEEPEST_INCLUDE = 16
 _PRIVILEGE_FOLDER = "/run/sshd"
 _LARGEST_CONFIG = 1 << 20
 _LINE = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9]*)(?:[ \t]*=[ \t]*|[ \t]+)(.*)")
+_PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or behind an address
 # A greeting, or the words with which sshd turns away when it is under siege (sshd.c: MaxStartups; from 9.8 on
 # PerSourcePenalties): whoever makes logins fail on loopback must not make the agent believe that sshd is broken.
 _SIGNS_OF_LIFE = (b"SSH-", b"Exceeded MaxStartups", b"Not allowed at this time")
@@ -108,12 +109,29 @@ class Sshd:
             raise SshdProblem("sshd was not found; install OpenSSH's server (openssh-server)")
         # All three are given, because an older sshd refuses to answer when a rule needs one that is not.
         name = "localhost" if address == "127.0.0.1" else address
-        who = ["-C", f"user={user},host={name},addr={address}"] if user is not None else []
+        given = [f"user={user}", f"host={name}", f"addr={address}"] if user is not None else []
+        given += self._local_port(config or self.config)
+        who = ["-C", ",".join(given)] if given else []
         _make_privilege_folder()
         ended = programs.run([program, "-T", "-f", config or self.config, *who])
         if ended.status != 0:
             raise SshdProblem(_said(ended))
         return Effective(ended.output)
+
+    def _local_port(self, config: str) -> List[str]:
+        """What -C must say of the port where a rule asks for it: without that, sshd does not answer at all."""
+        lines = list(_lines(config, 0))
+        rules = [line.values for line in lines if line.keyword == "match"]
+        if not any(word.lower().partition("=")[0] == "localport" for words in rules for word in words):
+            return []
+        said = [
+            line.values[0]
+            for word in ("port", "listenaddress")
+            for line in lines
+            if line.keyword == word and line.values
+        ]
+        ports = [match.group(1) for match in map(_PORT.fullmatch, said) if match]
+        return [f"lport={ports[0] if ports else '22'}"]
 
     def lines(self) -> List[Line]:
         """Every setting as written, those of included files where they are included. Unreadable files are left out."""
@@ -195,6 +213,13 @@ class Sshd:
         """Who listens where this sshd should, by the kernel's word; nobody where that cannot be seen."""
         config = None if os.path.realpath(self.config) == os.path.realpath(DEFAULT_CONFIG) else self.config
         return listening.find(self._addresses(), config) if listening.can_be_seen() else ()
+
+    def others(self) -> str:
+        """Where other sshds of this machine listen, in words; empty where none does, or this is not the usual one."""
+        if os.path.realpath(self.config) != os.path.realpath(DEFAULT_CONFIG) or not listening.can_be_seen():
+            return ""
+        known = self.listeners()
+        return _places(listening.beside(known)) if known else ""
 
     def configured(self) -> List[Listener]:
         """Where it should listen, by its settings; whether somebody does is not looked at."""

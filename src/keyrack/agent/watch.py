@@ -166,9 +166,9 @@ class Watch:
             self._uses.put_back(taken)
             self._report_at += NO_ANSWER_SECONDS
             return
-        if answer.status >= 500 or answer.status in (401, 403, 410):
+        if answer.status >= 500 or answer.status in (401, 403, 410, 429):
             self._uses.put_back(taken)
-            self._report_at += NO_ANSWER_SECONDS
+            self._report_at += answer.retry_after or NO_ANSWER_SECONDS
             return
         self._machine_at = time.monotonic() + MACHINE_SECONDS
         # An older service does not take such a report, and will not like it better the next time.

@@ -21,9 +21,12 @@ from keyrack.core import workspace_file
 @click.option("--check", is_flag=True, help="As --dry-run, and end with status 1 when something would change.")
 @click.option("--prune", is_flag=True, help="Also take away what FILE leaves out of what it declares.")
 @click.option("--reset-secrets", is_flag=True, help="Also set passwords again that were changed since.")
+@options.new_database
 @options.data
 @options.database
-def command(file: Path, dry_run: bool, check: bool, prune: bool, reset_secrets: bool, **given: Any) -> None:
+def command(
+    file: Path, dry_run: bool, check: bool, prune: bool, reset_secrets: bool, new_database: bool, **given: Any
+) -> None:
     """Bring a workspace to what FILE (TOML) says; running it twice changes nothing.
 
     Each change is shown first, and all of them are made together or not at all. What FILE leaves out is named and
@@ -37,7 +40,7 @@ def command(file: Path, dry_run: bool, check: bool, prune: bool, reset_secrets: 
         raise click.ClickException(f"{file} is not UTF-8 text.") from None
     left: list[str] = []
     noted: list[str] = []
-    with opened(given, founding=True) as instance:
+    with opened(given, founding=True, new_database=new_database) as instance:
         changes = workspace_file.apply(
             instance,
             text,

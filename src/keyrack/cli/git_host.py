@@ -51,6 +51,7 @@ class GitSshd(PrivateSshd):
     def __init__(self, directory: Path, port: int, sshd: Path, address: str) -> None:
         super().__init__(directory, port, sshd, address)
         self.lookup: list[str] = []
+        self.idle_seconds = 600
         self.account = pwd.getpwuid(os.geteuid()).pw_name
 
     def own_settings(self) -> list[str]:
@@ -83,7 +84,13 @@ class GitSshd(PrivateSshd):
             "MaxStartups 200:30:1000",
             "ClientAliveInterval 30",
             "ClientAliveCountMax 4",
+            *self._ends_of_idle_connections(),
         ]
+
+    def _ends_of_idle_connections(self) -> list[str]:
+        """What ends connections of clients that stall; older versions know only whether a client is there."""
+        lines = (f"ChannelTimeout session:*={self.idle_seconds}", f"UnusedConnectionTimeout {self.idle_seconds}")
+        return [line for line in lines if self._knows(line)]
 
     def known_hosts_lines(self) -> str:
         """The lines by which clients know it."""
@@ -117,6 +124,7 @@ class GitHost:
         self.repositories = bare_repositories.root_of(data)
         self.server = GitSshd(self.directory, port, sshd, address)
         self.server.port_option = port_option
+        self.server.idle_seconds = instance.settings.git_max_idle_seconds
         self.username = self.server.account
         self._instance = instance
         self._git = git
@@ -146,7 +154,7 @@ class GitHost:
         self._check_shell()
         self.repositories.mkdir(parents=True, exist_ok=True, mode=0o755)
         programs = build.build(self.directory / "programs", compiler=self._compiler)
-        hooks = build.hook(self.directory / "programs", programs["branch"])
+        hooks = build.hooks(self.directory / "programs", programs)
         socket = self._place_of_socket()
         session = shlex.join([*programs["session"], str(socket)])
         self.server.lookup = [*_as_sshd_wants(programs["lookup"]), str(socket)]

@@ -22,8 +22,8 @@ from keyrack.store.database import DatabaseUnavailable
 
 
 @contextmanager
-def opened(given: dict[str, Any], *, founding: bool = False) -> Iterator[Instance]:
-    """The instance that the options name; refusals become words and an exit.
+def opened(given: dict[str, Any], *, founding: bool = False, new_database: bool = False) -> Iterator[Instance]:
+    """The instance that the options name; refusals become words and an exit. new_database: see open_instance.
 
     founding: make one where there is none. Otherwise a mistyped --data would leave a new key and an empty database.
     """
@@ -31,7 +31,7 @@ def opened(given: dict[str, Any], *, founding: bool = False) -> Iterator[Instanc
     with explained():
         if not founding:
             refuse_none(settings)
-        instance = open_instance(settings)
+        instance = open_instance(settings, new_database=new_database)
     try:
         yield instance
     except Refusal as refusal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +40,7 @@ def command(file: Path, bring_back: bool, yes: bool, **given: Any) -> None:
             f"{settings.data / 'instance.key'} is missing; put the instance key that belongs to the backup there first."
         )
     try:
-        backup.check(file)
+        backup.check(file, database)
         database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with backup.alone_with(database) as held:
             aside = _restore(settings, file, database, held, bring_back=bring_back, yes=yes)
@@ -58,8 +57,7 @@ def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring
     prepared = database.with_name(f".{database.name}.restoring")
     _remove(prepared)
     try:
-        with open(os.open(prepared, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as into, file.open("rb") as out:
-            shutil.copyfileobj(out, into)
+        backup.unpack(file, prepared)
         newer = None if held is None else Newer(held)
         with explained():
             instance = app.open_instance(settings.model_copy(update={"database": f"sqlite:///{prepared.resolve()}"}))

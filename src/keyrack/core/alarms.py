@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
+from keyrack.model import Server
 from keyrack.store import events, servers
 from keyrack.store.database import DatabaseUnavailable
 
@@ -21,29 +22,14 @@ log = structlog.get_logger("keyrack")
 def raise_once(instance: Instance, server_id: int, code: str, words: str) -> None:
     """Raise an alarm about a server, unless the same was raised within the last hour. code: the event's reason."""
     now = instance.now()
-    summary = f"Alarm: {words}"
 
     def is_known(connection: Connection) -> bool:
-        return events.was_raised(connection, server_id, code, summary, now - AGAIN_AFTER)
+        return events.was_raised(connection, server_id, code, _summary(words), now - AGAIN_AFTER)
 
     def add(connection: Connection) -> None:
         server = servers.by_id(connection, server_id)
-        if server is None or is_known(connection):
-            return
-        events.add(
-            connection,
-            keyrack(server.workspace_id, door="agent"),
-            at=now,
-            action="servers:write",
-            outcome="refused",
-            reason=code,
-            target_kind="server",
-            target_id=server_id,
-            server_id=server_id,
-            summary=summary,
-            level="alarm",
-            details={},
-        )
+        if server is not None and not is_known(connection):
+            record(connection, server, code, words, now)
 
     try:
         if not instance.database.read(is_known):
@@ -51,3 +37,25 @@ def raise_once(instance: Instance, server_id: int, code: str, words: str) -> Non
             log.error("alarm", server=server_id, reason=words)
     except DatabaseUnavailable:
         log.error("alarm not recorded", server=server_id, reason=words)
+
+
+def record(connection: Connection, server: Server, code: str, words: str, now: datetime) -> None:
+    """Leave the event of an alarm, in the transaction of what it is about."""
+    events.add(
+        connection,
+        keyrack(server.workspace_id, door="agent"),
+        at=now,
+        action="servers:write",
+        outcome="refused",
+        reason=code,
+        target_kind="server",
+        target_id=server.id,
+        server_id=server.id,
+        summary=_summary(words),
+        level="alarm",
+        details={},
+    )
+
+
+def _summary(words: str) -> str:
+    return f"Alarm: {words}"

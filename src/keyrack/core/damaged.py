@@ -65,7 +65,7 @@ def remove(instance: Instance, actor: Actor, name: str) -> DamagedRow:
 
         def change(work: Work) -> DamagedRow:
             rows = _all(work.instance, work.connection, work.actor.workspace_id)
-            found = next((row for row in rows if row.name == f"{kind}:{int(number)}"), None)
+            found = next((row for row in rows if row.name == f"{kind}:{number.lstrip('0')}"), None)
             if found is None:
                 raise missing("damaged row")
             drop(work, found)

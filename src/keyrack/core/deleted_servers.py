@@ -83,12 +83,35 @@ def document(instance: Instance, connection: Connection, server_id: int) -> Host
     )
 
 
+def raise_above(instance: Instance, keyrack: Actor, server_id: int, revision: int) -> None:
+    """Number the last document of a deleted server's host above what that host obeys."""
+    attempt = Attempt(
+        instance, keyrack, "servers:write", "number a last document", target_kind="server", server_id=server_id
+    )
+
+    def change(work: Work) -> None:
+        work.recorded += 1  # the deletion is the event
+        gone = deleted_servers.get(work.connection, server_id)
+        if gone is None or gone.revision > revision:
+            return
+        lines = deleted_servers.keys_of(work.connection, gone.id)
+        if gone.seal != _seal(instance, gone.id, gone.host, gone.revision, gone.take_away, lines):
+            return  # a row that is not ours is not sealed anew
+        seal = _seal(instance, gone.id, gone.host, revision + 1, gone.take_away, lines)
+        deleted_servers.renumber(work.connection, gone.id, revision + 1, seal)
+
+    with attempt:
+        attempt.write(change)
+
+
 def report(instance: Instance, keyrack: Actor, gone: DeletedServer, told: Mapping[str, Any]) -> None:
     """Take what the agent of a deleted server tells: that it obeys its last document, or why not."""
     applied, state = told.get("revision"), told.get("state")
     if state is None or not isinstance(applied, int) or isinstance(applied, bool):
         return
     problems = host_reports.problems(told) or []
+    # What a lost database gave out has a mark, which the last document has not, and may have a higher number.
+    is_last = applied == gone.revision and not told.get("lineage")
     attempt = Attempt(
         instance,
         keyrack,
@@ -105,7 +128,7 @@ def report(instance: Instance, keyrack: Actor, gone: DeletedServer, told: Mappin
             words = "; ".join(problems)
             if state != "applied":
                 work.record(f"The host of deleted server {gone.name} did not take its last document: {words or state}")
-            elif applied >= gone.revision and deleted_servers.acknowledge(work.connection, gone.id, work.now):
+            elif is_last and deleted_servers.acknowledge(work.connection, gone.id, work.now):
                 what = "no key of Keyrack opens it any more"
                 work.record(
                     f"The host of deleted server {gone.name} obeys: {what}" + (f" ({words})" if words else ""),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -39,6 +39,8 @@ KEYS = ("key", "cert-authority")
 EVERYBODY = "*"
 MOST_IN_A_REPORT = 2000
 MOST_EVENTS = 20
+MOST_AT_ONCE = 250
+"""Changes in one transaction: there is one writer, and everybody's writes wait for it."""
 MOST_ON_A_SERVER = 5000
 MOST_GONE = 2000
 REMEMBERED = timedelta(days=90)
@@ -163,57 +165,109 @@ class _Unseen:
         else:
             self.places.add((username, path))
 
-    def covers(self, one: FoundKey) -> bool:
-        """Whether it may be there although it is not named."""
-        place = (one.username, one.path)
-        return self.everything or one.username in self.usernames or one.path in self.paths or place in self.places
+    def covers(self, username: str, path: str) -> bool:
+        """Whether something may be there although it is not named."""
+        if self.everything or username in self.usernames or path in self.paths:
+            return True
+        return (username, path) in self.places
 
 
-def take(work: Work, server: Server, told: object, cut: object = None) -> None:
-    """Take in what a host says it found now. What it does not name any more is gone, but where its look was cut.
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a host says it found, judged; keys: columns by account, file and fingerprint. None: it was no list."""
+
+    keys: Mapping[tuple[str, str, str], Mapping[str, Any]]
+    unseen: _Unseen
+
+
+def read(told: object, cut: object = None) -> Told | None:
+    """Judge what a host says it found, before the transaction that everybody's writes wait for; None for no list.
 
     cut: list of {"username", "path"}, where the look ended early or had no answer, empty for all; None: not said.
     """
     if not isinstance(told, list):
-        return
-    known = {(one.username, one.path, one.fingerprint): one for one in found_keys.on_server(work.connection, server.id)}
+        return None
     unseen = _unseen(told, cut)
-    fresh: list[dict[str, Any]] = []
-    added: list[dict[str, Any]] = []
-    gone: list[int] = []
-    seen = set()
+    keys: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     for entry in told[:MOST_IN_A_REPORT]:
         values = _values(entry)
         if values is None:
             # Something is there, and what it is was not understood.
             unseen.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
             continue
-        place = (values["username"], values["path"], values["fingerprint"])
-        if place in seen:
-            continue
-        seen.add(place)
+        keys.setdefault((values["username"], values["path"], values["fingerprint"]), values)
+    return Told(keys, unseen)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some of what a list changes, so little that nobody's write waits long for it; each is true by itself.
+
+    gone: ids; changed and back (those that were gone): columns with `row_id`; added: columns; told: what is told then.
+    """
+
+    gone: Sequence[int] = ()
+    changed: Sequence[Mapping[str, Any]] = ()
+    back: Sequence[Mapping[str, Any]] = ()
+    added: Sequence[Mapping[str, Any]] = ()
+    told: Sequence[str] = ()
+
+
+def plan(instance: Instance, server: Server, told: Told) -> list[Piece]:
+    """What is to be changed so that it is as a host says now. What it does not name any more is gone, but where its
+    look was cut.
+    """
+    known = instance.database.read(lambda connection: found_keys.known(connection, server.id))
+    changes: list[tuple[str, Any]] = [
+        ("gone", one.id)
+        for place, one in known.items()
+        if place not in told.keys and one.state != GONE and not told.unseen.covers(one.username, one.path)
+    ]
+    there = sum(one.state != GONE for one in known.values()) - len(changes)
+    fresh: list[Mapping[str, Any]] = []
+    added: list[Mapping[str, Any]] = []
+    for place, values in told.keys.items():
         before = known.get(place)
         if before is None:
-            added.append({"server_id": server.id, **values, "state": NEW, "found_at": work.now, "seen_at": work.now})
+            added.append(values)
             fresh.append(values)
-            continue
-        back = before.state == GONE
-        fresh += [values] if back else []
-        if back or any(getattr(before, name) != value for name, value in values.items()):
-            found_keys.change(
-                work.connection, [before.id], {**values, "seen_at": work.now, **({"state": NEW} if back else {})}
-            )
-    for place, one in known.items():
-        if place not in seen and one.state != GONE and not unseen.covers(one):
-            gone.append(one.id)
-            if one.state == REMOVING:
-                _tell(work, server, f"The key {one.fingerprint} was taken out of {one.path} on server {server.name}")
-    found_keys.change(work.connection, gone, {"state": GONE, "seen_at": work.now})
-    _add(work, server, added, sum(one.state != GONE for one in known.values()) - len(gone))
+        elif before.state == GONE:
+            changes.append(("back", {"row_id": before.id, **values}))
+            fresh.append(values)
+        elif any(getattr(before, name) != value for name, value in values.items()):
+            changes.append(("changed", {"row_id": before.id, **values}))
+    room = max(0, MOST_ON_A_SERVER - there)
+    changes += [("added", values) for values in added[:room]]
+    changes += [("told", words) for words in _told_of_fresh(server, fresh)]
+    if len(added) > room:
+        words = f"Server {server.name} has more than {MOST_ON_A_SERVER} keys that were put there by hand"
+        changes.append(("told", f"{words}; {len(added) - room} of them are not listed here"))
+    parts = [changes[at : at + MOST_AT_ONCE] for at in range(0, len(changes), MOST_AT_ONCE)]
+    names = ("gone", "changed", "back", "added", "told")
+    return [Piece(**{name: [change for kind, change in part if kind == name] for name in names}) for part in parts]
+
+
+def store(work: Work, server: Server, piece: Piece) -> None:
+    """Store a piece; of a server that was deleted meanwhile, nothing."""
+    work.recorded += 1  # what a host finds is no change of anybody's; what is told of it are events
+    if servers.by_id(work.connection, server.id) is None:
+        return
+    removed = found_keys.in_state(work.connection, piece.gone, REMOVING)
+    found_keys.change(work.connection, piece.gone, {"state": GONE, "seen_at": work.now})
+    found_keys.change_each(work.connection, [{**values, "seen_at": work.now} for values in piece.changed])
+    found_keys.change_each(work.connection, [{**values, "seen_at": work.now, "state": NEW} for values in piece.back])
+    new = {"server_id": server.id, "state": NEW, "found_at": work.now, "seen_at": work.now}
+    found_keys.add(work.connection, [{**values, **new} for values in piece.added])
+    fresh = [(values["fingerprint"], values["public_key"]) for values in (*piece.back, *piece.added)]
+    revoking.refuse_found(work, server.id, fresh)
+    obeyed = [f"The key {one.fingerprint} was taken out of {one.path} on server {server.name}" for one in removed]
+    _tell(work, server, *obeyed, *piece.told)
+
+
+def forget(work: Work, server: Server) -> None:
+    """Forget what has been gone for long, and of much that is gone what went first."""
     found_keys.forget(work.connection, server.id, GONE, work.now - REMEMBERED)
     found_keys.keep_newest(work.connection, server.id, GONE, MOST_GONE)
-    revoking.refuse_found(work, server.id, [(values["fingerprint"], values["public_key"]) for values in fresh])
-    _tell_of_fresh(work, server, fresh)
 
 
 def _unseen(told: list[Any], cut: object) -> _Unseen:
@@ -229,15 +283,6 @@ def _unseen(told: list[Any], cut: object) -> _Unseen:
         if isinstance(entry, Mapping) and entry.get("kind") == "unreadable" and not entry.get("line"):
             found.add(entry.get("username"), entry.get("path"))
     return found
-
-
-def _add(work: Work, server: Server, added: list[dict[str, Any]], there: int) -> None:
-    """Insert what is new beside those that are there, up to the bound of one host."""
-    room = max(0, MOST_ON_A_SERVER - there)
-    found_keys.add(work.connection, added[:room])
-    if len(added) > room:
-        words = f"Server {server.name} has more than {MOST_ON_A_SERVER} keys that were put there by hand"
-        _tell(work, server, f"{words}; {len(added) - room} of them are not listed here")
 
 
 def _decide(
@@ -340,14 +385,17 @@ def _fingerprint(key: str) -> str | None:
     return "SHA256:" + binascii.b2a_base64(sha256(blob), newline=False).decode("ascii").rstrip("=")
 
 
-def _tell_of_fresh(work: Work, server: Server, fresh: list[dict[str, Any]]) -> None:
+def _told_of_fresh(server: Server, fresh: list[Mapping[str, Any]]) -> list[str]:
+    """What is told of new ones: of those that let somebody in first, and of root's; of many only how many."""
     fresh = sorted(fresh, key=lambda values: (not values["in_force"], values["username"] != "root"))
+    told = []
     for values in fresh[:MOST_EVENTS]:
         whom = "every account" if values["username"] == EVERYBODY else values["username"]
         what = values["fingerprint"] or values["kind"]
         remark = "" if values["in_force"] else " (sshd does not take it there)"
-        _tell(work, server, f"Found by hand on server {server.name}: {what} for {whom} in {values['path']}{remark}")
+        told.append(f"Found by hand on server {server.name}: {what} for {whom} in {values['path']}{remark}")
     if len(fresh) > MOST_EVENTS:
         count = sum(values["in_force"] for values in fresh[MOST_EVENTS:])
         more = f"Found {len(fresh) - MOST_EVENTS} more keys by hand on server {server.name}"
-        _tell(work, server, f"{more}, {count} of which let somebody in")
+        told.append(f"{more}, {count} of which let somebody in")
+    return told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -20,25 +21,28 @@ REFUSED, FOUND = "refused", "keys_found"
 _OFTEN = " (again and again; the rest of this hour is left out here)"
 
 
-def tell(work: Work, server: Server, summary: str) -> None:
-    """Leave an event of what a host told; beyond MOST_AN_HOUR of one host there is one more, which says so. The same
+def tell(work: Work, server: Server, *summaries: str) -> None:
+    """Leave events of what a host told; beyond MOST_AN_HOUR of one host there is one more, which says so. The same
     words again and again are left out as well, beyond MOST_ALIKE in an hour, which the last of them says.
     """
+    if not summaries:
+        return
     since = work.now - timedelta(hours=1)
-    summary = summary[: LONGEST - len(_OFTEN)]
-    both = (summary, summary + _OFTEN)
-    alike = events.count_newest(work.connection, server.id, DOOR, both, since, most=MOST_AN_HOUR)
-    if alike >= MOST_ALIKE:
-        work.recorded += 1
-        return
-    if alike == MOST_ALIKE - 1:
-        summary += _OFTEN
-    if _told(work, server, MOST_AN_HOUR, since):
-        work.recorded += 1  # it is known that there is more
-        return
-    if _told(work, server, MOST_AN_HOUR - 1, since):
-        summary = f"Server {server.name} told of more than {MOST_AN_HOUR} things in an hour; the rest is left out here"
-    work.record(summary[:LONGEST], target_kind="server", target_id=server.id, server_id=server.id, level="warning")
+    newest = events.newest(work.connection, server.id, DOOR, most=MOST_AN_HOUR)
+    lately = Counter(summary for at, summary in newest if at >= since)
+    for summary in summaries:
+        summary = summary[: LONGEST - len(_OFTEN)]
+        alike, count = lately[summary] + lately[summary + _OFTEN], lately.total()
+        if alike >= MOST_ALIKE or count >= MOST_AN_HOUR:
+            work.recorded += 1  # it is known that there is more
+            continue
+        if alike == MOST_ALIKE - 1:
+            summary += _OFTEN
+        if count == MOST_AN_HOUR - 1:
+            words = f"told of more than {MOST_AN_HOUR} things in an hour; the rest is left out here"
+            summary = f"Server {server.name} {words}"
+        lately[summary] += 1
+        work.record(summary[:LONGEST], target_kind="server", target_id=server.id, server_id=server.id, level="warning")
 
 
 def refused(work: Work, server: Server, facts: Mapping[str, Any], words: str) -> dict[str, Any]:
@@ -68,8 +72,3 @@ def digest(told: object) -> str:
 
 def _again(before: Mapping[str, Any]) -> str:
     return f" (what it said before, it said {before['count']} times)" if before.get("count", 1) > 1 else ""
-
-
-def _told(work: Work, server: Server, number: int, since: Any) -> bool:
-    at = events.nth_newest(work.connection, server.id, DOOR, number)
-    return at is not None and at >= since

@@ -9,23 +9,31 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.errors import Refusal, invalid
 from keyrack.model import Server
 from keyrack.ssh.printable import printable
-from keyrack.store import host_reports
+from keyrack.store import host_reports, servers
 
 MOST_SESSIONS = 10_000
 MOST_USES = 10_000
+MOST_AT_ONCE = 500
+"""Changes in one transaction: there is one writer, and everybody's writes wait for it."""
 MOST_PROBLEMS, LONGEST_PROBLEM = 20, 500
 LONGEST_ACCOUNT, LONGEST_ADDRESS = 32, 64
 
 _Read = TypeVar("_Read")
 
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
+# A tenth of strptime's time, and a host may tell thousands.
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
@@ -59,15 +67,49 @@ def read(told: Mapping[str, Any], now: datetime) -> Logins:
     return Logins(sessions, live, uses)
 
 
-def take(work: Work, server: Server, logins: Logins) -> None:
-    """Store the sessions and uses of a report, where it has any."""
-    if logins.sessions is not None:
-        host_reports.replace_sessions(work.connection, server.id, logins.sessions, live=logins.live)
-    if logins.uses is not None:
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some of what a report changes, so little that nobody's write waits long for it."""
+
+    over: Sequence[str]
+    new: Sequence[Mapping[str, Any]]
+    uses: Sequence[tuple[str, datetime, str]]
+
+
+def pieces(instance: Instance, server: Server, logins: Logins) -> list[Piece]:
+    """What is to be stored of a report's sessions and uses. Each piece is true without the others, and a report that
+    ended halfway is told again.
+    """
+    told_uses = logins.uses or ()
+
+    def question(connection: Connection) -> tuple[frozenset[str], frozenset[str]]:
+        known = frozenset[str]()
+        if logins.sessions is not None:
+            known = host_reports.session_names(connection, server.id)
         # A host may only speak of keys that are its workspace's: a key's uses are shown to who has the key.
-        told = (use[0] for use in logins.uses)
-        mine = host_reports.known_fingerprints(work.connection, server.workspace_id, told)
-        host_reports.note_uses(work.connection, server.id, [use for use in logins.uses if use[0] in mine])
+        told = {use[0] for use in told_uses}
+        return known, host_reports.known_fingerprints(connection, server.workspace_id, told)
+
+    known, mine = instance.database.read(question)
+    changes: list[tuple[str, Any]] = []
+    if logins.sessions is not None:
+        changes += [("over", name) for name in sorted(known - logins.sessions.keys() - logins.live)]
+        new = ({"host_session": name, **values} for name, values in logins.sessions.items() if name not in known)
+        changes += [("new", row) for row in new]
+    changes += [("uses", use) for use in told_uses if use[0] in mine]
+    return [
+        Piece(*([change for name, change in some if name == kind] for kind in ("over", "new", "uses")))
+        for some in (changes[at : at + MOST_AT_ONCE] for at in range(0, len(changes), MOST_AT_ONCE))
+    ]
+
+
+def store(work: Work, server: Server, piece: Piece) -> None:
+    """Store a piece; of a server that was deleted meanwhile, nothing."""
+    work.recorded += 1  # who is in on a host is no change of anybody's
+    if servers.by_id(work.connection, server.id) is not None:
+        host_reports.end_sessions(work.connection, server.id, piece.over)
+        host_reports.add_sessions(work.connection, server.id, piece.new)
+        host_reports.note_uses(work.connection, server.id, piece.uses)
 
 
 def problems(told: Mapping[str, Any]) -> list[str] | None:
@@ -125,13 +167,20 @@ def _username(entry: Mapping[str, Any]) -> str:
 
 
 def _address(entry: Mapping[str, Any]) -> str:
-    try:
-        address = str(ipaddress.ip_address(str(entry.get("address"))))
-    except ValueError:
-        address = ""
-    if not address or len(address) > LONGEST_ADDRESS:
+    address = _read_address(str(entry.get("address")))
+    if not address:
         raise invalid("address", "This is not an IP address.")
     return address
+
+
+@lru_cache(maxsize=10_000)
+def _read_address(text: str) -> str:
+    """As it is written most plainly; empty for what is none."""
+    try:
+        address = str(ipaddress.ip_address(text)) if len(text) <= LONGEST_ADDRESS else ""
+    except ValueError:
+        return ""
+    return address if len(address) <= LONGEST_ADDRESS else ""
 
 
 def _fingerprint(entry: Mapping[str, Any], *, empty: bool = False) -> str:
@@ -145,7 +194,9 @@ def _fingerprint(entry: Mapping[str, Any], *, empty: bool = False) -> str:
 
 def _moment(value: object, now: datetime) -> datetime:
     try:
-        found = datetime.strptime(str(value), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+            raise ValueError(value)
+        found = datetime.fromisoformat(value)
     except ValueError:
         raise invalid("at", "A time is written like 2026-11-22T16:00:00Z.") from None
     # A host whose clock is ahead must not make a key look used in the future.

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -52,13 +53,16 @@ def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, addres
 
 
 def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: str) -> Enrolled:
+    secret_hash = instance.key.hash_token(token)
+    # A guess must not take a turn of those who write.
+    if not instance.database.read(lambda connection: servers.has_enrolment(connection, secret_hash, instance.now())):
+        raise _no_enrolment()
     secret = secrets.token_urlsafe(32)
     actor = keyrack(door="agent")
     attempt = Attempt(instance, actor, "servers:write", "enrol a host", target_kind="server")
     with attempt:
 
         def change(work: Work) -> Server:
-            secret_hash = instance.key.hash_token(token)
             server_id = servers.use_enrolment(work.connection, secret_hash, work.now)
             before = None if server_id is None else servers.by_id(work.connection, server_id)
             if server_id is None or before is None:
@@ -138,9 +142,6 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         applied, state = 0, "applied"
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
-    lineage = _lineage(told)
-    problems = host_reports.problems(told)
-    seen = host_news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
     attempt = Attempt(
         instance,
         keyrack(server.workspace_id, door="agent"),
@@ -151,38 +152,87 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         server_id=server.id,
     )
     with attempt:
-        delays: list[float] = []
-        logins = host_reports.read(told, instance.now())
+        judged = _judged(instance, server, told, applied, state)
+        # A list counts as taken in with its last piece: until then it is told, and taken in, again.
+        for keys_piece in judged.keys[:-1]:
+            attempt.write(partial(found_keys.store, server=server, piece=keys_piece))
+        delay = attempt.write(partial(_take, server_id=server.id, judged=judged))
+        for logins_piece in judged.logins[1:]:
+            attempt.write(partial(host_reports.store, server=server, piece=logins_piece))
+        instance.figures.delivered([] if delay is None else [delay])
 
-        def change(work: Work) -> None:
-            now = servers.by_id(work.connection, server.id)
-            if now is None:
-                raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
-            values: dict[str, Any] = {"seen_at": work.now}
-            if state == "applied" or told.get("facts"):
-                # A report of sessions says nothing of problems, so it ends none.
-                values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
-            facts = _noted(work, now, told, dict(values.get("facts", now.facts)), seen)
-            if state != "applied":
-                facts = _not_applied(work, now, facts, applied, problems)
-            if facts != dict(now.facts):
-                values["facts"] = facts
-            # What a lost database gave out is no receipt for what this one did with the same number.
-            if state == "applied" and now.applied_revision < applied and went_back.knows(now, applied, lineage):
-                values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
-                delays.append((work.now - now.updated_at).total_seconds())
-                keys.note_delivery(work.connection, server.id, applied, work.now)
-                # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
-                if revocations.confirm(work.connection, server.id, applied, work.now, most=MOST_UNCONFIRMED):
-                    work.touch(server.id)
-            if (version := _fact(told, "agent_version")) is not None:
-                values["agent_version"] = version
-            servers.change(work.connection, server.id, values)
-            host_reports.take(work, now, logins)
-            work.recorded += 1  # a receipt is kept with the server, not as an event of its own
 
-        attempt.write(change)
-        instance.figures.delivered(delays)
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A report, with all that can be known of it before the transaction, which everybody's writes wait for.
+
+    seen: what its list of found keys is known by, "" where it tells none that is new; keys, logins: what is to be
+    stored of that and of who is in, in pieces.
+    """
+
+    told: Mapping[str, Any]
+    applied: int
+    state: str
+    problems: list[str] | None
+    seen: str
+    keys: list[found_keys.Piece]
+    logins: list[host_reports.Piece]
+
+
+def _judged(instance: Instance, server: Server, told: Mapping[str, Any], applied: int, state: str) -> _Judged:
+    logins = host_reports.pieces(instance, server, host_reports.read(told, instance.now()))
+    seen = host_news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
+    found = None
+    if seen and seen != server.facts.get(host_news.FOUND):
+        found = found_keys.read(told["keys_found"], told.get("keys_cut"))
+    return _Judged(
+        told=told,
+        applied=applied,
+        state=state,
+        problems=host_reports.problems(told),
+        seen="" if found is None else seen,
+        keys=[] if found is None else found_keys.plan(instance, server, found),
+        logins=logins,
+    )
+
+
+def _take(work: Work, server_id: int, judged: _Judged) -> float | None:
+    """Keep a report; answers after how many seconds its host obeys, where it has not said so before."""
+    now = servers.by_id(work.connection, server_id)
+    if now is None:
+        raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
+    told, applied, state, problems = judged.told, judged.applied, judged.state, judged.problems
+    values: dict[str, Any] = {"seen_at": work.now}
+    delay = None
+    if state == "applied" or told.get("facts"):
+        # A report of sessions says nothing of problems, so it ends none.
+        values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
+    facts = _noted(work, now, told, dict(values.get("facts", now.facts)))
+    if judged.seen:
+        for keys_piece in judged.keys[-1:]:
+            found_keys.store(work, now, keys_piece)
+        found_keys.forget(work, now)
+        facts[host_news.FOUND] = judged.seen
+    if state != "applied":
+        facts = _not_applied(work, now, facts, applied, problems)
+    if facts != dict(now.facts):
+        values["facts"] = facts
+    lineage = _lineage(told)
+    # What a lost database gave out is no receipt for what this one did with the same number.
+    if state == "applied" and now.applied_revision < applied and went_back.knows(now, applied, lineage):
+        values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
+        delay = (work.now - now.updated_at).total_seconds()
+        keys.note_delivery(work.connection, server_id, applied, work.now)
+        # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
+        if revocations.confirm(work.connection, server_id, applied, work.now, most=MOST_UNCONFIRMED):
+            work.touch(server_id)
+    if (version := _fact(told, "agent_version")) is not None:
+        values["agent_version"] = version
+    servers.change(work.connection, server_id, values)
+    for logins_piece in judged.logins[:1]:
+        host_reports.store(work, now, logins_piece)
+    work.recorded += 1  # a receipt is kept with the server, not as an event of its own
+    return delay
 
 
 def _not_applied(
@@ -194,11 +244,8 @@ def _not_applied(
     return facts if problems is None else {**facts, "problems": problems}
 
 
-def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any], seen: str) -> dict[str, Any]:
-    """The facts once the found keys of a report are taken in, where it tells others than before, and a no is over."""
-    if seen and seen != facts.get(host_news.FOUND):
-        found_keys.take(work, server, told["keys_found"], told.get("keys_cut"))
-        facts[host_news.FOUND] = seen
+def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts with what a report says of the machine, and a no that is over."""
     if isinstance(told.get("machine"), Mapping):
         facts["machine"] = host_facts.machine(told["machine"], work.now)
     if told.get("state") == "applied":

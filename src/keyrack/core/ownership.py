@@ -11,16 +11,35 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
 
 from keyrack.core import delivery
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
-from keyrack.store import instance_facts, keys
+from keyrack.store import instance_facts, keys, migrate
 from keyrack.store.database import Database
 
 
 class ForeignKey(ValueError):
     """The data folder's instance key is not the one that the database belongs to."""
+
+
+class LostDatabase(ValueError):
+    """There is an instance key, which is made after the tables of its database, and a database without any."""
+
+
+def check_database(url: str, path: Path) -> None:
+    """Before anything is made: whose key is there, its database must be. Raises LostDatabase, DatabaseUnavailable.
+
+    An empty one in its place would look like an instance that is ready, and refuse every token and every host.
+    """
+    # In this order: another process may be beginning with both just now.
+    if path.exists() and migrate.current(url) is None:
+        raise LostDatabase(
+            f"{path} is there, and its database is not: {make_url(url)!r} is missing or empty. Put it back with "
+            "`keyrack restore FILE`, or choose the right --database. To begin with an empty one all the same: "
+            "`keyrack apply FILE --new-database`; every host must then be enrolled anew. See docs/recovery.md."
+        )
 
 
 def check_key(database: Database, path: Path) -> None:

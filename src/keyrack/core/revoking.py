@@ -122,9 +122,10 @@ def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
 
 def refuse_found(work: Work, server_id: int, found: Iterable[tuple[str, str]]) -> None:
     """Have a host refuse what it newly found in its files and what is revoked everywhere; found: fingerprint, line."""
-    for fingerprint, line in found:
-        noted = revoked_keys.get(work.connection, work.actor.workspace_id, fingerprint) if fingerprint else None
-        if noted is not None and _is_line_of(fingerprint, line):
+    pairs = [(fingerprint, line) for fingerprint, line in found if fingerprint]
+    noted = revoked_keys.among(work.connection, work.actor.workspace_id, [fingerprint for fingerprint, _ in pairs])
+    for fingerprint, line in pairs:
+        if fingerprint in noted and _is_line_of(fingerprint, line):
             delivery.left(work, (server_id,), [(fingerprint, line)])
 
 

@@ -34,6 +34,7 @@ BASIC = "basic"
 SIGNATURE = "signature"
 AGENT = "agent"
 ENROLMENT = "enrolment"
+METRICS = "metrics"
 
 MINUTE = 60.0
 DAY = 86_400.0
@@ -58,14 +59,21 @@ class Throttle:
     """The counts of one process, in bounded memory: what was not used longest is forgotten first.
 
     passwords, proofs: how many wrong passwords, and how many wrong proofs of other kinds, one address may send
-    within a minute.
+    within a minute; processes: how many serve side by side, each of which gives out its share of all this.
     """
 
-    def __init__(self, passwords: int = 20, proofs: int = 600, clock: Callable[[], float] = time.monotonic) -> None:
-        self._passwords = _Allowance(passwords, MINUTE)
-        self._proofs = _Allowance(proofs, MINUTE)
-        self._account = _Allowance(ACCOUNT_PASSWORDS, MINUTE * ACCOUNT_PASSWORDS / 10)
-        self._few = _Allowance(FEW, DAY)
+    def __init__(
+        self,
+        passwords: int = 20,
+        proofs: int = 600,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        processes: int = 1,
+    ) -> None:
+        self._passwords = _Allowance(_share(passwords, processes), MINUTE)
+        self._proofs = _Allowance(_share(proofs, processes), MINUTE)
+        self._account = _Allowance(_share(ACCOUNT_PASSWORDS, processes), MINUTE * ACCOUNT_PASSWORDS / 10)
+        self._few = _Allowance(_share(FEW, processes), DAY)
         self._clock = clock
         self._lock = threading.Lock()
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
@@ -190,6 +198,11 @@ class Throttle:
                 self._homes.move_to_end(name[2])
                 if len(self._homes) > MOST_KNOWN:
                     self._homes.popitem(last=False)
+
+
+def _share(most: int, processes: int) -> int:
+    """What one of several processes gives out; never nothing, or it would let nobody try."""
+    return max(1, most // processes)
 
 
 def is_unauthenticated(error: Exception) -> bool:

@@ -255,9 +255,23 @@ def revoke_secret(instance: Instance, actor: Actor, secret: str) -> None:
 
 
 def _own(instance: Instance, actor: Actor, secret: str) -> Bearer:
-    found = lookup(instance, secret)
-    if found is None or found.user.workspace_id != actor.workspace_id:
-        raise Refusal(Kind.MISSING, "token-missing", "Could not find token.")
+    missing = Refusal(Kind.MISSING, "token-missing", "Could not find token.")
+    if not secret or len(secret) > LONGEST_TOKEN:
+        raise missing
+    secret_hash = instance.key.hash_token(secret)
+
+    def attempt() -> Bearer:
+        found = instance.database.read(lambda connection: people.bearer(connection, secret_hash))
+        if found is None:
+            raise missing
+        return found
+
+    # Asking about a token tells whether it is one, so that guesses here cost what guesses elsewhere do.
+    found = instance.throttle.prove(
+        throttle.TOKEN, actor.address, secret_hash, attempt, is_guess=lambda error: error is missing
+    )
+    if found.user.workspace_id != actor.workspace_id or _in_force(instance, found) is None:
+        raise missing
     return found
 
 

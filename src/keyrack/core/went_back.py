@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core import accounts, alarms, documents
+from keyrack.core import deleted_servers as deleted_servers_told
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
@@ -55,7 +56,7 @@ def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> 
     if standing is None:
         return Contact.GONE
     if isinstance(standing, DeletedServer):
-        return Contact.CURRENT if standing.revision == revision else Contact.NEWER
+        return _deleted(instance, standing, revision, lineage)
     if not is_known(standing, revision, lineage):
         return Contact.ASTRAY
     if standing.went_back_at is not None and standing.compared_at is None:
@@ -90,28 +91,33 @@ def is_known(standing: servers.Standing, revision: int, lineage: str) -> bool:
     return standing.lineage[at : at + MARK_CHARACTERS] == lineage
 
 
+def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: str) -> Contact:
+    """The same for the host of a deleted server, whose last document has no mark."""
+    if revision == gone.revision and not lineage:
+        return Contact.CURRENT
+    if revision >= gone.revision:
+        # A database that went back numbered it below what the host obeys, which would refuse it.
+        deleted_servers_told.raise_above(instance, keyrack(gone.workspace_id, door="agent"), gone.id, revision)
+    return Contact.NEWER
+
+
 def notice(instance: Instance, server_id: int, revision: int) -> None:
     """Note that a host obeys what this database does not know, and raise the alarm, once until it was looked into."""
 
-    def change(work: Work) -> tuple[Server, int] | None:
+    def change(work: Work) -> None:
         work.recorded += 1  # the alarm is the event
         server = servers.by_id(work.connection, server_id)
         if server is None or (server.went_back_at is not None and server.compared_at is None):
-            return None
+            return
         servers.change(work.connection, server_id, {"went_back_at": work.now, "compared_at": None})
-        return server, server.revision
-
-    noticed = _attempt(instance, server_id).write(change)
-    if noticed is not None:
-        server, known = noticed
-        alarms.raise_once(
-            instance,
-            server_id,
-            CODE,
+        words = (
             f"The database went back: the host of server {server.name} obeys revision {revision}, and this database, "
-            f"which is at {known}, did not give that out. A backup was restored, or a failover lost the last changes. "
-            f"What the host refuses stays refused until `keyrack hosts resync {server.id}` decides.",
+            f"which is at {server.revision}, did not give that out. A backup was restored, or a failover lost the last "
+            f"changes. What the host refuses stays refused until `keyrack hosts resync {server.id}` decides."
         )
+        alarms.record(work.connection, server, CODE, words, work.now)
+
+    _attempt(instance, server_id).write(change)
 
 
 def hear(instance: Instance, server: Server | DeletedServer, told: Mapping[str, Any]) -> None:

@@ -7,11 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
-NAMES = ("lookup", "session", "branch")
+NAMES = ("lookup", "session", "refs", "branch")
 COMPILE_SECONDS = 60
 # Static where the C library allows it: it starts a third faster, and each login starts three programs.
 FLAGS = (("-O2", "-static"), ("-O2",))
@@ -65,18 +65,25 @@ def _interpreter() -> str:
     return sys.executable
 
 
-def hook(folder: Path, arguments: Sequence[str]) -> Path:
-    """A folder for core.hooksPath in which `update` is the branch program; answers it."""
-    hooks = folder / "hooks"
-    hooks.mkdir(exist_ok=True, mode=0o755)
-    update = hooks / "update"
+def hooks(folder: Path, programs: Mapping[str, Sequence[str]]) -> dict[str, Path]:
+    """Folders for core.hooksPath: "every" push is looked at as a whole, a "protected" one each reference too."""
+    wanted = {"every": {"pre-receive": "refs"}, "protected": {"pre-receive": "refs", "update": "branch"}}
+    made = {}
+    for name, scripts in wanted.items():
+        made[name] = folder / f"hooks-{name}"
+        made[name].mkdir(exist_ok=True, mode=0o755)
+        for script, program in scripts.items():
+            _put_hook(made[name] / script, programs[program])
+    return made
+
+
+def _put_hook(path: Path, arguments: Sequence[str]) -> None:
     if len(arguments) == 1:
-        _put(update, Path(arguments[0]).read_bytes(), 0o755)
+        _put(path, Path(arguments[0]).read_bytes(), 0o755)
     else:
         # The first line of a script takes one argument on Linux; -IS is both.
         body = Path(arguments[-1]).read_text("utf-8")
-        _put(update, f"#!{arguments[0]} -IS\n{body}".encode(), 0o755)
-    return hooks
+        _put(path, f"#!{arguments[0]} -IS\n{body}".encode(), 0o755)
 
 
 def _put(path: Path, data: bytes, mode: int) -> None:

@@ -5,6 +5,7 @@ database that is in use other than by SQLite.
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -32,9 +33,9 @@ NARROWED: Mapping[str, tuple[str, ...]] = {
 }
 REFUSING = ("revocations", "revoked_keys")
 
-_BEGINS = b"SQLite format 3\0"
-
 Row = tuple[object, ...]
+
+_MAGIC = b"SQLite format 3\x00"
 
 
 class BackupProblem(Exception):
@@ -50,10 +51,12 @@ def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
         raise BackupProblem(f"There is no database at {database}.")
     if target.exists() and not overwrite:
         raise BackupProblem(f"{target} exists already; give another name, or --overwrite.")
-    _refuse_what_is_no_copy(target, database)
-    partial = target.with_name(f".{target.name}.partial")
-    with suppress(FileNotFoundError):
-        partial.unlink()
+    here = database.resolve()
+    log = target.resolve().parent == here.parent and target.name.startswith(f"{here.name}-")
+    if log or (target.exists() and not _is_copy(target, database)):
+        raise BackupProblem(f"{target} is no earlier copy, so it is not overwritten; give another name.")
+    # Of its own, as another backup to the same file may be under way.
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(_connect(database, "rw")) as source, closing(_connect(partial, "rw")) as into:
@@ -73,26 +76,12 @@ def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
             partial.unlink()
 
 
-def _refuse_what_is_no_copy(target: Path, database: Path) -> None:
-    """Only an earlier copy is replaced: no device, not the database, its log, nor the key that lies beside it."""
-    here = database.resolve()
-    wrong = target.resolve().parent == here.parent and target.name.startswith(f"{here.name}-")
-    try:
-        if target.exists() and not wrong:
-            wrong = not target.is_file() or target.samefile(database)
-            if not wrong:
-                with target.open("rb") as file:
-                    wrong = file.read(len(_BEGINS)) not in (_BEGINS, b"")
-    except OSError as error:
-        raise BackupProblem(f"{target} cannot be read: {error.strerror}.") from error
-    if wrong:
-        raise BackupProblem(f"{target} is not a copy of a database, and is not replaced; give another name.")
-
-
-def check(file: Path) -> None:
-    """Refuse a file that is not a whole database of Keyrack's. Raises BackupProblem."""
+def check(file: Path, database: Path) -> None:
+    """Refuse a file that is not a whole database of Keyrack's, or is the one to be replaced. Raises BackupProblem."""
     if not file.is_file():
         raise BackupProblem(f"There is no file {file}.")
+    if database.exists() and file.samefile(database):
+        raise BackupProblem(f"{file} is the database itself, and no copy of it.")
     try:
         with closing(_connect(file, "ro")) as raw:
             _check_whole(raw, file)
@@ -101,6 +90,19 @@ def check(file: Path) -> None:
         raise BackupProblem(f"{file} is no whole SQLite database: {error}.") from error
     if not {"alembic_version", "instance_facts", "servers", "events"} <= names:
         raise BackupProblem(f"{file} is an SQLite database, but not Keyrack's.")
+
+
+def unpack(file: Path, target: Path) -> None:
+    """Copy a backup into a new file (0600), with what waits in a log beside it, as a copy by other means may have one.
+
+    Raises BackupProblem or OSError.
+    """
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        with closing(_connect(file, "ro")) as source, closing(_connect(target, "rw")) as into:
+            source.backup(into)
+    except sqlite3.Error as error:
+        raise BackupProblem(f"{file} cannot be copied: {error}.") from error
 
 
 @contextmanager
@@ -185,6 +187,14 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         return sqlite3.connect(address, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
         raise BackupProblem(f"{path} cannot be opened: {error}.") from error
+
+
+def _is_copy(file: Path, database: Path) -> bool:
+    """Whether a file is an earlier copy: a database, of nobody who has it open, and not the one to be copied."""
+    if not file.is_file() or file.samefile(database) or Path(f"{file}-wal").exists():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(len(_MAGIC)) == _MAGIC
 
 
 def _check_whole(raw: sqlite3.Connection, path: Path) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from keyrack.store.sqlite_file import BUSY_SECONDS, SqliteFile
+from keyrack.store.sqlite_file import BUSY_SECONDS, SqliteFile, Unusable
 
 T = TypeVar("T")
 Dialect = Literal["sqlite", "postgresql"]
@@ -190,7 +190,10 @@ def is_damage(error: BaseException | None) -> bool:
     """Whether SQLite says that its file is no database or a broken one: waiting does not help."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(cause, "sqlite_errorcode", None) if isinstance(cause, sqlite3.DatabaseError) else None
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    if code is None:
+        return False
+    # A short read: a file ends before what stands in it by its own account.
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or code == sqlite3.SQLITE_IOERR_SHORT_READ
 
 
 def is_conflict(error: Exception) -> bool:
@@ -219,7 +222,10 @@ def answer(ask: Callable[[], T], *, again: bool) -> T:
 
 def unavailable(error: BaseException) -> DatabaseUnavailable:
     """The error for callers, with the driver's first line as the reason."""
-    reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, Unusable):
+        return DatabaseSpoilt(str(cause))
+    reason = str(cause).strip().partition("\n")[0]
     if is_damage(error):
         return DatabaseSpoilt(f"The database file is damaged ({reason}). Stop Keyrack and restore a backup.")
     refused = _REFUSED.search(str(getattr(error, "orig", None) or error))

@@ -51,6 +51,12 @@ def set_seal(connection: Connection, server_id: int, seal: bytes) -> None:
     connection.execute(update(deleted_servers).where(deleted_servers.c.server_id == server_id).values(seal=seal))
 
 
+def renumber(connection: Connection, server_id: int, revision: int, seal: bytes) -> None:
+    """Give its last document another revision, and the seal over that; nobody has obeyed that one."""
+    values = {"revision": revision, "seal": seal, "acknowledged_at": None}
+    connection.execute(update(deleted_servers).where(deleted_servers.c.server_id == server_id).values(**values))
+
+
 def keep_keys(connection: Connection, server_id: int, granted: Iterable[tuple[str, str]]) -> None:
     """Note every key that a server's host was given or told to refuse, before the server goes.
 

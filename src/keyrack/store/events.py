@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,9 @@ from sqlalchemy import Connection, Row, insert, select
 from keyrack.model import Actor, Event, Page
 from keyrack.store.rows import contains, page
 from keyrack.store.tables import events
+
+# Made once: every change and every refusal leaves one.
+_append = insert(events)
 
 
 def add(
@@ -30,25 +33,26 @@ def add(
 ) -> None:
     """Append one event by an actor; see model.Event for what the fields mean."""
     connection.execute(
-        insert(events).values(
-            workspace_id=actor.workspace_id,
-            at=at,
-            actor_id=actor.user_id,
-            actor_name=actor.name,
-            token_id=actor.token_id,
-            token_name=actor.token_name,
-            address=actor.address,
-            door=actor.door,
-            action=action,
-            outcome=outcome,
-            reason=reason,
-            target_kind=target_kind,
-            target_id=target_id,
-            server_id=server_id,
-            summary=summary,
-            level=level,
-            details=dict(details),
-        )
+        _append,
+        {
+            "workspace_id": actor.workspace_id,
+            "at": at,
+            "actor_id": actor.user_id,
+            "actor_name": actor.name,
+            "token_id": actor.token_id,
+            "token_name": actor.token_name,
+            "address": actor.address,
+            "door": actor.door,
+            "action": action,
+            "outcome": outcome,
+            "reason": reason,
+            "target_kind": target_kind,
+            "target_id": target_id,
+            "server_id": server_id,
+            "summary": summary,
+            "level": level,
+            "details": dict(details),
+        },
     )
 
 
@@ -100,20 +104,10 @@ def was_raised(connection: Connection, server_id: int, reason: str, summary: str
     return connection.execute(statement.limit(1)).scalar() is not None
 
 
-def nth_newest(connection: Connection, server_id: int, door: str, number: int) -> datetime | None:
-    """When the event of this number was, counted from a server's newest that came by a door; None: there are fewer."""
-    statement = select(events.c.at).where(events.c.server_id == server_id, events.c.door == door)
-    return connection.execute(statement.order_by(events.c.id.desc()).offset(number - 1).limit(1)).scalar()
-
-
-def count_newest(
-    connection: Connection, server_id: int, door: str, summaries: Iterable[str], since: datetime, *, most: int
-) -> int:
-    """How many of a server's newest events that came by a door, at most so many, say one of these since then."""
-    newest = select(events.c.at, events.c.summary).where(events.c.server_id == server_id, events.c.door == door)
-    rows = connection.execute(newest.order_by(events.c.id.desc()).limit(most))
-    wanted = set(summaries)
-    return sum(row.at >= since and row.summary in wanted for row in rows)
+def newest(connection: Connection, server_id: int, door: str, *, most: int) -> list[tuple[datetime, str]]:
+    """Time and summary of a server's newest events that came by a door, the last one first."""
+    statement = select(events.c.at, events.c.summary).where(events.c.server_id == server_id, events.c.door == door)
+    return [(row.at, row.summary) for row in connection.execute(statement.order_by(events.c.id.desc()).limit(most))]
 
 
 def _event(row: Row[Any]) -> Event:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.model import FoundKey, Page
 from keyrack.store.rows import page
@@ -21,6 +23,15 @@ def on_server(connection: Connection, server_id: int) -> tuple[FoundKey, ...]:
     """All of a server, in whatever state, without their people."""
     rows = connection.execute(select(found_keys).where(found_keys.c.server_id == server_id))
     return tuple(FoundKey(**row._mapping) for row in rows)
+
+
+def known(connection: Connection, server_id: int) -> dict[tuple[str, str, str], Row[Any]]:
+    """All of a server by account, file and fingerprint, in whatever state, without their times: hosts may have
+    thousands, and reading those takes as long as all the rest.
+    """
+    columns = [column for column in found_keys.c if column.name not in ("found_at", "seen_at")]
+    rows = connection.execute(select(*columns).where(found_keys.c.server_id == server_id))
+    return {(row.username, row.path, row.fingerprint): row for row in rows}
 
 
 def find(
@@ -53,10 +64,20 @@ def get(connection: Connection, workspace_id: int, server_id: int, found_id: int
     return None if row is None else _found(row)
 
 
+def in_state(connection: Connection, found_ids: Sequence[int], state: str) -> Sequence[Any]:
+    """Path and fingerprint of those of these that are in a state; a few hundred at most."""
+    if not found_ids:
+        return ()
+    columns = found_keys.c.path, found_keys.c.fingerprint
+    statement = select(*columns).where(found_keys.c.id.in_(found_ids), found_keys.c.state == state)
+    return connection.execute(statement.order_by(found_keys.c.id)).all()
+
+
 def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert some."""
+    """Insert some; what is there stays."""
     if rows:
-        connection.execute(insert(found_keys), [dict(row) for row in rows])
+        dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+        connection.execute(dialect_insert(found_keys).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
 def change(connection: Connection, found_ids: Sequence[int], values: Mapping[str, Any]) -> None:
@@ -64,6 +85,14 @@ def change(connection: Connection, found_ids: Sequence[int], values: Mapping[str
     for at in range(0, len(found_ids), AT_ONCE):
         some = found_keys.c.id.in_(found_ids[at : at + AT_ONCE])
         connection.execute(update(found_keys).where(some).values(**values))
+
+
+def change_each(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Set columns of several, each to values of its own; all have the same columns, and `row_id`."""
+    if rows:
+        values: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "row_id"}
+        statement = update(found_keys).where(found_keys.c.id == bindparam("row_id")).values(values)
+        connection.execute(statement, [dict(row) for row in rows])
 
 
 def forget(connection: Connection, server_id: int, state: str, before: datetime) -> None:

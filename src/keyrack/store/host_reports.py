@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, Table, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.tables import credentials, key_uses, servers, sessions, user_keys
 
+AT_ONCE = 500
 
-def replace_sessions(
-    connection: Connection, server_id: int, found: Mapping[str, Mapping[str, Any]], *, live: Collection[str] = ()
-) -> None:
-    """Make these the live sessions of a server, by their names on the host; those known before stay as they are.
 
-    live: more names of which nothing can be stored, but that are not over where they are known.
-    """
-    rows = connection.execute(select(sessions.c.host_session).where(sessions.c.server_id == server_id))
-    known = set(rows.scalars())
-    over = known - found.keys() - set(live)
-    if over:
+def session_names(connection: Connection, server_id: int) -> frozenset[str]:
+    """The names, on the host, of a server's sessions."""
+    statement = select(sessions.c.host_session).where(sessions.c.server_id == server_id)
+    return frozenset(connection.execute(statement).scalars())
+
+
+def end_sessions(connection: Connection, server_id: int, names: Sequence[str]) -> None:
+    """Forget sessions by their names on the host; a few hundred at most."""
+    if names:
         connection.execute(
-            delete(sessions).where(sessions.c.server_id == server_id, sessions.c.host_session.in_(sorted(over)))
+            delete(sessions).where(sessions.c.server_id == server_id, sessions.c.host_session.in_(names))
         )
-    new = [
-        {**values, "server_id": server_id, "host_session": name, "ending": False}
-        for name, values in found.items()
-        if name not in known
-    ]
-    if new:
-        connection.execute(insert(sessions), new)
+
+
+def add_sessions(connection: Connection, server_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Note live sessions, with all columns but the server's; those that are known stay as they are."""
+    if rows:
+        statement = _insert(connection, sessions).on_conflict_do_nothing()
+        connection.execute(statement, [{**row, "server_id": server_id, "ending": False} for row in rows])
 
 
 def ending_sessions(connection: Connection, server_id: int) -> tuple[str, ...]:
@@ -44,32 +44,40 @@ def ending_sessions(connection: Connection, server_id: int) -> tuple[str, ...]:
 
 def known_fingerprints(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[str]:
     """Those of these keys that the workspace has, on a server or with a user."""
-    wanted = sorted(set(fingerprints))
-    on_servers = (
-        select(credentials.c.fingerprint)
-        .join(servers, servers.c.id == credentials.c.server_id)
-        .where(servers.c.workspace_id == workspace_id, credentials.c.fingerprint.in_(wanted))
-    )
-    of_users = select(user_keys.c.fingerprint).where(
-        user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint.in_(wanted)
-    )
-    return frozenset(connection.execute(on_servers.union(of_users)).scalars())
+    found: set[str] = set()
+    every = sorted(set(fingerprints))
+    for at in range(0, len(every), AT_ONCE):
+        wanted = every[at : at + AT_ONCE]
+        on_servers = (
+            select(credentials.c.fingerprint)
+            .join(servers, servers.c.id == credentials.c.server_id)
+            .where(servers.c.workspace_id == workspace_id, credentials.c.fingerprint.in_(wanted))
+        )
+        of_users = select(user_keys.c.fingerprint).where(
+            user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint.in_(wanted)
+        )
+        found.update(connection.execute(on_servers.union(of_users)).scalars())
+    return frozenset(found)
 
 
 def note_uses(connection: Connection, server_id: int, uses: Iterable[tuple[str, datetime, str]]) -> None:
     """Note when keys were last used on a server: fingerprint, time, address; an earlier time changes nothing."""
-    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    for fingerprint, at, address in uses:
-        statement = dialect_insert(key_uses).values(
-            fingerprint=fingerprint, server_id=server_id, last_used_at=at, address=address
-        )
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=[key_uses.c.fingerprint, key_uses.c.server_id],
-                set_={"last_used_at": at, "address": address},
-                where=key_uses.c.last_used_at < at,
-            )
-        )
+    rows = [
+        {"fingerprint": fingerprint, "server_id": server_id, "last_used_at": at, "address": address}
+        for fingerprint, at, address in uses
+    ]
+    if not rows:
+        return
+    statement = _insert(connection, key_uses)
+    told = statement.excluded
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[key_uses.c.fingerprint, key_uses.c.server_id],
+            set_={"last_used_at": told.last_used_at, "address": told.address},
+            where=key_uses.c.last_used_at < told.last_used_at,
+        ),
+        rows,
+    )
 
 
 def last_uses(connection: Connection, fingerprint: str) -> Mapping[int, tuple[datetime, str]]:
@@ -85,3 +93,8 @@ def note_seen(connection: Connection, server_ids: Iterable[int], at: datetime) -
         .where(servers.c.id.in_(sorted(server_ids)), or_(servers.c.seen_at.is_(None), servers.c.seen_at < at))
         .values(seen_at=at)
     )
+
+
+def _insert(connection: Connection, table: Table) -> Any:
+    """An insert that can say what to do where a row is there, which each database has in its own dialect."""
+    return (postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert)(table)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +43,10 @@ def head() -> str:
 
 
 def current(url: str) -> str | None:
-    """The revision a database is at; None for an empty one. Raises DatabaseUnavailable."""
+    """The revision a database is at; None for an empty one, and where there is none. Raises DatabaseUnavailable."""
+    dialect, parsed = parse_url(url)
+    if dialect == "sqlite" and not os.path.exists(str(parsed.database)):
+        return None  # a look must not make it
     with _connected(url, writer=False) as conn:
         return _revision(conn)
 
@@ -78,7 +83,14 @@ def upgrade(url: str, to: str = "head") -> None:
 
 
 def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(FOLDER, version_locations=[FOLDER])
+    return _read(FOLDER)
+
+
+@functools.cache
+def _read(folder: Path) -> ScriptDirectory:
+    scripts = ScriptDirectory(folder, version_locations=[folder])
+    scripts.get_current_head()  # all is read now, before another thread sees it
+    return scripts
 
 
 def _revision(conn: Connection) -> str | None:

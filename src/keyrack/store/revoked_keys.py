@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,6 +13,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from keyrack.model import Page
 from keyrack.store.rows import page
 from keyrack.store.tables import revoked_keys
+
+AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,16 @@ def get(connection: Connection, workspace_id: int, fingerprint: str) -> RevokedK
     )
     row = connection.execute(statement).one_or_none()
     return None if row is None else RevokedKey(**row._mapping)
+
+
+def among(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> frozenset[str]:
+    """Those of these keys that are revoked everywhere."""
+    found: set[str] = set()
+    for at in range(0, len(fingerprints), AT_ONCE):
+        some = revoked_keys.c.fingerprint.in_(fingerprints[at : at + AT_ONCE])
+        statement = select(revoked_keys.c.fingerprint).where(revoked_keys.c.workspace_id == workspace_id, some)
+        found.update(connection.execute(statement).scalars())
+    return frozenset(found)
 
 
 def find(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[RevokedKey]:

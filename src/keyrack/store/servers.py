@@ -229,6 +229,14 @@ def forget_ended_enrolments(connection: Connection, server_id: int, at: datetime
     connection.execute(delete(enrolments).where(enrolments.c.server_id == server_id, enrolments.c.expires_at <= at))
 
 
+def has_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> bool:
+    """Whether a one-time token enrols a server: known, not used, not expired."""
+    statement = select(enrolments.c.server_id).where(
+        enrolments.c.secret_hash == secret_hash, enrolments.c.used_at.is_(None), enrolments.c.expires_at > at
+    )
+    return connection.execute(statement).first() is not None
+
+
 def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> int | None:
     """Use a one-time token up: the server it enrols, or None when it is unknown, used or expired."""
     return connection.execute(

@@ -11,9 +11,11 @@ import ctypes
 import logging
 import os
 import sqlite3
+import struct
 import threading
 import time
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -29,7 +31,14 @@ LOOK_PAUSE_SECONDS = 0.02
 _MAGIC = b"SQLite format 3\x00"
 _HEADER_BYTES = 100
 _CHANGES_AT, _USER_VERSION_AT = 24, 60
+# The same, "The WAL File Format": a magic number, whose last bit says in which order bytes are summed, to two sums.
+_LOG_HEADER_BYTES = 32
+_LOG_MAGIC = {0x377F0682: "<6I", 0x377F0683: ">6I"}
 LAST_VERSION = 2**31 - 1
+
+# What lies beside the file while it is open: without its log commits are lost, without the log's index processes
+# write into it at the same time.
+_PARTS = {"-wal": "log", "-shm": "log's index"}
 
 _Identity = tuple[int, int]
 
@@ -44,6 +53,10 @@ class _Header:
     size: int
     changes: int
     version: int
+
+
+class Unusable(sqlite3.OperationalError):
+    """The file must not be opened as it lies there; the words say why, and what to do."""
 
 
 class _Raw(sqlite3.Connection):
@@ -70,12 +83,16 @@ class SqliteFile:
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)  # SQLite follows links too, and puts its log beside the file itself
         self.problem: str | None = None
+        self._named = os.path.abspath(path)  # what others open by this name must be this file
         self._identity: _Identity | None = None
         self._open: weakref.WeakSet[_Raw] = weakref.WeakSet()
         # The rest belongs to the thread that writes.
-        self._log: _Identity | None = None
+        self._beside: dict[str, _Identity | None] = {}
+        self._log: int | None = None
+        self._log_start = b""
         self._stamp: tuple[int, int] | None = None
         self._header: _Header | None = None
+        self._commits = 0
 
     def connect(self) -> sqlite3.Connection:
         """A bare connection, in autocommit. Only the first one may make the file. Raises sqlite3.Error."""
@@ -83,6 +100,7 @@ class SqliteFile:
             with _opening:
                 if self._identity is None:
                     self._make()
+                    self._refuse_second_name()
                 before = self._stat()
                 raw: _Raw = sqlite3.connect(
                     f"file:{quote(self.path)}?mode=rw",
@@ -118,8 +136,18 @@ class SqliteFile:
     def watch(self, raw: sqlite3.Connection) -> None:
         """Take the file as it is now for the right one; raw: the connection that stays open and is looked with."""
         raw.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()  # which opens the log, where there is none yet
-        self._log = _identity_of(f"{self.path}-wal")
+        self._beside = {part: _identity_of(f"{self.path}{part}") for part in _PARTS}
         self._stamp = None
+        self.unwatch()
+        with suppress(OSError):
+            # SQLite locks nothing in its log, so that one may be opened and closed.
+            self._log = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+
+    def unwatch(self) -> None:
+        """Let go of what watch() opened."""
+        log, self._log = self._log, None
+        if log is not None:
+            os.close(log)
 
     def look(self, raw: sqlite3.Connection) -> bool:
         """Whether the file is still the one that was opened, and whole as far as can be seen; a few microseconds.
@@ -134,8 +162,11 @@ class SqliteFile:
             return self.problem is None  # not being able to look says nothing
         if now is None or self.problem is not None:
             return False
-        if self._log is not None and _identity_of(f"{self.path}-wal") != self._log:
-            return self.spoilt("has lost its log (-wal), which was removed or replaced")
+        for part, known in self._beside.items():
+            if known is not None and _identity_of(f"{self.path}{part}") != known:
+                return self.spoilt(f"has lost its {_PARTS[part]} ({part}), which was removed or replaced")
+        if not self._has_log():
+            return self.spoilt("has lost the beginning of its log (-wal), which was overwritten")
         stamp = (now.st_mtime_ns, now.st_size)
         if stamp == self._stamp:
             return True
@@ -176,9 +207,31 @@ class SqliteFile:
         except OSError as error:
             raise sqlite3.OperationalError(f"cannot open {self.path}: {error.strerror}") from error
 
+    def _refuse_second_name(self) -> None:
+        """Raise Unusable where another name leads to the same file: by each of them SQLite keeps a log of its own."""
+        names = self._look_up().st_nlink
+        if names > 1:
+            raise Unusable(
+                f"The database file {self.path} has {names} names (hard links); with a log for each of them what one "
+                f"process writes is lost or damaged by another. Remove the others (find / -samefile {self.path}); "
+                "a copy is made by `keyrack backup`."
+            )
+
+    def count(self, raw: sqlite3.Connection) -> int:
+        """How many commits the database counts that raw sees, which never become fewer; 0 where that was noticed."""
+        commits = int(raw.execute("PRAGMA user_version").fetchone()[0])
+        if commits < self._commits:
+            self.spoilt("went back to what it was before")
+            return 0
+        return commits
+
+    def counted(self, commits: int) -> None:
+        """So many commits are on the disk."""
+        self._commits = max(self._commits, commits)
+
     def _look_at_place(self) -> os.stat_result | None:
         try:
-            now = os.stat(self.path)
+            now = os.stat(self._named)
         except FileNotFoundError:
             self.spoilt("was removed")
             return None
@@ -187,13 +240,16 @@ class SqliteFile:
         return now
 
     def _stat(self) -> _Identity:
+        now = self._look_up()
+        return now.st_dev, now.st_ino
+
+    def _look_up(self) -> os.stat_result:
         try:
-            now = os.stat(self.path)
+            return os.stat(self.path)
         except OSError as error:
             if self._identity is not None and isinstance(error, FileNotFoundError):
                 self.spoilt("was removed")
             raise sqlite3.OperationalError(f"cannot open {self.path}: {error.strerror}") from error
-        return now.st_dev, now.st_ino
 
     def _read_header(self, raw: sqlite3.Connection) -> str | None:
         """Compare the file's first page with what it said before; what is wrong with it, in words.
@@ -220,6 +276,17 @@ class SqliteFile:
         self._header = now
         return None
 
+    def _has_log(self) -> bool:
+        """Whether the log begins as one does: after a crash nothing is read from one that does not."""
+        for _ in range(LOOKS):
+            start = b"" if self._log is None else os.pread(self._log, _LOG_HEADER_BYTES, 0)
+            # An empty one gets its beginning with the next commit.
+            if start in (b"", self._log_start) or _is_log(start):
+                self._log_start = start
+                return True
+            time.sleep(LOOK_PAUSE_SECONDS)
+        return False
+
     def _first_bytes(self) -> tuple[bytes | None, int]:
         """The file's first bytes and its size, through a descriptor that SQLite has open; None where there is none."""
         try:
@@ -243,14 +310,29 @@ class SqliteFile:
         return (now.st_dev, now.st_ino) == self._identity
 
 
-def count_commit(raw: sqlite3.Connection) -> None:
-    """Inside a transaction that changed something: move the number forward that look() compares.
+def count_commit(raw: sqlite3.Connection, commits: int) -> int:
+    """Inside a transaction that changed something: move the number forward that look() compares; answers it.
 
-    It starts anywhere, so that two databases seldom have numbers near each other.
+    It starts anywhere, so that two databases seldom have numbers near each other. commits: the number until now.
     """
-    version = raw.execute("PRAGMA user_version").fetchone()[0]
-    following = version + 1 if version > 0 else 1 + int.from_bytes(os.urandom(4), "big") % 2**30
-    raw.execute(f"PRAGMA user_version = {min(following, LAST_VERSION)}")
+    following = commits + 1 if commits > 0 else 1 + int.from_bytes(os.urandom(4), "big") % 2**30
+    following = min(following, LAST_VERSION)
+    raw.execute(f"PRAGMA user_version = {following}")
+    return following
+
+
+def _is_log(start: bytes) -> bool:
+    if len(start) < _LOG_HEADER_BYTES:
+        return False
+    words = _LOG_MAGIC.get(_number(start, 0))
+    if words is None:
+        return False
+    first = second = 0
+    numbers = struct.unpack(words, start[:24])
+    for one, other in zip(numbers[::2], numbers[1::2], strict=True):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + other + first) & 0xFFFFFFFF
+    return struct.unpack(">2I", start[24:]) == (first, second)
 
 
 def _is_older(now: _Header, before: _Header) -> bool:

@@ -146,6 +146,7 @@ class SqliteWriter:
             self._check_file(conn)
             raw = _driver_connection(conn)
             with conn.begin():
+                commits = self._count(raw)
                 before = raw.total_changes
                 for waiting in batch:
                     touched |= _run_in_savepoint(conn, waiting)
@@ -153,9 +154,10 @@ class SqliteWriter:
                 if touched or self._watching:
                     others, latest = self._record(conn, touched)
                 if raw.total_changes != before:
-                    count_commit(raw)
+                    commits = count_commit(raw, commits)
             # Nothing is acknowledged that went into a file which is no longer there.
             self._check_file(conn)
+            self._file.counted(commits)
             self._seen_change = latest
         except Exception as error:
             self._note_damage(error)
@@ -199,11 +201,13 @@ class SqliteWriter:
             if version == self._seen_version:
                 return
             with conn.begin():
+                commits = self._count(_driver_connection(conn))
                 others, latest = self._record(conn, set())
         except Exception as error:
             self._note_damage(error)
             self._drop_connection()
             raise
+        self._file.counted(commits)
         self._seen_version, self._seen_change = version, latest
         if others:
             self._deliver(others)
@@ -219,6 +223,13 @@ class SqliteWriter:
         if not self._file.look(_driver_connection(conn)):
             raise DatabaseSpoilt(self._file.problem)
 
+    def _count(self, raw: sqlite3.Connection) -> int:
+        """How many commits the database counts. Raises DatabaseSpoilt where they were more before."""
+        commits = self._file.count(raw)
+        if self._file.problem is not None:
+            raise DatabaseSpoilt(self._file.problem)
+        return commits
+
     def _note_damage(self, error: Exception) -> None:
         """Before any connection is closed, which may write."""
         if is_damage(error):
@@ -227,6 +238,7 @@ class SqliteWriter:
     def _drop_connection(self) -> None:
         """Let go of a connection whose state is in doubt; the next batch opens another."""
         conn, self._connection = self._connection, None
+        self._file.unwatch()
         if conn is None:
             return
         try:

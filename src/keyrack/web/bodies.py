@@ -29,23 +29,44 @@ def malformed(message: str, code: str = "body-malformed") -> Refusal:
     return Refusal(Kind.INVALID, code, message)
 
 
+def announced(request: Request) -> int | None:
+    """How long a body says it is, in bytes; None where it does not say."""
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit():
+        return int(length[:20])
+    return None if "transfer-encoding" in request.headers else 0
+
+
+def may_be(request: Request, size: int) -> bool:
+    """Whether a body may have so many bytes or more."""
+    length = announced(request)
+    return length is None or length >= size
+
+
+def check_length(request: Request, limit: int) -> None:
+    """Refuse a body that says it is longer, before a client that asks for it is told to go on."""
+    if (announced(request) or 0) > limit:
+        raise _too_long(limit)
+
+
 async def read(request: Request, limit: int) -> bytes:
     """The whole body, at most `limit` bytes; raises Refusal TOO_LARGE beyond it, before reading on."""
-    too_long = Refusal(Kind.TOO_LARGE, "body-too-long", f"The body is longer than {limit} bytes.")
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
-        raise too_long  # before a client that asks for it is told to go on
+    check_length(request, limit)
     chunks: list[bytes] = []
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
-                raise too_long
+                raise _too_long(limit)
             chunks.append(chunk)
     except ClientDisconnect:
         raise malformed("The body ended before its announced length.", "body-cut-off") from None
     return b"".join(chunks)
+
+
+def _too_long(limit: int) -> Refusal:
+    return Refusal(Kind.TOO_LARGE, "body-too-long", f"The body is longer than {limit} bytes.")
 
 
 def media_type(request: Request) -> str:
@@ -203,5 +224,15 @@ def _finite_number(text: str) -> float:
 
 
 def _depth_exceeds(value: Any, depth: int) -> bool:
-    inner: Any = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return depth == 0 or any(_depth_exceeds(item, depth - 1) for item in inner)
+    """Whether values lie deeper, looked at level by level: of the many texts of a long body none takes a call."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True

@@ -8,9 +8,10 @@ from html import escape
 from typing import Any
 
 from keyrack import __version__
-from keyrack.web import shapes
+from keyrack.web import huawei_shapes, shapes
 from keyrack.web.dialect import Dialect, Endpoint
-from keyrack.web.shapes import Shape
+from keyrack.web.examples import example
+from keyrack.web.shapes import Schema, Shape
 
 Described = tuple[tuple[str, Dialect], ...]
 
@@ -28,7 +29,9 @@ SCHEMES: dict[str, dict[str, Any]] = {
 }
 # v1 and v2 of CodeArts refuse in another shape than v4.
 ERRORS = {"/v1": "codearts.ErrorOfV1", "/v2": "codearts.ErrorOfV1"}
-WINDOW = ("page", "perPage", "per_page", "offset", "limit")
+WINDOW = ("page", "perPage", "per_page", "offset", "limit", "page_index", "page_size", "before")
+SCHEMAS = {**shapes.SCHEMAS, **huawei_shapes.SCHEMAS}
+SHAPES = {**shapes.SHAPES, **huawei_shapes.SHAPES}
 NAME = re.compile(r"\{(\w+)\}")
 
 
@@ -47,14 +50,14 @@ def openapi(doors: Described, url: str) -> dict[str, Any]:
                 "tags": [dialect.name],
                 "operationId": name,
                 "summary": _words(endpoint),
-                "responses": _responses(prefix, dialect, shape),
+                "responses": _responses(prefix, dialect, endpoint, shape),
                 "security": [] if endpoint.open else [{dialect.name: []}],
             }
             parameters = _parameters(endpoint, shape)
             if parameters:
                 operation["parameters"] = parameters
             if shape is not None and shape.body is not None:
-                operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": shape.body}}}
+                operation["requestBody"] = {"required": True, "content": _content(shape.body, body=True)}
             paths.setdefault(prefix + endpoint.path, {})[endpoint.method.lower()] = operation
     used = {dialect.name for _, dialect in doors}
     return {
@@ -64,7 +67,7 @@ def openapi(doors: Described, url: str) -> dict[str, Any]:
         "tags": [{"name": name, "description": TITLES.get(name, name)} for name in sorted(used)],
         "paths": paths,
         "components": {
-            "schemas": shapes.SCHEMAS,
+            "schemas": SCHEMAS,
             "securitySchemes": {name: SCHEMES[name] for name in sorted(used & SCHEMES.keys())},
         },
     }
@@ -87,7 +90,7 @@ def page(doors: Described) -> str:
 def _shape(prefix: str, dialect: Dialect, endpoint: Endpoint) -> Shape | None:
     """What a call takes and answers, where that is described; some of CodeArts' versions name their calls alike."""
     name = endpoint.handler.__name__
-    return shapes.SHAPES.get(f"{dialect.name}.{name}") or shapes.SHAPES.get(f"{dialect.name}.{prefix}.{name}")
+    return SHAPES.get(f"{dialect.name}.{name}") or SHAPES.get(f"{dialect.name}.{prefix}.{name}")
 
 
 def _parameters(endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]:
@@ -101,18 +104,40 @@ def _parameters(endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]
     return found
 
 
-def _responses(prefix: str, dialect: Dialect, shape: Shape | None) -> dict[str, Any]:
+def _responses(prefix: str, dialect: Dialect, endpoint: Endpoint, shape: Shape | None) -> dict[str, Any]:
     error = shapes.named(ERRORS.get(prefix, f"{dialect.name}.Error"))
+    content = _content(error)
     if prefix in ERRORS or dialect.name == "iam":
         # Where the gateway refuses, before any API sees the request.
-        error = {"anyOf": [error, shapes.named("codearts.Error")]}
-    refusal = {"description": "A refusal.", "content": {"application/json": {"schema": error}}}
+        content["application/json"]["schema"] = {"anyOf": [error, shapes.named("codearts.Error")]}
+    refusals = {
+        "401": None if endpoint.open and not endpoint.hashes else "Who calls is not proved.",
+        "403": "The caller may not do this." if not endpoint.open else None,
+        "404": "There is no such thing, or the caller may not know of it." if "{" in endpoint.path else None,
+        "429": "Too many requests, or too many wrong proofs; Retry-After says when to try again.",
+        "503": "The database does not answer, and nothing was changed; Retry-After says when to try again.",
+        "default": "A refusal.",
+    }
+    found: dict[str, Any] = {}
+    for status, words in refusals.items():
+        if words:
+            # The example of a refusal is the same for all of them, so that one has it.
+            shown = (
+                content
+                if status == "default"
+                else {"application/json": {"schema": content["application/json"]["schema"]}}
+            )
+            found[status] = {"description": words, "content": shown}
     if shape is None:
-        return {"200": {"description": "The answer, as the page of this API shows it."}, "default": refusal}
-    answer: dict[str, Any] = {"description": "What was asked for."}
+        return {"200": {"description": "The answer, as the page of this API shows it."}, **found}
+    answer: dict[str, Any] = {"description": "What was asked for." if shape.status < 400 else "Never answered."}
     if shape.answer is not None:
-        answer["content"] = {"application/json": {"schema": shape.answer}}
-    return {str(shape.status): answer, "default": refusal}
+        answer["content"] = _content(shape.answer)
+    return {**found, str(shape.status): answer}
+
+
+def _content(schema: Schema, *, body: bool = False) -> dict[str, Any]:
+    return {"application/json": {"schema": schema, "example": example(schema, SCHEMAS, body=body)}}
 
 
 def _words(endpoint: Endpoint) -> str:

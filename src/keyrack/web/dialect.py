@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,9 +19,12 @@ from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
-from keyrack.web.lanes import Lanes
+from keyrack.web.callers import Caller, Callers, is_signed
+from keyrack.web.turns import LONG_BODY, Turns
 
 AWAY_SECONDS = 2
+LONGEST_OPEN_BODY = 65_536
+"""The longest body, in bytes, of a call that asks for no proof: whoever sends it has shown nothing yet."""
 
 log = structlog.get_logger("keyrack.web")
 
@@ -54,9 +56,8 @@ class Endpoint:
     """One call of a contract: method, path with {names}, and the function that answers it.
 
     action: the name in policy.ACTIONS that the core will ask for, "" where none is needed: what docs and tests
-    say about the call; the core alone decides. open: no authentication is asked. hashes: it
-    hashes a password, which takes long. Handlers run on a worker thread
-    and may block on the database.
+    say about the call; the core alone decides. open: no authentication is asked. hashes: it may hash a password,
+    which takes long. Handlers run on a worker thread and may block on the database.
     """
 
     method: str
@@ -116,7 +117,15 @@ def fault() -> Refusal:
     return Refusal(Kind.FAULT, "internal", "Something went wrong on our side.")
 
 
-def application(instance: Instance, dialect: Dialect) -> ASGIApp:
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What all doors share: who calls, and whose turn it is."""
+
+    callers: Callers = field(default_factory=Callers)
+    turns: Turns = field(default_factory=Turns)
+
+
+def application(instance: Instance, dialect: Dialect, sharing: Sharing) -> ASGIApp:
     """A mounted application that serves one dialect and answers only in its words."""
     by_path: dict[str, dict[str, Endpoint]] = {}
     for endpoint in dialect.endpoints:
@@ -128,7 +137,9 @@ def application(instance: Instance, dialect: Dialect) -> ASGIApp:
         dialect.finish(request, None, response)
         await response(scope, receive, send)
 
-    app = Starlette(routes=[Route(path, _Path(instance, dialect, methods)) for path, methods in by_path.items()])
+    app = Starlette(
+        routes=[Route(path, _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items()]
+    )
     app.router.redirect_slashes = False
     app.router.default = unknown
     return app
@@ -137,10 +148,10 @@ def application(instance: Instance, dialect: Dialect) -> ASGIApp:
 class _Path:
     """All methods of one path, as an ASGI application."""
 
-    def __init__(self, instance: Instance, dialect: Dialect, methods: Mapping[str, Endpoint]) -> None:
+    def __init__(self, instance: Instance, dialect: Dialect, sharing: Sharing, methods: Mapping[str, Endpoint]) -> None:
         self._instance = instance
         self._dialect = dialect
-        self._lanes = Lanes()
+        self._callers, self._turns = sharing.callers, sharing.turns
         self._methods = dict(methods)
         if "GET" in self._methods:
             self._methods.setdefault("HEAD", self._methods["GET"])
@@ -158,19 +169,36 @@ class _Path:
             if endpoint is None:
                 return self._dialect.not_supported(request, tuple(self._methods)), None
             bodies.check_encoding(request)
-            content = await bodies.read(request, self._instance.settings.max_body_bytes)
-            if endpoint.hashes:
-                at_home = self._instance.throttle.is_home(address_of(request))
-                run = partial(self._run, endpoint, request, content, actor)
-                return await self._lanes.run(run, at_home=at_home), actor[0]
-            return await run_in_threadpool(self._run, endpoint, request, content, actor), actor[0]
+            at_home = endpoint.hashes and self._instance.throttle.is_home(address_of(request))
+            caller = self._callers.of(request, at_home=at_home)
+            content = await self._read(endpoint, request, caller)
+            run = partial(self._run, endpoint, request, content, actor)
+            long = len(content) >= LONG_BODY
+            return await self._turns.run(caller, run, long=long, hashes=endpoint.hashes), actor[0]
         except Refusal as refusal:
+            if refusal.kind is Kind.UNAUTHENTICATED and not actor:
+                self._callers.failed(request)
             return self._dialect.refuse(request, refusal), actor[0] if actor else None
         except DatabaseUnavailable:
             return self._dialect.refuse(request, database_away()), None
         except Exception:
             log.exception("request failed", method=request.method, path=request.url.path)
             return self._dialect.refuse(request, fault()), None
+        finally:
+            if actor and actor[0].user_id is not None:
+                self._callers.held(request, ("user", actor[0].user_id))
+
+    async def _read(self, endpoint: Endpoint, request: Request, caller: Caller) -> bytes:
+        """The body. Raises Refusal; before a long one of somebody unknown is read, the proof must hold."""
+        longest = self._instance.settings.max_body_bytes
+        if endpoint.open:
+            return await bodies.read(request, min(longest, LONGEST_OPEN_BODY))
+        long = bodies.may_be(request, LONG_BODY)
+        if long and not caller.known and not is_signed(request):
+            bodies.check_length(request, longest)
+            await self._turns.run(caller, partial(self._dialect.authenticate, self._instance, request))
+        async with self._turns.reading(caller, long=long):
+            return await bodies.read(request, longest)
 
     def _run(self, endpoint: Endpoint, request: Request, content: bytes, known: list[Actor]) -> Response:
         dialect = self._dialect

@@ -2,9 +2,10 @@
 
 A frame is four bytes of length, high byte first, then fields that each end with a NUL. They ask:
   line FINGERPRINT                                     -> line TEXT | none | away
-  open FINGERPRINT ADDRESS GIT_PROTOCOL COMMAND        -> serve SECONDS WORDS COUNT ENVIRONMENT… ARGUMENTS… |
-                                                          refuse EXITCODE WORDS
+  open FINGERPRINT ADDRESS GIT_PROTOCOL COMMAND        -> serve SECONDS WORDS CPU MEMORY FILE COUNT ENVIRONMENT…
+                                                          ARGUMENTS… | refuse EXITCODE WORDS
   again (as open, for an operation that goes on)       -> go | refuse EXITCODE WORDS
+CPU is seconds, MEMORY and FILE are bytes: what each process of git may take, where 0 is no limit.
 After serve and go the connection stays open as long as git runs, and "stop WORDS" may follow.
 """
 
@@ -18,7 +19,7 @@ import struct
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +27,14 @@ from typing import Any, TypeVar
 
 import structlog
 
-from keyrack.core import bare_repositories, git_access
+from keyrack.core import bare_repositories, git_access, git_bounds
 from keyrack.core.git_access import Access, Holder
 from keyrack.core.git_log import GitLog
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
-from keyrack.settings import Settings
 from keyrack.ssh import authorized_keys, options
 from keyrack.store.database import DatabaseUnavailable
+from keyrack.web.git_upkeep import Upkeep
 
 log = structlog.get_logger("keyrack.git")
 
@@ -47,6 +48,7 @@ SILENT_SECONDS = 2.0
 QUESTIONS_AT_ONCE = 8
 MOST_KNOWN = 20_000
 CHECK_EVERY_SECONDS = 0.3
+MEASURE_EVERY_SECONDS = 1.0
 WRITE_EVERY_SECONDS = 0.5
 LOGIN_REFUSED, TEMPORARY_FAILURE = 1, 75
 GIT_PROTOCOL = re.compile(r"version=[012]")
@@ -55,18 +57,15 @@ AWAY = "Git cannot confirm your rights at the moment; try again in a minute."
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Where things are: git, the folder with its hooks, the bare repositories, the forced command's words."""
+    """Where things are: git, its hooks, the bare repositories, the forced command's words.
+
+    hooks: a folder for each kind of push, "every" one and one to a repository with a "protected" branch.
+    """
 
     git: str
-    hooks: Path
+    hooks: Mapping[str, Path]
     repositories: Path
     session: str
-
-
-HARMLESS = ("badTimezone", "missingSpaceBeforeDate", "zeroPaddedFilemode")
-ENDLESS = 1 << 50
-BIG_FILE = 512 * 1024 * 1024
-"""Git's own default."""
 
 
 class Away(Exception):
@@ -127,7 +126,13 @@ class _Running:
 
     access: Access
     writer: asyncio.StreamWriter
+    began_at: float
     confirmed_at: float
+
+    @property
+    def pushes(self) -> bool:
+        """Whether it writes."""
+        return self.access.verb == git_access.PUSH
 
 
 class Desk:
@@ -141,6 +146,9 @@ class Desk:
         self._bound = instance.settings.git_stale_seconds
         self._truth = Truth(self._bound)
         self._running: set[_Running] = set()
+        # Permitted, and not yet told to start.
+        self._starting: list[Access] = []
+        self._upkeep: Upkeep | None = None
         self._started = threading.Event()
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -184,7 +192,9 @@ class Desk:
         self._socket.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._answer, str(self._socket), backlog=512)
         os.chmod(self._socket, 0o600)
-        chores = [asyncio.create_task(self._check()), asyncio.create_task(self._write())]
+        self._upkeep = Upkeep(self._instance.settings, self._programs.repositories, self._programs.git)
+        work = (self._check(), self._write(), self._measure(), self._upkeep.run())
+        chores = [asyncio.create_task(chore) for chore in work]
         self._started.set()
         try:
             await self._stopping.wait()
@@ -212,6 +222,8 @@ class Desk:
         finally:
             if running is not None:
                 self._running.discard(running)
+                if running.pushes and self._upkeep is not None:
+                    self._upkeep.pushed(self._folder(running.access))
             writer.close()
 
     async def _answer_line(self, writer: asyncio.StreamWriter, fingerprint: str) -> None:
@@ -241,14 +253,15 @@ class Desk:
         fingerprint, address = fingerprint_text.decode("ascii"), address_text.decode("ascii")
         try:
             access = await self._permitted(fingerprint, address, command, quiet=again)
-            answer = [b"go"] if again else await self._orders(access, protocol)
+            answer = [b"go"] if again else await self._admitted(access, protocol)
         except Refusal as refusal:
             await _send(writer, b"refuse", b"%d" % _exit_code(refusal), refusal.message.encode())
             return None
         except Away:
             await _send(writer, b"refuse", b"%d" % TEMPORARY_FAILURE, AWAY.encode())
             return None
-        running = _Running(access, writer, time.monotonic())
+        now = time.monotonic()
+        running = _Running(access, writer, began_at=now, confirmed_at=now)
         # Known before it starts, so that there is no moment at which a revocation would miss it.
         self._running.add(running)
         try:
@@ -283,40 +296,65 @@ class Desk:
             raise
         return answer
 
+    async def _admitted(self, access: Access, protocol: bytes) -> list[bytes]:
+        """The orders for one more operation; raises Refusal when there are as many as there may be."""
+        under_way = [*(running.access for running in self._running), *self._starting]
+        refusal = git_bounds.too_many(self._instance.settings, access, under_way)
+        if refusal is not None:
+            self.log.refused(access.holder, refusal, verb=access.verb, path=access.repository.path)
+            raise refusal
+        self._starting.append(access)
+        try:
+            return await self._orders(access, protocol)
+        finally:
+            self._starting.remove(access)
+
+    def _folder(self, access: Access) -> Path:
+        return bare_repositories.folder_of(self._programs.repositories, access.repository)
+
     async def _orders(self, access: Access, protocol: bytes) -> list[bytes]:
         """What the session program is to do for a permitted operation, once its event is kept."""
-        programs = self._programs
-        folder = bare_repositories.folder_of(programs.repositories, access.repository)
+        programs, settings, push = self._programs, self._instance.settings, access.verb == git_access.PUSH
+        folder = self._folder(access)
         if not (folder / "HEAD").exists():
             folder = await asyncio.to_thread(
                 bare_repositories.ensure, programs.repositories, access.repository, programs.git
             )
         self.log.permitted(access)
-        if access.verb == git_access.PUSH:
+        most_input, words = 0, ""
+        if push:
+            most_input, words = await asyncio.to_thread(git_bounds.most_input, settings, folder)
             # A push begins only after its event is on the disk; of fetches the last half second may be lost.
             await asyncio.to_thread(self.log.write)
+        hooks = str(programs.hooks["protected" if access.protected else "every"]) if push else os.devnull
+        given = git_bounds.settings_of_git(settings, push=push, hooks=hooks, most_input=most_input)
+        limits = git_bounds.limits_of(settings, push=push)
+        entries = [f"{name}={value}" for name, value in self._environment(access, protocol).items()]
+        orders = [
+            "serve",
+            str(int(self._bound)),
+            " ".join(filter(None, (_hint(access), words))),
+            *map(str, (limits.cpu_seconds, limits.memory_bytes, limits.file_bytes)),
+            str(len(entries)),
+            *entries,
+            programs.git,
+            *(part for name, value in given.items() for part in ("-c", f"{name}={value}")),
+            *(["receive-pack"] if push else ["upload-pack", "--strict"]),
+            str(folder),
+        ]
+        return [order.encode() for order in orders]
+
+    def _environment(self, access: Access, protocol: bytes) -> dict[str, str]:
         environment = {"PATH": os.environ.get("PATH", os.defpath), **bare_repositories.clean_environment()}
         if GIT_PROTOCOL.fullmatch(protocol.decode("ascii", "replace")):
             environment["GIT_PROTOCOL"] = protocol.decode("ascii")
         if access.verb == git_access.PUSH:
             # What git takes into memory at once: an object, written out. It refuses a larger one.
             environment["GIT_ALLOC_LIMIT"] = str(self._instance.settings.git_max_file_bytes)
+            environment["KEYRACK_MOST_REFS"] = str(git_bounds.MOST_REFS_OF_A_PUSH)
         if access.protected is not None:
             environment["KEYRACK_PROTECTED"] = access.protected
-        entries = [f"{name}={value}" for name, value in environment.items()]
-        orders = [
-            "serve",
-            str(int(self._bound)),
-            _hint(access),
-            str(len(entries)),
-            *entries,
-            programs.git,
-            *_settings(programs, access, self._instance.settings),
-            "upload-pack" if access.verb == git_access.FETCH else "receive-pack",
-            *(["--strict"] if access.verb == git_access.FETCH else []),
-            str(folder),
-        ]
-        return [order.encode() for order in orders]
+        return environment
 
     async def _check(self) -> None:
         """Stop operations that would not be permitted any more, within a second of the change."""
@@ -326,7 +364,9 @@ class Desk:
             if not running:
                 continue
             asked_at = time.monotonic()
+            longest = self._instance.settings.git_max_transfer_seconds
             reasons: dict[_Running, str] = {}
+            late = f"it took {longest} seconds, the longest that a transfer may take here."
             try:
                 await self._confirm(running, asked_at, reasons)
             except Away:
@@ -335,8 +375,27 @@ class Desk:
                         reasons[each] = AWAY
             except Exception:
                 log.exception("checking operations failed")
+            reasons |= {each: late for each in running if asked_at - each.began_at > longest}
             for each, words in reasons.items():
                 await self._cut(each, words)
+
+    async def _measure(self) -> None:
+        """Stop pushes that together would fill their repository, or the disk."""
+        settings = self._instance.settings
+        while True:
+            await asyncio.sleep(MEASURE_EVERY_SECONDS)
+            pushes: dict[Path, list[_Running]] = {}
+            for each in self._running:
+                if each.pushes:
+                    pushes.setdefault(self._folder(each.access), []).append(each)
+            for folder, those in pushes.items():
+                try:
+                    words = await asyncio.to_thread(git_bounds.overflow, settings, folder)
+                except Exception:
+                    log.exception("a repository was not measured")
+                    continue
+                for each in those if words else ():
+                    await self._cut(each, words)
 
     async def _confirm(self, running: list[_Running], asked_at: float, reasons: dict[_Running, str]) -> None:
         lost = await self._truth.ask_now(lambda: git_access.ended(self._instance, [each.access for each in running]))
@@ -370,30 +429,6 @@ def _decision(instance: Instance, holder: Holder, verb: str, path: str) -> Acces
         return git_access.decide(instance, holder, verb, path)
     except Refusal as refusal:
         return refusal
-
-
-def _settings(programs: Programs, access: Access, bounds: Settings) -> list[str]:
-    # By -c, as each counts for repositories that were made before it, and whatever their own files say.
-    settings = {
-        # Hooks that somebody put into a repository never run.
-        "core.hooksPath": str(programs.hooks) if access.protected else os.devnull,
-        "safe.directory": "*",
-        "uploadpack.allowFilter": "true",
-        "uploadpack.allowReachableSHA1InWant": "true",
-        "receive.advertisePushOptions": "false",
-        # Nothing is taken in that harms whoever clones it: `.git` in a tree however spelled, a .gitmodules that
-        # names options, objects that are none.
-        "transfer.fsckObjects": "true",
-        "receive.fsckObjects": "true",
-        "core.protectHFS": "true",
-        "core.protectNTFS": "true",
-        # Old history has these faults, and they harm nobody.
-        **{f"receive.fsck.{name}": "ignore" for name in HARMLESS},
-        "receive.maxInputSize": str(bounds.git_max_push_bytes),
-        # No object is so large that it passes by the limit of memory.
-        "core.bigFileThreshold": str(ENDLESS if access.verb == git_access.PUSH else BIG_FILE),
-    }
-    return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
 
 def _hint(access: Access) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -20,13 +22,17 @@ from keyrack.core.instance import Instance
 from keyrack.core.presence import Presence
 from keyrack.core.went_back import Contact
 from keyrack.errors import Kind, Refusal
+from keyrack.model import Server
 from keyrack.ssh import host_document
 from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.deleted_servers import DeletedServer
 from keyrack.web import bodies
 from keyrack.web.agent_archive import build_zipapp
-from keyrack.web.dialect import address_of, database_away, fault
+from keyrack.web.callers import Caller
+from keyrack.web.dialect import LONGEST_OPEN_BODY, Sharing, address_of, database_away, fault
 from keyrack.web.limits import count
 from keyrack.web.rate_limit import RateLimit
+from keyrack.web.turns import LONG_BODY
 
 log = structlog.get_logger("keyrack.web")
 
@@ -39,6 +45,9 @@ LOOK_AGAIN = 30.0
 # before: no host that is well comes near these, a minute.
 MOST_REPORTS = 1200
 MOST_LISTS = 30
+# What the long ones of a host may have together, a minute: a full list of keys is some 700 kB, and comes with all that
+# changes in it; who is logged in is told every five seconds at most.
+MOST_BYTES = 4_000_000
 # A host's report is taken up to this size, however short bodies from elsewhere must be. Agents send less at once.
 LARGEST_REPORT = 2_000_000
 
@@ -103,15 +112,68 @@ class Waiting:
                 event.set()
 
 
-def application(instance: Instance, waiting: Waiting, presence: Presence, limit: RateLimit) -> Starlette:
+def application(
+    instance: Instance, waiting: Waiting, presence: Presence, limit: RateLimit, sharing: Sharing
+) -> Starlette:
     """The application under /agent."""
+    door = _Door(instance, waiting, presence, limit, sharing)
     archive: list[bytes] = []
-    limits = _Limits()
 
-    async def enrol(request: Request) -> Response:
+    async def zipapp(request: Request) -> Response:
         count(limit, request, ("address", address_of(request)))
-        told = await _object(instance, request)
-        enrolled = await run_in_threadpool(hosts.enrol, instance, told.get("token"), told, address=address_of(request))
+        if not archive:
+            archive.append(await run_in_threadpool(build_zipapp))
+        return Response(archive[0], media_type="application/octet-stream")
+
+    async def script(request: Request) -> Response:
+        count(limit, request, ("address", address_of(request)))
+        return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
+
+    routes = [
+        Route("/v1/enroll", _answering(door.enrol), methods=["POST"]),
+        Route("/v1/document", _answering(door.document), methods=["GET"]),
+        Route("/v1/report", _answering(door.report), methods=["POST"]),
+        Route("/v1/last-document", _answering(door.last_document), methods=["POST"]),
+        Route("/keyrack-agent.pyz", _answering(zipapp), methods=["GET"]),
+        Route("/install.sh", _answering(script), methods=["GET"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers={404: _no_call, 405: _no_call})
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _no_call(request: Request, error: Exception) -> Response:
+    """404 and 405 in the one shape that agents read."""
+    assert isinstance(error, HTTPException)
+    words = "There is no such path." if error.status_code == 404 else "This path takes another method."
+    return JSONResponse({"error": words}, error.status_code, headers=error.headers)
+
+
+class _Door:
+    """The calls of agents; whatever takes more than a moment runs on a thread, when it is that host's turn."""
+
+    def __init__(
+        self, instance: Instance, waiting: Waiting, presence: Presence, limit: RateLimit, sharing: Sharing
+    ) -> None:
+        self._instance = instance
+        self._waiting = waiting
+        self._presence = presence
+        self._limit = limit
+        self._callers, self._turns = sharing.callers, sharing.turns
+        self._limits = _Limits()
+
+    async def enrol(self, request: Request) -> Response:
+        """Make a host the one that a one-time token was made for."""
+        address = address_of(request)
+        count(self._limit, request, ("address", address))
+        bodies.check_encoding(request)
+        content = await bodies.read(request, LONGEST_OPEN_BODY)
+
+        def call() -> hosts.Enrolled:
+            told = _object(content)
+            return hosts.enrol(self._instance, told.get("token"), told, address=address)
+
+        enrolled = await self._turns.run(self._callers.of(request), call)
         return JSONResponse(
             {
                 "host": enrolled.server.host,
@@ -123,68 +185,87 @@ def application(instance: Instance, waiting: Waiting, presence: Presence, limit:
             }
         )
 
-    async def document(request: Request) -> Response:
-        return await _document(instance, waiting, presence, request, limit)
-
-    async def report(request: Request) -> Response:
-        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request), address=address_of(request))
-        told = await limits.read(instance, request, server.id)
-        await run_in_threadpool(hosts.report, instance, server, told)
-        return JSONResponse({"ok": True})
-
-    async def last_document(request: Request) -> Response:
-        server = await run_in_threadpool(hosts.authenticate, instance, _secret(request), address=address_of(request))
-        told = await _object(instance, request)
-        await run_in_threadpool(went_back.hear, instance, server, told)
-        return JSONResponse({"ok": True})
-
-    async def zipapp(request: Request) -> Response:
-        if not archive:
-            archive.append(await run_in_threadpool(build_zipapp))
-        return Response(archive[0], media_type="application/octet-stream")
-
-    routes = [
-        Route("/v1/enroll", _answering(enrol), methods=["POST"]),
-        Route("/v1/document", _answering(document), methods=["GET"]),
-        Route("/v1/report", _answering(report), methods=["POST"]),
-        Route("/v1/last-document", _answering(last_document), methods=["POST"]),
-        Route("/keyrack-agent.pyz", zipapp, methods=["GET"]),
-        Route("/install.sh", _script, methods=["GET"]),
-    ]
-    return Starlette(routes=routes)
-
-
-async def _script(request: Request) -> Response:
-    return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
-
-
-async def _document(
-    instance: Instance, waiting: Waiting, presence: Presence, request: Request, limit: RateLimit
-) -> Response:
-    """The document, once it is another one than the host has; 204 when it is not in time."""
-    server = await run_in_threadpool(hosts.authenticate, instance, _secret(request), address=address_of(request))
-    count(limit, request, ("host", server.id))
-    asked = bodies.query(request)
-    known = bodies.number(asked.get("revision", "0")) or 0
-    lineage = asked.get("lineage", "")
-    seconds = min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
-    with waiting.listening(server.id) as announced, instance.figures.waiting.track_inprogress():
+    async def document(self, request: Request) -> Response:
+        """The document, once it is another one than the host has; 204 when it is not in time."""
+        server, caller = await self._host(request)
+        count(self._limit, request, ("host", server.id))
+        asked = bodies.query(request)
+        known = bodies.number(asked.get("revision", "0")) or 0
+        lineage = asked.get("lineage", "")
+        seconds = min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
+        instance = self._instance
 
         async def look() -> Contact:
-            return await run_in_threadpool(went_back.contact, instance, server.id, known, lineage)
+            return await self._turns.run(caller, partial(went_back.contact, instance, server.id, known, lineage))
 
-        standing = await _news(look, waiting, announced, seconds, lambda: presence.heard(server.id))
-    if standing is Contact.CURRENT:
-        return Response(status_code=204)
-    presence.heard(server.id)
-    if standing is Contact.ASTRAY:
-        await run_in_threadpool(went_back.notice, instance, server.id, known)
-        words = "This host obeys what the service does not know: its database went back. Tell your last document."
-        return JSONResponse({"error": words, "tell": "document"}, 409)
-    signed = await run_in_threadpool(documents.signed, instance, server.id)
-    if signed is None:
-        raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
-    return JSONResponse({"document": signed.text, "signature": signed.signature})
+        def heard() -> None:
+            self._presence.heard(server.id)
+
+        with self._waiting.listening(server.id) as announced, instance.figures.waiting.track_inprogress():
+            standing = await _news(look, self._waiting, announced, seconds, heard)
+        if standing is Contact.CURRENT:
+            return Response(status_code=204)
+        heard()
+        if standing is Contact.ASTRAY:
+            await self._turns.run(caller, partial(went_back.notice, instance, server.id, known))
+            words = "This host obeys what the service does not know: its database went back. Tell your last document."
+            return JSONResponse({"error": words, "tell": "document"}, 409)
+        signed = await self._turns.run(caller, partial(documents.signed, instance, server.id))
+        if signed is None:
+            raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
+        return JSONResponse({"document": signed.text, "signature": signed.signature})
+
+    async def report(self, request: Request) -> Response:
+        """What a host says of itself."""
+        server, caller = await self._host(request)
+        content = await self._told(request, server.id, caller)
+
+        def call() -> None:
+            told = _object(content)
+            self._limits.check(server.id, told)
+            hosts.report(self._instance, server, told)
+
+        await self._turns.run(caller, call, long=len(content) >= LONG_BODY)
+        return JSONResponse({"ok": True})
+
+    async def last_document(self, request: Request) -> Response:
+        """A piece of what a host obeys, which the service does not know any more."""
+        server, caller = await self._host(request)
+        count(self._limit, request, ("host", server.id))
+        bodies.check_encoding(request)
+        async with self._turns.reading(caller, long=bodies.may_be(request, LONG_BODY)):
+            content = await bodies.read(request, self._instance.settings.max_body_bytes)
+
+        def call() -> None:
+            went_back.hear(self._instance, server, _object(content))
+
+        await self._turns.run(caller, call, long=len(content) >= LONG_BODY)
+        return JSONResponse({"ok": True})
+
+    async def _host(self, request: Request) -> tuple[Server | DeletedServer, Caller]:
+        """The server whose agent calls, and whose turn that is. Raises Refusal UNAUTHENTICATED."""
+        check = partial(hosts.authenticate, self._instance, _secret(request), address=address_of(request))
+        try:
+            server = await self._turns.run(self._callers.of(request), check)
+        except Refusal as refusal:
+            if refusal.kind is Kind.UNAUTHENTICATED:
+                self._callers.failed(request)
+            raise
+        self._callers.held(request, ("host", server.id))
+        return server, Caller(("host", server.id), known=True, at_home=True)
+
+    async def _told(self, request: Request, server_id: int, caller: Caller) -> bytes:
+        """A report's body. Raises Refusal THROTTLED before it is read, where the host says how long it is."""
+        bodies.check_encoding(request)
+        longest = max(self._instance.settings.max_body_bytes, LARGEST_REPORT)
+        bodies.check_length(request, longest)
+        announced = bodies.announced(request)
+        self._limits.count(server_id, announced or 0)
+        async with self._turns.reading(caller, long=bodies.may_be(request, LONG_BODY)):
+            content = await bodies.read(request, longest)
+        if announced is None:
+            self._limits.weigh(server_id, len(content))
+        return content
 
 
 async def _news(
@@ -230,31 +311,37 @@ def _refuse(refusal: Refusal) -> Response:
     return bodies.retried(JSONResponse({"error": refusal.message}, STATUS.get(refusal.kind, 400)), refusal)
 
 
-async def _object(instance: Instance, request: Request, at_least: int = 0) -> Mapping[str, Any]:
-    bodies.check_encoding(request)
-    content = await bodies.read(request, max(instance.settings.max_body_bytes, at_least))
+def _object(content: bytes) -> Mapping[str, Any]:
     # What stands in files on a host need not be text; a report of it counts all the same.
     return bodies.json_object(content, mended=True)
 
 
 class _Limits:
-    """How often each host may report; each process counts for itself."""
+    """How often and how much each host may report; each process counts for itself. From any thread."""
 
     def __init__(self) -> None:
         self._reports, self._lists = RateLimit(MOST_REPORTS), RateLimit(MOST_LISTS)
+        self._bytes = RateLimit(MOST_BYTES)
 
-    async def read(self, instance: Instance, request: Request, server_id: int) -> Mapping[str, Any]:
-        """A report's body. Raises Refusal THROTTLED when it is one too many."""
-        self._count(self._reports, server_id)
-        told = await _object(instance, request, LARGEST_REPORT)
+    def count(self, server_id: int, size: int) -> None:
+        """Count a report of so many bytes. Raises Refusal THROTTLED when it is one too many, or too long for now."""
+        self._take(self._reports, server_id, 1, f"reports more than {self._reports.limit} times a minute")
+        self.weigh(server_id, size)
+
+    def weigh(self, server_id: int, size: int) -> None:
+        """Count the bytes of a report that is no short one: receipts are taken, however much else was told."""
+        if size >= LONG_BODY:
+            self._take(self._bytes, server_id, size, f"reports more than {self._bytes.limit} bytes a minute")
+
+    def check(self, server_id: int, told: Mapping[str, Any]) -> None:
+        """Count what a report tells. Raises Refusal THROTTLED."""
         if "keys_found" in told:
-            self._count(self._lists, server_id)
-        return told
+            self._take(self._lists, server_id, 1, f"lists its keys more than {self._lists.limit} times a minute")
 
-    def _count(self, limit: RateLimit, server_id: int) -> None:
-        quota = limit.take(server_id)
+    def _take(self, limit: RateLimit, server_id: int, cost: int, what: str) -> None:
+        quota = limit.take(server_id, cost)
         if quota.wait:
-            words = f"This host reports more than {limit.limit} times a minute. Report again in {quota.wait} seconds."
+            words = f"This host {what}. Report again in {quota.wait} seconds."
             raise Refusal(Kind.THROTTLED, "too-many-reports", words, retry_after=quota.wait)
 
 

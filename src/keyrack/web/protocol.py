@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -17,9 +19,34 @@ WRITE_SECONDS = 15.0
 LARGEST_HEAD = 64 * 1024
 # What a client still sends after it was answered is thrown away for so long, so that it gets to read the answer.
 LINGER_SECONDS = 20.0
-LARGEST_DISCARDED = 64 * 1024 * 1024
+LARGEST_DISCARDED = 32 * 1024 * 1024
 # Requests that a client may send before the answer to the first; a packet holds thousands, each of them costs memory.
 MOST_PIPELINED = 32
+# Warnings a minute about what is no HTTP, or asks for another protocol: a flood of those is none of lines.
+MOST_WARNINGS = 10
+
+
+class _Bounded(logging.Filter):
+    """Lets so many warnings through a minute, and everything that is graver."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._minute, self._lines = 0, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Called by the logger."""
+        if record.levelno > logging.WARNING:
+            return True
+        minute = int(time.monotonic() / 60)
+        if minute != self._minute:
+            self._minute, self._lines = minute, 0
+        self._lines += 1
+        return self._lines <= MOST_WARNINGS
+
+
+_log = logging.getLogger("uvicorn.error.http")
+_log.setLevel(logging.WARNING)
+_log.addFilter(_Bounded())
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -34,6 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the event loop."""
         self._wire = transport
+        self.logger = _log
         super().connection_made(cast(asyncio.Transport, _ClosedByProtocol(self, transport)))
         self._within(HEAD_SECONDS)
 

@@ -46,6 +46,8 @@ class Proxies:
             found = address
             if not self._trusts(address):
                 break
+        # A trusted proxy that names nobody leaves only its own address, which all its clients have.
+        scope.setdefault("state", {})["shared_address"] = self._trusts(found)
         scope["client"] = (str(found), 0)
         scheme = self._scheme(headers, said)
         if scheme:

@@ -40,17 +40,17 @@ class RateLimit:
         self._lock = threading.Lock()
         self._minutes: dict[Hashable, _Minute] = {}
 
-    def take(self, caller: Hashable) -> Quota:
-        """Count one request. A quota with a wait means that it is one too many."""
+    def take(self, caller: Hashable, cost: int = 1) -> Quota:
+        """Count one request, or as many as it costs. A quota with a wait means that it is too many, and not counted."""
         with self._lock:
             now = self._clock()
             minute = self._minutes.get(caller)
             if minute is None or minute.ends <= now:
                 self._forget(now)
                 minute = self._minutes[caller] = _Minute(now + WINDOW_SECONDS, 0)
-            if minute.used >= self.limit:
-                return Quota(self.limit, 0, max(1, math.ceil(minute.ends - now)))
-            minute.used += 1
+            if minute.used + cost > self.limit:
+                return Quota(self.limit, max(0, self.limit - minute.used), max(1, math.ceil(minute.ends - now)))
+            minute.used += cost
             return Quota(self.limit, self.limit - minute.used)
 
     def look(self, caller: Hashable) -> Quota:

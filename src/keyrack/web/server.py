@@ -7,9 +7,10 @@ import hmac
 import secrets
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -23,12 +24,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keyrack import __version__
+from keyrack.core import throttle
 from keyrack.core.instance import Instance
 from keyrack.core.presence import Presence
+from keyrack.errors import Kind, Refusal
 from keyrack.store.connect import DatabaseRefused, DatabaseSpoilt
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import description, hosts
-from keyrack.web.dialect import Dialect, application
+from keyrack.web.dialect import Dialect, Sharing, address_of, application
 from keyrack.web.dialects import codearts, codearts_v1, iam, native, runcloud
 from keyrack.web.home import page
 from keyrack.web.limits import limited
@@ -36,6 +39,7 @@ from keyrack.web.notes import Notes
 from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
 
+Handler = Callable[[Request], Awaitable[Response]]
 Mounts = tuple[tuple[str, ASGIApp], ...]
 
 READY_SECONDS = 5.0
@@ -145,14 +149,15 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], pres
             waiting.let_go()
             await run_in_threadpool(stop)
 
+    sharing = Sharing()
     limit = RateLimit(instance.settings.rate_limit)
     dialects = ((prefix, limited(dialect, limit)) for prefix, dialect in DOORS)
     mounts: Mounts = (
-        *((prefix, application(instance, dialect)) for prefix, dialect in dialects),
-        (AGENCY, application(instance, limited(runcloud.V3, limit))),
-        ("/agent", hosts.application(instance, waiting, presence, limit)),
+        *((prefix, application(instance, dialect, sharing)) for prefix, dialect in dialects),
+        (AGENCY, application(instance, limited(runcloud.V3, limit), sharing)),
+        ("/agent", hosts.application(instance, waiting, presence, limit, sharing)),
     )
-    root = Starlette(routes=_root_routes(instance, waiting), lifespan=lifespan)
+    root = Starlette(routes=_root_routes(instance, waiting, limit), lifespan=lifespan)
     root.router.redirect_slashes = False
     proxies = Proxies(instance.settings.proxy_networks, instance.settings.forwarded_header)
     doors = Doors(mounts, root, waiting.let_go, proxies)
@@ -184,19 +189,67 @@ def _shown(error: DatabaseUnavailable) -> str:
     return "The database does not answer."
 
 
-def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
-    asking = ThreadPoolExecutor(1, "keyrack-ready")
+async def _metrics(instance: Instance, request: Request) -> Response:
+    token = instance.settings.metrics_token
+    if not token:
+        words = "Metrics are closed here. Set metrics_listen for an address of their own, or metrics_token."
+        return PlainTextResponse(words, 404)
+    sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+
+    def attempt() -> None:
+        if not hmac.compare_digest(sent.encode(), token.encode()):
+            words = "Metrics take metrics_token as bearer token."
+            raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", words)
+
+    try:
+        proof = instance.key.hash_token(sent)
+        instance.throttle.prove(throttle.METRICS, address_of(request), proof, attempt)
+    except Refusal as refusal:
+        if refusal.kind is Kind.THROTTLED:
+            return PlainTextResponse(refusal.message, 429, {"Retry-After": str(refusal.retry_after)})
+        return PlainTextResponse(refusal.message, 401, {"WWW-Authenticate": "Bearer"})
+    content = await run_in_threadpool(instance.figures.text)
+    return PlainTextResponse(content, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
+def _counted(limit: RateLimit, handler: Handler) -> Handler:
+    """The same for anybody, within the limit of requests of an address."""
+
+    async def answer(request: Request) -> Response:
+        quota = limit.take(("address", address_of(request)))
+        if quota.wait:
+            return PlainTextResponse("Too many requests.", 429, {"Retry-After": str(quota.wait)})
+        return await handler(request)
+
+    return answer
+
+
+def _pages(instance: Instance) -> list[tuple[str, Handler]]:
+    """What people and programs read before they call; made once."""
+    url = instance.settings.url
+
+    first = page(url).encode()
 
     async def home(request: Request) -> Response:
-        if iam.asks_for_versions(request):
-            return iam.versions(instance)
-        return HTMLResponse(page(instance.settings.url))
+        return iam.versions(instance) if iam.asks_for_versions(request) else HTMLResponse(first)
+
+    @cache
+    def described() -> tuple[bytes, bytes]:
+        # The same for everybody who asks, and who asks need not prove anything.
+        written = JSONResponse(description.openapi(DESCRIBED, url)).body
+        return bytes(written), description.page(DESCRIBED).encode()
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(description.page(DESCRIBED))
+        return HTMLResponse(described()[1])
 
     async def openapi(request: Request) -> Response:
-        return JSONResponse(description.openapi(DESCRIBED, instance.settings.url))
+        return Response(described()[0], media_type="application/json")
+
+    return [("/", home), ("/docs", docs), ("/openapi.json", openapi)]
+
+
+def _root_routes(instance: Instance, waiting: hosts.Waiting, limit: RateLimit) -> list[Route]:
+    asking = ThreadPoolExecutor(1, "keyrack-ready")
 
     async def alive(request: Request) -> Response:
         return JSONResponse({"status": "alive", "version": __version__})
@@ -216,20 +269,10 @@ def _root_routes(instance: Instance, waiting: hosts.Waiting) -> list[Route]:
         return JSONResponse({"status": "ready"})
 
     async def metrics(request: Request) -> Response:
-        token = instance.settings.metrics_token
-        if not token:
-            words = "Metrics are closed here. Set metrics_listen for an address of their own, or metrics_token."
-            return PlainTextResponse(words, 404)
-        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(sent.encode(), token.encode()):
-            return PlainTextResponse("Metrics take metrics_token as bearer token.", 401, {"WWW-Authenticate": "Bearer"})
-        content = await run_in_threadpool(instance.figures.text)
-        return PlainTextResponse(content, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        return await _metrics(instance, request)
 
     return [
-        Route("/", home),
-        Route("/docs", docs),
-        Route("/openapi.json", openapi),
+        *(Route(path, _counted(limit, handler)) for path, handler in _pages(instance)),
         Route("/healthz", alive),
         Route("/readyz", ready),
         Route("/metrics", metrics),

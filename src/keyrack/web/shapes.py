@@ -41,7 +41,8 @@ def named(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _texts(*names: str) -> dict[str, Schema]:
+def texts(*names: str) -> dict[str, Schema]:
+    """Fields of text."""
     return dict.fromkeys(names, TEXT)
 
 
@@ -51,21 +52,22 @@ _PAGINATION = record(
         "links": record({}, previous=TEXT, next=TEXT),
     }
 )
+_THEN: Schema = {"enum": ["keep", "drop-temporary", "drop-all"]}
 _THREE = dict.fromkeys(("passwordlessLogin", "useDns", "preventRootLogin"), YES_OR_NO)
 _RECEIPT = {"server_id": WHOLE, "server_name": TEXT, "wanted": WHOLE, "applied": WHOLE, "done": YES_OR_NO}
 
 SCHEMAS: dict[str, Schema] = {
     "runcloud.Error": record({"message": TEXT}, errors={"type": "object", "additionalProperties": many(TEXT)}),
-    "codearts.Error": record(_texts("error_code", "error_msg"), request_id=TEXT),
-    "codearts.ErrorOfV1": record({"error": record(_texts("code", "message")), "status": TEXT}),
-    "iam.Error": record({"error": record({"code": WHOLE, **_texts("message", "title")})}),
-    "native.Error": record({"error": record(_texts("code", "message"), field=TEXT)}),
+    "codearts.Error": record(texts("error_code", "error_msg"), request_id=TEXT),
+    "codearts.ErrorOfV1": record({"error": record(texts("code", "message")), "status": TEXT}),
+    "iam.Error": record({"error": record({"code": WHOLE, **texts("message", "title")})}),
+    "native.Error": record({"error": record(texts("code", "message"), field=TEXT)}),
     "runcloud.Credential": record(
         {
             "id": WHOLE,
-            **_texts("label", "user", "publicKey"),
+            **texts("label", "user", "publicKey"),
             "temporary": YES_OR_NO,
-            **_texts("created_at", "fingerprint"),
+            **texts("created_at", "fingerprint"),
             "expires_at": TEXT_OR_NULL,
             "state": {"enum": ["pending", "delivered"]},
             "delivered_at": TEXT_OR_NULL,
@@ -79,7 +81,7 @@ SCHEMAS: dict[str, Schema] = {
             "username": TEXT,
             "deploymentKey": TEXT_OR_NULL,
             "deleteable": YES_OR_NO,
-            **_texts("created_at", "state"),
+            **texts("created_at", "state"),
         }
     ),
     "runcloud.Server": record(
@@ -87,7 +89,7 @@ SCHEMAS: dict[str, Schema] = {
             "id": WHOLE,
             "name": TEXT,
             "provider": TEXT_OR_NULL,
-            **_texts("stack", "ipAddress"),
+            **texts("stack", "ipAddress"),
             "country_iso_code": TEXT_OR_NULL,
             "os": TEXT,
             "osVersion": TEXT_OR_NULL,
@@ -97,19 +99,19 @@ SCHEMAS: dict[str, Schema] = {
             "phpCLIVersion": TEXT_OR_NULL,
             "softwareUpdate": YES_OR_NO,
             "securityUpdate": YES_OR_NO,
-            **_texts("transferStatus", "created_at"),
+            **texts("transferStatus", "created_at"),
             "tags": many(TEXT),
             "mode": TEXT,
         }
     ),
     "runcloud.Config": record(
-        {"id": WHOLE, "server_id": WHOLE, **_THREE, **_texts("created_at", "updated_at", "state")}
+        {"id": WHOLE, "server_id": WHOLE, **_THREE, **texts("created_at", "updated_at", "state")}
     ),
     "runcloud.Settings": record(_THREE),
     "runcloud.Session": record(
         {
             "id": WHOLE,
-            **_texts("user", "ipAddress"),
+            **texts("user", "ipAddress"),
             "fingerprint": TEXT_OR_NULL,
             "label": TEXT_OR_NULL,
             "created_at": TEXT,
@@ -118,9 +120,9 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "runcloud.Log": record(
         {
-            **_texts("kind", "content", "created_at", "actor"),
+            **texts("kind", "content", "created_at", "actor"),
             "token": TEXT_OR_NULL,
-            **_texts("ipAddress", "action", "outcome"),
+            **texts("ipAddress", "action", "outcome"),
         }
     ),
     "runcloud.Machine": record(
@@ -137,28 +139,101 @@ SCHEMAS: dict[str, Schema] = {
     "codearts.AddedKey": record(
         {"id": WHOLE, "title": {"type": ["string", "number", "null"]}, "key": TEXT_OR_NULL, "created_at": TEXT}
     ),
-    "iam.Named": record(_texts("id", "name")),
+    "iam.Named": record(texts("id", "name")),
     "iam.Token": record(
         {
             "methods": many(TEXT),
-            **_texts("issued_at", "expires_at"),
-            "user": record({**_texts("id", "name", "password_expires_at"), "domain": named("iam.Named")}),
+            **texts("issued_at", "expires_at"),
+            "user": record({**texts("id", "name", "password_expires_at"), "domain": named("iam.Named")}),
             "roles": many(named("iam.Named")),
         },
-        project=record({**_texts("id", "name"), "domain": named("iam.Named")}),
+        project=record({**texts("id", "name"), "domain": named("iam.Named")}),
         domain=named("iam.Named"),
         catalog=many({"type": "object"}),
     ),
-    "native.Server": record({"id": WHOLE, **_texts("name", "address"), "tags": many(TEXT)}),
+    "native.Server": record(
+        {
+            "id": WHOLE,
+            **texts("name", "address"),
+            "tags": many(TEXT),
+            **dict.fromkeys(("agent_version", "os", "os_version", "enrolled_at"), TEXT_OR_NULL),
+            **texts("mode", "enforcement", "undone"),
+            **dict.fromkeys(("wanted", "applied"), WHOLE),
+            **dict.fromkeys(("applied_at", "seen_at"), TEXT_OR_NULL),
+            "online": YES_OR_NO,
+            "stale_after_seconds": WHOLE,
+            "stale_then": _THEN,
+            "problems": many(TEXT),
+            **texts("state", "silence"),
+        }
+    ),
+    "native.DeletedServer": record(
+        {"id": WHOLE, **texts("name", "address", "deleted_at", "deleted_by"), "acknowledged_at": TEXT_OR_NULL}
+    ),
+    "native.Difference": record(
+        {
+            "waiting_for_host": YES_OR_NO,
+            "undecided": YES_OR_NO,
+            "held_back": many(
+                record(
+                    {
+                        "kind": TEXT,
+                        **dict.fromkeys(("username", "fingerprint"), TEXT_OR_NULL),
+                        "options": many(TEXT),
+                        **dict.fromkeys(("name", "decided_at"), TEXT_OR_NULL),
+                    }
+                )
+            ),
+        }
+    ),
+    "native.DamagedRow": record(texts("row", "what")),
+    "native.Grant": record(
+        {
+            "id": WHOLE,
+            **dict.fromkeys(("user", "group", "server"), TEXT_OR_NULL),
+            "server_id": WHOLE_OR_NULL,
+            "tag": TEXT_OR_NULL,
+            "system_user": TEXT,
+            "expires_at": TEXT_OR_NULL,
+            "restrictions": {"type": "object"},
+            "created_at": TEXT,
+        }
+    ),
+    "native.UserKey": record(
+        {
+            "id": WHOLE,
+            **dict.fromkeys(("user", "title", "fingerprint", "public_key"), TEXT_OR_NULL),
+            "created_at": TEXT,
+            "last_uses": many(record({"server": TEXT, "server_id": WHOLE_OR_NULL, **texts("at", "address")})),
+        }
+    ),
+    "native.Token": record(
+        {
+            "id": WHOLE,
+            **texts("name", "user"),
+            "scopes": many(TEXT),
+            "created_at": TEXT,
+            **dict.fromkeys(("expires_at", "last_used_at"), TEXT_OR_NULL),
+        }
+    ),
+    "native.Repository": record(
+        {
+            "id": WHOLE,
+            "path": TEXT,
+            "visibility": WHOLE,
+            "default_branch": TEXT_OR_NULL,
+            "protect_default": YES_OR_NO,
+        }
+    ),
     "native.FoundKey": record(
         {
             "id": WHOLE,
             "server_id": WHOLE,
-            **_texts("username", "path", "kind"),
+            **texts("username", "path", "kind"),
             "line": WHOLE,
-            **_texts("fingerprint", "key_type", "public_key", "options", "comment", "problem"),
+            **texts("fingerprint", "key_type", "public_key", "options", "comment", "problem"),
             "in_force": YES_OR_NO,
-            **_texts("state", "found_at", "seen_at"),
+            **texts("state", "found_at", "seen_at"),
             "owner": TEXT_OR_NULL,
             "credential_id": WHOLE_OR_NULL,
         }
@@ -167,16 +242,21 @@ SCHEMAS: dict[str, Schema] = {
         {
             "id": WHOLE,
             "server_id": WHOLE,
-            **_texts("username", "label", "fingerprint", "public_key"),
+            **texts("username", "label", "fingerprint", "public_key"),
             "restrictions": {"type": "object"},
             "expires_at": TEXT_OR_NULL,
             "revision": WHOLE,
-        }
+        },
+        temporary=YES_OR_NO,
+        delivered=YES_OR_NO,
+        created_at=TEXT,
+        last_used_at=TEXT_OR_NULL,
+        last_used_from=TEXT_OR_NULL,
     ),
     "native.Session": record(
         {
             "id": WHOLE,
-            **_texts("username", "address"),
+            **texts("username", "address"),
             "fingerprint": TEXT_OR_NULL,
             "label": TEXT_OR_NULL,
             "started_at": TEXT,
@@ -186,9 +266,9 @@ SCHEMAS: dict[str, Schema] = {
     "native.Event": record(
         {
             "id": WHOLE,
-            **_texts("at", "actor", "action", "outcome"),
+            **texts("at", "actor", "token", "address", "door", "action", "outcome", "reason"),
             "server_id": WHOLE_OR_NULL,
-            **_texts("summary", "level"),
+            **texts("summary", "level"),
         }
     ),
     "native.Receipts": record({"done": YES_OR_NO, "words": TEXT, "servers": many(record(_RECEIPT, at=TEXT_OR_NULL))}),
@@ -199,7 +279,7 @@ SCHEMAS: dict[str, Schema] = {
             "revisions": {"type": "object", "additionalProperties": WHOLE},
         }
     ),
-    "native.RevokedKey": record({**_texts("fingerprint", "revoked_by"), "reason": TEXT_OR_NULL, "revoked_at": TEXT}),
+    "native.RevokedKey": record({**texts("fingerprint", "revoked_by"), "reason": TEXT_OR_NULL, "revoked_at": TEXT}),
 }
 
 
@@ -213,14 +293,15 @@ def _native(name: str) -> Schema:
 
 _PAGE = ("page", "perPage")
 _PAGE_OF_OURS = ("page", "per_page")
-_STALE = record({"after_seconds": WHOLE, "then": {"enum": ["keep", "drop-temporary", "drop-all"]}})
+_STALE = record({"after_seconds": WHOLE, "then": _THEN})
+_RESTRICTIONS: Schema = {"type": ["object", "null"]}
 _SERVERS = record({"items": many(named("native.Server"))})
 _NAMED_USER = record({"password": TEXT}, id=TEXT, name=TEXT, domain=record({}, id=TEXT, name=TEXT))
 _PLACE = record({}, id=TEXT, name=TEXT, domain=record({}, id=TEXT, name=TEXT))
 _SIGN_IN = record(
     {
         "auth": record(
-            {"identity": record({"methods": many(TEXT), "password": record({"user": _NAMED_USER})})},
+            {"identity": record({"methods": many({"enum": ["password"]}), "password": record({"user": _NAMED_USER})})},
             scope=record({}, project=_PLACE, domain=_PLACE),
         )
     }
@@ -233,7 +314,7 @@ SHAPES: dict[str, Shape] = {
     "runcloud.ping": Shape(record({"message": TEXT})),
     "runcloud.list_credentials": Shape(_runcloud("Credential"), query=("label", "search", *_PAGE)),
     "runcloud.add_credential": Shape(
-        named("runcloud.Credential"), record(_texts("label", "username", "publicKey"), temporary=YES_OR_NO)
+        named("runcloud.Credential"), record(texts("label", "username", "publicKey"), temporary=YES_OR_NO)
     ),
     "runcloud.show_credential": Shape(named("runcloud.Credential")),
     "runcloud.delete_credential": Shape(_DELETED),
@@ -246,7 +327,7 @@ SHAPES: dict[str, Shape] = {
     "runcloud.list_servers": Shape(_runcloud("Server"), query=("search", *_PAGE)),
     "runcloud.list_shared_servers": Shape(_runcloud("Server"), query=_PAGE),
     "runcloud.create_server": Shape(
-        named("runcloud.Server"), record(_texts("name", "ipAddress"), provider=TEXT_OR_NULL)
+        named("runcloud.Server"), record(texts("name", "ipAddress"), provider=TEXT_OR_NULL)
     ),
     "runcloud.show_server": Shape(named("runcloud.Server")),
     "runcloud.delete_server": Shape(named("runcloud.Server")),
@@ -292,6 +373,41 @@ SHAPES: dict[str, Shape] = {
     "native.list_revoked_keys": Shape(_native("RevokedKey"), query=_PAGE_OF_OURS),
     "native.lift_revocation": Shape(named("native.RevokedKey"), _FINGERPRINT),
     "native.show_receipts_of_key": Shape(named("native.Receipts"), query=("fingerprint",)),
-    "native.list_events": Shape(_native("Event"), query=("search", *_PAGE_OF_OURS)),
+    "native.list_events": Shape(_native("Event"), query=("search", "server", "from", "to", "before", *_PAGE_OF_OURS)),
     "native.show_receipts_of_event": Shape(named("native.Receipts")),
+    "native.list_deleted_servers": Shape(_native("DeletedServer"), query=_PAGE_OF_OURS),
+    "native.show_resync": Shape(named("native.Difference")),
+    "native.decide_resync": Shape(named("native.Difference"), record({}, let_in=many(TEXT), accept_database=YES_OR_NO)),
+    "native.list_damaged": Shape(record({"items": many(named("native.DamagedRow"))})),
+    "native.remove_damaged": Shape(named("native.DamagedRow")),
+    "native.list_grants": Shape(_native("Grant"), query=_PAGE_OF_OURS),
+    "native.give_grant": Shape(
+        named("native.Grant"),
+        record(
+            {"system_user": TEXT},
+            **dict.fromkeys(("user", "group", "server", "tag", "expires_at"), TEXT_OR_NULL),
+            restrictions=_RESTRICTIONS,
+        ),
+        201,
+    ),
+    "native.take_back_grant": Shape(None, status=204),
+    "native.list_credentials": Shape(_native("Credential"), query=("search", *_PAGE_OF_OURS)),
+    "native.add_credential": Shape(
+        named("native.Credential"),
+        record(
+            texts("label", "username", "public_key"),
+            temporary=YES_OR_NO,
+            expires_at=TEXT_OR_NULL,
+            restrictions=_RESTRICTIONS,
+        ),
+        201,
+    ),
+    "native.delete_credential": Shape(None, status=204),
+    "native.list_user_keys": Shape(_native("UserKey"), query=("user", *_PAGE_OF_OURS)),
+    "native.list_tokens": Shape(_native("Token"), query=_PAGE_OF_OURS),
+    "native.revoke_token": Shape(None, status=204),
+    "native.show_repository": Shape(named("native.Repository")),
+    "native.change_repository": Shape(
+        named("native.Repository"), record({}, visibility={"enum": [0, 10, 20]}, protect_default=YES_OR_NO)
+    ),
 }

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -28,9 +29,9 @@ enum {
     ANSWER_SECONDS = 15,
     LARGEST = 65536,
     LONGEST_COMMAND = 4096,
-    MOST_FIELDS = 64,
+    MOST_FIELDS = 256,
     AGAIN_MILLISECONDS = 500,
-    GRACE_MILLISECONDS = 300,
+    GRACE_MILLISECONDS = 2000,
     TEMPORARY_FAILURE = 75,
     STOPPED = 77,
 };
@@ -42,7 +43,7 @@ struct answer {
 };
 
 static const char *socket_path, *fingerprint;
-static int child_ended[2];
+static int child_ended[2], receives;
 
 static void on_child(int number) {
     int saved = errno;
@@ -146,14 +147,28 @@ static long long milliseconds(void) {
     return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* answer: "serve", seconds, words, count of environment entries, the entries, the arguments. */
+/* What each process of git may take; "0" is no limit, and none above what we have ourselves. */
+static int set_limit(int resource, const char *text) {
+    struct rlimit limit;
+    rlim_t wanted = strtoull(text, NULL, 10);
+    if (wanted == 0)
+        return 0;
+    if (getrlimit(resource, &limit) != 0)
+        return -1;
+    if (limit.rlim_max == RLIM_INFINITY || wanted < limit.rlim_max)
+        limit.rlim_max = wanted;
+    limit.rlim_cur = limit.rlim_max;
+    return setrlimit(resource, &limit);
+}
+
+/* answer: "serve", seconds, words, three limits, count of environment entries, the entries, the arguments. */
 static pid_t start_git(struct answer *answer) {
     static char *environment[MOST_FIELDS + 1];
-    int entries = atoi(answer->fields[3]);
-    if (entries < 0 || 4 + entries >= answer->count)
+    int entries = atoi(answer->fields[6]);
+    if (entries < 0 || 7 + entries >= answer->count)
         return -1;
-    memcpy(environment, answer->fields + 4, (size_t)entries * sizeof *environment);
-    char **arguments = answer->fields + 4 + entries;
+    memcpy(environment, answer->fields + 7, (size_t)entries * sizeof *environment);
+    char **arguments = answer->fields + 7 + entries;
     pid_t child = fork();
     if (child == 0) {
         setpgid(0, 0);
@@ -161,6 +176,11 @@ static pid_t start_git(struct answer *answer) {
         prctl(PR_SET_PDEATHSIG, SIGTERM);
 #endif
         signal(SIGPIPE, SIG_DFL);
+        /* A write beyond the limit of a file fails with words of git's, and no signal. */
+        signal(SIGXFSZ, SIG_IGN);
+        if (set_limit(RLIMIT_CPU, answer->fields[3]) != 0 || set_limit(RLIMIT_DATA, answer->fields[4]) != 0 ||
+            set_limit(RLIMIT_FSIZE, answer->fields[5]) != 0)
+            _exit(127);
         execve(arguments[0], arguments, environment);
         _exit(127);
     }
@@ -173,13 +193,38 @@ static int exit_code(int status) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+/* Whether a child ends within the grace. It stays a zombie, so that its group keeps its number until we are done. */
+static int ends(pid_t child) {
+    siginfo_t ended;
+    for (long long end = milliseconds() + GRACE_MILLISECONDS; milliseconds() < end; usleep(10000)) {
+        ended.si_pid = 0;
+        if (waitid(P_PID, (id_t)child, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid == child)
+            return 1;
+    }
+    return 0;
+}
+
+/* Ends what git has started to take in or check a push; how many. From Linux's list of its children. */
+static int stop_children(pid_t child) {
+    char path[64];
+    int pid, count = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)child, (int)child);
+    FILE *children = fopen(path, "r");
+    if (children == NULL)
+        return 0;
+    while (fscanf(children, "%d", &pid) == 1)
+        count += kill(pid, SIGTERM) == 0;
+    fclose(children);
+    return count;
+}
+
 static int stop_git(pid_t child, const char *words) {
     int status;
-    kill(-child, SIGTERM);
-    for (long long end = milliseconds() + GRACE_MILLISECONDS; milliseconds() < end;) {
-        if (waitpid(child, &status, WNOHANG) == child)
-            break;
-        usleep(10000);
+    /* A receive-pack that is killed leaves what it received on the disk (2.39 and newer); one whose index-pack
+       fails refuses the push and removes it. Where nothing is started, nothing waits to be removed. */
+    if (!receives || stop_children(child) == 0 || !ends(child)) {
+        kill(-child, SIGTERM);
+        ends(child);
     }
     kill(-child, SIGKILL);
     waitpid(child, &status, 0);
@@ -250,7 +295,7 @@ int main(int count, char **arguments) {
         say(answer.fields[2]);
         return atoi(answer.fields[1]);
     }
-    if (!is_kind(&answer, "serve", 6) || pipe(child_ended) != 0) {
+    if (!is_kind(&answer, "serve", 8) || pipe(child_ended) != 0) {
         say("Git is not available at the moment; try again.");
         return TEMPORARY_FAILURE;
     }
@@ -263,6 +308,7 @@ int main(int count, char **arguments) {
     signal(SIGPIPE, SIG_IGN);
     say(answer.fields[2]);
     long long may_be_away = atoll(answer.fields[1]) * 1000;
+    receives = strcmp(answer.fields[answer.count - 2], "receive-pack") == 0;
     pid_t child = start_git(&answer);
     if (child < 0) {
         say("git could not be started.");

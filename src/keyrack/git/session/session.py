@@ -6,6 +6,7 @@ session.py SOCKET FINGERPRINT; started as `python3 -I -S`. The same as session.c
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -16,9 +17,10 @@ import time
 ANSWER_SECONDS = 15
 LONGEST_COMMAND = 4096
 AGAIN_SECONDS = 0.5
-GRACE_SECONDS = 0.3
+GRACE_SECONDS = 2.0
 TEMPORARY_FAILURE = 75
 STOPPED = 77
+LIMITS = (resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)
 AWAY = "Git is not available at the moment; try again."
 
 
@@ -76,16 +78,28 @@ def say(words: str) -> None:
         os.write(2, f"Keyrack: {words}\n".encode())
 
 
+def set_limit(kind: int, wanted: int) -> None:
+    """What each process of git may take; 0 is no limit, and none above what we have ourselves."""
+    _, highest = resource.getrlimit(kind)
+    if wanted and (highest == resource.RLIM_INFINITY or wanted < highest):
+        highest = wanted
+    if wanted:
+        resource.setrlimit(kind, (highest, highest))
+
+
 def start_git(answer: list[bytes]) -> int:
     """Run git in a process group of its own; its process id."""
-    entries = int(answer[3])
-    environment = dict(entry.split(b"=", 1) for entry in answer[4 : 4 + entries])
-    arguments = answer[4 + entries :]
+    entries = int(answer[6])
+    environment = dict(entry.split(b"=", 1) for entry in answer[7 : 7 + entries])
+    arguments = answer[7 + entries :]
     child = os.fork()
     if child == 0:
         try:
             os.setpgid(0, 0)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            for kind, most in zip(LIMITS, answer[3:6], strict=True):
+                set_limit(kind, int(most))
             os.execve(arguments[0], arguments, environment)  # noqa: S606 (no shell is the point)
         finally:
             os._exit(127)
@@ -105,19 +119,38 @@ def ended(child: int) -> int | None:
     return code if code >= 0 else 128 - code
 
 
-def stop_git(child: int, words: str) -> int:
-    """End git and whatever it started."""
-    kill(child, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_SECONDS
-    gone = None
-    while gone is None and time.monotonic() < deadline:
-        gone = ended(child)
-        time.sleep(0.01)
+def stop_git(child: int, words: str, receives: bool) -> int:
+    """End git and whatever it started; receives: where it takes in a push, that fails first, so that git tidies up."""
+    if not receives or not stop_children(child) or not ends(child):
+        kill(child, signal.SIGTERM)
+        ends(child)
     kill(child, signal.SIGKILL)
-    if gone is None:
-        os.waitpid(child, 0)
+    os.waitpid(child, 0)
     say(words)
     return STOPPED
+
+
+def ends(child: int) -> bool:
+    """Whether a child ends within the grace. It stays a zombie, so that its group keeps its number."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < deadline:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def stop_children(child: int) -> bool:
+    """End what git has started; whether there was something. From Linux's list of its children."""
+    found = False
+    try:
+        with open(f"/proc/{child}/task/{child}/children", encoding="ascii") as children:
+            for pid in children.read().split():
+                os.kill(int(pid), signal.SIGTERM)
+                found = True
+    except OSError:
+        pass
+    return found
 
 
 def kill(child: int, number: signal.Signals) -> None:
@@ -147,7 +180,9 @@ def reconnect(path: str, fingerprint: str) -> socket.socket | None:
     return None
 
 
-def watch(child: int, path: str, fingerprint: str, first: socket.socket, may_be_away: float, wake: int) -> int:
+def watch(
+    child: int, path: str, fingerprint: str, first: socket.socket, may_be_away: float, wake: int, receives: bool
+) -> int:
     """Wait for git's end or the service's word, whichever comes first; the exit code."""
     service: socket.socket | None = first
     lost_at = 0.0
@@ -166,7 +201,7 @@ def watch(child: int, path: str, fingerprint: str, first: socket.socket, may_be_
             try:
                 answer = receive(service)
                 if answer[0] == b"stop":
-                    return stop_git(child, answer[1].decode())
+                    return stop_git(child, answer[1].decode(), receives)
             except OSError:
                 pass
             service.close()
@@ -174,9 +209,9 @@ def watch(child: int, path: str, fingerprint: str, first: socket.socket, may_be_
         try:
             service = reconnect(path, fingerprint)
         except Refused as refused:
-            return stop_git(child, str(refused))
+            return stop_git(child, str(refused), receives)
         if service is None and time.monotonic() - lost_at > may_be_away:
-            return stop_git(child, "your rights cannot be confirmed at the moment; try again.")
+            return stop_git(child, "your rights cannot be confirmed at the moment; try again.", receives)
 
 
 def main(path: str, fingerprint: str) -> int:
@@ -202,7 +237,7 @@ def main(path: str, fingerprint: str) -> int:
     # Only git holds the client's ends now, so that each side sees when the other has finished.
     os.close(0)
     os.close(1)
-    return watch(child, path, fingerprint, service, float(answer[1]), wake)
+    return watch(child, path, fingerprint, service, float(answer[1]), wake, answer[-2] == b"receive-pack")
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def searched(query: Mapping[str, str], name: str, most: int = 2000) -> str:
 
 def role(value: object) -> RepositoryRole:
     """A role by its number, 20, 30 or 40, also as text; raises Refusal INVALID."""
-    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    number = bodies.number(value) if isinstance(value, str) else value
     if isinstance(number, bool) or not isinstance(number, int) or number not in ROLES:
         raise invalid("role", "role takes 20 (viewer), 30 (developer) or 40 (administrator).")
     return ROLES[number]

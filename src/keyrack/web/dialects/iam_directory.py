@@ -62,7 +62,7 @@ def show_user(call: Call) -> Response:
 
 
 def change_user(call: Call) -> Response:
-    """Let a user in or shut them out, rename them, or give somebody else a new password"""
+    """Let a user in or shut them out, or give somebody else a new password"""
     sent = part(call.body, "user")
     user = people.get(call.instance, call.actor, call.path["user_id"])
     password, enabled = text(sent, "password"), sent.get("enabled")
@@ -113,11 +113,11 @@ V3_ENDPOINTS = (
     Endpoint("GET", "/auth/projects", list_own_projects),
     Endpoint("GET", "/auth/domains", list_domains),
     Endpoint("GET", "/users", list_users),
-    Endpoint("POST", "/users", create_user),
+    Endpoint("POST", "/users", create_user, hashes=True),
     Endpoint("GET", "/users/{user_id}", show_user),
-    Endpoint("PATCH", "/users/{user_id}", change_user),
+    Endpoint("PATCH", "/users/{user_id}", change_user, hashes=True),
     Endpoint("DELETE", "/users/{user_id}", delete_user),
-    Endpoint("POST", "/users/{user_id}/password", change_own_password),
+    Endpoint("POST", "/users/{user_id}/password", change_own_password, hashes=True),
 )
 V5_ENDPOINTS = (Endpoint("GET", "/caller-identity", caller_identity),)
 

@@ -1,0 +1,82 @@
+"""Tells callers apart before anything of theirs is read; must not decide who they are, nor what they may.
+
+What is presented here counts only as long as it held a moment ago, from the same address: nobody takes a turn of
+somebody else's by naming them. Of a signature it is the access key's id that counts, as no two are alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from keyrack.core.throttle import network
+
+MOST_KNOWN = 100_000
+_SIGNATURE = b"SDK-"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose turn a request takes: a user or a host, or everybody without a proof at one address.
+
+    known: it proved before who it is; at_home: so did somebody there, also with a password.
+    """
+
+    name: Hashable
+    known: bool = False
+    at_home: bool = False
+
+
+def is_signed(request: Request) -> bool:
+    """Whether a request carries a signature, which cannot be looked at without its body."""
+    return any(name == b"authorization" and value.startswith(_SIGNATURE) for name, value in request.scope["headers"])
+
+
+class Callers:
+    """Which proofs held lately, and whose they were; the proofs themselves are not kept."""
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+        self._known: OrderedDict[bytes, Hashable] = OrderedDict()
+
+    def of(self, request: Request, *, at_home: bool = False) -> Caller:
+        """Whose turn a request takes. at_home: somebody signed in from its address before."""
+        address = network(request.client.host if request.client else "")
+        mark = self._mark(request, address)
+        who = None if mark is None else self._known.get(mark)
+        if mark is None or who is None:
+            return Caller(("address", address), at_home=at_home)
+        self._known.move_to_end(mark)
+        return Caller(who, known=True, at_home=True)
+
+    def held(self, request: Request, who: Hashable) -> None:
+        """The proof of a request held; who: the user or host that it is of."""
+        mark = self._mark(request, network(request.client.host if request.client else ""))
+        if mark is not None:
+            self._known[mark] = who
+            if len(self._known) > MOST_KNOWN:
+                self._known.popitem(last=False)
+
+    def failed(self, request: Request) -> None:
+        """It did not, perhaps not any more. Signatures are left: anybody can write a key's id into a wrong one."""
+        if is_signed(request):
+            return
+        mark = self._mark(request, network(request.client.host if request.client else ""))
+        if mark is not None:
+            self._known.pop(mark, None)
+
+    def _mark(self, request: Request, address: str) -> bytes | None:
+        """What stands for the proof of a request; None for one without."""
+        proofs = [value for name, value in request.scope["headers"] if name in (b"authorization", b"x-auth-token")]
+        if not proofs:
+            return None
+        mark = hashlib.blake2b(address.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16)
+        for proof in proofs:
+            signed = proof.startswith(_SIGNATURE)
+            mark.update(b"\n" + (proof.partition(b",")[0] if signed else proof))
+        return mark.digest()

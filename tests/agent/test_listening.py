@@ -1,0 +1,46 @@
+"""Which sshds of this machine are known, and which are not: real ones, on real ports."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+from keyrack.agent import listening
+from keyrack.agent.sshd import Sshd
+from keyrack.cli.demo_host import free_port
+from tests.login.private_sshd import USERNAME, Key, private_sshd, strict_folder
+from tests.waiting import wait_until
+
+
+def test_an_sshd_with_settings_of_its_own_is_seen_and_a_forwarded_port_is_none(tmp_path: Path) -> None:
+    key, forwarded = Key.make(tmp_path / "key"), free_port()
+    with (
+        strict_folder() as folder,
+        private_sshd(folder / "one") as (one, door),
+        private_sshd(folder / "two") as (two, _),
+    ):
+        (one.keys / USERNAME).write_text(f"{key.public}\n", "ascii")
+        known = Sshd(str(one.config)).listeners()
+        assert [listener.port for listener in known] == [one.port]
+        client = subprocess.Popen(
+            door.command(key, USERNAME, "sleep 60", ["-R", f"127.0.0.1:{forwarded}:127.0.0.1:9"]),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_until(lambda: _answers(forwarded), "the forwarded port")
+            ports = {listener.port for listener in listening.beside(known)}
+            assert two.port in ports
+            assert not ports & {one.port, forwarded}
+        finally:
+            client.kill()
+            client.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
