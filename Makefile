@@ -1,5 +1,5 @@
-# Short names for those who have make; the work is done by scripts/run, scripts/test and scripts/install.
-.PHONY: install run test lint types tests bench help
+# Short names for those who have make; the work is done by scripts/run, scripts/test, scripts/check and scripts/install.
+.PHONY: install run test check lint types tests bench help
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
@@ -12,6 +12,9 @@ run: ## Service, database and a demo host on loopback
 
 test: ## Lint, types and all tests, with what they need installed first
 	@sh scripts/test $(ARGS)
+
+check: ## Between two changes: lint, types and the tests that need nothing of the system
+	@sh scripts/check $(ARGS)
 
 lint: ## Ruff
 	@.venv/bin/ruff check .

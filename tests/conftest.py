@@ -11,11 +11,13 @@ import pytest
 from keyrack import app
 from keyrack.core import workspace_file
 from tests import own_machine
+from tests.postgres import Cluster, database_name
 from tests.services import STRANGERS, TEAM, Service, running, settings_for
 
 pytest_plugins = ["tests.databases"]
 
 # The longest first, so that no worker begins a long one when the others are done.
+SYSTEM = {"login", "agent", "crash", "git", "cli"}
 ORDER = ("login", "agent", "crash", "git", "cli", "store", "core", "web")
 
 
@@ -25,8 +27,17 @@ def pytest_configure(config: pytest.Config) -> None:
         own_machine.take()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--no-system, for scripts/check."""
+    parser.addoption("--no-system", action="store_true", help="only tests that start no sshd, Git host or PostgreSQL")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the tests in order, and have one worker run those that share what the machine has once."""
+    if config.getoption("no_system"):
+        chosen = [item for item in items if not _needs_system(item)]
+        config.hook.pytest_deselected(items=[item for item in items if _needs_system(item)])
+        items[:] = chosen
     items.sort(key=lambda item: _place(item.path))
     for item in items:
         module = item.getparent(pytest.Module)
@@ -35,8 +46,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("machine"))
 
 
+def _needs_system(item: pytest.Item) -> bool:
+    """Whether a test starts a server that is not ours, or takes seconds to wait for processes of its own."""
+    if _folder(item.path) in SYSTEM:
+        return True
+    names = set(getattr(item, "fixturenames", ()))
+    values = getattr(getattr(item, "callspec", None), "params", {}).values()
+    return bool(names & {"cluster", "durable_cluster", "sshd", "postgresql_url"}) or "postgresql" in values
+
+
+def _folder(path: Path) -> str:
+    return path.relative_to(Path(__file__).parent).parts[0]
+
+
 def _place(path: Path) -> int:
-    folder = path.relative_to(Path(__file__).parent).parts[0]
+    folder = _folder(path)
     return ORDER.index(folder) if folder in ORDER else len(ORDER)
 
 
@@ -44,11 +68,49 @@ def _place(path: Path) -> int:
 def team_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of an instance with a team and strangers in it, to be copied."""
     folder = tmp_path_factory.mktemp("team")
-    instance = app.open_instance(settings_for(folder, ""))
+    _found_team(folder, "")
+    return folder
+
+
+def _found_team(folder: Path, database: str) -> None:
+    instance = app.open_instance(settings_for(folder, database))
     for text in (TEAM, STRANGERS):
         workspace_file.apply(instance, text, {})
     instance.database.close()
-    return folder
+
+
+@pytest.fixture(scope="session")
+def team_on_postgresql(
+    cluster: Cluster, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """The same on PostgreSQL: the data folder, and the name of the database to be copied."""
+    folder = tmp_path_factory.mktemp("team")
+    url = cluster.create_database(migrated_template)
+    _found_team(folder, url)
+    return folder, database_name(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def team_data(request: pytest.FixtureRequest) -> Iterator[tuple[Path, str]]:
+    """A folder of the team to be copied and a database address for the copy, once of each kind; "" is SQLite."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("team_folder"), ""
+        return
+    cluster: Cluster = request.getfixturevalue("cluster")
+    folder, template = request.getfixturevalue("team_on_postgresql")
+    url = cluster.create_database(template)
+    yield folder, url
+    cluster.drop_database(url)
+
+
+@pytest.fixture
+def team_on_each(team_data: tuple[Path, str], tmp_path: Path) -> Iterator[Service]:
+    """The service of `team`, once on each kind of database."""
+    source, database = team_data
+    folder = tmp_path / "data"
+    shutil.copytree(source, folder)
+    with running(settings_for(folder, database)) as service:
+        yield service
 
 
 @pytest.fixture

@@ -60,25 +60,6 @@ def test_files_that_architecture_names_exist() -> None:
         assert f"`{folder.name}/`" in text, f"ARCHITECTURE.md does not say what {folder.name}/ is"
 
 
-def test_the_path_of_a_request_is_true() -> None:
-    """Each file on the path names in its code what comes next on it."""
-    steps = (
-        ("cli/serve.py", "BoundedProtocol"),
-        ("web/server.py", "application(instance, dialect, sharing)"),
-        ("web/dialect.py", "bodies.read"),
-        ("core/work.py", "policy.may"),
-        ("core/acceptance.py", "parse("),
-        ("core/acceptance.py", "policy.key_problem"),
-        ("core/credentials.py", "delivery.arrived"),
-        ("core/delivery.py", "work.touch"),
-        ("web/hosts.py", "documents.signed"),
-        ("core/documents.py", "key.sign"),
-        ("core/hosts.py", "applied_revision"),
-    )
-    for file, words in steps:
-        assert words in (SOURCE / file).read_text("utf-8"), f"{file} no longer does {words}"
-
-
 def test_each_invariant_is_marked_where_it_is_enforced() -> None:
     code = "\n".join(file.read_text("utf-8") for file in SOURCE.rglob("*.py"))
     claimed = re.findall(r"^(\d)\. (\(Not enforced yet\.\))?", read("ARCHITECTURE.md").split("## Invariants")[1], re.M)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("run", "test", "install")
+COMMANDS = ("run", "test", "check", "install")
 
 
 def test_the_readme_and_ci_name_the_scripts() -> None:

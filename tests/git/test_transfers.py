@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.core import bare_repositories, people
+from keyrack.core import bare_repositories, people, repositories
 from keyrack.store.repositories import Repository
 from tests.git.people import Ended, Person, Site, start_host
 from tests.git.test_rights import clone, push
@@ -113,7 +113,13 @@ def lose_account(site: Site, alice: Person) -> None:
     people.disable(site.service.instance, people.keyrack(1), site.user_id("alice"))
 
 
-@pytest.mark.parametrize("lose", [lose_key, lose_membership, lose_account])
+def lose_repository(site: Site, alice: Person) -> None:
+    """Delete the repository."""
+    repository = site.repository("acme/site", alice="developer")
+    repositories.delete(site.service.instance, people.keyrack(1), repository.id)
+
+
+@pytest.mark.parametrize("lose", [lose_key, lose_membership, lose_account, lose_repository])
 @pytest.mark.parametrize("direction", ["down", "up"])
 def test_a_running_transfer_is_cut(site: Site, lose: Callable[[Site, Person], None], direction: str) -> None:
     """The thin line needs most of a minute; the transfer ends because it is cut, and nothing of it stays."""

@@ -33,10 +33,10 @@ LOGINS: dict[str, dict[str, str]] = {
 
 
 @contextmanager
-def serving(team_folder: Path, folder: Path, **settings: Any) -> Iterator[Service]:
-    """A service of its own with the team, the strangers and the tokens above, and with other settings."""
+def serving(team_folder: Path, folder: Path, database: str = "", **settings: Any) -> Iterator[Service]:
+    """A service of its own on a copy of the team's folder, with the tokens above, and with other settings."""
     shutil.copytree(team_folder, folder)
-    with running(settings_for(folder, "", **settings)) as service:
+    with running(settings_for(folder, database, **settings)) as service:
         assert OLGA in TEAM
         service.apply(TEAM.replace(OLGA, MORE))
         yield service

@@ -82,7 +82,7 @@ def test_tokens_cannot_be_guessed_by_asking_about_them(proxied: Service) -> None
 
 def test_the_token_of_the_figures_cannot_be_guessed(team_folder: Path, tmp_path: Path) -> None:
     secret = "a token to read metrics"
-    more = {"metrics_token": secret, "token_guesses": 5, "trusted_proxies": "127.0.0.1"}
+    more: dict[str, Any] = {"metrics_token": secret, "token_guesses": 5, "trusted_proxies": "127.0.0.1"}
     with serving(team_folder, tmp_path / "data", **more) as service:
         stop_clocks(service)
         at = {"X-Forwarded-For": STRANGER}

@@ -25,9 +25,9 @@ members = [{ user = "alice", role = "admin" }]
 
 
 @pytest.mark.parametrize(("dialect", "name"), ALL)
-def test_transcript(team: Service, dialect: str, name: str) -> None:
-    team.apply(REPOSITORY)
-    player = Player(dialect, team.client, team.url, LOGINS)
+def test_transcript(team_on_each: Service, dialect: str, name: str) -> None:
+    team_on_each.apply(REPOSITORY)
+    player = Player(dialect, team_on_each.client, team_on_each.url, LOGINS)
     for step in load(dialect)[name]["steps"]:
         player.play(step)
 

@@ -22,12 +22,13 @@ SETTINGS: dict[str, dict[str, Any]] = {"limit of 2": {"rate_limit": 2}, "cut key
 
 
 @pytest.fixture
-def served(team_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
-    """A service with the settings that a transcript's `given` names."""
+def served(team_data: tuple[Path, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """A service with the settings that a transcript's `given` names, once on each kind of database."""
+    folder, database = team_data
     settings: dict[str, Any] = {}
     for given in TRANSCRIPTS[request.param]["given"]:
         settings |= SETTINGS.get(given, {})
-    with serving(team_folder, tmp_path / "data", **settings) as service:
+    with serving(folder, tmp_path / "data", database, **settings) as service:
         yield service
 
 
