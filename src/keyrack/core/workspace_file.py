@@ -63,13 +63,10 @@ def apply(
         return compare(instance, wanted, now, prune=prune, reset_secrets=reset_secrets, other_passwords=others, at=at)
 
     plan = compared(state)
-    for change in plan.changes:
-        progress(change.words)
-    for words in plan.left:
-        left(words)
-    for words in plan.noted:
-        noted(words)
     shown = [change.words for change in plan.changes]
+    for tell, lines in ((progress, shown), (left, plan.left), (noted, plan.noted)):
+        for words in lines:
+            tell(words)
     if not shown:
         return shown
     due = _due(wanted, state, reset_secrets=reset_secrets)
@@ -89,14 +86,7 @@ def apply(
                 raise Refusal(Kind.TAKEN, "workspace-changed", words)
             _carry_out(work, now, again, hashed)
 
-        def try_out(work: Work) -> None:
-            try:
-                run(work)
-            except Refusal as refusal:
-                raise _Undone(refusal) from None
-            raise _Undone(None)
-
-        attempt.write(try_out if dry_run else run)
+        attempt.write((lambda work: _try(run, work)) if dry_run else run)
     return shown
 
 
@@ -114,6 +104,15 @@ def _state(instance: Instance, connection: Connection, wanted: WorkspaceFile) ->
         rows = keys.grants_with_seals(connection, state.grants[0].workspace_id)
         state.grants = tuple(grant for grant, seal in rows if delivery.grant_holds(instance, grant, seal))
     return state
+
+
+def _try(run: Callable[[Work], None], work: Work) -> None:
+    """Run a command in its transaction, and undo that whatever comes of it."""
+    try:
+        run(work)
+    except Refusal as refusal:
+        raise _Undone(refusal) from None
+    raise _Undone(None)
 
 
 @contextmanager
