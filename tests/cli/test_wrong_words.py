@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_is_said(tmp_path: Path, data: Path) -> None:
 def test_bytes_that_are_no_text_are_refused(data: Path) -> None:
     for words in (("events", "--search", "\udcff"), ("hosts", "show", "\udcff"), ("repos", "create", "a/\udcff")):
         ended = run(*words, data=data)
-        assert (ended.exit_code, "is not UTF-8 text" in ended.output) == (2, True), ended.output
+        assert (ended.exit_code, "An argument is not UTF-8." in ended.output) == (2, True), ended.output
 
 
 def test_a_workspace_that_is_not_there_is_said(data: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import acceptance, delivery
+from keyrack.core import acceptance, delivery, room
 from keyrack.core.credentials import own_server
 from keyrack.core.instance import Instance
 from keyrack.core.servers import NUMBER
@@ -59,6 +59,7 @@ def give(
             if server_id is not None:
                 own_server(work, server_id)
             who = _subject(work, user_id, group_id)
+            room.refuse_more(work, "grant")
             grant_id = keys.add_grant(
                 work.connection,
                 {**values, "created_at": work.now, "seal": delivery.seal_grant(instance, values)},
