@@ -33,6 +33,20 @@ def folder(team_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.parametrize("words", [("hosts", "receipts"), ("backup",)])
+def test_an_argument_that_is_no_text_is_refused_in_words(folder: Path, words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "keyrack.cli.main", *words, b"\xff\xfe", "--data", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "not UTF-8" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_grants_from_the_command_line(folder: Path) -> None:
     year = datetime.now(UTC).year + 1
     wanted = ("--user", "alice", "--server", "web-1", "--as", "deploy", "--until", f"{year}-01-31")

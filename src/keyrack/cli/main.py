@@ -41,6 +41,12 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Refuse what no database and no file of ours can be named by, for every subcommand."""
+        if any("\ud800" <= character <= "\udfff" for argument in args for character in argument):
+            raise click.UsageError("An argument is not UTF-8.", context)
+        return super().parse_args(context, args)
+
     def invoke(self, context: click.Context) -> object:
         """Run what is asked; words of an error hold text of others too, and are shown like all such text."""
         try:

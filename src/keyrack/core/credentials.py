@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyrack.core import acceptance, damaged, delivery, openings, revoking
+from keyrack.core import acceptance, damaged, delivery, openings, revoking, room
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
@@ -16,6 +16,7 @@ from keyrack.ssh.public_key import PublicKey
 from keyrack.store import keys, servers
 from keyrack.store.openings import Opening
 from keyrack.store.openings import of_account as openings_of
+from keyrack.store.room import MOST
 
 SWEEP_AT_ONCE = 500
 
@@ -205,7 +206,7 @@ def put(
     end: datetime | None,
     limits: Mapping[str, Any],
 ) -> Credential:
-    """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, or TAKEN."""
+    """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, TAKEN or LIMIT."""
     revoking.refuse(work, key)
     system_user = servers.system_user_by_name(work.connection, server.id, username)
     if system_user is None:
@@ -216,6 +217,9 @@ def put(
             field="username",
         )
     _free_label(work, server, label)
+    # Each key raised the revision, so that nothing is counted before there can be as many.
+    if server.revision >= MOST["SSH key"][1]:
+        room.refuse_more(work, "SSH key", server.id)
     credential_id = _insert(work, server, system_user, label, key, temporary=temporary, end=end, limits=limits)
     added = keys.get_credential(work.connection, server.id, credential_id, work.now)
     assert added is not None
@@ -233,14 +237,6 @@ def _insert(
     end: datetime | None,
     limits: Mapping[str, Any],
 ) -> int:
-    seal = delivery.seal_credential(
-        work.instance,
-        server_id=server.id,
-        username=system_user.username,
-        public_key=key.canonical,
-        expires_at=end,
-        restrictions=limits,
-    )
     return keys.add_credential(
         work.connection,
         {
@@ -257,7 +253,6 @@ def _insert(
             "created_by": work.actor.user_id,
             "created_at": work.now,
             "revision": delivery.arrived(work, (server.id,), key.sha256),
-            "seal": seal,
         },
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyrack.core import acceptance, credentials, revoking
+from keyrack.core import acceptance, credentials, revoking, room
 from keyrack.core.host_news import tell as _tell
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
@@ -112,6 +112,7 @@ def accept(
             limits, end = _meaning(found)
             name = acceptance.text(label or found.comment or found.fingerprint, field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:
+                room.refuse_more(work, "system user", server.id)
                 servers.add_system_user(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
             credential = credentials.put(
                 work,

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import acceptance, delivery
+from keyrack.core import acceptance, delivery, room
 from keyrack.core.credentials import own_server
 from keyrack.core.instance import Instance
 from keyrack.core.servers import NUMBER
@@ -59,10 +59,8 @@ def give(
             if server_id is not None:
                 own_server(work, server_id)
             who = _subject(work, user_id, group_id)
-            grant_id = keys.add_grant(
-                work.connection,
-                {**values, "created_at": work.now, "seal": delivery.seal_grant(instance, values)},
-            )
+            room.refuse_more(work, "grant")
+            grant_id = keys.add_grant(work.connection, {**values, "created_at": work.now})
             grant = _own(work, grant_id)
             opened = keys.servers_of_grant(work.connection, grant)
             for fingerprint, _ in held_keys(work, grant):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import acceptance, delivery, passwords, throttle
+from keyrack.core import acceptance, delivery, passwords, room, throttle
 from keyrack.core.instance import Instance
 from keyrack.core.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
@@ -79,6 +79,7 @@ def create_user(
         def change(work: Work) -> User:
             if people.user_by_name(work.connection, actor.workspace_id, login) is not None:
                 raise Refusal(Kind.TAKEN, "user-taken", "There is a user of that name.", field="name")
+            room.refuse_more(work, "user")
             user_id = people.add_user(
                 work.connection,
                 actor.workspace_id,
@@ -319,6 +320,7 @@ def ensure_project(instance: Instance, actor: Actor, *, name: object, uid: str |
         def change(work: Work) -> bool:
             if known or people.project_by_uid(work.connection, number) is not None:
                 raise Refusal(Kind.TAKEN, "project-taken", f"The project {title} or its id is taken.")
+            room.refuse_more(work, "project")
             project_id = people.add_project(work.connection, actor.workspace_id, uid=number, name=title)
             work.record(f"Created project {title}", target_id=project_id)
             return True
@@ -351,6 +353,7 @@ def ensure_group(
             group, before = held(work.connection)
             made = group is None
             if group is None:
+                room.refuse_more(work, "group")
                 group = people.add_group(work.connection, actor.workspace_id, title, work.now)
             wanted = named if exactly else named | before
             for user_id in wanted - before:

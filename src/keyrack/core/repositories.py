@@ -10,7 +10,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import acceptance
+from keyrack.core import acceptance, room
 from keyrack.core.instance import Instance
 from keyrack.core.people import own_user
 from keyrack.core.work import Attempt, Work
@@ -406,6 +406,7 @@ def _add(
         "created_by": work.actor.user_id,
         "created_at": work.now,
     }
+    room.refuse_more(work, "repository")
     if repository_id is not None:
         values["id"] = repository_id
     return repositories.add(work.connection, values)

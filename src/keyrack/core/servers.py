@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from keyrack.core import acceptance, deleted_servers, delivery
+from keyrack.core import acceptance, deleted_servers, delivery, room
 from keyrack.core.credentials import own_server
 from keyrack.core.host_facts import ADOPT
 from keyrack.core.instance import Instance
@@ -57,6 +57,7 @@ def create(
         labels = [tag(value) for value in tags]
 
         def change(work: Work) -> Server:
+            room.refuse_more(work, "server")
             server_id = servers.add(
                 work.connection,
                 actor.workspace_id,
@@ -227,6 +228,7 @@ def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server
         def change(work: Work) -> tuple[Server, str]:
             server = own_server(work, server_id)
             servers.forget_ended_enrolments(work.connection, server.id, work.now)
+            room.refuse_more(work, "enrolment", server.id)
             servers.add_enrolment(
                 work.connection,
                 server.id,

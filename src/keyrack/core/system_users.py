@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import acceptance, account_passwords, accounts, delivery
+from keyrack.core import acceptance, account_passwords, accounts, delivery, room
 from keyrack.core.credentials import own_server
 from keyrack.core.instance import Instance
 from keyrack.core.servers import is_online
@@ -49,6 +49,7 @@ def create(
             server = own_server(work, server_id)
             if servers.system_user_by_name(work.connection, server.id, name) is not None:
                 raise Refusal(Kind.TAKEN, "username-taken", "The username has already been taken.", field="username")
+            room.refuse_more(work, "system user", server.id)
             system_user_id = servers.add_system_user(
                 work.connection, server.id, name, deletable=True, managed=True, at=work.now
             )

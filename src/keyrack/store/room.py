@@ -1,0 +1,37 @@
+"""Whether there is room for one more of a kind of row; must count no further than it has to."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Connection, select
+
+from keyrack.store.tables import (
+    credentials,
+    enrolments,
+    grants,
+    groups,
+    projects,
+    repositories,
+    servers,
+    system_users,
+    users,
+)
+
+# By what is made: the column that says whose it is, which an index holds, and how many one may have.
+MOST: dict[str, tuple[Column[int], int]] = {
+    "server": (servers.c.workspace_id, 20_000),
+    "user": (users.c.workspace_id, 50_000),
+    "group": (groups.c.workspace_id, 10_000),
+    "project": (projects.c.workspace_id, 10_000),
+    "repository": (repositories.c.workspace_id, 20_000),
+    "grant": (grants.c.workspace_id, 50_000),
+    "system user": (system_users.c.server_id, 2_000),
+    "SSH key": (credentials.c.server_id, 50_000),
+    "enrolment": (enrolments.c.server_id, 1_000),
+}
+
+
+def is_full(connection: Connection, kind: str, owner: int) -> bool:
+    """Whether a workspace or server has as many of a kind as it may; kind: a name in MOST."""
+    column, most = MOST[kind]
+    last = select(column).where(column == owner).offset(most - 1).limit(1)
+    return connection.execute(last).first() is not None
