@@ -17,15 +17,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
 from keyrack import app
-from keyrack.core import credentials, delivery, people, revoking, servers, user_keys
+from keyrack.core import credentials, people, revoking, servers, user_keys
 from keyrack.core.instance import Instance
 from keyrack.core.tokens import actor_of
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
-from keyrack.store import keys, tables
+from keyrack.store import keys, sealed, tables
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
 
@@ -49,21 +49,18 @@ def filled(folder: Path, user_key_count: int, credential_count: int) -> tuple[In
     key = {"public_key": line.canonical, "comment": "", "key_type": line.type, "created_at": now}
 
     def add(table: Any, rows: list[dict[str, Any]]) -> None:
-        instance.database.write(lambda connection: connection.execute(insert(table), rows))
+        instance.database.write(lambda connection: sealed.insert_rows(connection, table, rows))
 
     for first in range(0, user_key_count, AT_ONCE):
         numbers = range(first, min(first + AT_ONCE, user_key_count))
-        add(tables.user_keys, [{**of_user, **key, "fingerprint": f"SHA256:u{n}", "seal": b""} for n in numbers])
+        add(tables.user_keys, [{**of_user, **key, "fingerprint": f"SHA256:u{n}"} for n in numbers])
     root = instance.database.read(lambda connection: servers_user(connection, server.id))
-    seal = delivery.seal_credential(
-        instance, server_id=server.id, username="root", public_key=line.canonical, expires_at=None, restrictions={}
-    )
     place = {"server_id": server.id, "system_user_id": root, "temporary": False, "restrictions": {}, "revision": 1}
     for first in range(0, credential_count, AT_ONCE):
         numbers = range(first, min(first + AT_ONCE, credential_count))
         add(
             tables.credentials,
-            [{**place, **key, "label": f"l{n}", "fingerprint": f"SHA256:c{n}", "seal": seal} for n in numbers],
+            [{**place, **key, "label": f"l{n}", "fingerprint": f"SHA256:c{n}"} for n in numbers],
         )
     return instance, owner, server.id
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import prometheus_client
 import structlog
+from sqlalchemy import Connection
 
-from keyrack.core import credentials, ownership, tidying
+from keyrack.core import credentials, ownership, sealing, tidying
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people import keyrack
@@ -24,15 +25,16 @@ from keyrack.web.server import Doors
 
 log = structlog.get_logger("keyrack")
 
+SEALED_SINCE = "0030"
 TIDY_EVERY_SECONDS = 5.0
 
 
-def open_instance(settings: Settings, *, new_database: bool = False) -> Instance:
+def open_instance(settings: Settings, *, new_database: bool = False, restoring: bool = False) -> Instance:
     """Open the data folder and the database, brought up to date, as one instance.
 
-    new_database: begin an empty one also for an instance key that served before. Raises ValueError for a damaged
-    instance key, ForeignKey for one that is not the database's, LostDatabase, SchemaTooNew, and DatabaseUnavailable
-    when the database is away.
+    new_database: begin an empty one also for an instance key that served before. restoring: an operator puts this very
+    copy in place, also one from before rows were sealed. Raises ValueError for a damaged instance key, ForeignKey for
+    one that is not the database's, LostDatabase, SchemaTooNew, and DatabaseUnavailable when the database is away.
     """
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = settings.data / "instance.key"
@@ -51,10 +53,20 @@ def open_instance(settings: Settings, *, new_database: bool = False) -> Instance
         return Instance(database=database, settings=settings, key=key, key_rules=rules, throttle=throttle)
 
     try:
-        if migrate.current(settings.database_url) is not None:
+        there = migrate.current(settings.database_url)
+        if there is not None:
             ownership.check_key(database, path)
-        migrate.upgrade(settings.database_url)
-        return ownership.open_as_owner(database, path, with_key)
+        then: Callable[[Connection], None] | None = None
+        if there is not None and not migrate.knows(there, SEALED_SINCE):
+
+            def then(connection: Connection) -> None:
+                ownership.seal_older(connection, path, restoring=restoring)
+
+        migrate.upgrade(settings.database_url, then=then)
+        instance = ownership.open_as_owner(database, path, with_key)
+        sealing.use(instance)
+        sealing.note(database, instance.key, settings.data)
+        return instance
     except BaseException:
         database.close()
         raise

@@ -140,6 +140,8 @@ class Server:
     # Since when the host is known to obey what this database does not know, and when its document was compared.
     went_back_at: datetime | None = None
     compared_at: datetime | None = None
+    # Whether the row is as Keyrack wrote it. If it is not, nothing that it says of its host may be signed or believed.
+    sound: bool = True
 
 
 @dataclass(frozen=True, slots=True)

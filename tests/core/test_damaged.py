@@ -97,7 +97,7 @@ def test_a_sound_row_and_a_strangers_are_not_removed(team: Team) -> None:
         with pytest.raises(Refusal) as refused:
             damaged.remove(team.instance, by, name)
         assert refused.value.kind is Kind.MISSING
-    for name in ("", "credential", "credential:x", "token:1", "credential:-1", "credential:٣"):
+    for name in ("", "credential", "credential:x", "tokens:1", "credential:-1", "credential:٣"):
         with pytest.raises(Refusal) as refused:
             damaged.remove(team.instance, team.owner, name)
         assert refused.value.kind is Kind.INVALID

@@ -157,4 +157,4 @@ def test_many_that_begin_at_once_with_one_folder_share_its_key(bare_url: str, tm
 
     with ThreadPoolExecutor(6) as pool:
         assert len(set(pool.map(open_it, range(6)))) == 1
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["instance.key"]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["instance.key", "instance.key.sealed"]

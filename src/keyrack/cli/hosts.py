@@ -366,14 +366,16 @@ def list_revoked(json_wanted: bool, **given: Any) -> None:
 @command.command(name="damaged")
 @click.argument("reference", metavar="[SERVER]", required=False)
 @click.option("--remove", "name", metavar="KIND:ID", help="Remove this row; its key is refused from then on.")
+@click.option("--reseal", "again", multiple=True, metavar="KIND:ID", help="Let this row (or: all) count as it stands.")
 @as_json
 @shared
-def damaged_rows(reference: str | None, name: str | None, json_wanted: bool, **given: Any) -> None:
-    """List rows that are not as Keyrack wrote them, or remove one.
-
-    Each is left out of every document. Nobody knows what was asked, so none is mended: enter it again.
-    """
+def damaged_rows(reference: str | None, name: str | None, again: Any, json_wanted: bool, **given: Any) -> None:
+    """List rows that are not as Keyrack wrote them and open nothing, remove one, or let it count as it stands."""
     with desk(given) as at:
+        if again:
+            for row in damaged.reseal(at.instance, at.actor, again):
+                say(f"Sealed {row.name} as it stands: {row.what}.")
+            return
         if name is not None:
             gone = damaged.remove(at.instance, at.actor, name)
             say(f"Removed {gone.name}: {gone.what}.")

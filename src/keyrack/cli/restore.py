@@ -60,7 +60,9 @@ def _restore(settings: Settings, file: Path, database: Path, held: Any, *, bring
         backup.unpack(file, prepared)
         newer = None if held is None else Newer(held)
         with explained():
-            instance = app.open_instance(settings.model_copy(update={"database": f"sqlite:///{prepared.resolve()}"}))
+            instance = app.open_instance(
+                settings.model_copy(update={"database": f"sqlite:///{prepared.resolve()}"}), restoring=True
+            )
         try:
             if newer is not None and newer.version() != migrate.head():
                 newer = None

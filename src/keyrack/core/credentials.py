@@ -237,14 +237,6 @@ def _insert(
     end: datetime | None,
     limits: Mapping[str, Any],
 ) -> int:
-    seal = delivery.seal_credential(
-        work.instance,
-        server_id=server.id,
-        username=system_user.username,
-        public_key=key.canonical,
-        expires_at=end,
-        restrictions=limits,
-    )
     return keys.add_credential(
         work.connection,
         {
@@ -261,7 +253,6 @@ def _insert(
             "created_by": work.actor.user_id,
             "created_at": work.now,
             "revision": delivery.arrived(work, (server.id,), key.sha256),
-            "seal": seal,
         },
     )
 

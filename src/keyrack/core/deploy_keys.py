@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core import acceptance, delivery, repositories, revoking
+from keyrack.core import acceptance, repositories, revoking
 from keyrack.core.instance import Instance
 from keyrack.core.repositories import CHANGE, READ
 from keyrack.core.work import Attempt, Work
@@ -61,9 +61,6 @@ def add(
                     "can_push": can_push,
                     "created_by": actor.user_id,
                     "created_at": work.now,
-                    "seal": delivery.seal_deploy_key(
-                        instance, repository_id=repository.id, public_key=key.canonical, can_push=can_push
-                    ),
                 },
             )
             work.record(

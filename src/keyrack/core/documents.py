@@ -11,11 +11,12 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
-from keyrack.core import accounts, alarms, deleted_servers, delivery
+from keyrack.core import accounts, alarms, deleted_servers
 from keyrack.core.found_keys import REMOVING
 from keyrack.core.host_facts import ADOPT, AUTO
 from keyrack.core.instance import Instance
-from keyrack.errors import Refusal
+from keyrack.core.sealing import named
+from keyrack.errors import Kind, Refusal
 from keyrack.model import Server, SystemUser
 from keyrack.ssh import host_document, options
 from keyrack.ssh.digest import sha256
@@ -57,7 +58,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A row that is not as Keyrack wrote it. kind: credential, grant or user key."""
+    """A row that is not as Keyrack wrote it. kind: what it is, in words."""
 
     kind: str
     id: int | str
@@ -94,18 +95,37 @@ def signed(instance: Instance, server_id: int) -> SignedDocument | None:
     return SignedDocument(revision=document.revision, text=text, signature=instance.key.sign(text))
 
 
+def changed(server: Server) -> Refusal:
+    """The refusal where a server's row is not as Keyrack wrote it."""
+    return Refusal(
+        Kind.UNAVAILABLE,
+        "seal-broken",
+        f"The row of server {server.name} was changed in the database, not by Keyrack. Nothing is signed for it, "
+        "and its host keeps to what it was told last.",
+    )
+
+
 def _build(instance: Instance, connection: Connection, server_id: int, damaged: list[Damaged]) -> HostDocument | None:
     server = servers.by_id(connection, server_id)
     if server is None:
         return deleted_servers.document(instance, connection, server_id)
+    if not server.sound:
+        raise changed(server)
     now = instance.now()
     users: dict[str, list[UserKey]] = {}
     unsound: list[SystemUser] = []
     wanted = accounts.wanted(instance, connection, server.id, unsound)
     damaged += [Damaged("password of system user", user.id) for user in unsound]
-    found: Iterable[Line] = lines(instance, connection, server, now, damaged)
+    found: Iterable[Line] = lines(connection, server, now, damaged)
     if server.compared_at is not None:
         held = held_back.of_server(connection, server.id)
+        if not all(row.sound for row in held):
+            raise Refusal(
+                Kind.UNAVAILABLE,
+                "seal-broken",
+                f"What is held back on server {server.name} was changed in the database, not by Keyrack. Nothing is "
+                "signed for it.",
+            )
         found = _without_held_back(found, held)
         wanted = _accounts_without(connection, server, wanted, held)
     for line in widest(found):
@@ -156,12 +176,10 @@ def fingerprint_of(line: str) -> str:
     return "SHA256:" + base64.b64encode(sha256(data)).decode("ascii").rstrip("=")
 
 
-def lines(
-    instance: Instance, connection: Connection, server: Server, now: datetime, damaged: list[Damaged]
-) -> Iterator[Line]:
+def lines(connection: Connection, server: Server, now: datetime, damaged: list[Damaged]) -> Iterator[Line]:
     """All that lets a key in on a server, from rows whose seals hold; the others are added to `damaged`."""
-    for credential, seal in keys.sealed_credentials(connection, server.id, now):
-        if not delivery.credential_holds(instance, credential, seal):
+    for credential, holds in keys.sealed_credentials(connection, server.id, now):
+        if not holds:
             damaged.append(Damaged("credential", credential.id))
             continue
         limits = options_of(credential.restrictions, credential.key_type)
@@ -178,11 +196,9 @@ def lines(
         )
     for granted in keys.granted_keys(connection, server.id, server.workspace_id, now):
         grant, key = granted.grant, granted.user_key
-        if not delivery.grant_holds(instance, grant, granted.grant_seal):
-            damaged.append(Damaged("grant", grant.id))
-            continue
-        if not delivery.user_key_holds(instance, key, granted.user_key_seal):
-            damaged.append(Damaged("user key", key.id))
+        if granted.broken is not None:
+            table, number = granted.broken
+            damaged.append(Damaged(named(table), number))
             continue
         assert key.public_key is not None
         assert key.key_type is not None

@@ -19,7 +19,6 @@ import structlog
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import delivery
 from keyrack.core.instance import Instance
 from keyrack.core.repositories import path_of
 from keyrack.errors import Kind, Refusal, missing
@@ -73,7 +72,7 @@ def key_line_of(instance: Instance, fingerprint: str) -> str | None:
     """The public key (type and base64) that a fingerprint stands for when it may open Git at all, else None."""
     if not FINGERPRINT.fullmatch(fingerprint):
         return None
-    holder = instance.database.read(lambda connection: _holder(instance, connection, fingerprint, address=""))
+    holder = instance.database.read(lambda connection: _holder(connection, fingerprint, address=""))
     return None if holder is None else holder.public_key
 
 
@@ -81,7 +80,7 @@ def holder_of(instance: Instance, fingerprint: str, *, address: str = "") -> Hol
     """Who stands behind a fingerprint now, or None. address: where the connection comes from."""
     if not FINGERPRINT.fullmatch(fingerprint):
         return None
-    return instance.database.read(lambda connection: _holder(instance, connection, fingerprint, address=address))
+    return instance.database.read(lambda connection: _holder(connection, fingerprint, address=address))
 
 
 def read_command(command: bytes) -> tuple[str, str]:
@@ -110,7 +109,7 @@ def decide(instance: Instance, holder: Holder, verb: str, path: str) -> Access:
         if repository is None:
             return missing("repository")
         facts = _Facts.about(connection, [(holder, repository)])
-        return _judge(instance, facts, holder, repository, verb, path)
+        return _judge(facts, holder, repository, verb, path)
 
     answer = instance.database.read(question)
     if isinstance(answer, Refusal):
@@ -131,7 +130,7 @@ def ended(instance: Instance, accesses: Iterable[Access]) -> list[tuple[Access, 
         facts = _Facts.about(connection, [(access.holder, access.repository) for access in wanted])
         lost = []
         for access in wanted:
-            reason = _still(instance, facts, held, present, access)
+            reason = _still(facts, held, present, access)
             if reason is not None:
                 lost.append((access, reason))
         return lost
@@ -157,15 +156,13 @@ class _Facts:
         )
 
 
-def _judge(
-    instance: Instance, facts: _Facts, holder: Holder, repository: Repository, verb: str, path: str
-) -> Access | Refusal:
+def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, path: str) -> Access | Refusal:
     # Invariant 2: policy is asked before anything is done.
     deploy = None
     role = None
     if holder.kind == "deploy":
         deploy = facts.deploy_keys.get((holder.fingerprint, repository.id))
-        if deploy is None or not _deploy_key_holds(instance, deploy, holder.fingerprint):
+        if deploy is None or not _deploy_key_holds(deploy, holder.fingerprint):
             return missing("repository")
         refusal = policy.deploy_key_problem(verb, can_push=deploy.can_push)
     else:
@@ -194,7 +191,6 @@ def _judge(
 
 
 def _still(
-    instance: Instance,
     facts: _Facts,
     held: dict[str, git.HeldKey | None],
     present: dict[int, Repository],
@@ -207,21 +203,21 @@ def _still(
     if old.kind == "deploy":
         holder: Holder | None = old if old.fingerprint in held and held[old.fingerprint] is None else None
     else:
-        holder = _user_holder(instance, old.fingerprint, held.get(old.fingerprint), old.actor.address)
+        holder = _user_holder(old.fingerprint, held.get(old.fingerprint), old.actor.address)
     if holder is None or holder.actor.user_id != old.actor.user_id:
         return key_gone()
-    answer = _judge(instance, facts, holder, repository, access.verb, repository.path)
+    answer = _judge(facts, holder, repository, access.verb, repository.path)
     return answer if isinstance(answer, Refusal) else None
 
 
-def _holder(instance: Instance, connection: Connection, fingerprint: str, *, address: str) -> Holder | None:
+def _holder(connection: Connection, fingerprint: str, *, address: str) -> Holder | None:
     held = git.holders(connection, (fingerprint,))
     if fingerprint not in held:
         return None
     if held[fingerprint] is not None:
-        return _user_holder(instance, fingerprint, held[fingerprint], address)
+        return _user_holder(fingerprint, held[fingerprint], address)
     for deploy in git.deploy_keys_with(connection, fingerprint):
-        if _deploy_key_holds(instance, deploy, fingerprint):
+        if _deploy_key_holds(deploy, fingerprint):
             repository = git.repositories_by_id(connection, (deploy.repository_id,)).get(deploy.repository_id)
             return Holder(
                 kind="deploy",
@@ -241,11 +237,10 @@ def _holder(instance: Instance, connection: Connection, fingerprint: str, *, add
     return None
 
 
-def _user_holder(instance: Instance, fingerprint: str, held: git.HeldKey | None, address: str) -> Holder | None:
+def _user_holder(fingerprint: str, held: git.HeldKey | None, address: str) -> Holder | None:
     if held is None or held.user.disabled_at is not None:
         return None
-    seal = delivery.seal_user_key(instance, user_id=held.user.id, public_key=held.public_key)
-    if seal != held.seal or _fingerprint(held.public_key) != fingerprint:
+    if _fingerprint(held.public_key) != fingerprint:
         log.error("key row is not as Keyrack wrote it", key_id=held.key_id)
         return None
     return Holder(
@@ -266,11 +261,8 @@ def _user_holder(instance: Instance, fingerprint: str, held: git.HeldKey | None,
     )
 
 
-def _deploy_key_holds(instance: Instance, key: git.DeployKey, fingerprint: str) -> bool:
-    seal = delivery.seal_deploy_key(
-        instance, repository_id=key.repository_id, public_key=key.public_key, can_push=key.can_push
-    )
-    if seal != key.seal or _fingerprint(key.public_key) != fingerprint:
+def _deploy_key_holds(key: git.DeployKey, fingerprint: str) -> bool:
+    if _fingerprint(key.public_key) != fingerprint:
         log.error("deploy key row is not as Keyrack wrote it", key_id=key.key_id)
         return False
     return True

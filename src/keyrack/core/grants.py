@@ -60,10 +60,7 @@ def give(
                 own_server(work, server_id)
             who = _subject(work, user_id, group_id)
             room.refuse_more(work, "grant")
-            grant_id = keys.add_grant(
-                work.connection,
-                {**values, "created_at": work.now, "seal": delivery.seal_grant(instance, values)},
-            )
+            grant_id = keys.add_grant(work.connection, {**values, "created_at": work.now})
             grant = _own(work, grant_id)
             opened = keys.servers_of_grant(work.connection, grant)
             for fingerprint, _ in held_keys(work, grant):

@@ -11,7 +11,16 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import deleted_servers, found_keys, host_facts, host_news, host_reports, throttle, went_back
+from keyrack.core import (
+    deleted_servers,
+    documents,
+    found_keys,
+    host_facts,
+    host_news,
+    host_reports,
+    throttle,
+    went_back,
+)
 from keyrack.core.documents import MOST_UNCONFIRMED
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
@@ -65,7 +74,7 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
         def change(work: Work) -> Server:
             server_id = servers.use_enrolment(work.connection, secret_hash, work.now)
             before = None if server_id is None else servers.by_id(work.connection, server_id)
-            if server_id is None or before is None:
+            if server_id is None or before is None or not before.sound:
                 raise _no_enrolment()
             servers.change(
                 work.connection,
@@ -122,6 +131,9 @@ def authenticate(instance: Instance, secret: str, *, address: str) -> Server | D
                 "agent-unknown",
                 "This agent is not enrolled here, or its server was deleted. Enrol it again.",
             )
+        if isinstance(server, Server) and not server.sound:
+            # Whose secret this is was perhaps written by somebody else.
+            raise documents.changed(server)
         return server
 
     return instance.throttle.prove(throttle.AGENT, address, secret_hash, attempt)

@@ -13,11 +13,12 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
-from keyrack.core import delivery
+from keyrack.core import sealing
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
-from keyrack.store import instance_facts, keys, migrate
+from keyrack.store import instance_facts, migrate
 from keyrack.store.database import Database
+from keyrack.store.tables import credentials, user_keys
 
 
 class ForeignKey(ValueError):
@@ -70,16 +71,32 @@ def open_as_owner(database: Database, path: Path, with_key: Callable[[InstanceKe
     key = InstanceKey.load(path)
     instance = with_key(key)
     noted = database.read(instance_facts.key_fingerprint)
-    if noted is None and not database.read(lambda connection: _fits(connection, instance)):
-        raise ForeignKey(
-            f"{path} ({key.fingerprint}) is not the instance key that sealed the rows of this database. "
-            "Put the right file there: no host would believe this service."
-        )
+    if noted is None and not database.read(lambda connection: _fits(connection, key)):
+        raise _unfit(path, key)
     counts = noted or database.write(lambda connection: instance_facts.claim_for_key(connection, key.fingerprint))
     if counts != key.fingerprint and not found:
         path.unlink()  # made a moment ago, while somebody elsewhere made the one that counts
     _refuse_other(counts, key, path)
     return instance
+
+
+def seal_older(connection: Connection, path: Path, *, restoring: bool) -> None:
+    """Seal the rows of a database from before rows were sealed, with the key that it belongs to. Raises ForeignKey."""
+    if not instance_facts.is_in_use(connection):
+        return
+    key = InstanceKey.load(path)
+    noted = instance_facts.key_fingerprint(connection)
+    _refuse_other(noted, key, path)
+    if noted is None and not _fits(connection, key):
+        raise _unfit(path, key)
+    sealing.first_time(connection, key, path.parent, restoring=restoring)
+
+
+def _unfit(path: Path, key: InstanceKey) -> ForeignKey:
+    return ForeignKey(
+        f"{path} ({key.fingerprint}) is not the instance key that sealed the rows of this database. "
+        "Put the right file there: no host would believe this service."
+    )
 
 
 def _refuse_other(known: str | None, key: InstanceKey, path: Path) -> None:
@@ -90,19 +107,16 @@ def _refuse_other(known: str | None, key: InstanceKey, path: Path) -> None:
         )
 
 
-def _fits(connection: Connection, instance: Instance) -> bool:
+def _fits(connection: Connection, key: InstanceKey) -> bool:
     """Whether a database that notes no key yet can be this one's: something it sealed holds, or nothing is sealed."""
     proofs = [
-        seal == delivery.seal_user_key(instance, user_id=user_id, public_key=public_key)
-        for user_id, public_key, seal in instance_facts.some_user_keys(connection)
+        sealing.holds(key, table, row)
+        for table in (user_keys, credentials)
+        for row in instance_facts.some_rows(connection, table)
     ]
     for access_key_id, sealed in instance_facts.some_access_keys(connection):
         try:
-            proofs.append(bool(instance.key.decrypt(sealed, access_key_id)))
+            proofs.append(bool(key.decrypt(sealed, access_key_id)))
         except InvalidTag:
             proofs.append(False)
-    server_id = instance_facts.a_server_with_credentials(connection)
-    if server_id is not None:
-        sealed_rows = keys.sealed_credentials(connection, server_id, instance.now())
-        proofs += [delivery.credential_holds(instance, credential, seal) for credential, seal in sealed_rows]
     return not proofs or any(proofs)

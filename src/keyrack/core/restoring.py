@@ -7,12 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, delete, func, select, text, update
+from sqlalchemy import Connection, and_, delete, func, select, text
 
 from keyrack.core.instance import Instance
 from keyrack.core.people import keyrack
 from keyrack.core.work import Attempt, Work
-from keyrack.store import people
+from keyrack.store import people, sealed
 from keyrack.store.backup import NARROWED, OPENING, REFUSING, Newer
 from keyrack.store.tables import EPOCH, MICROSECOND, deploy_keys, key_owners, metadata, servers
 
@@ -73,11 +73,8 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
     def change(work: Work) -> None:
         if newer is not None and loss.lost is not None and keep_gone:
             _take_away(work.connection, newer)
-        work.connection.execute(
-            update(servers)
-            .where(servers.c.enrolled_at.is_not(None))
-            .values(went_back_at=work.now, compared_at=None, told_lineage="")
-        )
+        astray = {"went_back_at": work.now, "compared_at": None, "told_lineage": ""}
+        sealed.change(work.connection, servers, servers.c.enrolled_at.is_not(None), values=astray)
         said = ", ".join(f"{count} {WORDS[name]}" for name, count in loss.gone.items()) or "nothing"
         since = "" if loss.made_at is None else f" of {loss.made_at:%Y-%m-%d %H:%M:%S} UTC"
         kept = f"; what was taken away since stays so: {said}" if keep_gone and loss.lost is not None else ""
@@ -97,25 +94,25 @@ def _take_away(connection: Connection, newer: Newer) -> None:
         table = metadata.tables[name]
         for row in _gone(connection, newer, name):
             named = [table.c[column] == value for column, value in zip(OPENING[name], row, strict=True)]
-            connection.execute(delete(table).where(and_(*named)))
+            sealed.remove(connection, table, and_(*named))
     # The claim of a deploy key on its fingerprint ends with its last row.
     left = select(deploy_keys.c.fingerprint)
     connection.execute(delete(key_owners).where(key_owners.c.kind == "deploy", key_owners.c.fingerprint.not_in(left)))
     for name, columns in NARROWED.items():
-        sets = ", ".join(f"{column} = :{column}" for column in columns)
-        statement = text(f"UPDATE {name} SET {sets} WHERE id = :id")  # noqa: S608
-        values = [{column: row[column] for column in ("id", *columns)} for row in newer.rows(name)]
-        if values:
-            connection.execute(statement, values)
+        table = metadata.tables[name]
+        for raw in newer.rows(name):
+            last = sealed.typed(table, raw)
+            # What somebody wrote into the database that is replaced, past Keyrack, must not be sealed here.
+            if sealed.holds(connection, table, last):
+                values = {column: last[column] for column in columns}
+                sealed.change(connection, table, table.c.id == last["id"], values=values)
     known = set(connection.execute(select(servers.c.id)).scalars())
     workspaces = {workspace.id for workspace in people.workspaces_by_name(connection)}
     for name in REFUSING:
         for refused in newer.rows(name):
             if refused.get("server_id") in known or refused.get("workspace_id") in workspaces:
-                titles = ", ".join(refused)
-                marks = ", ".join(f":{title}" for title in refused)
-                statement = text(f"INSERT OR IGNORE INTO {name} ({titles}) VALUES ({marks})")  # noqa: S608
-                connection.execute(statement, refused)
+                table = metadata.tables[name]
+                sealed.copy_new(connection, table, sealed.typed(table, refused))
 
 
 def _gone(connection: Connection, newer: Newer, name: str) -> list[tuple[object, ...]]:

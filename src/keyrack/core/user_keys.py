@@ -122,7 +122,6 @@ def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None) ->
             "fingerprint": key.sha256 if key else None,
             "key_type": key.type if key else None,
             "created_at": work.now,
-            "seal": delivery.seal_user_key(work.instance, user_id=owner, public_key=public_key),
         },
     )
     if key is not None:

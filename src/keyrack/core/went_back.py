@@ -206,7 +206,7 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     rows = []
     here = set()
     refused = set(document.revoked)
-    for line in documents.lines(work.instance, work.connection, server, work.now, []):
+    for line in documents.lines(work.connection, server, work.now, []):
         here.add((line.username, line.public_key, line.options))
         if line.key_entered_at > server.went_back_at:
             refused.discard(line.public_key)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection
 
-from keyrack.core import delivery, passwords, people
+from keyrack.core import passwords, people
 from keyrack.core.instance import Instance
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
@@ -101,8 +101,7 @@ def _state(instance: Instance, connection: Connection, wanted: WorkspaceFile) ->
     )
     if state.grants:
         # A damaged row opens nothing: what it seems to say is given anew.
-        rows = keys.grants_with_seals(connection, state.grants[0].workspace_id)
-        state.grants = tuple(grant for grant, seal in rows if delivery.grant_holds(instance, grant, seal))
+        state.grants = keys.sound_grants(connection, state.grants[0].workspace_id)
     return state
 
 

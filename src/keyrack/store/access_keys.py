@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, and_, delete, func, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.model import User
-from keyrack.store import people
+from keyrack.store import people, sealed
 from keyrack.store.tables import access_key_failures, access_keys, users
 
 
@@ -52,8 +52,8 @@ class Signer:
 
 
 _signer = select(
-    *(column.label(f"key_{column.name}") for column in access_keys.c),
-    *(column.label(f"user_{column.name}") for column in users.c if column.name != "password_hash"),
+    *sealed.columns(access_keys, "key_"),
+    *sealed.columns(users, "user_"),
     access_key_failures.c.failures,
     access_key_failures.c.last_at,
 ).join_from(access_keys, users, users.c.id == access_keys.c.user_id)
@@ -68,12 +68,8 @@ def signer(connection: Connection, key_id: str, address: str) -> Signer | None:
     row = connection.execute(statement).one_or_none()
     if row is None:
         return None
-    parts: dict[str, dict[str, Any]] = {"key": {}, "user": {}}
-    for name, value in row._mapping.items():
-        table, _, column = str(name).partition("_")
-        if table in parts:
-            parts[table][column] = value
-    return Signer(AccessKeyRow(**parts["key"]), people.user_record(parts["user"]), row.failures or 0, row.last_at)
+    key, user = access_key_record(connection, row, "key_"), people.user_record(connection, row, "user_")
+    return Signer(key, user, row.failures or 0, row.last_at)
 
 
 def get(connection: Connection, key_id: str) -> AccessKeyRow | None:
@@ -87,23 +83,23 @@ def of_user(connection: Connection, user_id: int, *, permanent: bool = True) -> 
     if permanent:
         statement = statement.where(access_keys.c.security_token_hash.is_(None))
     rows = connection.execute(statement.order_by(access_keys.c.created_at, access_keys.c.id))
-    return tuple(_access_key(row) for row in rows)
+    return tuple(access_key_record(connection, row) for row in rows)
 
 
 def add(connection: Connection, values: Mapping[str, Any]) -> None:
     """Insert an access key (the columns of the table)."""
-    connection.execute(insert(access_keys).values(**values))
+    sealed.insert_row(connection, access_keys, values)
 
 
 def change(connection: Connection, key_id: str, values: Mapping[str, Any]) -> None:
     """Set columns of an access key."""
-    connection.execute(update(access_keys).where(access_keys.c.id == key_id).values(**values))
+    sealed.change(connection, access_keys, access_keys.c.id == key_id, values=values)
 
 
 def switch_off(connection: Connection, user_id: int) -> int:
     """Switch all of a user's access keys off; answers how many were on."""
-    statement = update(access_keys).where(access_keys.c.user_id == user_id, access_keys.c.active)
-    return connection.execute(statement.values(active=False)).rowcount
+    which = (access_keys.c.user_id == user_id, access_keys.c.active)
+    return len(sealed.change(connection, access_keys, *which, values={"active": False}))
 
 
 def count_temporary(connection: Connection, user_id: int) -> int:
@@ -116,17 +112,15 @@ def count_temporary(connection: Connection, user_id: int) -> int:
 
 def remove(connection: Connection, key_id: str) -> None:
     """Delete an access key."""
-    connection.execute(delete(access_keys).where(access_keys.c.id == key_id))
+    sealed.remove(connection, access_keys, access_keys.c.id == key_id)
 
 
 def remove_temporary(connection: Connection, user_id: int, *, ended_by: datetime | None = None) -> int:
     """Delete a user's temporary access keys, all or those that ended by an instant; answers how many."""
-    statement = delete(access_keys).where(
-        access_keys.c.user_id == user_id, access_keys.c.security_token_hash.is_not(None)
-    )
+    which = [access_keys.c.user_id == user_id, access_keys.c.security_token_hash.is_not(None)]
     if ended_by is not None:
-        statement = statement.where(access_keys.c.expires_at <= ended_by)
-    return connection.execute(statement).rowcount
+        which.append(access_keys.c.expires_at <= ended_by)
+    return sealed.remove(connection, access_keys, *which)
 
 
 def count_failure(connection: Connection, key_id: str, address: str, at: datetime, since: datetime) -> int:
@@ -157,8 +151,12 @@ def forget_failures(connection: Connection, key_id: str, address: str) -> None:
 
 def _one(connection: Connection, statement: Select[Any]) -> AccessKeyRow | None:
     row = connection.execute(statement).one_or_none()
-    return None if row is None else _access_key(row)
+    return None if row is None else access_key_record(connection, row)
 
 
-def _access_key(row: Row[Any]) -> AccessKeyRow:
-    return AccessKeyRow(**row._mapping)
+def access_key_record(connection: Connection, row: Any, prefix: str = "") -> AccessKeyRow:
+    """An access key from all columns of its row; one that is not as Keyrack wrote it counts as switched off."""
+    fields = sealed.unsealed(sealed.part(row, access_keys, prefix))
+    if not sealed.sound(connection, access_keys, row, prefix):
+        fields |= {"active": False, "details": {"scopes": ()}}
+    return AccessKeyRow(**fields)

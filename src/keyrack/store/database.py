@@ -24,6 +24,7 @@ from keyrack.store.connect import (
 from keyrack.store.outage import Outage
 from keyrack.store.pool import Pool
 from keyrack.store.postgresql_writer import PostgresqlWriter
+from keyrack.store.sealed import Broken, Seals, attach
 from keyrack.store.sqlite_file import SqliteFile
 from keyrack.store.sqlite_writer import SqliteWriter
 
@@ -49,6 +50,9 @@ class Database:
 
     def __init__(self, url: URL, dialect: Dialect) -> None:
         self.dialect: Dialect = dialect
+        self.seals = Seals()
+        self._told: Callable[[tuple[Broken, ...]], None] | None = None
+        self._telling = threading.local()
         self._lock = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
         self._closed = False
@@ -58,10 +62,13 @@ class Database:
         if dialect == "sqlite":
             self._file = SqliteFile(str(url.database))
             engine = sqlite_engine(url, writer=False, file=self._file)
-            self._writer = SqliteWriter(sqlite_engine(url, writer=True, file=self._file), self._file, self._deliver)
+            writing = sqlite_engine(url, writer=True, file=self._file)
+            attach(writing, self.seals)
+            self._writer = SqliteWriter(writing, self._file, self._deliver)
         else:
             engine = postgresql_engine(url, writer=False)
-            self._writer = PostgresqlWriter(url, WRITERS, PATIENCE_SECONDS, self._deliver)
+            self._writer = PostgresqlWriter(url, WRITERS, PATIENCE_SECONDS, self._deliver, self.seals)
+        attach(engine, self.seals)
         # Apart from the writer's, so that writes that wait for a row cannot keep reads from going on.
         self._readers = Pool(engine, READERS, PATIENCE_SECONDS)
 
@@ -76,7 +83,9 @@ class Database:
 
         The question may be asked a second time if the connection broke. Raises DatabaseUnavailable.
         """
-        return self._answer(lambda: self._ask(question), again=True)
+        result = self._answer(lambda: self._ask(question), again=True)
+        self._tell_broken()
+        return result
 
     def write(self, command: Question[T]) -> T:
         """Run a command in one transaction; returns its result once the commit is on the disk.
@@ -87,7 +96,9 @@ class Database:
         a duplicate, it uses ``with conn.begin_nested()``. Raises DatabaseUnavailable; if the connection
         broke during the commit itself, the change may have been made after all.
         """
-        return self._answer(lambda: self._writer.run(command), again=False)
+        result = self._answer(lambda: self._writer.run(command), again=False)
+        self._tell_broken()
+        return result
 
     def check(self) -> None:
         """Ask the database something that it cannot answer from memory of ours. Raises DatabaseUnavailable."""
@@ -110,6 +121,15 @@ class Database:
                 self._listeners = tuple(other for other in self._listeners if other is not listener)
 
         return stop
+
+    def seal_with(
+        self, mac: Callable[[bytes], bytes], told: Callable[[tuple[Broken, ...]], None] | None = None
+    ) -> None:
+        """Seal and check rows with this keyed function; told: hears, outside of any transaction, of rows that are not
+        as Keyrack wrote them, found by whatever was read.
+        """
+        self.seals.use(mac)
+        self._told = told
 
     def close(self) -> None:
         """Finish the writes under way and let go of every thread and connection. Twice is once."""
@@ -142,6 +162,19 @@ class Database:
             raise
         self._outage.answered()
         return result
+
+    def _tell_broken(self) -> None:
+        """Once for all that one question found. Whoever is told asks questions of his own, which tell nobody."""
+        if self._told is None or getattr(self._telling, "now", False):
+            return
+        found = self.seals.take()
+        if not found:
+            return
+        self._telling.now = True
+        try:
+            self._told(found)
+        finally:
+            self._telling.now = False
 
     def _check_file(self) -> None:
         if self._file is not None and self._file.problem is not None:

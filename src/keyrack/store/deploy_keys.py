@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, select
 
 from keyrack.model import Page
+from keyrack.store import sealed
 from keyrack.store.rows import inserted, page
 from keyrack.store.tables import deploy_keys, key_owners
 
 
 @dataclass(frozen=True, slots=True)
 class DeployKey:
-    """A public key that opens one repository; seal: over what it opens, see core.deploy_keys."""
+    """A public key that opens one repository."""
 
     id: int
     repository_id: int
@@ -29,7 +30,6 @@ class DeployKey:
     created_by: int | None
     created_at: datetime
     last_used_at: datetime | None
-    seal: bytes
 
     @property
     def line(self) -> str:
@@ -87,7 +87,7 @@ def hold_owner(connection: Connection, fingerprint: str) -> str | None:
 def remove(connection: Connection, key: DeployKey) -> None:
     """Delete a deploy key; its claim on the fingerprint goes with the last repository that has the key."""
     hold_owner(connection, key.fingerprint)
-    connection.execute(delete(deploy_keys).where(deploy_keys.c.id == key.id))
+    sealed.remove(connection, deploy_keys, deploy_keys.c.id == key.id)
     others = select(deploy_keys.c.id).where(deploy_keys.c.fingerprint == key.fingerprint).limit(1)
     if connection.execute(others).scalar() is None:
         connection.execute(
@@ -96,4 +96,4 @@ def remove(connection: Connection, key: DeployKey) -> None:
 
 
 def _deploy_key(row: Row[Any]) -> DeployKey:
-    return DeployKey(**row._mapping)
+    return DeployKey(**sealed.unsealed(row))

@@ -12,6 +12,8 @@ from keyrack.model import Actor, Event, Page
 from keyrack.store.rows import contains, page
 from keyrack.store.tables import events
 
+NEWEST = 500
+"""How many of a workspace's events are looked at for an alarm that was raised already."""
 # Made once: every change and every refusal leaves one.
 _append = insert(events)
 
@@ -101,6 +103,14 @@ def was_raised(connection: Connection, server_id: int, reason: str, summary: str
         events.c.reason == reason,
         events.c.summary == summary,
     )
+    return connection.execute(statement.limit(1)).scalar() is not None
+
+
+def was_raised_in(connection: Connection, workspace_id: int, reason: str, summary: str, since: datetime) -> bool:
+    """Whether this very alarm is among the newest events of a workspace since a time."""
+    newest = select(events).where(events.c.workspace_id == workspace_id).order_by(events.c.id.desc()).limit(NEWEST)
+    some = newest.subquery()
+    statement = select(some.c.id).where(some.c.at >= since, some.c.reason == reason, some.c.summary == summary)
     return connection.execute(statement.limit(1)).scalar() is not None
 
 

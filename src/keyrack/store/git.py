@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, or_, select, update
+from sqlalchemy import Connection, bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from keyrack.model import RepositoryRole, Role, User
-from keyrack.store.repositories import Repository
+from keyrack.model import RepositoryRole, User
+from keyrack.store import people, sealed
+from keyrack.store.repositories import Repository, record
 from keyrack.store.tables import (
     deploy_keys,
     held_back,
@@ -34,23 +35,21 @@ ROWS_OF_A_DEPLOY_KEY = 20
 
 @dataclass(frozen=True, slots=True)
 class HeldKey:
-    """A user's key with its seal and its user."""
+    """A user's key, as Keyrack wrote it, and its user."""
 
     key_id: int
     title: str
     public_key: str
-    seal: bytes
     user: User
 
 
 @dataclass(frozen=True, slots=True)
 class DeployKey:
-    """A deploy key of one repository with its seal."""
+    """A deploy key of one repository, as Keyrack wrote it."""
 
     key_id: int
     title: str
     public_key: str
-    seal: bytes
     repository_id: int
     can_push: bool
 
@@ -69,19 +68,14 @@ def _refused(fingerprint: Any, workspace_id: Any) -> Any:
     )
 
 
-_user_columns = [column for column in users.c if column.name != "password_hash"]
 # From the fingerprint's primary key on, every step is by a primary key: as fast with a million keys as with ten.
 _held = (
     select(
         key_owners.c.fingerprint,
         key_owners.c.kind,
-        user_keys.c.id.label("key_id"),
-        user_keys.c.title,
-        user_keys.c.public_key,
-        user_keys.c.seal,
-        user_keys.c.created_at,
+        *sealed.columns(user_keys, "key_"),
         _refused(key_owners.c.fingerprint, users.c.workspace_id).label("refused_at"),
-        *(column.label(f"user_{column.name}") for column in _user_columns),
+        *sealed.columns(users, "user_"),
     )
     .select_from(key_owners)
     .outerjoin(user_keys, user_keys.c.id == key_owners.c.user_key_id)
@@ -109,11 +103,18 @@ def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, He
         values = row._mapping
         if values["kind"] == "deploy":
             found[values["fingerprint"]] = None
-        elif values["refused_at"] is not None and values["created_at"] <= values["refused_at"]:
+        elif (
+            values["user_id"] is None
+            or values["key_public_key"] is None
+            or (values["refused_at"] is not None and values["key_created_at"] <= values["refused_at"])
+        ):
             continue
-        elif values["user_id"] is not None and values["public_key"] is not None:
+        elif sealed.sound(connection, user_keys, row, "key_"):
             found[values["fingerprint"]] = HeldKey(
-                values["key_id"], values["title"] or "", values["public_key"], values["seal"], _user(values)
+                values["key_id"],
+                values["key_title"] or "",
+                values["key_public_key"],
+                people.user_record(connection, row, "user_"),
             )
     return found
 
@@ -121,7 +122,8 @@ def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, He
 def deploy_keys_with(connection: Connection, fingerprint: str) -> tuple[DeployKey, ...]:
     """Some deploy keys with this fingerprint, of whichever repositories."""
     statement = _deploy.order_by(deploy_keys.c.id).limit(ROWS_OF_A_DEPLOY_KEY)
-    return tuple(_deploy_key(row._mapping) for row in connection.execute(statement, {"fingerprints": [fingerprint]}))
+    rows = connection.execute(statement, {"fingerprints": [fingerprint]})
+    return tuple(_deploy_key(row._mapping) for row in rows if sealed.sound(connection, deploy_keys, row))
 
 
 def deploy_keys_of(
@@ -132,6 +134,7 @@ def deploy_keys_of(
     return {
         (row.fingerprint, row.repository_id): _deploy_key(row._mapping)
         for row in connection.execute(statement, {"fingerprints": list(fingerprints)})
+        if sealed.sound(connection, deploy_keys, row)
     }
 
 
@@ -143,13 +146,17 @@ def repository_at(connection: Connection, path: str) -> Repository | None:
         row = connection.execute(
             select(repositories).where(repositories.c.id == former.scalar_subquery())
         ).one_or_none()
-    return None if row is None else Repository(**row._mapping)
+    return None if row is None or not sealed.sound(connection, repositories, row) else record(connection, row)
 
 
 def repositories_by_id(connection: Connection, repository_ids: Iterable[int]) -> dict[int, Repository]:
-    """The repositories with these ids, as far as they exist."""
+    """The repositories with these ids, as far as they exist and are as Keyrack wrote them."""
     statement = select(repositories).where(repositories.c.id.in_(list(repository_ids)))
-    return {row.id: Repository(**row._mapping) for row in connection.execute(statement)}
+    return {
+        row.id: record(connection, row)
+        for row in connection.execute(statement)
+        if sealed.sound(connection, repositories, row)
+    }
 
 
 def roles(
@@ -160,7 +167,11 @@ def roles(
         repository_members.c.user_id.in_(list(user_ids)),
         repository_members.c.repository_id.in_(list(repository_ids)),
     )
-    return {(row.user_id, row.repository_id): RepositoryRole(row.role) for row in connection.execute(statement)}
+    return {
+        (row.user_id, row.repository_id): RepositoryRole(row.role)
+        for row in connection.execute(statement)
+        if sealed.sound(connection, repository_members, row)
+    }
 
 
 def note_key_use(connection: Connection, fingerprint: str, address: str, at: datetime) -> None:
@@ -180,7 +191,7 @@ def note_key_use(connection: Connection, fingerprint: str, address: str, at: dat
 
 def note_deploy_key_use(connection: Connection, deploy_key_id: int, at: datetime) -> None:
     """Remember when a deploy key was last used."""
-    connection.execute(update(deploy_keys).where(deploy_keys.c.id == deploy_key_id).values(last_used_at=at))
+    sealed.change(connection, deploy_keys, deploy_keys.c.id == deploy_key_id, values={"last_used_at": at})
 
 
 def key_last_used(connection: Connection, fingerprint: str) -> datetime | None:
@@ -191,17 +202,11 @@ def key_last_used(connection: Connection, fingerprint: str) -> datetime | None:
     return connection.execute(statement).scalar()
 
 
-def _user(values: Any) -> User:
-    fields = {column.name: values[f"user_{column.name}"] for column in _user_columns}
-    return User(**{**fields, "role": Role(fields["role"]), "policies": tuple(fields["policies"])})
-
-
 def _deploy_key(values: Any) -> DeployKey:
     return DeployKey(
         key_id=values["id"],
         title=values["title"],
         public_key=values["public_key"],
-        seal=values["seal"],
         repository_id=values["repository_id"],
         can_push=values["can_push"],
     )

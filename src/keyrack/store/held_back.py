@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select
 
+from keyrack.store import sealed
 from keyrack.store.tables import held_back, told_documents
 
 LINE, REVOKED, LOST, ACCOUNT = "line", "revoked", "lost", "account"
@@ -22,7 +23,7 @@ class HeldBack:
     """One difference. until: the end that the line had on the host; None: it was not there, or had no end.
 
     since: what was entered later is not held back; revision: the one that the server was raised to then;
-    decided_at: when somebody decided that it stays so.
+    decided_at: when somebody decided that it stays so; sound: whether the row is as Keyrack wrote it.
     """
 
     id: int
@@ -37,30 +38,39 @@ class HeldBack:
     since: datetime
     revision: int
     decided_at: datetime | None
+    sound: bool
 
 
 def of_server(connection: Connection, server_id: int) -> tuple[HeldBack, ...]:
     """What is held back on a server, in the order it was noted."""
     statement = select(held_back).where(held_back.c.server_id == server_id).order_by(held_back.c.id)
-    return tuple(HeldBack(**{**row._mapping, "options": tuple(row.options)}) for row in connection.execute(statement))
+    return tuple(
+        HeldBack(
+            **{
+                **sealed.unsealed(row),
+                "options": tuple(row.options),
+                "sound": sealed.sound(connection, held_back, row),
+            }
+        )
+        for row in connection.execute(statement)
+    )
 
 
 def replace_all(connection: Connection, server_id: int, rows: Iterable[Mapping[str, Any]]) -> None:
     """Make these what is held back on a server; rows: the columns of the table."""
-    connection.execute(delete(held_back).where(held_back.c.server_id == server_id))
+    sealed.remove(connection, held_back, held_back.c.server_id == server_id)
     new = [{**row, "server_id": server_id} for row in rows]
-    if new:
-        connection.execute(insert(held_back), new)
+    sealed.insert_rows(connection, held_back, new)
 
 
 def remove(connection: Connection, ids: Iterable[int]) -> None:
     """Hold these back no longer."""
-    connection.execute(delete(held_back).where(held_back.c.id.in_(list(ids))))
+    sealed.remove(connection, held_back, held_back.c.id.in_(list(ids)))
 
 
 def keep(connection: Connection, ids: Iterable[int], at: datetime) -> None:
     """Note that somebody decided that these stay held back."""
-    connection.execute(update(held_back).where(held_back.c.id.in_(list(ids))).values(decided_at=at))
+    sealed.change(connection, held_back, held_back.c.id.in_(list(ids)), values={"decided_at": at})
 
 
 def add_piece(connection: Connection, server_id: int, number: int, text: str) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, or_, select, update
+from sqlalchemy import Connection, Table, delete, or_, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from keyrack.store import sealed
 from keyrack.store.tables import credentials, key_uses, servers, sessions, user_keys
 
 AT_ONCE = 500
@@ -88,11 +89,8 @@ def last_uses(connection: Connection, fingerprint: str) -> Mapping[int, tuple[da
 
 def note_seen(connection: Connection, server_ids: Iterable[int], at: datetime) -> None:
     """Note that these hosts were heard of; one statement for all of them, and no revision."""
-    connection.execute(
-        update(servers)
-        .where(servers.c.id.in_(sorted(server_ids)), or_(servers.c.seen_at.is_(None), servers.c.seen_at < at))
-        .values(seen_at=at)
-    )
+    before = or_(servers.c.seen_at.is_(None), servers.c.seen_at < at)
+    sealed.change(connection, servers, servers.c.id.in_(sorted(server_ids)), before, values={"seen_at": at})
 
 
 def _insert(connection: Connection, table: Table) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from keyrack.store.tables import access_keys, credentials, instance_facts, user_keys, workspaces
+from keyrack.store.tables import access_keys, credentials, instance_facts, system_users, workspaces
 
 _KEY = "key fingerprint"
+_SEALED = "rows are sealed"
 _SAMPLE = 50
 
 
@@ -39,12 +43,26 @@ def some_access_keys(connection: Connection) -> tuple[tuple[str, bytes], ...]:
     return tuple((row.id, row.sealed_secret) for row in rows)
 
 
-def some_user_keys(connection: Connection) -> tuple[tuple[int, str | None, bytes], ...]:
-    """A few keys of users: user id, public key and the seal of each."""
-    rows = connection.execute(select(user_keys.c.user_id, user_keys.c.public_key, user_keys.c.seal).limit(_SAMPLE))
-    return tuple((row.user_id, row.public_key, row.seal) for row in rows)
+def some_rows(connection: Connection, table: Table) -> tuple[Mapping[str, Any], ...]:
+    """A few rows of a table, a credential's with the name of its system user."""
+    statement = select(table).limit(_SAMPLE)
+    if table is credentials:
+        statement = statement.add_columns(system_users.c.username).join(
+            system_users, system_users.c.id == credentials.c.system_user_id
+        )
+    return tuple(dict(row) for row in connection.execute(statement).mappings())
 
 
-def a_server_with_credentials(connection: Connection) -> int | None:
-    """A server that has keys of its own."""
-    return connection.execute(select(credentials.c.server_id).limit(1)).scalar()
+def marked_as_sealed(connection: Connection) -> str | None:
+    """The proof, which only the instance key can make, that the rows of this database were sealed; None before."""
+    return connection.execute(select(instance_facts.c.value).where(instance_facts.c.name == _SEALED)).scalar()
+
+
+def mark_as_sealed(connection: Connection, proof: str) -> None:
+    """Note that the rows of this database are sealed."""
+    connection.execute(delete(instance_facts).where(instance_facts.c.name == _SEALED))
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(instance_facts).values(name=_SEALED, value=proof))
+    except IntegrityError:
+        pass  # another process was first, with the same key

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, or_, select, union, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, or_, select, union
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.model import Credential, Grant, Page, UserKey
+from keyrack.store import sealed
 from keyrack.store.rows import contains, inserted, page
 from keyrack.store.tables import (
     credentials,
     grants,
     group_members,
+    groups,
     key_owners,
     revocations,
     revoked_keys,
@@ -30,12 +32,13 @@ from keyrack.store.tables import (
 
 @dataclass(frozen=True, slots=True)
 class GrantedKey:
-    """A user's key that a grant puts on a server, each with the seal of its row."""
+    """A user's key that a grant puts on a server. broken: the table and key of a row that makes it so and is not as
+    Keyrack wrote it, None where all are.
+    """
 
     grant: Grant
-    grant_seal: bytes
     user_key: UserKey
-    user_key_seal: bytes
+    broken: tuple[str, Any] | None
 
 
 _credential = (
@@ -109,14 +112,13 @@ def credentials_of_system_user(connection: Connection, system_user_id: int) -> t
 
 def note_delivery(connection: Connection, server_id: int, revision: int, at: datetime) -> None:
     """A host obeys a revision: since now its keys up to that revision are delivered, unless they were already."""
-    connection.execute(
-        update(credentials)
-        .where(
-            credentials.c.server_id == server_id,
-            credentials.c.revision <= revision,
-            credentials.c.delivered_at.is_(None),
-        )
-        .values(delivered_at=at)
+    sealed.change(
+        connection,
+        credentials,
+        credentials.c.server_id == server_id,
+        credentials.c.revision <= revision,
+        credentials.c.delivered_at.is_(None),
+        values={"delivered_at": at},
     )
 
 
@@ -129,7 +131,7 @@ def ended_credentials(connection: Connection, at: datetime, limit: int) -> tuple
 
 def remove_credential(connection: Connection, credential_id: int) -> bool:
     """Delete a credential; False when it was gone already."""
-    return connection.execute(delete(credentials).where(credentials.c.id == credential_id)).rowcount == 1
+    return sealed.remove(connection, credentials, credentials.c.id == credential_id) == 1
 
 
 def add_user_key(connection: Connection, values: Mapping[str, Any]) -> int:
@@ -199,7 +201,7 @@ def keys_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
 
 def remove_user_key(connection: Connection, key_id: int) -> None:
     """Delete a user key; its claim on the fingerprint goes with it."""
-    connection.execute(delete(user_keys).where(user_keys.c.id == key_id))
+    sealed.remove(connection, user_keys, user_keys.c.id == key_id)
 
 
 def add_grant(connection: Connection, values: Mapping[str, Any]) -> int:
@@ -222,7 +224,7 @@ def get_grant(connection: Connection, workspace_id: int, grant_id: int) -> Grant
 
 def remove_grant(connection: Connection, grant_id: int) -> None:
     """Delete a grant."""
-    connection.execute(delete(grants).where(grants.c.id == grant_id))
+    sealed.remove(connection, grants, grants.c.id == grant_id)
 
 
 def grants_of_group(connection: Connection, group_id: int) -> tuple[Grant, ...]:
@@ -268,61 +270,136 @@ def servers_of_user(connection: Connection, user_id: int) -> frozenset[int]:
 def granted_keys(connection: Connection, server_id: int, workspace_id: int, at: datetime) -> tuple[GrantedKey, ...]:
     """What grants in force put on a server: each grant with each key of each user it is for."""
     tags = select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
+    applies = and_(
+        grants.c.workspace_id == workspace_id,
+        or_(grants.c.server_id == server_id, grants.c.tag.in_(tags)),
+        in_force(grants.c.expires_at, at),
+    )
     statement = (
-        select(grants, *(column.label(f"key_{column.name}") for column in user_keys.c))
+        select(grants, *sealed.columns(user_keys, "key_"))
         .select_from(grants)
         .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
         .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
         .join(user_keys, user_keys.c.user_id == users.c.id)
-        .where(
-            grants.c.workspace_id == workspace_id,
-            or_(grants.c.server_id == server_id, grants.c.tag.in_(tags)),
-            in_force(grants.c.expires_at, at),
-            users.c.disabled_at.is_(None),
-            user_keys.c.public_key.is_not(None),
-        )
+        .where(applies, users.c.disabled_at.is_(None), user_keys.c.public_key.is_not(None))
         .order_by(grants.c.id, user_keys.c.id)
     )
+    ways = _Ways.read(connection, server_id, applies)
+    known: dict[tuple[str, int], bool] = {}
     found = []
     for row in connection.execute(statement):
-        values = dict(row._mapping)
-        key = {name[4:]: values.pop(name) for name in list(values) if name.startswith("key_")}
-        found.append(GrantedKey(_grant_record(values), values["seal"], _user_key_record(key), key["seal"]))
+        grant = _grant_record({column.name: row._mapping[column.name] for column in grants.c})
+        key = _user_key_record(sealed.part(row, user_keys, "key_"))
+        if ("grant", grant.id) not in known:
+            known["grant", grant.id] = sealed.holds(connection, grants, row)
+        if ("key", key.id) not in known:
+            known["key", key.id] = sealed.holds(connection, user_keys, row, "key_")
+        if not known["grant", grant.id]:
+            broken: tuple[str, Any] | None = ("grants", grant.id)
+        elif not known["key", key.id]:
+            broken = ("user_keys", key.id)
+        else:
+            broken = ways.broken(grant, key)
+        found.append(GrantedKey(grant, key, broken))
     return tuple(found)
 
 
-def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> tuple[tuple[Credential, bytes], ...]:
-    """All credentials of a server that are in force, each with the seal of its row."""
-    statement = _credential.where(credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at))
-    return tuple((_credential_record(row), row.seal) for row in connection.execute(statement))
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """The rows between a grant and a key: which of them are as Keyrack wrote them."""
+
+    users: Mapping[int, bool]
+    groups: Mapping[int, bool]
+    members: Mapping[tuple[int, int], bool]
+    server_id: int
+    tags: Mapping[str, bool]
+
+    @classmethod
+    def read(cls, connection: Connection, server_id: int, applies: ColumnElement[bool]) -> _Ways:
+        """Those that the grants that apply lead over; each is read once, however many keys it leads to."""
+        by_group = select(grants.c.group_id).where(applies, grants.c.group_id.is_not(None))
+        people = union(
+            select(grants.c.user_id).where(applies, grants.c.user_id.is_not(None)),
+            select(group_members.c.user_id).where(group_members.c.group_id.in_(by_group)),
+        )
+
+        def rows(table: Table, *where: Any) -> Iterator[tuple[Any, bool]]:
+            for row in connection.execute(select(table).where(*where)):
+                yield row, sealed.holds(connection, table, row)
+
+        return cls(
+            users={row.id: holds for row, holds in rows(users, users.c.id.in_(people))},
+            groups={row.id: holds for row, holds in rows(groups, groups.c.id.in_(by_group))},
+            members={
+                (row.group_id, row.user_id): holds
+                for row, holds in rows(group_members, group_members.c.group_id.in_(by_group))
+            },
+            server_id=server_id,
+            tags={row.tag: holds for row, holds in rows(server_tags, server_tags.c.server_id == server_id)},
+        )
+
+    def broken(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
+        """The first row between them that is not as Keyrack wrote it: its table, and its primary key in one."""
+        if not self.users.get(key.user_id):
+            return "users", key.user_id
+        if grant.server_id != self.server_id and not self.tags.get(grant.tag or ""):
+            return "server_tags", f"{self.server_id},{grant.tag}"
+        if grant.user_id == key.user_id:
+            return None
+        group = grant.group_id or 0
+        if not self.groups.get(group):
+            return "groups", group
+        return None if self.members.get((group, key.user_id)) else ("group_members", f"{group},{key.user_id}")
+
+
+def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> tuple[tuple[Credential, bool], ...]:
+    """All credentials of a server that are in force, each with whether its row and that of its system user are as
+    Keyrack wrote them.
+    """
+    return _with_seals(connection, server_id, in_force(credentials.c.expires_at, at))
 
 
 def credentials_with_seals(
     connection: Connection, server_id: int, *, label: str | None = None
-) -> tuple[tuple[Credential, bytes], ...]:
-    """The credentials of a server, ended or not, or the one with a label, each with the seal of its row."""
-    statement = _credential.where(credentials.c.server_id == server_id)
-    if label is not None:
-        statement = statement.where(credentials.c.label == label)
-    rows = connection.execute(statement.order_by(credentials.c.id))
-    return tuple((_credential_record(row), row.seal) for row in rows)
+) -> tuple[tuple[Credential, bool], ...]:
+    """The credentials of a server, ended or not, or the one with a label, each with whether it holds."""
+    where = [] if label is None else [credentials.c.label == label]
+    return _with_seals(connection, server_id, *where)
 
 
-def user_keys_with_seals(
-    connection: Connection, workspace_id: int, *, key_id: int | None = None
-) -> tuple[tuple[UserKey, bytes], ...]:
-    """The user keys of a workspace, or the one with an id, each with the seal of its row."""
-    statement = select(user_keys).where(user_keys.c.workspace_id == workspace_id)
-    if key_id is not None:
-        statement = statement.where(user_keys.c.id == key_id)
-    rows = connection.execute(statement.order_by(user_keys.c.id))
-    return tuple((_user_key(row), row.seal) for row in rows)
+def _with_seals(connection: Connection, server_id: int, *where: Any) -> tuple[tuple[Credential, bool], ...]:
+    accounts = {
+        row.id: sealed.sound(connection, system_users, row)
+        for row in connection.execute(select(system_users).where(system_users.c.server_id == server_id))
+    }
+    rows = connection.execute(
+        _credential.where(credentials.c.server_id == server_id, *where).order_by(credentials.c.id)
+    )
+    return tuple(
+        (
+            _credential_record(row),
+            sealed.holds(connection, credentials, row) and accounts.get(row.system_user_id, False),
+        )
+        for row in rows
+    )
 
 
-def grants_with_seals(connection: Connection, workspace_id: int) -> tuple[tuple[Grant, bytes], ...]:
-    """The grants of a workspace, each with the seal of its row."""
+def user_key_holds(connection: Connection, workspace_id: int, key_id: int) -> bool | None:
+    """Whether a user key of a workspace is as Keyrack wrote it; None where there is none."""
+    statement = select(user_keys).where(user_keys.c.workspace_id == workspace_id, user_keys.c.id == key_id)
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else sealed.holds(connection, user_keys, row)
+
+
+def sound_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]:
+    """The grants of a workspace that are as Keyrack wrote them."""
     rows = connection.execute(select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id))
-    return tuple((_grant(row), row.seal) for row in rows)
+    return tuple(_grant(row) for row in rows if sealed.holds(connection, grants, row))
+
+
+def grant_of(row: Mapping[str, Any]) -> Grant:
+    """A grant from its row."""
+    return _grant_record(row)
 
 
 def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
@@ -332,12 +409,12 @@ def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
         .join(servers, servers.c.workspace_id == revoked_keys.c.workspace_id)
         .where(servers.c.id == server_id, revoked_keys.c.fingerprint == fingerprint)
     )
-    connection.execute(
-        delete(revocations).where(
-            revocations.c.server_id == server_id,
-            revocations.c.fingerprint == fingerprint,
-            ~everywhere.exists(),
-        )
+    sealed.remove(
+        connection,
+        revocations,
+        revocations.c.server_id == server_id,
+        revocations.c.fingerprint == fingerprint,
+        ~everywhere.exists(),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,23 @@ def current(url: str) -> str | None:
         return _revision(conn)
 
 
+def knows(found: str | None, revision: str) -> bool:
+    """Whether a database at the revision `found` has what that other revision brought; a later version's has."""
+    scripts = _scripts()
+    if found is None or found not in {script.revision for script in scripts.walk_revisions()}:
+        return found is not None
+    return revision in {script.revision for script in scripts.iterate_revisions(found, "base")}
+
+
 def is_current(url: str) -> bool:
     """Whether a database is at the revision this version works with."""
     return current(url) == head()
 
 
-def upgrade(url: str, to: str = "head") -> None:
+def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | None = None) -> None:
     """Bring an empty or older database to a revision, in one transaction; does nothing when it is there.
 
+    then: what else belongs to it, called in the same transaction where there was anything to do.
     Any number of processes may try at once: one does it, the others wait. Raises SchemaTooNew, and
     DatabaseUnavailable if the database is away or somebody holds on to a table.
     """
@@ -77,7 +86,10 @@ def upgrade(url: str, to: str = "head") -> None:
             _pragma(conn, "foreign_keys = OFF")
         with conn.begin():
             _lock(conn)
+            there = _revision(conn)
             _run(conn, scripts, to)
+            if then is not None and there != _revision(conn):
+                then(conn)
             if conn.dialect.name == "sqlite" and conn.exec_driver_sql("PRAGMA foreign_key_check").first():
                 raise RuntimeError("The migration left rows that point to nothing; it was undone.")
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, select
 
 from keyrack.model import Page, Project, Role, Token, User, Workspace
+from keyrack.store import sealed
 from keyrack.store.rows import inserted, page
-from keyrack.store.tables import group_members, groups, projects, tokens, users, workspaces
+from keyrack.store.tables import EPOCH, group_members, groups, projects, tokens, users, workspaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,16 @@ def find_projects(connection: Connection, workspace_id: int, name: str | None = 
     statement = select(projects).where(projects.c.workspace_id == workspace_id).order_by(projects.c.id)
     if name is not None:
         statement = statement.where(projects.c.name == name)
-    return tuple(Project(**row._mapping) for row in connection.execute(statement))
+    rows = connection.execute(statement)
+    return tuple(Project(**sealed.unsealed(row)) for row in rows if sealed.sound(connection, projects, row))
 
 
 def project_by_uid(connection: Connection, uid: str) -> Project | None:
     """The project with this uid, of whichever workspace, or None."""
     row = connection.execute(select(projects).where(projects.c.uid == uid)).one_or_none()
-    return None if row is None else Project(**row._mapping)
+    if row is None or not sealed.sound(connection, projects, row):
+        return None
+    return Project(**sealed.unsealed(row))
 
 
 def add_user(
@@ -119,7 +123,7 @@ def user_by_name(connection: Connection, workspace_id: int, name: str) -> User |
 def find_users(connection: Connection, workspace_id: int) -> tuple[User, ...]:
     """All users of a workspace, oldest first."""
     statement = select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)
-    return tuple(user_record(dict(row._mapping)) for row in connection.execute(statement))
+    return tuple(user_record(connection, row) for row in connection.execute(statement))
 
 
 def another_owner(connection: Connection, user: User) -> bool:
@@ -134,18 +138,19 @@ def another_owner(connection: Connection, user: User) -> bool:
 
 
 def password_hash(connection: Connection, user_id: int) -> str | None:
-    """The stored hash of a user's password, or None when the user has none."""
-    return connection.execute(select(users.c.password_hash).where(users.c.id == user_id)).scalar()
+    """The stored hash of a user's password, or None when the user has none or its row is not as Keyrack wrote it."""
+    row = connection.execute(select(users).where(users.c.id == user_id)).one_or_none()
+    return row.password_hash if row is not None and sealed.sound(connection, users, row) else None
 
 
 def change_user(connection: Connection, user_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a user."""
-    connection.execute(update(users).where(users.c.id == user_id).values(**values))
+    sealed.change(connection, users, users.c.id == user_id, values=values)
 
 
 def remove_user(connection: Connection, user_id: int) -> None:
     """Delete a user with keys, tokens and grants."""
-    connection.execute(delete(users).where(users.c.id == user_id))
+    sealed.remove(connection, users, users.c.id == user_id)
 
 
 def add_group(connection: Connection, workspace_id: int, name: str, at: datetime) -> int:
@@ -154,9 +159,10 @@ def add_group(connection: Connection, workspace_id: int, name: str, at: datetime
 
 
 def group_id(connection: Connection, workspace_id: int, name: str) -> int | None:
-    """The id of the group with this name, or None."""
-    statement = select(groups.c.id).where(groups.c.workspace_id == workspace_id, groups.c.name == name)
-    return connection.execute(statement).scalar()
+    """The id of the group with this name, or None; one that is not as Keyrack wrote it is none."""
+    statement = select(groups).where(groups.c.workspace_id == workspace_id, groups.c.name == name)
+    row = connection.execute(statement).one_or_none()
+    return row.id if row is not None and sealed.sound(connection, groups, row) else None
 
 
 def group_name(connection: Connection, workspace_id: int, group: int) -> str | None:
@@ -176,11 +182,10 @@ def change_group_members(connection: Connection, group: int, *, added: Iterable[
     """Put users into a group, none of whom is in it, and take others out."""
     new = [{"group_id": group, "user_id": user_id} for user_id in sorted(set(added))]
     if new:
-        connection.execute(insert(group_members), new)
+        sealed.insert_rows(connection, group_members, new)
     for user_id in sorted(set(removed)):
-        connection.execute(
-            delete(group_members).where(group_members.c.group_id == group, group_members.c.user_id == user_id)
-        )
+        named = (group_members.c.group_id == group, group_members.c.user_id == user_id)
+        sealed.remove(connection, group_members, *named)
 
 
 def add_token(
@@ -213,38 +218,32 @@ def add_token(
     )
 
 
-_bearer = select(
-    *(column.label(f"token_{column.name}") for column in tokens.c if column.name != "secret_hash"),
-    *(column.label(f"user_{column.name}") for column in users.c if column.name != "password_hash"),
-).join(users, users.c.id == tokens.c.user_id)
+_bearer = select(*sealed.columns(tokens, "token_"), *sealed.columns(users, "user_")).join(
+    users, users.c.id == tokens.c.user_id
+)
 
 
 def bearer(connection: Connection, secret_hash: bytes) -> Bearer | None:
     """The token with this hash and its user, in force or not; None when there is none."""
     row = connection.execute(_bearer.where(tokens.c.secret_hash == secret_hash)).one_or_none()
-    return None if row is None else _bearer_record(row)
+    return None if row is None else _bearer_record(connection, row)
 
 
-def _bearer_record(row: Row[Any]) -> Bearer:
-    parts: dict[str, dict[str, Any]] = {"token": {}, "user": {}}
-    for name, value in row._mapping.items():
-        table, _, column = str(name).partition("_")
-        parts[table][column] = value
-    return Bearer(token=_token(parts["token"]), user=user_record(parts["user"]))
+def _bearer_record(connection: Connection, row: Row[Any]) -> Bearer:
+    return Bearer(token=_token(connection, row, "token_"), user=user_record(connection, row, "user_"))
 
 
 def find_tokens(connection: Connection, user_id: int) -> tuple[Token, ...]:
     """All tokens of a user, oldest first."""
-    columns = [column for column in tokens.c if column.name != "secret_hash"]
-    statement = select(*columns).where(tokens.c.user_id == user_id).order_by(tokens.c.id)
-    return tuple(_token(dict(row._mapping)) for row in connection.execute(statement))
+    statement = select(tokens).where(tokens.c.user_id == user_id).order_by(tokens.c.id)
+    return tuple(_token(connection, row) for row in connection.execute(statement))
 
 
 def api_token(connection: Connection, workspace_id: int, token_id: int) -> Bearer | None:
     """An API token of this workspace and its user, in force or not, or None."""
     statement = _bearer.where(tokens.c.id == token_id, tokens.c.workspace_id == workspace_id, tokens.c.kind == "api")
     row = connection.execute(statement).one_or_none()
-    return None if row is None else _bearer_record(row)
+    return None if row is None else _bearer_record(connection, row)
 
 
 def find_api_tokens(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[Bearer]:
@@ -252,12 +251,18 @@ def find_api_tokens(connection: Connection, workspace_id: int, *, offset: int, l
     statement = _bearer.where(
         tokens.c.workspace_id == workspace_id, tokens.c.kind == "api", tokens.c.revoked_at.is_(None)
     )
-    return page(connection, statement.order_by(tokens.c.id), _bearer_record, offset=offset, limit=limit)
+    return page(
+        connection,
+        statement.order_by(tokens.c.id),
+        lambda row: _bearer_record(connection, row),
+        offset=offset,
+        limit=limit,
+    )
 
 
 def change_token(connection: Connection, token_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a token."""
-    connection.execute(update(tokens).where(tokens.c.id == token_id).values(**values))
+    sealed.change(connection, tokens, tokens.c.id == token_id, values=values)
 
 
 def count_tokens(connection: Connection, user_id: int, kind: str, at: datetime) -> int:
@@ -270,23 +275,23 @@ def count_tokens(connection: Connection, user_id: int, kind: str, at: datetime) 
 
 def revoke_tokens(connection: Connection, at: datetime, *, user_id: int, kind: str | None = None) -> int:
     """Revoke a user's tokens, all or those of one kind; answers how many."""
-    statement = update(tokens).where(tokens.c.user_id == user_id, tokens.c.revoked_at.is_(None))
+    which = [tokens.c.user_id == user_id, tokens.c.revoked_at.is_(None)]
     if kind is not None:
-        statement = statement.where(tokens.c.kind == kind)
-    return connection.execute(statement.values(revoked_at=at)).rowcount
+        which.append(tokens.c.kind == kind)
+    return len(sealed.change(connection, tokens, *which, values={"revoked_at": at}))
 
 
 def revoke_token(connection: Connection, token_id: int, at: datetime) -> None:
     """Revoke one token."""
-    connection.execute(update(tokens).where(tokens.c.id == token_id).values(revoked_at=at))
+    sealed.change(connection, tokens, tokens.c.id == token_id, values={"revoked_at": at})
 
 
 def remove_dead_tokens(connection: Connection, before: datetime, *, user_id: int | None = None) -> int:
     """Delete tokens, all or one user's, that ended before an instant, so that they don't pile up; answers how many."""
-    statement = delete(tokens).where(tokens.c.expires_at < before)
+    which = [tokens.c.expires_at < before]
     if user_id is not None:
-        statement = statement.where(tokens.c.user_id == user_id)
-    return connection.execute(statement).rowcount
+        which.append(tokens.c.user_id == user_id)
+    return sealed.remove(connection, tokens, *which)
 
 
 def group_names(connection: Connection, group_ids: Iterable[int]) -> dict[int, str]:
@@ -308,14 +313,25 @@ def _workspace(connection: Connection, statement: Select[Any]) -> Workspace | No
 
 def _user_or_none(connection: Connection, statement: Select[Any]) -> User | None:
     row: Row[Any] | None = connection.execute(statement).one_or_none()
-    return None if row is None else user_record(dict(row._mapping))
+    return None if row is None else user_record(connection, row)
 
 
-def user_record(values: Mapping[str, Any]) -> User:
-    """A user from the columns of its row."""
-    fields = {name: value for name, value in values.items() if name != "password_hash"}
+def user_record(connection: Connection, row: Any, prefix: str = "") -> User:
+    """A user from all columns of its row, their names after prefix.
+
+    One whose row is not as Keyrack wrote it may nothing, and counts as disabled: it can be looked at and deleted.
+    """
+    fields = sealed.unsealed(sealed.part(row, users, prefix))
+    del fields["password_hash"]
+    if not sealed.sound(connection, users, row, prefix):
+        return User(**{**fields, "role": Role.MEMBER, "policies": (), "disabled_at": fields["disabled_at"] or EPOCH})
     return User(**{**fields, "role": Role(fields["role"]), "policies": tuple(fields["policies"])})
 
 
-def _token(values: Mapping[str, Any]) -> Token:
-    return Token(**{**values, "scopes": tuple(values["scopes"])})
+def _token(connection: Connection, row: Any, prefix: str = "") -> Token:
+    """A token from its row; one that is not as Keyrack wrote it counts as revoked."""
+    fields = sealed.unsealed(sealed.part(row, tokens, prefix))
+    del fields["secret_hash"]
+    if not sealed.sound(connection, tokens, row, prefix):
+        return Token(**{**fields, "scopes": (), "details": {}, "revoked_at": fields["revoked_at"] or EPOCH})
+    return Token(**{**fields, "scopes": tuple(fields["scopes"])})

@@ -20,6 +20,7 @@ from keyrack.store.connect import (
     postgresql_engine,
 )
 from keyrack.store.pool import Pool
+from keyrack.store.sealed import Seals, attach
 from keyrack.store.wakeup import Bell, Ear
 
 T = TypeVar("T")
@@ -35,11 +36,13 @@ PAUSE_SECONDS = 0.002
 class PostgresqlWriter:
     """Runs commands side by side, again where they undid each other, and rings when servers changed."""
 
-    def __init__(self, url: URL, connections: int, patience: float, deliver: Deliver) -> None:
+    def __init__(self, url: URL, connections: int, patience: float, deliver: Deliver, seals: Seals) -> None:
         """connections and patience (seconds): see Pool; deliver: told the ids of servers that changed."""
         self._url = url
         self._deliver = deliver
-        self._pool = Pool(postgresql_engine(url, writer=True), connections, patience)
+        engine = postgresql_engine(url, writer=True)
+        attach(engine, seals)
+        self._pool = Pool(engine, connections, patience)
         self._bell = Bell(self._connect)
         self._ear: Ear | None = None
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, or_, select
 
 from keyrack.model import Page, RepositoryRole, User
-from keyrack.store import people
+from keyrack.store import people, sealed
 from keyrack.store.rows import contains, inserted, page
 from keyrack.store.tables import repositories, repository_members, users
 
@@ -46,7 +46,7 @@ def add(connection: Connection, values: Mapping[str, Any]) -> int:
 
 
 def get(connection: Connection, workspace_id: int, repository_id: int) -> Repository | None:
-    """A repository of this workspace, or None."""
+    """A repository of this workspace, or None; one that is not as Keyrack wrote it is nobody's to reach."""
     return _one(
         connection,
         select(repositories).where(repositories.c.id == repository_id, repositories.c.workspace_id == workspace_id),
@@ -87,55 +87,56 @@ def find(
         statement = statement.where(or_(repositories.c.visibility >= 10, repositories.c.id.in_(mine)))
     if search:
         statement = statement.where(contains(repositories.c.path, search))
-    return page(connection, statement.order_by(repositories.c.id.desc()), _record, offset=offset, limit=limit)
+    ordered = statement.order_by(repositories.c.id.desc())
+    return page(connection, ordered, lambda row: record(connection, row), offset=offset, limit=limit)
 
 
 def change(connection: Connection, repository_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a repository."""
-    connection.execute(update(repositories).where(repositories.c.id == repository_id).values(**values))
+    sealed.change(connection, repositories, repositories.c.id == repository_id, values=values)
 
 
 def remove(connection: Connection, repository_id: int) -> None:
     """Delete a repository with its members; its deploy keys must be gone already, as they hold claims."""
-    connection.execute(delete(repositories).where(repositories.c.id == repository_id))
+    sealed.remove(connection, repositories, repositories.c.id == repository_id)
 
 
 def by_path(connection: Connection, path: str) -> Repository | None:
     """The repository at a path such as acme/site, of whichever workspace, or None."""
-    return _one(connection, select(repositories).where(repositories.c.path == path))
+    row = connection.execute(select(repositories).where(repositories.c.path == path)).one_or_none()
+    return None if row is None else record(connection, row)
 
 
 def in_workspace(connection: Connection, workspace_id: int) -> tuple[Repository, ...]:
     """All repositories of a workspace by path."""
     statement = select(repositories).where(repositories.c.workspace_id == workspace_id)
-    return tuple(Repository(**row._mapping) for row in connection.execute(statement.order_by(repositories.c.path)))
+    return tuple(record(connection, row) for row in connection.execute(statement.order_by(repositories.c.path)))
 
 
 def members(connection: Connection, repository_id: int) -> dict[int, RepositoryRole]:
     """The members of a repository: user id to role."""
     statement = select(repository_members).where(repository_members.c.repository_id == repository_id)
-    return {row.user_id: RepositoryRole(row.role) for row in connection.execute(statement)}
+    return {row.user_id: RepositoryRole(row.role) for row in _sound(connection, statement)}
 
 
 def roles_of_user(connection: Connection, user_id: int) -> dict[int, RepositoryRole]:
     """What a user is a member of: repository id to role."""
     statement = select(repository_members).where(repository_members.c.user_id == user_id)
-    return {row.repository_id: RepositoryRole(row.role) for row in connection.execute(statement)}
+    return {row.repository_id: RepositoryRole(row.role) for row in _sound(connection, statement)}
 
 
 def role_of(connection: Connection, repository_id: int, user_id: int) -> RepositoryRole | None:
     """A user's role in a repository, or None for who is no member."""
-    statement = select(repository_members.c.role).where(
+    statement = select(repository_members).where(
         repository_members.c.repository_id == repository_id, repository_members.c.user_id == user_id
     )
-    role = connection.execute(statement).scalar()
-    return None if role is None else RepositoryRole(role)
+    return next((RepositoryRole(row.role) for row in _sound(connection, statement)), None)
 
 
 def is_member_of_any(connection: Connection, user_id: int) -> bool:
     """Whether a user is a member of some repository."""
-    statement = select(repository_members.c.id).where(repository_members.c.user_id == user_id).limit(1)
-    return connection.execute(statement).first() is not None
+    statement = select(repository_members).where(repository_members.c.user_id == user_id)
+    return next(iter(_sound(connection, statement)), None) is not None
 
 
 def find_members(
@@ -151,9 +152,8 @@ def find_members(
     """A page of a repository's members by name; writers: without the viewers; user_id: only this one."""
     statement = (
         select(
-            repository_members.c.role.label("member_role"),
-            repository_members.c.created_at.label("member_since"),
-            *(column for column in users.c if column.name != "password_hash"),
+            *sealed.columns(repository_members, "member_"),
+            *users.c,
         )
         .join(users, users.c.id == repository_members.c.user_id)
         .where(repository_members.c.repository_id == repository_id)
@@ -164,7 +164,8 @@ def find_members(
         statement = statement.where(repository_members.c.role != RepositoryRole.VIEWER.value)
     if user_id is not None:
         statement = statement.where(users.c.id == user_id)
-    return page(connection, statement.order_by(users.c.name), _member, offset=offset, limit=limit)
+    ordered = statement.order_by(users.c.name)
+    return page(connection, ordered, lambda row: _member(connection, row), offset=offset, limit=limit)
 
 
 def set_member(connection: Connection, repository_id: int, user_id: int, role: RepositoryRole, at: datetime) -> None:
@@ -173,35 +174,42 @@ def set_member(connection: Connection, repository_id: int, user_id: int, role: R
         repository_members.c.repository_id == repository_id,
         repository_members.c.user_id == user_id,
     )
-    changed = connection.execute(update(repository_members).where(*place).values(role=role.value))
-    if not changed.rowcount:
-        connection.execute(
-            insert(repository_members).values(
-                repository_id=repository_id, user_id=user_id, role=role.value, created_at=at
-            )
-        )
+    if not sealed.change(connection, repository_members, *place, values={"role": role.value}):
+        values = {"repository_id": repository_id, "user_id": user_id, "role": role.value, "created_at": at}
+        sealed.insert_row(connection, repository_members, values)
 
 
 def remove_member(connection: Connection, repository_id: int, user_id: int) -> None:
     """Take a user's role in a repository away."""
-    connection.execute(
-        delete(repository_members).where(
-            repository_members.c.repository_id == repository_id,
-            repository_members.c.user_id == user_id,
-        )
+    sealed.remove(
+        connection,
+        repository_members,
+        repository_members.c.repository_id == repository_id,
+        repository_members.c.user_id == user_id,
     )
 
 
 def _one(connection: Connection, statement: Select[Any]) -> Repository | None:
     row: Row[Any] | None = connection.execute(statement).one_or_none()
-    return None if row is None else _record(row)
+    return None if row is None or not sealed.sound(connection, repositories, row) else record(connection, row)
 
 
-def _record(row: Row[Any]) -> Repository:
-    return Repository(**row._mapping)
+def record(connection: Connection, row: Row[Any]) -> Repository:
+    """A repository from all columns of its row; one that is not as Keyrack wrote it is of no workspace, private and
+    protected: nobody reaches it.
+    """
+    fields = sealed.unsealed(row)
+    if not sealed.sound(connection, repositories, row):
+        fields |= {"workspace_id": 0, "visibility": 0, "protect_default": True}
+    return Repository(**fields)
 
 
-def _member(row: Row[Any]) -> Member:
-    values = dict(row._mapping)
-    role, since = RepositoryRole(values.pop("member_role")), values.pop("member_since")
-    return Member(people.user_record(values), role, since)
+def _sound(connection: Connection, statement: Select[Any]) -> list[Row[Any]]:
+    """The members among the rows that are as Keyrack wrote them."""
+    return [row for row in connection.execute(statement) if sealed.sound(connection, repository_members, row)]
+
+
+def _member(connection: Connection, row: Row[Any]) -> Member:
+    holds = sealed.sound(connection, repository_members, row, "member_")
+    role = RepositoryRole(row.member_role) if holds else RepositoryRole.VIEWER
+    return Member(people.user_record(connection, row), role, row.member_created_at)

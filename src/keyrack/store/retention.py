@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Select, Table, and_, delete, func, or_, select, tuple_
 
+from keyrack.store import sealed
 from keyrack.store.tables import (
     access_key_failures,
     access_keys,
@@ -156,5 +157,8 @@ def remove(
     if still:
         left = list(still)
         named = tuple_(*chosen.key).in_(left) if len(chosen.key) > 1 else chosen.key[0].in_([key[0] for key in left])
-        connection.execute(delete(chosen.table).where(named))
+        if chosen.table.name in sealed.VOLATILE:
+            sealed.remove(connection, chosen.table, named)
+        else:
+            connection.execute(delete(chosen.table).where(named))
     return still

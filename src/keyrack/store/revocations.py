@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, Row, Select, and_, delete, or_, select
 
+from keyrack.store import sealed
 from keyrack.store.deploy_keys import hold_owner
 from keyrack.store.tables import (
     credentials,
@@ -54,11 +53,8 @@ class Applied:
 
 def add(connection: Connection, server_id: int, fingerprint: str, public_key: str, at: datetime, revision: int) -> None:
     """Make a host refuse a key whatever else it finds there; revision: the one that tells it so."""
-    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    statement = dialect_insert(revocations).values(
-        server_id=server_id, fingerprint=fingerprint, public_key=public_key, revoked_at=at, revision=revision
-    )
-    connection.execute(statement.on_conflict_do_nothing())
+    values = {"server_id": server_id, "fingerprint": fingerprint, "public_key": public_key, "revoked_at": at}
+    sealed.insert_new(connection, revocations, {**values, "revision": revision})
 
 
 def lines_for(
@@ -70,13 +66,16 @@ def lines_for(
     and so many of the others that it has confirmed, the newest.
     """
     held = revocations
-    mine = select(held.c.fingerprint, held.c.public_key).where(held.c.server_id == server_id)
+    mine = select(held).where(held.c.server_id == server_id)
     waiting = mine.where(held.c.confirmed_at.is_(None)).order_by(held.c.revision, held.c.fingerprint)
     newest = mine.where(held.c.confirmed_at.is_not(None)).order_by(held.c.revision.desc(), held.c.fingerprint)
     by_hand = mine.where(held.c.confirmed_at.is_not(None), held.c.fingerprint.in_(_found_on(server_id)))
     lines: dict[str, str] = {}
     for statement in (waiting.limit(unconfirmed), by_hand.limit(unconfirmed), newest.limit(confirmed)):
-        lines.update((row.fingerprint, row.public_key) for row in connection.execute(statement))
+        for row in connection.execute(statement):
+            # One that is not as Keyrack wrote it counts: it can only refuse.
+            sealed.sound(connection, held, row)
+            lines[row.fingerprint] = row.public_key
     return tuple(sorted(lines.items()))
 
 
@@ -95,11 +94,11 @@ def confirm(connection: Connection, server_id: int, applied_revision: int, at: d
         .limit(1)
     )
     left = connection.execute(first_left).one_or_none()
-    told = update(held).where(*waiting).values(confirmed_at=at)
+    told = list(waiting)
     if left is not None:
         before = and_(held.c.revision == left.revision, held.c.fingerprint < left.fingerprint)
-        told = told.where(or_(held.c.revision < left.revision, before))
-    connection.execute(told)
+        told.append(or_(held.c.revision < left.revision, before))
+    sealed.change(connection, held, *told, values={"confirmed_at": at})
     return left is not None
 
 
@@ -229,9 +228,8 @@ def remove_deploy_keys(connection: Connection, workspace_id: int, fingerprint: s
     """
     hold_owner(connection, fingerprint)
     mine = select(repositories.c.id).where(repositories.c.workspace_id == workspace_id)
-    removed = connection.execute(
-        delete(deploy_keys).where(deploy_keys.c.fingerprint == fingerprint, deploy_keys.c.repository_id.in_(mine))
-    ).rowcount
+    which = (deploy_keys.c.fingerprint == fingerprint, deploy_keys.c.repository_id.in_(mine))
+    removed = sealed.remove(connection, deploy_keys, *which)
     left = select(deploy_keys.c.id).where(deploy_keys.c.fingerprint == fingerprint)
     if removed and connection.execute(left.limit(1)).scalar() is None:
         connection.execute(

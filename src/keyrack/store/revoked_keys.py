@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, delete, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, select
 
 from keyrack.model import Page
+from keyrack.store import sealed
 from keyrack.store.rows import page
 from keyrack.store.tables import revoked_keys
 
@@ -30,11 +30,8 @@ class RevokedKey:
 
 def add(connection: Connection, workspace_id: int, fingerprint: str, *, by: str, reason: str, at: datetime) -> None:
     """Note that a key is revoked everywhere; the first note stays."""
-    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    statement = dialect_insert(revoked_keys).values(
-        workspace_id=workspace_id, fingerprint=fingerprint, revoked_by=by, reason=reason, revoked_at=at
-    )
-    connection.execute(statement.on_conflict_do_nothing())
+    values = {"workspace_id": workspace_id, "fingerprint": fingerprint, "revoked_by": by, "reason": reason}
+    sealed.insert_new(connection, revoked_keys, {**values, "revoked_at": at})
 
 
 def get(connection: Connection, workspace_id: int, fingerprint: str) -> RevokedKey | None:
@@ -43,7 +40,7 @@ def get(connection: Connection, workspace_id: int, fingerprint: str) -> RevokedK
         revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint == fingerprint
     )
     row = connection.execute(statement).one_or_none()
-    return None if row is None else RevokedKey(**row._mapping)
+    return None if row is None else _record(connection, row)
 
 
 def among(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> frozenset[str]:
@@ -60,14 +57,16 @@ def find(connection: Connection, workspace_id: int, *, offset: int, limit: int) 
     """A page of them, newest first."""
     statement = select(revoked_keys).where(revoked_keys.c.workspace_id == workspace_id)
     ordered = statement.order_by(revoked_keys.c.revoked_at.desc(), revoked_keys.c.fingerprint)
-    return page(connection, ordered, lambda row: RevokedKey(**row._mapping), offset=offset, limit=limit)
+    return page(connection, ordered, lambda row: _record(connection, row), offset=offset, limit=limit)
 
 
 def remove(connection: Connection, workspace_id: int, fingerprint: str) -> bool:
     """Forget that a key was revoked everywhere; False when it was not."""
-    removed = connection.execute(
-        delete(revoked_keys).where(
-            revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint == fingerprint
-        )
-    )
-    return removed.rowcount == 1
+    named = (revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint == fingerprint)
+    return sealed.remove(connection, revoked_keys, *named) == 1
+
+
+def _record(connection: Connection, row: Any) -> RevokedKey:
+    """One that is not as Keyrack wrote it refuses its key all the same."""
+    sealed.sound(connection, revoked_keys, row)
+    return RevokedKey(**sealed.unsealed(row))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Row, Select, Table, false, func, insert, select
 
 from keyrack.model import Page
+from keyrack.store import sealed
 
 T = TypeVar("T")
 
@@ -15,7 +16,9 @@ LONGEST_SEARCH = 4096
 
 
 def inserted(connection: Connection, table: Table, values: Mapping[str, Any]) -> int:
-    """Insert a row and answer its id."""
+    """Insert a row, sealed where its table is, and answer its id."""
+    if table.name in sealed.VOLATILE:
+        return int(sealed.insert_row(connection, table, values)["id"])
     return int(connection.execute(insert(table).values(**values).returning(table.c.id)).scalar_one())
 
 

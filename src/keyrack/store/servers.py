@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, String, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, func, or_, select
 
 from keyrack.model import Page, Server, SystemUser
+from keyrack.store import sealed
 from keyrack.store.database import announce
 from keyrack.store.rows import contains, inserted, page
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
@@ -90,7 +91,7 @@ def all_by_name(connection: Connection, workspace_id: int, name: str) -> tuple[S
     statement = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.name == name)
     rows = connection.execute(statement.order_by(servers.c.id)).all()
     tags = _tags(connection, [row.id for row in rows])
-    return tuple(_with_tags(_server(row), tags) for row in rows)
+    return tuple(_with_tags(_server(connection, row), tags) for row in rows)
 
 
 def by_agent_secret(connection: Connection, secret_hash: bytes) -> Server | None:
@@ -112,7 +113,8 @@ def find(connection: Connection, workspace_id: int, *, search: str = "", offset:
     statement = select(servers).where(servers.c.workspace_id == workspace_id)
     if search:
         statement = statement.where(or_(contains(servers.c.name, search), contains(servers.c.address, search)))
-    found = page(connection, statement.order_by(servers.c.id), _server, offset=offset, limit=limit)
+    ordered = statement.order_by(servers.c.id)
+    found = page(connection, ordered, lambda row: _server(connection, row), offset=offset, limit=limit)
     tags = _tags(connection, [server.id for server in found.items])
     return Page(
         items=tuple(_with_tags(server, tags) for server in found.items),
@@ -124,12 +126,12 @@ def find(connection: Connection, workspace_id: int, *, search: str = "", offset:
 
 def change(connection: Connection, server_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a server."""
-    connection.execute(update(servers).where(servers.c.id == server_id).values(**values))
+    sealed.change(connection, servers, servers.c.id == server_id, values=values)
 
 
 def remove(connection: Connection, server_id: int) -> None:
     """Delete a server with all that hangs on it."""
-    connection.execute(delete(servers).where(servers.c.id == server_id))
+    sealed.remove(connection, servers, servers.c.id == server_id)
 
 
 def count_behind(connection: Connection) -> int:
@@ -140,25 +142,21 @@ def count_behind(connection: Connection) -> int:
     return int(connection.execute(behind).scalar_one())
 
 
-# Made once: every change of every key raises a revision.
-_raise = (
-    update(servers)
-    .where(servers.c.id == bindparam("raised"))
-    .values(
-        revision=servers.c.revision + 1,
-        lineage=func.substr(bindparam("mark", type_=String) + servers.c.lineage, 1, LONGEST_LINEAGE),
-        updated_at=bindparam("at", type_=servers.c.updated_at.type),
-    )
-    .returning(servers.c.revision)
-)
-
-
 def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
     """Raise a server's revision by one, announce it to who waits, and answer it."""
-    given = {"raised": server_id, "mark": secrets.token_hex(MARK_BYTES), "at": at}
-    revision = connection.execute(_raise, given).scalar_one()
+    mark = secrets.token_hex(MARK_BYTES)
+    (raised,) = sealed.recompute(
+        connection,
+        servers,
+        servers.c.id == server_id,
+        new=lambda old: {
+            "revision": old["revision"] + 1,
+            "lineage": (mark + old["lineage"])[:LONGEST_LINEAGE],
+            "updated_at": at,
+        },
+    )
     announce(connection, server_id)
-    return int(revision)
+    return int(raised["revision"])
 
 
 def raise_revision_above(connection: Connection, server_id: int, least: int, at: datetime) -> int:
@@ -166,14 +164,15 @@ def raise_revision_above(connection: Connection, server_id: int, least: int, at:
 
     The marks of what was before are dropped: they are not this many revisions back any more.
     """
-    known = int(connection.execute(select(servers.c.revision).where(servers.c.id == server_id)).scalar_one())
-    above = max(least, known)
     mark = secrets.token_hex(MARK_BYTES)
-    connection.execute(
-        update(servers).where(servers.c.id == server_id).values(revision=above + 1, lineage=mark, updated_at=at)
+    (raised,) = sealed.recompute(
+        connection,
+        servers,
+        servers.c.id == server_id,
+        new=lambda old: {"revision": max(least, old["revision"]) + 1, "lineage": mark, "updated_at": at},
     )
     announce(connection, server_id)
-    return above + 1
+    return int(raised["revision"])
 
 
 def standing(connection: Connection, server_id: int) -> Standing | None:
@@ -186,14 +185,14 @@ def standing(connection: Connection, server_id: int) -> Standing | None:
 def went_back(connection: Connection, workspace_id: int) -> tuple[Server, ...]:
     """The servers of a workspace whose hosts obeyed what this database does not know, by name."""
     statement = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.went_back_at.is_not(None))
-    return tuple(_server(row) for row in connection.execute(statement.order_by(servers.c.name, servers.c.id)))
+    rows = connection.execute(statement.order_by(servers.c.name, servers.c.id))
+    return tuple(_server(connection, row) for row in rows)
 
 
 def set_tags(connection: Connection, server_id: int, tags: Iterable[str]) -> None:
     """Make these the tags of a server."""
-    connection.execute(delete(server_tags).where(server_tags.c.server_id == server_id))
-    for tag in sorted(set(tags)):
-        connection.execute(insert(server_tags).values(server_id=server_id, tag=tag))
+    sealed.remove(connection, server_tags, server_tags.c.server_id == server_id)
+    sealed.insert_rows(connection, server_tags, [{"server_id": server_id, "tag": tag} for tag in sorted(set(tags))])
 
 
 def ids_of(connection: Connection, workspace_id: int) -> tuple[int, ...]:
@@ -226,7 +225,7 @@ def add_enrolment(
 
 def forget_ended_enrolments(connection: Connection, server_id: int, at: datetime) -> None:
     """Delete a server's one-time tokens that have expired."""
-    connection.execute(delete(enrolments).where(enrolments.c.server_id == server_id, enrolments.c.expires_at <= at))
+    sealed.remove(connection, enrolments, enrolments.c.server_id == server_id, enrolments.c.expires_at <= at)
 
 
 def has_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> bool:
@@ -238,17 +237,18 @@ def has_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> b
 
 
 def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> int | None:
-    """Use a one-time token up: the server it enrols, or None when it is unknown, used or expired."""
-    return connection.execute(
-        update(enrolments)
-        .where(
-            enrolments.c.secret_hash == secret_hash,
-            enrolments.c.used_at.is_(None),
-            enrolments.c.expires_at > at,
-        )
-        .values(used_at=at)
-        .returning(enrolments.c.server_id)
-    ).scalar()
+    """Use a one-time token up: the server it enrols, or None when it is unknown, used, expired, or not as Keyrack
+    wrote it.
+    """
+    used = sealed.change(
+        connection,
+        enrolments,
+        enrolments.c.secret_hash == secret_hash,
+        enrolments.c.used_at.is_(None),
+        enrolments.c.expires_at > at,
+        values={"used_at": at},
+    )
+    return next((row["server_id"] for row in used if sealed.sound(connection, enrolments, row)), None)
 
 
 def add_system_user(
@@ -288,12 +288,12 @@ def find_system_users(
 
 def change_system_user(connection: Connection, system_user_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a system user."""
-    connection.execute(update(system_users).where(system_users.c.id == system_user_id).values(**values))
+    sealed.change(connection, system_users, system_users.c.id == system_user_id, values=values)
 
 
 def remove_system_user(connection: Connection, system_user_id: int) -> None:
     """Delete a system user and its credentials."""
-    connection.execute(delete(system_users).where(system_users.c.id == system_user_id))
+    sealed.remove(connection, system_users, system_users.c.id == system_user_id)
 
 
 def accounts_asked(connection: Connection, server_id: int) -> tuple[tuple[SystemUser, bytes | None], ...]:
@@ -307,28 +307,29 @@ def accounts_asked(connection: Connection, server_id: int) -> tuple[tuple[System
         ),
     )
     rows = connection.execute(statement.order_by(system_users.c.username))
-    return tuple((_system_user(row), row.sealed_password) for row in rows)
+    return tuple(
+        (_system_user(row), row.sealed_password) for row in rows if sealed.sound(connection, system_users, row)
+    )
 
 
 def accounts_removed(connection: Connection, server_id: int) -> tuple[str, ...]:
     """The names of the accounts that a host must not have any more."""
-    statement = select(removed_accounts.c.username).where(removed_accounts.c.server_id == server_id)
-    return tuple(connection.execute(statement.order_by(removed_accounts.c.username)).scalars())
+    statement = select(removed_accounts).where(removed_accounts.c.server_id == server_id)
+    rows = connection.execute(statement.order_by(removed_accounts.c.username))
+    return tuple(row.username for row in rows if sealed.sound(connection, removed_accounts, row))
 
 
 def ask_removal(connection: Connection, server_id: int, username: str, at: datetime) -> None:
     """Note that an account must not exist on a host any more."""
     keep_account(connection, server_id, username)
-    connection.execute(insert(removed_accounts).values(server_id=server_id, username=username, removed_at=at))
+    values = {"server_id": server_id, "username": username, "removed_at": at}
+    sealed.insert_row(connection, removed_accounts, values)
 
 
 def keep_account(connection: Connection, server_id: int, username: str) -> None:
     """Forget that an account was to be removed: it is wanted again."""
-    connection.execute(
-        delete(removed_accounts).where(
-            removed_accounts.c.server_id == server_id, removed_accounts.c.username == username
-        )
-    )
+    named = (removed_accounts.c.server_id == server_id, removed_accounts.c.username == username)
+    sealed.remove(connection, removed_accounts, *named)
 
 
 def _tags(connection: Connection, ids: list[int]) -> dict[int, list[str]]:
@@ -336,7 +337,8 @@ def _tags(connection: Connection, ids: list[int]) -> dict[int, list[str]]:
     if ids:
         statement = select(server_tags).where(server_tags.c.server_id.in_(ids)).order_by(server_tags.c.tag)
         for row in connection.execute(statement):
-            tags.setdefault(row.server_id, []).append(row.tag)
+            if sealed.sound(connection, server_tags, row):
+                tags.setdefault(row.server_id, []).append(row.tag)
     return tags
 
 
@@ -344,13 +346,13 @@ def _one(connection: Connection, statement: Select[Any]) -> Server | None:
     row = connection.execute(statement).one_or_none()
     if row is None:
         return None
-    return _with_tags(_server(row), _tags(connection, [row.id]))
+    return _with_tags(_server(connection, row), _tags(connection, [row.id]))
 
 
-def _server(row: Row[Any]) -> Server:
-    values = dict(row._mapping)
+def _server(connection: Connection, row: Row[Any]) -> Server:
+    values = sealed.unsealed(row)
     del values["agent_secret_hash"]
-    return Server(**values)
+    return Server(**values, sound=sealed.sound(connection, servers, row))
 
 
 def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
@@ -358,6 +360,6 @@ def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
 
 
 def _system_user(row: Row[Any]) -> SystemUser:
-    values = dict(row._mapping)
+    values = sealed.unsealed(row)
     has_password = values.pop("sealed_password") is not None
     return SystemUser(**values, has_password=has_password)

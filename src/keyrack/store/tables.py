@@ -62,6 +62,11 @@ def _id() -> Column[int]:
     return Column("id", Integer, primary_key=True)
 
 
+def _seal() -> Column[bytes]:
+    """What shows that a row is as Keyrack wrote it, see store/sealed.py; empty in rows from before there were seals."""
+    return Column("seal", LargeBinary(32))
+
+
 def _of(target: str, *, nullable: bool = False, cascade: bool = True) -> ForeignKey:
     return ForeignKey(f"{target}.id", ondelete="CASCADE" if cascade else "SET NULL")
 
@@ -85,6 +90,7 @@ projects = _table(
     Column("uid", String(32), nullable=False, unique=True),
     Column("workspace_id", Integer, _of("workspaces"), nullable=False),
     Column("name", String(255), nullable=False),
+    _seal(),
     UniqueConstraint("workspace_id", "name"),
 )
 
@@ -99,6 +105,7 @@ users = _table(
     Column("password_hash", Text),
     Column("disabled_at", Moment),
     Column("created_at", Moment, nullable=False),
+    _seal(),
     UniqueConstraint("workspace_id", "name"),
 )
 
@@ -108,6 +115,7 @@ groups = _table(
     Column("workspace_id", Integer, _of("workspaces"), nullable=False),
     Column("name", String(255), nullable=False),
     Column("created_at", Moment, nullable=False),
+    _seal(),
     UniqueConstraint("workspace_id", "name"),
 )
 
@@ -116,6 +124,7 @@ group_members = Table(
     metadata,
     Column("group_id", Integer, _of("groups"), primary_key=True),
     Column("user_id", Integer, _of("users"), primary_key=True),
+    _seal(),
     Index("ix_group_members_user_id", "user_id"),
 )
 
@@ -133,6 +142,7 @@ tokens = _table(
     Column("expires_at", Moment, index=True),
     Column("revoked_at", Moment),
     Column("last_used_at", Moment),
+    _seal(),
 )
 
 access_keys = Table(
@@ -147,6 +157,7 @@ access_keys = Table(
     Column("details", JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, index=True),
+    _seal(),
 )
 
 access_key_failures = Table(
@@ -192,6 +203,7 @@ servers = _table(
     Column("told_lineage", String(8), nullable=False, server_default=text("''")),
     Column("went_back_at", Moment),
     Column("compared_at", Moment),
+    _seal(),
 )
 
 deleted_servers = Table(
@@ -228,6 +240,7 @@ server_tags = Table(
     metadata,
     Column("server_id", Integer, _of("servers"), primary_key=True),
     Column("tag", String(64), primary_key=True),
+    _seal(),
     Index("ix_server_tags_tag", "tag"),
 )
 
@@ -239,6 +252,7 @@ enrolments = _table(
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
     Column("used_at", Moment),
+    _seal(),
 )
 
 system_users = _table(
@@ -255,6 +269,7 @@ system_users = _table(
     # learn it nor get one of his own signed.
     Column("sealed_password", LargeBinary),
     Column("deployment_key_asked_at", Moment),
+    _seal(),
     UniqueConstraint("server_id", "username"),
 )
 
@@ -265,6 +280,7 @@ removed_accounts = Table(
     Column("server_id", Integer, _of("servers"), primary_key=True),
     Column("username", String(32), primary_key=True),
     Column("removed_at", Moment, nullable=False),
+    _seal(),
 )
 
 credentials = _table(
@@ -341,6 +357,7 @@ revocations = Table(
     # The revision that carries it, and when the host first said that it obeys that one or a later one.
     Column("revision", BigInteger, nullable=False, server_default="0"),
     Column("confirmed_at", Moment),
+    _seal(),
     Index("ix_revocations_fingerprint", "fingerprint"),
     _where("ix_revocations_unconfirmed", "server_id", "revision", condition="confirmed_at IS NULL"),
 )
@@ -354,6 +371,7 @@ revoked_keys = Table(
     Column("revoked_by", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("revoked_at", Moment, nullable=False),
+    _seal(),
     Index("ix_revoked_keys_workspace_id_revoked_at", "workspace_id", "revoked_at"),
 )
 
@@ -391,6 +409,7 @@ repositories = _table(
     Column("protect_default", Boolean, nullable=False),
     Column("created_by", Integer, _of("users", cascade=False), index=True),
     Column("created_at", Moment, nullable=False),
+    _seal(),
 )
 
 repository_names = Table(
@@ -408,6 +427,7 @@ repository_members = _table(
     Column("user_id", Integer, _of("users"), nullable=False, index=True),
     Column("role", String(16), nullable=False),
     Column("created_at", Moment, nullable=False),
+    _seal(),
     UniqueConstraint("repository_id", "user_id"),
 )
 
@@ -476,6 +496,7 @@ held_back = _table(
     Column("since", Moment, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("decided_at", Moment),
+    _seal(),
 )
 
 events = _table(

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Row, Select, select
 
 from keyrack.model import Grant, Project, RepositoryRole, User, Workspace
 from keyrack.store import keys, people
-from keyrack.store.access_keys import AccessKeyRow
-from keyrack.store.repositories import Repository
+from keyrack.store.access_keys import AccessKeyRow, access_key_record
+from keyrack.store.repositories import Repository, record
 from keyrack.store.tables import (
     access_keys,
     group_members,
@@ -112,7 +112,7 @@ def _fill(connection: Connection, state: State, number: int) -> None:
     for row in connection.execute(select(users).where(users.c.workspace_id == number)):
         values = dict(row._mapping)
         state.passwords[row.id] = values["password_hash"]
-        state.users[row.name] = people.user_record(values)
+        state.users[row.name] = people.user_record(connection, row)
     state.tokens = tuple(
         _token(row)
         for row in connection.execute(
@@ -122,7 +122,7 @@ def _fill(connection: Connection, state: State, number: int) -> None:
         )
     )
     state.access_keys = tuple(
-        AccessKeyRow(**row._mapping)
+        access_key_record(connection, row)
         for row in connection.execute(
             select(access_keys)
             .join(users, users.c.id == access_keys.c.user_id)
@@ -137,7 +137,7 @@ def _fill(connection: Connection, state: State, number: int) -> None:
         state.members[row.group_id].add(row.user_id)
     _servers(connection, state, number)
     for row in connection.execute(select(repositories).where(repositories.c.workspace_id == number)):
-        state.repositories[row.path] = RepositoryState(Repository(**row._mapping))
+        state.repositories[row.path] = RepositoryState(record(connection, row))
     by_id = {found.repository.id: found for found in state.repositories.values()}
     statement = select(repository_members).join(repositories, repositories.c.id == repository_members.c.repository_id)
     for row in connection.execute(statement.where(repositories.c.workspace_id == number)):
@@ -182,10 +182,10 @@ def _tokens(connection: Connection, hashes: Iterable[bytes]) -> Iterable[TokenRo
 def _access_keys(connection: Connection, ids: Iterable[str]) -> Iterable[AccessKeyRow]:
     for some in _chunks(ids):
         for row in connection.execute(select(access_keys).where(access_keys.c.id.in_(some))):
-            yield AccessKeyRow(**row._mapping)
+            yield access_key_record(connection, row)
 
 
 def _repositories(connection: Connection, column: Any, values: Iterable[Any]) -> Iterable[Repository]:
     for some in _chunks(values):
         for row in connection.execute(select(repositories).where(column.in_(some))):
-            yield Repository(**row._mapping)
+            yield record(connection, row)

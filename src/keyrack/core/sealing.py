@@ -1,0 +1,230 @@
+"""Seals an instance's rows, once those of a database from before there were seals, and names those that do not hold;
+must never seal by itself what the key's own mark says is sealed already.
+
+The mark lies beside the instance key, where whoever can write to the database alone does not come: emptying the
+seals, or what the database says of itself, gets nobody's rows sealed a second time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Table, select
+
+from keyrack.core.instance import Instance
+from keyrack.core.instance_key import InstanceKey
+from keyrack.core.people import keyrack
+from keyrack.store import events, instance_facts, people, sealed
+from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.store.sealed import Broken
+from keyrack.store.tables import credentials, deploy_keys, grants, metadata, system_users, user_keys
+
+log = structlog.get_logger("keyrack")
+
+MARK = "instance.key.sealed"
+AGAIN_AFTER = timedelta(hours=1)
+WORDS: Mapping[str, str] = {
+    "users": "user",
+    "groups": "group",
+    "group_members": "group member",
+    "tokens": "token",
+    "access_keys": "access key",
+    "servers": "server",
+    "server_tags": "tag of server",
+    "system_users": "system user",
+    "removed_accounts": "removed account",
+    "enrolments": "enrolment token",
+    "credentials": "credential",
+    "user_keys": "user key",
+    "grants": "grant",
+    "revocations": "revocation",
+    "revoked_keys": "key revoked everywhere",
+    "held_back": "held back entry",
+    "projects": "project",
+    "repositories": "repository",
+    "repository_members": "repository member",
+    "deploy_keys": "deploy key",
+}
+# Rows that only refuse count although they do not hold, and no document is signed without the server's own.
+_REFUSING = frozenset(("revocations", "revoked_keys", "held_back"))
+OWNERS = (("server_id", "servers"), ("user_id", "users"), ("group_id", "groups"), ("repository_id", "repositories"))
+MOST_REMEMBERED = 10_000
+
+
+def named(table: str) -> str:
+    """What a row of a table is called, in words."""
+    return WORDS[table]
+
+
+def use(instance: Instance) -> None:
+    """Have an instance's database seal and check rows with its key, and raise an alarm for those that do not hold."""
+    raised: dict[str, datetime] = {}
+
+    def told(found: tuple[Broken, ...]) -> None:
+        since = instance.now() - AGAIN_AFTER
+        new = [row for row in found if raised.get(_words(row), since) <= since]
+        if new:
+            if len(raised) > MOST_REMEMBERED:
+                raised.clear()
+            raised.update((_words(row), instance.now()) for row in new)
+            _alarm(instance, new)
+
+    instance.database.seal_with(instance.key.seal_row, told)
+
+
+def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
+    """Seal the rows of a database that was brought up from a version without seals, in that same transaction.
+
+    Where the mark lies beside the key nothing is sealed, unless an operator restores that very copy (restoring): the
+    rows then count for nothing until somebody seals them (`keyrack hosts damaged --reseal`).
+    """
+    if (folder / MARK).exists() and not restoring:
+        log.error("this database is from before its rows were sealed; none counts until it is sealed again")
+        return
+    seals = sealed.Seals()
+    seals.use(key.seal_row)
+    sealed.lend(connection, seals)
+    count = sealed.seal_all(
+        connection, lambda table, row: _held_before(connection, key, table, row), lambda words: log.info(words)
+    )
+    log.info("rows that decide about access are sealed from now on", rows=count)
+    instance_facts.mark_as_sealed(connection, _proof(key))
+
+
+def note(database: Database, key: InstanceKey, folder: Path) -> None:
+    """Put the mark beside the key, once the rows of its database are sealed; say so where that is in doubt."""
+    if (folder / MARK).exists():
+        return
+
+    def is_sealed(connection: Connection) -> bool:
+        return instance_facts.marked_as_sealed(connection) == _proof(key)
+
+    def begin(connection: Connection) -> None:
+        if not instance_facts.is_in_use(connection):
+            instance_facts.mark_as_sealed(connection, _proof(key))
+
+    if not database.read(is_sealed):
+        database.write(begin)
+    if database.read(is_sealed):
+        _put(folder / MARK)
+    else:
+        log.error("nothing proves that the rows of this database were sealed; none is sealed anew")
+
+
+def _proof(key: InstanceKey) -> str:
+    return key.seal_row(b"rows are sealed").hex()
+
+
+def _put(mark: Path) -> None:
+    try:
+        descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        log.warning("the mark that rows are sealed cannot be kept beside the key", file=str(mark), why=str(error))
+        return
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write("The rows of this key's database are sealed. Keep this file with the key.\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def holds(key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bool:
+    """Whether a row carries a seal of this key, of the present kind or the former one."""
+    seals = sealed.Seals()
+    seals.use(key.seal_row)
+    return seals.holds(table, row) or row["seal"] == _former(key, table, row)
+
+
+def _held_before(connection: Connection, key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bool:
+    """Whether a row of an older database may be sealed: four kinds had seals, and keep what these say."""
+    if table is credentials:
+        named = select(system_users.c.username).where(system_users.c.id == row["system_user_id"])
+        row = {**row, "username": connection.execute(named).scalar()}
+    if table not in (credentials, user_keys, grants, deploy_keys):
+        return True
+    return bool(row["seal"] == _former(key, table, row))
+
+
+def _former(key: InstanceKey, table: Table, row: Mapping[str, Any]) -> bytes | None:
+    """The seal as it was made before all tables had one; row: a credential's with its username."""
+    if table is credentials:
+        limits = _json(row["restrictions"])
+        ends = _moment(row["expires_at"])
+        return key.seal("credential", row["server_id"], row["username"], row["public_key"], ends, limits)
+    if table is user_keys:
+        return key.seal("user key", row["user_id"], row["public_key"])
+    if table is deploy_keys:
+        return key.seal("deploy key", row["repository_id"], row["public_key"], row["can_push"])
+    if table is grants:
+        names = ("workspace_id", "user_id", "group_id", "server_id", "tag", "system_user")
+        said = (row[name] for name in names)
+        return key.seal("grant", *said, _json(row["restrictions"]), _moment(row["expires_at"]))
+    return None
+
+
+def _moment(value: datetime | None) -> str:
+    return "" if value is None else value.isoformat()
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _alarm(instance: Instance, found: list[Broken]) -> None:
+    """One alarm an hour for a row, in the log of the workspace it says it is of."""
+    now = instance.now()
+
+    def add(connection: Connection) -> None:
+        for row in found:
+            words = _words(row)
+            summary = f"Alarm: {words}"
+            workspace_id, server_id = place(connection, row.table, row.values)
+            if events.was_raised_in(connection, workspace_id, "seal-broken", summary, now - AGAIN_AFTER):
+                continue
+            log.error("alarm", row=row.name, reason=words)
+            events.add(
+                connection,
+                keyrack(workspace_id, door="agent"),
+                at=now,
+                action="servers:write",
+                outcome="refused",
+                reason="seal-broken",
+                target_kind=named(row.table),
+                target_id=row.key[0] if isinstance(row.key[0], int) else None,
+                server_id=server_id,
+                summary=summary,
+                level="alarm",
+                details={"row": row.name},
+            )
+
+    try:
+        instance.database.write(add)
+    except (DatabaseUnavailable, RuntimeError):
+        log.error("alarm not recorded", rows=[row.name for row in found])
+
+
+def _words(row: Broken) -> str:
+    called = row.values.get("name") or row.values.get("path") or row.values.get("username") or ""
+    what = f"{named(row.table)} {','.join(str(part) for part in row.key)}" + (f" ({called})" if called else "")
+    meaning = "It counts all the same, as it only refuses" if row.table in _REFUSING else "It counts for nothing"
+    return f"The {what} was changed in the database, not by Keyrack. {meaning}, until it is removed or sealed again."
+
+
+def place(connection: Connection, table: str, values: Mapping[str, Any]) -> tuple[int, int | None]:
+    """The workspace that a row says it is of, or the first there is; and its server, where it is of one."""
+    server_id = values["id"] if table == "servers" else values.get("server_id")
+    workspace_id = values.get("workspace_id")
+    for column, owner in OWNERS:
+        if workspace_id is None and values.get(column) is not None:
+            held = metadata.tables[owner]
+            question = select(held.c.workspace_id).where(held.c.id == values[column])
+            workspace_id = connection.execute(question).scalar()
+    known = [workspace.id for workspace in people.workspaces_by_name(connection)]
+    if workspace_id not in known:
+        workspace_id = min(known, default=0)
+    return workspace_id, server_id
