@@ -47,8 +47,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _needs_system(item: pytest.Item) -> bool:
-    """Whether a test starts a server that is not ours, or takes seconds to wait for processes of its own."""
-    if _folder(item.path) in SYSTEM:
+    """Whether a test starts a server that is not ours, or takes seconds for commands that it starts."""
+    module = item.getparent(pytest.Module)
+    starts_programs = module is not None and "subprocess" in vars(module.obj)
+    if _folder(item.path) in SYSTEM or (starts_programs and _folder(item.path) in {"core", "store", "web"}):
         return True
     names = set(getattr(item, "fixturenames", ()))
     values = getattr(getattr(item, "callspec", None), "params", {}).values()

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
+
+MOST_DAYS = 36_500
+"""A hundred years: what lies further back than the calendar cannot be reckoned with."""
 
 
 class Settings(BaseSettings):
@@ -170,19 +177,27 @@ class Settings(BaseSettings):
     revocations_days: int = Field(
         default=400,
         ge=30,
+        le=MOST_DAYS,
         description="How many days a revocation is kept after its host has said that it obeys; longer while the key is "
         "revoked everywhere or the host finds it in a file.",
     )
     events_days: int = Field(
         default=1096,
         ge=0,
+        le=MOST_DAYS,
         description="How many days the audit log goes back; 0: for ever. Ended tokens are kept as long.",
     )
     key_uses_days: int = Field(
-        default=400, ge=1, description="How many days the last use of a key is kept once nothing has the key any more."
+        default=400,
+        ge=1,
+        le=MOST_DAYS,
+        description="How many days the last use of a key is kept once nothing has the key any more.",
     )
     deleted_servers_days: int = Field(
-        default=400, ge=1, description="How many days a deleted server waits for its host to hear of it."
+        default=400,
+        ge=1,
+        le=MOST_DAYS,
+        description="How many days a deleted server waits for its host to hear of it.",
     )
     max_body_bytes: int = Field(
         default=1_000_000, ge=20_000, description="The longest request body that is read, in bytes."
@@ -200,13 +215,53 @@ class Settings(BaseSettings):
                 ) from None
         return value
 
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_is_known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (OSError, ValueError, LookupError):
+            raise ValueError(f"there is no time zone {value!r}; one is written like Asia/Shanghai") from None
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _url_is_one(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            whole = whole and not (parts.query or parts.fragment or "@" in parts.netloc)
+        except ValueError:
+            whole = False
+        if value and not (whole and value.isascii() and value.isprintable() and " " not in value):
+            raise ValueError("it takes the address that programs call, for example https://keys.example.org")
+        return value
+
+    @field_validator("key_types")
+    @classmethod
+    def _types_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = cls.model_fields["key_types"].default
+        unknown = [one for one in value if one not in known]
+        if unknown or not value:
+            raise ValueError(f"{unknown[0]!r} is not one of {', '.join(known)}" if unknown else "name one at least")
+        return value
+
+    @field_validator("block_list")
+    @classmethod
+    def _list_is_there(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
     @field_validator("listen", "git_listen", "metrics_listen")
     @classmethod
     def _listen_has_a_port(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.field_name == "metrics_listen":
             return value
         host, _, port = value.rpartition(":")
-        if not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        right = bare and not set("[] \t") & set(bare) and port.isascii() and port.isdigit() and len(port) < 6
+        if not right or int(port) > 65535:
             raise ValueError(f"{info.field_name} takes HOST:PORT, for example 127.0.0.1:8022")
         return value
 
@@ -221,8 +276,10 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments first, then the environment, then DATA/keyrack.toml."""
         data = init_settings().get("data") or env_settings().get("data") or "keyrack-data"
-        file = TomlConfigSettingsSource(settings_cls, toml_file=Path(data) / "keyrack.toml")
-        return init_settings, env_settings, file
+        path = Path(data) / "keyrack.toml"
+        if path.exists() and not path.is_file():
+            raise IsADirectoryError(errno.EISDIR, "it is not a file", str(path))
+        return init_settings, env_settings, _File(settings_cls, toml_file=path)
 
     @property
     def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
@@ -245,3 +302,14 @@ class Settings(BaseSettings):
         """`listen`, taken apart; brackets of an IPv6 address are removed."""
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
+
+
+class _File(TomlConfigSettingsSource):
+    """DATA/keyrack.toml. A name in it that is no setting's is refused, as what it should say would not hold."""
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        for name in self.toml_data:
+            if name not in self.settings_cls.model_fields:
+                raise SettingsError(f"{self.toml_file_path}: there is no setting {name!r}; see docs/running.md")
+        return values

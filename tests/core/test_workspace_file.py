@@ -70,7 +70,7 @@ def test_what_changed_is_changed(instance: Instance) -> None:
     done = workspace_file.apply(instance, changed, SECRETS)
     assert done == [
         "change the rights of alice: member to admin",
-        "change the scopes of token ci of alice from * to servers:*",
+        "change token ci of alice: scopes servers:* instead of *",
         "change server web-1: address 192.0.2.11 instead of 192.0.2.10",
         "tag server web-1: db",
         "change repository acme/site: alice viewer",
@@ -176,6 +176,80 @@ def test_a_rotated_token_ends_the_old_one(instance: Instance) -> None:
     # An ended token is never good again, and the file that holds it is told so.
     with pytest.raises(Refusal, match=r"\[\[users\]\] number 1 \(alice\), line 7: the token 'ci' ended at"):
         workspace_file.apply(instance, FILE, SECRETS)
+
+
+def test_what_a_file_says_of_a_token_holds(instance: Instance) -> None:
+    """Its end and its name too, not its scopes alone."""
+    workspace_file.apply(instance, FILE, SECRETS)
+    year = instance.now().year + 1
+
+    def with_end(end: str) -> str:
+        return FILE.replace('scopes = ["*"]', f'scopes = ["*"], expires_at = {end}')
+
+    limited = with_end(f"{year}-01-02T03:04:05Z").replace('"ci"', '"deploys"')
+    assert workspace_file.apply(instance, limited, SECRETS) == [
+        f"change token ci of alice: name it deploys; end {year}-01-02T03:04:05+0000"
+    ]
+    assert workspace_file.apply(instance, limited, SECRETS) == []
+    found = tokens.lookup(instance, "a-token-of-alice")
+    assert found is not None
+    assert (found.token.name, found.token.expires_at and found.token.expires_at.year) == ("deploys", year)
+    over = with_end("2020-01-02T03:04:05Z")
+    assert workspace_file.apply(instance, over, SECRETS) == [
+        "revoke token deploys of alice, whose end in the file is past"
+    ]
+    assert tokens.lookup(instance, "a-token-of-alice") is None
+    assert workspace_file.apply(instance, over, SECRETS) == []
+
+
+def test_a_rotated_password_is_named(instance: Instance) -> None:
+    """The old one still signs in, and the file's does not: that is said, and changed when it is asked for."""
+    workspace_file.apply(instance, FILE, SECRETS)
+    rotated = {"ALICE": "another password of alice"}
+    noted: list[str] = []
+    assert workspace_file.apply(instance, FILE, rotated, noted=noted.append) == []
+    assert noted == ["the password of alice is not the file's; --reset-secrets sets it"]
+    done = workspace_file.apply(instance, FILE, rotated, reset_secrets=True, noted=noted.append)
+    assert (done, len(noted)) == (["reset the password of alice"], 1)
+    assert workspace_file.apply(instance, FILE, rotated, reset_secrets=True, noted=noted.append) == []
+    assert len(noted) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('name = "eva"\nrole = "owner"', 'name = "eva"\nrole = "member"', "last owner"),
+        ('user = "alice"\nserver', 'expires_at = 2096-12-24T18:00:00Z\nuser = "alice"\nserver', "ten years"),
+        ('scopes = ["*"]', 'scopes = ["*"], expires_at = 2096-12-24T18:00:00Z', "ten years"),
+    ],
+)
+def test_a_dry_run_refuses_what_would_be_refused(instance: Instance, old: str, new: str, words: str) -> None:
+    owned = FILE + '[[users]]\nname = "eva"\nrole = "owner"\n'
+    workspace_file.apply(instance, owned, SECRETS)
+
+    def everything(connection: Connection) -> list[object]:
+        return [connection.execute(table.select()).all() for table in metadata.sorted_tables]
+
+    before = instance.database.read(everything)
+    with pytest.raises(Refusal, match=words):
+        workspace_file.apply(instance, owned.replace(old, new), SECRETS, dry_run=True)
+    assert instance.database.read(everything) == before
+
+
+def test_each_fault_is_named(instance: Instance) -> None:
+    wrong = FILE.replace('role = "member"', 'role = "king"').replace('"192.0.2.10"', "7").replace('"ops"', '""')
+    with pytest.raises(Refusal) as refused:
+        workspace_file.apply(instance, wrong, SECRETS)
+    assert [line.partition(": ")[0].strip() for line in refused.value.message.split("\n")[1:]] == [
+        "[[users]] number 1 (alice), line 7",
+        "[[groups]] number 1 (), line 14",
+        "[[servers]] number 1 (web-1), line 17",
+    ]
+    workspace_file.apply(instance, FILE, SECRETS)
+    unknown = FILE.replace('members = ["alice"]', 'members = ["alise"]').replace('user = "alice", role', 'user = "x"')
+    with pytest.raises(Refusal) as refused:
+        workspace_file.apply(instance, unknown.replace('user = "x"', 'user = "x", role'), SECRETS)
+    assert ("'alise'" in refused.value.message, "'x'" in refused.value.message) == (True, True)
 
 
 def test_a_renamed_server_stays_the_same_one(instance: Instance) -> None:

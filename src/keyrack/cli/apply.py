@@ -39,13 +39,15 @@ def command(
     except UnicodeDecodeError:
         raise click.ClickException(f"{file} is not UTF-8 text.") from None
     left: list[str] = []
-    with opened(given, new_database=new_database) as instance:
+    noted: list[str] = []
+    with opened(given, founding=True, new_database=new_database) as instance:
         changes = workspace_file.apply(
             instance,
             text,
             os.environ,
             say,
             left=left.append,
+            noted=noted.append,
             prune=prune,
             reset_secrets=reset_secrets,
             dry_run=dry_run or check,
@@ -53,6 +55,8 @@ def command(
         )
     for words in left:
         say(f"left as it is, without --prune: {words}")
+    for words in noted:
+        say(f"left as it is: {words}")
     if (dry_run or check) and changes:
         say(f"{len(changes)} changes would be made; none was.")
         raise SystemExit(1 if check else 0)

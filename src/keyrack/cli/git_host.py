@@ -31,6 +31,7 @@ from keyrack.cli.demo_host import (
     safe_place,
     wait_until_gone,
 )
+from keyrack.cli.opened import refuse_none
 from keyrack.cli.serve import explained, set_up_logging
 from keyrack.core import bare_repositories
 from keyrack.core.instance import Instance
@@ -276,6 +277,7 @@ def command(**given: Any) -> None:
     set_up_logging()
     host, _, port = settings.git_listen.rpartition(":")
     with explained():
+        refuse_none(settings)
         instance = open_instance(settings)
     stopping = threading.Event()
 

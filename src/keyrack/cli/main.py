@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
+import sys
 
 import click
 
@@ -49,8 +52,16 @@ class LazyGroup(click.Group):
 
     def invoke(self, context: click.Context) -> object:
         """Run what is asked; words of an error hold text of others too, and are shown like all such text."""
+        for stream in (sys.stdout, sys.stderr):
+            # What a terminal's old encoding lacks is written as \u2026 instead of ending the command half way.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(context)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                raise
+            raise click.ClickException("What was to be printed could not be written: no space left.") from None
         except click.ClickException as error:
             error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,24 +15,42 @@ from keyrack.cli.serve import explained
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.model import Workspace
-from keyrack.store import people
+from keyrack.settings import Settings
+from keyrack.store import migrate, people
+from keyrack.store.connect import parse_url
 from keyrack.store.database import DatabaseUnavailable
 
 
 @contextmanager
-def opened(given: dict[str, Any], *, new_database: bool = False) -> Iterator[Instance]:
-    """The instance that the options name; refusals become words and an exit. new_database: see open_instance."""
+def opened(given: dict[str, Any], *, founding: bool = False, new_database: bool = False) -> Iterator[Instance]:
+    """The instance that the options name; refusals become words and an exit. new_database: see open_instance.
+
+    founding: make one where there is none. Otherwise a mistyped --data would leave a new key and an empty database.
+    """
     settings = options.settings(**given)
     with explained():
+        if not founding:
+            refuse_none(settings)
         instance = open_instance(settings, new_database=new_database)
     try:
         yield instance
     except Refusal as refusal:
         raise click.ClickException(refusal.message) from None
     except DatabaseUnavailable as error:
-        raise click.ClickException(f"The database cannot be reached: {error}") from None
+        raise click.ClickException(str(error)) from None
     finally:
         instance.database.close()
+
+
+def refuse_none(settings: Settings) -> None:
+    """Exit with words where there is no instance yet. Raises as open_instance does."""
+    dialect, url = parse_url(settings.database_url)
+    where = str(url.database) if dialect == "sqlite" else url.render_as_string()
+    if (dialect == "sqlite" and not Path(where).exists()) or migrate.current(settings.database_url) is None:
+        raise click.ClickException(
+            f"There is no instance of Keyrack at {where}; check --data and --database. "
+            "`keyrack apply`, `serve` or `up` makes one."
+        )
 
 
 def workspaces(instance: Instance) -> tuple[Workspace, ...]:
@@ -50,4 +69,5 @@ def workspace_named(instance: Instance, name: str | None) -> Workspace:
     if not known:
         raise click.ClickException("There is no workspace yet; make one with `keyrack apply` or `keyrack up`.")
     names = ", ".join(workspace.name for workspace in known)
-    raise click.UsageError(f"Say whose it is with --workspace; there are: {names}.")
+    words = "Say whose it is with --workspace" if name is None else f"There is no workspace {name!r}"
+    raise click.UsageError(f"{words}; there are: {names}.")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Any, TypeVar
 
 import click
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from keyrack.settings import Settings
 
@@ -37,4 +39,12 @@ def settings(**given: Any) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        words = first["msg"].removeprefix("Value error, ")
+        raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {words}") from None
+    except SettingsError as error:
+        hint = '; a list is written as JSON, such as ["ssh-ed25519"]' if "parsing" in str(error) else ""
+        raise click.UsageError(f"{error}{hint}") from None
+    except (TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"keyrack.toml in the data folder is not valid TOML: {error}") from None
+    except OSError as error:
+        raise click.UsageError(f"{error.filename} cannot be read: {error.strerror}.") from None

@@ -21,7 +21,7 @@ from uvicorn.supervisors import Multiprocess
 from keyrack import app
 from keyrack.cli import options
 from keyrack.settings import Settings
-from keyrack.store.connect import DatabaseRefused, DatabaseSpoilt
+from keyrack.store.connect import UNAVAILABLE, DatabaseRefused, DatabaseSpoilt
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.migrate import SchemaTooNew
 from keyrack.store.outage import Outage
@@ -125,11 +125,16 @@ def explained() -> Iterator[None]:
     except (DatabaseSpoilt, DatabaseRefused) as error:
         raise click.ClickException(str(error)) from None
     except DatabaseUnavailable as error:
-        raise click.ClickException(f"The database cannot be reached: {error} Start it, or check --database.") from None
+        why = str(error).removeprefix(UNAVAILABLE).rstrip(".")
+        raise click.ClickException(f"The database cannot be reached: {why}. Start it, or check --database.") from None
     except (SchemaTooNew, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except PermissionError as error:
         raise click.ClickException(f"No permission for {error.filename}; choose another --data.") from None
+    except OSError as error:
+        raise click.ClickException(
+            f"{error.filename}: {error.strerror}. Mend that, or choose another --data."
+        ) from None
 
 
 def from_environment() -> Doors:
@@ -166,8 +171,10 @@ def check_free(*wanted: tuple[str, int, str]) -> None:
                 # Held until all are tried, so that two of our own are not given one port.
                 held.enter_context(socket.create_server((host, port), family=family))
             except OSError as error:
+                why = str(error.strerror).partition(" (while attempting")[0]
+                shown = f"[{host}]" if ":" in host else host
                 raise click.ClickException(
-                    f"Cannot listen on {host}:{port} ({error.strerror}). Choose another one with {option}."
+                    f"Cannot listen on {shown}:{port} ({why}). Choose another one with {option}."
                 ) from None
 
 

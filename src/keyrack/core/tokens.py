@@ -332,26 +332,33 @@ def strong(secret: str) -> str:
     return secret
 
 
-def change_scopes(instance: Instance, actor: Actor, token_id: int, *, scopes: Iterable[str]) -> None:
-    """Give an API token other scopes, of what the actor may. Raises Refusal MISSING, INVALID or FORBIDDEN."""
+def change(
+    instance: Instance, actor: Actor, token_id: int, *, name: str, scopes: Iterable[str], expires_at: datetime | None
+) -> None:
+    """Give an API token another name, scopes and end, of what the actor may. Raises Refusal MISSING, INVALID or
+    FORBIDDEN. expires_at: None for no end.
+    """
     attempt = Attempt(instance, actor, "people:write", "change a token", target_kind="token", target_id=token_id)
     with attempt:
+        title = acceptance.text(name, field="name")
         bounds = policy.both(policy.patterns(scopes, field="scopes"), actor.scopes)
+        end = acceptance.end(instance.now(), expires_at)
+        if actor.ends_at is not None and (end is None or end > actor.ends_at):
+            end = actor.ends_at
 
-        def change(work: Work) -> None:
+        def run(work: Work) -> None:
             found = people.api_token(work.connection, actor.workspace_id, token_id)
             if found is None:
                 raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
             refuse_exceeding(work, found.user)
-            people.change_token(work.connection, token_id, {"scopes": list(bounds)})
-            work.record(
-                f"Gave token {found.token.name} of {found.user.name} the scopes {', '.join(bounds) or 'none'}; "
-                f"before: {', '.join(found.token.scopes) or 'none'}",
-                target_id=token_id,
-                level="warning",
-            )
+            people.change_token(work.connection, token_id, {"name": title, "scopes": list(bounds), "expires_at": end})
+            old = found.token
+            words = f"Changed token {old.name} of {found.user.name}: name {title}, scopes {', '.join(bounds) or 'none'}"
+            before = f"before: {old.name}, {', '.join(old.scopes) or 'none'}"
+            ends = "" if end == old.expires_at else f", end {'none' if end is None else f'{end:%Y-%m-%dT%H:%M:%SZ}'}"
+            work.record(f"{words}{ends}; {before}", target_id=token_id, level="warning")
 
-        attempt.write(change)
+        attempt.write(run)
 
 
 def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50) -> Page[Bearer]:

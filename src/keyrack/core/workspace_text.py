@@ -30,6 +30,8 @@ FIELDS: dict[str, frozenset[str]] = {
 }
 TABLES = {"users": ("access_keys", "tokens"), "repositories": ("members",)}
 LARGEST_ID = 2_147_483_647
+SHOWN_FAULTS = 20
+NOTHING = "Nothing was applied."
 _HEADER = re.compile(r"\s*\[\[\s*([a-z_]+)\s*\]\]")
 
 
@@ -136,7 +138,7 @@ class WorkspaceFile:
 
 
 def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
-    """The file, each value checked by the core's own rules; raises Refusal INVALID with place and words.
+    """The file, each value checked by the core's own rules; raises Refusal INVALID with each fault and its place.
 
     environment: where `password_env` and the like are looked up.
     """
@@ -152,7 +154,7 @@ def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
     _known(workspace, "workspace", "[workspace]")
     with _placed("[workspace]"):
         name = acceptance.text(workspace.get("name"), field="name")
-    return WorkspaceFile(
+    file = WorkspaceFile(
         name=name,
         projects=reader.all(values, "projects", reader.project, lambda one: one.name),
         users=reader.all(values, "users", reader.user, lambda one: one.name),
@@ -161,12 +163,45 @@ def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
         repositories=reader.all(values, "repositories", reader.repository, lambda one: one.path),
         grants=reader.all(values, "grants", reader.grant, lambda one: one.words),
     )
+    reader.faults.refuse()
+    return file
 
 
 def wrong(place: str, message: str) -> Refusal:
     """The refusal of a file as a whole; place: where in it, "" for all of it."""
     where = f"{place}: " if place else ""
-    return Refusal(Kind.INVALID, "file-invalid", f"Nothing was applied. {where}{message.rstrip('.')}.")
+    return Refusal(Kind.INVALID, "file-invalid", f"{NOTHING} {where}{message.rstrip('.')}.")
+
+
+class Faults:
+    """What is wrong with a file, one fault an entry, so that all of it can be mended at once."""
+
+    def __init__(self) -> None:
+        self._found: list[Refusal] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Go on behind an entry that is wrong."""
+        try:
+            yield
+        except Refusal as refusal:
+            if refusal.code != "file-invalid":
+                raise
+            self.add(refusal)
+
+    def add(self, fault: Refusal) -> None:
+        """Keep a fault for later."""
+        self._found.append(fault)
+
+    def refuse(self) -> None:
+        """Raise what was found, the first twenty, if there is anything."""
+        if len(self._found) == 1:
+            raise self._found[0]
+        if self._found:
+            lines = [one.message.removeprefix(f"{NOTHING} ") for one in self._found[:SHOWN_FAULTS]]
+            more = len(self._found) - len(lines)
+            lines += [f"And {more} more."] if more else []
+            raise Refusal(Kind.INVALID, "file-invalid", "\n  ".join((f"{NOTHING} These are wrong:", *lines)))
 
 
 class _Reader:
@@ -174,6 +209,7 @@ class _Reader:
 
     def __init__(self, text: str, environment: Mapping[str, str]) -> None:
         self._environment = environment
+        self.faults = Faults()
         self._lines: dict[str, list[int]] = {}
         for number, line in enumerate(text.split("\n"), 1):
             header = _HEADER.match(line)
@@ -186,7 +222,8 @@ class _Reader:
         """The entries of a section, each read; no name twice."""
         entries = values.get(section, [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise wrong(section, f"it must hold tables, each under [[{section}]]")
+            self.faults.add(wrong(section, f"it must hold tables, each under [[{section}]]"))
+            return ()
         lines = self._lines.get(section, [])
         found: dict[str, Any] = {}
         for number, entry in enumerate(entries):
@@ -194,12 +231,13 @@ class _Reader:
             title = entry.get("path" if section == "repositories" else "name")
             place += f" ({title})" if isinstance(title, str) and title.isprintable() and len(title) < 100 else ""
             place += f", line {lines[number]}" if len(lines) == len(entries) else ""
-            _known(entry, section, place)
-            with _placed(place):
-                one = read(place, entry)
-            if name(one) in found:
-                raise wrong(place, f"{name(one)!r} stands twice")
-            found[name(one)] = one
+            with self.faults.noted():
+                _known(entry, section, place)
+                with _placed(place):
+                    one = read(place, entry)
+                if name(one) in found:
+                    raise wrong(place, f"{name(one)!r} stands twice")
+                found[name(one)] = one
         return tuple(found.values())
 
     def project(self, place: str, entry: Mapping[str, Any]) -> WantedProject:

@@ -51,7 +51,9 @@ def copy(database: Path, target: Path, *, overwrite: bool = False) -> None:
         raise BackupProblem(f"There is no database at {database}.")
     if target.exists() and not overwrite:
         raise BackupProblem(f"{target} exists already; give another name, or --overwrite.")
-    if target.exists() and not _is_copy(target, database):
+    here = database.resolve()
+    log = target.resolve().parent == here.parent and target.name.startswith(f"{here.name}-")
+    if log or (target.exists() and not _is_copy(target, database)):
         raise BackupProblem(f"{target} is no earlier copy, so it is not overwritten; give another name.")
     # Of its own, as another backup to the same file may be under way.
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")

@@ -25,6 +25,9 @@ _REFUSED = re.compile(
 )
 
 
+UNAVAILABLE = "The database does not answer as it should: "
+
+
 class DatabaseUnavailable(RuntimeError):
     """The database does not answer, is full, or broke off; nothing was acknowledged. Later may do."""
 
@@ -228,4 +231,4 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
     refused = _REFUSED.search(str(getattr(error, "orig", None) or error))
     if refused:
         return DatabaseRefused(f"The database server answers and refuses: {refused[1]}. Check --database.")
-    return DatabaseUnavailable(f"The database does not answer as it should: {reason}")
+    return DatabaseUnavailable(f"{UNAVAILABLE}{reason}")

@@ -1,0 +1,127 @@
+"""What is wrong with words, settings, files and streams is said in one line, and nothing is made or lost by it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from keyrack.cli.main import main
+
+
+@pytest.fixture
+def data(team_folder: Path, tmp_path: Path) -> Path:
+    """A data folder with the team in it."""
+    subprocess.run(["cp", "-r", str(team_folder), str(tmp_path / "data")], check=True)
+    return tmp_path / "data"
+
+
+def run(*words: str, data: Path) -> Result:
+    """One command on a data folder; words instead of a traceback, whatever it ends with."""
+    ended = CliRunner().invoke(main, [*words, "--data", str(data)])
+    assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
+    return ended
+
+
+@pytest.mark.parametrize(
+    "words", ["hosts list", "tidy", "events", "grants list", "repos list", "git-host", "hosts damaged"]
+)
+def test_a_mistyped_folder_gets_no_key_and_no_database(tmp_path: Path, words: str) -> None:
+    ended = run(*words.split(), data=tmp_path / "dat")
+    assert ended.exit_code == 1
+    assert "There is no instance of Keyrack at" in ended.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_replaces_copies_alone(data: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in data.iterdir() if path.is_file()}
+    (data / "link").symlink_to(data / "instance.key")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for target in (data / "instance.key", data / "link", data / "keyrack.db-wal", data / "keyrack.db", fifo):
+        ended = run("backup", str(target), "--overwrite", data=data)
+        assert (ended.exit_code, "give another name" in ended.output) == (1, True), target
+    assert {path.name: path.read_bytes() for path in data.iterdir() if path.name in before} == before
+    assert fifo.is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("KEY_TYPES", "ssh-ed25519", "written as JSON"),
+        ("KEY_TYPES", '["ssh-dss"]', "'ssh-dss' is not one of"),
+        ("KEY_TYPES", "[]", "name one at least"),
+        ("TIME_ZONE", "Nowhere/City", "there is no time zone"),
+        ("TIME_ZONE", "../../etc/passwd", "there is no time zone"),
+        ("BLOCK_LIST", "/nonexistent", "there is no file /nonexistent"),
+        ("PUBLIC_URL", "keys.example.org", "for example https://"),
+        ("PUBLIC_URL", "https://keys.example.org:port", "for example https://"),
+        ("EVENTS_DAYS", "99999999999", "36500"),
+        ("REVOCATIONS_DAYS", "999999999", "36500"),
+        ("LISTEN", "[::1", "takes HOST:PORT"),
+        ("GIT_LISTEN", "127.0.0.1:000000022", "takes HOST:PORT"),
+    ],
+)
+def test_a_wrong_setting_is_said(
+    data: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"KEYRACK_{name}", value)
+    ended = run("tidy", data=data)
+    assert (ended.exit_code, words in ended.output) == (2, True), ended.output
+    assert "Value error" not in ended.output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b'lisen = "127.0.0.1:8022"\n', "there is no setting 'lisen'"),
+        (b"lisen\n", "not valid TOML"),
+        (b"\xff\n", "not valid TOML"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_file_of_settings_is_said(data: Path, text: bytes | None, words: str) -> None:
+    file = data / "keyrack.toml"
+    file.mkdir() if text is None else file.write_bytes(text)
+    ended = run("tidy", data=data)
+    assert (ended.exit_code, words in ended.output) == (2, True), ended.output
+
+
+def test_a_folder_that_cannot_be_is_said(tmp_path: Path, data: Path) -> None:
+    file = tmp_path / "acme.toml"
+    file.write_text('[workspace]\nname = "acme"\n')
+    assert "/proc/nothing: " in run("apply", str(file), data=Path("/proc/nothing")).output
+    (data / "instance.key").unlink()
+    (data / "instance.key").mkdir()
+    assert "instance.key: Is a directory" in run("hosts", "list", data=data).output
+
+
+def test_bytes_that_are_no_text_are_refused(data: Path) -> None:
+    for words in (("events", "--search", "\udcff"), ("hosts", "show", "\udcff"), ("repos", "create", "a/\udcff")):
+        ended = run(*words, data=data)
+        assert (ended.exit_code, "An argument is not UTF-8." in ended.output) == (2, True), ended.output
+
+
+def test_a_workspace_that_is_not_there_is_said(data: Path) -> None:
+    assert "There is no workspace 'acmee'; there are: acme" in run("events", "--workspace", "acmee", data=data).output
+
+
+def test_old_terminals_and_full_disks(data: Path) -> None:
+    program = [sys.executable, "-m", "keyrack.cli.main"]
+    old = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run([*program, "serve", "--help"], capture_output=True, env=old, check=False, timeout=60)
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [*program, "events", "--limit", "0", "--workspace", "acme", "--data", str(data)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == b"Error: What was to be printed could not be written: no space left.\n"
