@@ -18,9 +18,9 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import Connection, insert
 
-from keyrack.store import migrate
-from keyrack.store.connect import parse_url, postgresql_connection
 from keyrack.store.database import Database, announce
+from keyrack.store.engine import migrate
+from keyrack.store.engine.connect import parse_url, postgresql_connection
 from keyrack.store.tables import instance_facts
 from tests.postgres import running_cluster
 

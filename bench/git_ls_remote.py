@@ -23,10 +23,12 @@ from sqlalchemy import Connection, insert
 
 from keyrack.app import open_instance
 from keyrack.cli.demo_host import PrivateSshd, find_sshd, free_port
-from keyrack.cli.git_host import GitHost
-from keyrack.core import bare_repositories, first_start, user_keys
-from keyrack.core.first_start import FirstAdmin
+from keyrack.core.git import storage
 from keyrack.core.instance import Instance
+from keyrack.core.keys import user_keys
+from keyrack.core.workspace import first_start
+from keyrack.core.workspace.first_start import FirstAdmin
+from keyrack.git.host import GitHost
 from keyrack.model import Actor
 from keyrack.settings import Settings
 from keyrack.ssh import revoked_keys
@@ -102,7 +104,7 @@ def keyrack_with(folder: Path, count: int, public_key: str) -> Iterator[tuple[st
     try:
         found = instance.database.read(lambda connection: repositories.by_path(connection, path))
         assert found is not None
-        bare = bare_repositories.ensure(host.repositories, found, shutil.which("git") or "git")
+        bare = storage.ensure(host.repositories, found, shutil.which("git") or "git")
         yield host.url(path), host.known_hosts, bare
     finally:
         host.stop()

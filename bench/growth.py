@@ -20,9 +20,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from sqlalchemy import Connection
 
 from keyrack import app
-from keyrack.core import credentials, people, revoking, servers, user_keys
+from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
-from keyrack.core.tokens import actor_of
+from keyrack.core.keys import credentials, revocation, user_keys
+from keyrack.core.people import users
+from keyrack.core.people.tokens import actor_of
 from keyrack.model import Actor, Role
 from keyrack.ssh.public_key import parse
 from keyrack.store import keys, sealed, tables
@@ -36,13 +38,13 @@ AT_ONCE = 20_000
 def filled(folder: Path, user_key_count: int, credential_count: int) -> tuple[Instance, Actor, int]:
     """An instance with so many rows; its owner, and the server that has the credentials."""
     instance = app.open_instance(settings_for(folder, ""))
-    by = people.keyrack(people.found_workspace(instance, people.keyrack(), "acme").id)
-    user = people.create_user(instance, by, name="olga", role=Role.OWNER)
+    by = users.keyrack(users.found_workspace(instance, users.keyrack(), "acme").id)
+    user = users.create_user(instance, by, name="olga", role=Role.OWNER)
     owner = actor_of(user, None, address="203.0.113.9", door="bench")
     server = servers.create(instance, owner, name="web-1", address="192.0.2.10")
     of_user = {
         "workspace_id": by.workspace_id,
-        "user_id": people.create_user(instance, by, name="crowd", role=Role.MEMBER).id,
+        "user_id": users.create_user(instance, by, name="crowd", role=Role.MEMBER).id,
     }
     line = parse(fresh_line())
     now = instance.now()
@@ -95,7 +97,7 @@ def measured(instance: Instance, owner: Actor, server_id: int) -> dict[str, floa
     def revoke() -> None:
         line = fresh_line()
         user_keys.add(instance, owner, title="a", public_key=line)
-        revoking.revoke_everywhere(instance, owner, parse(line).sha256)
+        revocation.revoke_everywhere(instance, owner, parse(line).sha256)
 
     def page() -> None:
         credentials.find(instance, owner, server_id, limit=15)

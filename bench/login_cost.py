@@ -23,7 +23,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.cli.demo_host import PrivateSshd, free_port
-from keyrack.ssh.host_document import UserKey
+from keyrack.protocol.host_document import UserKey
 from tests.agent.small_service import small_service
 from tests.agent.watched_host import enrolled
 from tests.login.private_sshd import USERNAME, Door, Key, sshd_path, strict_folder

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from keyrack.core import receipts, revoking
+from keyrack.core.keys import receipts, revocation
 from keyrack.ssh.public_key import fingerprint_of
 from tests.login.fleet import Fleet, Host, fleet
 from tests.login.private_sshd import Key, strict_folder
@@ -76,7 +76,7 @@ def rounds_of(hosts: Fleet, scratch: Path, rounds: int) -> None:
         began = time.perf_counter()
         with ThreadPoolExecutor(1) as pool:
             watching = pool.submit(wait_for, hosts.hosts, "revoked_keys", key.public)
-            revoking.revoke_everywhere(hosts.instance, hosts.actor, fingerprint_of(key.public))
+            revocation.revoke_everywhere(hosts.instance, hosts.actor, fingerprint_of(key.public))
             action.append(time.perf_counter() - began)
             times = [at - began for at in watching.result()]
         each += times

@@ -19,10 +19,11 @@ from pathlib import Path
 from argon2 import PasswordHasher, extract_parameters
 
 from keyrack import app
-from keyrack.core import passwords, tokens, workspace_file
 from keyrack.core.instance import Instance
-from keyrack.core.throttle import Throttle
-from keyrack.core.tokens import Scope, SignIn
+from keyrack.core.people import passwords, tokens
+from keyrack.core.people.throttle import Throttle
+from keyrack.core.people.tokens import Scope, SignIn
+from keyrack.core.workspace import workspace_file
 from keyrack.errors import Refusal
 from keyrack.settings import Settings
 from keyrack.store import people

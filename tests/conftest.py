@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyrack import app
-from keyrack.core import workspace_file
+from keyrack.core.workspace import workspace_file
 from tests import own_machine
 from tests.postgres import Cluster, database_name
 from tests.services import STRANGERS, TEAM, Service, running, settings_for

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.store import migrate
 from keyrack.store.database import Database
+from keyrack.store.engine import migrate
 from tests.postgres import Cluster, database_name, running_cluster
 
 DIALECTS = ("sqlite", "postgresql")

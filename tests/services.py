@@ -15,8 +15,8 @@ import httpx2
 import uvicorn
 
 from keyrack import app
-from keyrack.core import workspace_file
 from keyrack.core.instance import Instance
+from keyrack.core.workspace import workspace_file
 from keyrack.settings import Settings
 from keyrack.web.protocol import BoundedProtocol
 from tests.ports import free_port as free_port

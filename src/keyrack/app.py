@@ -9,17 +9,20 @@ import prometheus_client
 import structlog
 from sqlalchemy import Connection
 
-from keyrack.core import credentials, ownership, sealing, tidying
+from keyrack.core import ownership, sealing
+from keyrack.core.audit import retention
+from keyrack.core.hosts.last_seen import Presence
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
-from keyrack.core.people import keyrack
-from keyrack.core.presence import Presence
-from keyrack.core.throttle import Throttle
+from keyrack.core.keys import credentials
+from keyrack.core.people.throttle import Throttle
+from keyrack.core.people.users import keyrack
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
 from keyrack.ssh import known_private
-from keyrack.store import migrate, servers
+from keyrack.store import servers
 from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.store.engine import migrate
 from keyrack.web import server
 from keyrack.web.server import Doors
 
@@ -114,7 +117,7 @@ def _serve_metrics(instance: Instance) -> Callable[[], None]:
 def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
     """Remove what has ended and note who was heard of, every few seconds, on its own thread; answers how to stop it."""
     stopping = threading.Event()
-    calm = tidying.Calm()
+    calm = retention.Calm()
 
     def run() -> None:
         while not stopping.wait(TIDY_EVERY_SECONDS):

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from keyrack.agent.contact import Contact
-from keyrack.agent.follow import Follower
-from keyrack.agent.memory import Memory
-from keyrack.agent.orders import Orders
+from keyrack.agent.reconcile import Orders
+from keyrack.agent.service.contact import Contact
+from keyrack.agent.service.follow import Follower
+from keyrack.agent.state import Memory
 from tests.agent.small_service import SmallService
 
 

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from keyrack.agent.memory import Accepted
-from keyrack.ssh import host_document, sshsig, wire
-from keyrack.ssh.host_document import HostDocument, UserKey
+from keyrack.agent.state import Accepted
+from keyrack.protocol import host_document
+from keyrack.protocol.host_document import HostDocument, UserKey
+from keyrack.ssh import sshsig, wire
 
 HOST = "h_0123456789abcdef"
 ISSUED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from keyrack.agent.memory import Accepted
+from keyrack.agent.state import Accepted
 from tests.agent.signed_documents import HOST, Signer
 from tests.waiting import wait_until
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from keyrack import __version__
-from keyrack.ssh.host_document import UserKey
+from keyrack.protocol.host_document import UserKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
 from tests.agent.small_service import SmallService

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from keyrack.agent.follow import LOOK_AGAIN_SECONDS
-from keyrack.ssh import host_document, revoked_keys
-from keyrack.ssh.host_document import HostDocument, UserKey
+from keyrack.agent.service.follow import LOOK_AGAIN_SECONDS
+from keyrack.protocol import host_document
+from keyrack.protocol.host_document import HostDocument, UserKey
+from keyrack.ssh import revoked_keys
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import HOST, ISSUED, public_key
 from tests.agent.small_service import SmallService

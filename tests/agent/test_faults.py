@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from keyrack.protocol.host_document import UserKey
 from keyrack.ssh import authorized_keys, revoked_keys
-from keyrack.ssh.host_document import UserKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
 from tests.agent.small_service import SmallService

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from keyrack.agent.memory import Accepted
+from keyrack.agent.state import Accepted
+from keyrack.protocol.host_document import UserKey
 from keyrack.ssh import authorized_keys, revoked_keys
-from keyrack.ssh.host_document import UserKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import HOST, Signer, document, public_key
 from tests.agent.small_service import SmallService

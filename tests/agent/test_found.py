@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent import as_account
-from keyrack.agent import found as finding
-from keyrack.agent.found import AUTHORITY, COMMAND, KEY, UNREADABLE, Found, Scanner
-from keyrack.agent.sshd import Sshd, words_of
+from keyrack.agent.keys import unmanaged_keys as finding
+from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, KEY, UNREADABLE, Found, Scanner
+from keyrack.agent.sshd.settings import Sshd, words_of
+from keyrack.agent.system import as_account
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
 from tests.login.adopted_host import accounts
@@ -179,7 +179,7 @@ def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_pat
     put(homes[QUIET] / ".ssh" / "authorized_keys", f"{public_key()} quiet\n")
     scanner(tmp_path)
     code = (
-        "import json, pwd, sys; from keyrack.agent.found import Scanner; from keyrack.agent.sshd import Sshd\n"
+        "import json, pwd, sys; from keyrack.agent.keys.unmanaged_keys import Scanner; from keyrack.agent.sshd.settings import Sshd\n"
         "assert not pwd.getpwall()\n"
         "print(json.dumps([one.comment for one in Scanner(Sshd(sys.argv[1]), '/none').scan(names=sys.argv[2:])]))"
     )

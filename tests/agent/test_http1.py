@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
-from keyrack.agent.http1 import Broken, Connection, Dropped
+from keyrack.agent.service.contact import AddressProblem, Contact, NoAnswer
+from keyrack.agent.service.http1 import Broken, Connection, Dropped
 
 
 @contextmanager

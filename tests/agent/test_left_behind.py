@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent import processes
-from keyrack.agent.belonging import Marks, Session, belonging
-from keyrack.ssh.host_document import UserKey
+from keyrack.agent.sessions.belonging import Marks, Session, belonging
+from keyrack.agent.system import processes
+from keyrack.protocol.host_document import UserKey
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled

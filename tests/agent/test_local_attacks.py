@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent import as_account, looking
-from keyrack.agent.folder import Folder, FolderProblem
-from keyrack.ssh.host_document import TakeAway, UserKey
+from keyrack.agent.keys import looking
+from keyrack.agent.system import as_account
+from keyrack.agent.system.folder import Folder, FolderProblem
+from keyrack.protocol.host_document import TakeAway, UserKey
 from tests.agent.signed_documents import public_key
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled

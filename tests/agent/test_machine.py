@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from keyrack.agent import machine
+from keyrack.agent.system import machine
 
 
 def test_this_machine() -> None:

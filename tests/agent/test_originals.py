@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.agent import originals
+from keyrack.agent.sshd import originals
 
 OTHER = (12345, 12346) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from keyrack.agent.contact import Answer
-from keyrack.agent.memory import Accepted
-from keyrack.agent.outbox import LARGEST_FILE, PIECE, Outbox
-from keyrack.core import found_keys, people
-from keyrack.ssh.host_document import UserKey
+from keyrack.agent.service.contact import Answer
+from keyrack.agent.service.outbox import LARGEST_FILE, PIECE, Outbox
+from keyrack.agent.state import Accepted
+from keyrack.core.hosts import unmanaged_keys
+from keyrack.core.people import users
+from keyrack.protocol.host_document import UserKey
 from keyrack.store import servers
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
@@ -46,7 +47,7 @@ def deliver(service: Service, agent: Agent, outbox: Outbox) -> int:
 def known(service: Service, *states: str) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     while True:
-        page = found_keys.find(service.instance, people.keyrack(1), 1, states=states, offset=len(found), limit=500)
+        page = unmanaged_keys.find(service.instance, users.keyrack(1), 1, states=states, offset=len(found), limit=500)
         found |= {(one.path, one.fingerprint) for one in page.items}
         if not page.items:
             return found
@@ -67,12 +68,12 @@ def test_a_list_of_any_length_arrives_with_its_receipt(team: Service) -> None:
     assert server is not None
     assert server.applied_revision == revision
     places = {(key["path"], key["fingerprint"]) for key in keys}
-    assert known(team, *found_keys.OPEN) == places
+    assert known(team, *unmanaged_keys.OPEN) == places
     # One key of one file, and all of another file, are not there any more; what other pieces have stays.
     left = [key for key in keys[1:] if key["path"] != "/home/user3/keys"]
     outbox.put({**report, "keys_found": left})
     deliver(team, agent, outbox)
-    assert known(team, *found_keys.OPEN) == {(key["path"], key["fingerprint"]) for key in left}
+    assert known(team, *unmanaged_keys.OPEN) == {(key["path"], key["fingerprint"]) for key in left}
 
 
 def test_a_file_that_is_too_long_for_one_report_makes_nothing_gone(team: Service) -> None:
@@ -93,7 +94,7 @@ def test_a_file_that_is_too_long_for_one_report_makes_nothing_gone(team: Service
         }
     )
     assert deliver(team, agent, outbox) > 2
-    assert known(team, *found_keys.OPEN) == {(key["path"], key["fingerprint"]) for key in keys}
+    assert known(team, *unmanaged_keys.OPEN) == {(key["path"], key["fingerprint"]) for key in keys}
 
 
 def accepted(service: SmallService, revision: int) -> Accepted:
@@ -134,7 +135,7 @@ def test_a_receipt_arrives_where_the_rest_of_its_report_is_refused(
 def test_a_refused_receipt_is_told_again_and_keeps_no_document_waiting(
     host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keyrack.agent.follow.REFUSED_RETRY", 0.0)
+    monkeypatch.setattr("keyrack.agent.service.follow.REFUSED_RETRY", 0.0)
     refusals = [400, 413, 400, 400]
     drive(host, service, lambda told: refusals.pop() if refusals else None)
     assert service.wait_for_report("applied", 3)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.folder import FolderProblem
-from keyrack.agent.key_files import KeyFiles
+from keyrack.agent.keys.key_files import KeyFiles
+from keyrack.agent.system.folder import FolderProblem
+from keyrack.protocol.host_document import UserKey
 from keyrack.ssh import authorized_keys
-from keyrack.ssh.host_document import UserKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
 from tests.agent.small_service import SmallService

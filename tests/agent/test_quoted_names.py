@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent import doctor
-from keyrack.agent.enforcement import Enforcement
-from keyrack.agent.memory import Enrolment, Memory
+from keyrack.agent.sshd.enforcement import Enforcement
+from keyrack.agent.state import Enrolment, Memory
 
 
 @pytest.mark.parametrize("quote", ['"', "'"])

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.found import Scanner
-from keyrack.agent.sshd import Effective, Sshd
-from keyrack.ssh.host_document import UserKey
+from keyrack.agent.keys.unmanaged_keys import Scanner
+from keyrack.agent.sshd.settings import Effective, Sshd
+from keyrack.protocol.host_document import UserKey
 from tests.agent.signed_documents import public_key
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from keyrack.ssh.host_document import UserKey
+from keyrack.protocol.host_document import UserKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
 from tests.agent.small_service import SmallService, small_service

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.ssh.host_document import DROP_ALL, DROP_TEMPORARY, Stale, UserKey
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, Stale, UserKey
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.key_files import KeyFiles, render
+from keyrack.agent.keys.key_files import KeyFiles, render
 from keyrack.cli.demo_host import PrivateSshd
-from keyrack.ssh.host_document import HostDocument, UserKey
+from keyrack.protocol.host_document import HostDocument, UserKey
 from tests.login.private_sshd import USERNAME, Door, Key, private_sshd, strict_folder
 
 STRANGER = pwd.getpwnam("daemon").pw_name

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.as_account import AccountProblem
-from keyrack.agent.take_away import rewrite
+from keyrack.agent.keys.remove_keys import rewrite
+from keyrack.agent.system.as_account import AccountProblem
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from keyrack.agent import uninstall
-from keyrack.agent.memory import Memory
+from keyrack.agent.state import Memory
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.small_service import SmallService
 

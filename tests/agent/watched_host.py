@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from keyrack.cli.demo_host import PrivateSshd
-from keyrack.ssh import host_document
-from keyrack.ssh.host_document import HostDocument, UserKey
+from keyrack.protocol import host_document
+from keyrack.protocol.host_document import HostDocument, UserKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import HOST, ISSUED
 from tests.agent.small_service import SmallService

@@ -14,9 +14,11 @@ from sqlalchemy import select
 
 from keyrack import app
 from keyrack.cli.main import main
-from keyrack.core import git_access, people, tokens, user_keys
+from keyrack.core.git import access
 from keyrack.core.instance import Instance
-from keyrack.core.tokens import actor_of
+from keyrack.core.keys import user_keys
+from keyrack.core.people import tokens, users
+from keyrack.core.people.tokens import actor_of
 from keyrack.errors import Refusal
 from keyrack.model import User
 from keyrack.ssh.public_key import parse
@@ -75,7 +77,7 @@ def is_known(instance: Instance, token: str) -> bool:
 @pytest.mark.parametrize("bring_back", [False, True])
 def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: Path, bring_back: bool) -> None:
     copy, line = tmp_path / "copy.db", fresh_line()
-    keyrack = people.keyrack(1)
+    keyrack = users.keyrack(1)
     with opened(data) as instance:
         alice = actor_of(named(instance, "alice"), None, address="192.0.2.1", door="test")
         key = user_keys.add(instance, alice, title="laptop", public_key=line)
@@ -83,20 +85,20 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
     with opened(data) as instance:
         user_keys.delete(instance, alice, key.id)
         tokens.revoke_secret(instance, alice, "token-of-alice")
-        people.disable(instance, keyrack, named(instance, "bob").id)
-        people.delete_user(instance, keyrack, named(instance, "mallory").id)
-        people.create_user(instance, keyrack, name="zoe", role=named(instance, "alice").role, password="zoe's password")
+        users.disable(instance, keyrack, named(instance, "bob").id)
+        users.delete_user(instance, keyrack, named(instance, "mallory").id)
+        users.create_user(instance, keyrack, name="zoe", role=named(instance, "alice").role, password="zoe's password")
     done = run("restore", str(copy), "--yes", *(["--bring-back"] if bring_back else []), data=data)
     assert done.exit_code == 0, done.output
     assert ("COMES BACK" in done.output) is bring_back
     assert "1 users' keys" in done.output
     with opened(data) as instance:
-        assert (git_access.key_line_of(instance, parse(line).sha256) is not None) is bring_back
+        assert (access.key_line_of(instance, parse(line).sha256) is not None) is bring_back
         assert is_known(instance, "token-of-alice") is bring_back
         assert is_known(instance, "token-of-bob") is bring_back
         assert is_known(instance, "token-of-mallory") is bring_back
         assert is_known(instance, "token-of-olga")
-        names = {user.name for user in people.find(instance, keyrack)}
+        names = {user.name for user in users.find(instance, keyrack)}
         assert ("mallory" in names) is bring_back
         assert "zoe" not in names
     (aside,) = data.glob("keyrack.db.before-*")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keyrack.cli.demo_host import ADDRESS, DemoHost, DemoHostError, safe_place
-from keyrack.ssh.host_document import UserKey
+from keyrack.protocol.host_document import UserKey
 from tests.agent.signed_documents import document
 from tests.agent.small_service import SmallService, small_service
 from tests.login.private_sshd import USERNAME, Door, Key, agent_host, sshd_path, strict_folder

@@ -12,7 +12,9 @@ from sqlalchemy import insert
 
 from keyrack.cli.hosts import command
 from keyrack.cli.main import main
-from keyrack.core import credentials, found_keys, hosts, people, servers
+from keyrack.core.hosts import enrolment, servers, unmanaged_keys
+from keyrack.core.keys import credentials
+from keyrack.core.people import users
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.core.keys_for_tests import fresh_line
@@ -43,8 +45,8 @@ def test_help_answers(name: str | None) -> None:
 
 def test_list_and_show(team: Service) -> None:
     assert "not enrolled" in good(team, "list")
-    token = servers.invite(team.instance, people.keyrack(1), 1)
-    hosts.enrol(team.instance, token, {"hostname": "h", "mode": "enforce"}, address="192.0.2.1")
+    token = servers.invite(team.instance, users.keyrack(1), 1)
+    enrolment.enrol(team.instance, token, {"hostname": "h", "mode": "enforce"}, address="192.0.2.1")
     tell(team, entry(fresh_line("robot")), facts={"enforcement": "enforce"}, problems=["the disk is full"])
     titles, row = good(team, "list").splitlines()
     assert titles.split() == ["ID", "NAME", "MODE", "STATE", "APPLIED", "HEARD", "FOUND"]
@@ -62,8 +64,8 @@ def test_list_and_show(team: Service) -> None:
 def test_found_keys(team: Service) -> None:
     lines = [fresh_line(name) for name in ("one", "two", "three")]
     tell(team, *(entry(line, line=number + 1) for number, line in enumerate(lines)))
-    actor = people.keyrack(1)
-    ids = {one.comment: str(one.id) for one in found_keys.find(team.instance, actor, 1).items}
+    actor = users.keyrack(1)
+    ids = {one.comment: str(one.id) for one in unmanaged_keys.find(team.instance, actor, 1).items}
     assert parse(lines[0]).sha256 in good(team, "found", "web-1")
     assert "for deploy" in good(team, "accept", "web-1", ids["one"], "--label", "robot")
     assert credentials.find(team.instance, actor, 1).items[0].label == "robot"

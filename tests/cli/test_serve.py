@@ -15,7 +15,9 @@ import httpx2
 import pytest
 
 from keyrack import app
-from keyrack.core import hosts, people, servers, workspace_file
+from keyrack.core.hosts import enrolment, servers
+from keyrack.core.people import users
+from keyrack.core.workspace import workspace_file
 from tests.ports import free_port
 from tests.postgres import Cluster
 from tests.services import TEAM, settings_for
@@ -134,7 +136,7 @@ def test_an_outage_is_two_lines_in_the_log_and_not_ready(durable_cluster: Cluste
             durable_cluster.start()
         wait_until(lambda: status(url) == 200, "readiness after the database is back")
     lines = (tmp_path / "data" / "log").read_text().splitlines()
-    assert len([line for line in lines if "keyrack.store.outage" in line]) <= 4, lines
+    assert len([line for line in lines if "keyrack.store.engine.outage" in line]) <= 4, lines
     assert not [line for line in lines if "Traceback" in line]
 
 
@@ -162,9 +164,9 @@ def test_stopping_with_many_hosts_waiting_prints_no_traceback(tmp_path: Path) ->
     database = f"sqlite:///{tmp_path}/keyrack.db"
     instance = app.open_instance(settings_for(tmp_path / "data", database))
     workspace_file.apply(instance, TEAM, {})
-    token = servers.invite(instance, people.keyrack(1), 1)
-    secret = hosts.enrol(instance, token, {"agent_version": "1"}, address="127.0.0.1").secret
-    revision = servers.get(instance, people.keyrack(1), 1).revision
+    token = servers.invite(instance, users.keyrack(1), 1)
+    secret = enrolment.enrol(instance, token, {"agent_version": "1"}, address="127.0.0.1").secret
+    revision = servers.get(instance, users.keyrack(1), 1).revision
     instance.database.close()
     answers: list[int] = []
     with serving(tmp_path / "data", database) as (process, url):

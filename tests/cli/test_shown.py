@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from keyrack.cli.shown import LogLines
-from keyrack.core import people, servers
+from keyrack.core.hosts import servers
+from keyrack.core.people import users
 from tests.cli.test_hosts import good, run
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_found_keys import entry
@@ -73,7 +74,7 @@ def test_what_is_in_the_database_already_is_quoted_at_the_exit(team: Service) ->
     )
     for words in ("list", "show 1"):
         assert is_plain(good(team, *words.split()))
-    actor = people.keyrack(1)
+    actor = users.keyrack(1)
     assert servers.get(team.instance, actor, 1).name != ""
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from keyrack import app
-from keyrack.core import people, servers, system_users
+from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
-from keyrack.core.tokens import actor_of
+from keyrack.core.people import users
+from keyrack.core.people.tokens import actor_of
 from keyrack.model import Actor, Role, Server, SystemUser, User
 from tests.services import settings_for
 
@@ -30,14 +31,14 @@ class Team:
 
 def actor(instance: Instance, workspace_id: int, name: str, role: Role, *policies: str) -> tuple[Actor, User]:
     """A new user of a workspace, as an actor at a door."""
-    by = people.keyrack(workspace_id)
-    user = people.create_user(instance, by, name=name, role=role, policies=policies, password=f"{name}'s password")
+    by = users.keyrack(workspace_id)
+    user = users.create_user(instance, by, name=name, role=role, policies=policies, password=f"{name}'s password")
     return actor_of(user, None, address="203.0.113.9", door="test"), user
 
 
 def make_team(instance: Instance, name: str = "acme") -> Team:
     """Found a workspace and fill it."""
-    workspace = people.found_workspace(instance, people.keyrack(), name)
+    workspace = users.found_workspace(instance, users.keyrack(), name)
     owner, _ = actor(instance, workspace.id, "olga", Role.OWNER)
     member, user = actor(instance, workspace.id, "alice", Role.MEMBER, "codeartsrepo::*")
     server = servers.create(instance, owner, name="web-1", address="192.0.2.10", tags=("web",))

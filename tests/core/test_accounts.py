@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from keyrack.core import account_passwords, accounts, documents, events, hosts, servers, system_users
+from keyrack.core.audit import events
+from keyrack.core.hosts import account_passwords, accounts, documents, enrolment, servers, system_users
 from keyrack.errors import Kind, Refusal
 from keyrack.store import tables
 from tests.core.conftest import Team
@@ -29,7 +30,7 @@ def wanted(team: Team) -> Mapping[str, Any]:
 def obey(team: Team, **told: Any) -> None:
     """The host says that it obeys what there is now."""
     now = servers.get(team.instance, team.owner, team.server.id)
-    hosts.report(team.instance, now, {"revision": now.revision, "state": "applied", **told})
+    enrolment.report(team.instance, now, {"revision": now.revision, "state": "applied", **told})
 
 
 def is_password(hashed: str, password: str) -> bool:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from keyrack.core import credentials, damaged, documents, git_access, grants, people, servers, user_keys
+from keyrack.core.git import access
+from keyrack.core.hosts import documents, servers
+from keyrack.core.keys import credentials, damaged_rows, grants, user_keys
+from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -38,15 +41,15 @@ def add(team: Team, line: str) -> int:
 def test_a_damaged_credential_is_listed_removed_and_refused(team: Team) -> None:
     line, evil = fresh_line(), parse(fresh_line())
     added = add(team, line)
-    assert damaged.find(team.instance, team.owner) == []
+    assert damaged_rows.find(team.instance, team.owner) == []
     change(team, tables.credentials, public_key=evil.canonical, fingerprint=evil.sha256)
-    (row,) = damaged.find(team.instance, team.owner, team.server.id)
+    (row,) = damaged_rows.find(team.instance, team.owner, team.server.id)
     assert row.name == f"credential:{added}"
     other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11")
-    assert damaged.find(team.instance, team.owner, other.id) == []
-    damaged.remove(team.instance, team.owner, row.name)
+    assert damaged_rows.find(team.instance, team.owner, other.id) == []
+    damaged_rows.remove(team.instance, team.owner, row.name)
     assert told(team)["revoked"] == [evil.canonical]
-    assert damaged.find(team.instance, team.owner) == []
+    assert damaged_rows.find(team.instance, team.owner) == []
 
 
 def test_entering_the_same_again_replaces_a_damaged_row(team: Team) -> None:
@@ -67,13 +70,13 @@ def test_a_users_own_key_too(team: Team) -> None:
     user_keys.add(team.instance, team.member, title="laptop", public_key=line)
     other, _ = actor(team.instance, team.owner.workspace_id, "mallory", team.member_user.role, "codeartsrepo::*")
     change(team, tables.user_keys, user_id=other.user_id)
-    assert git_access.key_line_of(team.instance, parse(line).sha256) is None
-    assert len(damaged.find(team.instance, team.owner)) == 1
+    assert access.key_line_of(team.instance, parse(line).sha256) is None
+    assert len(damaged_rows.find(team.instance, team.owner)) == 1
     user_keys.add(team.instance, team.member, title="laptop", public_key=line)
-    holder = git_access.holder_of(team.instance, parse(line).sha256)
+    holder = access.holder_of(team.instance, parse(line).sha256)
     assert holder is not None
     assert holder.actor.user_id == team.member.user_id
-    assert damaged.find(team.instance, team.owner) == []
+    assert damaged_rows.find(team.instance, team.owner) == []
 
 
 def test_a_damaged_grant_and_what_is_no_key(team: Team) -> None:
@@ -82,24 +85,24 @@ def test_a_damaged_grant_and_what_is_no_key(team: Team) -> None:
     add(team, fresh_line())
     change(team, tables.grants, system_user="root")
     change(team, tables.credentials, public_key="no key at all")
-    rows = damaged.find(team.instance, team.owner)
+    rows = damaged_rows.find(team.instance, team.owner)
     assert sorted(row.kind for row in rows) == ["credential", "grant"]
     for row in rows:
-        damaged.remove(team.instance, team.owner, row.name)
+        damaged_rows.remove(team.instance, team.owner, row.name)
     assert told(team)["users"] == {}
     assert told(team)["revoked"] == [], "what is no key would keep the host from reading the rest"
 
 
 def test_a_sound_row_and_a_strangers_are_not_removed(team: Team) -> None:
     added = add(team, fresh_line())
-    stranger = people.keyrack(people.found_workspace(team.instance, people.keyrack(), "umbrella").id)
+    stranger = users.keyrack(users.found_workspace(team.instance, users.keyrack(), "umbrella").id)
     for by, name in ((team.owner, f"credential:{added}"), (stranger, f"credential:{added}"), (team.owner, "grant:99")):
         with pytest.raises(Refusal) as refused:
-            damaged.remove(team.instance, by, name)
+            damaged_rows.remove(team.instance, by, name)
         assert refused.value.kind is Kind.MISSING
     for name in ("", "credential", "credential:x", "tokens:1", "credential:-1", "credential:٣"):
         with pytest.raises(Refusal) as refused:
-            damaged.remove(team.instance, team.owner, name)
+            damaged_rows.remove(team.instance, team.owner, name)
         assert refused.value.kind is Kind.INVALID
 
 

@@ -8,22 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from keyrack.core import (
-    credentials,
-    deleted_servers,
-    documents,
-    events,
-    found_keys,
-    grants,
-    hosts,
-    receipts,
-    revoking,
-    servers,
-    user_keys,
-    went_back,
-)
+from keyrack.core.audit import events
+from keyrack.core.hosts import deleted_servers, documents, enrolment, servers, unmanaged_keys, went_back
+from keyrack.core.keys import credentials, grants, receipts, revocation, user_keys
 from keyrack.errors import Kind, Refusal
-from keyrack.ssh import host_document
+from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.core.conftest import Team, make_team
@@ -34,7 +23,7 @@ from tests.core.test_found_keys import entry
 def enrol(team: Team) -> str:
     """Enrol a host as the team's server; its secret."""
     token = servers.invite(team.instance, team.owner, team.server.id)
-    return hosts.enrol(team.instance, token, {}, address="192.0.2.1").secret
+    return enrolment.enrol(team.instance, token, {}, address="192.0.2.1").secret
 
 
 def last(team: Team) -> dict[str, Any]:
@@ -48,7 +37,7 @@ def last(team: Team) -> dict[str, Any]:
 
 def report(team: Team, secret: str, **told: Any) -> None:
     """Report as the host with this secret."""
-    hosts.report(team.instance, hosts.authenticate(team.instance, secret, address="192.0.2.1"), told)
+    enrolment.report(team.instance, enrolment.authenticate(team.instance, secret, address="192.0.2.1"), told)
 
 
 def delete(team: Team) -> None:
@@ -66,7 +55,7 @@ def test_the_last_document_opens_nothing_and_refuses_every_key(team: Team) -> No
     grants.give(team.instance, team.owner, user_id=team.member_user.id, tag="web", system_user="deploy")
     credentials.add(team.instance, team.owner, team.server.id, label="c", username="root", public_key=lines[3])
     report(team, secret, keys_found=[entry(lines[3])])
-    revoking.revoke_everywhere(team.instance, team.owner, parse(lines[3]).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(lines[3]).sha256)
     before = last(team)
 
     delete(team)
@@ -133,6 +122,6 @@ def test_what_is_noted_of_it_cannot_be_changed_in_the_database(team: Team) -> No
 
 def test_an_unknown_agent_is_told_nothing_but_that(team: Team) -> None:
     with pytest.raises(Refusal) as refused:
-        hosts.authenticate(team.instance, "a secret of another database", address="192.0.2.1")
+        enrolment.authenticate(team.instance, "a secret of another database", address="192.0.2.1")
     assert refused.value.kind is Kind.UNAUTHENTICATED
-    assert found_keys.counts(team.instance, team.owner) == {}
+    assert unmanaged_keys.counts(team.instance, team.owner) == {}

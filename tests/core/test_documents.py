@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from keyrack.core import credentials, documents, events, grants, people, user_keys
+from keyrack.core.audit import events
+from keyrack.core.hosts import documents
+from keyrack.core.keys import credentials, grants, user_keys
+from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -79,7 +82,7 @@ def test_a_disabled_users_keys_leave(team: Team) -> None:
     user_keys.add(team.instance, team.member, title="one", public_key=line)
     grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
     assert told(team)["users"]["deploy"]
-    people.disable(team.instance, team.owner, team.member_user.id)
+    users.disable(team.instance, team.owner, team.member_user.id)
     assert told(team)["users"] == {}
     assert told(team)["revoked"] == [parse(line).canonical]
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from keyrack.core import documents, events, found_keys, host_modes, hosts, servers, user_keys
-from keyrack.core.servers import invite
+from keyrack.core.audit import events
+from keyrack.core.hosts import documents, enrolment, modes, servers, unmanaged_keys
+from keyrack.core.hosts.servers import invite
+from keyrack.core.keys import user_keys
 from keyrack.errors import Kind, Refusal
 from keyrack.model import FoundKey, Server
 from keyrack.ssh.public_key import parse
@@ -39,7 +41,7 @@ def entry(text: str, **more: Any) -> dict[str, Any]:
 def tell(team: Team, *found: dict[str, Any], **more: Any) -> None:
     """Report as the server's agent."""
     fields = {"revision": 1, "state": "applied", "keys_found": list(found), **more}
-    hosts.report(team.instance, here(team), fields)
+    enrolment.report(team.instance, here(team), fields)
 
 
 def here(team: Team) -> Server:
@@ -49,7 +51,7 @@ def here(team: Team) -> Server:
 
 def known(team: Team) -> list[FoundKey]:
     """What the workspace sees."""
-    return list(found_keys.find(team.instance, team.owner, team.server.id, limit=5000).items)
+    return list(unmanaged_keys.find(team.instance, team.owner, team.server.id, limit=5000).items)
 
 
 def told_events(team: Team) -> list[str]:
@@ -74,10 +76,10 @@ def test_a_found_key_names_its_person(team: Team) -> None:
     assert {(one.comment, one.owner) for one in known(team)} == {("desk", "alice"), ("a stranger's", None)}
     other = make_team(team.instance, "umbrella")
     with pytest.raises(Refusal) as refused:
-        found_keys.find(team.instance, other.owner, team.server.id)
+        unmanaged_keys.find(team.instance, other.owner, team.server.id)
     assert refused.value.kind is Kind.MISSING
     with pytest.raises(Refusal) as refused:
-        found_keys.accept(team.instance, other.owner, other.server.id, known(team)[0].id)
+        unmanaged_keys.accept(team.instance, other.owner, other.server.id, known(team)[0].id)
     assert refused.value.kind is Kind.MISSING
 
 
@@ -85,13 +87,13 @@ def test_an_accepted_key_keeps_its_limits_and_its_end(team: Team) -> None:
     options = 'from="10.0.0.0/8",command="echo \\"a, b\\"",no-pty,expiry-time="20301231235959Z"'
     line = fresh_line("laptop")
     tell(team, entry(line, options=options))
-    credential = found_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
+    credential = unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
     assert (credential.label, credential.username) == ("laptop", "deploy")
     key = document(team)["users"]["deploy"][0]
     assert key["key"] == parse(line).canonical
     assert key["options"] == ['from="10.0.0.0/8"', 'command="echo \\"a, b\\""', "no-pty"]
     assert key["expires_at"] == "2030-12-31T23:59:59Z"
-    assert [(one.state, one.credential_id) for one in known(team)] == [(found_keys.ACCEPTED, credential.id)]
+    assert [(one.state, one.credential_id) for one in known(team)] == [(unmanaged_keys.ACCEPTED, credential.id)]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_an_accepted_key_keeps_its_limits_and_its_end(team: Team) -> None:
 def test_what_cannot_be_kept_is_not_accepted_in_silence(team: Team, options: str) -> None:
     tell(team, entry(fresh_line(), options=options))
     with pytest.raises(Refusal) as refused:
-        found_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
+        unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
     assert refused.value.code == "options-not-kept"
     assert document(team)["users"] == {}
 
@@ -110,7 +112,7 @@ def test_removing_is_ordered_until_the_host_finds_it_no_more(team: Team) -> None
     tell(team, rogue, other)
     before = here(team).revision
     found = next(one for one in known(team) if one.comment == "rogue")
-    found_keys.remove(team.instance, team.owner, team.server.id, found.id)
+    unmanaged_keys.remove(team.instance, team.owner, team.server.id, found.id)
     assert here(team).revision > before
     assert document(team)["take_away"] == [{"path": rogue["path"], "fingerprint": rogue["fingerprint"]}]
     tell(team, rogue, other)
@@ -126,14 +128,14 @@ def test_removing_is_ordered_until_the_host_finds_it_no_more(team: Team) -> None
 def test_an_ignored_key_stays_ignored(team: Team) -> None:
     told = entry(fresh_line("old robot"))
     tell(team, told)
-    found_keys.ignore(team.instance, team.owner, team.server.id, known(team)[0].id)
+    unmanaged_keys.ignore(team.instance, team.owner, team.server.id, known(team)[0].id)
     tell(team, told)
-    assert [one.state for one in known(team)] == [found_keys.IGNORED]
+    assert [one.state for one in known(team)] == [unmanaged_keys.IGNORED]
 
 
 def test_a_report_without_found_keys_says_nothing_about_them(team: Team) -> None:
     tell(team, entry(fresh_line("one")))
-    hosts.report(team.instance, here(team), {"revision": 1, "state": "applied"})
+    enrolment.report(team.instance, here(team), {"revision": 1, "state": "applied"})
     assert len(known(team)) == 1
 
 
@@ -156,15 +158,15 @@ def test_what_no_agent_would_tell_is_left_out(team: Team) -> None:
 def test_an_enrolling_host_says_that_it_adopts(team: Team) -> None:
     token = invite(team.instance, team.owner, team.server.id)
     assert here(team).mode == "enforce"
-    hosts.enrol(team.instance, token, {"hostname": "h", "mode": "adopt"}, address="192.0.2.1")
+    enrolment.enrol(team.instance, token, {"hostname": "h", "mode": "adopt"}, address="192.0.2.1")
     assert document(team)["mode"] == "adopt"
-    host_modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
+    modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
     assert document(team)["mode"] == "enforce"
     with pytest.raises(Refusal) as refused:
-        host_modes.set_mode(team.instance, team.owner, team.server.id, "perhaps")
+        modes.set_mode(team.instance, team.owner, team.server.id, "perhaps")
     assert refused.value.field == "mode"
     with pytest.raises(Refusal) as refused:
-        host_modes.set_mode(team.instance, team.member, team.server.id, "adopt")
+        modes.set_mode(team.instance, team.member, team.server.id, "adopt")
     assert refused.value.kind is Kind.FORBIDDEN
 
 
@@ -197,13 +199,13 @@ def test_facts_are_kept_as_far_as_they_are_well_formed(team: Team) -> None:
 def test_staleness_is_set_for_a_server_or_a_tag(team: Team) -> None:
     second = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11", tags=("web",))
     set_to = {"after_seconds": 3600, "then": "drop-temporary"}
-    host_modes.set_staleness(team.instance, team.owner, tag="web", after_seconds=3600, then="drop-temporary")
+    modes.set_staleness(team.instance, team.owner, tag="web", after_seconds=3600, then="drop-temporary")
     assert document(team)["stale"] == set_to
-    host_modes.set_staleness(team.instance, team.owner, server_id=second.id, after_seconds=0, then="keep")
+    modes.set_staleness(team.instance, team.owner, server_id=second.id, after_seconds=0, then="keep")
     assert document(team)["stale"] == set_to
     for seconds, then in ((5, "keep"), (3600, "explode")):
         with pytest.raises(Refusal) as refused:
-            host_modes.set_staleness(team.instance, team.owner, server_id=second.id, after_seconds=seconds, then=then)
+            modes.set_staleness(team.instance, team.owner, server_id=second.id, after_seconds=seconds, then=then)
         assert refused.value.kind is Kind.INVALID
 
 
@@ -240,20 +242,20 @@ def test_a_fingerprint_is_never_believed(team: Team) -> None:
 def test_what_sshd_refuses_or_what_is_not_known_whole_is_not_accepted(team: Team, options: str) -> None:
     tell(team, entry(fresh_line(), options=options))
     with pytest.raises(Refusal) as refused:
-        found_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
+        unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
     assert refused.value.code == "options-not-kept"
 
 
 def test_what_a_later_option_takes_back_stays_taken(team: Team) -> None:
     tell(team, entry(fresh_line(), options="pty,port-forwarding,restrict,no-pty,Port-Forwarding,no-verify-required"))
-    found_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
+    unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
     assert document(team)["users"]["deploy"][0]["options"] == ["restrict", "no-pty", "port-forwarding"]
 
 
 @pytest.mark.parametrize("end", ["20301231235959z", "20301231235959UTC", "20301231235959utc"])
 def test_an_end_in_utc_is_kept_however_it_is_spelled(team: Team, end: str) -> None:
     tell(team, entry(fresh_line(), options=f'expiry-time="{end}"'))
-    found_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
+    unmanaged_keys.accept(team.instance, team.owner, team.server.id, known(team)[0].id)
     assert document(team)["users"]["deploy"][0]["expires_at"] == "2030-12-31T23:59:59Z"
 
 
@@ -281,11 +283,11 @@ def test_a_cut_look_proves_nothing_gone(team: Team, more: dict[str, Any], told: 
     rogue, ignored = entry(fresh_line("rogue")), entry(fresh_line("ignored"), line=2)
     tell(team, rogue, ignored, keys_cut=[])
     for one in known(team):
-        act = found_keys.remove if one.comment == "rogue" else found_keys.ignore
+        act = unmanaged_keys.remove if one.comment == "rogue" else unmanaged_keys.ignore
         act(team.instance, team.owner, team.server.id, one.id)
     tell(team, *told, **more)
     states = {one.comment: one.state for one in known(team) if one.path == HERE["path"]}
-    assert (states["rogue"], states["ignored"]) == (found_keys.REMOVING, found_keys.IGNORED)
+    assert (states["rogue"], states["ignored"]) == (unmanaged_keys.REMOVING, unmanaged_keys.IGNORED)
     assert "take_away" in document(team)
     assert not any("was taken out of" in summary for summary in told_events(team))
     tell(team, keys_cut=[{**HERE, "username": "another"}, {**HERE, "path": "/another"}])

@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Engine, event, func, select
 
-from keyrack.core import events, found_keys, host_news, hosts
-from keyrack.core.found_keys import GONE
+from keyrack.core.audit import events
+from keyrack.core.hosts import enrolment, news, unmanaged_keys
+from keyrack.core.hosts.unmanaged_keys import GONE
 from keyrack.store import tables
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
@@ -31,7 +32,7 @@ def rows(team: Team, state: str | None = None) -> int:
 
 def refuse(team: Team, *problems: str, revision: int = 1) -> None:
     """Report that a document was refused."""
-    hosts.report(team.instance, here(team), {"revision": revision, "state": "refused", "problems": list(problems)})
+    enrolment.report(team.instance, here(team), {"revision": revision, "state": "refused", "problems": list(problems)})
 
 
 def many(count: int, first: int = 0) -> list[dict[str, Any]]:
@@ -46,7 +47,7 @@ def test_the_same_refusal_is_one_event_and_its_count(team: Team) -> None:
         refuse(team, "the disk is full", "x" * 500)
     assert len(log(team)) == before + 1
     # Reports of sessions in between are no end of it.
-    hosts.report(team.instance, here(team), {"sessions": []})
+    enrolment.report(team.instance, here(team), {"sessions": []})
     refuse(team, "the disk is full", "x" * 500)
     assert len(log(team)) == before + 1
     refuse(team, "another reason")
@@ -55,15 +56,15 @@ def test_the_same_refusal_is_one_event_and_its_count(team: Team) -> None:
     refuse(team, "another reason")
     tell(team)
     assert log(team)[0].endswith("it had said 2 times: Server web-1 did not apply revision 1: another reason")
-    assert all(len(summary) <= host_news.LONGEST for summary in log(team))
+    assert all(len(summary) <= news.LONGEST for summary in log(team))
 
 
 def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkeypatch: Any) -> None:
-    monkeypatch.setattr(host_news, "MOST_AN_HOUR", 20)
-    for number in range(host_news.MOST_AN_HOUR + 50):
+    monkeypatch.setattr(news, "MOST_AN_HOUR", 20)
+    for number in range(news.MOST_AN_HOUR + 50):
         refuse(team, f"reason {number}", revision=number)
     told = [summary for summary in log(team) if "did not apply" in summary]
-    assert len(told) == host_news.MOST_AN_HOUR - 1
+    assert len(told) == news.MOST_AN_HOUR - 1
     assert "the rest is left out" in log(team)[0]
     # A receipt counts all the same.
     tell(team)
@@ -76,20 +77,20 @@ def test_what_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
         enforcement = ("unproven", "enforce")[number % 2]
         scan = ("", "the look was cut")[number % 2]
         facts = {"enforcement": enforcement, "scan": scan}
-        hosts.report(team.instance, here(team), {"facts": facts, "problems": [scan] if scan else []})
-    assert len(log(team)) == before + 4 * host_news.MOST_ALIKE
+        enrolment.report(team.instance, here(team), {"facts": facts, "problems": [scan] if scan else []})
+    assert len(log(team)) == before + 4 * news.MOST_ALIKE
     assert sum("left out" in summary for summary in log(team)) == 4
     # What is new is told all the same.
-    hosts.report(team.instance, here(team), {"facts": {"enforcement": "adopt"}})
+    enrolment.report(team.instance, here(team), {"facts": {"enforcement": "adopt"}})
     assert "no longer enforces" in log(team)[0]
     earlier = tables.events.update().values(at=team.instance.now() - timedelta(hours=2))
     team.instance.database.write(lambda connection: connection.execute(earlier))
-    hosts.report(team.instance, here(team), {"facts": {"enforcement": "enforce"}})
+    enrolment.report(team.instance, here(team), {"facts": {"enforcement": "enforce"}})
     assert log(team)[0].endswith("Keyrack's keys alone open it")
 
 
 def test_keys_that_are_new_in_each_report_do_not_pile_up(team: Team, monkeypatch: Any) -> None:
-    monkeypatch.setattr(found_keys, "MOST_GONE", 100)
+    monkeypatch.setattr(unmanaged_keys, "MOST_GONE", 100)
     for number in range(4):
         tell(team, *many(60, number * 60))
     assert (rows(team), rows(team, GONE)) == (160, 100)
@@ -119,7 +120,7 @@ def test_a_list_that_was_told_before_is_not_taken_in_again(team: Team) -> None:
 
 
 def test_more_than_a_host_may_have_is_said_and_left_out(team: Team, monkeypatch: Any) -> None:
-    monkeypatch.setattr(found_keys, "MOST_ON_A_SERVER", 10)
+    monkeypatch.setattr(unmanaged_keys, "MOST_ON_A_SERVER", 10)
     tell(team, *many(14))
     assert rows(team) == 10
     assert any("4 of them are not listed" in summary for summary in log(team))
@@ -127,8 +128,8 @@ def test_more_than_a_host_may_have_is_said_and_left_out(team: Team, monkeypatch:
 
 def test_events_come_back_after_an_hour(team: Team, monkeypatch: Any) -> None:
     """The bound is one of the last hour, not for good."""
-    monkeypatch.setattr(host_news, "MOST_AN_HOUR", 20)
-    for number in range(host_news.MOST_AN_HOUR + 1):
+    monkeypatch.setattr(news, "MOST_AN_HOUR", 20)
+    for number in range(news.MOST_AN_HOUR + 1):
         refuse(team, f"reason {number}")
     earlier = tables.events.update().values(at=team.instance.now() - timedelta(hours=2))
     team.instance.database.write(lambda connection: connection.execute(earlier))
@@ -138,7 +139,7 @@ def test_events_come_back_after_an_hour(team: Team, monkeypatch: Any) -> None:
 
 def test_a_report_of_sessions_ends_no_problem(team: Team) -> None:
     tell(team, problems=["the disk is full"])
-    hosts.report(team.instance, here(team), {"sessions": [], "machine": {"cores": 4, "load": -1, "kernel": 5}})
+    enrolment.report(team.instance, here(team), {"sessions": [], "machine": {"cores": 4, "load": -1, "kernel": 5}})
     assert here(team).facts["problems"] == ["the disk is full"]
     told = here(team).facts["machine"]
     assert (told["cores"], told["load"], told["kernel"]) == (4, None, None)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from keyrack.core import credentials, documents, hosts
-from keyrack.core.presence import Presence, is_online
+from keyrack.core.hosts import documents, enrolment
+from keyrack.core.hosts.last_seen import Presence, is_online
+from keyrack.core.keys import credentials
 from keyrack.errors import Kind, Refusal
-from keyrack.ssh import host_document
+from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import host_reports, servers, tables
 from tests.core.conftest import Team, make_team
@@ -33,7 +34,7 @@ def session(name: str, fingerprint: str = "", **more: str) -> dict[str, str]:
 
 def tell(team: Team, **told: Any) -> None:
     """A report of the team's server."""
-    hosts.report(team.instance, team.server, told)
+    enrolment.report(team.instance, team.server, told)
 
 
 def kept(team: Team) -> dict[str, Mapping[str, Any]]:

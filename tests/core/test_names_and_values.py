@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.core import acceptance
+from keyrack.core import validation
 from keyrack.errors import Refusal
 from tests.core.keys_for_tests import records
 
@@ -23,7 +23,7 @@ def expand(value: Any) -> Any:
 @pytest.mark.parametrize("record", NAMES, ids=lambda record: record["name"])
 def test_names(record: dict[str, Any]) -> None:
     value = expand(record["value"])
-    accept = acceptance.username if record["field"] == "username" else acceptance.text
+    accept = validation.username if record["field"] == "username" else validation.text
     if record["must_be"] == "accepted":
         assert accept(value, field=record["field"]) == value
     else:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from keyrack.core import credentials, events, servers
+from keyrack.core.audit import events
+from keyrack.core.hosts import servers
+from keyrack.core.keys import credentials
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.store import servers as server_rows

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from keyrack.core import credentials, events, user_keys
-from keyrack.core.credentials import Deleted
+from keyrack.core.audit import events
+from keyrack.core.keys import credentials, user_keys
+from keyrack.core.keys.credentials import Deleted
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.core.conftest import Team

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyrack import policy
-from keyrack.core import access_keys, people, tokens, workspace_file
 from keyrack.core.instance import Instance
+from keyrack.core.people import access_keys, tokens, users
+from keyrack.core.workspace import workspace_file
 from keyrack.errors import Refusal
 from keyrack.model import Role
 from tests.core.conftest import Team
@@ -53,9 +54,9 @@ BAD = {
 def test_what_is_too_much_is_refused_wherever_it_comes_from(team: Team, values: list[str]) -> None:
     instance, owner = team.instance, team.owner
     with pytest.raises(Refusal):
-        people.create_user(instance, owner, name="x", role=Role.MEMBER, policies=values)
+        users.create_user(instance, owner, name="x", role=Role.MEMBER, policies=values)
     with pytest.raises(Refusal):
-        people.change_rights(instance, owner, team.member_user.id, role=Role.MEMBER, policies=values)
+        users.change_rights(instance, owner, team.member_user.id, role=Role.MEMBER, policies=values)
     with pytest.raises(Refusal):
         tokens.create(instance, owner, team.member_user, name="x", scopes=values)
     with pytest.raises(Refusal):
@@ -63,7 +64,7 @@ def test_what_is_too_much_is_refused_wherever_it_comes_from(team: Team, values: 
     text = '[workspace]\nname = "acme"\n[[users]]\nname = "eve"\npolicies = ' + repr(values).replace("'", '"')
     with pytest.raises(Refusal):
         workspace_file.apply(instance, text, {})
-    assert [user.name for user in people.find(instance, owner)] == ["olga", "alice"]
+    assert [user.name for user in users.find(instance, owner)] == ["olga", "alice"]
 
 
 def test_temporary_keys_of_one_user_are_bounded(

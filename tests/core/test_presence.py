@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from keyrack import app
-from keyrack.core import workspace_file
-from keyrack.core.presence import Presence
+from keyrack.core.hosts.last_seen import Presence
+from keyrack.core.workspace import workspace_file
 from keyrack.store import servers
 from keyrack.store.database import DatabaseUnavailable
 from tests.services import TEAM, settings_for

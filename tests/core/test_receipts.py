@@ -6,8 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from keyrack.core import credentials, documents, events, grants, hosts, people, receipts, revoking, servers, user_keys
-from keyrack.core.system_users import create
+from keyrack.core.audit import events
+from keyrack.core.hosts import documents, enrolment, servers
+from keyrack.core.hosts.system_users import create
+from keyrack.core.keys import credentials, grants, receipts, revocation, user_keys
+from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.ssh.public_key import parse
@@ -29,7 +32,7 @@ def obey(team: Team, server: Server) -> None:
     """The host says that it obeys what it was told last."""
     signed = documents.signed(team.instance, server.id)
     assert signed is not None
-    hosts.report(team.instance, server, {"revision": signed.revision, "state": "applied"})
+    enrolment.report(team.instance, server, {"revision": signed.revision, "state": "applied"})
 
 
 def put(team: Team, server: Server, label: str, line: str) -> None:
@@ -47,7 +50,7 @@ def test_a_key_is_revoked_everywhere_in_one_action(team: Team) -> None:
     grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=others[1].id, system_user="deploy")
     strangers = make_team(team.instance, "umbrella")
     credentials.add(team.instance, strangers.owner, strangers.server.id, label="a", username="deploy", public_key=line)
-    revoked = revoking.revoke_everywhere(team.instance, team.owner, fingerprint)
+    revoked = revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
     assert (revoked.credentials, revoked.user_keys) == (2, 1)
     assert set(revoked.revisions) == {team.server.id, others[0].id, others[1].id}
     for server_id in revoked.revisions:
@@ -62,13 +65,13 @@ def test_a_key_is_revoked_everywhere_in_one_action(team: Team) -> None:
     summary = events.find(team.instance, team.owner, limit=1).items[0]
     assert "2 credentials, 1 user keys and 0 deploy keys, on 3 servers" in summary.summary
     with pytest.raises(Refusal) as refused:
-        revoking.revoke_everywhere(team.instance, team.owner, fingerprint)
+        revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
     assert refused.value.kind is Kind.MISSING
 
 
 def test_members_cannot_revoke_everywhere(team: Team) -> None:
     with pytest.raises(Refusal) as refused:
-        revoking.revoke_everywhere(team.instance, team.member, parse(fresh_line()).sha256)
+        revocation.revoke_everywhere(team.instance, team.member, parse(fresh_line()).sha256)
     assert refused.value.kind is Kind.FORBIDDEN
 
 
@@ -80,12 +83,12 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     for server in everywhere:
         put(team, server, "a", line)
         obey(team, server)
-    revoking.revoke_everywhere(team.instance, team.owner, fingerprint)
+    revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
     for server in everywhere[:2]:
         obey(team, server)
     # A report of an older revision is no receipt.
-    hosts.report(team.instance, others[1], {"revision": 1, "state": "applied"})
-    hosts.report(team.instance, others[2], {"revision": 1, "state": "failed", "problems": ["the disk is full"]})
+    enrolment.report(team.instance, others[1], {"revision": 1, "state": "applied"})
+    enrolment.report(team.instance, others[2], {"revision": 1, "state": "failed", "problems": ["the disk is full"]})
     found = receipts.of_key(team.instance, team.owner, fingerprint)
     assert found.words == "done on 2 of 5 servers; not yet on more-1, more-2, more-3"
     event = events.find(team.instance, team.owner, search="everywhere:", limit=1).items[0]
@@ -106,7 +109,7 @@ def test_a_leaver_is_gone_with_receipts(team: Team) -> None:
     user_keys.add(team.instance, team.member, title="one", public_key=line)
     grants.give(team.instance, team.owner, user_id=team.member_user.id, tag="web", system_user="deploy")
     obey(team, team.server)
-    people.disable(team.instance, team.owner, team.member_user.id)
+    users.disable(team.instance, team.owner, team.member_user.id)
     fingerprint = parse(line).sha256
     assert not receipts.of_key(team.instance, team.owner, fingerprint).done
     obey(team, team.server)
@@ -117,12 +120,12 @@ def test_receipts_are_of_the_own_workspace(team: Team) -> None:
     strangers = make_team(team.instance, "umbrella")
     line = fresh_line()
     put(team, team.server, "a", line)
-    revoking.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
     event = events.find(team.instance, team.owner, search="everywhere:", limit=1).items[0]
     for ask in (
         lambda: receipts.of_key(team.instance, strangers.owner, parse(line).sha256),
         lambda: receipts.of_event(team.instance, strangers.owner, event.id),
-        lambda: revoking.revoke_everywhere(team.instance, strangers.owner, parse(line).sha256),
+        lambda: revocation.revoke_everywhere(team.instance, strangers.owner, parse(line).sha256),
     ):
         with pytest.raises(Refusal) as refused:
             ask()
@@ -135,4 +138,4 @@ def test_an_ended_credential_is_revoked_too(team: Team) -> None:
     credentials.add(
         team.instance, team.owner, team.server.id, label="t", username="deploy", public_key=line, expires_at=end
     )
-    assert revoking.revoke_everywhere(team.instance, team.owner, parse(line).sha256).credentials == 1
+    assert revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256).credentials == 1

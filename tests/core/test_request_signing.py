@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from keyrack.core.request_signing import (
+from keyrack.core.people.request_signing import (
     Claim,
     SignatureProblem,
     SignedRequest,

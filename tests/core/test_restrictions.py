@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from keyrack.core import credentials, documents, grants, user_keys
+from keyrack.core.hosts import documents
+from keyrack.core.keys import credentials, grants, user_keys
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
 from tests.core.conftest import Team

@@ -11,20 +11,11 @@ import pytest
 from sqlalchemy import Connection, select
 
 from keyrack import app
-from keyrack.core import (
-    credentials,
-    deploy_keys,
-    documents,
-    events,
-    found_keys,
-    grants,
-    hosts,
-    repositories,
-    revoking,
-    servers,
-    user_keys,
-)
+from keyrack.core.audit import events
+from keyrack.core.git import deploy_keys, repositories
+from keyrack.core.hosts import documents, enrolment, servers, unmanaged_keys
 from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials, grants, revocation, user_keys
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Server
 from keyrack.ssh.public_key import parse
@@ -58,7 +49,7 @@ def text_of(instance: Instance, server: Server) -> str:
 
 def report_found(team: Team, *found: dict[str, Any]) -> None:
     """The host tells which keys it finds."""
-    hosts.report(team.instance, team.server, {"keys_found": list(found)})
+    enrolment.report(team.instance, team.server, {"keys_found": list(found)})
 
 
 def test_nobody_registers_it_again(team: Team) -> None:
@@ -68,13 +59,13 @@ def test_nobody_registers_it_again(team: Team) -> None:
     put(team, line)
     report_found(team, entry(line))
     grants.give(team.instance, team.owner, user_id=team.member_user.id, server_id=team.server.id, system_user="deploy")
-    revoking.revoke_everywhere(team.instance, team.owner, fingerprint, reason="laptop stolen")
-    (found,) = found_keys.find(team.instance, team.owner, team.server.id).items
+    revocation.revoke_everywhere(team.instance, team.owner, fingerprint, reason="laptop stolen")
+    (found,) = unmanaged_keys.find(team.instance, team.owner, team.server.id).items
     ways: list[Callable[[Team], object]] = [
         lambda of: put(of, line),
         lambda of: user_keys.add(of.instance, of.member, title="a", public_key=line),
         lambda of: user_keys.add(of.instance, of.owner, title="a", public_key=line + " another comment"),
-        lambda of: found_keys.accept(of.instance, of.owner, of.server.id, found.id),
+        lambda of: unmanaged_keys.accept(of.instance, of.owner, of.server.id, found.id),
         lambda of: deploy_keys.add(of.instance, of.owner, place.id, title="a", public_key=line),
     ]
     for way in ways:
@@ -84,38 +75,38 @@ def test_nobody_registers_it_again(team: Team) -> None:
         assert refused.value.field == "public_key"
         assert "new key pair" in refused.value.message
     assert f'"revoked":["{parse(line).canonical}"]' in text_of(team.instance, team.server)
-    (noted,) = revoking.find(team.instance, team.owner).items
+    (noted,) = revocation.find(team.instance, team.owner).items
     assert (noted.fingerprint, noted.revoked_by, noted.reason) == (fingerprint, "olga", "laptop stolen")
     # Another workspace is not this one's to rule.
     strangers = make_team(team.instance, "umbrella")
     put(strangers, line)
-    assert revoking.find(strangers.instance, strangers.owner).items == ()
+    assert revocation.find(strangers.instance, strangers.owner).items == ()
 
 
 def test_lifting_lets_it_be_registered_and_opens_nothing_by_itself(team: Team) -> None:
     line = fresh_line()
     fingerprint = parse(line).sha256
     put(team, line)
-    revoking.revoke_everywhere(team.instance, team.owner, fingerprint)
+    revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
     for stranger in (make_team(team.instance, "umbrella").owner, team.member):
         with pytest.raises(Refusal):
-            revoking.lift(team.instance, stranger, fingerprint)
-    revoking.lift(team.instance, team.owner, fingerprint)
+            revocation.lift(team.instance, stranger, fingerprint)
+    revocation.lift(team.instance, team.owner, fingerprint)
     assert f'"revoked":["{parse(line).canonical}"]' in text_of(team.instance, team.server)
     assert "Lifted the revocation" in events.find(team.instance, team.owner, limit=1).items[0].summary
     put(team, line)
     assert '"revoked":[]' in text_of(team.instance, team.server)
-    revoking.revoke_everywhere(team.instance, team.owner, fingerprint)
-    revoking.lift(team.instance, team.owner, fingerprint)
+    revocation.revoke_everywhere(team.instance, team.owner, fingerprint)
+    revocation.lift(team.instance, team.owner, fingerprint)
     with pytest.raises(Refusal) as refused:
-        revoking.lift(team.instance, team.owner, fingerprint)
+        revocation.lift(team.instance, team.owner, fingerprint)
     assert refused.value.kind is Kind.MISSING
 
 
 def test_a_key_that_only_a_hosts_own_file_has_is_revoked_there(team: Team) -> None:
     line = fresh_line()
     report_found(team, entry(line))
-    revoked = revoking.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+    revoked = revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
     assert set(revoked.revisions) == {team.server.id}
     assert f'"revoked":["{parse(line).canonical}"]' in text_of(team.instance, team.server)
 
@@ -123,11 +114,11 @@ def test_a_key_that_only_a_hosts_own_file_has_is_revoked_there(team: Team) -> No
 def test_a_host_that_finds_it_later_is_told_to_refuse_it(team: Team) -> None:
     line = fresh_line()
     put(team, line)
-    revoking.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
     other = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11")
     before = text_of(team.instance, other)
     assert '"revoked":[]' in before
-    hosts.report(team.instance, other, {"keys_found": [entry(line)]})
+    enrolment.report(team.instance, other, {"keys_found": [entry(line)]})
     assert f'"revoked":["{parse(line).canonical}"]' in text_of(team.instance, other)
 
 
@@ -140,7 +131,7 @@ def _claims(instance: Instance, fingerprint: str) -> list[str]:
 
 
 def _revoke(instance: Instance, actor: Actor, fingerprint: str) -> None:
-    revoking.revoke_everywhere(instance, actor, fingerprint)
+    revocation.revoke_everywhere(instance, actor, fingerprint)
 
 
 def test_a_deploy_key_of_another_workspace_keeps_its_claim_in_a_race(postgresql_url: str, tmp_path: Path) -> None:

@@ -14,31 +14,20 @@ import pytest
 from sqlalchemy import Connection, delete, insert, select, update
 
 from keyrack import app
-from keyrack.core import (
-    access_keys,
-    basic_access,
-    credentials,
-    damaged,
-    documents,
-    events,
-    git_access,
-    grants,
-    host_modes,
-    hosts,
-    people,
-    repositories,
-    revoking,
-    servers,
-    tokens,
-    user_keys,
-)
+from keyrack.core.audit import events
+from keyrack.core.git import access, repositories
+from keyrack.core.hosts import documents, enrolment, modes, servers
+from keyrack.core.keys import credentials, damaged_rows, grants, revocation, user_keys
+from keyrack.core.people import access_keys, basic_access, tokens
+from keyrack.core.people import users as people
+from keyrack.core.people.tokens import Scope, SignIn
 from keyrack.core.sealing import MARK
-from keyrack.core.tokens import Scope, SignIn
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Role, User
 from keyrack.ssh.public_key import parse
-from keyrack.store import migrate, sealed, tables
+from keyrack.store import sealed, tables
 from keyrack.store.database import Database
+from keyrack.store.engine import migrate
 from tests.core.conftest import Team, actor, make_team
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
@@ -84,11 +73,11 @@ class World:
 
     def may(self, verb: str) -> bool:
         """Whether mallory's key does it in the repository."""
-        holder = git_access.holder_of(self.team.instance, parse(self.evil).sha256)
+        holder = access.holder_of(self.team.instance, parse(self.evil).sha256)
         if holder is None:
             return False
         try:
-            git_access.decide(self.team.instance, holder, verb, self.repository.path)
+            access.decide(self.team.instance, holder, verb, self.repository.path)
         except Refusal:
             return False
         return True
@@ -141,21 +130,21 @@ def test_nothing_is_signed_for_a_server_whose_row_was_changed(world: World, valu
     if "agent_secret_hash" in values:
         world.alter(statement.values(agent_secret_hash=team.instance.key.hash_token("mallory's")))
         with pytest.raises(Refusal) as refused:
-            hosts.authenticate(team.instance, "mallory's", address="203.0.113.1")
+            enrolment.authenticate(team.instance, "mallory's", address="203.0.113.1")
         assert refused.value.kind is Kind.UNAVAILABLE
     assert documents.signed(team.instance, other.id) is not None, "the others go on"
     # What is done meanwhile does not seal it by the way.
     credentials.add(
         team.instance, team.owner, team.server.id, label="later", username="deploy", public_key=fresh_line()
     )
-    host_modes.set_staleness(team.instance, team.owner, server_id=team.server.id, after_seconds=0, then="keep")
+    modes.set_staleness(team.instance, team.owner, server_id=team.server.id, after_seconds=0, then="keep")
     with pytest.raises(Refusal):
         documents.signed(team.instance, team.server.id)
     assert len([words for words in world.alarms() if "server 1 " in words]) == 1
-    assert [row.name for row in damaged.find(team.instance, team.owner, team.server.id)] == ["server:1"]
+    assert [row.name for row in damaged_rows.find(team.instance, team.owner, team.server.id)] == ["server:1"]
     # Looked at and decided by the operator, it counts again.
-    damaged.reseal(team.instance, people.keyrack(team.owner.workspace_id), ["server:1"])
-    assert damaged.find(team.instance, team.owner) == []
+    damaged_rows.reseal(team.instance, people.keyrack(team.owner.workspace_id), ["server:1"])
+    assert damaged_rows.find(team.instance, team.owner) == []
     assert documents.signed(team.instance, team.server.id) is not None
     assert any("Sealed the damaged row server:1" in words for words in world.alarms())
 
@@ -180,10 +169,12 @@ def test_nobody_makes_himself_more_in_the_database(world: World) -> None:
             )
         assert not world.may("fetch")
     assert len([words for words in world.alarms() if f"user {world.mallory.id} " in words]) == 2, "one for each name"
-    assert [row.name for row in damaged.find(world.team.instance, world.team.owner)] == [f"user:{world.mallory.id}"]
+    assert [row.name for row in damaged_rows.find(world.team.instance, world.team.owner)] == [
+        f"user:{world.mallory.id}"
+    ]
     # Who may manage people still sees and deletes him.
     people.delete_user(world.team.instance, world.team.owner, world.mallory.id)
-    assert damaged.find(world.team.instance, world.team.owner) == []
+    assert damaged_rows.find(world.team.instance, world.team.owner) == []
 
 
 def test_a_disabled_user_and_anothers_password_stay_out(world: World) -> None:
@@ -264,12 +255,12 @@ def test_what_is_entered_past_keyrack_opens_no_account(world: World, kind: str) 
     after = world.opened()
     assert {key for keys in after.values() for key in keys} <= {parse(world.key).canonical}
     assert set(after) <= {"deploy"}
-    names = [row.name for row in damaged.find(world.team.instance, world.team.owner)]
+    names = [row.name for row in damaged_rows.find(world.team.instance, world.team.owner)]
     assert names
     if kind != "system user":
         assert len(world.alarms()) == 1
-    damaged.reseal(world.team.instance, people.keyrack(world.team.owner.workspace_id), ["all"])
-    assert damaged.find(world.team.instance, world.team.owner) == []
+    damaged_rows.reseal(world.team.instance, people.keyrack(world.team.owner.workspace_id), ["all"])
+    assert damaged_rows.find(world.team.instance, world.team.owner) == []
 
 
 def test_a_tag_entered_past_keyrack_opens_no_server(world: World) -> None:
@@ -285,7 +276,7 @@ def test_a_tag_entered_past_keyrack_opens_no_server(world: World) -> None:
         signed = documents.signed(team.instance, number)
         assert signed is not None
         assert json.loads(signed.text)["users"] == {}
-        assert {row.name for row in damaged.find(team.instance, team.owner, number)} == {f"tag:{number},web"}
+        assert {row.name for row in damaged_rows.find(team.instance, team.owner, number)} == {f"tag:{number},web"}
         assert servers.get(team.instance, team.owner, number).tags == tags
 
 
@@ -295,23 +286,23 @@ def test_an_enrolment_token_entered_past_keyrack_enrols_nobody(world: World) -> 
     values = {"server_id": 1, "secret_hash": secret_hash, "created_at": at, "expires_at": at + timedelta(days=1000)}
     world.alter(insert(tables.enrolments).values(**values, seal=b"m" * 32))
     with pytest.raises(Refusal) as refused:
-        hosts.enrol(world.team.instance, "mallory's", {}, address="203.0.113.1")
+        enrolment.enrol(world.team.instance, "mallory's", {}, address="203.0.113.1")
     assert refused.value.kind is Kind.FORBIDDEN
     # An honest one, spent and made fresh again.
     invited = servers.invite(world.team.instance, world.team.owner, 1)
-    hosts.enrol(world.team.instance, invited, {}, address="203.0.113.1")
+    enrolment.enrol(world.team.instance, invited, {}, address="203.0.113.1")
     world.alter(update(tables.enrolments).values(used_at=None))
     with pytest.raises(Refusal):
-        hosts.enrol(world.team.instance, invited, {}, address="203.0.113.1")
+        enrolment.enrol(world.team.instance, invited, {}, address="203.0.113.1")
 
 
 def test_a_repository_is_open_to_whom_it_was_opened(world: World) -> None:
     assert not world.may("fetch")
     world.alter(update(tables.repositories).values(visibility=20))
     assert not world.may("fetch")
-    damaged.reseal(world.team.instance, people.keyrack(world.team.owner.workspace_id), ["repository:1"])
+    damaged_rows.reseal(world.team.instance, people.keyrack(world.team.owner.workspace_id), ["repository:1"])
     world.alter(update(tables.repositories).values(visibility=0))
-    damaged.reseal(world.team.instance, people.keyrack(world.team.owner.workspace_id), ["repository:1"])
+    damaged_rows.reseal(world.team.instance, people.keyrack(world.team.owner.workspace_id), ["repository:1"])
     values = {"repository_id": 1, "user_id": world.mallory.id, "role": "admin", "created_at": world.mallory.created_at}
     world.alter(insert(tables.repository_members).values(**values, seal=b"m" * 32))
     assert not world.may("fetch")
@@ -327,7 +318,7 @@ def test_a_repository_is_open_to_whom_it_was_opened(world: World) -> None:
 
 def test_a_changed_revocation_goes_on_refusing(world: World) -> None:
     team = world.team
-    revoking.revoke_everywhere(team.instance, team.owner, parse(world.evil).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(world.evil).sha256)
     world.alter(update(tables.revoked_keys).values(reason="a mistake"))
     with pytest.raises(Refusal):
         user_keys.add(team.instance, team.member, title="mine", public_key=world.evil)
@@ -345,10 +336,10 @@ def test_a_changed_revocation_goes_on_refusing(world: World) -> None:
 def test_only_the_operator_seals_again(world: World) -> None:
     world.alter(of_mallory(world, role="owner"))
     with pytest.raises(Refusal) as refused:
-        damaged.reseal(world.team.instance, world.team.owner, [f"user:{world.mallory.id}"])
+        damaged_rows.reseal(world.team.instance, world.team.owner, [f"user:{world.mallory.id}"])
     assert refused.value.kind is Kind.FORBIDDEN
     with pytest.raises(Refusal) as refused:
-        damaged.remove(world.team.instance, world.team.owner, f"user:{world.mallory.id}")
+        damaged_rows.remove(world.team.instance, world.team.owner, f"user:{world.mallory.id}")
     assert refused.value.kind is Kind.INVALID
 
 
@@ -384,7 +375,7 @@ def test_a_database_from_before_is_sealed_once_and_never_again(bare_url: str, tm
     (folder / MARK).unlink()
     instance = app.open_instance(settings)
     assert tokens.authenticate(instance, token, address="203.0.113.1", door="test").name == "alice"
-    assert damaged.find(instance, people.keyrack(team.owner.workspace_id)) == []
+    assert damaged_rows.find(instance, people.keyrack(team.owner.workspace_id)) == []
     instance.database.close()
     assert (folder / MARK).exists()
 
@@ -396,7 +387,7 @@ def test_a_database_from_before_is_sealed_once_and_never_again(bare_url: str, tm
     with pytest.raises(Refusal):
         tokens.authenticate(instance, token, address="203.0.113.1", door="test")
     # An operator who knows why (a copy from before, put back by hand) seals it by decision.
-    damaged.reseal(instance, people.keyrack(team.owner.workspace_id), ["all"])
+    damaged_rows.reseal(instance, people.keyrack(team.owner.workspace_id), ["all"])
     assert tokens.authenticate(instance, token, address="203.0.113.1", door="test").name == "alice"
     instance.database.close()
 

@@ -12,19 +12,11 @@ import pytest
 from sqlalchemy import Connection, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from keyrack.core import (
-    credentials,
-    damaged,
-    documents,
-    events,
-    grants,
-    hosts,
-    people,
-    servers,
-    system_users,
-    user_keys,
-)
+from keyrack.core.audit import events
+from keyrack.core.hosts import documents, enrolment, servers, system_users
 from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials, damaged_rows, grants, user_keys
+from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store import sealed, tables
@@ -91,11 +83,11 @@ def test_everything_that_is_written_is_counted(team: Team) -> None:
     credentials.add(instance, owner, number, label="three", username="shop", public_key=fresh_line())
     system_users.delete(instance, owner, number, shop.id)
     servers.retag(instance, owner, number, ("web", "eu"))
-    hosts.enrol(instance, servers.invite(instance, owner, number), {}, address="203.0.113.1")
+    enrolment.enrol(instance, servers.invite(instance, owner, number), {}, address="203.0.113.1")
     assert instance.database.read(unfit) == []
     grants.take_back(instance, owner, given.id)
     grants.give(instance, owner, user_id=team.member_user.id, server_id=number, system_user="deploy")
-    people.delete_user(instance, owner, team.member_user.id)
+    users.delete_user(instance, owner, team.member_user.id)
     assert instance.database.read(unfit) == []
     assert told(team) is not None
 
@@ -116,11 +108,11 @@ def test_a_deleted_row_is_noticed(team: Team, what: str) -> None:
     alter(team, delete(table))
     assert told(team) is None, "its host keeps to what it was told last, and so goes on refusing"
     assert len([words for words in alarms(team) if "deleted or put back" in words]) == 1
-    assert [row.name for row in damaged.find(team.instance, team.owner)] == [f"server:{team.server.id}"]
+    assert [row.name for row in damaged_rows.find(team.instance, team.owner)] == [f"server:{team.server.id}"]
     # What is done meanwhile does not make it right.
     add(team, "later", fresh_line())
     assert told(team) is None
-    damaged.reseal(team.instance, people.keyrack(team.owner.workspace_id), [f"server:{team.server.id}"])
+    damaged_rows.reseal(team.instance, users.keyrack(team.owner.workspace_id), [f"server:{team.server.id}"])
     assert told(team) is not None
     assert team.instance.database.read(unfit) == []
 
@@ -146,24 +138,24 @@ def test_what_was_taken_away_and_is_put_back_opens_nothing(team: Team, what: str
 def test_a_used_enrolment_token_that_is_put_back_enrols_nobody(team: Team) -> None:
     invited = servers.invite(team.instance, team.owner, team.server.id)
     (old,) = rows(team, tables.enrolments)
-    hosts.enrol(team.instance, invited, {}, address="203.0.113.1")
+    enrolment.enrol(team.instance, invited, {}, address="203.0.113.1")
     alter(team, update(tables.enrolments).values(used_at=None, seal=old["seal"]))
     with pytest.raises(Refusal):
-        hosts.enrol(team.instance, invited, {}, address="203.0.113.1")
+        enrolment.enrol(team.instance, invited, {}, address="203.0.113.1")
 
 
 def test_a_row_entered_by_others_is_left_out_and_may_be_removed(team: Team) -> None:
     add(team, "mine", fresh_line())
     alter(team, insert(tables.server_tags).values(server_id=team.server.id, tag="db", seal=b"m" * 32))
     assert told(team) is not None, "it does not hold, and everything else goes on"
-    damaged.remove(team.instance, team.owner, f"tag:{team.server.id},db")
+    damaged_rows.remove(team.instance, team.owner, f"tag:{team.server.id},db")
     assert told(team) is not None
-    assert damaged.find(team.instance, team.owner) == []
+    assert damaged_rows.find(team.instance, team.owner) == []
     evil = parse(fresh_line())
     alter(team, update(tables.credentials).values(public_key=evil.canonical, fingerprint=evil.sha256))
     assert told(team)["users"] == {}
-    (row,) = damaged.find(team.instance, team.owner)
-    damaged.remove(team.instance, team.owner, row.name)
+    (row,) = damaged_rows.find(team.instance, team.owner)
+    damaged_rows.remove(team.instance, team.owner, row.name)
     assert told(team)["revoked"] == [evil.canonical]
     assert team.instance.database.read(unfit) == []
 
@@ -214,7 +206,7 @@ def test_none_of_many_alterations_of_a_server_opens_anything(team: Team) -> None
             found = {(name, line["key"]) for name, entries in document["users"].items() for line in entries}
             assert found <= lines, (round_, kind, table.name)
             changed = {table.name: rows(team, table) for table in of_server} != now
-            named_now = [row.name for row in damaged.find(team.instance, team.owner)]
+            named_now = [row.name for row in damaged_rows.find(team.instance, team.owner)]
             assert not changed or named_now or only_volatile(now, team, of_server), (round_, kind, table.name)
             if not named_now:
                 assert set(before["revoked"]) <= set(document["revoked"])

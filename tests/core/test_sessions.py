@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from keyrack.core import credentials, documents, events, hosts, servers, sessions
+from keyrack.core.audit import events
+from keyrack.core.hosts import documents, enrolment, servers, sessions
+from keyrack.core.keys import credentials
 from keyrack.errors import Kind, Refusal
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
@@ -37,7 +39,7 @@ def test_what_a_host_tells_and_an_end(team: Team) -> None:
             }
             for name in names
         ]
-        hosts.report(team.instance, now, {"revision": now.revision, "state": "applied", "sessions": told})
+        enrolment.report(team.instance, now, {"revision": now.revision, "state": "applied", "sessions": told})
 
     tell("a", "b")
     first, second = sessions.find(team.instance, team.owner, team.server.id).items

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from keyrack.core import credentials, documents, events, hosts, servers, ssh_settings
+from keyrack.core.audit import events
+from keyrack.core.hosts import documents, enrolment, servers, sshd_settings
+from keyrack.core.keys import credentials
 from keyrack.errors import Kind, Refusal
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
@@ -24,45 +26,45 @@ def wanted(team: Team) -> Mapping[str, str]:
 def obey(team: Team) -> None:
     """The host says that it obeys what there is now."""
     now = servers.get(team.instance, team.owner, team.server.id)
-    hosts.report(team.instance, now, {"revision": now.revision, "state": "applied"})
+    enrolment.report(team.instance, now, {"revision": now.revision, "state": "applied"})
 
 
 def test_only_what_was_asked_is_in_the_document(team: Team) -> None:
     assert wanted(team) == {}
-    assert ssh_settings.get(team.instance, team.owner, team.server.id).state == ssh_settings.UNMANAGED
-    changed = ssh_settings.change(team.instance, team.owner, team.server.id, {"passwordless_login": True})
+    assert sshd_settings.get(team.instance, team.owner, team.server.id).state == sshd_settings.UNMANAGED
+    changed = sshd_settings.change(team.instance, team.owner, team.server.id, {"passwordless_login": True})
     assert wanted(team) == {"PasswordAuthentication": "no"}
     assert (changed.passwordless_login, changed.prevent_root_login, changed.use_dns) == (True, False, False)
-    ssh_settings.change(team.instance, team.owner, team.server.id, {"prevent_root_login": True, "use_dns": True})
+    sshd_settings.change(team.instance, team.owner, team.server.id, {"prevent_root_login": True, "use_dns": True})
     assert wanted(team) == {"PasswordAuthentication": "no", "PermitRootLogin": "no", "UseDNS": "yes"}
-    ssh_settings.change(team.instance, team.owner, team.server.id, {"prevent_root_login": False, "use_dns": False})
+    sshd_settings.change(team.instance, team.owner, team.server.id, {"prevent_root_login": False, "use_dns": False})
     assert wanted(team) == {"PasswordAuthentication": "no", "PermitRootLogin": "yes", "UseDNS": "no"}
 
 
 def test_a_change_is_pending_until_the_host_obeys_and_the_same_again_is_none(team: Team) -> None:
     def state() -> str:
-        return ssh_settings.get(team.instance, team.owner, team.server.id).state
+        return sshd_settings.get(team.instance, team.owner, team.server.id).state
 
-    ssh_settings.change(team.instance, team.owner, team.server.id, {"use_dns": True})
-    assert state() == ssh_settings.PENDING
+    sshd_settings.change(team.instance, team.owner, team.server.id, {"use_dns": True})
+    assert state() == sshd_settings.PENDING
     obey(team)
-    assert state() == ssh_settings.APPLIED
+    assert state() == sshd_settings.APPLIED
     revision = servers.get(team.instance, team.owner, team.server.id).revision
-    ssh_settings.change(team.instance, team.owner, team.server.id, {"use_dns": True})
+    sshd_settings.change(team.instance, team.owner, team.server.id, {"use_dns": True})
     assert (state(), servers.get(team.instance, team.owner, team.server.id).revision) == (
-        ssh_settings.APPLIED,
+        sshd_settings.APPLIED,
         revision,
     )
     newest = events.find(team.instance, team.owner, server_id=team.server.id, limit=1).items[0]
     assert (newest.summary, newest.level) == ("Updated SSHD Config", "high")
     # A key that comes later does not put the settings back on the way.
     credentials.add(team.instance, team.owner, team.server.id, label="x", username="deploy", public_key=fresh_line())
-    assert state() == ssh_settings.APPLIED
+    assert state() == sshd_settings.APPLIED
 
 
 def test_nothing_to_change_is_refused(team: Team) -> None:
     with pytest.raises(Refusal) as refused:
-        ssh_settings.change(team.instance, team.owner, team.server.id, {})
+        sshd_settings.change(team.instance, team.owner, team.server.id, {})
     assert refused.value.kind is Kind.INVALID
 
 
@@ -76,7 +78,7 @@ def test_a_key_is_delivered_once_and_for_the_time_it_came(team: Team) -> None:
     now = servers.get(team.instance, team.owner, team.server.id)
     second = add("second")
     # The host obeys a revision in between: the second key is still on its way.
-    hosts.report(team.instance, now, {"revision": now.revision, "state": "applied"})
+    enrolment.report(team.instance, now, {"revision": now.revision, "state": "applied"})
     found = {key.id: key for key in credentials.find(team.instance, team.owner, team.server.id).items}
     assert (found[first].delivered, found[second].delivered) == (True, False)
     assert found[second].delivered_at is None
@@ -86,6 +88,6 @@ def test_a_key_is_delivered_once_and_for_the_time_it_came(team: Team) -> None:
     found = {key.id: key for key in credentials.find(team.instance, team.owner, team.server.id).items}
     assert found[first].delivered_at == since
     assert found[second].delivered
-    hosts.report(team.instance, now, {"revision": now.revision + 5, "state": "refused", "problems": ["x"]})
+    enrolment.report(team.instance, now, {"revision": now.revision + 5, "state": "refused", "problems": ["x"]})
     third = add("third")
     assert not credentials.get(team.instance, team.owner, team.server.id, third).delivered

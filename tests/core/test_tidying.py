@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, func, insert, select, update
 
-from keyrack.core import credentials, documents, events, hosts, revoking, servers, tidying
+from keyrack.core.audit import events, retention
+from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.instance import Instance
-from keyrack.core.people import keyrack
-from keyrack.ssh import host_document
+from keyrack.core.keys import credentials, revocation
+from keyrack.core.people.users import keyrack
+from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.core.conftest import Team
@@ -35,7 +37,7 @@ def rows(instance: Instance, table: Any) -> int:
 def clear(instance: Instance) -> dict[str, int]:
     """Tidy until nothing is left; how many of each kind went."""
     gone: dict[str, int] = {}
-    while found := tidying.tidy(instance, keyrack()):
+    while found := retention.tidy(instance, keyrack()):
         for kind, count in found.items():
             gone[kind] = gone.get(kind, 0) + count
     return gone
@@ -51,7 +53,7 @@ def obey(team: Team) -> None:
     """The host says that it obeys what it was told last."""
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
-    hosts.report(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
+    enrolment.report(team.instance, team.server, {"revision": signed.revision, "state": "applied"})
 
 
 def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> None:
@@ -59,7 +61,7 @@ def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> No
     assert count > 3
     assert clear(later(team.instance, 1095 * DAY)) == {}
     old = later(team.instance, 1097 * DAY)
-    (due,) = [one for one in tidying.due(old, keyrack()) if one.kind == "events"]
+    (due,) = [one for one in retention.due(old, keyrack()) if one.kind == "events"]
     gone = clear(old)
     assert gone["events"] == due.rows
     (left,) = events.find(team.instance, team.owner).items
@@ -75,8 +77,8 @@ def test_a_confirmed_revocation_goes_by_age_and_one_that_counts_stays(team: Team
     for number in [one.id for one in credentials.find(team.instance, team.owner, team.server.id).items]:
         if credentials.get(team.instance, team.owner, team.server.id, number).public_key != parse(everywhere).canonical:
             credentials.delete(team.instance, team.owner, team.server.id, number)
-    revoking.revoke_everywhere(team.instance, team.owner, parse(everywhere).sha256)
-    hosts.report(team.instance, team.server, {"keys_found": [entry(by_hand)]})
+    revocation.revoke_everywhere(team.instance, team.owner, parse(everywhere).sha256)
+    enrolment.report(team.instance, team.server, {"keys_found": [entry(by_hand)]})
     obey(team)
     credentials.delete(team.instance, team.owner, team.server.id, put(team, unconfirmed, "u"))
     assert clear(later(team.instance, 399 * DAY)).get("revocations") is None
@@ -106,7 +108,7 @@ def fill(team: Team, count: int, confirmed: datetime | None) -> set[str]:
 
 
 def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (documents, hosts):
+    for module in (documents, enrolment):
         monkeypatch.setattr(module, "MOST_UNCONFIRMED", 30)
     fill(team, 150, team.instance.now())
     unconfirmed = fill(team, 70, None)
@@ -119,7 +121,7 @@ def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, mon
         assert len(revoked) <= 130
         told |= set(revoked)
         before = waiting(team)
-        hosts.report(bounded, team.server, {"revision": signed.revision, "state": "applied"})
+        enrolment.report(bounded, team.server, {"revision": signed.revision, "state": "applied"})
         assert before - waiting(team) <= 30
     assert waiting(team) == 0
     assert unconfirmed <= told
@@ -174,7 +176,7 @@ def test_last_uses_go_with_the_key_and_invitations_and_deleted_servers_by_age(te
 
     team.instance.database.write(command)
     secret = servers.invite(team.instance, team.owner, team.server.id)
-    hosts.enrol(team.instance, secret, {}, address="192.0.2.1")
+    enrolment.enrol(team.instance, secret, {}, address="192.0.2.1")
     assert clear(later(team.instance, 32 * DAY)) == {"enrolment tokens": 1}
     servers.delete(team.instance, team.owner, team.server.id)
     credentials_gone = later(team.instance, 401 * DAY)
@@ -185,12 +187,12 @@ def test_last_uses_go_with_the_key_and_invitations_and_deleted_servers_by_age(te
 def test_a_transaction_deletes_a_little_and_a_service_goes_on_calmly(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tidying, "AT_ONCE", 3)
+    monkeypatch.setattr(retention, "AT_ONCE", 3)
     long_ago = team.instance.now() - 2000 * DAY
     team.instance.database.write(lambda c: c.execute(update(tables.events).values(at=long_ago)))
     total = rows(team.instance, tables.events)
     clock = [0.0]
-    calm = tidying.Calm(lambda: clock[0])
+    calm = retention.Calm(lambda: clock[0])
     calm.tidy(team.instance, keyrack())
     assert total - 3 <= rows(team.instance, tables.events) < total
     for _ in range(total):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from keyrack.core import host_modes, hosts
-from keyrack.core import servers as own_servers
-from keyrack.core.holding import Holding, of
+from keyrack.core.hosts import enrolment, modes
+from keyrack.core.hosts import servers as own_servers
+from keyrack.core.hosts.status import Holding, of
 from keyrack.store import servers
 from tests.core.conftest import Team
 from tests.core.test_found_keys import here
@@ -21,16 +21,16 @@ def held(team: Team) -> Holding:
 def enrol(team: Team) -> None:
     """Make a host of it."""
     token = own_servers.invite(team.instance, team.owner, team.server.id)
-    hosts.enrol(team.instance, token, {"mode": "enforce"}, address="192.0.2.1")
+    enrolment.enrol(team.instance, token, {"mode": "enforce"}, address="192.0.2.1")
 
 
 def test_an_uninstalled_host_does_not_look_as_if_it_enforced(team: Team) -> None:
     enrol(team)
-    host_modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
+    modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
     signed = {"revision": here(team).revision, "state": "applied", "problems": ["a key opens nothing"]}
-    hosts.report(team.instance, here(team), {**signed, "facts": {"enforcement": "enforce"}})
+    enrolment.report(team.instance, here(team), {**signed, "facts": {"enforcement": "enforce"}})
     assert held(team).state == "enforcing"
-    hosts.report(team.instance, here(team), {"facts": {"enforcement": "uninstalled"}, "problems": []})
+    enrolment.report(team.instance, here(team), {"facts": {"enforcement": "uninstalled"}, "problems": []})
     assert (held(team).state, held(team).enforcement, held(team).problems) == ("uninstalled", "uninstalled", ())
     assert "The agent was taken off the host of server web-1" in log(team)[0]
     # It is not only silent: that it may come back nobody need wait for.

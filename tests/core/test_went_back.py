@@ -9,25 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, delete, insert, select
 
-from keyrack.core import (
-    credentials,
-    deleted_servers,
-    documents,
-    events,
-    git_access,
-    grants,
-    host_modes,
-    hosts,
-    receipts,
-    resync,
-    revoking,
-    servers,
-    system_users,
-    user_keys,
-    went_back,
-)
-from keyrack.core.documents import SignedDocument
-from keyrack.core.went_back import Contact
+from keyrack.core.audit import events
+from keyrack.core.git import access
+from keyrack.core.hosts import deleted_servers, documents, enrolment, modes, resync, servers, system_users, went_back
+from keyrack.core.hosts.documents import SignedDocument
+from keyrack.core.hosts.went_back import Contact
+from keyrack.core.keys import credentials, grants, receipts, revocation, user_keys
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -94,7 +81,7 @@ class Host:
             self.last = signed
             server = servers.get(instance, self.team.owner, server_id)
             told = {"revision": self.revision, "lineage": self.lineage, "state": "applied"}
-            hosts.report(instance, server, told)
+            enrolment.report(instance, server, told)
         assert self.contact() is Contact.CURRENT
 
     def tell(self, size: int = 500) -> None:
@@ -143,7 +130,7 @@ def alarms(team: Team) -> list[str]:
 
 def opens_git(team: Team, line: str) -> bool:
     """Whether sshd of the Git host would be given the key."""
-    return git_access.key_line_of(team.instance, parse(line).sha256) is not None
+    return access.key_line_of(team.instance, parse(line).sha256) is not None
 
 
 @pytest.mark.parametrize("changes_after", [0, 1, 2, 3, 100])
@@ -199,7 +186,7 @@ def test_the_same_number_for_something_else_is_no_receipt(team: Team, host: Host
     credential = credentials.get(team.instance, team.owner, team.server.id, added)
     assert credential.revision == host.revision
     server = servers.get(team.instance, team.owner, team.server.id)
-    hosts.report(team.instance, server, {"revision": host.revision, "lineage": host.lineage, "state": "applied"})
+    enrolment.report(team.instance, server, {"revision": host.revision, "lineage": host.lineage, "state": "applied"})
     assert not credentials.get(team.instance, team.owner, team.server.id, added).delivered
     host.obey()
     assert credentials.get(team.instance, team.owner, team.server.id, added).delivered
@@ -222,7 +209,7 @@ def test_a_key_revoked_everywhere_stays_refused_by_git(team: Team, host: Host) -
     assert host.lets_in(line)
     assert opens_git(team, line)
     backup = Database(team)
-    revoking.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
     host.obey()
     backup.restore()
     host.obey()
@@ -252,7 +239,7 @@ def test_what_was_narrowed_stays_narrow(team: Team, host: Host) -> None:
     line = fresh_line()
     wide = add(team, "wide", line)
     bob = system_users.create(team.instance, team.owner, team.server.id, username="bob", password="first of bob")
-    host_modes.set_mode(team.instance, team.owner, team.server.id, "adopt")
+    modes.set_mode(team.instance, team.owner, team.server.id, "adopt")
     host.obey()
     backup = Database(team)
     credentials.delete(team.instance, team.owner, team.server.id, wide)
@@ -267,8 +254,8 @@ def test_what_was_narrowed_stays_narrow(team: Team, host: Host) -> None:
         restrictions=narrow,
     )
     system_users.set_password(team.instance, team.owner, team.server.id, bob.id, password="second of bob")
-    host_modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
-    host_modes.set_staleness(team.instance, team.owner, after_seconds=3600, then="drop-all", server_id=team.server.id)
+    modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
+    modes.set_staleness(team.instance, team.owner, after_seconds=3600, then="drop-all", server_id=team.server.id)
     host.obey()
     assert host.last is not None
     before = json.loads(host.last.text)
@@ -340,7 +327,7 @@ def test_a_server_that_is_deleted_after_that_is_told_its_host(team: Team, change
     """Its last document gets a number that the host takes, and nothing that the host did before is a receipt for it."""
     host = Host(team)
     token = servers.invite(team.instance, team.owner, team.server.id)
-    secret = hosts.enrol(team.instance, token, {}, address="192.0.2.1").secret
+    secret = enrolment.enrol(team.instance, token, {}, address="192.0.2.1").secret
     line = fresh_line()
     add(team, "a", line)
     host.obey()
@@ -354,7 +341,7 @@ def test_a_server_that_is_deleted_after_that_is_told_its_host(team: Team, change
 
     def report() -> None:
         told = {"revision": host.revision, "lineage": host.lineage, "state": "applied"}
-        hosts.report(team.instance, hosts.authenticate(team.instance, secret, address="192.0.2.1"), told)
+        enrolment.report(team.instance, enrolment.authenticate(team.instance, secret, address="192.0.2.1"), told)
 
     report()
     (waiting,) = deleted_servers.find(team.instance, team.owner).items

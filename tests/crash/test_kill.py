@@ -16,8 +16,9 @@ import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from keyrack.core import events, people
+from keyrack.core.audit import events
 from keyrack.core.instance import Instance
+from keyrack.core.people import users
 from keyrack.model import Event
 from tests.ports import free_port
 from tests.services import TEAM, settings_for
@@ -147,7 +148,7 @@ def _added_labels(instance: Instance) -> set[str]:
     labels: set[str] = set()
     offset = 0
     while True:
-        page = events.find(instance, people.keyrack(1), offset=offset, limit=1000)
+        page = events.find(instance, users.keyrack(1), offset=offset, limit=1000)
         labels |= {str(event.details["label"]) for event in page.items if _is_add(event)}
         offset += 1000
         if offset >= page.total:

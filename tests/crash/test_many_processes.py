@@ -20,8 +20,10 @@ from pathlib import Path
 import pytest
 
 from keyrack import app
-from keyrack.core import credentials, events, people, revoking
+from keyrack.core.audit import events
 from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials, revocation
+from keyrack.core.people import users as people
 from keyrack.model import Event
 from keyrack.ssh.public_key import parse
 from keyrack.store.revoked_keys import RevokedKey
@@ -174,7 +176,7 @@ def all_events(instance: Instance) -> list[Event]:
 def all_revoked(instance: Instance) -> list[RevokedKey]:
     found: list[RevokedKey] = []
     while True:
-        page = revoking.find(instance, people.keyrack(1), offset=len(found), limit=1000)
+        page = revocation.find(instance, people.keyrack(1), offset=len(found), limit=1000)
         found += page.items
         if len(found) >= page.total:
             return found

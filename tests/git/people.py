@@ -7,8 +7,9 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from keyrack.cli.git_host import GitHost
-from keyrack.core import people, repositories
+from keyrack.core.git import repositories
+from keyrack.core.people import users
+from keyrack.git.host import GitHost
 from keyrack.store import events as event_rows
 from keyrack.store import people as people_rows
 from keyrack.store import repositories as repository_rows
@@ -146,7 +147,7 @@ class Site:
         """Make a repository of the workspace acme with these members, e.g. alice="developer"."""
         instance = self.service.instance
         members = {self.user_id(name): role for name, role in roles.items()}
-        repositories.ensure(instance, people.keyrack(1), path=path, members=members)
+        repositories.ensure(instance, users.keyrack(1), path=path, members=members)
         found = instance.database.read(lambda connection: repository_rows.by_path(connection, path))
         assert found is not None
         return found

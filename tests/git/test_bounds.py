@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.core import bare_repositories
+from keyrack.core.git import storage
 from tests.git.people import Ended, Person, Site
 from tests.git.test_rights import clone, push
 
@@ -76,7 +76,7 @@ def test_what_harms_whoever_clones_it_is_not_taken_in(site: Site, make: Callable
     alice = site.person("alice", token=ALICE)
     assert push(alice, "acme/site").code == 0
     # A repository from before, whose own settings ask for no checks.
-    folder = bare_repositories.folder_of(site.host.repositories, repository)
+    folder = storage.folder_of(site.host.repositories, repository)
     with (folder / "config").open("a") as file:
         file.write("[receive]\n\tfsckObjects = false\n[transfer]\n\tfsckObjects = false\n")
     ended, copy = clone(alice, "acme/site")

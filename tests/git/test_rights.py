@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, update
 
-from keyrack.core import deploy_keys as deploy_key_rules
-from keyrack.core import people
+from keyrack.core.git import deploy_keys as deploy_key_rules
+from keyrack.core.people import users
 from keyrack.model import Role
-from keyrack.store import git as git_rows
+from keyrack.store import git_access as git_rows
 from keyrack.store.repositories import Repository
 from keyrack.store.tables import deploy_keys, key_owners, repositories, repository_names, user_keys
 from tests.git.people import Ended, Person, Site
@@ -30,7 +30,7 @@ def deploy(site: Site, repository: Repository, person: Person, *, can_push: bool
     """Make a person's key a deploy key of a repository."""
     deploy_key_rules.add(
         site.service.instance,
-        people.keyrack(1),
+        users.keyrack(1),
         repository.id,
         title=person.name,
         public_key=person.public,
@@ -108,7 +108,7 @@ def test_a_disabled_user_is_refused(site: Site) -> None:
     site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
     assert clone(alice, "acme/site")[0].code == 0
-    people.disable(site.service.instance, people.keyrack(1), site.user_id("alice"))
+    users.disable(site.service.instance, users.keyrack(1), site.user_id("alice"))
     refused(clone(alice, "acme/site")[0], "Permission denied (publickey)")
 
 
@@ -177,10 +177,10 @@ def test_visibility(site: Site, visibility: int, readers: str) -> None:
 
 def grant_keys(site: Site, *policies: str) -> None:
     """Let mallory register keys."""
-    from keyrack.core import people
+    from keyrack.core.people import users
 
-    people.change_rights(
-        site.service.instance, people.keyrack(1), site.user_id("mallory"), role=Role.MEMBER, policies=policies
+    users.change_rights(
+        site.service.instance, users.keyrack(1), site.user_id("mallory"), role=Role.MEMBER, policies=policies
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.core import git_access
+from keyrack.core.git import access
 from keyrack.errors import Refusal
 from tests.git.people import Person, Site
 from tests.waiting import wait_until
@@ -191,7 +191,7 @@ def crafted(canary: Path) -> list[bytes]:
               b"$(" + run.encode() + b")", b"`", b"-", b"--", b'"', b"\\", b"|", b"&", b"~", b"*", b"x"]  # fmt: skip
     while len(made) < CRAFTED:
         text = b"".join(dice.choice(pieces) for _ in range(dice.randint(1, 9)))
-        if not text.strip() or git_access.COMMAND.fullmatch(text.decode("latin-1")):
+        if not text.strip() or access.COMMAND.fullmatch(text.decode("latin-1")):
             continue
         made.append(text)
     return made
@@ -230,4 +230,4 @@ def test_crafted_commands_are_not_served(site: Site, alice: Person, tmp_path: Pa
 def test_a_command_with_nul_is_not_served() -> None:
     for command in (b"git-upload-pack 'acme/site\0.git'", b"git-upload-pack 'acme/site.git'\0", b"\0"):
         with pytest.raises(Refusal):
-            git_access.read_command(command)
+            access.read_command(command)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.core import bare_repositories, people, repositories
+from keyrack.core.git import repositories, storage
+from keyrack.core.people import users
 from keyrack.store.repositories import Repository
 from tests.git.people import Ended, Person, Site, start_host
 from tests.git.test_rights import clone, push
@@ -47,7 +48,7 @@ def slowly(person: Person, direction: str, *arguments: str, where: Path | None =
 
 def bare(site: Site, repository: Repository) -> Path:
     """Where a repository lies."""
-    return bare_repositories.folder_of(site.host.repositories, repository)
+    return storage.folder_of(site.host.repositories, repository)
 
 
 def test_a_large_push_and_its_clone(site: Site) -> None:
@@ -110,13 +111,13 @@ def lose_membership(site: Site, alice: Person) -> None:
 
 def lose_account(site: Site, alice: Person) -> None:
     """Disable the user."""
-    people.disable(site.service.instance, people.keyrack(1), site.user_id("alice"))
+    users.disable(site.service.instance, users.keyrack(1), site.user_id("alice"))
 
 
 def lose_repository(site: Site, alice: Person) -> None:
     """Delete the repository."""
     repository = site.repository("acme/site", alice="developer")
-    repositories.delete(site.service.instance, people.keyrack(1), repository.id)
+    repositories.delete(site.service.instance, users.keyrack(1), repository.id)
 
 
 @pytest.mark.parametrize("lose", [lose_key, lose_membership, lose_account, lose_repository])

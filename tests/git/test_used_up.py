@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.core import git_bounds
+from keyrack.core.git import bounds
 from tests.git.people import Ended, Person, Site, start_host
 from tests.git.test_rights import clone, push
 from tests.git.test_transfers import ALICE, MEGABYTE, bare, served_from, slowly
@@ -102,7 +102,7 @@ def test_pushes_that_together_fill_a_repository_are_stopped(site: Site, alice: P
     assert any("The repository is full" in each.said for each in ended), [each.said for each in ended]
     wait_until(lambda: not served_from(repository), "git to be gone")
     assert not list((repository / "objects").glob("tmp_objdir-*"))
-    assert git_bounds.measure(repository).bytes < 8 * MEGABYTE
+    assert bounds.measure(repository).bytes < 8 * MEGABYTE
     assert clone(alice, "acme/site")[0].code == 0
 
 
@@ -230,7 +230,7 @@ def waits(person: Person) -> subprocess.Popen[bytes]:
 def too_many(folder: Path) -> list[str]:
     """More references than one push may name."""
     head = git(folder, "rev-parse", "HEAD")
-    lines = "".join(f"create refs/heads/r{n} {head}\n" for n in range(git_bounds.MOST_REFS_OF_A_PUSH + 1))
+    lines = "".join(f"create refs/heads/r{n} {head}\n" for n in range(bounds.MOST_REFS_OF_A_PUSH + 1))
     subprocess.run(["git", "update-ref", "--stdin"], input=lines.encode(), cwd=folder, check=True)
     return ["refs/heads/r*:refs/heads/r*"]
 
@@ -259,7 +259,7 @@ def test_bases_that_a_push_names_do_not_fill_the_disk(
     site: Site, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A small push of changes to large files has git write all these files once more."""
-    monkeypatch.setattr(git_bounds, "ROOM_FOR_BASES", 0)
+    monkeypatch.setattr(bounds, "ROOM_FOR_BASES", 0)
     repository = bare(site, site.repository("acme/site", alice="developer"))
     folder = cloned(alice)
     for number in range(3):
@@ -270,11 +270,11 @@ def test_bases_that_a_push_names_do_not_fill_the_disk(
         with (folder / f"large-{number}").open("ab") as file:
             file.write(b"more")
     alice.git("commit", "-q", "-a", "-m", "more", where=folder)
-    before = git_bounds.measure(repository).bytes
+    before = bounds.measure(repository).bytes
     ended = pushed(alice, folder, "HEAD:main")
     assert ended.code != 0
     assert "File too large" in ended.said, ended.said
-    assert git_bounds.measure(repository).bytes < before + MEGABYTE
+    assert bounds.measure(repository).bytes < before + MEGABYTE
     assert clone(alice, "acme/site")[0].code == 0
 
 
@@ -354,7 +354,7 @@ def test_what_a_killed_push_left_is_removed(site: Site, alice: Person) -> None:
     ended = pushed(alice, folder, "HEAD~1:refs/heads/small")
     assert ended.code == 0
     assert left[0].exists(), "as long as a push may last, it may be somebody's"
-    long_ago = time.time() - git_bounds.longest(site.service.instance.settings) - 1
+    long_ago = time.time() - bounds.longest(site.service.instance.settings) - 1
     for path in (lock, left[0], *left[0].rglob("*")):
         os.utime(path, (long_ago, long_ago))
     assert pushed(alice, folder, "HEAD~1:refs/heads/smaller").code == 0

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.sshd import Sshd
+from keyrack.agent.sshd.settings import Sshd
 from keyrack.cli.demo_host import ADDRESS
-from keyrack.core import people, servers
+from keyrack.core.hosts import servers
+from keyrack.core.people import users
 from keyrack.model import Actor
 from tests import own_machine
 from tests.login.private_sshd import Door, Key, sshd_path
@@ -278,4 +279,4 @@ Match User krfive
 
 def owner() -> Actor:
     """Keyrack itself, in the first workspace."""
-    return people.keyrack(1)
+    return users.keyrack(1)

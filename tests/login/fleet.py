@@ -7,8 +7,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from keyrack.cli.demo_host import DemoHost
-from keyrack.core import credentials, people, servers, system_users
+from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials
+from keyrack.core.people import users
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Server
 from tests.login.private_sshd import USERNAME, Door, Key, sshd_path
@@ -70,7 +72,7 @@ class Fleet:
 @contextmanager
 def fleet(service: Service, folder: Path, count: int) -> Iterator[Fleet]:
     """So many hosts, enrolled and running, in a folder that sshd accepts."""
-    actor = people.keyrack(1)
+    actor = users.keyrack(1)
     hosts = []
     with ExitStack() as stack:
         for number in range(count):

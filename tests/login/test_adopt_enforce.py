@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from keyrack.agent.accounts import NOT_ALLOWED, Accounts, exists
-from keyrack.agent.local import read
-from keyrack.agent.memory import Memory
-from keyrack.core import credentials, events, found_keys, host_modes, servers, system_users
+from keyrack.agent.state import Memory
+from keyrack.agent.system.accounts import NOT_ALLOWED, Accounts, exists
+from keyrack.agent.system.local import read
+from keyrack.core.audit import events
+from keyrack.core.hosts import modes, servers, system_users, unmanaged_keys
+from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
 from keyrack.model import FoundKey
-from keyrack.ssh.host_document import Account, HostDocument
+from keyrack.protocol.host_document import Account, HostDocument
 from keyrack.store import servers as server_rows
 from tests.login.adopted_host import ACCOUNTS, AdoptedHost, accounts, owner, remove_accounts
 from tests.login.private_sshd import Key, strict_folder
@@ -40,7 +42,7 @@ class Scene:
 
     def found(self) -> list[FoundKey]:
         """What the service knows of the host's own keys."""
-        return list(found_keys.find(self.service.instance, owner(), SERVER, limit=100).items)
+        return list(unmanaged_keys.find(self.service.instance, owner(), SERVER, limit=100).items)
 
     def wait_for(self, count: int) -> list[FoundKey]:
         """The same, once there are so many."""
@@ -51,7 +53,7 @@ class Scene:
         """Accept the keys of accounts."""
         for one in self.found():
             if one.username in names and one.kind == "key" and one.comment != "rogue@nowhere":
-                found_keys.accept(self.service.instance, owner(), SERVER, one.id)
+                unmanaged_keys.accept(self.service.instance, owner(), SERVER, one.id)
 
     def enforcement(self) -> object:
         """How far the host says it is."""
@@ -59,7 +61,7 @@ class Scene:
 
     def enforce(self) -> None:
         """Switch enforcing on, and return once the host is sure of it."""
-        host_modes.set_mode(self.service.instance, owner(), SERVER, "enforce")
+        modes.set_mode(self.service.instance, owner(), SERVER, "enforce")
         wait_until(lambda: self.enforcement() == "enforce", "enforcing in force")
 
     def events(self) -> list[str]:
@@ -223,7 +225,7 @@ def test_losing_the_service_within_the_trial_undoes_enforcing(scene: Scene) -> N
     host.start_agent()
     scene.wait_for(8)
     scene.accept("krone")
-    host_modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
+    modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
     host.door.wait_until_closed(host.keys["rogue"], "krtwo")
     scene.stop_service()
     host.door.wait_until_open(host.keys["rogue"], "krtwo")
@@ -240,7 +242,7 @@ def test_a_killed_agent_undoes_an_unfinished_trial_and_the_service_hears_of_it(s
     host.start_agent()
     scene.wait_for(8)
     scene.accept("krone")
-    host_modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
+    modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
     host.door.wait_until_closed(host.keys["rogue"], "krtwo")
     host.stop_agent(signal.SIGKILL)
     host.start_agent()
@@ -255,7 +257,7 @@ def test_an_enforcing_that_was_refused_ends(scene: Scene) -> None:
     host.enrol(scene.service, SERVER)
     host.start_agent()
     scene.wait_for(8)
-    host_modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
+    modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
     scene.wait_for_event("Enforcing did not begin on server web-1, which adopts again: nobody could log in")
     assert scene.mode() == "adopt"
     scene.accept("krone")
@@ -264,7 +266,7 @@ def test_an_enforcing_that_was_refused_ends(scene: Scene) -> None:
     assert host.door.lets_in(host.keys["krtwo"], "krtwo")
     scene.enforce()
     assert not host.door.lets_in(host.keys["krtwo"], "krtwo")
-    host_modes.set_mode(scene.service.instance, owner(), SERVER, "adopt")
+    modes.set_mode(scene.service.instance, owner(), SERVER, "adopt")
     scene.wait_for_event("Server web-1 no longer enforces")
     events = [words for words in reversed(scene.events()) if "enforce" in words]
     begun = next(at for at, words in enumerate(events) if words.startswith("Server web-1 begins to enforce"))
@@ -304,7 +306,7 @@ def test_settings_that_are_broken_already_are_not_touched(scene: Scene) -> None:
     with host.config.open("a") as file:
         file.write("NoSuchKeyword yes\n")
     broken = host.config.read_bytes()
-    host_modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
+    modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
     scene.wait_for_event("Enforcing did not begin on server web-1")
     assert any("have a fault" in summary for summary in scene.events())
     assert host.config.read_bytes() == broken
@@ -327,7 +329,7 @@ def test_a_key_added_by_hand_is_found_and_decided_on(scene: Scene, tmp_path: Pat
     wait_until(lambda: "by hand" in {one.comment for one in scene.found()}, "the key in the service")
     assert any("Found by hand on server web-1" in summary for summary in scene.events())
     found = next(one for one in scene.found() if one.comment == "by hand")
-    found_keys.remove(scene.service.instance, owner(), SERVER, found.id)
+    unmanaged_keys.remove(scene.service.instance, owner(), SERVER, found.id)
     host.door.wait_until_closed(hand, "krone")
     assert file.read_bytes() == before
     assert (file.stat().st_uid, file.stat().st_mode & 0o777) == (pwd.getpwnam("krone").pw_uid, 0o600)
@@ -349,7 +351,7 @@ def test_what_is_put_into_keyracks_own_files_is_taken_out_and_told(scene: Scene,
     host.door.wait_until_closed(hand, "krone")
     wait_until(lambda: "planted" in {one.comment for one in scene.found()}, "the key in the service")
     found = next(one for one in scene.found() if one.comment == "planted")
-    found_keys.accept(scene.service.instance, owner(), SERVER, found.id, label="planted after all")
+    unmanaged_keys.accept(scene.service.instance, owner(), SERVER, found.id, label="planted after all")
     host.door.wait_until_open(hand, "krone")
 
 

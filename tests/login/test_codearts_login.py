@@ -15,7 +15,8 @@ from huaweicloudsdkcodeartsrepo.v4 import (
     ListUserKeysRequest,
 )
 
-from keyrack.core import people, servers
+from keyrack.core.hosts import servers
+from keyrack.core.people import users as people
 from tests.login.private_sshd import USERNAME, Key, agent_host, strict_folder
 from tests.services import Service, running, settings_for
 from tests.web.sdk.clients import client, credentials, make_access_key

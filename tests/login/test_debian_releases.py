@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.core import credentials, found_keys, host_modes, people, servers, sessions
+from keyrack.core.hosts import modes, servers, sessions, unmanaged_keys
+from keyrack.core.keys import credentials
+from keyrack.core.people import users
 from keyrack.model import Server, Session
 from keyrack.ssh.public_key import fingerprint_of
 from tests.login.debian_host import DebianHost, debian_host
@@ -24,7 +26,7 @@ from tests.ports import free_port
 from tests.services import Service
 from tests.waiting import wait_until
 
-KEYRACK = people.keyrack(1)
+KEYRACK = users.keyrack(1)
 SERVER = 1
 AGENT = "keyrack-agent"
 SNAPSHOT = "cd /etc/ssh && find . -type f | sort | xargs -d '\\n' stat -c '%n %a %U %G %y' && find . -type f | sort \
@@ -125,7 +127,7 @@ def test_failing_logins_do_not_undo_enforcing(team: Service, tmp_path: Path) -> 
         scene.add("laptop")
         wait_until(scene.obeyed, "the key on the host")
         shorten_the_trial(scene)
-        host_modes.set_mode(scene.service.instance, KEYRACK, SERVER, "enforce")
+        modes.set_mode(scene.service.instance, KEYRACK, SERVER, "enforce")
         wait_until(lambda: "enforcing is on trial" in scene.agent("status"), "the trial")
         # Only now: sshd forgets whom it shuts out when it reads its settings.
         scene.host.door.login(Key.make(tmp_path / "stranger"), "deploy")
@@ -163,7 +165,7 @@ def look_first(scene: Scene) -> None:
     assert (server.mode, server.os_version) == ("auto", host.run(". /etc/os-release; echo $VERSION_ID").strip())
 
     def found() -> list[tuple[str, str]]:
-        page = found_keys.find(scene.service.instance, KEYRACK, SERVER).items
+        page = unmanaged_keys.find(scene.service.instance, KEYRACK, SERVER).items
         return [(one.username, one.path) for one in page if one.fingerprint == fingerprint_of(scene.by_hand.public)]
 
     wait_until(found, "the key that somebody put there by hand")
@@ -178,7 +180,7 @@ def enforce(scene: Scene) -> None:
     shorten_the_trial(scene)
     plan = scene.agent("plan")
     assert fingerprint_of(scene.by_hand.public) in plan
-    host_modes.set_mode(scene.service.instance, KEYRACK, SERVER, "enforce")
+    modes.set_mode(scene.service.instance, KEYRACK, SERVER, "enforce")
     host.door.wait_until_open(key, "deploy")
     host.door.wait_until_closed(scene.by_hand, "deploy")
     wait_until(lambda: "this host enforces" in scene.agent("status"), "the end of the trial")

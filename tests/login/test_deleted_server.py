@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from keyrack.core import deleted_servers, servers
+from keyrack.core.hosts import deleted_servers, servers
 from tests.login.fleet import Fleet, fleet
 from tests.login.private_sshd import USERNAME, Key, strict_folder
 from tests.login.test_revocation import sessions_of

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.key_files import KeyFiles, render
-from keyrack.ssh.host_document import HostDocument, UserKey
+from keyrack.agent.keys.key_files import KeyFiles, render
+from keyrack.protocol.host_document import HostDocument, UserKey
 from tests.login.private_sshd import USERNAME, Key, private_sshd, strict_folder
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from keyrack.cli.demo_host import DemoHost
-from keyrack.core import people, servers
+from keyrack.core.hosts import servers
+from keyrack.core.people import users
 from keyrack.model import Actor
 from tests.login.private_sshd import USERNAME, Door, Key, agent_host, strict_folder
 from tests.services import Service, running, settings_for
@@ -50,7 +51,7 @@ class Host:
 
 def keyrack(service: Service) -> Actor:
     """Keyrack itself, in the first workspace."""
-    return people.keyrack(1)
+    return users.keyrack(1)
 
 
 @pytest.fixture

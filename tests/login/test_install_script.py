@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from keyrack.cli.demo_host import PrivateSshd
-from keyrack.core import credentials, host_modes, people, servers, system_users
+from keyrack.core.hosts import modes, servers, system_users
+from keyrack.core.keys import credentials
+from keyrack.core.people import users
 from keyrack.errors import Refusal
 from tests.login.private_sshd import USERNAME, Door, Key, private_sshd, strict_folder
 from tests.services import Service, running, settings_for
 from tests.waiting import wait_until
 
-KEYRACK = people.keyrack(1)
+KEYRACK = users.keyrack(1)
 
 
 class Pasted:
@@ -85,7 +87,7 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     except Refusal:
         pass  # it is there already
     credentials.add(service.instance, KEYRACK, 1, label="laptop", username=USERNAME, public_key=key.public)
-    host_modes.set_mode(service.instance, KEYRACK, 1, "enforce")
+    modes.set_mode(service.instance, KEYRACK, 1, "enforce")
     pasted.door.wait_until_open(key)
     wait_until(lambda: "this host enforces" in pasted.agent("status").stdout, "enforcing in force")
     doctor = pasted.agent("doctor")

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.login_check import LoginCheck
-from keyrack.agent.sshd import Sshd
-from keyrack.core import credentials, events, host_modes, servers, system_users
+from keyrack.agent.sshd.login_check import LoginCheck
+from keyrack.agent.sshd.settings import Sshd
+from keyrack.core.audit import events
+from keyrack.core.hosts import modes, servers, system_users
+from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
 from keyrack.model import Server
-from keyrack.ssh.host_document import HostDocument, UserKey
+from keyrack.protocol.host_document import HostDocument, UserKey
 from tests.login.adopted_host import AdoptedHost, accounts, owner
 from tests.login.private_sshd import Key, sshd_path, strict_folder
 from tests.services import Service, running, settings_for
@@ -72,7 +74,7 @@ class Scene:
         return [event.summary for event in page.items]
 
     def ask(self) -> None:
-        host_modes.set_mode(self.service.instance, owner(), SERVER, "enforce")
+        modes.set_mode(self.service.instance, owner(), SERVER, "enforce")
 
     def refused(self) -> str:
         """Ask for enforcing, and answer why the host does not; nobody is locked out and all files are as they were."""

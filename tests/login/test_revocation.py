@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import func, select
 
-from keyrack.core import receipts, revoking
+from keyrack.core.keys import receipts, revocation
 from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store import servers
 from keyrack.store.tables import sessions
@@ -55,7 +55,7 @@ def test_hosts_that_were_off_refuse_a_revoked_key_at_the_first_login(team: Servi
         )  # fmt: skip
 
         wait_until(lambda: sessions_of(hosts, on), "the login that stays in the list")
-        revoking.revoke_everywhere(hosts.instance, hosts.actor, fingerprint)
+        revocation.revoke_everywhere(hosts.instance, hosts.actor, fingerprint)
         wait_until(lambda: told(hosts, on), "the receipt of the host that is on")
         assert not on.door.lets_in(key)
         client.wait(60)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyrack.ssh import host_document, sshsig, wire
-from keyrack.ssh.host_document import Account, DocumentError, HostDocument, Stale, UserKey
+from keyrack.protocol import host_document
+from keyrack.protocol.host_document import Account, DocumentError, HostDocument, Stale, UserKey
+from keyrack.ssh import sshsig, wire
 
 KEY = sshsig.public_line(wire.string(b"ssh-ed25519") + wire.string(bytes.fromhex("d75a980182b10ab7" * 4)))
 OTHER = sshsig.public_line(wire.string(b"ssh-ed25519") + wire.string(bytes.fromhex("3d4017c3e843895a" * 4)))

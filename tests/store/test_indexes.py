@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from keyrack.store import deploy_keys, found_keys, host_reports, keys, repositories, revocations, revoked_keys
+from keyrack.store import deploy_keys, host_reports, keys, repositories, revocations, revoked_keys, unmanaged_keys
 from keyrack.store.database import Database
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,7 +31,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "ended credentials": lambda c: keys.ended_credentials(c, NOW, 500),
     "a page of credentials": lambda c: keys.find_credentials(c, 1, at=NOW, offset=0, limit=15),
     "a page of a user's keys": lambda c: keys.find_user_keys(c, 1, offset=0, limit=15),
-    "a page of found keys": lambda c: found_keys.find(c, 1, 1, states=("new",), offset=0, limit=15),
+    "a page of found keys": lambda c: unmanaged_keys.find(c, 1, 1, states=("new",), offset=0, limit=15),
     "a page of revoked keys": lambda c: revoked_keys.find(c, 1, offset=0, limit=15),
     "a page of deploy keys": lambda c: deploy_keys.find(c, 1, offset=0, limit=15),
     "a page of repositories": lambda c: repositories.find(c, 1, offset=0, limit=15),

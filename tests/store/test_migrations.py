@@ -28,9 +28,9 @@ from sqlalchemy import (
     text,
 )
 
-from keyrack.store import migrate
 from keyrack.store.changes import changes
-from keyrack.store.connect import parse_url, postgresql_engine, sqlite_engine
+from keyrack.store.engine import migrate
+from keyrack.store.engine.connect import parse_url, postgresql_engine, sqlite_engine
 
 ROWS = 3
 

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from keyrack.store.connect import parse_url, sqlite_engine
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.pool import Pool
+from keyrack.store.engine.connect import parse_url, sqlite_engine
+from keyrack.store.engine.pool import Pool
 from tests.waiting import wait_until
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import insert, select
 
-from keyrack.store import migrate, tables
+from keyrack.store import tables
+from keyrack.store.engine import migrate
 from tests.store.test_migrations import connected
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

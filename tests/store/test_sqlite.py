@@ -12,8 +12,8 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.engine import URL, make_url
 
 from keyrack.store.changes import announce, changes
-from keyrack.store.connect import sqlite_engine
 from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.store.engine.connect import sqlite_engine
 from keyrack.store.tables import instance_facts
 
 

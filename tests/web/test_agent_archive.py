@@ -42,7 +42,7 @@ def test_only_what_the_agent_needs_is_inside(archive: Path) -> None:
     names = zipfile.ZipFile(io.BytesIO(data)).namelist()
     assert {"__main__.py", "keyrack/__init__.py", "keyrack/agent/cli.py", "keyrack/ssh/public_key.py"} <= set(names)
     assert all(name.endswith(".py") for name in names)
-    others = [name for name in names if not name.startswith(("keyrack/agent/", "keyrack/ssh/"))]
+    others = [name for name in names if not name.startswith(("keyrack/agent/", "keyrack/protocol/", "keyrack/ssh/"))]
     assert sorted(others) == ["__main__.py", "keyrack/__init__.py"]
 
 

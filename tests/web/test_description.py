@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from keyrack.cli.main import COMMANDS
-from keyrack.web.description import SHAPES
-from keyrack.web.dialects import native
+from keyrack.web.native import api as native
+from keyrack.web.openapi import SHAPES
 from keyrack.web.server import DESCRIBED
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service

@@ -11,8 +11,8 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
-from keyrack.core import throttle
-from keyrack.core.throttle import Throttle, network
+from keyrack.core.people import throttle
+from keyrack.core.people.throttle import Throttle, network
 from tests.services import Service
 from tests.web.runcloud_team import ACCESS_KEY, BASIC, Agent, serving
 

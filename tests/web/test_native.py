@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import insert
 
 from keyrack import policy
-from keyrack.core import documents, hosts, people, servers
+from keyrack.core.hosts import documents, enrolment, servers
+from keyrack.core.people import users
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
-from keyrack.web.dialects import native
+from keyrack.web.native import api as native
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_found_keys import entry
 from tests.services import TEAM, Service
@@ -31,11 +32,11 @@ def call(
 
 def tell(team: Service, *found: dict[str, Any], **more: Any) -> None:
     """Report as web-1's agent that it obeys what it was told last."""
-    actor = people.keyrack(1)
+    actor = users.keyrack(1)
     signed = documents.signed(team.instance, 1)
     assert signed is not None
     told = {"revision": signed.revision, "state": "applied", "keys_found": list(found), **more}
-    hosts.report(team.instance, servers.get(team.instance, actor, 1), told)
+    enrolment.report(team.instance, servers.get(team.instance, actor, 1), told)
 
 
 def put(team: Service, line: str) -> None:
@@ -226,5 +227,5 @@ def test_requests_are_counted(team: Service) -> None:
 
 
 def test_a_name_that_two_servers_have_is_not_guessed(team: Service) -> None:
-    servers.create(team.instance, people.keyrack(1), name="web-1", address="192.0.2.11")
+    servers.create(team.instance, users.keyrack(1), name="web-1", address="192.0.2.11")
     assert "one of: 1, 3" in call(team, "PATCH", "/servers/web-1", {"mode": "adopt"}, status=409)["error"]["message"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.core import documents
+from keyrack.core.hosts import documents
 from keyrack.ssh.public_key import parse
 from keyrack.store import host_reports
 from tests.core.keys_for_tests import fresh_line

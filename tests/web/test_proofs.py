@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from keyrack.core import people, tokens
+from keyrack.core.people import tokens, users
 from keyrack.model import Role
 from tests.services import Service
 from tests.web.hand_signed import call as signed_call
@@ -274,8 +274,8 @@ def test_an_access_key_that_may_more_is_not_switched_on(house: Service) -> None:
 
 
 def test_nothing_made_with_a_token_outlives_its_end(house: Service) -> None:
-    actor = people.keyrack(1)
-    olga = next(user for user in people.find(house.instance, actor) if user.name == "olga")
+    actor = users.keyrack(1)
+    olga = next(user for user in users.find(house.instance, actor) if user.name == "olga")
     ends_at = house.instance.now() + timedelta(minutes=5)
     secret, _ = tokens.create(house.instance, actor, olga, name="short", scopes=("*",), expires_at=ends_at)
     identity = {"methods": ["token"], "token": {"duration_seconds": 86_400}}
@@ -304,7 +304,7 @@ def test_two_wishes_at_once_are_one(house: Service) -> None:
     olga = Proof(house, "token-of-olga")
     numbers = user_ids(house)
     assert olga.ask("DELETE", f"/v3/users/{numbers['second']}").status_code == 204
-    people.create_user(house.instance, people.keyrack(1), name="ada", role=Role.ADMIN, password="ada's password")
+    users.create_user(house.instance, users.keyrack(1), name="ada", role=Role.ADMIN, password="ada's password")
     ada = sign_in(house, "ada", "ada's password")
     assert ada is not None
     both = {"user": {"password": PASSWORD, "enabled": False}}

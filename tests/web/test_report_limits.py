@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.core import found_keys, host_reports
+from keyrack.core.hosts import reports, unmanaged_keys
 from keyrack.ssh.public_key import parse
-from keyrack.web import hosts
+from keyrack.web import agent_api
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_found_keys import entry
 from tests.core.test_host_reports import session
@@ -26,7 +26,7 @@ def report(service: Service, agent: Agent, **told: object) -> tuple[int, str | N
 def test_reports_of_one_host_are_counted(
     name: str, team_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, name, 3)
+    monkeypatch.setattr(agent_api, name, 3)
     with serving(team_folder, tmp_path / "data") as service:
         made = service.call(
             "POST", "/api/v3/servers", token="token-of-olga", json={"name": "b", "ipAddress": "192.0.2.2"}
@@ -47,7 +47,7 @@ def test_reports_of_one_host_are_counted(
 def test_what_a_host_tells_at_length_is_bounded_and_its_receipts_are_not(
     team_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hosts, "MOST_BYTES", 400_000)
+    monkeypatch.setattr(agent_api, "MOST_BYTES", 400_000)
     with serving(team_folder, tmp_path / "data") as service:
         agent = Agent(service, 1)
         long = {"words": "x" * 150_000}
@@ -62,8 +62,8 @@ def test_what_a_host_tells_at_length_is_bounded_and_its_receipts_are_not(
 def test_a_long_list_is_taken_in_whole_and_its_revoked_keys_are_refused(
     team_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(found_keys, "MOST_AT_ONCE", 20)
-    monkeypatch.setattr(host_reports, "MOST_AT_ONCE", 20)
+    monkeypatch.setattr(unmanaged_keys, "MOST_AT_ONCE", 20)
+    monkeypatch.setattr(reports, "MOST_AT_ONCE", 20)
     with serving(team_folder, tmp_path / "data") as service:
         agent = Agent(service, 1)
         line = fresh_line("robot")

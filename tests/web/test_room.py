@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column
 
-from keyrack.core import people
+from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.store import room
 from tests.core.keys_for_tests import fresh_line
@@ -72,11 +72,11 @@ def _count(team: Service, column: Column[int]) -> int:
 def test_groups_and_projects_are_bounded_too(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("group", "project"):
         monkeypatch.setitem(room.MOST, kind, (room.MOST[kind][0], 1))
-    keyrack = people.keyrack(1)
-    people.ensure_group(team.instance, keyrack, name="ops", user_ids=())
+    keyrack = users.keyrack(1)
+    users.ensure_group(team.instance, keyrack, name="ops", user_ids=())
     with pytest.raises(Refusal) as refused:
-        people.ensure_group(team.instance, keyrack, name="more", user_ids=())
+        users.ensure_group(team.instance, keyrack, name="more", user_ids=())
     assert refused.value.kind is Kind.LIMIT
     with pytest.raises(Refusal) as refused:
-        people.ensure_project(team.instance, keyrack, name="more", uid=None)
+        users.ensure_project(team.instance, keyrack, name="more", uid=None)
     assert refused.value.kind is Kind.LIMIT

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from keyrack.core import people
+from keyrack.core.people import users
 from keyrack.model import Role
 from keyrack.store import people as people_rows
 from keyrack.store import tables
@@ -89,11 +89,11 @@ def test_an_access_key_that_is_not_in_force(served: Service, values: dict[str, A
 
 
 def test_an_access_key_of_a_disabled_user(served: Service) -> None:
-    people.create_user(served.instance, people.keyrack(1), name="second", role=Role.OWNER)
+    users.create_user(served.instance, users.keyrack(1), name="second", role=Role.OWNER)
     olga = served.instance.database.read(lambda connection: people_rows.user_by_name(connection, 1, "olga"))
     assert olga is not None
     assert ask(served, BASIC)[0] == 200
-    people.disable(served.instance, people.keyrack(1), olga.id)
+    users.disable(served.instance, users.keyrack(1), olga.id)
     assert ask(served, BASIC) == INVALID
     assert ask(served, "Bearer token-of-olga") == INVALID
 

@@ -15,8 +15,8 @@ from sqlalchemy import insert
 from keyrack import policy
 from keyrack.model import Actor, Role
 from keyrack.store import tables
-from keyrack.web.dialect import Endpoint
-from keyrack.web.dialects import runcloud
+from keyrack.web.api import Endpoint
+from keyrack.web.runcloud import api as runcloud
 from tests.core.keys_for_tests import fresh_line
 from tests.services import STRANGERS, TEAM, Service
 from tests.web.runcloud_team import Agent, serving

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.web.dialects import runcloud
+from keyrack.web.runcloud import api as runcloud
 from keyrack.web.server import DOORS
 from tests.services import Service
 from tests.transcripts.transcript import Player, load, page

@@ -14,8 +14,8 @@ import pytest
 
 from keyrack.errors import Kind, Refusal
 from keyrack.web import turns
+from keyrack.web.api import LONGEST_OPEN_BODY
 from keyrack.web.callers import Caller
-from keyrack.web.dialect import LONGEST_OPEN_BODY
 from keyrack.web.server import DOORS
 from keyrack.web.turns import Lane, Turns
 from tests.services import Service

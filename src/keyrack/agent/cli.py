@@ -10,16 +10,18 @@ import sys
 from typing import List, NoReturn, Optional, Sequence
 
 from keyrack import __version__
-from keyrack.agent import doctor, drop_in, enforcement, local, memory
-from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
-from keyrack.agent.duties import Duties
-from keyrack.agent.enrol import EnrolmentProblem, enrol
-from keyrack.agent.folder import FolderProblem
-from keyrack.agent.follow import Follower, say
-from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
-from keyrack.agent.orders import Orders
-from keyrack.agent.sshd import DEFAULT_CONFIG, SshdProblem
-from keyrack.agent.watch import Watch
+from keyrack.agent import doctor, state
+from keyrack.agent.desired_state import Duties
+from keyrack.agent.reconcile import Orders
+from keyrack.agent.service.contact import AddressProblem, Contact, NoAnswer
+from keyrack.agent.service.enrolment import EnrolmentProblem, enrol
+from keyrack.agent.service.follow import Follower, say
+from keyrack.agent.sessions.watch import Watch
+from keyrack.agent.sshd import drop_in, enforcement
+from keyrack.agent.sshd.settings import DEFAULT_CONFIG, SshdProblem
+from keyrack.agent.state import Enrolment, Memory, MemoryProblem
+from keyrack.agent.system import local
+from keyrack.agent.system.folder import FolderProblem
 from keyrack.ssh.printable import printable
 
 _EPILOGUE = """\
@@ -74,8 +76,8 @@ def _enroll_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
     _option(
         enroll, "--token", "the one-time token; better in KEYRACK_AGENT_TOKEN, where `ps` does not show it", needed=True
     )
-    _option(enroll, "--keys-dir", "folder for the key files, for sshd's AuthorizedKeysFile", memory.DEFAULT_KEYS_FOLDER)
-    _option(enroll, "--revoked-keys", "file of revoked keys, for sshd's RevokedKeys", memory.DEFAULT_REVOKED_KEYS)
+    _option(enroll, "--keys-dir", "folder for the key files, for sshd's AuthorizedKeysFile", state.DEFAULT_KEYS_FOLDER)
+    _option(enroll, "--revoked-keys", "file of revoked keys, for sshd's RevokedKeys", state.DEFAULT_REVOKED_KEYS)
     _option(enroll, "--sshd-config", "sshd's settings, where they are not in the usual place")
     _option(enroll, "--ca-file", "certificate authorities to trust for the service, in place of the system's")
     enroll.add_argument("--replace", action="store_true", help="this machine is a host already: make it a new one")
@@ -96,7 +98,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
     parser.set_defaults(command=function)
-    _option(parser, "--state-dir", "the agent's own folder", memory.DEFAULT_STATE_FOLDER)
+    _option(parser, "--state-dir", "the agent's own folder", state.DEFAULT_STATE_FOLDER)
     return parser
 
 
@@ -211,7 +213,7 @@ def _doctor(given: argparse.Namespace) -> int:
 
 def _plan(given: argparse.Namespace) -> int:
     # Here, because difflib and tempfile take 2 MB and 8 ms, which the running agent never needs.
-    from keyrack.agent.plan import plan
+    from keyrack.agent.sshd.plan import plan
 
     for line in plan(*_open(given)):
         print(printable(line.expandtabs()))

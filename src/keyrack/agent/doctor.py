@@ -6,14 +6,17 @@ import re
 import time
 from typing import Callable, Generator, Iterator, List, NamedTuple, Optional
 
-from keyrack.agent import enforcement, enrol, listening, local, programs, signature
-from keyrack.agent.contact import AddressProblem, Contact, NoAnswer, seconds_ahead
-from keyrack.agent.folder import FolderProblem
-from keyrack.agent.key_files import KeyFiles, render
-from keyrack.agent.login_check import LoginCheck
-from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
-from keyrack.agent.sshd import Effective, Sshd, SshdProblem
-from keyrack.ssh import host_document
+from keyrack.agent.keys.key_files import KeyFiles, render
+from keyrack.agent.service import enrolment as enrol
+from keyrack.agent.service import signature
+from keyrack.agent.service.contact import AddressProblem, Contact, NoAnswer, seconds_ahead
+from keyrack.agent.sshd import enforcement, listening
+from keyrack.agent.sshd.login_check import LoginCheck
+from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
+from keyrack.agent.state import Enrolment, Memory, MemoryProblem
+from keyrack.agent.system import local, programs
+from keyrack.agent.system.folder import FolderProblem
+from keyrack.protocol import host_document
 from keyrack.ssh.printable import printable
 
 SILENT_SECONDS = 180.0  # the service answers at least every half minute

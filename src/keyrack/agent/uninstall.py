@@ -11,12 +11,12 @@ import threading
 import time
 from typing import Callable, List
 
-from keyrack.agent import accounts, local, programs
-from keyrack.agent.contact import AddressProblem, Contact, NoAnswer
-from keyrack.agent.enforcement import Enforcement
-from keyrack.agent.key_files import KeyFiles
-from keyrack.agent.memory import Enrolment, Memory, MemoryProblem
-from keyrack.agent.sshd import Sshd, SshdProblem
+from keyrack.agent.keys.key_files import KeyFiles
+from keyrack.agent.service.contact import AddressProblem, Contact, NoAnswer
+from keyrack.agent.sshd.enforcement import Enforcement
+from keyrack.agent.sshd.settings import Sshd, SshdProblem
+from keyrack.agent.state import Enrolment, Memory, MemoryProblem
+from keyrack.agent.system import accounts, local, programs
 
 UNIT = "/etc/systemd/system/keyrack-agent.service"
 COMMAND = "/usr/local/bin/keyrack-agent"  # made by install.sh

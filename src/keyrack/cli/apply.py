@@ -12,7 +12,7 @@ from keyrack.cli import options
 from keyrack.cli.opened import opened
 from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
-from keyrack.core import workspace_file
+from keyrack.core.workspace import workspace_file
 
 
 @click.command(name="apply")

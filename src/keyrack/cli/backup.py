@@ -11,9 +11,9 @@ from sqlalchemy.engine import make_url
 from keyrack.cli import options
 from keyrack.cli.serve import explained
 from keyrack.settings import Settings
-from keyrack.store import backup
-from keyrack.store.backup import BackupProblem
-from keyrack.store.connect import parse_url
+from keyrack.store.engine import backup
+from keyrack.store.engine.backup import BackupProblem
+from keyrack.store.engine.connect import parse_url
 
 
 @click.command(name="backup")

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from keyrack.agent.folder import unsafe_because
+from keyrack.agent.system.folder import unsafe_because
 from keyrack.web.agent_archive import build_zipapp
 
 ADDRESS = "127.0.0.1"

@@ -10,7 +10,8 @@ import click
 from keyrack.cli.hosts import AT_ONCE, ID, as_json, desk, every, known_id, shared, table
 from keyrack.cli.shown import say
 from keyrack.cli.spans import moment
-from keyrack.core import events, grants
+from keyrack.core.audit import events
+from keyrack.core.keys import grants
 from keyrack.model import Grant
 
 

@@ -16,24 +16,13 @@ from keyrack.cli.opened import opened, workspace_named
 from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
 from keyrack.cli.spans import ago, moment, seconds_of
-from keyrack.core import (
-    credentials,
-    damaged,
-    deleted_servers,
-    events,
-    found_keys,
-    holding,
-    host_modes,
-    people,
-    receipts,
-    resync,
-    revoking,
-    servers,
-    sessions,
-    uses,
-)
+from keyrack.core.audit import events
+from keyrack.core.hosts import deleted_servers, modes, resync, servers, sessions, status, unmanaged_keys
 from keyrack.core.instance import Instance
-from keyrack.core.receipts import Receipts
+from keyrack.core.keys import credentials, last_uses, receipts, revocation
+from keyrack.core.keys import damaged_rows as damaged
+from keyrack.core.keys.receipts import Receipts
+from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Event, FoundKey, Page, Server
 from keyrack.ssh.printable import printable
@@ -93,7 +82,7 @@ def desk(given: dict[str, Any]) -> Iterator[Desk]:
     """Open the instance and act as whoever runs this, in the workspace that is meant."""
     name = given.pop("workspace")
     with opened(given) as instance:
-        yield Desk(instance, people.keyrack(workspace_named(instance, name).id, door="cli", like=operator()))
+        yield Desk(instance, users.keyrack(workspace_named(instance, name).id, door="cli", like=operator()))
 
 
 @command.command(name="list")
@@ -114,10 +103,10 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
             ]
             table(("ID", "NAME", "ADDRESS", "DELETED", "BY", "OBEYED"), told, json_wanted)
             return
-        found = found_keys.counts(at.instance, at.actor)
+        found = unmanaged_keys.counts(at.instance, at.actor)
         rows = []
         for server in every(lambda offset: servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):
-            held = holding.of(at.instance, server)
+            held = status.of(at.instance, server)
             revisions = f"{held.applied}/{held.wanted}"
             heard = ago(at.instance, held.seen_at)
             rows.append((server.id, server.name, held.mode, held.state, revisions, heard, found.get(server.id, 0)))
@@ -131,7 +120,7 @@ def show(reference: str, **given: Any) -> None:
     """Show how one host is held."""
     with desk(given) as at:
         server = at.server(reference)
-        held = holding.of(at.instance, server)
+        held = status.of(at.instance, server)
         applied = f"{held.applied} since {moment(held.applied_at)}" if held.applied_at else "none"
         facts = (
             ("server", f"{server.name} (id {server.id}, {server.address})"),
@@ -162,11 +151,11 @@ def show(reference: str, **given: Any) -> None:
 @shared
 def found(reference: str, everything: bool, json_wanted: bool, **given: Any) -> None:
     """List keys that a host found and Keyrack did not put there."""
-    states = found_keys.STATES if everything else found_keys.OPEN
+    states = unmanaged_keys.STATES if everything else unmanaged_keys.OPEN
     with desk(given) as at:
         server = at.server(reference)
         known = every(
-            lambda offset: found_keys.find(
+            lambda offset: unmanaged_keys.find(
                 at.instance, at.actor, server.id, states=states, offset=offset, limit=AT_ONCE
             )
         )
@@ -186,7 +175,7 @@ def accept(reference: str, found_id: int, label: str | None, username: str | Non
     Its restrictions and its end are kept.
     """
     with desk(given) as at, known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
-        made = found_keys.accept(
+        made = unmanaged_keys.accept(
             at.instance, at.actor, at.server(reference).id, found_id, label=label, username=username
         )
         say(f"Accepted {made.fingerprint} as SSH key {made.label} (id {made.id}) for {made.username}.")
@@ -199,7 +188,7 @@ def accept(reference: str, found_id: int, label: str | None, username: str | Non
 def ignore(reference: str, found_id: int, **given: Any) -> None:
     """Let a found key be where it is, and speak of it no more."""
     with desk(given) as at, known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
-        one = found_keys.ignore(at.instance, at.actor, at.server(reference).id, found_id)
+        one = unmanaged_keys.ignore(at.instance, at.actor, at.server(reference).id, found_id)
         say(f"Ignored {one.fingerprint or one.kind} in {one.path}.")
 
 
@@ -210,7 +199,7 @@ def ignore(reference: str, found_id: int, **given: Any) -> None:
 def remove(reference: str, found_id: int, **given: Any) -> None:
     """Have the host take a found key out of its file."""
     with desk(given) as at, known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
-        one = found_keys.remove(at.instance, at.actor, at.server(reference).id, found_id)
+        one = unmanaged_keys.remove(at.instance, at.actor, at.server(reference).id, found_id)
         say(f"Asked to remove {one.fingerprint} from {one.path}; it is listed until the host did it.")
 
 
@@ -246,11 +235,11 @@ def stale(reference: str | None, tag: str | None, after: str, then: str, **given
     seconds = seconds_of(after)
     with desk(given) as at:
         server_id = None if reference is None else at.server(reference).id
-        changed = host_modes.set_staleness(
+        changed = modes.set_staleness(
             at.instance, at.actor, after_seconds=seconds, then=then, server_id=server_id, tag=tag
         )
         for server in changed:
-            say(f"{server.name}: {holding.of(at.instance, server).silence}")
+            say(f"{server.name}: {status.of(at.instance, server).silence}")
 
 
 @command.command()
@@ -273,10 +262,10 @@ def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, *
         hint = "`keyrack hosts revoked` shows which are."
     with desk(given) as at, known_id(hint):
         if lift:
-            noted = revoking.lift(at.instance, at.actor, fingerprint)
+            noted = revocation.lift(at.instance, at.actor, fingerprint)
             say(f"{noted.fingerprint} may be registered again; hosts refuse it until somebody does.")
             return
-        done = revoking.revoke_everywhere(at.instance, at.actor, fingerprint, reason=reason)
+        done = revocation.revoke_everywhere(at.instance, at.actor, fingerprint, reason=reason)
         say(
             f"Revoked {done.fingerprint}: {done.credentials} credentials, {done.user_keys} user keys and "
             f"{done.repositories} deploy keys, on {len(done.revisions)} servers."
@@ -358,7 +347,7 @@ def list_revoked(json_wanted: bool, **given: Any) -> None:
     Nobody can register one of them again until `keyrack hosts revoke --lift FINGERPRINT`.
     """
     with desk(given) as at:
-        found = every(lambda offset: revoking.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
+        found = every(lambda offset: revocation.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
         rows = [(one.fingerprint, moment(one.revoked_at), one.revoked_by, one.reason or "-") for one in found]
         table(("FINGERPRINT", "AT", "BY", "REASON"), rows, json_wanted)
 
@@ -475,7 +464,7 @@ def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
         found = list(
             every(lambda offset: credentials.find(at.instance, at.actor, server.id, offset=offset, limit=AT_ONCE))
         )
-        used = uses.on_server(at.instance, at.actor, server.id, [one.fingerprint for one in found])
+        used = last_uses.on_server(at.instance, at.actor, server.id, [one.fingerprint for one in found])
         rows = []
         for one in found:
             last = used.get(one.fingerprint, ())
@@ -531,7 +520,7 @@ def enrol(reference: str, **given: Any) -> None:
 
 def _set_mode(reference: str, mode: str, given: dict[str, Any]) -> None:
     with desk(given) as at:
-        server = host_modes.set_mode(at.instance, at.actor, at.server(reference).id, mode)
+        server = modes.set_mode(at.instance, at.actor, at.server(reference).id, mode)
         say(f"{server.name} is to {server.mode}, with revision {server.revision}.")
         say(f"See what the host says: keyrack hosts show {server.id}", err=True)
 

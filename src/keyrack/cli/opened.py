@@ -16,9 +16,10 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.model import Workspace
 from keyrack.settings import Settings
-from keyrack.store import migrate, people
-from keyrack.store.connect import parse_url
+from keyrack.store import people
 from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.engine import migrate
+from keyrack.store.engine.connect import parse_url
 
 
 @contextmanager

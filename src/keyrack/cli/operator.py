@@ -6,7 +6,7 @@ import os
 import pwd
 import socket
 
-from keyrack.core import people
+from keyrack.core.people import users
 from keyrack.model import Actor
 
 LONGEST = 100
@@ -18,7 +18,7 @@ def operator(door: str = "cli") -> Actor:
     Whoever may open the data may do everything, so this names and does not limit. root could write any name into
     SUDO_UID; the kernel's login uid, which only survives a login, is believed first.
     """
-    return people.operator(_name(), socket.gethostname()[:LONGEST], door=door)
+    return users.operator(_name(), socket.gethostname()[:LONGEST], door=door)
 
 
 def _name() -> str:

@@ -12,8 +12,9 @@ from keyrack.cli import options
 from keyrack.cli.opened import opened, workspace_named, workspaces
 from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
-from keyrack.core import bare_repositories, git_access, people, repositories
+from keyrack.core.git import access, repositories, storage
 from keyrack.core.instance import Instance
+from keyrack.core.people import users
 from keyrack.model import Workspace
 from keyrack.ssh.printable import printable
 from keyrack.store import people as people_rows
@@ -44,14 +45,14 @@ def create(path: str, workspace: str | None, members: tuple[str, ...], **given: 
     """
     with opened(given) as instance:
         owner = workspace_named(instance, workspace)
-        actor = people.keyrack(owner.id, door="cli", like=operator())
+        actor = users.keyrack(owner.id, door="cli", like=operator())
         wanted = dict(_member(instance, owner, text) for text in members)
         known = instance.database.read(lambda connection: repository_rows.by_path(connection, path))
         if known is not None and known.workspace_id == owner.id and not wanted:
             wanted = instance.database.read(lambda connection: _held(connection, known.id))
         made = repositories.ensure(instance, actor, path=path, members=wanted)
         say(f"{'Created' if made else 'Nothing to change:'} {path}", err=True)
-        say(git_access.clone_address(instance, path))
+        say(access.clone_address(instance, path))
 
 
 @command.command(name="list")
@@ -62,10 +63,10 @@ def list_repositories(workspace: str | None, **given: Any) -> None:
     """List repositories: path, visibility, and the folder of each."""
     with opened(given) as instance:
         owners = workspaces(instance) if workspace is None else (workspace_named(instance, workspace),)
-        root = bare_repositories.root_of(instance.settings.data)
+        root = storage.root_of(instance.settings.data)
         for owner in owners:
             for found in instance.database.read(partial(repository_rows.in_workspace, workspace_id=owner.id)):
-                folder = bare_repositories.folder_of(root, found)
+                folder = storage.folder_of(root, found)
                 click.echo("\t".join(printable(str(word)) for word in (found.path, found.visibility, folder)))
 
 

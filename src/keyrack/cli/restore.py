@@ -17,8 +17,8 @@ from keyrack.cli.serve import explained
 from keyrack.core import restoring
 from keyrack.core.restoring import Loss
 from keyrack.settings import Settings
-from keyrack.store import backup, migrate
-from keyrack.store.backup import BackupProblem, Newer
+from keyrack.store.engine import backup, migrate
+from keyrack.store.engine.backup import BackupProblem, Newer
 
 
 @click.command(name="restore")

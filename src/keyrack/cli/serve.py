@@ -21,10 +21,10 @@ from uvicorn.supervisors import Multiprocess
 from keyrack import app
 from keyrack.cli import options
 from keyrack.settings import Settings
-from keyrack.store.connect import UNAVAILABLE, DatabaseRefused, DatabaseSpoilt
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.migrate import SchemaTooNew
-from keyrack.store.outage import Outage
+from keyrack.store.engine.connect import UNAVAILABLE, DatabaseRefused, DatabaseSpoilt
+from keyrack.store.engine.migrate import SchemaTooNew
+from keyrack.store.engine.outage import Outage
 from keyrack.web.protocol import BoundedProtocol
 from keyrack.web.server import Doors
 

@@ -8,8 +8,8 @@ import click
 
 from keyrack.cli import options
 from keyrack.cli.opened import opened
-from keyrack.core import tidying
-from keyrack.core.people import keyrack
+from keyrack.core.audit import retention
+from keyrack.core.people.users import keyrack
 
 
 @click.command(name="tidy")
@@ -23,12 +23,12 @@ def command(applied: bool, **given: Any) -> None:
     """
     with opened(given) as instance:
         actor = keyrack(door="cli")
-        for one in tidying.due(instance, actor):
+        for one in retention.due(instance, actor):
             click.echo(f"{one.rows:>9}  {one.kind}, ended before {one.before:%Y-%m-%d %H:%M} UTC")
         if not applied:
             click.echo("Nothing was deleted; --apply does.")
             return
         total = 0
-        while gone := tidying.tidy(instance, actor):
+        while gone := retention.tidy(instance, actor):
             total += gone.total()
         click.echo(f"Deleted {total}.")

@@ -9,7 +9,7 @@ import click
 from keyrack.cli.hosts import AT_ONCE, ID, as_json, desk, every, known_id, shared, table
 from keyrack.cli.shown import say
 from keyrack.cli.spans import moment
-from keyrack.core import tokens
+from keyrack.core.people import tokens
 
 
 @click.group(name="tokens")

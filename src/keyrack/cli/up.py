@@ -20,13 +20,16 @@ import uvicorn
 from keyrack.app import open_instance, web_application
 from keyrack.cli import options
 from keyrack.cli.demo_host import HOW_TO_GET_SSHD, DemoHost, DemoHostError, find_sshd
-from keyrack.cli.git_host import GitHost
 from keyrack.cli.operator import operator
 from keyrack.cli.serve import check_free, explained, limits, set_up_logging
-from keyrack.core import credentials, first_start, people, servers
-from keyrack.core.first_start import FirstAdmin
+from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials
+from keyrack.core.people import users
+from keyrack.core.workspace import first_start
+from keyrack.core.workspace.first_start import FirstAdmin
 from keyrack.errors import Refusal
+from keyrack.git.host import GitHost
 from keyrack.model import Server
 from keyrack.settings import Settings
 
@@ -140,7 +143,7 @@ class Demo:
         click.echo(f"Starting a demo host with an sshd on 127.0.0.1:{self._sshd_port} …")
         host.prepare()
         if server.enrolled_at is None or not host.enrolled:
-            actor = people.keyrack(admin.workspace.id, door="up", like=operator())
+            actor = users.keyrack(admin.workspace.id, door="up", like=operator())
             token = servers.invite(self._instance, actor, server.id)
             host.enrol(self._settings.url, token, replace=True)
         host.start()
@@ -156,7 +159,7 @@ class Demo:
         return git
 
     def _obeys(self, admin: FirstAdmin, server_id: int) -> bool:
-        actor = people.keyrack(admin.workspace.id, door="up", like=operator())
+        actor = users.keyrack(admin.workspace.id, door="up", like=operator())
         now = servers.get(self._instance, actor, server_id)
         return now.applied_revision == now.revision
 
@@ -230,7 +233,7 @@ class Demo:
         return shlex.join(["curl", "-sS", f"{self._settings.url}/v4/user/keys", *headers, "-d", body])
 
     def _free_label(self, admin: FirstAdmin, server: Server) -> str:
-        actor = people.keyrack(admin.workspace.id, door="up", like=operator())
+        actor = users.keyrack(admin.workspace.id, door="up", like=operator())
         found = credentials.find(self._instance, actor, server.id, search=LABEL, limit=1000)
         taken = {credential.label for credential in found.items}
         numbered = (f"{LABEL}-{number}" for number in range(2, len(taken) + 3))

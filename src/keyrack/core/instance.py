@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from keyrack.core.audit.refusals import Refusals
 from keyrack.core.figures import Figures
 from keyrack.core.instance_key import InstanceKey
-from keyrack.core.refusals import Refusals
-from keyrack.core.throttle import Throttle
+from keyrack.core.people.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
 from keyrack.store.database import Database

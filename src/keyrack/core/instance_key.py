@@ -13,7 +13,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from keyrack.ssh import host_document, sshsig, wire
+from keyrack.protocol import host_document
+from keyrack.ssh import sshsig, wire
 
 SEED_BYTES = 32
 

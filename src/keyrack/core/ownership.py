@@ -16,8 +16,9 @@ from sqlalchemy.engine import make_url
 from keyrack.core import sealing
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
-from keyrack.store import instance_facts, migrate
+from keyrack.store import instance_facts
 from keyrack.store.database import Database
+from keyrack.store.engine import migrate
 from keyrack.store.tables import credentials, user_keys
 
 

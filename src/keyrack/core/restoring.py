@@ -10,10 +10,10 @@ from datetime import datetime
 from sqlalchemy import Connection, and_, delete, func, select, text
 
 from keyrack.core.instance import Instance
-from keyrack.core.people import keyrack
+from keyrack.core.people.users import keyrack
 from keyrack.core.work import Attempt, Work
 from keyrack.store import people, sealed
-from keyrack.store.backup import NARROWED, OPENING, REFUSING, Newer
+from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
 from keyrack.store.tables import EPOCH, MICROSECOND, deploy_keys, key_owners, metadata, servers
 
 WORDS = {

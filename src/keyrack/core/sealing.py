@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Table, select
 
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
-from keyrack.core.people import keyrack
+from keyrack.core.people.users import keyrack
 from keyrack.store import events, instance_facts, people, sealed
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.sealed import Broken

@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from keyrack import policy
+from keyrack.core.audit.refusals import Refused
 from keyrack.core.instance import Instance
-from keyrack.core.refusals import Refused
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store import events, servers

@@ -30,7 +30,7 @@ def build(folder: Path, *, compiler: str | None = None) -> dict[str, list[str]]:
 def _compiled(folder: Path, name: str, compiler: str | None) -> list[str] | None:
     if not compiler:
         return None
-    source = (resources.files("keyrack.git") / name / f"{name}.c").read_bytes()
+    source = (resources.files("keyrack.git") / "programs" / f"{name}.c").read_bytes()
     program = folder / f"{name}-{hashlib.sha256(source).hexdigest()[:16]}"
     if program.exists():
         return [str(program)]
@@ -52,7 +52,7 @@ def _compiled(folder: Path, name: str, compiler: str | None) -> list[str] | None
 
 def _python(folder: Path, name: str) -> list[str]:
     program = folder / f"{name}.py"
-    _put(program, (resources.files("keyrack.git") / name / f"{name}.py").read_bytes(), 0o644)
+    _put(program, (resources.files("keyrack.git") / "programs" / f"{name}.py").read_bytes(), 0o644)
     # -I: nobody's environment or folder changes what it is; -S: half the time to start.
     return [_interpreter(), "-I", "-S", str(program)]
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from keyrack.store.changes import announce
-from keyrack.store.connect import (
+from keyrack.store.engine.connect import (
     DatabaseSpoilt,
     DatabaseUnavailable,
     Dialect,
@@ -21,12 +21,12 @@ from keyrack.store.connect import (
     postgresql_engine,
     sqlite_engine,
 )
-from keyrack.store.outage import Outage
-from keyrack.store.pool import Pool
-from keyrack.store.postgresql_writer import PostgresqlWriter
+from keyrack.store.engine.outage import Outage
+from keyrack.store.engine.pool import Pool
+from keyrack.store.engine.postgresql_writer import PostgresqlWriter
+from keyrack.store.engine.sqlite_file import SqliteFile
+from keyrack.store.engine.sqlite_writer import SqliteWriter
 from keyrack.store.sealed import Broken, Seals, attach
-from keyrack.store.sqlite_file import SqliteFile
-from keyrack.store.sqlite_writer import SqliteWriter
 
 __all__ = ["Database", "DatabaseUnavailable", "announce", "take_turn"]
 

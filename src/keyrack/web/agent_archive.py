@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.resources
 import io
 import zipfile
+from importlib.resources.abc import Traversable
 
 SHEBANG = b"#!/usr/bin/env python3\n"
 # All that the agent may import: see the import rules.
-PACKAGES = ("agent", "ssh")
+PACKAGES = ("agent", "protocol", "ssh")
 
 # Written so that an old Python can read it too and say what it lacks.
 MAIN = """\
@@ -31,9 +32,7 @@ def build_zipapp() -> bytes:
     keyrack = importlib.resources.files("keyrack")
     files = {"__main__.py": MAIN.encode("ascii"), "keyrack/__init__.py": (keyrack / "__init__.py").read_bytes()}
     for package in PACKAGES:
-        for source in (keyrack / package).iterdir():
-            if source.name.endswith(".py"):
-                files[f"keyrack/{package}/{source.name}"] = source.read_bytes()
+        files.update(_sources(keyrack / package, f"keyrack/{package}"))
     archive = io.BytesIO()
     archive.write(SHEBANG)
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as pack:
@@ -43,3 +42,15 @@ def build_zipapp() -> bytes:
             entry.compress_type = zipfile.ZIP_DEFLATED
             pack.writestr(entry, files[name])
     return archive.getvalue()
+
+
+def _sources(folder: Traversable, name: str) -> dict[str, bytes]:
+    """The Python files of a folder and of those in it, by the name that each has in the archive."""
+    found: dict[str, bytes] = {}
+    for entry in folder.iterdir():
+        inside = f"{name}/{entry.name}"
+        if entry.is_dir():
+            found |= _sources(entry, inside)
+        elif entry.name.endswith(".py"):
+            found[inside] = entry.read_bytes()
+    return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from keyrack.core.throttle import network
+from keyrack.core.people.throttle import network
 
 MOST_KNOWN = 100_000
 _SIGNATURE = b"SDK-"

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
-from keyrack.web.dialect import Dialect, address_of
+from keyrack.web.api import Dialect, address_of
 from keyrack.web.rate_limit import RateLimit
 
 

@@ -24,20 +24,25 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keyrack import __version__
-from keyrack.core import throttle
+from keyrack.core.hosts.last_seen import Presence
 from keyrack.core.instance import Instance
-from keyrack.core.presence import Presence
+from keyrack.core.people import throttle
 from keyrack.errors import Kind, Refusal
-from keyrack.store.connect import DatabaseRefused, DatabaseSpoilt
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.web import description, hosts
-from keyrack.web.dialect import Dialect, Sharing, address_of, application
-from keyrack.web.dialects import codearts, codearts_v1, iam, native, runcloud
+from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
+from keyrack.web import agent_api
+from keyrack.web import openapi as description
+from keyrack.web.access_log import Notes
+from keyrack.web.api import Dialect, Sharing, address_of, application
+from keyrack.web.codearts import api as codearts
+from keyrack.web.codearts import api_v1
 from keyrack.web.home import page
+from keyrack.web.iam import api as iam
 from keyrack.web.limits import limited
-from keyrack.web.notes import Notes
+from keyrack.web.native import api as native
 from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
+from keyrack.web.runcloud import api as runcloud
 
 Handler = Callable[[Request], Awaitable[Response]]
 Mounts = tuple[tuple[str, ASGIApp], ...]
@@ -53,8 +58,8 @@ DOORS: tuple[tuple[str, Dialect], ...] = (
     ("/api/v2", runcloud.V2),
     ("/api/keyrack/v1", native.DIALECT),
     ("/v4", codearts.DIALECT),
-    ("/v1", codearts_v1.V1),
-    ("/v2", codearts_v1.V2),
+    ("/v1", api_v1.V1),
+    ("/v2", api_v1.V2),
     ("/v3", iam.V3),
     ("/v3.0", iam.V3_0),
     ("/v5", iam.V5),
@@ -134,7 +139,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], pres
     Its `let_go()`, called from any thread before the server stops, sends waiting agents away, so that
     stopping does not wait for them.
     """
-    waiting = hosts.Waiting()
+    waiting = agent_api.Waiting()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -155,7 +160,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], pres
     mounts: Mounts = (
         *((prefix, application(instance, dialect, sharing)) for prefix, dialect in dialects),
         (AGENCY, application(instance, limited(runcloud.V3, limit), sharing)),
-        ("/agent", hosts.application(instance, waiting, presence, limit, sharing)),
+        ("/agent", agent_api.application(instance, waiting, presence, limit, sharing)),
     )
     root = Starlette(routes=_root_routes(instance, waiting, limit), lifespan=lifespan)
     root.router.redirect_slashes = False
@@ -165,7 +170,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], pres
     return doors
 
 
-def _let_go_on_signals(waiting: hosts.Waiting) -> None:
+def _let_go_on_signals(waiting: agent_api.Waiting) -> None:
     """Send waiting agents away on SIGTERM and SIGINT, before the server begins to wait for them."""
     if threading.current_thread() is not threading.main_thread():
         return  # whoever runs the server on a thread of its own calls let_go() itself
@@ -248,7 +253,7 @@ def _pages(instance: Instance) -> list[tuple[str, Handler]]:
     return [("/", home), ("/docs", docs), ("/openapi.json", openapi)]
 
 
-def _root_routes(instance: Instance, waiting: hosts.Waiting, limit: RateLimit) -> list[Route]:
+def _root_routes(instance: Instance, waiting: agent_api.Waiting, limit: RateLimit) -> list[Route]:
     asking = ThreadPoolExecutor(1, "keyrack-ready")
 
     async def alive(request: Request) -> Response:

@@ -1,0 +1,247 @@
+"""What a document asks of a host beyond its key files: sshd's settings, accounts, found keys; and what is told."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from keyrack.agent.keys import unmanaged_keys as finding
+from keyrack.agent.keys.search import Looked, Search
+from keyrack.agent.keys.unmanaged_keys import Found, Scanner
+from keyrack.agent.sshd.drop_in import SETTINGS
+from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
+from keyrack.agent.sshd.settings import Sshd, SshdProblem
+from keyrack.agent.state import Enrolment, Memory
+from keyrack.agent.system import local as decisions
+from keyrack.agent.system.accounts import Accounts
+from keyrack.protocol.host_document import ADOPT, DROP_ALL, DROP_TEMPORARY, KEEP, HostDocument
+
+TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
+_MOST_PLANTED = 200
+UNPROVEN = "unproven"  # the settings are there, and the running sshd does not show that it obeys them
+_ENFORCEMENT_WORDS = {OFF: "adopt", TRYING: "trying", ON: "enforce", UNDONE: "undone"}
+
+
+class Met(NamedTuple):
+    """What came of it. unmet: words for what is not as asked; put_back: for what somebody had changed here."""
+
+    unmet: Tuple[str, ...]
+    put_back: Tuple[str, ...]
+
+
+class Duties:
+    """The duties of one enrolled host. Raises MemoryProblem when what is remembered cannot be used."""
+
+    def __init__(self, memory: Memory, enrolment: Enrolment, say: Callable[[str], None]) -> None:
+        self._memory = memory
+        self.local = decisions.read(memory)
+        self._accounts = Accounts(memory, self.local)
+        self._sshd = Sshd(enrolment.sshd_config)
+        self._search = Search(Scanner(self._sshd, enrolment.keys_folder))
+        self._enforcement: Optional[Enforcement] = None
+        if self.local.drop_in is not None:
+            self._enforcement = Enforcement(memory, enrolment, self.local.drop_in, say, self.local.trial_seconds)
+        self._facts: Dict[str, Any] = {}
+        self._looked: Optional[Looked] = None
+        self._shut_out = ""
+        self._planted: List[Found] = []
+        self._told: Tuple[object, ...] = ()
+        self._telling: Tuple[object, ...] = ()
+        self._told_digest = ""
+        self._telling_digest = ""
+        self._sshd_state: Tuple[object, ...] = ()
+
+    @property
+    def hurry(self) -> bool:
+        """Whether enforcing is on trial, so that sshd and the service must be looked at every few seconds."""
+        return self._enforcement is not None and self._enforcement.state == TRYING
+
+    @property
+    def searching(self) -> bool:
+        """Whether a look for keys goes on, or a key pair is being made, whose result must be asked for soon."""
+        return self._search.goes_on or self._accounts.waiting
+
+    @property
+    def news(self) -> bool:
+        """Whether something of told() has not been delivered yet."""
+        return self._state() != self._told
+
+    def search_aside(self) -> None:
+        """From now on put() does not wait for a long look for keys. For an agent that stays."""
+        self._search.hurry()
+
+    def begin(self) -> None:
+        """After a start, before anything else."""
+        if self._enforcement is not None:
+            self._enforcement.begin()
+
+    def heard(self, answered: bool) -> None:
+        """Whether the service answered just now."""
+        if self._enforcement is not None:
+            self._enforcement.heard(answered)
+
+    def plant(self, planted: List[Found]) -> None:
+        """Remember keys that stood in files of ours, to tell of them."""
+        known = {(one.path, one.fingerprint) for one in planted}
+        kept = [one for one in self._planted if (one.path, one.fingerprint) not in known]
+        self._planted = (kept + planted)[-_MOST_PLANTED:]
+
+    def allowed(self, document: HostDocument) -> HostDocument:
+        """The document without the accounts that the service may not speak for here."""
+        users = {name: entries for name, entries in document.users.items() if self.local.speaks_for(name)}
+        return document._replace(users=users)
+
+    def put(self, document: HostDocument, *, scan: bool = True) -> Met:
+        """Do what the document asks; what cannot be done is told and keeps nothing else from being done.
+
+        scan: look for keys in all the files that sshd reads; it is left for a quiet moment. What is found by a look
+        that takes long is there at a later put().
+        """
+        unmet: List[str] = []
+        put_back: List[str] = []
+        kept_out = [name for name in document.users if not self.local.speaks_for(name)]
+        if kept_out:
+            unmet.append(f"this host does not let the service speak for: {', '.join(sorted(kept_out))}")
+        try:
+            unmet += self._accounts.put(document.accounts)
+        except OSError as error:
+            unmet.append(f"accounts were left alone: {error.strerror}")
+        if self._enforcement is not None:
+            unmet += self._enforcement.put(self.allowed(document), full=scan)
+            put_back += self._enforcement.put_back
+        elif document.sshd or document.mode != "enforce":
+            unmet += self._unmanaged(document)
+        try:
+            self._look(document, unmet, scan=scan)
+            if scan:
+                self._shut_out = self._whom_enforcing_shuts_out(document)
+            unseen = "" if self._looked is None else _scan_words(self._looked)
+        except (SshdProblem, OSError) as problem:
+            unseen = f"sshd does not say what it reads: {problem}"
+        self._facts = {"sshd": self._facts.get("sshd", {}), **self._state_facts(document), "scan": unseen}
+        return Met(tuple(unmet), tuple(put_back))
+
+    def told(self) -> Dict[str, Any]:
+        """The fields for a report; keys_found only when they changed since the last that was delivered."""
+        self._telling = self._state()
+        fields: Dict[str, Any] = {"facts": self._facts}
+        if self._looked is None:
+            return fields  # nobody has looked yet, which is not: there is nothing
+        self._telling_digest = self._digest()
+        if self._telling_digest != self._told_digest:
+            fields["keys_found"] = [one.to_json() for one in self._looked.found + self._planted]
+            fields["keys_cut"] = [one._asdict() for one in self._looked.cut]
+        return fields
+
+    def delivered(self) -> None:
+        """The service has what told() answered last."""
+        self._told, self._told_digest = self._telling, self._telling_digest
+
+    def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
+        before = self._enforcement.before if self._enforcement is not None else ()
+        if scan or document.take_away:
+            names = {*document.users, *document.accounts}
+            looked = self._search.look(before, sorted(names), document.take_away)
+            self._looked = self._looked if looked is None else looked
+        if document.take_away and self._looked is not None:
+            unmet += self._looked.problems
+        state = self._sshd.signature()
+        if state != self._sshd_state:
+            effective = self._sshd.effective()
+            self._facts = {"sshd": {keyword: effective.one(keyword) for keyword in TOLD_OF_SSHD}}
+            self._sshd_state = state
+
+    def _state_facts(self, document: HostDocument) -> Dict[str, Any]:
+        facts: Dict[str, Any] = {"accounts": self._accounts.facts(document.accounts)}
+        if self._enforcement is None:
+            facts["enforcement"] = "unmanaged"
+        else:
+            facts["enforcement"] = _ENFORCEMENT_WORDS.get(self._enforcement.state, "unknown")
+            if self._enforcement.state == ON and not self._enforcement.shown:
+                facts["enforcement"] = UNPROVEN
+            if document.mode == ADOPT and self._shut_out:
+                facts["shut_out"] = self._shut_out
+            if self._enforcement.state == UNDONE:
+                facts["undone"] = self._enforcement.why
+                facts["begun"] = self._enforcement.begun
+        return facts
+
+    def _whom_enforcing_shuts_out(self, document: HostDocument) -> str:
+        """In words; empty where that is not known, or no question."""
+        if self._enforcement is None or document.mode != ADOPT or self._looked is None or self._search.goes_on:
+            return ""
+        # Who was not seen may be somebody.
+        unseen = _scan_words(self._looked)
+        return unseen or self._enforcement.shuts_out(self.allowed(document), self._looked.found)
+
+    def _unmanaged(self, document: HostDocument) -> List[str]:
+        words: List[str] = []
+        if document.deleted:
+            return words
+        if document.mode != "enforce":
+            words.append("this agent does not change sshd's settings, so it can neither adopt nor enforce by itself")
+        try:
+            effective = self._sshd.effective()
+            wrong = [keyword for keyword, value in document.sshd.items() if effective.one(keyword) != value]
+        except SshdProblem:
+            wrong = list(document.sshd)
+        if wrong:
+            words.append(f"this agent does not change sshd's settings; set by hand: {', '.join(sorted(wrong))}")
+        return words
+
+    def _digest(self) -> str:
+        """Changes with what is told of keys that were found."""
+        if self._looked is None:
+            return ""
+        return finding.digest(self._looked.found + self._planted, self._looked.cut)
+
+    def _state(self) -> Tuple[object, ...]:
+        return (repr(sorted(self._facts.items())), self._digest())
+
+
+def _scan_words(looked: Looked) -> str:
+    """What a look did not see, for a person; empty where it saw all."""
+    words = [looked.unlisted] if looked.unlisted else []
+    if looked.cut:
+        first = looked.cut[0]
+        where = " ".join(filter(None, (first.path, f"of {first.username}" if first.username else ""))) or "all of it"
+        words.append(f"the look for keys was cut in {len(looked.cut)} places, first {where}: {first.why}")
+    return "; ".join(words)[:300].encode("ascii", "replace").decode("ascii")
+
+
+def stale_words(document: HostDocument, silent: float) -> str:
+    """What the service's silence of some seconds means for the keys here, in words; empty when it means nothing."""
+    after, then = document.stale
+    if not after or silent < after:
+        return ""
+    since = f"the service confirmed nothing for {_span(silent)}, more than the {_span(after)} it allows"
+    if then == DROP_ALL:
+        return f"{since}: ALL keys are dropped until it answers"
+    if then == DROP_TEMPORARY:
+        return f"{since}: temporary keys are dropped until it answers"
+    return f"{since}: keys stay as they are, as it asked (keep)"
+
+
+def without_stale(document: HostDocument, silent: float) -> HostDocument:
+    """The document as it counts after this silence: some keys may have to go."""
+    after, then = document.stale
+    if not after or silent < after or then == KEEP:
+        return document
+    if then == DROP_ALL:
+        return document._replace(users={})
+    users = {
+        name: tuple(entry for entry in entries if entry.expires_at is None) for name, entries in document.users.items()
+    }
+    return document._replace(users=users)
+
+
+def silence(confirmed_at: float) -> float:
+    """Seconds since a moment that was noted before a restart; never less than none."""
+    return max(0.0, time.time() - confirmed_at) if confirmed_at else 0.0
+
+
+def _span(seconds: float) -> str:
+    for name, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)} {name}s"
+    return f"{int(seconds)} seconds"

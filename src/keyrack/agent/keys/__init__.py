@@ -1,0 +1,1 @@
+"""Files of keys on the host: Keyrack's own, and those of others."""

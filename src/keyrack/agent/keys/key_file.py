@@ -1,0 +1,171 @@
+"""Reads one file of keys and says what it holds, in a process with the reader's rights; it follows what sshd follows.
+
+Whoever owns the file may do anything with it meanwhile: it is read once, in part where it is too large, and what is
+told of it is bounded.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import Any, List, NamedTuple, Optional, Tuple
+
+from keyrack.agent.keys.looking import Answer
+from keyrack.agent.system.as_account import AccountProblem
+from keyrack.agent.system.folder import unsafe_because
+from keyrack.ssh import authorized_keys
+from keyrack.ssh.authorized_keys import FoundKey
+from keyrack.ssh.line_key import SshdRules
+
+LARGEST = 2 * 1024 * 1024
+MOST_ROWS, MOST_CHARACTERS = 1000, 400_000
+MOST_UNREADABLE = 20  # lines that are told one by one
+LONGEST_KEY, LONGEST_OPTIONS, LONGEST_COMMENT = 16_384, 2000, 200
+_FRESH_SECONDS = 2.0  # a file may change again without a sign of it while its last change is as young
+
+
+class Row(NamedTuple):
+    """One line. fingerprint: empty where it holds no key that can be read."""
+
+    line: int
+    type: str
+    fingerprint: str
+    key: str
+    options: str
+    comment: str
+    problem: str
+    authority: bool
+    ends_at: Optional[int]
+
+
+class Looked(NamedTuple):
+    """What is known of a file. stamp: changes with it, None: look anew; cut: why there may be more than the rows;
+    problem: why nothing is known; refused: it was looked at, and sshd could not read it either.
+    """
+
+    stamp: Optional[Tuple[int, ...]] = None
+    rows: Tuple[Row, ...] = ()
+    cut: str = ""
+    problem: str = ""
+    refused: bool = False
+
+
+class Look:
+    """One look, made ready where nothing of the file's owner is touched; `do` touches it.
+
+    everybody: it counts for all accounts, and is read as root where nobody else could lead it elsewhere; authorities:
+    every key in it is a certificate authority's; known: of the last look.
+    """
+
+    def __init__(
+        self, path: str, everybody: bool, authorities: bool, rules: SshdRules, known: Optional[Looked]
+    ) -> None:
+        self._path = path
+        self._everybody = everybody
+        self._authorities = authorities
+        self._rules = rules
+        self._stamp = known.stamp if known is not None else None
+
+    def do(self) -> Any:
+        """What a report needs of the file; None where there is none. Raises OSError or AccountProblem."""
+        try:
+            if self._everybody and os.geteuid() == 0:
+                problem = unsafe_because(self._path)
+                if problem is not None:
+                    raise AccountProblem(problem)
+            status = os.stat(self._path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        stamp = _stamp(status)
+        if stat.S_ISDIR(status.st_mode):
+            return None  # a folder is no file of keys, for sshd either
+        if not stat.S_ISREG(status.st_mode):
+            return {"refused": "it is not a regular file"}
+        if self._stamp is not None and list(stamp) == list(self._stamp):
+            return {"same": True}
+        data, stamp, cut = _read(self._path)
+        rows, more = self._rows(data)
+        fresh = time.time() - max(stamp[2], stamp[3]) / 1e9 < _FRESH_SECONDS
+        return {"stamp": None if fresh else stamp, "rows": rows, "cut": cut or more}
+
+    def _rows(self, data: bytes) -> Tuple[List[Row], str]:
+        lines = authorized_keys.read(data, self._rules)
+        keys = [line for line in lines if line.fingerprint is not None and len(line.key) <= LONGEST_KEY]
+        others = [line for line in lines if line.fingerprint is None or len(line.key) > LONGEST_KEY]
+        keys.sort(key=lambda line: line.problem is not None)
+        rows: List[Row] = []
+        size, cut = 0, ""
+        for line in keys:
+            row = self._row(line)
+            size += len(row.key) + 6 * (len(row.options) + len(row.comment))
+            if len(rows) >= MOST_ROWS or size > MOST_CHARACTERS:
+                cut = "it holds more keys than are told of one file"
+                break
+            rows.append(row)
+        for line in others[:MOST_UNREADABLE]:
+            words = line.problem or "its key is too long to be told"
+            rows.append(Row(line.line_number, line.type[:64], "", "", "", "", words, False, None))
+        if len(others) > MOST_UNREADABLE:
+            words = f"{rows[-1].problem}; so are {len(others) - MOST_UNREADABLE} lines after it"
+            rows[-1] = rows[-1]._replace(problem=words)
+        return rows, cut
+
+    def _row(self, line: FoundKey) -> Row:
+        return Row(
+            line.line_number,
+            line.type,
+            line.fingerprint or "",
+            line.key,
+            line.options[:LONGEST_OPTIONS],
+            line.comment[:LONGEST_COMMENT],
+            line.problem or "",
+            self._authorities or line.authority,
+            line.ends_at,
+        )
+
+
+def looked(answer: Answer, known: Optional[Looked]) -> Looked:
+    """What is known after an answer; of a file that did not answer it is what was known before."""
+    told = answer.value
+    if answer.problem:
+        before = known if known is not None and not answer.ended else Looked()
+        return before._replace(stamp=None, problem=answer.problem, refused=False)
+    if told is None:
+        return Looked()
+    if "refused" in told:
+        return Looked(problem=told["refused"], refused=True)
+    if "same" in told:
+        return known._replace(problem="", refused=False) if known is not None else Looked()
+    stamp = None if told["stamp"] is None else tuple(told["stamp"])
+    return Looked(stamp, tuple(Row(*row) for row in told["rows"]), told["cut"])
+
+
+def _read(path: str) -> Tuple[bytes, Tuple[int, ...], str]:
+    # O_NONBLOCK: opening a pipe that was put there since must not wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise AccountProblem("it is not a regular file")
+        data = b""
+        while len(data) <= LARGEST:
+            piece = os.read(descriptor, LARGEST + 1 - len(data))
+            if not piece:
+                return data, _stamp(status), ""
+            data += piece
+    finally:
+        os.close(descriptor)
+    whole = data[: data.rfind(b"\n", 0, LARGEST) + 1]
+    return whole, _stamp(status), "it is larger than 2 MiB, and only its beginning was read"
+
+
+def _stamp(status: os.stat_result) -> Tuple[int, ...]:
+    return (
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_uid,
+        status.st_dev,
+    )

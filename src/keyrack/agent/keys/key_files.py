@@ -1,0 +1,178 @@
+"""Turns a checked document into the files that sshd reads, and keeps them so; it asks nobody anything.
+
+sshd is told `AuthorizedKeysFile <keys folder>/%u` and `RevokedKeys <file>`. It reads both at each login,
+so a file in place is in force, and no login waits for anything but the disk (Invariants 4 and 5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Dict, List, NamedTuple, Tuple
+
+from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
+from keyrack.protocol.host_document import HostDocument
+from keyrack.ssh import authorized_keys, revoked_keys
+
+_LARGEST_SURPRISE = 2 * 1024 * 1024
+
+
+class Rendered(NamedTuple):
+    """The bytes of every file that a document asks for; users by account name."""
+
+    users: Dict[str, bytes]
+    revoked: bytes
+
+
+class Outcome(NamedTuple):
+    """What it took to make the files so. changed: paths that were not; problems: words for what is still not;
+    put_back: words for what else somebody had changed on this host.
+    """
+
+    changed: Tuple[str, ...]
+    problems: Tuple[str, ...]
+    put_back: Tuple[str, ...] = ()
+
+
+def render(document: HostDocument) -> Rendered:
+    """The files of a document."""
+    users = {}
+    for username, entries in document.users.items():
+        # Invariant 5: the end of a key stands in its line, where sshd sees to it by itself.
+        lines = [authorized_keys.key_line(entry.key, entry.options, entry.expires_at) for entry in entries]
+        users[username] = authorized_keys.render(lines)
+    return Rendered(users, revoked_keys.render(document.revoked))
+
+
+class KeyFiles:
+    """The folder of key files, which is all ours, and the folder in which the revoked keys lie."""
+
+    def __init__(self, keys: Folder, revoked: Folder, revoked_name: str) -> None:
+        self._keys = keys
+        self._revoked = revoked
+        self._revoked_name = revoked_name
+
+    @classmethod
+    def open(cls, keys_folder: str, revoked_keys_file: str, *, create: bool = False) -> KeyFiles:
+        """Open both places, absolute paths. Raises FolderProblem or OSError."""
+        keys = Folder.open(keys_folder, PUBLIC_FOLDER, create=create)
+        try:
+            revoked = Folder.open(os.path.dirname(revoked_keys_file), PUBLIC_FOLDER, create=create)
+        except BaseException:
+            keys.close()
+            raise
+        return cls(keys, revoked, os.path.basename(revoked_keys_file))
+
+    def close(self) -> None:
+        """Let go of both folders."""
+        self._keys.close()
+        self._revoked.close()
+
+    def prepare(self) -> None:
+        """Make an empty file of revoked keys where there is none: without one, sshd lets nobody in."""
+        if self._revoked_name not in self._revoked.names():
+            self._revoked.write(self._revoked_name, revoked_keys.render(()), PUBLIC_FILE)
+            self._revoked.sync()
+
+    def put(self, rendered: Rendered) -> Outcome:
+        """Make the files on disk these. Goes on after an error: one file's trouble must not keep a key alive
+        in another. What could not be changed has its old bytes.
+        """
+        changed: List[str] = []
+        problems: List[str] = []
+        # Invariant 7: what is revoked is refused before anything new is let in.
+        self._put_one(self._revoked, self._revoked_name, rendered.revoked, changed, problems)
+        self._finish(self._revoked, bool(changed), problems)
+        before = len(changed)
+        for username, data in rendered.users.items():
+            self._put_one(self._keys, username, data, changed, problems)
+        self._clear_others(rendered, changed, problems)
+        self._finish(self._keys, len(changed) > before, problems)
+        return Outcome(tuple(changed), tuple(problems))
+
+    def differences(self, rendered: Rendered) -> List[str]:
+        """The paths of files that are not as they should be. May raise OSError."""
+        different = [
+            os.path.join(self._keys.path, username)
+            for username, data in rendered.users.items()
+            if not self._keys.holds(username, data, PUBLIC_FILE)
+        ]
+        if not self._revoked.holds(self._revoked_name, rendered.revoked, PUBLIC_FILE):
+            different.append(os.path.join(self._revoked.path, self._revoked_name))
+        others = set(self._keys.names()).difference(rendered.users)
+        return different + [os.path.join(self._keys.path, name) for name in sorted(others)]
+
+    def changed_files(self, rendered: Rendered) -> Dict[str, bytes]:
+        """The bytes of key files that are not as they should be, by name; unreadable ones are left out."""
+        changed = {}
+        try:
+            names = self._keys.names()
+        except OSError:
+            return {}
+        for name in names:
+            wanted = rendered.users.get(name)
+            if wanted is None or not self._keys.holds(name, wanted, PUBLIC_FILE):
+                with contextlib.suppress(OSError):
+                    changed[name] = self._keys.read(name, _LARGEST_SURPRISE)
+        return changed
+
+    def clear(self) -> None:
+        """Take every file away, for an agent that goes: only once sshd does not read them. May raise OSError."""
+        for name in self._keys.names():
+            if not self._keys.is_folder(name):
+                self._keys.remove(name)
+        self._keys.sweep()
+        if self._revoked_name in self._revoked.names():
+            self._revoked.remove(self._revoked_name)
+        self._revoked.sweep()
+
+    @staticmethod
+    def _put_one(folder: Folder, name: str, data: bytes, changed: List[str], problems: List[str]) -> None:
+        # A correct file is left alone: no write, and no moment for a reader to notice.
+        if folder.holds(name, data, PUBLIC_FILE):
+            return
+        path = os.path.join(folder.path, name)
+        try:
+            folder.write(name, data, PUBLIC_FILE)
+        except OSError as error:
+            problems.append(_words(path, "could not be written, and stays as it was", error))
+        else:
+            changed.append(path)
+
+    def _clear_others(self, rendered: Rendered, changed: List[str], problems: List[str]) -> None:
+        """Take away every file that the document does not ask for: sshd would take it for an account's keys."""
+        try:
+            others = [name for name in self._keys.names() if name not in rendered.users]
+        except OSError as error:
+            problems.append(_words(self._keys.path, "could not be listed", error))
+            return
+        for name in others:
+            path = os.path.join(self._keys.path, name)
+            try:
+                if self._keys.is_folder(name):
+                    problems.append(f"{_printable(path)} is a folder, and does not belong here; take it away")
+                    continue
+                self._keys.remove(name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                problems.append(_words(path, "could not be removed", error))
+            else:
+                changed.append(path)
+
+    @staticmethod
+    def _finish(folder: Folder, changed: bool, problems: List[str]) -> None:
+        try:
+            folder.sweep()
+            if changed:
+                folder.sync()
+        except OSError as error:
+            problems.append(_words(folder.path, "could not be made safe against a power cut", error))
+
+
+def _words(path: str, what: str, error: OSError) -> str:
+    return f"{_printable(path)} {what}: {error.strerror or error}"
+
+
+def _printable(path: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in path)

@@ -1,0 +1,134 @@
+"""Looks at many files in one process with the rights of one account after the other, as sshd does; it changes nothing.
+
+sshd reads a key file with the effective number of the account that logs in and stays root underneath: that account can
+neither stop nor trace it (kill(2), ptrace(2)), and it sees what the account sees, also on a file system that does not
+trust root. What does not answer is left: the process is killed, and another one goes on with the next account.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+
+from keyrack.agent.system import as_account
+
+ONE_SECONDS = 3.0  # without an answer, for one thing to look at
+ALL_SECONDS = 60.0
+_LARGEST_FRAME = 8 * 1024 * 1024
+NO_TIME = "there was no time left to look"
+
+
+class Task(NamedTuple):
+    """One thing to look at. work: runs with the account's rights and answers what JSON can hold."""
+
+    uid: int
+    gid: int
+    name: str
+    work: Callable[[], Any]
+
+
+class Answer(NamedTuple):
+    """What came of it. problem: why nothing did; ended: whether the work itself said so, and was not cut off."""
+
+    value: Any = None
+    problem: str = ""
+    ended: bool = True
+
+
+def look(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = ALL_SECONDS) -> List[Answer]:
+    """Do all of it, one after the other; one, everything: seconds that a task and all of them may take."""
+    answers: List[Optional[Answer]] = [None] * len(tasks)
+    deadline = time.monotonic() + everything
+    as_account.reap()
+    for number, task in enumerate(tasks):
+        if task.uid in as_account.left():
+            answers[number] = Answer(None, "what was begun for this account before has not ended yet", False)
+    while True:
+        waiting = [number for number, answer in enumerate(answers) if answer is None]
+        if not waiting:
+            break
+        if time.monotonic() >= deadline:
+            for number in waiting:
+                answers[number] = Answer(None, NO_TIME, False)
+            break
+        problem = _look_until_it_hangs(tasks, waiting, answers, one, deadline)
+        stuck = next((number for number in waiting if answers[number] is None), None)
+        if stuck is not None:
+            # Whoever hangs once hangs again: the account's other files are not waited for in this look.
+            for number in waiting:
+                if answers[number] is None and tasks[number].uid == tasks[stuck].uid:
+                    answers[number] = Answer(None, problem, False)
+    return [answer if answer is not None else Answer(None, NO_TIME, False) for answer in answers]
+
+
+def _look_until_it_hangs(
+    tasks: Sequence[Task], waiting: List[int], answers: List[Optional[Answer]], one: float, deadline: float
+) -> str:
+    """Fill in answers of the waiting ones in their order; answers why it ended before the last."""
+    try:
+        child = as_account.Child(tasks[waiting[0]].uid, lambda writing: _work(tasks, waiting, writing))
+    except as_account.AccountProblem as problem:
+        return str(problem)
+    buffer = bytearray()
+    try:
+        for number in waiting:
+            child.account = tasks[number].uid
+            until = min(deadline, time.monotonic() + one)
+            while b"\n" not in buffer:
+                piece = child.read(until)
+                if piece is None:
+                    return NO_TIME if time.monotonic() >= deadline else f"no answer within {one:g} seconds"
+                if not piece or len(buffer) > _LARGEST_FRAME:
+                    return "the look ended early"
+                buffer += piece
+            line, _, rest = bytes(buffer).partition(b"\n")
+            buffer = bytearray(rest)
+            told = json.loads(line)
+            answers[number] = Answer(told.get("value"), told.get("problem", ""))
+    finally:
+        child.end()
+    return ""
+
+
+def _work(tasks: Sequence[Task], waiting: List[int], writing: int) -> None:
+    """In the child."""
+    os.chdir("/")
+    for number in waiting:
+        told = _do(tasks[number])
+        as_account.write_all(writing, json.dumps(told).encode("ascii") + b"\n")
+
+
+def _do(task: Task) -> Any:
+    root = os.geteuid() == 0
+    if not root and task.uid != os.geteuid():
+        return {"problem": f"only root can do this as {task.name}"}
+    try:
+        try:
+            return {"value": _with_rights(task, [task.gid], root)}
+        except PermissionError:
+            if not root or task.uid == 0:
+                raise
+            # Asked only where it matters: a directory of accounts may be slow to say which groups one is in.
+            return {"value": _with_rights(task, os.getgrouplist(task.name, task.gid), root)}
+    except OSError as error:
+        return {"problem": str(error.strerror or error)}
+    except as_account.AccountProblem as problem:
+        return {"problem": str(problem)[:300]}
+    except Exception as problem:  # whatever a file made go wrong, the next one is looked at
+        return {"problem": f"it could not be looked at ({type(problem).__name__})"}
+
+
+def _with_rights(task: Task, groups: List[int], root: bool) -> Any:
+    if not root or task.uid == 0:
+        return task.work()
+    os.setgroups(groups)
+    os.setegid(task.gid)
+    os.seteuid(task.uid)
+    try:
+        return task.work()
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups([0])

@@ -1,0 +1,194 @@
+"""Takes one key out of a file that was found on this host, and leaves every other byte of it as it is.
+
+Somebody may write to the file meanwhile. What is put in its place is exchanged for it in one step, and what then turns
+out to have been there since is kept: a line that was appended is appended again, and where another file had taken its
+place, that one is put back. What a program writes into the old file after that, through a descriptor that it opened
+before, is lost; so it would be with every editor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import stat
+import time
+from typing import Iterable, List, NamedTuple, Optional, Sequence
+
+from keyrack.agent.keys.unmanaged_keys import AUTHORITY, EVERYBODY, KEY, Found
+from keyrack.agent.system import as_account
+from keyrack.agent.system.folder import unsafe_because
+from keyrack.protocol.host_document import TakeAway
+from keyrack.ssh import authorized_keys
+
+LARGEST = 8 * 1024 * 1024
+_TRIES = 20
+_SETTLE_SECONDS = 0.05  # for a program that opened the old file a moment ago
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_OWNERS, _DONE = b"owner's", b"done"
+
+
+class _File(NamedTuple):
+    data: bytes
+    status: os.stat_result
+
+
+class _ChangedMeanwhile(Exception):
+    """Somebody wrote another file there; look again."""
+
+
+def take_away(orders: Iterable[TakeAway], found: Sequence[Found]) -> List[str]:
+    """Take away what a document names, as far as it was found by this agent itself; answers what went wrong.
+
+    No other path is touched, whatever the document says.
+    """
+    problems = []
+    for order in orders:
+        for one in found:
+            if (one.path, one.fingerprint) == (order.path, order.fingerprint) and one.kind in (KEY, AUTHORITY):
+                try:
+                    _rewrite(one)
+                except (OSError, KeyError, as_account.AccountProblem) as problem:
+                    words = problem.strerror if isinstance(problem, OSError) else str(problem)
+                    problems.append(f"the key {one.fingerprint} could not be taken out of {one.path}: {words}")
+                break
+    return problems
+
+
+def without(data: bytes, fingerprint: str) -> bytes:
+    """The file without the lines of one key."""
+    gone = {line.line_number for line in authorized_keys.read(data) if line.fingerprint == fingerprint}
+    lines = data.split(b"\n")
+    return b"\n".join(line for number, line in enumerate(lines, start=1) if number not in gone)
+
+
+def _rewrite(one: Found) -> None:
+    ours = pwd.getpwuid(os.geteuid())
+    # Even to look whose folder it is may take for ever, so that is asked in a process of its own.
+    if as_account.run(ours, lambda: _rewrite_where_safe(one.path, one.fingerprint)) == _DONE:
+        return
+    if one.username == EVERYBODY:
+        raise as_account.AccountProblem("others than root can write there; take it away by hand")
+    account = pwd.getpwnam(one.username)
+    if account.pw_uid == ours.pw_uid and ours.pw_uid == 0:
+        raise as_account.AccountProblem("others than root can write there; take it away by hand")
+    # Invariant 6: not as root in a folder that a user owns.
+    as_account.run(account, lambda: rewrite(one.path, one.fingerprint))
+
+
+def _rewrite_where_safe(path: str, fingerprint: str) -> bytes:
+    """Where nobody but us can write."""
+    if unsafe_because(os.path.dirname(path)) is not None or unsafe_because(os.path.dirname(os.path.realpath(path))):
+        return _OWNERS
+    return rewrite(path, fingerprint)
+
+
+def rewrite(path: str, fingerprint: str) -> bytes:
+    """Take a key out of a file. Raises OSError or AccountProblem, and then nothing has changed."""
+    real = os.path.realpath(path)
+    for _ in range(_TRIES):
+        with contextlib.suppress(_ChangedMeanwhile):
+            _rewrite_once(real, fingerprint)
+            return _DONE
+    raise as_account.AccountProblem("somebody else goes on writing to it")
+
+
+def _rewrite_once(real: str, fingerprint: str) -> None:
+    old = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        before = _read(old)
+        wanted = without(before.data, fingerprint)
+        if wanted == before.data:
+            return
+        temporary = f"{real}.keyrack-{os.urandom(8).hex()}"
+        try:
+            _write_like(temporary, wanted, before.status)
+            now = os.stat(real, follow_symlinks=False)
+            if (now.st_dev, now.st_ino) != (before.status.st_dev, before.status.st_ino) or _read(
+                old
+            ).data != before.data:
+                raise _ChangedMeanwhile
+            made = os.stat(temporary, follow_symlinks=False).st_ino
+            exchanged = _exchange(temporary, real)
+            _keep_what_came(old, before.data, real, temporary if exchanged else None, fingerprint, made)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+    finally:
+        os.close(old)
+
+
+def _write_like(path: str, data: bytes, status: os.stat_result) -> None:
+    """A new file with the owner and the mode of another, before anybody can find it under that one's name."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        as_account.write_all(descriptor, data)
+        made = os.fstat(descriptor)
+        if (made.st_uid, made.st_gid) != (status.st_uid, status.st_gid):
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put_back(replaced: str, real: str, made: int) -> None:
+    """Undo the exchange; made: our file's inode. A file that somebody put there since goes back in its turn."""
+    for _ in range(_TRIES):
+        if not _exchange(replaced, real) or os.stat(replaced, follow_symlinks=False).st_ino == made:
+            return
+
+
+def _keep_what_came(old: int, before: bytes, real: str, replaced: Optional[str], fingerprint: str, made: int) -> None:
+    """After the exchange: what was written to the old file since it was read goes into the new one."""
+    if replaced is not None:
+        there, mine = os.stat(replaced, follow_symlinks=False), os.fstat(old)
+        if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+            # Somebody put another file there in the last moment: it goes back, and is looked at again.
+            _put_back(replaced, real, made)
+            raise _ChangedMeanwhile
+    kept = len(before)
+    for pause in (0.0, _SETTLE_SECONDS):
+        time.sleep(pause)
+        data = _read(old).data
+        if data[:kept] != before[:kept] and replaced is not None:
+            _put_back(replaced, real, made)
+            raise _ChangedMeanwhile
+        if len(data) > kept:
+            descriptor = os.open(real, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                as_account.write_all(descriptor, without(data[kept:], fingerprint))
+            finally:
+                os.close(descriptor)
+            before, kept = data, len(data)
+
+
+def _exchange(one: str, other: str) -> bool:
+    """Give two files each other's name in one step (renameat2(2)); where that cannot be, `one` takes the other's name.
+
+    Answers whether the other file is still there, under the name of the first.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
+        names = os.fsencode(one), os.fsencode(other)
+        if rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0:
+            return True
+    os.rename(one, other)
+    return False
+
+
+def _read(descriptor: int) -> _File:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise as_account.AccountProblem("it is not a regular file")
+    pieces: List[bytes] = []
+    at = 0
+    while at <= LARGEST:
+        piece = os.pread(descriptor, 1 << 20, at)
+        if not piece:
+            # Times change with a look; what counts is whose file it is and what it holds.
+            return _File(b"".join(pieces), status)
+        pieces.append(piece)
+        at += len(piece)
+    raise as_account.AccountProblem("it is too large")

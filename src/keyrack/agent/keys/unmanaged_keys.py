@@ -1,0 +1,379 @@
+"""Finds every key that sshd would take on this host, on every account and path that sshd names; it changes none.
+
+A file is read as the account that it counts for, as sshd does it. What could not be looked at, or has no room in a
+report, is said: nobody may believe that a key is gone because a look was cut.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from keyrack.agent.keys import key_file, looking
+from keyrack.agent.sshd.settings import Effective, Line, Sshd
+from keyrack.agent.system import everybody, programs
+from keyrack.agent.system.everybody import Account, Everybody
+from keyrack.ssh import authorized_keys
+from keyrack.ssh.digest import sha256
+from keyrack.ssh.line_key import USUAL_RULES, SshdRules
+
+EVERYBODY = "*"  # stands for all accounts, where one file counts for each of them
+MOST_FOUND, MOST_CHARACTERS = 1400, 600_000  # in one report, which the service reads up to a megabyte of
+MOST_CUT = 200
+LIST_SECONDS = 60.0  # how old the list of accounts may get: a directory tells of no change
+_MOST_ASKED = 500  # accounts that sshd is asked about in one look
+_USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
+_WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match
+_NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
+
+KEY, AUTHORITY, COMMAND, UNREADABLE = "key", "cert-authority", "command", "unreadable"
+
+
+class Found(NamedTuple):
+    """One thing that lets somebody in, or looks like it.
+
+    kind: "key"; "cert-authority": whoever it certifies; "command": a program that names keys (path is its name);
+    "unreadable": a file that could not be read. options: as written. problem: why sshd would ignore it.
+    in_force: whether sshd reads this file for this account now; taken: it stood in a file of ours, and is gone.
+    """
+
+    username: str
+    path: str
+    kind: str
+    line: int = 0
+    type: str = ""
+    fingerprint: str = ""
+    key: str = ""
+    options: str = ""
+    comment: str = ""
+    problem: str = ""
+    in_force: bool = True
+    taken: bool = False
+
+    def to_json(self) -> Dict[str, Any]:
+        """For a report."""
+        return dict(self._asdict())
+
+
+class Cut(NamedTuple):
+    """Where a look was cut: empty stands for every account, or every path. why: words."""
+
+    username: str
+    path: str
+    why: str
+
+
+class _Place(NamedTuple):
+    username: str
+    path: str
+    in_force: bool
+    authorities: bool = False
+
+
+class Scanner:
+    """Looks again and again, and reads only what changed. `ours`: the folder whose files the agent writes.
+
+    cut: what the last look proves nothing about; problem: why an account may be missing in it, in words.
+    """
+
+    def __init__(self, sshd: Sshd, ours: str) -> None:
+        self._sshd = sshd
+        self._ours = ours
+        self._known: Tuple[object, ...] = ()
+        self._listed_at = 0.0
+        self._everybody = Everybody()
+        self._gone_names: Set[str] = set()
+        self._places: List[_Place] = []
+        self._asked: Dict[str, Effective] = {}
+        self._rules = SshdRules()
+        self._commands: List[Found] = []
+        self._read: Dict[Tuple[str, str], key_file.Looked] = {}
+        self.cut: Tuple[Cut, ...] = ()
+        self.problem = ""
+
+    def scan(self, before: Sequence[str] = (), names: Iterable[str] = ()) -> List[Found]:
+        """Everything found, in a fixed order. before: patterns that counted before the agent changed sshd's settings;
+        names: accounts that somebody spoke of, which may be in no list.
+
+        Raises SshdProblem when sshd does not say what it reads.
+        """
+        cut = self._find_places(tuple(before), tuple(sorted(names)))
+        found = list(self._commands)
+        for place, looked in self._look():
+            rows = [_judged(one, place) for one in looked.rows]
+            if looked.problem:
+                cut.append(Cut(place.username, place.path, looked.problem))
+                if (place.in_force or looked.refused) and looked.problem != looking.NO_TIME:
+                    rows.append(Found(place.username, place.path, UNREADABLE, problem=looked.problem))
+            if looked.cut:
+                cut.append(Cut(place.username, place.path, looked.cut))
+            found += rows
+        found, left_out = _share(found, [account.name for account in self._everybody.accounts if account.may_log_in])
+        cut += left_out
+        if len(cut) > MOST_CUT:
+            cut = [*cut[: MOST_CUT - 1], Cut("", "", f"{len(cut)} places could not be looked at whole")]
+        self.cut = tuple(cut)
+        return found
+
+    def _look(self) -> List[Tuple[_Place, key_file.Looked]]:
+        """Each place that counts for somebody, and what is there."""
+        accounts = {account.name: account for account in self._everybody.accounts}
+        root = (os.geteuid(), os.getegid(), "root")
+        tasks = []
+        # Whoever had no turn in the last look has one first now, after root.
+        late = {key for key, looked in self._read.items() if looked.problem == looking.NO_TIME}
+        places = sorted(
+            self._places, key=lambda place: (place.username not in ("root", EVERYBODY), place[:2] not in late)
+        )
+        for place in places:
+            account = accounts.get(place.username)
+            who = root if account is None else (account.uid, account.gid, account.name)
+            work = key_file.Look(place.path, account is None, place.authorities, self._rules, self._read.get(place[:2]))
+            tasks.append(looking.Task(*who, work.do))
+        known, self._read = self._read, {}
+        looks = []
+        for place, answer in zip(places, looking.look(tasks)):  # noqa: B905 - not in Python 3.9
+            looked = key_file.looked(answer, known.get(place[:2]))
+            self._read[place[:2]] = looked
+            looks.append((place, looked))
+        return looks
+
+    def _find_places(self, before: Tuple[str, ...], names: Tuple[str, ...]) -> List[Cut]:
+        """Find out anew what is to be looked at, where that may have changed; answers what is left out."""
+        files = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
+        state = (self._sshd.signature(), tuple(_stamp(path) for path in files), before, names)
+        old = time.monotonic() - self._listed_at > LIST_SECONDS
+        if state != self._known or old:
+            lines = self._sshd.lines()
+            self._list(everybody.find(names, lines), anew=state != self._known)
+            self._listed_at = time.monotonic()
+            self._name_places(before, lines)
+            self._known = state
+        cut = [Cut(name, "", "this account is not known now; its directory may be away") for name in self._gone_names]
+        for home in self._everybody.ownerless:
+            cut += [Cut("", os.path.join(home, usual), "whose home this is nobody knows now") for usual in _USUAL]
+        self.problem = self._everybody.problem
+        if not self._everybody.accounts:
+            cut.append(Cut("", "", self.problem))
+        return sorted(cut)
+
+    def _list(self, listed: Everybody, *, anew: bool) -> None:
+        """Take a new list of accounts; anew: what sshd said of them may be wrong."""
+        if os.geteuid() != 0:
+            # An sshd that is not root's lets in nobody but its own account.
+            own = tuple(one for one in listed.accounts if one.uid == os.geteuid())
+            listed = listed._replace(accounts=own, ownerless=())
+        if anew:
+            self._asked = {}
+        if not listed.accounts and self._everybody.accounts:
+            # No answer is no empty list.
+            self._everybody = self._everybody._replace(problem=listed.problem)
+            return
+        if listed.problem:
+            missing = {one.name for one in self._everybody.accounts} - {one.name for one in listed.accounts}
+            self._gone_names = (self._gone_names | missing) - {one.name for one in listed.accounts}
+        else:
+            self._gone_names = set()
+        self._everybody = listed
+
+    def _name_places(self, before: Sequence[str], lines: Sequence[Line]) -> None:
+        """Every file that counts for somebody, and those that would if a rule applied or the agent left."""
+        single = _differs(lines)
+        for_all = self._sshd.effective()
+        now = rules(for_all)
+        if now != self._rules:
+            self._rules, self._read = now, {}
+        written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
+        others: Set[str] = {*written, *before, *_USUAL}
+        somewhere = by_place(lines)
+        commands: List[Found] = []
+        places: Dict[Tuple[str, str], _Place] = {}
+        asked = 0
+        for account in self._everybody.accounts:
+            effective = for_all
+            in_force: Sequence[str] = ()
+            if single and account.name not in self._asked and asked < _MOST_ASKED:
+                asked += 1
+                self._asked[account.name] = self._sshd.effective(account.name)
+            if single and account.name not in self._asked:
+                in_force = sorted(others)  # until sshd is asked, at a later look
+            effective = self._asked.get(account.name, for_all) if single else for_all
+            for pattern in in_force or effective.patterns("authorizedkeysfile", lines):
+                self._place(places, account, pattern, True)
+            for pattern in somewhere["authorizedkeysfile"]:
+                self._place(places, account, pattern, True)
+            for path in (*effective.patterns("trustedusercakeys", lines), *somewhere["trustedusercakeys"]):
+                if path not in ("", "none"):
+                    places.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, True, True))
+            for command in (effective.one("authorizedkeyscommand"), *somewhere["authorizedkeyscommand"]):
+                if command not in ("", "none"):
+                    commands.append(Found(account.name if single else EVERYBODY, command, COMMAND))
+            for pattern in sorted(others):
+                self._place(places, account, pattern, False)
+        self._commands = sorted(set(commands))
+        self._places = list(places.values())
+        if single and len(self._asked) < len(self._everybody.accounts):
+            self._listed_at = 0.0
+
+    def _place(self, places: Dict[Tuple[str, str], _Place], account: Account, pattern: str, in_force: bool) -> None:
+        path = expand(pattern, account)
+        if path is None or os.path.dirname(path) == self._ours:
+            return
+        username = EVERYBODY if pattern == path and "%" not in pattern else account.name
+        places.setdefault((username, path), _Place(username, path, in_force))
+
+
+def rules(effective: Effective) -> SshdRules:
+    """What this host's sshd asks of keys."""
+    accepted = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")
+    size = effective.one("requiredrsasize")
+    return SshdRules(accepted, int(size) if size.isdecimal() else 0, _version())
+
+
+def _version() -> Tuple[int, int]:
+    ssh = programs.find("ssh")
+    said = (
+        re.match(r"OpenSSH_([0-9]{1,3})\.([0-9]{1,3})", programs.run([ssh, "-V"]).errors) if ssh is not None else None
+    )
+    return USUAL_RULES.version if said is None else (int(said.group(1)), int(said.group(2)))
+
+
+def _judged(row: key_file.Row, place: _Place) -> Found:
+    """What is found, as it counts there and now."""
+    problem = row.problem
+    if not problem and row.ends_at is not None and row.ends_at < time.time():
+        problem = "its end has passed"
+    kind = AUTHORITY if row.authority else KEY if row.fingerprint else UNREADABLE
+    in_force = place.in_force and not problem
+    return Found(
+        place.username,
+        place.path,
+        kind,
+        row.line,
+        row.type,
+        row.fingerprint,
+        row.key,
+        row.options,
+        row.comment,
+        problem,
+        in_force,
+    )
+
+
+def _share(found: List[Found], first: Sequence[str]) -> Tuple[List[Found], List[Cut]]:
+    """As much as a report has room for, a fair part of each account; first: whose part is taken out first."""
+    if len(found) <= MOST_FOUND and sum(map(_size, found)) <= MOST_CHARACTERS:
+        return sorted(found), []
+    by_account: Dict[str, List[Found]] = {}
+    for one in sorted(found, key=lambda one: (not one.in_force, one)):
+        by_account.setdefault(one.username, []).append(one)
+    privileged = [name for name in (EVERYBODY, *first) if name in by_account]
+    rest = [name for name in sorted(by_account) if name not in set(privileged)]
+    room, characters = MOST_FOUND * 3 // 4, MOST_CHARACTERS * 3 // 4
+    chosen = _deal(by_account, privileged, room, characters)
+    room, characters = MOST_FOUND - len(chosen), MOST_CHARACTERS - sum(map(_size, chosen))
+    chosen += _deal(by_account, [*rest, *privileged], room, characters)
+    left = sorted({(one.username, one.path) for several in by_account.values() for one in several})
+    return sorted(chosen), [Cut(name, path, "a report has no room for all of it") for name, path in left]
+
+
+def _deal(by_account: Dict[str, List[Found]], names: Sequence[str], room: int, characters: int) -> List[Found]:
+    """Take out one of each account in turn, as long as there is room."""
+    chosen: List[Found] = []
+    waiting = [name for name in names if by_account[name]]
+    while waiting:
+        for name in waiting:
+            room, characters = room - 1, characters - _size(by_account[name][0])
+            if room < 0 or characters < 0:
+                return chosen
+            chosen.append(by_account[name].pop(0))
+        waiting = [name for name in waiting if by_account[name]]
+    return chosen
+
+
+def _size(one: Found) -> int:
+    return 300 + len(one.path) + len(one.key) + 6 * (len(one.options) + len(one.comment) + len(one.problem))
+
+
+def _differs(lines: Iterable[Line]) -> bool:
+    """Whether sshd may read other keys for one account than for another: else asking it once is enough."""
+    for_some = False
+    for line in lines:
+        if line.keyword == "match":
+            # Where a rule ends is not followed through included files: what comes after one may belong to it.
+            for_some = for_some or [value.lower() for value in line.values] != ["all"]
+        elif for_some and line.keyword in _NAMING_KEYS:
+            return True
+    return False
+
+
+def by_place(lines: Iterable[Line]) -> Dict[str, List[str]]:
+    """What names keys below a rule for whoever comes from some address, or to some: it counts for somebody somewhere,
+    though sshd is asked about this machine alone.
+    """
+    found: Dict[str, List[str]] = {keyword: [] for keyword in _NAMING_KEYS}
+    elsewhere = False
+    for line in lines:
+        if line.keyword == "match":
+            elsewhere = any(word.lower().partition("=")[0] in _WHERE for word in line.values)
+        elif elsewhere and line.keyword in found:
+            several = line.keyword == "authorizedkeysfile"
+            found[line.keyword] += line.values if several else [" ".join(line.values)]
+    return found
+
+
+def expand(pattern: str, account: Account) -> Optional[str]:
+    """The path that a pattern names for an account (sshd_config(5), TOKENS); None for "none"."""
+    if pattern == "none":
+        return None
+    tokens = {"%": "%", "h": account.home, "u": account.name, "U": str(account.uid)}
+    pieces = []
+    at = 0
+    while at < len(pattern):
+        if pattern[at] == "%" and pattern[at + 1 : at + 2] in tokens:
+            pieces.append(tokens[pattern[at + 1]])
+            at += 2
+        else:
+            pieces.append(pattern[at])
+            at += 1
+    return os.path.join(account.home, "".join(pieces))
+
+
+def planted(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[Found]:
+    """The keys that somebody put into a file of ours: those whose fingerprints are not `ours`."""
+    known = set(ours)
+    return [
+        Found(
+            username,
+            path,
+            KEY,
+            line.line_number,
+            line.type,
+            line.fingerprint,
+            line.key,
+            line.options[:2000],
+            line.comment[:200],
+            "it was taken away: this file is Keyrack's",
+            False,
+            True,
+        )
+        for line in authorized_keys.read(data)
+        if line.fingerprint is not None and line.fingerprint not in known
+    ]
+
+
+def digest(found: Iterable[Found], cut: Iterable[Cut] = ()) -> str:
+    """Two scans with the same digest found the same, and were cut at the same places."""
+    return sha256(json.dumps([[one.to_json() for one in found], list(cut)]).encode()).hex()
+
+
+def _stamp(path: str) -> Optional[Tuple[object, ...]]:
+    """Changes with a file of root's; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -1,0 +1,178 @@
+"""One kept-open connection to the service; it tells an answer from none, and judges nothing that it is told."""
+
+from __future__ import annotations
+
+import calendar
+import json
+import re
+import socket
+import time
+from typing import Any, Dict, Mapping, NamedTuple, Optional
+from urllib.parse import urlsplit
+
+from keyrack import __version__
+from keyrack.agent.service.http1 import Connection, Dropped
+from keyrack.protocol import host_document
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 15.0  # beyond what the service was asked to wait
+
+# JSON may write one character of the document as six.
+_LARGEST_ANSWER = 6 * host_document.MAX_CHARACTERS + 65536
+_AWAY = (502, 503, 504)
+# OpenSSL's X509_V_ERR_…
+_NOT_YET_VALID, _EXPIRED, _UNKNOWN_ISSUER = 9, 10, (2, 18, 19, 20, 21)
+_CLOCK_SECONDS = 60.0
+_LONGEST_PAUSE = 3600
+_LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|::1", re.IGNORECASE)
+
+
+class NoAnswer(Exception):
+    """The service was not reached, or what came back is not its answer: nothing has been said, yes or no."""
+
+
+class AddressProblem(ValueError):
+    """An address that cannot be the service's; the words say what it should look like."""
+
+
+class Answer(NamedTuple):
+    """What the service said: an HTTP status, the JSON object (empty where there was none), its Date header, and for how
+    many seconds it wants to be left alone (0: it does not say).
+    """
+
+    status: int
+    fields: Mapping[str, Any]
+    date: str = ""
+    retry_after: int = 0
+
+    @property
+    def words(self) -> str:
+        """Why it refused, as it says itself, safe to print."""
+        said = self.fields.get("error")
+        if isinstance(said, Mapping):
+            said = said.get("message")
+        text = said if isinstance(said, str) else f"status {self.status}"
+        return "".join(character if character.isprintable() else " " for character in text)[:300]
+
+
+class Contact:
+    """The service at a URL such as https://keys.example.org; `secret` is this host's own."""
+
+    def __init__(
+        self, url: str, secret: Optional[str] = None, *, plain_http: bool = False, ca_file: Optional[str] = None
+    ) -> None:
+        """plain_http: also speak http:// over a network, where everybody can read the secret; ca_file: certificate
+        authorities to trust, in place of the system's.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise AddressProblem(f"{url!r} is not an address like https://keys.example.org") from None
+        if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username:
+            raise AddressProblem(f"{url!r} is not an address like https://keys.example.org")
+        if parts.scheme == "http" and not plain_http and not _LOOPBACK.fullmatch(host):
+            raise AddressProblem(
+                f"{url} sends this host's secret over the network for everybody to read; "
+                "use https://, or --plain-http where the network itself is private"
+            )
+        self._prefix = parts.path.rstrip("/")
+        self._headers: Dict[str, str] = {
+            "User-Agent": f"keyrack-agent/{__version__}",
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+        }
+        if secret is not None:
+            self._headers["Authorization"] = f"Bearer {secret}"
+        tls = parts.scheme == "https"
+        self._connection = Connection(
+            host, port or (443 if tls else 80), tls=tls, connect_seconds=CONNECT_SECONDS, ca_file=ca_file
+        )
+
+    def get(self, path: str, *, wait: float = 0.0) -> Answer:
+        """Ask; `wait`: seconds for which the service may keep the question. Raises NoAnswer."""
+        return self._ask("GET", path, b"", wait)
+
+    def post(self, path: str, fields: Mapping[str, Any]) -> Answer:
+        """Tell. Raises NoAnswer, after which the service may have heard it or not."""
+        return self._ask("POST", path, json.dumps(fields).encode("ascii"), 0.0)
+
+    def close(self) -> None:
+        """Hang up; the next question connects again."""
+        self._connection.close()
+
+    def _ask(self, method: str, path: str, body: bytes, wait: float) -> Answer:
+        was_open = self._connection.is_open
+        try:
+            try:
+                return self._exchange(method, path, body, wait)
+            except Dropped:
+                # The service may close an idle connection just as we use it; only a fresh one is a verdict.
+                if not was_open:
+                    raise
+                return self._exchange(method, path, body, wait)
+        except (OSError, ValueError) as error:
+            self.close()
+            raise NoAnswer(self._certificate_words(error) or _words(error)) from None
+
+    def _certificate_words(self, error: Exception) -> str:
+        """What a refused certificate means; a wrong clock here makes a good one look bad. Empty for other errors."""
+        code = getattr(error, "verify_code", None)
+        if code is None:
+            return ""
+        said = str(getattr(error, "verify_message", "")) or "it is not trusted"
+        if code not in (_NOT_YET_VALID, _EXPIRED):
+            hint = "; a private authority is named with --ca-file" if code in _UNKNOWN_ISSUER else ""
+            return f"its certificate is refused: {said}{hint}"
+        now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        words = f"its certificate is refused: {said}, by this host's clock, which says {now}"
+        try:
+            seconds = seconds_ahead(self._connection.unproven_date())
+        except (OSError, ValueError):
+            seconds = None
+        if seconds is None or abs(seconds) < _CLOCK_SECONDS:
+            return words
+        way = "ahead of" if seconds > 0 else "behind"
+        return f"{words} and is {abs(seconds):.0f} seconds {way} the service's: set it right (timedatectl set-ntp true)"
+
+    def _exchange(self, method: str, path: str, body: bytes, wait: float) -> Answer:
+        response = self._connection.exchange(
+            method, self._prefix + path, self._headers, body, seconds=wait + ANSWER_SECONDS, largest=_LARGEST_ANSWER
+        )
+        date = response.headers.get("date", "")
+        retry_after = _seconds(response.headers.get("retry-after", ""))
+        if not response.body:
+            return Answer(response.status, {}, date, retry_after)
+        try:
+            fields = json.loads(response.body)
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict):
+            if response.status in _AWAY:
+                raise ValueError(f"status {response.status} in no words of Keyrack's: a proxy, whose service is away?")
+            # A proxy's page or a captive portal: it is not the service that speaks.
+            raise ValueError(f"something that is not Keyrack answered with status {response.status}")
+        return Answer(response.status, fields, date, retry_after)
+
+
+def seconds_ahead(date: str) -> Optional[float]:
+    """How far our clock is ahead of a Date header (RFC 9110 section 5.6.7); None where there is none."""
+    try:
+        return time.time() - calendar.timegm(time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT"))
+    except ValueError:
+        return None
+
+
+def _seconds(text: str) -> int:
+    """Of a Retry-After header (RFC 9110 section 10.2.3), at most an hour; 0 for none, and for a date."""
+    return min(int(text), _LONGEST_PAUSE) if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) else 0
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, socket.timeout):
+        return "it did not answer in time"
+    if isinstance(error, socket.gaierror):
+        return f"its name was not found: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"it was not reached: {error.strerror}"
+    return str(error) or type(error).__name__

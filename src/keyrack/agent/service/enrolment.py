@@ -1,0 +1,110 @@
+"""Makes this machine a host of a service, once, with a one-time token; it lets nobody in."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Dict, Optional
+
+from keyrack import __version__
+from keyrack.agent.keys.key_files import KeyFiles
+from keyrack.agent.service import signature
+from keyrack.agent.service.contact import Answer, Contact
+from keyrack.agent.state import Enrolment, Memory
+from keyrack.agent.system import programs
+from keyrack.protocol import host_document
+from keyrack.ssh import public_key
+
+_LONGEST_WORD = 256
+
+
+class EnrolmentProblem(Exception):
+    """This machine did not become a host; the words say why and what to do."""
+
+
+def enrol(
+    memory: Memory,
+    contact: Contact,
+    *,
+    url: str,
+    token: str,
+    keys_folder: str,
+    revoked_keys: str,
+    sshd_config: Optional[str] = None,
+    mode: Optional[str] = None,
+    ca_file: Optional[str] = None,
+) -> Enrolment:
+    """Make the folders, trade the token for this host's own secret, remember both.
+
+    mode: "adopt", "auto" or "enforce", for the service to note; None leaves it as the service has it. ca_file: as
+    Contact has it. All that can fail here is tried before the token is used up. Paths are absolute. Raises
+    EnrolmentProblem, FolderProblem, NoAnswer or OSError.
+    """
+    if programs.find("ssh-keygen") is None:
+        raise EnrolmentProblem(signature.NO_SSH_KEYGEN)
+    files = KeyFiles.open(keys_folder, revoked_keys, create=True)
+    try:
+        files.prepare()
+    finally:
+        files.close()
+    answer = contact.post("/agent/v1/enroll", {"token": token, **facts(), **({"mode": mode} if mode else {})})
+    enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)._replace(ca_file=ca_file)
+    signature.allow(memory.folder, enrolment.signing_key)
+    memory.enrol(enrolment)
+    return enrolment
+
+
+def facts() -> Dict[str, str]:
+    """What the service is told about this machine: names and versions, nothing about its people."""
+    system = _os_release()
+    return {
+        "hostname": socket.gethostname(),
+        "os": system.get("ID", os.uname().sysname.lower()),
+        "os_version": system.get("VERSION_ID", os.uname().release),
+        "agent_version": __version__,
+        "openssh_version": openssh_version(),
+    }
+
+
+def openssh_version() -> str:
+    """As in OpenSSH_9.2p1; empty when there is no ssh."""
+    ssh = programs.find("ssh")
+    if ssh is None:
+        return ""
+    said = programs.run([ssh, "-V"]).errors.split()
+    return said[0].rstrip(",") if said else ""
+
+
+def _read(answer: Answer, url: str, keys_folder: str, revoked_keys: str, sshd_config: Optional[str]) -> Enrolment:
+    if answer.status != 200:
+        raise EnrolmentProblem(f"the service refuses this host: {answer.words}")
+    words = {name: answer.fields.get(name) for name in ("host", "secret", "signing_key", "server_name", "principal")}
+    for name, value in words.items():
+        if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST_WORD:
+            raise EnrolmentProblem(f"the service's answer has no usable {name}; is {url} a Keyrack service?")
+    if words["principal"] != host_document.PRINCIPAL:
+        raise EnrolmentProblem("the service signs in a name that this agent does not know; get its own agent")
+    try:
+        signing_key = public_key.parse(words["signing_key"])
+    except public_key.KeyProblem:
+        raise EnrolmentProblem("the service's signing key is not a public key") from None
+    return Enrolment(
+        url=url,
+        host=str(words["host"]),
+        secret=str(words["secret"]),
+        signing_key=signing_key.canonical,
+        server_name=str(words["server_name"]),
+        keys_folder=keys_folder,
+        revoked_keys=revoked_keys,
+        sshd_config=sshd_config,
+    )
+
+
+def _os_release() -> Dict[str, str]:
+    """The fields of os-release(5); empty where there is none."""
+    try:
+        with open("/etc/os-release", encoding="utf-8") as file:
+            pairs = [line.rstrip("\n").partition("=") for line in file]
+    except (OSError, ValueError):
+        return {}
+    return {name: value.strip("\"'") for name, equals, value in pairs if equals}

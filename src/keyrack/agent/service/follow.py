@@ -1,0 +1,368 @@
+"""Follows the service: waits for documents, has them obeyed, reports, and keeps calm when nobody answers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from keyrack import __version__
+from keyrack.agent.desired_state import silence
+from keyrack.agent.reconcile import Failed, InForce, Orders, Refused
+from keyrack.agent.service.contact import Answer, Contact, NoAnswer
+from keyrack.agent.service.outbox import APPLIED, Outbox
+from keyrack.agent.state import Accepted, Memory, MemoryProblem
+from keyrack.ssh.printable import printable
+
+WAIT_SECONDS = 25
+QUIET_SECONDS = 1.0  # without another document, until what takes longer is done for the last one
+LOOK_AGAIN_SECONDS = 30.0  # between two looks at the files on disk
+TRY_AGAIN_SECONDS = 5.0  # the same while they could not be made as they must be
+HURRY_SECONDS = 2.0  # the same while enforcing is on trial
+FIRST_RETRY, LAST_RETRY = 0.2, 5.0  # seconds; short, so that a host obeys soon after the service is back
+REFUSED_RETRY = 30.0  # after a clear no
+DELETED = (
+    "this server was deleted in Keyrack: no key of Keyrack opens this host any more, and the service is not asked "
+    "again; take the agent away with `keyrack-agent uninstall`, or enrol this host anew"
+)
+NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
+
+REFUSED, FAILED = "refused", "failed"
+_PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
+_NO = (401, 403, 410)
+_DOCUMENT, _FILES = "document", "files"  # what trouble is about
+
+
+class _Refusal(NamedTuple):
+    """A document that was refused, and why: so that it is told once, however often it comes again."""
+
+    document: Accepted
+    words: str
+
+
+class Follower:
+    """One enrolled host. Call start() once; `step` does one exchange and answers how long to pause after it."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        orders: Orders,
+        contact: Contact,
+        say: Callable[[str], None],
+        in_force: Callable[[InForce], None] = lambda obeyed: None,
+    ) -> None:
+        """in_force: told what this host obeys, after each look at its files."""
+        self._memory = memory
+        self._orders = orders
+        self._contact = contact
+        self._say = say
+        self._in_force = in_force
+        self._status = memory.status()
+        self._noted_at = 0.0
+        self._outbox = Outbox()
+        self._tell_at = 0.0
+        self._not_taken = ""
+        self._refusal: Optional[_Refusal] = None
+        self._troubles: Dict[str, Tuple[str, ...]] = {}
+        self._retry = FIRST_RETRY
+        self._looked_at = 0.0
+        self._look_soon = False
+        self._over = False
+        # By a clock that nobody sets, from what was noted by one that somebody may have set.
+        confirmed_at = self._status.confirmed_at or self._status.contact_at
+        self._confirmed = time.monotonic() - silence(confirmed_at)
+
+    @property
+    def wrong(self) -> Tuple[str, ...]:
+        """What is wrong now, for a person; empty when all is well."""
+        service = () if self._status.service == "ok" else (f"the service: {self._status.service}",)
+        return self._status.problems + service
+
+    def start(self) -> None:
+        """Put the last good document in place again, without waiting for the service."""
+        self._orders.begin()
+        self._look(new=self._recall() and self._orders.revision != self._status.revision, tell=True)
+
+    def run(self) -> None:
+        """Follow for good."""
+        while True:
+            time.sleep(self.step(WAIT_SECONDS))
+
+    def step(self, wait: int) -> float:
+        """Look at the files when it is time, tell what is to be told, ask for news and obey it."""
+        pause = self._pause()
+        if time.monotonic() - self._looked_at >= pause or self._orders.is_due(self._silent):
+            self._look(new=_FILES in self._troubles)
+        if self._over:
+            return self._pause()
+        # Until it is known that all is well again, an answer must not take as long as the wait.
+        wait = min(wait, int(self._pause())) if self._status.service == "ok" else 0
+        began = time.monotonic()
+        try:
+            refused = self._deliver_report()
+            if refused is not None:
+                return refused
+            mark = f"&lineage={self._orders.lineage}" if self._orders.lineage else ""
+            path = f"/agent/v1/document?revision={self._orders.revision}{mark}&wait={wait}"
+            answer = self._contact.get(path, wait=wait)
+        except NoAnswer as error:
+            return self._no_answer(str(error))
+        if answer.status == 200:
+            return self._obey(answer)
+        if answer.status in _NO:
+            self._answered_no(answer)
+            return _spread(REFUSED_RETRY)
+        if answer.status == 409 and answer.fields.get("tell") == "document":
+            return self._tell_document(answer)
+        if answer.status != 204:
+            return self._no_answer(_trouble(answer))
+        self._confirm()
+        self._answered("ok")
+        if self._refusal is not None:
+            self._refusal = None
+            self._note()
+        if time.monotonic() - began < min(wait, 1):
+            # A service that is stopping answers at once: no reason to ask it in a loop.
+            return self._next_retry()
+        self._retry = FIRST_RETRY
+        return 0.0
+
+    def _obey(self, answer: Answer) -> float:
+        """Take the document of an answer; what is refused or fails is told, and the last good state stays."""
+        document, signature = answer.fields.get("document"), answer.fields.get("signature")
+        if not isinstance(document, str) or not isinstance(signature, str):
+            return self._no_answer("it answered without a document")
+        self._answered("ok")
+        new = Accepted(document, signature)
+        if self._refusal is not None and self._refusal.document == new:
+            # Told already. Perhaps there is a better one in a while.
+            return self._next_retry()
+        try:
+            self._orders.take(new, self._status.revision)
+        except Refused as refused:
+            self._refusal = _Refusal(new, f"a document is refused: {refused}")
+            self._tell(REFUSED, [self._refusal.words])
+            return 0.0
+        except Failed as failed:
+            self._have_trouble(_DOCUMENT, [str(failed)])
+            return self._next_retry()
+        self._refusal = None
+        self._troubles.pop(_DOCUMENT, None)
+        self._retry = FIRST_RETRY
+        self._confirm()
+        # At once; what takes longer waits until no other document came for a moment.
+        self._look(new=True, scan=False)
+        self._look_soon = True
+        return 0.0
+
+    def _tell_document(self, asked: Answer) -> float:
+        """Hand over what is obeyed here, to a service that does not know it any more; nothing changes meanwhile."""
+        self._answered(f"it has lost what this host obeys: {asked.words}")
+        try:
+            last = self._memory.accepted()
+            if last is None:
+                return self._next_retry()
+            pieces = [last.document[at : at + _PIECE] for at in range(0, len(last.document), _PIECE)]
+            for number, text in enumerate(pieces):
+                fields = {"number": number, "of": len(pieces), "text": text, "signature": last.signature}
+                answer = self._contact.post("/agent/v1/last-document", fields)
+                if answer.status != 200:
+                    return self._no_answer(f"it did not take this host's last document: {answer.words}")
+        except MemoryProblem as problem:
+            self._have_trouble(_DOCUMENT, [f"the last document cannot be told: {problem}"])
+            return self._next_retry()
+        except NoAnswer as error:
+            return self._no_answer(str(error))
+        return 0.0
+
+    @property
+    def _silent(self) -> float:
+        """Seconds since the service last confirmed what is in force here, or gave something newer."""
+        return time.monotonic() - self._confirmed
+
+    def _confirm(self) -> None:
+        self._confirmed = time.monotonic()
+        self._status = self._status._replace(confirmed_at=time.time())
+
+    def _pause(self) -> float:
+        """Seconds between two looks at this host."""
+        if self._look_soon or self._orders.searching:
+            return QUIET_SECONDS
+        if self._orders.hurry:
+            return HURRY_SECONDS
+        return TRY_AGAIN_SECONDS if self._troubles else LOOK_AGAIN_SECONDS
+
+    def _recall(self) -> bool:
+        """Have the last document obeyed again; False, with the trouble told, where that cannot be."""
+        try:
+            self._orders.recall()
+        except (MemoryProblem, Refused, Failed) as problem:
+            self._have_trouble(_DOCUMENT, [f"the last document cannot be used again: {problem}"])
+            return False
+        self._troubles.pop(_DOCUMENT, None)
+        return True
+
+    def _look(self, *, new: bool, tell: bool = False, scan: bool = True) -> None:
+        """Make the files as the document in force says, and tell what came of it.
+
+        new: that files differ is no surprise. tell: even when nothing changed; scan: a full look, with
+        what takes longer.
+        """
+        self._looked_at = time.monotonic()
+        if scan:
+            self._look_soon = False
+        if not self._orders.revision and not self._recall():
+            return
+        unmet = self._orders.unmet()
+        outcome = self._orders.put(new=new, silent=self._silent, scan=scan)
+        if self._orders.in_force is not None:
+            self._in_force(self._orders.in_force)
+        if outcome.problems:
+            self._have_trouble(_FILES, outcome.problems)
+            return
+        recovered = self._troubles.pop(_FILES, None) is not None
+        if not self._orders.revision:
+            return
+        stale_now = unmet != self._orders.unmet()
+        surprise = not new and not stale_now
+        put_back = [f"{path} was changed on this host; it is put back" for path in outcome.changed if surprise]
+        put_back += outcome.put_back
+        self._status = self._status._replace(revision=self._orders.revision)
+        if new:
+            self._status = self._status._replace(applied_at=time.time())
+        if new or tell or recovered or put_back or stale_now or self._orders.news:
+            self._tell(APPLIED, put_back + self._orders.unmet())
+
+    def _have_trouble(self, kind: str, words: Sequence[str]) -> None:
+        if self._troubles.get(kind) != tuple(words):
+            self._troubles[kind] = tuple(words)
+            self._tell(FAILED, list(words))
+
+    def _tell(self, state: str, words: List[str]) -> None:
+        """Have the service told as soon as it listens; say it here too."""
+        for problem in words:
+            self._say(problem)
+        if state == APPLIED:
+            self._say(f"revision {self._status.revision} is in force")
+        report = {
+            "revision": self._status.revision,
+            **({"lineage": self._orders.lineage} if self._orders.revision == self._status.revision else {}),
+            "state": state,
+            "problems": words,
+            "agent_version": __version__,
+            **self._orders.told(),
+        }
+        self._outbox.put(report)
+        self._tell_at = 0.0
+        self._note()
+
+    def _deliver_report(self) -> Optional[float]:
+        """Tell what is to be told. Invariant 7: again and again until the service has it. None: go on; otherwise how
+        long to pause, because it said no, or because nothing more is to be asked.
+        """
+        while self._outbox.first is not None and time.monotonic() >= self._tell_at:
+            report = self._outbox.first
+            obeyed = (
+                self._orders.deleted and report.get("state") == APPLIED and report["revision"] == self._orders.revision
+            )
+            answer = self._contact.post("/agent/v1/report", report)
+            if answer.status in _NO:
+                if self._orders.deleted:
+                    # It knows nothing of this host any more, and has said so before, signed.
+                    return self._end()
+                self._answered_no(answer)
+                return _spread(REFUSED_RETRY)
+            if answer.status == 429:
+                # A receipt need not wait for a list that is too long for now; nothing is left out.
+                if not self._outbox.receipt_first():
+                    self._tell_at = time.monotonic() + (answer.retry_after or REFUSED_RETRY)
+            elif answer.status >= 500:
+                raise NoAnswer(_trouble(answer))
+            elif answer.status == 200:
+                if self._outbox.taken():
+                    self._not_taken = ""
+                    self._orders.delivered()
+                if obeyed:
+                    return self._end()
+            else:
+                self._have_refused(answer)
+        return None
+
+    def _have_refused(self, answer: Answer) -> None:
+        """A report was not taken: in a smaller form it may be, and a receipt must be; nothing waits for it here."""
+        if self._not_taken != answer.words:
+            self._not_taken = answer.words
+            self._say(f"the service did not take the report: {answer.words}")
+        if not self._outbox.refused():
+            self._tell_at = time.monotonic() + REFUSED_RETRY
+
+    def _end(self) -> float:
+        """Its server was deleted, by a signed document, and the service knows that this host obeys: ask no more.
+
+        The files are looked after all the same, so that nothing of Keyrack's comes back on this host.
+        """
+        self._over = True
+        self._outbox.clear()
+        self._contact.close()
+        self._say(DELETED)
+        self._status = self._status._replace(service=DELETED)
+        self._note()
+        return 0.0
+
+    def _answered_no(self, answer: Answer) -> None:
+        """A no is not a document: who may log in here changes by a signed one only (Invariant 6)."""
+        self._answered(f"it refuses this host: {answer.words}")
+
+    def _no_answer(self, words: str) -> float:
+        """Nothing was said, neither yes nor no: everything stays as it is."""
+        self._contact.close()
+        self._orders.heard(False)
+        if self._status.service != words:
+            self._say(f"no answer from the service: {words}; what is in force here stays")
+            self._status = self._status._replace(service=words)
+            self._note()
+        return self._next_retry()
+
+    def _answered(self, service: str) -> None:
+        self._orders.heard(True)
+        changed = service != self._status.service
+        if changed:
+            self._say("the service answers" if service == "ok" else f"the service: {service}")
+        self._status = self._status._replace(contact_at=time.time(), service=service)
+        if changed or time.monotonic() - self._noted_at >= NOTE_SECONDS:
+            self._note()
+
+    def _next_retry(self) -> float:
+        pause = _spread(self._retry)
+        self._retry = min(self._retry * 2, LAST_RETRY)
+        return pause
+
+    def _note(self) -> None:
+        """For `status`; that it cannot be written stops nothing."""
+        problems = [self._refusal.words] if self._refusal else []
+        for words in self._troubles.values():
+            problems += words
+        self._status = self._status._replace(problems=(*problems, *self._orders.unmet()))
+        self._noted_at = time.monotonic()
+        try:
+            self._memory.note(self._status)
+        except OSError as error:
+            self._say(f"{self._memory.folder.path} cannot be written: {error.strerror}")
+
+
+def _trouble(answer: Answer) -> str:
+    """The service's own words that it cannot serve now."""
+    if answer.status == 503:
+        return f"Keyrack answers, but cannot serve (status 503): {answer.words}"
+    return f"it answered with status {answer.status}: {answer.words}"
+
+
+def say(words: str) -> None:
+    """One line for the log."""
+    print(f"keyrack-agent: {printable(words)}", file=sys.stderr, flush=True)
+
+
+def _spread(seconds: float) -> float:
+    """Between half of the time and all of it, so that a thousand hosts do not come back at once."""
+    return seconds * (0.5 + os.urandom(1)[0] / 510)

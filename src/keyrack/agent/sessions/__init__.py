@@ -1,0 +1,1 @@
+"""Who is in on the host, with which key, and how a session ends."""

@@ -1,0 +1,49 @@
+"""Remembers when each key was last used here until the service knows; it writes nothing and reads no log."""
+
+from __future__ import annotations
+
+from typing import Dict, Iterable, List
+
+from keyrack.agent.sessions.login_log import Login
+from keyrack.agent.sessions.sessions import moment_text
+
+_MOST = 10_000  # keys; a host where more are in use between two reports loses some of these times
+
+
+class Uses:
+    """The last accepted login of each key that is not told yet: one entry a key, however often it is used."""
+
+    def __init__(self) -> None:
+        self._last: Dict[str, Login] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._last)
+
+    def add(self, logins: Iterable[Login]) -> None:
+        """Take in accepted logins, oldest first."""
+        for login in logins:
+            if login.fingerprint and (login.fingerprint in self._last or len(self._last) < _MOST):
+                self._last[login.fingerprint] = login
+
+    def take(self) -> List[Login]:
+        """What is to be told, once; put_back() when nobody listened."""
+        taken = list(self._last.values())
+        self._last.clear()
+        return taken
+
+    def put_back(self, logins: Iterable[Login]) -> None:
+        """These were not told after all; what came since counts."""
+        self._last = {**{login.fingerprint: login for login in logins}, **self._last}
+
+
+def told(logins: Iterable[Login]) -> List[Dict[str, str]]:
+    """As reports have it."""
+    return [
+        {
+            "fingerprint": login.fingerprint,
+            "at": moment_text(login.at),
+            "address": login.address,
+            "user": login.user,
+        }
+        for login in logins
+    ]

@@ -1,0 +1,243 @@
+"""Reads what sshd logged about accepted logins, from the journal or a file; it believes nothing but whole lines.
+
+sshd writes "Accepted publickey for USER from ADDRESS port PORT ssh2: TYPE SHA256:…" once a signature was good
+(auth.c, auth_log; at LogLevel INFO and above): the key that signed, not one that was merely offered.
+
+Who may have written a line: the journal says itself (_UID and _COMM are the kernel's word), so only root's sshd
+counts. sshd's own file (-E or -e) has sshd's lines alone. A syslog file takes lines from every account; there a
+line counts only together with a live process of that number and that connection (sessions.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import subprocess
+import time
+from typing import List, NamedTuple, Optional, Union
+
+from keyrack.agent.system import programs
+
+SYSLOG_FILES = ("/var/log/auth.log", "/var/log/secure")
+_LONGEST_TAIL = 8 * 1024 * 1024
+_AT_ONCE = 4 * 1024 * 1024
+_LONGEST_LINE = 64 * 1024
+
+# From its beginning: a name that somebody tries to log in with stands further back in sshd's other lines.
+_ACCEPTED = re.compile(
+    r"Accepted ([a-z/-]+) for (\S{1,64}) from ([0-9A-Fa-f.:]+)(?:%\S+)? port ([0-9]{1,5}) ssh2"
+    r"(?:: (?:([A-Z0-9-]+) (SHA256:[A-Za-z0-9+/]{43}))?.*)?"
+)
+_SYSLOG = re.compile(
+    r"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+) \S+ sshd(?:-session)?\[([0-9]+)\]: (.*)"
+)
+
+
+class Login(NamedTuple):
+    """An accepted login. fingerprint: of the key that signed, empty where no plain key did; pid: of the sshd
+    process that accepted it, 0 where the log does not say; at: seconds since 1970.
+    """
+
+    user: str
+    address: str
+    port: int
+    fingerprint: str
+    pid: int
+    at: float
+    sure: bool = False
+
+
+class Place(NamedTuple):
+    """How far a log was read: of a file its inode and offset, of the journal the time in microseconds."""
+
+    inode: int = 0
+    offset: int = 0
+
+
+def login_of(message: str, pid: int, at: float) -> Optional[Login]:
+    """The login that a message of sshd tells of, or None."""
+    match = _ACCEPTED.fullmatch(message)
+    if match is None:
+        return None
+    method, user, address, port, key_type, fingerprint = match.groups()
+    # A certificate's line names the CA's key too; whose key it is says the CA, not we.
+    plain = method == "publickey" and fingerprint and not key_type.endswith("-CERT")
+    return Login(user, address, int(port), fingerprint if plain else "", pid, at)
+
+
+class FileLog:
+    """A file that sshd or syslog writes, followed over rotation, from a place that mark() answered."""
+
+    def __init__(self, path: str, place: Place) -> None:
+        self.path = path
+        self.place = place
+        self._descriptor: Optional[int] = None
+        self._rest = b""
+
+    def read(self) -> List[Login]:
+        """The logins logged since the last call; none while there is no file."""
+        logins = self._more()
+        if self._was_rotated():
+            logins += self._more()
+            self.close()
+            logins += self._more()
+        return logins
+
+    def mark(self) -> Place:
+        """How far whole lines were read."""
+        return self.place._replace(offset=self.place.offset - len(self._rest))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        self._rest = b""
+
+    def _more(self) -> List[Login]:
+        try:
+            if self._descriptor is None and not self._open():
+                return []
+            assert self._descriptor is not None
+            size = os.fstat(self._descriptor).st_size
+            if size == self.place.offset:
+                return []
+            if size < self.place.offset:  # emptied in place
+                self.place, self._rest = self.place._replace(offset=0), b""
+            data = os.pread(self._descriptor, min(size - self.place.offset, _AT_ONCE), self.place.offset)
+        except OSError:
+            self.close()
+            return []
+        self.place = self.place._replace(offset=self.place.offset + len(data))
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()[-_LONGEST_LINE:]
+        now = time.time()
+        found = (_line(line.decode("utf-8", "replace").rstrip("\r"), now) for line in lines if b"Accepted " in line)
+        own = self.path not in SYSLOG_FILES
+        return [login._replace(sure=own and not login.pid) for login in found if login is not None]
+
+    def _open(self) -> bool:
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        status = os.fstat(descriptor)
+        if status.st_ino != self.place.inode or status.st_size < self.place.offset:
+            self.place = Place(status.st_ino, max(0, status.st_size - _LONGEST_TAIL))
+        self._descriptor = descriptor
+        return True
+
+    def _was_rotated(self) -> bool:
+        try:
+            return self._descriptor is not None and os.stat(self.path).st_ino != self.place.inode
+        except OSError:
+            return False
+
+
+class Journal:
+    """systemd's journal, followed by journalctl; started again should it end."""
+
+    def __init__(self, program: str, place: Place) -> None:
+        self.place = place
+        self._program = program
+        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._rest = b""
+        self._started = 0.0
+
+    def read(self) -> List[Login]:
+        """The logins logged since the last call."""
+        if self._process is None and not self._start():
+            return []
+        assert self._process is not None
+        assert self._process.stdout is not None
+        pieces = [self._rest]
+        while True:
+            try:
+                piece = os.read(self._process.stdout.fileno(), 1 << 16)
+            except BlockingIOError:
+                break
+            if not piece:
+                self.close()
+                break
+            pieces.append(piece)
+        lines = b"".join(pieces).split(b"\n")
+        self._rest = lines.pop()[-_LONGEST_LINE:]
+        found = (self._entry(line) for line in lines if b"Accepted " in line)
+        return [login for login in found if login is not None]
+
+    def mark(self) -> Place:
+        """How far it was read."""
+        return self.place
+
+    def close(self) -> None:
+        """End journalctl."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+        self._rest = b""
+
+    def _start(self) -> bool:
+        if self._started and time.monotonic() - self._started < 10:
+            return False
+        self._started = time.monotonic()
+        since = f"--since=@{self.place.offset // 1_000_000}" if self.place.offset else "--boot"
+        sshd = ["_UID=0", "_COMM=sshd", "+", "_UID=0", "_COMM=sshd-session"]
+        fields = "--output-fields=MESSAGE,_PID"
+        given = [self._program, "--follow", "--quiet", "--no-tail", "--output=json", fields, since, *sshd]
+        try:
+            self._process = subprocess.Popen(
+                given,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=programs.ENVIRONMENT,
+                cwd="/",
+            )
+        except OSError:
+            return False
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_NONBLOCK)
+        return True
+
+    def _entry(self, line: bytes) -> Optional[Login]:
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+            entry = json.loads(line)
+            microseconds = int(entry["__REALTIME_TIMESTAMP"])
+            if microseconds <= self.place.offset:
+                return None  # --since takes whole seconds, so some come twice
+            login = login_of(entry["MESSAGE"], int(entry["_PID"]), microseconds / 1e6)
+            if login is not None:
+                self.place = Place(0, microseconds)
+                login = login._replace(sure=True)
+            return login
+        return None
+
+
+Log = Union[FileLog, Journal]
+
+
+def find(path: Optional[str], place: Place) -> Optional[Log]:
+    """The log of this host's sshd: the file that is named, else the journal, else syslog's file, else none."""
+    if path is not None:
+        return FileLog(path, place)
+    journalctl = programs.find("journalctl")
+    if journalctl is not None and os.path.isdir("/run/systemd/system"):
+        return Journal(journalctl, place)
+    for file in SYSLOG_FILES:
+        if os.path.exists(file):
+            return FileLog(file, place)
+    return None
+
+
+def _line(line: str, at: float) -> Optional[Login]:
+    match = _SYSLOG.fullmatch(line)
+    if match is not None:
+        return login_of(match.group(2), int(match.group(1)), at)
+    return login_of(line, 0, at)

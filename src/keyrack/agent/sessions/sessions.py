@@ -1,0 +1,303 @@
+"""Knows who is in on this host, and with which key: sshd's live processes joined with what sshd logged.
+
+A login is one connection. The process that sshd's listener started for it stands for all that runs in it: the
+shells, the channels of a ControlMaster, `ssh -N`. It is the process that logged the accepted key; where the log
+does not name the process, the TCP connection that both name joins them. A session lasts as long as anything that
+was started in it (belonging.py), also when its connection is gone. This module ends nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import math
+import os
+import time
+from typing import Any, Collection, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from keyrack.agent.sessions.belonging import Marks, Session, belonging, marked
+from keyrack.agent.sessions.login_log import Login
+from keyrack.agent.sshd import listening
+from keyrack.agent.system import processes
+from keyrack.agent.system.processes import Process
+from keyrack.protocol.host_document import HostDocument
+from keyrack.ssh.public_key import fingerprint_of
+
+_LOOK_FOR_SSHD_SECONDS = 5.0
+_MATCH_SECONDS = 60.0  # a line of the log waits so long for its process
+_MOST_WAITING = 10_000
+_MARK_SECONDS = 60.0  # a login may take so long until PAM has marked it
+_BRIEF_SECONDS = 1.0  # a login whose process nobody saw for so long was over before it could be seen
+_BRIEF_TICKS = 2 * os.sysconf("SC_CLK_TCK")  # how late a line may come into sight
+_REST = 20  # times as long as a look at all processes took: 5 % of a processor at most
+
+
+class Rights:
+    """What a document lets in and refuses, found by fingerprint: however long it is, it is read once, not for each
+    session. Only the accounts that are asked for are read.
+    """
+
+    def __init__(self, document: HostDocument) -> None:
+        self.document = document
+        self._revoked: Optional[FrozenSet[str]] = None
+        self._ends: Dict[str, Dict[str, float]] = {}
+
+    def end_of(self, session: Session) -> float:
+        """Until when a session's key is let in: seconds since 1970, infinity, or 0 for not at all."""
+        ends = self._ends.get(session.user)
+        if ends is None:
+            ends = self._ends[session.user] = {}
+            for entry in self.document.users.get(session.user, ()):
+                fingerprint = fingerprint_of(entry.key)
+                end = math.inf if entry.expires_at is None else entry.expires_at.timestamp()
+                ends[fingerprint] = max(end, ends.get(fingerprint, 0.0))
+        return ends.get(session.fingerprint, 0.0)
+
+    def is_revoked(self, session: Session) -> bool:
+        """Whether this host refuses the session's key."""
+        if self._revoked is None:
+            self._revoked = frozenset(map(fingerprint_of, self.document.revoked))
+        return session.fingerprint in self._revoked
+
+
+class Sessions:
+    """The live logins of one sshd. sshd_config: the settings it was started with, where not the usual ones."""
+
+    def __init__(self, sshd_config: Optional[str], known: Iterable[Session] = ()) -> None:
+        self._config = sshd_config
+        self._known: Dict[int, Session] = {}
+        # Those without their connection: not looked at yet, and with the processes that were found.
+        self._over: Dict[str, Session] = {session.id: session for session in known}
+        self._left: Dict[str, Tuple[Session, Mapping[int, int]]] = {}
+        self._brief: List[Session] = []
+        self._new: Dict[str, float] = {}
+        self._listeners: Tuple[Process, ...] = ()
+        self._looked_at = -math.inf
+        self._over_at = -math.inf
+        self._since = 0
+        self._waiting: List[Tuple[float, int, Login]] = []
+        self._children: FrozenSet[int] = frozenset()
+        self.unsaved = False
+
+    @property
+    def live(self) -> Tuple[Session, ...]:
+        """All of them, as of the last look, oldest first."""
+        left = (session for session, _ in self._left.values())
+        return tuple(sorted((*self._known.values(), *self._over.values(), *left), key=lambda one: one.started))
+
+    @property
+    def listeners(self) -> FrozenSet[int]:
+        """The numbers of the processes that sshd listens with."""
+        return frozenset(process.pid for process in self._listeners)
+
+    def look(self, logins: Sequence[Login]) -> bool:
+        """Take in what was logged since the last look; True when who is in has changed."""
+        now = time.monotonic()
+        before = {session.id for session in self.live}
+        self._waiting = [waiting for waiting in self._waiting if now - waiting[0] < _MATCH_SECONDS]
+        self._waiting += [(now, self._since, login) for login in logins]
+        del self._waiting[:-_MOST_WAITING]
+        self._since = processes.ticks_now()
+        self._find_listeners(now)
+        children: FrozenSet[int] = frozenset().union(*(processes.children(process.pid) for process in self._listeners))
+        self._come_back(children)
+        if children != self._children or self._waiting or not self._known.keys() <= children:
+            self._children = children
+            self._part(children)
+            if self._waiting:
+                self._match(children)
+                self._miss(now)
+        self._mark(now)
+        self._look_at_left(now)
+        return {session.id for session in self.live} != before
+
+    def _come_back(self, children: FrozenSet[int]) -> None:
+        """Remembered sessions whose connection is there after all."""
+        for session in [session for session in self._over.values() if session.pid in children and not session.left]:
+            if session.is_connected:
+                self._known[session.pid] = self._over.pop(session.id)
+                self._new[session.id] = time.monotonic()
+
+    def _part(self, children: FrozenSet[int]) -> None:
+        """Set aside sessions whose connection is gone."""
+        for session in list(self._known.values()):
+            if session.pid not in children or not session.is_connected:
+                del self._known[session.pid]
+                self._new.pop(session.id, None)
+                self._over[session.id] = session
+
+    def _mark(self, now: float) -> None:
+        """Note the marks of new sessions while something has them."""
+        for session in [session for session in self._known.values() if session.id in self._new]:
+            fresh = marked(session, self.listeners)
+            if (fresh.audit, fresh.scope) != (session.audit, session.scope):
+                self._known[session.pid] = fresh
+                self.unsaved = True
+            if now - self._new[session.id] > _MARK_SECONDS or (fresh.audit and fresh.scope):
+                del self._new[session.id]
+
+    def _look_at_left(self, now: float) -> None:
+        """Find what sessions left behind when their connection went; let go of those that left nothing."""
+        for session, members in list(self._left.values()):
+            if not any(_is_alive(pid, started) for pid, started in members.items()):
+                del self._left[session.id]
+                self._over[session.id] = session
+        if not (self._over or self._brief) or now < self._over_at:
+            return
+        everything = processes.everything()
+        over, self._over = list(self._over.values()), {}
+        brief, self._brief = self._brief, []
+        for session in over + brief:
+            marks = Marks(session, self.listeners)
+            found = belonging(session, marks, self.listeners, self._known.values(), everything)
+            if not found:
+                continue
+            if not session.pid:
+                # Named by the oldest that is left, as nobody saw its connection.
+                oldest = min((everything[pid] for pid in found), key=lambda process: process.started)
+                session = session._replace(pid=oldest.pid, started=oldest.started)
+            self._left[session.id] = (session._replace(left=True), {pid: everything[pid].started for pid in found})
+        self._over_at = now + _REST * (time.monotonic() - now)
+
+    def _miss(self, now: float) -> None:
+        """Logins that were over before their process was seen may have left something behind too.
+
+        Only where nobody but sshd can have logged them, as no process proves the line.
+        """
+        waiting = []
+        for at, since, login in self._waiting:
+            over = now - at >= _BRIEF_SECONDS and not (login.pid and processes.read(login.pid))
+            if not over:
+                waiting.append((at, since, login))
+                continue
+            known = any(one.same_connection(login.user, login.address, login.port) for one in self.live)
+            if login.sure and login.fingerprint and since and self._listeners and not known:
+                started = max(0, since - _BRIEF_TICKS)
+                self._brief.append(Session(0, started, login.user, login.address, login.port, login.fingerprint))
+        self._waiting = waiting
+        del self._brief[:-_MOST_WAITING]
+
+    def mark_kept(self, rights: Rights, gone: Collection[Tuple[str, str]]) -> bool:
+        """Note which sessions a document lets in, or did a moment ago; True when that is news.
+
+        gone: accounts and fingerprints.
+        """
+        news = False
+        for session in self.live:
+            if session.kept or not session.fingerprint:
+                continue
+            if (session.user, session.fingerprint) in gone or rights.end_of(session) > 0:
+                self._change(session._replace(kept=True))
+                news = True
+        return news
+
+    def _change(self, session: Session) -> None:
+        if session.id in self._left:
+            self._left[session.id] = (session, self._left[session.id][1])
+        elif session.id in self._over:
+            self._over[session.id] = session
+        else:
+            self._known[session.pid] = session
+
+    def _find_listeners(self, now: float) -> None:
+        alive = tuple(process for process in self._listeners if processes.read(process.pid) == process)
+        if alive and now - self._looked_at < 12 * _LOOK_FOR_SSHD_SECONDS:
+            self._listeners = alive
+            return
+        if now - self._looked_at >= _LOOK_FOR_SSHD_SECONDS or alive != self._listeners:
+            self._looked_at = now
+            self._listeners = tuple(self._search())
+
+    def _search(self) -> Iterable[Process]:
+        """sshd's listening processes with our settings: not those of a container, nor another private one."""
+        found = processes.everything()
+        own = processes.namespace(os.getpid())
+        for process in found.values():
+            if not listening.is_sshd(process.pid):
+                continue
+            parent = found.get(process.parent)
+            if parent is not None and listening.is_sshd(parent.pid):
+                continue
+            words = processes.title(process.pid).split(" ")
+            # A session's process is titled "sshd: user ..."; a listener's with the command that started it.
+            if words[0].endswith(":") and not (len(words) > 1 and words[1].startswith("/")):
+                continue
+            if not listening.was_started_with(process.pid, self._config):
+                continue
+            if own and processes.namespace(process.pid) not in ("", own):
+                continue
+            yield process
+
+    def _match(self, children: Iterable[int]) -> None:
+        """Join what was logged with the processes that nobody is known for yet."""
+        unknown = {}
+        for pid in children:
+            process = processes.read(pid) if pid not in self._known else None
+            if process is not None:
+                unknown[pid] = process
+        ends: Dict[int, Any] = {}
+        left = []
+        for at, since, login in self._waiting:
+            peer = (_plain(login.address), login.port)
+            for process in [process for process in unknown.values() if login.pid in (0, process.pid)]:
+                if process.pid not in ends:
+                    ends[process.pid] = processes.peers(process.pid)
+                # The first line counts: sshd writes it before the user can do anything on this host.
+                if peer in ends[process.pid]:
+                    del unknown[process.pid]
+                    self._begin(process, login)
+                    break
+            else:
+                left.append((at, since, login))
+        self._waiting = left
+
+    def _begin(self, process: Process, login: Login) -> None:
+        for old in self.live:
+            if not old.until and old.same_connection(login.user, login.address, login.port):
+                self._change(old._replace(until=process.started))
+        session = Session(process.pid, process.started, login.user, login.address, login.port, login.fingerprint)
+        self._known[process.pid] = session
+        self._new[session.id] = time.monotonic()
+
+
+def told(session: Session) -> Dict[str, str]:
+    """A session as reports have it."""
+    return {
+        "id": session.id,
+        "user": session.user,
+        "address": session.address,
+        "fingerprint": session.fingerprint,
+        "started_at": moment_text(processes.start_time(session.started)),
+    }
+
+
+def save(sessions: Iterable[Session]) -> List[Mapping[str, Any]]:
+    """As JSON, to be remembered over a restart of the agent."""
+    return [session._asdict() for session in sessions]
+
+
+def load(value: object) -> List[Session]:
+    """What save() made; what is not of that form is left out."""
+    found = []
+    for fields in value if isinstance(value, list) else ():
+        with contextlib.suppress(TypeError):
+            found.append(Session(**fields))
+    return found
+
+
+def moment_text(seconds: float) -> str:
+    """A time as JSON has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _is_alive(pid: int, started: int) -> bool:
+    process = processes.read(pid)
+    return process is not None and process.started == started
+
+
+def _plain(address: str) -> str:
+    """An address in its one form."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address

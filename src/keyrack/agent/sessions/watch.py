@@ -1,0 +1,235 @@
+"""Watches the live sessions beside the agent's main work: ends those whose key has ended, and tells who is in.
+
+It has its own thread and its own connection, because the main one waits for documents most of the time. It never
+changes who may log in.
+
+When a session is ended:
+(1) its key is among the document's revoked ones;
+(2) the document let its key in as this account before, and no longer does, or the key's end there has passed: also
+    when the service is dead, and after a restart of the agent;
+(3) the host dropped its key, because the service was silent for longer than the document allows;
+(4) the document names the session itself; this alone counts in adopt mode, which changes nothing about who may be in.
+A key that was never Keyrack's here (another file lets it in) does not end sessions until it is revoked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from datetime import datetime, timezone
+from typing import Any, Callable, Dict, Optional, Set, Tuple
+
+from keyrack import __version__
+from keyrack.agent.reconcile import InForce
+from keyrack.agent.service.contact import Contact, NoAnswer
+from keyrack.agent.sessions import last_uses, login_log, sessions, termination
+from keyrack.agent.sessions.belonging import Session
+from keyrack.agent.sessions.last_uses import Uses
+from keyrack.agent.sessions.sessions import Rights, Sessions
+from keyrack.agent.state import Enrolment, Memory
+from keyrack.agent.system import machine, processes
+from keyrack.agent.system.folder import PRIVATE_FILE
+from keyrack.protocol.host_document import ADOPT, ENFORCE, HostDocument
+from keyrack.ssh.public_key import fingerprint_of
+
+LOOK_SECONDS = 1.0  # how late the end of a key may end its sessions
+MACHINE_SECONDS = 600.0  # between two looks at the machine, where nothing else is reported
+REPORT_SECONDS = 5.0  # between two reports; the first after a quiet time goes at once
+NO_ANSWER_SECONDS = 15.0
+LATE_LOGIN_SECONDS = 180.0  # sshd gives a login two minutes (LoginGraceTime)
+
+_FILE = "sessions.json"
+_LARGEST_FILE = 16 * 1024 * 1024
+
+
+NOTHING = HostDocument("", 0, datetime.fromtimestamp(0, timezone.utc), {}, mode=ADOPT)
+
+
+class Watch:
+    """The live sessions of one enrolled host. obey() may be called from another thread than step()."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        enrolment: Enrolment,
+        contact: Contact,
+        say: Callable[[str], None],
+        log_path: Optional[str] = None,
+    ) -> None:
+        self._memory = memory
+        self._contact = contact
+        self._say = say
+        remembered = self._remembered()
+        self._sessions = Sessions(enrolment.sshd_config, sessions.load(remembered.get("sessions")))
+        self._log = login_log.find(log_path, _place(remembered.get("place")))
+        self._uses = Uses()
+        self._obeyed: Optional[InForce] = None
+        self._judged: Optional[InForce] = None
+        self._rights = self._counted = Rights(NOTHING)
+        self._ends: Dict[str, float] = {}
+        self._said: Set[str] = set()
+        self._gone: Dict[Tuple[str, str], float] = {}
+        self._lock = threading.Lock()  # around _gone
+        self._news = True  # a fresh agent tells who is in, should the service think otherwise
+        self._report_at = self._machine_at = 0.0
+        self._awake = threading.Event()
+
+    def start(self) -> None:
+        """Watch on a thread of its own until the process ends."""
+        threading.Thread(target=self._run, name="sessions", daemon=True).start()
+
+    def obey(self, obeyed: InForce) -> None:
+        """This is in force now: its files are in place. Sessions that it ends are ended at once."""
+        before = self._obeyed
+        if before is not None and before is not obeyed and before.document.mode == ENFORCE:
+            # A login that was under way with a key that is gone now comes into sight a moment after it is gone.
+            forget_at = time.monotonic() + LATE_LOGIN_SECONDS
+            gone = dict.fromkeys(_opened(before.document) - _opened(obeyed.document), forget_at)
+            with self._lock:
+                self._gone.update(gone)
+        self._obeyed = obeyed
+        self._awake.set()
+
+    def step(self) -> None:
+        """Look once, end what is to be ended, tell what is to be told."""
+        logins = self._log.read() if self._log else []
+        self._uses.add(logins)
+        changed = self._sessions.look(logins)
+        obeyed = self._obeyed
+        if obeyed is not None and (changed or obeyed is not self._judged):
+            changed = self._judge(obeyed) or changed
+        if obeyed is not None and self._end_due():
+            changed = self._sessions.look(()) or changed
+        if changed or self._sessions.unsaved:
+            self._sessions.unsaved = False
+            self._remember()
+        self._news = self._news or changed
+        if obeyed is None or obeyed.document.deleted:
+            return
+        due = self._news or self._uses or time.monotonic() >= self._machine_at
+        if due and time.monotonic() >= self._report_at:
+            self._report()
+
+    def _run(self) -> None:
+        while True:
+            self._awake.wait(LOOK_SECONDS)
+            self._awake.clear()
+            try:
+                self.step()
+            except Exception as error:  # whatever it is, the next second may be better, and logins do not hang on it
+                self._say(f"sessions cannot be watched: {type(error).__name__}: {error}")
+                self._awake.wait(NO_ANSWER_SECONDS)
+
+    def _judge(self, obeyed: InForce) -> bool:
+        """Note for each live session when it ends by what is in force; True when something is to be remembered."""
+        now = time.monotonic()
+        with self._lock:
+            self._gone = {place: forget_at for place, forget_at in self._gone.items() if forget_at > now}
+            gone = {(user, fingerprint_of(key)) for user, key in self._gone}
+        # By the whole document: a key that was dropped is one of it all the same, also after a restart.
+        if self._judged is not obeyed:
+            self._rights, self._counted = Rights(obeyed.document), Rights(obeyed.counted)
+        news = obeyed.document.mode == ENFORCE and self._sessions.mark_kept(self._rights, gone)
+        self._ends = {session.id: _end_of(self._counted, session) for session in self._sessions.live}
+        self._judged = obeyed
+        return news
+
+    def _end_due(self) -> int:
+        """End what is due; answers how many sessions."""
+        now = time.time()
+        due = [session for session in self._sessions.live if self._ends.get(session.id, now) < now]
+        for session in due:
+            others = [other for other in self._sessions.live if other not in due]
+            count = termination.end(session, self._sessions.listeners, others)
+            if session.id not in self._said:  # one that does not end is tried again each second, and told once
+                self._said.add(session.id)
+                self._say(
+                    f"ended the session of {session.user} from {session.address}, key {session.fingerprint or 'none'} "
+                    f"({count} processes): {_why(self._rights, self._counted, session)}"
+                )
+        return len(due)
+
+    def _report(self) -> None:
+        """Tell who is in and what was used; again later where nobody listens."""
+        taken = self._uses.take()
+        fields: Dict[str, Any] = {"agent_version": __version__, "machine": machine.facts()}
+        if taken:
+            fields["last_used"] = last_uses.told(taken)
+        if self._news:
+            fields["sessions"] = [sessions.told(session) for session in self._sessions.live]
+        self._report_at = time.monotonic() + REPORT_SECONDS
+        try:
+            answer = self._contact.post("/agent/v1/report", fields)
+        except NoAnswer:
+            self._contact.close()
+            self._uses.put_back(taken)
+            self._report_at += NO_ANSWER_SECONDS
+            return
+        if answer.status >= 500 or answer.status in (401, 403, 410, 429):
+            self._uses.put_back(taken)
+            self._report_at += answer.retry_after or NO_ANSWER_SECONDS
+            return
+        self._machine_at = time.monotonic() + MACHINE_SECONDS
+        # An older service does not take such a report, and will not like it better the next time.
+        self._news = False
+
+    def _remembered(self) -> Dict[str, Any]:
+        try:
+            fields = json.loads(self._memory.folder.read(_FILE, _LARGEST_FILE))
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(fields, dict):
+            return {}
+        # Numbers of processes and logins begin anew with each boot; older files do not say which.
+        if fields.get("boot", processes.boot_id()) != processes.boot_id():
+            fields.pop("sessions", None)
+        return fields
+
+    def _remember(self) -> None:
+        place = list(self._log.mark()) if self._log else None
+        fields = {"sessions": sessions.save(self._sessions.live), "place": place, "boot": processes.boot_id()}
+        try:
+            self._memory.folder.write(_FILE, json.dumps(fields).encode("ascii"), PRIVATE_FILE, durable=False)
+        except OSError as error:
+            self._say(f"{self._memory.folder.path} cannot be written: {error.strerror}")
+
+
+def _opened(document: HostDocument) -> Set[Tuple[str, str]]:
+    """What a document opens: accounts with keys."""
+    return {(user, entry.key) for user, entries in document.users.items() for entry in entries}
+
+
+def _end_of(rights: Rights, session: Session) -> float:
+    """Until when a session may last: seconds since 1970. 0: no longer."""
+    document = rights.document
+    if session.id in document.end_sessions:
+        return 0.0
+    if document.deleted:
+        return 0.0 if session.kept else math.inf
+    if document.mode != ENFORCE or not session.fingerprint:
+        return math.inf
+    if rights.is_revoked(session):
+        return 0.0
+    return rights.end_of(session) if session.kept else math.inf
+
+
+def _why(rights: Rights, counted: Rights, session: Session) -> str:
+    if session.id in rights.document.end_sessions:
+        return "somebody asked for it"
+    if rights.document.deleted:
+        return "this server was deleted"
+    if rights.is_revoked(session):
+        return "the key was taken away"
+    if counted.end_of(session):
+        return "the key has reached its end"
+    if rights.end_of(session) > time.time():
+        return "the key was dropped, because the service was silent for too long"
+    return "the key was taken away"
+
+
+def _place(value: object) -> login_log.Place:
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(number, int) for number in value):
+        return login_log.Place(*value)
+    return login_log.Place()

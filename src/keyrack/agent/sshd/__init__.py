@@ -1,0 +1,1 @@
+"""The host's sshd: what it would do, its settings, and enforcing."""

@@ -1,0 +1,107 @@
+"""The one file of settings that the agent gives to sshd, and the line that has sshd read it first; it writes nothing.
+
+The first value of a keyword counts, and one below a matching Match counts more than any above it
+(sshd_config(5)), so the settings stand twice: for everybody, and below a `Match all` that comes before all
+other rules. What an included file opens with Match ends with that file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Dict, List, Mapping, Tuple
+
+from keyrack.agent.sshd.settings import Effective, read_lines
+
+HEADER = "# Written by Keyrack; changes here are lost. Ask Keyrack for a change, or: keyrack-agent uninstall\n"
+INCLUDE_REMARK = "# Keyrack; `keyrack-agent uninstall` takes this line away"
+
+# All that a document may ask of sshd; sshd itself judges the values.
+SETTINGS = ("PasswordAuthentication", "PermitRootLogin", "UseDNS")
+_FOR_EVERYBODY_ONLY = ("UseDNS",)
+# Other ways by which sshd would take a key or a certificate: none of them is in the document.
+OTHER_WAYS = (
+    "AuthorizedKeysCommand",
+    "AuthorizedPrincipalsCommand",
+    "AuthorizedPrincipalsFile",
+    "TrustedUserCAKeys",
+)
+
+
+def wanted(keys_folder: str, revoked_keys: str, asked: Mapping[str, str]) -> Dict[str, str]:
+    """The settings, keyword to value, that enforcing takes."""
+    settings = {
+        # Invariant 4: at a login sshd reads files of root that lie here already, and nothing else.
+        "AuthorizedKeysFile": f"{keys_folder}/%u",
+        "RevokedKeys": revoked_keys,
+        "ExposeAuthInfo": "yes",
+        **dict.fromkeys(OTHER_WAYS, "none"),
+    }
+    settings.update((keyword, value) for keyword, value in asked.items() if keyword in SETTINGS)
+    return settings
+
+
+def render(settings: Mapping[str, str]) -> bytes:
+    """The file with these settings."""
+    lines = [f"{keyword} {_quoted(value)}" for keyword, value in settings.items()]
+    under_match = [
+        f"    {keyword} {_quoted(value)}" for keyword, value in settings.items() if keyword not in _FOR_EVERYBODY_ONLY
+    ]
+    return (HEADER + "\n".join([*lines, "Match all", *under_match]) + "\n").encode("utf-8")
+
+
+def include_line(path: str) -> bytes:
+    """The line for the top of sshd's settings."""
+    return f"{INCLUDE_REMARK}\nInclude {_quoted(path)}\n".encode()
+
+
+def without_include(text: bytes, path: str) -> bytes:
+    """sshd's settings without that line."""
+    return text.replace(include_line(path), b"", 1)
+
+
+def has_include(text: bytes) -> bool:
+    """Whether these settings begin with that line, for whatever path."""
+    return text.startswith(INCLUDE_REMARK.encode())
+
+
+def is_read_first(config: bytes, path: str) -> bool:
+    """Whether the first setting of a file already includes `path` before everything else."""
+    for line in read_lines(config.decode("utf-8", "replace")):
+        if line.keyword != "include" or not line.values:
+            return False
+        pattern = line.values[0]
+        if pattern == path:
+            return True
+        folder, name = os.path.split(pattern)
+        if folder != os.path.dirname(path) or name != "*.conf":
+            return False
+        others = [other for other in _names(folder) if other.endswith(".conf") and not other.startswith(".")]
+        return all(other >= os.path.basename(path) for other in others)
+    return False
+
+
+def missing(effective: Effective, settings: Mapping[str, str]) -> List[Tuple[str, str, str]]:
+    """What sshd does otherwise than wanted: keyword, wanted value, value."""
+    found = []
+    for keyword, value in settings.items():
+        now = effective.one(keyword)
+        if now != value and not (value == "none" and now == ""):
+            found.append((keyword, value, now or "nothing"))
+    return found
+
+
+def default_path(config: str) -> str:
+    """Where the file goes beside these settings."""
+    return os.path.join(os.path.dirname(config), "sshd_config.d", "00-keyrack.conf")
+
+
+def _names(folder: str) -> List[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _quoted(value: str) -> str:
+    return value if re.fullmatch(r"[^\s\"#]+", value) else f'"{value}"'

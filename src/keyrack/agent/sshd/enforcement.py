@@ -1,0 +1,510 @@
+"""Puts sshd under the document: switches enforcing on and off, keeps it on, and takes it back by itself.
+
+It begins only where a key of the document would really let somebody in (login_check.py), and counts only as far as
+the running sshd shows it (proof.py). From the first write until a minute after sshd read it, everything that was
+changed can be undone, and is, whatever fails: sshd would not start, does not do what was written, cannot be told,
+greets nobody; a file or a disk cannot be written; the service cannot be reached any more; the agent is killed in
+between. What is undone or did not begin stays off until the service asks for adopting first.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from keyrack.agent.keys.unmanaged_keys import EVERYBODY, KEY, Found
+from keyrack.agent.sshd import drop_in, login_check, originals
+from keyrack.agent.sshd.login_check import LoginCheck, Verdict
+from keyrack.agent.sshd.originals import Original
+from keyrack.agent.sshd.proof import NOT_LOOKED, Proof, Shown
+from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem
+from keyrack.agent.sshd.tried_settings import tried
+from keyrack.agent.state import Enrolment, Memory, MemoryProblem
+from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder, FolderProblem
+from keyrack.protocol.host_document import HostDocument
+from keyrack.ssh.public_key import fingerprint_of
+
+NOTE = "enforcement.json"
+TRIAL_SECONDS = 60.0
+LASTING_SECONDS = 600.0  # a key that ends sooner is nobody's way in
+NOBODY = "nobody"  # whom enforcing would shut out
+_MOST_LOSERS = 3  # named in words
+_MOST_ACCOUNTS = 500  # asked one by one, where rules are for single accounts
+
+OFF, TRYING, ON, UNDONE = "off", "trying", "on", "undone"
+
+
+class Record(NamedTuple):
+    """What is kept over a restart. why: words about state UNDONE; files: as they were before the first change;
+    step: as they were before the change that is not yet trusted, None: all are; folders: made on the way;
+    before: the AuthorizedKeysFile patterns that counted for somebody until then. begun: whether what is UNDONE
+    had begun at all.
+    """
+
+    state: str = OFF
+    why: str = ""
+    files: Tuple[Original, ...] = ()
+    step: Optional[Tuple[Original, ...]] = None
+    folders: Tuple[str, ...] = ()
+    before: Tuple[str, ...] = ()
+    begun: bool = True
+
+    def to_json(self) -> Dict[str, object]:
+        """For a note."""
+        step = None if self.step is None else [original.to_json() for original in self.step]
+        files = [original.to_json() for original in self.files]
+        return {**self._asdict(), "files": files, "step": step}
+
+
+class _Broken(Exception):
+    """A step that must be undone; the words say why."""
+
+
+# All that can keep a step from its end. Whatever it is, what was changed is put back.
+_FAILURES = (_Broken, OSError, FolderProblem, MemoryProblem, SshdProblem, ValueError)
+
+
+class Enforcement:
+    """sshd's side of one enrolled host, where its administrator lets the agent change sshd's settings."""
+
+    def __init__(
+        self, memory: Memory, enrolment: Enrolment, path: str, say: Callable[[str], None], trial: float = TRIAL_SECONDS
+    ) -> None:
+        self._memory = memory
+        self._enrolment = enrolment
+        self._path = path
+        self._say = say
+        self._trial = trial
+        self.sshd = Sshd(enrolment.sshd_config)
+        self._check = LoginCheck(self.sshd)
+        self._proof = Proof(self.sshd, enrolment, self._check)
+        self._shown = NOT_LOOKED
+        self._told = False
+        self._told_again: Tuple[object, ...] = ()
+        self._words: List[str] = []
+        self._unsaved = False
+        self._record = read(memory)
+        self._tried_at = 0.0
+        self._heard_at = 0.0
+        self._silent = False
+        self._failed: Optional[Tuple[object, Tuple[str, ...]]] = None
+        self._judged: Optional[Tuple[object, str]] = None
+        self._checked: Optional[Tuple[bytes, Tuple[object, ...]]] = None
+        self.put_back: List[str] = []
+
+    @property
+    def state(self) -> str:
+        """OFF, TRYING, ON or UNDONE."""
+        return self._record.state
+
+    @property
+    def why(self) -> str:
+        """Why it was undone."""
+        return self._record.why
+
+    @property
+    def begun(self) -> bool:
+        """Whether what was undone had begun."""
+        return self._record.begun
+
+    @property
+    def shown(self) -> bool:
+        """Whether the running sshd showed, when it was last looked at, that it obeys."""
+        return self._shown.yes
+
+    @property
+    def before(self) -> Tuple[str, ...]:
+        """The AuthorizedKeysFile patterns that counted before enforcing."""
+        return self._record.before
+
+    def heard(self, answered: bool) -> None:
+        """Whether the service answered just now."""
+        self._silent = not answered
+        if answered:
+            self._heard_at = time.monotonic()
+
+    def begin(self) -> None:
+        """After a start: what an earlier agent left unfinished is undone, because nobody saw that it works."""
+        if self._record.step is not None:
+            self._undo("the agent was stopped before it was sure that logins work")
+
+    def put(self, document: HostDocument, *, full: bool = True) -> List[str]:
+        """Make sshd's settings what the document says; answers in words what is not so.
+
+        full: also have the running sshd show it, and judge who gets in; without, that is as it was last found.
+        """
+        try:
+            if self._unsaved:
+                self._keep(self._record)
+            return self._put(document, full=full)
+        except _FAILURES as problem:
+            self._shown = Shown(False, False, _said(problem)) if full else self._shown
+            return [f"sshd's settings: {_said(problem)}"]
+
+    def off(self) -> List[str]:
+        """Give the host its own settings back, as they were; answers in words what could not be."""
+        if self._record.state in (OFF, UNDONE) and not self._record.files:
+            self._keep(Record())
+            return []
+        problems = originals.restore_all([self._as_edited(original) for original in self._record.files])
+        if problems:
+            return problems
+        fault = self.sshd.problem()
+        if fault is not None:
+            self._say(f"sshd's own settings have a fault: {fault}")
+        else:
+            reloaded = self.sshd.reload()
+            if reloaded.problem:
+                # Not forgotten: sshd may still look for files of ours, which must stay until it does not.
+                return [reloaded.problem]
+        for folder in reversed(self._record.folders):
+            _remove_folder(folder)
+        self._keep(Record())
+        self._checked = None
+        self._proof.forget()
+        self._say("sshd has its own settings again")
+        return []
+
+    def settings(self, document: HostDocument) -> Dict[str, str]:
+        """What enforcing this document asks of sshd."""
+        return drop_in.wanted(self._enrolment.keys_folder, self._enrolment.revoked_keys, document.sshd)
+
+    def accounts(self) -> List[Optional[str]]:
+        """Whom to ask sshd about: None for everybody, and each account where a rule may be for it alone."""
+        if not any(line.keyword == "match" for line in self.sshd.lines()):
+            return [None]
+        return [None, *sorted({account.pw_name for account in pwd.getpwall()})[:_MOST_ACCOUNTS]]
+
+    def shuts_out(self, document: HostDocument, found: Sequence[Found]) -> str:
+        """Whom enforcing this document would shut out, in words; NOBODY where all who get in by a key still would, and
+        enforcing could begin. found: the whole of a look for keys. May raise what asking sshd raises.
+        """
+        state = (document, tuple(found), self.sshd.signature())
+        if self._judged is None or self._judged[0] != state:
+            losing = sorted({_loser(one) for one in found if one.in_force and not _stays(one, document)})
+            more = [f"and {len(losing) - _MOST_LOSERS} more"] if len(losing) > _MOST_LOSERS else []
+            words = ", ".join(losing[:_MOST_LOSERS] + more)
+            self._judged = (state, words or self._cannot_begin(document, self.settings(document)) or NOBODY)
+        return self._judged[1]
+
+    def missing(self, settings: Mapping[str, str], config: Optional[str] = None) -> List[str]:
+        """What sshd would do otherwise than these settings say, in words. Raises SshdProblem."""
+        found: Dict[str, None] = {}
+        for account in self.accounts():
+            for keyword, value, now in drop_in.missing(self.sshd.effective(account, config), settings):
+                whom = f" for {account}" if account else ""
+                found.setdefault(f"sshd has {keyword} {now}{whom} instead of {value}")
+            if len(found) > 5:
+                break
+        return list(found)
+
+    def _put(self, document: HostDocument, *, full: bool) -> List[str]:
+        self.put_back = []
+        if document.mode != "enforce":
+            problems = self.off()
+            unmet = ["sshd's settings are left alone as long as this host only adopts"] if document.sshd else []
+            return problems + unmet
+        if self._record.state == UNDONE:
+            problems = self._take_back() if self._record.step is not None else []
+            return [self._undone_words(), *problems]
+        settings = self.settings(document)
+        wanted = drop_in.render(settings)
+        state = (wanted, self.sshd.signature())
+        if self._failed is not None and self._failed[0] == state:
+            return list(self._failed[1])
+        if self._record.state == TRYING:
+            self._watch(document)
+            if self._record.state == UNDONE:
+                return [self._undone_words()]
+        if self._checked == state:
+            return self._looked(document) if full else list(self._words)
+        self._failed = None
+        if self._record.state == OFF:
+            return self._start(document, settings, wanted)
+        problems = self._step(document, settings, wanted)
+        if problems:
+            self._failed = ((wanted, self.sshd.signature()), tuple(problems))
+            return problems
+        self._checked = (wanted, self.sshd.signature())
+        return self._looked(document)
+
+    def _start(self, document: HostDocument, settings: Mapping[str, str], wanted: bytes) -> List[str]:
+        """Begin, or refuse to: a wish that cannot be met ends, or it would come true when nobody expects it."""
+        why = self._cannot_begin(document, settings)
+        if not why:
+            why = "; ".join(self._step(document, settings, wanted))
+        if why:
+            # What could not be put back stays noted with it, and is tried again at each look.
+            self._remember(self._record._replace(state=UNDONE, why=why, begun=False))
+            self._say(self._undone_words())
+            return [self._undone_words()]
+        self._checked = (wanted, self.sshd.signature())
+        return self._looked(document)
+
+    def _cannot_begin(self, document: HostDocument, settings: Mapping[str, str]) -> str:
+        """Why enforcing this document must not begin here, before anything is changed; empty where it may."""
+        fault = self.sshd.problem()
+        if fault is not None:
+            return f"sshd's settings have a fault, and nothing was changed: {fault}"
+        if not self.missing(self._keys_only()):
+            return ""  # these files are the only way in already
+        with tried(self.sshd, settings, self._memory.folder.path) as copy:
+            verdicts = self._check.look(document, copy)
+            if login_check.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS)):
+                return ""
+            whys = login_check.words_of(verdicts)
+        keys = "no key of this document opens an account of this host for long and without a forced command"
+        return f"nobody could log in: {'; '.join(whys) or keys}"
+
+    def _looked(self, document: HostDocument) -> List[str]:
+        """What the running sshd shows now, and who gets in; answers in words what is not as it should be."""
+        verdicts = self._check.look(document)
+        shown = self._proof.show(verdicts)
+        if shown.no and self._told_again != self.sshd.listeners():
+            # Somebody may have started it with other settings than those that lie here now: once each time.
+            self.sshd.reload()
+            self._told_again = self.sshd.listeners()
+            shown = self._shows(verdicts)
+        if shown.yes != self._shown.yes:
+            self._say("the running sshd shows that it obeys" if shown.yes else f"not shown to obey: {shown.words}")
+        self._shown = shown
+        problems = [] if shown.yes else [f"it is not shown that this host enforces: {shown.words}"]
+        others = self.sshd.others()
+        if others:
+            problems.append(f"another sshd listens at {others}; whom that one lets in is not known here")
+        self._words = problems + login_check.words_of(verdicts)
+        return list(self._words)
+
+    def _shows(self, verdicts: List[Verdict]) -> Shown:
+        """What an sshd shows that has just been told to read its settings."""
+        deadline = time.monotonic() + GREETING_SECONDS
+        while True:
+            shown = self._proof.show(verdicts)
+            if shown.yes or shown.no or time.monotonic() > deadline:
+                return shown
+            time.sleep(0.2)
+
+    def _step(self, document: HostDocument, settings: Mapping[str, str], wanted: bytes) -> List[str]:
+        """Write, have sshd judge, read and show it; undo all of it where one of them fails."""
+        fault = self.sshd.problem()
+        if fault is not None and originals.look(self._path).data in (None, wanted):
+            return [f"sshd's settings have a fault, and nothing was changed: {fault}"]
+        first, trying = self._record.state == OFF, self._record.state == TRYING
+        self._told = False
+        try:
+            in_force = first and not self.missing(self._keys_only())
+            if first:
+                self._record = self._record._replace(before=self._patterns())
+            # What somebody else changed in sshd's settings is theirs to have read.
+            if self._write(settings, wanted):
+                self._have_read(first=first)
+            shown = self._shows(self._check.look(document))
+            if shown.no or (first and not shown.yes):
+                raise _Broken(shown.words)
+            self._shown = shown
+            if first and not in_force:
+                self._tried_at = self._heard_at = time.monotonic()
+                self._keep(self._record._replace(state=TRYING))
+                self._say(f"enforcing begins, and is taken back unless all is well for {self._trial:g} seconds")
+            elif self._record.state != TRYING:
+                self._keep(self._record._replace(state=ON, step=None))
+        except _FAILURES as problem:
+            left = self._take_back()
+            if trying:
+                self._remember(self._record._replace(state=UNDONE, why=_said(problem)))
+            if left:
+                return [f"sshd's settings could not all be put back after: {_said(problem)}", *left]
+            return [f"sshd's settings were put back as they were: {_said(problem)}"]
+        return []
+
+    def _have_read(self, *, first: bool) -> None:
+        """Have sshd read its settings. Raises _Broken where it cannot be told, or where none runs to show anything."""
+        reloaded = self.sshd.reload()
+        self._told = reloaded.done
+        if reloaded.problem:
+            raise _Broken(reloaded.problem)
+        if first and not reloaded.done:
+            raise _Broken("sshd is not running, so nothing shows that anybody could log in")
+
+    def _write(self, settings: Mapping[str, str], wanted: bytes) -> bool:
+        """Write the drop-in and, where sshd does not read it first, the line that has it do so.
+
+        Answers whether that changed anything. Raises _Broken.
+        """
+        self._make_folder(os.path.dirname(self._path))
+        paths = [self._path, self.sshd.config]
+        now = [originals.look(path) for path in paths]
+        known = {original.path for original in self._record.files}
+        step = self._record.step or tuple(now)
+        files = self._record.files + tuple(original for original in now if original.path not in known)
+        # Noted before the first write: an agent that is killed after it knows what to undo.
+        self._keep(self._record._replace(step=step, files=files))
+        drop, config = now
+        changed = []
+        if drop.data != wanted or drop.mode != PUBLIC_FILE:
+            originals.put(drop.path, wanted, PUBLIC_FILE)
+            changed.append(drop.path)
+        fault = self.sshd.problem()
+        if fault is not None:
+            raise _Broken(fault)
+        if config.data is None:
+            raise _Broken(f"{config.path} is missing")
+        if not drop_in.is_read_first(config.data, self._path) and not drop_in.has_include(config.data):
+            owner = (config.owner, config.group)
+            originals.put(config.path, drop_in.include_line(self._path) + config.data, config.mode, owner)
+            changed.append(config.path)
+        fault = self.sshd.problem()
+        if fault is None:
+            fault = "; ".join(self.missing(settings)) or None
+        if fault is not None:
+            raise _Broken(fault)
+        if self._checked is not None and self._checked[0] == wanted:
+            self.put_back = [f"{path} was changed on this host; it is put back" for path in changed]
+        return bool(changed)
+
+    def _watch(self, document: HostDocument) -> None:
+        """During the trial: undo when logins break; end it when the minute is over and all is well."""
+        if not self.sshd.greets(3.0):
+            self._undo("sshd greets nobody any more")
+        elif time.monotonic() - self._tried_at >= self._trial:
+            shown = self._proof.show(self._check.look(document))
+            if self._silent or self._heard_at <= self._tried_at:
+                self._undo("the service could not be reached any more")
+            elif shown.no:
+                self._undo(shown.words)
+            else:
+                self._keep(self._record._replace(state=ON, step=None))
+                self._say("enforcing is in force")
+
+    def _undo(self, why: str) -> None:
+        trying = self._record.state in (OFF, TRYING)
+        self._take_back()
+        if trying:
+            self._say(f"enforcing was undone: {why}")
+            self._remember(self._record._replace(state=UNDONE, why=why))
+
+    def _take_back(self) -> List[str]:
+        """Undo the step that is not trusted; answers what could not be, which stays noted for another try."""
+        step = list(self._record.step or ())
+        problems = originals.restore_all([self._as_edited(original) for original in step])
+        if not problems and step and self.sshd.problem() is None:
+            reloaded = self.sshd.reload()
+            # An sshd that could not be told before either runs with its own settings as it did.
+            problems = [reloaded.problem] if reloaded.problem and self._told else []
+        self._checked = None
+        self._proof.forget()
+        for problem in problems:
+            self._say(problem)
+        if problems:
+            return problems
+        if self._record.state in (OFF, TRYING, UNDONE):
+            for folder in reversed(self._record.folders):
+                _remove_folder(folder)
+            self._remember(self._record._replace(files=(), step=None, folders=(), state=self._ended_state()))
+        else:
+            self._remember(self._record._replace(step=None))
+        return []
+
+    def _ended_state(self) -> str:
+        return UNDONE if self._record.state == UNDONE else OFF
+
+    def _undone_words(self) -> str:
+        what = "enforcing was undone" if self._record.begun else "enforcing did not begin"
+        return f"{what}: {self._record.why}; ask for adopting, then for enforcing again"
+
+    def _keys_only(self) -> Dict[str, str]:
+        """What enforcing takes where no other setting is asked for."""
+        return drop_in.wanted(self._enrolment.keys_folder, self._enrolment.revoked_keys, {})
+
+    def _patterns(self) -> Tuple[str, ...]:
+        """Every AuthorizedKeysFile that counts for somebody today."""
+        found: Dict[str, None] = {}
+        lines = self.sshd.lines()
+        for account in self.accounts():
+            for pattern in self.sshd.effective(account).patterns("authorizedkeysfile", lines):
+                found.setdefault(pattern)
+        return tuple(found)
+
+    def _as_edited(self, original: Original) -> Original:
+        """A file as it was, or, where its administrator changed it since, with that change and without our line."""
+        now = originals.look(original.path)
+        if original.data is None or now.data is None or original.path == os.path.realpath(self._path):
+            return original
+        if now.data == original.data:
+            return original
+        if drop_in.without_include(now.data, self._path) == original.data:
+            return original
+        self._say(f"{original.path} was changed since; only Keyrack's own line is taken away")
+        return now._replace(data=drop_in.without_include(now.data, self._path))
+
+    def _make_folder(self, path: str) -> None:
+        if os.path.isdir(path):
+            return
+        self._keep(self._record._replace(folders=(*self._record.folders, path)))
+        Folder.open(path, PUBLIC_FOLDER, create=True).close()
+
+    def _keep(self, record: Record) -> None:
+        if record != self._record or self._unsaved:
+            self._memory.save(NOTE, record.to_json())
+            self._record, self._unsaved = record, False
+
+    def _remember(self, record: Record) -> None:
+        """Keep it even where it cannot be written down now: what was undone is not done again for that."""
+        try:
+            self._keep(record)
+        except (OSError, MemoryProblem) as problem:
+            self._record, self._unsaved = record, True
+            self._say(f"{self._memory.folder.path}: {_said(problem)}")
+
+
+def read(memory: Memory) -> Record:
+    """What was kept. Raises MemoryProblem for a damaged note."""
+    fields = memory.load(NOTE)
+    if fields is None:
+        return Record()
+    try:
+        step = fields.get("step")
+        return Record(
+            state=str(fields.get("state", OFF)),
+            why=str(fields.get("why", "")),
+            files=tuple(Original.from_json(one) for one in fields.get("files", ())),
+            step=None if step is None else tuple(Original.from_json(one) for one in step),
+            folders=tuple(str(path) for path in fields.get("folders", ())),
+            before=tuple(str(pattern) for pattern in fields.get("before", ())),
+            begun=fields.get("begun", True) is True,
+        )
+    except (TypeError, ValueError):
+        raise MemoryProblem(f"{memory.folder.path}/{NOTE} is damaged; sshd's settings are left alone") from None
+
+
+def adopt_first(memory: Memory) -> None:
+    """Enforce nothing before the service has said once that this host adopts: an older one does not know the word."""
+    if not read(memory).files:
+        why = "this host was enrolled for adopting, and the service has not agreed yet"
+        memory.save(NOTE, Record(state=UNDONE, why=why, begun=False).to_json())
+
+
+def _stays(one: Found, document: HostDocument) -> bool:
+    """Whether what was found lets the same in when only the document counts."""
+    if one.kind != KEY or one.username == EVERYBODY or not one.fingerprint:
+        return False
+    return any(fingerprint_of(entry.key) == one.fingerprint for entry in document.users.get(one.username, ()))
+
+
+def _loser(one: Found) -> str:
+    return f"{one.fingerprint or one.path} ({'every account' if one.username == EVERYBODY else one.username})"
+
+
+def _said(problem: BaseException) -> str:
+    if isinstance(problem, OSError) and problem.strerror:
+        return f"{problem.filename}: {problem.strerror}" if problem.filename else problem.strerror
+    return str(problem)
+
+
+def _remove_folder(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass

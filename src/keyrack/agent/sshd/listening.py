@@ -1,0 +1,213 @@
+"""Knows which processes listen where sshd should, by the kernel's own tables; it signals and judges nothing.
+
+A listener is known by its process, that process's start and the socket's number: an sshd that reads its settings
+anew opens new sockets (sshd(8), SIGHUP), so another number means another start, whatever the process is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+
+from keyrack.agent.system import processes, programs
+
+Address = Tuple[str, int]
+DEFAULT_CONFIG = "/etc/ssh/sshd_config"
+
+_SOCKET = re.compile(r"socket:\[([0-9]+)\]")
+# What OpenSSH's listener calls itself since 8.2, behind whatever name its file has.
+_LISTENER_TITLE = re.compile(r"\[listener\] [0-9]+ of [0-9]+-[0-9]+ startups")
+_SYSTEMD = 1
+_LISTENING = "0A"  # TCP_LISTEN in the kernel's table
+_UNITS = ("ssh.socket", "sshd.socket")
+_STREAM = re.compile(r"(\S+):([0-9]{1,5}) \(Stream\)")
+
+
+class Listener(NamedTuple):
+    """One socket that somebody listens on. owners: processes as (number, start in ticks), those that may be seen."""
+
+    address: str
+    port: int
+    inode: str
+    owners: Tuple[Tuple[int, int], ...] = ()
+
+    @property
+    def near(self) -> Address:
+        """Where this machine itself reaches it."""
+        nobody_in_particular = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what sshd listens on, not we
+        return nobody_in_particular.get(self.address, self.address), self.port
+
+    @property
+    def sshds(self) -> Tuple[int, ...]:
+        """The numbers of the processes of sshd that hold it."""
+        return tuple(pid for pid, _ in self.owners if is_sshd(pid))
+
+    @property
+    def is_systemds(self) -> bool:
+        """Whether systemd holds it, and starts sshd when somebody connects."""
+        return any(pid == _SYSTEMD for pid, _ in self.owners) and not is_sshd(_SYSTEMD)
+
+
+def can_be_seen() -> bool:
+    """Whether this system shows its processes and sockets as Linux does."""
+    return os.path.exists("/proc/net/tcp") and os.path.isdir("/proc/self/fd")
+
+
+def find(addresses: Sequence[Address], config: Optional[str]) -> Tuple[Listener, ...]:
+    """Who listens at these addresses; where nobody does, the sshds that were started with this file of settings.
+
+    config: None for the usual file, of which also systemd's sockets for ssh count.
+    """
+    sockets = _listening()
+    wanted = {(_plain(host), port) for host, port in addresses}
+    if config is None:
+        wanted |= set(_of_units())
+    inodes = {inode for inode, place in sockets.items() if place in wanted}
+    owners = _owners(inodes or set(sockets))
+    if not inodes:
+        # A port given on its command line stands in no file.
+        inodes = {inode for inode, pids in owners.items() if any(_is_ours(pid, config) for pid in pids)}
+    found = []
+    for inode in inodes:
+        address, port = sockets[inode]
+        known = [process for process in map(processes.read, owners.get(inode, ())) if process is not None]
+        # A connection's process has the socket for a moment too, until it closes it.
+        parents = {process.pid for process in known} - {_SYSTEMD}
+        held = tuple(sorted((process.pid, process.started) for process in known if process.parent not in parents))
+        found.append(Listener(address, port, inode, held))
+    return tuple(sorted(found))
+
+
+def still(listeners: Iterable[Listener]) -> bool:
+    """Whether all of them listen as they did: the same sockets in the hands of the same processes. Cheap."""
+    sockets = _listening()
+    for one in listeners:
+        if sockets.get(one.inode) != (one.address, one.port):
+            return False
+        for pid, started in one.owners:
+            process = processes.read(pid)
+            if process is None or process.started != started:
+                return False
+    return True
+
+
+def beside(known: Iterable[Listener]) -> Tuple[Listener, ...]:
+    """What other sshds of this machine listen on than the known ones; ports that sessions forward are none of it."""
+    known = tuple(known)
+    ours = {pid for one in known for pid, _ in one.owners}
+    # By place, too, as one that is started anew meanwhile is no other.
+    places = {(one.address, one.port) for one in known}
+    sockets = {inode: place for inode, place in _listening().items() if place not in places}
+    found = []
+    for inode, pids in _owners(set(sockets)).items():
+        for pid in pids:
+            process = processes.read(pid)
+            if process is not None and pid not in ours and _LISTENER_TITLE.search(processes.title(pid)):
+                found.append(Listener(*sockets[inode], inode, ((pid, process.started),)))
+    return tuple(sorted(found))
+
+
+def is_sshd(pid: int) -> bool:
+    """Whether a process is OpenSSH's server, by its file, its name or its title."""
+    process = processes.read(pid)
+    if process is None:
+        return False
+    with contextlib.suppress(OSError):
+        file = os.readlink(f"/proc/{pid}/exe")
+        if os.path.basename(file.replace(" (deleted)", "")) == "sshd":
+            return True
+    return process.name == "sshd" or _LISTENER_TITLE.search(processes.title(pid)) is not None
+
+
+def overridden(listeners: Iterable[Listener], keywords: Iterable[str]) -> List[str]:
+    """Settings that were given to a listening sshd on its command line, where no file can change them."""
+    found = []
+    for pid in sorted({pid for one in listeners for pid in one.sshds}):
+        words = processes.title(pid).split(" ")
+        given = [words[at + 1] for at, word in enumerate(words[:-1]) if word == "-o"]
+        given += [word[2:] for word in words if word.startswith("-o") and len(word) > 2]
+        for setting in given:
+            name = re.split(r"[=\s]", setting, maxsplit=1)[0].lower()
+            found += [keyword for keyword in keywords if keyword.lower() == name]
+    return found
+
+
+def unit_of(pid: int) -> str:
+    """The unit of systemd that a process belongs to; empty where there is none."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            name = os.path.basename(line.strip().split(":", 2)[-1])
+            if name.endswith(".service"):
+                return name
+    return ""
+
+
+def _listening() -> Dict[str, Address]:
+    """Every listening TCP socket of our network name space: number to address and port."""
+    found: Dict[str, Address] = {}
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError, ValueError), open(f"/proc/net/{table}", encoding="ascii") as file:
+            next(file, None)
+            for line in file:
+                fields = line.split()
+                if fields[3] == _LISTENING:
+                    found[fields[9]] = processes.address_of(fields[1])
+    return found
+
+
+def _owners(inodes: Set[str]) -> Dict[str, List[int]]:
+    """Which processes hold which of these sockets."""
+    found: Dict[str, List[int]] = {}
+    own = processes.namespace(os.getpid())
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            held = {os.readlink(f"/proc/{name}/fd/{number}") for number in os.listdir(f"/proc/{name}/fd")}
+            numbers = {match.group(1) for match in map(_SOCKET.fullmatch, held) if match}
+            if numbers & inodes and processes.namespace(int(name)) in ("", own):
+                for inode in numbers & inodes:
+                    found.setdefault(inode, []).append(int(name))
+    return found
+
+
+def _is_ours(pid: int, config: Optional[str]) -> bool:
+    return is_sshd(pid) and was_started_with(pid, config)
+
+
+def was_started_with(pid: int, config: Optional[str]) -> bool:
+    """Whether an sshd's command line names this file of settings; None: the usual one, named or not."""
+    words = processes.title(pid).split(" ")
+    given = DEFAULT_CONFIG
+    for at, word in enumerate(words):
+        if word == "-f" and at + 1 < len(words):
+            given = words[at + 1]
+        elif word.startswith("-f") and len(word) > 2:
+            given = word[2:]
+    with contextlib.suppress(OSError):
+        given = os.path.join(os.readlink(f"/proc/{pid}/cwd"), given)
+    return os.path.realpath(given) == os.path.realpath(config or DEFAULT_CONFIG)
+
+
+def _of_units() -> FrozenSet[Address]:
+    """Where systemd listens for sshd."""
+    systemctl = programs.find("systemctl")
+    if systemctl is None or not os.path.isdir("/run/systemd/system"):
+        return frozenset()
+    found = set()
+    for unit in _UNITS:
+        said = programs.run([systemctl, "show", "--property=ActiveState,Listen", unit]).output
+        if "ActiveState=active" in said:
+            places = _STREAM.findall(said.replace("Listen=", ""))
+            found |= {(_plain(host.strip("[]")), int(port)) for host, port in places}
+    return frozenset(found)
+
+
+def _plain(host: str) -> str:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            return socket.inet_ntop(family, socket.inet_pton(family, host))
+    return host

@@ -1,0 +1,329 @@
+"""Judges whether a key of a document would really let somebody log in, and says which rule stands in the way.
+
+What is looked at, for each account and then for each of its keys:
+(1) the account exists, has not expired, is not locked for sshd, and its shell is there and lets one work;
+(2) sshd's own answer for it (`sshd -T -C user=…`): keys at all, this account, its groups, root, nothing beside a key;
+(3) the key: its type and size are taken, its end has not come, it is not revoked.
+What is not looked at: `from` and the network, which depend on where somebody comes from; and what PAM's modules do.
+
+It changes nothing, and one judgement serves enforcing, `plan`, `doctor` and what the service is told.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import time
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from keyrack.agent.sshd.settings import Effective, Sshd
+from keyrack.agent.system import programs
+from keyrack.protocol.host_document import HostDocument, UserKey
+from keyrack.ssh import public_key
+
+_NO_LOGIN = ("nologin", "false")  # shells that end at once
+_NOLOGIN_FILES = ("/etc/nologin", "/run/nologin")
+_RSA_SIGNATURES = ("ssh-rsa", "rsa-sha2-256", "rsa-sha2-512")
+_DAY = 86400
+_MOST_WORDS = 10
+_WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # what Match asks beside the account
+_SOMEWHERE_ELSE = "192.0.2.1"  # of nobody (RFC 5737)
+
+
+class KeyVerdict(NamedTuple):
+    """One key of an account. why: the rule that keeps it from opening the account; empty: it opens it."""
+
+    key: UserKey
+    why: str
+
+    @property
+    def fingerprint(self) -> str:
+        """As people see it."""
+        return public_key.fingerprint_of(self.key.key)
+
+
+class Verdict:
+    """One account of a document. why: the rule that keeps everybody out of it, whatever the key; empty: none.
+
+    Its keys are judged when they are asked for: most questions end with the first that opens the account.
+    """
+
+    def __init__(
+        self, username: str, why: str, entries: Sequence[UserKey], effective: Effective, revoked: "set[str]"
+    ) -> None:
+        self.username = username
+        self.why = why
+        self._entries = entries
+        self._effective = effective
+        self._revoked = revoked
+
+    def judged(self) -> Iterator[KeyVerdict]:
+        """Each of its keys."""
+        for entry in self._entries:
+            yield KeyVerdict(entry, _key_problem(entry, self._effective, self.username, self._revoked))
+
+    def opening(self) -> Iterator[UserKey]:
+        """The keys that open it."""
+        return iter(()) if self.why else (one.key for one in self.judged() if not one.why)
+
+    @property
+    def words(self) -> str:
+        """Why nobody gets in by it, in one line; empty where somebody does."""
+        if next(self.opening(), None) is not None:
+            return ""
+        whys = "; ".join(sorted({one.why for one in self.judged()}))
+        return f"no key opens the account {self.username}: {self.why or whys}"
+
+
+class LoginCheck:
+    """Judges again and again, and asks sshd and the system only where something changed."""
+
+    def __init__(self, sshd: Sshd) -> None:
+        self._sshd = sshd
+        self._state: Tuple[object, ...] = ()
+        self._accounts: Dict[str, Tuple[str, Effective]] = {}
+
+    def look(self, document: HostDocument, config: Optional[str] = None) -> List[Verdict]:
+        """A verdict for each account that has a key in the document. config: other settings to judge by.
+
+        Raises SshdProblem when sshd does not answer.
+        """
+        names = [name for name, entries in sorted(document.users.items()) if entries]
+        accounts = self._judged(names, config)
+        revoked = set(document.revoked)
+        return [Verdict(name, accounts[name][0], document.users[name], accounts[name][1], revoked) for name in names]
+
+    def account_problem(self, name: str) -> str:
+        """Why nobody logs in as this account with a key; empty where nothing stands in the way. Raises SshdProblem."""
+        return self._judged([name], None)[name][0]
+
+    def effective(self, name: str) -> Effective:
+        """What sshd does for this account. Raises SshdProblem."""
+        return self._judged([name], None)[name][1]
+
+    def _judged(self, names: Iterable[str], config: Optional[str]) -> Mapping[str, Tuple[str, Effective]]:
+        if config is not None:
+            known: Dict[str, Tuple[str, Effective]] = {}
+        else:
+            stamps = [_stamp(path) for path in ("/etc/passwd", "/etc/group", "/etc/shadow", *_NOLOGIN_FILES)]
+            state = (self._sshd.signature(), int(time.time() // _DAY), *stamps)
+            if state != self._state:
+                self._state, self._accounts = state, {}
+            known = self._accounts
+        missing = [name for name in names if name not in known]
+        if missing:
+            asked = _Answers(self._sshd, config)
+            for name in missing:
+                effective = asked.of(name)
+                whys = (_account_problem(name, one) for one in (effective, *asked.elsewhere(name)))
+                known[name] = (next(filter(None, whys), ""), effective)
+        return known
+
+
+class _Answers:
+    """What sshd says for accounts, asked as seldom as its rules allow."""
+
+    def __init__(self, sshd: Sshd, config: Optional[str]) -> None:
+        self._sshd = sshd
+        self._config = config
+        rules = [line.values for line in Sshd(config or sshd.config).lines() if line.keyword == "match"]
+        words = {word.lower().partition("=")[0] for rule in rules for word in rule}
+        self._single = bool(words - {"all"})
+        self._by_place = bool(words & set(_WHERE))
+        self._all: Optional[Effective] = None
+
+    def of(self, name: str) -> Effective:
+        """For somebody who comes from this host."""
+        if self._single:
+            return self._sshd.effective(name, self._config)
+        if self._all is None:
+            self._all = self._sshd.effective(None, self._config)
+        return self._all
+
+    def elsewhere(self, name: str) -> Tuple[Effective, ...]:
+        """For somebody from elsewhere, where rules ask for that."""
+        if not self._by_place:
+            return ()
+        return (self._sshd.effective(name, self._config, address=_SOMEWHERE_ELSE),)
+
+
+def opens_for_long(verdicts: Sequence[Verdict], seconds: float) -> bool:
+    """Whether somebody gets a shell by one of them now and for some time: bound to no command, with no near end."""
+    until = time.time() + seconds
+    for verdict in verdicts:
+        for key in verdict.opening():
+            end = key.expires_at
+            bound = any(option.lower().startswith("command=") for option in key.options)
+            if not bound and (end is None or end.timestamp() > until):
+                return True
+    return False
+
+
+def words_of(verdicts: Sequence[Verdict]) -> List[str]:
+    """Why nobody gets in, an account a line, for accounts that no key opens; not all of very many."""
+    found = [words for words in (verdict.words for verdict in verdicts) if words]
+    more = [f"and {len(found) - _MOST_WORDS} accounts more that no key opens"] if len(found) > _MOST_WORDS else []
+    return found[:_MOST_WORDS] + more
+
+
+def _account_problem(name: str, effective: Effective) -> str:
+    """What keeps everybody out of an account; checks (1) and (2)."""
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError:
+        return "this host has no such account"
+    return (
+        _shell_problem(account, effective)
+        or _shadow_problem(name, effective)
+        or _nologin_problem(account)
+        or _sshd_problem(account, effective)
+    )
+
+
+def _shell_problem(account: pwd.struct_passwd, effective: Effective) -> str:
+    shell = account.pw_shell or "/bin/sh"
+    # sshd(8), allowed_user: it lets nobody in whose shell is not there.
+    if not (os.path.isfile(shell) and os.access(shell, os.X_OK)):
+        return f"its shell {shell} is not there, or cannot be run"
+    forced = effective.one("forcecommand")
+    if forced.startswith("internal-sftp"):
+        return ""
+    first = forced.split(" ")[0] if forced not in ("", "none") else shell
+    if os.path.basename(first) in _NO_LOGIN:
+        return f"{'ForceCommand' if first != shell else 'its shell'} {first} ends every login at once"
+    return ""
+
+
+def _shadow_problem(name: str, effective: Effective) -> str:
+    """shadow(5): password, last change, minimum, maximum, warning, inactive, expire."""
+    fields = _shadow(name)
+    if fields is None:
+        return ""
+    pam = effective.one("usepam") == "yes"
+    today = int(time.time() // _DAY)
+    # sshd(8): without PAM an account is locked when its password begins with "!".
+    if fields[1].startswith("!") and not pam:
+        return "it is locked (its password begins with !), and sshd without PAM refuses it; usermod -p '*' unlocks it"
+    changed, longest, inactive, expires = (_number(fields[at]) for at in (2, 4, 6, 7))
+    if expires is not None and today > expires:
+        return "it has expired (chage -E -1 ends that)"
+    if pam and changed == 0:
+        return "its password must be changed before it can be used (chage -d)"
+    if pam and None not in (changed, longest, inactive) and today > (changed or 0) + (longest or 0) + (inactive or 0):
+        return "its password has been out of date for too long (chage -I)"
+    return ""
+
+
+def _nologin_problem(account: pwd.struct_passwd) -> str:
+    if account.pw_uid == 0:
+        return ""
+    return next((f"{path} lets root alone log in" for path in _NOLOGIN_FILES if os.path.exists(path)), "")
+
+
+def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
+    if effective.one("pubkeyauthentication") == "no":
+        return "sshd takes no keys (PubkeyAuthentication no)"
+    methods = effective.one("authenticationmethods").split()
+    if methods and methods != ["any"] and "publickey" not in methods:
+        return f"sshd asks for more than one key (AuthenticationMethods {' '.join(methods)})"
+    if account.pw_uid == 0 and effective.one("permitrootlogin") == "no":
+        return "sshd does not let root in (PermitRootLogin no)"
+    denied = _first_match(effective.all("denyusers"), account.pw_name, with_place=False)
+    if denied:
+        return f"sshd refuses it (DenyUsers {denied})"
+    allowed = effective.all("allowusers")
+    if allowed and not _first_match(allowed, account.pw_name, with_place=True):
+        return f"sshd lets only others in (AllowUsers {' '.join(allowed)})"
+    denied_groups, allowed_groups = effective.all("denygroups"), effective.all("allowgroups")
+    if denied_groups or allowed_groups:
+        groups = _groups(account)
+        for pattern in denied_groups:
+            if any(_like(pattern, group) for group in groups):
+                return f"sshd refuses a group of it (DenyGroups {pattern})"
+        if allowed_groups and not any(_like(pattern, group) for pattern in allowed_groups for group in groups):
+            return f"sshd lets only others in (AllowGroups {' '.join(allowed_groups)})"
+    return ""
+
+
+def _key_problem(entry: UserKey, effective: Effective, name: str, revoked: "set[str]") -> str:
+    """What keeps one key from opening an account; check (3)."""
+    key = public_key.read_canonical(entry.key)
+    if entry.expires_at is not None and entry.expires_at.timestamp() <= time.time():
+        return "its end has come"
+    if entry.expires_at is not None and not _reads_utc():
+        return "this OpenSSH is older than 9.1 and cannot read its end"
+    if key.canonical in revoked:
+        return "it is revoked on this host"
+    taken = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")
+    signatures = _RSA_SIGNATURES if key.type == "ssh-rsa" else (key.type,)
+    if taken and not set(signatures) & set(taken.split(",")):
+        return f"sshd does not take its type (PubkeyAcceptedAlgorithms has no {key.type})"
+    least = effective.one("requiredrsasize")
+    if key.type == "ssh-rsa" and least.isdecimal() and key.bits < int(least):
+        return f"it has {key.bits} bits, and sshd wants {least} (RequiredRSASize)"
+    forced = any(option.lower().startswith("command=") for option in entry.options)
+    if effective.one("permitrootlogin") == "forced-commands-only" and not forced and _is_root(name):
+        return "sshd lets root in with a forced command only (PermitRootLogin forced-commands-only)"
+    return ""
+
+
+def _is_root(name: str) -> bool:
+    try:
+        return pwd.getpwnam(name).pw_uid == 0
+    except KeyError:
+        return False
+
+
+def _first_match(patterns: Sequence[str], name: str, *, with_place: bool) -> str:
+    """The first pattern of AllowUsers or DenyUsers for an account. with_place: also those that ask for a place."""
+    for pattern in patterns:
+        user, at, _ = pattern.rpartition("@")
+        if not at:
+            user = pattern
+        elif not with_place:
+            continue
+        if _like(user, name):
+            return pattern
+    return ""
+
+
+def _like(pattern: str, text: str) -> bool:
+    """ssh_config(5), PATTERNS: * and ? alone mean something."""
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text, re.DOTALL) is not None
+
+
+def _groups(account: pwd.struct_passwd) -> List[str]:
+    names = []
+    for number in os.getgrouplist(account.pw_name, account.pw_gid):
+        try:
+            names.append(grp.getgrgid(number).gr_name)
+        except KeyError:
+            continue
+    return names
+
+
+def _shadow(name: str) -> Optional[List[str]]:
+    """The fields of an account's shadow entry; None where they may not be seen or there is none."""
+    getent = programs.find("getent")
+    if getent is None or os.geteuid() != 0:
+        return None
+    fields = programs.run([getent, "shadow", name]).output.rstrip("\n").split(":")
+    return fields if len(fields) == 9 else None
+
+
+def _number(text: str) -> Optional[int]:
+    return int(text) if text.isdecimal() else None
+
+
+def _reads_utc() -> bool:
+    return programs.openssh_number() >= (9, 1)
+
+
+def _stamp(path: str) -> Optional[Tuple[int, ...]]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

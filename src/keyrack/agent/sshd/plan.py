@@ -1,0 +1,148 @@
+"""Says exactly what enforcing would change on this host, before it is done; it changes nothing."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Dict, Iterator, List, Set
+
+from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, EVERYBODY, Found, Scanner
+from keyrack.agent.sshd import drop_in, login_check, originals
+from keyrack.agent.sshd.enforcement import LASTING_SECONDS
+from keyrack.agent.sshd.login_check import LoginCheck
+from keyrack.agent.sshd.settings import Sshd
+from keyrack.agent.sshd.tried_settings import tried
+from keyrack.agent.state import Enrolment, Memory, MemoryProblem
+from keyrack.agent.system import accounts, local
+from keyrack.protocol import host_document
+from keyrack.protocol.host_document import HostDocument
+from keyrack.ssh import public_key
+from keyrack.ssh.authorized_keys import key_line
+
+
+def plan(memory: Memory, enrolment: Enrolment) -> Iterator[str]:
+    """The difference, line by line: who loses a way in, who gains one, what becomes of sshd's files and settings.
+
+    Raises MemoryProblem, SshdProblem, FolderProblem or OSError.
+    """
+    accepted = memory.accepted()
+    if accepted is None:
+        raise MemoryProblem("no document was accepted yet, so there is nothing to enforce: keyrack-agent run --once")
+    document = host_document.decode(accepted.document)
+    sshd = Sshd(enrolment.sshd_config)
+    path = local.read(memory).drop_in or drop_in.default_path(sshd.config)
+    scanner = Scanner(sshd, enrolment.keys_folder)
+    found = scanner.scan(names=[*document.users, *document.accounts])
+    yield f"What enforcing revision {document.revision} would change on this host:"
+    yield from _keys(document, found)
+    yield from _unseen(scanner)
+    yield from _files(sshd, path, enrolment, document)
+    yield from _settings(memory, sshd, enrolment, document)
+
+
+def _keys(document: HostDocument, found: List[Found]) -> Iterator[str]:
+    wanted: Dict[str, Set[str]] = {
+        name: {public_key.read_canonical(entry.key).sha256 for entry in entries}
+        for name, entries in document.users.items()
+    }
+    today: Dict[str, Set[str]] = {}
+    yield ""
+    yield "Keys:"
+    count = 0
+    for one in found:
+        if not one.in_force:
+            continue
+        today.setdefault(one.username, set()).add(one.fingerprint)
+        if one.kind == COMMAND:
+            yield f"  - whoever {one.path} names: AuthorizedKeysCommand would not be asked any more"
+        elif one.kind == AUTHORITY:
+            yield f"  - {one.username}: whoever {one.fingerprint} certifies ({one.path} line {one.line})"
+        elif one.username == EVERYBODY:
+            keeps = sorted(name for name, keys in wanted.items() if one.fingerprint in keys)
+            left = f", but for {', '.join(keeps)}" if keeps else ""
+            yield f"  - every account: {_shown(one)}{left}"
+        elif one.fingerprint in wanted.get(one.username, ()):
+            continue
+        else:
+            yield f"  - {one.username}: {_shown(one)}"
+        count += 1
+    everybody = today.get(EVERYBODY, set())
+    for name in sorted(document.users):
+        missing = "" if accounts.exists(name) else " (no such account here yet)"
+        for entry in document.users[name]:
+            fingerprint = public_key.read_canonical(entry.key).sha256
+            if fingerprint not in today.get(name, set()) | everybody:
+                line = key_line("", entry.options, entry.expires_at).strip()
+                yield f"  + {name}: {fingerprint} {entry.name} {line}".rstrip() + missing
+                count += 1
+    if not count:
+        yield "  no change: the same keys open the same accounts"
+
+
+def _unseen(scanner: Scanner) -> Iterator[str]:
+    """What was not seen, and may lose its way in all the same."""
+    if scanner.problem or scanner.cut:
+        yield ""
+        yield "Not seen, so keys there may lose their way in unsaid:"
+    if scanner.problem:
+        yield f"  {scanner.problem}; seen are those who own a home or are named in sshd's settings or the document"
+    for cut in scanner.cut:
+        yield f"  {cut.username or 'every account'}: {cut.path or 'all files'}: {cut.why}"
+
+
+def _files(sshd: Sshd, path: str, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
+    wanted = drop_in.render(drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd))
+    yield ""
+    yield "Files:"
+    before = originals.look(path).data or b""
+    config = originals.look(sshd.config).data or b""
+    after = config
+    if not drop_in.is_read_first(config, path) and not drop_in.has_include(config):
+        after = drop_in.include_line(path) + config
+    changed = False
+    for name, old, new in ((path, before, wanted), (sshd.config, config, after)):
+        for line in difflib.unified_diff(_lines(old), _lines(new), name, name, lineterm="", n=1):
+            yield f"  {line}"
+            changed = True
+    if not changed:
+        yield "  no change"
+
+
+def _settings(memory: Memory, sshd: Sshd, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
+    """What sshd itself says that it would do otherwise: its settings are tried from a copy."""
+    wanted = drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd)
+    with tried(sshd, wanted, memory.folder.path) as copy:
+        yield ""
+        yield "What sshd would do otherwise:"
+        before, after = sshd.effective(), sshd.effective(config=copy)
+        changed = False
+        for keyword in wanted:
+            if before.one(keyword) != after.one(keyword):
+                yield f"  {keyword}: {before.one(keyword) or 'none'} -> {after.one(keyword) or 'none'}"
+                changed = True
+        if not changed:
+            yield "  no change"
+        verdicts = LoginCheck(sshd).look(document, copy)
+    for keyword in ("PasswordAuthentication", "KbdInteractiveAuthentication"):
+        if after.one(keyword) == "yes":
+            yield f"  {keyword} stays on: whoever knows a password still logs in without a key"
+    yield ""
+    yield "Who could not log in with a key of Keyrack all the same:"
+    count = 0
+    for verdict in verdicts:
+        for one in verdict.judged():
+            if verdict.why or one.why:
+                yield f"  {verdict.username}: {one.fingerprint} {one.key.name}".rstrip() + f": {verdict.why or one.why}"
+                count += 1
+    if not login_check.opens_for_long(verdicts, LASTING_SECONDS):
+        yield "  everybody: no key opens an account for long and without a forced command, so enforcing does not begin"
+    elif not count:
+        yield "  nobody: each key opens its account"
+
+
+def _shown(one: Found) -> str:
+    options = f" {one.options}" if one.options else ""
+    return f"{one.fingerprint} {one.comment or '(no comment)'}{options} ({one.path} line {one.line})"
+
+
+def _lines(data: bytes) -> List[str]:
+    return data.decode("utf-8", "replace").split("\n")

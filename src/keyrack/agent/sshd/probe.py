@@ -1,0 +1,97 @@
+"""Asks a running sshd which public keys it would take for an account; it logs nobody in and writes no file.
+
+A client may ask for a key before it signs with it (RFC 4252 section 7): sshd answers from what it has really read,
+not from what a file says. No private half is needed for that, and none is here: ssh is given public keys alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import secrets
+from typing import FrozenSet, List, NamedTuple, Sequence, Tuple
+
+from keyrack.agent.system import programs
+from keyrack.ssh import wire
+
+ASK_SECONDS = 30.0
+_CONNECT_SECONDS = 10
+_ACCEPTED = re.compile(r"debug1: Server accepts key: .*(SHA256:[A-Za-z0-9+/]{43})")
+_WAS_ASKED = "debug1: Authentications that can continue"
+_RSA_BITS = 4096
+_OPTIONS = (
+    "BatchMode=yes",
+    "IdentitiesOnly=yes",
+    "IdentityAgent=none",
+    "PreferredAuthentications=publickey",
+    "StrictHostKeyChecking=no",
+    "UserKnownHostsFile=/dev/null",
+    "GlobalKnownHostsFile=/dev/null",
+    "UpdateHostKeys=no",
+    "ControlPath=none",
+    "LogLevel=DEBUG1",
+    f"ConnectTimeout={_CONNECT_SECONDS}",
+)
+
+
+class Answer(NamedTuple):
+    """reached: whether sshd was asked at all; accepted: the fingerprints that it takes; words: why it was not."""
+
+    reached: bool
+    accepted: FrozenSet[str] = frozenset()
+    words: str = ""
+
+
+def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> Answer:
+    """Offer these public keys (type and base64), in this order, as somebody who wants to log in as an account."""
+    program = programs.find("ssh")
+    if program is None:
+        return Answer(False, words="the program ssh was not found; install OpenSSH's client (openssh-client)")
+    if not hasattr(os, "memfd_create"):
+        return Answer(False, words="this system has no files in memory")
+    host, port = address
+    given = [program, "-v", "-T", "-F", "/dev/null", "-p", str(port), "-l", username]
+    for option in _OPTIONS:
+        given += ["-o", option]
+    if host.startswith("127."):
+        # From an address of its own: sshd shuts out addresses with failures (PerSourcePenalties, from 9.8 on), and
+        # this must neither be shut out with others nor shut them out.
+        given += ["-b", f"127.83.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"]
+    descriptors: List[int] = []
+    try:
+        for key in keys:
+            # In memory, because a full disk must not keep us from knowing.
+            descriptor = os.memfd_create("keyrack")
+            descriptors.append(descriptor)
+            os.write(descriptor, f"{key}\n".encode("ascii"))
+            given += ["-i", f"/proc/{os.getpid()}/fd/{descriptor}"]
+        ended = programs.run([*given, "--", host, "exit"], seconds=ASK_SECONDS)
+    except OSError as error:
+        return Answer(False, words=error.strerror or "it could not be asked")
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    accepted = frozenset(_ACCEPTED.findall(ended.errors))
+    if not accepted and _WAS_ASKED not in ended.errors:
+        said = [line for line in ended.errors.split("\n") if line.strip() and not line.startswith("debug1:")]
+        return Answer(False, words=_printable(said[-1] if said else "it did not answer"))
+    return Answer(True, accepted)
+
+
+def key_without_owner(accepts_ed25519: bool) -> str:
+    """A public key of which no private half was ever made: random bytes in the form of one.
+
+    sshd compares such a key with those in its files, and does no arithmetic with it until somebody signs.
+    """
+    if accepts_ed25519:
+        kind, parts = b"ssh-ed25519", [secrets.token_bytes(32)]
+    else:
+        number = secrets.randbits(_RSA_BITS) | 1 | 1 << (_RSA_BITS - 1)
+        kind, parts = b"ssh-rsa", [b"\x01\x00\x01", b"\0" + number.to_bytes(_RSA_BITS // 8, "big")]
+    blob = b"".join(wire.string(part) for part in (kind, *parts))
+    return f"{kind.decode('ascii')} {base64.b64encode(blob).decode('ascii')}"
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)[:200]

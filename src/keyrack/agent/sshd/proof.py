@@ -1,0 +1,171 @@
+"""Shows that the running sshd obeys Keyrack's files: asks it, and judges by its answers alone; changes no setting.
+
+Two public keys that nobody has (no private half was ever made) stand in a key file for the time of one question,
+and one of them is revoked for that time too. An sshd that has read Keyrack's settings takes the one and refuses the
+other; one that has not, or that runs with settings of its own, does not. An answer counts for as long as the same
+processes listen on the same sockets with the same settings on disk: an sshd reads its settings when it starts, and
+never in between. Now and then it is asked again all the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import time
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
+
+from keyrack.agent.sshd import listening, probe
+from keyrack.agent.sshd.drop_in import OTHER_WAYS
+from keyrack.agent.sshd.listening import Listener
+from keyrack.agent.sshd.login_check import LoginCheck, Verdict
+from keyrack.agent.sshd.settings import Sshd
+from keyrack.agent.state import Enrolment
+from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
+from keyrack.ssh import authorized_keys, revoked_keys
+from keyrack.ssh.public_key import fingerprint_of
+
+ASK_AGAIN_SECONDS = 3600.0
+_LARGEST_FILE = 64 * 1024 * 1024
+_MOST_KEYS = 50  # looked at for one without a place
+_SHELLS = ("sh", "bash", "zsh")
+_MOST_ACCOUNTS = 3  # to ask with, one after the other, where one is refused
+_TAKEN_FROM_FILES = ("AuthorizedKeysFile", "RevokedKeys", "PubkeyAuthentication", *OTHER_WAYS)
+
+
+class Shown(NamedTuple):
+    """yes: the running sshd obeys; no: it does otherwise; neither: it could not be told. words: for a person."""
+
+    yes: bool
+    no: bool
+    words: str = ""
+
+
+YES = Shown(True, False)
+NOT_LOOKED = Shown(False, False, "it was not looked at yet")
+
+
+class Proof:
+    """What was shown of one sshd, and for which of its processes."""
+
+    def __init__(self, sshd: Sshd, enrolment: Enrolment, check: LoginCheck) -> None:
+        self._sshd = sshd
+        self._enrolment = enrolment
+        self._check = check
+        self._shown: Optional[Tuple[Tuple[Listener, ...], Tuple[object, ...]]] = None
+        self._asked_at = 0.0
+
+    def forget(self) -> None:
+        """Ask again next time."""
+        self._shown = None
+
+    def show(self, verdicts: Iterable[Verdict]) -> Shown:
+        """Whether the running sshd takes Keyrack's key files and its file of revoked keys. Raises SshdProblem.
+
+        verdicts: of the document in force; a key that opens an account by them must be taken, too.
+        """
+        if self._shown is not None:
+            listeners, settings = self._shown
+            fresh = time.monotonic() - self._asked_at < ASK_AGAIN_SECONDS
+            if fresh and settings == self._sshd.signature() and listening.still(listeners):
+                return YES
+        self._shown = None
+        listeners = self._sshd.listeners()
+        if not listeners and listening.can_be_seen():
+            return Shown(False, False, "sshd is not running: nobody listens where it should, so nobody can log in")
+        given = listening.overridden(listeners, _TAKEN_FROM_FILES)
+        if given:
+            return Shown(False, True, f"sshd was started with {', '.join(given)} on its command line")
+        settings = self._sshd.signature()
+        places = _places(listeners) or [one.near for one in self._sshd.configured()][:1]
+        for place in places:
+            shown = self._ask_with_somebody(place, list(verdicts))
+            if not shown.yes:
+                return shown
+        self._shown, self._asked_at = (listeners, settings), time.monotonic()
+        return YES
+
+    def _ask_with_somebody(self, place: Tuple[str, int], verdicts: List[Verdict]) -> Shown:
+        shown = Shown(False, False, "sshd could not be asked: no account of this host may log in with a key")
+        for username, known in self._accounts(verdicts):
+            try:
+                shown = self._ask(place, username, known)
+            except (OSError, ValueError) as error:
+                words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                return Shown(False, False, f"sshd could not be asked what it has read: {words}")
+            if shown.yes or not shown.no:
+                break
+        return shown
+
+    def _ask(self, place: Tuple[str, int], username: str, known: str) -> Shown:
+        """known: a key that the account must take now, or nothing."""
+        ed25519 = "ssh-ed25519" in (self._check.effective(username).one("pubkeyacceptedalgorithms") or "ssh-ed25519")
+        taken, refused = probe.key_without_owner(ed25519), probe.key_without_owner(ed25519)
+        keys = Folder.open(self._enrolment.keys_folder, PUBLIC_FOLDER)
+        try:
+            revoked = Folder.open(os.path.dirname(self._enrolment.revoked_keys), PUBLIC_FOLDER)
+            try:
+                revoked_name = os.path.basename(self._enrolment.revoked_keys)
+                # Were somebody to have such a key after all, it would open nothing.
+                lines = [authorized_keys.key_line(key, ["restrict", 'command="false"']) for key in (taken, refused)]
+                more = "".join(f"{line}\n" for line in lines).encode("ascii")
+                now_keys = _bytes(keys, username)
+                now_revoked = _bytes(revoked, revoked_name) or revoked_keys.render(())
+                now_revoked += f"{refused}\n".encode("ascii")
+                with (
+                    revoked.instead(revoked_name, now_revoked, PUBLIC_FILE),
+                    keys.instead(username, now_keys + more, PUBLIC_FILE),
+                ):
+                    answer = probe.ask(place, username, [*([known] if known else []), taken, refused])
+            finally:
+                revoked.close()
+        finally:
+            keys.close()
+        if not answer.reached:
+            return Shown(False, False, f"sshd could not be asked what it has read: {answer.words}")
+        if fingerprint_of(taken) not in answer.accepted:
+            return Shown(False, True, f"the running sshd does not take Keyrack's key file for {username}")
+        if fingerprint_of(refused) in answer.accepted:
+            return Shown(False, True, "the running sshd lets keys in that are revoked")
+        if known and fingerprint_of(known) not in answer.accepted:
+            return Shown(False, True, f"the running sshd refuses the key {fingerprint_of(known)} of {username}")
+        return YES
+
+    def _accounts(self, verdicts: List[Verdict]) -> List[Tuple[str, str]]:
+        """Whom to ask with, and a key of theirs that must be taken: those whom the document lets in, if it does."""
+        found: List[Tuple[str, str]] = []
+        for verdict in verdicts:
+            opening = list(itertools.islice(verdict.opening(), _MOST_KEYS))
+            if opening and len(found) < _MOST_ACCOUNTS:
+                free = [key.key for key in opening if not _asks_for_a_place(key.options)]
+                found.append((verdict.username, free[0] if free else ""))
+        if found:
+            return found
+        own = pwd.getpwuid(os.geteuid()).pw_name
+        names = [own, *(verdict.username for verdict in verdicts), *_some_accounts()]
+        return [(name, "") for name in dict.fromkeys(names) if not self._check.account_problem(name)][:_MOST_ACCOUNTS]
+
+
+def _asks_for_a_place(options: Iterable[str]) -> bool:
+    return any(option.lower().startswith("from=") for option in options)
+
+
+def _some_accounts() -> List[str]:
+    """Accounts that could be asked with, where nobody of the document can: the first with a shell of people."""
+    people = (account.pw_name for account in pwd.getpwall() if os.path.basename(account.pw_shell) in _SHELLS)
+    return list(itertools.islice(people, _MOST_ACCOUNTS))
+
+
+def _places(listeners: Iterable[Listener]) -> List[Tuple[str, int]]:
+    """One place of each sshd: whoever has several has read its settings once."""
+    found: Dict[object, Tuple[str, int]] = {}
+    for one in sorted(listeners, key=lambda one: not one.near[0].startswith("127.")):
+        found.setdefault(one.owners or one.inode, one.near)
+    return list(found.values())
+
+
+def _bytes(folder: Folder, name: str) -> bytes:
+    try:
+        return folder.read(name, _LARGEST_FILE)
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,356 @@
+"""The host's own sshd: what it would do, whether its settings are sound, and to have it read them again.
+
+It judges nothing; every answer is sshd's own (`sshd -T`, `sshd -t`) but for the text of the settings, which is
+read to learn of what no single `sshd -T` shows: rules for other accounts and addresses (sshd_config(5), Match).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import signal
+import socket
+import stat
+import time
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from keyrack.agent.sshd import listening
+from keyrack.agent.sshd.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
+from keyrack.agent.sshd.listening import Listener
+from keyrack.agent.system import programs
+
+CONFIG_FOLDER = "/etc/ssh"  # where a relative Include begins
+GREETING_SECONDS = 10.0
+RELOAD_SECONDS = 15.0
+_DEEPEST_INCLUDE = 16
+_PRIVILEGE_FOLDER = "/run/sshd"
+_LARGEST_CONFIG = 1 << 20
+_LINE = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9]*)(?:[ \t]*=[ \t]*|[ \t]+)(.*)")
+_PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or behind an address
+# A greeting, or the words with which sshd turns away when it is under siege (sshd.c: MaxStartups; from 9.8 on
+# PerSourcePenalties): whoever makes logins fail on loopback must not make the agent believe that sshd is broken.
+_SIGNS_OF_LIFE = (b"SSH-", b"Exceeded MaxStartups", b"Not allowed at this time")
+
+
+class SshdProblem(Exception):
+    """sshd did not answer; the words say why."""
+
+
+class Line(NamedTuple):
+    """One setting as it is written: keyword in lower case, and its values."""
+
+    keyword: str
+    values: Tuple[str, ...]
+
+
+class Reloaded(NamedTuple):
+    """done: sshd read its settings again; problem: why not, empty where no sshd runs."""
+
+    done: bool
+    problem: str = ""
+
+
+class Effective:
+    """What sshd would do for one account: the answer of `sshd -T`, keywords in lower case."""
+
+    def __init__(self, output: str) -> None:
+        self._values: Dict[str, List[str]] = {}
+        for line in output.split("\n"):
+            keyword, _, value = line.partition(" ")
+            if keyword:
+                self._values.setdefault(keyword, []).append(value)
+
+    def one(self, keyword: str) -> str:
+        """The first value; empty where there is none. without-password is the old name of prohibit-password."""
+        value = self._values.get(keyword.lower(), [""])[0]
+        return "prohibit-password" if value == "without-password" else value
+
+    def all(self, keyword: str) -> Tuple[str, ...]:
+        """Every value of a keyword that can stand more than once."""
+        return tuple(self._values.get(keyword.lower(), ()))
+
+    def patterns(self, keyword: str, lines: Iterable[Line] = ()) -> Tuple[str, ...]:
+        """The files that a keyword names. lines: the settings as written, because `sshd -T` writes no quotes, so that
+        a name with blanks looks like several.
+        """
+        found: Dict[str, None] = {}
+        written = {" ".join(line.values): line.values for line in lines if line.keyword == keyword}
+        for value in self.all(keyword):
+            for pattern in written.get(value, tuple(value.split())):
+                found.setdefault(pattern)
+        return tuple(found)
+
+
+class Sshd:
+    """One sshd, known by its file of settings; None: the usual one."""
+
+    def __init__(self, config: Optional[str] = None) -> None:
+        self.config = config or DEFAULT_CONFIG
+
+    def problem(self) -> Optional[str]:
+        """Why sshd would not start with its settings, in its own words; None when it would."""
+        program = programs.find("sshd")
+        if program is None:
+            return "sshd was not found; install OpenSSH's server (openssh-server)"
+        _make_privilege_folder()
+        ended = programs.run([program, "-t", "-f", self.config])
+        return None if ended.status == 0 else _said(ended)
+
+    def effective(
+        self, user: Optional[str] = None, config: Optional[str] = None, address: str = "127.0.0.1"
+    ) -> Effective:
+        """What sshd would do, for everybody or for one account that comes from this host. Raises SshdProblem.
+
+        config: another file of settings to try; address: of another place that the account comes from.
+        """
+        program = programs.find("sshd")
+        if program is None:
+            raise SshdProblem("sshd was not found; install OpenSSH's server (openssh-server)")
+        # All three are given, because an older sshd refuses to answer when a rule needs one that is not.
+        name = "localhost" if address == "127.0.0.1" else address
+        given = [f"user={user}", f"host={name}", f"addr={address}"] if user is not None else []
+        given += self._local_port(config or self.config)
+        who = ["-C", ",".join(given)] if given else []
+        _make_privilege_folder()
+        ended = programs.run([program, "-T", "-f", config or self.config, *who])
+        if ended.status != 0:
+            raise SshdProblem(_said(ended))
+        return Effective(ended.output)
+
+    def _local_port(self, config: str) -> List[str]:
+        """What -C must say of the port where a rule asks for it: without that, sshd does not answer at all."""
+        lines = list(_lines(config, 0))
+        rules = [line.values for line in lines if line.keyword == "match"]
+        if not any(word.lower().partition("=")[0] == "localport" for words in rules for word in words):
+            return []
+        said = [
+            line.values[0]
+            for word in ("port", "listenaddress")
+            for line in lines
+            if line.keyword == word and line.values
+        ]
+        ports = [match.group(1) for match in map(_PORT.fullmatch, said) if match]
+        return [f"lport={ports[0] if ports else '22'}"]
+
+    def lines(self) -> List[Line]:
+        """Every setting as written, those of included files where they are included. Unreadable files are left out."""
+        return list(_lines(self.config, 0))
+
+    def signature(self) -> Tuple[object, ...]:
+        """Something that changes whenever a file of settings does."""
+        found: List[object] = []
+        for path in [self.config, *_included(self.config, 0)]:
+            try:
+                status = os.stat(path)
+            except OSError:
+                found.append((path, None))
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                # Which files it has, not when it changed: a key file beside the settings changes with each key.
+                found.append((path, tuple(sorted(name for name in os.listdir(path) if not name.startswith(".")))))
+            else:
+                found.append((path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        return tuple(found)
+
+    def reload(self) -> Reloaded:
+        """Have a running sshd read its settings, and see that it did; open sessions go on.
+
+        It did when other sockets listen than before, or other processes. Where systemd alone listens, the next
+        connection reads them.
+        """
+        before = self.listeners()
+        if not before:
+            return self._reload_unseen()
+        if all(one.is_systemds and not one.sshds for one in before):
+            return Reloaded(True)
+        told = sorted({pid for one in before for pid in one.sshds})
+        if not told:
+            who = ", ".join(str(pid) for one in before for pid, _ in one.owners) or "not to be seen"
+            return Reloaded(False, f"what listens at {_places(before)} is no sshd that can be told (process {who})")
+        for pid in told:
+            problem = self._tell(pid, any(one.is_systemds for one in before if pid in one.sshds))
+            if problem:
+                return Reloaded(False, problem)
+        deadline = time.monotonic() + RELOAD_SECONDS
+        while time.monotonic() < deadline:
+            now = self.listeners()
+            anew = not {(one.inode, pid) for one in before for pid in one.sshds} & {
+                (one.inode, pid) for one in now for pid in one.sshds
+            }
+            if now and anew:
+                return Reloaded(True)
+            time.sleep(0.05)
+        return Reloaded(False, "sshd was told to read its settings and did not")
+
+    def _tell(self, pid: int, by_systemd: bool) -> str:
+        try:
+            if not by_systemd:
+                os.kill(pid, signal.SIGHUP)
+                return ""
+            # A signal would have it open its port anew, while systemd keeps the one that people come by.
+            unit, systemctl = listening.unit_of(pid), programs.find("systemctl")
+            if unit and systemctl is not None:
+                ended = programs.run([systemctl, "restart", unit], seconds=60.0)
+                return "" if ended.status == 0 else f"systemctl restart {unit}: {_said(ended)}"
+            os.kill(pid, signal.SIGTERM)
+        except OSError as error:
+            return f"sshd could not be told to read its settings: {error.strerror}"
+        return ""
+
+    def _reload_unseen(self) -> Reloaded:
+        """Where nobody listens, or this system does not show who."""
+        if listening.can_be_seen():
+            return Reloaded(False)
+        try:
+            with open(self.effective().one("pidfile"), encoding="ascii") as file:
+                os.kill(int(file.read()), signal.SIGHUP)
+        except (SshdProblem, OSError, ValueError):
+            return Reloaded(False, "sshd could not be told to read its settings: its process is not known")
+        return Reloaded(True)
+
+    def listeners(self) -> Tuple[Listener, ...]:
+        """Who listens where this sshd should, by the kernel's word; nobody where that cannot be seen."""
+        config = None if os.path.realpath(self.config) == os.path.realpath(DEFAULT_CONFIG) else self.config
+        return listening.find(self._addresses(), config) if listening.can_be_seen() else ()
+
+    def others(self) -> str:
+        """Where other sshds of this machine listen, in words; empty where none does, or this is not the usual one."""
+        if os.path.realpath(self.config) != os.path.realpath(DEFAULT_CONFIG) or not listening.can_be_seen():
+            return ""
+        known = self.listeners()
+        return _places(listening.beside(known)) if known else ""
+
+    def configured(self) -> List[Listener]:
+        """Where it should listen, by its settings; whether somebody does is not looked at."""
+        return [Listener(host, port, "") for host, port in self._addresses()]
+
+    def greets(self, seconds: float = 0.0) -> bool:
+        """Whether somebody who connects is greeted by an SSH server, at once or within some seconds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            places = [one.near for one in self.listeners() or self.configured()]
+            if any(_greets(place) for place in places):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.1)
+
+    def _addresses(self) -> List[Tuple[str, int]]:
+        try:
+            listening = self.effective().all("listenaddress")
+        except SshdProblem:
+            return []
+        found = []
+        for place in listening:
+            host, _, port = place.rpartition(":")
+            if port.isdecimal():
+                found.append((host.strip("[]"), int(port)))
+        return found
+
+
+def words_of(text: str) -> Tuple[str, ...]:
+    """The values of a setting, split as sshd does (misc.c, argv_split); what follows # is a comment.
+
+    Quotes, of either kind, may begin and end within a word.
+    """
+    found: List[str] = []
+    at = 0
+    while at < len(text):
+        if text[at] in " \t":
+            at += 1
+            continue
+        if text[at] == "#":
+            break
+        word, at = _word(text, at)
+        found.append(word)
+    return tuple(found)
+
+
+def _word(text: str, at: int) -> Tuple[str, int]:
+    """The word that begins here, without its quotes, and where it ends."""
+    letters: List[str] = []
+    quote = ""
+    while at < len(text) and (quote or text[at] not in " \t"):
+        letter = text[at]
+        if letter == "\\" and (
+            text[at + 1 : at + 2] in ("'", '"', "\\") or (not quote and text[at + 1 : at + 2] == " ")
+        ):
+            at += 1
+            letters.append(text[at])
+        elif not quote and letter in "'\"":
+            quote = letter
+        elif letter == quote:
+            quote = ""
+        else:
+            letters.append(letter)
+        at += 1
+    return "".join(letters), at
+
+
+def read_lines(text: str) -> Iterator[Line]:
+    """The settings in one text."""
+    for raw in text.split("\n"):
+        match = _LINE.match(raw.rstrip("\r"))
+        if match is not None:
+            yield Line(match.group(1).lower(), words_of(match.group(2)))
+
+
+def _lines(path: str, depth: int) -> Iterator[Line]:
+    for line in read_lines(_text(path)):
+        if line.keyword == "include" and depth < _DEEPEST_INCLUDE:
+            for included in _matches(line.values):
+                yield from _lines(included, depth + 1)
+        else:
+            yield line
+
+
+def _included(path: str, depth: int) -> Iterator[str]:
+    """Included files, and the folders in which another one could appear."""
+    if depth >= _DEEPEST_INCLUDE:
+        return
+    for line in read_lines(_text(path)):
+        if line.keyword == "include":
+            for pattern in line.values:
+                yield os.path.dirname(os.path.join(CONFIG_FOLDER, pattern))
+            for included in _matches(line.values):
+                yield included
+                yield from _included(included, depth + 1)
+
+
+def _matches(patterns: Sequence[str]) -> List[str]:
+    return [path for pattern in patterns for path in sorted(glob.glob(os.path.join(CONFIG_FOLDER, pattern)))]
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_LARGEST_CONFIG)
+    except OSError:
+        return ""
+
+
+def _greets(address: Tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(address, timeout=3.0) as connection:
+            connection.settimeout(3.0)
+            return connection.recv(64).startswith(_SIGNS_OF_LIFE)
+    except OSError:
+        return False
+
+
+def _make_privilege_folder() -> None:
+    """What Debian's sshd wants before it says a word; its own unit makes it when sshd starts, which may be later."""
+    if os.geteuid() == 0 and os.path.isfile("/etc/debian_version") and not os.path.exists(_PRIVILEGE_FOLDER):
+        with contextlib.suppress(OSError):
+            os.mkdir(_PRIVILEGE_FOLDER, 0o755)
+
+
+def _places(listeners: Iterable[Listener]) -> str:
+    return ", ".join(f"{one.address} port {one.port}" for one in listeners)
+
+
+def _said(ended: programs.Ended) -> str:
+    text = " ".join((ended.errors or ended.output).split())
+    return "".join(character if character.isprintable() else "?" for character in text)[:300] or "sshd refused"

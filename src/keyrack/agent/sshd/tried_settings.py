@@ -1,0 +1,24 @@
+"""sshd's settings as they would be with Keyrack's file, in a copy to ask sshd about; it changes no real file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from typing import Iterator, Mapping
+
+from keyrack.agent.sshd import drop_in, originals
+from keyrack.agent.sshd.settings import Sshd
+
+
+@contextlib.contextmanager
+def tried(sshd: Sshd, settings: Mapping[str, str], folder: str) -> Iterator[str]:
+    """The path of such a copy below a folder of the agent, for `sshd -T -f`. May raise OSError."""
+    config = originals.look(sshd.config).data or b""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        trial, copy = os.path.join(place, "drop-in.conf"), os.path.join(place, "sshd_config")
+        with open(trial, "wb") as file:
+            file.write(drop_in.render(settings))
+        with open(copy, "wb") as file:
+            file.write(drop_in.include_line(trial) + config)
+        yield copy

@@ -1,0 +1,198 @@
+"""What the agent must remember over a restart: who it is, what it last accepted, how it fares; it decides nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+from keyrack.agent.system.folder import PRIVATE_FILE, PRIVATE_FOLDER, Folder
+
+DEFAULT_STATE_FOLDER = "/var/lib/keyrack-agent"
+DEFAULT_KEYS_FOLDER = "/etc/ssh/keyrack/keys"
+DEFAULT_REVOKED_KEYS = "/etc/ssh/keyrack/revoked_keys"
+
+_ENROLMENT, _ACCEPTED, _STATUS, _LOCK = "enrolment.json", "accepted.json", "status.json", "lock"
+_REMEDIES = {
+    _ENROLMENT: "enrol this host again with --replace",
+    _ACCEPTED: "the next document from the service replaces it",
+    _STATUS: "the running agent makes it again",
+}
+_LEAST_FREE = 64 * 1024
+_LARGEST_FILE = 256 * 1024 * 1024
+
+
+class MemoryProblem(Exception):
+    """What is remembered cannot be used; the words say what to do."""
+
+
+class Enrolment(NamedTuple):
+    """Which host this is, for which service, and where its files go. `secret` proves it to the service."""
+
+    url: str
+    host: str
+    secret: str
+    signing_key: str
+    server_name: str
+    keys_folder: str
+    revoked_keys: str
+    sshd_config: Optional[str] = None
+    ca_file: Optional[str] = None
+
+
+class Accepted(NamedTuple):
+    """The last document that passed every check, with its signature: both as they came."""
+
+    document: str
+    signature: str
+
+
+class Status(NamedTuple):
+    """How the agent fares, for `status`. Times are seconds since 1970; 0: never.
+
+    revision: what the files on this host say; service: "ok", or words about the last failed contact;
+    confirmed_at: when the service last said that what is in force here is what it wants, or gave something newer.
+    """
+
+    revision: int = 0
+    applied_at: float = 0.0
+    contact_at: float = 0.0
+    service: str = ""
+    problems: Tuple[str, ...] = ()
+    confirmed_at: float = 0.0
+
+
+class Memory:
+    """The agent's own folder, open. Methods that write may raise OSError."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(cls, path: str, *, create: bool = False) -> Memory:
+        """Open the folder at an absolute path, 0700. Raises FolderProblem or OSError."""
+        return cls(Folder.open(path, PRIVATE_FOLDER, create=create))
+
+    def lock(self) -> None:
+        """Be the only agent that works with this folder, until the process ends. Raises MemoryProblem."""
+        descriptor = os.open(os.path.join(self.folder.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise MemoryProblem(f"another agent is at work in {self.folder.path}; stop it first") from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+
+    def holder(self) -> Optional[int]:
+        """The process that holds the lock, where one does. May raise OSError."""
+        if not self.in_use():
+            return None
+        with open(os.path.join(self.folder.path, _LOCK), encoding="ascii", errors="replace") as file:
+            noted = file.read().strip()
+        return int(noted) if noted.isdecimal() else None
+
+    def in_use(self) -> bool:
+        """Whether an agent works with this folder now. May raise OSError."""
+        try:
+            descriptor = os.open(os.path.join(self.folder.path, _LOCK), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def full(self) -> Tuple[str, ...]:
+        """Words where nothing can be written in this folder, for want of space or because its disk lets nobody."""
+        status = os.statvfs(self.folder.path)
+        place = mount_point(self.folder.path)
+        if status.f_flag & os.ST_RDONLY:
+            return (f"the file system at {place} is read-only, so {self.folder.path} cannot be written",)
+        free = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+        if free * status.f_frsize < _LEAST_FREE or (status.f_files and not status.f_ffree):
+            return (f"no space left on the file system at {place} for {self.folder.path}",)
+        return ()
+
+    def enrolment(self) -> Optional[Enrolment]:
+        """Who this host is; None before enrolment. Raises MemoryProblem for a damaged file."""
+        fields = self.load(_ENROLMENT)
+        if fields is None:
+            return None
+        # A newer agent may have noted more; an older one that takes its place still knows who it is.
+        known = {name: value for name, value in fields.items() if name in Enrolment._fields}
+        try:
+            return Enrolment(**known)
+        except TypeError:
+            raise self._damaged(_ENROLMENT) from None
+
+    def enrol(self, enrolment: Enrolment) -> None:
+        """Remember who this host is and forget what it was told before as another one."""
+        for name in (_ACCEPTED, _STATUS):
+            if name in self.folder.names():
+                self.folder.remove(name)
+        self.save(_ENROLMENT, enrolment._asdict())
+
+    def accepted(self) -> Optional[Accepted]:
+        """The last accepted document; None when there is none. Raises MemoryProblem for a damaged file."""
+        fields = self.load(_ACCEPTED)
+        if fields is None:
+            return None
+        document, signature = fields.get("document"), fields.get("signature")
+        if not isinstance(document, str) or not isinstance(signature, str):
+            raise self._damaged(_ACCEPTED)
+        return Accepted(document, signature)
+
+    def accept(self, accepted: Accepted) -> None:
+        """Remember a document, for good when this returns."""
+        self.save(_ACCEPTED, accepted._asdict())
+
+    def status(self) -> Status:
+        """How the agent fared when it last noted it; a damaged note counts as none."""
+        try:
+            noted = self.load(_STATUS) or {}
+            fields = {name: value for name, value in noted.items() if name in Status._fields}
+            return Status(**{**fields, "problems": tuple(fields.get("problems", ()))})
+        except (MemoryProblem, TypeError):
+            return Status()
+
+    def note(self, status: Status) -> None:
+        """Note how the agent fares; may be lost with a power cut."""
+        self.save(_STATUS, status._asdict(), durable=False)
+
+    def load(self, name: str) -> Optional[Dict[str, Any]]:
+        """The fields of one note; None where there is none. Raises MemoryProblem for a damaged one."""
+        try:
+            fields = json.loads(self.folder.read(name, _LARGEST_FILE))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise MemoryProblem(f"{os.path.join(self.folder.path, name)} cannot be read: {error.strerror}") from None
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict):
+            raise self._damaged(name)
+        return fields
+
+    def save(self, name: str, fields: Dict[str, Any], *, durable: bool = True) -> None:
+        """Keep one note; durable: for good when this returns. May raise OSError."""
+        data = json.dumps(fields, sort_keys=True).encode("ascii")
+        self.folder.write(name, data, PRIVATE_FILE, durable=durable)
+        if durable:
+            self.folder.sync()
+
+    def _damaged(self, name: str) -> MemoryProblem:
+        remedy = _REMEDIES.get(name, "take it away, and look at what keyrack-agent doctor says")
+        return MemoryProblem(f"{os.path.join(self.folder.path, name)} is damaged; {remedy}")
+
+
+def mount_point(path: str) -> str:
+    """Where the file system of a path is mounted."""
+    current = os.path.realpath(path)
+    while not os.path.ismount(current):
+        current = os.path.dirname(current)
+    return current

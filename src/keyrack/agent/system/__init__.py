@@ -1,0 +1,1 @@
+"""The host itself: accounts, folders, processes, programs."""

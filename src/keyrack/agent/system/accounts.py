@@ -1,0 +1,221 @@
+"""Creates and removes accounts of this host as a document asks, where its administrator allows that; never others.
+
+Only what this agent created it removes again; an account that was there before is left as it is, and the home of
+a removed one stays, because what lies there is not ours. A password's hash goes to chpasswd through its standard
+input, since arguments can be read by every account.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import threading
+from typing import Any, Dict, List, Mapping, Tuple
+
+from keyrack.agent.state import Memory
+from keyrack.agent.system import as_account, programs
+from keyrack.agent.system.local import Local
+from keyrack.protocol.host_document import Account
+from keyrack.ssh.digest import sha256
+
+NOTE = "accounts.json"
+_SHELLS = ("/bin/bash", "/bin/sh")
+_KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")  # what git and ssh find by themselves
+
+PATIENCE_SECONDS = 0.3  # what the main work waits for a key pair
+
+NOT_ALLOWED = "this host does not let the service create or change accounts; allow it in local.json, or do it by hand"
+
+
+class _Making(threading.Thread):
+    """The making of one account's key pair; what came of it counts once the thread has ended."""
+
+    def __init__(self, account: pwd.struct_passwd) -> None:
+        super().__init__(name="key pair", daemon=True)
+        self._account = account
+        self.key = ""
+        self.problem = ""
+
+    def run(self) -> None:
+        """Make it."""
+        try:
+            self.key = deployment_key(self._account)
+        except (as_account.AccountProblem, OSError) as problem:
+            self.problem = str(problem)
+
+
+class Accounts:
+    """The accounts that the document in force speaks of."""
+
+    def __init__(self, memory: Memory, local: Local) -> None:
+        self._memory = memory
+        self._local = local
+        noted = memory.load(NOTE) or {}
+        created, passwords = noted.get("created"), noted.get("passwords")
+        self._created: List[str] = [str(name) for name in created] if isinstance(created, list) else []
+        self._passwords: Dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
+        self._keys: Dict[str, str] = {}
+        self._refused: Dict[str, str] = {}
+        self._making: Dict[str, _Making] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether key pairs are being made, of which there is soon more to tell."""
+        return bool(self._making)
+
+    def put(self, wanted: Mapping[str, Account]) -> List[str]:
+        """Make accounts what is wanted; answers in words what is not so. May raise OSError for the agent's folder."""
+        self._refused = {}
+        for name, account in sorted(wanted.items()):
+            problem = self._not_allowed(name, account)
+            if not problem and self._local.allow_accounts:
+                problem = self._put_one(name, account) if account.present else self._remove(name)
+            if problem:
+                self._refused[name] = problem
+        return list(dict.fromkeys(self._refused.values()))
+
+    def _not_allowed(self, name: str, account: Account) -> str:
+        """Why this host's administrator keeps the service from what it asks for an account; empty where not."""
+        if not self._local.allow_accounts:
+            asked = account.present != exists(name) or account.password_hash or account.deployment_key
+            return NOT_ALLOWED if asked else ""
+        if not self._local.speaks_for(name):
+            return f"this host does not let the service speak for the account {name}"
+        return ""
+
+    def facts(self, wanted: Mapping[str, Account]) -> Dict[str, Dict[str, Any]]:
+        """What the service is told about the accounts it asked for."""
+        told: Dict[str, Dict[str, Any]] = {}
+        for name in wanted:
+            told[name] = {"exists": exists(name)}
+            if name in self._refused:
+                told[name]["refused"] = self._refused[name]
+            if name in self._keys:
+                told[name]["deployment_key"] = self._keys[name]
+        return told
+
+    def _put_one(self, name: str, account: Account) -> str:
+        if not exists(name):
+            problem = self._create(name)
+            if problem:
+                return problem
+        if account.password_hash is not None:
+            problem = self._set_password(name, account.password_hash)
+            if problem:
+                return problem
+        if account.deployment_key and name not in self._keys:
+            return self._make_key(name)
+        return ""
+
+    def _make_key(self, name: str) -> str:
+        """Have the account make its key pair; how long that takes is in its hands, so nobody waits for it."""
+        making = self._making.get(name)
+        if making is None:
+            making = self._making[name] = _Making(pwd.getpwnam(name))
+            making.start()
+        making.join(PATIENCE_SECONDS)
+        if making.is_alive():
+            return ""
+        del self._making[name]
+        if making.problem:
+            return f"no key pair could be made for {name}: {making.problem}"
+        self._keys[name] = making.key
+        return ""
+
+    def _create(self, name: str) -> str:
+        shell = next((path for path in _SHELLS if os.path.exists(path)), "/bin/sh")
+        # Noted first: what a killed agent created is its own to remove later.
+        self._note([*self._created, name], self._passwords)
+        # "*": no password opens it, and sshd does not take it for locked, as it would "!" (sshd(8)).
+        problem = _run(["useradd", "-m", "-s", shell, "-p", "*", "--", name])
+        if problem:
+            self._note([other for other in self._created if other != name], self._passwords)
+            return f"the account {name} could not be created: {problem}"
+        return ""
+
+    def _set_password(self, name: str, hashed: str) -> str:
+        # Once for each new wish: who changes the own password later keeps it.
+        mark = sha256(f"{name}:{hashed}".encode()).hex()
+        if self._passwords.get(name) == mark:
+            return ""
+        if name not in self._created and pwd.getpwnam(name).pw_uid == 0:
+            return f"the password of {name} is not the service's to set"
+        problem = _run(["chpasswd", "-e"], f"{name}:{hashed}\n".encode("ascii"))
+        if problem:
+            return f"the password of {name} could not be set: {problem}"
+        self._note(self._created, {**self._passwords, name: mark})
+        return ""
+
+    def _remove(self, name: str) -> str:
+        if not exists(name):
+            return ""
+        if name not in self._created:
+            return f"the account {name} was not made by Keyrack, so it stays; remove it by hand"
+        problem = _run(["userdel", "--", name])
+        if problem:
+            return f"the account {name} could not be removed: {problem}"
+        self._keys.pop(name, None)
+        others = {other: mark for other, mark in self._passwords.items() if other != name}
+        self._note([other for other in self._created if other != name], others)
+        return ""
+
+    def _note(self, created: List[str], passwords: Dict[str, str]) -> None:
+        self._memory.save(NOTE, {"created": created, "passwords": passwords})
+        self._created, self._passwords = created, passwords
+
+
+def exists(name: str) -> bool:
+    """Whether this host has the account."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def deployment_key(account: pwd.struct_passwd) -> str:
+    """The public half of the account's own key pair, made now if it has none. Raises AccountProblem.
+
+    The account makes it itself; its private half never leaves its home.
+    """
+    ssh_keygen = programs.find("ssh-keygen")
+    if ssh_keygen is None:
+        raise as_account.AccountProblem("ssh-keygen was not found")
+    program = ssh_keygen
+
+    def make() -> bytes:
+        folder = os.path.join(account.pw_dir, ".ssh")
+        if not os.path.isdir(folder):
+            os.mkdir(folder, 0o700)
+        for name in _KEY_NAMES:
+            public = os.path.join(folder, f"{name}.pub")
+            if os.path.exists(public):
+                return _first_line(public)
+        path = os.path.join(folder, _KEY_NAMES[0])
+        given = [program, "-q", "-t", "ed25519", "-N", "", "-C", account.pw_name, "-f", path]
+        ended = subprocess.run(given, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if ended.returncode != 0:
+            raise as_account.AccountProblem(ended.stderr.decode("utf-8", "replace")[:200])
+        return _first_line(f"{path}.pub")
+
+    return as_account.run(account, make).decode("utf-8", "replace")
+
+
+def _first_line(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.readline(16384).strip()
+
+
+def _run(arguments: List[str], stdin: bytes = b"") -> str:
+    program = programs.find(arguments[0])
+    if program is None:
+        return f"{arguments[0]} was not found"
+    ended = programs.run([program, *arguments[1:]], stdin=stdin, seconds=60.0)
+    return "" if ended.status == 0 else " ".join((ended.errors or ended.output).split())[:200] or "it failed"
+
+
+def noted(memory: Memory) -> Tuple[str, ...]:
+    """The accounts that this agent created."""
+    created = (memory.load(NOTE) or {}).get("created")
+    return tuple(str(name) for name in created) if isinstance(created, list) else ()

@@ -1,0 +1,139 @@
+"""Names the accounts of this host, those too that no list has; it looks at no file of theirs.
+
+Not listed is not absent: a directory of accounts (SSSD, LDAP, winbind) answers for a name and need not list its names.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
+
+from keyrack.agent.keys import looking
+from keyrack.agent.sshd.settings import Line
+
+SECONDS = 20.0
+_MOST_HOMES = 20_000
+_NO_SHELLS = ("nologin", "false")
+_LISTED = ("files", "compat", "systemd", "altfiles", "db")
+_LITERAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.$-]{0,63}")
+
+
+class Account(NamedTuple):
+    """An account as pwd has it."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    shell: str
+
+    @property
+    def may_log_in(self) -> bool:
+        """Whether its shell is one to work with."""
+        return os.path.basename(self.shell) not in _NO_SHELLS
+
+
+class Everybody(NamedTuple):
+    """accounts: root first, then those who can log in; ownerless: homes whose owner nobody knows now; problem: why
+    somebody may be missing, in words, empty where all accounts are listed.
+    """
+
+    accounts: Tuple[Account, ...] = ()
+    ownerless: Tuple[str, ...] = ()
+    problem: str = ""
+
+
+def find(names: Iterable[str], lines: Iterable[Line]) -> Everybody:
+    """All that are listed, own a home, or are named: `names`, and by sshd's settings (`lines`).
+
+    Where this may not be waited for, nobody is known and the problem says so.
+    """
+    asked = sorted({*names, *named(lines)})
+    task = looking.Task(os.geteuid(), os.getegid(), "", lambda: _ask(asked))
+    (answer,) = looking.look([task], one=SECONDS, everything=SECONDS)
+    if answer.problem or not isinstance(answer.value, dict):
+        return Everybody(problem=f"this host does not say which accounts it has: {answer.problem}")
+    accounts = {str(one[0]): Account(*one) for one in answer.value["accounts"]}
+    order = sorted(accounts.values(), key=lambda one: (one.uid != 0, not one.may_log_in, one.name))
+    sources = _unlisted_sources()
+    problem = ""
+    if sources:
+        problem = f"this host has accounts which cannot be listed (nsswitch.conf: {', '.join(sources)})"
+    return Everybody(tuple(order), tuple(answer.value["ownerless"]), problem)
+
+
+def named(lines: Iterable[Line]) -> Set[str]:
+    """Whom sshd's settings name, without wildcards."""
+    found: Set[str] = set()
+    for line in lines:
+        values: List[str] = []
+        if line.keyword in ("allowusers", "denyusers"):
+            values = [value.partition("@")[0] for value in line.values]
+        elif line.keyword == "match":
+            for keyword, value in zip(line.values[0::2], line.values[1::2]):  # noqa: B905 - not in Python 3.9
+                values += value.split(",") if keyword.lower() == "user" else []
+        found.update(value for value in values if _LITERAL.fullmatch(value))
+    return found
+
+
+def _ask(names: Sequence[str]) -> Any:
+    """In a process of its own: a directory of accounts may not answer."""
+    known: Dict[str, pwd.struct_passwd] = {one.pw_name: one for one in pwd.getpwall()}
+    for name in names:
+        if name not in known:
+            _note(known, lambda name=name: pwd.getpwnam(name))
+    ownerless: List[str] = []
+    numbers = {one.pw_uid for one in known.values()}
+    strangers: Set[int] = set()
+    for folder in sorted({"/home", *(os.path.dirname(one.pw_dir) for one in known.values() if one.pw_uid >= 1000)}):
+        for name, owner in _homes(folder):
+            if owner not in numbers and owner not in strangers:
+                is_known = _note(known, lambda owner=owner: pwd.getpwuid(owner))
+                (numbers if is_known else strangers).add(owner)
+            if owner in strangers:
+                ownerless.append(os.path.join(folder, name))
+            if name not in known and _LITERAL.fullmatch(name):
+                _note(known, lambda name=name: pwd.getpwnam(name))
+    accounts = [[one.pw_name, one.pw_uid, one.pw_gid, one.pw_dir, one.pw_shell] for one in known.values()]
+    return {"accounts": accounts, "ownerless": ownerless[:1000]}
+
+
+def _note(known: Dict[str, pwd.struct_passwd], ask: Any) -> bool:
+    try:
+        account = ask()
+    except (KeyError, OSError):
+        return False
+    known.setdefault(account.pw_name, account)
+    return True
+
+
+def _homes(folder: str) -> List[Tuple[str, int]]:
+    """The names of homes in a folder, and the numbers of their owners; a folder such as / has none of its own."""
+    if folder in ("", "/", "/usr", "/var", "/etc", "/run", "/dev", "/proc", "/sys"):
+        return []
+    found: List[Tuple[str, int]] = []
+    try:
+        for entry in os.scandir(folder):
+            if len(found) >= _MOST_HOMES:
+                break
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                found.append((entry.name, entry.stat(follow_symlinks=False).st_uid))
+    except OSError:
+        pass
+    return [one for one in found if one[1] != 0 or one[0] != "lost+found"]
+
+
+def _unlisted_sources() -> List[str]:
+    try:
+        with open("/etc/nsswitch.conf", encoding="utf-8", errors="replace") as file:
+            text = file.read(1 << 16)
+    except OSError:
+        return []
+    for line in text.split("\n"):
+        keyword, _, sources = line.partition("#")[0].partition(":")
+        if keyword.strip() == "passwd":
+            sources = re.sub(r"\[[^]]*\]", " ", sources)
+            return sorted({source for source in sources.split() if source not in _LISTED})
+    return []

@@ -1,0 +1,59 @@
+"""What this host's own administrator decided: stronger than anything a document says; it is read, never guessed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Tuple
+
+from keyrack.agent.state import Memory, MemoryProblem
+from keyrack.ssh import names
+
+FILE = "local.json"
+
+
+class Local(NamedTuple):
+    """The file local.json in the agent's folder, made at enrolment and free to be edited.
+
+    allow_accounts: accounts may be created and removed; only: the accounts that the service may speak for, None:
+    all; drop_in: the file for sshd's settings, None: sshd's settings are left alone; trial_seconds: how long
+    enforcing is watched before it counts as safe.
+    """
+
+    allow_accounts: bool = False
+    only: Optional[Tuple[str, ...]] = None
+    drop_in: Optional[str] = None
+    trial_seconds: float = 60.0
+
+    def speaks_for(self, username: str) -> bool:
+        """Whether the service may say who logs in as this account."""
+        return self.only is None or username in self.only
+
+
+def read(memory: Memory) -> Local:
+    """The decisions; the most careful ones where nothing was decided. Raises MemoryProblem for a damaged file."""
+    fields = memory.load(FILE)
+    if fields is None:
+        return Local()
+    only, allow, drop_in = fields.get("only"), fields.get("allow_accounts", False), fields.get("drop_in")
+    listed = isinstance(only, list) and all(isinstance(name, str) for name in only)
+    trial = fields.get("trial_seconds", 60.0)
+    if type(trial) not in (int, float) or not 1 <= trial <= 3600:
+        raise MemoryProblem(f"{memory.folder.path}/{FILE}: trial_seconds is a number from 1 to 3600")
+    if not isinstance(allow, bool) or not (only is None or listed) or not (drop_in is None or isinstance(drop_in, str)):
+        raise MemoryProblem(f"{memory.folder.path}/{FILE} is not as it must be; see the agent's page in the manual")
+    return Local(allow, None if only is None else tuple(only), drop_in, float(trial))
+
+
+def write(memory: Memory, local: Local) -> None:
+    """Keep the decisions. May raise OSError."""
+    memory.save(FILE, local._asdict())
+
+
+def account_names(text: Optional[str]) -> Optional[Tuple[str, ...]]:
+    """Names with commas between them; None for no text. Raises ValueError for what cannot be an account's name."""
+    if not text:
+        return None
+    found = tuple(name.strip() for name in text.split(","))
+    for name in found:
+        if names.username_problem(name) is not None:
+            raise ValueError(f"{name!r} cannot be the name of an account")
+    return found

@@ -1,0 +1,1 @@
+"""Who did or tried what, as it is kept and read."""

@@ -1,0 +1,61 @@
+"""Tells people of what nobody may do through Keyrack at all; must not stop what goes on without it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.people.users import keyrack
+from keyrack.model import Server
+from keyrack.store import events, servers
+from keyrack.store.database import DatabaseUnavailable
+
+# Hosts ask every few seconds for a document that is not signed; the same alarm is raised this often.
+AGAIN_AFTER = timedelta(hours=1)
+
+log = structlog.get_logger("keyrack")
+
+
+def raise_once(instance: Instance, server_id: int, code: str, words: str) -> None:
+    """Raise an alarm about a server, unless the same was raised within the last hour. code: the event's reason."""
+    now = instance.now()
+
+    def is_known(connection: Connection) -> bool:
+        return events.was_raised(connection, server_id, code, _summary(words), now - AGAIN_AFTER)
+
+    def add(connection: Connection) -> None:
+        server = servers.by_id(connection, server_id)
+        if server is not None and not is_known(connection):
+            record(connection, server, code, words, now)
+
+    try:
+        if not instance.database.read(is_known):
+            instance.database.write(add)
+            log.error("alarm", server=server_id, reason=words)
+    except DatabaseUnavailable:
+        log.error("alarm not recorded", server=server_id, reason=words)
+
+
+def record(connection: Connection, server: Server, code: str, words: str, now: datetime) -> None:
+    """Leave the event of an alarm, in the transaction of what it is about."""
+    events.add(
+        connection,
+        keyrack(server.workspace_id, door="agent"),
+        at=now,
+        action="servers:write",
+        outcome="refused",
+        reason=code,
+        target_kind="server",
+        target_id=server.id,
+        server_id=server.id,
+        summary=_summary(words),
+        level="alarm",
+        details={},
+    )
+
+
+def _summary(words: str) -> str:
+    return f"Alarm: {words}"

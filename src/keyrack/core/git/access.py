@@ -1,0 +1,295 @@
+"""Git over SSH decided: fingerprint, identity, repository, verb, yes or a reason; must start no program itself.
+
+The chain that a decision rests on, in this order: (1) sshd has checked a signature by the key whose line it was
+given, and that line names the fingerprint; (2) the fingerprint leads to one user key or to deploy keys; (3) the
+row of that key carries our seal, and the key in it has that very fingerprint; (4) its user is not disabled;
+(5) the command is one of two verbs and one path in strict grammar; (6) the repository exists, under this name or
+a former one; (7) policy lets this identity do this verb there.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import structlog
+from sqlalchemy import Connection
+
+from keyrack import policy
+from keyrack.core.git.repositories import path_of
+from keyrack.core.instance import Instance
+from keyrack.errors import Kind, Refusal, missing
+from keyrack.model import Actor, RepositoryRole, Role
+from keyrack.ssh.key_problem import KeyProblem
+from keyrack.ssh.public_key import read_canonical
+from keyrack.store import git_access
+from keyrack.store.repositories import Repository
+
+log = structlog.get_logger("keyrack.git")
+
+FETCH, PUSH = "fetch", "push"
+VERBS = {"git-upload-pack": FETCH, "git-receive-pack": PUSH}
+LONGEST_COMMAND = 512
+# What git clients send: one verb, one blank, one path in quotes. ssh:// addresses put a slash before it.
+COMMAND = re.compile(r"(git-upload-pack|git-receive-pack) '/?([A-Za-z0-9._/-]+)'")
+FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+DOOR = "git"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who a key stands for. kind "user": actor is its user; "deploy": actor has no rights beyond the key."""
+
+    kind: str
+    fingerprint: str
+    public_key: str
+    key_id: int
+    title: str
+    actor: Actor
+
+    @property
+    def words(self) -> str:
+        """Who it is, for the log and the greeting."""
+        return self.actor.name if self.kind == "user" else f"deploy key {self.title}"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A permitted operation. moved_from: the former path that was asked for; protected: a ref not to push to."""
+
+    holder: Holder
+    repository: Repository
+    verb: str
+    moved_from: str | None
+    protected: str | None
+    deploy_key_id: int | None
+
+
+def key_line_of(instance: Instance, fingerprint: str) -> str | None:
+    """The public key (type and base64) that a fingerprint stands for when it may open Git at all, else None."""
+    if not FINGERPRINT.fullmatch(fingerprint):
+        return None
+    holder = instance.database.read(lambda connection: _holder(connection, fingerprint, address=""))
+    return None if holder is None else holder.public_key
+
+
+def holder_of(instance: Instance, fingerprint: str, *, address: str = "") -> Holder | None:
+    """Who stands behind a fingerprint now, or None. address: where the connection comes from."""
+    if not FINGERPRINT.fullmatch(fingerprint):
+        return None
+    return instance.database.read(lambda connection: _holder(connection, fingerprint, address=address))
+
+
+def read_command(command: bytes) -> tuple[str, str]:
+    """The verb ("fetch" or "push") and path that a client's command asks for; raises Refusal INVALID.
+
+    At most one slash before the path and one .git after it; everything else is the grammar of paths.
+    """
+    try:
+        text = command.decode("ascii") if len(command) <= LONGEST_COMMAND else ""
+    except UnicodeDecodeError:
+        text = ""
+    found = COMMAND.fullmatch(text)
+    if found is None:
+        raise _not_offered()
+    try:
+        return VERBS[found.group(1)], path_of(found.group(2).removesuffix(".git"))
+    except Refusal:
+        raise _not_offered() from None
+
+
+def decide(instance: Instance, holder: Holder, verb: str, path: str) -> Access:
+    """Whether a holder may do a verb with the repository at a path; raises Refusal MISSING or FORBIDDEN."""
+
+    def question(connection: Connection) -> Access | Refusal:
+        repository = git_access.repository_at(connection, path)
+        if repository is None:
+            return missing("repository")
+        facts = _Facts.about(connection, [(holder, repository)])
+        return _judge(facts, holder, repository, verb, path)
+
+    answer = instance.database.read(question)
+    if isinstance(answer, Refusal):
+        raise answer
+    return answer
+
+
+def ended(instance: Instance, accesses: Iterable[Access]) -> list[tuple[Access, Refusal]]:
+    """Those of the operations under way that would not be permitted any more, each with the reason.
+
+    A handful of statements however many they are, because this is asked several times a second.
+    """
+    wanted = list(accesses)
+
+    def question(connection: Connection) -> list[tuple[Access, Refusal]]:
+        held = git_access.holders(connection, {access.holder.fingerprint for access in wanted})
+        present = git_access.repositories_by_id(connection, {access.repository.id for access in wanted})
+        facts = _Facts.about(connection, [(access.holder, access.repository) for access in wanted])
+        lost = []
+        for access in wanted:
+            reason = _still(facts, held, present, access)
+            if reason is not None:
+                lost.append((access, reason))
+        return lost
+
+    return instance.database.read(question)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the database says about some holders and repositories."""
+
+    roles: dict[tuple[int, int], RepositoryRole]
+    deploy_keys: dict[tuple[str, int], git_access.DeployKey]
+
+    @classmethod
+    def about(cls, connection: Connection, pairs: list[tuple[Holder, Repository]]) -> _Facts:
+        people = {holder.actor.user_id for holder, _ in pairs if holder.actor.user_id is not None}
+        machines = {holder.fingerprint for holder, _ in pairs if holder.kind == "deploy"}
+        places = {repository.id for _, repository in pairs}
+        return cls(
+            git_access.roles(connection, people, places) if people else {},
+            git_access.deploy_keys_of(connection, machines, places) if machines else {},
+        )
+
+
+def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, path: str) -> Access | Refusal:
+    # Invariant 2: policy is asked before anything is done.
+    deploy = None
+    role = None
+    if holder.kind == "deploy":
+        deploy = facts.deploy_keys.get((holder.fingerprint, repository.id))
+        if deploy is None or not _deploy_key_holds(deploy, holder.fingerprint):
+            return missing("repository")
+        refusal = policy.deploy_key_problem(verb, can_push=deploy.can_push)
+    else:
+        role = facts.roles.get((holder.actor.user_id or 0, repository.id))
+        refusal = policy.git_problem(
+            holder.actor,
+            verb,
+            workspace_id=repository.workspace_id,
+            visibility=repository.visibility,
+            role=role,
+        )
+    if refusal is not None:
+        return refusal
+    # Whoever may push without being a member does so with the rights of the whole workspace.
+    leads = role is RepositoryRole.ADMIN or (
+        repository.workspace_id == holder.actor.workspace_id and policy.may(holder.actor, "git:push") is None
+    )
+    return Access(
+        holder=holder if deploy is None else replace(holder, key_id=deploy.key_id, title=deploy.title),
+        repository=repository,
+        verb=verb,
+        moved_from=path if path != repository.path else None,
+        protected=f"refs/heads/{repository.default_branch}" if repository.protect_default and not leads else None,
+        deploy_key_id=None if deploy is None else deploy.key_id,
+    )
+
+
+def _still(
+    facts: _Facts,
+    held: dict[str, git_access.HeldKey | None],
+    present: dict[int, Repository],
+    access: Access,
+) -> Refusal | None:
+    old = access.holder
+    repository = present.get(access.repository.id)
+    if repository is None:
+        return missing("repository")
+    if old.kind == "deploy":
+        holder: Holder | None = old if old.fingerprint in held and held[old.fingerprint] is None else None
+    else:
+        holder = _user_holder(old.fingerprint, held.get(old.fingerprint), old.actor.address)
+    if holder is None or holder.actor.user_id != old.actor.user_id:
+        return key_gone()
+    answer = _judge(facts, holder, repository, access.verb, repository.path)
+    return answer if isinstance(answer, Refusal) else None
+
+
+def _holder(connection: Connection, fingerprint: str, *, address: str) -> Holder | None:
+    held = git_access.holders(connection, (fingerprint,))
+    if fingerprint not in held:
+        return None
+    if held[fingerprint] is not None:
+        return _user_holder(fingerprint, held[fingerprint], address)
+    for deploy in git_access.deploy_keys_with(connection, fingerprint):
+        if _deploy_key_holds(deploy, fingerprint):
+            repository = git_access.repositories_by_id(connection, (deploy.repository_id,)).get(deploy.repository_id)
+            return Holder(
+                kind="deploy",
+                fingerprint=fingerprint,
+                public_key=deploy.public_key,
+                key_id=deploy.key_id,
+                title=deploy.title,
+                actor=Actor(
+                    workspace_id=repository.workspace_id if repository else 0,
+                    user_id=None,
+                    name=f"deploy key {deploy.title}",
+                    role=None,
+                    address=address,
+                    door=DOOR,
+                ),
+            )
+    return None
+
+
+def _user_holder(fingerprint: str, held: git_access.HeldKey | None, address: str) -> Holder | None:
+    if held is None or held.user.disabled_at is not None:
+        return None
+    if _fingerprint(held.public_key) != fingerprint:
+        log.error("key row is not as Keyrack wrote it", key_id=held.key_id)
+        return None
+    return Holder(
+        kind="user",
+        fingerprint=fingerprint,
+        public_key=held.public_key,
+        key_id=held.key_id,
+        title=held.title,
+        actor=Actor(
+            workspace_id=held.user.workspace_id,
+            user_id=held.user.id,
+            name=held.user.name,
+            role=Role(held.user.role),
+            policies=held.user.policies,
+            address=address,
+            door=DOOR,
+        ),
+    )
+
+
+def _deploy_key_holds(key: git_access.DeployKey, fingerprint: str) -> bool:
+    if _fingerprint(key.public_key) != fingerprint:
+        log.error("deploy key row is not as Keyrack wrote it", key_id=key.key_id)
+        return False
+    return True
+
+
+def _fingerprint(public_key: str) -> str:
+    try:
+        return read_canonical(public_key).sha256
+    except KeyProblem:
+        return ""
+
+
+def clone_address(instance: Instance, path: str) -> str:
+    """Where a repository is cloned from, by the instance's settings alone."""
+    settings = instance.settings
+    account = pwd.getpwuid(os.geteuid()).pw_name
+    return f"{settings.git_address or f'ssh://{account}@{settings.git_listen}/'}{path}.git"
+
+
+def key_gone() -> Refusal:
+    """The refusal of a key that opened Git a moment ago."""
+    return Refusal(Kind.UNAUTHENTICATED, "key-gone", "Your SSH key is not registered any more.")
+
+
+def _not_offered() -> Refusal:
+    return Refusal(
+        Kind.INVALID,
+        "command-not-offered",
+        "Only git clone, fetch and push are offered here, for repositories named GROUP/NAME.",
+    )

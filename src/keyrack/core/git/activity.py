@@ -1,0 +1,175 @@
+"""What Git over SSH leaves behind: an event an operation, the last use of a key; must not write once a request."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Connection
+
+from keyrack.core.git.access import Access, Holder
+from keyrack.core.instance import Instance
+from keyrack.errors import Refusal
+from keyrack.model import Actor
+from keyrack.store import events, git_access
+from keyrack.store.database import DatabaseUnavailable
+
+log = structlog.get_logger("keyrack.git")
+
+# What is kept while the database is away; beyond it the oldest go, and the log says how many.
+MOST_WAITING = 10_000
+
+DONE = {"fetch": "fetched from", "push": "pushed to"}
+TRIED = {"fetch": "fetch from", "push": "push to"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    actor: Actor
+    at: datetime
+    action: str
+    outcome: str
+    reason: str
+    repository_id: int | None
+    summary: str
+    details: dict[str, str]
+
+
+class GitLog:
+    """Collects events and uses, and writes them together; all methods may be called from any thread."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._entries: deque[_Entry] = deque()
+        self._uses: dict[str, tuple[datetime, str]] = {}
+        self._deploy_uses: dict[int, datetime] = {}
+        self._lost = 0
+
+    def permitted(self, access: Access) -> None:
+        """An operation begins. Its event belongs to the workspace of the repository."""
+        holder = access.holder
+        self.used(holder)
+        with self._lock:
+            if access.deploy_key_id is not None:
+                self._deploy_uses[access.deploy_key_id] = self._instance.now()
+        self._add(
+            replace(holder.actor, workspace_id=access.repository.workspace_id),
+            f"git:{access.verb}",
+            "done",
+            "",
+            access.repository.id,
+            f"{holder.words} {DONE[access.verb]} {access.repository.path} with {holder.fingerprint}",
+            _details(holder, access.repository.path, access.verb),
+        )
+
+    def refused(self, holder: Holder, refusal: Refusal, *, verb: str | None = None, path: str | None = None) -> None:
+        """Somebody known was refused. The event belongs to their own workspace and holds nothing unjudged."""
+        what = "run a command that is not offered" if verb is None else f"{TRIED[verb]} {path}"
+        self._add(
+            holder.actor,
+            f"git:{verb or 'command'}",
+            "refused",
+            refusal.code,
+            None,
+            f"Refused: {holder.words} tried to {what} ({refusal.code})",
+            _details(holder, path, verb),
+        )
+
+    def cut(self, access: Access, refusal: Refusal) -> None:
+        """A transfer under way was stopped."""
+        self._add(
+            replace(access.holder.actor, workspace_id=access.repository.workspace_id),
+            f"git:{access.verb}",
+            "refused",
+            refusal.code,
+            access.repository.id,
+            f"Stopped {access.holder.words} in the middle of a {access.verb}: {access.repository.path} "
+            f"({refusal.code})",
+            _details(access.holder, access.repository.path, access.verb),
+        )
+
+    def used(self, holder: Holder) -> None:
+        """A key opened Git just now."""
+        with self._lock:
+            self._uses[holder.fingerprint] = (self._instance.now(), holder.actor.address)
+
+    def write(self) -> None:
+        """Write what was collected, in one transaction; with the database away it is kept for the next time."""
+        with self._writing:
+            with self._lock:
+                entries, self._entries = self._entries, deque()
+                uses, self._uses = self._uses, {}
+                deploy_uses, self._deploy_uses = self._deploy_uses, {}
+                lost, self._lost = self._lost, 0
+            if not (entries or uses or deploy_uses):
+                return
+
+            def command(connection: Connection) -> None:
+                for entry in entries:
+                    _write_event(connection, entry)
+                for fingerprint, (at, address) in sorted(uses.items()):
+                    git_access.note_key_use(connection, fingerprint, address, at)
+                for key_id, at in sorted(deploy_uses.items()):
+                    git_access.note_deploy_key_use(connection, key_id, at)
+
+            try:
+                self._instance.database.write(command)
+            except BaseException as error:
+                with self._lock:
+                    self._entries.extendleft(reversed(entries))
+                    self._uses = {**uses, **self._uses}
+                    self._deploy_uses = {**deploy_uses, **self._deploy_uses}
+                    self._lost += lost
+                    self._forget_oldest()
+                if not isinstance(error, DatabaseUnavailable):
+                    raise
+                return  # said by the database itself, once
+            if lost:
+                log.error("events of Git were lost while the database was away", count=lost)
+
+    def _add(
+        self,
+        actor: Actor,
+        action: str,
+        outcome: str,
+        reason: str,
+        repository_id: int | None,
+        summary: str,
+        details: dict[str, str],
+    ) -> None:
+        entry = _Entry(actor, self._instance.now(), action, outcome, reason, repository_id, summary, details)
+        with self._lock:
+            self._entries.append(entry)
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        while len(self._entries) > MOST_WAITING:
+            self._entries.popleft()
+            self._lost += 1
+
+
+def _write_event(connection: Connection, entry: _Entry) -> None:
+    events.add(
+        connection,
+        entry.actor,
+        at=entry.at,
+        action=entry.action,
+        outcome=entry.outcome,
+        reason=entry.reason,
+        target_kind="repository",
+        target_id=entry.repository_id,
+        server_id=None,
+        summary=entry.summary,
+        level="info" if entry.outcome == "done" else "warning",
+        details=entry.details,
+    )
+
+
+def _details(holder: Holder, path: str | None, verb: str | None) -> dict[str, str]:
+    known = {"fingerprint": holder.fingerprint, "key": holder.title, "repository": path, "verb": verb}
+    return {name: value for name, value in known.items() if value}

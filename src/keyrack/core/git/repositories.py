@@ -1,0 +1,440 @@
+"""Git repositories and who may read or write them; must not touch Git itself."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from keyrack import policy
+from keyrack.core import room, validation
+from keyrack.core.instance import Instance
+from keyrack.core.people.users import own_user
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Page, Project, RepositoryRole
+from keyrack.store import deploy_keys, people, repositories
+from keyrack.store.repositories import Member, Repository
+
+CREATE = "codeartsrepo:repository:createRepository"
+READ = "codeartsrepo:repository:getRepository"
+CHANGE = "codeartsrepo:repository:setRepository"
+DELETE = "codeartsrepo:repository:deleteRepository"
+ADD_MEMBERS = "codeartsrepo:repository:createMembers"
+REMOVE_MEMBERS = "codeartsrepo:repository:deleteMembers"
+
+VISIBILITIES = (0, 10, 20)
+# Two to five parts; none starts with a dot or a dash, so that no part is a hidden file or an option.
+PATH = re.compile(r"(?=.{3,255}\Z)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*){1,4}")
+
+
+def path_of(value: object) -> str:
+    """A repository's path, e.g. acme/site; raises Refusal INVALID."""
+    if isinstance(value, str) and PATH.fullmatch(value) and not value.endswith((".git", ".lock", ".")):
+        return value
+    raise invalid(
+        "path",
+        "A repository's path is GROUP/NAME: letters, digits, dots, dashes and underscores, "
+        "no part starting with a dot or dash, and no .git at the end.",
+    )
+
+
+def check_visibility(value: object) -> None:
+    """Nothing for 0, 10 or 20; raises Refusal INVALID for others."""
+    if isinstance(value, bool) or value not in VISIBILITIES:
+        raise invalid("visibility", "visibility_level takes 0, 10 or 20.")
+
+
+def reach(instance: Instance, actor: Actor, repository: int | str, action: str) -> tuple[Repository, Actor]:
+    """A repository of the actor's workspace, by id or uid, and the actor with the rights of a member of it.
+
+    action: what is to be done with it, one of policy.ACTIONS. One that the actor names by id and may neither see nor
+    do that with is answered as one that does not exist, so that nobody learns which ones there are. Raises Refusal
+    MISSING for whoever works with repositories at all, FORBIDDEN for everybody else.
+
+    What a member may do is policy.REPOSITORY_ROLE_ACTIONS; it adds to the actor's own policies for this
+    repository alone, and a token's scopes still bound both. What is in another project than the one that the actor's
+    proof is for is missing.
+    """
+
+    def question(connection: Connection) -> tuple[Repository | None, RepositoryRole | None, bool]:
+        if isinstance(repository, int):
+            found = repositories.get(connection, actor.workspace_id, repository)
+        else:
+            found = repositories.by_uid(connection, actor.workspace_id, repository)
+        if found is not None and not _in_project(connection, actor, found.project_id):
+            found = None
+        if actor.user_id is None:
+            return found, None, False
+        role = None if found is None else repositories.role_of(connection, found.id, actor.user_id)
+        return found, role, role is not None or repositories.is_member_of_any(connection, actor.user_id)
+
+    found, role, member = instance.database.read(question)
+    if found is not None:
+        granted = policy.REPOSITORY_ROLE_ACTIONS[role] if role else ()
+        if found.visibility >= 10:
+            granted = (*granted, READ)
+        entitled = replace(actor, policies=(*actor.policies, *granted))
+        # Numbers can be counted through; whoever knows a uid, which is drawn by lot, has been told of the repository.
+        told = isinstance(repository, str)
+        if told or policy.may(entitled, READ) is None or policy.may(entitled, action) is None:
+            return found, entitled
+    if _works_with_repositories(actor, member):
+        raise missing("repository")
+    with Attempt(instance, actor, action, "reach a repository", target_kind="repository"):
+        raise missing("repository")
+
+
+def _works_with_repositories(actor: Actor, member: bool) -> bool:
+    """Whether an actor may do anything with some repository; member: whether the user is a member of one."""
+    if member and policy.may(replace(actor, policies=(*actor.policies, READ)), READ) is None:
+        return True
+    return any(policy.may(actor, action) is None for action in policy.ACTIONS if action.startswith("codeartsrepo:"))
+
+
+def create(
+    instance: Instance, actor: Actor, *, name: object, project_uid: object, visibility: object = 0
+) -> Repository:
+    """Create a repository in a project of the workspace, at PROJECT-ID/NAME; its creator becomes its admin.
+
+    visibility: 0 private, 10 readable in the workspace, 20 readable by everybody. Raises Refusal INVALID,
+    or TAKEN when the project has a repository of that name.
+    """
+    with Attempt(instance, actor, CREATE, "create a repository", target_kind="repository") as attempt:
+        if not isinstance(name, str) or "/" in name:
+            raise invalid("name", "A repository's name is one text without a slash.")
+        check_visibility(visibility)
+        project = _project(attempt, actor, project_uid)
+        path = path_of(f"{project.uid}/{name}")
+
+        def change(work: Work) -> Repository:
+            if repositories.by_path(work.connection, path) is not None:
+                raise Refusal(Kind.TAKEN, "path-taken", "The project has a repository of that name.", field="name")
+            number = _add(work, path, None, project_id=project.id, visibility=int(str(visibility)))
+            if actor.user_id is not None:
+                repositories.set_member(work.connection, number, actor.user_id, RepositoryRole.ADMIN, work.now)
+            work.record(f"Created repository {path}", target_id=number, details={"path": path})
+            return _own(work, number)
+
+        return attempt.write(change)
+
+
+def find(
+    instance: Instance,
+    actor: Actor,
+    *,
+    project_uid: str | None = None,
+    search: str = "",
+    offset: int = 0,
+    limit: int = 20,
+) -> Page[Repository]:
+    """A page of the repositories that the actor may see, newest first; search: part of the path, any case.
+
+    Raises Refusal MISSING for a project that is not the workspace's.
+    """
+    everything = policy.may(actor, READ) is None
+    # Everybody may list what they are members of or what is open to the workspace; scopes still bound it.
+    entitled = replace(actor, policies=(*actor.policies, READ))
+    with Attempt(instance, entitled, READ, "list repositories", target_kind="repository") as attempt:
+
+        def question(connection: Connection) -> Page[Repository] | None:
+            project = None if project_uid is None else people.project_by_uid(connection, project_uid)
+            if project_uid is not None and (project is None or project.workspace_id != actor.workspace_id):
+                return None
+            if project is not None and not _in_project(connection, actor, project.id):
+                return None
+            bound = people.project_by_uid(connection, actor.project) if actor.project else None
+            return repositories.find(
+                connection,
+                actor.workspace_id,
+                project_id=project.id if project else None,
+                # 0 is no project's id: what a project that is gone bounds is nothing of any project.
+                bound_to=None if not actor.project else bound.id if bound else 0,
+                seen_by=None if everything else actor.user_id or 0,
+                search=search,
+                offset=offset,
+                limit=limit,
+            )
+
+        found = attempt.read(question)
+        if found is None:
+            raise missing("project")
+        return found
+
+
+def get(instance: Instance, actor: Actor, repository: int | str) -> Repository:
+    """One repository by id or uid. Raises Refusal MISSING or FORBIDDEN."""
+    found, entitled = reach(instance, actor, repository, READ)
+    with Attempt(instance, entitled, READ, "see a repository", target_kind="repository", target_id=found.id):
+        return found
+
+
+def delete(instance: Instance, actor: Actor, repository: int | str) -> Repository:
+    """Delete a repository with its members and deploy keys, and answer it as it was. Raises Refusal."""
+    found, entitled = reach(instance, actor, repository, DELETE)
+    with Attempt(
+        instance, entitled, DELETE, "delete a repository", target_kind="repository", target_id=found.id
+    ) as attempt:
+
+        def change(work: Work) -> Repository:
+            gone = _own(work, found.id)
+            for key in deploy_keys.of_repository(work.connection, gone.id):
+                deploy_keys.remove(work.connection, key)
+            repositories.remove(work.connection, gone.id)
+            work.record(f"Deleted repository {gone.path}", target_id=gone.id, level="warning")
+            return gone
+
+        return attempt.write(change)
+
+
+def members(
+    instance: Instance,
+    actor: Actor,
+    repository: int | str,
+    *,
+    search: str = "",
+    writers: bool = False,
+    offset: int = 0,
+    limit: int = 20,
+) -> Page[Member]:
+    """A page of a repository's members by name; search: part of the name; writers: only who may push."""
+    found, entitled = reach(instance, actor, repository, READ)
+    with Attempt(
+        instance, entitled, READ, "list a repository's members", target_kind="repository", target_id=found.id
+    ) as attempt:
+        return attempt.read(
+            lambda connection: repositories.find_members(
+                connection, found.id, search=search, writers=writers, offset=offset, limit=limit
+            )
+        )
+
+
+def may_add_members(instance: Instance, actor: Actor, repository: int | str) -> None:
+    """Nothing when the actor may add members; raises Refusal MISSING or FORBIDDEN, so that a list fails as one."""
+    found, entitled = reach(instance, actor, repository, ADD_MEMBERS)
+    with Attempt(
+        instance, entitled, ADD_MEMBERS, "add members to a repository", target_kind="repository", target_id=found.id
+    ):
+        return
+
+
+def set_member(
+    instance: Instance, actor: Actor, repository: int | str, *, user_uid: str, role: object, new: bool
+) -> Member:
+    """Make a user of the workspace a member with a role; new: they must not be one, else they must.
+
+    Raises Refusal MISSING for repository, user or member, INVALID for the role, TAKEN for a new one who is.
+    """
+    found, entitled = reach(instance, actor, repository, ADD_MEMBERS)
+    with Attempt(
+        instance, entitled, ADD_MEMBERS, "set a member of a repository", target_kind="repository", target_id=found.id
+    ) as attempt:
+        wanted = member_role(role)
+
+        def change(work: Work) -> Member:
+            user = people.user_by_uid(work.connection, user_uid)
+            user = own_user(work, user.id if user else 0)
+            before = repositories.role_of(work.connection, found.id, user.id)
+            if new and before is not None:
+                raise Refusal(Kind.TAKEN, "member-already", f"{user.name} is a member already.", field="user")
+            if not new and before is None:
+                raise missing("member")
+            _refuse_more(entitled, user.id, before, wanted)
+            repositories.set_member(work.connection, _own(work, found.id).id, user.id, wanted, work.now)
+            work.record(
+                f"Made {user.name} {wanted.value} of repository {found.path}",
+                target_id=found.id,
+                details={"user": user.name, "role": wanted.value},
+            )
+            return repositories.find_members(work.connection, found.id, user_id=user.id, offset=0, limit=1).items[0]
+
+        return attempt.write(change)
+
+
+def remove_member(instance: Instance, actor: Actor, repository: int | str, *, user_uid: str) -> None:
+    """Take a member's role in a repository away. Raises Refusal MISSING for repository or member."""
+    found, entitled = reach(instance, actor, repository, REMOVE_MEMBERS)
+    with Attempt(
+        instance,
+        entitled,
+        REMOVE_MEMBERS,
+        "remove a member of a repository",
+        target_kind="repository",
+        target_id=found.id,
+    ) as attempt:
+
+        def change(work: Work) -> None:
+            user = people.user_by_uid(work.connection, user_uid)
+            if user is None or repositories.role_of(work.connection, found.id, user.id) is None:
+                raise missing("member")
+            repositories.remove_member(work.connection, found.id, user.id)
+            work.record(
+                f"Took {user.name} out of repository {found.path}", target_id=found.id, details={"user": user.name}
+            )
+
+        attempt.write(change)
+
+
+def ensure(
+    instance: Instance,
+    actor: Actor,
+    *,
+    path: str,
+    repository_id: int | None = None,
+    members: Mapping[int, str],
+    exactly: bool = True,
+) -> bool:
+    """Make a repository exist with these members (user id to role); False when it did already.
+
+    exactly: others are taken out; else they stay. Raises Refusal INVALID or TAKEN.
+    """
+    name = path_of(path)
+    wanted = {user_id: member_role(role) for user_id, role in members.items()}
+
+    def held_now(connection: Connection) -> tuple[Repository | None, dict[int, RepositoryRole]]:
+        known = repositories.by_path(connection, name)
+        return known, {} if known is None else repositories.members(connection, known.id)
+
+    known, held = instance.database.read(held_now)
+    as_wanted = held == (wanted if exactly else {**held, **wanted})
+    if known is not None and known.workspace_id == actor.workspace_id and as_wanted:
+        return False
+    with Attempt(instance, actor, CREATE, "set up a repository", target_kind="repository") as attempt:
+
+        def change(work: Work) -> bool:
+            found, held = held_now(work.connection)
+            if found is not None and found.workspace_id != actor.workspace_id:
+                raise Refusal(Kind.TAKEN, "path-taken", f"The path {name} is taken.", field="path")
+            number = found.id if found is not None else _add(work, name, repository_id)
+            names = people.user_names(work.connection, wanted.keys() | held.keys())
+            told = []
+            for user_id, role in wanted.items():
+                if held.get(user_id) is not role:
+                    repositories.set_member(work.connection, number, user_id, role, work.now)
+                    told.append(f"{names.get(user_id, user_id)} {role.value}")
+            for user_id in held.keys() - wanted.keys() if exactly else ():
+                repositories.remove_member(work.connection, number, user_id)
+                told.append(f"{names.get(user_id, user_id)} taken out")
+            doing = "Created" if found is None else "Changed the members of"
+            work.record(f"{doing} repository {name}: {', '.join(told[:100]) or 'no members'}", target_id=number)
+            return True
+
+        return attempt.write(change)
+
+
+def change_at(
+    instance: Instance, actor: Actor, path: str, *, visibility: object = None, protect_default: object = None
+) -> Repository:
+    """The same as change, for the repository at a path. Raises as change does."""
+    known = instance.database.read(lambda connection: repositories.by_path(connection, path))
+    if known is None:
+        raise missing("repository")
+    return change(instance, actor, known.id, visibility=visibility, protect_default=protect_default)
+
+
+def change(
+    instance: Instance,
+    actor: Actor,
+    repository: int | str,
+    *,
+    visibility: object = None,
+    protect_default: object = None,
+) -> Repository:
+    """Change who may read a repository, or whether its default branch is protected; None leaves things.
+
+    protect_default: true or false. Raises Refusal MISSING, FORBIDDEN or INVALID.
+    """
+    found, entitled = reach(instance, actor, repository, CHANGE)
+    with Attempt(
+        instance, entitled, CHANGE, "change a repository", target_kind="repository", target_id=found.id
+    ) as attempt:
+        wanted: dict[str, object] = {}
+        if visibility is not None:
+            check_visibility(visibility)
+            wanted["visibility"] = visibility
+        if protect_default is not None:
+            if not isinstance(protect_default, bool):
+                raise invalid("protect_default", "protect_default takes true or false.")
+            wanted["protect_default"] = protect_default
+        if not wanted:
+            raise invalid("protect_default", "Send a visibility or protect_default.")
+
+        def change(work: Work) -> Repository:
+            now = _own(work, found.id)
+            values = {column: value for column, value in wanted.items() if value != getattr(now, column)}
+            if not values:
+                work.recorded += 1  # as it is already: nothing changed, so there is nothing to tell
+                return now
+            repositories.change(work.connection, now.id, values)
+            told = ", ".join(f"{column} {value}" for column, value in values.items())
+            work.record(f"Set of repository {now.path}: {told}", target_id=now.id, level="warning")
+            return _own(work, now.id)
+
+        return attempt.write(change)
+
+
+def _in_project(connection: Connection, actor: Actor, project_id: int | None) -> bool:
+    """Whether an actor's proof reaches into a project; what belongs to none is the whole workspace's."""
+    if not actor.project or project_id is None:
+        return True
+    bound = people.project_by_uid(connection, actor.project)
+    return bound is not None and bound.id == project_id
+
+
+def _project(attempt: Attempt, actor: Actor, uid: object) -> Project:
+    text = validation.text(uid, field="project")
+    project = attempt.read(lambda connection: people.project_by_uid(connection, text))
+    if project is None or project.workspace_id != actor.workspace_id or actor.project not in ("", project.uid):
+        raise invalid("project", "There is no such project.", "project-missing")
+    return project
+
+
+def _add(
+    work: Work, path: str, repository_id: int | None, *, project_id: int | None = None, visibility: int = 0
+) -> int:
+    values = {
+        "workspace_id": work.actor.workspace_id,
+        "project_id": project_id,
+        "uid": secrets.token_hex(16),
+        "path": path,
+        "visibility": visibility,
+        "default_branch": "main",
+        "protect_default": False,
+        "created_by": work.actor.user_id,
+        "created_at": work.now,
+    }
+    room.refuse_more(work, "repository")
+    if repository_id is not None:
+        values["id"] = repository_id
+    return repositories.add(work.connection, values)
+
+
+def _refuse_more(entitled: Actor, user_id: int, before: RepositoryRole | None, wanted: RepositoryRole) -> None:
+    """Nobody makes somebody more of a repository than one may oneself, nor oneself more than one is."""
+    more = policy.lacking(entitled, policy.actions(None, policy.REPOSITORY_ROLE_ACTIONS[wanted]))
+    order = tuple(RepositoryRole)
+    raised = before is None or order.index(wanted) > order.index(before)
+    if user_id == entitled.user_id and raised and wanted is not RepositoryRole.VIEWER:
+        more |= policy.lacking(entitled, ("git:push",))
+    if more:
+        words = f"You cannot give the role {wanted.value}, as you may not do all that it allows yourself."
+        raise Refusal(Kind.FORBIDDEN, "exceeds-own-rights", words)
+
+
+def _own(work: Work, repository_id: int) -> Repository:
+    found = repositories.get(work.connection, work.actor.workspace_id, repository_id)
+    if found is None:
+        raise missing("repository")
+    return found
+
+
+def member_role(value: object) -> RepositoryRole:
+    """A member's role; raises Refusal INVALID."""
+    try:
+        return RepositoryRole(value)  # type: ignore[arg-type]
+    except ValueError:
+        words = f"A member's role is one of {', '.join(RepositoryRole)}."
+        raise invalid("role", words) from None

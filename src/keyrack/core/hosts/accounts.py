@@ -1,0 +1,78 @@
+"""What hosts are asked about accounts, and how far they are with it; must not touch an account itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cryptography.exceptions import InvalidTag
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.model import Server, SystemUser
+from keyrack.protocol.host_document import Account
+from keyrack.store import servers
+
+UNMANAGED = "unmanaged"
+"""Nothing was asked of the host for this account."""
+PENDING = "pending"
+"""The host has not yet said that it did what was asked."""
+PRESENT = "present"
+"""The account exists on the host as asked."""
+REFUSED = "refused"
+"""The host answered, and the account or what was asked for it is not there: most often its own configuration does
+not let Keyrack create or change accounts."""
+
+
+def wanted(instance: Instance, connection: Connection, server_id: int, damaged: list[SystemUser]) -> dict[str, Account]:
+    """The accounts of one host document, by name.
+
+    One whose password was changed in the database is left out, and added to `damaged`.
+    """
+    found = {name: Account(present=False) for name in servers.accounts_removed(connection, server_id)}
+    for user, sealed in servers.accounts_asked(connection, server_id):
+        try:
+            hashed = None if sealed is None else _unsealed(instance, server_id, user, sealed)
+        except InvalidTag:
+            damaged.append(user)
+            continue
+        asked = user.deployment_key_asked_at is not None
+        found[user.username] = Account(present=True, password_hash=hashed, deployment_key=asked)
+    return found
+
+
+def seal_password(instance: Instance, server_id: int, username: str, hashed: str) -> bytes:
+    """A password's hash as it is stored: encrypted, and good for this account of this server alone."""
+    return instance.key.encrypt(hashed, _context(server_id, username))
+
+
+def state(server: Server, user: SystemUser) -> str:
+    """How far a host is with what was asked for an account: one of the words above."""
+    if user.revision is None:
+        return UNMANAGED
+    if server.applied_revision < user.revision:
+        return PENDING
+    told = _told(server, user.username)
+    if told.get("exists") is not True or told.get("refused"):
+        return REFUSED
+    # Its pair is made by the account itself, however long that takes.
+    key_is_missing = user.deployment_key_asked_at is not None and user.deployment_key is None
+    return PENDING if key_is_missing else PRESENT
+
+
+def reason(server: Server, user: SystemUser) -> str:
+    """Why an account is not as asked, in the words of its host; empty where it is, or where the host did not say."""
+    return str(_told(server, user.username).get("refused") or "") if state(server, user) == REFUSED else ""
+
+
+def _told(server: Server, username: str) -> Mapping[str, object]:
+    accounts = server.facts.get("accounts")
+    told = accounts.get(username) if isinstance(accounts, Mapping) else None
+    return told if isinstance(told, Mapping) else {}
+
+
+def _unsealed(instance: Instance, server_id: int, user: SystemUser, sealed: bytes) -> str:
+    return instance.key.decrypt(sealed, _context(server_id, user.username))
+
+
+def _context(server_id: int, username: str) -> str:
+    return f"account password {server_id} {username}"

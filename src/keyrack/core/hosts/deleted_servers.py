@@ -1,0 +1,170 @@
+"""What a host is told whose server was deleted: a last document, until it says that it obeys; must open nothing.
+
+A server is gone from every list at once. Its host may be off, and it holds key files. So who it is and every key that
+it was ever given are kept, sealed, and its agent is handed one more signed document: no keys, all of those refused, and
+sshd's own settings back. An agent that is not known here at all is told nothing of the kind: whoever restored an old
+database must not empty every host that was enrolled since.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyrack.core.hosts import reports
+from keyrack.core.hosts.facts import ADOPT
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor, Page, Server
+from keyrack.protocol.host_document import HostDocument, TakeAway
+from keyrack.store import deleted_servers, keys, revoked_keys, unmanaged_keys
+from keyrack.store.deleted_servers import DeletedServer
+
+MOST_TAKEN_AWAY = 1000
+MOST_REFUSED = 100_000  # its key files are empty in any case
+
+
+def bury(work: Work, server: Server, revision: int) -> bool:
+    """Note what a server's host must still be told; the caller deletes the server. False: it has no host."""
+    secret_hash = deleted_servers.secret_of(work.connection, server.id)
+    if secret_hash is None:
+        return False
+    take_away = _revoked_by_hand(work, server)
+    values: dict[str, Any] = {
+        "server_id": server.id,
+        "workspace_id": server.workspace_id,
+        "host": server.host,
+        "name": server.name,
+        "address": server.address,
+        "agent_secret_hash": secret_hash,
+        "revision": revision,
+        "take_away": take_away,
+        "deleted_at": work.now,
+        "deleted_by": work.actor.name,
+    }
+    granted = keys.granted_keys(work.connection, server.id, server.workspace_id, work.now)
+    pairs = {(one.user_key.fingerprint or "", one.user_key.public_key or "") for one in granted}
+    deleted_servers.add(work.connection, {**values, "seal": b""})
+    deleted_servers.keep_keys(work.connection, server.id, sorted(pairs))
+    lines = deleted_servers.keys_of(work.connection, server.id)
+    seal = _seal(work.instance, server.id, server.host, revision, take_away, lines)
+    deleted_servers.set_seal(work.connection, server.id, seal)
+    return True
+
+
+def document(instance: Instance, connection: Connection, server_id: int) -> HostDocument | None:
+    """The last document of a deleted server's host, None when nothing is known of it. Raises Refusal UNAVAILABLE when
+    its seal is broken.
+    """
+    gone = deleted_servers.get(connection, server_id)
+    if gone is None:
+        return None
+    lines = deleted_servers.keys_of(connection, gone.id)
+    if gone.seal != _seal(instance, gone.id, gone.host, gone.revision, gone.take_away, lines):
+        raise Refusal(
+            Kind.UNAVAILABLE,
+            "seal-broken",
+            f"What is noted of the deleted server {gone.name} was changed in the database, not by Keyrack. "
+            "Its host is not told anything.",
+        )
+    return HostDocument(
+        host=gone.host,
+        revision=gone.revision,
+        issued_at=instance.now(),
+        users={},
+        revoked=lines[:MOST_REFUSED],
+        mode=ADOPT,
+        take_away=tuple(TakeAway(path, fingerprint) for path, fingerprint in gone.take_away),
+        deleted=True,
+    )
+
+
+def raise_above(instance: Instance, keyrack: Actor, server_id: int, revision: int) -> None:
+    """Number the last document of a deleted server's host above what that host obeys."""
+    attempt = Attempt(
+        instance, keyrack, "servers:write", "number a last document", target_kind="server", server_id=server_id
+    )
+
+    def change(work: Work) -> None:
+        work.recorded += 1  # the deletion is the event
+        gone = deleted_servers.get(work.connection, server_id)
+        if gone is None or gone.revision > revision:
+            return
+        lines = deleted_servers.keys_of(work.connection, gone.id)
+        if gone.seal != _seal(instance, gone.id, gone.host, gone.revision, gone.take_away, lines):
+            return  # a row that is not ours is not sealed anew
+        seal = _seal(instance, gone.id, gone.host, revision + 1, gone.take_away, lines)
+        deleted_servers.renumber(work.connection, gone.id, revision + 1, seal)
+
+    with attempt:
+        attempt.write(change)
+
+
+def report(instance: Instance, keyrack: Actor, gone: DeletedServer, told: Mapping[str, Any]) -> None:
+    """Take what the agent of a deleted server tells: that it obeys its last document, or why not."""
+    applied, state = told.get("revision"), told.get("state")
+    if state is None or not isinstance(applied, int) or isinstance(applied, bool):
+        return
+    problems = reports.problems(told) or []
+    # What a lost database gave out has a mark, which the last document has not, and may have a higher number.
+    is_last = applied == gone.revision and not told.get("lineage")
+    attempt = Attempt(
+        instance,
+        keyrack,
+        "servers:write",
+        "report a host's state",
+        target_kind="server",
+        target_id=gone.id,
+        server_id=gone.id,
+    )
+    with attempt:
+
+        def change(work: Work) -> None:
+            work.recorded += 1  # most of what it tells is of no use to anybody any more
+            words = "; ".join(problems)
+            if state != "applied":
+                work.record(f"The host of deleted server {gone.name} did not take its last document: {words or state}")
+            elif is_last and deleted_servers.acknowledge(work.connection, gone.id, work.now):
+                what = "no key of Keyrack opens it any more"
+                work.record(
+                    f"The host of deleted server {gone.name} obeys: {what}" + (f" ({words})" if words else ""),
+                    level="warning",
+                )
+
+        attempt.write(change)
+
+
+def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15) -> Page[DeletedServer]:
+    """A page of the workspace's deleted servers that had a host, the last one first."""
+    with Attempt(instance, actor, "servers:read", "list deleted servers", target_kind="server") as attempt:
+        return attempt.read(
+            lambda connection: deleted_servers.find(connection, actor.workspace_id, offset=offset, limit=limit)
+        )
+
+
+def _revoked_by_hand(work: Work, server: Server) -> list[list[str]]:
+    """What the host must take out of its own files, as these count again: keys that were revoked everywhere."""
+    found: list[list[str]] = []
+    for one in unmanaged_keys.on_server(work.connection, server.id):
+        if one.kind != "key" or one.state == "gone" or len(found) >= MOST_TAKEN_AWAY:
+            continue
+        if revoked_keys.get(work.connection, server.workspace_id, one.fingerprint) is not None:
+            found.append([one.path, one.fingerprint])
+    return sorted(found)
+
+
+def _seal(
+    instance: Instance,
+    server_id: int,
+    host: str,
+    revision: int,
+    take_away: Sequence[Sequence[str]],
+    lines: Iterable[str],
+) -> bytes:
+    # Sorted here, as two databases need not sort alike.
+    told = [sorted(lines), [list(entry) for entry in take_away]]
+    return instance.key.seal("deleted server", server_id, host, revision, json.dumps(told))

@@ -1,0 +1,305 @@
+"""The host document: all that one host must obey, built from rows whose seals hold and signed; must send nothing."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from keyrack.core.audit import alarms
+from keyrack.core.hosts import accounts, deleted_servers
+from keyrack.core.hosts.facts import ADOPT, AUTO
+from keyrack.core.hosts.unmanaged_keys import REMOVING
+from keyrack.core.instance import Instance
+from keyrack.core.sealing import named
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Server, SystemUser
+from keyrack.protocol import host_document
+from keyrack.protocol.host_document import Account, HostDocument, Stale, TakeAway, UserKey
+from keyrack.ssh import options
+from keyrack.ssh.digest import sha256
+from keyrack.store import held_back, host_reports, keys, revocations, servers, unmanaged_keys
+
+log = structlog.get_logger("keyrack")
+
+MOST_ALARMS = 20
+# Told at once to a host that has not confirmed them; what is more is told once it has. A host takes 200,000 in all.
+MOST_UNCONFIRMED = 50_000
+_WIDENING = frozenset(("pty", "agent-forwarding", "port-forwarding", "X11-forwarding", "user-rc", "no-touch-required"))
+
+
+@dataclass(frozen=True, slots=True)
+class SignedDocument:
+    """What a host is handed: the exact text and the signature over it."""
+
+    revision: int
+    text: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One reason for one key to stand on one system user.
+
+    entered_at: when somebody last decided something that makes it; key_entered_at: when the key itself was entered.
+    """
+
+    username: str
+    public_key: str
+    options: tuple[str, ...]
+    expires_at: datetime | None
+    name: str
+    entered_at: datetime
+    key_entered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A row that is not as Keyrack wrote it. kind: what it is, in words."""
+
+    kind: str
+    id: int | str
+
+    @property
+    def words(self) -> str:
+        """What it means for hosts."""
+        return f"The {self.kind} {self.id} was changed in the database, not by Keyrack. It is left out"
+
+
+def signed(instance: Instance, server_id: int) -> SignedDocument | None:
+    """The document of a server as it is now; a deleted one's last, and None when nothing is known of it.
+
+    Everything is read in one snapshot, so that the revision and the keys belong together. A row whose seal is
+    broken is left out, and an alarm is raised: whoever changed the database must not get it signed, and must not
+    keep revocations from a host either.
+    """
+    damaged: list[Damaged] = []
+
+    def build(connection: Connection) -> HostDocument | None:
+        damaged.clear()
+        return _build(instance, connection, server_id, damaged)
+
+    try:
+        document = instance.database.read(build)
+    except Refusal as refusal:
+        log.error("not signed", server=server_id, reason=refusal.message)
+        raise
+    if document is None:
+        return None
+    for row in list(dict.fromkeys(damaged))[:MOST_ALARMS]:
+        alarms.raise_once(instance, server_id, "seal-broken", f"{row.words}, until it is removed or entered again.")
+    text = host_document.encode(document)
+    return SignedDocument(revision=document.revision, text=text, signature=instance.key.sign(text))
+
+
+def changed(server: Server) -> Refusal:
+    """The refusal where a server's row is not as Keyrack wrote it."""
+    return Refusal(
+        Kind.UNAVAILABLE,
+        "seal-broken",
+        f"The row of server {server.name} was changed in the database, not by Keyrack. Nothing is signed for it, "
+        "and its host keeps to what it was told last.",
+    )
+
+
+def _build(instance: Instance, connection: Connection, server_id: int, damaged: list[Damaged]) -> HostDocument | None:
+    server = servers.by_id(connection, server_id)
+    if server is None:
+        return deleted_servers.document(instance, connection, server_id)
+    if not server.sound:
+        raise changed(server)
+    if not servers.complete(connection, server.id):
+        raise Refusal(
+            Kind.UNAVAILABLE,
+            "seal-broken",
+            f"Rows of server {server.name} were deleted or put back in the database, not by Keyrack. Nothing is signed "
+            "for it, and its host keeps to what it was told last.",
+        )
+    now = instance.now()
+    users: dict[str, list[UserKey]] = {}
+    unsound: list[SystemUser] = []
+    wanted = accounts.wanted(instance, connection, server.id, unsound)
+    damaged += [Damaged("password of system user", user.id) for user in unsound]
+    found: Iterable[Line] = lines(connection, server, now, damaged)
+    if server.compared_at is not None:
+        held = held_back.of_server(connection, server.id)
+        if not all(row.sound for row in held):
+            raise Refusal(
+                Kind.UNAVAILABLE,
+                "seal-broken",
+                f"What is held back on server {server.name} was changed in the database, not by Keyrack. Nothing is "
+                "signed for it.",
+            )
+        found = _without_held_back(found, held)
+        wanted = _accounts_without(connection, server, wanted, held)
+    for line in widest(found):
+        key = UserKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
+        users.setdefault(line.username, []).append(key)
+    return HostDocument(
+        host=server.host,
+        revision=server.revision,
+        issued_at=now,
+        users={name: tuple(lines) for name, lines in users.items()},
+        revoked=_revoked(instance, connection, server, damaged),
+        accounts=wanted,
+        sshd=dict(server.sshd),
+        # A host that is to enforce by itself adopts until then.
+        mode=ADOPT if server.mode == AUTO else server.mode,
+        stale=Stale(server.stale_after_seconds, server.stale_then),
+        take_away=tuple(
+            TakeAway(path, fingerprint)
+            for path, fingerprint in unmanaged_keys.to_take_away(connection, server.id, REMOVING)
+        ),
+        end_sessions=host_reports.ending_sessions(connection, server.id),
+        lineage=server.lineage[: servers.MARK_CHARACTERS],
+    )
+
+
+def _revoked(instance: Instance, connection: Connection, server: Server, damaged: list[Damaged]) -> tuple[str, ...]:
+    """The keys to be refused. What is no key would keep the host from obeying all the rest, so it is left out."""
+    sound = []
+    most = instance.settings.max_revoked_keys
+    for fingerprint, line in revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most):
+        if fingerprint_of(line) == fingerprint:
+            sound.append(line)
+        else:
+            damaged.append(Damaged("revocation of", fingerprint))
+    return tuple(sound)
+
+
+def fingerprint_of(line: str) -> str:
+    """The fingerprint of a canonical line, and no judgement of the key in it; "" for what is no such line."""
+    key_type, _, blob = line.partition(" ")
+    try:
+        data = base64.b64decode(blob, validate=True)
+    except ValueError:
+        return ""
+    name = key_type.encode("utf-8", "replace")
+    if not data.startswith(len(name).to_bytes(4, "big") + name):
+        return ""
+    return "SHA256:" + base64.b64encode(sha256(data)).decode("ascii").rstrip("=")
+
+
+def lines(connection: Connection, server: Server, now: datetime, damaged: list[Damaged]) -> Iterator[Line]:
+    """All that lets a key in on a server, from rows whose seals hold; the others are added to `damaged`."""
+    for credential, holds in keys.sealed_credentials(connection, server.id, now):
+        if not holds:
+            damaged.append(Damaged("credential", credential.id))
+            continue
+        limits = options_of(credential.restrictions, credential.key_type)
+        if limits is None:
+            continue
+        yield Line(
+            username=credential.username,
+            public_key=credential.public_key,
+            options=limits,
+            expires_at=credential.expires_at,
+            name=credential.label,
+            entered_at=credential.created_at,
+            key_entered_at=credential.created_at,
+        )
+    for granted in keys.granted_keys(connection, server.id, server.workspace_id, now):
+        grant, key = granted.grant, granted.user_key
+        if granted.broken is not None:
+            table, number = granted.broken
+            damaged.append(Damaged(named(table), number))
+            continue
+        assert key.public_key is not None
+        assert key.key_type is not None
+        limits = options_of(grant.restrictions, key.key_type)
+        if limits is None:
+            continue  # a security key's restriction, and this key is none: never without it
+        yield Line(
+            username=grant.system_user,
+            public_key=key.public_key,
+            options=limits,
+            expires_at=grant.expires_at,
+            name=key.title or "",
+            entered_at=max(grant.created_at, key.created_at),
+            key_entered_at=key.created_at,
+        )
+
+
+def _without_held_back(found: Iterable[Line], held: Iterable[held_back.HeldBack]) -> Iterator[Line]:
+    """The lines without what the host refused before the database went back and nobody entered again since."""
+    refused = {row.public_key: row.since for row in held if row.kind == held_back.REVOKED}
+    by_line = {(row.username, row.public_key, row.options): row for row in held if row.kind == held_back.LINE}
+    for line in found:
+        since = refused.get(line.public_key)
+        if since is not None and line.key_entered_at <= since:
+            continue
+        row = by_line.get((line.username, line.public_key, line.options))
+        if row is None or line.entered_at > row.since:
+            yield line
+        elif row.until is not None:
+            ends = row.until if line.expires_at is None else min(row.until, line.expires_at)
+            yield replace(line, expires_at=ends)
+
+
+def _accounts_without(
+    connection: Connection, server: Server, wanted: Mapping[str, Account], held: Iterable[held_back.HeldBack]
+) -> dict[str, Account]:
+    """What is asked for accounts, without those for which the host was asked something else and nobody since."""
+    kept = dict(wanted)
+    for row in held:
+        if row.kind == held_back.ACCOUNT and row.username in kept:
+            user = servers.system_user_by_name(connection, server.id, row.username)
+            if user is None or (user.revision or 0) <= row.revision:
+                del kept[row.username]
+    return kept
+
+
+def widest(lines: Iterable[Line]) -> list[Line]:
+    """The lines of each key on a system user, without those that defeat another one's end or are of no use.
+
+    sshd takes the first line of a key whose end has not come and whose `from` fits, and none after it. So two
+    lines with the same options are one, the one that ends last; a line without options that lasts as long makes a
+    line with options pointless; and the others stand in the order of what they allow, the widest first, so that
+    each counts until its own end and no narrow one hides a wider one.
+    """
+    best: dict[tuple[str, str, tuple[str, ...]], Line] = {}
+    for line in lines:
+        place = (line.username, line.public_key, line.options)
+        known = best.get(place)
+        if known is None or _later(line.expires_at, known.expires_at):
+            best[place] = line
+    kept = []
+    for (username, public_key, limits), line in best.items():
+        free = best.get((username, public_key, ()))
+        if free is None or not limits or "no-touch-required" in limits or _later(line.expires_at, free.expires_at):
+            kept.append(line)
+    return sorted(kept, key=lambda line: (line.username, line.public_key, _narrowness(line.options)))
+
+
+def _narrowness(limits: tuple[str, ...]) -> tuple[bool, int, bool, tuple[str, ...]]:
+    """How little a line allows once sshd has taken it; `from` last, as where it does not fit the next line counts."""
+    count = 0
+    for limit in limits:
+        name = limit.partition("=")[0]
+        if name in _WIDENING:
+            count -= 1
+        elif name == "restrict":
+            count += 10
+        elif name not in ("from", "command"):
+            count += 1
+    names = {limit.partition("=")[0] for limit in limits}
+    return "command" in names, count, "from" not in names and bool(limits), limits
+
+
+def _later(end: datetime | None, other: datetime | None) -> bool:
+    return other is not None and (end is None or end > other)
+
+
+def options_of(restrictions: Any, key_type: str) -> tuple[str, ...] | None:
+    """The options of a line; None: a key of this type cannot obey them, so the line must not be there at all."""
+    if not restrictions:
+        return ()
+    try:
+        return tuple(options.render(options.Restrictions.from_json(restrictions), key_type))
+    except ValueError:
+        return None

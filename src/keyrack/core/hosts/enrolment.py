@@ -1,0 +1,284 @@
+"""What agents ask and tell: enrol, the document, reports; must never take an agent's word for another host."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyrack.core.hosts import deleted_servers, documents, news, reports, unmanaged_keys, went_back
+from keyrack.core.hosts import facts as host_facts
+from keyrack.core.hosts.documents import MOST_UNCONFIRMED
+from keyrack.core.instance import Instance
+from keyrack.core.people import throttle
+from keyrack.core.people.users import keyrack
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Server
+from keyrack.ssh.printable import all_printable
+from keyrack.store import deleted_servers as gone_servers
+from keyrack.store import keys, revocations, servers
+from keyrack.store.deleted_servers import DeletedServer
+
+LONGEST_FACT = 64
+PRINTABLE = re.compile(r"[\x20-\x7e]*")
+LINEAGE = re.compile(r"[0-9a-f]{8}")
+NO_ENROLMENT = "enrolment-refused"
+STATES = ("applied", "refused", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What a host gets for its one-time token; secret is shown this once."""
+
+    server: Server
+    secret: str
+    signing_key: str
+
+
+def enrol(instance: Instance, token: object, facts: Mapping[str, Any], *, address: str) -> Enrolled:
+    """Make a host the one that a one-time token was made for. Raises Refusal FORBIDDEN."""
+    if not isinstance(token, str) or not token:
+        raise _no_enrolment()
+    return instance.throttle.prove(
+        throttle.ENROLMENT,
+        address,
+        instance.key.hash_token(token),
+        lambda: _enrol(instance, token, all_printable(facts), address),
+        is_guess=lambda error: isinstance(error, Refusal) and error.code == NO_ENROLMENT,
+    )
+
+
+def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: str) -> Enrolled:
+    secret_hash = instance.key.hash_token(token)
+    # A guess must not take a turn of those who write.
+    if not instance.database.read(lambda connection: servers.has_enrolment(connection, secret_hash, instance.now())):
+        raise _no_enrolment()
+    secret = secrets.token_urlsafe(32)
+    actor = keyrack(door="agent")
+    attempt = Attempt(instance, actor, "servers:write", "enrol a host", target_kind="server")
+    with attempt:
+
+        def change(work: Work) -> Server:
+            server_id = servers.use_enrolment(work.connection, secret_hash, work.now)
+            before = None if server_id is None else servers.by_id(work.connection, server_id)
+            if server_id is None or before is None or not before.sound:
+                raise _no_enrolment()
+            servers.change(
+                work.connection,
+                server_id,
+                {
+                    "agent_secret_hash": instance.key.hash_token(secret),
+                    "applied_revision": 0,
+                    "applied_lineage": "",
+                    "told_lineage": "",
+                    "applied_at": None,
+                    "went_back_at": None,
+                    "enrolled_at": work.now,
+                    "seen_at": work.now,
+                    "agent_version": _fact(facts, "agent_version"),
+                    "os": _fact(facts, "os"),
+                    "os_version": _fact(facts, "os_version"),
+                    # What another agent did is not what this one does.
+                    "facts": {name: fact for name, fact in before.facts.items() if name != "enforcement"},
+                    **_mode_told(facts),
+                },
+            )
+            work.touch(server_id)
+            server = servers.by_id(work.connection, server_id)
+            assert server is not None
+            work.record(
+                f"A host enrolled as server {server.name} from {address}",
+                target_id=server.id,
+                server_id=server.id,
+                workspace_id=server.workspace_id,
+                level="warning",
+            )
+            return server
+
+        server = attempt.write(change)
+    return Enrolled(server=server, secret=secret, signing_key=instance.key.public_line)
+
+
+def authenticate(instance: Instance, secret: str, *, address: str) -> Server | DeletedServer:
+    """The server whose agent holds this secret, also a deleted one.
+
+    Raises Refusal UNAUTHENTICATED, or THROTTLED (core/people/throttle.py).
+    """
+    secret_hash = instance.key.hash_token(secret)
+
+    def question(connection: Connection) -> Server | DeletedServer | None:
+        found = servers.by_agent_secret(connection, secret_hash)
+        return found or gone_servers.by_agent_secret(connection, secret_hash)
+
+    def attempt() -> Server | DeletedServer:
+        server = instance.database.read(question)
+        if server is None:
+            raise Refusal(
+                Kind.UNAUTHENTICATED,
+                "agent-unknown",
+                "This agent is not enrolled here, or its server was deleted. Enrol it again.",
+            )
+        if isinstance(server, Server) and not server.sound:
+            # Whose secret this is was perhaps written by somebody else.
+            raise documents.changed(server)
+        return server
+
+    return instance.throttle.prove(throttle.AGENT, address, secret_hash, attempt)
+
+
+def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str, Any]) -> None:
+    """Take what an agent tells: the revision it applied or why it did not, who is in, which keys were used.
+
+    A report without revision and state tells only the rest. Raises Refusal INVALID.
+    """
+    # The door for text of hosts: whatever is kept of it can be shown to anybody.
+    told = all_printable(told)
+    if isinstance(server, DeletedServer):
+        deleted_servers.report(instance, keyrack(server.workspace_id, door="agent"), server, told)
+        return
+    applied, state = told.get("revision"), told.get("state")
+    if applied is None and state is None:
+        applied, state = 0, "applied"
+    if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
+        raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
+    attempt = Attempt(
+        instance,
+        keyrack(server.workspace_id, door="agent"),
+        "servers:write",
+        "report a host's state",
+        target_kind="server",
+        target_id=server.id,
+        server_id=server.id,
+    )
+    with attempt:
+        judged = _judged(instance, server, told, applied, state)
+        # A list counts as taken in with its last piece: until then it is told, and taken in, again.
+        for keys_piece in judged.keys[:-1]:
+            attempt.write(partial(unmanaged_keys.store, server=server, piece=keys_piece))
+        delay = attempt.write(partial(_take, server_id=server.id, judged=judged))
+        for logins_piece in judged.logins[1:]:
+            attempt.write(partial(reports.store, server=server, piece=logins_piece))
+        instance.figures.delivered([] if delay is None else [delay])
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A report, with all that can be known of it before the transaction, which everybody's writes wait for.
+
+    seen: what its list of found keys is known by, "" where it tells none that is new; keys, logins: what is to be
+    stored of that and of who is in, in pieces.
+    """
+
+    told: Mapping[str, Any]
+    applied: int
+    state: str
+    problems: list[str] | None
+    seen: str
+    keys: list[unmanaged_keys.Piece]
+    logins: list[reports.Piece]
+
+
+def _judged(instance: Instance, server: Server, told: Mapping[str, Any], applied: int, state: str) -> _Judged:
+    logins = reports.pieces(instance, server, reports.read(told, instance.now()))
+    seen = news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
+    found = None
+    if seen and seen != server.facts.get(news.FOUND):
+        found = unmanaged_keys.read(told["keys_found"], told.get("keys_cut"))
+    return _Judged(
+        told=told,
+        applied=applied,
+        state=state,
+        problems=reports.problems(told),
+        seen="" if found is None else seen,
+        keys=[] if found is None else unmanaged_keys.plan(instance, server, found),
+        logins=logins,
+    )
+
+
+def _take(work: Work, server_id: int, judged: _Judged) -> float | None:
+    """Keep a report; answers after how many seconds its host obeys, where it has not said so before."""
+    now = servers.by_id(work.connection, server_id)
+    if now is None:
+        raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
+    told, applied, state, problems = judged.told, judged.applied, judged.state, judged.problems
+    values: dict[str, Any] = {"seen_at": work.now}
+    delay = None
+    if state == "applied" or told.get("facts"):
+        # A report of sessions says nothing of problems, so it ends none.
+        values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
+    facts = _noted(work, now, told, dict(values.get("facts", now.facts)))
+    if judged.seen:
+        for keys_piece in judged.keys[-1:]:
+            unmanaged_keys.store(work, now, keys_piece)
+        unmanaged_keys.forget(work, now)
+        facts[news.FOUND] = judged.seen
+    if state != "applied":
+        facts = _not_applied(work, now, facts, applied, problems)
+    if facts != dict(now.facts):
+        values["facts"] = facts
+    lineage = _lineage(told)
+    # What a lost database gave out is no receipt for what this one did with the same number.
+    if state == "applied" and now.applied_revision < applied and went_back.knows(now, applied, lineage):
+        values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
+        delay = (work.now - now.updated_at).total_seconds()
+        keys.note_delivery(work.connection, server_id, applied, work.now)
+        # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
+        if revocations.confirm(work.connection, server_id, applied, work.now, most=MOST_UNCONFIRMED):
+            work.touch(server_id)
+    if (version := _fact(told, "agent_version")) is not None:
+        values["agent_version"] = version
+    servers.change(work.connection, server_id, values)
+    for logins_piece in judged.logins[:1]:
+        reports.store(work, now, logins_piece)
+    work.recorded += 1  # a receipt is kept with the server, not as an event of its own
+    return delay
+
+
+def _not_applied(
+    work: Work, server: Server, facts: dict[str, Any], revision: int, problems: list[str] | None
+) -> dict[str, Any]:
+    """The facts of a host that did not obey. Why nothing new comes into force there is seen with the server too."""
+    words = f"Server {server.name} did not apply revision {revision}: {'; '.join(problems or ()) or 'no reason given'}"
+    facts = news.refused(work, server, facts, words[: news.LONGEST])
+    return facts if problems is None else {**facts, "problems": problems}
+
+
+def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts with what a report says of the machine, and a no that is over."""
+    if isinstance(told.get("machine"), Mapping):
+        facts["machine"] = host_facts.machine(told["machine"], work.now)
+    if told.get("state") == "applied":
+        return news.applied(work, server, facts)
+    return facts
+
+
+def _lineage(told: Mapping[str, Any]) -> str:
+    mark = told.get("lineage")
+    return mark if isinstance(mark, str) and LINEAGE.fullmatch(mark) else ""
+
+
+def _mode_told(facts: Mapping[str, Any]) -> dict[str, str]:
+    """How its administrator enrolled a host: looking first, or under the document at once."""
+    mode = facts.get("mode")
+    return {"mode": mode} if mode in (host_facts.ADOPT, host_facts.ENFORCE, host_facts.AUTO) else {}
+
+
+def _fact(facts: Mapping[str, Any], name: str) -> str | None:
+    value = facts.get(name)
+    if isinstance(value, str) and PRINTABLE.fullmatch(value):
+        return value[:LONGEST_FACT]
+    return None
+
+
+def _no_enrolment() -> Refusal:
+    return Refusal(
+        Kind.FORBIDDEN,
+        NO_ENROLMENT,
+        "This enrolment token is wrong, used up or older than a day. Ask for a new installation script.",
+    )

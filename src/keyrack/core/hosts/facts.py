@@ -1,0 +1,152 @@
+"""What a host tells of itself beyond the revision it obeys: settings, accounts, enforcing; must trust no word of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from keyrack.core.hosts.news import tell as _tell
+from keyrack.core.work import Work
+from keyrack.model import Server
+from keyrack.ssh import names, public_key
+from keyrack.store import servers
+
+KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+MOST = 200
+LONGEST = 300
+MACHINE_TEXTS = ("kernel", "processor")
+MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_free", "load", "uptime")
+NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
+ADOPT, ENFORCE, AUTO, UNDONE = "adopt", "enforce", "auto", "undone"
+TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
+# What an event says when a host tells that it does this now.
+_CHANGED = {
+    TRYING: "Server {name} begins to enforce, on trial: Keyrack's keys alone open it",
+    ENFORCE: "Server {name} enforces: Keyrack's keys alone open it",
+    UNPROVEN: "Server {name} cannot show that it enforces: its sshd does not show that it obeys",
+    ADOPT: "Server {name} no longer enforces: its own settings are in force again",
+    UNINSTALLED: "The agent was taken off the host of server {name}: nothing of Keyrack decides who gets in there",
+}
+
+
+def take(work: Work, server: Server, told: object, problems: Iterable[str] | None) -> dict[str, Any]:
+    """The columns of a server that its agent's facts change; problems: what the same report says is not as asked,
+    None: it does not say.
+
+    Told facts replace those told before, field by field. Where enforcing was undone on the host or did not begin, the
+    server adopts again, until somebody asks anew: the host would not try again by itself. A server that is to enforce
+    by itself does so as soon as its host says that this shuts nobody out.
+    """
+    facts = dict(server.facts)
+    values: dict[str, Any] = {}
+    if isinstance(told, Mapping):
+        for name, read in (("sshd", _settings), ("accounts", _accounts)):
+            if isinstance(told.get(name), Mapping):
+                facts[name] = read(told[name])
+        before = str(facts.get("enforcement") or "")
+        for name in ("enforcement", "scan", "shut_out"):
+            facts.pop(name, None)
+            _keep_word(facts, told, name)
+        # Why it was undone stays to be read until enforcing is asked for again (host_modes.set_mode).
+        _keep_word(facts, told, "undone")
+        _tell_change(work, server, before, str(facts.get("enforcement") or ""))
+        if facts.get("scan") and facts["scan"] != server.facts.get("scan"):
+            _tell(work, server, f"Server {server.name} does not see all keys: {facts['scan']}")
+        if isinstance(told.get("accounts"), Mapping):
+            _keep_deployment_keys(work, server, told["accounts"])
+        values |= _mode_after(work, server, facts, begun=told.get("begun") is not False)
+    words = None if problems is None else list(problems)
+    if words is not None and words != facts.get("problems", []):
+        facts["problems"] = words
+        if words:
+            _tell(work, server, f"Server {server.name} says: {'; '.join(words)}")
+    return {**values, "facts": facts} if facts != dict(server.facts) or values else {}
+
+
+def machine(told: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    """What the machine is and how it fares, None where that was not told or cannot be."""
+    found: dict[str, Any] = dict.fromkeys((*MACHINE_TEXTS, *MACHINE_NUMBERS))
+    for name in MACHINE_TEXTS:
+        if isinstance(told.get(name), str):
+            found[name] = told[name][:LONGEST]
+    for name in MACHINE_NUMBERS:
+        value = told.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63:
+            found[name] = value
+    return {**found, "at": at.isoformat()}
+
+
+def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:
+    """The mode of a server that follows from what its host does."""
+    enforcement = facts.get("enforcement")
+    if server.mode == ENFORCE and enforcement == UNDONE:
+        mode = ADOPT
+        reason = facts.get("undone", "no reason given")
+        what = "Enforcing was undone" if begun else "Enforcing did not begin"
+        _tell(work, server, f"{what} on server {server.name}, which adopts again: {reason}")
+    elif server.mode == AUTO and (enforcement == UNMANAGED or facts.get("shut_out") == NOBODY):
+        mode = ENFORCE
+        if enforcement != UNMANAGED:
+            _tell(work, server, f"Server {server.name} is to enforce now, as that shuts nobody out")
+    else:
+        return {}
+    work.touch(server.id)
+    return {"mode": mode}
+
+
+def _tell_change(work: Work, server: Server, before: str, now: str) -> None:
+    """Beginning and end of enforcing, by the host's own word."""
+    was_on = before in (TRYING, ENFORCE, UNPROVEN)
+    if now != before and now in _CHANGED and (now != ADOPT or was_on):
+        _tell(work, server, _CHANGED[now].format(name=server.name))
+
+
+def _keep_word(facts: dict[str, Any], told: Mapping[str, Any], name: str) -> None:
+    word = told.get(name)
+    if isinstance(word, str) and word:
+        facts[name] = word[:LONGEST]
+
+
+def _settings(told: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        keyword: value[:LONGEST]
+        for keyword, value in list(told.items())[:MOST]
+        if KEYWORD.fullmatch(str(keyword)) and isinstance(value, str)
+    }
+
+
+def _refused(account: Mapping[str, Any]) -> dict[str, str]:
+    """Why an account is not as asked, where the host says so."""
+    words = account.get("refused")
+    return {"refused": words[:LONGEST]} if isinstance(words, str) and words else {}
+
+
+def _accounts(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Which accounts are there; their deployment keys are kept with the system users."""
+    return {
+        name: {"exists": account.get("exists") is True, **_refused(account)}
+        for name, account in list(told.items())[:MOST]
+        if isinstance(name, str) and names.username_problem(name) is None and isinstance(account, Mapping)
+    }
+
+
+def _keep_deployment_keys(work: Work, server: Server, told: Mapping[str, Any]) -> None:
+    for name, account in list(told.items())[:MOST]:
+        line = _key(account) if isinstance(account, Mapping) else None
+        user = None if line is None else servers.system_user_by_name(work.connection, server.id, name)
+        if user is not None and user.deployment_key != line:
+            servers.change_system_user(work.connection, user.id, {"deployment_key": line})
+            _tell(work, server, f"Server {server.name} has a deployment key for {name}")
+
+
+def _key(account: Mapping[str, Any]) -> str | None:
+    """Invariant 1: what a host calls its key is one only if the strict parser says so."""
+    line = account.get("deployment_key")
+    if not isinstance(line, str):
+        return None
+    try:
+        return public_key.parse(line).canonical
+    except public_key.KeyProblem:
+        return None

@@ -1,0 +1,95 @@
+"""How a host is held: adopting or enforcing, and how stale its document may get; must not decide for the host."""
+
+from __future__ import annotations
+
+from keyrack.core.hosts import servers as own_servers
+from keyrack.core.hosts.facts import ADOPT, AUTO, ENFORCE
+from keyrack.core.instance import Instance
+from keyrack.core.keys.credentials import own_server
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import invalid, missing
+from keyrack.model import Actor, Server
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
+from keyrack.store import servers
+
+SHORTEST_STALE = 60
+LONGEST_STALE = 10 * 366 * 86400
+STALE_WORDS = {
+    KEEP: "keys stay",
+    DROP_TEMPORARY: "temporary keys are dropped",
+    DROP_ALL: "all keys are dropped",
+}
+
+
+def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> Server:
+    """Have a host adopt (report who gets in, change nothing) or enforce (Keyrack's keys alone open it).
+
+    mode: "adopt", "enforce", or "auto": adopt, and enforce by itself once that shuts nobody out. The host tries
+    enforcing for a minute and takes it back by itself when it does not work. Raises Refusal MISSING or INVALID.
+    """
+    attempt = Attempt(
+        instance, actor, "servers:write", "change how a host is held", target_kind="server", server_id=server_id
+    )
+    with attempt:
+        if mode not in (ADOPT, ENFORCE, AUTO):
+            raise invalid("mode", "The mode is adopt, enforce or auto.")
+
+        def change(work: Work) -> Server:
+            server = own_server(work, server_id)
+            # Why it was undone the last time is of no matter any more.
+            facts = {name: fact for name, fact in server.facts.items() if name != "undone"}
+            servers.change(work.connection, server.id, {"mode": mode, "facts": facts})
+            work.touch(server.id)
+            work.record(
+                f"Server {server.name} is to {mode}, before: {server.mode}", target_id=server.id, level="warning"
+            )
+            return own_server(work, server.id)
+
+        return attempt.write(change)
+
+
+def set_staleness(
+    instance: Instance,
+    actor: Actor,
+    *,
+    after_seconds: object,
+    then: object,
+    server_id: int | None = None,
+    tag: str | None = None,
+) -> list[Server]:
+    """What hosts do when the service has been silent for after_seconds (0: never anything): then is keep,
+    drop-temporary or drop-all.
+
+    Either one server, or all that have a tag now. Raises Refusal MISSING where there is none, or INVALID.
+    """
+    attempt = Attempt(
+        instance, actor, "servers:write", "change what silence means", target_kind="server", server_id=server_id
+    )
+    with attempt:
+        in_bounds = type(after_seconds) is int and SHORTEST_STALE <= after_seconds <= LONGEST_STALE
+        if not in_bounds and not (type(after_seconds) is int and after_seconds == 0):
+            raise invalid("after_seconds", f"It is 0 for never, or at least {SHORTEST_STALE} seconds.")
+        if then not in (KEEP, DROP_TEMPORARY, DROP_ALL):
+            raise invalid("then", "It is keep, drop-temporary or drop-all.")
+        if (server_id is None) == (tag is None):
+            raise invalid("server_id", "Name one server or one tag.")
+        label = None if tag is None else own_servers.tag(tag)
+
+        def change(work: Work) -> list[Server]:
+            if server_id is not None:
+                chosen = [own_server(work, server_id).id]
+            else:
+                chosen = list(servers.ids_with_tag(work.connection, work.actor.workspace_id, str(label)))
+            if not chosen:
+                raise missing("server")
+            for one in chosen:
+                servers.change(work.connection, one, {"stale_after_seconds": after_seconds, "stale_then": then})
+                work.touch(one)
+                server = own_server(work, one)
+                lasting = f"after {after_seconds} seconds {STALE_WORDS[str(then)]}" if after_seconds else "keys stay"
+                work.record(
+                    f"Stale documents on server {server.name}: {lasting}", target_id=one, server_id=one, level="warning"
+                )
+            return [own_server(work, one) for one in chosen]
+
+        return attempt.write(change)

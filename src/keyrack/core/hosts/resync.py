@@ -1,0 +1,133 @@
+"""What to do with a host that obeyed more than a database that went back: show the difference, decide; must not
+let in what the host refused unless somebody says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keyrack.core.hosts import documents
+from keyrack.core.instance import Instance
+from keyrack.core.keys import propagation
+from keyrack.core.keys.credentials import own_server
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import invalid, missing
+from keyrack.model import Actor, Server
+from keyrack.store import held_back, keys, servers
+from keyrack.store.held_back import LINE, LOST, REVOKED, HeldBack
+
+JUMP = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a server stands. asked: its host was not heard of yet, or could not tell its last document; held: what
+    differs, of which the rows that somebody decided on have decided_at.
+    """
+
+    server: Server
+    held: tuple[HeldBack, ...]
+
+    @property
+    def asked(self) -> bool:
+        """Whether the host's last document is still waited for."""
+        return self.server.went_back_at is not None and self.server.compared_at is None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether somebody must decide."""
+        return self.server.went_back_at is not None
+
+
+def difference(instance: Instance, actor: Actor, server_id: int) -> Difference:
+    """What a host refused or had that the database does not say. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance, actor, "servers:read", "see what a host refused", target_kind="server", server_id=server_id
+    )
+    with attempt:
+        server = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
+        if server is None:
+            raise missing("server")
+        return Difference(server, attempt.read(lambda connection: held_back.of_server(connection, server_id)))
+
+
+def waiting(instance: Instance, actor: Actor) -> tuple[Server, ...]:
+    """The servers for which somebody must decide, by name."""
+    attempt = Attempt(instance, actor, "servers:read", "list servers to decide on", target_kind="server")
+    with attempt:
+        return attempt.read(lambda connection: servers.went_back(connection, actor.workspace_id))
+
+
+def decide(
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    *,
+    let_in: tuple[str, ...] = (),
+    accept_database: bool = False,
+) -> Difference:
+    """Decide on all that is held back on a server, and answer what still is.
+
+    What the host refused stays refused, but for the keys with the fingerprints in let_in; accept_database: nothing
+    is held back, and the host's last document is not waited for. Raises Refusal MISSING, or INVALID for a
+    fingerprint that is not held back.
+    """
+    attempt = Attempt(
+        instance, actor, "keys:revoke", "decide what a host refuses", target_kind="server", server_id=server_id
+    )
+    with attempt:
+
+        def change(work: Work) -> Difference:
+            server = own_server(work, server_id)
+            held = held_back.of_server(work.connection, server.id)
+            known = {row.fingerprint for row in held if row.kind != LOST}
+            for fingerprint in let_in:
+                if fingerprint not in known:
+                    raise invalid("let_in", f"The key {fingerprint} is not held back on this server.")
+            freed = [row for row in held if accept_database or row.fingerprint in let_in]
+            for row in freed:
+                if row.kind == REVOKED:
+                    keys.unrevoke(work.connection, server.id, row.fingerprint)
+            _delete_kept(work, server, [row for row in held if row not in freed])
+            over = {row.id for row in freed} | {row.id for row in held if row.kind == LOST}
+            held_back.remove(work.connection, over)
+            held_back.keep(work.connection, [row.id for row in held if row.id not in over], work.now)
+            values = {"went_back_at": None, "compared_at": server.compared_at or work.now}
+            servers.change(work.connection, server.id, values)
+            if accept_database and server.compared_at is None:
+                held_back.forget_pieces(work.connection, server.id)
+                # Its number is not known: far above any that was lost.
+                above = servers.raise_revision_above(work.connection, server.id, server.revision + JUMP, work.now)
+                work.touched[server.id] = above
+            else:
+                work.touch(server.id)
+            work.record(_words(server, freed, accept_database), target_id=server.id, level="warning")
+            return Difference(own_server(work, server.id), held_back.of_server(work.connection, server.id))
+
+        return attempt.write(change)
+
+
+def _delete_kept(work: Work, server: Server, kept: list[HeldBack]) -> None:
+    """Delete the keys on a server that stay held back: a list must not show as given what the host refuses.
+
+    A grant stays: it may open other servers, and other keys this one.
+    """
+    lines = {(row.username, row.public_key, row.options): row for row in kept if row.kind == LINE and row.until is None}
+    if not lines:
+        return
+    gone = []
+    for credential, _ in keys.credentials_with_seals(work.connection, server.id):
+        limits = documents.options_of(credential.restrictions, credential.key_type)
+        row = lines.get((credential.username, credential.public_key, limits or ()))
+        if row is not None and limits is not None and credential.created_at <= row.since:
+            keys.remove_credential(work.connection, credential.id)
+            gone.append((credential.fingerprint, credential.public_key))
+    propagation.left(work, (server.id,), gone)
+
+
+def _words(server: Server, freed: list[HeldBack], accept_database: bool) -> str:
+    if accept_database:
+        return f"Accepted what the database says for server {server.name}, against what its host refused"
+    names = sorted({row.fingerprint or row.username for row in freed})
+    let_in = f"but for {', '.join(names)}" if names else "without exception"
+    return f"What the host of server {server.name} refused before the database went back stays refused, {let_in}"

@@ -1,0 +1,303 @@
+"""Servers: create, list, show, rename, delete, invite a host; must not speak to any host itself."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import shlex
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from keyrack.core import room, validation
+from keyrack.core.hosts import deleted_servers
+from keyrack.core.hosts.facts import ADOPT
+from keyrack.core.instance import Instance
+from keyrack.core.keys import propagation
+from keyrack.core.keys.credentials import own_server
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Page, Server
+from keyrack.ssh.names import hidden_character
+from keyrack.store import keys, servers
+
+ENROLMENT_LIFE = timedelta(hours=24)
+# Agents ask again at least every 50 seconds.
+ONLINE_FOR = timedelta(seconds=90)
+KEEP: Final = object()
+"""Stands for: leave this field as it is."""
+# RunCloud: a new server has these two, and neither can be deleted.
+FIRST_SYSTEM_USERS = ("runcloud", "root")
+HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*\.?")
+NUMBER = re.compile(r"[0-9]{1,9}")
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+
+
+def create(
+    instance: Instance,
+    actor: Actor,
+    *,
+    name: object,
+    address: object,
+    provider: object = None,
+    tags: Iterable[str] = (),
+    mode: str = "enforce",
+) -> Server:
+    """Create a server that waits for its host to enrol.
+
+    name: 1 to 255 characters; address: an IP address or host name; provider: free text or None; tags:
+    letters, digits and ._:-. Raises Refusal INVALID.
+    """
+    attempt = Attempt(instance, actor, "servers:write", "create a server", target_kind="server")
+    with attempt:
+        title = validation.text(name, field="name")
+        place = host_address(address)
+        maker = None if provider is None else validation.text(provider, field="provider")
+        labels = [tag(value) for value in tags]
+
+        def change(work: Work) -> Server:
+            room.refuse_more(work, "server")
+            server_id = servers.add(
+                work.connection,
+                actor.workspace_id,
+                host=f"h_{secrets.token_hex(16)}",
+                name=title,
+                address=place,
+                provider=maker,
+                mode=mode,
+                at=work.now,
+            )
+            for username in FIRST_SYSTEM_USERS:
+                servers.add_system_user(
+                    work.connection, server_id, username, deletable=False, managed=False, at=work.now
+                )
+            if labels:
+                servers.set_tags(work.connection, server_id, labels)
+            work.record(f"Created server {title} ({place})", target_id=server_id, server_id=server_id)
+            return own_server(work, server_id)
+
+        return attempt.write(change)
+
+
+def get(instance: Instance, actor: Actor, server_id: int) -> Server:
+    """One server. Raises Refusal MISSING."""
+    attempt = Attempt(instance, actor, "servers:read", "see a server", target_kind="server", server_id=server_id)
+    with attempt:
+        found = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
+        if found is None:
+            raise missing("server")
+        return found
+
+
+def named(instance: Instance, actor: Actor, reference: str) -> Server:
+    """The server with this id or this name; digits are an id first. Raises Refusal MISSING, or TAKEN where several
+    servers have the name.
+    """
+    attempt = Attempt(instance, actor, "servers:read", "see a server", target_kind="server")
+    with attempt:
+
+        def look(connection: Connection) -> tuple[Server, ...]:
+            if NUMBER.fullmatch(reference):
+                found = servers.get(connection, actor.workspace_id, int(reference))
+                if found is not None:
+                    return (found,)
+            return servers.all_by_name(connection, actor.workspace_id, reference)
+
+        alike = () if hidden_character(reference) is not None else attempt.read(look)
+        if not alike:
+            raise missing("server")
+        if len(alike) > 1:
+            ids = ", ".join(str(server.id) for server in alike)
+            raise Refusal(Kind.TAKEN, "name-ambiguous", f"Several servers have this name; use the id, one of: {ids}.")
+        return alike[0]
+
+
+def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 15) -> Page[Server]:
+    """A page of the workspace's servers, oldest first; search: part of name or address."""
+    attempt = Attempt(instance, actor, "servers:read", "list servers", target_kind="server")
+    with attempt:
+        return attempt.read(
+            lambda connection: servers.find(connection, actor.workspace_id, search=search, offset=offset, limit=limit)
+        )
+
+
+def shared(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15) -> Page[Server]:
+    """The servers that other workspaces share with this one: none, because nothing of one is visible in another."""
+    attempt = Attempt(instance, actor, "servers:read", "list shared servers", target_kind="server")
+    with attempt:
+        return Page(items=(), total=0, offset=offset, limit=limit)
+
+
+def is_online(instance: Instance, server: Server) -> bool:
+    """Whether the server's agent was heard of lately."""
+    return server.seen_at is not None and instance.now() - server.seen_at < ONLINE_FOR
+
+
+def rename(
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    *,
+    name: object,
+    provider: object = KEEP,
+    address: object = KEEP,
+) -> Server:
+    """Give a server another name and, unless left out, another provider or address.
+
+    Raises Refusal MISSING or INVALID.
+    """
+    attempt = Attempt(
+        instance,
+        actor,
+        "servers:write",
+        "rename a server",
+        target_kind="server",
+        target_id=server_id,
+        server_id=server_id,
+    )
+    with attempt:
+        wanted: dict[str, Any] = {"name": validation.text(name, field="name")}
+        if provider is not KEEP:
+            wanted["provider"] = None if provider is None else validation.text(provider, field="provider")
+        if address is not KEEP:
+            wanted["address"] = host_address(address)
+
+        def change(work: Work) -> Server:
+            server = own_server(work, server_id)
+            values = {column: value for column, value in wanted.items() if value != getattr(server, column)}
+            if not values:
+                work.recorded += 1  # as it is already: nothing changed, so there is nothing to tell
+                return server
+            servers.change(work.connection, server.id, {**values, "updated_at": work.now})
+            words = []
+            if "name" in values:
+                words.append(f"Renamed server {server.name} to {values['name']}")
+            if "address" in values:
+                words.append(
+                    f"Changed the address of server {server.name} from {server.address} to {values['address']}"
+                )
+            if "provider" in values:
+                words.append(f"Changed the provider of server {server.name} to {values['provider'] or 'none'}")
+            work.record("; ".join(words), target_id=server.id)
+            return own_server(work, server.id)
+
+        return attempt.write(change)
+
+
+def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
+    """Delete a server with its keys, and answer it as it was; nothing lists it any more.
+
+    Its host is told at its next contact, however late that is; find in deleted_servers tells how far it is.
+    """
+    attempt = Attempt(
+        instance,
+        actor,
+        "servers:write",
+        "delete a server",
+        target_kind="server",
+        target_id=server_id,
+        server_id=server_id,
+    )
+    with attempt:
+
+        def change(work: Work) -> Server:
+            server = own_server(work, server_id)
+            # Raised before the event, which names it: so receipts tell when the host has obeyed.
+            told = deleted_servers.bury(work, server, work.touch(server.id))
+            waits = "; its host is told at its next contact that no key of Keyrack opens it any more" if told else ""
+            work.record(f"Deleted server {server.name} ({server.address}){waits}", target_id=server.id, level="warning")
+            servers.remove(work.connection, server.id)
+            return server
+
+        return attempt.write(change)
+
+
+def invite(instance: Instance, actor: Actor, server_id: int) -> str:
+    """A one-time token with which a host enrols as this server, good for 24 hours; shown this once."""
+    return invitation(instance, actor, server_id)[1]
+
+
+def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server, str]:
+    """A server, and a one-time token as above for it."""
+    attempt = Attempt(instance, actor, "servers:write", "invite a host", target_kind="server", server_id=server_id)
+    with attempt:
+        token = secrets.token_urlsafe(32)
+        secret_hash = instance.key.hash_token(token)
+
+        def change(work: Work) -> tuple[Server, str]:
+            server = own_server(work, server_id)
+            servers.forget_ended_enrolments(work.connection, server.id, work.now)
+            room.refuse_more(work, "enrolment", server.id)
+            servers.add_enrolment(
+                work.connection,
+                server.id,
+                secret_hash,
+                at=work.now,
+                expires_at=work.now + ENROLMENT_LIFE,
+            )
+            work.record(f"Made an installation script for server {server.name}", target_id=server.id)
+            return server, token
+
+        return attempt.write(change)
+
+
+def installation_line(instance: Instance, actor: Actor, server_id: int) -> str:
+    """The line that enrols a host as this server when root pastes it there, with a one-time token in it.
+
+    Raises Refusal MISSING.
+    """
+    server, token = invitation(instance, actor, server_id)
+    url = instance.settings.url
+    script = shlex.quote(f"{url}/agent/install.sh")
+    # Whoever pastes it as root decides: leaving the last words out keeps Keyrack from what they allow. Never
+    # "enforce": it is pasted on hosts that people are logged in to with keys that nobody told of.
+    allowed = "" if server.mode == ADOPT else " --mode auto --allow-accounts"
+    # In the environment, because every account can read the arguments of every program.
+    return f"curl -fsSL {script} | KEYRACK_AGENT_TOKEN={shlex.quote(token)} sh -s -- --url {shlex.quote(url)}{allowed}"
+
+
+def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str]) -> Server:
+    """Give a server these tags and no others; keys of grants on tags come and go with them."""
+    attempt = Attempt(
+        instance, actor, "servers:write", "change a server's tags", target_kind="server", server_id=server_id
+    )
+    with attempt:
+        labels = [tag(value) for value in tags]
+
+        def change(work: Work) -> Server:
+            server = own_server(work, server_id)
+            before = keys.granted_keys(work.connection, server.id, server.workspace_id, work.now)
+            servers.set_tags(work.connection, server.id, labels)
+            after = keys.granted_keys(work.connection, server.id, server.workspace_id, work.now)
+            for granted in after:
+                keys.unrevoke(work.connection, server.id, granted.user_key.fingerprint or "")
+            gone = {(granted.user_key.fingerprint or "", granted.user_key.public_key or "") for granted in before}
+            propagation.left(work, (server.id,), sorted(gone))
+            work.record(
+                f"Tagged server {server.name}: {', '.join(sorted(labels)) or 'nothing'}",
+                target_id=server.id,
+            )
+            return own_server(work, server.id)
+
+        return attempt.write(change)
+
+
+def host_address(value: object) -> str:
+    """An IP address or host name; raises Refusal INVALID."""
+    if isinstance(value, str):
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError:
+            if HOST_NAME.fullmatch(value):
+                return value
+    raise invalid("address", "The address must be an IP address or a host name, for example 192.0.2.10.")
+
+
+def tag(value: object) -> str:
+    """A server's tag; raises Refusal INVALID."""
+    if isinstance(value, str) and TAG.fullmatch(value):
+        return value
+    raise invalid("tags", "A tag is made of letters, digits and . _ : -, at most 64 of them.")

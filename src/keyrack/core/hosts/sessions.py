@@ -1,0 +1,62 @@
+"""Open logins on servers: who is in, and cut them off; must not end anything itself, the agent does."""
+
+from __future__ import annotations
+
+from keyrack.core.instance import Instance
+from keyrack.core.keys.credentials import own_server
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import missing
+from keyrack.model import Actor, Page, Session
+from keyrack.store import servers, sessions
+
+
+def find(instance: Instance, actor: Actor, server_id: int, *, offset: int = 0, limit: int = 15) -> Page[Session]:
+    """A page of a server's open logins, oldest first. Raises Refusal MISSING for the server."""
+    attempt = Attempt(instance, actor, "sessions:read", "list sessions", target_kind="session", server_id=server_id)
+    with attempt:
+        found = attempt.read(
+            lambda connection: (
+                sessions.find(connection, actor.workspace_id, server_id, offset=offset, limit=limit)
+                if servers.own_id(connection, actor.workspace_id, server_id)
+                else None
+            )
+        )
+        if found is None:
+            raise missing("server")
+        return found
+
+
+def end(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Session:
+    """Ask a host to end a login, and answer it; it leaves the list when the host says that it is over.
+
+    Raises Refusal MISSING.
+    """
+    attempt = Attempt(
+        instance,
+        actor,
+        "sessions:write",
+        "end a session",
+        target_kind="session",
+        target_id=session_id,
+        server_id=server_id,
+    )
+    with attempt:
+
+        def change(work: Work) -> Session:
+            server = own_server(work, server_id)
+            session = sessions.get(work.connection, server.workspace_id, server.id, session_id)
+            if session is None:
+                raise missing("session")
+            sessions.ask_end(work.connection, session.id)
+            work.touch(server.id)
+            work.record(
+                f"Ended the session of {session.username} from {session.address} on server {server.name}",
+                target_id=session.id,
+                level="warning",
+                details={"username": session.username, "fingerprint": session.fingerprint},
+            )
+            ended = sessions.get(work.connection, server.workspace_id, server.id, session.id)
+            assert ended is not None
+            return ended
+
+        return attempt.write(change)

@@ -1,0 +1,120 @@
+"""A server's SSH settings: see and change what is wanted of its sshd; must not speak to sshd, the agent does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from keyrack.core.instance import Instance
+from keyrack.core.keys.credentials import own_server
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import invalid, missing
+from keyrack.model import Actor, Server
+from keyrack.store import servers
+
+PENDING = "pending"
+APPLIED = "applied"
+REFUSED = "refused"
+UNMANAGED = "unmanaged"
+LOG_ENTRY = "Updated SSHD Config"
+"""RunCloud's own words for the entry in the server's log; its level is RunCloud's "High Priority Info"."""
+
+# Each wish: the sshd keyword, its value for yes and for no, and what OpenSSH does unasked (sshd_config(5)).
+KEYWORDS = {
+    "passwordless_login": ("PasswordAuthentication", "no", "yes", False),
+    "prevent_root_login": ("PermitRootLogin", "no", "yes", False),
+    "use_dns": ("UseDNS", "yes", "no", False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SshSettings:
+    """What is wanted of a server's sshd, or what it does where nothing was asked.
+
+    state: "unmanaged" while nothing was asked, "pending" until the host obeys, then "applied"; "refused" when it
+    obeys and says that its sshd does otherwise, for example because its administrator keeps Keyrack from sshd.
+    """
+
+    server_id: int
+    passwordless_login: bool
+    prevent_root_login: bool
+    use_dns: bool
+    state: str
+    created_at: datetime
+    updated_at: datetime
+
+
+def get(instance: Instance, actor: Actor, server_id: int) -> SshSettings:
+    """A server's SSH settings. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance, actor, "sshconfig:read", "see SSH settings", target_kind="SSH settings", server_id=server_id
+    )
+    with attempt:
+        server = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
+        if server is None:
+            raise missing("server")
+        return _settings(server)
+
+
+def change(instance: Instance, actor: Actor, server_id: int, wishes: Mapping[str, bool]) -> SshSettings:
+    """Ask a server's sshd for settings; wishes: names of KEYWORDS, those left out stay as they are.
+
+    The host validates them before they count, and keeps the old ones when they would not work. Raises Refusal
+    MISSING, or INVALID without any wish.
+    """
+    attempt = Attempt(
+        instance,
+        actor,
+        "sshconfig:write",
+        "change SSH settings",
+        target_kind="SSH settings",
+        target_id=server_id,
+        server_id=server_id,
+    )
+    with attempt:
+        if not wishes:
+            raise invalid("passwordless_login", "Name at least one SSH setting to change.")
+
+        def run(work: Work) -> SshSettings:
+            server = own_server(work, server_id)
+            wanted = dict(server.sshd)
+            for name, wish in wishes.items():
+                keyword, yes, no, _ = KEYWORDS[name]
+                wanted[keyword] = yes if wish else no
+            if wanted != server.sshd:
+                values = {"sshd": wanted, "sshd_changed_at": work.now, "sshd_revision": work.touch(server.id)}
+                servers.change(work.connection, server.id, values)
+            work.record(LOG_ENTRY, target_id=server.id, level="high", details={"wanted": wanted})
+            return _settings(own_server(work, server.id))
+
+        return attempt.write(run)
+
+
+def _settings(server: Server) -> SshSettings:
+    told = server.facts.get("sshd")
+    state = UNMANAGED
+    if server.sshd_revision is not None:
+        state = APPLIED if server.applied_revision >= server.sshd_revision else PENDING
+        if state == APPLIED and isinstance(told, Mapping):
+            done = all(told.get(keyword, value) == value for keyword, value in server.sshd.items())
+            state = APPLIED if done else REFUSED
+    return SshSettings(
+        server_id=server.id,
+        passwordless_login=_is(server, "passwordless_login"),
+        prevent_root_login=_is(server, "prevent_root_login"),
+        use_dns=_is(server, "use_dns"),
+        state=state,
+        created_at=server.created_at,
+        updated_at=server.sshd_changed_at or server.created_at,
+    )
+
+
+def _is(server: Server, name: str) -> bool:
+    """What is wanted; else what the host says its sshd does; else OpenSSH's default."""
+    keyword, yes, _, default = KEYWORDS[name]
+    if keyword in server.sshd:
+        return server.sshd[keyword] == yes
+    told = server.facts.get("sshd")
+    effective = told.get(keyword) if isinstance(told, Mapping) else None
+    return default if not isinstance(effective, str) else effective == yes

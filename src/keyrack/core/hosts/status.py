@@ -1,0 +1,107 @@
+"""How a host is held: what was asked, what the host says it does, in one record and in words; must change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from keyrack.core.hosts import last_seen
+from keyrack.core.hosts.facts import ADOPT, AUTO, ENFORCE, NOBODY, TRYING, UNDONE, UNINSTALLED, UNMANAGED, UNPROVEN
+from keyrack.core.hosts.modes import STALE_WORDS
+from keyrack.core.instance import Instance
+from keyrack.model import Server
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """mode: what was asked; enforcement: what the host says it does, "" while it said nothing: adopt, trying,
+    enforce, unproven, undone, unmanaged or uninstalled; undone: why it took enforcing back; wanted and applied:
+    revisions; state and silence: in words for a person.
+    """
+
+    mode: str
+    enforcement: str
+    undone: str
+    wanted: int
+    applied: int
+    applied_at: datetime | None
+    seen_at: datetime | None
+    online: bool
+    stale_after_seconds: int
+    stale_then: str
+    problems: tuple[str, ...]
+    state: str
+    silence: str
+
+
+def of(instance: Instance, server: Server) -> Holding:
+    """How a server is held as far as its host said."""
+    facts = server.facts
+    told = str(facts.get("enforcement") or "")
+    online = last_seen.is_online(server, instance.now())
+    return Holding(
+        mode=server.mode,
+        enforcement=told,
+        undone=str(facts.get("undone") or ""),
+        wanted=server.revision,
+        applied=server.applied_revision,
+        applied_at=server.applied_at,
+        seen_at=server.seen_at,
+        online=online,
+        stale_after_seconds=server.stale_after_seconds,
+        stale_then=server.stale_then,
+        problems=(*_went_back(server), *_problems(server, facts)),
+        state=_state(server, told, online),
+        silence=(
+            f"after {server.stale_after_seconds} seconds {STALE_WORDS[server.stale_then]}"
+            if server.stale_after_seconds and server.stale_then in (KEEP, DROP_TEMPORARY, DROP_ALL)
+            else STALE_WORDS[KEEP]
+        ),
+    )
+
+
+def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
+    found = [*map(str, facts.get("problems") or ()), *([str(facts["scan"])] if facts.get("scan") else ())]
+    if server.mode == AUTO and facts.get("shut_out") not in (None, NOBODY):
+        found.append(
+            f"enforcing waits, as it would shut out: {facts['shut_out']}; Keyrack's keys open nothing until then"
+        )
+    return tuple(found)
+
+
+def _went_back(server: Server) -> tuple[str, ...]:
+    if server.went_back_at is None:
+        return ()
+    words = "the host obeyed what this database does not know, so the database went back"
+    if server.compared_at is None:
+        return (f"{words}; nothing new reaches the host until it has told its last document",)
+    return (f"{words}; what the host refused stays refused: keyrack hosts resync {server.id}",)
+
+
+def _state(server: Server, told: str, online: bool) -> str:
+    if server.enrolled_at is None:
+        return "not enrolled"
+    if told == UNINSTALLED:
+        return "uninstalled"
+    if not online:
+        return "silent"
+    if told == TRYING:
+        return "trying to enforce"
+    if told == UNDONE:
+        return "enforcing undone"
+    if told == UNMANAGED:
+        return "key files only"
+    if told == UNPROVEN:
+        return "not shown to enforce"
+    if server.mode == ENFORCE and told == ADOPT:
+        return "not enforcing yet"
+    if server.mode == AUTO and told == ADOPT:
+        return "adopting, enforces by itself"
+    if server.mode == ADOPT and told == ENFORCE:
+        return "not adopting yet"
+    if server.applied_revision < server.revision:
+        return "not up to date yet"
+    return "enforcing" if server.mode == ENFORCE else "adopting"

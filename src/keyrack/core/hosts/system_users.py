@@ -1,0 +1,251 @@
+"""System users of servers: create, list, show, change, delete; must not touch accounts itself, the agent does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from threading import BoundedSemaphore
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyrack.core import room, validation
+from keyrack.core.hosts import account_passwords, accounts
+from keyrack.core.hosts.servers import is_online
+from keyrack.core.instance import Instance
+from keyrack.core.keys import propagation
+from keyrack.core.keys.credentials import own_server
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Page, Server, SystemUser
+from keyrack.store import keys, servers
+
+SUPERUSER = "root"
+LOOK_EVERY_SECONDS = 0.1
+
+_waiting = BoundedSemaphore(8)
+
+
+def create(
+    instance: Instance, actor: Actor, server_id: int, *, username: object, password: object = None
+) -> SystemUser:
+    """Create a system user on a server; its host makes the account, if its own configuration allows that.
+
+    password: kept as a hash for the host alone; None: the account has no password. Raises Refusal MISSING,
+    INVALID, or TAKEN for the name.
+    """
+    attempt = Attempt(
+        instance,
+        actor,
+        "systemusers:write",
+        "create a system user",
+        target_kind="system user",
+        server_id=server_id,
+    )
+    with attempt:
+        name = validation.username(username)
+        hashed = None if password is None else account_passwords.hash_for_host(password)
+
+        def change(work: Work) -> SystemUser:
+            server = own_server(work, server_id)
+            if servers.system_user_by_name(work.connection, server.id, name) is not None:
+                raise Refusal(Kind.TAKEN, "username-taken", "The username has already been taken.", field="username")
+            room.refuse_more(work, "system user", server.id)
+            system_user_id = servers.add_system_user(
+                work.connection, server.id, name, deletable=True, managed=True, at=work.now
+            )
+            servers.keep_account(work.connection, server.id, name)
+            asked: dict[str, Any] = {}
+            if hashed is not None:
+                asked["sealed_password"] = accounts.seal_password(instance, server.id, name, hashed)
+            _ask(work, server.id, system_user_id, asked)
+            work.record(f"Created system user {name} on server {server.name}", target_id=system_user_id)
+            return _own(work, server.id, system_user_id)
+
+        return attempt.write(change)
+
+
+def get(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -> SystemUser:
+    """One system user of a server. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance,
+        actor,
+        "systemusers:read",
+        "see a system user",
+        target_kind="system user",
+        server_id=server_id,
+    )
+    with attempt:
+
+        def question(connection: Connection) -> SystemUser | None:
+            server = servers.get(connection, actor.workspace_id, server_id)
+            user = None if server is None else servers.get_system_user(connection, server.id, system_user_id)
+            return None if server is None or user is None else _with_state(server, user)
+
+        found = attempt.read(question)
+        if found is None:
+            raise missing("system user")
+        return found
+
+
+def find(
+    instance: Instance, actor: Actor, server_id: int, *, search: str = "", offset: int = 0, limit: int = 15
+) -> Page[SystemUser]:
+    """A page of a server's system users, oldest first. Raises Refusal MISSING for the server."""
+    attempt = Attempt(
+        instance,
+        actor,
+        "systemusers:read",
+        "list system users",
+        target_kind="system user",
+        server_id=server_id,
+    )
+    with attempt:
+
+        def question(connection: Connection) -> Page[SystemUser] | None:
+            server = servers.get(connection, actor.workspace_id, server_id)
+            if server is None:
+                return None
+            page = servers.find_system_users(connection, server.id, search=search, offset=offset, limit=limit)
+            return replace(page, items=tuple(_with_state(server, user) for user in page.items))
+
+        found = attempt.read(question)
+        if found is None:
+            raise missing("server")
+        return found
+
+
+def set_password(
+    instance: Instance, actor: Actor, server_id: int, system_user_id: int, *, password: object
+) -> SystemUser:
+    """Have the host set an account's password. Raises Refusal MISSING or INVALID; root's is not Keyrack's to set."""
+    attempt = _attempt(instance, actor, "set a system user's password", server_id, system_user_id)
+    with attempt:
+        hashed = account_passwords.hash_for_host(password)
+
+        def change(work: Work) -> SystemUser:
+            server = own_server(work, server_id)
+            user = _own(work, server.id, system_user_id)
+            if user.username == SUPERUSER:
+                raise invalid("password", "The password of root is set on the server itself.", "root-password")
+            sealed = accounts.seal_password(instance, server.id, user.username, hashed)
+            _ask(work, server.id, user.id, {"sealed_password": sealed})
+            work.record(
+                f"Changed the password of system user {user.username} on server {server.name}",
+                target_id=user.id,
+                level="warning",
+            )
+            return _own(work, server.id, user.id)
+
+        return attempt.write(change)
+
+
+def ask_deployment_key(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -> SystemUser:
+    """Have the host make a key pair for an account; its private half never leaves the host.
+
+    The public line is in the record once the host has reported it; asked again, it stays the same pair. Raises
+    Refusal MISSING.
+    """
+    attempt = _attempt(instance, actor, "make a deployment key", server_id, system_user_id)
+    with attempt:
+
+        def change(work: Work) -> SystemUser:
+            server = own_server(work, server_id)
+            user = _own(work, server.id, system_user_id)
+            if user.deployment_key_asked_at is None:
+                _ask(work, server.id, user.id, {"deployment_key_asked_at": work.now})
+            work.record(
+                f"Asked for a deployment key of system user {user.username} on server {server.name}",
+                target_id=user.id,
+            )
+            return _own(work, server.id, user.id)
+
+        return attempt.write(change)
+
+
+def wait_for_deployment_key(instance: Instance, user: SystemUser, *, seconds: float) -> SystemUser:
+    """The system user as it is once its host has reported a deployment key, or after some seconds.
+
+    It does not wait for a host that is away or that refused, nor when several others wait already, because a
+    waiting call holds a thread that all requests share.
+    """
+    deadline = time.monotonic() + seconds
+
+    def question(connection: Connection) -> tuple[SystemUser | None, bool]:
+        server = servers.by_id(connection, user.server_id)
+        now = None if server is None else servers.get_system_user(connection, user.server_id, user.id)
+        if server is None or now is None:
+            return None, False
+        now = _with_state(server, now)
+        return now, now.deployment_key is None and now.state == accounts.PENDING and is_online(instance, server)
+
+    if user.deployment_key is not None or not _waiting.acquire(blocking=False):
+        return user
+    try:
+        while True:
+            found, worth_waiting = instance.database.read(question)
+            if not worth_waiting or time.monotonic() > deadline:
+                return found or user
+            time.sleep(LOOK_EVERY_SECONDS)
+    finally:
+        _waiting.release()
+
+
+def delete(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -> SystemUser:
+    """Delete a system user with its keys, and answer it as it was. Raises Refusal MISSING or INVALID."""
+    attempt = _attempt(instance, actor, "delete a system user", server_id, system_user_id)
+    with attempt:
+
+        def change(work: Work) -> SystemUser:
+            server = own_server(work, server_id)
+            system_user = _own(work, server.id, system_user_id)
+            if not system_user.deletable:
+                raise Refusal(
+                    Kind.INVALID,
+                    "not-deletable",
+                    f"The system user {system_user.username} cannot be deleted.",
+                    field="username",
+                )
+            held = keys.credentials_of_system_user(work.connection, system_user.id)
+            servers.remove_system_user(work.connection, system_user.id)
+            if system_user.managed:
+                servers.ask_removal(work.connection, server.id, system_user.username, work.now)
+            propagation.left(work, (server.id,), [(key.fingerprint, key.public_key) for key in held])
+            work.record(
+                f"Deleted system user {system_user.username} with {len(held)} SSH keys from server {server.name}",
+                target_id=system_user.id,
+            )
+            return system_user
+
+        return attempt.write(change)
+
+
+def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, system_user_id: int) -> Attempt:
+    return Attempt(
+        instance,
+        actor,
+        "systemusers:write",
+        aim,
+        target_kind="system user",
+        target_id=system_user_id,
+        server_id=server_id,
+    )
+
+
+def _ask(work: Work, server_id: int, system_user_id: int, values: Mapping[str, Any]) -> None:
+    """Ask something of the host for an account, with the server's new revision."""
+    servers.change_system_user(work.connection, system_user_id, {**values, "revision": work.touch(server_id)})
+
+
+def _own(work: Work, server_id: int, system_user_id: int) -> SystemUser:
+    found = servers.get_system_user(work.connection, server_id, system_user_id)
+    if found is None:
+        raise missing("system user")
+    server = servers.by_id(work.connection, server_id)
+    assert server is not None
+    return _with_state(server, found)
+
+
+def _with_state(server: Server, user: SystemUser) -> SystemUser:
+    return replace(user, state=accounts.state(server, user), reason=accounts.reason(server, user))

@@ -1,0 +1,407 @@
+"""Keys that hosts found and Keyrack did not put there: take them in, accept, ignore, remove; must believe no host
+about another one.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from keyrack.core import room, validation
+from keyrack.core.hosts.news import tell as _tell
+from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials, revocation
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Credential, FoundKey, Page, Server
+from keyrack.ssh import found_options
+from keyrack.ssh.digest import sha256
+from keyrack.ssh.names import hidden_character
+from keyrack.ssh.wire import Reader, WireError
+from keyrack.store import servers, unmanaged_keys
+
+NEW = "new"
+ACCEPTED = "accepted"
+"""It is a credential now."""
+IGNORED = "ignored"
+REMOVING = "removing"
+"""The host was asked to take it away, and has not said yet that it did."""
+GONE = "gone"
+"""The host does not find it any more."""
+OPEN = (NEW, REMOVING)
+STATES = (NEW, ACCEPTED, IGNORED, REMOVING, GONE)
+
+KINDS = ("key", "cert-authority", "command", "unreadable")
+KEYS = ("key", "cert-authority")
+EVERYBODY = "*"
+MOST_IN_A_REPORT = 2000
+MOST_EVENTS = 20
+MOST_AT_ONCE = 250
+"""Changes in one transaction: there is one writer, and everybody's writes wait for it."""
+MOST_ON_A_SERVER = 5000
+MOST_GONE = 2000
+REMEMBERED = timedelta(days=90)
+MOST_CUT = 300
+FULL_LIST = 1500
+"""Things in a report of an agent that does not say when it left some out."""
+FINGERPRINT = re.compile(r"(SHA256:[A-Za-z0-9+/]{43})?")
+_LENGTHS = {"username": 64, "path": 1024, "type": 64, "key": 16384, "options": 2000, "comment": 200, "problem": 300}
+
+
+def find(
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    *,
+    states: Iterable[str] = (NEW, IGNORED, REMOVING, ACCEPTED),
+    offset: int = 0,
+    limit: int = 15,
+) -> Page[FoundKey]:
+    """A page of what a host found, with the person each key belongs to. Raises Refusal MISSING for the server."""
+    attempt = Attempt(
+        instance, actor, "credentials:read", "list keys found on a server", target_kind="found key", server_id=server_id
+    )
+    with attempt:
+        wanted = tuple(state for state in states if state in STATES)
+        page = attempt.read(
+            lambda connection: (
+                unmanaged_keys.find(
+                    connection, actor.workspace_id, server_id, states=wanted, offset=offset, limit=limit
+                )
+                if servers.own_id(connection, actor.workspace_id, server_id)
+                else None
+            )
+        )
+        if page is None:
+            raise missing("server")
+        return page
+
+
+def counts(instance: Instance, actor: Actor) -> Mapping[int, int]:
+    """How many found keys wait for a decision, by server; servers with none are left out."""
+    with Attempt(instance, actor, "credentials:read", "count found keys", target_kind="found key") as attempt:
+        return attempt.read(lambda connection: unmanaged_keys.counts(connection, actor.workspace_id, states=(NEW,)))
+
+
+def accept(
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    found_id: int,
+    *,
+    label: object = None,
+    username: object = None,
+    expires_at: datetime | None = None,
+) -> Credential:
+    """Make a found key a credential of its server, with the restrictions and the end that its line has.
+
+    label: None for its comment or fingerprint; username: needed where the key counts for every account;
+    expires_at: an end instead of the line's. Raises Refusal MISSING, INVALID for a key that is not acceptable or
+    options that cannot be kept, TAKEN for the label.
+    """
+    attempt = _attempt(instance, actor, "accept a key found on a server", server_id, found_id)
+    with attempt:
+
+        def change(work: Work) -> Credential:
+            server, found = _own(work, server_id, found_id)
+            if found.kind != "key" or not found.public_key:
+                raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
+            user = validation.username(found.username if username is None else username)
+            key = validation.public_key(instance, f"{found.public_key} {found.comment}".strip())
+            limits, end = _meaning(found)
+            name = validation.text(label or found.comment or found.fingerprint, field="label")
+            if servers.system_user_by_name(work.connection, server.id, user) is None:
+                room.refuse_more(work, "system user", server.id)
+                servers.add_system_user(work.connection, server.id, user, deletable=True, managed=False, at=work.now)
+            credential = credentials.put(
+                work,
+                server,
+                user,
+                name,
+                key,
+                temporary=False,
+                end=validation.end(work.now, expires_at or end),
+                limits=limits,
+            )
+            unmanaged_keys.change(work.connection, [found.id], {"state": ACCEPTED})
+            work.record(
+                f"Accepted the key {found.fingerprint} found in {found.path} as SSH key {name} for {user} "
+                f"on server {server.name}",
+                target_id=found.id,
+                details={"credential": credential.id, "fingerprint": found.fingerprint},
+            )
+            return credential
+
+        return attempt.write(change)
+
+
+def ignore(instance: Instance, actor: Actor, server_id: int, found_id: int) -> FoundKey:
+    """Let a found key be where it is, and speak of it no more. Raises Refusal MISSING."""
+    return _decide(instance, actor, server_id, found_id, IGNORED, "ignore a key found on a server", "Ignored")
+
+
+def remove(instance: Instance, actor: Actor, server_id: int, found_id: int) -> FoundKey:
+    """Have the host take a found key out of its file. Raises Refusal MISSING, or INVALID for what is no key."""
+    return _decide(instance, actor, server_id, found_id, REMOVING, "remove a key found on a server", "Asked to remove")
+
+
+@dataclass(slots=True)
+class _Unseen:
+    """What a report proves nothing about: where the host did not look, could not, or had no room to tell."""
+
+    everything: bool = False
+    usernames: set[str] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
+    places: set[tuple[str, str]] = field(default_factory=set)
+
+    def add(self, username: object, path: object) -> None:
+        """Empty stands for all."""
+        if not isinstance(username, str) or not isinstance(path, str) or not (username or path):
+            self.everything = True
+        elif not path:
+            self.usernames.add(username)
+        elif not username:
+            self.paths.add(path)
+        else:
+            self.places.add((username, path))
+
+    def covers(self, username: str, path: str) -> bool:
+        """Whether something may be there although it is not named."""
+        if self.everything or username in self.usernames or path in self.paths:
+            return True
+        return (username, path) in self.places
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a host says it found, judged; keys: columns by account, file and fingerprint. None: it was no list."""
+
+    keys: Mapping[tuple[str, str, str], Mapping[str, Any]]
+    unseen: _Unseen
+
+
+def read(told: object, cut: object = None) -> Told | None:
+    """Judge what a host says it found, before the transaction that everybody's writes wait for; None for no list.
+
+    cut: list of {"username", "path"}, where the look ended early or had no answer, empty for all; None: not said.
+    """
+    if not isinstance(told, list):
+        return None
+    unseen = _unseen(told, cut)
+    keys: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    for entry in told[:MOST_IN_A_REPORT]:
+        values = _values(entry)
+        if values is None:
+            # Something is there, and what it is was not understood.
+            unseen.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
+            continue
+        keys.setdefault((values["username"], values["path"], values["fingerprint"]), values)
+    return Told(keys, unseen)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some of what a list changes, so little that nobody's write waits long for it; each is true by itself.
+
+    gone: ids; changed and back (those that were gone): columns with `row_id`; added: columns; told: what is told then.
+    """
+
+    gone: Sequence[int] = ()
+    changed: Sequence[Mapping[str, Any]] = ()
+    back: Sequence[Mapping[str, Any]] = ()
+    added: Sequence[Mapping[str, Any]] = ()
+    told: Sequence[str] = ()
+
+
+def plan(instance: Instance, server: Server, told: Told) -> list[Piece]:
+    """What is to be changed so that it is as a host says now. What it does not name any more is gone, but where its
+    look was cut.
+    """
+    known = instance.database.read(lambda connection: unmanaged_keys.known(connection, server.id))
+    changes: list[tuple[str, Any]] = [
+        ("gone", one.id)
+        for place, one in known.items()
+        if place not in told.keys and one.state != GONE and not told.unseen.covers(one.username, one.path)
+    ]
+    there = sum(one.state != GONE for one in known.values()) - len(changes)
+    fresh: list[Mapping[str, Any]] = []
+    added: list[Mapping[str, Any]] = []
+    for place, values in told.keys.items():
+        before = known.get(place)
+        if before is None:
+            added.append(values)
+            fresh.append(values)
+        elif before.state == GONE:
+            changes.append(("back", {"row_id": before.id, **values}))
+            fresh.append(values)
+        elif any(getattr(before, name) != value for name, value in values.items()):
+            changes.append(("changed", {"row_id": before.id, **values}))
+    room = max(0, MOST_ON_A_SERVER - there)
+    changes += [("added", values) for values in added[:room]]
+    changes += [("told", words) for words in _told_of_fresh(server, fresh)]
+    if len(added) > room:
+        words = f"Server {server.name} has more than {MOST_ON_A_SERVER} keys that were put there by hand"
+        changes.append(("told", f"{words}; {len(added) - room} of them are not listed here"))
+    parts = [changes[at : at + MOST_AT_ONCE] for at in range(0, len(changes), MOST_AT_ONCE)]
+    names = ("gone", "changed", "back", "added", "told")
+    return [Piece(**{name: [change for kind, change in part if kind == name] for name in names}) for part in parts]
+
+
+def store(work: Work, server: Server, piece: Piece) -> None:
+    """Store a piece; of a server that was deleted meanwhile, nothing."""
+    work.recorded += 1  # what a host finds is no change of anybody's; what is told of it are events
+    if servers.by_id(work.connection, server.id) is None:
+        return
+    removed = unmanaged_keys.in_state(work.connection, piece.gone, REMOVING)
+    unmanaged_keys.change(work.connection, piece.gone, {"state": GONE, "seen_at": work.now})
+    unmanaged_keys.change_each(work.connection, [{**values, "seen_at": work.now} for values in piece.changed])
+    unmanaged_keys.change_each(
+        work.connection, [{**values, "seen_at": work.now, "state": NEW} for values in piece.back]
+    )
+    new = {"server_id": server.id, "state": NEW, "found_at": work.now, "seen_at": work.now}
+    unmanaged_keys.add(work.connection, [{**values, **new} for values in piece.added])
+    fresh = [(values["fingerprint"], values["public_key"]) for values in (*piece.back, *piece.added)]
+    revocation.refuse_found(work, server.id, fresh)
+    obeyed = [f"The key {one.fingerprint} was taken out of {one.path} on server {server.name}" for one in removed]
+    _tell(work, server, *obeyed, *piece.told)
+
+
+def forget(work: Work, server: Server) -> None:
+    """Forget what has been gone for long, and of much that is gone what went first."""
+    unmanaged_keys.forget(work.connection, server.id, GONE, work.now - REMEMBERED)
+    unmanaged_keys.keep_newest(work.connection, server.id, GONE, MOST_GONE)
+
+
+def _unseen(told: list[Any], cut: object) -> _Unseen:
+    found = _Unseen()
+    if isinstance(cut, list):
+        for entry in cut[:MOST_CUT]:
+            found.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
+        found.everything = found.everything or len(cut) > MOST_CUT
+    else:
+        found.everything = cut is not None or len(told) >= FULL_LIST
+    found.everything = found.everything or len(told) > MOST_IN_A_REPORT
+    for entry in told:
+        if isinstance(entry, Mapping) and entry.get("kind") == "unreadable" and not entry.get("line"):
+            found.add(entry.get("username"), entry.get("path"))
+    return found
+
+
+def _decide(
+    instance: Instance, actor: Actor, server_id: int, found_id: int, state: str, aim: str, done: str
+) -> FoundKey:
+    attempt = _attempt(instance, actor, aim, server_id, found_id)
+    with attempt:
+
+        def change(work: Work) -> FoundKey:
+            server, found = _own(work, server_id, found_id)
+            if state == REMOVING:
+                if found.kind not in KEYS:
+                    raise invalid("found_id", "Only keys can be removed; change sshd's settings there.", "not-a-key")
+                work.touch(server.id)
+            unmanaged_keys.change(work.connection, [found.id], {"state": state})
+            work.record(
+                f"{done} the key {found.fingerprint} found in {found.path} on server {server.name}",
+                target_id=found.id,
+                level="warning",
+                details={"username": found.username, "fingerprint": found.fingerprint},
+            )
+            return _own(work, server_id, found_id)[1]
+
+        return attempt.write(change)
+
+
+def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, found_id: int) -> Attempt:
+    return Attempt(
+        instance,
+        actor,
+        "credentials:write",
+        aim,
+        target_kind="found key",
+        target_id=found_id,
+        server_id=server_id,
+    )
+
+
+def _own(work: Work, server_id: int, found_id: int) -> tuple[Server, FoundKey]:
+    server = credentials.own_server(work, server_id)
+    found = unmanaged_keys.get(work.connection, work.actor.workspace_id, server.id, found_id)
+    if found is None or found.state == GONE:
+        raise missing("found key")
+    return server, found
+
+
+def _meaning(found: FoundKey) -> tuple[dict[str, Any], datetime | None]:
+    try:
+        read = found_options.read(found.options)
+    except ValueError as error:
+        raise Refusal(Kind.INVALID, "options-not-kept", str(error), field="options") from None
+    return read.restrictions.to_json(), read.expires_at
+
+
+def _values(entry: object) -> dict[str, Any] | None:
+    """The columns of one told thing; None for what no agent of ours would tell."""
+    if not isinstance(entry, Mapping) or entry.get("kind") not in KINDS:
+        return None
+    texts: dict[str, str] = {}
+    for name, longest in _LENGTHS.items():
+        value = entry.get(name, "")
+        if isinstance(value, str) and name in ("comment", "problem"):
+            value = value[:longest]  # a character that cannot be shown is longer where its number stands for it
+        if not isinstance(value, str) or len(value) > longest or hidden_character(value) is not None:
+            return None
+        texts[name] = value
+    told, line = entry.get("fingerprint", ""), entry.get("line", 0)
+    if not isinstance(told, str) or not FINGERPRINT.fullmatch(told) or type(line) is not int:
+        return None
+    # Never as told: by a fingerprint somebody becomes the owner of a key, and a key is taken away.
+    fingerprint = _fingerprint(texts["key"]) if texts["key"] else ""
+    if fingerprint is None or (entry["kind"] in KEYS and not fingerprint):
+        return None
+    if not texts["username"] or not texts["path"].startswith("/") or not 0 <= line < 2**31:
+        return None
+    return {
+        "username": texts["username"],
+        "path": texts["path"],
+        "kind": entry["kind"],
+        "line": line,
+        "fingerprint": fingerprint,
+        "key_type": texts["type"],
+        "public_key": texts["key"],
+        "options": texts["options"],
+        "comment": texts["comment"],
+        "problem": texts["problem"],
+        "in_force": entry.get("in_force") is True,
+    }
+
+
+def _fingerprint(key: str) -> str | None:
+    """The fingerprint of a type and a key in base64; None where they are no such thing."""
+    key_type, _, encoded = key.partition(" ")
+    try:
+        blob = binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
+        if Reader(blob).string() != key_type.encode("ascii"):
+            return None
+    except (ValueError, WireError):
+        return None
+    return "SHA256:" + binascii.b2a_base64(sha256(blob), newline=False).decode("ascii").rstrip("=")
+
+
+def _told_of_fresh(server: Server, fresh: list[Mapping[str, Any]]) -> list[str]:
+    """What is told of new ones: of those that let somebody in first, and of root's; of many only how many."""
+    fresh = sorted(fresh, key=lambda values: (not values["in_force"], values["username"] != "root"))
+    told = []
+    for values in fresh[:MOST_EVENTS]:
+        whom = "every account" if values["username"] == EVERYBODY else values["username"]
+        what = values["fingerprint"] or values["kind"]
+        remark = "" if values["in_force"] else " (sshd does not take it there)"
+        told.append(f"Found by hand on server {server.name}: {what} for {whom} in {values['path']}{remark}")
+    if len(fresh) > MOST_EVENTS:
+        count = sum(values["in_force"] for values in fresh[MOST_EVENTS:])
+        more = f"Found {len(fresh) - MOST_EVENTS} more keys by hand on server {server.name}"
+        told.append(f"{more}, {count} of which let somebody in")
+    return told

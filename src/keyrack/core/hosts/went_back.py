@@ -1,0 +1,334 @@
+"""A host that obeys more than the database knows: notice it, ask for its last document, keep refused what it refused;
+must open nothing that the host's last document did not open, until somebody decides.
+
+A backup that was restored and a failover that lost the last commits look alike from a host: it obeys a revision that
+this database never gave out, or gave out for something else. What it obeyed is in the last document it accepted, and
+that is signed by this very instance, so the host cannot make one up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyrack.core.audit import alarms
+from keyrack.core.hosts import accounts, documents
+from keyrack.core.hosts import deleted_servers as deleted_servers_told
+from keyrack.core.instance import Instance
+from keyrack.core.people.users import keyrack
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Server
+from keyrack.protocol import host_document
+from keyrack.protocol.host_document import DocumentError, HostDocument
+from keyrack.ssh.public_key import read_canonical
+from keyrack.store import deleted_servers, held_back, revocations, servers
+from keyrack.store.deleted_servers import DeletedServer
+from keyrack.store.held_back import ACCOUNT, LINE, LOST, REVOKED
+from keyrack.store.servers import MARK_CHARACTERS
+
+MOST_PIECES = 512
+LONGEST_PIECE = 200_000
+CODE = "database-went-back"
+# One alarm for as long as nobody decided, however many keys it is about: this many are named in its event.
+NAMED = 20
+
+
+class Contact(Enum):
+    """What a host that asks for its document must be told."""
+
+    CURRENT = "it obeys what it must: let it wait"
+    NEWER = "there is a newer document"
+    ASTRAY = "it obeys what this database does not know: ask for its last document"
+    GONE = "its server was deleted"
+
+
+def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> Contact:
+    """How a host stands that says it obeys this revision with this mark ("": it does not know its mark)."""
+
+    def look(connection: Connection) -> servers.Standing | DeletedServer | None:
+        return servers.standing(connection, server_id) or deleted_servers.get(connection, server_id)
+
+    standing = instance.database.read(look)
+    if standing is None:
+        return Contact.GONE
+    if isinstance(standing, DeletedServer):
+        return _deleted(instance, standing, revision, lineage)
+    if not is_known(standing, revision, lineage):
+        return Contact.ASTRAY
+    if standing.went_back_at is not None and standing.compared_at is None:
+        if revision and not lineage:
+            return Contact.ASTRAY
+        _settle(instance, server_id)
+    return Contact.CURRENT if standing.revision == revision else Contact.NEWER
+
+
+def knows(server: Server, revision: int, lineage: str) -> bool:
+    """The same for a server's record."""
+    return is_known(
+        servers.Standing(**{name: getattr(server, name) for name in servers.Standing.__slots__}), revision, lineage
+    )
+
+
+def is_known(standing: servers.Standing, revision: int, lineage: str) -> bool:
+    """Whether this database gave out that revision with that mark.
+
+    Marks are kept for the last revisions only, and for the one that the host last said it obeys. Where there is no
+    mark to compare with although the host has one, the answer is no: asking once too often costs a look.
+    """
+    if revision > standing.revision:
+        return False
+    if not revision or not lineage:
+        return True
+    if revision == standing.applied_revision and lineage == standing.applied_lineage:
+        return True
+    if lineage == standing.told_lineage:
+        return True  # a lost database gave it out, and what that means is known by now
+    at = (standing.revision - revision) * MARK_CHARACTERS
+    return standing.lineage[at : at + MARK_CHARACTERS] == lineage
+
+
+def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: str) -> Contact:
+    """The same for the host of a deleted server, whose last document has no mark."""
+    if revision == gone.revision and not lineage:
+        return Contact.CURRENT
+    if revision >= gone.revision:
+        # A database that went back numbered it below what the host obeys, which would refuse it.
+        deleted_servers_told.raise_above(instance, keyrack(gone.workspace_id, door="agent"), gone.id, revision)
+    return Contact.NEWER
+
+
+def notice(instance: Instance, server_id: int, revision: int) -> None:
+    """Note that a host obeys what this database does not know, and raise the alarm, once until it was looked into."""
+
+    def change(work: Work) -> None:
+        work.recorded += 1  # the alarm is the event
+        server = servers.by_id(work.connection, server_id)
+        if server is None or (server.went_back_at is not None and server.compared_at is None):
+            return
+        servers.change(work.connection, server_id, {"went_back_at": work.now, "compared_at": None})
+        words = (
+            f"The database went back: the host of server {server.name} obeys revision {revision}, and this database, "
+            f"which is at {server.revision}, did not give that out. A backup was restored, or a failover lost the last "
+            f"changes. What the host refuses stays refused until `keyrack hosts resync {server.id}` decides."
+        )
+        alarms.record(work.connection, server, CODE, words, work.now)
+
+    _attempt(instance, server_id).write(change)
+
+
+def hear(instance: Instance, server: Server | DeletedServer, told: Mapping[str, Any]) -> None:
+    """Take a piece of the last document of a host that was asked for it; with the last piece it is compared.
+
+    told: number (from 0) and of: which piece it is; text; signature: of the whole. Raises Refusal INVALID.
+    """
+    number, of, text, signature = (told.get(name) for name in ("number", "of", "text", "signature"))
+    if (
+        type(number) is not int
+        or type(of) is not int
+        or not 0 <= number < of <= MOST_PIECES
+        or not isinstance(text, str)
+        or not isinstance(signature, str)
+        or len(text) > LONGEST_PIECE
+        or not (text.isascii() and signature.isascii())
+    ):
+        raise Refusal(Kind.INVALID, "piece-malformed", "A piece takes number, of, text and signature.")
+    if isinstance(server, DeletedServer) or server.went_back_at is None or server.compared_at is not None:
+        raise Refusal(Kind.INVALID, "not-asked", "Nobody asked for this document.")
+
+    def keep(work: Work) -> None:
+        work.recorded += 1
+        held_back.add_piece(work.connection, server.id, number, text)
+
+    _attempt(instance, server.id).write(keep)
+    if number < of - 1:
+        return
+    pieces = instance.database.read(lambda connection: held_back.pieces(connection, server.id))
+    document = _proved(instance, server, "".join(pieces), signature) if len(pieces) == of else None
+    if document is None:
+        raise Refusal(Kind.INVALID, "document-not-ours", "This is not a document that Keyrack signed for this host.")
+    _compare(instance, server, document)
+
+
+def _proved(instance: Instance, server: Server, text: str, signature: str) -> HostDocument | None:
+    """A document that this instance signed for this very host, or None."""
+    if not instance.key.signed(text, signature):
+        return None
+    try:
+        document = host_document.decode(text)
+    except DocumentError:
+        return None
+    return document if document.host == server.host else None
+
+
+def _compare(instance: Instance, server: Server, document: HostDocument) -> None:
+    """Hold back what the database would let in and the document did not, and raise the revision above the host's."""
+
+    def change(work: Work) -> None:
+        now = servers.by_id(work.connection, server.id)
+        held_back.forget_pieces(work.connection, server.id)
+        work.recorded += 1
+        if now is None or now.went_back_at is None or now.compared_at is not None:
+            return
+        standing = servers.standing(work.connection, server.id)
+        assert standing is not None
+        if document.lineage and is_known(standing, document.revision, document.lineage):
+            servers.change(work.connection, server.id, {"went_back_at": None})
+            return
+        revision = servers.raise_revision_above(work.connection, server.id, document.revision, work.now)
+        work.touched[server.id] = revision
+        rows = [
+            {"since": now.went_back_at, "revision": revision, "decided_at": None, **row}
+            for row in _differences(work, now, document)
+        ]
+        held_back.replace_all(work.connection, server.id, rows)
+        for row in rows:
+            if row["kind"] == REVOKED:
+                revocations.add(work.connection, server.id, row["fingerprint"], row["public_key"], work.now, revision)
+        _take_over(work, now, document, undecided=bool(rows))
+        _record(work, now, document, rows)
+
+    _attempt(instance, server.id, server.workspace_id).write(change)
+
+
+def _differences(work: Work, server: Server, document: HostDocument) -> list[dict[str, Any]]:
+    """What the database would change on the host by having gone back; the columns of held_back, as far as known."""
+    assert server.went_back_at is not None
+    of_host = {
+        (username, entry.key, tuple(entry.options)): entry
+        for username, entries in document.users.items()
+        for entry in entries
+        if entry.expires_at is None or entry.expires_at > work.now
+    }
+    rows = []
+    here = set()
+    refused = set(document.revoked)
+    for line in documents.lines(work.connection, server, work.now, []):
+        here.add((line.username, line.public_key, line.options))
+        if line.key_entered_at > server.went_back_at:
+            refused.discard(line.public_key)
+        if line.entered_at <= server.went_back_at:
+            row = _held(line, of_host)
+            if row is not None:
+                rows.append(row)
+    for (username, key, options), entry in of_host.items():
+        if (username, key, options) not in here:
+            rows.append(_row(LOST, username, key, options, entry.expires_at, entry.name))
+    revoked = set(_revoked_here(work, server))
+    rows += [_row(REVOKED, "", key, (), None, "") for key in sorted(refused - revoked)]
+    wanted = accounts.wanted(work.instance, work.connection, server.id, [])
+    rows += [
+        _row(ACCOUNT, name, "", (), None, "")
+        for name, account in sorted(wanted.items())
+        if document.accounts.get(name) != account
+    ]
+    return rows
+
+
+def _held(line: documents.Line, of_host: Mapping[Any, host_document.UserKey]) -> dict[str, Any] | None:
+    """The row that holds a line back, or None where the host's document let it in for as long."""
+    free = of_host.get((line.username, line.public_key, ()))
+    if free is not None and "no-touch-required" not in line.options and _lasts(free.expires_at, line.expires_at):
+        return None
+    same = of_host.get((line.username, line.public_key, line.options))
+    if same is not None and _lasts(same.expires_at, line.expires_at):
+        return None
+    until = None if same is None else same.expires_at
+    return _row(LINE, line.username, line.public_key, line.options, until, line.name)
+
+
+def _row(
+    kind: str, username: str, key: str, options: Iterable[str], until: datetime | None, name: str
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "username": username,
+        "public_key": key,
+        "fingerprint": read_canonical(key).sha256 if key else "",
+        "options": list(options),
+        "until": until,
+        "name": name,
+    }
+
+
+def _lasts(end: datetime | None, other: datetime | None) -> bool:
+    """Whether something that ends then lasts as long; documents have no fractions of a second."""
+    return end is None or (other is not None and end >= other.replace(microsecond=0))
+
+
+def _revoked_here(work: Work, server: Server) -> tuple[str, ...]:
+    return revocations.keys_on(work.connection, server.id)
+
+
+def _take_over(work: Work, server: Server, document: HostDocument, *, undecided: bool) -> None:
+    """What was asked of the host in whole is newer than what this database says, and was asked by somebody."""
+    values: dict[str, Any] = {"compared_at": work.now, "told_lineage": document.lineage}
+    if not undecided:
+        values["went_back_at"] = None
+    servers.change(
+        work.connection,
+        server.id,
+        values
+        | {
+            "mode": document.mode,
+            "sshd": dict(document.sshd),
+            "stale_after_seconds": document.stale.after_seconds,
+            "stale_then": document.stale.then,
+        },
+    )
+
+
+def _record(work: Work, server: Server, document: HostDocument, rows: list[dict[str, Any]]) -> None:
+    counts = {kind: sum(row["kind"] == kind for row in rows) for kind in (LINE, REVOKED, LOST, ACCOUNT)}
+    said = ", ".join(
+        f"{count} {words}"
+        for count, words in (
+            (counts[LINE], "lines of keys are held back"),
+            (counts[REVOKED], "keys stay revoked"),
+            (counts[LOST], "lines that it had are lost"),
+            (counts[ACCOUNT], "accounts are left as they are"),
+        )
+        if count
+    )
+    work.record(
+        f"Compared server {server.name} with revision {document.revision}, which its host obeyed: "
+        f"{said or 'nothing differs'}",
+        target_id=server.id,
+        server_id=server.id,
+        workspace_id=server.workspace_id,
+        level="warning",
+        details={
+            kind: sorted({row["fingerprint"] or row["username"] for row in rows if row["kind"] == kind})[:NAMED]
+            for kind, count in counts.items()
+            if count
+        },
+    )
+
+
+def _settle(instance: Instance, server_id: int) -> None:
+    """A restored database knows what the host obeys, or the host obeys nothing: nothing was lost for it."""
+
+    def change(work: Work) -> None:
+        work.recorded += 1
+        standing = servers.standing(work.connection, server_id)
+        if standing is not None and standing.compared_at is None:
+            servers.change(work.connection, server_id, {"went_back_at": None})
+
+    _attempt(instance, server_id).write(change)
+
+
+def _attempt(instance: Instance, server_id: int, workspace_id: int = 0) -> Attempt:
+    # Of the server's own workspace where rows are compared, so that nobody changes them at the same time.
+    return Attempt(
+        instance,
+        keyrack(workspace_id, door="agent"),
+        "servers:write",
+        "tell what a host obeyed",
+        target_kind="server",
+        target_id=server_id,
+        server_id=server_id,
+    )

@@ -1,0 +1,287 @@
+"""Keys on system users of servers: add, list, show, delete, end; must be reached by every door alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from keyrack.core import room, validation
+from keyrack.core.instance import Instance
+from keyrack.core.keys import damaged_rows, openings, propagation, revocation
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, missing
+from keyrack.model import Actor, Credential, Page, Server, SystemUser
+from keyrack.ssh.public_key import PublicKey
+from keyrack.store import keys, servers
+from keyrack.store.openings import Opening
+from keyrack.store.openings import of_account as openings_of
+from keyrack.store.room import MOST
+
+SWEEP_AT_ONCE = 500
+
+
+def add(
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    *,
+    label: object,
+    username: object,
+    public_key: object,
+    temporary: bool = False,
+    expires_at: datetime | None = None,
+    restrictions: Mapping[str, Any] | None = None,
+) -> Credential:
+    """Put a public key on a system user of a server; returns once that is durable.
+
+    label: unique on the server, 1 to 255 characters; username: a system user of the server; public_key:
+    one OpenSSH line; temporary: it ends after the instance's `temporary_hours`; expires_at: another end;
+    restrictions: as ssh.options.Restrictions reads them, and only what a key of this type can obey.
+    Raises Refusal: MISSING for the server, INVALID for fields, TAKEN for the label.
+    """
+    aim = "add an SSH key"
+    attempt = Attempt(instance, actor, "credentials:write", aim, target_kind="credential", server_id=server_id)
+    with attempt:
+        name = validation.text(label, field="label")
+        user = validation.username(username)
+        key = validation.public_key(instance, public_key)
+        limits = validation.restrictions(restrictions, key.type)
+
+        def change(work: Work) -> Credential:
+            server = own_server(work, server_id)
+            end = validation.end(work.now, expires_at)
+            if temporary and end is None:
+                end = work.now + timedelta(hours=instance.settings.temporary_hours)
+            added = put(work, server, user, name, key, temporary=temporary, end=end, limits=limits)
+            until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
+            work.record(
+                f"Added SSH key {name} ({key.sha256}) for {user} on server {server.name}{until}",
+                target_id=added.id,
+                details={"label": name, "username": user, "fingerprint": key.sha256},
+            )
+            return added
+
+        return attempt.write(change)
+
+
+def check_server(instance: Instance, actor: Actor, server_id: int) -> None:
+    """Nothing where the actor may put keys on the server; raises Refusal FORBIDDEN, or MISSING for the server."""
+    aim = "add an SSH key"
+    attempt = Attempt(instance, actor, "credentials:write", aim, target_kind="credential", server_id=server_id)
+    with attempt:
+        if attempt.read(lambda connection: servers.own_id(connection, actor.workspace_id, server_id)) is None:
+            raise missing("server")
+
+
+def get(instance: Instance, actor: Actor, server_id: int, credential_id: int) -> Credential:
+    """One credential of a server. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance, actor, "credentials:read", "see an SSH key", target_kind="credential", server_id=server_id
+    )
+    with attempt:
+        at = instance.now()
+        found = attempt.read(
+            lambda connection: (
+                keys.get_credential(connection, server_id, credential_id, at)
+                if servers.own_id(connection, actor.workspace_id, server_id)
+                else None
+            )
+        )
+        if found is None:
+            raise missing("SSH key")
+        return found
+
+
+def find(
+    instance: Instance, actor: Actor, server_id: int, *, search: str = "", offset: int = 0, limit: int = 15
+) -> Page[Credential]:
+    """A page of a server's credentials in force, oldest first. Raises Refusal MISSING for the server."""
+    attempt = Attempt(
+        instance, actor, "credentials:read", "list SSH keys", target_kind="credential", server_id=server_id
+    )
+    with attempt:
+        at = instance.now()
+        found = attempt.read(
+            lambda connection: (
+                keys.find_credentials(connection, server_id, at=at, search=search, offset=offset, limit=limit)
+                if servers.own_id(connection, actor.workspace_id, server_id)
+                else None
+            )
+        )
+        if found is None:
+            raise missing("server")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A credential as it was, and what else lets its key into the same account."""
+
+    credential: Credential
+    still_opened_by: tuple[Opening, ...]
+
+
+def delete(instance: Instance, actor: Actor, server_id: int, credential_id: int) -> Deleted:
+    """Take a key from a system user of a server. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance,
+        actor,
+        "credentials:write",
+        "delete an SSH key",
+        target_kind="credential",
+        target_id=credential_id,
+        server_id=server_id,
+    )
+    with attempt:
+
+        def change(work: Work) -> Deleted:
+            server = own_server(work, server_id)
+            credential = keys.get_credential(work.connection, server.id, credential_id, work.now)
+            if credential is None or not keys.remove_credential(work.connection, credential.id):
+                raise missing("SSH key")
+            propagation.left(work, (server.id,), [(credential.fingerprint, credential.public_key)])
+            still = openings_of(
+                work.connection,
+                workspace_id=server.workspace_id,
+                server_id=server.id,
+                username=credential.username,
+                fingerprint=credential.fingerprint,
+                at=work.now,
+            )
+            work.record(
+                f"Deleted SSH key {credential.label} ({credential.fingerprint}) "
+                f"of {credential.username} on server {server.name}{openings.words(still)}",
+                target_id=credential.id,
+                details={
+                    "label": credential.label,
+                    "username": credential.username,
+                    "fingerprint": credential.fingerprint,
+                    "still_opened_by": openings.shown(still),
+                },
+            )
+            return Deleted(credential, still)
+
+        return attempt.write(change)
+
+
+def end_expired(instance: Instance, keyrack: Actor) -> int:
+    """Remove credentials whose end has come, each with its event; answers how many.
+
+    sshd refuses them since their very second (invariant 5); this only tidies up after it.
+    """
+    attempt = Attempt(instance, keyrack, "credentials:write", "end expired SSH keys", target_kind="credential")
+    at = instance.now()
+    if not instance.database.read(lambda connection: keys.ended_credentials(connection, at, 1)):
+        return 0
+    with attempt:
+
+        def change(work: Work) -> int:
+            ended = keys.ended_credentials(work.connection, work.now, SWEEP_AT_ONCE)
+            for credential in ended:
+                if keys.remove_credential(work.connection, credential.id):
+                    _record_end(work, credential)
+            work.recorded += not ended
+            return len(ended)
+
+        return attempt.write(change)
+
+
+def own_server(work: Work, server_id: int) -> Server:
+    """The server, if it belongs to the actor's workspace; raises Refusal MISSING otherwise."""
+    server = servers.get(work.connection, work.actor.workspace_id, server_id)
+    if server is None:
+        raise missing("server")
+    return server
+
+
+def put(
+    work: Work,
+    server: Server,
+    username: str,
+    label: str,
+    key: PublicKey,
+    *,
+    temporary: bool,
+    end: datetime | None,
+    limits: Mapping[str, Any],
+) -> Credential:
+    """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, TAKEN or LIMIT."""
+    revocation.refuse(work, key)
+    system_user = servers.system_user_by_name(work.connection, server.id, username)
+    if system_user is None:
+        raise Refusal(
+            Kind.INVALID,
+            "system-user-missing",
+            "The server has no system user of that name. Create it first, or use another.",
+            field="username",
+        )
+    _free_label(work, server, label)
+    # Each key raised the revision, so that nothing is counted before there can be as many.
+    if server.revision >= MOST["SSH key"][1]:
+        room.refuse_more(work, "SSH key", server.id)
+    credential_id = _insert(work, server, system_user, label, key, temporary=temporary, end=end, limits=limits)
+    added = keys.get_credential(work.connection, server.id, credential_id, work.now)
+    assert added is not None
+    return added
+
+
+def _insert(
+    work: Work,
+    server: Server,
+    system_user: SystemUser,
+    label: str,
+    key: PublicKey,
+    *,
+    temporary: bool,
+    end: datetime | None,
+    limits: Mapping[str, Any],
+) -> int:
+    return keys.add_credential(
+        work.connection,
+        {
+            "server_id": server.id,
+            "system_user_id": system_user.id,
+            "label": label,
+            "public_key": key.canonical,
+            "comment": key.comment,
+            "fingerprint": key.sha256,
+            "key_type": key.type,
+            "temporary": temporary,
+            "expires_at": end,
+            "restrictions": dict(limits),
+            "created_by": work.actor.user_id,
+            "created_at": work.now,
+            "revision": propagation.arrived(work, (server.id,), key.sha256),
+        },
+    )
+
+
+def _record_end(work: Work, credential: Credential) -> None:
+    server = servers.by_id(work.connection, credential.server_id)
+    assert server is not None
+    work.touch(server.id)
+    work.record(
+        f"SSH key {credential.label} ({credential.fingerprint}) of {credential.username} "
+        f"on server {server.name} reached its end",
+        target_id=credential.id,
+        server_id=server.id,
+        workspace_id=server.workspace_id,
+        details={"label": credential.label, "fingerprint": credential.fingerprint},
+    )
+
+
+def _free_label(work: Work, server: Server, label: str) -> None:
+    """Make sure that a label is free; one whose key has ended is freed here and now."""
+    holder = keys.credential_by_label(work.connection, server.id, label)
+    if holder is None:
+        return
+    unsound = damaged_rows.damaged_credential(work, server.id, label)
+    if unsound is not None:
+        damaged_rows.drop(work, unsound)
+        return
+    if holder.expires_at is None or holder.expires_at > work.now:
+        raise Refusal(Kind.TAKEN, "label-taken", "The label has already been taken.", field="label")
+    keys.remove_credential(work.connection, holder.id)
+    _record_end(work, holder)

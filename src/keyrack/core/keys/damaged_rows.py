@@ -1,0 +1,252 @@
+"""Rows that are not as Keyrack wrote them: list, remove, seal again by decision; must never mend one by itself, as
+nobody knows what was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Integer, Table, select
+
+from keyrack.core import sealing
+from keyrack.core.instance import Instance
+from keyrack.core.keys import propagation
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor
+from keyrack.ssh.key_problem import KeyProblem
+from keyrack.ssh.public_key import read_canonical
+from keyrack.store import keys, sealed, servers
+from keyrack.store import tables as held
+
+CREDENTIAL, GRANT, USER_KEY = "credential", "grant", "user-key"
+KINDS: Mapping[str, Table] = {
+    CREDENTIAL: held.credentials,
+    GRANT: held.grants,
+    USER_KEY: held.user_keys,
+    "access-key": held.access_keys,
+    "deploy-key": held.deploy_keys,
+    "enrolment": held.enrolments,
+    "group": held.groups,
+    "group-member": held.group_members,
+    "held-back": held.held_back,
+    "project": held.projects,
+    "removed-account": held.removed_accounts,
+    "repository": held.repositories,
+    "repository-member": held.repository_members,
+    "revocation": held.revocations,
+    "revoked-key": held.revoked_keys,
+    "server": held.servers,
+    "system-user": held.system_users,
+    "tag": held.server_tags,
+    "token": held.tokens,
+    "user": held.users,
+}
+_KIND_OF = {table.name: kind for kind, table in KINDS.items()}
+# What others hang on is deleted as usual, with all that belongs to it, or sealed again.
+OWNING = frozenset(("group", "project", "repository", "server", "system-user", "user"))
+_HIDDEN = frozenset(
+    ("seal", "secret_hash", "agent_secret_hash", "sealed_secret", "sealed_password", "facts", "lineage", "rows_sum")
+)
+LONGEST_SHOWN = 300
+MOST_DIGITS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedRow:
+    """One row. key: its primary key; what: what it says now, which nobody at Keyrack entered; server_ids: where it
+    would open something; public_key: the key in it, "" where it holds none that can be read.
+    """
+
+    kind: str
+    key: tuple[Any, ...]
+    what: str
+    server_ids: frozenset[int]
+    public_key: str = ""
+
+    @property
+    def name(self) -> str:
+        """How it is named to be removed or sealed again."""
+        return f"{self.kind}:{','.join(str(part) for part in self.key)}"
+
+
+def find(instance: Instance, actor: Actor, server_id: int | None = None) -> list[DamagedRow]:
+    """The damaged rows of the workspace, or those that concern one server. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance, actor, "credentials:read", "list damaged rows", target_kind="server", server_id=server_id
+    )
+    with attempt:
+        known = attempt.read(
+            lambda connection: server_id is None or servers.own_id(connection, actor.workspace_id, server_id)
+        )
+        if not known:
+            raise missing("server")
+        rows = attempt.read(lambda connection: list(_all(connection, actor.workspace_id)))
+        return [row for row in rows if server_id is None or server_id in row.server_ids]
+
+
+def remove(instance: Instance, actor: Actor, name: str) -> DamagedRow:
+    """Delete a damaged row, named KIND:ID, and have the key in it refused where nothing else lets it in.
+
+    Raises Refusal INVALID, or MISSING where there is no such row or it is as Keyrack wrote it.
+    """
+    kind, key = _read_name(name)
+    action = "credentials:write" if kind in (CREDENTIAL, GRANT, USER_KEY) else "servers:write"
+    with Attempt(instance, actor, action, "remove a damaged row", target_kind="server") as attempt:
+        if kind in OWNING:
+            raise invalid("name", f"Delete this {kind} as usual, or seal its row again: --reseal {name}.")
+
+        def change(work: Work) -> DamagedRow:
+            found = _damaged(work.connection, work.actor.workspace_id, kind, key)
+            drop(work, found)
+            return found
+
+        return attempt.write(change)
+
+
+def reseal(instance: Instance, actor: Actor, names: Sequence[str]) -> list[DamagedRow]:
+    """Let damaged rows, named KIND:ID, count as they stand now; "all" names all of the workspace.
+
+    For the instance's operator alone, who has looked at them: it makes whoever changed them right. Raises Refusal
+    FORBIDDEN, INVALID, or MISSING where one is as Keyrack wrote it.
+    """
+    with Attempt(instance, actor, "people:write", "seal damaged rows again", target_kind="server") as attempt:
+        if actor.user_id is not None:
+            raise Refusal(Kind.FORBIDDEN, "operator-only", "Only the operator of this instance seals rows again.")
+        wanted = [] if list(names) == ["all"] else [_read_name(name) for name in names]
+
+        def change(work: Work) -> list[DamagedRow]:
+            workspace_id = work.actor.workspace_id
+            if list(names) == ["all"]:
+                rows = list(_all(work.connection, workspace_id))
+            else:
+                rows = [_damaged(work.connection, workspace_id, kind, key) for kind, key in wanted]
+            for row in rows:
+                sealed.reseal(work.connection, KINDS[row.kind], row.key)
+            for server_id in sorted(frozenset[int]().union(*(row.server_ids for row in rows))):
+                work.touch(server_id)
+            for row in rows:
+                work.record(f"Sealed the damaged row {row.name} again as it stands: {row.what}", level="alarm")
+            work.recorded += 1  # there may be none
+            return rows
+
+        return attempt.write(change)
+
+
+def drop(work: Work, row: DamagedRow) -> None:
+    """Delete a damaged row within a unit of work, with its event."""
+    sealed.drop(work.connection, KINDS[row.kind], row.key)
+    gone = [(read_canonical(row.public_key).sha256, row.public_key)] if row.public_key else []
+    propagation.left(work, row.server_ids, gone)
+    work.record(f"Removed the damaged row {row.name}: {row.what}", level="warning")
+
+
+def damaged_credential(work: Work, server_id: int, label: str) -> DamagedRow | None:
+    """The row that holds a label on a server, where it is damaged."""
+    for credential, holds in keys.credentials_with_seals(work.connection, server_id, label=label):
+        if not holds:
+            what = f"key {credential.fingerprint} for {credential.username}"
+            return DamagedRow(CREDENTIAL, (credential.id,), what, frozenset((server_id,)), _key(credential.public_key))
+    return None
+
+
+def damaged_user_key(work: Work, key_id: int) -> DamagedRow | None:
+    """A user key's row, where it is damaged."""
+    if keys.user_key_holds(work.connection, work.actor.workspace_id, key_id) is not False:
+        return None
+    return _damaged(work.connection, work.actor.workspace_id, USER_KEY, (key_id,))
+
+
+def _read_name(name: str) -> tuple[str, tuple[Any, ...]]:
+    kind, _, rest = name.partition(":")
+    table = KINDS.get(kind)
+    problem = invalid("name", f"A damaged row is named KIND:ID; KIND is one of {', '.join(KINDS)}.")
+    if table is None:
+        raise problem
+    columns = list(table.primary_key)
+    parts = rest.split(",", len(columns) - 1)
+    if len(parts) != len(columns):
+        raise problem
+    key: list[Any] = []
+    for column, part in zip(columns, parts, strict=True):
+        if not isinstance(column.type, Integer):
+            key.append(part)
+        elif not (part.isascii() and part.isdecimal()):
+            raise problem
+        elif len(part.lstrip("0")) > MOST_DIGITS:
+            raise missing("damaged row")
+        else:
+            key.append(int(part.lstrip("0") or "0"))
+    return kind, tuple(key)
+
+
+def _damaged(connection: Connection, workspace_id: int, kind: str, key: tuple[Any, ...]) -> DamagedRow:
+    table = KINDS[kind]
+    named = [column == value for column, value in zip(table.primary_key, key, strict=True)]
+    for row in _of_table(connection, workspace_id, table, *named):
+        return row
+    raise missing("damaged row")
+
+
+def _all(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
+    for table in sealed.TABLES:
+        yield from _of_table(connection, workspace_id, table)
+
+
+def _of_table(connection: Connection, workspace_id: int, table: Table, *where: Any) -> Iterator[DamagedRow]:
+    for row in sealed.every(connection, table, _belongs(table, workspace_id), *where):
+        if not sealed.holds(connection, table, row) or (
+            table is held.servers and not sealed.fits(connection, row["id"])
+        ):
+            yield _record(connection, table, row)
+
+
+def _belongs(table: Table, workspace_id: int) -> Any:
+    """The condition that a row is of a workspace, by itself or by what it hangs on."""
+    if "workspace_id" in table.c:
+        return table.c.workspace_id == workspace_id
+    for column, owner in sealing.OWNERS:
+        if column in table.c:
+            owning: Table = held.metadata.tables[owner]
+            return table.c[column].in_(select(owning.c.id).where(owning.c.workspace_id == workspace_id))
+    raise LookupError(table.name)
+
+
+def _record(connection: Connection, table: Table, row: Mapping[str, Any]) -> DamagedRow:
+    key = tuple(row[column.name] for column in table.primary_key)
+    public_key = _key(row["public_key"]) if table in (held.credentials, held.user_keys) else ""
+    return DamagedRow(_KIND_OF[table.name], key, _what(row), _servers(connection, table, row), public_key)
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    """What a row says, without what nobody may see."""
+    told = (f"{name} {value}" for name, value in row.items() if name not in _HIDDEN and value not in (None, ""))
+    words = ", ".join("password_hash set" if part.startswith("password_hash ") else part for part in told)
+    return words if len(words) <= LONGEST_SHOWN else words[:LONGEST_SHOWN] + "…"
+
+
+def _servers(connection: Connection, table: Table, row: Mapping[str, Any]) -> frozenset[int]:
+    """The servers whose documents a row changes."""
+    if table is held.servers:
+        return frozenset((row["id"],))
+    if table is held.grants:
+        return keys.servers_of_grant(connection, keys.grant_of(row))
+    if table is held.user_keys or table is held.group_members:
+        return keys.servers_of_user(connection, row["user_id"])
+    if table is held.users:
+        return keys.servers_of_user(connection, row["id"])
+    if table is held.groups:
+        return frozenset[int]().union(
+            *(keys.servers_of_grant(connection, grant) for grant in keys.grants_of_group(connection, row["id"]))
+        )
+    return frozenset((row["server_id"],)) if row.get("server_id") is not None else frozenset()
+
+
+def _key(line: str | None) -> str:
+    """The key in a damaged row, if it is one: what is no key must never reach a host's list of refused ones."""
+    try:
+        return read_canonical(line).canonical if line else ""
+    except KeyProblem:
+        return ""

@@ -1,0 +1,230 @@
+"""Who may log in as which system user: give and take back; must not deliver anything itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyrack.core import room, validation
+from keyrack.core.hosts.servers import NUMBER
+from keyrack.core.hosts.servers import tag as server_tag
+from keyrack.core.instance import Instance
+from keyrack.core.keys import propagation
+from keyrack.core.keys.credentials import own_server
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import invalid, missing
+from keyrack.model import Actor, Grant, Page
+from keyrack.store import keys, people, servers
+
+
+def give(
+    instance: Instance,
+    actor: Actor,
+    *,
+    user_id: int | None = None,
+    group_id: int | None = None,
+    server_id: int | None = None,
+    tag: str | None = None,
+    system_user: object,
+    expires_at: datetime | None = None,
+    restrictions: Mapping[str, Any] | None = None,
+) -> Grant:
+    """Let a user (or a group) log in as system_user on a server (or on servers with a tag).
+
+    Exactly one of user_id and group_id, and one of server_id and tag. A key that cannot obey the restrictions
+    (verify_required for a key that is not on a security key) is not let in by this grant.
+    Raises Refusal INVALID or MISSING.
+    """
+    attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id)
+    with attempt:
+        if (user_id is None) == (group_id is None):
+            raise invalid("user", "Name either a user or a group.")
+        if (server_id is None) == (tag is None):
+            raise invalid("server", "Name either a server or a tag.")
+        values: dict[str, Any] = {
+            "workspace_id": actor.workspace_id,
+            "user_id": user_id,
+            "group_id": group_id,
+            "server_id": server_id,
+            "tag": None if tag is None else server_tag(tag),
+            "system_user": validation.username(system_user, field="system_user"),
+            "restrictions": validation.restrictions(restrictions),
+            "expires_at": validation.end(instance.now(), expires_at),
+        }
+
+        def change(work: Work) -> Grant:
+            if server_id is not None:
+                own_server(work, server_id)
+            who = _subject(work, user_id, group_id)
+            room.refuse_more(work, "grant")
+            grant_id = keys.add_grant(work.connection, {**values, "created_at": work.now})
+            grant = _own(work, grant_id)
+            opened = keys.servers_of_grant(work.connection, grant)
+            for fingerprint, _ in held_keys(work, grant):
+                for opened_id in opened:
+                    keys.unrevoke(work.connection, opened_id, fingerprint)
+            for opened_id in sorted(opened):
+                work.touch(opened_id)
+            work.record(f"Let {who} log in as {grant.system_user} on {_where(work, grant)}", target_id=grant.id)
+            return grant
+
+        return attempt.write(change)
+
+
+def find(instance: Instance, actor: Actor) -> tuple[Grant, ...]:
+    """All grants of the workspace, oldest first."""
+    attempt = Attempt(instance, actor, "grants:read", "list grants", target_kind="grant")
+    with attempt:
+        return attempt.read(lambda connection: keys.find_grants(connection, actor.workspace_id))
+
+
+def page(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50) -> Page[Grant]:
+    """A page of the workspace's grants, oldest first. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, "grants:read", "list grants", target_kind="grant") as attempt:
+        return attempt.read(
+            lambda connection: keys.page_of_grants(connection, actor.workspace_id, offset=offset, limit=limit)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names by id, of what some grants join."""
+
+    users: Mapping[int, str]
+    groups: Mapping[int, str]
+    servers: Mapping[int, str]
+
+
+def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: bool = False) -> Names:
+    """The names that grants of the actor's workspace join; written: of what the actor wrote just now."""
+    shown = tuple(some)
+
+    def question(connection: Connection) -> Names:
+        server_ids = {grant.server_id for grant in shown if grant.server_id}
+        found = {number: servers.get(connection, actor.workspace_id, number) for number in server_ids}
+        return Names(
+            users=people.user_names(connection, (grant.user_id for grant in shown if grant.user_id)),
+            groups=people.group_names(connection, (grant.group_id for grant in shown if grant.group_id)),
+            servers={number: server.name for number, server in found.items() if server is not None},
+        )
+
+    if written:
+        return instance.database.read(question)
+    with Attempt(instance, actor, "grants:read", "list grants", target_kind="grant") as attempt:
+        return attempt.read(question)
+
+
+def give_named(
+    instance: Instance,
+    actor: Actor,
+    *,
+    user: object = None,
+    group: object = None,
+    server: object = None,
+    tag: object = None,
+    system_user: object,
+    expires_at: datetime | None = None,
+    restrictions: Mapping[str, Any] | None = None,
+) -> Grant:
+    """The same as give, by names; server: a name or an id. Raises Refusal INVALID or TAKEN, and as give does."""
+    attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant")
+    with attempt:
+        for field, value in (("user", user), ("group", group), ("server", server), ("tag", tag)):
+            text = isinstance(value, str) or (field == "server" and isinstance(value, int))
+            if value is not None and (not text or isinstance(value, bool) or value == ""):
+                raise invalid(field, f"{field} takes a name.")
+
+        def look(connection: Connection) -> tuple[int | None, int | None, tuple[int, ...]]:
+            found = people.user_by_name(connection, actor.workspace_id, str(user)) if user is not None else None
+            number = people.group_id(connection, actor.workspace_id, str(group)) if group is not None else None
+            if server is None:
+                return found.id if found else None, number, ()
+            own = (
+                servers.get(connection, actor.workspace_id, int(str(server))) if NUMBER.fullmatch(str(server)) else None
+            )
+            alike = (own,) if own else servers.all_by_name(connection, actor.workspace_id, str(server))
+            return found.id if found else None, number, tuple(one.id for one in alike)
+
+        user_id, group_id, server_ids = attempt.read(look)
+        if user is not None and user_id is None:
+            raise invalid("user", "There is no such user.", "user-missing")
+        if group is not None and group_id is None:
+            raise invalid("group", "There is no such group.", "group-missing")
+        if server is not None and len(server_ids) != 1:
+            words = "Several servers have this name; use the id." if server_ids else "There is no such server."
+            raise invalid("server", words, "server-ambiguous" if server_ids else "server-missing")
+    return give(
+        instance,
+        actor,
+        user_id=user_id,
+        group_id=group_id,
+        server_id=server_ids[0] if server_ids else None,
+        tag=None if tag is None else str(tag),
+        system_user=system_user,
+        expires_at=expires_at,
+        restrictions=restrictions,
+    )
+
+
+def take_back(instance: Instance, actor: Actor, grant_id: int) -> Grant:
+    """End a grant, and answer it as it was. Raises Refusal MISSING."""
+    attempt = Attempt(instance, actor, "grants:write", "take back a grant", target_kind="grant", target_id=grant_id)
+    with attempt:
+
+        def change(work: Work) -> Grant:
+            grant = _own(work, grant_id)
+            opened = keys.servers_of_grant(work.connection, grant)
+            held = held_keys(work, grant)
+            where = _where(work, grant)
+            keys.remove_grant(work.connection, grant.id)
+            propagation.left(work, opened, held)
+            who = _subject(work, grant.user_id, grant.group_id)
+            work.record(f"Took back from {who} the login as {grant.system_user} on {where}", target_id=grant.id)
+            return grant
+
+        return attempt.write(change)
+
+
+def held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:
+    """The keys a grant delivers: pairs of fingerprint and public key."""
+    if grant.user_id is not None:
+        user_ids = frozenset((grant.user_id,))
+    else:
+        assert grant.group_id is not None
+        user_ids = people.group_member_ids(work.connection, grant.group_id)
+    return [
+        (key.fingerprint, key.public_key)
+        for user_id in sorted(user_ids)
+        for key in keys.keys_of_user(work.connection, user_id)
+        if key.fingerprint is not None and key.public_key is not None
+    ]
+
+
+def _subject(work: Work, user_id: int | None, group_id: int | None) -> str:
+    if user_id is not None:
+        user = people.user(work.connection, user_id)
+        if user is None or user.workspace_id != work.actor.workspace_id:
+            raise missing("user")
+        return user.name
+    assert group_id is not None
+    name = people.group_name(work.connection, work.actor.workspace_id, group_id)
+    if name is None:
+        raise missing("group")
+    return f"group {name}"
+
+
+def _where(work: Work, grant: Grant) -> str:
+    if grant.server_id is not None:
+        return f"server {own_server(work, grant.server_id).name}"
+    return f"servers with the tag {grant.tag}"
+
+
+def _own(work: Work, grant_id: int) -> Grant:
+    grant = keys.get_grant(work.connection, work.actor.workspace_id, grant_id)
+    if grant is None:
+        raise missing("grant")
+    return grant

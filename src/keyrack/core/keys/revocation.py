@@ -1,0 +1,170 @@
+"""Takes one key away from everywhere in a workspace at once, and keeps it away until it is lifted; must leave nothing
+that it opens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from keyrack.core import validation
+from keyrack.core.instance import Instance
+from keyrack.core.keys import propagation
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import invalid, missing
+from keyrack.model import Actor, Page
+from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
+from keyrack.store import keys, revocations, revoked_keys
+from keyrack.store.revoked_keys import RevokedKey
+
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What a key was taken away from. revisions: server id to the revision that carries it."""
+
+    fingerprint: str
+    credentials: int
+    user_keys: int
+    repositories: int
+    revisions: dict[int, int]
+
+
+def revoke_everywhere(instance: Instance, actor: Actor, fingerprint: object, *, reason: object = None) -> Revoked:
+    """Delete every credential, user key and deploy key with this key in the workspace, as one change.
+
+    Every server on which it stood, or whose host found it in a file, refuses it from its next contact on and ends its
+    sessions; receipts.of_key tells how far that is. Nobody can register it in the workspace again until lift().
+    fingerprint: SHA256:… as ssh-keygen -l prints it; reason: for those who ask later, or None. Raises Refusal INVALID,
+    or MISSING when nothing here has the key.
+    """
+    attempt = Attempt(instance, actor, "keys:revoke", "revoke a key everywhere", target_kind="key")
+    with attempt:
+        key = _fingerprint(fingerprint)
+        why = "" if reason in (None, "") else validation.text(reason, field="reason")
+
+        def change(work: Work) -> Revoked:
+            workspace = work.actor.workspace_id
+            on_servers = revocations.credentials_of_key(work.connection, workspace, key)
+            of_users = revocations.user_keys_of_key(work.connection, workspace, key)
+            by_hand = revocations.found_with_key(work.connection, workspace, key)
+            opened = {server_id for server_id, _ in (*on_servers.values(), *by_hand.values())}
+            for user_id, _ in of_users.values():
+                opened |= keys.servers_of_user(work.connection, user_id)
+            for credential_id in on_servers:
+                keys.remove_credential(work.connection, credential_id)
+            for key_id in of_users:
+                keys.remove_user_key(work.connection, key_id)
+            repositories = revocations.remove_deploy_keys(work.connection, workspace, key)
+            lines = {line for _, line in (*on_servers.values(), *of_users.values(), *by_hand.values())}
+            lines = {line for line in lines if _is_line_of(key, line)}
+            if not (on_servers or of_users or repositories or (by_hand and lines)):
+                raise missing("key")
+            revoked_keys.add(work.connection, workspace, key, by=work.actor.name, reason=why, at=work.now)
+            propagation.left(work, opened, [(key, line) for line in lines])
+            _record(work, key, on_servers, of_users)
+            work.record(
+                f"Revoked key {key} everywhere: {len(on_servers)} credentials, {len(of_users)} user keys and "
+                f"{repositories} deploy keys, on {len(opened)} servers" + (f" ({why})" if why else ""),
+                level="warning",
+                details={"fingerprint": key, "reason": why},
+            )
+            return Revoked(key, len(on_servers), len(of_users), repositories, dict(work.touched))
+
+        return attempt.write(change)
+
+
+def lift(instance: Instance, actor: Actor, fingerprint: object) -> RevokedKey:
+    """Let a key that was revoked everywhere be registered again, and answer what was noted about it.
+
+    It opens nothing by that: hosts go on refusing it until somebody registers it. Raises Refusal INVALID, or MISSING
+    when the key is not revoked everywhere.
+    """
+    attempt = Attempt(instance, actor, "keys:revoke", "lift the revocation of a key", target_kind="key")
+    with attempt:
+        key = _fingerprint(fingerprint)
+
+        def change(work: Work) -> RevokedKey:
+            noted = revoked_keys.get(work.connection, work.actor.workspace_id, key)
+            if noted is None or not revoked_keys.remove(work.connection, noted.workspace_id, key):
+                raise missing("revoked key")
+            work.record(
+                f"Lifted the revocation of key {key}, revoked everywhere by {noted.revoked_by} "
+                f"at {noted.revoked_at:%Y-%m-%d %H:%M:%S} UTC: it may be registered again",
+                level="warning",
+                details={"fingerprint": key},
+            )
+            return noted
+
+        return attempt.write(change)
+
+
+def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15) -> Page[RevokedKey]:
+    """A page of the keys that are revoked everywhere in the workspace, newest first."""
+    attempt = Attempt(instance, actor, "credentials:read", "list revoked keys", target_kind="key")
+    with attempt:
+        workspace = actor.workspace_id
+        return attempt.read(lambda connection: revoked_keys.find(connection, workspace, offset=offset, limit=limit))
+
+
+def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
+    """Called wherever a key is registered: raises Refusal INVALID for one that is revoked everywhere."""
+    noted = revoked_keys.get(work.connection, work.actor.workspace_id, key.sha256)
+    if noted is not None:
+        raise invalid(
+            field,
+            f"This key was revoked everywhere on {noted.revoked_at:%Y-%m-%d}. Make a new key pair; if it was revoked "
+            "by mistake, an owner or admin of the workspace can lift that.",
+            "key-revoked",
+        )
+
+
+def refuse_found(work: Work, server_id: int, found: Iterable[tuple[str, str]]) -> None:
+    """Have a host refuse what it newly found in its files and what is revoked everywhere; found: fingerprint, line."""
+    pairs = [(fingerprint, line) for fingerprint, line in found if fingerprint]
+    noted = revoked_keys.among(work.connection, work.actor.workspace_id, [fingerprint for fingerprint, _ in pairs])
+    for fingerprint, line in pairs:
+        if fingerprint in noted and _is_line_of(fingerprint, line):
+            propagation.left(work, (server_id,), [(fingerprint, line)])
+
+
+def _fingerprint(value: object) -> str:
+    if not isinstance(value, str) or not _FINGERPRINT.fullmatch(value):
+        raise invalid("fingerprint", "Write the key's fingerprint as ssh-keygen -l prints it: SHA256:…")
+    return value
+
+
+def _is_line_of(fingerprint: str, line: str) -> bool:
+    """Whether a line is the key that it is said to be: a host's word for it is not enough."""
+    try:
+        return read_canonical(line).sha256 == fingerprint
+    except KeyProblem:
+        return False
+
+
+def _record(
+    work: Work,
+    fingerprint: str,
+    on_servers: revocations.Places,
+    of_users: revocations.Places,
+) -> None:
+    """An event for each thing that goes, so that its own history ends with a word."""
+    for credential_id, (server_id, _) in on_servers.items():
+        work.record(
+            f"Deleted SSH key {fingerprint} from a server, as it was revoked everywhere",
+            target_kind="credential",
+            target_id=credential_id,
+            server_id=server_id,
+            details={"fingerprint": fingerprint},
+            naming_revisions=False,
+        )
+    for key_id in of_users:
+        work.record(
+            f"Deleted SSH key {fingerprint} of a user, as it was revoked everywhere",
+            target_kind="user key",
+            target_id=key_id,
+            details={"fingerprint": fingerprint},
+            naming_revisions=False,
+        )

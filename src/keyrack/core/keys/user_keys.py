@@ -1,0 +1,170 @@
+"""A user's own public keys: add, list, delete; must be reached by every door alike."""
+
+from __future__ import annotations
+
+from keyrack.core import validation
+from keyrack.core.instance import Instance
+from keyrack.core.keys import damaged_rows, openings, propagation, revocation
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Page, UserKey
+from keyrack.ssh.public_key import PublicKey
+from keyrack.store import keys
+from keyrack.store.openings import Opening, of_workspace
+
+ADD = "codeartsrepo::createUserSSHkey"
+READ = "codeartsrepo::getUserSetting"
+DELETE = "codeartsrepo::updateUserSetting"
+
+
+def add(
+    instance: Instance,
+    actor: Actor,
+    *,
+    title: object,
+    public_key: object,
+    longest_title: int = validation.LONGEST_TITLE,
+    keyless: bool = False,
+) -> UserKey:
+    """Register a public key of the actor's own; returns once that is durable.
+
+    title: at most longest_title characters, or None; public_key: one OpenSSH line, or None where the
+    door allows a keyless entry, which authorises nothing. Raises Refusal: INVALID for fields, TAKEN
+    when the key leads to somebody or something already, LIMIT.
+    """
+    attempt = Attempt(instance, actor, ADD, "add an SSH key of one's own", target_kind="user key")
+    with attempt:
+        name = None if title is None else validation.text(title, field="title", maximum=longest_title)
+        key = None
+        if public_key is not None or not keyless:
+            key = validation.public_key(instance, public_key)
+        elif instance.settings.require_key:
+            raise invalid("public_key", "A public key is required.")
+        owner = _person(actor)
+
+        def change(work: Work) -> UserKey:
+            if keys.count_user_keys(work.connection, owner) >= instance.settings.max_user_keys:
+                raise Refusal(
+                    Kind.LIMIT,
+                    "too-many-keys",
+                    f"You have {instance.settings.max_user_keys} keys, which is the most; delete one first.",
+                )
+            if key is not None:
+                revocation.refuse(work, key)
+                _refuse_known(work, owner, key)
+            key_id = _insert(work, owner, name, key)
+            work.record(
+                f"{actor.name} added SSH key {name or 'without a title'} ({key.sha256 if key else 'no key'})",
+                target_id=key_id,
+                details={"title": name, "fingerprint": key.sha256 if key else None},
+            )
+            return _own(work, owner, key_id)
+
+        return attempt.write(change)
+
+
+def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 20) -> Page[UserKey]:
+    """A page of the actor's own keys, newest first; search: part of the title, any case."""
+    attempt = Attempt(instance, actor, READ, "list one's own SSH keys", target_kind="user key")
+    with attempt:
+        owner = _person(actor)
+        return attempt.read(
+            lambda connection: keys.find_user_keys(connection, owner, search=search, offset=offset, limit=limit)
+        )
+
+
+def delete(instance: Instance, actor: Actor, key_id: int) -> UserKey:
+    """Delete a key of the actor's own everywhere, and answer it as it was. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance,
+        actor,
+        DELETE,
+        "delete an SSH key of one's own",
+        target_kind="user key",
+        target_id=key_id,
+    )
+    with attempt:
+        owner = _person(actor)
+
+        def change(work: Work) -> UserKey:
+            key = _own(work, owner, key_id)
+            keys.remove_user_key(work.connection, key.id)
+            if key.fingerprint is not None and key.public_key is not None:
+                opened = keys.servers_of_user(work.connection, owner)
+                propagation.left(work, opened, [(key.fingerprint, key.public_key)])
+            still = () if key.fingerprint is None else _elsewhere(work, key.fingerprint)
+            work.record(
+                f"{actor.name} deleted SSH key {key.title or 'without a title'} ({key.fingerprint or 'no key'})"
+                f"{openings.words(still, everywhere=True)}",
+                target_id=key.id,
+                details={"title": key.title, "fingerprint": key.fingerprint},
+            )
+            return key
+
+        return attempt.write(change)
+
+
+def _elsewhere(work: Work, fingerprint: str) -> tuple[Opening, ...]:
+    return of_workspace(
+        work.connection, workspace_id=work.actor.workspace_id or 0, fingerprint=fingerprint, at=work.now
+    )
+
+
+def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None) -> int:
+    public_key = key.canonical if key else None
+    key_id = keys.add_user_key(
+        work.connection,
+        {
+            "workspace_id": work.actor.workspace_id,
+            "user_id": owner,
+            "title": title,
+            "public_key": public_key,
+            "comment": key.comment if key else "",
+            "fingerprint": key.sha256 if key else None,
+            "key_type": key.type if key else None,
+            "created_at": work.now,
+        },
+    )
+    if key is not None:
+        if not keys.claim_fingerprint(work.connection, key.sha256, kind="user", user_key_id=key_id):
+            # Somebody in another workspace took it since we looked; raising undoes our row.
+            _refuse_known(work, owner, key)
+            raise _taken("This key is in use.")
+        propagation.arrived(work, keys.servers_of_user(work.connection, owner), key.sha256)
+    return key_id
+
+
+def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
+    """One key leads to one identity; the refusal helps its owner and tells others no name."""
+    known = keys.owner_of(work.connection, key.sha256)
+    if known is None:
+        return
+    kind, holder = known
+    if kind == "deploy":
+        words = "This key is a deploy key of a repository. Make a new key pair for yourself."
+    elif holder is not None and (unsound := damaged_rows.damaged_user_key(work, holder.id)) is not None:
+        # Nobody at Keyrack entered what this row says, so it keeps nobody's key from them.
+        damaged_rows.drop(work, unsound)
+        return
+    elif holder is not None and holder.user_id == owner:
+        words = f"You registered this key already: title {holder.title!r}, id {holder.id}."
+    else:
+        words = "This key is in use by another user. If it is yours, delete it there; otherwise make a new pair."
+    raise _taken(words)
+
+
+def _taken(words: str) -> Refusal:
+    return Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
+
+
+def _person(actor: Actor) -> int:
+    if actor.user_id is None:
+        raise Refusal(Kind.FORBIDDEN, "not-a-user", "Only a user has SSH keys of their own.")
+    return actor.user_id
+
+
+def _own(work: Work, owner: int, key_id: int) -> UserKey:
+    found = keys.get_user_key(work.connection, owner, key_id)
+    if found is None:
+        raise missing("SSH key")
+    return found

@@ -1,0 +1,419 @@
+"""Access keys: an id and a secret of a user, for signed requests; must show a secret once and keep it encrypted."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import string
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+
+from keyrack import policy
+from keyrack.core import validation
+from keyrack.core.audit.refusals import Refused
+from keyrack.core.instance import Instance
+from keyrack.core.people import request_signing, throttle
+from keyrack.core.people.request_signing import SignatureProblem, SignedRequest
+from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, User
+from keyrack.store import access_keys
+from keyrack.store import people as people_rows
+from keyrack.store.access_keys import AccessKeyRow, Signer
+
+LONGEST = 128
+LONGEST_DESCRIPTION = 255
+MOST_PER_USER = 2
+MOST_TEMPORARY = 200
+DECLARED = "declared"
+"""A detail of access keys that a workspace file made."""
+MOST_FAILURES = 5
+BARRED_FOR = timedelta(minutes=5)
+SHORTEST_LIFE = 900
+LONGEST_LIFE = 86_400
+_LETTERS = string.ascii_uppercase + string.digits
+_SIGNS = string.ascii_letters + string.digits
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """An access key as its owner may see it; secret and security_token are "" but in the answer that made it."""
+
+    id: str
+    user_uid: str
+    description: str
+    active: bool
+    created_at: datetime
+    expires_at: datetime | None
+    secret: str = ""
+    security_token: str = ""
+
+
+def authenticate(
+    instance: Instance, request: SignedRequest, authorization: str, *, address: str, door: str, shared: bool = False
+) -> Actor:
+    """The actor who signed a request with an access key.
+
+    shared: the address is one that many clients may have, as that of a proxy that is not trusted. Raises Refusal
+    UNAUTHENTICATED with the reason in the words of the published gateway, or THROTTLED (see core/people/throttle.py).
+    Wrong guesses bar the key for that address for five minutes after the fifth in a row, whichever process saw them;
+    where the address is shared, not for who has signed with it from there before.
+    """
+    try:
+        claim = request_signing.read_claim(authorization)
+        request_signing.check_date(request, instance.now())
+        trusted = shared and instance.throttle.knows(throttle.SIGNATURE, address, claim.access_key)
+
+        def attempt() -> Signer:
+            found = instance.database.read(lambda connection: access_keys.signer(connection, claim.access_key, address))
+            if found is None:
+                raise SignatureProblem(f"ak {claim.access_key} not exist", forged=True)
+            barred = _is_barred(instance, found)
+            if barred and not trusted:
+                words = f"the ak was locked for 5 minutes after {MOST_FAILURES} failures in a row; try later"
+                raise SignatureProblem(words)
+            try:
+                request_signing.check(request, claim, _secret(instance, found.key), instance.now())
+                _check_security_token(instance, found.key, request)
+            except SignatureProblem as problem:
+                if problem.forged and not barred:
+                    _count_failure(instance, found, address=address, door=door)
+                raise
+            _check_in_force(instance, found)
+            return found
+
+        found = instance.throttle.prove(
+            throttle.SIGNATURE, address, claim.access_key, attempt, is_guess=request_signing.is_forged
+        )
+    except SignatureProblem as problem:
+        raise Refusal(Kind.UNAUTHENTICATED, "signature-refused", str(problem)) from None
+    if found.failures:
+        instance.database.write(lambda connection: access_keys.forget_failures(connection, found.key.id, address))
+    return _actor(found, address=address, door=door)
+
+
+def _secret(instance: Instance, key: AccessKeyRow) -> str:
+    try:
+        return instance.key.decrypt(key.sealed_secret, key.id)
+    except InvalidTag:
+        # Another instance's key, or a row that somebody changed.
+        raise SignatureProblem("the secret key could not be fetched") from None
+
+
+def _is_barred(instance: Instance, found: Signer) -> bool:
+    last = found.last_failure_at
+    return found.failures >= MOST_FAILURES and last is not None and last > instance.now() - BARRED_FOR
+
+
+def _check_security_token(instance: Instance, key: AccessKeyRow, request: SignedRequest) -> None:
+    sent = (request.header("x-security-token") or b"").decode("latin-1")
+    if key.security_token_hash is None:
+        if sent:
+            raise SignatureProblem("this ak is permanent and takes no X-Security-Token")
+    elif not hmac.compare_digest(instance.key.hash_token(sent), key.security_token_hash):
+        raise SignatureProblem("the X-Security-Token is not the one of this ak", forged=True)
+
+
+def _check_in_force(instance: Instance, found: Signer) -> None:
+    if not found.key.active or found.user.disabled_at is not None:
+        raise SignatureProblem("the ak is not active")
+    if found.key.expires_at is not None and found.key.expires_at <= instance.now():
+        raise SignatureProblem(f"token expires, expires_at: {found.key.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _count_failure(instance: Instance, found: Signer, *, address: str, door: str) -> None:
+    """Count a wrong signature and leave an event; a barred key leaves none, so that a flood stays bounded."""
+    at = instance.now()
+    count = instance.database.write(
+        lambda connection: access_keys.count_failure(connection, found.key.id, address, at, at - BARRED_FOR)
+    )
+    code = "access-key-barred" if count >= MOST_FAILURES else "signature-wrong"
+    actor = _actor(found, address=address, door=door)
+    refused = Refused(actor, "iam:self", code, "sign a request", "access key", each=True)
+    instance.refusals.record(instance.database, refused, at)
+
+
+def _actor(found: Signer, *, address: str, door: str) -> Actor:
+    return Actor(
+        workspace_id=found.user.workspace_id,
+        user_id=found.user.id,
+        name=found.user.name,
+        role=found.user.role,
+        policies=found.user.policies,
+        scopes=found.key.scopes,
+        token_name=f"access key {found.key.id}",
+        address=address,
+        door=door,
+        access_key=found.key.id,
+        temporary=found.key.security_token_hash is not None,
+        project=found.key.project,
+        ends_at=found.key.expires_at,
+    )
+
+
+def create(instance: Instance, actor: Actor, *, user_uid: str | None = None, description: object = "") -> AccessKey:
+    """Make a permanent access key of the actor's own, or of another user in the workspace.
+
+    The secret is in this answer alone. Raises Refusal MISSING, INVALID, FORBIDDEN, or LIMIT at the third.
+    """
+    owner = _owner(instance, actor, user_uid)
+    with _attempt(instance, actor, owner, "create an access key") as attempt:
+        _refuse_temporary(actor)
+        words = _description(description)
+        key_id, secret = _made_up()
+
+        def change(work: Work) -> AccessKey:
+            _refuse_others(work, owner)
+            if len(access_keys.of_user(work.connection, owner.id)) >= MOST_PER_USER:
+                raise Refusal(Kind.LIMIT, "access-keys-exhausted", "akSkNumExceed")
+            access_keys.add(work.connection, _row(work, owner, key_id, secret, description=words))
+            work.record(f"Created access key {key_id} of {owner.name}", target_id=owner.id, level="warning")
+            return _shown(_own(work, key_id), owner, secret=secret)
+
+        return attempt.write(change)
+
+
+def issue_temporary(
+    instance: Instance, actor: Actor, *, duration_seconds: object = SHORTEST_LIFE, scopes: tuple[str, ...] | None = None
+) -> AccessKey:
+    """Make a temporary access key of the actor's own, with its security token.
+
+    duration_seconds: 900 to 86,400; scopes: what the key may do at most, of what the actor may; None for all of that.
+    Raises Refusal INVALID, FORBIDDEN, or LIMIT.
+    """
+    owner = _owner(instance, actor, None)
+    with _attempt(instance, actor, owner, "create a temporary access key") as attempt:
+        _refuse_temporary(actor)
+        if (
+            not isinstance(duration_seconds, int)
+            or isinstance(duration_seconds, bool)
+            or not SHORTEST_LIFE <= duration_seconds <= LONGEST_LIFE
+        ):
+            raise invalid("duration_seconds", f"duration_seconds takes {SHORTEST_LIFE} to {LONGEST_LIFE}.")
+        bounds = actor.scopes if scopes is None else policy.both(policy.patterns(scopes, field="policy"), actor.scopes)
+        if not bounds:
+            raise invalid("policy", "This policy names nothing that the proof it is made with may do.")
+        life = timedelta(seconds=duration_seconds)
+        key_id, secret = _made_up()
+        security_token = secrets.token_urlsafe(96)
+
+        def change(work: Work) -> AccessKey:
+            access_keys.remove_temporary(work.connection, owner.id, ended_by=work.now)
+            if access_keys.count_temporary(work.connection, owner.id) >= MOST_TEMPORARY:
+                words = f"You have {MOST_TEMPORARY} temporary access keys in force, which is the most; use them."
+                raise Refusal(Kind.LIMIT, "temporary-access-keys-exhausted", words)
+            row = _row(work, owner, key_id, secret, description="", scopes=bounds)
+            row["security_token_hash"] = instance.key.hash_token(security_token)
+            row["expires_at"] = min(filter(None, (work.now + life, actor.ends_at)))
+            access_keys.add(work.connection, row)
+            work.record(f"Created temporary access key {key_id} of {owner.name}", target_id=owner.id)
+            return _shown(_own(work, key_id), owner, secret=secret, security_token=security_token)
+
+        return attempt.write(change)
+
+
+def find(instance: Instance, actor: Actor, *, user_uid: str | None = None) -> tuple[AccessKey, ...]:
+    """The permanent access keys of the actor's own, or of another user in the workspace. Raises Refusal."""
+    owner = _owner(instance, actor, user_uid)
+    with _attempt(instance, actor, owner, "list access keys", read=True) as attempt:
+        rows = attempt.read(lambda connection: access_keys.of_user(connection, owner.id))
+        return tuple(_shown(row, owner) for row in rows)
+
+
+def get(instance: Instance, actor: Actor, key_id: str) -> AccessKey:
+    """A permanent access key of the actor's workspace. Raises Refusal MISSING or FORBIDDEN."""
+    row, owner = _known(instance, actor, key_id)
+    with _attempt(instance, actor, owner, "see an access key", read=True):
+        return _shown(row, owner)
+
+
+def change(
+    instance: Instance, actor: Actor, key_id: str, *, active: bool | None = None, description: object = None
+) -> AccessKey:
+    """Switch a permanent access key on or off, or describe it anew; None leaves things. Raises Refusal."""
+    _, owner = _known(instance, actor, key_id)
+    with _attempt(instance, actor, owner, "change an access key") as attempt:
+        values: dict[str, Any] = {} if active is None else {"active": active}
+        if description is not None:
+            values["description"] = _description(description)
+        if not values:
+            raise invalid("status", "Send a status or a description.")
+
+        def run(work: Work) -> AccessKey:
+            row = _own(work, key_id)
+            _refuse_others(work, owner)
+            if active:
+                _refuse_wider(work, owner, row)
+            access_keys.change(work.connection, key_id, values)
+            switched = "" if active is None else " on" if active else " off"
+            work.record(
+                f"Switched{switched} access key {key_id} of {owner.name}"
+                if switched
+                else f"Described access key {key_id} of {owner.name}",
+                target_id=owner.id,
+                level="warning",
+            )
+            return _shown(_own(work, key_id), owner)
+
+        return attempt.write(run)
+
+
+def delete(instance: Instance, actor: Actor, key_id: str) -> None:
+    """Delete a permanent access key; what it signs is refused from now on. Raises Refusal."""
+    _, owner = _known(instance, actor, key_id)
+    with _attempt(instance, actor, owner, "delete an access key") as attempt:
+
+        def run(work: Work) -> None:
+            _own(work, key_id)
+            _refuse_others(work, owner)
+            access_keys.remove(work.connection, key_id)
+            work.record(f"Deleted access key {key_id} of {owner.name}", target_id=owner.id, level="warning")
+
+        attempt.write(run)
+
+
+def secret_is(instance: Instance, key: AccessKeyRow, secret: str) -> bool:
+    """Whether an access key has this secret, for Keyrack's own use."""
+    try:
+        return hmac.compare_digest(_secret(instance, key).encode(), secret.encode())
+    except SignatureProblem:
+        return False
+
+
+def ensure(instance: Instance, actor: Actor, owner: User, *, key_id: str, secret: str) -> bool:
+    """Make a user have this access key with this secret; False when that was so already.
+
+    Raises Refusal TAKEN when the id is another user's, INVALID when it is too long.
+    """
+    known = instance.database.read(lambda connection: access_keys.get(connection, key_id))
+    if known is not None and known.user_id == owner.id and secret_is(instance, known, secret):
+        return False
+    attempt = Attempt(instance, actor, "people:write", "set an access key", target_kind="access key")
+    with attempt:
+        if not (key_id.isascii() and key_id.isalnum() and len(key_id) <= LONGEST) or not secret:
+            raise Refusal(
+                Kind.INVALID,
+                "access-key-malformed",
+                "An access key's id has up to 128 letters and digits, and its secret is not empty.",
+            )
+
+        def run(work: Work) -> bool:
+            refuse_exceeding(work, owner)
+            row = access_keys.get(work.connection, key_id)
+            if row is None:
+                made = _row(work, owner, key_id, secret, description="")
+                # So that the file it came from, and nobody else's, can take it out again.
+                access_keys.add(work.connection, {**made, "details": {**made["details"], DECLARED: True}})
+            elif row.user_id != owner.id:
+                raise Refusal(Kind.TAKEN, "access-key-taken", "This access key id is another user's.")
+            else:
+                sealed = instance.key.encrypt(secret, key_id)
+                access_keys.change(work.connection, key_id, {"sealed_secret": sealed})
+            work.record(f"Set access key {key_id} of {owner.name}", level="warning")
+            return True
+
+        return attempt.write(run)
+
+
+def _attempt(instance: Instance, actor: Actor, owner: User, aim: str, *, read: bool = False) -> Attempt:
+    """One's own access keys are one's own affair; somebody else's take the right to deal with people."""
+    action = "iam:self" if owner.id == actor.user_id else "people:read" if read else "people:write"
+    return Attempt(instance, actor, action, aim, target_kind="access key", target_id=owner.id)
+
+
+def _owner(instance: Instance, actor: Actor, user_uid: str | None) -> User:
+    def question(connection: Any) -> User | None:
+        if user_uid is not None:
+            return people_rows.user_by_uid(connection, user_uid)
+        return None if actor.user_id is None else people_rows.user(connection, actor.user_id)
+
+    found = instance.database.read(question)
+    if found is None or found.workspace_id != actor.workspace_id:
+        raise missing("user")
+    return found
+
+
+def _known(instance: Instance, actor: Actor, key_id: str) -> tuple[AccessKeyRow, User]:
+    """A permanent access key of the actor's workspace and its user."""
+    found = instance.database.read(lambda connection: access_keys.signer(connection, key_id, ""))
+    if found is None or found.user.workspace_id != actor.workspace_id or found.key.security_token_hash is not None:
+        raise missing("access key")
+    return found.key, found.user
+
+
+def _own(work: Work, key_id: str) -> AccessKeyRow:
+    row = access_keys.get(work.connection, key_id)
+    if row is None:
+        raise missing("access key")
+    return row
+
+
+def _refuse_others(work: Work, owner: User) -> None:
+    """Somebody else's access keys are touched only by who may as much as their user."""
+    if owner.id != work.actor.user_id:
+        refuse_exceeding(work, owner)
+
+
+def _refuse_wider(work: Work, owner: User, row: AccessKeyRow) -> None:
+    """An access key that may more than the actor is not the actor's to switch on, not even one's own."""
+    refusal = policy.exceeds(work.actor, owner.role, owner.policies, row.scopes)
+    if refusal is None and work.actor.project not in ("", row.project):
+        words = "This access key is not limited to the project that your token is for."
+        refusal = Refusal(Kind.FORBIDDEN, "exceeds-own-rights", words)
+    if refusal is not None:
+        raise refusal
+
+
+def _refuse_temporary(actor: Actor) -> None:
+    """What was meant to end must not be traded for something that does not."""
+    if actor.temporary:
+        words = "A temporary access key cannot make access keys; use a token or a permanent access key."
+        raise Refusal(Kind.FORBIDDEN, "temporary-access-key", words)
+
+
+def _description(value: object) -> str:
+    if value in (None, ""):
+        return ""
+    return validation.text(value, field="description", maximum=LONGEST_DESCRIPTION)
+
+
+def _made_up() -> tuple[str, str]:
+    key_id = "".join(secrets.choice(_LETTERS) for _ in range(20))
+    return key_id, "".join(secrets.choice(_SIGNS) for _ in range(40))
+
+
+def _row(
+    work: Work, owner: User, key_id: str, secret: str, *, description: str, scopes: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    # An access key never may more than the token that made it, nor for longer where that one's end is a limit.
+    bounds = work.actor.scopes if scopes is None else scopes
+    details: dict[str, Any] = {} if bounds == ("*",) else {"scopes": list(bounds)}
+    if work.actor.project:
+        details["project"] = work.actor.project
+    return {
+        "id": key_id,
+        "user_id": owner.id,
+        "sealed_secret": work.instance.key.encrypt(secret, key_id),
+        "description": description,
+        "active": True,
+        "details": details,
+        "created_at": work.now,
+        "expires_at": work.actor.ends_at,
+    }
+
+
+def _shown(row: AccessKeyRow, owner: User, *, secret: str = "", security_token: str = "") -> AccessKey:
+    return AccessKey(
+        id=row.id,
+        user_uid=owner.uid,
+        description=row.description,
+        active=row.active,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        secret=secret,
+        security_token=security_token,
+    )

@@ -1,0 +1,86 @@
+"""Who stands behind an access key sent as it is, by HTTP Basic; must never say which half was wrong."""
+
+from __future__ import annotations
+
+import hmac
+
+from cryptography.exceptions import InvalidTag
+from sqlalchemy import Connection
+
+from keyrack.core.audit.refusals import Refused
+from keyrack.core.instance import Instance
+from keyrack.core.people import throttle
+from keyrack.core.people.access_keys import BARRED_FOR, MOST_FAILURES
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor, User
+from keyrack.store import access_keys, people
+from keyrack.store.access_keys import AccessKeyRow
+
+LONGEST = 1024
+
+
+def authenticate(
+    instance: Instance, key_id: str, secret: str, *, address: str, door: str, shared: bool = False
+) -> Actor:
+    """The actor behind a permanent access key in force. Raises Refusal UNAUTHENTICATED, alike for all others.
+
+    shared: see access_keys.authenticate. The sixth wrong secret of a key within five minutes from one address, and
+    what comes after it, is refused untried: THROTTLED. Temporary keys are refused: they count only with their security
+    token, which HTTP Basic has no place for.
+    """
+    if not key_id or not secret or len(key_id) > LONGEST or len(secret) > LONGEST or not key_id.isprintable():
+        raise _not_in_force()
+
+    def attempt() -> Actor:
+        give_back = None
+        if not (shared and instance.throttle.knows(throttle.BASIC, address, key_id)):
+            give_back = instance.throttle.guard(
+                throttle.BASIC, key_id, address, most=MOST_FAILURES, seconds=BARRED_FOR.total_seconds()
+            )
+        actor = _actor(instance, key_id, secret, address=address, door=door)
+        if give_back is not None:
+            give_back()
+        return actor
+
+    return instance.throttle.prove(throttle.BASIC, address, key_id, attempt)
+
+
+def _actor(instance: Instance, key_id: str, secret: str, *, address: str, door: str) -> Actor:
+    def question(connection: Connection) -> tuple[AccessKeyRow, User] | None:
+        row = access_keys.get(connection, key_id)
+        user = None if row is None else people.user(connection, row.user_id)
+        return None if row is None or user is None else (row, user)
+
+    found = instance.database.read(question)
+    if found is None:
+        raise _not_in_force()
+    row, user = found
+    actor = Actor(
+        workspace_id=user.workspace_id,
+        user_id=user.id,
+        name=user.name,
+        role=user.role,
+        policies=user.policies,
+        scopes=row.scopes,
+        token_name=row.id,
+        address=address,
+        door=door,
+        project=row.project,
+        ends_at=row.expires_at,
+    )
+    over = row.expires_at is not None and row.expires_at <= instance.now()
+    if over or not row.active or row.security_token_hash is not None or user.disabled_at is not None:
+        raise _not_in_force()
+    try:
+        known = instance.key.decrypt(row.sealed_secret, row.id)
+    except InvalidTag:
+        raise _not_in_force() from None
+    if not hmac.compare_digest(known.encode("utf-8", "surrogatepass"), secret.encode("utf-8", "surrogatepass")):
+        refused = Refused(actor, "iam:self", "secret-wrong", "use an access key", "access key")
+        instance.refusals.record(instance.database, refused, instance.now(), later=True)
+        raise _not_in_force()
+    return actor
+
+
+def _not_in_force() -> Refusal:
+    return Refusal(Kind.UNAUTHENTICATED, "access-key-not-in-force", "This access key is not in force.")

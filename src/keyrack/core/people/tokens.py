@@ -1,0 +1,446 @@
+"""Bearer tokens: who stands behind one, issue and revoke them; must never store or log a token itself."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from keyrack import policy
+from keyrack.core import validation
+from keyrack.core.audit.refusals import Refused
+from keyrack.core.instance import Instance
+from keyrack.core.people import passwords, throttle
+from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid
+from keyrack.model import Actor, Page, Project, Role, Token, User, Workspace
+from keyrack.store import people
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.people import Bearer
+
+log = structlog.get_logger("keyrack")
+
+LONGEST_TOKEN = 4096
+SHORTEST_CHOSEN = 12
+FEWEST_CHARACTERS = 6
+"""A chosen token has at least so many characters, so many of them different."""
+MOST_SIGNED_IN = 2000
+"""IAM tokens of one user in force at once; whoever signs in once more waits until one has ended."""
+USE_NOTED_EVERY = timedelta(hours=1)
+KEPT_AFTER_END = timedelta(days=1)
+# What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
+# own keys, and oneself.
+PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
+
+
+# Stands where there is no user, so that a wrong name makes as much work as a wrong password. No workspace has id 0.
+_NOBODY = User(
+    id=0,
+    uid="",
+    workspace_id=0,
+    name="",
+    role=Role.MEMBER,
+    policies=(),
+    disabled_at=None,
+    created_at=datetime.fromtimestamp(0, UTC),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """Who wants to sign in: the user by uid, or by name with the workspace's name or uid."""
+
+    password: str
+    user_uid: str | None = None
+    user_name: str | None = None
+    workspace_uid: str | None = None
+    workspace_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an IAM token is for: a project by uid or name, else the whole workspace."""
+
+    project_uid: str | None = None
+    project_name: str | None = None
+    workspace_uid: str | None = None
+    workspace_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A token with all that IAM says of it; secret is "" when it was not issued just now."""
+
+    secret: str
+    token: Token
+    user: User
+    workspace: Workspace
+    project: Project | None
+
+
+def authenticate(instance: Instance, secret: str, *, address: str, door: str) -> Actor:
+    """The actor behind a bearer token in force.
+
+    Raises Refusal UNAUTHENTICATED, alike for all that are not, or THROTTLED (see core/people/throttle.py).
+    """
+    if not secret or len(secret) > LONGEST_TOKEN:
+        raise _not_in_force()
+    secret_hash = instance.key.hash_token(secret)
+
+    def attempt() -> Bearer | None:
+        found = instance.database.read(lambda connection: people.bearer(connection, secret_hash))
+        if found is None:
+            raise _not_in_force()
+        return _in_force(instance, found)
+
+    found = instance.throttle.prove(throttle.TOKEN, address, secret_hash, attempt)
+    if found is None:
+        # It was a token once, so whoever sends it did not guess: old programs must not spend what others need.
+        raise _not_in_force()
+    _note_use(instance, found.token)
+    return actor_of(found.user, found.token, address=address, door=door)
+
+
+def _note_use(instance: Instance, token: Token) -> None:
+    """Note that a token is in use, at most once an hour; one that cannot be noted just now is noted later."""
+    at = instance.now()
+    if token.last_used_at is not None and at - token.last_used_at < USE_NOTED_EVERY:
+        return
+    try:
+        instance.database.write(lambda connection: people.change_token(connection, token.id, {"last_used_at": at}))
+    except DatabaseUnavailable:
+        log.info("use of a token not noted", token=token.id)
+
+
+def _not_in_force() -> Refusal:
+    return Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", "This token is not in force.")
+
+
+def lookup(instance: Instance, secret: str) -> Bearer | None:
+    """The token and user behind a secret, if in force: not expired, not revoked, its user not disabled."""
+    if not secret or len(secret) > LONGEST_TOKEN:
+        return None
+    secret_hash = instance.key.hash_token(secret)
+    found = instance.database.read(lambda connection: people.bearer(connection, secret_hash))
+    return None if found is None else _in_force(instance, found)
+
+
+def _in_force(instance: Instance, found: Bearer) -> Bearer | None:
+    if found.token.revoked_at is not None or found.user.disabled_at is not None:
+        return None
+    if found.token.expires_at is not None and found.token.expires_at <= instance.now():
+        return None
+    return found
+
+
+def actor_of(user: User, token: Token | None, *, address: str, door: str) -> Actor:
+    """The actor that a user is when calling through a door from an address."""
+    project = str(token.details.get("project") or "") if token else ""
+    scopes = token.scopes if token else ("*",)
+    return Actor(
+        workspace_id=user.workspace_id,
+        user_id=user.id,
+        name=user.name,
+        role=user.role,
+        policies=user.policies,
+        scopes=policy.both(scopes, PROJECT_SCOPES) if project else scopes,
+        token_id=token.id if token else None,
+        token_name=token.name if token else "",
+        address=address,
+        door=door,
+        project=project,
+        # An IAM token ends after hours, but stands for somebody who may sign in again; an API token's end is a limit.
+        ends_at=token.expires_at if token and token.kind == "api" else None,
+    )
+
+
+def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str) -> SignedIn:
+    """Issue an IAM token for a password.
+
+    Raises Refusal UNAUTHENTICATED, after the same work and so the same time whether there is such a user or not,
+    FORBIDDEN for a foreign scope, or THROTTLED (see core/people/throttle.py).
+    """
+    user, hashed = _find(instance, who)
+    account = throttle.name_of("user", str(user.id)) if user else _claimed(who)
+    return instance.throttle.prove(
+        throttle.PASSWORD, address, account, lambda: _sign_in(instance, user, hashed, who.password, scope, address)
+    )
+
+
+def _sign_in(
+    instance: Instance, user: User | None, hashed: str | None, password: str, scope: Scope, address: str
+) -> SignedIn:
+    right = passwords.verify(hashed, password)
+    wrong = Refusal(
+        Kind.UNAUTHENTICATED,
+        "sign-in-failed",
+        "The user name, the account (domain) name or the password is wrong.",
+    )
+    if user is None or not right or user.disabled_at is not None:
+        actor = actor_of(user or _NOBODY, None, address=address, door="iam")
+        refused = Refused(actor, "iam:self", wrong.code, "sign in", "token")
+        # Nobody's is counted like anybody's, and stands in no log.
+        instance.refusals.record(instance.database, refused, instance.now(), later=True)
+        raise wrong
+    actor = actor_of(user, None, address=address, door="iam")
+    attempt = Attempt(instance, actor, "iam:self", "sign in", target_kind="token", target_id=None)
+    with attempt:
+
+        def issue(work: Work) -> SignedIn:
+            now = people.user(work.connection, user.id)
+            if now is None or now.disabled_at is not None or people.password_hash(work.connection, user.id) != hashed:
+                # The password was changed while it was being checked; a token of the old one would outlive it.
+                raise wrong
+            return _issue_iam_token(work, now, scope)
+
+        return attempt.write(issue)
+
+
+def _issue_iam_token(work: Work, user: User, scope: Scope) -> SignedIn:
+    people.remove_dead_tokens(work.connection, work.now - KEPT_AFTER_END, user_id=user.id)
+    if people.count_tokens(work.connection, user.id, "iam", work.now) >= MOST_SIGNED_IN:
+        words = f"This user has {MOST_SIGNED_IN} tokens in force, which is the most; revoke some, or use them."
+        raise Refusal(Kind.LIMIT, "too-many-tokens", words)
+    secret = secrets.token_urlsafe(48)
+    workspace = people.workspace(work.connection, user.workspace_id)
+    project = _project(work, workspace, scope)
+    token_id = people.add_token(
+        work.connection,
+        user,
+        kind="iam",
+        name="IAM token",
+        secret_hash=work.instance.key.hash_token(secret),
+        scopes=("*",),
+        details={"project": project.uid if project else None},
+        at=work.now,
+        expires_at=work.now + timedelta(hours=work.instance.settings.token_hours),
+    )
+    work.record(f"{user.name} signed in", target_id=token_id)
+    found = people.bearer(work.connection, work.instance.key.hash_token(secret))
+    assert found is not None
+    return SignedIn(secret=secret, token=found.token, user=user, workspace=workspace, project=project)
+
+
+def describe(instance: Instance, found: Bearer) -> SignedIn:
+    """All that IAM says of a token in force."""
+
+    def question(connection: Connection) -> tuple[Workspace, Project | None]:
+        uid = found.token.details.get("project")
+        project = people.project_by_uid(connection, uid) if uid else None
+        return people.workspace(connection, found.user.workspace_id), project
+
+    workspace, project = instance.database.read(question)
+    return SignedIn(secret="", token=found.token, user=found.user, workspace=workspace, project=project)
+
+
+def inspect(instance: Instance, actor: Actor, secret: str) -> SignedIn:
+    """All that IAM says of a token in force: the actor's own, or another one's in the workspace.
+
+    Raises Refusal FORBIDDEN, or MISSING for a token that is not in force or of another workspace.
+    """
+    found = _own(instance, actor, secret)
+    action = "iam:self" if found.user.id == actor.user_id else "people:read"
+    with Attempt(instance, actor, action, "validate a token", target_kind="token", target_id=found.token.id):
+        return describe(instance, found)
+
+
+def revoke_secret(instance: Instance, actor: Actor, secret: str) -> None:
+    """Revoke the token in force with this secret. Raises Refusal FORBIDDEN or MISSING, as inspect does."""
+    revoke(instance, actor, _own(instance, actor, secret))
+
+
+def _own(instance: Instance, actor: Actor, secret: str) -> Bearer:
+    missing = Refusal(Kind.MISSING, "token-missing", "Could not find token.")
+    if not secret or len(secret) > LONGEST_TOKEN:
+        raise missing
+    secret_hash = instance.key.hash_token(secret)
+
+    def attempt() -> Bearer:
+        found = instance.database.read(lambda connection: people.bearer(connection, secret_hash))
+        if found is None:
+            raise missing
+        return found
+
+    # Asking about a token tells whether it is one, so that guesses here cost what guesses elsewhere do.
+    found = instance.throttle.prove(
+        throttle.TOKEN, actor.address, secret_hash, attempt, is_guess=lambda error: error is missing
+    )
+    if found.user.workspace_id != actor.workspace_id or _in_force(instance, found) is None:
+        raise missing
+    return found
+
+
+def create(
+    instance: Instance,
+    actor: Actor,
+    owner: User,
+    *,
+    name: str,
+    scopes: Iterable[str],
+    expires_at: datetime | None = None,
+    secret: str | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> tuple[str, int]:
+    """Create an API token of a user: the secret, shown this once, and the token's id.
+
+    scopes: bounded by the actor's own, as is expires_at; secret: a chosen one instead of a random one, which is hard
+    to guess. Raises Refusal INVALID, or FORBIDDEN for a user who may more than the actor.
+    """
+    attempt = Attempt(instance, actor, "people:write", "create a token", target_kind="token")
+    with attempt:
+        title = validation.text(name, field="name")
+        bounds = policy.both(policy.patterns(scopes, field="scopes"), actor.scopes)
+        end = validation.end(instance.now(), expires_at)
+        if actor.ends_at is not None and (end is None or end > actor.ends_at):
+            end = actor.ends_at
+        chosen = f"kr_{secrets.token_urlsafe(32)}" if secret is None else strong(secret)
+
+        def change(work: Work) -> tuple[str, int]:
+            refuse_exceeding(work, owner)
+            token_id = people.add_token(
+                work.connection,
+                owner,
+                kind="api",
+                name=title,
+                secret_hash=instance.key.hash_token(chosen),
+                scopes=bounds,
+                details={**(details or {}), **({"project": actor.project} if actor.project else {})},
+                at=work.now,
+                expires_at=end,
+            )
+            work.record(f"Created token {title} of {owner.name}", target_id=token_id)
+            return chosen, token_id
+
+        return attempt.write(change)
+
+
+def strong(secret: str) -> str:
+    """A chosen token that is not easily guessed; raises Refusal INVALID with what to do."""
+    if not SHORTEST_CHOSEN <= len(secret) <= LONGEST_TOKEN or len(set(secret)) < FEWEST_CHARACTERS:
+        words = (
+            f"A chosen token has {SHORTEST_CHOSEN} to {LONGEST_TOKEN} characters, at least {FEWEST_CHARACTERS} "
+            "different ones; make one, for example with: openssl rand -hex 32"
+        )
+        raise Refusal(Kind.INVALID, "token-too-short", words, field="token")
+    if not (secret.isascii() and secret.isprintable()) or " " in secret:
+        raise invalid("token", "A token is written in printable ASCII without blanks, as it travels in a header.")
+    return secret
+
+
+def change(
+    instance: Instance, actor: Actor, token_id: int, *, name: str, scopes: Iterable[str], expires_at: datetime | None
+) -> None:
+    """Give an API token another name, scopes and end, of what the actor may. Raises Refusal MISSING, INVALID or
+    FORBIDDEN. expires_at: None for no end.
+    """
+    attempt = Attempt(instance, actor, "people:write", "change a token", target_kind="token", target_id=token_id)
+    with attempt:
+        title = validation.text(name, field="name")
+        bounds = policy.both(policy.patterns(scopes, field="scopes"), actor.scopes)
+        end = validation.end(instance.now(), expires_at)
+        if actor.ends_at is not None and (end is None or end > actor.ends_at):
+            end = actor.ends_at
+
+        def run(work: Work) -> None:
+            found = people.api_token(work.connection, actor.workspace_id, token_id)
+            if found is None:
+                raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+            refuse_exceeding(work, found.user)
+            people.change_token(work.connection, token_id, {"name": title, "scopes": list(bounds), "expires_at": end})
+            old = found.token
+            words = f"Changed token {old.name} of {found.user.name}: name {title}, scopes {', '.join(bounds) or 'none'}"
+            before = f"before: {old.name}, {', '.join(old.scopes) or 'none'}"
+            ends = "" if end == old.expires_at else f", end {'none' if end is None else f'{end:%Y-%m-%dT%H:%M:%SZ}'}"
+            work.record(f"{words}{ends}; {before}", target_id=token_id, level="warning")
+
+        attempt.write(run)
+
+
+def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50) -> Page[Bearer]:
+    """A page of the API tokens of the actor's workspace that are not revoked, oldest first. Raises Refusal."""
+    with Attempt(instance, actor, "people:read", "list tokens", target_kind="token") as attempt:
+        return attempt.read(
+            lambda connection: people.find_api_tokens(connection, actor.workspace_id, offset=offset, limit=limit)
+        )
+
+
+def revoke_id(instance: Instance, actor: Actor, token_id: int) -> Bearer:
+    """Revoke an API token of the actor's workspace by its id, and answer it as it was. Raises Refusal."""
+    found = instance.database.read(lambda connection: people.api_token(connection, actor.workspace_id, token_id))
+    if found is None or found.token.revoked_at is not None:
+        with Attempt(instance, actor, "people:write", "revoke a token", target_kind="token"):
+            raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+    revoke(instance, actor, found)
+    return found
+
+
+def of_user(instance: Instance, user_id: int, *, name: str) -> list[Bearer]:
+    """A user's tokens of this name that are not revoked, for Keyrack's own use."""
+
+    def question(connection: Connection) -> list[Bearer]:
+        user = people.user(connection, user_id)
+        return [
+            Bearer(token, user)
+            for token in people.find_tokens(connection, user_id)
+            if user is not None and token.name == name and token.revoked_at is None
+        ]
+
+    return instance.database.read(question)
+
+
+def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
+    """Revoke a token of the actor's own, or of somebody in the same workspace."""
+    own = found.user.id == actor.user_id
+    action = "iam:self" if own else "people:write"
+    attempt = Attempt(instance, actor, action, "revoke a token", target_kind="token", target_id=found.token.id)
+    with attempt:
+        if found.user.workspace_id != actor.workspace_id:
+            raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+
+        def change(work: Work) -> None:
+            if not own:
+                refuse_exceeding(work, found.user)
+            people.revoke_token(work.connection, found.token.id, work.now)
+            work.record(f"Revoked token {found.token.name} of {found.user.name}", target_id=found.token.id)
+
+        attempt.write(change)
+
+
+def _find(instance: Instance, who: SignIn) -> tuple[User | None, str | None]:
+    """The user and the password's hash, by the same questions whether there are such or not."""
+
+    def question(connection: Connection) -> tuple[User | None, str | None]:
+        if who.user_uid is not None:
+            user = people.user_by_uid(connection, who.user_uid)
+        else:
+            workspace = None
+            if who.workspace_uid is not None:
+                workspace = people.workspace_by_uid(connection, who.workspace_uid)
+            elif who.workspace_name is not None:
+                workspace = people.workspace_by_name(connection, who.workspace_name)
+            user = people.user_by_name(connection, workspace.id if workspace else 0, who.user_name or "")
+        return user, people.password_hash(connection, user.id if user else 0)
+
+    return instance.database.read(question)
+
+
+def _claimed(who: SignIn) -> bytes:
+    return throttle.name_of("claimed", who.user_uid, who.workspace_uid, who.workspace_name, who.user_name)
+
+
+def _project(work: Work, workspace: Workspace, scope: Scope) -> Project | None:
+    foreign = Refusal(Kind.FORBIDDEN, "scope-foreign", "The scope names a project or account that is not yours.")
+    if scope.workspace_uid not in (None, workspace.uid) or scope.workspace_name not in (None, workspace.name):
+        raise foreign
+    if scope.project_uid is None and scope.project_name is None:
+        return None
+    for project in people.find_projects(work.connection, workspace.id):
+        if scope.project_uid in (None, project.uid) and scope.project_name in (None, project.name):
+            return project
+    raise foreign

@@ -1,0 +1,426 @@
+"""Workspaces, users and groups: create and change them; must keep an owner in every workspace."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from keyrack import policy
+from keyrack.core import room, validation
+from keyrack.core.instance import Instance
+from keyrack.core.keys import propagation
+from keyrack.core.people import passwords, throttle
+from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Project, Role, User, Workspace
+from keyrack.store import access_keys, keys, people
+
+PROJECT_UID = re.compile(r"[0-9a-f]{32}")
+
+
+def keyrack(workspace_id: int = 0, door: str = "keyrack", *, like: Actor | None = None) -> Actor:
+    """The actor that Keyrack itself is: first start, expiry. like: an operator, who acts here in that one's name."""
+    if like is not None:
+        return replace(like, workspace_id=workspace_id, door=door)
+    return Actor(workspace_id=workspace_id, user_id=None, name="keyrack", role=Role.OWNER, door=door)
+
+
+def operator(name: str, host: str, *, door: str = "cli") -> Actor:
+    """Whoever runs a command on the machine that holds the data, and so may do everything.
+
+    name: the operating system's word for who that is; host: that machine's name.
+    """
+    proof = f"command line on {host}"
+    return Actor(workspace_id=0, user_id=None, name=name, role=Role.OWNER, token_name=proof, door=door)
+
+
+def found_workspace(instance: Instance, actor: Actor, name: object) -> Workspace:
+    """Create a workspace. Raises Refusal INVALID or TAKEN."""
+    attempt = Attempt(instance, actor, "people:write", "create a workspace", target_kind="workspace")
+    with attempt:
+        title = validation.text(name, field="name")
+
+        def change(work: Work) -> Workspace:
+            if people.workspace_by_name(work.connection, title) is not None:
+                raise Refusal(Kind.TAKEN, "workspace-taken", "There is a workspace of that name.", field="name")
+            workspace_id = people.add_workspace(work.connection, uid=secrets.token_hex(16), name=title, at=work.now)
+            work.record(f"Created workspace {title}", target_id=workspace_id, workspace_id=workspace_id)
+            return people.workspace(work.connection, workspace_id)
+
+        return attempt.write(change)
+
+
+def create_user(
+    instance: Instance,
+    actor: Actor,
+    *,
+    name: object,
+    role: Role,
+    policies: Iterable[str] = (),
+    password: str | None = None,
+    uid: str | None = None,
+) -> User:
+    """Create a user of the actor's workspace, who may no more than the actor.
+
+    Raises Refusal INVALID, TAKEN or FORBIDDEN.
+    """
+    attempt = Attempt(instance, actor, "people:write", "create a user", target_kind="user")
+    with attempt:
+        login = validation.text(name, field="name")
+        allowed = policy.patterns(policies, field="policies")
+        more = policy.exceeds(actor, role, allowed)
+        if more is not None:
+            raise more
+        hashed = None if password is None else passwords.hash_password(password)
+
+        def change(work: Work) -> User:
+            if people.user_by_name(work.connection, actor.workspace_id, login) is not None:
+                raise Refusal(Kind.TAKEN, "user-taken", "There is a user of that name.", field="name")
+            room.refuse_more(work, "user")
+            user_id = people.add_user(
+                work.connection,
+                actor.workspace_id,
+                uid=uid or secrets.token_hex(16),
+                name=login,
+                role=role,
+                policies=allowed,
+                password_hash=hashed,
+                at=work.now,
+            )
+            work.record(f"Created user {login} as {role.value}", target_id=user_id)
+            return own_user(work, user_id)
+
+        return attempt.write(change)
+
+
+def change_password(instance: Instance, actor: Actor, user_id: int, password: str) -> None:
+    """Give a user a new password; IAM tokens and temporary access keys of the old one end.
+
+    Raises Refusal INVALID or MISSING, or FORBIDDEN for a user who may more than the actor.
+    """
+    change(instance, actor, user_id, password=password)
+
+
+def change(
+    instance: Instance,
+    actor: Actor,
+    user_id: int,
+    *,
+    password: str | None = None,
+    enabled: bool | None = None,
+    proven: bool = False,
+) -> User:
+    """Give a user a new password, let them in again or shut them out, all or nothing; None leaves things.
+
+    proven: the actor showed the user's present password, and so could sign in with all of the user's rights already.
+    Raises Refusal INVALID or MISSING, or FORBIDDEN for a user who may more than the actor.
+    """
+    aim = {None: "change a password", True: "enable a user", False: "disable a user"}[enabled]
+    action = "iam:self" if user_id == actor.user_id and enabled is None else "people:write"
+    with Attempt(instance, actor, action, aim, target_kind="user", target_id=user_id) as attempt:
+        hashed = None if password is None else passwords.hash_password(password)
+
+        def run(work: Work) -> User:
+            user = own_user(work, user_id)
+            if not proven:
+                refuse_exceeding(work, user)
+            if hashed is not None:
+                _set_password(work, user, hashed)
+            if enabled is not None:
+                (_enable if enabled else _disable)(work, user)
+            return own_user(work, user.id)
+
+        return attempt.write(run)
+
+
+def change_own_password(instance: Instance, actor: Actor, *, original: str, password: str) -> None:
+    """Give the actor a new password for the old one. Raises Refusal UNAUTHENTICATED when the old one is wrong."""
+    attempt = Attempt(instance, actor, "iam:self", "change one's own password", target_kind="user")
+    with attempt:
+        if actor.user_id is None:
+            raise missing("user")
+        user_id = actor.user_id
+        hashed = attempt.read(lambda connection: people.password_hash(connection, user_id))
+
+        def check() -> None:
+            if not passwords.verify(hashed, original):
+                raise Refusal(Kind.UNAUTHENTICATED, "password-wrong", "The original password is wrong.")
+
+        # A token in the wrong hands must be no way around the bounds of signing in.
+        account = throttle.name_of("user", str(user_id))
+        instance.throttle.prove(throttle.PASSWORD, actor.address, account, check)
+    change(instance, actor, user_id, password=password, proven=True)
+
+
+def find(instance: Instance, actor: Actor) -> tuple[User, ...]:
+    """All users of the workspace, oldest first. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "list users", target_kind="user") as attempt:
+        return attempt.read(lambda connection: people.find_users(connection, actor.workspace_id))
+
+
+def get(instance: Instance, actor: Actor, uid: str) -> User:
+    """The actor, or another user of the workspace, by uid. Raises Refusal MISSING or FORBIDDEN."""
+    found = instance.database.read(lambda connection: people.user_by_uid(connection, uid))
+    if found is None or found.workspace_id != actor.workspace_id:
+        raise missing("user")
+    action = "iam:self" if found.id == actor.user_id else "people:read"
+    with Attempt(instance, actor, action, "see a user", target_kind="user", target_id=found.id):
+        return found
+
+
+def myself(instance: Instance, actor: Actor) -> User:
+    """The user that the actor is. Raises Refusal MISSING when it is none."""
+    with Attempt(instance, actor, "iam:self", "see oneself", target_kind="user") as attempt:
+        user_id = actor.user_id
+        found = None if user_id is None else attempt.read(lambda connection: people.user(connection, user_id))
+        if found is None:
+            raise missing("user")
+        return found
+
+
+def projects(instance: Instance, actor: Actor, name: str | None = None) -> tuple[Project, ...]:
+    """The projects of the actor's workspace, all or the one that is named."""
+    with Attempt(instance, actor, "iam:self", "list projects", target_kind="project") as attempt:
+        return attempt.read(lambda connection: people.find_projects(connection, actor.workspace_id, name))
+
+
+def workspace_of(instance: Instance, actor: Actor) -> Workspace:
+    """The actor's workspace, for showing whom the actor was shown already: no attempt of its own."""
+    return instance.database.read(lambda connection: people.workspace(connection, actor.workspace_id))
+
+
+def own_workspace(instance: Instance, actor: Actor) -> Workspace:
+    """The actor's workspace."""
+    with Attempt(instance, actor, "iam:self", "see the workspace", target_kind="workspace") as attempt:
+        return attempt.read(lambda connection: people.workspace(connection, actor.workspace_id))
+
+
+def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
+    """Delete a user: tokens and access keys end, and the keys leave every server.
+
+    Raises Refusal MISSING, INVALID for the last owner, or FORBIDDEN for a user who may more than the actor.
+    """
+    attempt = Attempt(instance, actor, "people:write", "delete a user", target_kind="user", target_id=user_id)
+    with attempt:
+
+        def change(work: Work) -> User:
+            user = own_user(work, user_id)
+            refuse_exceeding(work, user)
+            _keep_an_owner(work, user)
+            held = keys.keys_of_user(work.connection, user.id)
+            opened = keys.servers_of_user(work.connection, user.id)
+            people.remove_user(work.connection, user.id)
+            gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
+            propagation.left(work, opened, gone)
+            work.record(
+                f"Deleted {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
+                target_id=user.id,
+                level="warning",
+            )
+            return user
+
+        return attempt.write(change)
+
+
+def enable(instance: Instance, actor: Actor, user_id: int) -> User:
+    """Let a disabled user in again, with the SSH keys but without the proofs of before. Raises as change does."""
+    return change(instance, actor, user_id, enabled=True)
+
+
+def disable(instance: Instance, actor: Actor, user_id: int) -> User:
+    """Shut a user out everywhere: tokens and access keys end, the keys leave every server. Raises as change does."""
+    return change(instance, actor, user_id, enabled=False)
+
+
+def _set_password(work: Work, user: User, hashed: str) -> None:
+    people.change_user(work.connection, user.id, {"password_hash": hashed})
+    people.revoke_tokens(work.connection, work.now, user_id=user.id, kind="iam")
+    access_keys.remove_temporary(work.connection, user.id)
+    work.record(f"Changed the password of {user.name}", target_id=user.id)
+
+
+def _enable(work: Work, user: User) -> None:
+    if user.disabled_at is None:
+        work.recorded += 1  # in already: nothing changed, so there is nothing to tell
+        return
+    people.change_user(work.connection, user.id, {"disabled_at": None})
+    opened = keys.servers_of_user(work.connection, user.id)
+    for key in keys.keys_of_user(work.connection, user.id):
+        if key.fingerprint is not None:
+            propagation.arrived(work, opened, key.fingerprint)
+    work.record(f"Enabled {user.name}, whose tokens and access keys of before stay ended", target_id=user.id)
+
+
+def _disable(work: Work, user: User) -> None:
+    if user.disabled_at is not None:
+        work.recorded += 1  # out already
+        return
+    _keep_an_owner(work, user)
+    held = keys.keys_of_user(work.connection, user.id)
+    opened = keys.servers_of_user(work.connection, user.id)
+    people.change_user(work.connection, user.id, {"disabled_at": work.now})
+    people.revoke_tokens(work.connection, work.now, user_id=user.id)
+    access_keys.remove_temporary(work.connection, user.id)
+    # A permanent key may be switched on again by whoever may have one of this user's; by itself it stays off.
+    access_keys.switch_off(work.connection, user.id)
+    gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
+    propagation.left(work, opened, gone)
+    work.record(
+        f"Disabled {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
+        target_id=user.id,
+        level="warning",
+    )
+
+
+def change_rights(instance: Instance, actor: Actor, user_id: int, *, role: Role, policies: Iterable[str]) -> User:
+    """Give a user another role and other policies.
+
+    Raises Refusal MISSING, INVALID for the last owner, or FORBIDDEN where either rights exceed the actor's.
+    """
+    attempt = Attempt(instance, actor, "people:write", "change a user's rights", target_kind="user", target_id=user_id)
+    with attempt:
+        allowed = policy.patterns(policies, field="policies")
+        more = policy.exceeds(actor, role, allowed)
+        if more is not None:
+            raise more
+
+        def change(work: Work) -> User:
+            user = own_user(work, user_id)
+            refuse_exceeding(work, user)
+            if role is not Role.OWNER:
+                _keep_an_owner(work, user)
+            people.change_user(work.connection, user.id, {"role": role.value, "policies": list(allowed)})
+            work.record(
+                f"Made {user.name} {role.value}, with the policies {', '.join(allowed) or 'none'}; "
+                f"before: {user.role.value}, {', '.join(user.policies) or 'none'}",
+                target_id=user.id,
+                level="warning",
+                details={"role": role.value, "policies": list(allowed)},
+            )
+            return own_user(work, user.id)
+
+        return attempt.write(change)
+
+
+def ensure_project(instance: Instance, actor: Actor, *, name: object, uid: str | None) -> bool:
+    """Make a project exist; False when it did already. Raises Refusal INVALID or TAKEN."""
+    attempt = Attempt(instance, actor, "people:write", "create a project", target_kind="project")
+    with attempt:
+        title = validation.text(name, field="name")
+        number = uid or secrets.token_hex(16)
+        if not PROJECT_UID.fullmatch(number):
+            raise invalid("id", "A project's id is 32 hexadecimal digits.")
+        known = attempt.read(lambda connection: people.find_projects(connection, actor.workspace_id, title))
+        if known and uid in (None, known[0].uid):
+            return False
+
+        def change(work: Work) -> bool:
+            if known or people.project_by_uid(work.connection, number) is not None:
+                raise Refusal(Kind.TAKEN, "project-taken", f"The project {title} or its id is taken.")
+            room.refuse_more(work, "project")
+            project_id = people.add_project(work.connection, actor.workspace_id, uid=number, name=title)
+            work.record(f"Created project {title}", target_id=project_id)
+            return True
+
+        return attempt.write(change)
+
+
+def ensure_group(
+    instance: Instance, actor: Actor, *, name: object, user_ids: Iterable[int], exactly: bool = True
+) -> bool:
+    """Make a group exist with these users; False when it did already.
+
+    exactly: others leave it; else they stay. Who changes a group that carries grants changes who may log in, which
+    takes grants:write too. Raises Refusal.
+    """
+    attempt = Attempt(instance, actor, "people:write", "set a group", target_kind="group")
+    with attempt:
+        title = validation.text(name, field="name")
+        named = frozenset(user_ids)
+
+        def held(connection: Connection) -> tuple[int | None, frozenset[int]]:
+            number = people.group_id(connection, actor.workspace_id, title)
+            return number, people.group_member_ids(connection, number) if number else frozenset()
+
+        number, members = attempt.read(held)
+        if number is not None and members == (named if exactly else named | members):
+            return False
+
+        def change(work: Work) -> bool:
+            group, before = held(work.connection)
+            made = group is None
+            if group is None:
+                room.refuse_more(work, "group")
+                group = people.add_group(work.connection, actor.workspace_id, title, work.now)
+            wanted = named if exactly else named | before
+            for user_id in wanted - before:
+                own_user(work, user_id)
+            people.change_group_members(work.connection, group, added=wanted - before, removed=before - wanted)
+            _regroup(work, group, wanted ^ before)
+            names = people.user_names(work.connection, wanted ^ before)
+            told = [
+                f"{words} {_some(names[user_id] for user_id in ids)}"
+                for words, ids in (("added", wanted - before), ("took out", before - wanted))
+                if ids
+            ]
+            doing = "Made group" if made else "Changed group"
+            work.record(f"{doing} {title}: {'; '.join(told) or 'nobody in it'}", target_id=group)
+            return True
+
+        return attempt.write(change)
+
+
+def group_id(instance: Instance, actor: Actor, name: str) -> int:
+    """The id of a group of the actor's workspace. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "see a group", target_kind="group") as attempt:
+        found = attempt.read(lambda connection: people.group_id(connection, actor.workspace_id, name))
+        if found is None:
+            raise missing("group")
+        return found
+
+
+def _some(names: Iterable[str]) -> str:
+    """Names in order, the first hundred of many."""
+    ordered = sorted(names)
+    rest = len(ordered) - 100
+    return ", ".join(ordered[:100]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
+    """Users entered or left a group: their keys arrive on, or leave, the servers of the group's grants."""
+    opened: set[int] = set()
+    for grant in keys.grants_of_group(work.connection, group):
+        opened |= keys.servers_of_grant(work.connection, grant)
+        refusal = policy.may(work.actor, "grants:write")
+        if refusal is not None:
+            raise refusal
+    if not opened:
+        return
+    pairs = [
+        (key.fingerprint, key.public_key)
+        for user_id in sorted(user_ids)
+        for key in keys.keys_of_user(work.connection, user_id)
+        if key.fingerprint and key.public_key
+    ]
+    for server_id in opened:
+        for fingerprint, _ in pairs:
+            keys.unrevoke(work.connection, server_id, fingerprint)
+    propagation.left(work, opened, pairs)
+
+
+def own_user(work: Work, user_id: int) -> User:
+    """The user, if of the actor's workspace; raises Refusal MISSING otherwise."""
+    user = people.user(work.connection, user_id)
+    if user is None or user.workspace_id != work.actor.workspace_id:
+        raise missing("user")
+    return user
+
+
+def _keep_an_owner(work: Work, user: User) -> None:
+    if user.role is Role.OWNER and not people.another_owner(work.connection, user):
+        raise Refusal(Kind.INVALID, "last-owner", "This is the workspace's last owner; make another user owner first.")

@@ -1,0 +1,85 @@
+"""A new instance's first workspace, admin and token; must happen once and show each secret once."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from keyrack.core.git import repositories
+from keyrack.core.hosts import servers, system_users
+from keyrack.core.instance import Instance
+from keyrack.core.keys import grants
+from keyrack.core.people import tokens, users
+from keyrack.model import Actor, Role, Server, User, Workspace
+from keyrack.store import keys as key_rows
+from keyrack.store import people as people_rows
+from keyrack.store import servers as server_rows
+
+WORKSPACE = "demo"
+ADMIN = "admin"
+SERVER = "demo-host"
+PROJECT = "demo-project"
+REPOSITORY = "demo/hello"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstAdmin:
+    """Who may do everything at first; token and password are new ones, shown this once; by: the operator, if one."""
+
+    workspace: Workspace
+    user: User
+    token: str
+    password: str
+    by: Actor | None = None
+
+
+def ensure_admin(instance: Instance, by: Actor | None = None) -> FirstAdmin:
+    """Make sure that the demo workspace has its admin; token and password are renewed at each start.
+
+    They are renewed because only their hashes are kept, and `keyrack up` shows them each time.
+    """
+    workspace = instance.database.read(lambda connection: people_rows.workspace_by_name(connection, WORKSPACE))
+    if workspace is None:
+        workspace = users.found_workspace(instance, users.keyrack(door="up", like=by), WORKSPACE)
+    actor = users.keyrack(workspace.id, door="up", like=by)
+    users.ensure_project(instance, actor, name=PROJECT, uid=None)
+    number = workspace.id
+    user = instance.database.read(lambda connection: people_rows.user_by_name(connection, number, ADMIN))
+    password = secrets.token_urlsafe(12)
+    if user is None:
+        user = users.create_user(instance, actor, name=ADMIN, role=Role.OWNER, password=password)
+    else:
+        users.change_password(instance, actor, user.id, password)
+    for bearer in tokens.of_user(instance, user.id, name="first token"):
+        tokens.revoke(instance, actor, bearer)
+    token, _ = tokens.create(instance, actor, user, name="first token", scopes=("*",))
+    return FirstAdmin(workspace=workspace, user=user, token=token, password=password, by=by)
+
+
+def ensure_demo_server(instance: Instance, admin: FirstAdmin, username: str) -> Server:
+    """Make sure that the demo server exists, with a system user for the calling account, open to the admin."""
+    actor = users.keyrack(admin.workspace.id, door="up", like=admin.by)
+    number = admin.workspace.id
+    server = instance.database.read(lambda connection: server_rows.by_name(connection, number, SERVER))
+    if server is None:
+        server = servers.create(instance, actor, name=SERVER, address="127.0.0.1", tags=("demo",))
+    _ensure_login(instance, actor, server, admin.user, username)
+    return server
+
+
+def ensure_demo_repository(instance: Instance, admin: FirstAdmin) -> str:
+    """Make sure that there is a repository the admin may push to; answers its path."""
+    actor = users.keyrack(admin.workspace.id, door="up", like=admin.by)
+    repositories.ensure(instance, actor, path=REPOSITORY, members={admin.user.id: "admin"})
+    return REPOSITORY
+
+
+def _ensure_login(instance: Instance, actor: Actor, server: Server, user: User, username: str) -> None:
+    known = instance.database.read(lambda connection: server_rows.system_user_by_name(connection, server.id, username))
+    if known is None:
+        system_users.create(instance, actor, server.id, username=username)
+    given = instance.database.read(lambda connection: key_rows.find_grants(connection, actor.workspace_id))
+    if not any(
+        (grant.user_id, grant.server_id, grant.system_user) == (user.id, server.id, username) for grant in given
+    ):
+        grants.give(instance, actor, user_id=user.id, server_id=server.id, system_user=username)

@@ -1,0 +1,176 @@
+"""`keyrack apply`: brings a workspace to what a file says, all at once or not at all; must hold no rule of a noun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.people import passwords, users
+from keyrack.core.together import within
+from keyrack.core.work import Attempt, Work
+from keyrack.core.workspace.workspace_changes import Doing, Plan
+from keyrack.core.workspace.workspace_plan import compare
+from keyrack.core.workspace.workspace_text import WorkspaceFile, read
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor
+from keyrack.store import keys, workspace_state
+from keyrack.store.workspace_state import State
+
+HASHED_AT_ONCE = 4
+MOST_COMPARED = 500
+"""Passwords that are compared with the file's where nobody asked for it: each takes a fortieth of a second."""
+
+
+class _Undone(Exception):
+    """Undoes a transaction that was only tried; holds what refused it, if something did."""
+
+    def __init__(self, refusal: Refusal | None) -> None:
+        self.refusal = refusal
+
+
+def apply(
+    instance: Instance,
+    text: str,
+    environment: Mapping[str, str],
+    progress: Callable[[str], None] = lambda line: None,
+    *,
+    left: Callable[[str], None] = lambda line: None,
+    noted: Callable[[str], None] = lambda line: None,
+    prune: bool = False,
+    reset_secrets: bool = False,
+    dry_run: bool = False,
+    actor: Actor | None = None,
+) -> list[str]:
+    """Bring a workspace to what the TOML text says; answers what was changed, nothing on a second run.
+
+    environment: where `password_env` and the like are looked up; progress: called with each change before the first
+    is made; left: called with each removal that takes prune; noted: with what else differs and stays. All changes are
+    one transaction; with dry_run it is tried and undone, so that what would be refused is refused now. Raises Refusal
+    INVALID with place and reason; then nothing has changed.
+    """
+    wanted = read(text, environment)
+    by = actor or users.keyrack(door="apply")
+    at = instance.now()
+
+    state = instance.database.read(lambda connection: _state(instance, connection, wanted))
+    others = _other_passwords(wanted, state, everybody=reset_secrets)
+
+    def compared(now: State) -> Plan:
+        return compare(instance, wanted, now, prune=prune, reset_secrets=reset_secrets, other_passwords=others, at=at)
+
+    plan = compared(state)
+    shown = [change.words for change in plan.changes]
+    for tell, lines in ((progress, shown), (left, plan.left), (noted, plan.noted)):
+        for words in lines:
+            tell(words)
+    if not shown:
+        return shown
+    due = _due(wanted, state, reset_secrets=reset_secrets)
+    hashed = dict.fromkeys(due, passwords.Hashed("tried")) if dry_run else _hashed(due)
+    workspace_id = state.workspace.id if state.workspace else 0
+    by = users.keyrack(workspace_id, door=by.door, like=by)
+    attempt = Attempt(instance, by, "people:write", "apply a workspace file", target_kind="workspace")
+    with _tried(), attempt:
+
+        def run(work: Work) -> None:
+            now = _state(instance, work.connection, wanted)
+            again = compared(now)
+            if [change.words for change in again.changes] != shown:
+                words = (
+                    "Nothing was applied: the workspace was changed meanwhile. Run it again to see what it does now."
+                )
+                raise Refusal(Kind.TAKEN, "workspace-changed", words)
+            _carry_out(work, now, again, hashed)
+
+        attempt.write((lambda work: _try(run, work)) if dry_run else run)
+    return shown
+
+
+def _state(instance: Instance, connection: Connection, wanted: WorkspaceFile) -> State:
+    state = workspace_state.load(
+        connection,
+        wanted.name,
+        token_hashes=[instance.key.hash_token(token.secret) for user in wanted.users for token in user.tokens],
+        access_key_ids=[key_id for user in wanted.users for key_id, _ in user.access_keys],
+        repository_paths=[repository.path for repository in wanted.repositories],
+        repository_ids=[repository.id for repository in wanted.repositories if repository.id is not None],
+    )
+    if state.grants:
+        # A damaged row opens nothing: what it seems to say is given anew.
+        state.grants = keys.sound_grants(connection, state.grants[0].workspace_id)
+    return state
+
+
+def _try(run: Callable[[Work], None], work: Work) -> None:
+    """Run a command in its transaction, and undo that whatever comes of it."""
+    try:
+        run(work)
+    except Refusal as refusal:
+        raise _Undone(refusal) from None
+    raise _Undone(None)
+
+
+@contextmanager
+def _tried() -> Iterator[None]:
+    """Raise what refused a try, behind the attempt, which would leave an event of it; a real one goes through."""
+    try:
+        yield
+    except _Undone as undone:
+        if undone.refusal is not None:
+            raise undone.refusal from None
+
+
+def _other_passwords(wanted: WorkspaceFile, state: State, *, everybody: bool) -> Set[tuple[str, str]]:
+    """Whose password is not the file's, as pairs of name and hash; nobody's where there are too many to look."""
+    held = [
+        (user.name, user.password, str(state.passwords[state.users[user.name].id]))
+        for user in wanted.users
+        if user.password is not None
+        and user.name in state.users
+        and state.passwords.get(state.users[user.name].id) is not None
+    ]
+    if len(held) > MOST_COMPARED and not everybody:
+        return frozenset()
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        same = pool.map(lambda one: passwords.verify(one[2], one[1]), held)
+        return frozenset((name, hashed) for (name, _, hashed), alike in zip(held, same, strict=True) if not alike)
+
+
+def _due(wanted: WorkspaceFile, state: State, *, reset_secrets: bool) -> dict[str, str]:
+    """The passwords that may have to be set, by user."""
+
+    def is_set(name: str) -> bool:
+        user = state.users.get(name)
+        return user is None or state.passwords.get(user.id) is None or reset_secrets
+
+    return {user.name: user.password for user in wanted.users if user.password is not None and is_set(user.name)}
+
+
+def _hashed(due: Mapping[str, str]) -> dict[str, str]:
+    """The hashes of passwords, by user, made before the transaction that must not wait for them."""
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        return dict(zip(due, map(passwords.Hashed, pool.map(passwords.hash_password, due.values())), strict=True))
+
+
+def _carry_out(work: Work, state: State, plan: Plan, hashed: Mapping[str, str]) -> None:
+    doing = Doing(
+        instance=within(work),
+        actor=work.actor,
+        users=dict(state.users),
+        groups=dict(state.groups),
+        servers={server.name: server.id for server in state.servers.values()} | plan.servers,
+        hashed=dict(hashed),
+    )
+    for number, change in enumerate(plan.changes, 1):
+        try:
+            change.run(doing)
+        except Refusal as refusal:
+            words = f"Nothing was applied: change {number}, {change.words}: {refusal.message}"
+            raise Refusal(refusal.kind, refusal.code, words, field=refusal.field) from None
+    work.record(
+        f"Applied a workspace file: {len(plan.changes)} changes", workspace_id=doing.actor.workspace_id, level="info"
+    )

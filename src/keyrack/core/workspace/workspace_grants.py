@@ -1,0 +1,140 @@
+"""What a workspace file says of who logs in where, compared with the workspace; must change nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from keyrack.core.hosts import servers
+from keyrack.core.keys import grants
+from keyrack.core.workspace.workspace_changes import Comparison, Doing, refuse_unknown
+from keyrack.core.workspace.workspace_text import WantedGrant, wrong
+from keyrack.model import Grant
+
+
+def compare_grants(run: Comparison) -> None:
+    """Add to the plan what brings the grants to what the file says."""
+    name = _Names(run)
+    by_key: dict[_Key, list[Grant]] = {}
+    for grant in run.state.grants:
+        if grant.expires_at is None or grant.expires_at > run.at:
+            by_key.setdefault(name.of(grant), []).append(grant)
+    declared: set[_Key] = set()
+    for wanted in run.wanted.grants:
+        with run.faults.noted():
+            name.refuse_unknown(wanted)
+        if wanted.expires_at is not None and wanted.expires_at <= run.at:
+            continue  # it has ended; one in force is a removal below
+        key = (
+            f"user {wanted.user}" if wanted.user is not None else f"group {wanted.group}",
+            f"server {wanted.server}" if wanted.server is not None else f"tag {wanted.tag}",
+            wanted.system_user,
+        )
+        declared.add(key)
+        _grant(run, wanted, by_key.get(key, []))
+    for key, found in by_key.items():
+        if key not in declared and (key[0] in name.subjects or key[1] in name.places):
+            for grant in found:
+                run.remove(f"take back the login of {key[0]} as {key[2]} on {key[1]}", _take_back(grant))
+
+
+_Key = tuple[str, str, str]
+
+
+class _Names:
+    """Names of what grants join, as the file has them, and what of it the file declares."""
+
+    def __init__(self, run: Comparison) -> None:
+        wanted, state = run.wanted, run.state
+        self._users = {user.id: name for name, user in state.users.items()}
+        self._groups = {number: name for name, number in state.groups.items()}
+        self._servers = {server.id: server.name for server in state.servers.values()}
+        self._servers |= {server.id: name for name, server in run.matched.items()}
+        self.subjects = {f"user {user.name}" for user in wanted.users}
+        self.subjects |= {f"group {group.name}" for group in wanted.groups}
+        self.places = {f"server {server.name}" for server in wanted.servers}
+        self.places |= {f"tag {tag}" for server in wanted.servers for tag in server.tags}
+        self._known_users = set(state.users) | {user.name for user in wanted.users}
+        self._known_groups = set(state.groups) | {group.name for group in wanted.groups}
+        # The accounts of each server and of each tag, as they will be.
+        self._at: dict[str, set[str]] = {}
+        self._twice: set[str] = set()
+        moved = {server.id for server in run.matched.values()}
+        for server in state.servers.values():
+            if server.id not in moved:
+                self._note(server.name, server.tags, server.accounts)
+        for one in wanted.servers:
+            known = run.matched.get(one.name)
+            accounts = known.accounts if known else set(servers.FIRST_SYSTEM_USERS)
+            tags = set() if known is None or run.prune else known.tags
+            self._note(one.name, tags | set(one.tags), accounts | set(one.accounts))
+
+    def _note(self, name: str, tags: Iterable[str], accounts: set[str]) -> None:
+        if f"server {name}" in self._at:
+            self._twice.add(name)
+        for place in (f"server {name}", *(f"tag {tag}" for tag in tags)):
+            self._at.setdefault(place, set()).update(accounts)
+
+    def of(self, grant: Grant) -> _Key:
+        """Who, where and as whom."""
+        if grant.user_id is not None:
+            who = f"user {self._users.get(grant.user_id, '?')}"
+        else:
+            who = f"group {self._groups.get(grant.group_id or 0, '?')}"
+        where = f"tag {grant.tag}" if grant.tag else f"server {self._servers.get(grant.server_id or 0, '?')}"
+        return who, where, grant.system_user
+
+    def refuse_unknown(self, wanted: WantedGrant) -> None:
+        """Refuse a grant that names a user, group, server, tag or account that nobody has."""
+        if wanted.user is not None:
+            refuse_unknown(wanted.place, "user", () if wanted.user in self._known_users else (wanted.user,))
+        if wanted.group is not None:
+            refuse_unknown(wanted.place, "group", () if wanted.group in self._known_groups else (wanted.group,))
+        place = f"server {wanted.server}" if wanted.server is not None else f"tag {wanted.tag}"
+        if place not in self._at:
+            refuse_unknown(wanted.place, place.partition(" ")[0], (place.partition(" ")[2],))
+        if wanted.server in self._twice:
+            raise wrong(wanted.place, f"several servers are called {wanted.server!r}; declare the one that is meant")
+        if wanted.system_user not in self._at[place]:
+            raise wrong(
+                wanted.place,
+                f"no server that it is for has the account {wanted.system_user!r}; name it in system_users",
+            )
+
+
+def _grant(run: Comparison, wanted: WantedGrant, found: list[Grant]) -> None:
+    same = [one for one in found if (one.expires_at, dict(one.restrictions)) == _terms(wanted)]
+    others = [one for one in found if one not in same]
+    end = "" if wanted.expires_at is None else f" until {wanted.expires_at:%Y-%m-%dT%H:%M:%S%z}"
+    limits = f" with {', '.join(sorted(wanted.restrictions))}" if wanted.restrictions else ""
+    if not same:
+        words = "change the login of" if found else "let in"
+        run.do(f"{words} {wanted.words}{end}{limits}", lambda doing: _give(doing, wanted))
+        for old in others:
+            # In place of another end: given anew first, so that nothing leaves the host that is to stay.
+            run.do(f"end the former terms of {wanted.words}", _take_back(old))
+    else:
+        for old in (*same[1:], *others):
+            run.remove(f"take back another login of {wanted.words}, on other terms", _take_back(old))
+
+
+def _terms(wanted: WantedGrant) -> tuple[datetime | None, dict[str, object]]:
+    return wanted.expires_at, dict(wanted.restrictions)
+
+
+def _give(doing: Doing, wanted: WantedGrant) -> None:
+    grants.give(
+        doing.instance,
+        doing.actor,
+        user_id=None if wanted.user is None else doing.users[wanted.user].id,
+        group_id=None if wanted.group is None else doing.groups[wanted.group],
+        server_id=None if wanted.server is None else doing.servers[wanted.server],
+        tag=wanted.tag,
+        system_user=wanted.system_user,
+        expires_at=wanted.expires_at,
+        restrictions=wanted.restrictions,
+    )
+
+
+def _take_back(grant: Grant) -> Callable[[Doing], object]:
+    return lambda doing: grants.take_back(doing.instance, doing.actor, grant.id)

@@ -1,0 +1,428 @@
+"""The TOML file of `keyrack apply`, read and checked, with the place of what is wrong; must change nothing."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from keyrack import policy
+from keyrack.core import validation
+from keyrack.core.git import repositories
+from keyrack.core.hosts import servers
+from keyrack.core.people import passwords, tokens
+from keyrack.core.people import users as people
+from keyrack.errors import Kind, Refusal
+from keyrack.model import RepositoryRole, Role
+
+FIELDS: dict[str, frozenset[str]] = {
+    "": frozenset(("workspace", "projects", "users", "groups", "servers", "repositories", "grants")),
+    "workspace": frozenset(("name",)),
+    "projects": frozenset(("name", "id")),
+    "users": frozenset(("name", "role", "password", "password_env", "policies", "access_keys", "tokens", "id")),
+    "groups": frozenset(("name", "members")),
+    "access_keys": frozenset(("id", "secret", "secret_env")),
+    "tokens": frozenset(("name", "token", "token_env", "scopes", "expires_at")),
+    "servers": frozenset(("name", "id", "was", "address", "system_users", "tags", "provider")),
+    "repositories": frozenset(("id", "path", "members", "visibility", "protect_default")),
+    "members": frozenset(("user", "role")),
+    "grants": frozenset(("user", "group", "server", "tag", "system_user", "expires_at", "restrictions")),
+}
+TABLES = {"users": ("access_keys", "tokens"), "repositories": ("members",)}
+LARGEST_ID = 2_147_483_647
+SHOWN_FAULTS = 20
+NOTHING = "Nothing was applied."
+_HEADER = re.compile(r"\s*\[\[\s*([a-z_]+)\s*\]\]")
+
+
+@dataclass(frozen=True, slots=True)
+class WantedProject:
+    """A project; place: where in the file, for words."""
+
+    place: str
+    name: str
+    uid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WantedToken:
+    """An API token of a user."""
+
+    place: str
+    name: str
+    secret: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class WantedUser:
+    """A user with what proves who that is; access_keys: pairs of id and secret."""
+
+    place: str
+    name: str
+    uid: str | None
+    role: Role
+    policies: tuple[str, ...]
+    password: str | None
+    access_keys: tuple[tuple[str, str], ...]
+    tokens: tuple[WantedToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedGroup:
+    """A group and the names of its users."""
+
+    place: str
+    name: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedServer:
+    """A server; id: of one there is already; was: the name it had before."""
+
+    place: str
+    name: str
+    id: int | None
+    was: str | None
+    address: str
+    provider: str | None
+    has_provider: bool
+    tags: tuple[str, ...]
+    accounts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRepository:
+    """A repository; members: user name to role; None: as it is."""
+
+    place: str
+    path: str
+    id: int | None
+    visibility: int | None
+    protect_default: bool | None
+    members: Mapping[str, RepositoryRole]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedGrant:
+    """A grant by names."""
+
+    place: str
+    user: str | None
+    group: str | None
+    server: str | None
+    tag: str | None
+    system_user: str
+    expires_at: datetime | None
+    restrictions: Mapping[str, object]
+
+    @property
+    def words(self) -> str:
+        """Who logs in where."""
+        return f"{self.user or f'group {self.group}'} as {self.system_user} on {self.server or f'tag {self.tag}'}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceFile:
+    """What a file declares."""
+
+    name: str
+    projects: tuple[WantedProject, ...]
+    users: tuple[WantedUser, ...]
+    groups: tuple[WantedGroup, ...]
+    servers: tuple[WantedServer, ...]
+    repositories: tuple[WantedRepository, ...]
+    grants: tuple[WantedGrant, ...]
+
+
+def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
+    """The file, each value checked by the core's own rules; raises Refusal INVALID with each fault and its place.
+
+    environment: where `password_env` and the like are looked up.
+    """
+    try:
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise wrong("", f"the file is not valid TOML: {error}") from None
+    reader = _Reader(text, environment)
+    _known(values, "", "")
+    workspace = values.get("workspace")
+    if not isinstance(workspace, dict):
+        raise wrong("", "the file lacks [workspace]")
+    _known(workspace, "workspace", "[workspace]")
+    with _placed("[workspace]"):
+        name = validation.text(workspace.get("name"), field="name")
+    file = WorkspaceFile(
+        name=name,
+        projects=reader.all(values, "projects", reader.project, lambda one: one.name),
+        users=reader.all(values, "users", reader.user, lambda one: one.name),
+        groups=reader.all(values, "groups", reader.group, lambda one: one.name),
+        servers=reader.all(values, "servers", reader.server, lambda one: one.name),
+        repositories=reader.all(values, "repositories", reader.repository, lambda one: one.path),
+        grants=reader.all(values, "grants", reader.grant, lambda one: one.words),
+    )
+    reader.faults.refuse()
+    return file
+
+
+def wrong(place: str, message: str) -> Refusal:
+    """The refusal of a file as a whole; place: where in it, "" for all of it."""
+    where = f"{place}: " if place else ""
+    return Refusal(Kind.INVALID, "file-invalid", f"{NOTHING} {where}{message.rstrip('.')}.")
+
+
+class Faults:
+    """What is wrong with a file, one fault an entry, so that all of it can be mended at once."""
+
+    def __init__(self) -> None:
+        self._found: list[Refusal] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Go on behind an entry that is wrong."""
+        try:
+            yield
+        except Refusal as refusal:
+            if refusal.code != "file-invalid":
+                raise
+            self.add(refusal)
+
+    def add(self, fault: Refusal) -> None:
+        """Keep a fault for later."""
+        self._found.append(fault)
+
+    def refuse(self) -> None:
+        """Raise what was found, the first twenty, if there is anything."""
+        if len(self._found) == 1:
+            raise self._found[0]
+        if self._found:
+            lines = [one.message.removeprefix(f"{NOTHING} ") for one in self._found[:SHOWN_FAULTS]]
+            more = len(self._found) - len(lines)
+            lines += [f"And {more} more."] if more else []
+            raise Refusal(Kind.INVALID, "file-invalid", "\n  ".join((f"{NOTHING} These are wrong:", *lines)))
+
+
+class _Reader:
+    """Reads one file's entries; knows the line at which each starts."""
+
+    def __init__(self, text: str, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.faults = Faults()
+        self._lines: dict[str, list[int]] = {}
+        for number, line in enumerate(text.split("\n"), 1):
+            header = _HEADER.match(line)
+            if header:
+                self._lines.setdefault(header[1], []).append(number)
+
+    def all(
+        self, values: Mapping[str, Any], section: str, read: Callable[[str, Any], Any], name: Callable[[Any], str]
+    ) -> tuple[Any, ...]:
+        """The entries of a section, each read; no name twice."""
+        entries = values.get(section, [])
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            self.faults.add(wrong(section, f"it must hold tables, each under [[{section}]]"))
+            return ()
+        lines = self._lines.get(section, [])
+        found: dict[str, Any] = {}
+        for number, entry in enumerate(entries):
+            place = f"[[{section}]] number {number + 1}"
+            title = entry.get("path" if section == "repositories" else "name")
+            place += f" ({title})" if isinstance(title, str) and title.isprintable() and len(title) < 100 else ""
+            place += f", line {lines[number]}" if len(lines) == len(entries) else ""
+            with self.faults.noted():
+                _known(entry, section, place)
+                with _placed(place):
+                    one = read(place, entry)
+                if name(one) in found:
+                    raise wrong(place, f"{name(one)!r} stands twice")
+                found[name(one)] = one
+        return tuple(found.values())
+
+    def project(self, place: str, entry: Mapping[str, Any]) -> WantedProject:
+        name = validation.text(entry.get("name"), field="name")
+        uid = _optional(entry, "id", place)
+        if uid is not None and not people.PROJECT_UID.fullmatch(uid):
+            raise wrong(place, "a project's id is 32 hexadecimal digits")
+        return WantedProject(place, name, uid)
+
+    def user(self, place: str, entry: Mapping[str, Any]) -> WantedUser:
+        name = validation.text(entry.get("name"), field="name")
+        password = self._secret(entry, "password", place)
+        if password is not None:
+            passwords.check(password)
+        uid = _optional(entry, "id", place)
+        if uid is not None and not people.PROJECT_UID.fullmatch(uid):
+            raise wrong(place, "a user's id is 32 hexadecimal digits")
+        pairs = [self._access_key(place, item) for item in _inner(entry, "users", "access_keys", place)]
+        if len(dict(pairs)) != len(pairs):
+            raise wrong(place, "an access key stands twice")
+        made = [self._token(place, item) for item in _inner(entry, "users", "tokens", place)]
+        if len({token.name for token in made}) != len(made) or len({token.secret for token in made}) != len(made):
+            raise wrong(place, "two tokens have the same name or the same text")
+        return WantedUser(
+            place=place,
+            name=name,
+            uid=uid,
+            role=_role(entry.get("role", "member"), place),
+            policies=policy.patterns(_texts(entry, "policies", place), field="policies"),
+            password=password,
+            access_keys=tuple(pairs),
+            tokens=tuple(made),
+        )
+
+    def group(self, place: str, entry: Mapping[str, Any]) -> WantedGroup:
+        members = _texts(entry, "members", place)
+        return WantedGroup(place, validation.text(entry.get("name"), field="name"), tuple(dict.fromkeys(members)))
+
+    def server(self, place: str, entry: Mapping[str, Any]) -> WantedServer:
+        return WantedServer(
+            place=place,
+            name=validation.text(entry.get("name"), field="name"),
+            id=_number(entry, "id", place),
+            was=_optional(entry, "was", place),
+            address=servers.host_address(entry.get("address")),
+            provider=validation.text(entry["provider"], field="provider") if "provider" in entry else None,
+            has_provider="provider" in entry,
+            tags=tuple(dict.fromkeys(servers.tag(value) for value in _texts(entry, "tags", place))),
+            accounts=tuple(dict.fromkeys(validation.username(value) for value in _texts(entry, "system_users", place))),
+        )
+
+    def repository(self, place: str, entry: Mapping[str, Any]) -> WantedRepository:
+        visibility = entry.get("visibility")
+        if visibility is not None:
+            repositories.check_visibility(visibility)
+        protect = entry.get("protect_default")
+        if protect is not None and not isinstance(protect, bool):
+            raise wrong(place, "protect_default is true or false")
+        members: dict[str, RepositoryRole] = {}
+        for item in _inner(entry, "repositories", "members", place):
+            user = validation.text(item.get("user"), field="user")
+            if user in members:
+                raise wrong(place, f"the member {user!r} stands twice")
+            members[user] = repositories.member_role(item.get("role", "developer"))
+        return WantedRepository(
+            place=place,
+            path=repositories.path_of(entry.get("path")),
+            id=_number(entry, "id", place),
+            visibility=visibility,
+            protect_default=protect,
+            members=members,
+        )
+
+    def grant(self, place: str, entry: Mapping[str, Any]) -> WantedGrant:
+        names = {name: _optional(entry, name, place) for name in ("user", "group", "server", "tag")}
+        if (names["user"] is None) == (names["group"] is None):
+            raise wrong(place, "name either a user or a group")
+        if (names["server"] is None) == (names["tag"] is None):
+            raise wrong(place, "name either a server or a tag")
+        if names["tag"] is not None:
+            servers.tag(names["tag"])
+        return WantedGrant(
+            place=place,
+            **names,
+            system_user=validation.username(entry.get("system_user"), field="system_user"),
+            expires_at=_moment(entry, "expires_at", place),
+            restrictions=validation.restrictions(entry.get("restrictions")),
+        )
+
+    def _access_key(self, place: str, item: Mapping[str, Any]) -> tuple[str, str]:
+        key_id = validation.text(item.get("id"), field="id")
+        secret = self._secret(item, "secret", place)
+        if secret is None:
+            raise wrong(place, f"the access key {key_id} has no secret")
+        return key_id, secret
+
+    def _token(self, place: str, item: Mapping[str, Any]) -> WantedToken:
+        name = validation.text(item.get("name"), field="name")
+        secret = self._secret(item, "token", place)
+        if secret is None:
+            raise wrong(place, f"the token {name!r} has no token")
+        scopes = policy.patterns(_texts(item, "scopes", place, ["*"]), field="scopes")
+        return WantedToken(place, name, tokens.strong(secret), scopes, _moment(item, "expires_at", place))
+
+    def _secret(self, item: Mapping[str, Any], name: str, place: str) -> str | None:
+        variable = _optional(item, f"{name}_env", place)
+        if variable is None:
+            return _optional(item, name, place)
+        if name in item:
+            raise wrong(place, f"{name} and {name}_env are given both")
+        if variable not in self._environment:
+            raise wrong(place, f"the environment variable {variable} is not set")
+        return self._environment[variable]
+
+
+@contextmanager
+def _placed(place: str) -> Iterator[None]:
+    """Say where in the file it was that the core refused something."""
+    try:
+        yield
+    except Refusal as refusal:
+        if refusal.code == "file-invalid":
+            raise
+        field = f"{refusal.field}: " if refusal.field else ""
+        raise wrong(place, field + refusal.message) from None
+
+
+def _known(value: Mapping[str, Any], section: str, place: str) -> None:
+    unknown = [name for name in value if name not in FIELDS[section]]
+    if unknown:
+        where = f" in [{section}]" if section else ""
+        raise wrong(place, f"unknown name {unknown[0]!r}{where}; known: {', '.join(sorted(FIELDS[section]))}")
+
+
+def _inner(entry: Mapping[str, Any], section: str, name: str, place: str) -> list[Mapping[str, Any]]:
+    assert name in TABLES[section]
+    items = entry.get(name, [])
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise wrong(place, f"{name!r} must hold tables")
+    for item in items:
+        _known(item, name, place)
+    return items
+
+
+def _role(value: Any, place: str) -> Role:
+    try:
+        return Role(value)
+    except ValueError:
+        raise wrong(place, f"{value!r} is no role; there are {', '.join(Role)}") from None
+
+
+def _optional(value: Mapping[str, Any], name: str, place: str) -> str | None:
+    text = value.get(name)
+    if text is not None and not isinstance(text, str):
+        raise wrong(place, f"{name} must be text")
+    return text
+
+
+def _texts(value: Mapping[str, Any], name: str, place: str, default: list[str] | None = None) -> list[str]:
+    texts = value.get(name, default or [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise wrong(place, f"{name} must be a list of texts")
+    return texts
+
+
+def _number(value: Mapping[str, Any], name: str, place: str) -> int | None:
+    number = value.get(name)
+    if number is None:
+        return None
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= LARGEST_ID:
+        raise wrong(place, f"{name} is a whole number from 1 to {LARGEST_ID}")
+    return number
+
+
+def _moment(value: Mapping[str, Any], name: str, place: str) -> datetime | None:
+    at = value.get(name)
+    if isinstance(at, str):
+        try:
+            at = datetime.fromisoformat(at)
+        except ValueError:
+            at = 0
+    if at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
+        raise wrong(place, f"{name} is a time with its zone, such as 2026-12-24T18:00:00Z")
+    return at

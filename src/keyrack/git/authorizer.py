@@ -1,0 +1,467 @@
+"""The door for Git over SSH: answers the programs that sshd starts, over a Unix socket; must hold no rule.
+
+A frame is four bytes of length, high byte first, then fields that each end with a NUL. They ask:
+  line FINGERPRINT                                     -> line TEXT | none | away
+  open FINGERPRINT ADDRESS GIT_PROTOCOL COMMAND        -> serve SECONDS WORDS CPU MEMORY FILE COUNT ENVIRONMENT…
+                                                          ARGUMENTS… | refuse EXITCODE WORDS
+  again (as open, for an operation that goes on)       -> go | refuse EXITCODE WORDS
+CPU is seconds, MEMORY and FILE are bytes: what each process of git may take, where 0 is no limit.
+After serve and go the connection stays open as long as git runs, and "stop WORDS" may follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import struct
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from keyrack.core.git import access as git_access
+from keyrack.core.git import bounds, storage
+from keyrack.core.git.access import Access, Holder
+from keyrack.core.git.activity import GitLog
+from keyrack.core.instance import Instance
+from keyrack.errors import Kind, Refusal
+from keyrack.git.upkeep import Upkeep
+from keyrack.ssh import authorized_keys, options
+from keyrack.store.database import DatabaseUnavailable
+
+log = structlog.get_logger("keyrack.git")
+
+T = TypeVar("T")
+
+LARGEST_FRAME = 65_536
+ASK_SECONDS = 10.0
+# How long the database may take before it counts as away for this question.
+PATIENCE_SECONDS = 3.0
+SILENT_SECONDS = 2.0
+QUESTIONS_AT_ONCE = 8
+MOST_KNOWN = 20_000
+CHECK_EVERY_SECONDS = 0.3
+MEASURE_EVERY_SECONDS = 1.0
+WRITE_EVERY_SECONDS = 0.5
+LOGIN_REFUSED, TEMPORARY_FAILURE = 1, 75
+GIT_PROTOCOL = re.compile(r"version=[012]")
+AWAY = "Git cannot confirm your rights at the moment; try again in a minute."
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Where things are: git, its hooks, the bare repositories, the forced command's words.
+
+    hooks: a folder for each kind of push, "every" one and one to a repository with a "protected" branch.
+    """
+
+    git: str
+    hooks: Mapping[str, Path]
+    repositories: Path
+    session: str
+
+
+class Away(Exception):
+    """Neither the database nor a recent answer is at hand."""
+
+
+class Truth:
+    """The database's answers, and for a short while those it gave before it went away.
+
+    A "no" replaces the "yes" before it. An answer is given again only while the database is away, and never
+    when it is older than `seconds`: that is the longest that a revocation can go unnoticed.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._known: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
+        self._pool = ThreadPoolExecutor(QUESTIONS_AT_ONCE, thread_name_prefix="git question")
+        self._silent_until = 0.0
+
+    async def ask(self, name: Hashable, question: Callable[[], T]) -> T:
+        """The answer to a question, from the database if it can be had; raises Away, or what was raised there."""
+        asked_at = time.monotonic()
+        try:
+            answer = await self.ask_now(question)
+        except Away:
+            known = self._known.get(name)
+            if known is None or asked_at - known[0] > self._seconds:
+                raise
+            return known[1]  # type: ignore[no-any-return]
+        self._known[name] = (asked_at, answer)
+        self._known.move_to_end(name)
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+        return answer
+
+    def close(self) -> None:
+        """Let go of the threads; those that wait for a database end by themselves."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def ask_now(self, question: Callable[[], T]) -> T:
+        """The database's own answer; raises Away, or what was raised there."""
+        if time.monotonic() < self._silent_until:
+            raise Away
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._pool, question)
+            return await asyncio.wait_for(future, PATIENCE_SECONDS)
+        except TimeoutError:
+            # Logins that come meanwhile must not each wait as long, or they would use up all that sshd allows.
+            self._silent_until = time.monotonic() + SILENT_SECONDS
+            raise Away from None
+        except DatabaseUnavailable:
+            raise Away from None
+
+
+@dataclass(eq=False, slots=True)
+class _Running:
+    """An operation under way and the connection that can stop it."""
+
+    access: Access
+    writer: asyncio.StreamWriter
+    began_at: float
+    confirmed_at: float
+
+    @property
+    def pushes(self) -> bool:
+        """Whether it writes."""
+        return self.access.verb == git_access.PUSH
+
+
+class Desk:
+    """Answers on a Unix socket from a thread of its own. start() returns once it listens."""
+
+    def __init__(self, instance: Instance, socket: Path, programs: Programs) -> None:
+        self.log = GitLog(instance)
+        self._instance = instance
+        self._socket = socket
+        self._programs = programs
+        self._bound = instance.settings.git_stale_seconds
+        self._truth = Truth(self._bound)
+        self._running: set[_Running] = set()
+        # Permitted, and not yet told to start.
+        self._starting: list[Access] = []
+        self._upkeep: Upkeep | None = None
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._run, name="git desk", daemon=True)
+
+    def start(self) -> None:
+        """Listen. Raises OSError when the socket cannot be made."""
+        self._thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Stop listening, let go of the operations under way, write the last events."""
+        if self._loop is not None and self._stopping is not None and self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(timeout=15)
+        self.log.write()
+
+    @property
+    def running(self) -> int:
+        """How many operations are under way."""
+        return len(self._running)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._failure = error
+            if self._started.is_set():
+                log.exception("the Git desk ended")
+        finally:
+            self._started.set()
+            self._truth.close()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self._socket.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._answer, str(self._socket), backlog=512)
+        os.chmod(self._socket, 0o600)
+        self._upkeep = Upkeep(self._instance.settings, self._programs.repositories, self._programs.git)
+        work = (self._check(), self._write(), self._measure(), self._upkeep.run())
+        chores = [asyncio.create_task(chore) for chore in work]
+        self._started.set()
+        try:
+            await self._stopping.wait()
+        finally:
+            server.close()
+            for chore in chores:
+                chore.cancel()
+            for running in self._running:
+                running.writer.close()
+            self._socket.unlink(missing_ok=True)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        running = None
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                kind, *fields = await _read(reader)
+            if kind == b"line" and len(fields) == 1:
+                await self._answer_line(writer, fields[0].decode("ascii"))
+            elif kind in (b"open", b"again") and len(fields) == 4:
+                running = await self._answer_operation(writer, kind == b"again", *fields)
+            if running is not None:
+                await reader.read(1)  # until the operation ends, or we do
+        except (OSError, EOFError, TimeoutError, ValueError):
+            pass  # the program went away, or was none of ours
+        finally:
+            if running is not None:
+                self._running.discard(running)
+                if running.pushes and self._upkeep is not None:
+                    self._upkeep.pushed(self._folder(running.access))
+            writer.close()
+
+    async def _answer_line(self, writer: asyncio.StreamWriter, fingerprint: str) -> None:
+        try:
+            key = await self._truth.ask(
+                ("line", fingerprint), lambda: git_access.key_line_of(self._instance, fingerprint)
+            )
+        except Away:
+            await _send(writer, b"away")
+            return
+        if key is None:
+            await _send(writer, b"none")
+            return
+        limits = options.Restrictions(restrict=True, command=f"{self._programs.session} {fingerprint}")
+        line = authorized_keys.key_line(key, options.render(limits, key.partition(" ")[0]))
+        await _send(writer, b"line", line.rstrip("\n").encode("ascii"))
+
+    async def _answer_operation(
+        self,
+        writer: asyncio.StreamWriter,
+        again: bool,
+        fingerprint_text: bytes,
+        address_text: bytes,
+        protocol: bytes,
+        command: bytes,
+    ) -> _Running | None:
+        fingerprint, address = fingerprint_text.decode("ascii"), address_text.decode("ascii")
+        try:
+            access = await self._permitted(fingerprint, address, command, quiet=again)
+            answer = [b"go"] if again else await self._admitted(access, protocol)
+        except Refusal as refusal:
+            await _send(writer, b"refuse", b"%d" % _exit_code(refusal), refusal.message.encode())
+            return None
+        except Away:
+            await _send(writer, b"refuse", b"%d" % TEMPORARY_FAILURE, AWAY.encode())
+            return None
+        now = time.monotonic()
+        running = _Running(access, writer, began_at=now, confirmed_at=now)
+        # Known before it starts, so that there is no moment at which a revocation would miss it.
+        self._running.add(running)
+        try:
+            await _send(writer, *answer)
+        except BaseException:
+            self._running.discard(running)
+            raise
+        return running
+
+    async def _permitted(self, fingerprint: str, address: str, command: bytes, *, quiet: bool) -> Access:
+        """What policy permits; raises Refusal, also to greet somebody who asked for no command."""
+        holder = await self._truth.ask(
+            ("holder", fingerprint, address),
+            lambda: git_access.holder_of(self._instance, fingerprint, address=address),
+        )
+        if holder is None:
+            raise git_access.key_gone()
+        if not command:
+            self.log.used(holder)
+            raise _greeting(holder)
+        verb = path = None
+        try:
+            verb, path = git_access.read_command(command)
+            answer = await self._truth.ask(
+                (fingerprint, verb, path), lambda: _decision(self._instance, holder, verb, path)
+            )
+            if isinstance(answer, Refusal):
+                raise answer
+        except Refusal as refusal:
+            if not quiet:
+                self.log.refused(holder, refusal, verb=verb, path=path)
+            raise
+        return answer
+
+    async def _admitted(self, access: Access, protocol: bytes) -> list[bytes]:
+        """The orders for one more operation; raises Refusal when there are as many as there may be."""
+        under_way = [*(running.access for running in self._running), *self._starting]
+        refusal = bounds.too_many(self._instance.settings, access, under_way)
+        if refusal is not None:
+            self.log.refused(access.holder, refusal, verb=access.verb, path=access.repository.path)
+            raise refusal
+        self._starting.append(access)
+        try:
+            return await self._orders(access, protocol)
+        finally:
+            self._starting.remove(access)
+
+    def _folder(self, access: Access) -> Path:
+        return storage.folder_of(self._programs.repositories, access.repository)
+
+    async def _orders(self, access: Access, protocol: bytes) -> list[bytes]:
+        """What the session program is to do for a permitted operation, once its event is kept."""
+        programs, settings, push = self._programs, self._instance.settings, access.verb == git_access.PUSH
+        folder = self._folder(access)
+        if not (folder / "HEAD").exists():
+            folder = await asyncio.to_thread(storage.ensure, programs.repositories, access.repository, programs.git)
+        self.log.permitted(access)
+        most_input, words = 0, ""
+        if push:
+            most_input, words = await asyncio.to_thread(bounds.most_input, settings, folder)
+            # A push begins only after its event is on the disk; of fetches the last half second may be lost.
+            await asyncio.to_thread(self.log.write)
+        hooks = str(programs.hooks["protected" if access.protected else "every"]) if push else os.devnull
+        given = bounds.settings_of_git(settings, push=push, hooks=hooks, most_input=most_input)
+        limits = bounds.limits_of(settings, push=push)
+        entries = [f"{name}={value}" for name, value in self._environment(access, protocol).items()]
+        orders = [
+            "serve",
+            str(int(self._bound)),
+            " ".join(filter(None, (_hint(access), words))),
+            *map(str, (limits.cpu_seconds, limits.memory_bytes, limits.file_bytes)),
+            str(len(entries)),
+            *entries,
+            programs.git,
+            *(part for name, value in given.items() for part in ("-c", f"{name}={value}")),
+            *(["receive-pack"] if push else ["upload-pack", "--strict"]),
+            str(folder),
+        ]
+        return [order.encode() for order in orders]
+
+    def _environment(self, access: Access, protocol: bytes) -> dict[str, str]:
+        environment = {"PATH": os.environ.get("PATH", os.defpath), **storage.clean_environment()}
+        if GIT_PROTOCOL.fullmatch(protocol.decode("ascii", "replace")):
+            environment["GIT_PROTOCOL"] = protocol.decode("ascii")
+        if access.verb == git_access.PUSH:
+            # What git takes into memory at once: an object, written out. It refuses a larger one.
+            environment["GIT_ALLOC_LIMIT"] = str(self._instance.settings.git_max_file_bytes)
+            environment["KEYRACK_MOST_REFS"] = str(bounds.MOST_REFS_OF_A_PUSH)
+        if access.protected is not None:
+            environment["KEYRACK_PROTECTED"] = access.protected
+        return environment
+
+    async def _check(self) -> None:
+        """Stop operations that would not be permitted any more, within a second of the change."""
+        while True:
+            await asyncio.sleep(CHECK_EVERY_SECONDS)
+            running = list(self._running)
+            if not running:
+                continue
+            asked_at = time.monotonic()
+            longest = self._instance.settings.git_max_transfer_seconds
+            reasons: dict[_Running, str] = {}
+            late = f"it took {longest} seconds, the longest that a transfer may take here."
+            try:
+                await self._confirm(running, asked_at, reasons)
+            except Away:
+                for each in running:
+                    if asked_at - each.confirmed_at > self._bound:
+                        reasons[each] = AWAY
+            except Exception:
+                log.exception("checking operations failed")
+            reasons |= {each: late for each in running if asked_at - each.began_at > longest}
+            for each, words in reasons.items():
+                await self._cut(each, words)
+
+    async def _measure(self) -> None:
+        """Stop pushes that together would fill their repository, or the disk."""
+        settings = self._instance.settings
+        while True:
+            await asyncio.sleep(MEASURE_EVERY_SECONDS)
+            pushes: dict[Path, list[_Running]] = {}
+            for each in self._running:
+                if each.pushes:
+                    pushes.setdefault(self._folder(each.access), []).append(each)
+            for folder, those in pushes.items():
+                try:
+                    words = await asyncio.to_thread(bounds.overflow, settings, folder)
+                except Exception:
+                    log.exception("a repository was not measured")
+                    continue
+                for each in those if words else ():
+                    await self._cut(each, words)
+
+    async def _confirm(self, running: list[_Running], asked_at: float, reasons: dict[_Running, str]) -> None:
+        lost = await self._truth.ask_now(lambda: git_access.ended(self._instance, [each.access for each in running]))
+        words = {id(access): refusal.message for access, refusal in lost}
+        for each in running:
+            if id(each.access) in words:
+                reasons[each] = words[id(each.access)]
+            else:
+                each.confirmed_at = asked_at
+
+    async def _cut(self, running: _Running, words: str) -> None:
+        if running not in self._running:
+            return
+        self._running.discard(running)
+        self.log.cut(running.access, Refusal(Kind.FORBIDDEN, "rights-ended", words))
+        with contextlib.suppress(OSError):
+            await _send(running.writer, b"stop", f"the transfer was stopped: {words}".encode())
+
+    async def _write(self) -> None:
+        while True:
+            await asyncio.sleep(WRITE_EVERY_SECONDS)
+            try:
+                await asyncio.to_thread(self.log.write)
+            except Exception:
+                log.exception("events of Git were not written")
+
+
+def _decision(instance: Instance, holder: Holder, verb: str, path: str) -> Access | Refusal:
+    """A decision as a value, so that a "no" is remembered in place of an earlier "yes"."""
+    try:
+        return git_access.decide(instance, holder, verb, path)
+    except Refusal as refusal:
+        return refusal
+
+
+def _hint(access: Access) -> str:
+    if access.moved_from is None:
+        return ""
+    return (
+        f"{access.moved_from} has moved to {access.repository.path}. Change your address with: "
+        f"git remote set-url origin, and {access.repository.path}.git at its end."
+    )
+
+
+def _greeting(holder: Holder) -> Refusal:
+    key = f"the key {holder.title!r}" if holder.title else "a key without a title"
+    words = f"Hello {holder.words}! You are here with {key} ({holder.fingerprint}). Git is served here, no shell."
+    return Refusal(Kind.FORBIDDEN, "no-shell", words)
+
+
+def _exit_code(refusal: Refusal) -> int:
+    if refusal.code == "no-shell":
+        return 0
+    return TEMPORARY_FAILURE if refusal.kind is Kind.UNAVAILABLE else LOGIN_REFUSED
+
+
+async def _read(reader: asyncio.StreamReader) -> list[bytes]:
+    (length,) = struct.unpack(">I", await reader.readexactly(4))
+    if not 0 < length <= LARGEST_FRAME:
+        raise ValueError("a frame of that length is none of ours")
+    payload = await reader.readexactly(length)
+    if not payload.endswith(b"\0"):
+        raise ValueError("a field without an end")
+    return payload[:-1].split(b"\0")
+
+
+async def _send(writer: asyncio.StreamWriter, *fields: bytes) -> None:
+    payload = b"".join(field + b"\0" for field in fields)
+    writer.write(struct.pack(">I", len(payload)) + payload)
+    await writer.drain()

@@ -1,0 +1,428 @@
+"""The text of all that one host must obey, which the service makes and the agent reads; it signs nothing.
+
+Format 1 is one JSON object, ASCII, keys sorted, no blanks, so that the same wishes are the same bytes:
+
+    format       1; another number is refused, because it may mean what this reader cannot do
+    host         opaque name of the one host it is for
+    revision     a number that grows with each change
+    issued_at    when it was made
+    users        account name -> list of {"key", "expires_at" or null, "options", "name"}
+    accounts     account name -> {"present": true or false}: to create or to remove; others stay. May also hold
+                 "password_hash" (crypt(5)) and "deployment_key": true, for a key pair in the account's home
+    revoked      public keys that this host lets in no more
+    sshd         sshd keyword -> wanted value, only the ones asked for
+    mode         "adopt" or "enforce"
+    stale        {"after_seconds", "then"}: what to do when no news comes; 0 seconds = never
+    end_sessions names of live sessions, as the host reported them, that must end; may be left out
+
+These fields may be absent:
+
+    take_away    list of {"path", "fingerprint"}: keys that were found on the host and must go from that file
+    deleted      true: the service does not serve this host any more, and there will be no other document
+
+All other fields of format 1 must be there. Unknown fields are left alone, so that a newer service can tell newer
+agents more; not inside a key, where an unknown field may be a restriction that must not be dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import (
+    Any,
+    NamedTuple,
+    Optional,
+    TypeVar,
+)
+
+from keyrack.ssh import names, options, public_key
+
+T = TypeVar("T")
+
+FORMAT = 1
+NAMESPACE = "keyrack-host-document"  # of the signature, so that it proves nothing in another place
+PRINCIPAL = "keyrack"  # the one signer in the agent's allowed_signers
+
+ADOPT, ENFORCE = "adopt", "enforce"
+KEEP, DROP_TEMPORARY, DROP_ALL = "keep", "drop-temporary", "drop-all"
+
+# Bounds against a document that would eat the host's memory or time; far above what sshd can serve quickly.
+MAX_CHARACTERS = 64 * 1024 * 1024
+MAX_USERS = 10_000
+MAX_KEYS = 200_000  # of all users together, and of the revoked ones
+MAX_SESSIONS = 10_000
+MAX_OPTIONS = 32
+MAX_OPTION_CHARACTERS = 8192
+
+_HOST = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_MOMENT = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})Z")
+_KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+_SETTING = re.compile(r"[A-Za-z0-9@*?!%+,.:/=_-][ A-Za-z0-9@*?!%+,.:/=_-]{0,1023}")
+# What useradd's file can hold of crypt(5)'s forms that are still made: SHA-512, SHA-256, yescrypt, bcrypt.
+_PASSWORD_HASH = re.compile(r"\$(6|5|y|2b)\$[A-Za-z0-9./$=,]{8,500}")
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+_PATH = re.compile(r"/[^\x00-\x1f\x7f]{1,1023}")
+_SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
+_LINEAGE = re.compile(r"[0-9a-f]{8}")
+_LARGEST_NUMBER = 2**63 - 1
+
+
+class DocumentError(ValueError):
+    """A text that is no host document; the words say what and where, and are safe to print."""
+
+
+class UserKey(NamedTuple):
+    """A key (type and base64) that opens an account; expires_at None: no end; options: as sshd reads them."""
+
+    key: str
+    expires_at: Optional[datetime] = None
+    options: tuple[str, ...] = ()
+    name: str = ""
+
+
+class Account(NamedTuple):
+    """Whether an account must exist on the host; password_hash: crypt(3)'s form; deployment_key: it needs a pair."""
+
+    present: bool
+    password_hash: Optional[str] = None
+    deployment_key: bool = False
+
+
+class Stale(NamedTuple):
+    """What happens after after_seconds without an answer (0: never): keep, drop-temporary or drop-all."""
+
+    after_seconds: int = 0
+    then: str = KEEP
+
+
+class TakeAway(NamedTuple):
+    """A key that was found in a file of the host and must not stay there."""
+
+    path: str
+    fingerprint: str
+
+
+class HostDocument(NamedTuple):
+    """All that one host must obey at a revision; times are aware and whole seconds."""
+
+    host: str
+    revision: int
+    issued_at: datetime
+    users: Mapping[str, Sequence[UserKey]]
+    revoked: Sequence[str] = ()
+    accounts: Mapping[str, Account] = {}
+    sshd: Mapping[str, str] = {}
+    mode: str = ENFORCE
+    stale: Stale = Stale()
+    take_away: Sequence[TakeAway] = ()
+    end_sessions: Sequence[str] = ()
+    deleted: bool = False
+    lineage: str = ""  # drawn by lot for this revision; the host says it with the revision that it obeys
+
+
+def encode(document: HostDocument) -> str:
+    """The one text of a document. Fractions of a second are cut off, so a key never lives longer than asked.
+
+    It does not judge: decode does, on the host. ValueError: a time without zone.
+    """
+    return json.dumps(
+        {
+            "format": FORMAT,
+            "host": document.host,
+            "revision": document.revision,
+            "issued_at": _moment_text(document.issued_at),
+            "users": {
+                username: [
+                    {
+                        "key": entry.key,
+                        "expires_at": None if entry.expires_at is None else _moment_text(entry.expires_at),
+                        "options": list(entry.options),
+                        "name": entry.name,
+                    }
+                    for entry in entries
+                ]
+                for username, entries in document.users.items()
+            },
+            "accounts": {name: _account_fields(account) for name, account in document.accounts.items()},
+            "revoked": list(document.revoked),
+            "sshd": dict(document.sshd),
+            "mode": document.mode,
+            "stale": {"after_seconds": document.stale.after_seconds, "then": document.stale.then},
+            **({"take_away": [entry._asdict() for entry in document.take_away]} if document.take_away else {}),
+            **({"end_sessions": list(document.end_sessions)} if document.end_sessions else {}),
+            **({"deleted": True} if document.deleted else {}),
+            **({"lineage": document.lineage} if document.lineage else {}),
+        },
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+    )
+
+
+def _account_fields(account: Account) -> dict[str, Any]:
+    fields: dict[str, Any] = {"present": account.present}
+    if account.password_hash is not None:
+        fields["password_hash"] = account.password_hash
+    if account.deployment_key:
+        fields["deployment_key"] = True
+    return fields
+
+
+def decode(text: str) -> HostDocument:
+    """Read a document, or raise DocumentError: one bad thing refuses all of it.
+
+    Keys are checked in all but their mathematics, which the service did before it stored them; the caller
+    checks the signature.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise DocumentError("the document is too large")
+    try:
+        fields = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    except DocumentError:
+        raise
+    except (ValueError, RecursionError):
+        raise DocumentError("the document is not JSON") from None
+    if not isinstance(fields, dict):
+        raise DocumentError("the document is not a JSON object")
+    if _field(fields, "format", _integer) != FORMAT:
+        raise DocumentError(f"the document has format {fields['format']}; this program reads format {FORMAT}")
+    return HostDocument(
+        host=_field(fields, "host", _matching(_HOST, "the name of a host")),
+        revision=_field(fields, "revision", _integer),
+        issued_at=_field(fields, "issued_at", _moment),
+        users=_users(_field(fields, "users", _mapping)),
+        revoked=_revoked(_field(fields, "revoked", _list)),
+        accounts=_accounts(_field(fields, "accounts", _mapping)),
+        sshd=_sshd(_field(fields, "sshd", _mapping)),
+        mode=_field(fields, "mode", _one_of(ADOPT, ENFORCE)),
+        stale=_stale(_field(fields, "stale", _mapping)),
+        take_away=_take_away(_field(fields, "take_away", _list)) if "take_away" in fields else (),
+        end_sessions=_located("end_sessions", _end_sessions, fields.get("end_sessions", [])),
+        deleted=_optional(fields, "deleted", _boolean, "") or False,
+        lineage=_field(fields, "lineage", _matching(_LINEAGE, "a mark")) if "lineage" in fields else "",
+    )
+
+
+def _users(value: Mapping[str, Any]) -> dict[str, tuple[UserKey, ...]]:
+    if len(value) > MAX_USERS:
+        raise DocumentError(f"users: more than {MAX_USERS}")
+    users: dict[str, tuple[UserKey, ...]] = {}
+    count = 0
+    for username, entries in value.items():
+        _username(username, "users")
+        where = f"users.{username}"
+        if not isinstance(entries, list):
+            raise DocumentError(f"{where}: is not a list")
+        count += len(entries)
+        if count > MAX_KEYS:
+            raise DocumentError(f"users: more than {MAX_KEYS} keys")
+        read = tuple(_user_key(entry, f"{where}[{at}]") for at, entry in enumerate(entries))
+        # sshd goes on to the next line when one has expired, so of two equal ones the earlier end is void.
+        if len({(entry.key, entry.options) for entry in read}) != len(read):
+            raise DocumentError(f"{where}: holds a key twice")
+        users[username] = read
+    return users
+
+
+def _user_key(value: Any, where: str) -> UserKey:
+    if not isinstance(value, dict):
+        raise DocumentError(f"{where}: is not an object")
+    unknown = set(value) - {"key", "expires_at", "options", "name"}
+    if unknown:
+        raise DocumentError(f"{where}: has a field that this program does not know; it may need an update")
+    return UserKey(
+        key=_field(value, "key", _key, where),
+        expires_at=_field(value, "expires_at", _moment_or_none, where),
+        options=_field(value, "options", _options, where),
+        name=_field(value, "name", _text, where) if "name" in value else "",
+    )
+
+
+def _options(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_OPTIONS:
+        raise DocumentError(f"is not a list of at most {MAX_OPTIONS} options")
+    for option in value:
+        if not isinstance(option, str) or len(option) > MAX_OPTION_CHARACTERS:
+            raise DocumentError("is no list of options")
+    try:
+        options.check_rendered(value)
+    except ValueError as error:
+        raise DocumentError(str(error)) from None
+    return tuple(value)
+
+
+def _key(value: Any) -> str:
+    # Invariant 1: on the host too a public key comes from the strict parser, or not at all.
+    if not isinstance(value, str):
+        raise DocumentError("is not a public key")
+    try:
+        return public_key.read_canonical(value).canonical
+    except public_key.KeyProblem as problem:
+        raise DocumentError(f"is not a public key: {problem}") from None
+
+
+def _revoked(value: list[Any]) -> tuple[str, ...]:
+    if len(value) > MAX_KEYS:
+        raise DocumentError(f"revoked: more than {MAX_KEYS} keys")
+    return tuple(_located(f"revoked[{at}]", _key, line) for at, line in enumerate(value))
+
+
+def _end_sessions(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_SESSIONS:
+        raise DocumentError(f"is not a list of at most {MAX_SESSIONS} sessions")
+    return tuple(map(_matching(_SESSION, "a list of sessions"), value))
+
+
+def _accounts(value: Mapping[str, Any]) -> dict[str, Account]:
+    if len(value) > MAX_USERS:
+        raise DocumentError(f"accounts: more than {MAX_USERS}")
+    accounts: dict[str, Account] = {}
+    for username, entry in value.items():
+        _username(username, "accounts")
+        if not isinstance(entry, dict):
+            raise DocumentError(f"accounts.{username}: is not an object")
+        where = f"accounts.{username}"
+        accounts[username] = Account(
+            present=_field(entry, "present", _boolean, where),
+            password_hash=_optional(entry, "password_hash", _matching(_PASSWORD_HASH, "a crypt(3) hash"), where),
+            deployment_key=_optional(entry, "deployment_key", _boolean, where) or False,
+        )
+    return accounts
+
+
+def _sshd(value: Mapping[str, Any]) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for keyword, wanted in value.items():
+        if not _KEYWORD.fullmatch(keyword):
+            raise DocumentError("sshd: holds a name that is no sshd keyword")
+        settings[keyword] = _located(f"sshd.{keyword}", _matching(_SETTING, "a value for sshd"), wanted)
+    return settings
+
+
+def _stale(value: Mapping[str, Any]) -> Stale:
+    return Stale(
+        after_seconds=_field(value, "after_seconds", _integer, "stale"),
+        then=_field(value, "then", _one_of(KEEP, DROP_TEMPORARY, DROP_ALL), "stale"),
+    )
+
+
+def _take_away(value: list[Any]) -> tuple[TakeAway, ...]:
+    if len(value) > MAX_USERS:
+        raise DocumentError(f"take_away: more than {MAX_USERS}")
+    found = []
+    for at, entry in enumerate(value):
+        where = f"take_away[{at}]"
+        if not isinstance(entry, dict):
+            raise DocumentError(f"{where}: is not an object")
+        path = _field(entry, "path", _matching(_PATH, "an absolute path"), where)
+        fingerprint = _field(entry, "fingerprint", _matching(_FINGERPRINT, "a fingerprint"), where)
+        found.append(TakeAway(path, fingerprint))
+    return tuple(found)
+
+
+def _field(fields: Mapping[str, Any], name: str, check: Callable[[Any], T], where: str = "") -> T:
+    place = f"{where}.{name}" if where else name
+    if name not in fields:
+        raise DocumentError(f"{place}: is missing")
+    return _located(place, check, fields[name])
+
+
+def _optional(fields: dict[str, Any], name: str, check: Callable[[Any], T], where: str) -> Optional[T]:
+    return _field(fields, name, check, where) if name in fields else None
+
+
+def _located(place: str, check: Callable[[Any], T], value: Any) -> T:
+    try:
+        return check(value)
+    except DocumentError as error:
+        raise DocumentError(f"{place}: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        # Two readers could disagree about which one counts.
+        raise DocumentError("the document names a field twice")
+    return fields
+
+
+def _no_constant(name: str) -> Any:
+    raise DocumentError("the document is not JSON")
+
+
+def _username(value: str, where: str) -> None:
+    # Invariant 6: a name becomes a file's name, so nothing but the grammar of accounts passes.
+    if names.username_problem(value) is not None:
+        raise DocumentError(f"{where}: holds a name that no account can have")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DocumentError("is not an object")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise DocumentError("is not a list")
+    return value
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _LARGEST_NUMBER:
+        raise DocumentError("is not a whole number from 0 up")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise DocumentError("is neither true nor false")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 1024:
+        raise DocumentError("is not a text of at most 1,024 characters")
+    return value
+
+
+def _matching(pattern: re.Pattern[str], what: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise DocumentError(f"is not {what}")
+        return value
+
+    return check
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise DocumentError(f"is none of {', '.join(words)}")
+        return value
+
+    return check
+
+
+def _moment_or_none(value: Any) -> Optional[datetime]:
+    return None if value is None else _moment(value)
+
+
+def _moment(value: Any) -> datetime:
+    match = _MOMENT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise DocumentError('is not a time like "2026-11-22T16:00:00Z"')
+    try:
+        return datetime(*map(int, match.groups()), tzinfo=UTC)  # type: ignore[arg-type, misc]
+    except ValueError:
+        raise DocumentError("is a time that does not exist") from None
+
+
+def _moment_text(value: datetime) -> str:
+    if value.tzinfo is None:
+        raise ValueError("a time in a host document needs a time zone")
+    utc = value.astimezone(UTC)
+    # strftime does not pad years below 1000 everywhere, and isoformat writes +00:00.
+    return f"{utc.year:04}-{utc.month:02}-{utc.day:02}T{utc.hour:02}:{utc.minute:02}:{utc.second:02}Z"

@@ -1,0 +1,234 @@
+"""Opens connections: a database's address to an engine set up for durability; must hold no question."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast
+
+import psycopg
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from keyrack.store.engine.sqlite_file import BUSY_SECONDS, SqliteFile, Unusable
+
+T = TypeVar("T")
+Dialect = Literal["sqlite", "postgresql"]
+
+# What PostgreSQL says at the door when trying again will not help; a server that starts or is full says other things.
+_REFUSED = re.compile(
+    r"FATAL:\s+(.*(?:does not exist|authentication failed.*|no pg_hba\.conf entry.*|not permitted to log in"
+    r"|permission denied for database.*))"
+)
+
+
+UNAVAILABLE = "The database does not answer as it should: "
+
+
+class DatabaseUnavailable(RuntimeError):
+    """The database does not answer, is full, or broke off; nothing was acknowledged. Later may do."""
+
+
+class DatabaseSpoilt(DatabaseUnavailable):
+    """The database file is damaged, or no longer the one that was opened; waiting does not help."""
+
+
+class DatabaseRefused(DatabaseUnavailable):
+    """The database server is there and does not know this database, role or password; waiting does not help."""
+
+
+class CommitInDoubt(Exception):
+    """The connection broke while the commit was under way: asking again could do it twice."""
+
+
+def parse_url(url: str) -> tuple[Dialect, URL]:
+    """A database's address with the driver we use; ValueError with words for anything we cannot serve.
+
+    url: ``sqlite:////absolute/path/keyrack.db`` or ``postgresql://user@host/name`` (``postgres://`` too).
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError(
+            "The database address cannot be read. Write sqlite:////path/keyrack.db or postgresql://user@host/name."
+        ) from error
+    kind = parsed.drivername.partition("+")[0]
+    if kind in ("postgresql", "postgres"):
+        return "postgresql", parsed.set(drivername="postgresql+psycopg")
+    if kind != "sqlite":
+        raise ValueError(f'"{kind}" is not a database Keyrack works with. Use sqlite: or postgresql:.')
+    if parsed.database in (None, "", ":memory:") or "mode=memory" in str(parsed):
+        raise ValueError("SQLite needs a file, so that what was acknowledged survives: sqlite:////path/keyrack.db.")
+    return "sqlite", parsed.set(drivername="sqlite+pysqlite")
+
+
+def sqlite_engine(url: URL, *, writer: bool, file: SqliteFile | None = None) -> Engine:
+    """An engine on one SQLite file; writer: its transactions take the write lock as they begin.
+
+    A reader cannot write, and reads one snapshot from its first statement to its last. file: shared by all
+    engines of a process that must stay with the very file they began with.
+    """
+    opened = file or SqliteFile(str(url.database))
+    begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
+
+    def connect() -> sqlite3.Connection:
+        return _connect_sqlite(opened, writer=writer)
+
+    engine = create_engine(
+        url,
+        creator=connect,
+        hide_parameters=True,  # an error's text ends up in logs, the values do not
+        poolclass=NullPool,
+    )
+
+    # The driver is kept out of transactions (isolation_level None), so each one is begun here, by name; and
+    # beside SQLAlchemy, which makes 40 microseconds of these 5.
+    @event.listens_for(engine, "begin")
+    def _begin(conn: Connection) -> None:
+        cast(sqlite3.Connection, conn.connection.driver_connection).execute(begin)
+
+    return engine
+
+
+def _connect_sqlite(file: SqliteFile, *, writer: bool) -> sqlite3.Connection:
+    raw = file.connect()
+    try:
+        _write_ahead(raw)
+        # FULL syncs the log at each commit; NORMAL, WAL's usual companion, may lose the last ones.
+        raw.execute("PRAGMA synchronous = FULL")
+        raw.execute("PRAGMA foreign_keys = ON")
+        raw.execute("PRAGMA journal_size_limit = 67108864")
+        if not writer:
+            raw.execute("PRAGMA query_only = ON")
+    except sqlite3.Error:
+        raw.close()
+        raise
+    return raw
+
+
+def _write_ahead(raw: sqlite3.Connection) -> None:
+    """Have the file written ahead. A new file takes that from one connection at a time, and SQLite tells the others
+    at once that it is busy, whatever their timeout: the wait must be ours.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            # The lower byte is the error, the rest its kind (SQLITE_BUSY_RECOVERY and others).
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def postgresql_engine(url: URL, *, writer: bool) -> Engine:
+    """An engine on PostgreSQL; writer: whose commits are on the disk when they return.
+
+    A reader cannot write, and reads one snapshot from its first statement to its last. A writer's
+    statements each see what others have committed until then (READ COMMITTED).
+    """
+    engine = create_engine(
+        url,
+        hide_parameters=True,
+        poolclass=NullPool,
+        connect_args=_postgresql_arguments(),
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
+        if not writer:
+            raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            raw.read_only = True
+            return
+        raw.autocommit = True
+        # A server or role set to lose the last commits in a crash is overruled; a stricter setting is not.
+        raw.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+        )
+        raw.autocommit = False
+
+    return engine
+
+
+def postgresql_connection(url: URL) -> psycopg.Connection[Any]:
+    """A connection of its own, outside the pool and in autocommit, for the bell."""
+    arguments = {**url.translate_connect_args(username="user", database="dbname"), **url.query}
+    return psycopg.connect(**{**arguments, **_postgresql_arguments()}, autocommit=True)
+
+
+def _postgresql_arguments() -> dict[str, Any]:
+    """A silent network is given up after seconds; the system's own patience is a quarter of an hour."""
+    return {
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+        "application_name": "keyrack",
+    }
+
+
+def is_unavailable(error: Exception) -> bool:
+    """Whether an error means that the database is away, locked or full, not that the question was wrong."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if is_damage(error):
+        return True
+    if isinstance(cause, sqlite3.OperationalError):
+        # SQLITE_ERROR is a wrong statement or a missing table: a fault of ours that must not hide.
+        return getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
+    if not isinstance(error, DBAPIError) or is_conflict(error):
+        return False
+    return error.connection_invalidated or isinstance(error.orig, (psycopg.OperationalError, psycopg.InterfaceError))
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether SQLite says that its file is no database or a broken one: waiting does not help."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "sqlite_errorcode", None) if isinstance(cause, sqlite3.DatabaseError) else None
+    if code is None:
+        return False
+    # A short read: a file ends before what stands in it by its own account.
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or code == sqlite3.SQLITE_IOERR_SHORT_READ
+
+
+def is_conflict(error: Exception) -> bool:
+    """Whether PostgreSQL undid the transaction for the sake of another one; doing it again is right."""
+    return isinstance(error, DBAPIError) and isinstance(
+        error.orig, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
+    )
+
+
+def answer(ask: Callable[[], T], *, again: bool) -> T:
+    """What ask returns, with "unavailable" put into our own words.
+
+    again: ask once more if the connection turns out to be dead; the second time it is a new one.
+    """
+    try:
+        return ask()
+    except CommitInDoubt as error:
+        raise unavailable(error.__cause__ or error) from error
+    except Exception as error:
+        if not is_unavailable(error):
+            raise
+        if not (again and getattr(error, "connection_invalidated", False)):
+            raise unavailable(error) from error
+    return answer(ask, again=False)
+
+
+def unavailable(error: BaseException) -> DatabaseUnavailable:
+    """The error for callers, with the driver's first line as the reason."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, Unusable):
+        return DatabaseSpoilt(str(cause))
+    reason = str(cause).strip().partition("\n")[0]
+    if is_damage(error):
+        return DatabaseSpoilt(f"The database file is damaged ({reason}). Stop Keyrack and restore a backup.")
+    refused = _REFUSED.search(str(getattr(error, "orig", None) or error))
+    if refused:
+        return DatabaseRefused(f"The database server answers and refuses: {refused[1]}. Check --database.")
+    return DatabaseUnavailable(f"{UNAVAILABLE}{reason}")

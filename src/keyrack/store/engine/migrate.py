@@ -1,0 +1,144 @@
+"""Brings a database's tables to the form this version expects; must never be undone or run halfway."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine
+
+from keyrack.store.changes import changes
+from keyrack.store.engine.connect import is_unavailable, parse_url, postgresql_engine, sqlite_engine, unavailable
+
+FOLDER = Path(__file__).parent.parent / "migrations"
+
+_ONE_AT_A_TIME = 0x6B6579_6D6967
+LOCK_SECONDS = 30
+"""How long a migration waits for a table that somebody is using, while all others queue behind it."""
+
+
+class SchemaTooNew(RuntimeError):
+    """The database was brought up by a later version than this one."""
+
+
+def head() -> str:
+    """The revision this version works with."""
+    revision = _scripts().get_current_head()
+    assert revision is not None
+    return revision
+
+
+def current(url: str) -> str | None:
+    """The revision a database is at; None for an empty one, and where there is none. Raises DatabaseUnavailable."""
+    dialect, parsed = parse_url(url)
+    if dialect == "sqlite" and not os.path.exists(str(parsed.database)):
+        return None  # a look must not make it
+    with _connected(url, writer=False) as conn:
+        return _revision(conn)
+
+
+def knows(found: str | None, revision: str) -> bool:
+    """Whether a database at the revision `found` has what that other revision brought; a later version's has."""
+    scripts = _scripts()
+    if found is None or found not in {script.revision for script in scripts.walk_revisions()}:
+        return found is not None
+    return revision in {script.revision for script in scripts.iterate_revisions(found, "base")}
+
+
+def is_current(url: str) -> bool:
+    """Whether a database is at the revision this version works with."""
+    return current(url) == head()
+
+
+def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | None = None) -> None:
+    """Bring an empty or older database to a revision, in one transaction; does nothing when it is there.
+
+    then: what else belongs to it, called in the same transaction where there was anything to do.
+    Any number of processes may try at once: one does it, the others wait. Raises SchemaTooNew, and
+    DatabaseUnavailable if the database is away or somebody holds on to a table.
+    """
+    scripts = _scripts()
+    found = current(url)
+    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+        raise SchemaTooNew(
+            f"This database is at revision {found}, made by a later version of Keyrack than this one, "
+            f"which knows {head()} at most. Start that version, or restore a backup from before."
+        )
+    if found == (scripts.get_current_head() if to == "head" else to):
+        return
+    with _connected(url, writer=True) as conn:
+        if conn.dialect.name == "sqlite":
+            # Changing a table may mean to rebuild it, and dropping the old one takes along what points to it.
+            _pragma(conn, "foreign_keys = OFF")
+        with conn.begin():
+            _lock(conn)
+            there = _revision(conn)
+            _run(conn, scripts, to)
+            if then is not None and there != _revision(conn):
+                then(conn)
+            if conn.dialect.name == "sqlite" and conn.exec_driver_sql("PRAGMA foreign_key_check").first():
+                raise RuntimeError("The migration left rows that point to nothing; it was undone.")
+
+
+def _scripts() -> ScriptDirectory:
+    return _read(FOLDER)
+
+
+@functools.cache
+def _read(folder: Path) -> ScriptDirectory:
+    scripts = ScriptDirectory(folder, version_locations=[folder])
+    scripts.get_current_head()  # all is read now, before another thread sees it
+    return scripts
+
+
+def _revision(conn: Connection) -> str | None:
+    return MigrationContext.configure(conn).get_current_revision()
+
+
+def _run(conn: Connection, scripts: ScriptDirectory, to: str) -> None:
+    """What alembic's own command does, without its ini file and env.py."""
+
+    def steps(revision: Any, _context: MigrationContext) -> Any:
+        return scripts._upgrade_revs(to, revision)
+
+    with EnvironmentContext(Config(), scripts, fn=steps, destination_rev=to) as environment:
+        # The metadata gives its naming convention to constraints that a migration leaves unnamed.
+        environment.configure(connection=conn, target_metadata=changes.metadata)
+        environment.run_migrations()
+
+
+def _lock(conn: Connection) -> None:
+    """One migration at a time. On SQLite the transaction itself began with the write lock."""
+    if conn.dialect.name == "postgresql":
+        conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_ONE_AT_A_TIME,))
+        conn.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+
+
+def _pragma(conn: Connection, setting: str) -> None:
+    """Set it beside SQLAlchemy, which would begin a transaction, in which SQLite ignores it."""
+    raw: Any = conn.connection.driver_connection
+    raw.execute(f"PRAGMA {setting}")
+
+
+@contextmanager
+def _connected(url: str, *, writer: bool) -> Iterator[Connection]:
+    dialect, parsed = parse_url(url)
+    make_engine = sqlite_engine if dialect == "sqlite" else postgresql_engine
+    engine: Engine = make_engine(parsed, writer=writer)
+    try:
+        with engine.connect() as conn:
+            yield conn
+    except Exception as error:
+        if is_unavailable(error):
+            raise unavailable(error) from error
+        raise
+    finally:
+        engine.dispose()

@@ -1,0 +1,109 @@
+"""Lends open connections, first come, first served; must not know what they are used for."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine
+
+from keyrack.store.engine.connect import DatabaseUnavailable, is_unavailable
+
+
+class _Turn:
+    """Somebody who waits for a place, and the connection (or the leave to open one) that is handed over."""
+
+    __slots__ = ("came", "conn", "era")
+
+    def __init__(self) -> None:
+        self.came = threading.Lock()
+        self.came.acquire()
+        self.conn: Connection | None = None
+        self.era = 0
+
+
+class Pool:
+    """So many connections at most, opened when first needed.
+
+    SQLAlchemy's own pool lets a thread that has just finished overtake those that wait: with 32 threads and
+    16 connections some waited as long as the load lasted. It also lends a bare connection, and dressing it
+    anew for each use takes as long again as a short read from SQLite.
+    """
+
+    def __init__(self, engine: Engine, places: int, patience: float) -> None:
+        """places: connections at most; patience: seconds a thread waits before it is turned away."""
+        self._engine = engine
+        self._patience = patience
+        self._mutex = threading.Lock()
+        self._waiting: deque[_Turn] = deque()
+        self._free: list[tuple[Connection | None, int]] = [(None, 0)] * places
+        self._era = 0
+        self._closed = False
+
+    @contextmanager
+    def lend(self) -> Iterator[Connection]:
+        """A connection outside of any transaction. Raises DatabaseUnavailable when none becomes free."""
+        conn, era = self._take()
+        try:
+            if conn is not None and era != self._era:
+                _let_go(conn)
+                conn = None
+            if conn is None:
+                era = self._era
+                conn = self._engine.connect()
+            yield conn
+        except BaseException as error:
+            broken = not isinstance(error, Exception) or is_unavailable(error)
+            if conn is not None and (broken or conn.invalidated or conn.in_transaction()):
+                _let_go(conn)
+                conn = None
+                # One that broke off seldom broke off alone: the others of its age are replaced as well.
+                self._era += 1
+            raise
+        finally:
+            self._give_back(conn, era)
+
+    def close(self) -> None:
+        """Close what is free now, and what is lent as soon as it comes back."""
+        with self._mutex:
+            self._closed = True
+            free, self._free = self._free, [(None, 0)] * len(self._free)
+        for conn, _ in free:
+            if conn is not None:
+                _let_go(conn)
+
+    def _take(self) -> tuple[Connection | None, int]:
+        with self._mutex:
+            if self._free:
+                return self._free.pop()
+            turn = _Turn()
+            self._waiting.append(turn)
+        if not turn.came.acquire(timeout=self._patience):
+            with self._mutex:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                    raise DatabaseUnavailable("The database has too much to do at the moment. Try again later.")
+            # It was handed over in the very moment of giving up.
+        return turn.conn, turn.era
+
+    def _give_back(self, conn: Connection | None, era: int) -> None:
+        if self._closed and conn is not None:
+            _let_go(conn)
+            conn = None
+        with self._mutex:
+            if self._waiting:
+                turn = self._waiting.popleft()
+                turn.conn, turn.era = conn, era
+                turn.came.release()
+            elif conn is None:
+                self._free.insert(0, (None, era))  # below those that are open
+            else:
+                self._free.append((conn, era))
+
+
+def _let_go(conn: Connection) -> None:
+    """Close it, whatever state it is in."""
+    conn.invalidate()
+    conn.close()

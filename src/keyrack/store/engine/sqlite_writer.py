@@ -1,0 +1,277 @@
+"""The one thread that writes to SQLite: commits waiting commands together; must not know what they do."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+from sqlalchemy import Connection, Engine
+
+from keyrack.store import changes, sealed
+from keyrack.store.engine.connect import DatabaseSpoilt, DatabaseUnavailable, is_damage, unavailable
+from keyrack.store.engine.sqlite_file import SqliteFile, count_commit
+
+log = logging.getLogger(__name__)
+
+BATCH_LIMIT = 256
+"""Commands in one transaction, so that the first of them is not kept waiting by the last."""
+LOOK_SECONDS = 0.1
+"""How often an idle writer looks whether another process changed the file; a look costs microseconds."""
+
+Deliver = Callable[[frozenset[int]], None]
+Command = Callable[[Connection], Any]
+
+
+class _Waiting:
+    """A command and the thread that waits for its outcome."""
+
+    __slots__ = ("_done", "command", "error", "result")
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._done = threading.Lock()  # a lock taken twice is the cheapest signal there is
+        self._done.acquire()
+
+    def finish(self) -> None:
+        self._done.release()
+
+    def outcome(self) -> Any:
+        self._done.acquire()
+        if self.error is None:
+            return self.result
+        try:
+            raise self.error
+        finally:
+            self.error = None  # its traceback leads back here; the circle would live until the collector comes
+
+
+class SqliteWriter:
+    """Runs commands one after another, each in a savepoint, and commits all that were waiting at once.
+
+    A sync to the disk costs the same for one command as for a hundred; so while one commit is under way
+    the next commands gather, and nobody ever waits for company.
+    """
+
+    def __init__(self, engine: Engine, file: SqliteFile, deliver: Deliver) -> None:
+        """engine: whose connections are to this file; deliver: told the ids of servers that changed."""
+        self._engine = engine
+        self._file = file
+        self._deliver = deliver
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        # The rest belongs to the thread alone.
+        self._connection: Connection | None = None
+        self._watching = False
+        self._seen_change = 0
+        self._seen_version = 0
+        self._stumbled = ""
+
+    def run(self, command: Command) -> Any:
+        """Run a command and return its result once it is on the disk; raise what it raised, nothing kept."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("A command must not start another write: it would wait for itself.")
+        waiting = _Waiting(command)
+        with self._gate:
+            if self._closed:
+                raise RuntimeError("The database is closed.")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="keyrack-sqlite-writer", daemon=True)
+                self._thread.start()
+            self._queue.put(waiting)
+        return waiting.outcome()
+
+    def watch(self) -> None:
+        """From now on look for changes made by other processes, and deliver them."""
+        self.run(self._start_watching)
+
+    def close(self) -> None:
+        """Finish what is waiting and stop."""
+        with self._gate:
+            self._closed = True
+            thread = self._thread
+            self._queue.put(None)
+        if thread is not None:
+            thread.join()
+
+    # In the thread -----------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            batch, last = self._take()
+            try:
+                if batch:
+                    self._commit_together(batch)
+                elif self._watching and not last:
+                    self._look()
+                self._stumbled = ""
+            except Exception as error:
+                if self._file.problem is None and str(error) != self._stumbled:  # said once, or at every look
+                    log.exception("The SQLite writer stumbled over an error of its own and goes on.")
+                    self._stumbled = str(error)
+            if last:
+                self._drop_connection()
+                return
+
+    def _take(self) -> tuple[list[_Waiting], bool]:
+        """All that is waiting, up to the limit, or nothing after a while; and whether that was the end."""
+        try:
+            first = self._queue.get(timeout=LOOK_SECONDS if self._watching else None)
+        except queue.Empty:
+            return [], False
+        batch: list[_Waiting] = []
+        while first is not None:
+            batch.append(first)
+            if len(batch) == BATCH_LIMIT:
+                return batch, False
+            try:
+                first = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+    def _commit_together(self, batch: list[_Waiting]) -> None:
+        """One transaction for the batch. Callers wake after the commit; listeners after the callers."""
+        touched: set[int] = set()
+        others: frozenset[int] = frozenset()
+        try:
+            conn = self._open()
+            self._check_file(conn)
+            raw = _driver_connection(conn)
+            with conn.begin():
+                commits = self._count(raw)
+                before = raw.total_changes
+                for waiting in batch:
+                    touched |= _run_in_savepoint(conn, waiting)
+                latest = self._seen_change
+                if touched or self._watching:
+                    others, latest = self._record(conn, touched)
+                if raw.total_changes != before:
+                    commits = count_commit(raw, commits)
+            # Nothing is acknowledged that went into a file which is no longer there.
+            self._check_file(conn)
+            self._file.counted(commits)
+            self._seen_change = latest
+        except Exception as error:
+            self._note_damage(error)
+            self._drop_connection()
+            # Not one command of the batch is on the disk, also none that had gone well.
+            for waiting in batch:
+                if waiting.error is None:
+                    waiting.error = error if isinstance(error, DatabaseUnavailable) else unavailable(error)
+                    waiting.error.__cause__ = error.__cause__ if waiting.error is error else error
+            touched, others = set(), frozenset()
+        for waiting in batch:
+            waiting.finish()
+        if touched or others:
+            self._deliver(frozenset(touched) | others)
+
+    def _record(self, conn: Connection, touched: set[int]) -> tuple[frozenset[int], int]:
+        """Number the batch's announcements; the servers that others changed since the last look, and the number."""
+        latest = changes.latest_on_sqlite(conn)
+        others: frozenset[int] = frozenset()
+        if self._watching and latest > self._seen_change:
+            others = changes.since_on_sqlite(conn, self._seen_change)
+        if touched:
+            latest += 1
+            changes.record_on_sqlite(conn, touched, latest)
+        return others, latest
+
+    def _start_watching(self, conn: Connection) -> None:
+        if not self._watching:  # or what others did since the last look would be passed over
+            self._seen_change = changes.latest_on_sqlite(conn)
+            self._watching = True
+
+    def _look(self) -> None:
+        """Deliver what other processes changed; SQLite's own counter tells for next to nothing if any did."""
+        if self._file.problem is not None:
+            return
+        try:
+            conn = self._open()
+            if not self._file.look(_driver_connection(conn)):
+                return
+            version = _driver_connection(conn).execute("PRAGMA data_version").fetchone()[0]
+            if version == self._seen_version:
+                return
+            with conn.begin():
+                commits = self._count(_driver_connection(conn))
+                others, latest = self._record(conn, set())
+        except Exception as error:
+            self._note_damage(error)
+            self._drop_connection()
+            raise
+        self._file.counted(commits)
+        self._seen_version, self._seen_change = version, latest
+        if others:
+            self._deliver(others)
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+            self._file.watch(_driver_connection(self._connection))
+            self._seen_version = 0
+        return self._connection
+
+    def _check_file(self, conn: Connection) -> None:
+        if not self._file.look(_driver_connection(conn)):
+            raise DatabaseSpoilt(self._file.problem)
+
+    def _count(self, raw: sqlite3.Connection) -> int:
+        """How many commits the database counts. Raises DatabaseSpoilt where they were more before."""
+        commits = self._file.count(raw)
+        if self._file.problem is not None:
+            raise DatabaseSpoilt(self._file.problem)
+        return commits
+
+    def _note_damage(self, error: Exception) -> None:
+        """Before any connection is closed, which may write."""
+        if is_damage(error):
+            self._file.damaged(getattr(error, "orig", error))
+
+    def _drop_connection(self) -> None:
+        """Let go of a connection whose state is in doubt; the next batch opens another."""
+        conn, self._connection = self._connection, None
+        self._file.unwatch()
+        if conn is None:
+            return
+        try:
+            conn.invalidate()
+            conn.close()
+        except Exception:
+            log.exception("A broken SQLite connection did not close cleanly.")
+
+
+def _driver_connection(conn: Connection) -> sqlite3.Connection:
+    return cast(sqlite3.Connection, conn.connection.driver_connection)
+
+
+def _run_in_savepoint(conn: Connection, waiting: _Waiting) -> set[int]:
+    """Run one command so that it leaves all or nothing; what it announced. Raises if the batch is lost."""
+    raw = _driver_connection(conn)
+    transaction = conn.get_transaction()
+    raw.execute("SAVEPOINT command")
+    changes.begin_announcing(conn)
+    sealed.begin_counting(conn)
+    try:
+        waiting.result = waiting.command(conn)
+        sealed.settle(conn)
+    except BaseException as error:
+        waiting.error = error
+    announced = changes.end_announcing(conn)
+    if conn.get_transaction() is not transaction or not raw.in_transaction:
+        # A full disk makes SQLite undo everything; a command that commits by itself is a mistake of ours.
+        raise RuntimeError(f"the transaction ended inside a command ({waiting.error or 'it must not commit'})")
+    if waiting.error is not None and is_damage(waiting.error):
+        raise waiting.error  # nothing more goes into this file
+    if waiting.error is not None:
+        raw.execute("ROLLBACK TO command")
+        announced = set()
+    raw.execute("RELEASE command")
+    return announced

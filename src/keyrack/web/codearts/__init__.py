@@ -1,0 +1,1 @@
+"""CodeArts Repo v4, v2 and v1."""

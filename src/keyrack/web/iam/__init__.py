@@ -1,0 +1,1 @@
+"""IAM (Keystone v3) and the proofs that Huawei's APIs take."""

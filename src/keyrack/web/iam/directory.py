@@ -1,0 +1,156 @@
+"""IAM: projects, domains, users and who one is; reads, calls the core, shows; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core.people import users
+from keyrack.errors import invalid
+from keyrack.model import Project, Role, User, Workspace
+from keyrack.web.api import Call, Endpoint
+from keyrack.web.iam.form import part, text
+
+
+def list_projects(call: Call) -> Response:
+    """List projects; the SDKs look a region up by its name here"""
+    found = users.projects(call.instance, call.actor, call.query.get("name"))
+    workspace = users.own_workspace(call.instance, call.actor)
+    shown = [_project(call, project, workspace) for project in found]
+    return JSONResponse({"projects": shown, "links": _links(call)})
+
+
+def list_own_projects(call: Call) -> Response:
+    """List the projects that one may reach"""
+    return list_projects(call)
+
+
+def list_domains(call: Call) -> Response:
+    """Show the workspace, which IAM calls a domain"""
+    workspace = users.own_workspace(call.instance, call.actor)
+    domain = {
+        "id": workspace.uid,
+        "name": workspace.name,
+        "enabled": True,
+        "description": "",
+        "links": {"self": f"{call.instance.settings.url}/v3/domains/{workspace.uid}"},
+    }
+    return JSONResponse({"domains": [domain], "links": _links(call)})
+
+
+def list_users(call: Call) -> Response:
+    """List the users of the workspace"""
+    name = call.query.get("name")
+    found = [user for user in users.find(call.instance, call.actor) if name in (None, user.name)]
+    workspace = users.workspace_of(call.instance, call.actor)
+    return JSONResponse({"users": [_user(call, user, workspace) for user in found], "links": _links(call)})
+
+
+def create_user(call: Call) -> Response:
+    """Add a user, as a member without any policy"""
+    sent = part(call.body, "user")
+    user = users.create_user(
+        call.instance, call.actor, name=sent.get("name"), role=Role.MEMBER, password=text(sent, "password")
+    )
+    return _shown(call, user, 201)
+
+
+def show_user(call: Call) -> Response:
+    """Show a user"""
+    return _shown(call, users.get(call.instance, call.actor, call.path["user_id"]))
+
+
+def change_user(call: Call) -> Response:
+    """Let a user in or shut them out, or give somebody else a new password"""
+    sent = part(call.body, "user")
+    user = users.get(call.instance, call.actor, call.path["user_id"])
+    password, enabled = text(sent, "password"), sent.get("enabled")
+    if enabled is not None and not isinstance(enabled, bool):
+        raise invalid("enabled", "enabled takes true or false.")
+    if password is None and enabled is None:
+        raise invalid("user", "Send enabled or password; nothing else can be changed here.")
+    if password is not None and user.id == call.actor.user_id:
+        raise invalid("password", "Change your own password with POST /v3/users/{user_id}/password.")
+    return _shown(call, users.change(call.instance, call.actor, user.id, password=password, enabled=enabled))
+
+
+def delete_user(call: Call) -> Response:
+    """Delete a user with all keys and tokens"""
+    user = users.get(call.instance, call.actor, call.path["user_id"])
+    users.delete_user(call.instance, call.actor, user.id)
+    return Response(status_code=204)
+
+
+def change_own_password(call: Call) -> Response:
+    """Change one's own password"""
+    sent = part(call.body, "user")
+    user = users.get(call.instance, call.actor, call.path["user_id"])
+    if user.id != call.actor.user_id:
+        raise invalid("user_id", "This changes one's own password alone.")
+    original, password = text(sent, "original_password"), text(sent, "password")
+    if original is None or password is None:
+        raise invalid("password", "Send original_password and password.")
+    users.change_own_password(call.instance, call.actor, original=original, password=password)
+    return Response(status_code=204)
+
+
+def caller_identity(call: Call) -> Response:
+    """Say which workspace a signed request is of"""
+    workspace = users.own_workspace(call.instance, call.actor)
+    user = users.myself(call.instance, call.actor)
+    return JSONResponse(
+        {
+            "account_id": workspace.uid,
+            "principal_id": user.uid,
+            "principal_urn": f"iam::{workspace.uid}:user:{user.name}",
+        }
+    )
+
+
+V3_ENDPOINTS = (
+    Endpoint("GET", "/projects", list_projects),
+    Endpoint("GET", "/auth/projects", list_own_projects),
+    Endpoint("GET", "/auth/domains", list_domains),
+    Endpoint("GET", "/users", list_users),
+    Endpoint("POST", "/users", create_user, hashes=True),
+    Endpoint("GET", "/users/{user_id}", show_user),
+    Endpoint("PATCH", "/users/{user_id}", change_user, hashes=True),
+    Endpoint("DELETE", "/users/{user_id}", delete_user),
+    Endpoint("POST", "/users/{user_id}/password", change_own_password, hashes=True),
+)
+V5_ENDPOINTS = (Endpoint("GET", "/caller-identity", caller_identity),)
+
+
+def _links(call: Call) -> dict[str, Any]:
+    return {"self": f"{call.instance.settings.url}{call.request.url.path}", "previous": None, "next": None}
+
+
+def _project(call: Call, project: Project, workspace: Workspace) -> dict[str, Any]:
+    return {
+        "id": project.uid,
+        "name": project.name,
+        "domain_id": workspace.uid,
+        "parent_id": workspace.uid,
+        "enabled": True,
+        "is_domain": False,
+        "description": "",
+        "links": {"self": f"{call.instance.settings.url}/v3/projects/{project.uid}"},
+    }
+
+
+def _shown(call: Call, user: User, status: int = 200) -> Response:
+    # No further right is asked for here: what was done is done, and its answer must not say otherwise.
+    return JSONResponse({"user": _user(call, user, users.workspace_of(call.instance, call.actor))}, status)
+
+
+def _user(call: Call, user: User, workspace: Workspace) -> dict[str, Any]:
+    return {
+        "id": user.uid,
+        "name": user.name,
+        "domain_id": workspace.uid,
+        "enabled": user.disabled_at is None,
+        "password_expires_at": "",
+        "description": "",
+        "links": {"self": f"{call.instance.settings.url}/v3/users/{user.uid}"},
+    }

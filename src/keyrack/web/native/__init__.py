@@ -1,0 +1,1 @@
+"""Keyrack's own API."""

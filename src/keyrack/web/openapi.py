@@ -1,0 +1,168 @@
+"""The doors described from their own route tables: OpenAPI for programs, a page for people; must add no call."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from html import escape
+from typing import Any
+
+from keyrack import __version__
+from keyrack.web import huawei_shapes, shapes
+from keyrack.web.api import Dialect, Endpoint
+from keyrack.web.examples import example
+from keyrack.web.shapes import Schema, Shape
+
+Described = tuple[tuple[str, Dialect], ...]
+
+TITLES = {
+    "runcloud": "RunCloud API: servers, system users and their SSH keys",
+    "codearts": "CodeArts Repo: one's own SSH keys, for servers and Git",
+    "iam": "IAM: tokens and access keys",
+    "native": "Keyrack: hosts, found keys, receipts, sessions",
+}
+SCHEMES: dict[str, dict[str, Any]] = {
+    "native": {"type": "http", "scheme": "bearer"},
+    "runcloud": {"type": "http", "scheme": "bearer"},
+    "codearts": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
+    "iam": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
+}
+# v1 and v2 of CodeArts refuse in another shape than v4.
+ERRORS = {"/v1": "codearts.ErrorOfV1", "/v2": "codearts.ErrorOfV1"}
+WINDOW = ("page", "perPage", "per_page", "offset", "limit", "page_index", "page_size", "before")
+SCHEMAS = {**shapes.SCHEMAS, **huawei_shapes.SCHEMAS}
+SHAPES = {**shapes.SHAPES, **huawei_shapes.SHAPES}
+NAME = re.compile(r"\{(\w+)\}")
+
+
+def openapi(doors: Described, url: str) -> dict[str, Any]:
+    """An OpenAPI 3.1 description of every call of every door; doors: pairs of path prefix and dialect."""
+    paths: dict[str, dict[str, Any]] = {}
+    known: set[str] = set()
+    for prefix, dialect in doors:
+        for endpoint in dialect.endpoints:
+            shape = _shape(prefix, dialect, endpoint)
+            name = f"{dialect.name}.{prefix.strip('/').replace('/', '_')}.{endpoint.handler.__name__}"
+            while name in known:
+                name += "_"  # a second spelling of the same call
+            known.add(name)
+            operation: dict[str, Any] = {
+                "tags": [dialect.name],
+                "operationId": name,
+                "summary": _words(endpoint),
+                "responses": _responses(prefix, dialect, endpoint, shape),
+                "security": [] if endpoint.open else [{dialect.name: []}],
+            }
+            parameters = _parameters(endpoint, shape)
+            if parameters:
+                operation["parameters"] = parameters
+            if shape is not None and shape.body is not None:
+                operation["requestBody"] = {"required": True, "content": _content(shape.body, body=True)}
+            paths.setdefault(prefix + endpoint.path, {})[endpoint.method.lower()] = operation
+    used = {dialect.name for _, dialect in doors}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Keyrack", "version": __version__},
+        "servers": [{"url": url}],
+        "tags": [{"name": name, "description": TITLES.get(name, name)} for name in sorted(used)],
+        "paths": paths,
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {name: SCHEMES[name] for name in sorted(used & SCHEMES.keys())},
+        },
+    }
+
+
+def page(doors: Described) -> str:
+    """The same as a page: one table a door."""
+    parts = [_HEAD]
+    for prefix, dialect in doors:
+        parts.append(f"<h2>{escape(TITLES.get(dialect.name, dialect.name))} <code>{escape(prefix)}</code></h2><table>")
+        for endpoint in dialect.endpoints:
+            parts.append(
+                f"<tr><td><b>{endpoint.method}</b></td><td><code>{escape(prefix + endpoint.path)}</code></td>"
+                f"<td>{escape(_words(endpoint))}</td></tr>"
+            )
+        parts.append("</table>")
+    return "".join((*parts, "</body></html>\n"))
+
+
+def _shape(prefix: str, dialect: Dialect, endpoint: Endpoint) -> Shape | None:
+    """What a call takes and answers, where that is described; some of CodeArts' versions name their calls alike."""
+    name = endpoint.handler.__name__
+    return SHAPES.get(f"{dialect.name}.{name}") or SHAPES.get(f"{dialect.name}.{prefix}.{name}")
+
+
+def _parameters(endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in NAME.findall(endpoint.path)
+    ]
+    for name in shape.query if shape is not None else ():
+        kind = "integer" if name in WINDOW else "string"
+        found.append({"name": name, "in": "query", "schema": {"type": kind}})
+    return found
+
+
+def _responses(prefix: str, dialect: Dialect, endpoint: Endpoint, shape: Shape | None) -> dict[str, Any]:
+    error = shapes.named(ERRORS.get(prefix, f"{dialect.name}.Error"))
+    content = _content(error)
+    if prefix in ERRORS or dialect.name == "iam":
+        # Where the gateway refuses, before any API sees the request.
+        content["application/json"]["schema"] = {"anyOf": [error, shapes.named("codearts.Error")]}
+    refusals = {
+        "401": None if endpoint.open and not endpoint.hashes else "Who calls is not proved.",
+        "403": "The caller may not do this." if not endpoint.open else None,
+        "404": "There is no such thing, or the caller may not know of it." if "{" in endpoint.path else None,
+        "429": "Too many requests, or too many wrong proofs; Retry-After says when to try again.",
+        "503": "The database does not answer, and nothing was changed; Retry-After says when to try again.",
+        "default": "A refusal.",
+    }
+    found: dict[str, Any] = {}
+    for status, words in refusals.items():
+        if words:
+            # The example of a refusal is the same for all of them, so that one has it.
+            shown = (
+                content
+                if status == "default"
+                else {"application/json": {"schema": content["application/json"]["schema"]}}
+            )
+            found[status] = {"description": words, "content": shown}
+    if shape is None:
+        return {"200": {"description": "The answer, as the page of this API shows it."}, **found}
+    answer: dict[str, Any] = {"description": "What was asked for." if shape.status < 400 else "Never answered."}
+    if shape.answer is not None:
+        answer["content"] = _content(shape.answer)
+    return {**found, str(shape.status): answer}
+
+
+def _content(schema: Schema, *, body: bool = False) -> dict[str, Any]:
+    return {"application/json": {"schema": schema, "example": example(schema, SCHEMAS, body=body)}}
+
+
+def _words(endpoint: Endpoint) -> str:
+    """What a call does: the first line of its handler's text."""
+    return (inspect.getdoc(endpoint.handler) or "").split("\n")[0].rstrip(".")
+
+
+_HEAD = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Keyrack: the API</title>
+<style>
+:root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1.2rem }
+table { border-collapse: collapse; width: 100% }
+td { padding: .25rem .8rem .25rem 0; vertical-align: top; border-top: 1px solid #8884 }
+td:first-child { width: 5rem }
+code { font-size: 14px; overflow-wrap: anywhere }
+h2 { margin-top: 2.2rem; font-size: 1.15rem }
+</style>
+</head>
+<body>
+<h1>The API</h1>
+<p>Several contracts, one core: what is done through one door is seen through the other. For programs:
+<a href="/openapi.json">/openapi.json</a>. Back to <a href="/">the first page</a>.</p>
+"""

@@ -1,0 +1,1 @@
+"""RunCloud API v3 and v2's SSH side."""

@@ -1,0 +1,152 @@
+"""RunCloud API v3 and v2's SSH side: who calls, what there is, how it says no; must hold no rule of its own."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core.instance import Instance
+from keyrack.core.people import basic_access, tokens
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor
+from keyrack.web import bodies
+from keyrack.web.api import Call, Dialect, Endpoint, address_of, is_shared
+from keyrack.web.runcloud import credentials, servers, ssh_config, system_users
+from keyrack.web.runcloud.grammar import SPELLINGS, Unprocessable
+
+DOOR = "runcloud"
+STATUS = {
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.MISSING: 404,
+    Kind.INVALID: 422,
+    Kind.TAKEN: 422,
+    Kind.LIMIT: 422,
+    Kind.THROTTLED: 429,
+    Kind.TOO_LARGE: 413,
+    Kind.UNAVAILABLE: 503,
+    Kind.FAULT: 500,
+}
+MESSAGES = {
+    Kind.FORBIDDEN: "This action is unauthorized.",
+    Kind.MISSING: "Resources not found.",
+    Kind.THROTTLED: "Too Many Attempts.",
+    Kind.UNAVAILABLE: "Service Unavailable",
+    Kind.FAULT: "Server Error",
+}
+
+
+def ping(call: Call) -> Response:
+    """Answer pong to a token that is good"""
+    return JSONResponse({"message": "pong"})
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/ping", ping),
+    *servers.ENDPOINTS,
+    *system_users.ENDPOINTS,
+    *credentials.ENDPOINTS,
+    *ssh_config.ENDPOINTS,
+)
+
+
+def authenticate(instance: Instance, request: Request) -> Actor:
+    """The actor of `Authorization: Bearer TOKEN`. Raises Refusal UNAUTHENTICATED."""
+    return _actor(instance, request, basic=False)
+
+
+def authenticate_v2(instance: Instance, request: Request) -> Actor:
+    """The actor of a bearer token, or of an access key by HTTP Basic. Raises Refusal UNAUTHENTICATED."""
+    return _actor(instance, request, basic=True)
+
+
+def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
+    """The fields of a JSON or form body; a body without a type is taken for JSON, as programs omit it.
+
+    So is an object that curl called a form for want of another type: no form begins with a brace, as forms encode it.
+    """
+    kind = bodies.media_type(request)
+    if kind == bodies.FORM and not content.lstrip().startswith(b"{"):
+        return bodies.form(content), True
+    if kind == bodies.FORM:
+        return bodies.json_object(content), False
+    if kind in ("", "application/json") or kind.endswith("+json"):
+        # What programs in PHP and JavaScript send for "no fields".
+        return ({} if content.strip() in (b"null", b"[]") else bodies.json_object(content)), False
+    raise bodies.malformed("The body must be JSON or a form.", "content-type")
+
+
+def refuse(request: Request, refusal: Refusal) -> Response:
+    """A refusal in RunCloud's shape: `message`, with `errors` for fields."""
+    status = STATUS[refusal.kind]
+    message = MESSAGES.get(refusal.kind, refusal.message)
+    body: dict[str, Any] = {"message": message}
+    if isinstance(refusal, Unprocessable):
+        body["errors"] = refusal.errors
+    elif status == 422:
+        field = refusal.field or "body"
+        body["errors"] = {SPELLINGS.get(field, field): [message]}
+    return bodies.retried(JSONResponse(body, status), refusal)
+
+
+def unknown_path(request: Request) -> Response:
+    """404 in RunCloud's words."""
+    return JSONResponse({"message": MESSAGES[Kind.MISSING]}, 404)
+
+
+def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
+    """405 in Laravel's words, GET and HEAD first as there."""
+    known = sorted(methods, key=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE").index)
+    supported = ", ".join(known)
+    words = f"The {request.method} method is not supported for this route. Supported methods: {supported}."
+    return JSONResponse({"message": words}, 405, headers={"Allow": supported})
+
+
+V3 = Dialect(
+    name=DOOR,
+    endpoints=ENDPOINTS,
+    authenticate=authenticate,
+    refuse=refuse,
+    unknown_path=unknown_path,
+    not_supported=not_supported,
+    read_body=read_body,
+    shows_quota=True,
+)
+V2 = replace(V3, authenticate=authenticate_v2)
+
+
+def _actor(instance: Instance, request: Request, *, basic: bool) -> Actor:
+    # v2's programs compare with its own words for credentials that are not in force.
+    wrong = "Invalid credentials." if basic else "Unauthenticated."
+    headers = request.headers.getlist("authorization")
+    if not headers or not headers[0].strip():
+        raise Refusal(Kind.UNAUTHENTICATED, "token-lacking", "Missing API Token.")
+    scheme, _, secret = headers[0].partition(" ")
+    address = address_of(request)
+    try:
+        if len(headers) == 1 and scheme.lower() == "bearer":
+            return tokens.authenticate(instance, secret.strip(), address=address, door=DOOR)
+        if len(headers) == 1 and scheme.lower() == "basic" and basic:
+            key_id, key_secret = _basic(secret.strip())
+            return basic_access.authenticate(
+                instance, key_id, key_secret, address=address, door=DOOR, shared=is_shared(request)
+            )
+    except Refusal as refusal:
+        if refusal.kind is not Kind.UNAUTHENTICATED:
+            raise
+    raise Refusal(Kind.UNAUTHENTICATED, "token-not-in-force", wrong)
+
+
+def _basic(text: str) -> tuple[str, str]:
+    """The two halves of Basic credentials (RFC 7617); empty ones for what is none."""
+    try:
+        key_id, _, secret = base64.b64decode(text, validate=True).decode("utf-8").partition(":")
+    except (binascii.Error, ValueError):
+        return "", ""
+    return key_id, secret

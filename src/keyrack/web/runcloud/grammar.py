@@ -1,0 +1,172 @@
+"""RunCloud's grammar: fields with Laravel's texts, pages, dates; must know no subject and decide nothing else."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from starlette.responses import JSONResponse, Response
+
+from keyrack.errors import Kind, Refusal, invalid
+from keyrack.model import Page
+from keyrack.web import bodies
+from keyrack.web.api import Call
+
+T = TypeVar("T")
+
+PER_PAGE = 15
+MOST_PER_PAGE = 40
+
+# The core's names of arguments that are spelled otherwise on this API.
+SPELLINGS = {
+    "public_key": "publicKey",
+    "address": "ipAddress",
+    "passwordless_login": "passwordlessLogin",
+    "prevent_root_login": "preventRootLogin",
+    "use_dns": "useDns",
+}
+FORM_BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
+
+
+class Unprocessable(Refusal):
+    """Fields that cannot be accepted, all of them at once; errors: field -> texts, in the order they were read."""
+
+    def __init__(self, errors: Mapping[str, list[str]]) -> None:
+        first = next(iter(errors))
+        super().__init__(Kind.INVALID, "invalid", errors[first][0], field=first)
+        self.errors = dict(errors)
+
+
+class Fields:
+    """Reads the fields of a body and remembers what is wrong, so that a caller hears of everything at once."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._errors: dict[str, list[str]] = {}
+
+    def text(self, name: str) -> str:
+        """A field that must be there and be text."""
+        value = self._call.body.get(name)
+        if value is None or value == "":
+            self.wrong(name, f"The {name} field is required.")
+        return self._as_text(name, value)
+
+    def text_or_none(self, name: str) -> str | None:
+        """A field that may be missing, null or empty, which is all the same."""
+        value = self._call.body.get(name)
+        return None if value is None or value == "" else self._as_text(name, value)
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        """true or false; in a form also 1 and 0, which is what forms have for it."""
+        value = self._call.body.get(name, default)
+        if self._call.strings and isinstance(value, str):
+            value = FORM_BOOLEANS.get(value, value)
+        if isinstance(value, bool):
+            return value
+        self.wrong(name, f"The {name} field must be true or false.")
+        return default
+
+    def has(self, name: str) -> bool:
+        """Whether the body names the field at all."""
+        return name in self._call.body
+
+    def wrong(self, name: str, text: str) -> None:
+        """Note what is wrong with a field."""
+        self._errors.setdefault(name, []).append(text)
+
+    def accepts(self, name: str, rule: Callable[[Any], object]) -> None:
+        """Let one of the core's rules judge a field that was fine so far."""
+        if name not in self._errors:
+            try:
+                rule(self._call.body[name])
+            except Refusal as refusal:
+                self.wrong(name, refusal.message)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing was wrong so far."""
+        return not self._errors
+
+    def check(self) -> None:
+        """Raise Unprocessable if anything was wrong."""
+        if self._errors:
+            raise Unprocessable(self._errors)
+
+    def _as_text(self, name: str, value: Any) -> str:
+        if isinstance(value, str) or value is None:
+            return value or ""
+        self.wrong(name, f"The {name} field must be a string.")
+        return ""
+
+
+def is_v2(call: Call) -> bool:
+    """Whether a call came by the older API, whose objects differ a little."""
+    return str(call.request.scope["root_path"]).endswith("/v2")
+
+
+def is_alpha_dash(text: str) -> bool:
+    """Laravel's alpha_dash: letters, marks and digits of any script, - and _."""
+    return all(character in "-_" or unicodedata.category(character)[0] in "LMN" for character in text)
+
+
+def window(call: Call) -> dict[str, Any]:
+    """Offset and limit of the page that is asked for; RunCloud clamps `perPage` to 40."""
+    number = _whole(call.query, "page", 1)
+    per_page = min(_whole(call.query, "perPage", PER_PAGE), MOST_PER_PAGE)
+    return {"offset": (number - 1) * per_page, "limit": per_page}
+
+
+def listed(call: Call, found: Page[T], show: Callable[[T], dict[str, Any]]) -> Response:
+    """A page in RunCloud's envelope, with absolute addresses of its neighbours."""
+    current = found.offset // found.limit + 1
+    pages = max(1, -(-found.total // found.limit))
+    links: dict[str, str] = {}
+    if current > 1:
+        links["previous"] = _address(call, current - 1, found.limit)
+    if current < pages:
+        links["next"] = _address(call, current + 1, found.limit)
+    pagination = {
+        "total": found.total,
+        "count": len(found.items),
+        "per_page": found.limit,
+        "current_page": current,
+        "total_pages": pages,
+        "links": links,
+    }
+    return JSONResponse({"data": [show(item) for item in found.items], "meta": {"pagination": pagination}})
+
+
+def date(at: datetime) -> str:
+    """RunCloud's form of a time."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def date_or_none(at: datetime | None) -> str | None:
+    """RunCloud's form of a time, or null."""
+    return None if at is None else date(at)
+
+
+def log_date(at: datetime) -> str:
+    """RunCloud's form of a time in logs: ISO 8601 with microseconds and Z."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _address(call: Call, page: int, per_page: int) -> str:
+    kept = {name: value for name, value in call.query.items() if name not in ("page", "perPage")}
+    query = urlencode({**kept, "page": page, "perPage": per_page})
+    return f"{call.instance.settings.url}{call.request.scope['path']}?{query}"
+
+
+def _whole(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name, "")
+    if text == "":
+        return default
+    value = bodies.number(text)
+    if value is None:
+        raise invalid(name, f"The {name} field must be an integer.")
+    if value < 1:
+        raise invalid(name, f"The {name} field must be at least 1.")
+    return value

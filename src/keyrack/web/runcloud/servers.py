@@ -1,0 +1,172 @@
+"""RunCloud's servers and their logs; reads, calls the core, shows; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core.audit import events
+from keyrack.core.hosts import servers
+from keyrack.core.instance import Instance
+from keyrack.model import Event, Page, Server
+from keyrack.web.api import Call, Endpoint
+from keyrack.web.runcloud.grammar import Fields, date, listed, log_date, window
+
+# RunCloud documents the first; its others are not public.
+LOG_KINDS = {"high": "High Priority Info", "warning": "Warning", "info": "Info"}
+
+# RunCloud's names for what hosts tell: sizes in bytes, the load of one minute, the uptime in seconds.
+MACHINE = {
+    "kernelVersion": "kernel",
+    "processorName": "processor",
+    "totalCPUCore": "cores",
+    "totalMemory": "memory_total",
+    "freeMemory": "memory_free",
+    "diskTotal": "disk_total",
+    "diskFree": "disk_free",
+    "loadAvg": "load",
+    "uptime": "uptime",
+}
+
+
+def list_servers(call: Call) -> Response:
+    """List the servers of the workspace"""
+    found = servers.find(call.instance, call.actor, search=call.query.get("search", ""), **window(call))
+    return listed(call, found, partial(_server, call.instance))
+
+
+def list_shared_servers(call: Call) -> Response:
+    """List servers that other workspaces share: none"""
+    found = servers.shared(call.instance, call.actor, **window(call))
+    return listed(call, found, partial(_server, call.instance))
+
+
+def create_server(call: Call) -> Response:
+    """Add a server; its host is enrolled by the installation script"""
+    fields = Fields(call)
+    name, address = fields.text("name"), fields.text("ipAddress")
+    provider = fields.text_or_none("provider")
+    if not fields.good:
+        fields.accepts("ipAddress", servers.host_address)
+    fields.check()
+    server = servers.create(call.instance, call.actor, name=name, address=address, provider=provider)
+    return JSONResponse(_server(call.instance, server))
+
+
+def show_server(call: Call) -> Response:
+    """Show a server, and whether its host is connected"""
+    return JSONResponse(_server(call.instance, servers.get(call.instance, call.actor, call.ids["serverId"])))
+
+
+def delete_server(call: Call) -> Response:
+    """Delete a server; its host forgets the keys that Keyrack put there"""
+    return JSONResponse(_server(call.instance, servers.delete(call.instance, call.actor, call.ids["serverId"])))
+
+
+def rename_server(call: Call) -> Response:
+    """Rename a server, or note its provider"""
+    fields = Fields(call)
+    name = fields.text("name")
+    provider = fields.text_or_none("provider") if fields.has("provider") else servers.KEEP
+    fields.check()
+    server = servers.rename(call.instance, call.actor, call.ids["serverId"], name=name, provider=provider)
+    return JSONResponse(_server(call.instance, server))
+
+
+def show_installation_script(call: Call) -> Response:
+    """Make the line that root pastes on the host to enrol it; its token works once, for a day"""
+    line = servers.installation_line(call.instance, call.actor, call.ids["serverId"])
+    return JSONResponse({"script": line})
+
+
+def list_logs(call: Call) -> Response:
+    """List what was done to a server and what its host told, newest first"""
+    search = call.query.get("search", "")
+    found = events.find(call.instance, call.actor, server_id=call.ids["serverId"], search=search, **window(call))
+    return listed(call, found, _log)
+
+
+def show_machine(call: Call) -> Response:
+    """Show what a server's host is and how it fares, as it told last; null where it did not"""
+    server = servers.get(call.instance, call.actor, call.ids["serverId"])
+    told = server.facts.get("machine") or {}
+    at = told.get("at")
+    shown = {name: told.get(fact) for name, fact in MACHINE.items()}
+    return JSONResponse({**shown, "updated_at": None if at is None else date(datetime.fromisoformat(at))})
+
+
+def list_nothing_of_a_server(call: Call) -> Response:
+    """List what Keyrack does not manage on a server: always empty, for programs that ask for it beside keys"""
+    servers.get(call.instance, call.actor, call.ids["serverId"])
+    return _empty(call)
+
+
+def list_nothing(call: Call) -> Response:
+    """List what Keyrack does not have: always empty, for programs that ask for it beside keys"""
+    servers.shared(call.instance, call.actor)
+    return _empty(call)
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/servers", list_servers, "servers:read"),
+    Endpoint("POST", "/servers", create_server, "servers:write"),
+    # Before the path with an id, which would take "shared" for one.
+    Endpoint("GET", "/servers/shared", list_shared_servers, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}", show_server, "servers:read"),
+    Endpoint("DELETE", "/servers/{serverId}", delete_server, "servers:write"),
+    Endpoint("PATCH", "/servers/{serverId}/settings/meta", rename_server, "servers:write"),
+    Endpoint("GET", "/servers/{serverId}/installationscript", show_installation_script, "servers:write"),
+    Endpoint("GET", "/servers/{serverId}/installationScript", show_installation_script, "servers:write"),
+    Endpoint("GET", "/servers/{serverId}/logs", list_logs, "events:read"),
+    Endpoint("GET", "/servers/{serverId}/stats", show_machine, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}/hardwareinfo", show_machine, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}/hardwareInfo", show_machine, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}/health/latest", show_machine, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}/security/firewalls", list_nothing_of_a_server, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}/security/fail2ban/blockedip", list_nothing_of_a_server, "servers:read"),
+    Endpoint("GET", "/settings/externalapi", list_nothing, "servers:read"),
+)
+
+
+def _empty(call: Call) -> Response:
+    nothing: Page[Server] = Page(items=(), total=0, **window(call))
+    return listed(call, nothing, partial(_server, call.instance))
+
+
+def _server(instance: Instance, server: Server) -> dict[str, Any]:
+    return {
+        "id": server.id,
+        "name": server.name,
+        "provider": server.provider,
+        "stack": "native",
+        "ipAddress": server.address,
+        "country_iso_code": None,
+        "os": server.os or "Linux",
+        "osVersion": server.os_version,
+        "connected": server.enrolled_at is not None,
+        "online": servers.is_online(instance, server),
+        "agentVersion": server.agent_version,
+        "phpCLIVersion": None,
+        "softwareUpdate": False,
+        "securityUpdate": False,
+        "transferStatus": "AVAILABLE",
+        "created_at": date(server.created_at),
+        "tags": list(server.tags),
+        "mode": server.mode,
+    }
+
+
+def _log(event: Event) -> dict[str, Any]:
+    return {
+        "kind": LOG_KINDS.get(event.level, LOG_KINDS["info"]),
+        "content": event.summary,
+        "created_at": log_date(event.at),
+        "actor": event.actor_name,
+        "token": event.token_name,
+        "ipAddress": event.address,
+        "action": event.action,
+        "outcome": event.outcome,
+    }
