@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.core.hosts import servers
 from keyrack.core.people import users
-from tests.login.private_sshd import USERNAME, Door, Key, agent_host, strict_folder
+from tests.login.private_sshd import USERNAME, Key, SshClient, agent_host, strict_folder
 from tests.services import TEAM, running, settings_for
 
 
@@ -56,13 +56,13 @@ def measure(rounds: int) -> None:
         if USERNAME not in ("root", "deploy"):
             path = "/api/v3/servers/1/users"
             service.call("POST", path, token="token-of-olga", json={"username": USERNAME})
-        token = servers.invite(service.instance, users.keyrack(1), 1)
+        token = servers.invite(service.instance, users.system_actor(1), 1)
         folder = stack.enter_context(strict_folder())
-        host, door = stack.enter_context(agent_host(folder, service.url, token))
-        rounds_of(rounds, scratch, service.call, host.server.keys / USERNAME, door)
+        host, client = stack.enter_context(agent_host(folder, service.url, token))
+        rounds_of(rounds, scratch, service.call, host.server.keys / USERNAME, client)
 
 
-def rounds_of(rounds: int, scratch: Path, call: Callable[..., Any], file: Path, door: Door) -> None:
+def rounds_of(rounds: int, scratch: Path, call: Callable[..., Any], file: Path, client: SshClient) -> None:
     """The rounds themselves, and what they gave."""
     key = Key.make(scratch / "key")
     path = "/api/v3/servers/1/ssh/credentials"
@@ -78,15 +78,15 @@ def rounds_of(rounds: int, scratch: Path, call: Callable[..., Any], file: Path, 
         if number % 2:
             add_file.append(until(lambda: file_holds(file, key.public), 0.0005)[0])
         else:
-            seconds, tries = until(lambda: door.lets_in(key))
+            seconds, tries = until(lambda: client.lets_in(key))
             add_login.append(seconds)
             first_tries += tries == 1
-            plain.append(until(lambda: door.lets_in(key))[0])
+            plain.append(until(lambda: client.lets_in(key))[0])
         call("DELETE", f"{path}/{added['id']}", token="token-of-olga")
         if number % 2:
             delete_file.append(until(lambda: not file_holds(file, key.public), 0.0005)[0])
         else:
-            delete_login.append(until(lambda: not door.lets_in(key))[0])
+            delete_login.append(until(lambda: not client.lets_in(key))[0])
     show("add acknowledged -> key stands on the host", add_file)
     show("delete acknowledged -> key gone from the host", delete_file)
     show("add acknowledged -> ssh has logged in", add_login)

@@ -26,7 +26,7 @@ from keyrack.cli.demo_host import PrivateSshd, free_port
 from keyrack.protocol.host_document import UserKey
 from tests.agent.small_service import small_service
 from tests.agent.watched_host import enrolled
-from tests.login.private_sshd import USERNAME, Door, Key, sshd_path, strict_folder
+from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path, strict_folder
 
 REST_SECONDS = 60
 LOGINS = 10  # of each server in a block
@@ -48,9 +48,9 @@ class Cost(NamedTuple):
     processor: float
 
 
-def seconds_of(door: Door, key: Key) -> float:
+def seconds_of(client: SshClient, key: Key) -> float:
     """How long one login takes, without Python's own polling for the end of a process."""
-    given = door.command(key)
+    given = client.command(key)
     silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
     began = time.perf_counter()
     _, status = os.waitpid(os.posix_spawnp(given[0], given, os.environ, file_actions=silent), 0)
@@ -71,10 +71,10 @@ def memory(pid: int, name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def logins(servers: dict[str, tuple[Door, int]], key: Key) -> dict[str, Cost]:
-    """Log in to each in random order; servers: door and number of the listening process by name."""
-    for door, _ in servers.values():
-        seconds_of(door, key)  # caches warm up
+def logins(servers: dict[str, tuple[SshClient, int]], key: Key) -> dict[str, Cost]:
+    """Log in to each in random order; servers: API and number of the listening process by name."""
+    for client, _ in servers.values():
+        seconds_of(client, key)  # caches warm up
     before = {name: processor_seconds(pid) for name, (_, pid) in servers.items()}
     times: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(LOGINS):
@@ -106,12 +106,12 @@ def block(key: Key) -> tuple[dict[str, Cost], float]:
         folder = stack.enter_context(strict_folder())
         host = stack.enter_context(enrolled(folder / "ours", stack.enter_context(small_service())))
         host.publish({USERNAME: [UserKey(key.public)]})
-        servers = {"ours": (host.door, host.sshd.pid)}
+        servers = {"ours": (host.client, host.sshd.pid)}
         for name in ("plain", "again"):
             plain = plain_sshd(folder / name, key)
             plain.start()
             stack.callback(plain.stop)
-            servers[name] = (Door(plain.port, plain.known_hosts), plain.pid)
+            servers[name] = (SshClient(plain.port, plain.known_hosts), plain.pid)
         before = processor_seconds(host.agent_pid)
         costs = logins(servers, key)
         return costs, (processor_seconds(host.agent_pid) - before) / (LOGINS + 1)
@@ -153,7 +153,7 @@ def at_rest(key: Key) -> None:
         folder = stack.enter_context(strict_folder())
         host = stack.enter_context(enrolled(folder / "ours", stack.enter_context(small_service())))
         host.publish({USERNAME: [UserKey(key.public)]})
-        seconds_of(host.door, key)
+        seconds_of(host.client, key)
         time.sleep(10)
         pid = host.agent_pid
         before = processor_seconds(pid)

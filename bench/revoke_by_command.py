@@ -41,14 +41,14 @@ def measure(rounds: int) -> None:
         for number in range(rounds):
             key = Key.make(scratch / f"key-{number}")
             hosts.add(key, f"round-{number}")
-            host.door.wait_until_open(key)
+            host.client.wait_until_open(key)
             revoke = [sys.executable, "-m", "keyrack.cli.main", "hosts", "revoke", fingerprint_of(key.public)]
             began = time.perf_counter()
             subprocess.run([*revoke, "--data", str(scratch / "data")], check=True, capture_output=True)
             ended = time.perf_counter()
             while True:
                 knocked = time.perf_counter()
-                if not host.door.lets_in(key):
+                if not host.client.lets_in(key):
                     break
             since_start.append(knocked - began)
             since_end.append(knocked - ended)

@@ -71,7 +71,7 @@ def rounds_of(hosts: Fleet, scratch: Path, rounds: int) -> None:
             while not holds(host.demo.server.keys / host.demo.username, key.public):
                 time.sleep(0.01)
         chosen = hosts.hosts if number == rounds - 1 else random.sample(hosts.hosts, LOGINS_A_ROUND)
-        assert all(host.door.lets_in(key) for host in chosen[:LOGINS_A_ROUND]), "the key does not open a host"
+        assert all(host.client.lets_in(key) for host in chosen[:LOGINS_A_ROUND]), "the key does not open a host"
         time.sleep(2)  # agents have told what they had to tell
         began = time.perf_counter()
         with ThreadPoolExecutor(1) as pool:
@@ -83,7 +83,7 @@ def rounds_of(hosts: Fleet, scratch: Path, rounds: int) -> None:
         last.append(max(times))
         for host in chosen:
             tried += 1
-            refused += not host.door.lets_in(key)
+            refused += not host.client.lets_in(key)
         while not receipts.of_key(hosts.instance, hosts.actor, fingerprint_of(key.public)).done:
             time.sleep(0.005)
         found = receipts.of_key(hosts.instance, hosts.actor, fingerprint_of(key.public)).of

@@ -11,12 +11,12 @@ from sqlalchemy import Connection
 
 from keyrack.core import ownership, sealing
 from keyrack.core.audit import retention
-from keyrack.core.hosts.last_seen import Presence
+from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.keys import credentials
 from keyrack.core.people.throttle import Throttle
-from keyrack.core.people.users import keyrack
+from keyrack.core.people.users import system_actor
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
 from keyrack.ssh import known_private
@@ -24,7 +24,7 @@ from keyrack.store import servers
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import migrate
 from keyrack.web import server
-from keyrack.web.server import Doors
+from keyrack.web.server import Service
 
 log = structlog.get_logger("keyrack")
 
@@ -75,13 +75,13 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
         raise
 
 
-def web_application(instance: Instance) -> Doors:
+def web_application(instance: Instance) -> Service:
     """The service over HTTP, with its background work."""
-    presence = Presence()
+    last_seen = LastSeen()
 
     def start() -> Callable[[], None]:
         close_metrics = _serve_metrics(instance)
-        stop_tidying = _tidy(instance, presence)
+        stop_tidying = _tidy(instance, last_seen)
 
         def stop() -> None:
             close_metrics()
@@ -89,7 +89,7 @@ def web_application(instance: Instance) -> Doors:
 
         return stop
 
-    return server.service(instance, start, presence)
+    return server.service(instance, start, last_seen)
 
 
 def _serve_metrics(instance: Instance) -> Callable[[], None]:
@@ -114,7 +114,7 @@ def _serve_metrics(instance: Instance) -> Callable[[], None]:
     return stop
 
 
-def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
+def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
     """Remove what has ended and note who was heard of, every few seconds, on its own thread; answers how to stop it."""
     stopping = threading.Event()
     calm = retention.Calm()
@@ -122,10 +122,10 @@ def _tidy(instance: Instance, presence: Presence) -> Callable[[], None]:
     def run() -> None:
         while not stopping.wait(TIDY_EVERY_SECONDS):
             try:
-                credentials.end_expired(instance, keyrack())
-                presence.write(instance)
+                credentials.end_expired(instance, system_actor())
+                last_seen.write(instance)
                 instance.refusals.write(instance.database)
-                calm.tidy(instance, keyrack())
+                calm.tidy(instance, system_actor())
                 instance.figures.behind.set(instance.database.read(servers.count_behind))
             except DatabaseUnavailable:
                 pass  # said by the database itself, once; the next round does what this one left

@@ -98,7 +98,7 @@ class Actor:
     token_id: int | None = None
     token_name: str = ""
     address: str = ""
-    door: str = ""
+    channel: str = ""
     access_key: str = ""
     temporary: bool = False
     project: str = ""
@@ -131,8 +131,8 @@ class Server:
     sshd_revision: int | None = None
     sshd_changed_at: datetime | None = None
     tags: tuple[str, ...] = ()
-    stale_after_seconds: int = 0
-    stale_then: str = "keep"
+    offline_after_seconds: int = 0
+    offline_then: str = "keep"
     # Marks of the last revisions, the newest first, and the one of the applied revision: see store/servers.py.
     lineage: str = ""
     applied_lineage: str = ""
@@ -214,7 +214,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundKey:
+class UnmanagedKey:
     """Something on a host that lets somebody in and that Keyrack did not put there.
 
     username "*": it counts for every account; in_force: sshd takes it there now; owner: the user of the workspace
@@ -291,7 +291,7 @@ class Event:
     token_id: int | None
     token_name: str
     address: str
-    door: str
+    channel: str
     action: str
     outcome: str
     reason: str

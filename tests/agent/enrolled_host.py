@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from keyrack.agent.reconcile import Orders
+from keyrack.agent.reconcile import Reconciler
 from keyrack.agent.service.contact import Contact
 from keyrack.agent.service.follow import Follower
-from keyrack.agent.state import Memory
+from keyrack.agent.state import State
 from tests.agent.small_service import SmallService
 
 
@@ -25,7 +25,7 @@ class EnrolledHost:
         self.keys = folder / "ssh" / "keys"
         self.revoked_keys = folder / "ssh" / "revoked_keys"
         self.said: list[str] = []
-        self._open: list[tuple[Memory, Contact]] = []
+        self._open: list[tuple[State, Contact]] = []
 
     @classmethod
     def enrol(cls, folder: Path, service: SmallService) -> EnrolledHost:
@@ -55,12 +55,12 @@ class EnrolledHost:
 
     def follower(self) -> Follower:
         """The agent's inside, started, as after a restart; drive it with step()."""
-        memory = Memory.open(str(self.state))
+        memory = State.open(str(self.state))
         enrolment = memory.enrolment()
         assert enrolment is not None
         contact = Contact(enrolment.url, enrolment.secret)
         self._open.append((memory, contact))
-        follower = Follower(memory, Orders(memory, enrolment), contact, self.said.append)
+        follower = Follower(memory, Reconciler(memory, enrolment), contact, self.said.append)
         follower.start()
         return follower
 

@@ -16,7 +16,7 @@ from tests.agent.test_follow import publish
 
 def publish_the_last(service: SmallService, revision: int, revoked: list[str]) -> None:
     """Tell the host that its server was deleted."""
-    last = HostDocument(HOST, revision, ISSUED, {}, revoked, mode="adopt", deleted=True)
+    last = HostDocument(HOST, revision, ISSUED, {}, revoked, mode="observe", deleted=True)
     service.publish(revision, service.signer.signed(host_document.encode(last)))
 
 

@@ -199,5 +199,5 @@ def test_killed_at_any_moment_every_file_is_of_a_revision_and_the_right_ones_log
 
 def check_logins(watched: Watched, stays: Key, never: Key) -> None:
     """A key of every revision opens a real login, and one of none does not."""
-    assert watched.door.lets_in(stays)
-    assert not watched.door.lets_in(never)
+    assert watched.client.lets_in(stays)
+    assert not watched.client.lets_in(never)

@@ -17,14 +17,14 @@ def test_an_sshd_with_settings_of_its_own_is_seen_and_a_forwarded_port_is_none(t
     key, forwarded = Key.make(tmp_path / "key"), free_port()
     with (
         strict_folder() as folder,
-        private_sshd(folder / "one") as (one, door),
+        private_sshd(folder / "one") as (one, client),
         private_sshd(folder / "two") as (two, _),
     ):
         (one.keys / USERNAME).write_text(f"{key.public}\n", "ascii")
         known = Sshd(str(one.config)).listeners()
         assert [listener.port for listener in known] == [one.port]
-        client = subprocess.Popen(
-            door.command(key, USERNAME, "sleep 60", ["-R", f"127.0.0.1:{forwarded}:127.0.0.1:9"]),
+        forwarding = subprocess.Popen(
+            client.command(key, USERNAME, "sleep 60", ["-R", f"127.0.0.1:{forwarded}:127.0.0.1:9"]),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -34,8 +34,8 @@ def test_an_sshd_with_settings_of_its_own_is_seen_and_a_forwarded_port_is_none(t
             assert two.port in ports
             assert not ports & {one.port, forwarded}
         finally:
-            client.kill()
-            client.wait()
+            forwarding.kill()
+            forwarding.wait()
 
 
 def _answers(port: int) -> bool:

@@ -17,11 +17,11 @@ import pytest
 from keyrack.agent.keys import looking
 from keyrack.agent.system import as_account
 from keyrack.agent.system.folder import Folder, FolderProblem
-from keyrack.protocol.host_document import TakeAway, UserKey
+from keyrack.protocol.host_document import KeyRemoval, UserKey
 from tests.agent.signed_documents import public_key
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled
-from tests.login.adopted_host import accounts
+from tests.login.observed_host import accounts
 from tests.login.private_sshd import USERNAME
 from tests.waiting import wait_until
 
@@ -112,7 +112,7 @@ def deliver(host: Watched, **more: object) -> float:
 
 
 def found(service: SmallService) -> list[dict[str, object]]:
-    """The last list of found keys that was told."""
+    """The last list of unmanaged keys that was told."""
     lists = [report["keys_found"] for report in list(service.reports) if "keys_found" in report]
     return lists[-1] if lists else []
 
@@ -143,10 +143,10 @@ def test_taking_away_waits_for_nobody(watched: Watched, homes: dict[str, Path], 
     write_keys(homes[MALLORY], f"{key} rogue\n")
     wait_until(lambda: any(one["comment"] == "rogue" for one in found(service)), "the key")
     rogue = next(one for one in found(service) if one["comment"] == "rogue")
-    order = TakeAway(str(rogue["path"]), str(rogue["fingerprint"]))
+    order = KeyRemoval(str(rogue["path"]), str(rogue["fingerprint"]))
     enemy = attack(homes[MALLORY], ATTACKS["stops all its processes"])
     try:
-        took = [deliver(watched, take_away=[order]) for _ in range(10)]
+        took = [deliver(watched, remove_keys=[order]) for _ in range(10)]
         assert enemy.poll() is None
     finally:
         enemy.kill()

@@ -18,7 +18,7 @@ from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
 from tests.agent.small_service import SmallService
 from tests.core.keys_for_tests import fresh_line
-from tests.core.test_found_keys import entry
+from tests.core.test_unmanaged_keys import entry
 from tests.services import Service
 from tests.web.runcloud_team import Agent
 
@@ -47,7 +47,9 @@ def deliver(service: Service, agent: Agent, outbox: Outbox) -> int:
 def known(service: Service, *states: str) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     while True:
-        page = unmanaged_keys.find(service.instance, users.keyrack(1), 1, states=states, offset=len(found), limit=500)
+        page = unmanaged_keys.find(
+            service.instance, users.system_actor(1), 1, states=states, offset=len(found), limit=500
+        )
         found |= {(one.path, one.fingerprint) for one in page.items}
         if not page.items:
             return found

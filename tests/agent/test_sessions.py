@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, Stale, UserKey
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, OfflinePolicy, UserKey
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled
-from tests.login.adopted_host import accounts
+from tests.login.observed_host import accounts
 from tests.login.private_sshd import USERNAME, Key
 from tests.waiting import wait_until
 
@@ -69,8 +69,8 @@ def test_many_logins_are_few_reports(watched: Watched, keys: Callable[[str], Key
     before = len(watched.service.reports)
     began = time.monotonic()
     for _ in range(30):
-        assert watched.door.lets_in(key)
-    assert not watched.door.lets_in(refused)
+        assert watched.client.lets_in(key)
+    assert not watched.client.lets_in(refused)
     wait_until(watched.used, "a use of the key")
     spent = time.monotonic() - began
     assert len(watched.service.reports) - before <= 2 + spent / 5
@@ -134,20 +134,20 @@ def test_sessions_of_keys_dropped_for_silence_end_and_may_come_back(
     short, lasting = keys("short"), keys("lasting")
     end = datetime.now(UTC) + timedelta(hours=1)
     users = {USERNAME: [UserKey(short.public, end), UserKey(lasting.public)]}
-    watched.publish(users, stale=Stale(5, then))
+    watched.publish(users, offline_policy=OfflinePolicy(5, then))
     client, other = watched.ssh(short, "-N"), watched.ssh(lasting, "-N")
     watched.wait_for_sessions(2)
     watched.service.refusal = 503
     client.wait(60)
-    assert not watched.door.lets_in(short)
+    assert not watched.client.lets_in(short)
     if lasting_stays:
         time.sleep(3)
         assert other.poll() is None
     else:
         other.wait(60)
-    assert watched.door.lets_in(lasting) is lasting_stays
+    assert watched.client.lets_in(lasting) is lasting_stays
     watched.service.refusal = None
-    watched.door.wait_until_open(short)
+    watched.client.wait_until_open(short)
     back = watched.ssh(short, "-N")
     watched.wait_for_sessions(2 if lasting_stays else 1)
     time.sleep(3)
@@ -160,7 +160,7 @@ def test_a_login_while_the_agent_was_dead_ends_when_its_key_is_dropped_at_the_st
     watched: Watched, keys: Callable[[str], Key]
 ) -> None:
     key = keys("key")
-    watched.publish({USERNAME: [UserKey(key.public)]}, stale=Stale(3, DROP_ALL))
+    watched.publish({USERNAME: [UserKey(key.public)]}, offline_policy=OfflinePolicy(3, DROP_ALL))
     watched.kill_agent()
     watched.service.refusal = 503
     unseen = watched.ssh(key, "-N")
@@ -169,7 +169,7 @@ def test_a_login_while_the_agent_was_dead_ends_when_its_key_is_dropped_at_the_st
     assert unseen.poll() is None
     watched.start_agent()
     unseen.wait(60)
-    assert not watched.door.lets_in(key)
+    assert not watched.client.lets_in(key)
 
 
 def test_sessions_of_a_key_taken_away_while_the_agent_was_dead_end(
@@ -202,17 +202,17 @@ def test_one_session_can_be_ended_by_its_name(watched: Watched, keys: Callable[[
     first.wait(60)
     watched.wait_for_sessions(1)
     assert second.poll() is None
-    assert watched.door.lets_in(key)
+    assert watched.client.lets_in(key)
 
 
-def test_adopt_mode_ends_no_session_of_a_key(watched: Watched, keys: Callable[[str], Key]) -> None:
+def test_observe_mode_ends_no_session_of_a_key(watched: Watched, keys: Callable[[str], Key]) -> None:
     key = keys("key")
-    watched.publish({USERNAME: [UserKey(key.public)]}, mode="adopt")
+    watched.publish({USERNAME: [UserKey(key.public)]}, mode="observe")
     client = watched.ssh(key, "-N")
     watched.wait_for_sessions(1)
-    watched.publish({}, revoked=(key.public,), mode="adopt")
+    watched.publish({}, revoked=(key.public,), mode="observe")
     other = keys("other")
-    watched.publish({USERNAME: [UserKey(other.public)]}, mode="adopt")
+    watched.publish({USERNAME: [UserKey(other.public)]}, mode="observe")
     watched.ssh(other, "-N")
     watched.wait_for_sessions(2)
     assert client.poll() is None

@@ -14,7 +14,7 @@ from keyrack.protocol.host_document import HostDocument, UserKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import HOST, ISSUED
 from tests.agent.small_service import SmallService
-from tests.login.private_sshd import USERNAME, Door, Key, sshd_path
+from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path
 from tests.ports import free_port
 from tests.waiting import wait_until
 
@@ -26,7 +26,7 @@ class Watched:
         self.host = host
         self.service = service
         self.sshd = sshd
-        self.door = Door(sshd.port, sshd.known_hosts)
+        self.client = SshClient(sshd.port, sshd.known_hosts)
         self.revision = 0
         self._agent: subprocess.Popen[bytes] | None = None
         self._clients: list[subprocess.Popen[bytes]] = []

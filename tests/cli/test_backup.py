@@ -68,7 +68,7 @@ def content(file: Path) -> str:
 def is_known(instance: Instance, token: str) -> bool:
     """Whether a token opens the API."""
     try:
-        tokens.authenticate(instance, token, address="192.0.2.1", door="test")
+        tokens.authenticate(instance, token, address="192.0.2.1", channel="test")
     except Refusal:
         return False
     return True
@@ -77,9 +77,9 @@ def is_known(instance: Instance, token: str) -> bool:
 @pytest.mark.parametrize("bring_back", [False, True])
 def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: Path, bring_back: bool) -> None:
     copy, line = tmp_path / "copy.db", fresh_line()
-    keyrack = users.keyrack(1)
+    keyrack = users.system_actor(1)
     with opened(data) as instance:
-        alice = actor_of(named(instance, "alice"), None, address="192.0.2.1", door="test")
+        alice = actor_of(named(instance, "alice"), None, address="192.0.2.1", channel="test")
         key = user_keys.add(instance, alice, title="laptop", public_key=line)
     assert run("backup", str(copy), data=data).exit_code == 0
     with opened(data) as instance:

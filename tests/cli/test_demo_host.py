@@ -14,7 +14,7 @@ from keyrack.cli.demo_host import ADDRESS, DemoHost, DemoHostError, safe_place
 from keyrack.protocol.host_document import UserKey
 from tests.agent.signed_documents import document
 from tests.agent.small_service import SmallService, small_service
-from tests.login.private_sshd import USERNAME, Door, Key, agent_host, sshd_path, strict_folder
+from tests.login.private_sshd import USERNAME, Key, SshClient, agent_host, sshd_path, strict_folder
 from tests.ports import free_port
 from tests.waiting import wait_until
 
@@ -41,27 +41,27 @@ def publish(service: SmallService, revision: int, *keys: Key) -> None:
 
 def test_a_key_comes_and_goes(folder: Path, service: SmallService) -> None:
     key = Key.make(folder / "key")
-    with agent_host(folder, service.url, "t0ken") as (host, door):
+    with agent_host(folder, service.url, "t0ken") as (host, client):
         assert host.enrolled
         assert host.username == USERNAME
-        assert not door.lets_in(key)
+        assert not client.lets_in(key)
         publish(service, 1, key)
         service.wait_for_report("applied", 1)
-        assert door.login(key, command="id -un").stdout == f"{USERNAME}\n"
+        assert client.login(key, command="id -un").stdout == f"{USERNAME}\n"
         publish(service, 2)
         service.wait_for_report("applied", 2)
-        assert not door.lets_in(key)
+        assert not client.lets_in(key)
         assert "revision 2 is in force" in host.agent_words()
 
 
 def test_killed_parts_come_back(folder: Path, service: SmallService) -> None:
     key = Key.make(folder / "key")
-    with agent_host(folder, service.url, "t0ken") as (host, door):
+    with agent_host(folder, service.url, "t0ken") as (host, client):
         for pid in map(int, (host.directory / "running").read_text().split()):
             os.kill(pid, signal.SIGKILL)
         publish(service, 1, key)
         service.wait_for_report("applied", 1)
-        wait_until(lambda: door.login(key).returncode == 0, "a login after sshd came back")
+        wait_until(lambda: client.login(key).returncode == 0, "a login after sshd came back")
 
 
 def test_nothing_is_left_running(folder: Path, service: SmallService) -> None:
@@ -88,7 +88,7 @@ def test_what_a_killed_run_left_is_ended_first(folder: Path, service: SmallServi
         try:
             publish(service, 1, key := Key.make(folder / "key"))
             service.wait_for_report("applied", 1)
-            assert Door(second.port, second.known_hosts).lets_in(key)
+            assert SshClient(second.port, second.known_hosts).lets_in(key)
         finally:
             second.stop()
 

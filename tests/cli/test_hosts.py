@@ -18,7 +18,7 @@ from keyrack.core.people import users
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.core.keys_for_tests import fresh_line
-from tests.core.test_found_keys import entry
+from tests.core.test_unmanaged_keys import entry
 from tests.services import Service
 from tests.web.test_native import put, tell
 
@@ -45,7 +45,7 @@ def test_help_answers(name: str | None) -> None:
 
 def test_list_and_show(team: Service) -> None:
     assert "not enrolled" in good(team, "list")
-    token = servers.invite(team.instance, users.keyrack(1), 1)
+    token = servers.invite(team.instance, users.system_actor(1), 1)
     enrolment.enrol(team.instance, token, {"hostname": "h", "mode": "enforce"}, address="192.0.2.1")
     tell(team, entry(fresh_line("robot")), facts={"enforcement": "enforce"}, problems=["the disk is full"])
     titles, row = good(team, "list").splitlines()
@@ -61,10 +61,10 @@ def test_list_and_show(team: Service) -> None:
     assert "enforcing undone" in good(team, "list")
 
 
-def test_found_keys(team: Service) -> None:
+def test_unmanaged_keys(team: Service) -> None:
     lines = [fresh_line(name) for name in ("one", "two", "three")]
     tell(team, *(entry(line, line=number + 1) for number, line in enumerate(lines)))
-    actor = users.keyrack(1)
+    actor = users.system_actor(1)
     ids = {one.comment: str(one.id) for one in unmanaged_keys.find(team.instance, actor, 1).items}
     assert parse(lines[0]).sha256 in good(team, "found", "web-1")
     assert "for deploy" in good(team, "accept", "web-1", ids["one"], "--label", "robot")
@@ -76,7 +76,7 @@ def test_found_keys(team: Service) -> None:
 
 
 def test_mode_and_silence(team: Service) -> None:
-    assert "web-1 is to adopt" in good(team, "adopt", "web-1")
+    assert "web-1 is to observe" in good(team, "observe", "web-1")
     assert "web-1 is to enforce" in good(team, "enforce", "1")
     said = good(team, "stale", "--tag", "web", "--after", "1h", "--then", "drop-temporary")
     assert said == "web-1: after 3600 seconds temporary keys are dropped\n"
@@ -140,7 +140,7 @@ def test_the_line_to_paste(team: Service) -> None:
     [
         (("show", "nowhere"), "keyrack hosts list"),
         (("show", "2"), "keyrack hosts list"),  # another workspace's
-        (("accept", "web-1", "999"), "keyrack hosts found web-1"),
+        (("accept", "web-1", "999"), "keyrack hosts unmanaged web-1"),
         (("end-session", "web-1", "999"), "keyrack hosts sessions web-1"),
         (("receipts", "999999"), "keyrack hosts events"),
         (("revoke", "nonsense"), "ssh-keygen -l"),

@@ -70,10 +70,10 @@ def test_tokens_from_the_command_line(folder: Path) -> None:
 
 
 def test_the_log_says_who_ran_a_command(folder: Path) -> None:
-    run(folder, "hosts", "adopt", "web-1")
+    run(folder, "hosts", "observe", "web-1")
     (newest,) = json.loads(run(folder, "events", "--limit", "1", "--json"))
     assert newest["actor"].split(" ")[0] == WHO
-    assert (newest["door"], newest["token"].split(" on ")[0]) == ("cli", "command line")
+    assert (newest["channel"], newest["token"].split(" on ")[0]) == ("cli", "command line")
     everything = json.loads(run(folder, "events", "--limit", "0", "--json"))
     assert len(everything) > 10
     assert json.loads(run(folder, "hosts", "events", "web-1", "--to", "2020-01-01", "--json")) == []

@@ -164,9 +164,9 @@ def test_stopping_with_many_hosts_waiting_prints_no_traceback(tmp_path: Path) ->
     database = f"sqlite:///{tmp_path}/keyrack.db"
     instance = app.open_instance(settings_for(tmp_path / "data", database))
     workspace_file.apply(instance, TEAM, {})
-    token = servers.invite(instance, users.keyrack(1), 1)
+    token = servers.invite(instance, users.system_actor(1), 1)
     secret = enrolment.enrol(instance, token, {"agent_version": "1"}, address="127.0.0.1").secret
-    revision = servers.get(instance, users.keyrack(1), 1).revision
+    revision = servers.get(instance, users.system_actor(1), 1).revision
     instance.database.close()
     answers: list[int] = []
     with serving(tmp_path / "data", database) as (process, url):

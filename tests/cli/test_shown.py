@@ -15,7 +15,7 @@ from keyrack.core.hosts import servers
 from keyrack.core.people import users
 from tests.cli.test_hosts import good, run
 from tests.core.keys_for_tests import fresh_line
-from tests.core.test_found_keys import entry
+from tests.core.test_unmanaged_keys import entry
 from tests.services import Service
 from tests.web.runcloud_team import Agent
 
@@ -54,7 +54,7 @@ def test_nothing_that_a_host_says_acts_on_a_terminal(team: Service) -> None:
     assert SHOWN in shown["found web-1"]
     assert f"did not apply revision 1: {SHOWN}" in shown["events"]
     assert not [line for line in shown["events"].split("\n") if line.startswith("99")]
-    for path in ("/api/keyrack/v1/events", "/api/v3/servers/1/logs", "/api/keyrack/v1/servers/1/found-keys"):
+    for path in ("/api/keyrack/v1/events", "/api/v3/servers/1/logs", "/api/keyrack/v1/servers/1/unmanaged-keys"):
         answer = team.call("GET", path, token="token-of-olga")
         assert answer.status_code == 200
         assert "\\u001b" not in answer.text
@@ -74,7 +74,7 @@ def test_what_is_in_the_database_already_is_quoted_at_the_exit(team: Service) ->
     )
     for words in ("list", "show 1"):
         assert is_plain(good(team, *words.split()))
-    actor = users.keyrack(1)
+    actor = users.system_actor(1)
     assert servers.get(team.instance, actor, 1).name != ""
 
 

@@ -79,10 +79,10 @@ def test_a_password_changed_in_the_database_is_not_signed(team: Team, change: st
 
     def tamper(connection: Any) -> None:
         rows = tables.system_users
-        sealed = connection.execute(select(rows.c.sealed_password).where(rows.c.id == shop.id)).scalar_one()
+        sealed = connection.execute(select(rows.c.encrypted_password).where(rows.c.id == shop.id)).scalar_one()
         if change == "damaged":
             sealed = sealed[:-1] + bytes([sealed[-1] ^ 1])
-        connection.execute(update(rows).where(rows.c.id == other.id).values(sealed_password=sealed))
+        connection.execute(update(rows).where(rows.c.id == other.id).values(encrypted_password=sealed))
 
     team.instance.database.write(tamper)
     accounts = wanted(team)

@@ -95,7 +95,7 @@ def test_a_damaged_grant_and_what_is_no_key(team: Team) -> None:
 
 def test_a_sound_row_and_a_strangers_are_not_removed(team: Team) -> None:
     added = add(team, fresh_line())
-    stranger = users.keyrack(users.found_workspace(team.instance, users.keyrack(), "umbrella").id)
+    stranger = users.system_actor(users.create_workspace(team.instance, users.system_actor(), "umbrella").id)
     for by, name in ((team.owner, f"credential:{added}"), (stranger, f"credential:{added}"), (team.owner, "grant:99")):
         with pytest.raises(Refusal) as refused:
             damaged_rows.remove(team.instance, by, name)

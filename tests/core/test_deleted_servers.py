@@ -17,7 +17,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
-from tests.core.test_found_keys import entry
+from tests.core.test_unmanaged_keys import entry
 
 
 def enrol(team: Team) -> str:

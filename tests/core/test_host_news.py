@@ -13,7 +13,7 @@ from keyrack.core.hosts.unmanaged_keys import GONE
 from keyrack.store import tables
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
-from tests.core.test_found_keys import entry, here, known, tell
+from tests.core.test_unmanaged_keys import entry, here, known, tell
 
 
 def log(team: Team) -> list[str]:
@@ -23,10 +23,10 @@ def log(team: Team) -> list[str]:
 
 
 def rows(team: Team, state: str | None = None) -> int:
-    """How many found keys are kept."""
-    statement = select(func.count()).select_from(tables.found_keys)
+    """How many unmanaged keys are kept."""
+    statement = select(func.count()).select_from(tables.unmanaged_keys)
     if state is not None:
-        statement = statement.where(tables.found_keys.c.state == state)
+        statement = statement.where(tables.unmanaged_keys.c.state == state)
     return int(team.instance.database.read(lambda connection: connection.execute(statement).scalar_one()))
 
 
@@ -36,7 +36,7 @@ def refuse(team: Team, *problems: str, revision: int = 1) -> None:
 
 
 def many(count: int, first: int = 0) -> list[dict[str, Any]]:
-    """Found keys in places of their own."""
+    """Unmanaged keys in places of their own."""
     one = entry(fresh_line("robot"))
     return [{**one, "path": f"/srv/{number}/keys"} for number in range(first, first + count)]
 
@@ -81,7 +81,7 @@ def test_what_comes_and_goes_does_not_fill_the_log(team: Team) -> None:
     assert len(log(team)) == before + 4 * news.MOST_ALIKE
     assert sum("left out" in summary for summary in log(team)) == 4
     # What is new is told all the same.
-    enrolment.report(team.instance, here(team), {"facts": {"enforcement": "adopt"}})
+    enrolment.report(team.instance, here(team), {"facts": {"enforcement": "observe"}})
     assert "no longer enforces" in log(team)[0]
     earlier = tables.events.update().values(at=team.instance.now() - timedelta(hours=2))
     team.instance.database.write(lambda connection: connection.execute(earlier))
@@ -109,10 +109,12 @@ def test_a_list_that_was_told_before_is_not_taken_in_again(team: Team) -> None:
     event.listen(Engine, "before_cursor_execute", note)
     try:
         tell(team, *told)
-        assert not [statement for statement in statements if "found_keys" in statement]
+        assert not [statement for statement in statements if "unmanaged_keys" in statement]
         # One key more: the others are not written again.
         tell(team, *told, *many(1, 90))
-        written = [statement for statement in statements if statement.startswith(("INSERT INTO found", "UPDATE found"))]
+        written = [
+            statement for statement in statements if statement.startswith(("INSERT INTO unmanaged", "UPDATE unmanaged"))
+        ]
         assert len(written) == 1
     finally:
         event.remove(Engine, "before_cursor_execute", note)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from keyrack.core.hosts import documents, enrolment
-from keyrack.core.hosts.last_seen import Presence, is_online
+from keyrack.core.hosts.last_seen import LastSeen, is_online
 from keyrack.core.keys import credentials
 from keyrack.errors import Kind, Refusal
 from keyrack.protocol import host_document
@@ -160,18 +160,18 @@ def test_last_use_only_moves_forward_and_only_for_known_keys(team: Team) -> None
 
 def test_hosts_heard_of_are_noted_together(team: Team) -> None:
     now = [100.0]
-    presence = Presence(clock=lambda: now[0])
+    last_seen = LastSeen(clock=lambda: now[0])
     server = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))
     assert server is not None
     assert not is_online(server, team.instance.now())
-    assert presence.write(team.instance) == 0
+    assert last_seen.write(team.instance) == 0
     for _ in range(100):
-        presence.heard(server.id)
-    assert presence.write(team.instance) == 1
-    presence.heard(server.id)
-    assert presence.write(team.instance) == 0  # too early for another write
+        last_seen.saw(server.id)
+    assert last_seen.write(team.instance) == 1
+    last_seen.saw(server.id)
+    assert last_seen.write(team.instance) == 0  # too early for another write
     now[0] += 30
-    assert presence.write(team.instance) == 1
+    assert last_seen.write(team.instance) == 1
     seen = team.instance.database.read(lambda connection: servers.by_id(connection, team.server.id))
     assert seen is not None
     assert is_online(seen, team.instance.now())

@@ -1,4 +1,4 @@
-"""Every name and value of the published lists is accepted or refused as they say, through the doors' own commands."""
+"""Every name and value of the published lists is accepted or refused as they say, through the APIs' own commands."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_a_command_that_fails_late_leaves_nothing(team: Team) -> None:
     attempt = Attempt(team.instance, team.owner, "servers:write", "fail", target_kind="server")
 
     def change(work: Work) -> None:
-        work.touch(team.server.id)
+        work.bump_revision(team.server.id)
         server_rows.change(work.connection, team.server.id, {"name": "changed"})
         work.record("Changed a server")
         raise ZeroDivisionError

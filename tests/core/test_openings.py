@@ -11,7 +11,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
-from tests.core.test_found_keys import entry, tell
+from tests.core.test_unmanaged_keys import entry, tell
 
 
 def put(team: Team, label: str, line: str, username: str = "deploy") -> int:
@@ -60,7 +60,7 @@ def test_a_file_on_the_host_counts_while_sshd_takes_it(team: Team) -> None:
         line = fresh_line()
         told: dict[str, Any] = {**entry(line), "username": "*" if expected else "deploy", "path": path}
         tell(team, {**told, "in_force": in_force})
-        change = tables.found_keys.update().where(tables.found_keys.c.path == path).values(state=state)
+        change = tables.unmanaged_keys.update().where(tables.unmanaged_keys.c.path == path).values(state=state)
         team.instance.database.write(lambda connection, change=change: connection.execute(change))  # type: ignore[misc]
         still = kinds(delete(team, put(team, "l", line)))
         assert still == ([("file", path)] if expected else [])

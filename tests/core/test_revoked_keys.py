@@ -24,7 +24,7 @@ from keyrack.store import tables
 from keyrack.store.repositories import Repository
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
-from tests.core.test_found_keys import entry
+from tests.core.test_unmanaged_keys import entry
 from tests.services import settings_for
 from tests.waiting import wait_until
 

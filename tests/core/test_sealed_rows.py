@@ -67,7 +67,7 @@ class World:
     def role(self, secret: str) -> Role | None:
         """The role that a token gives; None where it is not in force."""
         try:
-            return tokens.authenticate(self.team.instance, secret, address="203.0.113.1", door="test").role
+            return tokens.authenticate(self.team.instance, secret, address="203.0.113.1", channel="test").role
         except Refusal:
             return None
 
@@ -95,7 +95,7 @@ def world(team: Team) -> World:
     grants.give(instance, owner, group_id=group, tag="web", system_user="deploy")
     people.ensure_project(instance, owner, name="cn-north-4", uid=PROJECT)
     repository = repositories.create(instance, owner, name="site", project_uid=PROJECT)
-    token, _ = tokens.create(instance, people.keyrack(owner.workspace_id), mallory, name="laptop", scopes=("*",))
+    token, _ = tokens.create(instance, people.system_actor(owner.workspace_id), mallory, name="laptop", scopes=("*",))
     made = access_keys.create(instance, mallory_actor)
     return World(team, mallory, key, evil, group, repository, token, (made.id, made.secret))
 
@@ -107,9 +107,9 @@ def in_server(**values: Any) -> Any:
 @pytest.mark.parametrize(
     "values",
     [
-        {"mode": "adopt"},
+        {"mode": "observe"},
         {"sshd": {"password_authentication": "yes"}},
-        {"stale_after_seconds": 5, "stale_then": "close"},
+        {"offline_after_seconds": 5, "offline_then": "close"},
         {"agent_secret_hash": b"m" * 32},
         {"host": "another"},
         {"revision": 1},
@@ -143,7 +143,7 @@ def test_nothing_is_signed_for_a_server_whose_row_was_changed(world: World, valu
     assert len([words for words in world.alarms() if "server 1 " in words]) == 1
     assert [row.name for row in damaged_rows.find(team.instance, team.owner, team.server.id)] == ["server:1"]
     # Looked at and decided by the operator, it counts again.
-    damaged_rows.reseal(team.instance, people.keyrack(team.owner.workspace_id), ["server:1"])
+    damaged_rows.reseal(team.instance, people.system_actor(team.owner.workspace_id), ["server:1"])
     assert damaged_rows.find(team.instance, team.owner) == []
     assert documents.signed(team.instance, team.server.id) is not None
     assert any("Sealed the damaged row server:1" in words for words in world.alarms())
@@ -159,7 +159,7 @@ def test_nobody_makes_himself_more_in_the_database(world: World) -> None:
         world.alter(of_mallory(world, **values))
         assert world.role(world.token) is None, values
         with pytest.raises(Refusal):
-            basic_access.authenticate(world.team.instance, *world.access_key, address="203.0.113.1", door="test")
+            basic_access.authenticate(world.team.instance, *world.access_key, address="203.0.113.1", channel="test")
         with pytest.raises(Refusal):
             tokens.sign_in(
                 world.team.instance,
@@ -212,13 +212,13 @@ def test_a_token_is_its_users_with_what_it_was_given(world: World) -> None:
 def test_a_revoked_token_and_an_access_key_switched_off_do_not_come_back(world: World) -> None:
     instance = world.team.instance
     (bearer,) = tokens.of_user(instance, world.mallory.id, name="laptop")
-    tokens.revoke(instance, people.keyrack(world.team.owner.workspace_id), bearer)
+    tokens.revoke(instance, people.system_actor(world.team.owner.workspace_id), bearer)
     world.alter(update(tables.tokens).values(revoked_at=None))
     assert world.role(world.token) is None
     olga = world.team.owner.user_id
     world.alter(update(tables.access_keys).values(user_id=olga))
     with pytest.raises(Refusal):
-        basic_access.authenticate(instance, *world.access_key, address="203.0.113.1", door="test")
+        basic_access.authenticate(instance, *world.access_key, address="203.0.113.1", channel="test")
     assert any(f"access key {world.access_key[0]}" in words for words in world.alarms())
 
 
@@ -259,7 +259,7 @@ def test_what_is_entered_past_keyrack_opens_no_account(world: World, kind: str) 
     assert names
     if kind != "system user":
         assert len(world.alarms()) == 1
-    damaged_rows.reseal(world.team.instance, people.keyrack(world.team.owner.workspace_id), ["all"])
+    damaged_rows.reseal(world.team.instance, people.system_actor(world.team.owner.workspace_id), ["all"])
     assert damaged_rows.find(world.team.instance, world.team.owner) == []
 
 
@@ -300,9 +300,9 @@ def test_a_repository_is_open_to_whom_it_was_opened(world: World) -> None:
     assert not world.may("fetch")
     world.alter(update(tables.repositories).values(visibility=20))
     assert not world.may("fetch")
-    damaged_rows.reseal(world.team.instance, people.keyrack(world.team.owner.workspace_id), ["repository:1"])
+    damaged_rows.reseal(world.team.instance, people.system_actor(world.team.owner.workspace_id), ["repository:1"])
     world.alter(update(tables.repositories).values(visibility=0))
-    damaged_rows.reseal(world.team.instance, people.keyrack(world.team.owner.workspace_id), ["repository:1"])
+    damaged_rows.reseal(world.team.instance, people.system_actor(world.team.owner.workspace_id), ["repository:1"])
     values = {"repository_id": 1, "user_id": world.mallory.id, "role": "admin", "created_at": world.mallory.created_at}
     world.alter(insert(tables.repository_members).values(**values, seal=b"m" * 32))
     assert not world.may("fetch")
@@ -361,7 +361,7 @@ def test_a_database_from_before_is_sealed_once_and_never_again(bare_url: str, tm
     line = fresh_line()
     user_keys.add(instance, team.member, title="laptop", public_key=line)
     token, _ = tokens.create(
-        instance, people.keyrack(team.owner.workspace_id), team.member_user, name="laptop", scopes=("*",)
+        instance, people.system_actor(team.owner.workspace_id), team.member_user, name="laptop", scopes=("*",)
     )
     instance.database.close()
     assert (folder / MARK).exists()
@@ -374,8 +374,8 @@ def test_a_database_from_before_is_sealed_once_and_never_again(bare_url: str, tm
     # As the first start after the upgrade finds it: no mark beside the key.
     (folder / MARK).unlink()
     instance = app.open_instance(settings)
-    assert tokens.authenticate(instance, token, address="203.0.113.1", door="test").name == "alice"
-    assert damaged_rows.find(instance, people.keyrack(team.owner.workspace_id)) == []
+    assert tokens.authenticate(instance, token, address="203.0.113.1", channel="test").name == "alice"
+    assert damaged_rows.find(instance, people.system_actor(team.owner.workspace_id)) == []
     instance.database.close()
     assert (folder / MARK).exists()
 
@@ -385,10 +385,10 @@ def test_a_database_from_before_is_sealed_once_and_never_again(bare_url: str, tm
         raw.write(lambda connection: connection.exec_driver_sql("UPDATE users SET role = 'owner'"))
     instance = app.open_instance(settings)
     with pytest.raises(Refusal):
-        tokens.authenticate(instance, token, address="203.0.113.1", door="test")
+        tokens.authenticate(instance, token, address="203.0.113.1", channel="test")
     # An operator who knows why (a copy from before, put back by hand) seals it by decision.
-    damaged_rows.reseal(instance, people.keyrack(team.owner.workspace_id), ["all"])
-    assert tokens.authenticate(instance, token, address="203.0.113.1", door="test").name == "alice"
+    damaged_rows.reseal(instance, people.system_actor(team.owner.workspace_id), ["all"])
+    assert tokens.authenticate(instance, token, address="203.0.113.1", channel="test").name == "alice"
     instance.database.close()
 
 
@@ -397,14 +397,14 @@ def test_another_machine_with_a_copy_of_the_key_seals_nothing(bare_url: str, tmp
     instance = app.open_instance(settings_for(first, bare_url))
     team = make_team(instance)
     token, _ = tokens.create(
-        instance, people.keyrack(team.owner.workspace_id), team.member_user, name="laptop", scopes=("*",)
+        instance, people.system_actor(team.owner.workspace_id), team.member_user, name="laptop", scopes=("*",)
     )
     second.mkdir()
     shutil.copy(first / "instance.key", second)
     instance.database.write(lambda connection: connection.exec_driver_sql("UPDATE users SET role = 'owner'"))
     other = app.open_instance(settings_for(second, bare_url))
     with pytest.raises(Refusal):
-        tokens.authenticate(other, token, address="203.0.113.1", door="test")
+        tokens.authenticate(other, token, address="203.0.113.1", channel="test")
     assert (second / MARK).exists()
     other.database.close()
     instance.database.close()
@@ -435,7 +435,7 @@ def test_sealed_tables_are_written_in_one_way(file: Path) -> None:
 def test_every_table_is_sealed_or_decides_nothing() -> None:
     undecided = {
         "access_key_failures", "alembic_version", "changes", "deleted_server_keys", "deleted_servers", "events",
-        "found_keys", "instance_facts", "key_owners", "key_uses", "repository_names", "sessions", "told_documents",
+        "unmanaged_keys", "instance_facts", "key_owners", "key_uses", "repository_names", "sessions", "told_documents",
         "workspaces",
     }  # fmt: skip
     assert set(tables.metadata.tables) - set(sealed.VOLATILE) <= undecided, "say whether the new table decides"

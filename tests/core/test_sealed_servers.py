@@ -112,7 +112,7 @@ def test_a_deleted_row_is_noticed(team: Team, what: str) -> None:
     # What is done meanwhile does not make it right.
     add(team, "later", fresh_line())
     assert told(team) is None
-    damaged_rows.reseal(team.instance, users.keyrack(team.owner.workspace_id), [f"server:{team.server.id}"])
+    damaged_rows.reseal(team.instance, users.system_actor(team.owner.workspace_id), [f"server:{team.server.id}"])
     assert told(team) is not None
     assert team.instance.database.read(unfit) == []
 

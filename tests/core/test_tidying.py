@@ -13,13 +13,13 @@ from keyrack.core.audit import events, retention
 from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, revocation
-from keyrack.core.people.users import keyrack
+from keyrack.core.people.users import system_actor
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
-from tests.core.test_found_keys import entry
+from tests.core.test_unmanaged_keys import entry
 
 DAY = timedelta(days=1)
 
@@ -37,7 +37,7 @@ def rows(instance: Instance, table: Any) -> int:
 def clear(instance: Instance) -> dict[str, int]:
     """Tidy until nothing is left; how many of each kind went."""
     gone: dict[str, int] = {}
-    while found := retention.tidy(instance, keyrack()):
+    while found := retention.tidy(instance, system_actor()):
         for kind, count in found.items():
             gone[kind] = gone.get(kind, 0) + count
     return gone
@@ -61,7 +61,7 @@ def test_the_log_goes_back_as_far_as_is_set_and_says_what_went(team: Team) -> No
     assert count > 3
     assert clear(later(team.instance, 1095 * DAY)) == {}
     old = later(team.instance, 1097 * DAY)
-    (due,) = [one for one in retention.due(old, keyrack()) if one.kind == "events"]
+    (due,) = [one for one in retention.due(old, system_actor()) if one.kind == "events"]
     gone = clear(old)
     assert gone["events"] == due.rows
     (left,) = events.find(team.instance, team.owner).items
@@ -148,7 +148,7 @@ def test_proofs_that_ended_go_and_those_in_force_stay(team: Team) -> None:
                 insert(tables.access_keys).values(
                     id=f"AK{number}",
                     user_id=team.member_user.id,
-                    sealed_secret=b"",
+                    encrypted_secret=b"",
                     description="",
                     active=True,
                     security_token_hash=temporary and temporary * 32,
@@ -193,19 +193,19 @@ def test_a_transaction_deletes_a_little_and_a_service_goes_on_calmly(
     total = rows(team.instance, tables.events)
     clock = [0.0]
     calm = retention.Calm(lambda: clock[0])
-    calm.tidy(team.instance, keyrack())
+    calm.tidy(team.instance, system_actor())
     assert total - 3 <= rows(team.instance, tables.events) < total
     for _ in range(total):
-        calm.tidy(team.instance, keyrack())
+        calm.tidy(team.instance, system_actor())
     old = select(func.count()).select_from(tables.events).where(tables.events.c.at == long_ago)
     assert team.instance.database.read(lambda c: c.execute(old).scalar_one()) == 0
     # Nothing more to do for an hour.
     team.instance.database.write(lambda c: c.execute(update(tables.events).values(at=long_ago)))
-    calm.tidy(team.instance, keyrack())
+    calm.tidy(team.instance, system_actor())
     assert team.instance.database.read(lambda c: c.execute(old).scalar_one()) > 0
     clock[0] = 3601.0
-    calm.tidy(team.instance, keyrack())
+    calm.tidy(team.instance, system_actor())
     left = team.instance.database.read(lambda c: c.execute(old).scalar_one())
     for _ in range(50):
-        calm.tidy(team.instance, keyrack())
+        calm.tidy(team.instance, system_actor())
     assert team.instance.database.read(lambda c: c.execute(old).scalar_one()) < max(left, 1)

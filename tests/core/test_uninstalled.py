@@ -6,14 +6,14 @@ from datetime import timedelta
 
 from keyrack.core.hosts import enrolment, modes
 from keyrack.core.hosts import servers as own_servers
-from keyrack.core.hosts.status import Holding, of
+from keyrack.core.hosts.status import HostStatus, of
 from keyrack.store import servers
 from tests.core.conftest import Team
-from tests.core.test_found_keys import here
 from tests.core.test_host_news import log
+from tests.core.test_unmanaged_keys import here
 
 
-def held(team: Team) -> Holding:
+def held(team: Team) -> HostStatus:
     """How the team's server is held now."""
     return of(team.instance, here(team))
 

@@ -239,7 +239,7 @@ def test_what_was_narrowed_stays_narrow(team: Team, host: Host) -> None:
     line = fresh_line()
     wide = add(team, "wide", line)
     bob = system_users.create(team.instance, team.owner, team.server.id, username="bob", password="first of bob")
-    modes.set_mode(team.instance, team.owner, team.server.id, "adopt")
+    modes.set_mode(team.instance, team.owner, team.server.id, "observe")
     host.obey()
     backup = Database(team)
     credentials.delete(team.instance, team.owner, team.server.id, wide)

@@ -58,7 +58,7 @@ def test_twice_changes_nothing(instance: Instance) -> None:
     assert first == said
     assert len(first) >= 8
     assert workspace_file.apply(instance, FILE, SECRETS) == []
-    actor = users.keyrack(1)
+    actor = users.system_actor(1)
     server = servers.find(instance, actor).items[0]
     assert (server.name, server.tags) == ("web-1", ("web",))
     bearer = tokens.lookup(instance, "a-token-of-alice")
@@ -81,7 +81,7 @@ def test_what_changed_is_changed(instance: Instance) -> None:
         "change repository acme/site: visibility 10, protect_default false",
     ]
     assert workspace_file.apply(instance, changed, SECRETS) == []
-    actor = users.keyrack(1)
+    actor = users.system_actor(1)
     server = servers.find(instance, actor).items[0]
     assert (server.address, server.tags) == ("192.0.2.11", ("db", "web"))
     bearer = tokens.lookup(instance, "a-token-of-alice")
@@ -92,8 +92,8 @@ def test_what_changed_is_changed(instance: Instance) -> None:
 def test_a_password_is_set_once(instance: Instance) -> None:
     """Who changed a password keeps it, whatever the file says, until somebody asks for the file's again."""
     workspace_file.apply(instance, FILE, SECRETS)
-    alice = users.find(instance, users.keyrack(1))[0]
-    users.change_password(instance, users.keyrack(1), alice.id, "alice's own choice")
+    alice = users.find(instance, users.system_actor(1))[0]
+    users.change_password(instance, users.system_actor(1), alice.id, "alice's own choice")
     assert workspace_file.apply(instance, FILE, SECRETS) == []
     who = tokens.SignIn(password="alice's own choice", user_name="alice", workspace_name="acme")
     assert tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9").secret
@@ -159,7 +159,7 @@ def test_a_tag_is_taken_with_prune_alone(instance: Instance) -> None:
     workspace_file.apply(instance, FILE.replace('["web"]', '["web", "old"]'), SECRETS)
     assert workspace_file.apply(instance, FILE, SECRETS) == []
     assert workspace_file.apply(instance, FILE, SECRETS, prune=True) == ["take the tags old from server web-1"]
-    assert servers.find(instance, users.keyrack(1)).items[0].tags == ("web",)
+    assert servers.find(instance, users.system_actor(1)).items[0].tags == ("web",)
 
 
 def test_a_dry_run_changes_nothing(instance: Instance) -> None:
@@ -267,7 +267,7 @@ def test_a_renamed_server_stays_the_same_one(instance: Instance) -> None:
     assert workspace_file.apply(instance, renamed, SECRETS) == []
     by_id = renamed.replace('name = "web-2"', 'name = "web-3"\nid = 1').replace('"web-2"', '"web-3"')
     assert workspace_file.apply(instance, by_id, SECRETS) == ["change server web-3: rename it from web-2"]
-    found = servers.find(instance, users.keyrack(1))
+    found = servers.find(instance, users.system_actor(1))
     assert [(server.id, server.name) for server in found.items] == [(1, "web-3")]
 
 
@@ -287,7 +287,7 @@ def test_the_end_and_the_limits_of_a_grant(instance: Instance) -> None:
         "end the former terms of alice as deploy on web-1",
     ]
     assert workspace_file.apply(instance, limited, SECRETS) == []
-    held = [grant for grant in grants.find(instance, users.keyrack(1)) if grant.user_id is not None]
+    held = [grant for grant in grants.find(instance, users.system_actor(1)) if grant.user_id is not None]
     assert [(grant.expires_at.year if grant.expires_at else 0, dict(grant.restrictions)) for grant in held] == [
         (year, {"sources": ["192.0.2.0/24"]})
     ]
@@ -358,7 +358,7 @@ def test_a_password_change_ends_iam_tokens(instance: Instance) -> None:
     who = tokens.SignIn(password=SECRETS["ALICE"], user_name="alice", workspace_name="acme")
     signed_in = tokens.sign_in(instance, who, tokens.Scope(), address="203.0.113.9")
     assert tokens.lookup(instance, signed_in.secret) is not None
-    users.change_password(instance, users.keyrack(1), signed_in.user.id, "another password")
+    users.change_password(instance, users.system_actor(1), signed_in.user.id, "another password")
     assert tokens.lookup(instance, signed_in.secret) is None
     assert tokens.lookup(instance, "a-token-of-alice") is not None
 

@@ -148,7 +148,7 @@ def _added_labels(instance: Instance) -> set[str]:
     labels: set[str] = set()
     offset = 0
     while True:
-        page = events.find(instance, users.keyrack(1), offset=offset, limit=1000)
+        page = events.find(instance, users.system_actor(1), offset=offset, limit=1000)
         labels |= {str(event.details["label"]) for event in page.items if _is_add(event)}
         offset += 1000
         if offset >= page.total:

@@ -147,7 +147,7 @@ class Site:
         """Make a repository of the workspace acme with these members, e.g. alice="developer"."""
         instance = self.service.instance
         members = {self.user_id(name): role for name, role in roles.items()}
-        repositories.ensure(instance, users.keyrack(1), path=path, members=members)
+        repositories.ensure(instance, users.system_actor(1), path=path, members=members)
         found = instance.database.read(lambda connection: repository_rows.by_path(connection, path))
         assert found is not None
         return found
@@ -167,7 +167,7 @@ class Site:
         return [
             (event.actor_name, event.action, event.outcome, event.summary)
             for event in reversed(found.items)
-            if event.door == "git"
+            if event.channel == "git"
         ]
 
 

@@ -1,4 +1,4 @@
-"""Git while parts are away: the database, the desk; what goes on, what is refused, and for how long."""
+"""Git while parts are away: the database, the authorizer; what goes on, what is refused, and for how long."""
 
 from __future__ import annotations
 
@@ -180,8 +180,8 @@ def test_a_desk_that_is_away_refuses_with_words(team: Service, tmp_path: Path) -
             site.repository("acme/site", alice="developer")
             alice = site.person("alice", token=ALICE)
             assert clone(alice, "acme/site")[0].code == 0
-            assert host.desk is not None
-            host.desk.stop()
+            assert host.authorizer is not None
+            host.authorizer.stop()
             assert "Permission denied (publickey)" in clone(alice, "acme/site")[0].said
         finally:
             host.stop()

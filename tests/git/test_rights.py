@@ -30,7 +30,7 @@ def deploy(site: Site, repository: Repository, person: Person, *, can_push: bool
     """Make a person's key a deploy key of a repository."""
     deploy_key_rules.add(
         site.service.instance,
-        users.keyrack(1),
+        users.system_actor(1),
         repository.id,
         title=person.name,
         public_key=person.public,
@@ -108,7 +108,7 @@ def test_a_disabled_user_is_refused(site: Site) -> None:
     site.repository("acme/site", alice="developer")
     alice = site.person("alice", token=ALICE)
     assert clone(alice, "acme/site")[0].code == 0
-    users.disable(site.service.instance, users.keyrack(1), site.user_id("alice"))
+    users.disable(site.service.instance, users.system_actor(1), site.user_id("alice"))
     refused(clone(alice, "acme/site")[0], "Permission denied (publickey)")
 
 
@@ -180,7 +180,7 @@ def grant_keys(site: Site, *policies: str) -> None:
     from keyrack.core.people import users
 
     users.change_rights(
-        site.service.instance, users.keyrack(1), site.user_id("mallory"), role=Role.MEMBER, policies=policies
+        site.service.instance, users.system_actor(1), site.user_id("mallory"), role=Role.MEMBER, policies=policies
     )
 
 

@@ -1,4 +1,4 @@
-"""What Git's door must not open: shells, forwarding, environment, subsystems, other people's keys, crafted commands."""
+"""What Git's API must not open: shells, forwarding, environment, subsystems, other people's keys, crafted commands."""
 
 from __future__ import annotations
 

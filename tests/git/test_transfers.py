@@ -111,13 +111,13 @@ def lose_membership(site: Site, alice: Person) -> None:
 
 def lose_account(site: Site, alice: Person) -> None:
     """Disable the user."""
-    users.disable(site.service.instance, users.keyrack(1), site.user_id("alice"))
+    users.disable(site.service.instance, users.system_actor(1), site.user_id("alice"))
 
 
 def lose_repository(site: Site, alice: Person) -> None:
     """Delete the repository."""
     repository = site.repository("acme/site", alice="developer")
-    repositories.delete(site.service.instance, users.keyrack(1), repository.id)
+    repositories.delete(site.service.instance, users.system_actor(1), repository.id)
 
 
 @pytest.mark.parametrize("lose", [lose_key, lose_membership, lose_account, lose_repository])

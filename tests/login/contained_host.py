@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.login.private_sshd import Door
+from tests.login.private_sshd import SshClient
 from tests.waiting import wait_until
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -36,11 +36,11 @@ while :; do sleep 1; done
 
 
 class Machine:
-    """The host: run() runs a shell line in it as root, door leads to its sshd."""
+    """The host: run() runs a shell line in it as root, API leads to its sshd."""
 
-    def __init__(self, pid: int, door: Door) -> None:
+    def __init__(self, pid: int, client: SshClient) -> None:
         self._pid = pid
-        self.door = door
+        self.client = client
 
     def run(self, line: str, *, check: bool = True) -> str:
         """What a shell line prints, standard error included; fails unless it succeeds, with check."""
@@ -87,7 +87,7 @@ def machine(folder: Path, port: int) -> Iterator[Machine]:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", "the host of its own could not be made"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
-        host = Machine(int(children[0]), Door(port, known_hosts))
+        host = Machine(int(children[0]), SshClient(port, known_hosts))
         # There is no syslog in it, so sshd writes the file itself that syslog would.
         host.run("/usr/sbin/sshd -E /var/log/auth.log")
         wait_until(lambda: "SSH-" in _greeting(port), "the greeting of sshd")

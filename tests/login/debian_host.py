@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.login.contained_host import Machine
-from tests.login.private_sshd import Door
+from tests.login.private_sshd import SshClient
 from tests.waiting import wait_until
 
 SYSTEMS = Path("/var/cache/keyrack-tests/hosts")
@@ -56,7 +56,7 @@ class DebianHost:
         public = (system / "etc/ssh/ssh_host_ed25519_key.pub").read_text("ascii").split()
         known_hosts = folder / "known_hosts"
         known_hosts.write_text(f"[127.0.0.1]:{port} {public[0]} {public[1]}\n", "ascii")
-        self.door = Door(port, known_hosts)
+        self.client = SshClient(port, known_hosts)
 
     def boot(self) -> None:
         """Start it, and return once all that starts at boot has."""
@@ -73,7 +73,7 @@ class DebianHost:
 
     def run(self, line: str, *, check: bool = True) -> str:
         """What a shell line prints, as root, standard error included; fails unless it succeeds, with check."""
-        return Machine(self._pid, self.door).run(line, check=check)
+        return Machine(self._pid, self.client).run(line, check=check)
 
     def shut_down(self) -> None:
         """Stop everything in it, as `poweroff` does."""

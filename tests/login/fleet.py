@@ -13,7 +13,7 @@ from keyrack.core.keys import credentials
 from keyrack.core.people import users
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Server
-from tests.login.private_sshd import USERNAME, Door, Key, sshd_path
+from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path
 from tests.ports import free_port
 from tests.services import Service
 
@@ -27,7 +27,7 @@ class Host:
         self._port = free_port()
         self.demo = DemoHost(folder, self._port, sshd_path())
         self.demo.prepare()
-        self.door = Door(self._port, self.demo.known_hosts)
+        self.client = SshClient(self._port, self.demo.known_hosts)
 
     def enrol(self, service: Service, actor: Actor) -> None:
         """Make it a host of the service."""
@@ -72,7 +72,7 @@ class Fleet:
 @contextmanager
 def fleet(service: Service, folder: Path, count: int) -> Iterator[Fleet]:
     """So many hosts, enrolled and running, in a folder that sshd accepts."""
-    actor = users.keyrack(1)
+    actor = users.system_actor(1)
     hosts = []
     with ExitStack() as stack:
         for number in range(count):

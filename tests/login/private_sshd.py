@@ -62,7 +62,7 @@ class Key:
         return cls(path)
 
 
-class Door:
+class SshClient:
     """Where to log in: a port on loopback and the known_hosts file for it."""
 
     def __init__(self, port: int, known_hosts: Path) -> None:
@@ -116,7 +116,7 @@ class Door:
 
 
 @contextmanager
-def private_sshd(folder: Path) -> Iterator[tuple[PrivateSshd, Door]]:
+def private_sshd(folder: Path) -> Iterator[tuple[PrivateSshd, SshClient]]:
     """sshd alone, in a strict folder, with no keys and nothing revoked: the test writes the files."""
     server = PrivateSshd(folder / "sshd", free_port(), sshd_path())
     server.prepare()
@@ -125,19 +125,19 @@ def private_sshd(folder: Path) -> Iterator[tuple[PrivateSshd, Door]]:
         server.revoked_keys.write_bytes(revoked_keys.render(()))
     server.start()
     try:
-        yield server, Door(server.port, server.known_hosts)
+        yield server, SshClient(server.port, server.known_hosts)
     finally:
         server.stop()
 
 
 @contextmanager
-def agent_host(folder: Path, url: str, token: str) -> Iterator[tuple[DemoHost, Door]]:
+def agent_host(folder: Path, url: str, token: str) -> Iterator[tuple[DemoHost, SshClient]]:
     """sshd and the real agent, enrolled at a service with a one-time token, both running."""
     host = DemoHost(folder / "host", free_port(), sshd_path())
     host.prepare()
     host.enrol(url, token)
     host.start()
     try:
-        yield host, Door(host.port, host.known_hosts)
+        yield host, SshClient(host.port, host.known_hosts)
     finally:
         host.stop()

@@ -17,7 +17,7 @@ from tests.services import Service
 
 
 def test_a_changed_row_opens_nothing_and_raises_one_alarm(team: Service, tmp_path: Path) -> None:
-    instance, actor = team.instance, users.keyrack(1)
+    instance, actor = team.instance, users.system_actor(1)
     good, evil, later = (Key.make(tmp_path / name) for name in ("good", "evil", "later"))
     if USERNAME not in ("root", "deploy"):
         team.call("POST", "/api/v3/servers/1/users", token="token-of-olga", json={"username": USERNAME})
@@ -25,9 +25,9 @@ def test_a_changed_row_opens_nothing_and_raises_one_alarm(team: Service, tmp_pat
     def put(key: Key, label: str) -> int:
         return credentials.add(instance, actor, 1, label=label, username=USERNAME, public_key=key.public).id
 
-    with strict_folder() as folder, agent_host(folder, team.url, servers.invite(instance, actor, 1)) as (_, door):
+    with strict_folder() as folder, agent_host(folder, team.url, servers.invite(instance, actor, 1)) as (_, client):
         credential = put(good, "good")
-        door.wait_until_open(good)
+        client.wait_until_open(good)
         planted = parse(evil.public)
         row = tables.credentials.c.id == credential
         values = {"public_key": planted.canonical, "fingerprint": planted.sha256}
@@ -36,9 +36,9 @@ def test_a_changed_row_opens_nothing_and_raises_one_alarm(team: Service, tmp_pat
         )
         # The next honest change has every host of that server ask for a document.
         put(later, "later")
-        door.wait_until_open(later)
-        assert not door.lets_in(evil)
-        assert not door.lets_in(good), "what its row says now is not known to be what was asked"
+        client.wait_until_open(later)
+        assert not client.lets_in(evil)
+        assert not client.lets_in(good), "what its row says now is not known to be what was asked"
         alarms = [event for event in events.find(instance, actor, limit=100).items if event.level == "alarm"]
         assert len(alarms) == 1
         assert f"credential {credential} was changed in the database" in alarms[0].summary
@@ -46,6 +46,6 @@ def test_a_changed_row_opens_nothing_and_raises_one_alarm(team: Service, tmp_pat
         # Deleted, it is out of the way, and everything goes on.
         credentials.delete(instance, actor, 1, credential)
         put(good, "good")
-        door.wait_until_open(good)
-        assert door.lets_in(later)
-        assert not door.lets_in(evil)
+        client.wait_until_open(good)
+        assert client.lets_in(later)
+        assert not client.lets_in(evil)

@@ -46,22 +46,22 @@ def test_the_sdks_key_opens_and_its_deletion_shuts(team_folder: Path, tmp_path: 
         if USERNAME not in ("root", "deploy"):
             service.call("POST", "/api/v3/servers/1/users", token=OWNER, json={"username": USERNAME})
         grant(service, "alice")
-        token = servers.invite(service.instance, people.keyrack(1), 1)
-        _, door = stack.enter_context(agent_host(folder, service.url, token))
+        token = servers.invite(service.instance, people.system_actor(1), 1)
+        _, login = stack.enter_context(agent_host(folder, service.url, token))
         alice = client(CodeArtsRepoClient, service, credentials(make_access_key(service)))
         bob = client(CodeArtsRepoClient, service, credentials(make_access_key(service, "token-of-bob")))
         added = add(alice, alices)
         add(bob, bobs)
-        door.wait_until_open(alices)
+        login.wait_until_open(alices)
         # Bob has a key but no grant.
-        assert not door.lets_in(bobs)
+        assert not login.lets_in(bobs)
         alice.delete_ssh_key(DeleteSshKeyRequest(key_id=added.id))
-        door.wait_until_closed(alices)
+        login.wait_until_closed(alices)
         assert alice.list_user_keys(ListUserKeysRequest()).total == 0
         add(alice, alices)
-        door.wait_until_open(alices)
+        login.wait_until_open(alices)
         # A leaver's keys go with the leaver.
         users = service.call("GET", "/v3/users?name=alice", headers={"X-Auth-Token": OWNER}).json()["users"]
         gone = service.call("DELETE", f"/v3/users/{users[0]['id']}", headers={"X-Auth-Token": OWNER})
         assert gone.status_code == 204
-        door.wait_until_closed(alices)
+        login.wait_until_closed(alices)

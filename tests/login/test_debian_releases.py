@@ -26,7 +26,7 @@ from tests.ports import free_port
 from tests.services import Service
 from tests.waiting import wait_until
 
-KEYRACK = users.keyrack(1)
+KEYRACK = users.system_actor(1)
 SERVER = 1
 AGENT = "keyrack-agent"
 SNAPSHOT = "cd /etc/ssh && find . -type f | sort | xargs -d '\\n' stat -c '%n %a %U %G %y' && find . -type f | sort \
@@ -77,7 +77,7 @@ class Scene:
 
     def stay(self, key: Key) -> subprocess.Popen[bytes]:
         """A login that stays, with a command of its own."""
-        given = self.host.door.command(key, "deploy", "exec sleep 4242")
+        given = self.host.client.command(key, "deploy", "exec sleep 4242")
         client = subprocess.Popen(given, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.clients.append(client)
         return client
@@ -130,15 +130,15 @@ def test_failing_logins_do_not_undo_enforcing(team: Service, tmp_path: Path) -> 
         modes.set_mode(scene.service.instance, KEYRACK, SERVER, "enforce")
         wait_until(lambda: "enforcing is on trial" in scene.agent("status"), "the trial")
         # Only now: sshd forgets whom it shuts out when it reads its settings.
-        scene.host.door.login(Key.make(tmp_path / "stranger"), "deploy")
-        wait_until(lambda: not greets(scene.host.door.port), "an address that is shut out")
+        scene.host.client.login(Key.make(tmp_path / "stranger"), "deploy")
+        wait_until(lambda: not greets(scene.host.client.port), "an address that is shut out")
         wait_until(lambda: "on trial" not in scene.agent("status"), "the end of the trial")
         assert "this host enforces" in scene.agent("status")
-        assert not greets(scene.host.door.port)
+        assert not greets(scene.host.client.port)
 
 
 def test_a_hosts_life(scene: Scene) -> None:
-    host, door = scene.host, scene.host.door
+    host, client = scene.host, scene.host.client
     before = scene.prepare()
     scene.paste()
     look_first(scene)
@@ -153,7 +153,7 @@ def test_a_hosts_life(scene: Scene) -> None:
     assert host.run(SNAPSHOT) == before
     left = "/var/lib/keyrack-agent /usr/local/lib/keyrack-agent /usr/local/bin/keyrack-agent"
     assert host.run(f"ls -A {left} 2>/dev/null", check=False) == ""
-    assert door.lets_in(scene.by_hand, "deploy")
+    assert client.lets_in(scene.by_hand, "deploy")
 
 
 def look_first(scene: Scene) -> None:
@@ -170,7 +170,7 @@ def look_first(scene: Scene) -> None:
 
     wait_until(found, "the key that somebody put there by hand")
     assert found() == [("deploy", "/home/deploy/.ssh/authorized_keys")]
-    assert host.door.lets_in(scene.by_hand, "deploy")
+    assert host.client.lets_in(scene.by_hand, "deploy")
 
 
 def enforce(scene: Scene) -> None:
@@ -181,8 +181,8 @@ def enforce(scene: Scene) -> None:
     plan = scene.agent("plan")
     assert fingerprint_of(scene.by_hand.public) in plan
     modes.set_mode(scene.service.instance, KEYRACK, SERVER, "enforce")
-    host.door.wait_until_open(key, "deploy")
-    host.door.wait_until_closed(scene.by_hand, "deploy")
+    host.client.wait_until_open(key, "deploy")
+    host.client.wait_until_closed(scene.by_hand, "deploy")
     wait_until(lambda: "this host enforces" in scene.agent("status"), "the end of the trial")
     assert "sshd obeys the document for every account" in scene.agent("doctor")
 
@@ -197,13 +197,13 @@ def shorten_the_trial(scene: Scene) -> None:
 def who_is_in_is_known_and_ended(scene: Scene) -> None:
     """The journal names the key that signed; taking that key away ends the login, its command too."""
     key, credential = scene.add("visitor")
-    scene.host.door.wait_until_open(key, "deploy")
+    scene.host.client.wait_until_open(key, "deploy")
     client = scene.stay(key)
     wait_until(lambda: fingerprint_of(key.public) in [one.fingerprint for one in scene.sessions()], "the login")
     assert "sleep 4242" in scene.host.run("ps -eo args")
     credentials.delete(scene.service.instance, KEYRACK, SERVER, credential)
     client.wait(60)
-    assert not scene.host.door.lets_in(key, "deploy")
+    assert not scene.host.client.lets_in(key, "deploy")
     assert "sleep 4242" not in scene.host.run("ps -eo args")
     wait_until(lambda: not scene.sessions(), "a list without it")
 
@@ -212,7 +212,7 @@ def the_agent_comes_back(scene: Scene) -> None:
     """systemd starts a killed agent again; what was asked meanwhile is done."""
     scene.host.run("systemctl kill --signal=KILL keyrack-agent")
     key, _ = scene.add("after-the-kill")
-    scene.host.door.wait_until_open(key, "deploy")
+    scene.host.client.wait_until_open(key, "deploy")
 
 
 def ends_bite_without_anybody(scene: Scene) -> None:
@@ -222,10 +222,10 @@ def ends_bite_without_anybody(scene: Scene) -> None:
     wait_until(scene.obeyed, "the key on the host")
     too_old = "cannot read ends of keys in UTC" in scene.agent("doctor")
     assert too_old == ("OpenSSH_8." in scene.host.run("ssh -V"))
-    assert scene.host.door.lets_in(key, "deploy") is not too_old
+    assert scene.host.client.lets_in(key, "deploy") is not too_old
     scene.host.run("systemctl stop keyrack-agent")
     time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds() + 1.5))
-    assert not scene.host.door.lets_in(key, "deploy")
+    assert not scene.host.client.lets_in(key, "deploy")
     scene.host.run("systemctl start keyrack-agent")
 
 
@@ -233,13 +233,13 @@ def revoked_while_off(scene: Scene) -> None:
     """A host that is off during a revocation refuses at the first login after contact; the agent starts at boot."""
     key, credential = scene.add("lost")
     kept, _ = scene.add("kept")
-    scene.host.door.wait_until_open(key, "deploy")
-    scene.host.door.wait_until_open(kept, "deploy")
+    scene.host.client.wait_until_open(key, "deploy")
+    scene.host.client.wait_until_open(kept, "deploy")
     scene.host.shut_down()
     credentials.delete(scene.service.instance, KEYRACK, SERVER, credential)
     assert not scene.obeyed()
     scene.host.boot()
     wait_until(scene.obeyed, "the receipt")
-    assert not scene.host.door.lets_in(key, "deploy")
-    assert scene.host.door.lets_in(kept, "deploy")
+    assert not scene.host.client.lets_in(key, "deploy")
+    assert scene.host.client.lets_in(kept, "deploy")
     assert "this host enforces" in scene.agent("status")

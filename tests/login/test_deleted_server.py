@@ -25,13 +25,13 @@ def test_its_keys_open_nothing_any_more(team: Service, tmp_path: Path) -> None:
         hosts.add(key, "key")
         on, off = hosts.hosts
         for host in hosts.hosts:
-            host.door.wait_until_open(key)
+            host.client.wait_until_open(key)
         off.stop()
         client = subprocess.Popen(
             [
-                "ssh", "-F", "/dev/null", "-N", "-i", str(key.path), "-p", str(on.door.port),
+                "ssh", "-F", "/dev/null", "-N", "-i", str(key.path), "-p", str(on.client.port),
                 "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
-                "-o", f"UserKnownHostsFile={on.door.known_hosts}", f"{USERNAME}@127.0.0.1",
+                "-o", f"UserKnownHostsFile={on.client.known_hosts}", f"{USERNAME}@127.0.0.1",
             ],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -40,9 +40,9 @@ def test_its_keys_open_nothing_any_more(team: Service, tmp_path: Path) -> None:
         for host in hosts.hosts:
             servers.delete(hosts.instance, hosts.actor, host.server.id)
         wait_until(lambda: obeyed(hosts)["host-0"], "the word of the host that is on")
-        assert not on.door.lets_in(key)
+        assert not on.client.lets_in(key)
         client.wait(60)
         assert not obeyed(hosts)["host-1"]
         off.start()
         wait_until(lambda: obeyed(hosts)["host-1"], "the word of the host that was off")
-        assert not off.door.lets_in(key)
+        assert not off.client.lets_in(key)

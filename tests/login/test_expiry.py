@@ -10,7 +10,7 @@ import pytest
 
 from keyrack.cli.demo_host import PrivateSshd
 from keyrack.ssh import authorized_keys
-from tests.login.private_sshd import USERNAME, Door, Key, private_sshd, strict_folder
+from tests.login.private_sshd import USERNAME, Key, SshClient, private_sshd, strict_folder
 from tests.waiting import wait_until
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
@@ -33,13 +33,13 @@ def test_a_key_ends_within_its_second_in_every_time_zone(
 ) -> None:
     short, lasting = Key.make(tmp_path / "short"), Key.make(tmp_path / "lasting")
     monkeypatch.setenv("TZ", zone)
-    with strict_folder() as folder, private_sshd(folder) as (server, door):
+    with strict_folder() as folder, private_sshd(folder) as (server, client):
         end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=8)
         write(server, {short: end, lasting: end + HOUR})
         let_in = 0
         while True:
             began = datetime.now(UTC)
-            opened = door.lets_in(short)
+            opened = client.lets_in(short)
             ended = datetime.now(UTC)
             if ended < end:
                 assert opened, f"refused before its end: {began} to {ended}, end {end}"
@@ -50,12 +50,12 @@ def test_a_key_ends_within_its_second_in_every_time_zone(
                 break
             time.sleep(0.05)
         assert let_in
-        assert door.lets_in(lasting)
+        assert client.lets_in(lasting)
 
 
-def log_in(door: Door, key: Key, wanted: bool) -> None:
+def log_in(client: SshClient, key: Key, wanted: bool) -> None:
     """Assert that a key opens the account, or that it does not."""
-    assert door.lets_in(key) is wanted
+    assert client.lets_in(key) is wanted
 
 
 @pytest.mark.skipif(not FAKETIME.exists(), reason="changing sshd's clock takes libfaketime (Debian: faketime)")
@@ -68,13 +68,13 @@ def test_a_changed_clock_moves_the_end_with_it(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(offset))
     monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
     monkeypatch.setenv("FAKETIME_DISABLE_SHM", "1")
-    with strict_folder() as folder, private_sshd(folder) as (server, door):
+    with strict_folder() as folder, private_sshd(folder) as (server, client):
         for name in ("LD_PRELOAD", "FAKETIME_TIMESTAMP_FILE", "FAKETIME_NO_CACHE", "FAKETIME_DISABLE_SHM"):
             monkeypatch.delenv(name)  # for sshd alone
         now = datetime.now(UTC)
         write(server, {soon: now + HOUR, later: now + 3 * HOUR})
-        wait_until(lambda: door.lets_in(soon), "a login")
+        wait_until(lambda: client.lets_in(soon), "a login")
         for moved, opens in (("+2h", (False, True)), ("+4h", (False, False)), ("-1h", (True, True))):
             offset.write_text(moved)
-            log_in(door, soon, opens[0])
-            log_in(door, later, opens[1])
+            log_in(client, soon, opens[0])
+            log_in(client, later, opens[1])

@@ -18,7 +18,7 @@ def test_a_key_ends_at_its_second(zone: str, tmp_path: Path, monkeypatch: pytest
     # Fourteen hours ahead and eleven behind: an end in local time would be off by as much.
     monkeypatch.setenv("TZ", zone)
     key, lasting = Key.make(tmp_path / "key"), Key.make(tmp_path / "lasting")
-    with strict_folder() as folder, private_sshd(folder) as (server, door):
+    with strict_folder() as folder, private_sshd(folder) as (server, client):
         end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=6)
         document = HostDocument(
             "h_1", 1, datetime.now(UTC), {USERNAME: [UserKey(key.public, end), UserKey(lasting.public)]}
@@ -31,7 +31,7 @@ def test_a_key_ends_at_its_second(zone: str, tmp_path: Path, monkeypatch: pytest
         last_in = None
         while True:
             asked = datetime.now(UTC)
-            if not door.lets_in(key):
+            if not client.lets_in(key):
                 break
             last_in = asked
         # Let in before the end, and not once a whole second has passed after it.
@@ -39,5 +39,5 @@ def test_a_key_ends_at_its_second(zone: str, tmp_path: Path, monkeypatch: pytest
         assert last_in < end + timedelta(seconds=1)
         assert datetime.now(UTC) > end
         time.sleep(max(0.0, (end + timedelta(seconds=1) - datetime.now(UTC)).total_seconds()))
-        assert not door.lets_in(key)
-        assert door.lets_in(lasting)
+        assert not client.lets_in(key)
+        assert client.lets_in(lasting)

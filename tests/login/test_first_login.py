@@ -15,7 +15,7 @@ from keyrack.cli.demo_host import DemoHost
 from keyrack.core.hosts import servers
 from keyrack.core.people import users
 from keyrack.model import Actor
-from tests.login.private_sshd import USERNAME, Door, Key, agent_host, strict_folder
+from tests.login.private_sshd import USERNAME, Key, SshClient, agent_host, strict_folder
 from tests.services import Service, running, settings_for
 from tests.waiting import wait_until
 
@@ -26,10 +26,10 @@ LIFE_SECONDS = 20
 class Host:
     """A service with one enrolled host; the service and the host can be stopped apart."""
 
-    def __init__(self, service: Service, host: DemoHost, door: Door, stack: ExitStack) -> None:
+    def __init__(self, service: Service, host: DemoHost, client: SshClient, stack: ExitStack) -> None:
         self.service = service
         self.host = host
-        self.door = door
+        self.client = client
         self._stack = stack
 
     def add(self, key: Key, label: str, **fields: Any) -> Any:
@@ -51,7 +51,7 @@ class Host:
 
 def keyrack(service: Service) -> Actor:
     """Keyrack itself, in the first workspace."""
-    return users.keyrack(1)
+    return users.system_actor(1)
 
 
 @pytest.fixture
@@ -67,33 +67,33 @@ def host(team_folder: Path, tmp_path: Path) -> Iterator[Host]:
                 body = {"username": USERNAME}
                 service.call("POST", "/api/v3/servers/1/users", token=OLGA, json=body)
             token = servers.invite(service.instance, keyrack(service), 1)
-            demo, door = outer.enter_context(agent_host(folder, service.url, token))
-            yield Host(service, demo, door, stack)
+            demo, client = outer.enter_context(agent_host(folder, service.url, token))
+            yield Host(service, demo, client, stack)
 
 
 def test_a_key_opens_a_login_and_its_deletion_shuts_it(host: Host, tmp_path: Path) -> None:
     key = Key.make(tmp_path / "key")
-    assert not host.door.lets_in(key)
+    assert not host.client.lets_in(key)
     credential = host.add(key, "laptop")
-    host.door.wait_until_open(key)
+    host.client.wait_until_open(key)
     host.delete(credential)
-    host.door.wait_until_closed(key)
+    host.client.wait_until_closed(key)
     host.add(key, "laptop")
-    host.door.wait_until_open(key)
+    host.client.wait_until_open(key)
 
 
 def test_a_temporary_key_ends_with_service_and_agent_dead(host: Host, tmp_path: Path) -> None:
     lasting, short = Key.make(tmp_path / "lasting"), Key.make(tmp_path / "short")
     host.add(lasting, "lasting")
     credential = host.add(short, "short", temporary=True)
-    host.door.wait_until_open(short)
+    host.client.wait_until_open(short)
     host.stop_service()
     host.host.stop_agent()
     end = datetime.strptime(credential["expires_at"], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
-    host.door.wait_until_closed(short)
+    host.client.wait_until_closed(short)
     # The refusal came from the line itself, and not before the time it names.
     assert datetime.now(UTC) >= end - timedelta(seconds=1)
-    assert host.door.lets_in(lasting)
+    assert host.client.lets_in(lasting)
 
 
 def test_a_users_own_key_opens_what_is_granted(host: Host, tmp_path: Path) -> None:
@@ -111,10 +111,10 @@ def test_a_users_own_key_opens_what_is_granted(host: Host, tmp_path: Path) -> No
     headers = {"X-Auth-Token": "token-of-alice"}
     added = host.service.call("POST", "/v4/user/keys", headers=headers, json={"title": "desk", "key": key.public})
     assert added.status_code == 201
-    host.door.wait_until_open(key)
+    host.client.wait_until_open(key)
     gone = host.service.call("DELETE", f"/v4/user/keys/{added.json()['id']}", headers=headers)
     assert gone.status_code == 204
-    host.door.wait_until_closed(key)
+    host.client.wait_until_closed(key)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_users_own_key_opens_what_is_granted(host: Host, tmp_path: Path) -> No
 def test_every_key_type_logs_in(typed_host: Host, tmp_path: Path, key_type: str, bits: int | None) -> None:
     key = Key.make(tmp_path / "key", key_type, bits)
     typed_host.add(key, f"{key_type}-{bits}")
-    typed_host.door.wait_until_open(key)
+    typed_host.client.wait_until_open(key)
 
 
 @pytest.mark.parametrize(
@@ -153,5 +153,5 @@ def typed_host(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         if USERNAME not in ("root", "deploy"):
             service.call("POST", "/api/v3/servers/1/users", token=OLGA, json={"username": USERNAME})
         token = servers.invite(service.instance, keyrack(service), 1)
-        demo, door = stack.enter_context(agent_host(folder, service.url, token))
-        yield Host(service, demo, door, stack)
+        demo, client = stack.enter_context(agent_host(folder, service.url, token))
+        yield Host(service, demo, client, stack)

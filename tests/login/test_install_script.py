@@ -16,20 +16,20 @@ from keyrack.core.hosts import modes, servers, system_users
 from keyrack.core.keys import credentials
 from keyrack.core.people import users
 from keyrack.errors import Refusal
-from tests.login.private_sshd import USERNAME, Door, Key, private_sshd, strict_folder
+from tests.login.private_sshd import USERNAME, Key, SshClient, private_sshd, strict_folder
 from tests.services import Service, running, settings_for
 from tests.waiting import wait_until
 
-KEYRACK = users.keyrack(1)
+KEYRACK = users.system_actor(1)
 
 
 class Pasted:
     """A service, an sshd, and the line pasted beside it."""
 
-    def __init__(self, service: Service, server: PrivateSshd, door: Door, folder: Path) -> None:
+    def __init__(self, service: Service, server: PrivateSshd, client: SshClient, folder: Path) -> None:
         self.service = service
         self.server = server
-        self.door = door
+        self.client = client
         self.folder = folder
         self.state = folder / "agent"
         self.program = folder / "program" / "keyrack-agent.pyz"
@@ -63,8 +63,8 @@ def pasted(team_folder: Path, tmp_path: Path) -> Iterator[Pasted]:
     with ExitStack() as stack:
         folder = stack.enter_context(strict_folder())
         service = stack.enter_context(running(settings_for(data, "")))
-        server, door = stack.enter_context(private_sshd(folder))
-        scene = Pasted(service, server, door, folder)
+        server, client = stack.enter_context(private_sshd(folder))
+        scene = Pasted(service, server, client, folder)
         yield scene
         if scene.state.exists():
             pid = (scene.state / "lock").read_text("ascii").strip()
@@ -76,10 +76,10 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     service = pasted.service
     ended = pasted.paste(servers.invite(service.instance, KEYRACK, 1))
     assert ended.returncode == 0, ended.stderr
-    assert servers.get(service.instance, KEYRACK, 1).mode == "adopt"
+    assert servers.get(service.instance, KEYRACK, 1).mode == "observe"
     wait_until(lambda: servers.get(service.instance, KEYRACK, 1).applied_revision > 0, "a first report")
     status = pasted.agent("status")
-    assert "this host adopts: it reports who gets in and changes nothing" in status.stdout
+    assert "this host observes: it reports who gets in and changes nothing" in status.stdout
     assert "the agent is running" in status.stdout
     key = Key.make(tmp_path / "key")
     try:
@@ -88,7 +88,7 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
         pass  # it is there already
     credentials.add(service.instance, KEYRACK, 1, label="laptop", username=USERNAME, public_key=key.public)
     modes.set_mode(service.instance, KEYRACK, 1, "enforce")
-    pasted.door.wait_until_open(key)
+    pasted.client.wait_until_open(key)
     wait_until(lambda: "this host enforces" in pasted.agent("status").stdout, "enforcing in force")
     doctor = pasted.agent("doctor")
     assert "sshd obeys the document for every account" in doctor.stdout
@@ -102,14 +102,14 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     gone = pasted.agent("uninstall")
     assert gone.returncode == 1
     assert "take that out of them first" in gone.stderr
-    assert pasted.door.lets_in(key)
+    assert pasted.client.lets_in(key)
 
 
 @pytest.mark.parametrize(
     ("token", "more", "words"),
     [
         ("wrong", (), "enrolment token is wrong"),
-        ("x", ("--mode", "explode"), "--mode is adopt, auto or enforce"),
+        ("x", ("--mode", "explode"), "--mode is observe, auto or enforce"),
         ("x", ("--python",), "needs a value"),
         ("x", ("--only-accounts", "a b;c"), "cannot be the name of an account"),
     ],

@@ -22,7 +22,7 @@ from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
 from keyrack.model import Server
 from keyrack.protocol.host_document import HostDocument, UserKey
-from tests.login.adopted_host import AdoptedHost, accounts, owner
+from tests.login.observed_host import AdoptedHost, accounts, owner
 from tests.login.private_sshd import Key, sshd_path, strict_folder
 from tests.services import Service, running, settings_for
 from tests.waiting import wait_until
@@ -80,8 +80,8 @@ class Scene:
         """Ask for enforcing, and answer why the host does not; nobody is locked out and all files are as they were."""
         before = (self.host.config.read_bytes(), sorted(self.host.etc.glob("sshd_config.d/*")))
         self.ask()
-        wait_until(lambda: self.server.mode == "adopt", "a wish that ended")
-        wait_until(lambda: self.server.facts.get("enforcement") == "adopt", "a host that adopts")
+        wait_until(lambda: self.server.mode == "observe", "a wish that ended")
+        wait_until(lambda: self.server.facts.get("enforcement") == "observe", "a host that observes")
         assert (self.host.config.read_bytes(), sorted(self.host.etc.glob("sshd_config.d/*"))) == before
         return next(words for words in self.summaries() if words.startswith("Enforcing did not begin"))
 
@@ -91,7 +91,7 @@ class Scene:
         wait_until(lambda: self.server.facts.get("enforcement") == "enforce", "enforcing in force")
 
     def hand_key_works(self) -> bool:
-        return self.host.door.lets_in(self.host.keys[HAND[0]], HAND[1])
+        return self.host.client.lets_in(self.host.keys[HAND[0]], HAND[1])
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def no_pid_file(text: str) -> str:
 def test_an_sshd_without_pid_file_is_told_by_its_socket_and_shows_it(scene: Scene) -> None:
     scene.start(no_pid_file)
     scene.enforced()
-    assert scene.host.door.lets_in(scene.key, "krone")
+    assert scene.host.client.lets_in(scene.key, "krone")
     assert not scene.hand_key_works()
     assert not any("not shown" in words for words in scene.server.facts.get("problems", []))
 
@@ -130,7 +130,7 @@ def test_an_sshd_of_another_name_is_told_too(scene: Scene) -> None:
     scene.host.program = program
     scene.start(no_pid_file)
     scene.enforced()
-    assert scene.host.door.lets_in(scene.key, "krone")
+    assert scene.host.client.lets_in(scene.key, "krone")
     assert not scene.hand_key_works()
 
 

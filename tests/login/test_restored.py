@@ -22,7 +22,7 @@ from keyrack.settings import Settings
 from keyrack.ssh.public_key import parse
 from tests.core.keys_for_tests import fresh_line
 from tests.git.people import Person, Site, start_host
-from tests.login.private_sshd import USERNAME, Door, Key, agent_host, strict_folder
+from tests.login.private_sshd import USERNAME, Key, SshClient, agent_host, strict_folder
 from tests.services import Service, running, settings_for
 from tests.waiting import wait_until
 
@@ -102,12 +102,12 @@ def test_a_key_revoked_after_the_backup_stays_refused(team_folder: Path, tmp_pat
         bob, alice = site.person("bob", token="token-of-bob"), site.person("alice", token="token-of-alice")
         site.repository("acme/shop", bob="developer", alice="developer")
         doomed = Key(bob.key)
-        invitation = servers.invite(service.instance, users.keyrack(1), 1)
-        with agent_host(folder, service.url, invitation) as (host, door):
+        invitation = servers.invite(service.instance, users.system_actor(1), 1)
+        with agent_host(folder, service.url, invitation) as (host, client):
             add(service, kept.public, "kept")
             add(service, doomed.public, "doomed")
-            door.wait_until_open(kept)
-            door.wait_until_open(doomed)
+            client.wait_until_open(kept)
+            client.wait_until_open(doomed)
             assert fetches(site, bob)
             with load(service):
                 made = keyrack(settings, "backup", str(copy))
@@ -117,20 +117,20 @@ def test_a_key_revoked_after_the_backup_stays_refused(team_folder: Path, tmp_pat
             assert keyrack(settings, "backup", str(copy)).returncode == 1, "it does not replace a backup unasked"
             revoke(service, doomed.public)
             add(service, late.public, "late")
-            door.wait_until_open(late)
-            assert not door.lets_in(doomed)
+            client.wait_until_open(late)
+            assert not client.lets_in(doomed)
             assert not fetches(site, bob)
             in_use = keyrack(settings, "restore", str(copy), "--yes")
             assert in_use.returncode == 1
             assert "in use" in in_use.stderr
-            _restored(settings, site, host, door, copy, tmp_path, lost, (kept, late, doomed), (alice, bob))
+            _restored(settings, site, host, client, copy, tmp_path, lost, (kept, late, doomed), (alice, bob))
 
 
 def _restored(
     settings: Settings,
     before: Site,
     host: DemoHost,
-    door: Door,
+    client: SshClient,
     copy: Path,
     tmp_path: Path,
     lost: bool,
@@ -151,14 +151,14 @@ def _restored(
     assert done.returncode == 0, done.stdout + done.stderr
     assert ("Stays taken away" in done.stdout) is not lost
     assert (list(moved.glob("keyrack.db.before-*")) == []) is lost
-    _serve_instead(before.service, restored, host, door, tmp_path, (kept, late, doomed), (alice, bob))
+    _serve_instead(before.service, restored, host, client, tmp_path, (kept, late, doomed), (alice, bob))
 
 
 def _serve_instead(
     old: Service,
     settings: Settings,
     host: DemoHost,
-    door: Door,
+    client: SshClient,
     tmp_path: Path,
     keys: tuple[Key, Key, Key],
     team: tuple[Person, Person],
@@ -169,18 +169,18 @@ def _serve_instead(
     host.stop_agent()
     _point_agent(host, old.url, elsewhere.url)
     with running(elsewhere) as service, git_beside(service, tmp_path) as site:
-        instance, actor = service.instance, users.keyrack(1)
+        instance, actor = service.instance, users.system_actor(1)
         host._start_agent()
         wait_until(lambda: resync.difference(instance, actor, 1).undecided is True, "the host to be noticed")
         wait_until(lambda: not resync.difference(instance, actor, 1).asked, "the host's last document")
-        door.wait_until_open(kept)
-        assert not door.lets_in(doomed)
+        client.wait_until_open(kept)
+        assert not client.lets_in(doomed)
         assert not fetches(site, bob)
         assert fetches(site, alice)
         # What was added since the backup is lost, as a restore says; added again, it opens.
         add(service, late.public, "late")
-        door.wait_until_open(late)
-        assert not door.lets_in(doomed)
+        client.wait_until_open(late)
+        assert not client.lets_in(doomed)
         wait_until(
             lambda: receipts.of_key(instance, actor, parse(doomed.public).sha256).done, "the receipt of the revocation"
         )
@@ -191,8 +191,8 @@ def _serve_instead(
         assert not resync.difference(instance, actor, 1).undecided
         later = Key.make(tmp_path / "later")
         add(service, later.public, "later")
-        door.wait_until_open(later)
-        assert not door.lets_in(doomed)
+        client.wait_until_open(later)
+        assert not client.lets_in(doomed)
 
 
 def _point_agent(host: DemoHost, old: str, new: str) -> None:

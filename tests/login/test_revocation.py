@@ -41,14 +41,14 @@ def test_hosts_that_were_off_refuse_a_revoked_key_at_the_first_login(team: Servi
         hosts.add(other, "other")
         off, on = hosts.hosts[:-1], hosts.hosts[-1]
         for host in hosts.hosts:
-            host.door.wait_until_open(key)
+            host.client.wait_until_open(key)
         for host in off:
             host.stop()
         client = subprocess.Popen(
             [
-                "ssh", "-F", "/dev/null", "-N", "-i", str(key.path), "-p", str(on.door.port),
+                "ssh", "-F", "/dev/null", "-N", "-i", str(key.path), "-p", str(on.client.port),
                 "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
-                "-o", f"UserKnownHostsFile={on.door.known_hosts}", f"{USERNAME}@127.0.0.1",
+                "-o", f"UserKnownHostsFile={on.client.known_hosts}", f"{USERNAME}@127.0.0.1",
             ],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -57,7 +57,7 @@ def test_hosts_that_were_off_refuse_a_revoked_key_at_the_first_login(team: Servi
         wait_until(lambda: sessions_of(hosts, on), "the login that stays in the list")
         revocation.revoke_everywhere(hosts.instance, hosts.actor, fingerprint)
         wait_until(lambda: told(hosts, on), "the receipt of the host that is on")
-        assert not on.door.lets_in(key)
+        assert not on.client.lets_in(key)
         client.wait(60)
         words = receipts.of_key(hosts.instance, hosts.actor, fingerprint).words
         assert words == "done on 1 of 6 servers; not yet on host-0, host-1, host-2, host-3, host-4"
@@ -65,6 +65,6 @@ def test_hosts_that_were_off_refuse_a_revoked_key_at_the_first_login(team: Servi
             host.start()
             wait_until(partial(told, hosts, host), "the receipt of a host that was off")
             # Its very first login since then, and the only one: no second try, no waiting.
-            assert not host.door.lets_in(key)
-            assert host.door.lets_in(other)
+            assert not host.client.lets_in(key)
+            assert host.client.lets_in(other)
         assert receipts.of_key(hosts.instance, hosts.actor, fingerprint).words == "done on 6 of 6 servers"

@@ -25,7 +25,7 @@ def test_a_host_refuses_a_key_that_the_command_line_revoked(team_folder: Path, t
         (host,) = hosts.hosts
         hosts.add(key, "key")
         hosts.add(other, "other")
-        host.door.wait_until_open(key)
+        host.client.wait_until_open(key)
         revoke = [sys.executable, "-m", "keyrack.cli.main", "hosts", "revoke", fingerprint_of(key.public)]
         # Over the network nothing is told: the service finds it in the file.
         ended = subprocess.run(
@@ -36,5 +36,5 @@ def test_a_host_refuses_a_key_that_the_command_line_revoked(team_folder: Path, t
             check=False,
         )
         assert ended.returncode == 0, ended.stderr
-        host.door.wait_until_closed(key)
-        assert host.door.lets_in(other)
+        host.client.wait_until_closed(key)
+        assert host.client.lets_in(other)

@@ -55,25 +55,25 @@ def test_a_servers_life(team: Service, host: Machine, tmp_path: Path) -> None:
     key = Key.make(tmp_path / "key")
     early = caller.here("POST", "/ssh/credentials", {"label": "early", "username": "root", "publicKey": key.public})
     assert (early["state"], early["delivered_at"]) == ("pending", None)
-    assert not host.door.lets_in(key, "root")
+    assert not host.client.lets_in(key, "root")
 
     install_as_printed(caller, host)
     wait_until(lambda: caller.here("GET", f"/ssh/credentials/{early['id']}")["state"] == "delivered", "delivery")
-    host.door.wait_until_open(key, "root")
+    host.client.wait_until_open(key, "root")
     gone = caller.here("DELETE", f"/ssh/credentials/{early['id']}")
     assert gone["label"] == "early"
-    host.door.wait_until_closed(key, "root")
+    host.client.wait_until_closed(key, "root")
 
     user = make_the_system_user(caller, host)
     added = caller.here("POST", "/ssh/credentials", {"label": "ci", "username": "shop", "publicKey": key.public})
-    host.door.wait_until_open(key, "shop")
-    assert host.door.login(key, "shop", "id -un").stdout == "shop\n"
+    host.client.wait_until_open(key, "shop")
+    assert host.client.login(key, "shop", "id -un").stdout == "shop\n"
     change_ssh_config(caller, host)
     end_a_session(caller, host, key)
-    assert host.door.lets_in(key, "shop")
+    assert host.client.lets_in(key, "shop")
 
     caller.here("DELETE", f"/ssh/credentials/{added['id']}")
-    host.door.wait_until_closed(key, "shop")
+    host.client.wait_until_closed(key, "shop")
     delete_the_system_user(caller, host, user)
 
     last = caller.here("POST", "/ssh/credentials", {"label": "last", "username": "root", "publicKey": key.public})
@@ -145,7 +145,7 @@ def change_ssh_config(caller: Caller, host: Machine) -> None:
 def end_a_session(caller: Caller, host: Machine, key: Key) -> None:
     """A login is listed with its key's label; ended through the API, it is cut and leaves the list."""
     with subprocess.Popen(
-        host.door.command(key, "shop", "echo in; sleep 600"), stdout=subprocess.PIPE, text=True
+        host.client.command(key, "shop", "echo in; sleep 600"), stdout=subprocess.PIPE, text=True
     ) as ssh:
         try:
             assert ssh.stdout is not None

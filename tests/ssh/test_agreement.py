@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.ssh.authorized_keys import FoundKey, read
+from keyrack.ssh.authorized_keys import KeyLine, read
 from keyrack.ssh.line_key import NAMES, USUAL_RULES, SshdRules
 from keyrack.ssh.public_key import read_canonical
 from tests.ssh.judge import Judge, Lines, judge
@@ -29,7 +29,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
         yield found
 
 
-def lets_in(line: FoundKey) -> bool:
+def lets_in(line: KeyLine) -> bool:
     """What we say of it, for somebody who comes now and from here."""
     ended = line.ends_at is not None and line.ends_at < time.time()
     return line.problem is None and not line.authority and not ended

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.ssh.authorized_keys import FoundKey, expiry_option, key_line, read, render
+from keyrack.ssh.authorized_keys import KeyLine, expiry_option, key_line, read, render
 from keyrack.ssh.public_key import parse
 from tests.ssh.cases import cases, make_key, mpint, ssh_keygen, text_line
 from tests.ssh.sshd import Sshd
@@ -68,10 +68,10 @@ def test_reads_lines_with_their_numbers() -> None:
         + f"cert-authority {GOOD} ca".encode()
     )
     assert found == [
-        FoundKey(3, "", "ssh-ed25519", FINGERPRINT, "alice's laptop", None, GOOD),
-        FoundKey(4, 'from="10.0.0.0/8",command="echo \\"a b\\""', "ssh-ed25519", FINGERPRINT, "", None, GOOD),
-        FoundKey(5, "", "", None, "", "there is no key of a known type on this line"),
-        FoundKey(6, "cert-authority", "ssh-ed25519", FINGERPRINT, "ca", None, GOOD, True),
+        KeyLine(3, "", "ssh-ed25519", FINGERPRINT, "alice's laptop", None, GOOD),
+        KeyLine(4, 'from="10.0.0.0/8",command="echo \\"a b\\""', "ssh-ed25519", FINGERPRINT, "", None, GOOD),
+        KeyLine(5, "", "", None, "", "there is no key of a known type on this line"),
+        KeyLine(6, "cert-authority", "ssh-ed25519", FINGERPRINT, "ca", None, GOOD, True),
     ]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyrack.protocol import host_document
-from keyrack.protocol.host_document import Account, DocumentError, HostDocument, Stale, UserKey
+from keyrack.protocol.host_document import Account, DocumentError, HostDocument, OfflinePolicy, UserKey
 from keyrack.ssh import sshsig, wire
 
 KEY = sshsig.public_line(wire.string(b"ssh-ed25519") + wire.string(bytes.fromhex("d75a980182b10ab7" * 4)))
@@ -25,8 +25,8 @@ FULL = HostDocument(
     revoked=(OTHER,),
     accounts={"shop": Account(True), "old": Account(False)},
     sshd={"PasswordAuthentication": "no", "AllowUsers": "root deploy"},
-    mode="adopt",
-    stale=Stale(3600, "drop-temporary"),
+    mode="observe",
+    offline_policy=OfflinePolicy(3600, "drop-temporary"),
 )
 
 
@@ -106,7 +106,7 @@ WRONG: dict[str, list[Any]] = {
     + [{"x": {"present": True, "deployment_key": "yes"}}],
     "revoked": [None, {}, [None], ["ssh-ed25519"], [KEY + "\n"], [KEY + " comment"], [" " + KEY]],
     "sshd": [None, [], {"a b": "no"}, {"X": "a\nb"}, {"X": ""}, {"X": 1}, {"X": ' "'}, {"Match all\nX": "y"}],
-    "mode": ["", "Enforce", None, 1, ["adopt"]],
+    "mode": ["", "Enforce", None, 1, ["observe"]],
     "stale": [None, {}, {"after_seconds": -1, "then": "keep"}, {"after_seconds": 1, "then": "drop"}],
 }
 
@@ -148,7 +148,7 @@ def test_what_to_take_away_is_absent_or_right(value: Any) -> None:
     assert "take_away" not in fields
     with pytest.raises(DocumentError, match="take_away"):
         host_document.decode(json.dumps({**fields, "take_away": value}))
-    asked = FULL._replace(take_away=(host_document.TakeAway("/x", FINGERPRINT),))
+    asked = FULL._replace(remove_keys=(host_document.KeyRemoval("/x", FINGERPRINT),))
     assert host_document.decode(host_document.encode(asked)) == asked
 
 

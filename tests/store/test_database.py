@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from keyrack.store.changes import changes
-from keyrack.store.database import Database, DatabaseUnavailable, announce, take_turn
+from keyrack.store.database import Database, DatabaseUnavailable, announce, lock_workspace
 from keyrack.store.tables import instance_facts
 from tests.waiting import wait_until
 
@@ -185,7 +185,7 @@ def test_fifty_threads_write_and_read_at_once(database: Database) -> None:
 def test_commands_that_take_their_workspaces_turn_decide_on_what_is_so(database: Database) -> None:
     def only_if_alone(name: str) -> Callable[[Connection], bool]:
         def command(conn: Connection) -> bool:
-            take_turn(conn, 1)
+            lock_workspace(conn, 1)
             if conn.execute(select(func.count()).select_from(instance_facts)).scalar_one():
                 return False
             put(name)(conn)

@@ -22,7 +22,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "does anything let the key in": lambda c: keys.lets_in(c, 1, 1, FINGERPRINT, NOW),
     "user keys with a key": lambda c: revocations.user_keys_of_key(c, 1, FINGERPRINT),
     "credentials with a key": lambda c: revocations.credentials_of_key(c, 1, FINGERPRINT),
-    "found keys with a key": lambda c: revocations.found_with_key(c, 1, FINGERPRINT),
+    "unmanaged keys with a key": lambda c: revocations.found_with_key(c, 1, FINGERPRINT),
     "deploy keys with a key": lambda c: revocations.remove_deploy_keys(c, 1, FINGERPRINT),
     "is the key revoked": lambda c: revoked_keys.get(c, 1, FINGERPRINT),
     "revocations of a key": lambda c: revocations.of_key(c, 1, FINGERPRINT),
@@ -31,7 +31,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "ended credentials": lambda c: keys.ended_credentials(c, NOW, 500),
     "a page of credentials": lambda c: keys.find_credentials(c, 1, at=NOW, offset=0, limit=15),
     "a page of a user's keys": lambda c: keys.find_user_keys(c, 1, offset=0, limit=15),
-    "a page of found keys": lambda c: unmanaged_keys.find(c, 1, 1, states=("new",), offset=0, limit=15),
+    "a page of unmanaged keys": lambda c: unmanaged_keys.find(c, 1, 1, states=("new",), offset=0, limit=15),
     "a page of revoked keys": lambda c: revoked_keys.find(c, 1, offset=0, limit=15),
     "a page of deploy keys": lambda c: deploy_keys.find(c, 1, offset=0, limit=15),
     "a page of repositories": lambda c: repositories.find(c, 1, offset=0, limit=15),
@@ -43,7 +43,9 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "delete a credential": lambda c: keys.remove_credential(c, 1),
 }
 # Tables with as many rows as there are keys, events or sessions; scanning one is what must not be.
-LARGE = "credentials|user_keys|key_owners|revocations|revoked_keys|found_keys|deploy_keys|events|key_uses|repositories"
+LARGE = (
+    "credentials|user_keys|key_owners|revocations|revoked_keys|unmanaged_keys|deploy_keys|events|key_uses|repositories"
+)
 
 
 @contextmanager

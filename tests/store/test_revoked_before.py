@@ -17,7 +17,7 @@ GONE, BACK = (f"SHA256:{letter * 43}" for letter in "AB")
 
 def event(action: str, fingerprint: str, outcome: str = "done", target: str = "key") -> dict[str, Any]:
     """A line of the audit log."""
-    texts = dict.fromkeys(("token_name", "address", "door", "reason", "summary", "level"), "")
+    texts = dict.fromkeys(("token_name", "address", "channel", "reason", "summary", "level"), "")
     what = {"action": action, "outcome": outcome, "target_kind": target, "details": {"fingerprint": fingerprint}}
     return {"workspace_id": 1, "at": AT, "actor_name": "olga", **texts, **what}
 

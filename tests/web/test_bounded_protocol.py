@@ -29,7 +29,7 @@ from tests.web.runcloud_team import Agent
 SERVERS = "/api/v3/servers"
 ADDS: tuple[tuple[str, dict[str, str]], ...] = (
     ("/api/v3/servers/1/ssh/credentials", {"Authorization": "Bearer token-of-olga"}),
-    ("/api/keyrack/v1/servers/1/found-keys/1/ignore", {"Authorization": "Bearer token-of-olga"}),
+    ("/api/keyrack/v1/servers/1/unmanaged-keys/1/ignore", {"Authorization": "Bearer token-of-olga"}),
     ("/v4/user/keys", {"X-Auth-Token": "token-of-alice"}),
     ("/v1/users/sshkey", {"X-Auth-Token": "token-of-alice"}),
     ("/v3/auth/tokens", {}),

@@ -79,12 +79,12 @@ def test_one_deploy_key_of_two_workspaces_is_let_go_by_the_last(everywhere: Serv
             for number, token in owners.items()
         }
 
-        def take_away(number: int, held: dict[int, Any] = held) -> httpx2.Response:
+        def remove_keys(number: int, held: dict[int, Any] = held) -> httpx2.Response:
             path = f"/v2/repositories/{number}/deploy-keys/{held[number]['result']['key_id']}"
             return call(everywhere, "DELETE", path, owners[number])
 
         with ThreadPoolExecutor(2) as pool:
-            assert [answer.status_code for answer in pool.map(take_away, (1, 2))] == [200, 200]
+            assert [answer.status_code for answer in pool.map(remove_keys, (1, 2))] == [200, 200]
         assert add(everywhere, title="mine", key=line).status_code == 201
 
 

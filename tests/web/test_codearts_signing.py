@@ -189,16 +189,15 @@ def test_an_access_key_of_a_narrow_token_is_as_narrow(team: Service) -> None:
     narrow = make_access_key(team, "narrow-token-of-alice")
     assert call(team, narrow, path="/v3/projects").status_code == 200
     assert call(team, narrow).status_code == 403
-    # RunCloud's door takes the same access keys by HTTP Basic.
+    # RunCloud's API takes the same access keys by HTTP Basic.
     basic = team.client.get("/api/v2/servers", auth=(narrow.id, narrow.secret))
     assert basic.status_code == 403
 
 
 def test_a_key_whose_row_was_changed_is_refused(team: Service, key: AccessKey) -> None:
     other = make_access_key(team, "token-of-bob")
-    copy = text(
-        "UPDATE access_keys SET sealed_secret = (SELECT sealed_secret FROM access_keys WHERE id = :b) WHERE id = :a"
-    )
+    source = "SELECT encrypted_secret FROM access_keys WHERE id = :b"
+    copy = text(f"UPDATE access_keys SET encrypted_secret = ({source}) WHERE id = :a")
     team.instance.database.write(lambda connection: connection.execute(copy, {"a": key.id, "b": other.id}))
     assert "could not be fetched" in refused(call(team, replace(key, secret=other.secret)))
 
@@ -230,7 +229,7 @@ def test_five_wrong_guesses_bar_a_key_for_five_minutes(team: Service, key: Acces
         )
     )
     assert events.count("signature-wrong") == 8
-    assert events.count("access-key-barred") == 1
+    assert events.count("access-key-locked-out") == 1
     clock.ahead = timedelta(minutes=5, seconds=1)
     assert call(team, key, at=date(clock.ahead)).status_code == 200
     assert refused(call(team, replace(key, secret="wrong"), at=date(clock.ahead))).endswith("signature fail")

@@ -1,4 +1,4 @@
-"""The described API is the served API: every call of every door, and no page that leads nowhere."""
+"""The described API is the served API: every call of every client, and no page that leads nowhere."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_call_is_described(team: Service) -> None:
 
 
 def test_every_described_call_is_served(team: Service) -> None:
-    """Each path leads to a door that knows it: it asks who one is, and does not say that there is no such thing."""
+    """Each path leads to a API that knows it: it asks who one is, and does not say that there is no such thing."""
     described = team.call("GET", "/openapi.json").json()
     refused = "/v1/users/sshkey/privatekey/verify"  # as if it were not there: nobody may send a private key
     for path, methods in ((path, methods) for path, methods in described["paths"].items() if path != refused):

@@ -1,4 +1,4 @@
-"""Guesses at every door, from one address and from many: they are slowed down, and nobody's owner is shut out."""
+"""Guesses at every client, from one address and from many: they are slowed down, and nobody's owner is shut out."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from keyrack.web.server import DOORS
+from keyrack.web.server import APIS
 from tests.services import Service
 from tests.transcripts.transcript import HUAWEI, Player, load, page
 from tests.transcripts.write import DOCS, MARK
@@ -47,7 +47,7 @@ def test_every_call_is_in_a_transcript() -> None:
         for step in load(dialect)[name]["steps"]
         if step["answer"]["status"] < 300
     }
-    for prefix, dialect in DOORS:
+    for prefix, dialect in APIS:
         for call in dialect.endpoints if dialect.name in DIALECTS else ():
             pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape((prefix + call.path).rstrip("/")))
             known = any(method == call.method and re.fullmatch(pattern, path) for method, path in played)

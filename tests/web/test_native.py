@@ -14,7 +14,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import tables
 from keyrack.web.native import api as native
 from tests.core.keys_for_tests import fresh_line
-from tests.core.test_found_keys import entry
+from tests.core.test_unmanaged_keys import entry
 from tests.services import TEAM, Service
 
 OLGA = "token-of-olga"
@@ -32,7 +32,7 @@ def call(
 
 def tell(team: Service, *found: dict[str, Any], **more: Any) -> None:
     """Report as web-1's agent that it obeys what it was told last."""
-    actor = users.keyrack(1)
+    actor = users.system_actor(1)
     signed = documents.signed(team.instance, 1)
     assert signed is not None
     told = {"revision": signed.revision, "state": "applied", "keys_found": list(found), **more}
@@ -40,7 +40,7 @@ def tell(team: Service, *found: dict[str, Any], **more: Any) -> None:
 
 
 def put(team: Service, line: str) -> None:
-    """Put a key on deploy of web-1 through RunCloud's door."""
+    """Put a key on deploy of web-1 through RunCloud's client."""
     body = {"label": "laptop", "username": "deploy", "publicKey": line}
     assert team.call("POST", "/api/v3/servers/1/ssh/credentials", token=OLGA, json=body).status_code < 300
 
@@ -57,14 +57,14 @@ def test_every_call_names_its_action() -> None:
 
 
 def test_a_server_and_how_it_is_held(team: Service) -> None:
-    tell(team, facts={"enforcement": "adopt"}, problems=["the disk is full"], agent_version="9.9")
+    tell(team, facts={"enforcement": "observe"}, problems=["the disk is full"], agent_version="9.9")
     shown = call(team, "GET", "/servers/web-1")
     assert shown == call(team, "GET", "/servers/1")
-    assert (shown["mode"], shown["enforcement"], shown["online"]) == ("enforce", "adopt", True)
+    assert (shown["mode"], shown["enforcement"], shown["online"]) == ("enforce", "observe", True)
     assert (shown["applied"], shown["agent_version"]) == (shown["wanted"], "9.9")
     assert shown["applied_at"].endswith("Z")
     assert shown["problems"] == ["the disk is full"]
-    assert shown["silence"] == "keys stay"
+    assert shown["offline_words"] == "keys stay"
     listed = call(team, "GET", "/servers?per_page=1")
     assert ([one["name"] for one in listed["items"]], listed["total"]) == (["web-1"], 1)
 
@@ -72,27 +72,28 @@ def test_a_server_and_how_it_is_held(team: Service) -> None:
 def test_undone_says_why(team: Service) -> None:
     tell(team, facts={"enforcement": "undone", "undone": "sshd greets nobody any more"})
     shown = call(team, "GET", "/servers/web-1")
-    assert (shown["mode"], shown["undone"]) == ("adopt", "sshd greets nobody any more")
+    assert (shown["mode"], shown["undone"]) == ("observe", "sshd greets nobody any more")
 
 
 def test_mode_and_silence(team: Service) -> None:
     before = call(team, "GET", "/servers/1")["wanted"]
-    changed = call(team, "PATCH", "/servers/web-1", {"mode": "adopt"})
-    assert changed["mode"] == "adopt"
+    changed = call(team, "PATCH", "/servers/web-1", {"mode": "observe"})
+    assert changed["mode"] == "observe"
     assert changed["wanted"] > before
     rule = {"after_seconds": 3600, "then": "drop-temporary"}
-    assert call(team, "PUT", "/servers/1/stale", rule)["items"][0]["stale_after_seconds"] == 3600
+    assert call(team, "PUT", "/servers/1/offline-policy", rule)["items"][0]["offline_after_seconds"] == 3600
     rule = {"after_seconds": 7200, "then": "drop-all"}
     assert (
-        call(team, "PUT", "/tags/web/stale", rule)["items"][0]["silence"] == "after 7200 seconds all keys are dropped"
+        call(team, "PUT", "/tags/web/offline-policy", rule)["items"][0]["offline_words"]
+        == "after 7200 seconds all keys are dropped"
     )
 
 
-def test_found_keys(team: Service) -> None:
+def test_unmanaged_keys(team: Service) -> None:
     lines = [fresh_line(name) for name in ("one", "two", "three")]
     entries = [entry(line, line=number + 1, options="restrict") for number, line in enumerate(lines)]
     tell(team, *entries)
-    path = "/servers/web-1/found-keys"
+    path = "/servers/web-1/unmanaged-keys"
     found = {one["comment"]: one for one in call(team, "GET", path)["items"]}
     assert found["one"]["in_force"] is True
     assert (found["one"]["options"], found["one"]["path"]) == ("restrict", entries[0]["path"])
@@ -161,10 +162,10 @@ def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
     ):
         path = path.replace("{" + name + "}", value)
     body = {
-        "change_server": {"mode": "adopt"},
+        "change_server": {"mode": "observe"},
         "revoke_key": {"fingerprint": parse(fresh_line()).sha256},
-        "set_stale_of_server": {"after_seconds": 60, "then": "keep"},
-        "set_stale_of_tag": {"after_seconds": 60, "then": "keep"},
+        "set_offline_policy_of_server": {"after_seconds": 60, "then": "keep"},
+        "set_offline_policy_of_tag": {"after_seconds": 60, "then": "keep"},
     }.get(endpoint.handler.__name__)
     assert set(call(team, endpoint.method, path, body, token=None, status=401)["error"]) == {"code", "message"}
     call(team, endpoint.method, path, body, token="nonsense", status=401)
@@ -178,20 +179,20 @@ def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
     ("method", "path", "body", "status", "field"),
     [
         ("PATCH", "/servers/1", {"mode": "perhaps"}, 422, "mode"),
-        ("PATCH", "/servers/1", {"mode": ["adopt"]}, 422, "mode"),
-        ("PATCH", "/servers/1", {"Mode": "adopt"}, 422, "body"),
+        ("PATCH", "/servers/1", {"mode": ["observe"]}, 422, "mode"),
+        ("PATCH", "/servers/1", {"Mode": "observe"}, 422, "body"),
         ("PATCH", "/servers/1", [], 422, None),
-        ("PUT", "/servers/1/stale", {"after_seconds": 5, "then": "keep"}, 422, "after_seconds"),
-        ("PUT", "/servers/1/stale", {"after_seconds": True, "then": "keep"}, 422, "after_seconds"),
-        ("PUT", "/servers/1/stale", {"after_seconds": 3600, "then": "explode"}, 422, "then"),
-        ("PUT", "/tags/nothing-has-it/stale", {"after_seconds": 3600, "then": "keep"}, 404, None),
-        ("PUT", "/tags/%00/stale", {"after_seconds": 3600, "then": "keep"}, 422, "tags"),
+        ("PUT", "/servers/1/offline-policy", {"after_seconds": 5, "then": "keep"}, 422, "after_seconds"),
+        ("PUT", "/servers/1/offline-policy", {"after_seconds": True, "then": "keep"}, 422, "after_seconds"),
+        ("PUT", "/servers/1/offline-policy", {"after_seconds": 3600, "then": "explode"}, 422, "then"),
+        ("PUT", "/tags/nothing-has-it/offline-policy", {"after_seconds": 3600, "then": "keep"}, 404, None),
+        ("PUT", "/tags/%00/offline-policy", {"after_seconds": 3600, "then": "keep"}, 422, "tags"),
         ("POST", "/keys/revoke", {"fingerprint": "MD5:12"}, 422, "fingerprint"),
-        ("POST", "/servers/1/found-keys/1/accept", {"expires_at": "tomorrow"}, 422, "expires_at"),
+        ("POST", "/servers/1/unmanaged-keys/1/accept", {"expires_at": "tomorrow"}, 422, "expires_at"),
         ("GET", "/servers/nowhere", None, 404, None),
         ("GET", "/servers/%00", None, 404, None),
         ("GET", "/servers/99999999999", None, 404, None),
-        ("POST", "/servers/1/found-keys/99999999999/ignore", None, 404, None),
+        ("POST", "/servers/1/unmanaged-keys/99999999999/ignore", None, 404, None),
         ("GET", "/events/0/receipts", None, 404, None),
         ("GET", "/servers?page=0", None, 422, "page"),
         ("GET", "/servers?per_page=many", None, 422, "per_page"),
@@ -210,7 +211,7 @@ def test_bad_input_is_refused_with_words(
 def test_a_token_needs_only_the_action_of_a_call_by_id(team: Service) -> None:
     secret = tokens_of(team, "sessions:read")
     call(team, "GET", "/servers/1/sessions", token=secret)
-    call(team, "GET", "/servers/1/found-keys", token=secret, status=403)
+    call(team, "GET", "/servers/1/unmanaged-keys", token=secret, status=403)
     call(team, "GET", "/servers/1", token=secret, status=403)
 
 
@@ -227,5 +228,5 @@ def test_requests_are_counted(team: Service) -> None:
 
 
 def test_a_name_that_two_servers_have_is_not_guessed(team: Service) -> None:
-    servers.create(team.instance, users.keyrack(1), name="web-1", address="192.0.2.11")
-    assert "one of: 1, 3" in call(team, "PATCH", "/servers/web-1", {"mode": "adopt"}, status=409)["error"]["message"]
+    servers.create(team.instance, users.system_actor(1), name="web-1", address="192.0.2.11")
+    assert "one of: 1, 3" in call(team, "PATCH", "/servers/web-1", {"mode": "observe"}, status=409)["error"]["message"]

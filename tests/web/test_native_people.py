@@ -127,7 +127,7 @@ def test_a_default_branch_is_protected(team: Service) -> None:
 
 def test_the_log_by_dates_and_piece_by_piece(team: Service) -> None:
     for number in range(5):
-        call(team, "PUT", "/servers/1/stale", {"after_seconds": 60 * (number + 1), "then": "keep"})
+        call(team, "PUT", "/servers/1/offline-policy", {"after_seconds": 60 * (number + 1), "then": "keep"})
     everything = [one["id"] for one in call(team, "GET", "/events?per_page=200")["items"]]
     pieces: list[int] = []
     before = ""

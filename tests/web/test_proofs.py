@@ -210,7 +210,7 @@ def test_what_a_limited_proof_makes_may_no_more(house: Service, kind: str) -> No
     proof = limited(house, kind)
     own = proof.reaches()
     if proof.key is not None and kind != "pat's access key":
-        own |= Proof(house, "olgas-token-for-people").reaches()  # a signature opens no other door than Huawei's
+        own |= Proof(house, "olgas-token-for-people").reaches()  # a signature opens no other API than Huawei's
     ways = dict(minted(proof))
     gained = {way: reached - own for way, made in ways.items() if (reached := made.reaches()) - own}
     assert gained == {}
@@ -274,7 +274,7 @@ def test_an_access_key_that_may_more_is_not_switched_on(house: Service) -> None:
 
 
 def test_nothing_made_with_a_token_outlives_its_end(house: Service) -> None:
-    actor = users.keyrack(1)
+    actor = users.system_actor(1)
     olga = next(user for user in users.find(house.instance, actor) if user.name == "olga")
     ends_at = house.instance.now() + timedelta(minutes=5)
     secret, _ = tokens.create(house.instance, actor, olga, name="short", scopes=("*",), expires_at=ends_at)
@@ -304,7 +304,7 @@ def test_two_wishes_at_once_are_one(house: Service) -> None:
     olga = Proof(house, "token-of-olga")
     numbers = user_ids(house)
     assert olga.ask("DELETE", f"/v3/users/{numbers['second']}").status_code == 204
-    users.create_user(house.instance, users.keyrack(1), name="ada", role=Role.ADMIN, password="ada's password")
+    users.create_user(house.instance, users.system_actor(1), name="ada", role=Role.ADMIN, password="ada's password")
     ada = sign_in(house, "ada", "ada's password")
     assert ada is not None
     both = {"user": {"password": PASSWORD, "enabled": False}}

@@ -10,8 +10,8 @@ from keyrack.core.hosts import reports, unmanaged_keys
 from keyrack.ssh.public_key import parse
 from keyrack.web import agent_api
 from tests.core.keys_for_tests import fresh_line
-from tests.core.test_found_keys import entry
 from tests.core.test_host_reports import session
+from tests.core.test_unmanaged_keys import entry
 from tests.services import Service
 from tests.web.runcloud_team import Agent, serving
 
@@ -76,13 +76,17 @@ def test_a_long_list_is_taken_in_whole_and_its_revoked_keys_are_refused(
         keys = [entry(fresh_line("robot"), line=number) for number in range(70)] + [entry(line, line=99)]
         logins = [session(f"1-{number}") for number in range(50)]
         assert report(service, agent, keys_found=keys, sessions=logins) == (200, None)
-        found = service.call("GET", "/api/keyrack/v1/servers/1/found-keys?per_page=100", token="token-of-olga").json()
+        found = service.call(
+            "GET", "/api/keyrack/v1/servers/1/unmanaged-keys?per_page=100", token="token-of-olga"
+        ).json()
         assert len(found["items"]) == len(keys)
         shown = service.call("GET", "/api/keyrack/v1/servers/1/sessions?per_page=100", token="token-of-olga").json()
         assert len(shown["items"]) == len(logins)
         assert " ".join(line.split()[:2]) in agent.document()["revoked"]
         assert report(service, agent, keys_found=keys[:10], keys_cut=[], sessions=logins[40:]) == (200, None)
-        found = service.call("GET", "/api/keyrack/v1/servers/1/found-keys?per_page=100", token="token-of-olga").json()
+        found = service.call(
+            "GET", "/api/keyrack/v1/servers/1/unmanaged-keys?per_page=100", token="token-of-olga"
+        ).json()
         assert len(found["items"]) == 10
         shown = service.call("GET", "/api/keyrack/v1/servers/1/sessions?per_page=100", token="token-of-olga").json()
         assert len(shown["items"]) == 10

@@ -1,4 +1,4 @@
-"""A key that was revoked everywhere is refused at every door in that door's own words, until an admin lifts it."""
+"""A key that was revoked everywhere is refused at every client in that API's own words, until an admin lifts it."""
 
 from __future__ import annotations
 

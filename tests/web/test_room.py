@@ -1,4 +1,4 @@
-"""Every kind of row that a caller can make has a bound, and the refusal is in the door's own words."""
+"""Every kind of row that a caller can make has a bound, and the refusal is in the API's own words."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _count(team: Service, column: Column[int]) -> int:
 def test_groups_and_projects_are_bounded_too(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("group", "project"):
         monkeypatch.setitem(room.MOST, kind, (room.MOST[kind][0], 1))
-    keyrack = users.keyrack(1)
+    keyrack = users.system_actor(1)
     users.ensure_group(team.instance, keyrack, name="ops", user_ids=())
     with pytest.raises(Refusal) as refused:
         users.ensure_group(team.instance, keyrack, name="more", user_ids=())

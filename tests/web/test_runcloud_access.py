@@ -76,7 +76,7 @@ def test_anything_else_is_not(served: Service, header: str) -> None:
     [
         {"active": False},
         {"security_token_hash": b"\1" * 32},
-        {"sealed_secret": b"\1" * 40},
+        {"encrypted_secret": b"\1" * 40},
         {"expires_at": "past"},
     ],
     ids=lambda values: next(iter(values)),
@@ -89,11 +89,11 @@ def test_an_access_key_that_is_not_in_force(served: Service, values: dict[str, A
 
 
 def test_an_access_key_of_a_disabled_user(served: Service) -> None:
-    users.create_user(served.instance, users.keyrack(1), name="second", role=Role.OWNER)
+    users.create_user(served.instance, users.system_actor(1), name="second", role=Role.OWNER)
     olga = served.instance.database.read(lambda connection: people_rows.user_by_name(connection, 1, "olga"))
     assert olga is not None
     assert ask(served, BASIC)[0] == 200
-    users.disable(served.instance, users.keyrack(1), olga.id)
+    users.disable(served.instance, users.system_actor(1), olga.id)
     assert ask(served, BASIC) == INVALID
     assert ask(served, "Bearer token-of-olga") == INVALID
 

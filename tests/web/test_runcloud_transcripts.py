@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keyrack.web.runcloud import api as runcloud
-from keyrack.web.server import DOORS
+from keyrack.web.server import APIS
 from tests.services import Service
 from tests.transcripts.transcript import Player, load, page
 from tests.transcripts.write import MARK
@@ -88,7 +88,7 @@ def test_every_call_has_a_transcript() -> None:
 def _route(path: str) -> str:
     """The path of the route table that a played path leads to."""
     path = path.partition("?")[0].rstrip("/")
-    for prefix in ("/api/v3/agency", *(prefix for prefix, _ in DOORS)):
+    for prefix in ("/api/v3/agency", *(prefix for prefix, _ in APIS)):
         if path.startswith(prefix + "/"):
             path = path.removeprefix(prefix)
             break

@@ -16,7 +16,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.web import turns
 from keyrack.web.api import LONGEST_OPEN_BODY
 from keyrack.web.callers import Caller
-from keyrack.web.server import DOORS
+from keyrack.web.server import APIS
 from keyrack.web.turns import Lane, Turns
 from tests.services import Service
 from tests.web.runcloud_team import serving
@@ -156,11 +156,11 @@ def test_pages_for_anybody_are_counted_by_address(team_folder: Path, tmp_path: P
 
 
 def test_calls_that_set_or_check_passwords_have_threads_of_their_own() -> None:
-    marked = {(endpoint.method, prefix + endpoint.path) for prefix, door in DOORS for endpoint in door.endpoints}
+    marked = {(endpoint.method, prefix + endpoint.path) for prefix, client in APIS for endpoint in client.endpoints}
     hashing = {
         (endpoint.method, prefix + endpoint.path)
-        for prefix, door in DOORS
-        for endpoint in door.endpoints
+        for prefix, client in APIS
+        for endpoint in client.endpoints
         if endpoint.hashes
     }
     assert hashing <= marked

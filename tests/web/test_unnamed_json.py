@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.web.server import DOORS
+from keyrack.web.server import APIS
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 
@@ -16,7 +16,7 @@ FORM = "application/x-www-form-urlencoded"
 HEADERS = {"X-Auth-Token": "token-of-alice", "Authorization": "Bearer token-of-olga"}
 CALLS = sorted(
     (prefix, endpoint.method, re.sub(r"\{\w+\}", "999", endpoint.path))
-    for prefix, dialect in DOORS
+    for prefix, dialect in APIS
     for endpoint in dialect.endpoints
     if endpoint.method in ("POST", "PUT", "PATCH")
 )

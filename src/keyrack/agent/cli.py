@@ -11,15 +11,15 @@ from typing import List, NoReturn, Optional, Sequence
 
 from keyrack import __version__
 from keyrack.agent import doctor, state
-from keyrack.agent.desired_state import Duties
-from keyrack.agent.reconcile import Orders
+from keyrack.agent.desired_state import DesiredState
+from keyrack.agent.reconcile import Reconciler
 from keyrack.agent.service.contact import AddressProblem, Contact, NoAnswer
 from keyrack.agent.service.enrolment import EnrolmentProblem, enrol
 from keyrack.agent.service.follow import Follower, say
 from keyrack.agent.sessions.watch import Watch
 from keyrack.agent.sshd import drop_in, enforcement
 from keyrack.agent.sshd.settings import DEFAULT_CONFIG, SshdProblem
-from keyrack.agent.state import Enrolment, Memory, MemoryProblem
+from keyrack.agent.state import Enrolment, State, StateProblem
 from keyrack.agent.system import local
 from keyrack.agent.system.folder import FolderProblem
 from keyrack.ssh.printable import printable
@@ -36,7 +36,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         return int(given.command(given))
-    except (AddressProblem, EnrolmentProblem, FolderProblem, MemoryProblem, SshdProblem) as problem:
+    except (AddressProblem, EnrolmentProblem, FolderProblem, StateProblem, SshdProblem) as problem:
         say(str(problem))
     except NoAnswer as error:
         say(f"no answer from the service at {given.url}: {error}")
@@ -88,7 +88,7 @@ def _enroll_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
         'file for sshd\'s settings, which the agent then writes when it enforces; "auto": the usual place beside '
         "sshd's settings; without it, the agent leaves them alone",
     )
-    _option(enroll, "--mode", "adopt (only look), auto (enforce once nobody loses a way in) or enforce")
+    _option(enroll, "--mode", "observe (only look), auto (enforce once nobody loses a way in) or enforce")
     _option(enroll, "--only-accounts", "the accounts that the service may speak for, with commas; without it, all")
     enroll.add_argument("--allow-accounts", action="store_true", help="let the service create and remove accounts")
 
@@ -112,12 +112,12 @@ def _option(
 
 
 def _enroll(given: argparse.Namespace) -> int:
-    if given.mode not in (None, "adopt", "auto", "enforce"):
-        raise EnrolmentProblem("--mode is adopt, auto or enforce")
+    if given.mode not in (None, "observe", "auto", "enforce"):
+        raise EnrolmentProblem("--mode is observe, auto or enforce")
     ca_file = os.path.abspath(given.ca_file) if given.ca_file else None
     contact = Contact(given.url, plain_http=given.plain_http, ca_file=ca_file)
     decided = _decided(given)
-    store = Memory.open(os.path.abspath(given.state_dir), create=True)
+    store = State.open(os.path.abspath(given.state_dir), create=True)
     store.lock()
     if not given.replace and store.folder.names() and _is_enrolled(store):
         say("this machine is a host already; give --replace to make it a new one (the token is not used)")
@@ -135,8 +135,8 @@ def _enroll(given: argparse.Namespace) -> int:
             ca_file=ca_file,
         )
     local.write(store, decided)
-    if given.mode in ("adopt", "auto"):
-        enforcement.adopt_first(store)
+    if given.mode in ("observe", "auto"):
+        enforcement.observe_first(store)
     print(printable(f"This machine is now host {enrolment.host}, server {enrolment.server_name}."))
     if decided.drop_in is not None:
         print("Nothing has changed about who may log in. See what would: keyrack-agent plan")
@@ -161,10 +161,10 @@ def _decided(given: argparse.Namespace) -> local.Local:
     return local.Local(given.allow_accounts, only, os.path.abspath(path) if path else None)
 
 
-def _is_enrolled(store: Memory) -> bool:
+def _is_enrolled(store: State) -> bool:
     try:
         return store.enrolment() is not None
-    except MemoryProblem:
+    except StateProblem:
         return True
 
 
@@ -176,7 +176,7 @@ def _run(given: argparse.Namespace) -> int:
     store.folder.sweep()
     # Whether plain HTTP is fine was settled when the host enrolled.
     contact = Contact(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
-    duties = Duties(store, enrolment, say)
+    desired = DesiredState(store, enrolment, say)
     watch = Watch(
         store,
         enrolment,
@@ -184,11 +184,11 @@ def _run(given: argparse.Namespace) -> int:
         say,
         given.sshd_log,
     )
-    follower = Follower(store, Orders(store, enrolment, duties), contact, say, watch.obey)
+    follower = Follower(store, Reconciler(store, enrolment, desired), contact, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(contact):
         if not given.once:
-            duties.search_aside()
+            desired.search_aside()
         follower.start()
         if not given.once:
             watch.start()
@@ -238,10 +238,10 @@ def _print(findings: List[doctor.Finding]) -> int:
     return 0 if all(finding.fine for finding in findings) else 1
 
 
-def _open(given: argparse.Namespace) -> "tuple[Memory, Enrolment]":
-    not_yet = MemoryProblem(f"this machine is not enrolled (nothing in {given.state_dir}): keyrack-agent enroll --help")
+def _open(given: argparse.Namespace) -> "tuple[State, Enrolment]":
+    not_yet = StateProblem(f"this machine is not enrolled (nothing in {given.state_dir}): keyrack-agent enroll --help")
     try:
-        store = Memory.open(os.path.abspath(given.state_dir))
+        store = State.open(os.path.abspath(given.state_dir))
     except FileNotFoundError:
         raise not_yet from None
     enrolment = store.enrolment()

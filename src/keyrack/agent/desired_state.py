@@ -1,25 +1,25 @@
-"""What a document asks of a host beyond its key files: sshd's settings, accounts, found keys; and what is told."""
+"""What a document asks of a host beyond its key files: sshd's settings, accounts, unmanaged keys; and what is told."""
 
 from __future__ import annotations
 
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from keyrack.agent.keys import unmanaged_keys as finding
+from keyrack.agent.keys import unmanaged_keys
 from keyrack.agent.keys.search import Looked, Search
-from keyrack.agent.keys.unmanaged_keys import Found, Scanner
+from keyrack.agent.keys.unmanaged_keys import Scanner, UnmanagedKey
 from keyrack.agent.sshd.drop_in import SETTINGS
 from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
-from keyrack.agent.state import Enrolment, Memory
+from keyrack.agent.state import Enrolment, State
 from keyrack.agent.system import local as decisions
 from keyrack.agent.system.accounts import Accounts
-from keyrack.protocol.host_document import ADOPT, DROP_ALL, DROP_TEMPORARY, KEEP, HostDocument
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, OBSERVE, HostDocument
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
-_MOST_PLANTED = 200
+_MOST_FOREIGN = 200
 UNPROVEN = "unproven"  # the settings are there, and the running sshd does not show that it obeys them
-_ENFORCEMENT_WORDS = {OFF: "adopt", TRYING: "trying", ON: "enforce", UNDONE: "undone"}
+_ENFORCEMENT_WORDS = {OFF: "observe", TRYING: "trying", ON: "enforce", UNDONE: "undone"}
 
 
 class Met(NamedTuple):
@@ -29,22 +29,22 @@ class Met(NamedTuple):
     put_back: Tuple[str, ...]
 
 
-class Duties:
-    """The duties of one enrolled host. Raises MemoryProblem when what is remembered cannot be used."""
+class DesiredState:
+    """The desired state of one enrolled host. Raises StateProblem when what is remembered cannot be used."""
 
-    def __init__(self, memory: Memory, enrolment: Enrolment, say: Callable[[str], None]) -> None:
-        self._memory = memory
-        self.local = decisions.read(memory)
-        self._accounts = Accounts(memory, self.local)
+    def __init__(self, state: State, enrolment: Enrolment, say: Callable[[str], None]) -> None:
+        self._state_folder = state
+        self.local = decisions.read(state)
+        self._accounts = Accounts(state, self.local)
         self._sshd = Sshd(enrolment.sshd_config)
         self._search = Search(Scanner(self._sshd, enrolment.keys_folder))
         self._enforcement: Optional[Enforcement] = None
         if self.local.drop_in is not None:
-            self._enforcement = Enforcement(memory, enrolment, self.local.drop_in, say, self.local.trial_seconds)
+            self._enforcement = Enforcement(state, enrolment, self.local.drop_in, say, self.local.trial_seconds)
         self._facts: Dict[str, Any] = {}
         self._looked: Optional[Looked] = None
         self._shut_out = ""
-        self._planted: List[Found] = []
+        self._foreign: List[UnmanagedKey] = []
         self._told: Tuple[object, ...] = ()
         self._telling: Tuple[object, ...] = ()
         self._told_digest = ""
@@ -80,11 +80,11 @@ class Duties:
         if self._enforcement is not None:
             self._enforcement.heard(answered)
 
-    def plant(self, planted: List[Found]) -> None:
+    def note_foreign(self, foreign: List[UnmanagedKey]) -> None:
         """Remember keys that stood in files of ours, to tell of them."""
-        known = {(one.path, one.fingerprint) for one in planted}
-        kept = [one for one in self._planted if (one.path, one.fingerprint) not in known]
-        self._planted = (kept + planted)[-_MOST_PLANTED:]
+        known = {(one.path, one.fingerprint) for one in foreign}
+        kept = [one for one in self._foreign if (one.path, one.fingerprint) not in known]
+        self._foreign = (kept + foreign)[-_MOST_FOREIGN:]
 
     def allowed(self, document: HostDocument) -> HostDocument:
         """The document without the accounts that the service may not speak for here."""
@@ -129,7 +129,7 @@ class Duties:
             return fields  # nobody has looked yet, which is not: there is nothing
         self._telling_digest = self._digest()
         if self._telling_digest != self._told_digest:
-            fields["keys_found"] = [one.to_json() for one in self._looked.found + self._planted]
+            fields["keys_found"] = [one.to_json() for one in self._looked.found + self._foreign]
             fields["keys_cut"] = [one._asdict() for one in self._looked.cut]
         return fields
 
@@ -139,11 +139,11 @@ class Duties:
 
     def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
-        if scan or document.take_away:
+        if scan or document.remove_keys:
             names = {*document.users, *document.accounts}
-            looked = self._search.look(before, sorted(names), document.take_away)
+            looked = self._search.look(before, sorted(names), document.remove_keys)
             self._looked = self._looked if looked is None else looked
-        if document.take_away and self._looked is not None:
+        if document.remove_keys and self._looked is not None:
             unmet += self._looked.problems
         state = self._sshd.signature()
         if state != self._sshd_state:
@@ -159,7 +159,7 @@ class Duties:
             facts["enforcement"] = _ENFORCEMENT_WORDS.get(self._enforcement.state, "unknown")
             if self._enforcement.state == ON and not self._enforcement.shown:
                 facts["enforcement"] = UNPROVEN
-            if document.mode == ADOPT and self._shut_out:
+            if document.mode == OBSERVE and self._shut_out:
                 facts["shut_out"] = self._shut_out
             if self._enforcement.state == UNDONE:
                 facts["undone"] = self._enforcement.why
@@ -168,7 +168,7 @@ class Duties:
 
     def _whom_enforcing_shuts_out(self, document: HostDocument) -> str:
         """In words; empty where that is not known, or no question."""
-        if self._enforcement is None or document.mode != ADOPT or self._looked is None or self._search.goes_on:
+        if self._enforcement is None or document.mode != OBSERVE or self._looked is None or self._search.goes_on:
             return ""
         # Who was not seen may be somebody.
         unseen = _scan_words(self._looked)
@@ -179,7 +179,7 @@ class Duties:
         if document.deleted:
             return words
         if document.mode != "enforce":
-            words.append("this agent does not change sshd's settings, so it can neither adopt nor enforce by itself")
+            words.append("this agent does not change sshd's settings, so it can neither observe nor enforce by itself")
         try:
             effective = self._sshd.effective()
             wrong = [keyword for keyword, value in document.sshd.items() if effective.one(keyword) != value]
@@ -193,7 +193,7 @@ class Duties:
         """Changes with what is told of keys that were found."""
         if self._looked is None:
             return ""
-        return finding.digest(self._looked.found + self._planted, self._looked.cut)
+        return unmanaged_keys.digest(self._looked.found + self._foreign, self._looked.cut)
 
     def _state(self) -> Tuple[object, ...]:
         return (repr(sorted(self._facts.items())), self._digest())
@@ -209,9 +209,9 @@ def _scan_words(looked: Looked) -> str:
     return "; ".join(words)[:300].encode("ascii", "replace").decode("ascii")
 
 
-def stale_words(document: HostDocument, silent: float) -> str:
+def offline_words(document: HostDocument, silent: float) -> str:
     """What the service's silence of some seconds means for the keys here, in words; empty when it means nothing."""
-    after, then = document.stale
+    after, then = document.offline_policy
     if not after or silent < after:
         return ""
     since = f"the service confirmed nothing for {_span(silent)}, more than the {_span(after)} it allows"
@@ -222,9 +222,9 @@ def stale_words(document: HostDocument, silent: float) -> str:
     return f"{since}: keys stay as they are, as it asked (keep)"
 
 
-def without_stale(document: HostDocument, silent: float) -> HostDocument:
+def as_offline(document: HostDocument, silent: float) -> HostDocument:
     """The document as it counts after this silence: some keys may have to go."""
-    after, then = document.stale
+    after, then = document.offline_policy
     if not after or silent < after or then == KEEP:
         return document
     if then == DROP_ALL:

@@ -13,7 +13,7 @@ from keyrack.agent.service.contact import AddressProblem, Contact, NoAnswer, sec
 from keyrack.agent.sshd import enforcement, listening
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
-from keyrack.agent.state import Enrolment, Memory, MemoryProblem
+from keyrack.agent.state import Enrolment, State, StateProblem
 from keyrack.agent.system import local, programs
 from keyrack.agent.system.folder import FolderProblem
 from keyrack.protocol import host_document
@@ -27,17 +27,17 @@ _FIRST_WITH_UTC = (9, 1)
 
 _ENFORCEMENT = {
     enforcement.OFF: (
-        "this host adopts: it reports who gets in and changes nothing",
+        "this host observes: it reports who gets in and changes nothing",
         "",
     ),
     enforcement.TRYING: ("enforcing is on trial, and is taken back unless all is well until its end", ""),
     enforcement.ON: ("this host enforces: Keyrack's key files alone let in ({path})", ""),
     enforcement.UNDONE: (
         "enforcing was undone: {why}",
-        "sshd has its own settings again; when that is mended, ask the service for adopting and then for enforcing",
+        "sshd has its own settings again; when that is mended, ask the service for observing and then for enforcing",
     ),
 }
-_STALE = {
+_OFFLINE = {
     host_document.KEEP: "keys stay as they are (keep)",
     host_document.DROP_TEMPORARY: "temporary keys are dropped, lasting ones stay (drop-temporary)",
     host_document.DROP_ALL: "ALL keys are dropped, and nobody gets in (drop-all)",
@@ -56,10 +56,10 @@ class Finding(NamedTuple):
         return f"{mark} {printable(self.words)}" + (f"\n     -> {printable(self.remedy)}" if self.remedy else "")
 
 
-def status(memory: Memory, enrolment: Enrolment) -> List[Finding]:
+def status(state: State, enrolment: Enrolment) -> List[Finding]:
     """How the agent fares by its own notes."""
-    noted = memory.status()
-    running = memory.in_use()
+    noted = state.status()
+    running = state.in_use()
     found = [
         Finding(True, f"this is host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}"),
         Finding(
@@ -78,20 +78,20 @@ def status(memory: Memory, enrolment: Enrolment) -> List[Finding]:
     elif noted.service:
         last = f"; it last answered {_ago(noted.contact_at)}" if noted.contact_at else ""
         found.append(Finding(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
-    found.extend(Finding(False, words, "free some; until then new documents wait") for words in memory.full())
-    found.extend(_how_held(memory))
+    found.extend(Finding(False, words, "free some; until then new documents wait") for words in state.full())
+    found.extend(_how_held(state))
     found.extend(Finding(False, problem) for problem in noted.problems)
     return found
 
 
-def _how_held(memory: Memory) -> Iterator[Finding]:
-    """Whether this host adopts or enforces, what silence of the service means, what its administrator allows."""
+def _how_held(state: State) -> Iterator[Finding]:
+    """Whether this host observes or enforces, what silence of the service means, what its administrator allows."""
     try:
-        decided = local.read(memory)
-        record = enforcement.read(memory)
-        accepted = memory.accepted()
+        decided = local.read(state)
+        record = enforcement.read(state)
+        accepted = state.accepted()
         document = None if accepted is None else host_document.decode(accepted.document)
-    except (MemoryProblem, host_document.DocumentError) as problem:
+    except (StateProblem, host_document.DocumentError) as problem:
         yield Finding(False, str(problem))
         return
     if decided.drop_in is not None:
@@ -101,25 +101,25 @@ def _how_held(memory: Memory) -> Iterator[Finding]:
         yield Finding(True, f"the service may speak for these accounts alone: {', '.join(decided.only)}")
     if decided.allow_accounts:
         yield Finding(True, "the service may create and remove accounts")
-    if document is not None and document.stale.after_seconds:
-        after, then = document.stale
-        yield Finding(True, f"after {after} seconds without the service: {_STALE[then]}")
+    if document is not None and document.offline_policy.after_seconds:
+        after, then = document.offline_policy
+        yield Finding(True, f"after {after} seconds without the service: {_OFFLINE[then]}")
 
 
-def examine(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+def examine(state: State, enrolment: Enrolment) -> Iterator[Finding]:
     """Look at everything that a login depends on, one finding after the other."""
-    yield from status(memory, enrolment)
+    yield from status(state, enrolment)
     for look in (_look_at_document, _look_at_openssh, _look_at_sshd, _look_at_service):
-        yield from look(memory, enrolment)
+        yield from look(state, enrolment)
 
 
-def _look_at_document(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_document(state: State, enrolment: Enrolment) -> Iterator[Finding]:
     try:
-        accepted = memory.accepted()
+        accepted = state.accepted()
         if accepted is None:
             yield Finding(False, "no document was accepted yet", "start the agent: keyrack-agent run")
             return
-        signature.check(memory.folder, accepted.document, accepted.signature)
+        signature.check(state.folder, accepted.document, accepted.signature)
         document = host_document.decode(accepted.document)
         yield Finding(True, f"the document of revision {document.revision} is the service's, and well-formed")
         files = KeyFiles.open(enrolment.keys_folder, enrolment.revoked_keys)
@@ -127,10 +127,10 @@ def _look_at_document(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]
             different = files.differences(render(document))
         finally:
             files.close()
-    except (MemoryProblem, signature.SignatureProblem, host_document.DocumentError, FolderProblem) as problem:
+    except (StateProblem, signature.SignatureProblem, host_document.DocumentError, FolderProblem) as problem:
         yield Finding(False, str(problem))
     except OSError as error:
-        path = error.filename or memory.folder.path
+        path = error.filename or state.folder.path
         yield Finding(False, f"{path}: {error.strerror}", "the running agent makes missing files again")
     else:
         if not different:
@@ -139,7 +139,7 @@ def _look_at_document(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]
             yield Finding(False, f"{path} is not as the document says", "the running agent puts it back")
 
 
-def _look_at_openssh(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_openssh(state: State, enrolment: Enrolment) -> Iterator[Finding]:
     version = enrol.openssh_version()
     number = re.match(r"OpenSSH_(\d+)\.(\d+)", version)
     if number is None:
@@ -154,7 +154,7 @@ def _look_at_openssh(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
         yield Finding(True, f"{version} reads ends of keys in UTC")
 
 
-def _look_at_sshd(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_sshd(state: State, enrolment: Enrolment) -> Iterator[Finding]:
     sshd = programs.find("sshd")
     if sshd is None:
         yield Finding(False, "sshd was not found", "install OpenSSH's server (openssh-server)")
@@ -166,10 +166,10 @@ def _look_at_sshd(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
         yield Finding(False, f"sshd's settings cannot be read: {reason}", "repair them, or run this as root")
         return
     yield _look_for_sshd(enrolment)
-    adopts = yield from _look_at_drop_in(memory, enrolment)
-    if adopts:
+    observes = yield from _look_at_drop_in(state, enrolment)
+    if observes:
         return
-    yield from _look_at_logins(memory, enrolment)
+    yield from _look_at_logins(state, enrolment)
     settings = dict(line.partition(" ")[::2] for line in ended.output.split("\n") if line)
     wanted = f"{enrolment.keys_folder}/%u"
     patterns = Effective(ended.output).patterns("authorizedkeysfile", Sshd(enrolment.sshd_config).lines())
@@ -189,17 +189,17 @@ def _look_for_sshd(enrolment: Enrolment) -> Finding:
     return Finding(True, f"sshd listens at {places}")
 
 
-def _look_at_logins(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_logins(state: State, enrolment: Enrolment) -> Iterator[Finding]:
     """Whether each key of the document opens its account, and if not, by which rule."""
     try:
-        accepted = memory.accepted()
+        accepted = state.accepted()
         if accepted is None:
             return
         document = host_document.decode(accepted.document)
-        speaks_for = local.read(memory).speaks_for
+        speaks_for = local.read(state).speaks_for
         document = document._replace(users={name: keys for name, keys in document.users.items() if speaks_for(name)})
         verdicts = LoginCheck(Sshd(enrolment.sshd_config)).look(document)
-    except (MemoryProblem, SshdProblem, host_document.DocumentError, OSError) as problem:
+    except (StateProblem, SshdProblem, host_document.DocumentError, OSError) as problem:
         yield Finding(False, str(problem))
         return
     opening = 0
@@ -216,18 +216,18 @@ def _look_at_logins(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
         yield Finding(True, f"{opening} keys open accounts of this host")
 
 
-def _look_at_drop_in(memory: Memory, enrolment: Enrolment) -> Generator[Finding, None, bool]:
-    """Whether sshd does for every account what enforcing takes; answers whether this host only adopts."""
+def _look_at_drop_in(state: State, enrolment: Enrolment) -> Generator[Finding, None, bool]:
+    """Whether sshd does for every account what enforcing takes; answers whether this host only observes."""
     try:
-        decided, record, accepted = local.read(memory), enforcement.read(memory), memory.accepted()
+        decided, record, accepted = local.read(state), enforcement.read(state), state.accepted()
         if decided.drop_in is None or accepted is None:
             return False
         if record.state in (enforcement.OFF, enforcement.UNDONE):
             yield Finding(True, "sshd's settings are this host's own: nothing of Keyrack decides who logs in")
             return True
-        held = enforcement.Enforcement(memory, enrolment, decided.drop_in, lambda words: None)
+        held = enforcement.Enforcement(state, enrolment, decided.drop_in, lambda words: None)
         missing = held.missing(held.settings(host_document.decode(accepted.document)))
-    except (MemoryProblem, SshdProblem, host_document.DocumentError, OSError) as problem:
+    except (StateProblem, SshdProblem, host_document.DocumentError, OSError) as problem:
         yield Finding(False, str(problem))
         return False
     for words in missing:
@@ -244,10 +244,10 @@ def _setting(keyword: str, settings: "dict[str, str]", wanted: str, check: Calla
     return Finding(False, f"sshd has {keyword} {value or 'none'}", f"put into its settings: {keyword} {wanted}")
 
 
-def _look_at_service(memory: Memory, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_service(state: State, enrolment: Enrolment) -> Iterator[Finding]:
     try:
         contact = Contact(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
-        answer = contact.get(f"/agent/v1/document?revision={memory.status().revision}&wait=0")
+        answer = contact.get(f"/agent/v1/document?revision={state.status().revision}&wait=0")
     except (NoAnswer, AddressProblem) as problem:
         yield Finding(False, f"the service does not answer: {problem}", f"is {enrolment.url} right, and does it run?")
         return

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from keyrack.agent.desired_state import Duties, stale_words, without_stale
+from keyrack.agent.desired_state import DesiredState, as_offline, offline_words
 from keyrack.agent.keys import unmanaged_keys
 from keyrack.agent.keys.key_files import KeyFiles, Outcome, Rendered, render
 from keyrack.agent.service import signature
-from keyrack.agent.state import Accepted, Enrolment, Memory
+from keyrack.agent.state import Accepted, Enrolment, State
 from keyrack.agent.system.folder import FolderProblem
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import DocumentError, HostDocument
@@ -43,16 +43,16 @@ class _Checked(NamedTuple):
     rendered: Rendered
 
 
-class Orders:
+class Reconciler:
     """What one enrolled host obeys. Nothing is in force until recall() or take() found a good document."""
 
-    def __init__(self, memory: Memory, enrolment: Enrolment, duties: Optional[Duties] = None) -> None:
-        self._memory = memory
+    def __init__(self, state: State, enrolment: Enrolment, desired: Optional[DesiredState] = None) -> None:
+        self._state_folder = state
         self._enrolment = enrolment
-        self._duties = duties
+        self._desired = desired
         self._checked: Optional[_Checked] = None
         self._unmet: List[str] = []
-        self._stale = ""
+        self._offline = ""
         self._in_force: Optional[InForce] = None
 
     @property
@@ -78,10 +78,10 @@ class Orders:
     def recall(self) -> None:
         """Obey again what was obeyed before a restart, where there is such a thing.
 
-        Raises Refused, Failed or MemoryProblem; then files stay as they are: a damaged note of ours is no
+        Raises Refused, Failed or StateProblem; then files stay as they are: a damaged note of ours is no
         reason to change who may log in.
         """
-        accepted = self._memory.accepted()
+        accepted = self._state_folder.accepted()
         if accepted is not None:
             self._checked = self._check(accepted)
 
@@ -100,10 +100,10 @@ class Orders:
             )
         try:
             # Remember first, then act: after a power cut in between, the newer one is put in place again.
-            self._memory.accept(new)
+            self._state_folder.accept(new)
         except OSError as error:
-            full = "; ".join(self._memory.full())
-            words = full or f"{self._memory.folder.path} cannot be written: {error.strerror}"
+            full = "; ".join(self._state_folder.full())
+            words = full or f"{self._state_folder.folder.path} cannot be written: {error.strerror}"
             raise Failed(f"a new document waits: {words}") from None
         self._checked = checked
 
@@ -115,12 +115,12 @@ class Orders:
         """
         if self._checked is None:
             return Outcome((), ())
-        self._stale = stale_words(self._checked.document, silent)
+        self._offline = offline_words(self._checked.document, silent)
         allowed = self._checked.allowed
-        in_force = InForce(allowed, without_stale(allowed, silent))
+        in_force = InForce(allowed, as_offline(allowed, silent))
         if in_force != self._in_force:
             self._in_force = in_force
-        rendered = render(in_force.counted) if self._stale else self._checked.rendered
+        rendered = render(in_force.counted) if self._offline else self._checked.rendered
         # Opened anew each time: where somebody moved the folders away, they are made again.
         try:
             files = KeyFiles.open(self._enrolment.keys_folder, self._enrolment.revoked_keys, create=True)
@@ -130,69 +130,69 @@ class Orders:
             return Outcome((), (f"{error.filename or self._enrolment.keys_folder}: {error.strerror}",))
         try:
             if not new:
-                self._remember_planted(files, rendered)
+                self._remember_foreign(files, rendered)
             outcome = files.put(rendered)
         finally:
             files.close()
-        if outcome.problems or self._duties is None:
+        if outcome.problems or self._desired is None:
             return outcome
-        met = self._duties.put(self._checked.document, scan=scan)
+        met = self._desired.put(self._checked.document, scan=scan)
         self._unmet = list(met.unmet)
         return Outcome(outcome.changed, (), met.put_back)
 
     def is_due(self, silent: float) -> bool:
         """Whether the service's silence means something else now than when the files were put."""
-        return self._checked is not None and bool(stale_words(self._checked.document, silent)) != bool(self._stale)
+        return self._checked is not None and bool(offline_words(self._checked.document, silent)) != bool(self._offline)
 
     @property
     def hurry(self) -> bool:
         """Whether sshd and the service must be looked at every few seconds."""
-        return self._duties is not None and self._duties.hurry
+        return self._desired is not None and self._desired.hurry
 
     @property
     def searching(self) -> bool:
         """Whether there is soon more to tell of keys that nobody told of."""
-        return self._duties is not None and self._duties.searching
+        return self._desired is not None and self._desired.searching
 
     @property
     def news(self) -> bool:
         """Whether there is something to tell of this host beyond its files."""
-        return self._duties is not None and self._duties.news
+        return self._desired is not None and self._desired.news
 
     def told(self) -> Dict[str, Any]:
         """The fields of a report about it."""
-        return {} if self._duties is None else self._duties.told()
+        return {} if self._desired is None else self._desired.told()
 
     def delivered(self) -> None:
         """The service has them."""
-        if self._duties is not None:
-            self._duties.delivered()
+        if self._desired is not None:
+            self._desired.delivered()
 
     def begin(self) -> None:
         """After a start, before anything else."""
-        if self._duties is not None:
-            self._duties.begin()
+        if self._desired is not None:
+            self._desired.begin()
 
     def heard(self, answered: bool) -> None:
         """Whether the service answered just now."""
-        if self._duties is not None:
-            self._duties.heard(answered)
+        if self._desired is not None:
+            self._desired.heard(answered)
 
     def unmet(self) -> List[str]:
         """What is not as the document asks beyond the files, so that nobody believes it done."""
         if self._checked is None:
             return []
         words = list(self._unmet)
-        if self._duties is None:
+        if self._desired is None:
             if self._checked.document.accounts:
                 words.append("this agent does not create or remove accounts; do it by hand")
             if self._checked.document.sshd:
                 words.append("this agent does not change sshd's settings; do it by hand")
-        return words + ([self._stale] if self._stale else [])
+        return words + ([self._offline] if self._offline else [])
 
-    def _remember_planted(self, files: KeyFiles, rendered: Rendered) -> None:
+    def _remember_foreign(self, files: KeyFiles, rendered: Rendered) -> None:
         """Note the keys in files that somebody changed, before they are put back: the service is told of them."""
-        if self._duties is None or self._checked is None:
+        if self._desired is None or self._checked is None:
             return
         changed = files.changed_files(rendered)
         if changed:
@@ -200,16 +200,16 @@ class Orders:
             ours = {public_key.read_canonical(entry.key).sha256 for entry in entries}
             for name, data in changed.items():
                 path = os.path.join(self._enrolment.keys_folder, name)
-                self._duties.plant(unmanaged_keys.planted(path, name, data, ours))
+                self._desired.note_foreign(unmanaged_keys.foreign(path, name, data, ours))
 
     def _check(self, new: Accepted) -> _Checked:
         """Checks (1) to (3)."""
         try:
-            signature.check(self._memory.folder, new.document, new.signature)
+            signature.check(self._state_folder.folder, new.document, new.signature)
         except signature.SignatureProblem as problem:
             raise (Refused if problem.final else Failed)(str(problem)) from None
         except OSError as error:
-            full = "; ".join(self._memory.full())
+            full = "; ".join(self._state_folder.full())
             raise Failed(f"the document's signature could not be checked: {full or error.strerror}") from None
         try:
             document = host_document.decode(new.document)
@@ -217,5 +217,5 @@ class Orders:
             raise Refused(str(error)) from None
         if document.host != self._enrolment.host:
             raise Refused("it is for another host")
-        allowed = document if self._duties is None else self._duties.allowed(document)
+        allowed = document if self._desired is None else self._desired.allowed(document)
         return _Checked(document, allowed, render(allowed))

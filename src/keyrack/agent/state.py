@@ -23,7 +23,7 @@ _LEAST_FREE = 64 * 1024
 _LARGEST_FILE = 256 * 1024 * 1024
 
 
-class MemoryProblem(Exception):
+class StateProblem(Exception):
     """What is remembered cannot be used; the words say what to do."""
 
 
@@ -63,25 +63,25 @@ class Status(NamedTuple):
     confirmed_at: float = 0.0
 
 
-class Memory:
+class State:
     """The agent's own folder, open. Methods that write may raise OSError."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
 
     @classmethod
-    def open(cls, path: str, *, create: bool = False) -> Memory:
+    def open(cls, path: str, *, create: bool = False) -> State:
         """Open the folder at an absolute path, 0700. Raises FolderProblem or OSError."""
         return cls(Folder.open(path, PRIVATE_FOLDER, create=create))
 
     def lock(self) -> None:
-        """Be the only agent that works with this folder, until the process ends. Raises MemoryProblem."""
+        """Be the only agent that works with this folder, until the process ends. Raises StateProblem."""
         descriptor = os.open(os.path.join(self.folder.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(descriptor)
-            raise MemoryProblem(f"another agent is at work in {self.folder.path}; stop it first") from None
+            raise StateProblem(f"another agent is at work in {self.folder.path}; stop it first") from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
 
@@ -119,7 +119,7 @@ class Memory:
         return ()
 
     def enrolment(self) -> Optional[Enrolment]:
-        """Who this host is; None before enrolment. Raises MemoryProblem for a damaged file."""
+        """Who this host is; None before enrolment. Raises StateProblem for a damaged file."""
         fields = self.load(_ENROLMENT)
         if fields is None:
             return None
@@ -138,7 +138,7 @@ class Memory:
         self.save(_ENROLMENT, enrolment._asdict())
 
     def accepted(self) -> Optional[Accepted]:
-        """The last accepted document; None when there is none. Raises MemoryProblem for a damaged file."""
+        """The last accepted document; None when there is none. Raises StateProblem for a damaged file."""
         fields = self.load(_ACCEPTED)
         if fields is None:
             return None
@@ -157,7 +157,7 @@ class Memory:
             noted = self.load(_STATUS) or {}
             fields = {name: value for name, value in noted.items() if name in Status._fields}
             return Status(**{**fields, "problems": tuple(fields.get("problems", ()))})
-        except (MemoryProblem, TypeError):
+        except (StateProblem, TypeError):
             return Status()
 
     def note(self, status: Status) -> None:
@@ -165,13 +165,13 @@ class Memory:
         self.save(_STATUS, status._asdict(), durable=False)
 
     def load(self, name: str) -> Optional[Dict[str, Any]]:
-        """The fields of one note; None where there is none. Raises MemoryProblem for a damaged one."""
+        """The fields of one note; None where there is none. Raises StateProblem for a damaged one."""
         try:
             fields = json.loads(self.folder.read(name, _LARGEST_FILE))
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise MemoryProblem(f"{os.path.join(self.folder.path, name)} cannot be read: {error.strerror}") from None
+            raise StateProblem(f"{os.path.join(self.folder.path, name)} cannot be read: {error.strerror}") from None
         except ValueError:
             fields = None
         if not isinstance(fields, dict):
@@ -185,9 +185,9 @@ class Memory:
         if durable:
             self.folder.sync()
 
-    def _damaged(self, name: str) -> MemoryProblem:
+    def _damaged(self, name: str) -> StateProblem:
         remedy = _REMEDIES.get(name, "take it away, and look at what keyrack-agent doctor says")
-        return MemoryProblem(f"{os.path.join(self.folder.path, name)} is damaged; {remedy}")
+        return StateProblem(f"{os.path.join(self.folder.path, name)} is damaged; {remedy}")
 
 
 def mount_point(path: str) -> str:

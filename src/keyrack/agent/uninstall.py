@@ -15,7 +15,7 @@ from keyrack.agent.keys.key_files import KeyFiles
 from keyrack.agent.service.contact import AddressProblem, Contact, NoAnswer
 from keyrack.agent.sshd.enforcement import Enforcement
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
-from keyrack.agent.state import Enrolment, Memory, MemoryProblem
+from keyrack.agent.state import Enrolment, State, StateProblem
 from keyrack.agent.system import accounts, local, programs
 
 UNIT = "/etc/systemd/system/keyrack-agent.service"
@@ -25,22 +25,22 @@ TELL_SECONDS = 10.0
 UNINSTALLED = "uninstalled"
 
 
-def uninstall(memory: Memory, enrolment: Enrolment, say: Callable[[str], None]) -> List[str]:
+def uninstall(state: State, enrolment: Enrolment, say: Callable[[str], None]) -> List[str]:
     """Stop the agent, give sshd its own settings back, and remove what enrolment made; answers what went wrong.
 
-    sshd comes first: while it would still look for key files, they must not go. May raise MemoryProblem,
+    sshd comes first: while it would still look for key files, they must not go. May raise StateProblem,
     FolderProblem or OSError.
     """
-    _stop_agent(memory)
-    memory.lock()
-    decided = local.read(memory)
+    _stop_agent(state)
+    state.lock()
+    decided = local.read(state)
     if decided.drop_in is not None:
-        problems = Enforcement(memory, enrolment, decided.drop_in, say).off()
+        problems = Enforcement(state, enrolment, decided.drop_in, say).off()
         if problems:
             return problems
     if _still_read(enrolment):
         return [f"sshd's own settings name {enrolment.revoked_keys}; take that out of them first, or nobody gets in"]
-    made = accounts.noted(memory)
+    made = accounts.noted(state)
     if made:
         say(f"accounts that were made for the service stay, with their homes: {', '.join(made)}")
     _remove_key_files(enrolment)
@@ -48,7 +48,7 @@ def uninstall(memory: Memory, enrolment: Enrolment, say: Callable[[str], None]) 
     if os.path.exists(UNIT):
         os.unlink(UNIT)
         _systemctl("daemon-reload")
-    shutil.rmtree(memory.folder.path)
+    shutil.rmtree(state.folder.path)
     _remove_program()
     return []
 
@@ -84,16 +84,16 @@ def _remove_program() -> None:
             os.rmdir(os.path.dirname(program))
 
 
-def _stop_agent(memory: Memory) -> None:
+def _stop_agent(state: State) -> None:
     if os.path.exists(UNIT):
         _systemctl("disable", "--now", "keyrack-agent.service")
-    pid = memory.holder()
+    pid = state.holder()
     if pid is not None and _is_agent(pid):
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    while memory.in_use():
+    while state.in_use():
         if time.monotonic() > deadline:
-            raise MemoryProblem("the agent is still at work; stop it, and try again")
+            raise StateProblem("the agent is still at work; stop it, and try again")
         time.sleep(0.05)
 
 

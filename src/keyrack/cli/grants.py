@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.hosts import AT_ONCE, ID, as_json, desk, every, known_id, shared, table
+from keyrack.cli.hosts import AT_ONCE, ID, as_json, every, known_id, operator_context, shared, table
 from keyrack.cli.shown import say
 from keyrack.cli.spans import moment
 from keyrack.core.audit import events
@@ -25,7 +25,7 @@ def command() -> None:
 @shared
 def list_grants(json_wanted: bool, **given: Any) -> None:
     """List grants, oldest first."""
-    with desk(given) as at:
+    with operator_context(given) as at:
         found = list(every(lambda offset: grants.page(at.instance, at.actor, offset=offset, limit=AT_ONCE)))
         names = grants.names(at.instance, at.actor, found)
         rows = [
@@ -59,7 +59,7 @@ def give(
         limits = None if restrictions is None else json.loads(restrictions)
     except ValueError:
         raise click.UsageError("--restrictions takes JSON; docs/api/keyrack.md says which fields there are.") from None
-    with desk(given) as at:
+    with operator_context(given) as at:
         made = grants.give_named(
             at.instance,
             at.actor,
@@ -80,7 +80,7 @@ def give(
 @shared
 def take_back(grant_id: int, **given: Any) -> None:
     """End a grant; keys that nothing else lets in leave the hosts."""
-    with desk(given) as at, known_id("`keyrack grants list` shows which there are."):
+    with operator_context(given) as at, known_id("`keyrack grants list` shows which there are."):
         gone = grants.take_back(at.instance, at.actor, grant_id)
         names = grants.names(at.instance, at.actor, (gone,))
         say(f"Took back from {_who(gone, names)} the login as {gone.system_user} on {_where(gone, names)}.")

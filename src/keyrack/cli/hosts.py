@@ -24,7 +24,7 @@ from keyrack.core.keys import damaged_rows as damaged
 from keyrack.core.keys.receipts import Receipts
 from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, Event, FoundKey, Page, Server
+from keyrack.model import Actor, Event, Page, Server, UnmanagedKey
 from keyrack.ssh.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,7 +50,7 @@ def command() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class OperatorContext:
     """The opened instance and who acts on it."""
 
     instance: Instance
@@ -78,11 +78,13 @@ as_json = click.option("--json", "json_wanted", is_flag=True, help="For programs
 
 
 @contextmanager
-def desk(given: dict[str, Any]) -> Iterator[Desk]:
+def operator_context(given: dict[str, Any]) -> Iterator[OperatorContext]:
     """Open the instance and act as whoever runs this, in the workspace that is meant."""
     name = given.pop("workspace")
     with opened(given) as instance:
-        yield Desk(instance, users.keyrack(workspace_named(instance, name).id, door="cli", like=operator()))
+        yield OperatorContext(
+            instance, users.system_actor(workspace_named(instance, name).id, channel="cli", like=operator())
+        )
 
 
 @command.command(name="list")
@@ -94,7 +96,7 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
 
     APPLIED is the revision applied of the one wanted; FOUND counts keys found by hand that nobody decided on.
     """
-    with desk(given) as at:
+    with operator_context(given) as at:
         if deleted:
             gone = every(lambda offset: deleted_servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
             told = [
@@ -118,7 +120,7 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
 @shared
 def show(reference: str, **given: Any) -> None:
     """Show how one host is held."""
-    with desk(given) as at:
+    with operator_context(given) as at:
         server = at.server(reference)
         held = status.of(at.instance, server)
         applied = f"{held.applied} since {moment(held.applied_at)}" if held.applied_at else "none"
@@ -131,7 +133,7 @@ def show(reference: str, **given: Any) -> None:
             ("undone", held.undone),
             ("revision", f"wanted {held.wanted}, applied {applied}"),
             ("last heard", moment(held.seen_at)),
-            ("when silent", held.silence),
+            ("when silent", held.offline_words),
             ("agent", server.agent_version or "none"),
             ("system", " ".join(filter(None, (server.os, server.os_version))) or "unknown"),
         )
@@ -152,7 +154,7 @@ def show(reference: str, **given: Any) -> None:
 def found(reference: str, everything: bool, json_wanted: bool, **given: Any) -> None:
     """List keys that a host found and Keyrack did not put there."""
     states = unmanaged_keys.STATES if everything else unmanaged_keys.OPEN
-    with desk(given) as at:
+    with operator_context(given) as at:
         server = at.server(reference)
         known = every(
             lambda offset: unmanaged_keys.find(
@@ -170,11 +172,14 @@ def found(reference: str, everything: bool, json_wanted: bool, **given: Any) -> 
 @click.option("--username", metavar="ACCOUNT", help="For which account, where the key counts for every one.")
 @shared
 def accept(reference: str, found_id: int, label: str | None, username: str | None, **given: Any) -> None:
-    """Make a found key a credential.
+    """Make an unmanaged key a credential.
 
     Its restrictions and its end are kept.
     """
-    with desk(given) as at, known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
+    with (
+        operator_context(given) as at,
+        known_id(f"`keyrack hosts unmanaged {reference} --all` shows which unmanaged keys there are."),
+    ):
         made = unmanaged_keys.accept(
             at.instance, at.actor, at.server(reference).id, found_id, label=label, username=username
         )
@@ -186,8 +191,11 @@ def accept(reference: str, found_id: int, label: str | None, username: str | Non
 @click.argument("found_id", metavar="ID", type=ID)
 @shared
 def ignore(reference: str, found_id: int, **given: Any) -> None:
-    """Let a found key be where it is, and speak of it no more."""
-    with desk(given) as at, known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
+    """Let an unmanaged key be where it is, and speak of it no more."""
+    with (
+        operator_context(given) as at,
+        known_id(f"`keyrack hosts unmanaged {reference} --all` shows which unmanaged keys there are."),
+    ):
         one = unmanaged_keys.ignore(at.instance, at.actor, at.server(reference).id, found_id)
         say(f"Ignored {one.fingerprint or one.kind} in {one.path}.")
 
@@ -197,8 +205,11 @@ def ignore(reference: str, found_id: int, **given: Any) -> None:
 @click.argument("found_id", metavar="ID", type=ID)
 @shared
 def remove(reference: str, found_id: int, **given: Any) -> None:
-    """Have the host take a found key out of its file."""
-    with desk(given) as at, known_id(f"`keyrack hosts found {reference} --all` shows which found keys there are."):
+    """Have the host take an unmanaged key out of its file."""
+    with (
+        operator_context(given) as at,
+        known_id(f"`keyrack hosts unmanaged {reference} --all` shows which unmanaged keys there are."),
+    ):
         one = unmanaged_keys.remove(at.instance, at.actor, at.server(reference).id, found_id)
         say(f"Asked to remove {one.fingerprint} from {one.path}; it is listed until the host did it.")
 
@@ -206,9 +217,9 @@ def remove(reference: str, found_id: int, **given: Any) -> None:
 @command.command()
 @click.argument("reference", metavar="SERVER")
 @shared
-def adopt(reference: str, **given: Any) -> None:
+def observe(reference: str, **given: Any) -> None:
     """Have a host report who gets in, and change nothing about it."""
-    _set_mode(reference, "adopt", given)
+    _set_mode(reference, "observe", given)
 
 
 @command.command()
@@ -233,13 +244,13 @@ def stale(reference: str | None, tag: str | None, after: str, then: str, **given
     if (reference is None) == (tag is None):
         raise click.UsageError("Name one SERVER, or several with --tag.")
     seconds = seconds_of(after)
-    with desk(given) as at:
+    with operator_context(given) as at:
         server_id = None if reference is None else at.server(reference).id
         changed = modes.set_staleness(
             at.instance, at.actor, after_seconds=seconds, then=then, server_id=server_id, tag=tag
         )
         for server in changed:
-            say(f"{server.name}: {status.of(at.instance, server).silence}")
+            say(f"{server.name}: {status.of(at.instance, server).offline_words}")
 
 
 @command.command()
@@ -260,7 +271,7 @@ def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, *
     hint = f"It may be revoked already: keyrack hosts receipts {fingerprint}"
     if lift:
         hint = "`keyrack hosts revoked` shows which are."
-    with desk(given) as at, known_id(hint):
+    with operator_context(given) as at, known_id(hint):
         if lift:
             noted = revocation.lift(at.instance, at.actor, fingerprint)
             say(f"{noted.fingerprint} may be registered again; hosts refuse it until somebody does.")
@@ -296,7 +307,7 @@ def resync_hosts(
     """
     if (reference is None) != everything:
         raise click.UsageError("Name one SERVER, or --all.")
-    with desk(given) as at:
+    with operator_context(given) as at:
         chosen = resync.waiting(at.instance, at.actor) if reference is None else (at.server(reference),)
         if not chosen:
             say("No host knows more than the database.")
@@ -304,7 +315,7 @@ def resync_hosts(
             _resync(at, server, let_in, accept_database, yes)
 
 
-def _resync(at: Desk, server: Server, let_in: tuple[str, ...], accept_database: bool, yes: bool) -> None:
+def _resync(at: OperatorContext, server: Server, let_in: tuple[str, ...], accept_database: bool, yes: bool) -> None:
     found = resync.difference(at.instance, at.actor, server.id)
     if not found.undecided and not found.held:
         say(f"{server.name}: its host knows nothing that the database does not know.")
@@ -346,7 +357,7 @@ def list_revoked(json_wanted: bool, **given: Any) -> None:
 
     Nobody can register one of them again until `keyrack hosts revoke --lift FINGERPRINT`.
     """
-    with desk(given) as at:
+    with operator_context(given) as at:
         found = every(lambda offset: revocation.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
         rows = [(one.fingerprint, moment(one.revoked_at), one.revoked_by, one.reason or "-") for one in found]
         table(("FINGERPRINT", "AT", "BY", "REASON"), rows, json_wanted)
@@ -360,7 +371,7 @@ def list_revoked(json_wanted: bool, **given: Any) -> None:
 @shared
 def damaged_rows(reference: str | None, name: str | None, again: Any, json_wanted: bool, **given: Any) -> None:
     """List rows that are not as Keyrack wrote them and open nothing, remove one, or let it count as it stands."""
-    with desk(given) as at:
+    with operator_context(given) as at:
         if again:
             for row in damaged.reseal(at.instance, at.actor, again):
                 say(f"Sealed {row.name} as it stands: {row.what}.")
@@ -383,7 +394,7 @@ def show_receipts(change: str, **given: Any) -> None:
     The change is a revoked key, by fingerprint, or an event of the log.
     """
     hint = "Name a revoked key's fingerprint, or an event that `keyrack hosts events` lists."
-    with desk(given) as at, known_id(hint):
+    with operator_context(given) as at, known_id(hint):
         if change.isascii() and change.isdigit() and len(change) < 10:
             _show_receipts(receipts.of_event(at.instance, at.actor, int(change)))
         else:
@@ -408,7 +419,7 @@ def show_events(
     **given: Any,
 ) -> None:
     """List the audit log, or a server's part of it, newest first."""
-    with desk(given) as at:
+    with operator_context(given) as at:
         asked: dict[str, Any] = {
             "server_id": None if reference is None else at.server(reference).id,
             "since": None if since is None else events.moment(since, field="from"),
@@ -423,7 +434,7 @@ def show_events(
         table(("ID", "AT", "WHO", "WHAT"), rows)
 
 
-def _events(at: Desk, asked: dict[str, Any], limit: int) -> Iterator[Event]:
+def _events(at: OperatorContext, asked: dict[str, Any], limit: int) -> Iterator[Event]:
     """The events asked for, newest first, at most so many; 0: all."""
     before, left = None, limit
     while True:
@@ -443,7 +454,7 @@ def _event_json(one: Event) -> dict[str, object]:
         "actor": one.actor_name,
         "token": one.token_name,
         "address": one.address,
-        "door": one.door,
+        "channel": one.channel,
         "action": one.action,
         "outcome": one.outcome,
         "reason": one.reason,
@@ -459,7 +470,7 @@ def _event_json(one: Event) -> dict[str, object]:
 @shared
 def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
     """List the keys that Keyrack put on a host, each with its end and its last use."""
-    with desk(given) as at:
+    with operator_context(given) as at:
         server = at.server(reference)
         found = list(
             every(lambda offset: credentials.find(at.instance, at.actor, server.id, offset=offset, limit=AT_ONCE))
@@ -480,7 +491,7 @@ def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
 @shared
 def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
     """List who is logged in on a host."""
-    with desk(given) as at:
+    with operator_context(given) as at:
         server = at.server(reference)
         rows = [
             (one.id, one.username, one.address, moment(one.started_at), one.label or "-", one.fingerprint or "-")
@@ -498,7 +509,7 @@ def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
 @shared
 def end_session(reference: str, session_id: int, **given: Any) -> None:
     """Have a host end a login."""
-    with desk(given) as at, known_id(f"`keyrack hosts sessions {reference}` shows who is in."):
+    with operator_context(given) as at, known_id(f"`keyrack hosts sessions {reference}` shows who is in."):
         one = sessions.end(at.instance, at.actor, at.server(reference).id, session_id)
         say(f"Asked to end the session of {one.username} from {one.address}.")
 
@@ -514,18 +525,18 @@ def enrol(reference: str, **given: Any) -> None:
 
     The line names the service's address: give --public-url, or set it where `keyrack serve` reads it.
     """
-    with desk(given) as at:
+    with operator_context(given) as at:
         say(servers.installation_line(at.instance, at.actor, at.server(reference).id))
 
 
 def _set_mode(reference: str, mode: str, given: dict[str, Any]) -> None:
-    with desk(given) as at:
+    with operator_context(given) as at:
         server = modes.set_mode(at.instance, at.actor, at.server(reference).id, mode)
         say(f"{server.name} is to {server.mode}, with revision {server.revision}.")
         say(f"See what the host says: keyrack hosts show {server.id}", err=True)
 
 
-def _found_row(one: FoundKey) -> tuple[object, ...]:
+def _found_row(one: UnmanagedKey) -> tuple[object, ...]:
     what = f"{one.fingerprint} {one.comment}".strip() if one.fingerprint else one.kind
     where = f"{one.path}:{one.line}" if one.line else one.path
     force = "yes" if one.in_force else "no"
@@ -533,7 +544,7 @@ def _found_row(one: FoundKey) -> tuple[object, ...]:
     return one.id, one.state, one.username, one.owner or "-", what, options_shown, where, force
 
 
-def _follow(at: Desk, fingerprint: str, wait: int | None) -> bool:
+def _follow(at: OperatorContext, fingerprint: str, wait: int | None) -> bool:
     """Show the receipts, and each change of them while there is time; whether every host obeys."""
     deadline = time.monotonic() + (wait or 0)
     said = ""

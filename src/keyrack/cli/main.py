@@ -20,7 +20,7 @@ COMMANDS = {
     "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
     "tokens": ("keyrack.cli.tokens", "See and revoke API tokens."),
     "events": ("keyrack.cli.events", "Read the audit log."),
-    "hosts": ("keyrack.cli.hosts", "See and steer hosts: found keys, modes, receipts, sessions."),
+    "hosts": ("keyrack.cli.hosts", "See and steer hosts: unmanaged keys, modes, receipts, sessions."),
     "backup": ("keyrack.cli.backup", "Copy the database, also while it is served."),
     "restore": ("keyrack.cli.restore", "Put a backup in the place of the database."),
     "tidy": ("keyrack.cli.tidy", "Show what was kept as long as it must be, and delete it."),

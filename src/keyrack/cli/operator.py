@@ -12,13 +12,13 @@ from keyrack.model import Actor
 LONGEST = 100
 
 
-def operator(door: str = "cli") -> Actor:
+def operator(channel: str = "cli") -> Actor:
     """The actor that the calling account is: `root (alice via sudo)`, `deploy`, `uid 1234`.
 
     Whoever may open the data may do everything, so this names and does not limit. root could write any name into
     SUDO_UID; the kernel's login uid, which only survives a login, is believed first.
     """
-    return users.operator(_name(), socket.gethostname()[:LONGEST], door=door)
+    return users.operator(_name(), socket.gethostname()[:LONGEST], channel=channel)
 
 
 def _name() -> str:

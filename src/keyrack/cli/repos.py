@@ -45,7 +45,7 @@ def create(path: str, workspace: str | None, members: tuple[str, ...], **given: 
     """
     with opened(given) as instance:
         owner = workspace_named(instance, workspace)
-        actor = users.keyrack(owner.id, door="cli", like=operator())
+        actor = users.system_actor(owner.id, channel="cli", like=operator())
         wanted = dict(_member(instance, owner, text) for text in members)
         known = instance.database.read(lambda connection: repository_rows.by_path(connection, path))
         if known is not None and known.workspace_id == owner.id and not wanted:

@@ -26,7 +26,7 @@ from keyrack.store.engine.connect import UNAVAILABLE, DatabaseRefused, DatabaseS
 from keyrack.store.engine.migrate import SchemaTooNew
 from keyrack.store.engine.outage import Outage
 from keyrack.web.protocol import BoundedProtocol
-from keyrack.web.server import Doors
+from keyrack.web.server import Service
 
 SWITCH_SECONDS = 0.001
 WAIT_SECONDS = 2.0
@@ -98,7 +98,7 @@ class _Workers(Multiprocess):
         super().handle_term()
 
 
-def open_application(settings: Settings) -> Doors:
+def open_application(settings: Settings) -> Service:
     """The application for these settings; exits with words when the database or the key is not usable."""
     with explained():
         application = app.web_application(app.open_instance(settings))
@@ -137,7 +137,7 @@ def explained() -> Iterator[None]:
         ) from None
 
 
-def from_environment() -> Doors:
+def from_environment() -> Service:
     """What each of several workers serves. One that starts anew while the database is away waits for it."""
     settings = Settings()
     set_up_logging(settings.log_format)

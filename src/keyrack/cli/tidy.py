@@ -9,7 +9,7 @@ import click
 from keyrack.cli import options
 from keyrack.cli.opened import opened
 from keyrack.core.audit import retention
-from keyrack.core.people.users import keyrack
+from keyrack.core.people.users import system_actor
 
 
 @click.command(name="tidy")
@@ -22,7 +22,7 @@ def command(applied: bool, **given: Any) -> None:
     The service does the same by itself, every hour. How long each is kept: the settings that end in _days.
     """
     with opened(given) as instance:
-        actor = keyrack(door="cli")
+        actor = system_actor(channel="cli")
         for one in retention.due(instance, actor):
             click.echo(f"{one.rows:>9}  {one.kind}, ended before {one.before:%Y-%m-%d %H:%M} UTC")
         if not applied:

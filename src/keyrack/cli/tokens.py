@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.hosts import AT_ONCE, ID, as_json, desk, every, known_id, shared, table
+from keyrack.cli.hosts import AT_ONCE, ID, as_json, every, known_id, operator_context, shared, table
 from keyrack.cli.shown import say
 from keyrack.cli.spans import moment
 from keyrack.core.people import tokens
@@ -22,7 +22,7 @@ def command() -> None:
 @shared
 def list_tokens(json_wanted: bool, **given: Any) -> None:
     """List API tokens that are not revoked."""
-    with desk(given) as at:
+    with operator_context(given) as at:
         rows = [
             (
                 one.token.id,
@@ -43,6 +43,6 @@ def list_tokens(json_wanted: bool, **given: Any) -> None:
 @shared
 def revoke(token_id: int, **given: Any) -> None:
     """Revoke an API token; from now on it opens nothing."""
-    with desk(given) as at, known_id("`keyrack tokens list` shows which there are."):
+    with operator_context(given) as at, known_id("`keyrack tokens list` shows which there are."):
         gone = tokens.revoke_id(at.instance, at.actor, token_id)
         say(f"Revoked token {gone.token.name} of {gone.user.name}.")

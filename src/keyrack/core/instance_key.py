@@ -90,9 +90,9 @@ class InstanceKey:
         nonce = secrets.token_bytes(12)
         return nonce + self._cipher.encrypt(nonce, secret.encode(), context.encode())
 
-    def decrypt(self, sealed: bytes, context: str) -> str:
+    def decrypt(self, encrypted: bytes, context: str) -> str:
         """The secret again; raises cryptography's InvalidTag when it or its context was changed."""
-        return self._cipher.decrypt(sealed[:12], sealed[12:], context.encode()).decode()
+        return self._cipher.decrypt(encrypted[:12], encrypted[12:], context.encode()).decode()
 
 
 def _make_file(path: Path, seed: bytes) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Connection, and_, delete, func, select, text
 
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import keyrack
+from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.store import people, sealed
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
@@ -68,7 +68,9 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
     """Make the opened database what is to be served: without what was taken away since, and every host astray until
     it has told what it obeyed. keep_gone: False brings everything back.
     """
-    attempt = Attempt(instance, keyrack(door="cli"), "servers:write", "restore a database", target_kind="database")
+    attempt = Attempt(
+        instance, system_actor(channel="cli"), "servers:write", "restore a database", target_kind="database"
+    )
 
     def change(work: Work) -> None:
         if newer is not None and loss.lost is not None and keep_gone:

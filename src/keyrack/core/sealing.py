@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Table, select
 
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
-from keyrack.core.people.users import keyrack
+from keyrack.core.people.users import system_actor
 from keyrack.store import events, instance_facts, people, sealed
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.sealed import Broken
@@ -189,7 +189,7 @@ def _alarm(instance: Instance, found: list[Broken]) -> None:
             log.error("alarm", row=row.name, reason=words)
             events.add(
                 connection,
-                keyrack(workspace_id, door="agent"),
+                system_actor(workspace_id, channel="agent"),
                 at=now,
                 action="servers:write",
                 outcome="refused",

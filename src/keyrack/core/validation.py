@@ -15,7 +15,7 @@ LONGEST_LIFE = timedelta(days=3650)
 
 
 def public_key(instance: Instance, text: object, *, field: str = "public_key") -> PublicKey:
-    """The one door for public keys; raises Refusal INVALID with the parser's or policy's words.
+    """The one way in for public keys; raises Refusal INVALID with the parser's or policy's words.
 
     Invariant 1: only the strict parser makes a public key; callers store and deliver its normal form.
     """

@@ -17,7 +17,7 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store import events, servers
-from keyrack.store.database import take_turn
+from keyrack.store.database import lock_workspace
 
 T = TypeVar("T")
 
@@ -36,15 +36,15 @@ class Work:
         self.connection = connection
         self.now = attempt.instance.now()
         self.recorded = 0
-        self.touched: dict[int, int] = {}
+        self.bumped: dict[int, int] = {}
 
-    def touch(self, server_id: int) -> int:
+    def bump_revision(self, server_id: int) -> int:
         """Give a server a new revision, and answer it; whoever waits for it is woken after the commit.
 
         Events recorded from here on name it, so that one can ask whether the host obeys it (receipts.py).
         """
         revision = servers.raise_revision(self.connection, server_id, self.now)
-        self.touched[server_id] = revision
+        self.bumped[server_id] = revision
         return revision
 
     def record(
@@ -83,9 +83,9 @@ class Work:
         self.instance.figures.events.labels("done").inc()
 
     def _revisions(self) -> dict[str, Any]:
-        if not self.touched:
+        if not self.bumped:
             return {}
-        return {"revisions": {str(server_id): revision for server_id, revision in self.touched.items()}}
+        return {"revisions": {str(server_id): revision for server_id, revision in self.bumped.items()}}
 
 
 class Attempt:
@@ -150,7 +150,7 @@ class Attempt:
 
         def run(connection: Connection) -> T:
             # Two deletes of one key at once must not each see the other's line and revoke nothing.
-            take_turn(connection, self.actor.workspace_id)
+            lock_workspace(connection, self.actor.workspace_id)
             work = Work(self, connection)
             result = command(work)
             if not work.recorded:

@@ -1,4 +1,4 @@
-"""The door for Git over SSH: answers the programs that sshd starts, over a Unix socket; must hold no rule.
+"""The authorizer of Git over SSH: answers the programs that sshd starts, over a Unix socket; must hold no rule.
 
 A frame is four bytes of length, high byte first, then fields that each end with a NUL. They ask:
   line FINGERPRINT                                     -> line TEXT | none | away
@@ -73,7 +73,7 @@ class Away(Exception):
     """Neither the database nor a recent answer is at hand."""
 
 
-class Truth:
+class StaleOnErrorCache:
     """The database's answers, and for a short while those it gave before it went away.
 
     A "no" replaces the "yes" before it. An answer is given again only while the database is away, and never
@@ -136,7 +136,7 @@ class _Running:
         return self.access.verb == git_access.PUSH
 
 
-class Desk:
+class Authorizer:
     """Answers on a Unix socket from a thread of its own. start() returns once it listens."""
 
     def __init__(self, instance: Instance, socket: Path, programs: Programs) -> None:
@@ -145,7 +145,7 @@ class Desk:
         self._socket = socket
         self._programs = programs
         self._bound = instance.settings.git_stale_seconds
-        self._truth = Truth(self._bound)
+        self._cache = StaleOnErrorCache(self._bound)
         self._running: set[_Running] = set()
         # Permitted, and not yet told to start.
         self._starting: list[Access] = []
@@ -154,7 +154,7 @@ class Desk:
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        self._thread = threading.Thread(target=self._run, name="git desk", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="git authorizer", daemon=True)
 
     def start(self) -> None:
         """Listen. Raises OSError when the socket cannot be made."""
@@ -182,10 +182,10 @@ class Desk:
         except BaseException as error:
             self._failure = error
             if self._started.is_set():
-                log.exception("the Git desk ended")
+                log.exception("the Git authorizer ended")
         finally:
             self._started.set()
-            self._truth.close()
+            self._cache.close()
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -229,7 +229,7 @@ class Desk:
 
     async def _answer_line(self, writer: asyncio.StreamWriter, fingerprint: str) -> None:
         try:
-            key = await self._truth.ask(
+            key = await self._cache.ask(
                 ("line", fingerprint), lambda: git_access.key_line_of(self._instance, fingerprint)
             )
         except Away:
@@ -274,7 +274,7 @@ class Desk:
 
     async def _permitted(self, fingerprint: str, address: str, command: bytes, *, quiet: bool) -> Access:
         """What policy permits; raises Refusal, also to greet somebody who asked for no command."""
-        holder = await self._truth.ask(
+        holder = await self._cache.ask(
             ("holder", fingerprint, address),
             lambda: git_access.holder_of(self._instance, fingerprint, address=address),
         )
@@ -286,7 +286,7 @@ class Desk:
         verb = path = None
         try:
             verb, path = git_access.read_command(command)
-            answer = await self._truth.ask(
+            answer = await self._cache.ask(
                 (fingerprint, verb, path), lambda: _decision(self._instance, holder, verb, path)
             )
             if isinstance(answer, Refusal):
@@ -397,7 +397,7 @@ class Desk:
                     await self._cut(each, words)
 
     async def _confirm(self, running: list[_Running], asked_at: float, reasons: dict[_Running, str]) -> None:
-        lost = await self._truth.ask_now(lambda: git_access.ended(self._instance, [each.access for each in running]))
+        lost = await self._cache.ask_now(lambda: git_access.ended(self._instance, [each.access for each in running]))
         words = {id(access): refusal.message for access, refusal in lost}
         for each in running:
             if id(each.access) in words:

@@ -1,4 +1,4 @@
-"""Git over SSH on this machine: a private sshd, its programs and the desk that answers them; must hold no rule."""
+"""Git over SSH on this machine: a private sshd, its programs and the authorizer that answers them; must hold no rule."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from keyrack.cli.serve import explained, set_up_logging
 from keyrack.core.git import storage
 from keyrack.core.instance import Instance
 from keyrack.git import build
-from keyrack.git.authorizer import Desk, Programs
+from keyrack.git.authorizer import Authorizer, Programs
 
 # sockaddr_un holds 108 bytes on Linux and 104 elsewhere, with a NUL at the end.
 LONGEST_SOCKET_PATH = 100
@@ -130,7 +130,7 @@ class GitHost:
         self._git = git
         self._compiler = compiler
         self._socket_folder: Path | None = None
-        self.desk: Desk | None = None
+        self.authorizer: Authorizer | None = None
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -158,9 +158,9 @@ class GitHost:
         socket = self._place_of_socket()
         session = shlex.join([*programs["session"], str(socket)])
         self.server.lookup = [*_as_sshd_wants(programs["lookup"]), str(socket)]
-        self.desk = Desk(self._instance, socket, Programs(self._git, hooks, self.repositories, session))
+        self.authorizer = Authorizer(self._instance, socket, Programs(self._git, hooks, self.repositories, session))
         try:
-            self.desk.start()
+            self.authorizer.start()
             self._end_left_over()
             self.server.prepare()
             self.server.start()
@@ -174,28 +174,28 @@ class GitHost:
         self._watcher.start()
 
     def stop(self) -> None:
-        """End sshd with its sessions, and the desk; may be called twice."""
+        """End sshd with its sessions, and the authorizer; may be called twice."""
         self._stopping.set()
         if self._watcher is not None:
             self._watcher.join(timeout=START_SECONDS)
             self._watcher = None
         self.server.stop()
-        if self.desk is not None:
-            self.desk.stop()
-            self.desk = None
+        if self.authorizer is not None:
+            self.authorizer.stop()
+            self.authorizer = None
         if self._socket_folder is not None:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
             self._socket_folder = None
 
     def write_log(self) -> None:
         """Write the events that wait to be written, which otherwise happens twice a second."""
-        if self.desk is not None:
-            self.desk.log.write()
+        if self.authorizer is not None:
+            self.authorizer.log.write()
 
     @property
     def running(self) -> int:
         """How many clones, fetches and pushes are under way."""
-        return 0 if self.desk is None else self.desk.running
+        return 0 if self.authorizer is None else self.authorizer.running
 
     def _watch(self) -> None:
         while not self._stopping.wait(RESTART_SECONDS):
@@ -205,7 +205,7 @@ class GitHost:
                     self.server.start()
 
     def _end_left_over(self) -> None:
-        """End the sshd that an earlier run left when it was killed; its transfers go on, and ask this desk."""
+        """End the sshd that an earlier run left when it was killed; its transfers go on, and ask this authorizer."""
         with contextlib.suppress(OSError, ValueError):
             pid = int((self.directory / "sshd.pid").read_text("ascii"))
             if str(self.directory) in command_line(pid):
@@ -213,8 +213,8 @@ class GitHost:
                 wait_until_gone(pid)
 
     def _place_of_socket(self) -> Path:
-        """Where the programs reach the desk: only this account can look into the folder."""
-        folder = self.directory / "desk"
+        """Where the programs reach the authorizer: only this account can look into the folder."""
+        folder = self.directory / "authorizer"
         if len(os.fsencode(folder)) > LONGEST_SOCKET_PATH - len("/s"):
             folder = self._socket_folder = Path(tempfile.mkdtemp(prefix="keyrack-"))
         folder.mkdir(exist_ok=True, parents=True)

@@ -11,14 +11,17 @@ Format 1 is one JSON object, ASCII, keys sorted, no blanks, so that the same wis
                  "password_hash" (crypt(5)) and "deployment_key": true, for a key pair in the account's home
     revoked      public keys that this host lets in no more
     sshd         sshd keyword -> wanted value, only the ones asked for
-    mode         "adopt" or "enforce"
-    stale        {"after_seconds", "then"}: what to do when no news comes; 0 seconds = never
+    mode         "adopt" (observe) or "enforce"
+    stale        the offline policy, {"after_seconds", "then"}: what to do when no news comes; 0 seconds = never
     end_sessions names of live sessions, as the host reported them, that must end; may be left out
 
 These fields may be absent:
 
-    take_away    list of {"path", "fingerprint"}: keys that were found on the host and must go from that file
+    take_away    list of {"path", "fingerprint"}: unmanaged keys that must go from that file
     deleted      true: the service does not serve this host any more, and there will be no other document
+
+"adopt", "stale" and "take_away" are this format's words for what is called observe, offline policy and removal of
+keys everywhere else: they stay, as older agents obey a newer service.
 
 All other fields of format 1 must be there. Unknown fields are left alone, so that a newer service can tell newer
 agents more; not inside a key, where an unknown field may be a restriction that must not be dropped.
@@ -45,7 +48,8 @@ FORMAT = 1
 NAMESPACE = "keyrack-host-document"  # of the signature, so that it proves nothing in another place
 PRINCIPAL = "keyrack"  # the one signer in the agent's allowed_signers
 
-ADOPT, ENFORCE = "adopt", "enforce"
+OBSERVE, ENFORCE = "observe", "enforce"
+_MODE_WORDS = {OBSERVE: "adopt", ENFORCE: "enforce"}  # as format 1 has them
 KEEP, DROP_TEMPORARY, DROP_ALL = "keep", "drop-temporary", "drop-all"
 
 # Bounds against a document that would eat the host's memory or time; far above what sshd can serve quickly.
@@ -90,14 +94,14 @@ class Account(NamedTuple):
     deployment_key: bool = False
 
 
-class Stale(NamedTuple):
+class OfflinePolicy(NamedTuple):
     """What happens after after_seconds without an answer (0: never): keep, drop-temporary or drop-all."""
 
     after_seconds: int = 0
     then: str = KEEP
 
 
-class TakeAway(NamedTuple):
+class KeyRemoval(NamedTuple):
     """A key that was found in a file of the host and must not stay there."""
 
     path: str
@@ -115,8 +119,8 @@ class HostDocument(NamedTuple):
     accounts: Mapping[str, Account] = {}
     sshd: Mapping[str, str] = {}
     mode: str = ENFORCE
-    stale: Stale = Stale()
-    take_away: Sequence[TakeAway] = ()
+    offline_policy: OfflinePolicy = OfflinePolicy()
+    remove_keys: Sequence[KeyRemoval] = ()
     end_sessions: Sequence[str] = ()
     deleted: bool = False
     lineage: str = ""  # drawn by lot for this revision; the host says it with the revision that it obeys
@@ -148,9 +152,9 @@ def encode(document: HostDocument) -> str:
             "accounts": {name: _account_fields(account) for name, account in document.accounts.items()},
             "revoked": list(document.revoked),
             "sshd": dict(document.sshd),
-            "mode": document.mode,
-            "stale": {"after_seconds": document.stale.after_seconds, "then": document.stale.then},
-            **({"take_away": [entry._asdict() for entry in document.take_away]} if document.take_away else {}),
+            "mode": _MODE_WORDS.get(document.mode, document.mode),
+            "stale": {"after_seconds": document.offline_policy.after_seconds, "then": document.offline_policy.then},
+            **({"take_away": [entry._asdict() for entry in document.remove_keys]} if document.remove_keys else {}),
             **({"end_sessions": list(document.end_sessions)} if document.end_sessions else {}),
             **({"deleted": True} if document.deleted else {}),
             **({"lineage": document.lineage} if document.lineage else {}),
@@ -196,9 +200,9 @@ def decode(text: str) -> HostDocument:
         revoked=_revoked(_field(fields, "revoked", _list)),
         accounts=_accounts(_field(fields, "accounts", _mapping)),
         sshd=_sshd(_field(fields, "sshd", _mapping)),
-        mode=_field(fields, "mode", _one_of(ADOPT, ENFORCE)),
-        stale=_stale(_field(fields, "stale", _mapping)),
-        take_away=_take_away(_field(fields, "take_away", _list)) if "take_away" in fields else (),
+        mode=_field(fields, "mode", _mode),
+        offline_policy=_offline_policy(_field(fields, "stale", _mapping)),
+        remove_keys=_removals(_field(fields, "take_away", _list)) if "take_away" in fields else (),
         end_sessions=_located("end_sessions", _end_sessions, fields.get("end_sessions", [])),
         deleted=_optional(fields, "deleted", _boolean, "") or False,
         lineage=_field(fields, "lineage", _matching(_LINEAGE, "a mark")) if "lineage" in fields else "",
@@ -301,14 +305,19 @@ def _sshd(value: Mapping[str, Any]) -> dict[str, str]:
     return settings
 
 
-def _stale(value: Mapping[str, Any]) -> Stale:
-    return Stale(
+def _offline_policy(value: Mapping[str, Any]) -> OfflinePolicy:
+    return OfflinePolicy(
         after_seconds=_field(value, "after_seconds", _integer, "stale"),
         then=_field(value, "then", _one_of(KEEP, DROP_TEMPORARY, DROP_ALL), "stale"),
     )
 
 
-def _take_away(value: list[Any]) -> tuple[TakeAway, ...]:
+def _mode(value: Any) -> str:
+    word = _one_of(*_MODE_WORDS.values())(value)
+    return next(mode for mode, said in _MODE_WORDS.items() if said == word)
+
+
+def _removals(value: list[Any]) -> tuple[KeyRemoval, ...]:
     if len(value) > MAX_USERS:
         raise DocumentError(f"take_away: more than {MAX_USERS}")
     found = []
@@ -318,7 +327,7 @@ def _take_away(value: list[Any]) -> tuple[TakeAway, ...]:
             raise DocumentError(f"{where}: is not an object")
         path = _field(entry, "path", _matching(_PATH, "an absolute path"), where)
         fingerprint = _field(entry, "fingerprint", _matching(_FINGERPRINT, "a fingerprint"), where)
-        found.append(TakeAway(path, fingerprint))
+        found.append(KeyRemoval(path, fingerprint))
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ from keyrack.ssh.names import hidden_character
 HEADER = "# Written by Keyrack; changes here are lost. Ask Keyrack for a change instead.\n"
 
 
-class FoundKey(NamedTuple):
+class KeyLine(NamedTuple):
     """One line of a file that sshd reads.
 
     options: as written; type and comment: empty when there are none; fingerprint: SHA256:..., None when the
@@ -71,7 +71,7 @@ def render(lines: Iterable[str]) -> bytes:
     return (HEADER + "".join(f"{line}\n" for line in checked)).encode("utf-8")
 
 
-def read(data: bytes, rules: SshdRules = USUAL_RULES) -> List[FoundKey]:
+def read(data: bytes, rules: SshdRules = USUAL_RULES) -> List[KeyLine]:
     """Every line of an authorized_keys file that is not blank or a comment, as an sshd with these rules takes it."""
     found = []
     for number, raw in enumerate(data.split(b"\n"), start=1):
@@ -82,19 +82,19 @@ def read(data: bytes, rules: SshdRules = USUAL_RULES) -> List[FoundKey]:
     return found
 
 
-def _read_line(number: int, line: str, rules: SshdRules) -> FoundKey:
+def _read_line(number: int, line: str, rules: SshdRules) -> KeyLine:
     """One line, one character a byte."""
     key, options = read_key(line, rules), ""
     if key is None:
         end = line_options.end_of_options(line)
         if end is None:
-            return FoundKey(number, "", "", None, "", "the quotes of its options do not end")
+            return KeyLine(number, "", "", None, "", "the quotes of its options do not end")
         options = line[:end]
         key = read_key(line[end:].lstrip(" \t"), rules)
     if key is None:
-        return FoundKey(number, "", "", None, "", "there is no key of a known type on this line")
+        return KeyLine(number, "", "", None, "", "there is no key of a known type on this line")
     said = line_options.parse(options, version=rules.version)
-    return FoundKey(
+    return KeyLine(
         number,
         _printable(options),
         key.type,

@@ -18,11 +18,11 @@ from keyrack.store.tables import access_key_failures, access_keys, users
 
 @dataclass(frozen=True, slots=True)
 class AccessKeyRow:
-    """An access key as it is kept; sealed_secret is encrypted, security_token_hash None for permanent keys."""
+    """An access key as it is kept; encrypted_secret is encrypted, security_token_hash None for permanent keys."""
 
     id: str
     user_id: int
-    sealed_secret: bytes
+    encrypted_secret: bytes
     description: str
     active: bool
     security_token_hash: bytes | None

@@ -28,7 +28,7 @@ from keyrack.store.engine.sqlite_file import SqliteFile
 from keyrack.store.engine.sqlite_writer import SqliteWriter
 from keyrack.store.sealed import Broken, Seals, attach
 
-__all__ = ["Database", "DatabaseUnavailable", "announce", "take_turn"]
+__all__ = ["Database", "DatabaseUnavailable", "announce", "lock_workspace"]
 
 T = TypeVar("T")
 Question = Callable[[Connection], T]
@@ -201,7 +201,7 @@ class Database:
                 log.exception("A listener failed; the others are told all the same.")
 
 
-def take_turn(conn: Connection, workspace_id: int) -> None:
+def lock_workspace(conn: Connection, workspace_id: int) -> None:
     """Inside a write: until its end, no other write that took the turn of this workspace goes on.
 
     A command that decides from what it reads ("nothing else on this host lets the key in") takes the turn

@@ -19,7 +19,7 @@ from keyrack.store.tables import credentials, deleted_server_keys, deleted_serve
 @dataclass(frozen=True, slots=True)
 class DeletedServer:
     """A server that was deleted. revision: of the last document of its host; acknowledged_at: when the host said that
-    it obeys that one, None while it has not; take_away: path and fingerprint of what it must take out of its files;
+    it obeys that one, None while it has not; remove_keys: path and fingerprint of what it must take out of its files;
     seal: over what its host is told, see core.deleted_servers.
     """
 
@@ -29,7 +29,7 @@ class DeletedServer:
     name: str
     address: str
     revision: int
-    take_away: Sequence[Sequence[str]]
+    remove_keys: Sequence[Sequence[str]]
     deleted_at: datetime
     deleted_by: str
     acknowledged_at: datetime | None

@@ -44,7 +44,7 @@ def add(
             "token_id": actor.token_id,
             "token_name": actor.token_name,
             "address": actor.address,
-            "door": actor.door,
+            "channel": actor.channel,
             "action": action,
             "outcome": outcome,
             "reason": reason,
@@ -114,9 +114,11 @@ def was_raised_in(connection: Connection, workspace_id: int, reason: str, summar
     return connection.execute(statement.limit(1)).scalar() is not None
 
 
-def newest(connection: Connection, server_id: int, door: str, *, most: int) -> list[tuple[datetime, str]]:
-    """Time and summary of a server's newest events that came by a door, the last one first."""
-    statement = select(events.c.at, events.c.summary).where(events.c.server_id == server_id, events.c.door == door)
+def newest(connection: Connection, server_id: int, channel: str, *, most: int) -> list[tuple[datetime, str]]:
+    """Time and summary of a server's newest events that came by a channel, the last one first."""
+    statement = select(events.c.at, events.c.summary).where(
+        events.c.server_id == server_id, events.c.channel == channel
+    )
     return [(row.at, row.summary) for row in connection.execute(statement.order_by(events.c.id.desc()).limit(most))]
 
 

@@ -39,8 +39,8 @@ def is_in_use(connection: Connection) -> bool:
 
 def some_access_keys(connection: Connection) -> tuple[tuple[str, bytes], ...]:
     """A few access keys: the id and the sealed secret of each."""
-    rows = connection.execute(select(access_keys.c.id, access_keys.c.sealed_secret).limit(_SAMPLE))
-    return tuple((row.id, row.sealed_secret) for row in rows)
+    rows = connection.execute(select(access_keys.c.id, access_keys.c.encrypted_secret).limit(_SAMPLE))
+    return tuple((row.id, row.encrypted_secret) for row in rows)
 
 
 def some_rows(connection: Connection, table: Table) -> tuple[Mapping[str, Any], ...]:

@@ -10,12 +10,12 @@ from sqlalchemy import Connection, or_, select
 from keyrack.store.keys import in_force
 from keyrack.store.tables import (
     credentials,
-    found_keys,
     grants,
     group_members,
     server_tags,
     servers,
     system_users,
+    unmanaged_keys,
     user_keys,
     users,
 )
@@ -92,20 +92,20 @@ def _entries(
         .limit(MOST)
     )
     file = (
-        select(found_keys.c.id, found_keys.c.path, servers.c.name, found_keys.c.username)
-        .join(servers, servers.c.id == found_keys.c.server_id)
+        select(unmanaged_keys.c.id, unmanaged_keys.c.path, servers.c.name, unmanaged_keys.c.username)
+        .join(servers, servers.c.id == unmanaged_keys.c.server_id)
         .where(
-            found_keys.c.fingerprint == fingerprint,
+            unmanaged_keys.c.fingerprint == fingerprint,
             servers.c.workspace_id == workspace_id,
-            found_keys.c.in_force,
-            found_keys.c.state != "gone",
+            unmanaged_keys.c.in_force,
+            unmanaged_keys.c.state != "gone",
         )
-        .order_by(found_keys.c.id)
+        .order_by(unmanaged_keys.c.id)
         .limit(MOST)
     )
     if server_id is not None:
         credential = credential.where(credentials.c.server_id == server_id, system_users.c.username == username)
-        file = file.where(found_keys.c.server_id == server_id, found_keys.c.username.in_((username, "*")))
+        file = file.where(unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.username.in_((username, "*")))
     return [
         *(Opening("credential", row[0], row[1], row[2], row[3]) for row in connection.execute(credential)),
         *(Opening("file", row[0], row[1], row[2], row[3]) for row in connection.execute(file)),

@@ -18,12 +18,12 @@ from keyrack.store.tables import (
     deploy_keys,
     enrolments,
     events,
-    found_keys,
     key_uses,
     revocations,
     revoked_keys,
     servers,
     tokens,
+    unmanaged_keys,
     user_keys,
     users,
 )
@@ -92,10 +92,10 @@ def _key_uses(before: datetime) -> Select[Any]:
 def _revocations(before: datetime) -> Select[Any]:
     """What a host has confirmed so long ago, does not find in its files, and nobody revoked everywhere."""
     held = revocations
-    found = select(found_keys.c.id).where(
-        found_keys.c.fingerprint == held.c.fingerprint,
-        found_keys.c.server_id == held.c.server_id,
-        found_keys.c.state != "gone",
+    found = select(unmanaged_keys.c.id).where(
+        unmanaged_keys.c.fingerprint == held.c.fingerprint,
+        unmanaged_keys.c.server_id == held.c.server_id,
+        unmanaged_keys.c.state != "gone",
     )
     everywhere = select(revoked_keys.c.fingerprint).where(
         and_(

@@ -16,11 +16,11 @@ from keyrack.store.tables import (
     deleted_server_keys,
     deleted_servers,
     deploy_keys,
-    found_keys,
     key_owners,
     repositories,
     revocations,
     servers,
+    unmanaged_keys,
     user_keys,
 )
 
@@ -201,21 +201,23 @@ def user_keys_of_key(connection: Connection, workspace_id: int, fingerprint: str
 
 def _found_on(server_id: int) -> Select[Any]:
     """The fingerprints of keys that a host finds in files of its own now."""
-    return select(found_keys.c.fingerprint).where(found_keys.c.server_id == server_id, found_keys.c.state != "gone")
+    return select(unmanaged_keys.c.fingerprint).where(
+        unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.state != "gone"
+    )
 
 
 def found_with_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:
-    """Where hosts find a key in files of their own: the found key's id to its server and the line, if told."""
+    """Where hosts find a key in files of their own: the unmanaged key's id to its server and the line, if told."""
     statement = (
-        select(found_keys.c.id, found_keys.c.server_id, found_keys.c.public_key)
-        .join(servers, servers.c.id == found_keys.c.server_id)
+        select(unmanaged_keys.c.id, unmanaged_keys.c.server_id, unmanaged_keys.c.public_key)
+        .join(servers, servers.c.id == unmanaged_keys.c.server_id)
         .where(
             servers.c.workspace_id == workspace_id,
-            found_keys.c.fingerprint == fingerprint,
-            found_keys.c.kind == "key",
-            found_keys.c.state != "gone",
+            unmanaged_keys.c.fingerprint == fingerprint,
+            unmanaged_keys.c.kind == "key",
+            unmanaged_keys.c.state != "gone",
         )
-        .order_by(found_keys.c.id)
+        .order_by(unmanaged_keys.c.id)
     )
     return {row.id: (row.server_id, row.public_key) for row in connection.execute(statement)}
 

@@ -315,13 +315,13 @@ def accounts_asked(connection: Connection, server_id: int) -> tuple[tuple[System
         system_users.c.server_id == server_id,
         or_(
             system_users.c.managed,
-            system_users.c.sealed_password.is_not(None),
+            system_users.c.encrypted_password.is_not(None),
             system_users.c.deployment_key_asked_at.is_not(None),
         ),
     )
     rows = connection.execute(statement.order_by(system_users.c.username))
     return tuple(
-        (_system_user(row), row.sealed_password) for row in rows if sealed.sound(connection, system_users, row)
+        (_system_user(row), row.encrypted_password) for row in rows if sealed.sound(connection, system_users, row)
     )
 
 
@@ -374,5 +374,5 @@ def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
 
 def _system_user(row: Row[Any]) -> SystemUser:
     values = sealed.unsealed(row)
-    has_password = values.pop("sealed_password") is not None
+    has_password = values.pop("encrypted_password") is not None
     return SystemUser(**values, has_password=has_password)

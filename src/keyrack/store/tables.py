@@ -150,7 +150,7 @@ access_keys = Table(
     metadata,
     Column("id", String(128), primary_key=True),
     Column("user_id", Integer, _of("users"), nullable=False, index=True),
-    Column("sealed_secret", LargeBinary, nullable=False),
+    Column("encrypted_secret", LargeBinary, nullable=False),
     Column("description", String(255), nullable=False),
     Column("active", Boolean, nullable=False),
     Column("security_token_hash", LargeBinary(32)),
@@ -188,8 +188,8 @@ servers = _table(
     Column("os_version", String(64)),
     Column("enrolled_at", Moment),
     Column("seen_at", Moment),
-    Column("stale_after_seconds", Integer, nullable=False, server_default="0"),
-    Column("stale_then", String(16), nullable=False, server_default="keep"),
+    Column("offline_after_seconds", Integer, nullable=False, server_default="0"),
+    Column("offline_then", String(16), nullable=False, server_default="keep"),
     Column("sshd", JSON, nullable=False),
     Column("facts", JSON, nullable=False),
     Column("created_at", Moment, nullable=False),
@@ -219,7 +219,7 @@ deleted_servers = Table(
     Column("address", String(255), nullable=False),
     Column("agent_secret_hash", LargeBinary(32), nullable=False, unique=True),
     Column("revision", BigInteger, nullable=False),
-    Column("take_away", JSON, nullable=False),
+    Column("remove_keys", JSON, nullable=False),
     Column("deleted_at", Moment, nullable=False),
     Column("deleted_by", Text, nullable=False),
     Column("acknowledged_at", Moment),
@@ -269,7 +269,7 @@ system_users = _table(
     Column("revision", BigInteger),
     # The crypt(3) hash that the host is to set, encrypted: whoever reads or changes the database must neither
     # learn it nor get one of his own signed.
-    Column("sealed_password", LargeBinary),
+    Column("encrypted_password", LargeBinary),
     Column("deployment_key_asked_at", Moment),
     _seal(),
     UniqueConstraint("server_id", "username"),
@@ -377,8 +377,8 @@ revoked_keys = Table(
     Index("ix_revoked_keys_workspace_id_revoked_at", "workspace_id", "revoked_at"),
 )
 
-found_keys = _table(
-    "found_keys",
+unmanaged_keys = _table(
+    "unmanaged_keys",
     # What a host found in files that sshd reads or would read, and that Keyrack did not put there.
     _id(),
     Column("server_id", Integer, _of("servers"), nullable=False),
@@ -511,7 +511,7 @@ events = _table(
     Column("token_id", Integer),
     Column("token_name", Text, nullable=False),
     Column("address", String(64), nullable=False),
-    Column("door", String(16), nullable=False),
+    Column("channel", String(16), nullable=False),
     Column("action", String(64), nullable=False),
     Column("outcome", String(16), nullable=False),
     Column("reason", Text, nullable=False),

@@ -1,4 +1,4 @@
-"""Questions about keys that hosts found; must decide nothing."""
+"""Questions about keys that hosts unmanaged; must decide nothing."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, func, select, u
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from keyrack.model import FoundKey, Page
+from keyrack.model import Page, UnmanagedKey
 from keyrack.store.rows import page
-from keyrack.store.tables import credentials, found_keys, servers, system_users, user_keys, users
+from keyrack.store.tables import credentials, servers, system_users, unmanaged_keys, user_keys, users
 
 AT_ONCE = 500
 LIMITLESS = 1_000_000
 """SQLite takes an offset only beside a limit."""
 
 
-def on_server(connection: Connection, server_id: int) -> tuple[FoundKey, ...]:
+def on_server(connection: Connection, server_id: int) -> tuple[UnmanagedKey, ...]:
     """All of a server, in whatever state, without their people."""
-    rows = connection.execute(select(found_keys).where(found_keys.c.server_id == server_id))
-    return tuple(FoundKey(**row._mapping) for row in rows)
+    rows = connection.execute(select(unmanaged_keys).where(unmanaged_keys.c.server_id == server_id))
+    return tuple(UnmanagedKey(**row._mapping) for row in rows)
 
 
 def known(connection: Connection, server_id: int) -> dict[tuple[str, str, str], Row[Any]]:
     """All of a server by account, file and fingerprint, in whatever state, without their times: hosts may have
     thousands, and reading those takes as long as all the rest.
     """
-    columns = [column for column in found_keys.c if column.name not in ("found_at", "seen_at")]
-    rows = connection.execute(select(*columns).where(found_keys.c.server_id == server_id))
+    columns = [column for column in unmanaged_keys.c if column.name not in ("found_at", "seen_at")]
+    rows = connection.execute(select(*columns).where(unmanaged_keys.c.server_id == server_id))
     return {(row.username, row.path, row.fingerprint): row for row in rows}
 
 
 def find(
     connection: Connection, workspace_id: int, server_id: int, *, states: tuple[str, ...], offset: int, limit: int
-) -> Page[FoundKey]:
+) -> Page[UnmanagedKey]:
     """A page of what was found on a server in these states, with the people of the workspace it belongs to."""
     statement = (
         _with_people(workspace_id)
-        .where(found_keys.c.server_id == server_id, found_keys.c.state.in_(states))
-        .order_by(found_keys.c.username, found_keys.c.path, found_keys.c.line, found_keys.c.id)
+        .where(unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.state.in_(states))
+        .order_by(unmanaged_keys.c.username, unmanaged_keys.c.path, unmanaged_keys.c.line, unmanaged_keys.c.id)
     )
     return page(connection, statement, _found, offset=offset, limit=limit)
 
@@ -49,17 +49,19 @@ def find(
 def counts(connection: Connection, workspace_id: int, *, states: tuple[str, ...]) -> Mapping[int, int]:
     """How many of a workspace's are in these states, by server; servers with none are left out."""
     statement = (
-        select(found_keys.c.server_id, func.count())
-        .join(servers, servers.c.id == found_keys.c.server_id)
-        .where(servers.c.workspace_id == workspace_id, found_keys.c.state.in_(states))
-        .group_by(found_keys.c.server_id)
+        select(unmanaged_keys.c.server_id, func.count())
+        .join(servers, servers.c.id == unmanaged_keys.c.server_id)
+        .where(servers.c.workspace_id == workspace_id, unmanaged_keys.c.state.in_(states))
+        .group_by(unmanaged_keys.c.server_id)
     )
     return {row[0]: row[1] for row in connection.execute(statement)}
 
 
-def get(connection: Connection, workspace_id: int, server_id: int, found_id: int) -> FoundKey | None:
+def get(connection: Connection, workspace_id: int, server_id: int, found_id: int) -> UnmanagedKey | None:
     """One of a server, or None."""
-    statement = _with_people(workspace_id).where(found_keys.c.server_id == server_id, found_keys.c.id == found_id)
+    statement = _with_people(workspace_id).where(
+        unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.id == found_id
+    )
     row = connection.execute(statement).first()
     return None if row is None else _found(row)
 
@@ -68,56 +70,58 @@ def in_state(connection: Connection, found_ids: Sequence[int], state: str) -> Se
     """Path and fingerprint of those of these that are in a state; a few hundred at most."""
     if not found_ids:
         return ()
-    columns = found_keys.c.path, found_keys.c.fingerprint
-    statement = select(*columns).where(found_keys.c.id.in_(found_ids), found_keys.c.state == state)
-    return connection.execute(statement.order_by(found_keys.c.id)).all()
+    columns = unmanaged_keys.c.path, unmanaged_keys.c.fingerprint
+    statement = select(*columns).where(unmanaged_keys.c.id.in_(found_ids), unmanaged_keys.c.state == state)
+    return connection.execute(statement.order_by(unmanaged_keys.c.id)).all()
 
 
 def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert some; what is there stays."""
     if rows:
         dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-        connection.execute(dialect_insert(found_keys).on_conflict_do_nothing(), [dict(row) for row in rows])
+        connection.execute(dialect_insert(unmanaged_keys).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
 def change(connection: Connection, found_ids: Sequence[int], values: Mapping[str, Any]) -> None:
     """Set columns of some."""
     for at in range(0, len(found_ids), AT_ONCE):
-        some = found_keys.c.id.in_(found_ids[at : at + AT_ONCE])
-        connection.execute(update(found_keys).where(some).values(**values))
+        some = unmanaged_keys.c.id.in_(found_ids[at : at + AT_ONCE])
+        connection.execute(update(unmanaged_keys).where(some).values(**values))
 
 
 def change_each(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Set columns of several, each to values of its own; all have the same columns, and `row_id`."""
     if rows:
         values: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "row_id"}
-        statement = update(found_keys).where(found_keys.c.id == bindparam("row_id")).values(values)
+        statement = update(unmanaged_keys).where(unmanaged_keys.c.id == bindparam("row_id")).values(values)
         connection.execute(statement, [dict(row) for row in rows])
 
 
 def forget(connection: Connection, server_id: int, state: str, before: datetime) -> None:
     """Delete those of a server that have been in a state since before a time."""
     connection.execute(
-        delete(found_keys).where(
-            found_keys.c.server_id == server_id, found_keys.c.state == state, found_keys.c.seen_at < before
+        delete(unmanaged_keys).where(
+            unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.state == state, unmanaged_keys.c.seen_at < before
         )
     )
 
 
 def keep_newest(connection: Connection, server_id: int, state: str, most: int) -> None:
     """Delete those of a server in a state beyond so many, the ones first that were seen last the longest ago."""
-    mine = (found_keys.c.server_id == server_id) & (found_keys.c.state == state)
-    newest = select(found_keys.c.id).where(mine).order_by(found_keys.c.seen_at.desc(), found_keys.c.id.desc())
+    mine = (unmanaged_keys.c.server_id == server_id) & (unmanaged_keys.c.state == state)
+    newest = (
+        select(unmanaged_keys.c.id).where(mine).order_by(unmanaged_keys.c.seen_at.desc(), unmanaged_keys.c.id.desc())
+    )
     beyond = newest.offset(most).limit(LIMITLESS).subquery()
-    connection.execute(delete(found_keys).where(mine, found_keys.c.id.in_(select(beyond.c.id))))
+    connection.execute(delete(unmanaged_keys).where(mine, unmanaged_keys.c.id.in_(select(beyond.c.id))))
 
 
-def to_take_away(connection: Connection, server_id: int, state: str) -> tuple[tuple[str, str], ...]:
+def to_remove(connection: Connection, server_id: int, state: str) -> tuple[tuple[str, str], ...]:
     """Path and fingerprint of what a host must take away."""
     statement = (
-        select(found_keys.c.path, found_keys.c.fingerprint)
-        .where(found_keys.c.server_id == server_id, found_keys.c.state == state)
-        .order_by(found_keys.c.path, found_keys.c.fingerprint)
+        select(unmanaged_keys.c.path, unmanaged_keys.c.fingerprint)
+        .where(unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.state == state)
+        .order_by(unmanaged_keys.c.path, unmanaged_keys.c.fingerprint)
         .distinct()
     )
     return tuple((row.path, row.fingerprint) for row in connection.execute(statement))
@@ -128,7 +132,7 @@ def _with_people(workspace_id: int) -> Any:
     owner = (
         select(func.min(users.c.name))
         .select_from(user_keys.join(users, users.c.id == user_keys.c.user_id))
-        .where(user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint == found_keys.c.fingerprint)
+        .where(user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint == unmanaged_keys.c.fingerprint)
         .scalar_subquery()
     )
     credential = (
@@ -136,15 +140,15 @@ def _with_people(workspace_id: int) -> Any:
         .select_from(credentials.join(system_users, system_users.c.id == credentials.c.system_user_id))
         .where(
             and_(
-                credentials.c.server_id == found_keys.c.server_id,
-                credentials.c.fingerprint == found_keys.c.fingerprint,
-                system_users.c.username == found_keys.c.username,
+                credentials.c.server_id == unmanaged_keys.c.server_id,
+                credentials.c.fingerprint == unmanaged_keys.c.fingerprint,
+                system_users.c.username == unmanaged_keys.c.username,
             )
         )
         .scalar_subquery()
     )
-    return select(found_keys, owner.label("owner"), credential.label("credential_id"))
+    return select(unmanaged_keys, owner.label("owner"), credential.label("credential_id"))
 
 
-def _found(row: Row[Any]) -> FoundKey:
-    return FoundKey(**row._mapping)
+def _found(row: Row[Any]) -> UnmanagedKey:
+    return UnmanagedKey(**row._mapping)

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from keyrack.core.hosts import documents, enrolment, went_back
-from keyrack.core.hosts.last_seen import Presence
+from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.hosts.went_back import Contact
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
@@ -113,10 +113,10 @@ class Waiting:
 
 
 def application(
-    instance: Instance, waiting: Waiting, presence: Presence, limit: RateLimit, sharing: Sharing
+    instance: Instance, waiting: Waiting, last_seen: LastSeen, limit: RateLimit, sharing: Sharing
 ) -> Starlette:
     """The application under /agent."""
-    door = _Door(instance, waiting, presence, limit, sharing)
+    calls = _AgentCalls(instance, waiting, last_seen, limit, sharing)
     archive: list[bytes] = []
 
     async def zipapp(request: Request) -> Response:
@@ -130,10 +130,10 @@ def application(
         return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
 
     routes = [
-        Route("/v1/enroll", _answering(door.enrol), methods=["POST"]),
-        Route("/v1/document", _answering(door.document), methods=["GET"]),
-        Route("/v1/report", _answering(door.report), methods=["POST"]),
-        Route("/v1/last-document", _answering(door.last_document), methods=["POST"]),
+        Route("/v1/enroll", _answering(calls.enrol), methods=["POST"]),
+        Route("/v1/document", _answering(calls.document), methods=["GET"]),
+        Route("/v1/report", _answering(calls.report), methods=["POST"]),
+        Route("/v1/last-document", _answering(calls.last_document), methods=["POST"]),
         Route("/keyrack-agent.pyz", _answering(zipapp), methods=["GET"]),
         Route("/install.sh", _answering(script), methods=["GET"]),
     ]
@@ -149,15 +149,15 @@ async def _no_call(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": words}, error.status_code, headers=error.headers)
 
 
-class _Door:
+class _AgentCalls:
     """The calls of agents; whatever takes more than a moment runs on a thread, when it is that host's turn."""
 
     def __init__(
-        self, instance: Instance, waiting: Waiting, presence: Presence, limit: RateLimit, sharing: Sharing
+        self, instance: Instance, waiting: Waiting, last_seen: LastSeen, limit: RateLimit, sharing: Sharing
     ) -> None:
         self._instance = instance
         self._waiting = waiting
-        self._presence = presence
+        self._last_seen = last_seen
         self._limit = limit
         self._callers, self._turns = sharing.callers, sharing.turns
         self._limits = _Limits()
@@ -199,7 +199,7 @@ class _Door:
             return await self._turns.run(caller, partial(went_back.contact, instance, server.id, known, lineage))
 
         def heard() -> None:
-            self._presence.heard(server.id)
+            self._last_seen.saw(server.id)
 
         with self._waiting.listening(server.id) as announced, instance.figures.waiting.track_inprogress():
             standing = await _news(look, self._waiting, announced, seconds, heard)

@@ -91,9 +91,9 @@ class Dialect:
     shows_quota: bool = False
 
 
-def strangers(door: str, address: str) -> Actor:
+def strangers(channel: str, address: str) -> Actor:
     """The actor that nobody is: for calls that ask no authentication."""
-    return Actor(workspace_id=0, user_id=None, name="", role=None, address=address, door=door)
+    return Actor(workspace_id=0, user_id=None, name="", role=None, address=address, channel=channel)
 
 
 def address_of(request: Request) -> str:
@@ -119,7 +119,7 @@ def fault() -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What all doors share: who calls, and whose turn it is."""
+    """What all APIs share: who calls, and whose turn it is."""
 
     callers: Callers = field(default_factory=Callers)
     turns: Turns = field(default_factory=Turns)

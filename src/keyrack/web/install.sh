@@ -4,20 +4,20 @@
 #   curl -fsSL URL/agent/install.sh | KEYRACK_AGENT_TOKEN=TOKEN sh -s -- --url URL
 #
 # The token stands in no program's arguments, which every account could read. Where this machine is a host already, it
-# only brings a new agent. It shuts nobody out: the agent first only reports what it finds (--mode adopt), or enforces
+# only brings a new agent. It shuts nobody out: the agent first only reports what it finds (--mode observe), or enforces
 # once nobody loses a way in by that (--mode auto).
 # Run it as root; or as anybody, for an sshd of one's own, with --sshd-config and --state-dir.
 set -eu
 
-url='' token=${KEYRACK_AGENT_TOKEN:-} mode=adopt prefix='' state='' keys='' revoked='' sshd_config='' drop_in=auto only='' python=''
+url='' token=${KEYRACK_AGENT_TOKEN:-} mode=observe prefix='' state='' keys='' revoked='' sshd_config='' drop_in=auto only='' python=''
 accounts='' plain='' ca='' replace='' start=yes
 
 usage() {
     cat <<'TEXT'
 usage: KEYRACK_AGENT_TOKEN=TOKEN install.sh --url URL [options]
-  --mode adopt|auto|enforce
-                         adopt (default): report who gets in, change nothing; enforce: Keyrack's keys alone;
-                         auto: adopt, and enforce by itself once nobody loses a way in by that
+  --mode observe|auto|enforce
+                         observe (default): report who gets in, change nothing; enforce: Keyrack's keys alone;
+                         auto: observe, and enforce by itself once nobody loses a way in by that
   --token TOKEN          the token, where nobody else can see this command's arguments
   --sshd-config FILE     sshd's settings, where they are not /etc/ssh/sshd_config
   --drop-in FILE|none    the file of settings that the agent gives to sshd; none: it never changes sshd's settings
@@ -71,7 +71,7 @@ read_arguments() {
     # Not for what this starts, but for enrolling alone.
     unset KEYRACK_AGENT_TOKEN
     [ -n "$url" ] && [ -n "$token" ] || { usage >&2; exit 2; }
-    case $mode in adopt | auto | enforce) ;; *) fail "--mode is adopt, auto or enforce" ;; esac
+    case $mode in observe | auto | enforce) ;; *) fail "--mode is observe, auto or enforce" ;; esac
 }
 
 choose_places() {

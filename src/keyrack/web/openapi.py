@@ -1,4 +1,4 @@
-"""The doors described from their own route tables: OpenAPI for programs, a page for people; must add no call."""
+"""The APIs described from their own route tables: OpenAPI for programs, a page for people; must add no call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TITLES = {
     "runcloud": "RunCloud API: servers, system users and their SSH keys",
     "codearts": "CodeArts Repo: one's own SSH keys, for servers and Git",
     "iam": "IAM: tokens and access keys",
-    "native": "Keyrack: hosts, found keys, receipts, sessions",
+    "native": "Keyrack: hosts, unmanaged keys, receipts, sessions",
 }
 SCHEMES: dict[str, dict[str, Any]] = {
     "native": {"type": "http", "scheme": "bearer"},
@@ -35,11 +35,11 @@ SHAPES = {**shapes.SHAPES, **huawei_shapes.SHAPES}
 NAME = re.compile(r"\{(\w+)\}")
 
 
-def openapi(doors: Described, url: str) -> dict[str, Any]:
-    """An OpenAPI 3.1 description of every call of every door; doors: pairs of path prefix and dialect."""
+def openapi(apis: Described, url: str) -> dict[str, Any]:
+    """An OpenAPI 3.1 description of every call of every API; apis: pairs of path prefix and dialect."""
     paths: dict[str, dict[str, Any]] = {}
     known: set[str] = set()
-    for prefix, dialect in doors:
+    for prefix, dialect in apis:
         for endpoint in dialect.endpoints:
             shape = _shape(prefix, dialect, endpoint)
             name = f"{dialect.name}.{prefix.strip('/').replace('/', '_')}.{endpoint.handler.__name__}"
@@ -59,7 +59,7 @@ def openapi(doors: Described, url: str) -> dict[str, Any]:
             if shape is not None and shape.body is not None:
                 operation["requestBody"] = {"required": True, "content": _content(shape.body, body=True)}
             paths.setdefault(prefix + endpoint.path, {})[endpoint.method.lower()] = operation
-    used = {dialect.name for _, dialect in doors}
+    used = {dialect.name for _, dialect in apis}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Keyrack", "version": __version__},
@@ -73,10 +73,10 @@ def openapi(doors: Described, url: str) -> dict[str, Any]:
     }
 
 
-def page(doors: Described) -> str:
-    """The same as a page: one table a door."""
+def page(apis: Described) -> str:
+    """The same as a page: one table for each API."""
     parts = [_HEAD]
-    for prefix, dialect in doors:
+    for prefix, dialect in apis:
         parts.append(f"<h2>{escape(TITLES.get(dialect.name, dialect.name))} <code>{escape(prefix)}</code></h2><table>")
         for endpoint in dialect.endpoints:
             parts.append(
@@ -163,6 +163,6 @@ h2 { margin-top: 2.2rem; font-size: 1.15rem }
 </head>
 <body>
 <h1>The API</h1>
-<p>Several contracts, one core: what is done through one door is seen through the other. For programs:
+<p>Several contracts, one core: what is done through one API is seen through the other. For programs:
 <a href="/openapi.json">/openapi.json</a>. Back to <a href="/">the first page</a>.</p>
 """

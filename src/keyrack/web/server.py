@@ -1,4 +1,4 @@
-"""The whole service as one ASGI application: which door a path leads to; must hold no door's words."""
+"""The whole service as one ASGI application: which API a path leads to; must hold no API's words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keyrack import __version__
-from keyrack.core.hosts.last_seen import Presence
+from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.people import throttle
 from keyrack.errors import Kind, Refusal
@@ -53,7 +53,7 @@ READY_SECONDS = 5.0
 AGAIN = {"Retry-After": "5"}
 
 # Where each dialect is mounted; also what /openapi.json and /docs describe.
-DOORS: tuple[tuple[str, Dialect], ...] = (
+APIS: tuple[tuple[str, Dialect], ...] = (
     ("/api/v3", runcloud.V3),
     ("/api/v2", runcloud.V2),
     ("/api/keyrack/v1", native.DIALECT),
@@ -68,11 +68,11 @@ DOORS: tuple[tuple[str, Dialect], ...] = (
 
 # The agency's prefix is another spelling of the first.
 AGENCY = "/api/v3/agency"
-DESCRIBED = (*DOORS, (AGENCY, runcloud.V3))
+DESCRIBED = (*APIS, (AGENCY, runcloud.V3))
 
 
-class Doors:
-    """Sends a path to the door with the longest matching prefix, and gives every answer an X-Request-Id.
+class Service:
+    """Sends a path to the API with the longest matching prefix, and gives every answer an X-Request-Id.
 
     No redirect ever leaves from here: programs written for the contracts read one as an empty success.
     """
@@ -133,7 +133,7 @@ class Doors:
         await self._otherwise({**scope, "path": "//"} if hidden else scope, receive, send)
 
 
-def service(instance: Instance, on_start: Callable[[], Callable[[], None]], presence: Presence) -> Doors:
+def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last_seen: LastSeen) -> Service:
     """The application to serve; on_start: starts background work and answers how to stop it.
 
     Its `let_go()`, called from any thread before the server stops, sends waiting agents away, so that
@@ -156,18 +156,18 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], pres
 
     sharing = Sharing()
     limit = RateLimit(instance.settings.rate_limit)
-    dialects = ((prefix, limited(dialect, limit)) for prefix, dialect in DOORS)
+    dialects = ((prefix, limited(dialect, limit)) for prefix, dialect in APIS)
     mounts: Mounts = (
         *((prefix, application(instance, dialect, sharing)) for prefix, dialect in dialects),
         (AGENCY, application(instance, limited(runcloud.V3, limit), sharing)),
-        ("/agent", agent_api.application(instance, waiting, presence, limit, sharing)),
+        ("/agent", agent_api.application(instance, waiting, last_seen, limit, sharing)),
     )
     root = Starlette(routes=_root_routes(instance, waiting, limit), lifespan=lifespan)
     root.router.redirect_slashes = False
     proxies = Proxies(instance.settings.proxy_networks, instance.settings.forwarded_header)
-    doors = Doors(mounts, root, waiting.let_go, proxies)
-    doors.note = Notes(instance, tuple(prefix for prefix, _ in mounts)).note
-    return doors
+    service = Service(mounts, root, waiting.let_go, proxies)
+    service.note = Notes(instance, tuple(prefix for prefix, _ in mounts)).note
+    return service
 
 
 def _let_go_on_signals(waiting: agent_api.Waiting) -> None:

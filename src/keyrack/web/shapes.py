@@ -161,10 +161,10 @@ SCHEMAS: dict[str, Schema] = {
             **dict.fromkeys(("wanted", "applied"), WHOLE),
             **dict.fromkeys(("applied_at", "seen_at"), TEXT_OR_NULL),
             "online": YES_OR_NO,
-            "stale_after_seconds": WHOLE,
-            "stale_then": _THEN,
+            "offline_after_seconds": WHOLE,
+            "offline_then": _THEN,
             "problems": many(TEXT),
-            **texts("state", "silence"),
+            **texts("state", "offline_words"),
         }
     ),
     "native.DeletedServer": record(
@@ -225,7 +225,7 @@ SCHEMAS: dict[str, Schema] = {
             "protect_default": YES_OR_NO,
         }
     ),
-    "native.FoundKey": record(
+    "native.UnmanagedKey": record(
         {
             "id": WHOLE,
             "server_id": WHOLE,
@@ -266,7 +266,7 @@ SCHEMAS: dict[str, Schema] = {
     "native.Event": record(
         {
             "id": WHOLE,
-            **texts("at", "actor", "token", "address", "door", "action", "outcome", "reason"),
+            **texts("at", "actor", "token", "address", "channel", "action", "outcome", "reason"),
             "server_id": WHOLE_OR_NULL,
             **texts("summary", "level"),
         }
@@ -293,7 +293,7 @@ def _native(name: str) -> Schema:
 
 _PAGE = ("page", "perPage")
 _PAGE_OF_OURS = ("page", "per_page")
-_STALE = record({"after_seconds": WHOLE, "then": _THEN})
+_OFFLINE = record({"after_seconds": WHOLE, "then": _THEN})
 _RESTRICTIONS: Schema = {"type": ["object", "null"]}
 _SERVERS = record({"items": many(named("native.Server"))})
 _NAMED_USER = record({"password": TEXT}, id=TEXT, name=TEXT, domain=record({}, id=TEXT, name=TEXT))
@@ -357,16 +357,16 @@ SHAPES: dict[str, Shape] = {
     "iam.revoke_token": Shape(None, status=204),
     "native.list_servers": Shape(_native("Server"), query=("search", *_PAGE_OF_OURS)),
     "native.show_server": Shape(named("native.Server")),
-    "native.change_server": Shape(named("native.Server"), record({"mode": {"enum": ["adopt", "enforce"]}})),
-    "native.set_stale_of_server": Shape(_SERVERS, _STALE),
-    "native.set_stale_of_tag": Shape(_SERVERS, _STALE),
+    "native.change_server": Shape(named("native.Server"), record({"mode": {"enum": ["observe", "enforce"]}})),
+    "native.set_offline_policy_of_server": Shape(_SERVERS, _OFFLINE),
+    "native.set_offline_policy_of_tag": Shape(_SERVERS, _OFFLINE),
     "native.enrol": Shape(record({"line": TEXT}), status=201),
-    "native.list_found_keys": Shape(_native("FoundKey"), query=("state", *_PAGE_OF_OURS)),
-    "native.accept_found_key": Shape(
+    "native.list_unmanaged_keys": Shape(_native("UnmanagedKey"), query=("state", *_PAGE_OF_OURS)),
+    "native.accept_unmanaged_key": Shape(
         named("native.Credential"), record({}, label=TEXT_OR_NULL, username=TEXT_OR_NULL, expires_at=TEXT_OR_NULL), 201
     ),
-    "native.ignore_found_key": Shape(named("native.FoundKey")),
-    "native.remove_found_key": Shape(named("native.FoundKey"), status=202),
+    "native.ignore_unmanaged_key": Shape(named("native.UnmanagedKey")),
+    "native.remove_unmanaged_key": Shape(named("native.UnmanagedKey"), status=202),
     "native.list_sessions": Shape(_native("Session"), query=_PAGE_OF_OURS),
     "native.end_session": Shape(named("native.Session"), status=202),
     "native.revoke_key": Shape(named("native.Revoked"), record({"fingerprint": TEXT}, reason=TEXT_OR_NULL)),

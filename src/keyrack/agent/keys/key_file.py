@@ -15,7 +15,7 @@ from keyrack.agent.keys.looking import Answer
 from keyrack.agent.system.as_account import AccountProblem
 from keyrack.agent.system.folder import unsafe_because
 from keyrack.ssh import authorized_keys
-from keyrack.ssh.authorized_keys import FoundKey
+from keyrack.ssh.authorized_keys import KeyLine
 from keyrack.ssh.line_key import SshdRules
 
 LARGEST = 2 * 1024 * 1024
@@ -111,7 +111,7 @@ class Look:
             rows[-1] = rows[-1]._replace(problem=words)
         return rows, cut
 
-    def _row(self, line: FoundKey) -> Row:
+    def _row(self, line: KeyLine) -> Row:
         return Row(
             line.line_number,
             line.type,

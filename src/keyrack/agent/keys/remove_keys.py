@@ -16,10 +16,10 @@ import stat
 import time
 from typing import Iterable, List, NamedTuple, Optional, Sequence
 
-from keyrack.agent.keys.unmanaged_keys import AUTHORITY, EVERYBODY, KEY, Found
+from keyrack.agent.keys.unmanaged_keys import AUTHORITY, EVERYBODY, KEY, UnmanagedKey
 from keyrack.agent.system import as_account
 from keyrack.agent.system.folder import unsafe_because
-from keyrack.protocol.host_document import TakeAway
+from keyrack.protocol.host_document import KeyRemoval
 from keyrack.ssh import authorized_keys
 
 LARGEST = 8 * 1024 * 1024
@@ -38,13 +38,13 @@ class _ChangedMeanwhile(Exception):
     """Somebody wrote another file there; look again."""
 
 
-def take_away(orders: Iterable[TakeAway], found: Sequence[Found]) -> List[str]:
+def remove_keys(removals: Iterable[KeyRemoval], found: Sequence[UnmanagedKey]) -> List[str]:
     """Take away what a document names, as far as it was found by this agent itself; answers what went wrong.
 
     No other path is touched, whatever the document says.
     """
     problems = []
-    for order in orders:
+    for order in removals:
         for one in found:
             if (one.path, one.fingerprint) == (order.path, order.fingerprint) and one.kind in (KEY, AUTHORITY):
                 try:
@@ -63,7 +63,7 @@ def without(data: bytes, fingerprint: str) -> bytes:
     return b"\n".join(line for number, line in enumerate(lines, start=1) if number not in gone)
 
 
-def _rewrite(one: Found) -> None:
+def _rewrite(one: UnmanagedKey) -> None:
     ours = pwd.getpwuid(os.geteuid())
     # Even to look whose folder it is may take for ever, so that is asked in a process of its own.
     if as_account.run(ours, lambda: _rewrite_where_safe(one.path, one.fingerprint)) == _DONE:

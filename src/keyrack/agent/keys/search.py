@@ -15,25 +15,25 @@ from __future__ import annotations
 import threading
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.keys.remove_keys import take_away
-from keyrack.agent.keys.unmanaged_keys import Cut, Found, Scanner
-from keyrack.protocol.host_document import TakeAway
+from keyrack.agent.keys.remove_keys import remove_keys
+from keyrack.agent.keys.unmanaged_keys import Cut, Scanner, UnmanagedKey
+from keyrack.protocol.host_document import KeyRemoval
 
 PATIENCE_SECONDS = 0.05  # what the main work waits for a look
 
 
 class Wanted(NamedTuple):
-    """What a look is asked for. before, names: see Scanner.scan; orders: what to take away of what is found."""
+    """What a look is asked for. before, names: see Scanner.scan; removals: what to take away of what is found."""
 
     before: Tuple[str, ...] = ()
     names: Tuple[str, ...] = ()
-    orders: Tuple[TakeAway, ...] = ()
+    removals: Tuple[KeyRemoval, ...] = ()
 
 
 class Looked(NamedTuple):
     """What a look found, after what it took away; problems: what could not be, in words."""
 
-    found: List[Found]
+    found: List[UnmanagedKey]
     cut: Tuple[Cut, ...]
     unlisted: str
     problems: List[str]
@@ -60,10 +60,10 @@ class _Look(threading.Thread):
 def look(scanner: Scanner, wanted: Wanted) -> Looked:
     """Look now, and take away what is ordered. Raises SshdProblem or OSError, as scan does."""
     found = scanner.scan(wanted.before, wanted.names)
-    named = {(order.path, order.fingerprint) for order in wanted.orders}
+    named = {(order.path, order.fingerprint) for order in wanted.removals}
     problems: List[str] = []
     if any((one.path, one.fingerprint) in named for one in found):
-        problems = take_away(wanted.orders, found)
+        problems = remove_keys(wanted.removals, found)
         found = scanner.scan(wanted.before, wanted.names)
     return Looked(found, scanner.cut, scanner.problem, problems)
 
@@ -86,18 +86,18 @@ class Search:
         return self._look is not None
 
     def look(
-        self, before: Sequence[str], names: Sequence[str] = (), orders: Sequence[TakeAway] = ()
+        self, before: Sequence[str], names: Sequence[str] = (), removals: Sequence[KeyRemoval] = ()
     ) -> Optional[Looked]:
         """What the look that goes on found, or a new one; None: it takes longer, ask again. See Wanted.
 
         Where other things are ordered than were when it began, another one begins after it. Raises SshdProblem or
         OSError, as scan does.
         """
-        wanted = Wanted(tuple(before), tuple(sorted(names)), tuple(orders))
+        wanted = Wanted(tuple(before), tuple(sorted(names)), tuple(removals))
         if self._look is None:
             self._begin(wanted)
         looked = self._take()
-        if looked is not None and looked[0] != wanted and wanted.orders:
+        if looked is not None and looked[0] != wanted and wanted.removals:
             self._begin(wanted)
             looked = self._take() or looked
         return None if looked is None else looked[1]

@@ -32,7 +32,7 @@ _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscomman
 KEY, AUTHORITY, COMMAND, UNREADABLE = "key", "cert-authority", "command", "unreadable"
 
 
-class Found(NamedTuple):
+class UnmanagedKey(NamedTuple):
     """One thing that lets somebody in, or looks like it.
 
     kind: "key"; "cert-authority": whoever it certifies; "command": a program that names keys (path is its name);
@@ -89,12 +89,12 @@ class Scanner:
         self._places: List[_Place] = []
         self._asked: Dict[str, Effective] = {}
         self._rules = SshdRules()
-        self._commands: List[Found] = []
+        self._commands: List[UnmanagedKey] = []
         self._read: Dict[Tuple[str, str], key_file.Looked] = {}
         self.cut: Tuple[Cut, ...] = ()
         self.problem = ""
 
-    def scan(self, before: Sequence[str] = (), names: Iterable[str] = ()) -> List[Found]:
+    def scan(self, before: Sequence[str] = (), names: Iterable[str] = ()) -> List[UnmanagedKey]:
         """Everything found, in a fixed order. before: patterns that counted before the agent changed sshd's settings;
         names: accounts that somebody spoke of, which may be in no list.
 
@@ -107,7 +107,7 @@ class Scanner:
             if looked.problem:
                 cut.append(Cut(place.username, place.path, looked.problem))
                 if (place.in_force or looked.refused) and looked.problem != looking.NO_TIME:
-                    rows.append(Found(place.username, place.path, UNREADABLE, problem=looked.problem))
+                    rows.append(UnmanagedKey(place.username, place.path, UNREADABLE, problem=looked.problem))
             if looked.cut:
                 cut.append(Cut(place.username, place.path, looked.cut))
             found += rows
@@ -189,7 +189,7 @@ class Scanner:
         written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
         others: Set[str] = {*written, *before, *_USUAL}
         somewhere = by_place(lines)
-        commands: List[Found] = []
+        commands: List[UnmanagedKey] = []
         places: Dict[Tuple[str, str], _Place] = {}
         asked = 0
         for account in self._everybody.accounts:
@@ -210,7 +210,7 @@ class Scanner:
                     places.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, True, True))
             for command in (effective.one("authorizedkeyscommand"), *somewhere["authorizedkeyscommand"]):
                 if command not in ("", "none"):
-                    commands.append(Found(account.name if single else EVERYBODY, command, COMMAND))
+                    commands.append(UnmanagedKey(account.name if single else EVERYBODY, command, COMMAND))
             for pattern in sorted(others):
                 self._place(places, account, pattern, False)
         self._commands = sorted(set(commands))
@@ -241,14 +241,14 @@ def _version() -> Tuple[int, int]:
     return USUAL_RULES.version if said is None else (int(said.group(1)), int(said.group(2)))
 
 
-def _judged(row: key_file.Row, place: _Place) -> Found:
+def _judged(row: key_file.Row, place: _Place) -> UnmanagedKey:
     """What is found, as it counts there and now."""
     problem = row.problem
     if not problem and row.ends_at is not None and row.ends_at < time.time():
         problem = "its end has passed"
     kind = AUTHORITY if row.authority else KEY if row.fingerprint else UNREADABLE
     in_force = place.in_force and not problem
-    return Found(
+    return UnmanagedKey(
         place.username,
         place.path,
         kind,
@@ -263,11 +263,11 @@ def _judged(row: key_file.Row, place: _Place) -> Found:
     )
 
 
-def _share(found: List[Found], first: Sequence[str]) -> Tuple[List[Found], List[Cut]]:
+def _share(found: List[UnmanagedKey], first: Sequence[str]) -> Tuple[List[UnmanagedKey], List[Cut]]:
     """As much as a report has room for, a fair part of each account; first: whose part is taken out first."""
     if len(found) <= MOST_FOUND and sum(map(_size, found)) <= MOST_CHARACTERS:
         return sorted(found), []
-    by_account: Dict[str, List[Found]] = {}
+    by_account: Dict[str, List[UnmanagedKey]] = {}
     for one in sorted(found, key=lambda one: (not one.in_force, one)):
         by_account.setdefault(one.username, []).append(one)
     privileged = [name for name in (EVERYBODY, *first) if name in by_account]
@@ -280,9 +280,11 @@ def _share(found: List[Found], first: Sequence[str]) -> Tuple[List[Found], List[
     return sorted(chosen), [Cut(name, path, "a report has no room for all of it") for name, path in left]
 
 
-def _deal(by_account: Dict[str, List[Found]], names: Sequence[str], room: int, characters: int) -> List[Found]:
+def _deal(
+    by_account: Dict[str, List[UnmanagedKey]], names: Sequence[str], room: int, characters: int
+) -> List[UnmanagedKey]:
     """Take out one of each account in turn, as long as there is room."""
-    chosen: List[Found] = []
+    chosen: List[UnmanagedKey] = []
     waiting = [name for name in names if by_account[name]]
     while waiting:
         for name in waiting:
@@ -294,7 +296,7 @@ def _deal(by_account: Dict[str, List[Found]], names: Sequence[str], room: int, c
     return chosen
 
 
-def _size(one: Found) -> int:
+def _size(one: UnmanagedKey) -> int:
     return 300 + len(one.path) + len(one.key) + 6 * (len(one.options) + len(one.comment) + len(one.problem))
 
 
@@ -342,11 +344,11 @@ def expand(pattern: str, account: Account) -> Optional[str]:
     return os.path.join(account.home, "".join(pieces))
 
 
-def planted(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[Found]:
+def foreign(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[UnmanagedKey]:
     """The keys that somebody put into a file of ours: those whose fingerprints are not `ours`."""
     known = set(ours)
     return [
-        Found(
+        UnmanagedKey(
             username,
             path,
             KEY,
@@ -365,7 +367,7 @@ def planted(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[
     ]
 
 
-def digest(found: Iterable[Found], cut: Iterable[Cut] = ()) -> str:
+def digest(found: Iterable[UnmanagedKey], cut: Iterable[Cut] = ()) -> str:
     """Two scans with the same digest found the same, and were cut at the same places."""
     return sha256(json.dumps([[one.to_json() for one in found], list(cut)]).encode()).hex()
 

@@ -10,7 +10,7 @@ from keyrack import __version__
 from keyrack.agent.keys.key_files import KeyFiles
 from keyrack.agent.service import signature
 from keyrack.agent.service.contact import Answer, Contact
-from keyrack.agent.state import Enrolment, Memory
+from keyrack.agent.state import Enrolment, State
 from keyrack.agent.system import programs
 from keyrack.protocol import host_document
 from keyrack.ssh import public_key
@@ -23,7 +23,7 @@ class EnrolmentProblem(Exception):
 
 
 def enrol(
-    memory: Memory,
+    state: State,
     contact: Contact,
     *,
     url: str,
@@ -36,7 +36,7 @@ def enrol(
 ) -> Enrolment:
     """Make the folders, trade the token for this host's own secret, remember both.
 
-    mode: "adopt", "auto" or "enforce", for the service to note; None leaves it as the service has it. ca_file: as
+    mode: "observe", "auto" or "enforce", for the service to note; None leaves it as the service has it. ca_file: as
     Contact has it. All that can fail here is tried before the token is used up. Paths are absolute. Raises
     EnrolmentProblem, FolderProblem, NoAnswer or OSError.
     """
@@ -49,8 +49,8 @@ def enrol(
         files.close()
     answer = contact.post("/agent/v1/enroll", {"token": token, **facts(), **({"mode": mode} if mode else {})})
     enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)._replace(ca_file=ca_file)
-    signature.allow(memory.folder, enrolment.signing_key)
-    memory.enrol(enrolment)
+    signature.allow(state.folder, enrolment.signing_key)
+    state.enrol(enrolment)
     return enrolment
 
 

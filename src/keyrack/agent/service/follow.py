@@ -9,10 +9,10 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack import __version__
 from keyrack.agent.desired_state import silence
-from keyrack.agent.reconcile import Failed, InForce, Orders, Refused
+from keyrack.agent.reconcile import Failed, InForce, Reconciler, Refused
 from keyrack.agent.service.contact import Answer, Contact, NoAnswer
 from keyrack.agent.service.outbox import APPLIED, Outbox
-from keyrack.agent.state import Accepted, Memory, MemoryProblem
+from keyrack.agent.state import Accepted, State, StateProblem
 from keyrack.ssh.printable import printable
 
 WAIT_SECONDS = 25
@@ -46,19 +46,19 @@ class Follower:
 
     def __init__(
         self,
-        memory: Memory,
-        orders: Orders,
+        state: State,
+        reconciler: Reconciler,
         contact: Contact,
         say: Callable[[str], None],
         in_force: Callable[[InForce], None] = lambda obeyed: None,
     ) -> None:
         """in_force: told what this host obeys, after each look at its files."""
-        self._memory = memory
-        self._orders = orders
+        self._state_folder = state
+        self._reconciler = reconciler
         self._contact = contact
         self._say = say
         self._in_force = in_force
-        self._status = memory.status()
+        self._status = state.status()
         self._noted_at = 0.0
         self._outbox = Outbox()
         self._tell_at = 0.0
@@ -81,8 +81,8 @@ class Follower:
 
     def start(self) -> None:
         """Put the last good document in place again, without waiting for the service."""
-        self._orders.begin()
-        self._look(new=self._recall() and self._orders.revision != self._status.revision, tell=True)
+        self._reconciler.begin()
+        self._look(new=self._recall() and self._reconciler.revision != self._status.revision, tell=True)
 
     def run(self) -> None:
         """Follow for good."""
@@ -92,7 +92,7 @@ class Follower:
     def step(self, wait: int) -> float:
         """Look at the files when it is time, tell what is to be told, ask for news and obey it."""
         pause = self._pause()
-        if time.monotonic() - self._looked_at >= pause or self._orders.is_due(self._silent):
+        if time.monotonic() - self._looked_at >= pause or self._reconciler.is_due(self._silent):
             self._look(new=_FILES in self._troubles)
         if self._over:
             return self._pause()
@@ -103,8 +103,8 @@ class Follower:
             refused = self._deliver_report()
             if refused is not None:
                 return refused
-            mark = f"&lineage={self._orders.lineage}" if self._orders.lineage else ""
-            path = f"/agent/v1/document?revision={self._orders.revision}{mark}&wait={wait}"
+            mark = f"&lineage={self._reconciler.lineage}" if self._reconciler.lineage else ""
+            path = f"/agent/v1/document?revision={self._reconciler.revision}{mark}&wait={wait}"
             answer = self._contact.get(path, wait=wait)
         except NoAnswer as error:
             return self._no_answer(str(error))
@@ -139,7 +139,7 @@ class Follower:
             # Told already. Perhaps there is a better one in a while.
             return self._next_retry()
         try:
-            self._orders.take(new, self._status.revision)
+            self._reconciler.take(new, self._status.revision)
         except Refused as refused:
             self._refusal = _Refusal(new, f"a document is refused: {refused}")
             self._tell(REFUSED, [self._refusal.words])
@@ -160,7 +160,7 @@ class Follower:
         """Hand over what is obeyed here, to a service that does not know it any more; nothing changes meanwhile."""
         self._answered(f"it has lost what this host obeys: {asked.words}")
         try:
-            last = self._memory.accepted()
+            last = self._state_folder.accepted()
             if last is None:
                 return self._next_retry()
             pieces = [last.document[at : at + _PIECE] for at in range(0, len(last.document), _PIECE)]
@@ -169,7 +169,7 @@ class Follower:
                 answer = self._contact.post("/agent/v1/last-document", fields)
                 if answer.status != 200:
                     return self._no_answer(f"it did not take this host's last document: {answer.words}")
-        except MemoryProblem as problem:
+        except StateProblem as problem:
             self._have_trouble(_DOCUMENT, [f"the last document cannot be told: {problem}"])
             return self._next_retry()
         except NoAnswer as error:
@@ -187,17 +187,17 @@ class Follower:
 
     def _pause(self) -> float:
         """Seconds between two looks at this host."""
-        if self._look_soon or self._orders.searching:
+        if self._look_soon or self._reconciler.searching:
             return QUIET_SECONDS
-        if self._orders.hurry:
+        if self._reconciler.hurry:
             return HURRY_SECONDS
         return TRY_AGAIN_SECONDS if self._troubles else LOOK_AGAIN_SECONDS
 
     def _recall(self) -> bool:
         """Have the last document obeyed again; False, with the trouble told, where that cannot be."""
         try:
-            self._orders.recall()
-        except (MemoryProblem, Refused, Failed) as problem:
+            self._reconciler.recall()
+        except (StateProblem, Refused, Failed) as problem:
             self._have_trouble(_DOCUMENT, [f"the last document cannot be used again: {problem}"])
             return False
         self._troubles.pop(_DOCUMENT, None)
@@ -212,27 +212,27 @@ class Follower:
         self._looked_at = time.monotonic()
         if scan:
             self._look_soon = False
-        if not self._orders.revision and not self._recall():
+        if not self._reconciler.revision and not self._recall():
             return
-        unmet = self._orders.unmet()
-        outcome = self._orders.put(new=new, silent=self._silent, scan=scan)
-        if self._orders.in_force is not None:
-            self._in_force(self._orders.in_force)
+        unmet = self._reconciler.unmet()
+        outcome = self._reconciler.put(new=new, silent=self._silent, scan=scan)
+        if self._reconciler.in_force is not None:
+            self._in_force(self._reconciler.in_force)
         if outcome.problems:
             self._have_trouble(_FILES, outcome.problems)
             return
         recovered = self._troubles.pop(_FILES, None) is not None
-        if not self._orders.revision:
+        if not self._reconciler.revision:
             return
-        stale_now = unmet != self._orders.unmet()
-        surprise = not new and not stale_now
+        offline_now = unmet != self._reconciler.unmet()
+        surprise = not new and not offline_now
         put_back = [f"{path} was changed on this host; it is put back" for path in outcome.changed if surprise]
         put_back += outcome.put_back
-        self._status = self._status._replace(revision=self._orders.revision)
+        self._status = self._status._replace(revision=self._reconciler.revision)
         if new:
             self._status = self._status._replace(applied_at=time.time())
-        if new or tell or recovered or put_back or stale_now or self._orders.news:
-            self._tell(APPLIED, put_back + self._orders.unmet())
+        if new or tell or recovered or put_back or offline_now or self._reconciler.news:
+            self._tell(APPLIED, put_back + self._reconciler.unmet())
 
     def _have_trouble(self, kind: str, words: Sequence[str]) -> None:
         if self._troubles.get(kind) != tuple(words):
@@ -247,11 +247,11 @@ class Follower:
             self._say(f"revision {self._status.revision} is in force")
         report = {
             "revision": self._status.revision,
-            **({"lineage": self._orders.lineage} if self._orders.revision == self._status.revision else {}),
+            **({"lineage": self._reconciler.lineage} if self._reconciler.revision == self._status.revision else {}),
             "state": state,
             "problems": words,
             "agent_version": __version__,
-            **self._orders.told(),
+            **self._reconciler.told(),
         }
         self._outbox.put(report)
         self._tell_at = 0.0
@@ -264,11 +264,13 @@ class Follower:
         while self._outbox.first is not None and time.monotonic() >= self._tell_at:
             report = self._outbox.first
             obeyed = (
-                self._orders.deleted and report.get("state") == APPLIED and report["revision"] == self._orders.revision
+                self._reconciler.deleted
+                and report.get("state") == APPLIED
+                and report["revision"] == self._reconciler.revision
             )
             answer = self._contact.post("/agent/v1/report", report)
             if answer.status in _NO:
-                if self._orders.deleted:
+                if self._reconciler.deleted:
                     # It knows nothing of this host any more, and has said so before, signed.
                     return self._end()
                 self._answered_no(answer)
@@ -282,7 +284,7 @@ class Follower:
             elif answer.status == 200:
                 if self._outbox.taken():
                     self._not_taken = ""
-                    self._orders.delivered()
+                    self._reconciler.delivered()
                 if obeyed:
                     return self._end()
             else:
@@ -317,7 +319,7 @@ class Follower:
     def _no_answer(self, words: str) -> float:
         """Nothing was said, neither yes nor no: everything stays as it is."""
         self._contact.close()
-        self._orders.heard(False)
+        self._reconciler.heard(False)
         if self._status.service != words:
             self._say(f"no answer from the service: {words}; what is in force here stays")
             self._status = self._status._replace(service=words)
@@ -325,7 +327,7 @@ class Follower:
         return self._next_retry()
 
     def _answered(self, service: str) -> None:
-        self._orders.heard(True)
+        self._reconciler.heard(True)
         changed = service != self._status.service
         if changed:
             self._say("the service answers" if service == "ok" else f"the service: {service}")
@@ -343,12 +345,12 @@ class Follower:
         problems = [self._refusal.words] if self._refusal else []
         for words in self._troubles.values():
             problems += words
-        self._status = self._status._replace(problems=(*problems, *self._orders.unmet()))
+        self._status = self._status._replace(problems=(*problems, *self._reconciler.unmet()))
         self._noted_at = time.monotonic()
         try:
-            self._memory.note(self._status)
+            self._state_folder.note(self._status)
         except OSError as error:
-            self._say(f"{self._memory.folder.path} cannot be written: {error.strerror}")
+            self._say(f"{self._state_folder.folder.path} cannot be written: {error.strerror}")
 
 
 def _trouble(answer: Answer) -> str:

@@ -8,7 +8,7 @@ When a session is ended:
 (2) the document let its key in as this account before, and no longer does, or the key's end there has passed: also
     when the service is dead, and after a restart of the agent;
 (3) the host dropped its key, because the service was silent for longer than the document allows;
-(4) the document names the session itself; this alone counts in adopt mode, which changes nothing about who may be in.
+(4) the document names the session itself; this alone counts in observe mode, which changes nothing about who may be in.
 A key that was never Keyrack's here (another file lets it in) does not end sessions until it is revoked.
 """
 
@@ -28,10 +28,10 @@ from keyrack.agent.sessions import last_uses, login_log, sessions, termination
 from keyrack.agent.sessions.belonging import Session
 from keyrack.agent.sessions.last_uses import Uses
 from keyrack.agent.sessions.sessions import Rights, Sessions
-from keyrack.agent.state import Enrolment, Memory
+from keyrack.agent.state import Enrolment, State
 from keyrack.agent.system import machine, processes
 from keyrack.agent.system.folder import PRIVATE_FILE
-from keyrack.protocol.host_document import ADOPT, ENFORCE, HostDocument
+from keyrack.protocol.host_document import ENFORCE, OBSERVE, HostDocument
 from keyrack.ssh.public_key import fingerprint_of
 
 LOOK_SECONDS = 1.0  # how late the end of a key may end its sessions
@@ -44,7 +44,7 @@ _FILE = "sessions.json"
 _LARGEST_FILE = 16 * 1024 * 1024
 
 
-NOTHING = HostDocument("", 0, datetime.fromtimestamp(0, timezone.utc), {}, mode=ADOPT)
+NOTHING = HostDocument("", 0, datetime.fromtimestamp(0, timezone.utc), {}, mode=OBSERVE)
 
 
 class Watch:
@@ -52,13 +52,13 @@ class Watch:
 
     def __init__(
         self,
-        memory: Memory,
+        state: State,
         enrolment: Enrolment,
         contact: Contact,
         say: Callable[[str], None],
         log_path: Optional[str] = None,
     ) -> None:
-        self._memory = memory
+        self._state_folder = state
         self._contact = contact
         self._say = say
         remembered = self._remembered()
@@ -177,7 +177,7 @@ class Watch:
 
     def _remembered(self) -> Dict[str, Any]:
         try:
-            fields = json.loads(self._memory.folder.read(_FILE, _LARGEST_FILE))
+            fields = json.loads(self._state_folder.folder.read(_FILE, _LARGEST_FILE))
         except (OSError, ValueError):
             return {}
         if not isinstance(fields, dict):
@@ -191,9 +191,9 @@ class Watch:
         place = list(self._log.mark()) if self._log else None
         fields = {"sessions": sessions.save(self._sessions.live), "place": place, "boot": processes.boot_id()}
         try:
-            self._memory.folder.write(_FILE, json.dumps(fields).encode("ascii"), PRIVATE_FILE, durable=False)
+            self._state_folder.folder.write(_FILE, json.dumps(fields).encode("ascii"), PRIVATE_FILE, durable=False)
         except OSError as error:
-            self._say(f"{self._memory.folder.path} cannot be written: {error.strerror}")
+            self._say(f"{self._state_folder.folder.path} cannot be written: {error.strerror}")
 
 
 def _opened(document: HostDocument) -> Set[Tuple[str, str]]:

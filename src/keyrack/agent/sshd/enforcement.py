@@ -4,7 +4,7 @@ It begins only where a key of the document would really let somebody in (login_c
 the running sshd shows it (proof.py). From the first write until a minute after sshd read it, everything that was
 changed can be undone, and is, whatever fails: sshd would not start, does not do what was written, cannot be told,
 greets nobody; a file or a disk cannot be written; the service cannot be reached any more; the agent is killed in
-between. What is undone or did not begin stays off until the service asks for adopting first.
+between. What is undone or did not begin stays off until the service asks for observing first.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pwd
 import time
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.keys.unmanaged_keys import EVERYBODY, KEY, Found
+from keyrack.agent.keys.unmanaged_keys import EVERYBODY, KEY, UnmanagedKey
 from keyrack.agent.sshd import drop_in, login_check, originals
 from keyrack.agent.sshd.login_check import LoginCheck, Verdict
 from keyrack.agent.sshd.originals import Original
 from keyrack.agent.sshd.proof import NOT_LOOKED, Proof, Shown
 from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem
 from keyrack.agent.sshd.tried_settings import tried
-from keyrack.agent.state import Enrolment, Memory, MemoryProblem
+from keyrack.agent.state import Enrolment, State, StateProblem
 from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder, FolderProblem
 from keyrack.protocol.host_document import HostDocument
 from keyrack.ssh.public_key import fingerprint_of
@@ -63,16 +63,16 @@ class _Broken(Exception):
 
 
 # All that can keep a step from its end. Whatever it is, what was changed is put back.
-_FAILURES = (_Broken, OSError, FolderProblem, MemoryProblem, SshdProblem, ValueError)
+_FAILURES = (_Broken, OSError, FolderProblem, StateProblem, SshdProblem, ValueError)
 
 
 class Enforcement:
     """sshd's side of one enrolled host, where its administrator lets the agent change sshd's settings."""
 
     def __init__(
-        self, memory: Memory, enrolment: Enrolment, path: str, say: Callable[[str], None], trial: float = TRIAL_SECONDS
+        self, state: State, enrolment: Enrolment, path: str, say: Callable[[str], None], trial: float = TRIAL_SECONDS
     ) -> None:
-        self._memory = memory
+        self._state_folder = state
         self._enrolment = enrolment
         self._path = path
         self._say = say
@@ -85,7 +85,7 @@ class Enforcement:
         self._told_again: Tuple[object, ...] = ()
         self._words: List[str] = []
         self._unsaved = False
-        self._record = read(memory)
+        self._record = read(state)
         self._tried_at = 0.0
         self._heard_at = 0.0
         self._silent = False
@@ -177,7 +177,7 @@ class Enforcement:
             return [None]
         return [None, *sorted({account.pw_name for account in pwd.getpwall()})[:_MOST_ACCOUNTS]]
 
-    def shuts_out(self, document: HostDocument, found: Sequence[Found]) -> str:
+    def shuts_out(self, document: HostDocument, found: Sequence[UnmanagedKey]) -> str:
         """Whom enforcing this document would shut out, in words; NOBODY where all who get in by a key still would, and
         enforcing could begin. found: the whole of a look for keys. May raise what asking sshd raises.
         """
@@ -204,7 +204,7 @@ class Enforcement:
         self.put_back = []
         if document.mode != "enforce":
             problems = self.off()
-            unmet = ["sshd's settings are left alone as long as this host only adopts"] if document.sshd else []
+            unmet = ["sshd's settings are left alone as long as this host only observes"] if document.sshd else []
             return problems + unmet
         if self._record.state == UNDONE:
             problems = self._take_back() if self._record.step is not None else []
@@ -250,7 +250,7 @@ class Enforcement:
             return f"sshd's settings have a fault, and nothing was changed: {fault}"
         if not self.missing(self._keys_only()):
             return ""  # these files are the only way in already
-        with tried(self.sshd, settings, self._memory.folder.path) as copy:
+        with tried(self.sshd, settings, self._state_folder.folder.path) as copy:
             verdicts = self._check.look(document, copy)
             if login_check.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS)):
                 return ""
@@ -412,7 +412,7 @@ class Enforcement:
 
     def _undone_words(self) -> str:
         what = "enforcing was undone" if self._record.begun else "enforcing did not begin"
-        return f"{what}: {self._record.why}; ask for adopting, then for enforcing again"
+        return f"{what}: {self._record.why}; ask for observing, then for enforcing again"
 
     def _keys_only(self) -> Dict[str, str]:
         """What enforcing takes where no other setting is asked for."""
@@ -447,21 +447,21 @@ class Enforcement:
 
     def _keep(self, record: Record) -> None:
         if record != self._record or self._unsaved:
-            self._memory.save(NOTE, record.to_json())
+            self._state_folder.save(NOTE, record.to_json())
             self._record, self._unsaved = record, False
 
     def _remember(self, record: Record) -> None:
         """Keep it even where it cannot be written down now: what was undone is not done again for that."""
         try:
             self._keep(record)
-        except (OSError, MemoryProblem) as problem:
+        except (OSError, StateProblem) as problem:
             self._record, self._unsaved = record, True
-            self._say(f"{self._memory.folder.path}: {_said(problem)}")
+            self._say(f"{self._state_folder.folder.path}: {_said(problem)}")
 
 
-def read(memory: Memory) -> Record:
-    """What was kept. Raises MemoryProblem for a damaged note."""
-    fields = memory.load(NOTE)
+def read(state: State) -> Record:
+    """What was kept. Raises StateProblem for a damaged note."""
+    fields = state.load(NOTE)
     if fields is None:
         return Record()
     try:
@@ -476,24 +476,24 @@ def read(memory: Memory) -> Record:
             begun=fields.get("begun", True) is True,
         )
     except (TypeError, ValueError):
-        raise MemoryProblem(f"{memory.folder.path}/{NOTE} is damaged; sshd's settings are left alone") from None
+        raise StateProblem(f"{state.folder.path}/{NOTE} is damaged; sshd's settings are left alone") from None
 
 
-def adopt_first(memory: Memory) -> None:
-    """Enforce nothing before the service has said once that this host adopts: an older one does not know the word."""
-    if not read(memory).files:
-        why = "this host was enrolled for adopting, and the service has not agreed yet"
-        memory.save(NOTE, Record(state=UNDONE, why=why, begun=False).to_json())
+def observe_first(state: State) -> None:
+    """Enforce nothing before the service has said once that this host observes: an older one does not know the word."""
+    if not read(state).files:
+        why = "this host was enrolled for observing, and the service has not agreed yet"
+        state.save(NOTE, Record(state=UNDONE, why=why, begun=False).to_json())
 
 
-def _stays(one: Found, document: HostDocument) -> bool:
+def _stays(one: UnmanagedKey, document: HostDocument) -> bool:
     """Whether what was found lets the same in when only the document counts."""
     if one.kind != KEY or one.username == EVERYBODY or not one.fingerprint:
         return False
     return any(fingerprint_of(entry.key) == one.fingerprint for entry in document.users.get(one.username, ()))
 
 
-def _loser(one: Found) -> str:
+def _loser(one: UnmanagedKey) -> str:
     return f"{one.fingerprint or one.path} ({'every account' if one.username == EVERYBODY else one.username})"
 
 

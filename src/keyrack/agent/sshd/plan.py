@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from typing import Dict, Iterator, List, Set
 
-from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, EVERYBODY, Found, Scanner
+from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, EVERYBODY, Scanner, UnmanagedKey
 from keyrack.agent.sshd import drop_in, login_check, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.sshd.tried_settings import tried
-from keyrack.agent.state import Enrolment, Memory, MemoryProblem
+from keyrack.agent.state import Enrolment, State, StateProblem
 from keyrack.agent.system import accounts, local
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import HostDocument
@@ -19,27 +19,27 @@ from keyrack.ssh import public_key
 from keyrack.ssh.authorized_keys import key_line
 
 
-def plan(memory: Memory, enrolment: Enrolment) -> Iterator[str]:
+def plan(state: State, enrolment: Enrolment) -> Iterator[str]:
     """The difference, line by line: who loses a way in, who gains one, what becomes of sshd's files and settings.
 
-    Raises MemoryProblem, SshdProblem, FolderProblem or OSError.
+    Raises StateProblem, SshdProblem, FolderProblem or OSError.
     """
-    accepted = memory.accepted()
+    accepted = state.accepted()
     if accepted is None:
-        raise MemoryProblem("no document was accepted yet, so there is nothing to enforce: keyrack-agent run --once")
+        raise StateProblem("no document was accepted yet, so there is nothing to enforce: keyrack-agent run --once")
     document = host_document.decode(accepted.document)
     sshd = Sshd(enrolment.sshd_config)
-    path = local.read(memory).drop_in or drop_in.default_path(sshd.config)
+    path = local.read(state).drop_in or drop_in.default_path(sshd.config)
     scanner = Scanner(sshd, enrolment.keys_folder)
     found = scanner.scan(names=[*document.users, *document.accounts])
     yield f"What enforcing revision {document.revision} would change on this host:"
     yield from _keys(document, found)
     yield from _unseen(scanner)
     yield from _files(sshd, path, enrolment, document)
-    yield from _settings(memory, sshd, enrolment, document)
+    yield from _settings(state, sshd, enrolment, document)
 
 
-def _keys(document: HostDocument, found: List[Found]) -> Iterator[str]:
+def _keys(document: HostDocument, found: List[UnmanagedKey]) -> Iterator[str]:
     wanted: Dict[str, Set[str]] = {
         name: {public_key.read_canonical(entry.key).sha256 for entry in entries}
         for name, entries in document.users.items()
@@ -107,10 +107,10 @@ def _files(sshd: Sshd, path: str, enrolment: Enrolment, document: HostDocument) 
         yield "  no change"
 
 
-def _settings(memory: Memory, sshd: Sshd, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
+def _settings(state: State, sshd: Sshd, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
     """What sshd itself says that it would do otherwise: its settings are tried from a copy."""
     wanted = drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd)
-    with tried(sshd, wanted, memory.folder.path) as copy:
+    with tried(sshd, wanted, state.folder.path) as copy:
         yield ""
         yield "What sshd would do otherwise:"
         before, after = sshd.effective(), sshd.effective(config=copy)
@@ -139,7 +139,7 @@ def _settings(memory: Memory, sshd: Sshd, enrolment: Enrolment, document: HostDo
         yield "  nobody: each key opens its account"
 
 
-def _shown(one: Found) -> str:
+def _shown(one: UnmanagedKey) -> str:
     options = f" {one.options}" if one.options else ""
     return f"{one.fingerprint} {one.comment or '(no comment)'}{options} ({one.path} line {one.line})"
 

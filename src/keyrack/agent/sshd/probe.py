@@ -61,7 +61,7 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> Answer:
     descriptors: List[int] = []
     try:
         for key in keys:
-            # In memory, because a full disk must not keep us from knowing.
+            # In state, because a full disk must not keep us from knowing.
             descriptor = os.memfd_create("keyrack")
             descriptors.append(descriptor)
             os.write(descriptor, f"{key}\n".encode("ascii"))

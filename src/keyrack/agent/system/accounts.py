@@ -13,7 +13,7 @@ import subprocess
 import threading
 from typing import Any, Dict, List, Mapping, Tuple
 
-from keyrack.agent.state import Memory
+from keyrack.agent.state import State
 from keyrack.agent.system import as_account, programs
 from keyrack.agent.system.local import Local
 from keyrack.protocol.host_document import Account
@@ -48,10 +48,10 @@ class _Making(threading.Thread):
 class Accounts:
     """The accounts that the document in force speaks of."""
 
-    def __init__(self, memory: Memory, local: Local) -> None:
-        self._memory = memory
+    def __init__(self, state: State, local: Local) -> None:
+        self._state_folder = state
         self._local = local
-        noted = memory.load(NOTE) or {}
+        noted = state.load(NOTE) or {}
         created, passwords = noted.get("created"), noted.get("passwords")
         self._created: List[str] = [str(name) for name in created] if isinstance(created, list) else []
         self._passwords: Dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
@@ -161,7 +161,7 @@ class Accounts:
         return ""
 
     def _note(self, created: List[str], passwords: Dict[str, str]) -> None:
-        self._memory.save(NOTE, {"created": created, "passwords": passwords})
+        self._state_folder.save(NOTE, {"created": created, "passwords": passwords})
         self._created, self._passwords = created, passwords
 
 
@@ -215,7 +215,7 @@ def _run(arguments: List[str], stdin: bytes = b"") -> str:
     return "" if ended.status == 0 else " ".join((ended.errors or ended.output).split())[:200] or "it failed"
 
 
-def noted(memory: Memory) -> Tuple[str, ...]:
+def noted(state: State) -> Tuple[str, ...]:
     """The accounts that this agent created."""
-    created = (memory.load(NOTE) or {}).get("created")
+    created = (state.load(NOTE) or {}).get("created")
     return tuple(str(name) for name in created) if isinstance(created, list) else ()

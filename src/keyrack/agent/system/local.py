@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional, Tuple
 
-from keyrack.agent.state import Memory, MemoryProblem
+from keyrack.agent.state import State, StateProblem
 from keyrack.ssh import names
 
 FILE = "local.json"
@@ -28,24 +28,24 @@ class Local(NamedTuple):
         return self.only is None or username in self.only
 
 
-def read(memory: Memory) -> Local:
-    """The decisions; the most careful ones where nothing was decided. Raises MemoryProblem for a damaged file."""
-    fields = memory.load(FILE)
+def read(state: State) -> Local:
+    """The decisions; the most careful ones where nothing was decided. Raises StateProblem for a damaged file."""
+    fields = state.load(FILE)
     if fields is None:
         return Local()
     only, allow, drop_in = fields.get("only"), fields.get("allow_accounts", False), fields.get("drop_in")
     listed = isinstance(only, list) and all(isinstance(name, str) for name in only)
     trial = fields.get("trial_seconds", 60.0)
     if type(trial) not in (int, float) or not 1 <= trial <= 3600:
-        raise MemoryProblem(f"{memory.folder.path}/{FILE}: trial_seconds is a number from 1 to 3600")
+        raise StateProblem(f"{state.folder.path}/{FILE}: trial_seconds is a number from 1 to 3600")
     if not isinstance(allow, bool) or not (only is None or listed) or not (drop_in is None or isinstance(drop_in, str)):
-        raise MemoryProblem(f"{memory.folder.path}/{FILE} is not as it must be; see the agent's page in the manual")
+        raise StateProblem(f"{state.folder.path}/{FILE} is not as it must be; see the agent's page in the manual")
     return Local(allow, None if only is None else tuple(only), drop_in, float(trial))
 
 
-def write(memory: Memory, local: Local) -> None:
+def write(state: State, local: Local) -> None:
     """Keep the decisions. May raise OSError."""
-    memory.save(FILE, local._asdict())
+    state.save(FILE, local._asdict())
 
 
 def account_names(text: Optional[str]) -> Optional[Tuple[str, ...]]:

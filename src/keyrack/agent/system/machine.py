@@ -1,4 +1,4 @@
-"""What the machine is and how it fares: kernel, processor, memory, disk, load; it changes nothing."""
+"""What the machine is and how it fares: kernel, processor, state, disk, load; it changes nothing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ PROC = "/proc"
 def facts(proc: str = PROC) -> Dict[str, Any]:
     """What can be known, None for the rest. Sizes in bytes, uptime in seconds, load of the last minute.
 
-    The processor's name, memory and uptime are of proc(5); free memory is what can be had without swapping; the
+    The processor's name, memory and uptime are of proc(5); free state is what can be had without swapping; the
     disk is the one that / is on, and free is what is free for others than root.
     """
-    memory = _fields(os.path.join(proc, "meminfo"))
+    state = _fields(os.path.join(proc, "meminfo"))
     disk = _known(lambda: os.statvfs("/"))
     return {
         "kernel": _known(lambda: os.uname().release),
         "processor": _fields(os.path.join(proc, "cpuinfo")).get("model name"),
         "cores": os.cpu_count(),
-        "memory_total": _kibibytes(memory.get("MemTotal")),
-        "memory_free": _kibibytes(memory.get("MemAvailable")),
+        "memory_total": _kibibytes(state.get("MemTotal")),
+        "memory_free": _kibibytes(state.get("MemAvailable")),
         "disk_total": None if disk is None else disk.f_blocks * disk.f_frsize,
         "disk_free": None if disk is None else disk.f_bavail * disk.f_frsize,
         "load": _known(lambda: round(os.getloadavg()[0], 2)),

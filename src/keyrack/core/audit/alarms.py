@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import keyrack
+from keyrack.core.people.users import system_actor
 from keyrack.model import Server
 from keyrack.store import events, servers
 from keyrack.store.database import DatabaseUnavailable
@@ -43,7 +43,7 @@ def record(connection: Connection, server: Server, code: str, words: str, now: d
     """Leave the event of an alarm, in the transaction of what it is about."""
     events.add(
         connection,
-        keyrack(server.workspace_id, door="agent"),
+        system_actor(server.workspace_id, channel="agent"),
         at=now,
         action="servers:write",
         outcome="refused",

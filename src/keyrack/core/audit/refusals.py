@@ -47,7 +47,7 @@ class Refused:
     @property
     def same(self) -> Hashable:
         """What refusals have in common that are one and the same."""
-        return (self.sort, self.actor.address, self.actor.door, self.target_kind, self.target_id, self.server_id)
+        return (self.sort, self.actor.address, self.actor.channel, self.target_kind, self.target_id, self.server_id)
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ LONGEST_COMMAND = 512
 # What git clients send: one verb, one blank, one path in quotes. ssh:// addresses put a slash before it.
 COMMAND = re.compile(r"(git-upload-pack|git-receive-pack) '/?([A-Za-z0-9._/-]+)'")
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
-DOOR = "git"
+CHANNEL = "git"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def _holder(connection: Connection, fingerprint: str, *, address: str) -> Holder
                     name=f"deploy key {deploy.title}",
                     role=None,
                     address=address,
-                    door=DOOR,
+                    channel=CHANNEL,
                 ),
             )
     return None
@@ -256,7 +256,7 @@ def _user_holder(fingerprint: str, held: git_access.HeldKey | None, address: str
             role=Role(held.user.role),
             policies=held.user.policies,
             address=address,
-            door=DOOR,
+            channel=CHANNEL,
         ),
     )
 

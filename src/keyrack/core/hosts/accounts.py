@@ -29,9 +29,9 @@ def wanted(instance: Instance, connection: Connection, server_id: int, damaged: 
     One whose password was changed in the database is left out, and added to `damaged`.
     """
     found = {name: Account(present=False) for name in servers.accounts_removed(connection, server_id)}
-    for user, sealed in servers.accounts_asked(connection, server_id):
+    for user, encrypted in servers.accounts_asked(connection, server_id):
         try:
-            hashed = None if sealed is None else _unsealed(instance, server_id, user, sealed)
+            hashed = None if encrypted is None else _decrypted(instance, server_id, user, encrypted)
         except InvalidTag:
             damaged.append(user)
             continue
@@ -40,7 +40,7 @@ def wanted(instance: Instance, connection: Connection, server_id: int, damaged: 
     return found
 
 
-def seal_password(instance: Instance, server_id: int, username: str, hashed: str) -> bytes:
+def encrypt_password(instance: Instance, server_id: int, username: str, hashed: str) -> bytes:
     """A password's hash as it is stored: encrypted, and good for this account of this server alone."""
     return instance.key.encrypt(hashed, _context(server_id, username))
 
@@ -70,8 +70,8 @@ def _told(server: Server, username: str) -> Mapping[str, object]:
     return told if isinstance(told, Mapping) else {}
 
 
-def _unsealed(instance: Instance, server_id: int, user: SystemUser, sealed: bytes) -> str:
-    return instance.key.decrypt(sealed, _context(server_id, user.username))
+def _decrypted(instance: Instance, server_id: int, user: SystemUser, encrypted: bytes) -> str:
+    return instance.key.decrypt(encrypted, _context(server_id, user.username))
 
 
 def _context(server_id: int, username: str) -> str:

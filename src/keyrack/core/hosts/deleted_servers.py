@@ -15,12 +15,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core.hosts import reports
-from keyrack.core.hosts.facts import ADOPT
+from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Page, Server
-from keyrack.protocol.host_document import HostDocument, TakeAway
+from keyrack.protocol.host_document import HostDocument, KeyRemoval
 from keyrack.store import deleted_servers, keys, revoked_keys, unmanaged_keys
 from keyrack.store.deleted_servers import DeletedServer
 
@@ -33,7 +33,7 @@ def bury(work: Work, server: Server, revision: int) -> bool:
     secret_hash = deleted_servers.secret_of(work.connection, server.id)
     if secret_hash is None:
         return False
-    take_away = _revoked_by_hand(work, server)
+    remove_keys = _revoked_by_hand(work, server)
     values: dict[str, Any] = {
         "server_id": server.id,
         "workspace_id": server.workspace_id,
@@ -42,7 +42,7 @@ def bury(work: Work, server: Server, revision: int) -> bool:
         "address": server.address,
         "agent_secret_hash": secret_hash,
         "revision": revision,
-        "take_away": take_away,
+        "remove_keys": remove_keys,
         "deleted_at": work.now,
         "deleted_by": work.actor.name,
     }
@@ -51,7 +51,7 @@ def bury(work: Work, server: Server, revision: int) -> bool:
     deleted_servers.add(work.connection, {**values, "seal": b""})
     deleted_servers.keep_keys(work.connection, server.id, sorted(pairs))
     lines = deleted_servers.keys_of(work.connection, server.id)
-    seal = _seal(work.instance, server.id, server.host, revision, take_away, lines)
+    seal = _seal(work.instance, server.id, server.host, revision, remove_keys, lines)
     deleted_servers.set_seal(work.connection, server.id, seal)
     return True
 
@@ -64,7 +64,7 @@ def document(instance: Instance, connection: Connection, server_id: int) -> Host
     if gone is None:
         return None
     lines = deleted_servers.keys_of(connection, gone.id)
-    if gone.seal != _seal(instance, gone.id, gone.host, gone.revision, gone.take_away, lines):
+    if gone.seal != _seal(instance, gone.id, gone.host, gone.revision, gone.remove_keys, lines):
         raise Refusal(
             Kind.UNAVAILABLE,
             "seal-broken",
@@ -77,8 +77,8 @@ def document(instance: Instance, connection: Connection, server_id: int) -> Host
         issued_at=instance.now(),
         users={},
         revoked=lines[:MOST_REFUSED],
-        mode=ADOPT,
-        take_away=tuple(TakeAway(path, fingerprint) for path, fingerprint in gone.take_away),
+        mode=OBSERVE,
+        remove_keys=tuple(KeyRemoval(path, fingerprint) for path, fingerprint in gone.remove_keys),
         deleted=True,
     )
 
@@ -95,9 +95,9 @@ def raise_above(instance: Instance, keyrack: Actor, server_id: int, revision: in
         if gone is None or gone.revision > revision:
             return
         lines = deleted_servers.keys_of(work.connection, gone.id)
-        if gone.seal != _seal(instance, gone.id, gone.host, gone.revision, gone.take_away, lines):
+        if gone.seal != _seal(instance, gone.id, gone.host, gone.revision, gone.remove_keys, lines):
             return  # a row that is not ours is not sealed anew
-        seal = _seal(instance, gone.id, gone.host, revision + 1, gone.take_away, lines)
+        seal = _seal(instance, gone.id, gone.host, revision + 1, gone.remove_keys, lines)
         deleted_servers.renumber(work.connection, gone.id, revision + 1, seal)
 
     with attempt:
@@ -162,9 +162,9 @@ def _seal(
     server_id: int,
     host: str,
     revision: int,
-    take_away: Sequence[Sequence[str]],
+    remove_keys: Sequence[Sequence[str]],
     lines: Iterable[str],
 ) -> bytes:
     # Sorted here, as two databases need not sort alike.
-    told = [sorted(lines), [list(entry) for entry in take_away]]
+    told = [sorted(lines), [list(entry) for entry in remove_keys]]
     return instance.key.seal("deleted server", server_id, host, revision, json.dumps(told))

@@ -13,14 +13,14 @@ from sqlalchemy import Connection
 
 from keyrack.core.audit import alarms
 from keyrack.core.hosts import accounts, deleted_servers
-from keyrack.core.hosts.facts import ADOPT, AUTO
+from keyrack.core.hosts.facts import AUTO, OBSERVE
 from keyrack.core.hosts.unmanaged_keys import REMOVING
 from keyrack.core.instance import Instance
 from keyrack.core.sealing import named
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server, SystemUser
 from keyrack.protocol import host_document
-from keyrack.protocol.host_document import Account, HostDocument, Stale, TakeAway, UserKey
+from keyrack.protocol.host_document import Account, HostDocument, KeyRemoval, OfflinePolicy, UserKey
 from keyrack.ssh import options
 from keyrack.ssh.digest import sha256
 from keyrack.store import held_back, host_reports, keys, revocations, servers, unmanaged_keys
@@ -148,12 +148,12 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         revoked=_revoked(instance, connection, server, damaged),
         accounts=wanted,
         sshd=dict(server.sshd),
-        # A host that is to enforce by itself adopts until then.
-        mode=ADOPT if server.mode == AUTO else server.mode,
-        stale=Stale(server.stale_after_seconds, server.stale_then),
-        take_away=tuple(
-            TakeAway(path, fingerprint)
-            for path, fingerprint in unmanaged_keys.to_take_away(connection, server.id, REMOVING)
+        # A host that is to enforce by itself observes until then.
+        mode=OBSERVE if server.mode == AUTO else server.mode,
+        offline_policy=OfflinePolicy(server.offline_after_seconds, server.offline_then),
+        remove_keys=tuple(
+            KeyRemoval(path, fingerprint)
+            for path, fingerprint in unmanaged_keys.to_remove(connection, server.id, REMOVING)
         ),
         end_sessions=host_reports.ending_sessions(connection, server.id),
         lineage=server.lineage[: servers.MARK_CHARACTERS],

@@ -16,7 +16,7 @@ from keyrack.core.hosts import facts as host_facts
 from keyrack.core.hosts.documents import MOST_UNCONFIRMED
 from keyrack.core.instance import Instance
 from keyrack.core.people import throttle
-from keyrack.core.people.users import keyrack
+from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
@@ -60,7 +60,7 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
     if not instance.database.read(lambda connection: servers.has_enrolment(connection, secret_hash, instance.now())):
         raise _no_enrolment()
     secret = secrets.token_urlsafe(32)
-    actor = keyrack(door="agent")
+    actor = system_actor(channel="agent")
     attempt = Attempt(instance, actor, "servers:write", "enrol a host", target_kind="server")
     with attempt:
 
@@ -89,7 +89,7 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
                     **_mode_told(facts),
                 },
             )
-            work.touch(server_id)
+            work.bump_revision(server_id)
             server = servers.by_id(work.connection, server_id)
             assert server is not None
             work.record(
@@ -137,10 +137,10 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
 
     A report without revision and state tells only the rest. Raises Refusal INVALID.
     """
-    # The door for text of hosts: whatever is kept of it can be shown to anybody.
+    # The way in for text of hosts: whatever is kept of it can be shown to anybody.
     told = all_printable(told)
     if isinstance(server, DeletedServer):
-        deleted_servers.report(instance, keyrack(server.workspace_id, door="agent"), server, told)
+        deleted_servers.report(instance, system_actor(server.workspace_id, channel="agent"), server, told)
         return
     applied, state = told.get("revision"), told.get("state")
     if applied is None and state is None:
@@ -149,7 +149,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
     attempt = Attempt(
         instance,
-        keyrack(server.workspace_id, door="agent"),
+        system_actor(server.workspace_id, channel="agent"),
         "servers:write",
         "report a host's state",
         target_kind="server",
@@ -171,7 +171,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
 class _Judged:
     """A report, with all that can be known of it before the transaction, which everybody's writes wait for.
 
-    seen: what its list of found keys is known by, "" where it tells none that is new; keys, logins: what is to be
+    seen: what its list of unmanaged keys is known by, "" where it tells none that is new; keys, logins: what is to be
     stored of that and of who is in, in pieces.
     """
 
@@ -211,7 +211,7 @@ def _take(work: Work, server_id: int, judged: _Judged) -> float | None:
     delay = None
     if state == "applied" or told.get("facts"):
         # A report of sessions says nothing of problems, so it ends none.
-        values |= host_facts.take(work, now, told.get("facts"), problems if state == "applied" else None)
+        values |= host_facts.ingest(work, now, told.get("facts"), problems if state == "applied" else None)
     facts = _noted(work, now, told, dict(values.get("facts", now.facts)))
     if judged.seen:
         for keys_piece in judged.keys[-1:]:
@@ -230,7 +230,7 @@ def _take(work: Work, server_id: int, judged: _Judged) -> float | None:
         keys.note_delivery(work.connection, server_id, applied, work.now)
         # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
         if revocations.confirm(work.connection, server_id, applied, work.now, most=MOST_UNCONFIRMED):
-            work.touch(server_id)
+            work.bump_revision(server_id)
     if (version := _fact(told, "agent_version")) is not None:
         values["agent_version"] = version
     servers.change(work.connection, server_id, values)
@@ -266,7 +266,7 @@ def _lineage(told: Mapping[str, Any]) -> str:
 def _mode_told(facts: Mapping[str, Any]) -> dict[str, str]:
     """How its administrator enrolled a host: looking first, or under the document at once."""
     mode = facts.get("mode")
-    return {"mode": mode} if mode in (host_facts.ADOPT, host_facts.ENFORCE, host_facts.AUTO) else {}
+    return {"mode": mode} if mode in (host_facts.OBSERVE, host_facts.ENFORCE, host_facts.AUTO) else {}
 
 
 def _fact(facts: Mapping[str, Any], name: str) -> str | None:

@@ -19,24 +19,24 @@ LONGEST = 300
 MACHINE_TEXTS = ("kernel", "processor")
 MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_free", "load", "uptime")
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
-ADOPT, ENFORCE, AUTO, UNDONE = "adopt", "enforce", "auto", "undone"
+OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
 TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
 # What an event says when a host tells that it does this now.
 _CHANGED = {
     TRYING: "Server {name} begins to enforce, on trial: Keyrack's keys alone open it",
     ENFORCE: "Server {name} enforces: Keyrack's keys alone open it",
     UNPROVEN: "Server {name} cannot show that it enforces: its sshd does not show that it obeys",
-    ADOPT: "Server {name} no longer enforces: its own settings are in force again",
+    OBSERVE: "Server {name} no longer enforces: its own settings are in force again",
     UNINSTALLED: "The agent was taken off the host of server {name}: nothing of Keyrack decides who gets in there",
 }
 
 
-def take(work: Work, server: Server, told: object, problems: Iterable[str] | None) -> dict[str, Any]:
+def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | None) -> dict[str, Any]:
     """The columns of a server that its agent's facts change; problems: what the same report says is not as asked,
     None: it does not say.
 
     Told facts replace those told before, field by field. Where enforcing was undone on the host or did not begin, the
-    server adopts again, until somebody asks anew: the host would not try again by itself. A server that is to enforce
+    server observes again, until somebody asks anew: the host would not try again by itself. A server that is to enforce
     by itself does so as soon as its host says that this shuts nobody out.
     """
     facts = dict(server.facts)
@@ -82,24 +82,24 @@ def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: 
     """The mode of a server that follows from what its host does."""
     enforcement = facts.get("enforcement")
     if server.mode == ENFORCE and enforcement == UNDONE:
-        mode = ADOPT
+        mode = OBSERVE
         reason = facts.get("undone", "no reason given")
         what = "Enforcing was undone" if begun else "Enforcing did not begin"
-        _tell(work, server, f"{what} on server {server.name}, which adopts again: {reason}")
+        _tell(work, server, f"{what} on server {server.name}, which observes again: {reason}")
     elif server.mode == AUTO and (enforcement == UNMANAGED or facts.get("shut_out") == NOBODY):
         mode = ENFORCE
         if enforcement != UNMANAGED:
             _tell(work, server, f"Server {server.name} is to enforce now, as that shuts nobody out")
     else:
         return {}
-    work.touch(server.id)
+    work.bump_revision(server.id)
     return {"mode": mode}
 
 
 def _tell_change(work: Work, server: Server, before: str, now: str) -> None:
     """Beginning and end of enforcing, by the host's own word."""
     was_on = before in (TRYING, ENFORCE, UNPROVEN)
-    if now != before and now in _CHANGED and (now != ADOPT or was_on):
+    if now != before and now in _CHANGED and (now != OBSERVE or was_on):
         _tell(work, server, _CHANGED[now].format(name=server.name))
 
 

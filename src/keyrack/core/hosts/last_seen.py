@@ -22,18 +22,18 @@ def is_online(server: Server, now: datetime) -> bool:
 
 
 @dataclass
-class Presence:
+class LastSeen:
     """The hosts heard of since the last write, in one process. A host's question costs no write of its own."""
 
     clock: Callable[[], float] = time.monotonic
-    _heard: set[int] = field(default_factory=set)
+    _seen: set[int] = field(default_factory=set)
     _written_at: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def heard(self, server_id: int) -> None:
+    def saw(self, server_id: int) -> None:
         """A host asked or told something; from any thread."""
         with self._lock:
-            self._heard.add(server_id)
+            self._seen.add(server_id)
 
     def write(self, instance: Instance) -> int:
         """Note all of them in the database when it is time; answers how many.
@@ -42,9 +42,9 @@ class Presence:
         """
         now = self.clock()
         with self._lock:
-            if not self._heard or now - self._written_at < WRITE_SECONDS:
+            if not self._seen or now - self._written_at < WRITE_SECONDS:
                 return 0
-            heard, self._heard = self._heard, set()
+            heard, self._seen = self._seen, set()
             before, self._written_at = self._written_at, now
         at = instance.now()
         try:
@@ -52,7 +52,7 @@ class Presence:
             instance.database.write(lambda connection: host_reports.note_seen(connection, heard, at))
         except BaseException:
             with self._lock:
-                self._heard |= heard
+                self._seen |= heard
                 self._written_at = before
             raise
         return len(heard)

@@ -1,9 +1,9 @@
-"""How a host is held: adopting or enforcing, and how stale its document may get; must not decide for the host."""
+"""How a host is held: observing or enforcing, and how stale its document may get; must not decide for the host."""
 
 from __future__ import annotations
 
 from keyrack.core.hosts import servers as own_servers
-from keyrack.core.hosts.facts import ADOPT, AUTO, ENFORCE
+from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
@@ -12,9 +12,9 @@ from keyrack.model import Actor, Server
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
 from keyrack.store import servers
 
-SHORTEST_STALE = 60
-LONGEST_STALE = 10 * 366 * 86400
-STALE_WORDS = {
+SHORTEST_OFFLINE = 60
+LONGEST_OFFLINE = 10 * 366 * 86400
+OFFLINE_WORDS = {
     KEEP: "keys stay",
     DROP_TEMPORARY: "temporary keys are dropped",
     DROP_ALL: "all keys are dropped",
@@ -22,24 +22,24 @@ STALE_WORDS = {
 
 
 def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> Server:
-    """Have a host adopt (report who gets in, change nothing) or enforce (Keyrack's keys alone open it).
+    """Have a host observe (report who gets in, change nothing) or enforce (Keyrack's keys alone open it).
 
-    mode: "adopt", "enforce", or "auto": adopt, and enforce by itself once that shuts nobody out. The host tries
+    mode: "observe", "enforce", or "auto": observe, and enforce by itself once that shuts nobody out. The host tries
     enforcing for a minute and takes it back by itself when it does not work. Raises Refusal MISSING or INVALID.
     """
     attempt = Attempt(
         instance, actor, "servers:write", "change how a host is held", target_kind="server", server_id=server_id
     )
     with attempt:
-        if mode not in (ADOPT, ENFORCE, AUTO):
-            raise invalid("mode", "The mode is adopt, enforce or auto.")
+        if mode not in (OBSERVE, ENFORCE, AUTO):
+            raise invalid("mode", "The mode is observe, enforce or auto.")
 
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
             # Why it was undone the last time is of no matter any more.
             facts = {name: fact for name, fact in server.facts.items() if name != "undone"}
             servers.change(work.connection, server.id, {"mode": mode, "facts": facts})
-            work.touch(server.id)
+            work.bump_revision(server.id)
             work.record(
                 f"Server {server.name} is to {mode}, before: {server.mode}", target_id=server.id, level="warning"
             )
@@ -66,9 +66,9 @@ def set_staleness(
         instance, actor, "servers:write", "change what silence means", target_kind="server", server_id=server_id
     )
     with attempt:
-        in_bounds = type(after_seconds) is int and SHORTEST_STALE <= after_seconds <= LONGEST_STALE
+        in_bounds = type(after_seconds) is int and SHORTEST_OFFLINE <= after_seconds <= LONGEST_OFFLINE
         if not in_bounds and not (type(after_seconds) is int and after_seconds == 0):
-            raise invalid("after_seconds", f"It is 0 for never, or at least {SHORTEST_STALE} seconds.")
+            raise invalid("after_seconds", f"It is 0 for never, or at least {SHORTEST_OFFLINE} seconds.")
         if then not in (KEEP, DROP_TEMPORARY, DROP_ALL):
             raise invalid("then", "It is keep, drop-temporary or drop-all.")
         if (server_id is None) == (tag is None):
@@ -83,12 +83,15 @@ def set_staleness(
             if not chosen:
                 raise missing("server")
             for one in chosen:
-                servers.change(work.connection, one, {"stale_after_seconds": after_seconds, "stale_then": then})
-                work.touch(one)
+                servers.change(work.connection, one, {"offline_after_seconds": after_seconds, "offline_then": then})
+                work.bump_revision(one)
                 server = own_server(work, one)
-                lasting = f"after {after_seconds} seconds {STALE_WORDS[str(then)]}" if after_seconds else "keys stay"
+                lasting = f"after {after_seconds} seconds {OFFLINE_WORDS[str(then)]}" if after_seconds else "keys stay"
                 work.record(
-                    f"Stale documents on server {server.name}: {lasting}", target_id=one, server_id=one, level="warning"
+                    f"OfflinePolicy documents on server {server.name}: {lasting}",
+                    target_id=one,
+                    server_id=one,
+                    level="warning",
                 )
             return [own_server(work, one) for one in chosen]
 

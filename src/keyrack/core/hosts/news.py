@@ -16,7 +16,7 @@ from keyrack.store import events
 MOST_AN_HOUR = 300
 MOST_ALIKE = 10  # an hour: what comes and goes must not fill the log
 LONGEST = 1000
-DOOR = "agent"
+CHANNEL = "agent"
 REFUSED, FOUND = "refused", "keys_found"
 _OFTEN = " (again and again; the rest of this hour is left out here)"
 
@@ -28,7 +28,7 @@ def tell(work: Work, server: Server, *summaries: str) -> None:
     if not summaries:
         return
     since = work.now - timedelta(hours=1)
-    newest = events.newest(work.connection, server.id, DOOR, most=MOST_AN_HOUR)
+    newest = events.newest(work.connection, server.id, CHANNEL, most=MOST_AN_HOUR)
     lately = Counter(summary for at, summary in newest if at >= since)
     for summary in summaries:
         summary = summary[: LONGEST - len(_OFTEN)]
@@ -66,7 +66,7 @@ def applied(work: Work, server: Server, facts: Mapping[str, Any]) -> dict[str, A
 
 
 def digest(told: object) -> str:
-    """What a list of found keys is known by, so that the same one is taken in once."""
+    """What a list of unmanaged keys is known by, so that the same one is taken in once."""
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode("ascii")).hexdigest()
 
 

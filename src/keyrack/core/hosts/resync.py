@@ -98,9 +98,9 @@ def decide(
                 held_back.forget_pieces(work.connection, server.id)
                 # Its number is not known: far above any that was lost.
                 above = servers.raise_revision_above(work.connection, server.id, server.revision + JUMP, work.now)
-                work.touched[server.id] = above
+                work.bumped[server.id] = above
             else:
-                work.touch(server.id)
+                work.bump_revision(server.id)
             work.record(_words(server, freed, accept_database), target_id=server.id, level="warning")
             return Difference(own_server(work, server.id), held_back.of_server(work.connection, server.id))
 
@@ -122,7 +122,7 @@ def _delete_kept(work: Work, server: Server, kept: list[HeldBack]) -> None:
         if row is not None and limits is not None and credential.created_at <= row.since:
             keys.remove_credential(work.connection, credential.id)
             gone.append((credential.fingerprint, credential.public_key))
-    propagation.left(work, (server.id,), gone)
+    propagation.withdrawn(work, (server.id,), gone)
 
 
 def _words(server: Server, freed: list[HeldBack], accept_database: bool) -> str:

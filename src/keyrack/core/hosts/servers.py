@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from keyrack.core import room, validation
 from keyrack.core.hosts import deleted_servers
-from keyrack.core.hosts.facts import ADOPT
+from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.keys.credentials import own_server
@@ -206,7 +206,7 @@ def delete(instance: Instance, actor: Actor, server_id: int) -> Server:
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
             # Raised before the event, which names it: so receipts tell when the host has obeyed.
-            told = deleted_servers.bury(work, server, work.touch(server.id))
+            told = deleted_servers.bury(work, server, work.bump_revision(server.id))
             waits = "; its host is told at its next contact that no key of Keyrack opens it any more" if told else ""
             work.record(f"Deleted server {server.name} ({server.address}){waits}", target_id=server.id, level="warning")
             servers.remove(work.connection, server.id)
@@ -254,7 +254,7 @@ def installation_line(instance: Instance, actor: Actor, server_id: int) -> str:
     script = shlex.quote(f"{url}/agent/install.sh")
     # Whoever pastes it as root decides: leaving the last words out keeps Keyrack from what they allow. Never
     # "enforce": it is pasted on hosts that people are logged in to with keys that nobody told of.
-    allowed = "" if server.mode == ADOPT else " --mode auto --allow-accounts"
+    allowed = "" if server.mode == OBSERVE else " --mode auto --allow-accounts"
     # In the environment, because every account can read the arguments of every program.
     return f"curl -fsSL {script} | KEYRACK_AGENT_TOKEN={shlex.quote(token)} sh -s -- --url {shlex.quote(url)}{allowed}"
 
@@ -275,7 +275,7 @@ def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str])
             for granted in after:
                 keys.unrevoke(work.connection, server.id, granted.user_key.fingerprint or "")
             gone = {(granted.user_key.fingerprint or "", granted.user_key.public_key or "") for granted in before}
-            propagation.left(work, (server.id,), sorted(gone))
+            propagation.withdrawn(work, (server.id,), sorted(gone))
             work.record(
                 f"Tagged server {server.name}: {', '.join(sorted(labels)) or 'nothing'}",
                 target_id=server.id,

@@ -48,7 +48,7 @@ def end(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Se
             if session is None:
                 raise missing("session")
             sessions.ask_end(work.connection, session.id)
-            work.touch(server.id)
+            work.bump_revision(server.id)
             work.record(
                 f"Ended the session of {session.username} from {session.address} on server {server.name}",
                 target_id=session.id,

@@ -8,18 +8,18 @@ from datetime import datetime
 from typing import Any
 
 from keyrack.core.hosts import last_seen
-from keyrack.core.hosts.facts import ADOPT, AUTO, ENFORCE, NOBODY, TRYING, UNDONE, UNINSTALLED, UNMANAGED, UNPROVEN
-from keyrack.core.hosts.modes import STALE_WORDS
+from keyrack.core.hosts.facts import AUTO, ENFORCE, NOBODY, OBSERVE, TRYING, UNDONE, UNINSTALLED, UNMANAGED, UNPROVEN
+from keyrack.core.hosts.modes import OFFLINE_WORDS
 from keyrack.core.instance import Instance
 from keyrack.model import Server
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
-    """mode: what was asked; enforcement: what the host says it does, "" while it said nothing: adopt, trying,
+class HostStatus:
+    """mode: what was asked; enforcement: what the host says it does, "" while it said nothing: observe, trying,
     enforce, unproven, undone, unmanaged or uninstalled; undone: why it took enforcing back; wanted and applied:
-    revisions; state and silence: in words for a person.
+    revisions; state and offline_words: in words for a person.
     """
 
     mode: str
@@ -30,19 +30,19 @@ class Holding:
     applied_at: datetime | None
     seen_at: datetime | None
     online: bool
-    stale_after_seconds: int
-    stale_then: str
+    offline_after_seconds: int
+    offline_then: str
     problems: tuple[str, ...]
     state: str
-    silence: str
+    offline_words: str
 
 
-def of(instance: Instance, server: Server) -> Holding:
+def of(instance: Instance, server: Server) -> HostStatus:
     """How a server is held as far as its host said."""
     facts = server.facts
     told = str(facts.get("enforcement") or "")
     online = last_seen.is_online(server, instance.now())
-    return Holding(
+    return HostStatus(
         mode=server.mode,
         enforcement=told,
         undone=str(facts.get("undone") or ""),
@@ -51,14 +51,14 @@ def of(instance: Instance, server: Server) -> Holding:
         applied_at=server.applied_at,
         seen_at=server.seen_at,
         online=online,
-        stale_after_seconds=server.stale_after_seconds,
-        stale_then=server.stale_then,
+        offline_after_seconds=server.offline_after_seconds,
+        offline_then=server.offline_then,
         problems=(*_went_back(server), *_problems(server, facts)),
         state=_state(server, told, online),
-        silence=(
-            f"after {server.stale_after_seconds} seconds {STALE_WORDS[server.stale_then]}"
-            if server.stale_after_seconds and server.stale_then in (KEEP, DROP_TEMPORARY, DROP_ALL)
-            else STALE_WORDS[KEEP]
+        offline_words=(
+            f"after {server.offline_after_seconds} seconds {OFFLINE_WORDS[server.offline_then]}"
+            if server.offline_after_seconds and server.offline_then in (KEEP, DROP_TEMPORARY, DROP_ALL)
+            else OFFLINE_WORDS[KEEP]
         ),
     )
 
@@ -96,12 +96,12 @@ def _state(server: Server, told: str, online: bool) -> str:
         return "key files only"
     if told == UNPROVEN:
         return "not shown to enforce"
-    if server.mode == ENFORCE and told == ADOPT:
+    if server.mode == ENFORCE and told == OBSERVE:
         return "not enforcing yet"
-    if server.mode == AUTO and told == ADOPT:
-        return "adopting, enforces by itself"
-    if server.mode == ADOPT and told == ENFORCE:
-        return "not adopting yet"
+    if server.mode == AUTO and told == OBSERVE:
+        return "observing, enforces by itself"
+    if server.mode == OBSERVE and told == ENFORCE:
+        return "not observing yet"
     if server.applied_revision < server.revision:
         return "not up to date yet"
-    return "enforcing" if server.mode == ENFORCE else "adopting"
+    return "enforcing" if server.mode == ENFORCE else "observing"

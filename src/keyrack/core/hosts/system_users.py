@@ -58,7 +58,7 @@ def create(
             servers.keep_account(work.connection, server.id, name)
             asked: dict[str, Any] = {}
             if hashed is not None:
-                asked["sealed_password"] = accounts.seal_password(instance, server.id, name, hashed)
+                asked["encrypted_password"] = accounts.encrypt_password(instance, server.id, name, hashed)
             _ask(work, server.id, system_user_id, asked)
             work.record(f"Created system user {name} on server {server.name}", target_id=system_user_id)
             return _own(work, server.id, system_user_id)
@@ -129,8 +129,8 @@ def set_password(
             user = _own(work, server.id, system_user_id)
             if user.username == SUPERUSER:
                 raise invalid("password", "The password of root is set on the server itself.", "root-password")
-            sealed = accounts.seal_password(instance, server.id, user.username, hashed)
-            _ask(work, server.id, user.id, {"sealed_password": sealed})
+            encrypted = accounts.encrypt_password(instance, server.id, user.username, hashed)
+            _ask(work, server.id, user.id, {"encrypted_password": encrypted})
             work.record(
                 f"Changed the password of system user {user.username} on server {server.name}",
                 target_id=user.id,
@@ -211,7 +211,7 @@ def delete(instance: Instance, actor: Actor, server_id: int, system_user_id: int
             servers.remove_system_user(work.connection, system_user.id)
             if system_user.managed:
                 servers.ask_removal(work.connection, server.id, system_user.username, work.now)
-            propagation.left(work, (server.id,), [(key.fingerprint, key.public_key) for key in held])
+            propagation.withdrawn(work, (server.id,), [(key.fingerprint, key.public_key) for key in held])
             work.record(
                 f"Deleted system user {system_user.username} with {len(held)} SSH keys from server {server.name}",
                 target_id=system_user.id,
@@ -235,7 +235,7 @@ def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, system_
 
 def _ask(work: Work, server_id: int, system_user_id: int, values: Mapping[str, Any]) -> None:
     """Ask something of the host for an account, with the server's new revision."""
-    servers.change_system_user(work.connection, system_user_id, {**values, "revision": work.touch(server_id)})
+    servers.change_system_user(work.connection, system_user_id, {**values, "revision": work.bump_revision(server_id)})
 
 
 def _own(work: Work, server_id: int, system_user_id: int) -> SystemUser:

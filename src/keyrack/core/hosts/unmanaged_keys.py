@@ -1,4 +1,4 @@
-"""Keys that hosts found and Keyrack did not put there: take them in, accept, ignore, remove; must believe no host
+"""Keys that hosts unmanaged and Keyrack did not put there: take them in, accept, ignore, remove; must believe no host
 about another one.
 """
 
@@ -17,7 +17,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, revocation
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, Credential, FoundKey, Page, Server
+from keyrack.model import Actor, Credential, Page, Server, UnmanagedKey
 from keyrack.ssh import found_options
 from keyrack.ssh.digest import sha256
 from keyrack.ssh.names import hidden_character
@@ -60,10 +60,15 @@ def find(
     states: Iterable[str] = (NEW, IGNORED, REMOVING, ACCEPTED),
     offset: int = 0,
     limit: int = 15,
-) -> Page[FoundKey]:
+) -> Page[UnmanagedKey]:
     """A page of what a host found, with the person each key belongs to. Raises Refusal MISSING for the server."""
     attempt = Attempt(
-        instance, actor, "credentials:read", "list keys found on a server", target_kind="found key", server_id=server_id
+        instance,
+        actor,
+        "credentials:read",
+        "list keys found on a server",
+        target_kind="unmanaged key",
+        server_id=server_id,
     )
     with attempt:
         wanted = tuple(state for state in states if state in STATES)
@@ -82,8 +87,8 @@ def find(
 
 
 def counts(instance: Instance, actor: Actor) -> Mapping[int, int]:
-    """How many found keys wait for a decision, by server; servers with none are left out."""
-    with Attempt(instance, actor, "credentials:read", "count found keys", target_kind="found key") as attempt:
+    """How many unmanaged keys wait for a decision, by server; servers with none are left out."""
+    with Attempt(instance, actor, "credentials:read", "count unmanaged keys", target_kind="unmanaged key") as attempt:
         return attempt.read(lambda connection: unmanaged_keys.counts(connection, actor.workspace_id, states=(NEW,)))
 
 
@@ -97,7 +102,7 @@ def accept(
     username: object = None,
     expires_at: datetime | None = None,
 ) -> Credential:
-    """Make a found key a credential of its server, with the restrictions and the end that its line has.
+    """Make an unmanaged key a credential of its server, with the restrictions and the end that its line has.
 
     label: None for its comment or fingerprint; username: needed where the key counts for every account;
     expires_at: an end instead of the line's. Raises Refusal MISSING, INVALID for a key that is not acceptable or
@@ -139,13 +144,13 @@ def accept(
         return attempt.write(change)
 
 
-def ignore(instance: Instance, actor: Actor, server_id: int, found_id: int) -> FoundKey:
-    """Let a found key be where it is, and speak of it no more. Raises Refusal MISSING."""
+def ignore(instance: Instance, actor: Actor, server_id: int, found_id: int) -> UnmanagedKey:
+    """Let an unmanaged key be where it is, and speak of it no more. Raises Refusal MISSING."""
     return _decide(instance, actor, server_id, found_id, IGNORED, "ignore a key found on a server", "Ignored")
 
 
-def remove(instance: Instance, actor: Actor, server_id: int, found_id: int) -> FoundKey:
-    """Have the host take a found key out of its file. Raises Refusal MISSING, or INVALID for what is no key."""
+def remove(instance: Instance, actor: Actor, server_id: int, found_id: int) -> UnmanagedKey:
+    """Have the host take an unmanaged key out of its file. Raises Refusal MISSING, or INVALID for what is no key."""
     return _decide(instance, actor, server_id, found_id, REMOVING, "remove a key found on a server", "Asked to remove")
 
 
@@ -293,16 +298,16 @@ def _unseen(told: list[Any], cut: object) -> _Unseen:
 
 def _decide(
     instance: Instance, actor: Actor, server_id: int, found_id: int, state: str, aim: str, done: str
-) -> FoundKey:
+) -> UnmanagedKey:
     attempt = _attempt(instance, actor, aim, server_id, found_id)
     with attempt:
 
-        def change(work: Work) -> FoundKey:
+        def change(work: Work) -> UnmanagedKey:
             server, found = _own(work, server_id, found_id)
             if state == REMOVING:
                 if found.kind not in KEYS:
                     raise invalid("found_id", "Only keys can be removed; change sshd's settings there.", "not-a-key")
-                work.touch(server.id)
+                work.bump_revision(server.id)
             unmanaged_keys.change(work.connection, [found.id], {"state": state})
             work.record(
                 f"{done} the key {found.fingerprint} found in {found.path} on server {server.name}",
@@ -321,21 +326,21 @@ def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, found_i
         actor,
         "credentials:write",
         aim,
-        target_kind="found key",
+        target_kind="unmanaged key",
         target_id=found_id,
         server_id=server_id,
     )
 
 
-def _own(work: Work, server_id: int, found_id: int) -> tuple[Server, FoundKey]:
+def _own(work: Work, server_id: int, found_id: int) -> tuple[Server, UnmanagedKey]:
     server = credentials.own_server(work, server_id)
     found = unmanaged_keys.get(work.connection, work.actor.workspace_id, server.id, found_id)
     if found is None or found.state == GONE:
-        raise missing("found key")
+        raise missing("unmanaged key")
     return server, found
 
 
-def _meaning(found: FoundKey) -> tuple[dict[str, Any], datetime | None]:
+def _meaning(found: UnmanagedKey) -> tuple[dict[str, Any], datetime | None]:
     try:
         read = found_options.read(found.options)
     except ValueError as error:

@@ -19,7 +19,7 @@ from keyrack.core.audit import alarms
 from keyrack.core.hosts import accounts, documents
 from keyrack.core.hosts import deleted_servers as deleted_servers_told
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import keyrack
+from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
@@ -98,7 +98,7 @@ def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: st
         return Contact.CURRENT
     if revision >= gone.revision:
         # A database that went back numbered it below what the host obeys, which would refuse it.
-        deleted_servers_told.raise_above(instance, keyrack(gone.workspace_id, door="agent"), gone.id, revision)
+        deleted_servers_told.raise_above(instance, system_actor(gone.workspace_id, channel="agent"), gone.id, revision)
     return Contact.NEWER
 
 
@@ -180,7 +180,7 @@ def _compare(instance: Instance, server: Server, document: HostDocument) -> None
             servers.change(work.connection, server.id, {"went_back_at": None})
             return
         revision = servers.raise_revision_above(work.connection, server.id, document.revision, work.now)
-        work.touched[server.id] = revision
+        work.bumped[server.id] = revision
         rows = [
             {"since": now.went_back_at, "revision": revision, "decided_at": None, **row}
             for row in _differences(work, now, document)
@@ -276,8 +276,8 @@ def _take_over(work: Work, server: Server, document: HostDocument, *, undecided:
         | {
             "mode": document.mode,
             "sshd": dict(document.sshd),
-            "stale_after_seconds": document.stale.after_seconds,
-            "stale_then": document.stale.then,
+            "offline_after_seconds": document.offline_policy.after_seconds,
+            "offline_then": document.offline_policy.then,
         },
     )
 
@@ -325,7 +325,7 @@ def _attempt(instance: Instance, server_id: int, workspace_id: int = 0) -> Attem
     # Of the server's own workspace where rows are compared, so that nobody changes them at the same time.
     return Attempt(
         instance,
-        keyrack(workspace_id, door="agent"),
+        system_actor(workspace_id, channel="agent"),
         "servers:write",
         "tell what a host obeyed",
         target_kind="server",

@@ -1,4 +1,4 @@
-"""Keys on system users of servers: add, list, show, delete, end; must be reached by every door alike."""
+"""Keys on system users of servers: add, list, show, delete, end; must be reached by every API alike."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def delete(instance: Instance, actor: Actor, server_id: int, credential_id: int)
             credential = keys.get_credential(work.connection, server.id, credential_id, work.now)
             if credential is None or not keys.remove_credential(work.connection, credential.id):
                 raise missing("SSH key")
-            propagation.left(work, (server.id,), [(credential.fingerprint, credential.public_key)])
+            propagation.withdrawn(work, (server.id,), [(credential.fingerprint, credential.public_key)])
             still = openings_of(
                 work.connection,
                 workspace_id=server.workspace_id,
@@ -253,7 +253,7 @@ def _insert(
             "restrictions": dict(limits),
             "created_by": work.actor.user_id,
             "created_at": work.now,
-            "revision": propagation.arrived(work, (server.id,), key.sha256),
+            "revision": propagation.granted(work, (server.id,), key.sha256),
         },
     )
 
@@ -261,7 +261,7 @@ def _insert(
 def _record_end(work: Work, credential: Credential) -> None:
     server = servers.by_id(work.connection, credential.server_id)
     assert server is not None
-    work.touch(server.id)
+    work.bump_revision(server.id)
     work.record(
         f"SSH key {credential.label} ({credential.fingerprint}) of {credential.username} "
         f"on server {server.name} reached its end",

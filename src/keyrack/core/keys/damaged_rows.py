@@ -48,7 +48,16 @@ _KIND_OF = {table.name: kind for kind, table in KINDS.items()}
 # What others hang on is deleted as usual, with all that belongs to it, or sealed again.
 OWNING = frozenset(("group", "project", "repository", "server", "system-user", "user"))
 _HIDDEN = frozenset(
-    ("seal", "secret_hash", "agent_secret_hash", "sealed_secret", "sealed_password", "facts", "lineage", "rows_sum")
+    (
+        "seal",
+        "secret_hash",
+        "agent_secret_hash",
+        "encrypted_secret",
+        "encrypted_password",
+        "facts",
+        "lineage",
+        "rows_sum",
+    )
 )
 LONGEST_SHOWN = 300
 MOST_DIGITS = 9
@@ -126,7 +135,7 @@ def reseal(instance: Instance, actor: Actor, names: Sequence[str]) -> list[Damag
             for row in rows:
                 sealed.reseal(work.connection, KINDS[row.kind], row.key)
             for server_id in sorted(frozenset[int]().union(*(row.server_ids for row in rows))):
-                work.touch(server_id)
+                work.bump_revision(server_id)
             for row in rows:
                 work.record(f"Sealed the damaged row {row.name} again as it stands: {row.what}", level="alarm")
             work.recorded += 1  # there may be none
@@ -139,7 +148,7 @@ def drop(work: Work, row: DamagedRow) -> None:
     """Delete a damaged row within a unit of work, with its event."""
     sealed.drop(work.connection, KINDS[row.kind], row.key)
     gone = [(read_canonical(row.public_key).sha256, row.public_key)] if row.public_key else []
-    propagation.left(work, row.server_ids, gone)
+    propagation.withdrawn(work, row.server_ids, gone)
     work.record(f"Removed the damaged row {row.name}: {row.what}", level="warning")
 
 

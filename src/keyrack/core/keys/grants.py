@@ -68,7 +68,7 @@ def give(
                 for opened_id in opened:
                     keys.unrevoke(work.connection, opened_id, fingerprint)
             for opened_id in sorted(opened):
-                work.touch(opened_id)
+                work.bump_revision(opened_id)
             work.record(f"Let {who} log in as {grant.system_user} on {_where(work, grant)}", target_id=grant.id)
             return grant
 
@@ -181,7 +181,7 @@ def take_back(instance: Instance, actor: Actor, grant_id: int) -> Grant:
             held = held_keys(work, grant)
             where = _where(work, grant)
             keys.remove_grant(work.connection, grant.id)
-            propagation.left(work, opened, held)
+            propagation.withdrawn(work, opened, held)
             who = _subject(work, grant.user_id, grant.group_id)
             work.record(f"Took back from {who} the login as {grant.system_user} on {where}", target_id=grant.id)
             return grant

@@ -8,23 +8,23 @@ from keyrack.core.work import Work
 from keyrack.store import keys, revocations
 
 
-def arrived(work: Work, server_ids: Iterable[int], fingerprint: str) -> int:
+def granted(work: Work, server_ids: Iterable[int], fingerprint: str) -> int:
     """A key was given to servers: they may no longer refuse it. Answers the last new revision, or 0."""
     revision = 0
     for server_id in sorted(server_ids):
         keys.unrevoke(work.connection, server_id, fingerprint)
-        revision = work.touch(server_id)
+        revision = work.bump_revision(server_id)
     return revision
 
 
-def left(work: Work, server_ids: Iterable[int], gone: Iterable[tuple[str, str]]) -> None:
+def withdrawn(work: Work, server_ids: Iterable[int], gone: Iterable[tuple[str, str]]) -> None:
     """Keys were taken from servers; gone: pairs of fingerprint and public key (type and base64).
 
     RevokedKeys speaks for a whole host, so a key goes in only when nothing on it lets the key in any more.
     """
     pairs = tuple(gone)
     for server_id in sorted(server_ids):
-        revision = work.touch(server_id)
+        revision = work.bump_revision(server_id)
         for fingerprint, public_key in pairs:
             if not keys.lets_in(work.connection, server_id, work.actor.workspace_id, fingerprint, work.now):
                 revocations.add(work.connection, server_id, fingerprint, public_key, work.now, revision)

@@ -63,7 +63,7 @@ def revoke_everywhere(instance: Instance, actor: Actor, fingerprint: object, *, 
             if not (on_servers or of_users or repositories or (by_hand and lines)):
                 raise missing("key")
             revoked_keys.add(work.connection, workspace, key, by=work.actor.name, reason=why, at=work.now)
-            propagation.left(work, opened, [(key, line) for line in lines])
+            propagation.withdrawn(work, opened, [(key, line) for line in lines])
             _record(work, key, on_servers, of_users)
             work.record(
                 f"Revoked key {key} everywhere: {len(on_servers)} credentials, {len(of_users)} user keys and "
@@ -71,7 +71,7 @@ def revoke_everywhere(instance: Instance, actor: Actor, fingerprint: object, *, 
                 level="warning",
                 details={"fingerprint": key, "reason": why},
             )
-            return Revoked(key, len(on_servers), len(of_users), repositories, dict(work.touched))
+            return Revoked(key, len(on_servers), len(of_users), repositories, dict(work.bumped))
 
         return attempt.write(change)
 
@@ -127,7 +127,7 @@ def refuse_found(work: Work, server_id: int, found: Iterable[tuple[str, str]]) -
     noted = revoked_keys.among(work.connection, work.actor.workspace_id, [fingerprint for fingerprint, _ in pairs])
     for fingerprint, line in pairs:
         if fingerprint in noted and _is_line_of(fingerprint, line):
-            propagation.left(work, (server_id,), [(fingerprint, line)])
+            propagation.withdrawn(work, (server_id,), [(fingerprint, line)])
 
 
 def _fingerprint(value: object) -> str:

@@ -1,4 +1,4 @@
-"""A user's own public keys: add, list, delete; must be reached by every door alike."""
+"""A user's own public keys: add, list, delete; must be reached by every API alike."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add(
     """Register a public key of the actor's own; returns once that is durable.
 
     title: at most longest_title characters, or None; public_key: one OpenSSH line, or None where the
-    door allows a keyless entry, which authorises nothing. Raises Refusal: INVALID for fields, TAKEN
+    API allows a keyless entry, which authorises nothing. Raises Refusal: INVALID for fields, TAKEN
     when the key leads to somebody or something already, LIMIT.
     """
     attempt = Attempt(instance, actor, ADD, "add an SSH key of one's own", target_kind="user key")
@@ -91,7 +91,7 @@ def delete(instance: Instance, actor: Actor, key_id: int) -> UserKey:
             keys.remove_user_key(work.connection, key.id)
             if key.fingerprint is not None and key.public_key is not None:
                 opened = keys.servers_of_user(work.connection, owner)
-                propagation.left(work, opened, [(key.fingerprint, key.public_key)])
+                propagation.withdrawn(work, opened, [(key.fingerprint, key.public_key)])
             still = () if key.fingerprint is None else _elsewhere(work, key.fingerprint)
             work.record(
                 f"{actor.name} deleted SSH key {key.title or 'without a title'} ({key.fingerprint or 'no key'})"
@@ -130,7 +130,7 @@ def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None) ->
             # Somebody in another workspace took it since we looked; raising undoes our row.
             _refuse_known(work, owner, key)
             raise _taken("This key is in use.")
-        propagation.arrived(work, keys.servers_of_user(work.connection, owner), key.sha256)
+        propagation.granted(work, keys.servers_of_user(work.connection, owner), key.sha256)
     return key_id
 
 

@@ -54,7 +54,7 @@ class AccessKey:
 
 
 def authenticate(
-    instance: Instance, request: SignedRequest, authorization: str, *, address: str, door: str, shared: bool = False
+    instance: Instance, request: SignedRequest, authorization: str, *, address: str, channel: str, shared: bool = False
 ) -> Actor:
     """The actor who signed a request with an access key.
 
@@ -72,16 +72,16 @@ def authenticate(
             found = instance.database.read(lambda connection: access_keys.signer(connection, claim.access_key, address))
             if found is None:
                 raise SignatureProblem(f"ak {claim.access_key} not exist", forged=True)
-            barred = _is_barred(instance, found)
-            if barred and not trusted:
+            locked_out = _is_locked_out(instance, found)
+            if locked_out and not trusted:
                 words = f"the ak was locked for 5 minutes after {MOST_FAILURES} failures in a row; try later"
                 raise SignatureProblem(words)
             try:
                 request_signing.check(request, claim, _secret(instance, found.key), instance.now())
                 _check_security_token(instance, found.key, request)
             except SignatureProblem as problem:
-                if problem.forged and not barred:
-                    _count_failure(instance, found, address=address, door=door)
+                if problem.forged and not locked_out:
+                    _count_failure(instance, found, address=address, channel=channel)
                 raise
             _check_in_force(instance, found)
             return found
@@ -93,18 +93,18 @@ def authenticate(
         raise Refusal(Kind.UNAUTHENTICATED, "signature-refused", str(problem)) from None
     if found.failures:
         instance.database.write(lambda connection: access_keys.forget_failures(connection, found.key.id, address))
-    return _actor(found, address=address, door=door)
+    return _actor(found, address=address, channel=channel)
 
 
 def _secret(instance: Instance, key: AccessKeyRow) -> str:
     try:
-        return instance.key.decrypt(key.sealed_secret, key.id)
+        return instance.key.decrypt(key.encrypted_secret, key.id)
     except InvalidTag:
         # Another instance's key, or a row that somebody changed.
         raise SignatureProblem("the secret key could not be fetched") from None
 
 
-def _is_barred(instance: Instance, found: Signer) -> bool:
+def _is_locked_out(instance: Instance, found: Signer) -> bool:
     last = found.last_failure_at
     return found.failures >= MOST_FAILURES and last is not None and last > instance.now() - BARRED_FOR
 
@@ -125,19 +125,19 @@ def _check_in_force(instance: Instance, found: Signer) -> None:
         raise SignatureProblem(f"token expires, expires_at: {found.key.expires_at:%Y-%m-%dT%H:%M:%SZ}")
 
 
-def _count_failure(instance: Instance, found: Signer, *, address: str, door: str) -> None:
-    """Count a wrong signature and leave an event; a barred key leaves none, so that a flood stays bounded."""
+def _count_failure(instance: Instance, found: Signer, *, address: str, channel: str) -> None:
+    """Count a wrong signature and leave an event; a locked out key leaves none, so that a flood stays bounded."""
     at = instance.now()
     count = instance.database.write(
         lambda connection: access_keys.count_failure(connection, found.key.id, address, at, at - BARRED_FOR)
     )
-    code = "access-key-barred" if count >= MOST_FAILURES else "signature-wrong"
-    actor = _actor(found, address=address, door=door)
+    code = "access-key-locked-out" if count >= MOST_FAILURES else "signature-wrong"
+    actor = _actor(found, address=address, channel=channel)
     refused = Refused(actor, "iam:self", code, "sign a request", "access key", each=True)
     instance.refusals.record(instance.database, refused, at)
 
 
-def _actor(found: Signer, *, address: str, door: str) -> Actor:
+def _actor(found: Signer, *, address: str, channel: str) -> Actor:
     return Actor(
         workspace_id=found.user.workspace_id,
         user_id=found.user.id,
@@ -147,7 +147,7 @@ def _actor(found: Signer, *, address: str, door: str) -> Actor:
         scopes=found.key.scopes,
         token_name=f"access key {found.key.id}",
         address=address,
-        door=door,
+        channel=channel,
         access_key=found.key.id,
         temporary=found.key.security_token_hash is not None,
         project=found.key.project,
@@ -311,8 +311,8 @@ def ensure(instance: Instance, actor: Actor, owner: User, *, key_id: str, secret
             elif row.user_id != owner.id:
                 raise Refusal(Kind.TAKEN, "access-key-taken", "This access key id is another user's.")
             else:
-                sealed = instance.key.encrypt(secret, key_id)
-                access_keys.change(work.connection, key_id, {"sealed_secret": sealed})
+                encrypted = instance.key.encrypt(secret, key_id)
+                access_keys.change(work.connection, key_id, {"encrypted_secret": encrypted})
             work.record(f"Set access key {key_id} of {owner.name}", level="warning")
             return True
 
@@ -397,7 +397,7 @@ def _row(
     return {
         "id": key_id,
         "user_id": owner.id,
-        "sealed_secret": work.instance.key.encrypt(secret, key_id),
+        "encrypted_secret": work.instance.key.encrypt(secret, key_id),
         "description": description,
         "active": True,
         "details": details,

@@ -20,7 +20,7 @@ LONGEST = 1024
 
 
 def authenticate(
-    instance: Instance, key_id: str, secret: str, *, address: str, door: str, shared: bool = False
+    instance: Instance, key_id: str, secret: str, *, address: str, channel: str, shared: bool = False
 ) -> Actor:
     """The actor behind a permanent access key in force. Raises Refusal UNAUTHENTICATED, alike for all others.
 
@@ -37,7 +37,7 @@ def authenticate(
             give_back = instance.throttle.guard(
                 throttle.BASIC, key_id, address, most=MOST_FAILURES, seconds=BARRED_FOR.total_seconds()
             )
-        actor = _actor(instance, key_id, secret, address=address, door=door)
+        actor = _actor(instance, key_id, secret, address=address, channel=channel)
         if give_back is not None:
             give_back()
         return actor
@@ -45,7 +45,7 @@ def authenticate(
     return instance.throttle.prove(throttle.BASIC, address, key_id, attempt)
 
 
-def _actor(instance: Instance, key_id: str, secret: str, *, address: str, door: str) -> Actor:
+def _actor(instance: Instance, key_id: str, secret: str, *, address: str, channel: str) -> Actor:
     def question(connection: Connection) -> tuple[AccessKeyRow, User] | None:
         row = access_keys.get(connection, key_id)
         user = None if row is None else people.user(connection, row.user_id)
@@ -64,7 +64,7 @@ def _actor(instance: Instance, key_id: str, secret: str, *, address: str, door: 
         scopes=row.scopes,
         token_name=row.id,
         address=address,
-        door=door,
+        channel=channel,
         project=row.project,
         ends_at=row.expires_at,
     )
@@ -72,7 +72,7 @@ def _actor(instance: Instance, key_id: str, secret: str, *, address: str, door: 
     if over or not row.active or row.security_token_hash is not None or user.disabled_at is not None:
         raise _not_in_force()
     try:
-        known = instance.key.decrypt(row.sealed_secret, row.id)
+        known = instance.key.decrypt(row.encrypted_secret, row.id)
     except InvalidTag:
         raise _not_in_force() from None
     if not hmac.compare_digest(known.encode("utf-8", "surrogatepass"), secret.encode("utf-8", "surrogatepass")):

@@ -1,4 +1,4 @@
-"""SDK-HMAC-SHA256: whether a signature over a request holds; pure, must know no database, door or framework."""
+"""SDK-HMAC-SHA256: whether a signature over a request holds; pure, must know no database, API or framework."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class SignedIn:
     project: Project | None
 
 
-def authenticate(instance: Instance, secret: str, *, address: str, door: str) -> Actor:
+def authenticate(instance: Instance, secret: str, *, address: str, channel: str) -> Actor:
     """The actor behind a bearer token in force.
 
     Raises Refusal UNAUTHENTICATED, alike for all that are not, or THROTTLED (see core/people/throttle.py).
@@ -104,7 +104,7 @@ def authenticate(instance: Instance, secret: str, *, address: str, door: str) ->
         # It was a token once, so whoever sends it did not guess: old programs must not spend what others need.
         raise _not_in_force()
     _note_use(instance, found.token)
-    return actor_of(found.user, found.token, address=address, door=door)
+    return actor_of(found.user, found.token, address=address, channel=channel)
 
 
 def _note_use(instance: Instance, token: Token) -> None:
@@ -139,8 +139,8 @@ def _in_force(instance: Instance, found: Bearer) -> Bearer | None:
     return found
 
 
-def actor_of(user: User, token: Token | None, *, address: str, door: str) -> Actor:
-    """The actor that a user is when calling through a door from an address."""
+def actor_of(user: User, token: Token | None, *, address: str, channel: str) -> Actor:
+    """The actor that a user is when calling through a channel from an address."""
     project = str(token.details.get("project") or "") if token else ""
     scopes = token.scopes if token else ("*",)
     return Actor(
@@ -153,7 +153,7 @@ def actor_of(user: User, token: Token | None, *, address: str, door: str) -> Act
         token_id=token.id if token else None,
         token_name=token.name if token else "",
         address=address,
-        door=door,
+        channel=channel,
         project=project,
         # An IAM token ends after hours, but stands for somebody who may sign in again; an API token's end is a limit.
         ends_at=token.expires_at if token and token.kind == "api" else None,
@@ -183,12 +183,12 @@ def _sign_in(
         "The user name, the account (domain) name or the password is wrong.",
     )
     if user is None or not right or user.disabled_at is not None:
-        actor = actor_of(user or _NOBODY, None, address=address, door="iam")
+        actor = actor_of(user or _NOBODY, None, address=address, channel="iam")
         refused = Refused(actor, "iam:self", wrong.code, "sign in", "token")
         # Nobody's is counted like anybody's, and stands in no log.
         instance.refusals.record(instance.database, refused, instance.now(), later=True)
         raise wrong
-    actor = actor_of(user, None, address=address, door="iam")
+    actor = actor_of(user, None, address=address, channel="iam")
     attempt = Attempt(instance, actor, "iam:self", "sign in", target_kind="token", target_id=None)
     with attempt:
 

@@ -23,23 +23,23 @@ from keyrack.store import access_keys, keys, people
 PROJECT_UID = re.compile(r"[0-9a-f]{32}")
 
 
-def keyrack(workspace_id: int = 0, door: str = "keyrack", *, like: Actor | None = None) -> Actor:
+def system_actor(workspace_id: int = 0, channel: str = "keyrack", *, like: Actor | None = None) -> Actor:
     """The actor that Keyrack itself is: first start, expiry. like: an operator, who acts here in that one's name."""
     if like is not None:
-        return replace(like, workspace_id=workspace_id, door=door)
-    return Actor(workspace_id=workspace_id, user_id=None, name="keyrack", role=Role.OWNER, door=door)
+        return replace(like, workspace_id=workspace_id, channel=channel)
+    return Actor(workspace_id=workspace_id, user_id=None, name="keyrack", role=Role.OWNER, channel=channel)
 
 
-def operator(name: str, host: str, *, door: str = "cli") -> Actor:
+def operator(name: str, host: str, *, channel: str = "cli") -> Actor:
     """Whoever runs a command on the machine that holds the data, and so may do everything.
 
     name: the operating system's word for who that is; host: that machine's name.
     """
     proof = f"command line on {host}"
-    return Actor(workspace_id=0, user_id=None, name=name, role=Role.OWNER, token_name=proof, door=door)
+    return Actor(workspace_id=0, user_id=None, name=name, role=Role.OWNER, token_name=proof, channel=channel)
 
 
-def found_workspace(instance: Instance, actor: Actor, name: object) -> Workspace:
+def create_workspace(instance: Instance, actor: Actor, name: object) -> Workspace:
     """Create a workspace. Raises Refusal INVALID or TAKEN."""
     attempt = Attempt(instance, actor, "people:write", "create a workspace", target_kind="workspace")
     with attempt:
@@ -216,7 +216,7 @@ def delete_user(instance: Instance, actor: Actor, user_id: int) -> User:
             opened = keys.servers_of_user(work.connection, user.id)
             people.remove_user(work.connection, user.id)
             gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
-            propagation.left(work, opened, gone)
+            propagation.withdrawn(work, opened, gone)
             work.record(
                 f"Deleted {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
                 target_id=user.id,
@@ -252,7 +252,7 @@ def _enable(work: Work, user: User) -> None:
     opened = keys.servers_of_user(work.connection, user.id)
     for key in keys.keys_of_user(work.connection, user.id):
         if key.fingerprint is not None:
-            propagation.arrived(work, opened, key.fingerprint)
+            propagation.granted(work, opened, key.fingerprint)
     work.record(f"Enabled {user.name}, whose tokens and access keys of before stay ended", target_id=user.id)
 
 
@@ -269,7 +269,7 @@ def _disable(work: Work, user: User) -> None:
     # A permanent key may be switched on again by whoever may have one of this user's; by itself it stays off.
     access_keys.switch_off(work.connection, user.id)
     gone = [(key.fingerprint, key.public_key) for key in held if key.fingerprint and key.public_key]
-    propagation.left(work, opened, gone)
+    propagation.withdrawn(work, opened, gone)
     work.record(
         f"Disabled {user.name}: {len(gone)} SSH keys leave {len(opened)} servers",
         target_id=user.id,
@@ -410,7 +410,7 @@ def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
     for server_id in opened:
         for fingerprint, _ in pairs:
             keys.unrevoke(work.connection, server_id, fingerprint)
-    propagation.left(work, opened, pairs)
+    propagation.withdrawn(work, opened, pairs)
 
 
 def own_user(work: Work, user_id: int) -> User:

@@ -40,8 +40,8 @@ def ensure_admin(instance: Instance, by: Actor | None = None) -> FirstAdmin:
     """
     workspace = instance.database.read(lambda connection: people_rows.workspace_by_name(connection, WORKSPACE))
     if workspace is None:
-        workspace = users.found_workspace(instance, users.keyrack(door="up", like=by), WORKSPACE)
-    actor = users.keyrack(workspace.id, door="up", like=by)
+        workspace = users.create_workspace(instance, users.system_actor(channel="up", like=by), WORKSPACE)
+    actor = users.system_actor(workspace.id, channel="up", like=by)
     users.ensure_project(instance, actor, name=PROJECT, uid=None)
     number = workspace.id
     user = instance.database.read(lambda connection: people_rows.user_by_name(connection, number, ADMIN))
@@ -58,7 +58,7 @@ def ensure_admin(instance: Instance, by: Actor | None = None) -> FirstAdmin:
 
 def ensure_demo_server(instance: Instance, admin: FirstAdmin, username: str) -> Server:
     """Make sure that the demo server exists, with a system user for the calling account, open to the admin."""
-    actor = users.keyrack(admin.workspace.id, door="up", like=admin.by)
+    actor = users.system_actor(admin.workspace.id, channel="up", like=admin.by)
     number = admin.workspace.id
     server = instance.database.read(lambda connection: server_rows.by_name(connection, number, SERVER))
     if server is None:
@@ -69,7 +69,7 @@ def ensure_demo_server(instance: Instance, admin: FirstAdmin, username: str) -> 
 
 def ensure_demo_repository(instance: Instance, admin: FirstAdmin) -> str:
     """Make sure that there is a repository the admin may push to; answers its path."""
-    actor = users.keyrack(admin.workspace.id, door="up", like=admin.by)
+    actor = users.system_actor(admin.workspace.id, channel="up", like=admin.by)
     repositories.ensure(instance, actor, path=REPOSITORY, members={admin.user.id: "admin"})
     return REPOSITORY
 

@@ -53,7 +53,7 @@ def apply(
     INVALID with place and reason; then nothing has changed.
     """
     wanted = read(text, environment)
-    by = actor or users.keyrack(door="apply")
+    by = actor or users.system_actor(channel="apply")
     at = instance.now()
 
     state = instance.database.read(lambda connection: _state(instance, connection, wanted))
@@ -72,7 +72,7 @@ def apply(
     due = _due(wanted, state, reset_secrets=reset_secrets)
     hashed = dict.fromkeys(due, passwords.Hashed("tried")) if dry_run else _hashed(due)
     workspace_id = state.workspace.id if state.workspace else 0
-    by = users.keyrack(workspace_id, door=by.door, like=by)
+    by = users.system_actor(workspace_id, channel=by.channel, like=by)
     attempt = Attempt(instance, by, "people:write", "apply a workspace file", target_kind="workspace")
     with _tried(), attempt:
 

@@ -66,8 +66,8 @@ def compare(
 
 
 def _found(doing: Doing, name: str) -> None:
-    workspace = users.found_workspace(doing.instance, doing.actor, name)
-    doing.actor = users.keyrack(workspace.id, door=doing.actor.door, like=doing.actor)
+    workspace = users.create_workspace(doing.instance, doing.actor, name)
+    doing.actor = users.system_actor(workspace.id, channel=doing.actor.channel, like=doing.actor)
 
 
 def _projects(run: Comparison) -> None:

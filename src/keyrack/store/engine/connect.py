@@ -18,7 +18,7 @@ from keyrack.store.engine.sqlite_file import BUSY_SECONDS, SqliteFile, Unusable
 T = TypeVar("T")
 Dialect = Literal["sqlite", "postgresql"]
 
-# What PostgreSQL says at the door when trying again will not help; a server that starts or is full says other things.
+# What PostgreSQL says of a try when trying again will not help; a server that starts or is full says other things.
 _REFUSED = re.compile(
     r"FATAL:\s+(.*(?:does not exist|authentication failed.*|no pg_hba\.conf entry.*|not permitted to log in"
     r"|permission denied for database.*))"
@@ -156,7 +156,7 @@ def postgresql_engine(url: URL, *, writer: bool) -> Engine:
 
 
 def postgresql_connection(url: URL) -> psycopg.Connection[Any]:
-    """A connection of its own, outside the pool and in autocommit, for the bell."""
+    """A connection of its own, outside the pool and in autocommit, for the notifier."""
     arguments = {**url.translate_connect_args(username="user", database="dbname"), **url.query}
     return psycopg.connect(**{**arguments, **_postgresql_arguments()}, autocommit=True)
 

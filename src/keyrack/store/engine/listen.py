@@ -29,7 +29,7 @@ Connect = Callable[[], psycopg.Connection[Any]]
 Deliver = Callable[[frozenset[int]], None]
 
 
-class Bell:
+class Notifier:
     """Rings with NOTIFY, outside of the transactions that have news.
 
     A NOTIFY inside a transaction takes a lock that all commits with one share, which makes them 2 to 8
@@ -49,7 +49,7 @@ class Bell:
         if self._thread is None:
             with self._gate:
                 if self._thread is None and not self._closed:
-                    self._thread = threading.Thread(target=self._work, name="keyrack-bell", daemon=True)
+                    self._thread = threading.Thread(target=self._work, name="keyrack-notifier", daemon=True)
                     self._thread.start()
         self._wanted.set()
 
@@ -87,8 +87,8 @@ class Bell:
             raw.close()
 
 
-class Ear:
-    """Hears the bell, asks what changed since the last time, and delivers it; looks now and then unasked."""
+class ChangeListener:
+    """Hears the notifier, asks what changed since the last time, and delivers it; looks now and then unasked."""
 
     def __init__(self, connect: Connect, deliver: Deliver) -> None:
         self._connect = connect
@@ -99,7 +99,7 @@ class Ear:
         self._known: dict[int, int] = {}
         self._floor: int | None = None
         self._stop, self._stopped = socket.socketpair()
-        self._thread = threading.Thread(target=self._work, name="keyrack-ear", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="keyrack-listener", daemon=True)
         self._outage = Outage("Changes of other processes are heard of")
 
     def start(self) -> None:

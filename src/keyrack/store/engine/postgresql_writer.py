@@ -19,7 +19,7 @@ from keyrack.store.engine.connect import (
     postgresql_connection,
     postgresql_engine,
 )
-from keyrack.store.engine.listen import Bell, Ear
+from keyrack.store.engine.listen import ChangeListener, Notifier
 from keyrack.store.engine.pool import Pool
 from keyrack.store.sealed import Seals, attach
 
@@ -43,8 +43,8 @@ class PostgresqlWriter:
         engine = postgresql_engine(url, writer=True)
         attach(engine, seals)
         self._pool = Pool(engine, connections, patience)
-        self._bell = Bell(self._connect)
-        self._ear: Ear | None = None
+        self._notifier = Notifier(self._connect)
+        self._listener: ChangeListener | None = None
 
     def run(self, command: Command[T]) -> T:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept."""
@@ -59,24 +59,24 @@ class PostgresqlWriter:
                     raise
             time.sleep(PAUSE_SECONDS * min(2 ** (attempt - 1), 50) * random.uniform(0, 2))  # noqa: S311
         if recorded:
-            if self._ear is not None:
-                self._ear.known(recorded)
-            self._bell.ring()
+            if self._listener is not None:
+                self._listener.known(recorded)
+            self._notifier.ring()
             self._deliver(frozenset(recorded))
         return result
 
     def watch(self) -> None:
         """From now on deliver what other processes change; not to be called by two threads at once."""
-        if self._ear is None:
-            ear = Ear(self._connect, self._deliver)
-            ear.start()
-            self._ear = ear
+        if self._listener is None:
+            listener = ChangeListener(self._connect, self._deliver)
+            listener.start()
+            self._listener = listener
 
     def close(self) -> None:
         """Ring a last time if there is need, and let go of the connections."""
-        if self._ear is not None:
-            self._ear.close()
-        self._bell.close()
+        if self._listener is not None:
+            self._listener.close()
+        self._notifier.close()
         self._pool.close()
 
     def _connect(self) -> changes.RawConnection:

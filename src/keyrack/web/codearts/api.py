@@ -99,7 +99,7 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
 DIALECT = Dialect(
     name="codearts",
     endpoints=ENDPOINTS,
-    authenticate=partial(authentication.authenticate, door="codearts"),
+    authenticate=partial(authentication.authenticate, channel="codearts"),
     refuse=refuse,
     unknown_path=unknown_path,
     not_supported=not_supported,

@@ -125,7 +125,7 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
 V1 = Dialect(
     name="codearts",
     endpoints=V1_ENDPOINTS,
-    authenticate=partial(authentication.authenticate, door="codearts"),
+    authenticate=partial(authentication.authenticate, channel="codearts"),
     refuse=refuse,
     unknown_path=unknown_path,
     not_supported=not_supported,

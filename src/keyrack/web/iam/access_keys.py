@@ -104,7 +104,7 @@ def _caller(call: Call, secret: str | None) -> Actor:
     if secret is None:
         assert caller is not None
         return caller
-    holder = tokens.authenticate(call.instance, secret, address=call.actor.address, door="iam")
+    holder = tokens.authenticate(call.instance, secret, address=call.actor.address, channel="iam")
     if caller is not None and caller.user_id != holder.user_id:
         words = "The token in the body is another user's than the request's."
         raise Refusal(Kind.FORBIDDEN, "token-foreign", words)

@@ -73,7 +73,7 @@ V3 = Dialect(
         Endpoint("GET", "/auth/catalog", show_catalog),
         *directory.V3_ENDPOINTS,
     ),
-    authenticate=partial(authentication.authenticate, door="iam"),
+    authenticate=partial(authentication.authenticate, channel="iam"),
     refuse=form.refuse,
     unknown_path=form.unknown_path,
     not_supported=form.not_supported,

@@ -24,7 +24,7 @@ THROTTLED = "APIGW.0308"
 TOO_LARGE = "APIGW.0201"
 
 
-def authenticate(instance: Instance, request: Request, door: str) -> Actor:
+def authenticate(instance: Instance, request: Request, channel: str) -> Actor:
     """The actor of `X-Auth-Token`, of a signature, or of both when they are of one user.
 
     Raises Refusal UNAUTHENTICATED with one of three codes: NO_CREDENTIALS, "token-not-in-force", GATEWAY.
@@ -35,11 +35,11 @@ def authenticate(instance: Instance, request: Request, door: str) -> Actor:
     signed = bool(signatures) and (not secrets or signatures[0].startswith(("SDK-", "V11-")) or len(signatures) > 1)
     if not signed and not secrets:
         raise Refusal(Kind.UNAUTHENTICATED, NO_CREDENTIALS, "The request carries no credentials.")
-    signer = _signer(instance, request, signatures, door) if signed else None
+    signer = _signer(instance, request, signatures, channel) if signed else None
     if not secrets:
         assert signer is not None
         return signer
-    holder = _holder(instance, request, secrets, door)
+    holder = _holder(instance, request, secrets, channel)
     if signer is None:
         return holder
     if signer.user_id != holder.user_id:
@@ -72,7 +72,7 @@ def gateway_refusal(request: Request, refusal: Refusal) -> Response | None:
     return bodies.retried(JSONResponse(body, status), refusal)
 
 
-def _signer(instance: Instance, request: Request, signatures: list[str], door: str) -> Actor:
+def _signer(instance: Instance, request: Request, signatures: list[str], channel: str) -> Actor:
     if len(signatures) > 1:
         words = f"{SIGNATURE_WORDS}the request has more than one Authorization header"
         raise Refusal(Kind.UNAUTHENTICATED, GATEWAY, words)
@@ -85,7 +85,7 @@ def _signer(instance: Instance, request: Request, signatures: list[str], door: s
     )
     try:
         return access_keys.authenticate(
-            instance, wire, signatures[0], address=address_of(request), door=door, shared=is_shared(request)
+            instance, wire, signatures[0], address=address_of(request), channel=channel, shared=is_shared(request)
         )
     except Refusal as refusal:
         if refusal.kind is not Kind.UNAUTHENTICATED:
@@ -93,10 +93,10 @@ def _signer(instance: Instance, request: Request, signatures: list[str], door: s
         raise Refusal(refusal.kind, GATEWAY, SIGNATURE_WORDS + refusal.message) from None
 
 
-def _holder(instance: Instance, request: Request, secrets: list[str], door: str) -> Actor:
+def _holder(instance: Instance, request: Request, secrets: list[str], channel: str) -> Actor:
     if len(secrets) == 1:
         try:
-            return tokens.authenticate(instance, secrets[0], address=address_of(request), door=door)
+            return tokens.authenticate(instance, secrets[0], address=address_of(request), channel=channel)
         except Refusal as refusal:
             if refusal.kind is not Kind.UNAUTHENTICATED:
                 raise

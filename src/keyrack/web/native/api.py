@@ -1,4 +1,4 @@
-"""Keyrack's own API for operators: hosts, found keys, receipts, sessions; must hold no rule of its own."""
+"""Keyrack's own API for operators: hosts, unmanaged keys, receipts, sessions; must hold no rule of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keyrack.web import bodies
 from keyrack.web.api import Call, Dialect, Endpoint, address_of
 from keyrack.web.native import form, people
 
-DOOR = "native"
+CHANNEL = "native"
 STATUS = {
     Kind.UNAUTHENTICATED: 401,
     Kind.FORBIDDEN: 403,
@@ -52,18 +52,18 @@ def list_deleted_servers(call: Call) -> Response:
 
 
 def change_server(call: Call) -> Response:
-    """Have a host adopt or enforce"""
+    """Have a host observe or enforce"""
     form.only(call, "mode")
     server = modes.set_mode(call.instance, call.actor, _id(call), call.body.get("mode"))
     return JSONResponse(form.server(call.instance, server))
 
 
-def set_stale_of_server(call: Call) -> Response:
+def set_offline_policy_of_server(call: Call) -> Response:
     """Set what a host does when the service is silent"""
     return _set_stale(call, server_id=_id(call))
 
 
-def set_stale_of_tag(call: Call) -> Response:
+def set_offline_policy_of_tag(call: Call) -> Response:
     """Set what all hosts with a tag do when the service is silent"""
     return _set_stale(call, tag=call.path["tag"])
 
@@ -74,17 +74,17 @@ def enrol(call: Call) -> Response:
     return JSONResponse({"line": line}, 201)
 
 
-def list_found_keys(call: Call) -> Response:
+def list_unmanaged_keys(call: Call) -> Response:
     """List keys that a host found and Keyrack did not put there"""
     states = call.query.get("state", ",".join(unmanaged_keys.OPEN)).split(",")
     if not set(states) <= set(unmanaged_keys.STATES):
         raise invalid("state", f"It is one or several, with commas, of: {', '.join(unmanaged_keys.STATES)}.")
     found = unmanaged_keys.find(call.instance, call.actor, _id(call), states=states, **form.window(call))
-    return form.listed(found, form.found_key)
+    return form.listed(found, form.unmanaged_key)
 
 
-def accept_found_key(call: Call) -> Response:
-    """Make a found key a credential of its server"""
+def accept_unmanaged_key(call: Call) -> Response:
+    """Make an unmanaged key a credential of its server"""
     form.only(call, "label", "username", "expires_at")
     made = unmanaged_keys.accept(
         call.instance,
@@ -98,15 +98,17 @@ def accept_found_key(call: Call) -> Response:
     return JSONResponse(form.credential(made), 201)
 
 
-def ignore_found_key(call: Call) -> Response:
-    """Let a found key be where it is"""
-    return JSONResponse(form.found_key(unmanaged_keys.ignore(call.instance, call.actor, _id(call), call.ids["found"])))
+def ignore_unmanaged_key(call: Call) -> Response:
+    """Let an unmanaged key be where it is"""
+    return JSONResponse(
+        form.unmanaged_key(unmanaged_keys.ignore(call.instance, call.actor, _id(call), call.ids["found"]))
+    )
 
 
-def remove_found_key(call: Call) -> Response:
-    """Have the host take a found key out of its file"""
+def remove_unmanaged_key(call: Call) -> Response:
+    """Have the host take an unmanaged key out of its file"""
     asked = unmanaged_keys.remove(call.instance, call.actor, _id(call), call.ids["found"])
-    return JSONResponse(form.found_key(asked), 202)
+    return JSONResponse(form.unmanaged_key(asked), 202)
 
 
 def list_sessions(call: Call) -> Response:
@@ -203,13 +205,13 @@ ENDPOINTS = (
     Endpoint("GET", "/deleted-servers", list_deleted_servers, "servers:read"),
     Endpoint("GET", _SERVER, show_server, "servers:read"),
     Endpoint("PATCH", _SERVER, change_server, "servers:write"),
-    Endpoint("PUT", _SERVER + "/stale", set_stale_of_server, "servers:write"),
-    Endpoint("PUT", "/tags/{tag}/stale", set_stale_of_tag, "servers:write"),
+    Endpoint("PUT", _SERVER + "/offline-policy", set_offline_policy_of_server, "servers:write"),
+    Endpoint("PUT", "/tags/{tag}/offline-policy", set_offline_policy_of_tag, "servers:write"),
     Endpoint("POST", _SERVER + "/enrolments", enrol, "servers:write"),
-    Endpoint("GET", _SERVER + "/found-keys", list_found_keys, "credentials:read"),
-    Endpoint("POST", _SERVER + "/found-keys/{found}/accept", accept_found_key, "credentials:write"),
-    Endpoint("POST", _SERVER + "/found-keys/{found}/ignore", ignore_found_key, "credentials:write"),
-    Endpoint("POST", _SERVER + "/found-keys/{found}/remove", remove_found_key, "credentials:write"),
+    Endpoint("GET", _SERVER + "/unmanaged-keys", list_unmanaged_keys, "credentials:read"),
+    Endpoint("POST", _SERVER + "/unmanaged-keys/{found}/accept", accept_unmanaged_key, "credentials:write"),
+    Endpoint("POST", _SERVER + "/unmanaged-keys/{found}/ignore", ignore_unmanaged_key, "credentials:write"),
+    Endpoint("POST", _SERVER + "/unmanaged-keys/{found}/remove", remove_unmanaged_key, "credentials:write"),
     Endpoint("GET", _SERVER + "/sessions", list_sessions, "sessions:read"),
     Endpoint("DELETE", _SERVER + "/sessions/{session}", end_session, "sessions:write"),
     Endpoint("GET", _SERVER + "/resync", show_resync, "servers:read"),
@@ -229,7 +231,7 @@ PAGES = ("page", "per_page")
 QUERIES = {
     "/servers": (*PAGES, "search"),
     "/deleted-servers": PAGES,
-    "/servers/{server}/found-keys": (*PAGES, "state"),
+    "/servers/{server}/unmanaged-keys": (*PAGES, "state"),
     "/servers/{server}/sessions": PAGES,
     "/servers/{server}/credentials": (*PAGES, "search"),
     "/keys/revoked": PAGES,
@@ -247,7 +249,7 @@ def authenticate(instance: Instance, request: Request) -> Actor:
     scheme, _, secret = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
     if scheme.lower() != "bearer" or not secret.strip():
         raise Refusal(Kind.UNAUTHENTICATED, "token-lacking", "Send a token: Authorization: Bearer TOKEN.")
-    return tokens.authenticate(instance, secret.strip(), address=address_of(request), door=DOOR)
+    return tokens.authenticate(instance, secret.strip(), address=address_of(request), channel=CHANNEL)
 
 
 def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
@@ -276,7 +278,7 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
 
 
 DIALECT = Dialect(
-    name=DOOR,
+    name=CHANNEL,
     endpoints=tuple(
         replace(one, handler=form.asked(one.handler, QUERIES.get(one.path, ()) if one.method == "GET" else ()))
         for one in ENDPOINTS

@@ -17,7 +17,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys.receipts import Receipts
 from keyrack.core.keys.revocation import Revoked
 from keyrack.errors import invalid
-from keyrack.model import Credential, Event, FoundKey, Page, Server, Session
+from keyrack.model import Credential, Event, Page, Server, Session, UnmanagedKey
 from keyrack.store.deleted_servers import DeletedServer
 from keyrack.store.revoked_keys import RevokedKey
 from keyrack.web import bodies
@@ -131,8 +131,8 @@ def revoked_key(noted: RevokedKey) -> dict[str, Any]:
     }
 
 
-def found_key(found: FoundKey) -> dict[str, Any]:
-    """A found key; owner: the user of the workspace whose key it is, or null."""
+def unmanaged_key(found: UnmanagedKey) -> dict[str, Any]:
+    """An unmanaged key; owner: the user of the workspace whose key it is, or null."""
     return asdict(found) | {"found_at": time(found.found_at), "seen_at": time(found.seen_at)}
 
 
@@ -172,7 +172,7 @@ def event(shown: Event) -> dict[str, Any]:
         "actor": shown.actor_name,
         "token": shown.token_name,
         "address": shown.address,
-        "door": shown.door,
+        "channel": shown.channel,
         "action": shown.action,
         "outcome": shown.outcome,
         "reason": shown.reason,

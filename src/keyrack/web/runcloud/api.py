@@ -20,7 +20,7 @@ from keyrack.web.api import Call, Dialect, Endpoint, address_of, is_shared
 from keyrack.web.runcloud import credentials, servers, ssh_config, system_users
 from keyrack.web.runcloud.grammar import SPELLINGS, Unprocessable
 
-DOOR = "runcloud"
+CHANNEL = "runcloud"
 STATUS = {
     Kind.UNAUTHENTICATED: 401,
     Kind.FORBIDDEN: 403,
@@ -109,7 +109,7 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
 
 
 V3 = Dialect(
-    name=DOOR,
+    name=CHANNEL,
     endpoints=ENDPOINTS,
     authenticate=authenticate,
     refuse=refuse,
@@ -131,11 +131,11 @@ def _actor(instance: Instance, request: Request, *, basic: bool) -> Actor:
     address = address_of(request)
     try:
         if len(headers) == 1 and scheme.lower() == "bearer":
-            return tokens.authenticate(instance, secret.strip(), address=address, door=DOOR)
+            return tokens.authenticate(instance, secret.strip(), address=address, channel=CHANNEL)
         if len(headers) == 1 and scheme.lower() == "basic" and basic:
             key_id, key_secret = _basic(secret.strip())
             return basic_access.authenticate(
-                instance, key_id, key_secret, address=address, door=DOOR, shared=is_shared(request)
+                instance, key_id, key_secret, address=address, channel=CHANNEL, shared=is_shared(request)
             )
     except Refusal as refusal:
         if refusal.kind is not Kind.UNAUTHENTICATED:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from keyrack import app
-from keyrack.core.hosts.last_seen import Presence
+from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.workspace import workspace_file
 from keyrack.store import servers
 from keyrack.store.database import DatabaseUnavailable
@@ -18,16 +18,16 @@ def test_hosts_are_written_after_a_write_that_failed(tmp_path: Path) -> None:
     settings = settings_for(tmp_path / "data", f"sqlite:///{tmp_path}/keyrack.db")
     instance = app.open_instance(settings)
     workspace_file.apply(instance, TEAM, {})
-    presence = Presence()
-    presence.heard(1)
+    last_seen = LastSeen()
+    last_seen.saw(1)
     (tmp_path / "keyrack.db").rename(tmp_path / "away")
     with pytest.raises(DatabaseUnavailable):
-        presence.write(instance)
+        last_seen.write(instance)
     instance.database.close()
     (tmp_path / "away").rename(tmp_path / "keyrack.db")
     instance = app.open_instance(settings)
     try:
-        assert presence.write(instance) == 1
+        assert last_seen.write(instance) == 1
         server = instance.database.read(lambda connection: servers.by_id(connection, 1))
         assert server is not None
         assert server.seen_at is not None

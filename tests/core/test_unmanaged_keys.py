@@ -12,7 +12,7 @@ from keyrack.core.hosts import documents, enrolment, modes, servers, unmanaged_k
 from keyrack.core.hosts.servers import invite
 from keyrack.core.keys import user_keys
 from keyrack.errors import Kind, Refusal
-from keyrack.model import FoundKey, Server
+from keyrack.model import Server, UnmanagedKey
 from keyrack.ssh.public_key import parse
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
@@ -49,7 +49,7 @@ def here(team: Team) -> Server:
     return servers.get(team.instance, team.owner, team.server.id)
 
 
-def known(team: Team) -> list[FoundKey]:
+def known(team: Team) -> list[UnmanagedKey]:
     """What the workspace sees."""
     return list(unmanaged_keys.find(team.instance, team.owner, team.server.id, limit=5000).items)
 
@@ -70,10 +70,10 @@ def document(team: Team) -> dict[str, Any]:
 
 
 def test_a_found_key_names_its_person(team: Team) -> None:
-    line = fresh_line("desk")
-    user_keys.add(team.instance, team.member, title="desk", public_key=line)
+    line = fresh_line("authorizer")
+    user_keys.add(team.instance, team.member, title="authorizer", public_key=line)
     tell(team, entry(line), entry(fresh_line("a stranger's")))
-    assert {(one.comment, one.owner) for one in known(team)} == {("desk", "alice"), ("a stranger's", None)}
+    assert {(one.comment, one.owner) for one in known(team)} == {("authorizer", "alice"), ("a stranger's", None)}
     other = make_team(team.instance, "umbrella")
     with pytest.raises(Refusal) as refused:
         unmanaged_keys.find(team.instance, other.owner, team.server.id)
@@ -155,10 +155,10 @@ def test_what_no_agent_would_tell_is_left_out(team: Team) -> None:
     assert [one.comment for one in known(team)] == ["good"]
 
 
-def test_an_enrolling_host_says_that_it_adopts(team: Team) -> None:
+def test_an_enrolling_host_says_that_it_observes(team: Team) -> None:
     token = invite(team.instance, team.owner, team.server.id)
     assert here(team).mode == "enforce"
-    enrolment.enrol(team.instance, token, {"hostname": "h", "mode": "adopt"}, address="192.0.2.1")
+    enrolment.enrol(team.instance, token, {"hostname": "h", "mode": "observe"}, address="192.0.2.1")
     assert document(team)["mode"] == "adopt"
     modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
     assert document(team)["mode"] == "enforce"
@@ -166,14 +166,14 @@ def test_an_enrolling_host_says_that_it_adopts(team: Team) -> None:
         modes.set_mode(team.instance, team.owner, team.server.id, "perhaps")
     assert refused.value.field == "mode"
     with pytest.raises(Refusal) as refused:
-        modes.set_mode(team.instance, team.member, team.server.id, "adopt")
+        modes.set_mode(team.instance, team.member, team.server.id, "observe")
     assert refused.value.kind is Kind.FORBIDDEN
 
 
-def test_a_host_that_undid_enforcing_adopts_again(team: Team) -> None:
+def test_a_host_that_undid_enforcing_observes_again(team: Team) -> None:
     before = here(team).revision
     tell(team, facts={"enforcement": "undone", "undone": "sshd greets nobody any more"})
-    assert here(team).mode == "adopt"
+    assert here(team).mode == "observe"
     assert here(team).revision > before
     assert "sshd greets nobody any more" in told_events(team)[0]
 
@@ -212,7 +212,7 @@ def test_staleness_is_set_for_a_server_or_a_tag(team: Team) -> None:
 def test_a_fingerprint_is_never_believed(team: Team) -> None:
     """Whoever says that a stranger's key has alice's fingerprint makes it neither hers nor acceptable as hers."""
     hers, strangers = fresh_line("hers"), fresh_line("stranger's")
-    user_keys.add(team.instance, team.member, title="desk", public_key=hers)
+    user_keys.add(team.instance, team.member, title="authorizer", public_key=hers)
     tell(team, entry(strangers, fingerprint=parse(hers).sha256), entry(hers, fingerprint="", line=2))
     assert {(one.fingerprint, one.owner) for one in known(team)} == {
         (parse(strangers).sha256, None),

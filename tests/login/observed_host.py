@@ -22,7 +22,7 @@ from keyrack.core.hosts import servers
 from keyrack.core.people import users
 from keyrack.model import Actor
 from tests import own_machine
-from tests.login.private_sshd import Door, Key, sshd_path
+from tests.login.private_sshd import Key, SshClient, sshd_path
 from tests.ports import free_port
 from tests.services import Service
 from tests.waiting import wait_until
@@ -69,17 +69,17 @@ def remove_accounts(names: Sequence[str]) -> None:
             subprocess.run(["userdel", "-f", "-r", name], check=False, capture_output=True)
 
 
-class PatientDoor(Door):
+class PatientSshClient(SshClient):
     """Knocks again while sshd reads its settings: it closes its port for a moment (SIGHUP, sshd(8))."""
 
     def login(
         self, key: Key, user: str = "root", command: str = "true", extra: Sequence[str] = ()
     ) -> subprocess.CompletedProcess[str]:
-        """As Door does."""
+        """As SshClient does."""
         ended: list[subprocess.CompletedProcess[str]] = []
 
         def knock() -> bool:
-            ended[:] = [super(PatientDoor, self).login(key, user, command, extra)]
+            ended[:] = [super(PatientSshClient, self).login(key, user, command, extra)]
             away = ("Connection refused", "Connection reset", "kex_exchange_identification")
             return not any(words in ended[0].stderr for words in away)
 
@@ -98,7 +98,7 @@ class AdoptedHost:
         self.keys: dict[str, Key] = {}
         self.ca = folder / "ca"
         self.port = free_port()
-        self.door = PatientDoor(self.port, folder / "known_hosts")
+        self.client = PatientSshClient(self.port, folder / "known_hosts")
         self.program: Path | None = None
         self.arguments: list[str] = []
         self._sshd: subprocess.Popen[bytes] | None = None
@@ -110,7 +110,7 @@ class AdoptedHost:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.etc / "host_key"], check=True)
         public = (self.etc / "host_key.pub").read_text("ascii").rstrip()
-        self.door.known_hosts.write_text(f"[{ADDRESS}]:{self.port} {public}\n", "ascii")
+        self.client.known_hosts.write_text(f"[{ADDRESS}]:{self.port} {public}\n", "ascii")
         for name in (*ACCOUNTS, "rogue", "global", "certified", "helper"):
             self.keys[name] = Key.make(self.folder / f"key-{name}")
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.ca], check=True)
@@ -157,7 +157,7 @@ class AdoptedHost:
         )
 
     def enrol(self, service: Service, server_id: int, *more: str, trial: float = 5) -> None:
-        """Enrol as install.sh does, for adopting; trial: seconds for which enforcing is watched."""
+        """Enrol as install.sh does, for observing; trial: seconds for which enforcing is watched."""
         token = servers.invite(service.instance, owner(), server_id)
         ended = self.agent(
             "enroll",
@@ -166,7 +166,7 @@ class AdoptedHost:
             f"--revoked-keys={self.etc / 'keyrack' / 'revoked_keys'}",
             f"--sshd-config={self.config}",
             "--drop-in=auto",
-            "--mode=adopt",
+            "--mode=observe",
             *more,
             KEYRACK_AGENT_TOKEN=token,
         )
@@ -279,4 +279,4 @@ Match User krfive
 
 def owner() -> Actor:
     """Keyrack itself, in the first workspace."""
-    return users.keyrack(1)
+    return users.system_actor(1)

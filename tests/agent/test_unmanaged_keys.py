@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.keys import unmanaged_keys as finding
-from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, KEY, UNREADABLE, Found, Scanner
+from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, KEY, UNREADABLE, Scanner, UnmanagedKey
 from keyrack.agent.sshd.settings import Sshd, words_of
 from keyrack.agent.system import as_account
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
-from tests.login.adopted_host import accounts
+from tests.login.observed_host import accounts
 from tests.login.private_sshd import Key
 
 LOUD, QUIET = "krloud", "krquiet"
@@ -57,7 +57,7 @@ def scanner(folder: Path, settings: str = "AuthorizedKeysFile .ssh/authorized_ke
     return Scanner(Sshd(str(config)), "/nonexistent")
 
 
-def of(found: list[Found], name: str) -> list[Found]:
+def of(found: list[UnmanagedKey], name: str) -> list[UnmanagedKey]:
     """Those of one account, in its usual file."""
     return [one for one in found if one.username == name and one.path.endswith("/.ssh/authorized_keys")]
 
@@ -179,7 +179,8 @@ def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_pat
     put(homes[QUIET] / ".ssh" / "authorized_keys", f"{public_key()} quiet\n")
     scanner(tmp_path)
     code = (
-        "import json, pwd, sys; from keyrack.agent.keys.unmanaged_keys import Scanner; from keyrack.agent.sshd.settings import Sshd\n"
+        "import json, pwd, sys; from keyrack.agent.keys.unmanaged_keys import Scanner\n"
+        "from keyrack.agent.sshd.settings import Sshd\n"
         "assert not pwd.getpwall()\n"
         "print(json.dumps([one.comment for one in Scanner(Sshd(sys.argv[1]), '/none').scan(names=sys.argv[2:])]))"
     )

@@ -1,4 +1,4 @@
-"""A host with a past is adopted, planned, enforced, undone and given back: real sshd, accounts, agent and service."""
+"""A host with a past is observed, planned, enforced, undone and given back: real sshd, accounts, agent and service."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from keyrack.agent.state import Memory
+from keyrack.agent.state import State
 from keyrack.agent.system.accounts import NOT_ALLOWED, Accounts, exists
 from keyrack.agent.system.local import read
 from keyrack.core.audit import events
 from keyrack.core.hosts import modes, servers, system_users, unmanaged_keys
 from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
-from keyrack.model import FoundKey
+from keyrack.model import UnmanagedKey
 from keyrack.protocol.host_document import Account, HostDocument
 from keyrack.store import servers as server_rows
-from tests.login.adopted_host import ACCOUNTS, AdoptedHost, accounts, owner, remove_accounts
+from tests.login.observed_host import ACCOUNTS, AdoptedHost, accounts, owner, remove_accounts
 from tests.login.private_sshd import Key, strict_folder
 from tests.services import Service, running, settings_for
 from tests.waiting import wait_until
@@ -40,13 +40,13 @@ class Scene:
         self.service = service
         self._stack = stack
 
-    def found(self) -> list[FoundKey]:
+    def found(self) -> list[UnmanagedKey]:
         """What the service knows of the host's own keys."""
         return list(unmanaged_keys.find(self.service.instance, owner(), SERVER, limit=100).items)
 
-    def wait_for(self, count: int) -> list[FoundKey]:
+    def wait_for(self, count: int) -> list[UnmanagedKey]:
         """The same, once there are so many."""
-        wait_until(lambda: len([one for one in self.found() if one.in_force]) >= count, f"{count} found keys")
+        wait_until(lambda: len([one for one in self.found() if one.in_force]) >= count, f"{count} unmanaged keys")
         return self.found()
 
     def accept(self, *names: str) -> None:
@@ -98,7 +98,7 @@ class Scene:
         self.service.instance.database.write(change)
 
     def ask_of_sshd(self, wanted: Mapping[str, str]) -> None:
-        """Ask for settings of sshd, even ones that no door would take."""
+        """Ask for settings of sshd, even ones that no API would take."""
         self.set_columns(sshd=dict(wanted))
 
     def add(self, key: Key, label: str, *, temporary: bool) -> None:
@@ -163,8 +163,8 @@ def test_everything_is_found_and_nothing_is_changed(scene: Scene) -> None:
     after = {path: what for path, what in host.snapshot().items() if f"{host.etc}/keyrack" not in path}
     assert after == before
     for name in ACCOUNTS:
-        assert host.door.lets_in(host.keys[name], name)
-    assert host.door.lets_in(host.keys["rogue"], "krtwo")
+        assert host.client.lets_in(host.keys[name], name)
+    assert host.client.lets_in(host.keys["rogue"], "krtwo")
     assert any("Found by hand on server web-1" in summary for summary in scene.events())
 
 
@@ -186,17 +186,17 @@ def test_the_plan_is_what_enforcing_does(scene: Scene) -> None:
     assert f"AuthorizedKeysFile: .ssh/authorized_keys .ssh/authorized_keys2 {host.etc}/global_keys ->" in plan.stdout
     assert host.snapshot() == files, "the plan changed something"
     certified = host.certified()
-    assert host.door.lets_in(certified, "krfive")
-    assert host.door.lets_in(host.keys["helper"], "krfive")
+    assert host.client.lets_in(certified, "krfive")
+    assert host.client.lets_in(host.keys["helper"], "krfive")
     scene.enforce()
     for name in ACCOUNTS:
-        assert host.door.lets_in(host.keys[name], name), name
+        assert host.client.lets_in(host.keys[name], name), name
     for key in (host.keys["rogue"], host.keys["krone"]):
-        assert not host.door.lets_in(key, "krtwo")
+        assert not host.client.lets_in(key, "krtwo")
     for key in (certified, host.keys["helper"], host.keys["global"]):
-        assert not host.door.lets_in(key, "krfive")
+        assert not host.client.lets_in(key, "krfive")
     # The options of the accepted line hold.
-    assert "PTY allocation request failed" in host.door.login(host.keys["krone"], "krone", extra=["-tt"]).stderr
+    assert "PTY allocation request failed" in host.client.login(host.keys["krone"], "krone", extra=["-tt"]).stderr
     assert 'from="127.0.0.1"' in (host.etc / "keyrack" / "keys" / "krone").read_text("ascii")
 
 
@@ -208,14 +208,14 @@ def test_uninstalling_gives_the_host_back_to_the_byte(scene: Scene) -> None:
     scene.wait_for(8)
     scene.accept("krone")
     scene.enforce()
-    assert not host.door.lets_in(host.keys["rogue"], "krtwo")
+    assert not host.client.lets_in(host.keys["rogue"], "krtwo")
     for folder in (host.etc, host.etc / "sshd_config.d"):  # as an agent that is killed while it writes there
         (folder / ".keyrack-0123456789abcdef").write_bytes(b"half of")
     ended = host.agent("uninstall")
     assert ended.returncode == 0, ended.stderr
     assert host.snapshot() == before
     assert not host.state.exists()
-    host.door.wait_until_open(host.keys["rogue"], "krtwo")
+    host.client.wait_until_open(host.keys["rogue"], "krtwo")
 
 
 def test_losing_the_service_within_the_trial_undoes_enforcing(scene: Scene) -> None:
@@ -226,9 +226,9 @@ def test_losing_the_service_within_the_trial_undoes_enforcing(scene: Scene) -> N
     scene.wait_for(8)
     scene.accept("krone")
     modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
-    host.door.wait_until_closed(host.keys["rogue"], "krtwo")
+    host.client.wait_until_closed(host.keys["rogue"], "krtwo")
     scene.stop_service()
-    host.door.wait_until_open(host.keys["rogue"], "krtwo")
+    host.client.wait_until_open(host.keys["rogue"], "krtwo")
     assert host.config.read_bytes() == before
     assert "the service could not be reached" in host.log()
     status = host.agent("status")
@@ -243,11 +243,11 @@ def test_a_killed_agent_undoes_an_unfinished_trial_and_the_service_hears_of_it(s
     scene.wait_for(8)
     scene.accept("krone")
     modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
-    host.door.wait_until_closed(host.keys["rogue"], "krtwo")
+    host.client.wait_until_closed(host.keys["rogue"], "krtwo")
     host.stop_agent(signal.SIGKILL)
     host.start_agent()
-    host.door.wait_until_open(host.keys["rogue"], "krtwo")
-    wait_until(lambda: servers.get(scene.service.instance, owner(), SERVER).mode == "adopt", "adopting again")
+    host.client.wait_until_open(host.keys["rogue"], "krtwo")
+    wait_until(lambda: servers.get(scene.service.instance, owner(), SERVER).mode == "observe", "observing again")
     assert any("Enforcing was undone on server web-1" in summary for summary in scene.events())
 
 
@@ -258,20 +258,20 @@ def test_an_enforcing_that_was_refused_ends(scene: Scene) -> None:
     host.start_agent()
     scene.wait_for(8)
     modes.set_mode(scene.service.instance, owner(), SERVER, "enforce")
-    scene.wait_for_event("Enforcing did not begin on server web-1, which adopts again: nobody could log in")
-    assert scene.mode() == "adopt"
+    scene.wait_for_event("Enforcing did not begin on server web-1, which observes again: nobody could log in")
+    assert scene.mode() == "observe"
     scene.accept("krone")
     wait_until(scene.obeyed, "the accepted key on the host")
-    assert scene.enforcement() == "adopt"
-    assert host.door.lets_in(host.keys["krtwo"], "krtwo")
+    assert scene.enforcement() == "observe"
+    assert host.client.lets_in(host.keys["krtwo"], "krtwo")
     scene.enforce()
-    assert not host.door.lets_in(host.keys["krtwo"], "krtwo")
-    modes.set_mode(scene.service.instance, owner(), SERVER, "adopt")
+    assert not host.client.lets_in(host.keys["krtwo"], "krtwo")
+    modes.set_mode(scene.service.instance, owner(), SERVER, "observe")
     scene.wait_for_event("Server web-1 no longer enforces")
     events = [words for words in reversed(scene.events()) if "enforce" in words]
     begun = next(at for at, words in enumerate(events) if words.startswith("Server web-1 begins to enforce"))
     assert any(words.startswith("Server web-1 enforces") for words in events[begun:])
-    host.door.wait_until_open(host.keys["krtwo"], "krtwo")
+    host.client.wait_until_open(host.keys["krtwo"], "krtwo")
 
 
 def _fingerprint(scene: Scene, comment: str) -> str:
@@ -290,11 +290,11 @@ def test_a_setting_that_sshd_refuses_is_rolled_back(scene: Scene) -> None:
     scene.ask_of_sshd({"PermitRootLogin": "sometimes"})
     wait_until(lambda: any("put back as they were" in summary for summary in scene.events()), "words about it")
     assert drop_in.read_bytes() == good
-    assert host.door.lets_in(host.keys["krone"], "krone")
+    assert host.client.lets_in(host.keys["krone"], "krone")
     scene.ask_of_sshd({"PermitRootLogin": "no", "UseDNS": "yes", "PasswordAuthentication": "no"})
     wait_until(lambda: scene.sshd_facts().get("UseDNS") == "yes", "the settings in force")
     assert scene.sshd_facts()["PermitRootLogin"] == "no"
-    assert not host.door.lets_in(host.keys["global"], "root")
+    assert not host.client.lets_in(host.keys["global"], "root")
 
 
 def test_settings_that_are_broken_already_are_not_touched(scene: Scene) -> None:
@@ -310,7 +310,7 @@ def test_settings_that_are_broken_already_are_not_touched(scene: Scene) -> None:
     scene.wait_for_event("Enforcing did not begin on server web-1")
     assert any("have a fault" in summary for summary in scene.events())
     assert host.config.read_bytes() == broken
-    assert host.door.lets_in(host.keys["krone"], "krone")
+    assert host.client.lets_in(host.keys["krone"], "krone")
     # Once its administrator has mended it, it can be asked for again.
     host.config.write_bytes(broken.replace(b"NoSuchKeyword yes\n", b""))
     scene.enforce()
@@ -325,12 +325,12 @@ def test_a_key_added_by_hand_is_found_and_decided_on(scene: Scene, tmp_path: Pat
     file = Path("/home/krone/.ssh/authorized_keys")
     before = file.read_bytes()
     file.write_bytes(before + f"{hand.public} by hand\n".encode())
-    assert host.door.lets_in(hand, "krone")
+    assert host.client.lets_in(hand, "krone")
     wait_until(lambda: "by hand" in {one.comment for one in scene.found()}, "the key in the service")
     assert any("Found by hand on server web-1" in summary for summary in scene.events())
     found = next(one for one in scene.found() if one.comment == "by hand")
     unmanaged_keys.remove(scene.service.instance, owner(), SERVER, found.id)
-    host.door.wait_until_closed(hand, "krone")
+    host.client.wait_until_closed(hand, "krone")
     assert file.read_bytes() == before
     assert (file.stat().st_uid, file.stat().st_mode & 0o777) == (pwd.getpwnam("krone").pw_uid, 0o600)
     wait_until(lambda: any("was taken out of" in summary for summary in scene.events()), "words that it is gone")
@@ -347,12 +347,12 @@ def test_what_is_put_into_keyracks_own_files_is_taken_out_and_told(scene: Scene,
     with host.pausing_agent():
         with (host.etc / "keyrack" / "keys" / "krone").open("a") as file:
             file.write(f"{hand.public} planted\n")
-        assert host.door.lets_in(hand, "krone")
-    host.door.wait_until_closed(hand, "krone")
+        assert host.client.lets_in(hand, "krone")
+    host.client.wait_until_closed(hand, "krone")
     wait_until(lambda: "planted" in {one.comment for one in scene.found()}, "the key in the service")
     found = next(one for one in scene.found() if one.comment == "planted")
     unmanaged_keys.accept(scene.service.instance, owner(), SERVER, found.id, label="planted after all")
-    host.door.wait_until_open(hand, "krone")
+    host.client.wait_until_open(hand, "krone")
 
 
 def test_a_changed_drop_in_is_put_back(scene: Scene) -> None:
@@ -368,7 +368,7 @@ def test_a_changed_drop_in_is_put_back(scene: Scene) -> None:
     host.config.write_bytes(host.config.read_bytes().split(b"\n", 2)[2])
     wait_until(lambda: drop_in.read_bytes() == good, "the file put back")
     wait_until(lambda: any("put back" in words for words in [host.log()]), "words about it")
-    host.door.wait_until_closed(host.keys["rogue"], "krtwo")
+    host.client.wait_until_closed(host.keys["rogue"], "krtwo")
 
 
 @pytest.mark.parametrize(
@@ -385,15 +385,15 @@ def test_what_silence_does_to_keys(
     for key, label, short in ((lasting, "lasting", False), (temporary, "temporary", True)):
         scene.add(key, label, temporary=short)
     # The service takes a minute and more; the test cannot wait for so long.
-    scene.set_columns(stale_after_seconds=3, stale_then=then)
+    scene.set_columns(offline_after_seconds=3, offline_then=then)
     host.start_agent()
     wait_until(lambda: scene.enforcement() == "enforce", "enforcing in force")
-    assert host.door.lets_in(lasting, "krone")
-    assert host.door.lets_in(temporary, "krone")
+    assert host.client.lets_in(lasting, "krone")
+    assert host.client.lets_in(temporary, "krone")
     scene.stop_service()
     wait_until(lambda: "confirmed nothing for" in host.agent("status").stdout, "words about the silence")
-    assert host.door.lets_in(lasting, "krone") is lasting_stays
-    assert host.door.lets_in(temporary, "krone") is temporary_stays
+    assert host.client.lets_in(lasting, "krone") is lasting_stays
+    assert host.client.lets_in(temporary, "krone") is temporary_stays
 
 
 def test_accounts_are_made_only_where_the_host_allows_it(scene: Scene) -> None:
@@ -402,7 +402,7 @@ def test_accounts_are_made_only_where_the_host_allows_it(scene: Scene) -> None:
     host.start_agent()
     with accounts_gone("kr-made"):
         document = scene.document({"kr-made": Account(True, HASH, True)})
-        memory = Memory.open(str(host.state))
+        memory = State.open(str(host.state))
         enrolment = memory.enrolment()
         assert enrolment is not None
         refused = Accounts(memory, read(memory)).put(document.accounts)
