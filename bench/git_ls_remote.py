@@ -22,7 +22,6 @@ from pathlib import Path
 from sqlalchemy import Connection, insert
 
 from keyrack.app import open_instance
-from keyrack.cli.demo_host import PrivateSshd, find_sshd, free_port
 from keyrack.core.git import storage
 from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
@@ -30,6 +29,7 @@ from keyrack.core.workspace import first_start
 from keyrack.core.workspace.first_start import FirstAdmin
 from keyrack.git.host import GitHost
 from keyrack.model import Actor
+from keyrack.private_sshd import PrivateSshd, find_sshd, free_port
 from keyrack.settings import Settings
 from keyrack.ssh import revoked_keys
 from keyrack.store import repositories

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from keyrack.cli.demo_host import PrivateSshd, free_port
+from keyrack.private_sshd import PrivateSshd, free_port
 from keyrack.protocol.host_document import UserKey
 from tests.agent.small_service import small_service
 from tests.agent.watched_host import enrolled

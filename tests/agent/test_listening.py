@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keyrack.agent.sshd import listening
 from keyrack.agent.sshd.settings import Sshd
-from keyrack.cli.demo_host import free_port
+from keyrack.private_sshd import free_port
 from tests.login.private_sshd import USERNAME, Key, private_sshd, strict_folder
 from tests.waiting import wait_until
 

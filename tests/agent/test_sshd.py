@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.keys.key_files import KeyFiles, render
-from keyrack.cli.demo_host import PrivateSshd
+from keyrack.private_sshd import PrivateSshd
 from keyrack.protocol.host_document import HostDocument, UserKey
 from tests.login.private_sshd import USERNAME, Key, SshClient, private_sshd, strict_folder
 

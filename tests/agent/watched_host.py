@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from keyrack.cli.demo_host import PrivateSshd
+from keyrack.private_sshd import PrivateSshd
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import HostDocument, UserKey
 from tests.agent.enrolled_host import EnrolledHost

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.cli.demo_host import ADDRESS, DemoHost, DemoHostError, safe_place
+from keyrack.cli.demo_host import DemoHost
+from keyrack.private_sshd import ADDRESS, PrivateSshdError, safe_place
 from keyrack.protocol.host_document import UserKey
 from tests.agent.signed_documents import document
 from tests.agent.small_service import SmallService, small_service
@@ -98,7 +99,7 @@ def test_a_taken_port_is_named(folder: Path) -> None:
         port = taken.getsockname()[1]
         host = DemoHost(folder / "host", port, sshd_path())
         host.prepare()
-        with pytest.raises(DemoHostError, match=f"Port {port} .*--sshd-port"):
+        with pytest.raises(PrivateSshdError, match=f"Port {port} .*--sshd-port"):
             host.start()
         host.stop()
 
@@ -107,7 +108,7 @@ def test_a_service_that_refuses_is_quoted(folder: Path, service: SmallService) -
     service.refusal = 403
     host = DemoHost(folder / "host", free_port(), sshd_path())
     host.prepare()
-    with pytest.raises(DemoHostError, match="no such host"):
+    with pytest.raises(PrivateSshdError, match="no such host"):
         host.enrol(service.url, "used")
     assert not host.enrolled
 

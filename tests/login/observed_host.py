@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.sshd.settings import Sshd
-from keyrack.cli.demo_host import ADDRESS
 from keyrack.core.hosts import servers
 from keyrack.core.people import users
 from keyrack.model import Actor
+from keyrack.private_sshd import ADDRESS
 from tests import own_machine
 from tests.login.private_sshd import Key, SshClient, sshd_path
 from tests.ports import free_port

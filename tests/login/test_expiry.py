@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.cli.demo_host import PrivateSshd
+from keyrack.private_sshd import PrivateSshd
 from keyrack.ssh import authorized_keys
 from tests.login.private_sshd import USERNAME, Key, SshClient, private_sshd, strict_folder
 from tests.waiting import wait_until

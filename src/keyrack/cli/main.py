@@ -24,7 +24,7 @@ COMMANDS = {
     "backup": ("keyrack.cli.backup", "Copy the database, also while it is served."),
     "restore": ("keyrack.cli.restore", "Put a backup in the place of the database."),
     "tidy": ("keyrack.cli.tidy", "Show what was kept as long as it must be, and delete it."),
-    "git-host": ("keyrack.git.host", "Serve Git over SSH."),
+    "git-host": ("keyrack.cli.git_host", "Serve Git over SSH."),
     "agent": ("keyrack.cli.agent", "The program that runs on a host; also served as a single file."),
 }
 

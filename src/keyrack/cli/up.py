@@ -19,7 +19,7 @@ import uvicorn
 
 from keyrack.app import open_instance, web_application
 from keyrack.cli import options
-from keyrack.cli.demo_host import HOW_TO_GET_SSHD, DemoHost, DemoHostError, find_sshd
+from keyrack.cli.demo_host import DemoHost
 from keyrack.cli.operator import operator
 from keyrack.cli.serve import check_free, explained, limits, set_up_logging
 from keyrack.core.hosts import servers
@@ -31,6 +31,7 @@ from keyrack.core.workspace.first_start import FirstAdmin
 from keyrack.errors import Refusal
 from keyrack.git.host import GitHost
 from keyrack.model import Server
+from keyrack.private_sshd import HOW_TO_GET_SSHD, PrivateSshdError, find_sshd
 from keyrack.settings import Settings
 
 READY_SECONDS = 30.0
@@ -78,7 +79,7 @@ def command(sshd_port: int, git_port: int, **given: Any) -> None:
         Demo(instance, sshd_port, git_port).run()
     except Refusal as refusal:
         raise click.ClickException(refusal.message) from None
-    except DemoHostError as error:
+    except PrivateSshdError as error:
         raise click.ClickException(str(error)) from None
     finally:
         instance.database.close()
@@ -153,7 +154,7 @@ class Demo:
         try:
             git = GitHost(self._instance, port=self._git_port, port_option="--git-port")
             git.start()
-        except DemoHostError as error:
+        except PrivateSshdError as error:
             click.echo(str(error), err=True)
             return None
         return git
