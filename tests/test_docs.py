@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SOURCE = ROOT / "src" / "keyrack"
 
 
@@ -54,10 +54,25 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_files_that_architecture_names_exist() -> None:
     text = read("ARCHITECTURE.md")
-    for name in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
-        assert any((base / name).exists() for base in (SOURCE, ROOT)), name
-    for folder in (path for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"):
-        assert f"`{folder.name}/`" in text, f"ARCHITECTURE.md does not say what {folder.name}/ is"
+    table = text.split("## Folders")[1].split("\n## ")[0]
+    named = set(re.findall(r"`((?:[\w<>]+/)+)`", table))
+    there = {
+        f"{path.relative_to(SOURCE)}/"
+        for path in (*SOURCE.iterdir(), *SOURCE.glob("*/*"))
+        if path.is_dir() and path.name != "__pycache__" and any(file.is_file() for file in path.iterdir())
+    }
+    below = {"engine/": "store/engine/", "migrations/": "store/migrations/", "programs/": "git/programs/"}
+    assert {below.get(name, name) for name in named} == there, "ARCHITECTURE.md's map is not that of the folders"
+    for line in table.split("\n"):
+        if line.startswith("| `"):
+            folder = line.split("`")[1]
+            for name in re.findall(r"`(\w+\.py)`", line):
+                base = SOURCE / folder if folder.endswith("/") else SOURCE
+                assert (base / name).exists() or (SOURCE / name).exists(), f"{folder} has no {name}"
+    elsewhere = text.replace(table, "")
+    for name in re.findall(r"`((?:\w+/)*\w+\.py)`", elsewhere):
+        bare = "/" not in name and any(SOURCE.rglob(name))
+        assert bare or any((base / name).exists() for base in (SOURCE, ROOT)), name
 
 
 def test_each_invariant_is_marked_where_it_is_enforced() -> None:
@@ -70,12 +85,19 @@ def test_each_invariant_is_marked_where_it_is_enforced() -> None:
 
 
 def test_decisions_are_numbered_once_and_complete() -> None:
-    numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md")]
+    numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md")]
     assert len(set(numbers)) == len(numbers)
-    for path in (ROOT / "docs" / "decisions").glob("*.md"):
+    for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"):
         text = path.read_text("utf-8")
         for part in ("**Context.**", "**Decision.**", "**Consequences.**", "**Alternatives.**"):
             assert part in text, f"{path.name} lacks {part}"
+
+
+def test_the_index_of_decisions_is_whole() -> None:
+    index = read("docs/decisions/README.md")
+    for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"):
+        number, _, words = path.read_text("utf-8").split("\n", 1)[0].lstrip("# ").partition(". ")
+        assert f"| [{number}]({path.name}) | {words} |" in index, f"docs/decisions/README.md lacks {path.name}"
 
 
 def test_every_dependency_has_its_reason() -> None:
