@@ -27,6 +27,7 @@ class SmallService:
         self.refusal: int | None = None
         self.refusal_words = "no such host"
         self.waits: list[float] = []  # seconds that each question allowed it to take
+        self.enrolments: list[dict[str, Any]] = []
         self.clock_ahead = 0.0  # seconds, of its Date header
         self.refuses: Callable[[dict[str, Any]], int | None] = lambda told: None
         self.revision = 0
@@ -87,6 +88,7 @@ def small_service(tls: ssl.SSLContext | None = None) -> Iterator[SmallService]:
                 self._answer(service.refusal, {"error": service.refusal_words})
                 return
             if self.path == "/agent/v1/enroll":
+                service.enrolments.append(told)
                 self._answer(
                     200,
                     {

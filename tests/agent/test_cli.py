@@ -66,6 +66,15 @@ def test_enrolment_refused_is_told_in_the_services_words(folder: Path, service: 
     assert not (host.state / "enrolment.json").exists()
 
 
+@pytest.mark.parametrize(("mode", "told"), [("observe", "adopt"), ("auto", "auto"), ("enforce", "enforce")])
+def test_enrolment_tells_the_mode_as_older_services_know_it(
+    folder: Path, service: SmallService, mode: str, told: str
+) -> None:
+    ended = EnrolledHost(folder).agent("enroll", f"--url={service.url}", "--token=t0ken", f"--mode={mode}")
+    assert ended.returncode == 0, ended.stderr
+    assert service.enrolments[-1]["mode"] == told
+
+
 def test_doctor_and_status_change_nothing(host: EnrolledHost, service: SmallService) -> None:
     """Neither while the agent runs nor otherwise: not even for a moment, as the folder's times show."""
     service.publish(1, service.signer.signed(document(1, {"deploy": [UserKey(public_key())]})))

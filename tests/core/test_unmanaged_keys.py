@@ -155,10 +155,12 @@ def test_what_no_agent_would_tell_is_left_out(team: Team) -> None:
     assert [one.comment for one in known(team)] == ["good"]
 
 
-def test_an_enrolling_host_says_that_it_observes(team: Team) -> None:
+@pytest.mark.parametrize("word", ["adopt", "observe"])
+def test_an_enrolling_host_says_that_it_observes(team: Team, word: str) -> None:
     token = invite(team.instance, team.owner, team.server.id)
     assert here(team).mode == "enforce"
-    enrolment.enrol(team.instance, token, {"hostname": "h", "mode": "observe"}, address="192.0.2.1")
+    enrolment.enrol(team.instance, token, {"hostname": "h", "mode": word}, address="192.0.2.1")
+    assert here(team).mode == "observe"
     assert document(team)["mode"] == "adopt"
     modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
     assert document(team)["mode"] == "enforce"
@@ -168,6 +170,14 @@ def test_an_enrolling_host_says_that_it_observes(team: Team) -> None:
     with pytest.raises(Refusal) as refused:
         modes.set_mode(team.instance, team.member, team.server.id, "observe")
     assert refused.value.kind is Kind.FORBIDDEN
+
+
+@pytest.mark.parametrize("word", ["adopt", "observe"])
+def test_a_host_says_that_it_observes(team: Team, word: str) -> None:
+    tell(team, facts={"enforcement": "enforce"})
+    tell(team, facts={"enforcement": word})
+    assert here(team).facts["enforcement"] == "observe"
+    assert "no longer enforces" in told_events(team)[0]
 
 
 def test_a_host_that_undid_enforcing_observes_again(team: Team) -> None:

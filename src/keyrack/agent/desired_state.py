@@ -15,11 +15,12 @@ from keyrack.agent.state import Enrolment, State
 from keyrack.agent.system import local as decisions
 from keyrack.agent.system.accounts import Accounts
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, OBSERVE, HostDocument
+from keyrack.protocol.report import wire_word
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
 _MOST_FOREIGN = 200
 UNPROVEN = "unproven"  # the settings are there, and the running sshd does not show that it obeys them
-_ENFORCEMENT_WORDS = {OFF: "observe", TRYING: "trying", ON: "enforce", UNDONE: "undone"}
+_ENFORCEMENT_WORDS = {OFF: wire_word(OBSERVE), TRYING: "trying", ON: "enforce", UNDONE: "undone"}
 
 
 class Met(NamedTuple):

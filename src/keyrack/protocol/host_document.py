@@ -32,7 +32,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import (
     Any,
     NamedTuple,
@@ -424,7 +424,7 @@ def _moment(value: Any) -> datetime:
     if match is None:
         raise DocumentError('is not a time like "2026-11-22T16:00:00Z"')
     try:
-        return datetime(*map(int, match.groups()), tzinfo=UTC)  # type: ignore[arg-type, misc]
+        return datetime(*map(int, match.groups()), tzinfo=timezone.utc)  # type: ignore[arg-type, misc]
     except ValueError:
         raise DocumentError("is a time that does not exist") from None
 
@@ -432,6 +432,6 @@ def _moment(value: Any) -> datetime:
 def _moment_text(value: datetime) -> str:
     if value.tzinfo is None:
         raise ValueError("a time in a host document needs a time zone")
-    utc = value.astimezone(UTC)
+    utc = value.astimezone(timezone.utc)
     # strftime does not pad years below 1000 everywhere, and isoformat writes +00:00.
     return f"{utc.year:04}-{utc.month:02}-{utc.day:02}T{utc.hour:02}:{utc.minute:02}:{utc.second:02}Z"

@@ -13,6 +13,7 @@ from keyrack.agent.service.contact import Answer, Contact
 from keyrack.agent.state import Enrolment, State
 from keyrack.agent.system import programs
 from keyrack.protocol import host_document
+from keyrack.protocol.report import wire_word
 from keyrack.ssh import public_key
 
 _LONGEST_WORD = 256
@@ -47,7 +48,9 @@ def enrol(
         files.prepare()
     finally:
         files.close()
-    answer = contact.post("/agent/v1/enroll", {"token": token, **facts(), **({"mode": mode} if mode else {})})
+    answer = contact.post(
+        "/agent/v1/enroll", {"token": token, **facts(), **({"mode": wire_word(mode)} if mode else {})}
+    )
     enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)._replace(ca_file=ca_file)
     signature.allow(state.folder, enrolment.signing_key)
     state.enrol(enrolment)

@@ -133,7 +133,7 @@ class Enforcement:
     def put(self, document: HostDocument, *, full: bool = True) -> List[str]:
         """Make sshd's settings what the document says; answers in words what is not so.
 
-        full: also have the running sshd show it, and judge who gets in; without, that is as it was last found.
+        full: also ask the running sshd whether it obeys, and judge who gets in; otherwise both stay as last judged.
         """
         try:
             if self._unsaved:
@@ -480,7 +480,7 @@ def read(state: State) -> Record:
 
 
 def observe_first(state: State) -> None:
-    """Enforce nothing before the service has said once that this host observes: an older one does not know the word."""
+    """Enforce nothing before the service has said that this host observes: one that knows no modes never says it."""
     if not read(state).files:
         why = "this host was enrolled for observing, and the service has not agreed yet"
         state.save(NOTE, Record(state=UNDONE, why=why, begun=False).to_json())

@@ -20,6 +20,7 @@ from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
+from keyrack.protocol.report import read_word
 from keyrack.ssh.printable import all_printable
 from keyrack.store import deleted_servers as gone_servers
 from keyrack.store import keys, revocations, servers
@@ -265,7 +266,7 @@ def _lineage(told: Mapping[str, Any]) -> str:
 
 def _mode_told(facts: Mapping[str, Any]) -> dict[str, str]:
     """How its administrator enrolled a host: looking first, or under the document at once."""
-    mode = facts.get("mode")
+    mode = read_word(facts.get("mode"))
     return {"mode": mode} if mode in (host_facts.OBSERVE, host_facts.ENFORCE, host_facts.AUTO) else {}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.work import Work
 from keyrack.model import Server
+from keyrack.protocol.report import read_word
 from keyrack.ssh import names, public_key
 from keyrack.store import servers
 
@@ -104,7 +105,7 @@ def _tell_change(work: Work, server: Server, before: str, now: str) -> None:
 
 
 def _keep_word(facts: dict[str, Any], told: Mapping[str, Any], name: str) -> None:
-    word = told.get(name)
+    word = read_word(told.get(name)) if name == "enforcement" else told.get(name)
     if isinstance(word, str) and word:
         facts[name] = word[:LONGEST]
 
