@@ -1,4 +1,4 @@
-"""keyrack.ssh runs on hosts that have only Python 3.9 and its standard library."""
+"""keyrack.ssh and keyrack.protocol run on hosts that have only Python 3.9 and its standard library."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from keyrack import ssh
+from keyrack import protocol, ssh
 
 PACKAGE = Path(ssh.__file__).parent
 MODULES = sorted(PACKAGE.glob("*.py"))
+PURE = [*MODULES, *sorted(Path(protocol.__file__).parent.glob("*.py"))]
 GOOD = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHIRbfEUwbS5A/6b6HLVEWWJmeUNEZ2mRfWWONaec+Id"
 
 TRY_IT = f"""
@@ -31,7 +32,7 @@ print(key.sha256)
 """
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PURE, ids=lambda path: path.name)
 def test_imports_only_the_standard_library_and_its_own_package(path: Path) -> None:
     tree = ast.parse(path.read_text(), feature_version=(3, 9))
     for node in ast.walk(tree):
@@ -41,9 +42,11 @@ def test_imports_only_the_standard_library_and_its_own_package(path: Path) -> No
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
             assert node.level == 0
+            newer = node.module == "datetime" and "UTC" in {alias.name for alias in node.names}
+            assert not newer, "datetime.UTC came with Python 3.11"
         for name in names:
             top = name.split(".")[0]
-            assert top in sys.stdlib_module_names | {"_sha2"} or name.startswith("keyrack.ssh"), (
+            assert top in sys.stdlib_module_names | {"_sha2"} or name.startswith(("keyrack.ssh", "keyrack.protocol")), (
                 f"{path.name} imports {name}"
             )
 

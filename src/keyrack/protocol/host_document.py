@@ -32,7 +32,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import (
     Any,
     NamedTuple,
@@ -40,7 +40,7 @@ from typing import (
     TypeVar,
 )
 
-from keyrack.ssh import names, options, public_key
+from keyrack.ssh import fingerprint, names, options, public_key
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ _KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _SETTING = re.compile(r"[A-Za-z0-9@*?!%+,.:/=_-][ A-Za-z0-9@*?!%+,.:/=_-]{0,1023}")
 # What useradd's file can hold of crypt(5)'s forms that are still made: SHA-512, SHA-256, yescrypt, bcrypt.
 _PASSWORD_HASH = re.compile(r"\$(6|5|y|2b)\$[A-Za-z0-9./$=,]{8,500}")
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+_FINGERPRINT = re.compile(fingerprint.PATTERN)
 _PATH = re.compile(r"/[^\x00-\x1f\x7f]{1,1023}")
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LINEAGE = re.compile(r"[0-9a-f]{8}")
@@ -326,8 +326,8 @@ def _removals(value: list[Any]) -> tuple[KeyRemoval, ...]:
         if not isinstance(entry, dict):
             raise DocumentError(f"{where}: is not an object")
         path = _field(entry, "path", _matching(_PATH, "an absolute path"), where)
-        fingerprint = _field(entry, "fingerprint", _matching(_FINGERPRINT, "a fingerprint"), where)
-        found.append(KeyRemoval(path, fingerprint))
+        key = _field(entry, "fingerprint", _matching(_FINGERPRINT, "a fingerprint"), where)
+        found.append(KeyRemoval(path, key))
     return tuple(found)
 
 
@@ -424,7 +424,7 @@ def _moment(value: Any) -> datetime:
     if match is None:
         raise DocumentError('is not a time like "2026-11-22T16:00:00Z"')
     try:
-        return datetime(*map(int, match.groups()), tzinfo=UTC)  # type: ignore[arg-type, misc]
+        return datetime(*map(int, match.groups()), tzinfo=timezone.utc)  # type: ignore[arg-type, misc]
     except ValueError:
         raise DocumentError("is a time that does not exist") from None
 
@@ -432,6 +432,6 @@ def _moment(value: Any) -> datetime:
 def _moment_text(value: datetime) -> str:
     if value.tzinfo is None:
         raise ValueError("a time in a host document needs a time zone")
-    utc = value.astimezone(UTC)
+    utc = value.astimezone(timezone.utc)
     # strftime does not pad years below 1000 everywhere, and isoformat writes +00:00.
     return f"{utc.year:04}-{utc.month:02}-{utc.day:02}T{utc.hour:02}:{utc.minute:02}:{utc.second:02}Z"

@@ -8,9 +8,13 @@ from html import escape
 from typing import Any
 
 from keyrack import __version__
-from keyrack.web import huawei_shapes, shapes
+from keyrack.web import shapes
 from keyrack.web.api import Dialect, Endpoint
+from keyrack.web.codearts import shapes as codearts
 from keyrack.web.examples import example
+from keyrack.web.iam import shapes as iam
+from keyrack.web.native import shapes as native
+from keyrack.web.runcloud import shapes as runcloud
 from keyrack.web.shapes import Schema, Shape
 
 Described = tuple[tuple[str, Dialect], ...]
@@ -30,8 +34,8 @@ SCHEMES: dict[str, dict[str, Any]] = {
 # v1 and v2 of CodeArts refuse in another shape than v4.
 ERRORS = {"/v1": "codearts.ErrorOfV1", "/v2": "codearts.ErrorOfV1"}
 WINDOW = ("page", "perPage", "per_page", "offset", "limit", "page_index", "page_size", "before")
-SCHEMAS = {**shapes.SCHEMAS, **huawei_shapes.SCHEMAS}
-SHAPES = {**shapes.SHAPES, **huawei_shapes.SHAPES}
+SCHEMAS = {**runcloud.SCHEMAS, **codearts.SCHEMAS, **iam.SCHEMAS, **native.SCHEMAS}
+SHAPES = {**runcloud.SHAPES, **codearts.SHAPES, **iam.SHAPES, **native.SHAPES}
 NAME = re.compile(r"\{(\w+)\}")
 
 

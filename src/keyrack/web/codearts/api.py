@@ -1,25 +1,19 @@
-"""CodeArts Repo v4: a user's own SSH keys; reads, calls the core, shows; must hold no rule of its own."""
+"""CodeArts Repo v4: its routes, who calls, how it says no; must hold no rule of its own."""
 
 from __future__ import annotations
 
 import re
 from functools import partial
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from keyrack.core.instance import Instance
-from keyrack.core.keys import user_keys
 from keyrack.errors import Kind, Refusal
-from keyrack.model import UserKey
 from keyrack.web import bodies
-from keyrack.web.api import Call, Dialect, Endpoint
-from keyrack.web.codearts import form, repositories
-from keyrack.web.codearts.form import NOT_IN_FORCE, UNKNOWN_API, created_at, searched, status_and_code, window
+from keyrack.web.api import Dialect
+from keyrack.web.codearts import deploy_keys, members, repositories, user_keys
+from keyrack.web.codearts.refusals import NOT_IN_FORCE, UNKNOWN_API, status_and_code
 from keyrack.web.iam import authentication
-
-LONGEST_TITLE = 1000
 
 # The deploy keys' pages document codes of their own for what others answer alike.
 OF_REPOSITORIES = re.compile(r"/v4/(repositories|groups|projects)/.*")
@@ -28,44 +22,11 @@ UNRECOGNISED = "CH.00000002"
 NO_ACCESS = "CH.00401001"
 NO_REPOSITORY = "CH.00402000"
 
-
-def add_ssh_key(call: Call) -> Response:
-    """Register a public key as one's own, for the servers and repositories one may reach"""
-    # The published example sends a number and is answered one; what is kept, and listed, is its text.
-    sent = title = call.body.get("title")
-    if isinstance(title, int | float) and not isinstance(title, bool):
-        title = str(title)
-    key = user_keys.add(
-        call.instance,
-        call.actor,
-        title=title,
-        public_key=call.body.get("key"),
-        longest_title=LONGEST_TITLE,
-        keyless=True,
-    )
-    return JSONResponse(_user_key(call.instance, key) | {"title": sent}, 201)
-
-
-def list_user_keys(call: Call) -> Response:
-    """List one's own SSH keys, newest first"""
-    offset, limit = window(call.query)
-    search = searched(call.query, "query")
-    found = user_keys.find(call.instance, call.actor, search=search, offset=offset, limit=limit)
-    shown = [_user_key(call.instance, key) for key in found.items]
-    return JSONResponse({"keys": shown, "total": found.total})
-
-
-def delete_ssh_key(call: Call) -> Response:
-    """Delete one of one's own SSH keys everywhere"""
-    user_keys.delete(call.instance, call.actor, call.ids["key_id"])
-    return Response(status_code=204)
-
-
 ENDPOINTS = (
-    Endpoint("POST", "/user/keys", add_ssh_key),
-    Endpoint("GET", "/user/keys", list_user_keys),
-    Endpoint("DELETE", "/user/keys/{key_id}", delete_ssh_key),
+    *user_keys.ENDPOINTS,
     *repositories.ENDPOINTS,
+    *members.ENDPOINTS,
+    *deploy_keys.ENDPOINTS,
 )
 
 
@@ -103,14 +64,5 @@ DIALECT = Dialect(
     refuse=refuse,
     unknown_path=unknown_path,
     not_supported=not_supported,
-    read_body=form.read_body,
+    read_body=bodies.read_json,
 )
-
-
-def _user_key(instance: Instance, key: UserKey) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "title": key.title,
-        "key": key.line,
-        "created_at": created_at(instance, key.created_at),
-    }

@@ -14,7 +14,7 @@ from keyrack.model import Actor
 from keyrack.web import bodies
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.iam import authentication
-from keyrack.web.iam.form import moment, part, text
+from keyrack.web.iam.shapes import moment, part, text
 
 STATES = {"active": True, "inactive": False}
 

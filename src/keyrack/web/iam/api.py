@@ -15,8 +15,8 @@ from keyrack.core.people import tokens
 from keyrack.core.people.tokens import Scope, SignedIn, SignIn
 from keyrack.web import bodies
 from keyrack.web.api import Call, Dialect, Endpoint
-from keyrack.web.iam import access_keys, authentication, directory, form
-from keyrack.web.iam.form import moment, part, text
+from keyrack.web.iam import access_keys, authentication, directory, shapes
+from keyrack.web.iam.shapes import moment, part, text
 
 
 def issue_token(call: Call) -> Response:
@@ -74,10 +74,10 @@ V3 = Dialect(
         *directory.V3_ENDPOINTS,
     ),
     authenticate=partial(authentication.authenticate, channel="iam"),
-    refuse=form.refuse,
-    unknown_path=form.unknown_path,
-    not_supported=form.not_supported,
-    read_body=form.read_body,
+    refuse=shapes.refuse,
+    unknown_path=shapes.unknown_path,
+    not_supported=shapes.not_supported,
+    read_body=shapes.read_body,
 )
 V3_0 = replace(V3, endpoints=access_keys.ENDPOINTS)
 V5 = replace(V3, endpoints=directory.V5_ENDPOINTS)

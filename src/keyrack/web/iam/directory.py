@@ -10,7 +10,7 @@ from keyrack.core.people import users
 from keyrack.errors import invalid
 from keyrack.model import Project, Role, User, Workspace
 from keyrack.web.api import Call, Endpoint
-from keyrack.web.iam.form import part, text
+from keyrack.web.iam.shapes import part, text
 
 
 def list_projects(call: Call) -> Response:

@@ -1,46 +1,18 @@
-"""How CodeArts writes and reads what all its versions share: times, windows, addresses; must call no command."""
+"""Reads what CodeArts' calls send: pages, texts, roles; must decide nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from starlette.requests import Request
-
-from keyrack.core.instance import Instance
-from keyrack.errors import Kind, Refusal, invalid
+from keyrack.errors import invalid
 from keyrack.model import RepositoryRole
 from keyrack.web import bodies
+from keyrack.web.api import Call
+from keyrack.web.codearts.shapes import ROLE_NUMBERS
 
 LARGEST = 2_147_483_647
-NOT_IN_FORCE = "token-not-in-force"
-NO_CREDENTIALS_CODE = "DEV.00000001"
-UNKNOWN_API = "There is no such API."
-
-# The contract's table of decisions; codes in CodeArts' own series.
-ANSWERS: dict[Kind, tuple[int, str]] = {
-    Kind.UNAUTHENTICATED: (401, "DEV.00000003"),
-    Kind.FORBIDDEN: (403, "CH.004403"),
-    Kind.MISSING: (404, "CH.000404"),
-    Kind.INVALID: (400, "CH.010001"),
-    Kind.TAKEN: (409, "CH.080002"),
-    Kind.LIMIT: (400, "CH.010001"),
-    Kind.THROTTLED: (429, "APIGW.0308"),
-    Kind.TOO_LARGE: (413, "APIGW.0201"),
-    Kind.UNAVAILABLE: (503, "CH.000001"),
-    Kind.FAULT: (500, "CH.000001"),
-}
-
-ROLE_NUMBERS = {RepositoryRole.VIEWER: 20, RepositoryRole.DEVELOPER: 30, RepositoryRole.ADMIN: 40}
 ROLES = {number: role for role, number in ROLE_NUMBERS.items()}
-VISIBILITIES = {0: "private", 10: "internal", 20: "public"}
-
-
-def created_at(instance: Instance, at: datetime) -> str:
-    """A time as v4 writes it: milliseconds and a numeric offset, in the instance's zone."""
-    return at.astimezone(ZoneInfo(instance.settings.time_zone)).isoformat(timespec="milliseconds")
 
 
 def whole(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
@@ -90,14 +62,11 @@ def text(body: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def status_and_code(refusal: Refusal) -> tuple[int, str]:
-    """The status and code of a refusal, in CodeArts' own series."""
-    status, code = ANSWERS[refusal.kind]
-    if refusal.code == "no-credentials":
-        code = NO_CREDENTIALS_CODE
-    return status, code
-
-
-def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
-    """The fields of a JSON body, whatever curl called it."""
-    return bodies.json_fields(request, content), False
+def filled(call: Call, *names: str) -> None:
+    """Refuse texts of a body that are missing or blank, as v1 and v2 do. Raises Refusal INVALID."""
+    for name in names:
+        value = call.body.get(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise invalid(name, f"{name} is empty.", "empty")
+        if not isinstance(value, str):
+            raise bodies.malformed(f"{name} takes a text.")

@@ -1,0 +1,49 @@
+"""CodeArts Repo v4: deploy keys; reads, calls the core, shows; must hold no rule."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core.git import deploy_keys
+from keyrack.core.people import users
+from keyrack.errors import missing
+from keyrack.web.api import Call, Endpoint
+from keyrack.web.codearts import parameters, shapes
+
+PATH = "/repositories/{repository_id}/deploy-keys"
+
+
+def list_deploy_keys(call: Call) -> Response:
+    """List the deploy keys of a repository"""
+    offset, limit = parameters.window(call.query)
+    found = deploy_keys.find(call.instance, call.actor, call.ids["repository_id"], offset=offset, limit=limit)
+    return shapes.counted([shapes.deploy_key(call.instance, key) for key in found.items], found.total)
+
+
+def check_deploy_key(call: Call) -> Response:
+    """Say whether a key is a deploy key already"""
+    exists = deploy_keys.known(call.instance, call.actor, call.ids["repository_id"], call.body.get("key"))
+    return JSONResponse({"exists": exists})
+
+
+def delete_deploy_key(call: Call) -> Response:
+    """Take a deploy key from a repository"""
+    deploy_keys.delete(call.instance, call.actor, call.ids["repository_id"], call.ids["key_id"])
+    return Response(status_code=204)
+
+
+def list_project_deploy_keys(call: Call) -> Response:
+    """List the deploy keys of a project: none, as they belong to repositories alone"""
+    parameters.window(call.query)
+    uid = call.path["project_id"]
+    if all(project.uid != uid for project in users.projects(call.instance, call.actor)):
+        raise missing("project")
+    return shapes.counted([], 0)
+
+
+ENDPOINTS = (
+    Endpoint("GET", PATH, list_deploy_keys),
+    Endpoint("POST", PATH + "/check-key", check_deploy_key),
+    Endpoint("DELETE", PATH + "/{key_id}", delete_deploy_key),
+    Endpoint("GET", "/projects/{project_id}/deploy-keys", list_project_deploy_keys),
+)

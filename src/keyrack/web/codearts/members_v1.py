@@ -1,0 +1,83 @@
+"""CodeArts Repo v1: the members of a repository; reads, calls the core, shows; must hold no rule."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from keyrack.core.git import repositories
+from keyrack.core.people import users
+from keyrack.errors import Refusal, invalid
+from keyrack.web.api import Call, Endpoint
+from keyrack.web.codearts import parameters, shapes
+
+MOST_NEW_MEMBERS = 100
+
+
+def list_members(call: Call) -> Response:
+    """List the members of a repository"""
+    offset, limit = parameters.pages(call.query)
+    found = repositories.members(
+        call.instance,
+        call.actor,
+        call.path["repository_uuid"],
+        search=parameters.searched(call.query, "subject"),
+        offset=offset,
+        limit=limit,
+    )
+    workspace = users.own_workspace(call.instance, call.actor)
+    return shapes.succeeded(
+        {"total": found.total, "users": [shapes.member_v1(member, workspace) for member in found.items]}
+    )
+
+
+def add_members(call: Call) -> Response:
+    """Let users into a repository, and say of each how it went"""
+    wanted = call.body.get("users")
+    if not isinstance(wanted, list) or not 0 < len(wanted) <= MOST_NEW_MEMBERS:
+        raise invalid("users", f"users takes a list of 1 to {MOST_NEW_MEMBERS} users.")
+    repositories.may_add_members(call.instance, call.actor, call.path["repository_uuid"])
+    results = []
+    for item in wanted:
+        sent = item if isinstance(item, dict) else {}
+        outcome, message = "success", ""
+        try:
+            repositories.set_member(
+                call.instance,
+                call.actor,
+                call.path["repository_uuid"],
+                user_uid=parameters.text(sent, "id"),
+                role=parameters.role(sent.get("role")),
+                new=True,
+            )
+        except Refusal as refusal:
+            outcome, message = "failed", refusal.message
+        echoed = {name: str(sent.get(name, ""))[:255] for name in ("id", "name")}
+        results.append({**echoed, "status": outcome, "message": message})
+    return shapes.succeeded(results)
+
+
+def change_member(call: Call) -> Response:
+    """Change a member's role in a repository"""
+    repositories.set_member(
+        call.instance,
+        call.actor,
+        call.path["repository_uuid"],
+        user_uid=call.path["member_id"],
+        role=parameters.role(call.body.get("role")),
+        new=False,
+    )
+    return shapes.succeeded({})
+
+
+def remove_member(call: Call) -> Response:
+    """Take a member out of a repository"""
+    repositories.remove_member(call.instance, call.actor, call.path["repository_uuid"], user_uid=call.path["member_id"])
+    return shapes.succeeded({})
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/repositories/{repository_uuid}/members", list_members),
+    Endpoint("POST", "/repositories/{repository_uuid}/members", add_members),
+    Endpoint("PUT", "/repositories/{repository_uuid}/members/{member_id}", change_member),
+    Endpoint("DELETE", "/repositories/{repository_uuid}/members/{member_id}", remove_member),
+)

@@ -1,0 +1,31 @@
+"""What CodeArts' versions share of how they say no: statuses and codes of CodeArts' own series; must decide nothing."""
+
+from __future__ import annotations
+
+from keyrack.errors import Kind, Refusal
+
+NOT_IN_FORCE = "token-not-in-force"
+NO_CREDENTIALS_CODE = "DEV.00000001"
+UNKNOWN_API = "There is no such API."
+
+# The contract's table of decisions; codes in CodeArts' own series.
+ANSWERS: dict[Kind, tuple[int, str]] = {
+    Kind.UNAUTHENTICATED: (401, "DEV.00000003"),
+    Kind.FORBIDDEN: (403, "CH.004403"),
+    Kind.MISSING: (404, "CH.000404"),
+    Kind.INVALID: (400, "CH.010001"),
+    Kind.TAKEN: (409, "CH.080002"),
+    Kind.LIMIT: (400, "CH.010001"),
+    Kind.THROTTLED: (429, "APIGW.0308"),
+    Kind.TOO_LARGE: (413, "APIGW.0201"),
+    Kind.UNAVAILABLE: (503, "CH.000001"),
+    Kind.FAULT: (500, "CH.000001"),
+}
+
+
+def status_and_code(refusal: Refusal) -> tuple[int, str]:
+    """The status and code of a refusal, in CodeArts' own series."""
+    status, code = ANSWERS[refusal.kind]
+    if refusal.code == "no-credentials":
+        code = NO_CREDENTIALS_CODE
+    return status, code

@@ -1,0 +1,297 @@
+"""Each noun of CodeArts' API as JSON, and the schemas of its calls; must call no use case."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core.git.access import clone_address
+from keyrack.core.instance import Instance
+from keyrack.model import RepositoryRole, UserKey, Workspace
+from keyrack.store.deploy_keys import DeployKey
+from keyrack.store.repositories import Member, Repository
+from keyrack.web.shapes import (
+    TEXT,
+    TEXT_OR_NULL,
+    WHOLE,
+    WHOLE_OR_NULL,
+    YES_OR_NO,
+    Schema,
+    Shape,
+    many,
+    named,
+    record,
+    texts,
+)
+
+ROLE_NUMBERS = {RepositoryRole.VIEWER: 20, RepositoryRole.DEVELOPER: 30, RepositoryRole.ADMIN: 40}
+VISIBILITIES = {0: "private", 10: "internal", 20: "public"}
+
+_ROLE: Schema = {"type": ["integer", "string"], "description": "20 (viewer), 30 (developer) or 40 (administrator)"}
+
+SCHEMAS: dict[str, Schema] = {
+    "codearts.Error": record(texts("error_code", "error_msg"), request_id=TEXT),
+    "codearts.ErrorOfV1": record({"error": record(texts("code", "message")), "status": TEXT}),
+    "codearts.UserKey": record({"id": WHOLE, "title": TEXT_OR_NULL, "key": TEXT_OR_NULL, "created_at": TEXT}),
+    "codearts.AddedKey": record(
+        {"id": WHOLE, "title": {"type": ["string", "number", "null"]}, "key": TEXT_OR_NULL, "created_at": TEXT}
+    ),
+    "codearts.Repository": record(
+        {
+            "id": WHOLE,
+            **texts("uuid", "name", "path"),
+            "namespace": record(texts("path", "full_path", "name")),
+            **texts("name_with_namespace", "path_with_namespace"),
+            "visibility": {"enum": ["private", "internal", "public"]},
+            "default_branch": TEXT_OR_NULL,
+            "creator_id": WHOLE_OR_NULL,
+            **texts("created_at", "ssh_url_to_repo", "http_url_to_repo"),
+            "archived": YES_OR_NO,
+        }
+    ),
+    "codearts.Member": record(
+        {
+            "user_id": WHOLE,
+            **texts("user_iam_id", "user_name", "user_nick_name", "tenant_name", "tenant_id"),
+            "is_repo_creator": WHOLE,
+            **texts("repository_role_name", "repository_role_Id"),
+            "action_enabled": YES_OR_NO,
+        }
+    ),
+    "codearts.DeployKey": record({"id": WHOLE, **texts("title", "fingerprint", "created_at")}),
+    "codearts.UserKeyOfV1": record({"id": TEXT, "title": TEXT_OR_NULL, "key": TEXT_OR_NULL}),
+    "codearts.DeployKeyOfV1": record(
+        {**texts("key_id", "key_title", "key"), "can_push": YES_OR_NO, "created_at": TEXT}
+    ),
+    "codearts.RepositoryOfV1": record(
+        {
+            **texts("id", "repoId", "name", "groupName"),
+            "visibilityLevel": WHOLE,
+            **texts("sshUrl", "httpUrl", "createAt"),
+        }
+    ),
+    "codearts.RepositoryOfV2": record(
+        {
+            "repository_uuid": TEXT,
+            "repository_id": WHOLE,
+            **texts("repository_name", "group_name", "domain_name"),
+            "visibility_level": WHOLE,
+            **texts("ssh_url", "https_url", "created_at"),
+        }
+    ),
+    "codearts.MemberOfV1": record(
+        {**texts("user_id", "name"), "role": WHOLE, **texts("domain_id", "domain_name"), "enabled": TEXT}
+    ),
+}
+
+
+def _envelope(result: Schema) -> Schema:
+    """The envelope of CodeArts' v1 and v2."""
+    return record({"result": result, "status": {"enum": ["success"]}})
+
+
+_WINDOW = ("offset", "limit")
+_PAGES = ("page_index", "page_size")
+_V4 = "codearts./v4"
+_V1 = "codearts./v1"
+_KEY_OF_V1 = record(texts("title", "key"))
+_DEPLOY_KEY = record({**texts("key_title", "key", "application"), "can_push": {"enum": [False]}})
+_OUTCOME = record(texts("status", "message"), id=TEXT, name=TEXT)
+_OUTCOME_OF_V4 = record(
+    texts("status", "message"),
+    user_iam_id=TEXT,
+    user_name=TEXT,
+    tenant_name=TEXT,
+    tenant_id=TEXT,
+    repository_role_Id=TEXT,
+)
+_NEW_MEMBER = record(
+    {"user_iam_id": TEXT, "repository_role_Id": _ROLE}, user_name=TEXT, tenant_name=TEXT, tenant_id=TEXT
+)
+_LISTED_OF_V2 = _envelope(record({"total": WHOLE, "repositories": many(named("codearts.RepositoryOfV2"))}))
+
+# By dialect and handler, and by the version's prefix where versions name their calls alike.
+SHAPES: dict[str, Shape] = {
+    f"{_V4}.add_ssh_key": Shape(
+        named("codearts.AddedKey"),
+        record({}, title={"type": ["string", "number", "null"]}, key=TEXT_OR_NULL),
+        status=201,
+    ),
+    f"{_V4}.list_user_keys": Shape(
+        record({"keys": many(named("codearts.UserKey")), "total": WHOLE}), query=("offset", "limit", "query")
+    ),
+    f"{_V4}.delete_ssh_key": Shape(None, status=204),
+    f"{_V4}.show_repository": Shape(named("codearts.Repository")),
+    "codearts.list_user_repositories": Shape(many(named("codearts.Repository")), query=("search", *_WINDOW)),
+    "codearts.list_project_repositories": Shape(many(named("codearts.Repository")), query=("search", *_WINDOW)),
+    f"{_V4}.list_members": Shape(many(named("codearts.Member")), query=("search", "permission", "action", *_WINDOW)),
+    f"{_V4}.add_members": Shape(
+        many(record({"status": {"enum": ["success", "error"]}, "result": many(_OUTCOME_OF_V4)})),
+        record({"users": many(_NEW_MEMBER)}),
+    ),
+    "codearts.list_deploy_keys": Shape(many(named("codearts.DeployKey")), query=_WINDOW),
+    "codearts.check_deploy_key": Shape(record({"exists": YES_OR_NO}), record({"key": TEXT})),
+    f"{_V4}.delete_deploy_key": Shape(None, status=204),
+    "codearts.list_project_deploy_keys": Shape(many(named("codearts.DeployKey")), query=_WINDOW),
+    f"{_V1}.add_ssh_key": Shape(_envelope(named("codearts.UserKeyOfV1")), _KEY_OF_V1),
+    "codearts.list_ssh_keys": Shape(_envelope(record({"total": WHOLE, "sshkey": many(named("codearts.UserKeyOfV1"))}))),
+    f"{_V1}.delete_ssh_key": Shape(_envelope(TEXT)),
+    "codearts.refuse_private_key": Shape(named("codearts.ErrorOfV1"), status=404),
+    "codearts.add_deploy_key": Shape(_envelope(named("codearts.DeployKeyOfV1")), _DEPLOY_KEY),
+    **{f"codearts.{prefix}.delete_deploy_key": Shape(_envelope(YES_OR_NO)) for prefix in ("/v1", "/v2")},
+    "codearts.create_repository": Shape(
+        _envelope(record({"repository_uuid": TEXT})),
+        record(texts("name", "project_uuid"), visibility_level={"enum": [0, 10, 20]}),
+    ),
+    f"{_V1}.show_repository": Shape(_envelope(named("codearts.RepositoryOfV1"))),
+    "codearts.show_repository_v2": Shape(_envelope(named("codearts.RepositoryOfV2"))),
+    "codearts.delete_repository": Shape(_envelope(YES_OR_NO)),
+    "codearts.list_project": Shape(
+        _envelope(record({"total": WHOLE, "repositorys": many(named("codearts.RepositoryOfV1"))})),
+        query=("search", *_PAGES),
+    ),
+    "codearts.list_all": Shape(_LISTED_OF_V2, query=("search", *_PAGES)),
+    "codearts.list_project_v2": Shape(_LISTED_OF_V2, query=("search", *_PAGES)),
+    f"{_V1}.list_members": Shape(
+        _envelope(record({"total": WHOLE, "users": many(named("codearts.MemberOfV1"))})), query=("subject", *_PAGES)
+    ),
+    f"{_V1}.add_members": Shape(
+        _envelope(many(_OUTCOME)), record({"users": many(record({"id": TEXT, "role": _ROLE}, name=TEXT))})
+    ),
+    "codearts.change_member": Shape(_envelope(record({})), record({"role": _ROLE})),
+    "codearts.remove_member": Shape(_envelope(record({}))),
+}
+
+
+def created_at(instance: Instance, at: datetime) -> str:
+    """A time as v4 writes it: milliseconds and a numeric offset, in the instance's zone."""
+    return at.astimezone(ZoneInfo(instance.settings.time_zone)).isoformat(timespec="milliseconds")
+
+
+def succeeded(result: object) -> Response:
+    """An answer in v1's and v2's envelope."""
+    return JSONResponse({"result": result, "status": "success"})
+
+
+def counted(items: list[dict[str, Any]], total: int) -> Response:
+    """v4's lists are bare arrays; how many there are in all stands in a header."""
+    return JSONResponse(items, headers={"X-Total": str(total)})
+
+
+def user_key(instance: Instance, key: UserKey) -> dict[str, Any]:
+    """A user's own key, as v4 shows it."""
+    return {
+        "id": key.id,
+        "title": key.title,
+        "key": key.line,
+        "created_at": created_at(instance, key.created_at),
+    }
+
+
+def user_key_v1(key: UserKey) -> dict[str, Any]:
+    """A user's own key, as v1 shows it."""
+    return {"id": str(key.id), "title": key.title, "key": key.line}
+
+
+def repository(instance: Instance, repository: Repository) -> dict[str, Any]:
+    """A repository, as v4 shows it."""
+    group, _, name = repository.path.rpartition("/")
+    return {
+        "id": repository.id,
+        "uuid": repository.uid,
+        "name": name,
+        "path": name,
+        "namespace": {"path": group, "full_path": group, "name": group},
+        "name_with_namespace": repository.path,
+        "path_with_namespace": repository.path,
+        "visibility": VISIBILITIES[repository.visibility],
+        "default_branch": repository.default_branch,
+        "creator_id": repository.created_by,
+        "created_at": created_at(instance, repository.created_at),
+        "ssh_url_to_repo": clone_address(instance, repository.path),
+        "http_url_to_repo": "",
+        "archived": False,
+    }
+
+
+def repository_v1(instance: Instance, repository: Repository) -> dict[str, Any]:
+    """A repository, as v1 shows it."""
+    group, _, name = repository.path.rpartition("/")
+    return {
+        "id": repository.uid,
+        "repoId": str(repository.id),
+        "name": name,
+        "groupName": group,
+        "visibilityLevel": repository.visibility,
+        "sshUrl": clone_address(instance, repository.path),
+        "httpUrl": "",
+        "createAt": created_at(instance, repository.created_at),
+    }
+
+
+def repository_v2(instance: Instance, workspace: Workspace, repository: Repository) -> dict[str, Any]:
+    """A repository, as v2 shows it."""
+    group, _, name = repository.path.rpartition("/")
+    return {
+        "repository_uuid": repository.uid,
+        "repository_id": repository.id,
+        "repository_name": name,
+        "group_name": group,
+        "domain_name": workspace.name,
+        "visibility_level": repository.visibility,
+        "ssh_url": clone_address(instance, repository.path),
+        "https_url": "",
+        "created_at": created_at(instance, repository.created_at),
+    }
+
+
+def member(member: Member, repository: Repository, workspace: Workspace) -> dict[str, Any]:
+    """A member of a repository, as v4 shows it."""
+    return {
+        "user_id": member.user.id,
+        "user_iam_id": member.user.uid,
+        "user_name": member.user.name,
+        "user_nick_name": member.user.name,
+        "tenant_name": workspace.name,
+        "tenant_id": workspace.uid,
+        "is_repo_creator": int(member.user.id == repository.created_by),
+        "repository_role_name": member.role.value,
+        "repository_role_Id": str(ROLE_NUMBERS[member.role]),
+        "action_enabled": member.user.disabled_at is None,
+    }
+
+
+def member_v1(member: Member, workspace: Workspace) -> dict[str, Any]:
+    """A member of a repository, as v1 shows it."""
+    return {
+        "user_id": member.user.uid,
+        "name": member.user.name,
+        "role": ROLE_NUMBERS[member.role],
+        "domain_id": workspace.uid,
+        "domain_name": workspace.name,
+        "enabled": "true" if member.user.disabled_at is None else "false",
+    }
+
+
+def deploy_key(instance: Instance, key: DeployKey) -> dict[str, Any]:
+    """A deploy key, as v4 shows it."""
+    return {
+        "id": key.id,
+        "title": key.title,
+        "fingerprint": key.fingerprint,
+        "created_at": created_at(instance, key.created_at),
+    }
+
+
+def deploy_key_v1(instance: Instance, key: DeployKey) -> dict[str, Any]:
+    """A deploy key, as v1 and v2 show it."""
+    return {
+        "key_id": str(key.id),
+        "key_title": key.title,
+        "key": key.line,
+        "can_push": key.can_push,
+        "created_at": created_at(instance, key.created_at),
+    }

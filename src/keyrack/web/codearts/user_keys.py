@@ -1,0 +1,50 @@
+"""CodeArts Repo v4: a user's own SSH keys; reads, calls the core, shows; must hold no rule."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core.keys import user_keys
+from keyrack.web.api import Call, Endpoint
+from keyrack.web.codearts import parameters, shapes
+
+LONGEST_TITLE = 1000
+
+
+def add_ssh_key(call: Call) -> Response:
+    """Register a public key as one's own, for the servers and repositories one may reach"""
+    # The published example sends a number and is answered one; what is kept, and listed, is its text.
+    sent = title = call.body.get("title")
+    if isinstance(title, int | float) and not isinstance(title, bool):
+        title = str(title)
+    key = user_keys.add(
+        call.instance,
+        call.actor,
+        title=title,
+        public_key=call.body.get("key"),
+        longest_title=LONGEST_TITLE,
+        keyless=True,
+    )
+    return JSONResponse(shapes.user_key(call.instance, key) | {"title": sent}, 201)
+
+
+def list_user_keys(call: Call) -> Response:
+    """List one's own SSH keys, newest first"""
+    offset, limit = parameters.window(call.query)
+    search = parameters.searched(call.query, "query")
+    found = user_keys.find(call.instance, call.actor, search=search, offset=offset, limit=limit)
+    shown = [shapes.user_key(call.instance, key) for key in found.items]
+    return JSONResponse({"keys": shown, "total": found.total})
+
+
+def delete_ssh_key(call: Call) -> Response:
+    """Delete one of one's own SSH keys everywhere"""
+    user_keys.delete(call.instance, call.actor, call.ids["key_id"])
+    return Response(status_code=204)
+
+
+ENDPOINTS = (
+    Endpoint("POST", "/user/keys", add_ssh_key),
+    Endpoint("GET", "/user/keys", list_user_keys),
+    Endpoint("DELETE", "/user/keys/{key_id}", delete_ssh_key),
+)

@@ -1,0 +1,51 @@
+"""CodeArts Repo v1: a user's own SSH keys; reads, calls the core, shows; must hold no rule."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from keyrack.core.keys import user_keys
+from keyrack.errors import missing
+from keyrack.web.api import Call, Endpoint
+from keyrack.web.codearts import parameters, shapes
+
+LONGEST_TITLE = 255
+MOST_LISTED = 100_000
+
+
+def add_ssh_key(call: Call) -> Response:
+    """Register a public key as one's own (v1)"""
+    parameters.filled(call, "title", "key")
+    key = user_keys.add(
+        call.instance,
+        call.actor,
+        title=call.body["title"],
+        public_key=call.body["key"],
+        longest_title=LONGEST_TITLE,
+    )
+    return shapes.succeeded(shapes.user_key_v1(key))
+
+
+def list_ssh_keys(call: Call) -> Response:
+    """List all of one's own SSH keys (v1), which has no pages"""
+    found = user_keys.find(call.instance, call.actor, limit=MOST_LISTED)
+    return shapes.succeeded({"total": found.total, "sshkey": [shapes.user_key_v1(key) for key in found.items]})
+
+
+def delete_ssh_key(call: Call) -> Response:
+    """Delete one of one's own SSH keys everywhere (v1)"""
+    gone = user_keys.delete(call.instance, call.actor, call.ids["id"])
+    return shapes.succeeded(str(gone.id))
+
+
+def refuse_private_key(call: Call) -> Response:
+    """Refuse to look at a private key: none is ever to be sent here"""
+    raise missing("API")
+
+
+ENDPOINTS = (
+    Endpoint("POST", "/users/sshkey", add_ssh_key),
+    Endpoint("GET", "/users/sshkey", list_ssh_keys),
+    Endpoint("DELETE", "/users/sshkey/{id}", delete_ssh_key),
+    Endpoint("POST", "/users/sshkey/privatekey/verify", refuse_private_key, open=True),
+)

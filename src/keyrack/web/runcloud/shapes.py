@@ -1,0 +1,146 @@
+"""Each noun of RunCloud's API as JSON, and the schemas of its calls; must call no use case."""
+
+from __future__ import annotations
+
+from keyrack.web.shapes import (
+    TEXT,
+    TEXT_OR_NULL,
+    WHOLE,
+    WHOLE_OR_NULL,
+    YES_OR_NO,
+    Schema,
+    Shape,
+    many,
+    named,
+    record,
+    texts,
+)
+
+_PAGINATION = record(
+    {
+        **dict.fromkeys(("total", "count", "per_page", "current_page", "total_pages"), WHOLE),
+        "links": record({}, previous=TEXT, next=TEXT),
+    }
+)
+_THREE = dict.fromkeys(("passwordlessLogin", "useDns", "preventRootLogin"), YES_OR_NO)
+
+SCHEMAS: dict[str, Schema] = {
+    "runcloud.Error": record({"message": TEXT}, errors={"type": "object", "additionalProperties": many(TEXT)}),
+    "runcloud.Credential": record(
+        {
+            "id": WHOLE,
+            **texts("label", "user", "publicKey"),
+            "temporary": YES_OR_NO,
+            **texts("created_at", "fingerprint"),
+            "expires_at": TEXT_OR_NULL,
+            "state": {"enum": ["pending", "delivered"]},
+            "delivered_at": TEXT_OR_NULL,
+        },
+        user_id=WHOLE,
+    ),
+    "runcloud.Opening": record({"kind": {"enum": ["credential", "grant", "file"]}, "id": WHOLE, "name": TEXT}),
+    "runcloud.SystemUser": record(
+        {
+            "id": WHOLE,
+            "username": TEXT,
+            "deploymentKey": TEXT_OR_NULL,
+            "deleteable": YES_OR_NO,
+            **texts("created_at", "state"),
+        }
+    ),
+    "runcloud.Server": record(
+        {
+            "id": WHOLE,
+            "name": TEXT,
+            "provider": TEXT_OR_NULL,
+            **texts("stack", "ipAddress"),
+            "country_iso_code": TEXT_OR_NULL,
+            "os": TEXT,
+            "osVersion": TEXT_OR_NULL,
+            "connected": YES_OR_NO,
+            "online": YES_OR_NO,
+            "agentVersion": TEXT_OR_NULL,
+            "phpCLIVersion": TEXT_OR_NULL,
+            "softwareUpdate": YES_OR_NO,
+            "securityUpdate": YES_OR_NO,
+            **texts("transferStatus", "created_at"),
+            "tags": many(TEXT),
+            "mode": TEXT,
+        }
+    ),
+    "runcloud.Config": record(
+        {"id": WHOLE, "server_id": WHOLE, **_THREE, **texts("created_at", "updated_at", "state")}
+    ),
+    "runcloud.Settings": record(_THREE),
+    "runcloud.Session": record(
+        {
+            "id": WHOLE,
+            **texts("user", "ipAddress"),
+            "fingerprint": TEXT_OR_NULL,
+            "label": TEXT_OR_NULL,
+            "created_at": TEXT,
+            "ending": YES_OR_NO,
+        }
+    ),
+    "runcloud.Log": record(
+        {
+            **texts("kind", "content", "created_at", "actor"),
+            "token": TEXT_OR_NULL,
+            **texts("ipAddress", "action", "outcome"),
+        }
+    ),
+    "runcloud.Machine": record(
+        {
+            "kernelVersion": TEXT_OR_NULL,
+            "processorName": TEXT_OR_NULL,
+            **dict.fromkeys(("totalCPUCore", "totalMemory", "freeMemory", "diskTotal", "diskFree"), WHOLE_OR_NULL),
+            "loadAvg": {"type": ["number", "null"]},
+            "uptime": WHOLE_OR_NULL,
+            "updated_at": TEXT_OR_NULL,
+        }
+    ),
+}
+
+
+def _page_of(name: str) -> Schema:
+    return record({"data": many(named(f"runcloud.{name}")), "meta": record({"pagination": _PAGINATION})})
+
+
+_PAGE = ("page", "perPage")
+_DELETED = {"allOf": [named("runcloud.Credential"), record({}, still_opened_by=many(named("runcloud.Opening")))]}
+
+# By dialect and handler.
+SHAPES: dict[str, Shape] = {
+    "runcloud.ping": Shape(record({"message": TEXT})),
+    "runcloud.list_credentials": Shape(_page_of("Credential"), query=("label", "search", *_PAGE)),
+    "runcloud.add_credential": Shape(
+        named("runcloud.Credential"), record(texts("label", "username", "publicKey"), temporary=YES_OR_NO)
+    ),
+    "runcloud.show_credential": Shape(named("runcloud.Credential")),
+    "runcloud.delete_credential": Shape(_DELETED),
+    "runcloud.list_system_users": Shape(_page_of("SystemUser"), query=("search", *_PAGE)),
+    "runcloud.create_system_user": Shape(named("runcloud.SystemUser"), record({"username": TEXT}, password=TEXT)),
+    "runcloud.show_system_user": Shape(named("runcloud.SystemUser")),
+    "runcloud.set_password": Shape(named("runcloud.SystemUser"), record({"password": TEXT})),
+    "runcloud.make_deployment_key": Shape(named("runcloud.SystemUser")),
+    "runcloud.delete_system_user": Shape(named("runcloud.SystemUser")),
+    "runcloud.list_servers": Shape(_page_of("Server"), query=("search", *_PAGE)),
+    "runcloud.list_shared_servers": Shape(_page_of("Server"), query=_PAGE),
+    "runcloud.create_server": Shape(
+        named("runcloud.Server"), record(texts("name", "ipAddress"), provider=TEXT_OR_NULL)
+    ),
+    "runcloud.show_server": Shape(named("runcloud.Server")),
+    "runcloud.delete_server": Shape(named("runcloud.Server")),
+    "runcloud.rename_server": Shape(named("runcloud.Server"), record({"name": TEXT}, provider=TEXT_OR_NULL)),
+    "runcloud.show_installation_script": Shape(record({"script": TEXT})),
+    "runcloud.list_logs": Shape(_page_of("Log"), query=("search", *_PAGE)),
+    "runcloud.show_machine": Shape(named("runcloud.Machine")),
+    "runcloud.list_nothing_of_a_server": Shape(_page_of("Server"), query=_PAGE),
+    "runcloud.list_nothing": Shape(_page_of("Server"), query=_PAGE),
+    "runcloud.show_config": Shape(named("runcloud.Config")),
+    "runcloud.change_config": Shape(named("runcloud.Config"), record({}, **_THREE)),
+    "runcloud.show_settings": Shape(named("runcloud.Settings")),
+    "runcloud.change_settings": Shape(named("runcloud.Settings"), record({}, **_THREE)),
+    "runcloud.list_sessions": Shape(_page_of("Session"), query=_PAGE),
+    "runcloud.end_session": Shape(named("runcloud.Session")),
+}
