@@ -91,7 +91,8 @@ class Reconciler:
         Raises Refused or Failed, and changes nothing then.
         """
         checked = self._check(new)
-        # Check (4). Where the document in force was lost, the number that was noted still counts.
+        # (4) It is newer than the last one obeyed.
+        # Where the document in force was lost, the number that was noted still counts.
         known = self.revision if self._checked else applied - 1
         if checked.document.revision <= known:
             raise Refused(
@@ -203,7 +204,8 @@ class Reconciler:
                 self._desired.note_foreign(unmanaged_keys.foreign(path, name, data, ours))
 
     def _check(self, new: Accepted) -> _Checked:
-        """Checks (1) to (3)."""
+        """Checks (1) to (3); take() has the fourth, as a document that is recalled is no newer than itself."""
+        # (1) The service signed this exact text.
         try:
             signature.check(self._state_folder.folder, new.document, new.signature)
         except signature.SignatureProblem as problem:
@@ -211,10 +213,12 @@ class Reconciler:
         except OSError as error:
             full = "; ".join(self._state_folder.full())
             raise Failed(f"the document's signature could not be checked: {full or error.strerror}") from None
+        # (2) Every part of it is of the known form.
         try:
             document = host_document.decode(new.document)
         except DocumentError as error:
             raise Refused(str(error)) from None
+        # (3) It is for this very host.
         if document.host != self._enrolment.host:
             raise Refused("it is for another host")
         allowed = document if self._desired is None else self._desired.allowed(document)

@@ -53,22 +53,31 @@ def uninstall(state: State, enrolment: Enrolment, say: Callable[[str], None]) ->
     return []
 
 
-def _tell(enrolment: Enrolment, say: Callable[[str], None]) -> None:
-    """Have the service know that nothing of it is left here; nothing waits for long, or fails, for that."""
-    told: List[bool] = []
+class _Telling(threading.Thread):
+    """Tells the service once. Whether it took that counts once the thread has ended."""
 
-    def tell() -> None:
+    def __init__(self, enrolment: Enrolment) -> None:
+        super().__init__(name="telling", daemon=True)
+        self._enrolment = enrolment
+        self.taken = False
+
+    def run(self) -> None:
+        """Tell."""
+        given = self._enrolment
         with contextlib.suppress(NoAnswer, AddressProblem, OSError):
-            contact = Contact(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
+            contact = Contact(given.url, given.secret, plain_http=True, ca_file=given.ca_file)
             with contextlib.closing(contact):
                 report = {"facts": {"enforcement": UNINSTALLED}, "problems": []}
-                told.append(contact.post("/agent/v1/report", report).status == 200)
+                self.taken = contact.post("/agent/v1/report", report).status == 200
 
+
+def _tell(enrolment: Enrolment, say: Callable[[str], None]) -> None:
+    """Have the service know that nothing of it is left here; nothing waits for long, or fails, for that."""
     # Aside, because no name server or silent service is to keep a host from being given back.
-    telling = threading.Thread(target=tell, daemon=True)
+    telling = _Telling(enrolment)
     telling.start()
     telling.join(TELL_SECONDS)
-    if told != [True]:
+    if telling.is_alive() or not telling.taken:
         say(f"{enrolment.url} could not be told; there this host only looks silent")
 
 

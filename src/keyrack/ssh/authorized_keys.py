@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Iterable, List, NamedTuple, Optional, Sequence
 
-from keyrack.ssh import line_options
+from keyrack.ssh import line_options, quotes
 from keyrack.ssh.line_key import USUAL_RULES, SshdRules, read_key
 from keyrack.ssh.names import hidden_character
 
@@ -86,7 +86,7 @@ def _read_line(number: int, line: str, rules: SshdRules) -> KeyLine:
     """One line, one character a byte."""
     key, options = read_key(line, rules), ""
     if key is None:
-        end = line_options.end_of_options(line)
+        end = quotes.end_of_options(line)
         if end is None:
             return KeyLine(number, "", "", None, "", "the quotes of its options do not end")
         options = line[:end]

@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
+from keyrack.ssh.quotes import unquote_option
+
 # sshd compares names without case, and only their beginning: what follows must then be a comma or the end.
 _NEGATABLE = ("port-forwarding", "agent-forwarding", "x11-forwarding", "touch-required", "verify-required")
 _FLAGS = ("restrict", "cert-authority", *_NEGATABLE, "pty", "user-rc")
@@ -66,18 +68,6 @@ class Moment(NamedTuple):
             return None
 
 
-def end_of_options(line: str) -> Optional[int]:
-    """Where options end that begin `line`, by sshd's rule for quotes; None when a quote stays open."""
-    quoted, at = False, 0
-    while at < len(line) and (quoted or line[at] not in " \t"):
-        if line.startswith('\\"', at):
-            at += 1
-        elif line[at] == '"':
-            quoted = not quoted
-        at += 1
-    return None if quoted else at
-
-
 def parse(options: str, *, version: Tuple[int, int] = (9, 2)) -> LineOptions:
     """The options of one line, as the sshd of this version of OpenSSH reads them."""
     utc_ends = version >= _FIRST_WITH_UTC
@@ -89,7 +79,7 @@ def parse(options: str, *, version: Tuple[int, int] = (9, 2)) -> LineOptions:
         name, end = _name(options, at)
         value: Optional[str] = None
         if name in _VALUES:
-            value, end = _unquote(options, end)
+            value, end = unquote_option(options, end)
             if value is None:
                 return LineOptions(tuple(entries), f"the value of its option {name} is not in quotes")
             problem = _value_problem(name, value, counts.get(name, 0), version)
@@ -150,19 +140,6 @@ def _name(options: str, at: int) -> Tuple[str, int]:
         if text.startswith(f"{name}="):
             return name, at + len(name) + 1
     return "", at
-
-
-def _unquote(options: str, at: int) -> Tuple[Optional[str], int]:
-    """A quoted value, and where it ends; only a quote can be escaped. None: it is not in quotes."""
-    if not options.startswith('"', at):
-        return None, at
-    pieces, at = [], at + 1
-    while at < len(options) and options[at] != '"':
-        if options.startswith('\\"', at):
-            at += 1
-        pieces.append(options[at])
-        at += 1
-    return ("".join(pieces), at + 1) if at < len(options) else (None, at)
 
 
 def _value_problem(name: str, value: str, before: int, version: Tuple[int, int]) -> Optional[str]:

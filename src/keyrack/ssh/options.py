@@ -12,6 +12,7 @@ import re
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.ssh.names import hidden_character
+from keyrack.ssh.quotes import quote_option, unquote_option
 
 _LONGEST_COMMAND = 4096  # characters
 _MOST_ENTRIES = 100  # in one list
@@ -109,15 +110,15 @@ def render(restrictions: Restrictions, key_type: str) -> List[str]:
     if restrictions.restrict:
         rendered.append("restrict")  # first: sshd reads in order, and this takes back what was given before
     if restrictions.sources:
-        rendered.append(f"from={_quote(','.join(restrictions.sources))}")
+        rendered.append(f"from={quote_option(','.join(restrictions.sources))}")
     if restrictions.command is not None:
-        rendered.append(f"command={_quote(restrictions.command)}")
+        rendered.append(f"command={quote_option(restrictions.command)}")
     for name, given, taken in _PERMISSIONS:
         permission = getattr(restrictions, name)
         if permission is not None:
             rendered.append(given if permission else taken)
-    rendered.extend(f"permitopen={_quote(entry)}" for entry in restrictions.permitopen)
-    rendered.extend(f"permitlisten={_quote(entry)}" for entry in restrictions.permitlisten)
+    rendered.extend(f"permitopen={quote_option(entry)}" for entry in restrictions.permitopen)
+    rendered.extend(f"permitlisten={quote_option(entry)}" for entry in restrictions.permitlisten)
     for wanted, name in (
         (restrictions.verify_required, "verify-required"),
         (restrictions.no_touch_required, "no-touch-required"),
@@ -147,7 +148,7 @@ def check_rendered(rendered: Sequence[str]) -> None:
             if check is None:
                 raise ValueError("An option is not one of those that Keyrack sets.")
             check(value)
-            if option != f"{name}={_quote(value)}":
+            if option != f"{name}={quote_option(value)}":
                 raise ValueError(f"The option {name} is not quoted as sshd reads it.")
         key = option if name in ("permitopen", "permitlisten") else name
         if key in seen:
@@ -162,22 +163,10 @@ def split_option(option: str) -> Tuple[str, Optional[str]]:
         return name, None
     if not quoted.startswith('"'):
         raise ValueError("The value of an option is not in quotes.")
-    value, at = [], 1
-    while at < len(quoted) and quoted[at] != '"':
-        if quoted.startswith('\\"', at):
-            at += 1
-        value.append(quoted[at])
-        at += 1
-    if at != len(quoted) - 1:
+    value, end = unquote_option(quoted, 0)
+    if value is None or end != len(quoted):
         raise ValueError("The quotes of an option do not end where it ends.")
-    return name, "".join(value)
-
-
-def _quote(value: str) -> str:
-    """In quotes as sshd reads them: only a quote is escaped, a backslash before anything else is itself."""
-    if value.endswith("\\"):
-        raise ValueError("A value must not end with a backslash: sshd would take it for a quote's.")
-    return '"' + value.replace('"', '\\"') + '"'
+    return name, value
 
 
 def _check_command(value: str) -> None:

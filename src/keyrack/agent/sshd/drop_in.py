@@ -8,10 +8,10 @@ other rules. What an included file opens with Match ends with that file.
 from __future__ import annotations
 
 import os
-import re
 from typing import Dict, List, Mapping, Tuple
 
 from keyrack.agent.sshd.settings import Effective, read_lines
+from keyrack.ssh.quotes import quote_setting
 
 HEADER = "# Written by Keyrack; changes here are lost. Ask Keyrack for a change, or: keyrack-agent uninstall\n"
 INCLUDE_REMARK = "# Keyrack; `keyrack-agent uninstall` takes this line away"
@@ -43,16 +43,18 @@ def wanted(keys_folder: str, revoked_keys: str, asked: Mapping[str, str]) -> Dic
 
 def render(settings: Mapping[str, str]) -> bytes:
     """The file with these settings."""
-    lines = [f"{keyword} {_quoted(value)}" for keyword, value in settings.items()]
+    lines = [f"{keyword} {quote_setting(value)}" for keyword, value in settings.items()]
     under_match = [
-        f"    {keyword} {_quoted(value)}" for keyword, value in settings.items() if keyword not in _FOR_EVERYBODY_ONLY
+        f"    {keyword} {quote_setting(value)}"
+        for keyword, value in settings.items()
+        if keyword not in _FOR_EVERYBODY_ONLY
     ]
     return (HEADER + "\n".join([*lines, "Match all", *under_match]) + "\n").encode("utf-8")
 
 
 def include_line(path: str) -> bytes:
     """The line for the top of sshd's settings."""
-    return f"{INCLUDE_REMARK}\nInclude {_quoted(path)}\n".encode()
+    return f"{INCLUDE_REMARK}\nInclude {quote_setting(path)}\n".encode()
 
 
 def without_include(text: bytes, path: str) -> bytes:
@@ -101,7 +103,3 @@ def _names(folder: str) -> List[str]:
         return os.listdir(folder)
     except OSError:
         return []
-
-
-def _quoted(value: str) -> str:
-    return value if re.fullmatch(r"[^\s\"#]+", value) else f'"{value}"'

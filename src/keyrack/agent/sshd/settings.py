@@ -20,6 +20,7 @@ from keyrack.agent.sshd import listening
 from keyrack.agent.sshd.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.system import programs
+from keyrack.ssh.quotes import setting_word
 
 CONFIG_FOLDER = "/etc/ssh"  # where a relative Include begins
 GREETING_SECONDS = 10.0
@@ -263,30 +264,9 @@ def words_of(text: str) -> Tuple[str, ...]:
             continue
         if text[at] == "#":
             break
-        word, at = _word(text, at)
+        word, at = setting_word(text, at)
         found.append(word)
     return tuple(found)
-
-
-def _word(text: str, at: int) -> Tuple[str, int]:
-    """The word that begins here, without its quotes, and where it ends."""
-    letters: List[str] = []
-    quote = ""
-    while at < len(text) and (quote or text[at] not in " \t"):
-        letter = text[at]
-        if letter == "\\" and (
-            text[at + 1 : at + 2] in ("'", '"', "\\") or (not quote and text[at + 1 : at + 2] == " ")
-        ):
-            at += 1
-            letters.append(text[at])
-        elif not quote and letter in "'\"":
-            quote = letter
-        elif letter == quote:
-            quote = ""
-        else:
-            letters.append(letter)
-        at += 1
-    return "".join(letters), at
 
 
 def read_lines(text: str) -> Iterator[Line]:
