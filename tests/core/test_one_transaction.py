@@ -65,6 +65,16 @@ def test_a_change_without_an_event_is_refused(team: Team) -> None:
     assert servers.get(team.instance, team.owner, team.server.id).name == "web-1"
 
 
+def test_a_command_may_say_why_it_leaves_no_event(team: Team) -> None:
+    attempt = Attempt(team.instance, team.owner, "servers:write", "note something", target_kind="server")
+    before = latest(team)
+    with attempt:
+        attempt.write(lambda work: work.no_event("nothing changed"))
+    assert latest(team) == before
+    with pytest.raises(ValueError, match="say why"), attempt:
+        attempt.write(lambda work: work.no_event(""))
+
+
 def test_a_refusal_is_on_record_without_what_was_sent(team: Team) -> None:
     with pytest.raises(Refusal) as refused:
         credentials.add(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from keyrack.protocol import host_document
 from keyrack.ssh import fingerprint, sshsig, wire
@@ -115,4 +117,4 @@ def _make_file(path: Path, seed: bytes) -> None:
 
 def _derive(seed: bytes, purpose: bytes) -> bytes:
     """One key a purpose: HKDF's expand step (RFC 5869) of a seed that is uniformly random already."""
-    return hmac.digest(seed, b"keyrack " + purpose + b"\x01", hashlib.sha256)
+    return HKDFExpand(SHA256(), length=32, info=b"keyrack " + purpose).derive(seed)

@@ -85,7 +85,7 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
             work.record(
                 f"Restored the database from a backup{since}{lost}{kept}", workspace_id=workspace.id, level="alarm"
             )
-        work.recorded += 1
+        work.no_event("there may be no workspace to tell")
 
     with attempt:
         attempt.write(change)

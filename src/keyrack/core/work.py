@@ -35,7 +35,7 @@ class Work:
         self.instance = attempt.instance
         self.connection = connection
         self.now = attempt.instance.now()
-        self.recorded = 0
+        self._accounted = False
         self.bumped: dict[int, int] = {}
 
     def bump_revision(self, server_id: int) -> int:
@@ -79,8 +79,22 @@ class Work:
             level=level,
             details={**(details or {}), **(self._revisions() if naming_revisions else {})},
         )
-        self.recorded += 1
+        self._accounted = True
         self.instance.figures.events.labels("done").inc()
+
+    def no_event(self, why: str) -> None:
+        """Say why this command, or this path of it, leaves no event, so that it is not taken for one that forgot.
+
+        why: a few words for whoever reads the code, such as "as it is already"; they are kept nowhere.
+        """
+        if not why:
+            raise ValueError("say why there is no event")
+        self._accounted = True
+
+    @property
+    def accounted(self) -> bool:
+        """Whether an event was left, or it was said why there is none."""
+        return self._accounted
 
     def _revisions(self) -> dict[str, Any]:
         if not self.bumped:
@@ -143,7 +157,7 @@ class Attempt:
         """Run a command; returns once it is durable.
 
         Invariant 3: the change, its event and the revisions it touches commit together or not at all; a
-        command that leaves no event is refused here, because a change nobody can trace must not happen.
+        command that leaves no event, and does not say why, is refused here: no change may happen that nobody can trace.
         """
 
         self._changing = True
@@ -153,7 +167,7 @@ class Attempt:
             lock_workspace(connection, self.actor.workspace_id)
             work = Work(self, connection)
             result = command(work)
-            if not work.recorded:
+            if not work.accounted:
                 raise RuntimeError(f"the command {self.action} left no event")
             return result
 

@@ -3,7 +3,7 @@
 What it checks, in this order: (1) it is text, and short; (2) it is one line without control, direction or invisible
 characters; (3) the first field is a known type, exactly; (4) the second is canonical base64; (5) the blob has that same
 type inside, exact lengths, shortest numbers and nothing after its end; (6) the numbers are sound: points in the right
-group, RSA without a known weakness; (7) the comment is short and hides no second key. A text that fails, and every
+group, RSA without a known weakness; (7) the comment is short and hides no second key (looked for before (4)). A text that fails, and every
 comment, is asked whether it is a private key, and that answer goes before all others. What the caller must check: keys
 whose private half is known (known_private.py) and its own policy.
 """
@@ -73,6 +73,7 @@ def parse(text: object, *, max_bytes: int = 16384) -> PublicKey:
 
     Reads no file and no network, and changes nothing, so the agent may call it from inside its archive.
     """
+    # (1) It is text, and short.
     if not isinstance(text, str):
         raise KeyProblem("not-text", "The public key must be text: the one line of your .pub file.")
     if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
@@ -93,6 +94,7 @@ def parse(text: object, *, max_bytes: int = 16384) -> PublicKey:
 
 
 def _read_line(text: str) -> PublicKey:
+    # (2) It is one line without control, direction or invisible characters.
     line = text.strip(" \t\r\n")
     if not line:
         raise KeyProblem("empty", "There is no public key here. Paste the one line of your .pub file.")
@@ -104,14 +106,19 @@ def _read_line(text: str) -> PublicKey:
             "control-characters",
             f"This contains {hidden}, which a public key never does. {_COPY_AGAIN}",
         )
+    # (3) The first field is a known type, exactly.
     fields = _FIELDS.fullmatch(line)
     if fields is None or fields.group(1) not in TYPES:
         raise explain(line)
     key_type, encoded, comment = fields.group(1), fields.group(2), fields.group(3) or ""
+    # (7) Of the comment: it hides no second key. Before (4), so that whoever pasted two hears of two.
     if holds_key(f"{encoded} {comment}", after=4):  # after the beginning of the first one
         raise KeyProblem("several-keys", "There is more than one key on this line. Add them one at a time.")
+    # (4) The second is canonical base64.
     blob = _decode(encoded)
+    # (5) The blob has that type inside, exact lengths, nothing after its end; (6) the numbers are sound.
     bits = read_blob(key_type, blob)
+    # (7) The comment is short.
     _check_comment(comment)
     return PublicKey(key_type, blob, bits, comment)
 

@@ -94,7 +94,8 @@ def tidy(instance: Instance, actor: Actor) -> Counter[str]:
                 words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
                 summary = f"Deleted what was kept long enough: {words}"
                 work.record(summary, workspace_id=workspace_id, details={"deleted": dict(counts)})
-            work.recorded += not by_workspace  # another process was quicker
+            if not by_workspace:
+                work.no_event("another process was quicker")
             return gone
 
         return attempt.write(change)

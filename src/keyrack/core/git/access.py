@@ -70,6 +70,7 @@ class Access:
 
 def key_line_of(instance: Instance, fingerprint: str) -> str | None:
     """The public key (type and base64) that a fingerprint stands for when it may open Git at all, else None."""
+    # (1) sshd asks with the fingerprint of a key that a client offers; nothing but one may become a question.
     if not is_fingerprint(fingerprint):
         return None
     holder = instance.database.read(lambda connection: _holder(connection, fingerprint, address=""))
@@ -78,6 +79,7 @@ def key_line_of(instance: Instance, fingerprint: str) -> str | None:
 
 def holder_of(instance: Instance, fingerprint: str, *, address: str = "") -> Holder | None:
     """Who stands behind a fingerprint now, or None. address: where the connection comes from."""
+    # (1) sshd checked a signature by the key in whose line this fingerprint stands.
     if not is_fingerprint(fingerprint):
         return None
     return instance.database.read(lambda connection: _holder(connection, fingerprint, address=address))
@@ -92,11 +94,12 @@ def read_command(command: bytes) -> tuple[str, str]:
         text = command.decode("ascii") if len(command) <= LONGEST_COMMAND else ""
     except UnicodeDecodeError:
         text = ""
-    found = COMMAND.fullmatch(text)
-    if found is None:
+    # (5) One of two verbs and one path, in strict grammar.
+    asked = COMMAND.fullmatch(text)
+    if asked is None:
         raise _not_offered()
     try:
-        return VERBS[found.group(1)], path_of(found.group(2).removesuffix(".git"))
+        return VERBS[asked.group(1)], path_of(asked.group(2).removesuffix(".git"))
     except Refusal:
         raise _not_offered() from None
 
@@ -105,6 +108,7 @@ def decide(instance: Instance, holder: Holder, verb: str, path: str) -> Access:
     """Whether a holder may do a verb with the repository at a path; raises Refusal MISSING or FORBIDDEN."""
 
     def question(connection: Connection) -> Access | Refusal:
+        # (6) The repository exists, under this name or a former one.
         repository = git_access.repository_at(connection, path)
         if repository is None:
             return missing("repository")
@@ -157,7 +161,7 @@ class _Facts:
 
 
 def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, path: str) -> Access | Refusal:
-    # Invariant 2: policy is asked before anything is done.
+    # (7) Invariant 2: policy is asked before anything is done.
     deploy = None
     role = None
     if holder.kind == "deploy":
@@ -211,6 +215,7 @@ def _still(
 
 
 def _holder(connection: Connection, fingerprint: str, *, address: str) -> Holder | None:
+    # (2) It leads to one user key or to deploy keys; (3) their rows carry our seal, which the store checks.
     held = git_access.holders(connection, (fingerprint,))
     if fingerprint not in held:
         return None
@@ -238,8 +243,9 @@ def _holder(connection: Connection, fingerprint: str, *, address: str) -> Holder
 
 
 def _user_holder(fingerprint: str, held: git_access.HeldKey | None, address: str) -> Holder | None:
-    if held is None or held.user.disabled_at is not None:
+    if held is None or held.user.disabled_at is not None:  # (4)
         return None
+    # (3) The key in the row has the very fingerprint that led to it.
     if _fingerprint(held.public_key) != fingerprint:
         log.error("key row is not as Keyrack wrote it", key_id=held.key_id)
         return None
@@ -262,6 +268,7 @@ def _user_holder(fingerprint: str, held: git_access.HeldKey | None, address: str
 
 
 def _deploy_key_holds(key: git_access.DeployKey, fingerprint: str) -> bool:
+    # (3) The same of a deploy key.
     if _fingerprint(key.public_key) != fingerprint:
         log.error("deploy key row is not as Keyrack wrote it", key_id=key.key_id)
         return False

@@ -366,7 +366,7 @@ def change(
             now = _own(work, found.id)
             values = {column: value for column, value in wanted.items() if value != getattr(now, column)}
             if not values:
-                work.recorded += 1  # as it is already: nothing changed, so there is nothing to tell
+                work.no_event("it is as wanted already")
                 return now
             repositories.change(work.connection, now.id, values)
             told = ", ".join(f"{column} {value}" for column, value in values.items())

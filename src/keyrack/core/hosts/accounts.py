@@ -23,12 +23,12 @@ REFUSED = "refused"
 not let Keyrack create or change accounts."""
 
 
-def wanted(instance: Instance, connection: Connection, server_id: int, damaged: list[SystemUser]) -> dict[str, Account]:
-    """The accounts of one host document, by name.
-
-    One whose password was changed in the database is left out, and added to `damaged`.
-    """
-    found = {name: Account(present=False) for name in servers.accounts_removed(connection, server_id)}
+def wanted(
+    instance: Instance, connection: Connection, server_id: int
+) -> tuple[dict[str, Account], tuple[SystemUser, ...]]:
+    """The accounts of one host document, by name, and those left out, as their password was changed in the database."""
+    damaged = []
+    asked_for = {name: Account(present=False) for name in servers.accounts_removed(connection, server_id)}
     for user, encrypted in servers.accounts_asked(connection, server_id):
         try:
             hashed = None if encrypted is None else _decrypted(instance, server_id, user, encrypted)
@@ -36,8 +36,8 @@ def wanted(instance: Instance, connection: Connection, server_id: int, damaged: 
             damaged.append(user)
             continue
         asked = user.deployment_key_asked_at is not None
-        found[user.username] = Account(present=True, password_hash=hashed, deployment_key=asked)
-    return found
+        asked_for[user.username] = Account(present=True, password_hash=hashed, deployment_key=asked)
+    return asked_for, tuple(damaged)
 
 
 def encrypt_password(instance: Instance, server_id: int, username: str, hashed: str) -> bytes:

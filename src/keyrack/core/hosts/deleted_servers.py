@@ -90,7 +90,7 @@ def raise_above(instance: Instance, keyrack: Actor, server_id: int, revision: in
     )
 
     def change(work: Work) -> None:
-        work.recorded += 1  # the deletion is the event
+        work.no_event("the deletion is the event")
         gone = deleted_servers.get(work.connection, server_id)
         if gone is None or gone.revision > revision:
             return
@@ -124,7 +124,7 @@ def report(instance: Instance, keyrack: Actor, gone: DeletedServer, told: Mappin
     with attempt:
 
         def change(work: Work) -> None:
-            work.recorded += 1  # most of what it tells is of no use to anybody any more
+            work.no_event("most of what it tells is of no use to anybody any more")
             words = "; ".join(problems)
             if state != "applied":
                 work.record(f"The host of deleted server {gone.name} did not take its last document: {words or state}")

@@ -17,7 +17,7 @@ from keyrack.core.hosts.unmanaged_keys import REMOVING
 from keyrack.core.instance import Instance
 from keyrack.core.sealing import named
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Server, SystemUser
+from keyrack.model import Server
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import Account, HostDocument, KeyRemoval, OfflinePolicy, UserKey
 from keyrack.ssh import options
@@ -77,14 +77,8 @@ def signed(instance: Instance, server_id: int) -> SignedDocument | None:
     broken is left out, and an alarm is raised: whoever changed the database must not get it signed, and must not
     keep revocations from a host either.
     """
-    damaged: list[Damaged] = []
-
-    def build(connection: Connection) -> HostDocument | None:
-        damaged.clear()
-        return _build(instance, connection, server_id, damaged)
-
     try:
-        document = instance.database.read(build)
+        document, damaged = instance.database.read(lambda connection: _build(instance, connection, server_id))
     except Refusal as refusal:
         log.error("not signed", server=server_id, reason=refusal.message)
         raise
@@ -106,10 +100,13 @@ def changed(server: Server) -> Refusal:
     )
 
 
-def _build(instance: Instance, connection: Connection, server_id: int, damaged: list[Damaged]) -> HostDocument | None:
+def _build(
+    instance: Instance, connection: Connection, server_id: int
+) -> tuple[HostDocument | None, tuple[Damaged, ...]]:
+    """A server's document, and the rows that are left out of it."""
     server = servers.by_id(connection, server_id)
     if server is None:
-        return deleted_servers.document(instance, connection, server_id)
+        return deleted_servers.document(instance, connection, server_id), ()
     if not server.sound:
         raise changed(server)
     if not servers.complete(connection, server.id):
@@ -121,10 +118,14 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         )
     now = instance.now()
     users: dict[str, list[UserKey]] = {}
-    unsound: list[SystemUser] = []
-    wanted = accounts.wanted(instance, connection, server.id, unsound)
-    damaged += [Damaged("password of system user", user.id) for user in unsound]
-    found: Iterable[Line] = lines(connection, server, now, damaged)
+    wanted, damaged_accounts = accounts.wanted(instance, connection, server.id)
+    entered, damaged_lines = lines(connection, server, now)
+    revoked, damaged_revocations = _revoked(instance, connection, server)
+    damaged = (
+        *(Damaged("password of system user", user.id) for user in damaged_accounts),
+        *damaged_lines,
+        *damaged_revocations,
+    )
     if server.compared_at is not None:
         held = held_back.of_server(connection, server.id)
         if not all(row.sound for row in held):
@@ -134,17 +135,17 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
                 f"What is held back on server {server.name} was changed in the database, not by Keyrack. Nothing is "
                 "signed for it.",
             )
-        found = _without_held_back(found, held)
+        entered = tuple(_without_held_back(entered, held))
         wanted = _accounts_without(connection, server, wanted, held)
-    for line in widest(found):
+    for line in widest(entered):
         key = UserKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
         users.setdefault(line.username, []).append(key)
-    return HostDocument(
+    document = HostDocument(
         host=server.host,
         revision=server.revision,
         issued_at=now,
         users={name: tuple(lines) for name, lines in users.items()},
-        revoked=_revoked(instance, connection, server, damaged),
+        revoked=revoked,
         accounts=wanted,
         sshd=dict(server.sshd),
         # A host that is to enforce by itself observes until then.
@@ -157,25 +158,36 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         end_sessions=host_reports.ending_sessions(connection, server.id),
         lineage=server.lineage[: servers.MARK_CHARACTERS],
     )
+    return document, damaged
 
 
-def _revoked(instance: Instance, connection: Connection, server: Server, damaged: list[Damaged]) -> tuple[str, ...]:
-    """The keys to be refused. What is no key would keep the host from obeying all the rest, so it is left out."""
-    sound = []
+def _revoked(instance: Instance, connection: Connection, server: Server) -> tuple[tuple[str, ...], tuple[Damaged, ...]]:
+    """The keys to be refused, and the rows left out: what is no key would keep the host from obeying all the rest."""
+    sound: list[str] = []
+    damaged: list[Damaged] = []
     most = instance.settings.max_revoked_keys
     for fingerprint, line in revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most):
         if of_line(line) == fingerprint:
             sound.append(line)
         else:
             damaged.append(Damaged("revocation of", fingerprint))
-    return tuple(sound)
+    return tuple(sound), tuple(damaged)
 
 
-def lines(connection: Connection, server: Server, now: datetime, damaged: list[Damaged]) -> Iterator[Line]:
-    """All that lets a key in on a server, from rows whose seals hold; the others are added to `damaged`."""
+def lines(connection: Connection, server: Server, now: datetime) -> tuple[tuple[Line, ...], tuple[Damaged, ...]]:
+    """All that lets a key in on a server, from rows whose seals hold, and the others."""
+    rows = (*_entered(connection, server, now), *_granted(connection, server, now))
+    return (
+        tuple(row for row in rows if isinstance(row, Line)),
+        tuple(row for row in rows if isinstance(row, Damaged)),
+    )
+
+
+def _entered(connection: Connection, server: Server, now: datetime) -> Iterator[Line | Damaged]:
+    """What the server's own credentials let in."""
     for credential, holds in keys.sealed_credentials(connection, server.id, now):
         if not holds:
-            damaged.append(Damaged("credential", credential.id))
+            yield Damaged("credential", credential.id)
             continue
         limits = options_of(credential.restrictions, credential.key_type)
         if limits is None:
@@ -189,11 +201,15 @@ def lines(connection: Connection, server: Server, now: datetime, damaged: list[D
             entered_at=credential.created_at,
             key_entered_at=credential.created_at,
         )
+
+
+def _granted(connection: Connection, server: Server, now: datetime) -> Iterator[Line | Damaged]:
+    """What grants let in."""
     for granted in keys.granted_keys(connection, server.id, server.workspace_id, now):
         grant, key = granted.grant, granted.user_key
         if granted.broken is not None:
             table, number = granted.broken
-            damaged.append(Damaged(named(table), number))
+            yield Damaged(named(table), number)
             continue
         assert key.public_key is not None
         assert key.key_type is not None

@@ -237,7 +237,7 @@ def _take(work: Work, server_id: int, judged: _Judged) -> float | None:
     servers.change(work.connection, server_id, values)
     for logins_piece in judged.logins[:1]:
         reports.store(work, now, logins_piece)
-    work.recorded += 1  # a receipt is kept with the server, not as an event of its own
+    work.no_event("a receipt is kept with the server, not as an event of its own")
     return delay
 
 

@@ -34,7 +34,7 @@ def tell(work: Work, server: Server, *summaries: str) -> None:
         summary = summary[: LONGEST - len(_OFTEN)]
         alike, count = lately[summary] + lately[summary + _OFTEN], lately.total()
         if alike >= MOST_ALIKE or count >= MOST_AN_HOUR:
-            work.recorded += 1  # it is known that there is more
+            work.no_event("an event said already that there is more")
             continue
         if alike == MOST_ALIKE - 1:
             summary += _OFTEN
@@ -49,7 +49,7 @@ def refused(work: Work, server: Server, facts: Mapping[str, Any], words: str) ->
     """The facts of a server that did not apply its document. The same words again are counted, and no event."""
     before = facts.get(REFUSED) or {}
     if before.get("words") == words:
-        work.recorded += 1
+        work.no_event("the same words again are counted with the server")
         return {**facts, REFUSED: {"words": words, "count": before["count"] + 1}}
     tell(work, server, words + _again(before))
     return {**facts, REFUSED: {"words": words, "count": 1}}

@@ -1,4 +1,4 @@
-"""What a host tells beside its revision: who is in, which keys were used; must believe nothing about other hosts.
+"""Reads and stores what a host reports of logins: its sessions, last uses of keys; must take no word about others.
 
 An entry that cannot be what it should be is left out; the others of its report count.
 """
@@ -41,7 +41,7 @@ _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 class Logins:
     """Who is in, by the session's name, and which keys were used; None: the report does not say.
 
-    live: names of all sessions that are not over, also of those of which nothing else could be read.
+    live: names of all sessions that are still open, even where the rest of an entry could not be read.
     """
 
     sessions: Mapping[str, Mapping[str, Any]] | None
@@ -50,7 +50,7 @@ class Logins:
 
 
 def read(told: Mapping[str, Any], now: datetime) -> Logins:
-    """The sessions and uses of a report, judged; Raises Refusal INVALID for what is no list of objects.
+    """The sessions and last uses in a report, checked; raises Refusal INVALID for what is no list of objects.
 
     sessions: all that are live now; last_used: accepted logins since the report before, at most one a key. To be called
     before the transaction: a host may tell of thousands, and everybody's writes would wait for that.
@@ -105,7 +105,7 @@ def pieces(instance: Instance, server: Server, logins: Logins) -> list[Piece]:
 
 def store(work: Work, server: Server, piece: Piece) -> None:
     """Store a piece; of a server that was deleted meanwhile, nothing."""
-    work.recorded += 1  # who is in on a host is no change of anybody's
+    work.no_event("who is in on a host is no change of anybody's")
     if servers.by_id(work.connection, server.id) is not None:
         host_reports.end_sessions(work.connection, server.id, piece.over)
         host_reports.add_sessions(work.connection, server.id, piece.new)

@@ -169,7 +169,7 @@ def rename(
             server = own_server(work, server_id)
             values = {column: value for column, value in wanted.items() if value != getattr(server, column)}
             if not values:
-                work.recorded += 1  # as it is already: nothing changed, so there is nothing to tell
+                work.no_event("it is as wanted already")
                 return server
             servers.change(work.connection, server.id, {**values, "updated_at": work.now})
             words = []

@@ -83,7 +83,8 @@ def change(instance: Instance, actor: Actor, server_id: int, wishes: Mapping[str
                 keyword, yes, no, _ = KEYWORDS[name]
                 wanted[keyword] = yes if wish else no
             if wanted != server.sshd:
-                values = {"sshd": wanted, "sshd_changed_at": work.now, "sshd_revision": work.bump_revision(server.id)}
+                revision = work.bump_revision(server.id)
+                values = {"sshd": wanted, "sshd_changed_at": work.now, "sshd_revision": revision}
                 servers.change(work.connection, server.id, values)
             work.record(LOG_ENTRY, target_id=server.id, level="high", details={"wanted": wanted})
             return _settings(own_server(work, server.id))

@@ -1,4 +1,4 @@
-"""How a host is held: what was asked, what the host says it does, in one record and in words; must change nothing."""
+"""The status of a host: what it was asked to do and what it says it does, as a record and in words; changes nothing."""
 
 from __future__ import annotations
 

@@ -235,7 +235,8 @@ def _attempt(instance: Instance, actor: Actor, aim: str, server_id: int, system_
 
 def _ask(work: Work, server_id: int, system_user_id: int, values: Mapping[str, Any]) -> None:
     """Ask something of the host for an account, with the server's new revision."""
-    servers.change_system_user(work.connection, system_user_id, {**values, "revision": work.bump_revision(server_id)})
+    revision = work.bump_revision(server_id)
+    servers.change_system_user(work.connection, system_user_id, {**values, "revision": revision})
 
 
 def _own(work: Work, server_id: int, system_user_id: int) -> SystemUser:

@@ -254,7 +254,7 @@ def plan(instance: Instance, server: Server, told: Told) -> list[Piece]:
 
 def store(work: Work, server: Server, piece: Piece) -> None:
     """Store a piece; of a server that was deleted meanwhile, nothing."""
-    work.recorded += 1  # what a host finds is no change of anybody's; what is told of it are events
+    work.no_event("what a host finds is no change of anybody's; what is told of it are events")
     if servers.by_id(work.connection, server.id) is None:
         return
     removed = unmanaged_keys.in_state(work.connection, piece.gone, REMOVING)

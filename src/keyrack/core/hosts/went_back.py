@@ -106,7 +106,7 @@ def notice(instance: Instance, server_id: int, revision: int) -> None:
     """Note that a host obeys what this database does not know, and raise the alarm, once until it was looked into."""
 
     def change(work: Work) -> None:
-        work.recorded += 1  # the alarm is the event
+        work.no_event("the alarm is the event")
         server = servers.by_id(work.connection, server_id)
         if server is None or (server.went_back_at is not None and server.compared_at is None):
             return
@@ -141,7 +141,7 @@ def hear(instance: Instance, server: Server | DeletedServer, told: Mapping[str, 
         raise Refusal(Kind.INVALID, "not-asked", "Nobody asked for this document.")
 
     def keep(work: Work) -> None:
-        work.recorded += 1
+        work.no_event("a piece alone says nothing yet")
         held_back.add_piece(work.connection, server.id, number, text)
 
     _attempt(instance, server.id).write(keep)
@@ -171,13 +171,14 @@ def _compare(instance: Instance, server: Server, document: HostDocument) -> None
     def change(work: Work) -> None:
         now = servers.by_id(work.connection, server.id)
         held_back.forget_pieces(work.connection, server.id)
-        work.recorded += 1
         if now is None or now.went_back_at is None or now.compared_at is not None:
+            work.no_event("it was compared already, or the server is gone")
             return
         standing = servers.standing(work.connection, server.id)
         assert standing is not None
         if document.lineage and is_known(standing, document.revision, document.lineage):
             servers.change(work.connection, server.id, {"went_back_at": None})
+            work.no_event("the database knows what its host obeys: nothing was lost for it")
             return
         revision = servers.raise_revision_above(work.connection, server.id, document.revision, work.now)
         work.bumped[server.id] = revision
@@ -207,7 +208,7 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     rows = []
     here = set()
     refused = set(document.revoked)
-    for line in documents.lines(work.connection, server, work.now, []):
+    for line in documents.lines(work.connection, server, work.now)[0]:
         here.add((line.username, line.public_key, line.options))
         if line.key_entered_at > server.went_back_at:
             refused.discard(line.public_key)
@@ -220,7 +221,7 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
             rows.append(_row(LOST, username, key, options, entry.expires_at, entry.name))
     revoked = set(_revoked_here(work, server))
     rows += [_row(REVOKED, "", key, (), None, "") for key in sorted(refused - revoked)]
-    wanted = accounts.wanted(work.instance, work.connection, server.id, [])
+    wanted, _ = accounts.wanted(work.instance, work.connection, server.id)
     rows += [
         _row(ACCOUNT, name, "", (), None, "")
         for name, account in sorted(wanted.items())
@@ -313,7 +314,7 @@ def _settle(instance: Instance, server_id: int) -> None:
     """A restored database knows what the host obeys, or the host obeys nothing: nothing was lost for it."""
 
     def change(work: Work) -> None:
-        work.recorded += 1
+        work.no_event("nothing was lost for this host")
         standing = servers.standing(work.connection, server_id)
         if standing is not None and standing.compared_at is None:
             servers.change(work.connection, server_id, {"went_back_at": None})

@@ -182,7 +182,8 @@ def end_expired(instance: Instance, keyrack: Actor) -> int:
             for credential in ended:
                 if keys.remove_credential(work.connection, credential.id):
                     _record_end(work, credential)
-            work.recorded += not ended
+            if not ended:
+                work.no_event("another process was quicker")
             return len(ended)
 
         return attempt.write(change)
@@ -238,6 +239,7 @@ def _insert(
     end: datetime | None,
     limits: Mapping[str, Any],
 ) -> int:
+    revision = propagation.granted(work, (server.id,), key.sha256)
     return keys.add_credential(
         work.connection,
         {
@@ -253,7 +255,7 @@ def _insert(
             "restrictions": dict(limits),
             "created_by": work.actor.user_id,
             "created_at": work.now,
-            "revision": propagation.granted(work, (server.id,), key.sha256),
+            "revision": revision,
         },
     )
 

@@ -138,7 +138,7 @@ def reseal(instance: Instance, actor: Actor, names: Sequence[str]) -> list[Damag
                 work.bump_revision(server_id)
             for row in rows:
                 work.record(f"Sealed the damaged row {row.name} again as it stands: {row.what}", level="alarm")
-            work.recorded += 1  # there may be none
+            work.no_event("there may be no damaged row")
             return rows
 
         return attempt.write(change)

@@ -246,7 +246,7 @@ def _set_password(work: Work, user: User, hashed: str) -> None:
 
 def _enable(work: Work, user: User) -> None:
     if user.disabled_at is None:
-        work.recorded += 1  # in already: nothing changed, so there is nothing to tell
+        work.no_event("in already")
         return
     people.change_user(work.connection, user.id, {"disabled_at": None})
     opened = keys.servers_of_user(work.connection, user.id)
@@ -258,7 +258,7 @@ def _enable(work: Work, user: User) -> None:
 
 def _disable(work: Work, user: User) -> None:
     if user.disabled_at is not None:
-        work.recorded += 1  # out already
+        work.no_event("out already")
         return
     _keep_an_owner(work, user)
     held = keys.keys_of_user(work.connection, user.id)

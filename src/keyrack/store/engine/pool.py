@@ -28,8 +28,8 @@ class Pool:
     """So many connections at most, opened when first needed.
 
     SQLAlchemy's own pool lets a thread that has just finished overtake those that wait: with 32 threads and
-    16 connections some waited as long as the load lasted. It also lends a bare connection, and dressing it
-    anew for each use takes as long again as a short read from SQLite.
+    16 connections some waited as long as the load lasted. It also makes a new Connection
+    object for each use, which takes as long again as a short read from SQLite.
     """
 
     def __init__(self, engine: Engine, places: int, patience: float) -> None:

@@ -1,0 +1,21 @@
+"""What is derived from an instance's seed stays the same for ever, or hosts, seals and tokens of before are lost."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from keyrack.core.instance_key import SEED_BYTES, InstanceKey
+
+
+def test_a_seed_gives_the_keys_that_it_always_gave() -> None:
+    seed = bytes(range(SEED_BYTES))
+    key = InstanceKey(seed)
+
+    def derived(purpose: str) -> bytes:
+        """RFC 5869, the first block of the expand step."""
+        return hmac.digest(seed, f"keyrack {purpose}".encode() + b"\x01", hashlib.sha256)
+
+    assert key.hash_token("secret") == hmac.digest(derived("tokens"), b"secret", hashlib.sha256)
+    assert key.seal_row(b"row") == hmac.digest(derived("sealed rows"), b"row", hashlib.sha256)
+    assert key.seal("row", None, 1) == hmac.digest(derived("row seals"), b"row\x1f\x00\x1f1", hashlib.sha256)
