@@ -3,9 +3,9 @@
 What it checks, in this order: (1) it is text, and short; (2) it is one line without control, direction or invisible
 characters; (3) the first field is a known type, exactly; (4) the second is canonical base64; (5) the blob has that same
 type inside, exact lengths, shortest numbers and nothing after its end; (6) the numbers are sound: points in the right
-group, RSA without a known weakness; (7) the comment is short and hides no second key (looked for before (4)). A text that fails, and every
-comment, is asked whether it is a private key, and that answer goes before all others. What the caller must check: keys
-whose private half is known (known_private.py) and its own policy.
+group, RSA without a known weakness; (7) the comment is short and hides no second key (looked for before (4)). A text
+that fails, and every comment, is asked whether it is a private key, and that answer goes before all others. What the
+caller must check: keys whose private half is known (known_private.py) and its own policy.
 """
 
 from __future__ import annotations
