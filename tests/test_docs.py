@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_help_answers(command: str) -> None:
     shown = subprocess.run(program, capture_output=True, text=True, check=True, timeout=60).stdout
     assert "--data" in shown
     assert "KEYRACK_DATA" in shown
+
+
+def test_commands_that_are_named_exist() -> None:
+    groups = {name: import_module(f"keyrack.cli.{name}").command.commands for name in ("hosts", "grants", "tokens")}
+    here = [page for page in PAGES if page.parent.name != "decisions"]
+    for file in (*here, *SOURCE.rglob("*.py")):
+        for group, name in re.findall(r"`keyrack (hosts|grants|tokens) ([a-z-]+)", file.read_text("utf-8")):
+            assert name in groups[group], f"{file.name} names `keyrack {group} {name}`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -49,7 +49,7 @@ def test_list_and_show(team: Service) -> None:
     enrolment.enrol(team.instance, token, {"hostname": "h", "mode": "enforce"}, address="192.0.2.1")
     tell(team, entry(fresh_line("robot")), facts={"enforcement": "enforce"}, problems=["the disk is full"])
     titles, row = good(team, "list").splitlines()
-    assert titles.split() == ["ID", "NAME", "MODE", "STATE", "APPLIED", "HEARD", "FOUND"]
+    assert titles.split() == ["ID", "NAME", "MODE", "STATE", "APPLIED", "SEEN", "UNMANAGED"]
     assert row.split()[:4] == ["1", "web-1", "enforce", "enforcing"]
     assert row.endswith("1")
     assert json.loads(good(team, "list", "--json"))[0]["state"] == "enforcing"
@@ -66,21 +66,21 @@ def test_unmanaged_keys(team: Service) -> None:
     tell(team, *(entry(line, line=number + 1) for number, line in enumerate(lines)))
     actor = users.system_actor(1)
     ids = {one.comment: str(one.id) for one in unmanaged_keys.find(team.instance, actor, 1).items}
-    assert parse(lines[0]).sha256 in good(team, "found", "web-1")
+    assert parse(lines[0]).sha256 in good(team, "unmanaged", "web-1")
     assert "for deploy" in good(team, "accept", "web-1", ids["one"], "--label", "robot")
     assert credentials.find(team.instance, actor, 1).items[0].label == "robot"
     good(team, "ignore", "web-1", ids["two"])
     good(team, "remove", "web-1", ids["three"])
-    assert [row.split()[1] for row in good(team, "found", "web-1").splitlines()[1:]] == ["removing"]
-    assert len(good(team, "found", "web-1", "--all").splitlines()) == 4
+    assert [row.split()[1] for row in good(team, "unmanaged", "web-1").splitlines()[1:]] == ["removing"]
+    assert len(good(team, "unmanaged", "web-1", "--all").splitlines()) == 4
 
 
-def test_mode_and_silence(team: Service) -> None:
+def test_mode_and_offline_policy(team: Service) -> None:
     assert "web-1 is to observe" in good(team, "observe", "web-1")
     assert "web-1 is to enforce" in good(team, "enforce", "1")
-    said = good(team, "stale", "--tag", "web", "--after", "1h", "--then", "drop-temporary")
+    said = good(team, "offline-policy", "--tag", "web", "--after", "1h", "--then", "drop-temporary")
     assert said == "web-1: after 3600 seconds temporary keys are dropped\n"
-    assert good(team, "stale", "web-1", "--after", "0", "--then", "keep") == "web-1: keys stay\n"
+    assert good(team, "offline-policy", "web-1", "--after", "0", "--then", "keep") == "web-1: keys stay\n"
 
 
 def test_revoke_waits_until_all_hosts_obey(team: Service) -> None:
@@ -144,9 +144,9 @@ def test_the_line_to_paste(team: Service) -> None:
         (("end-session", "web-1", "999"), "keyrack hosts sessions web-1"),
         (("receipts", "999999"), "keyrack hosts events"),
         (("revoke", "nonsense"), "ssh-keygen -l"),
-        (("stale", "web-1", "--after", "soon", "--then", "keep"), "1h"),
-        (("stale", "web-1", "--after", "1h", "--then", "explode"), "drop-temporary"),
-        (("stale", "--after", "1h", "--then", "keep"), "--tag"),
+        (("offline-policy", "web-1", "--after", "soon", "--then", "keep"), "1h"),
+        (("offline-policy", "web-1", "--after", "1h", "--then", "explode"), "drop-temporary"),
+        (("offline-policy", "--after", "1h", "--then", "keep"), "--tag"),
         (("ignore", "web-1", "99999999999999999999"), "range"),
     ],
 )

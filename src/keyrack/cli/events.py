@@ -1,7 +1,78 @@
-"""`keyrack events`: the audit log, also reached as `keyrack hosts events`; must hold nothing of its own."""
+"""`keyrack events`: the audit log, also reached as `keyrack hosts events`; must hold no rule."""
 
 from __future__ import annotations
 
-from keyrack.cli.hosts import show_events
+import json
+from collections.abc import Iterator
+from typing import Any
 
-command = show_events
+import click
+
+from keyrack.cli.operator_context import OperatorContext, operator_context, shared
+from keyrack.cli.spans import moment
+from keyrack.cli.tables import AT_ONCE, as_json, table
+from keyrack.core.audit import events
+from keyrack.model import Event
+
+
+@click.command(name="events")
+@click.argument("reference", metavar="[SERVER]", required=False)
+@click.option("--from", "since", metavar="TIME", help="Such as 2026-11-22T16:00:00Z, or 2026-11-22, a day in UTC.")
+@click.option("--to", "until", metavar="TIME", help="Before that time, or up to the end of that day.")
+@click.option("--search", default="", metavar="TEXT", help="Only what holds TEXT, in any case.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=0), help="How many at most; 0 for all.")
+@as_json
+@shared
+def command(
+    reference: str | None,
+    since: str | None,
+    until: str | None,
+    search: str,
+    limit: int,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
+    """List the audit log, or a server's part of it, newest first."""
+    with operator_context(given) as at:
+        asked: dict[str, Any] = {
+            "server_id": None if reference is None else at.server(reference).id,
+            "since": None if since is None else events.moment(since, field="from"),
+            "until": None if until is None else events.moment(until, field="to", end=True),
+            "search": search,
+        }
+        found = _events(at, asked, limit)
+        if json_wanted:
+            click.echo(json.dumps([_event_json(one) for one in found], indent=1))
+            return
+        rows = [(one.id, moment(one.at), one.actor_name or "-", one.summary) for one in found]
+        table(("ID", "AT", "WHO", "WHAT"), rows)
+
+
+def _events(at: OperatorContext, asked: dict[str, Any], limit: int) -> Iterator[Event]:
+    """The events asked for, newest first, at most so many; 0: all."""
+    before, left = None, limit
+    while True:
+        piece = AT_ONCE if limit == 0 else min(AT_ONCE, left)
+        page = events.find(at.instance, at.actor, **asked, before=before, limit=piece)
+        yield from page.items
+        left -= len(page.items)
+        if len(page.items) < piece or (limit and left == 0):
+            return
+        before = page.items[-1].id
+
+
+def _event_json(one: Event) -> dict[str, object]:
+    return {
+        "id": one.id,
+        "at": moment(one.at),
+        "actor": one.actor_name,
+        "token": one.token_name,
+        "address": one.address,
+        "channel": one.channel,
+        "action": one.action,
+        "outcome": one.outcome,
+        "reason": one.reason,
+        "server_id": one.server_id,
+        "summary": one.summary,
+        "level": one.level,
+    }

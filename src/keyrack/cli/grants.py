@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from keyrack.cli.hosts import AT_ONCE, ID, as_json, every, known_id, operator_context, shared, table
+from keyrack.cli.operator_context import ID, known_id, operator_context, shared
 from keyrack.cli.shown import say
 from keyrack.cli.spans import moment
+from keyrack.cli.tables import AT_ONCE, as_json, every, table
 from keyrack.core.audit import events
 from keyrack.core.keys import grants
 from keyrack.model import Grant

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import hmac
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keyrack.protocol import host_document
-from keyrack.ssh import sshsig, wire
+from keyrack.ssh import fingerprint, sshsig, wire
 
 SEED_BYTES = 32
 
@@ -55,8 +54,7 @@ class InstanceKey:
     @property
     def fingerprint(self) -> str:
         """Which key this is, as `ssh-keygen -l` says it of the public half: "SHA256:…"."""
-        digest = hashlib.sha256(self._public_blob).digest()
-        return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")
+        return fingerprint.of_blob(self._public_blob)
 
     @property
     def public_line(self) -> str:

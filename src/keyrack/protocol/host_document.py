@@ -40,7 +40,7 @@ from typing import (
     TypeVar,
 )
 
-from keyrack.ssh import names, options, public_key
+from keyrack.ssh import fingerprint, names, options, public_key
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ _KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _SETTING = re.compile(r"[A-Za-z0-9@*?!%+,.:/=_-][ A-Za-z0-9@*?!%+,.:/=_-]{0,1023}")
 # What useradd's file can hold of crypt(5)'s forms that are still made: SHA-512, SHA-256, yescrypt, bcrypt.
 _PASSWORD_HASH = re.compile(r"\$(6|5|y|2b)\$[A-Za-z0-9./$=,]{8,500}")
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+_FINGERPRINT = re.compile(fingerprint.PATTERN)
 _PATH = re.compile(r"/[^\x00-\x1f\x7f]{1,1023}")
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
 _LINEAGE = re.compile(r"[0-9a-f]{8}")
@@ -326,8 +326,8 @@ def _removals(value: list[Any]) -> tuple[KeyRemoval, ...]:
         if not isinstance(entry, dict):
             raise DocumentError(f"{where}: is not an object")
         path = _field(entry, "path", _matching(_PATH, "an absolute path"), where)
-        fingerprint = _field(entry, "fingerprint", _matching(_FINGERPRINT, "a fingerprint"), where)
-        found.append(KeyRemoval(path, fingerprint))
+        key = _field(entry, "fingerprint", _matching(_FINGERPRINT, "a fingerprint"), where)
+        found.append(KeyRemoval(path, key))
     return tuple(found)
 
 

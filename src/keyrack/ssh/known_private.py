@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import re
 from bisect import bisect_left
 from functools import lru_cache
 from pathlib import Path
 from typing import FrozenSet, Optional, Union
 
+from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import PublicKey
 from keyrack.ssh.wire import Reader
 
@@ -32,8 +32,6 @@ REASONS = {
     3: "its private half is printed in a standard",
     4: "its private half was shipped with a product",
 }
-
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
 class BlockList:
@@ -134,7 +132,7 @@ def _read_fingerprints(data: bytes) -> FrozenSet[str]:
     for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), start=1):
         word = line.split("#", 1)[0].strip()
         if word:
-            if not _FINGERPRINT.fullmatch(word):
+            if not is_fingerprint(word):
                 raise ValueError(f"line {number} of the block list is not a SHA256:... fingerprint")
             fingerprints.add(word)
     return frozenset(fingerprints)

@@ -12,7 +12,7 @@ import re
 from typing import Dict, NamedTuple, Optional, Tuple
 
 from keyrack.ssh.curves import nist_problem
-from keyrack.ssh.digest import sha256
+from keyrack.ssh.fingerprint import of_blob
 from keyrack.ssh.wire import Reader, WireError, mpint, string
 
 SMALLEST_RSA = 1024  # bits; OpenSSH's own limit, far below ours
@@ -76,14 +76,14 @@ def read_key(text: str, rules: SshdRules) -> Optional[LineKey]:
         return LineKey(known or name, "", comment, None, "the key is not valid base64")
     if known is None:
         encoded = _base64(blob)
-        return LineKey(name, encoded, comment, _fingerprint(blob), "a certificate opens nothing from this file")
+        return LineKey(name, encoded, comment, of_blob(blob), "a certificate opens nothing from this file")
     try:
         own, bits, problem = _canonical(known, blob, rules)
     except (WireError, UnicodeDecodeError):
         return LineKey(known, "", comment, None, "the key is damaged")
     if problem is not None:
         return LineKey(known, "", comment, None, problem)
-    return LineKey(known, _base64(own), comment, _fingerprint(own), _refused(known, bits, rules))
+    return LineKey(known, _base64(own), comment, of_blob(own), _refused(known, bits, rules))
 
 
 def _decoded(encoded: str) -> Optional[bytes]:
@@ -175,7 +175,3 @@ def _number(reader: Reader) -> int:
 
 def _base64(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
-
-
-def _fingerprint(blob: bytes) -> str:
-    return "SHA256:" + _base64(sha256(blob)).rstrip("=")

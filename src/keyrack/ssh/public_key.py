@@ -15,7 +15,7 @@ import re
 from typing import NamedTuple
 
 from keyrack.ssh.blob import PRIVATE_KEY, TYPES, read_blob
-from keyrack.ssh.digest import sha256
+from keyrack.ssh.fingerprint import of_blob
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.names import hidden_character
 from keyrack.ssh.not_a_key import explain, explain_lines, holds_key
@@ -58,7 +58,7 @@ class PublicKey(NamedTuple):
     @property
     def sha256(self) -> str:
         """The fingerprint as `ssh-keygen -l` prints it: SHA256: and base64 without padding."""
-        return "SHA256:" + _encode(sha256(self.blob)).rstrip("=")
+        return of_blob(self.blob)
 
     @property
     def md5(self) -> str:
@@ -131,7 +131,7 @@ def read_canonical(line: str) -> PublicKey:
 
 def fingerprint_of(canonical: str) -> str:
     """The SHA-256 fingerprint of a canonical line that was checked before, without checking it again."""
-    return "SHA256:" + _encode(sha256(binascii.a2b_base64(canonical.split(" ")[1]))).rstrip("=")
+    return of_blob(binascii.a2b_base64(canonical.split(" ")[1]))
 
 
 def _encode(data: bytes) -> str:

@@ -8,11 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, delete, func, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.model import User
 from keyrack.store import people, sealed
+from keyrack.store.dialect import dialect_insert
 from keyrack.store.tables import access_key_failures, access_keys, users
 
 
@@ -129,8 +128,7 @@ def count_failure(connection: Connection, key_id: str, address: str, at: datetim
         access_key_failures.c.access_key_id == key_id, access_key_failures.c.last_at <= since
     )
     connection.execute(stale)
-    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    statement = dialect_insert(access_key_failures).values(
+    statement = dialect_insert(connection, access_key_failures).values(
         access_key_id=key_id, address=address[:64], failures=1, last_at=at
     )
     counted = statement.on_conflict_do_update(

@@ -8,10 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, union, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.model import Page
+from keyrack.store.dialect import dialect_insert
 from keyrack.store.rows import page
 from keyrack.store.tables import credentials, deleted_server_keys, deleted_servers, revocations, servers
 
@@ -62,7 +61,6 @@ def keep_keys(connection: Connection, server_id: int, granted: Iterable[tuple[st
 
     granted: those that come from grants, as fingerprint and line; the others are read from the server's own rows.
     """
-    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
     held = deleted_server_keys
     both = union(
         *(
@@ -72,11 +70,11 @@ def keep_keys(connection: Connection, server_id: int, granted: Iterable[tuple[st
     ).subquery()
     # A condition, as SQLite takes ON CONFLICT after a bare SELECT for a join's.
     rows = select(both).where(both.c.server_id == server_id)
-    into = dialect_insert(held).from_select(["server_id", "fingerprint", "public_key"], rows)
+    into = dialect_insert(connection, held).from_select(["server_id", "fingerprint", "public_key"], rows)
     connection.execute(into.on_conflict_do_nothing())
     more = [{"server_id": server_id, "fingerprint": key, "public_key": line} for key, line in granted]
     if more:
-        connection.execute(dialect_insert(held).on_conflict_do_nothing(), more)
+        connection.execute(dialect_insert(connection, held).on_conflict_do_nothing(), more)
 
 
 def keys_of(connection: Connection, server_id: int) -> tuple[str, ...]:

@@ -8,11 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, or_, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.model import RepositoryRole, User
-from keyrack.store import people, sealed
+from keyrack.store import host_reports, people, sealed
 from keyrack.store.repositories import Repository, record
 from keyrack.store.tables import (
     deploy_keys,
@@ -176,17 +174,7 @@ def roles(
 
 def note_key_use(connection: Connection, fingerprint: str, address: str, at: datetime) -> None:
     """Remember when a key last opened Git; an older time never replaces a newer one."""
-    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    statement = dialect_insert(key_uses).values(
-        fingerprint=fingerprint, server_id=GIT, last_used_at=at, address=address
-    )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[key_uses.c.fingerprint, key_uses.c.server_id],
-            set_={"last_used_at": statement.excluded.last_used_at, "address": statement.excluded.address},
-            where=key_uses.c.last_used_at < statement.excluded.last_used_at,
-        )
-    )
+    host_reports.note_uses(connection, GIT, [(fingerprint, at, address)])
 
 
 def note_deploy_key_use(connection: Connection, deploy_key_id: int, at: datetime) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, or_, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, delete, or_, select
 
 from keyrack.store import sealed
+from keyrack.store.dialect import dialect_insert
 from keyrack.store.tables import credentials, key_uses, servers, sessions, user_keys
 
 AT_ONCE = 500
@@ -33,7 +32,7 @@ def end_sessions(connection: Connection, server_id: int, names: Sequence[str]) -
 def add_sessions(connection: Connection, server_id: int, rows: Sequence[Mapping[str, Any]]) -> None:
     """Note live sessions, with all columns but the server's; those that are known stay as they are."""
     if rows:
-        statement = _insert(connection, sessions).on_conflict_do_nothing()
+        statement = dialect_insert(connection, sessions).on_conflict_do_nothing()
         connection.execute(statement, [{**row, "server_id": server_id, "ending": False} for row in rows])
 
 
@@ -69,7 +68,7 @@ def note_uses(connection: Connection, server_id: int, uses: Iterable[tuple[str, 
     ]
     if not rows:
         return
-    statement = _insert(connection, key_uses)
+    statement = dialect_insert(connection, key_uses)
     told = statement.excluded
     connection.execute(
         statement.on_conflict_do_update(
@@ -91,8 +90,3 @@ def note_seen(connection: Connection, server_ids: Iterable[int], at: datetime) -
     """Note that these hosts were heard of; one statement for all of them, and no revision."""
     before = or_(servers.c.seen_at.is_(None), servers.c.seen_at < at)
     sealed.change(connection, servers, servers.c.id.in_(sorted(server_ids)), before, values={"seen_at": at})
-
-
-def _insert(connection: Connection, table: Table) -> Any:
-    """An insert that can say what to do where a row is there, which each database has in its own dialect."""
-    return (postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert)(table)

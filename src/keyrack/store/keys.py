@@ -8,11 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, or_, select, union
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.model import Credential, Grant, Page, UserKey
 from keyrack.store import sealed
+from keyrack.store.dialect import dialect_insert
 from keyrack.store.rows import contains, inserted, page
 from keyrack.store.tables import (
     credentials,
@@ -141,8 +140,9 @@ def add_user_key(connection: Connection, values: Mapping[str, Any]) -> int:
 
 def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None) -> bool:
     """Make a key lead to one identity (kind "user" or "deploy"); False when it leads to one already."""
-    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    statement = dialect_insert(key_owners).values(fingerprint=fingerprint, kind=kind, user_key_id=user_key_id)
+    statement = dialect_insert(connection, key_owners).values(
+        fingerprint=fingerprint, kind=kind, user_key_id=user_key_id
+    )
     claimed = statement.on_conflict_do_nothing().returning(key_owners.c.fingerprint)
     return connection.execute(claimed).scalar() is not None
 
@@ -185,7 +185,7 @@ def user_keys_of_workspace(
 def page_of_grants(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[Grant]:
     """A page of a workspace's grants, oldest first."""
     statement = select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
-    return page(connection, statement, _grant, offset=offset, limit=limit)
+    return page(connection, statement, grant_of, offset=offset, limit=limit)
 
 
 def count_user_keys(connection: Connection, user_id: int) -> int:
@@ -212,14 +212,14 @@ def add_grant(connection: Connection, values: Mapping[str, Any]) -> int:
 def find_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]:
     """All grants of a workspace, oldest first."""
     statement = select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
-    return tuple(_grant(row) for row in connection.execute(statement))
+    return tuple(grant_of(row) for row in connection.execute(statement))
 
 
 def get_grant(connection: Connection, workspace_id: int, grant_id: int) -> Grant | None:
     """A grant of this workspace, or None."""
     statement = select(grants).where(grants.c.id == grant_id, grants.c.workspace_id == workspace_id)
     row = connection.execute(statement).one_or_none()
-    return None if row is None else _grant(row)
+    return None if row is None else grant_of(row)
 
 
 def remove_grant(connection: Connection, grant_id: int) -> None:
@@ -230,13 +230,13 @@ def remove_grant(connection: Connection, grant_id: int) -> None:
 def grants_of_group(connection: Connection, group_id: int) -> tuple[Grant, ...]:
     """The grants of one group, ended or not."""
     rows = connection.execute(select(grants).where(grants.c.group_id == group_id).order_by(grants.c.id))
-    return tuple(_grant(row) for row in rows)
+    return tuple(grant_of(row) for row in rows)
 
 
 def grants_of_user(connection: Connection, user_id: int, at: datetime) -> tuple[Grant, ...]:
     """The grants in force that let a user in, by name or by group."""
     statement = select(grants).where(_grants_of_user(user_id), in_force(grants.c.expires_at, at))
-    return tuple(_grant(row) for row in connection.execute(statement.order_by(grants.c.id)))
+    return tuple(grant_of(row) for row in connection.execute(statement.order_by(grants.c.id)))
 
 
 def servers_of_grant(connection: Connection, grant: Grant) -> frozenset[int]:
@@ -288,8 +288,8 @@ def granted_keys(connection: Connection, server_id: int, workspace_id: int, at: 
     known: dict[tuple[str, int], bool] = {}
     found = []
     for row in connection.execute(statement):
-        grant = _grant_record({column.name: row._mapping[column.name] for column in grants.c})
-        key = _user_key_record(sealed.part(row, user_keys, "key_"))
+        grant = grant_of(sealed.part(row, grants))
+        key = _user_key(sealed.part(row, user_keys, "key_"))
         if ("grant", grant.id) not in known:
             known["grant", grant.id] = sealed.holds(connection, grants, row)
         if ("key", key.id) not in known:
@@ -394,12 +394,12 @@ def user_key_holds(connection: Connection, workspace_id: int, key_id: int) -> bo
 def sound_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]:
     """The grants of a workspace that are as Keyrack wrote them."""
     rows = connection.execute(select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id))
-    return tuple(_grant(row) for row in rows if sealed.holds(connection, grants, row))
+    return tuple(grant_of(row) for row in rows if sealed.holds(connection, grants, row))
 
 
-def grant_of(row: Mapping[str, Any]) -> Grant:
+def grant_of(row: Any) -> Grant:
     """A grant from its row."""
-    return _grant_record(row)
+    return Grant(**sealed.unsealed(row))
 
 
 def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
@@ -454,21 +454,9 @@ def _user_key_or_none(connection: Connection, statement: Select[Any]) -> UserKey
     return None if row is None else _user_key(row)
 
 
-def _user_key(row: Row[Any]) -> UserKey:
-    return _user_key_record(dict(row._mapping))
-
-
-def _user_key_record(values: Mapping[str, Any]) -> UserKey:
-    return UserKey(**{name: value for name, value in values.items() if name != "seal"})
-
-
-def _grant(row: Row[Any]) -> Grant:
-    return _grant_record(dict(row._mapping))
-
-
-def _grant_record(values: Mapping[str, Any]) -> Grant:
-    return Grant(**{name: value for name, value in values.items() if name != "seal"})
+def _user_key(row: Any) -> UserKey:
+    return UserKey(**sealed.unsealed(row))
 
 
 def _credential_record(row: Row[Any]) -> Credential:
-    return Credential(**{name: value for name, value in row._mapping.items() if name != "seal"})
+    return Credential(**sealed.unsealed(row))

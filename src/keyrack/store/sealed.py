@@ -32,9 +32,9 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from keyrack.store.dialect import dialect_insert
 from keyrack.store.tables import EPOCH, MICROSECOND, Moment, metadata
 
 SEAL = "seal"
@@ -220,8 +220,9 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
 
 def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless there is one that it would collide with; whether it was inserted."""
-    dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    statement = dialect_insert(table).values(**{**values, SEAL: b""}).on_conflict_do_nothing().returning(*table.c)
+    statement = (
+        dialect_insert(connection, table).values(**{**values, SEAL: b""}).on_conflict_do_nothing().returning(*table.c)
+    )
     found = connection.execute(statement).mappings().one_or_none()
     if found is None:
         return False

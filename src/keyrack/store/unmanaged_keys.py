@@ -1,4 +1,4 @@
-"""Questions about keys that hosts unmanaged; must decide nothing."""
+"""Questions about unmanaged keys, which hosts have in their files and no grant put there; must decide nothing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.model import Page, UnmanagedKey
+from keyrack.store.dialect import dialect_insert
 from keyrack.store.rows import page
 from keyrack.store.tables import credentials, servers, system_users, unmanaged_keys, user_keys, users
 
@@ -78,8 +77,9 @@ def in_state(connection: Connection, found_ids: Sequence[int], state: str) -> Se
 def add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert some; what is there stays."""
     if rows:
-        dialect_insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-        connection.execute(dialect_insert(unmanaged_keys).on_conflict_do_nothing(), [dict(row) for row in rows])
+        connection.execute(
+            dialect_insert(connection, unmanaged_keys).on_conflict_do_nothing(), [dict(row) for row in rows]
+        )
 
 
 def change(connection: Connection, found_ids: Sequence[int], values: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ import time
 from typing import List, NamedTuple, Optional, Union
 
 from keyrack.agent.system import programs
+from keyrack.ssh.fingerprint import PATTERN as FINGERPRINT
 
 SYSLOG_FILES = ("/var/log/auth.log", "/var/log/secure")
 _LONGEST_TAIL = 8 * 1024 * 1024
@@ -29,7 +30,7 @@ _LONGEST_LINE = 64 * 1024
 # From its beginning: a name that somebody tries to log in with stands further back in sshd's other lines.
 _ACCEPTED = re.compile(
     r"Accepted ([a-z/-]+) for (\S{1,64}) from ([0-9A-Fa-f.:]+)(?:%\S+)? port ([0-9]{1,5}) ssh2"
-    r"(?:: (?:([A-Z0-9-]+) (SHA256:[A-Za-z0-9+/]{43}))?.*)?"
+    rf"(?:: (?:([A-Z0-9-]+) ({FINGERPRINT}))?.*)?"
 )
 _SYSLOG = re.compile(
     r"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+) \S+ sshd(?:-session)?\[([0-9]+)\]: (.*)"

@@ -14,10 +14,11 @@ from typing import FrozenSet, List, NamedTuple, Sequence, Tuple
 
 from keyrack.agent.system import programs
 from keyrack.ssh import wire
+from keyrack.ssh.fingerprint import PATTERN as FINGERPRINT
 
 ASK_SECONDS = 30.0
 _CONNECT_SECONDS = 10
-_ACCEPTED = re.compile(r"debug1: Server accepts key: .*(SHA256:[A-Za-z0-9+/]{43})")
+_ACCEPTED = re.compile(rf"debug1: Server accepts key: .*({FINGERPRINT})")
 _WAS_ASKED = "debug1: Authentications that can continue"
 _RSA_BITS = 4096
 _OPTIONS = (

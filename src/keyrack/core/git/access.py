@@ -23,6 +23,7 @@ from keyrack.core.git.repositories import path_of
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, RepositoryRole, Role
+from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
 from keyrack.store import git_access
@@ -35,7 +36,6 @@ VERBS = {"git-upload-pack": FETCH, "git-receive-pack": PUSH}
 LONGEST_COMMAND = 512
 # What git clients send: one verb, one blank, one path in quotes. ssh:// addresses put a slash before it.
 COMMAND = re.compile(r"(git-upload-pack|git-receive-pack) '/?([A-Za-z0-9._/-]+)'")
-FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 CHANNEL = "git"
 
 
@@ -70,7 +70,7 @@ class Access:
 
 def key_line_of(instance: Instance, fingerprint: str) -> str | None:
     """The public key (type and base64) that a fingerprint stands for when it may open Git at all, else None."""
-    if not FINGERPRINT.fullmatch(fingerprint):
+    if not is_fingerprint(fingerprint):
         return None
     holder = instance.database.read(lambda connection: _holder(connection, fingerprint, address=""))
     return None if holder is None else holder.public_key
@@ -78,7 +78,7 @@ def key_line_of(instance: Instance, fingerprint: str) -> str | None:
 
 def holder_of(instance: Instance, fingerprint: str, *, address: str = "") -> Holder | None:
     """Who stands behind a fingerprint now, or None. address: where the connection comes from."""
-    if not FINGERPRINT.fullmatch(fingerprint):
+    if not is_fingerprint(fingerprint):
         return None
     return instance.database.read(lambda connection: _holder(connection, fingerprint, address=address))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,7 +21,7 @@ from keyrack.model import Server, SystemUser
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument, KeyRemoval, OfflinePolicy
 from keyrack.ssh import options
-from keyrack.ssh.digest import sha256
+from keyrack.ssh.fingerprint import of_line
 from keyrack.store import held_back, host_reports, keys, revocations, servers, unmanaged_keys
 
 log = structlog.get_logger("keyrack")
@@ -165,24 +164,11 @@ def _revoked(instance: Instance, connection: Connection, server: Server, damaged
     sound = []
     most = instance.settings.max_revoked_keys
     for fingerprint, line in revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most):
-        if fingerprint_of(line) == fingerprint:
+        if of_line(line) == fingerprint:
             sound.append(line)
         else:
             damaged.append(Damaged("revocation of", fingerprint))
     return tuple(sound)
-
-
-def fingerprint_of(line: str) -> str:
-    """The fingerprint of a canonical line, and no judgement of the key in it; "" for what is no such line."""
-    key_type, _, blob = line.partition(" ")
-    try:
-        data = base64.b64decode(blob, validate=True)
-    except ValueError:
-        return ""
-    name = key_type.encode("utf-8", "replace")
-    if not data.startswith(len(name).to_bytes(4, "big") + name):
-        return ""
-    return "SHA256:" + base64.b64encode(sha256(data)).decode("ascii").rstrip("=")
 
 
 def lines(connection: Connection, server: Server, now: datetime, damaged: list[Damaged]) -> Iterator[Line]:

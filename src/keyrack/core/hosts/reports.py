@@ -19,6 +19,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.errors import Refusal, invalid
 from keyrack.model import Server
+from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.printable import printable
 from keyrack.store import host_reports, servers
 
@@ -34,7 +35,6 @@ _Read = TypeVar("_Read")
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
 # A tenth of strptime's time, and a host may tell thousands.
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def _fingerprint(entry: Mapping[str, Any], *, empty: bool = False) -> str:
     value = entry.get("fingerprint")
     if empty and value == "":
         return ""
-    if not isinstance(value, str) or not _FINGERPRINT.fullmatch(value):
+    if not isinstance(value, str) or not is_fingerprint(value):
         raise invalid("fingerprint", "This is not a SHA-256 fingerprint.")
     return value
 

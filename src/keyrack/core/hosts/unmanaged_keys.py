@@ -4,8 +4,6 @@ about another one.
 
 from __future__ import annotations
 
-import binascii
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,9 +17,8 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Credential, Page, Server, UnmanagedKey
 from keyrack.ssh import found_options
-from keyrack.ssh.digest import sha256
+from keyrack.ssh.fingerprint import is_fingerprint, of_line
 from keyrack.ssh.names import hidden_character
-from keyrack.ssh.wire import Reader, WireError
 from keyrack.store import servers, unmanaged_keys
 
 NEW = "new"
@@ -48,7 +45,6 @@ REMEMBERED = timedelta(days=90)
 MOST_CUT = 300
 FULL_LIST = 1500
 """Things in a report of an agent that does not say when it left some out."""
-FINGERPRINT = re.compile(r"(SHA256:[A-Za-z0-9+/]{43})?")
 _LENGTHS = {"username": 64, "path": 1024, "type": 64, "key": 16384, "options": 2000, "comment": 200, "problem": 300}
 
 
@@ -361,10 +357,10 @@ def _values(entry: object) -> dict[str, Any] | None:
             return None
         texts[name] = value
     told, line = entry.get("fingerprint", ""), entry.get("line", 0)
-    if not isinstance(told, str) or not FINGERPRINT.fullmatch(told) or type(line) is not int:
+    if (told != "" and not is_fingerprint(told)) or type(line) is not int:
         return None
     # Never as told: by a fingerprint somebody becomes the owner of a key, and a key is taken away.
-    fingerprint = _fingerprint(texts["key"]) if texts["key"] else ""
+    fingerprint = of_line(texts["key"]) if texts["key"] else ""
     if fingerprint is None or (entry["kind"] in KEYS and not fingerprint):
         return None
     if not texts["username"] or not texts["path"].startswith("/") or not 0 <= line < 2**31:
@@ -382,18 +378,6 @@ def _values(entry: object) -> dict[str, Any] | None:
         "problem": texts["problem"],
         "in_force": entry.get("in_force") is True,
     }
-
-
-def _fingerprint(key: str) -> str | None:
-    """The fingerprint of a type and a key in base64; None where they are no such thing."""
-    key_type, _, encoded = key.partition(" ")
-    try:
-        blob = binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
-        if Reader(blob).string() != key_type.encode("ascii"):
-            return None
-    except (ValueError, WireError):
-        return None
-    return "SHA256:" + binascii.b2a_base64(sha256(blob), newline=False).decode("ascii").rstrip("=")
 
 
 def _told_of_fresh(server: Server, fresh: list[Mapping[str, Any]]) -> list[str]:

@@ -4,7 +4,6 @@ that it opens.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,11 +13,10 @@ from keyrack.core.keys import propagation
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page
+from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
 from keyrack.store import keys, revocations, revoked_keys
 from keyrack.store.revoked_keys import RevokedKey
-
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,7 @@ def refuse_found(work: Work, server_id: int, found: Iterable[tuple[str, str]]) -
 
 
 def _fingerprint(value: object) -> str:
-    if not isinstance(value, str) or not _FINGERPRINT.fullmatch(value):
+    if not isinstance(value, str) or not is_fingerprint(value):
         raise invalid("fingerprint", "Write the key's fingerprint as ssh-keygen -l prints it: SHA256:…")
     return value
 
