@@ -18,8 +18,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from keyrack import app
 from tests.login.private_sshd import sshd_path
 from tests.ports import free_port
+from tests.services import settings_for
 from tests.waiting import wait_until
 
 
@@ -127,6 +129,7 @@ def test_one_port_for_two_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("command", "option"), [("serve", "--listen"), ("git-host", "--git-listen")])
 def test_a_taken_port_of_a_service_is_named_with_its_option(command: str, option: str, tmp_path: Path) -> None:
     sshd_path()
+    app.open_instance(settings_for(tmp_path / "data", "")).database.close()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         started = [sys.executable, "-m", "keyrack.cli.main", command, "--data", str(tmp_path / "data")]

@@ -85,17 +85,13 @@ def media_type(request: Request) -> str:
 
 
 def read_json(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
-    """The fields of a JSON body, whatever curl called it; False, as its values are not all text."""
-    return json_fields(request, content), False
-
-
-def json_fields(request: Request, content: bytes) -> dict[str, Any]:
     """The fields of a JSON body that need not be called so: published examples name no type, and curl then names
-    that of forms. Raises Refusal for a body of any other type, and for one that is not JSON.
+    that of forms. The second is always False: values need not be text. Raises Refusal for a body of any other type,
+    and for one that is not JSON.
     """
     if media_type(request) not in ("", "application/json", FORM):
         raise malformed("The body must be JSON.", "content-type")
-    return json_object(content)
+    return json_object(content), False
 
 
 def check_encoding(request: Request) -> None:

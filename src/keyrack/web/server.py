@@ -38,6 +38,7 @@ from keyrack.web.codearts import api as codearts
 from keyrack.web.codearts import api_v1
 from keyrack.web.home import page
 from keyrack.web.iam import api as iam
+from keyrack.web.iam import discovery
 from keyrack.web.limits import limited
 from keyrack.web.native import api as native
 from keyrack.web.proxies import Proxies
@@ -236,7 +237,7 @@ def _pages(instance: Instance) -> list[tuple[str, Handler]]:
     first = page(url).encode()
 
     async def home(request: Request) -> Response:
-        return iam.versions(instance) if iam.asks_for_versions(request) else HTMLResponse(first)
+        return discovery.versions(instance) if discovery.asks_for_versions(request) else HTMLResponse(first)
 
     @cache
     def described() -> tuple[bytes, bytes]:

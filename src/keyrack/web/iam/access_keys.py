@@ -8,13 +8,12 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.people import access_keys, tokens
-from keyrack.core.people.access_keys import AccessKey
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor
 from keyrack.web import bodies
 from keyrack.web.api import Call, Endpoint
-from keyrack.web.iam import authentication
-from keyrack.web.iam.shapes import moment, part, text
+from keyrack.web.iam import authentication, shapes
+from keyrack.web.iam.parameters import part, text
 
 STATES = {"active": True, "inactive": False}
 
@@ -25,19 +24,19 @@ def create(call: Call) -> Response:
     key = access_keys.create(
         call.instance, call.actor, user_uid=text(sent, "user_id"), description=text(sent, "description")
     )
-    return JSONResponse({"credential": {**_shown(key), "secret": key.secret}}, 201)
+    return JSONResponse({"credential": {**shapes.access_key(key), "secret": key.secret}}, 201)
 
 
 def find(call: Call) -> Response:
     """List access keys without their secrets"""
     found = access_keys.find(call.instance, call.actor, user_uid=call.query.get("user_id"))
-    return JSONResponse({"credentials": [_shown(key) for key in found]})
+    return JSONResponse({"credentials": [shapes.access_key(key) for key in found]})
 
 
 def show(call: Call) -> Response:
     """Show an access key without its secret"""
     key = access_keys.get(call.instance, call.actor, call.path["access_key"])
-    return JSONResponse({"credential": _shown(key)})
+    return JSONResponse({"credential": shapes.access_key(key)})
 
 
 def change(call: Call) -> Response:
@@ -53,7 +52,7 @@ def change(call: Call) -> Response:
         active=None if status is None else STATES[status],
         description=text(sent, "description"),
     )
-    return JSONResponse({"credential": _shown(key)})
+    return JSONResponse({"credential": shapes.access_key(key)})
 
 
 def delete(call: Call) -> Response:
@@ -74,13 +73,7 @@ def issue_temporary(call: Call) -> Response:
         duration_seconds=token.get("duration_seconds", access_keys.SHORTEST_LIFE),
         scopes=None if identity.get("policy") is None else _actions(part(identity, "policy")),
     )
-    credential = {
-        "access": key.id,
-        "secret": key.secret,
-        "securitytoken": key.security_token,
-        "expires_at": moment(key.expires_at),
-    }
-    return JSONResponse({"credential": credential}, 201)
+    return JSONResponse({"credential": shapes.temporary_access_key(key)}, 201)
 
 
 CREDENTIALS = "/OS-CREDENTIAL/credentials"
@@ -128,13 +121,3 @@ def _actions(policy: Mapping[str, Any]) -> tuple[str, ...]:
     if not actions:
         raise problem
     return tuple(actions)  # bounded in number and length by the core
-
-
-def _shown(key: AccessKey) -> dict[str, Any]:
-    return {
-        "access": key.id,
-        "user_id": key.user_uid,
-        "status": "active" if key.active else "inactive",
-        "description": key.description,
-        "create_time": moment(key.created_at),
-    }

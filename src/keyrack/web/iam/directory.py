@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.people import users
 from keyrack.errors import invalid
-from keyrack.model import Project, Role, User, Workspace
+from keyrack.model import Role, User
 from keyrack.web.api import Call, Endpoint
-from keyrack.web.iam.shapes import part, text
+from keyrack.web.iam import shapes
+from keyrack.web.iam.parameters import part, text
 
 
 def list_projects(call: Call) -> Response:
     """List projects; the SDKs look a region up by its name here"""
     found = users.projects(call.instance, call.actor, call.query.get("name"))
     workspace = users.own_workspace(call.instance, call.actor)
-    shown = [_project(call, project, workspace) for project in found]
-    return JSONResponse({"projects": shown, "links": _links(call)})
+    shown = [shapes.project(call.instance, project, workspace) for project in found]
+    return JSONResponse({"projects": shown, "links": shapes.links(call)})
 
 
 def list_own_projects(call: Call) -> Response:
@@ -29,14 +28,8 @@ def list_own_projects(call: Call) -> Response:
 def list_domains(call: Call) -> Response:
     """Show the workspace, which IAM calls a domain"""
     workspace = users.own_workspace(call.instance, call.actor)
-    domain = {
-        "id": workspace.uid,
-        "name": workspace.name,
-        "enabled": True,
-        "description": "",
-        "links": {"self": f"{call.instance.settings.url}/v3/domains/{workspace.uid}"},
-    }
-    return JSONResponse({"domains": [domain], "links": _links(call)})
+    domain = shapes.domain(call.instance, workspace)
+    return JSONResponse({"domains": [domain], "links": shapes.links(call)})
 
 
 def list_users(call: Call) -> Response:
@@ -44,7 +37,9 @@ def list_users(call: Call) -> Response:
     name = call.query.get("name")
     found = [user for user in users.find(call.instance, call.actor) if name in (None, user.name)]
     workspace = users.workspace_of(call.instance, call.actor)
-    return JSONResponse({"users": [_user(call, user, workspace) for user in found], "links": _links(call)})
+    return JSONResponse(
+        {"users": [shapes.user(call.instance, user, workspace) for user in found], "links": shapes.links(call)}
+    )
 
 
 def create_user(call: Call) -> Response:
@@ -122,35 +117,8 @@ V3_ENDPOINTS = (
 V5_ENDPOINTS = (Endpoint("GET", "/caller-identity", caller_identity),)
 
 
-def _links(call: Call) -> dict[str, Any]:
-    return {"self": f"{call.instance.settings.url}{call.request.url.path}", "previous": None, "next": None}
-
-
-def _project(call: Call, project: Project, workspace: Workspace) -> dict[str, Any]:
-    return {
-        "id": project.uid,
-        "name": project.name,
-        "domain_id": workspace.uid,
-        "parent_id": workspace.uid,
-        "enabled": True,
-        "is_domain": False,
-        "description": "",
-        "links": {"self": f"{call.instance.settings.url}/v3/projects/{project.uid}"},
-    }
-
-
 def _shown(call: Call, user: User, status: int = 200) -> Response:
     # No further right is asked for here: what was done is done, and its answer must not say otherwise.
-    return JSONResponse({"user": _user(call, user, users.workspace_of(call.instance, call.actor))}, status)
-
-
-def _user(call: Call, user: User, workspace: Workspace) -> dict[str, Any]:
-    return {
-        "id": user.uid,
-        "name": user.name,
-        "domain_id": workspace.uid,
-        "enabled": user.disabled_at is None,
-        "password_expires_at": "",
-        "description": "",
-        "links": {"self": f"{call.instance.settings.url}/v3/users/{user.uid}"},
-    }
+    return JSONResponse(
+        {"user": shapes.user(call.instance, user, users.workspace_of(call.instance, call.actor))}, status
+    )

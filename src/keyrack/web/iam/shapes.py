@@ -1,18 +1,15 @@
-"""How IAM writes and reads what all its calls share: errors, times, parts of bodies; must call no command."""
+"""Each noun of IAM as JSON, and the schemas of its calls; must call no use case."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
-from keyrack.errors import Kind, Refusal
-from keyrack.web import bodies
-from keyrack.web.iam import authentication
+from keyrack.core.instance import Instance
+from keyrack.core.people.access_keys import AccessKey
+from keyrack.core.people.tokens import SignedIn
+from keyrack.model import Project, User, Workspace
+from keyrack.web.api import Call
 from keyrack.web.shapes import (
     TEXT,
     TEXT_OR_NULL,
@@ -25,72 +22,6 @@ from keyrack.web.shapes import (
     record,
     texts,
 )
-
-STATUS = {
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.MISSING: 404,
-    Kind.INVALID: 400,
-    Kind.TAKEN: 409,
-    Kind.LIMIT: 400,
-    Kind.THROTTLED: 429,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAVAILABLE: 503,
-    Kind.FAULT: 500,
-}
-
-
-def refuse(request: Request, refusal: Refusal) -> Response:
-    """A refusal in Keystone's three fields, or in the gateway's shape where the gateway refuses."""
-    gateway = authentication.gateway_refusal(request, refusal)
-    if gateway is not None:
-        return gateway
-    return bodies.retried(error(STATUS[refusal.kind], refusal.message), refusal)
-
-
-def unknown_path(request: Request) -> Response:
-    """404 in Keystone's shape."""
-    return error(404, "There is no such API.")
-
-
-def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
-    """405 in Keystone's shape."""
-    response = error(405, f"{request.method} is not supported here; supported: {', '.join(methods)}.")
-    response.headers["Allow"] = ", ".join(methods)
-    return response
-
-
-def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
-    """The fields of a JSON body, whatever curl called it."""
-    return bodies.json_fields(request, content), False
-
-
-def error(status: int, message: str) -> Response:
-    """An error in Keystone's three fields; the SDKs cannot unpack the variant with five."""
-    title = HTTPStatus(status).phrase
-    return JSONResponse({"error": {"code": status, "message": message, "title": title}}, status)
-
-
-def part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object inside a body; raises Refusal INVALID."""
-    found = value.get(name)
-    if not isinstance(found, dict):
-        raise bodies.malformed(f"The body lacks the object {name!r}.")
-    return found
-
-
-def text(value: Mapping[str, Any], name: str) -> str | None:
-    """A text inside a body, or None; raises Refusal INVALID for another type."""
-    found = value.get(name)
-    if found is None or isinstance(found, str):
-        return found
-    raise bodies.malformed(f"{name!r} must be a string.")
-
-
-def moment(at: datetime | None) -> str:
-    """A time as IAM writes it, UTC with six decimals; "" for never."""
-    return "" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
 
 _LINKS = record({"self": TEXT}, previous=TEXT_OR_NULL, next=TEXT_OR_NULL)
 
@@ -200,3 +131,125 @@ SHAPES: dict[str, Shape] = {
     ),
     "iam.caller_identity": Shape(record(texts("account_id", "principal_id", "principal_urn"))),
 }
+
+
+def moment(at: datetime | None) -> str:
+    """A time as IAM writes it, UTC with six decimals; "" for never."""
+    return "" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def links(call: Call) -> dict[str, Any]:
+    """The links of a list, which has one page."""
+    return {"self": f"{call.instance.settings.url}{call.request.url.path}", "previous": None, "next": None}
+
+
+def domain(instance: Instance, workspace: Workspace) -> dict[str, Any]:
+    """A workspace, which IAM calls a domain."""
+    return {
+        "id": workspace.uid,
+        "name": workspace.name,
+        "enabled": True,
+        "description": "",
+        "links": {"self": f"{instance.settings.url}/v3/domains/{workspace.uid}"},
+    }
+
+
+def project(instance: Instance, project: Project, workspace: Workspace) -> dict[str, Any]:
+    """A project."""
+    return {
+        "id": project.uid,
+        "name": project.name,
+        "domain_id": workspace.uid,
+        "parent_id": workspace.uid,
+        "enabled": True,
+        "is_domain": False,
+        "description": "",
+        "links": {"self": f"{instance.settings.url}/v3/projects/{project.uid}"},
+    }
+
+
+def user(instance: Instance, user: User, workspace: Workspace) -> dict[str, Any]:
+    """A user."""
+    return {
+        "id": user.uid,
+        "name": user.name,
+        "domain_id": workspace.uid,
+        "enabled": user.disabled_at is None,
+        "password_expires_at": "",
+        "description": "",
+        "links": {"self": f"{instance.settings.url}/v3/users/{user.uid}"},
+    }
+
+
+def access_key(key: AccessKey) -> dict[str, Any]:
+    """An access key without its secret."""
+    return {
+        "access": key.id,
+        "user_id": key.user_uid,
+        "status": "active" if key.active else "inactive",
+        "description": key.description,
+        "create_time": moment(key.created_at),
+    }
+
+
+def temporary_access_key(key: AccessKey) -> dict[str, Any]:
+    """A temporary access key, with the secret that is shown this once."""
+    return {
+        "access": key.id,
+        "secret": key.secret,
+        "securitytoken": key.security_token,
+        "expires_at": moment(key.expires_at),
+    }
+
+
+def token(instance: Instance, signed_in: SignedIn, *, catalog: bool) -> dict[str, Any]:
+    """A token that is in force: whose, for what, until when; catalog: with what APIs there are."""
+    domain = {"id": signed_in.workspace.uid, "name": signed_in.workspace.name}
+    body: dict[str, Any] = {
+        "methods": ["password"],
+        "issued_at": moment(signed_in.token.created_at),
+        "expires_at": moment(signed_in.token.expires_at),
+        "user": {
+            "id": signed_in.user.uid,
+            "name": signed_in.user.name,
+            "password_expires_at": "",
+            "domain": domain,
+        },
+        "roles": [{"id": "0", "name": "te_admin" if signed_in.user.role in ("owner", "admin") else "readonly"}],
+    }
+    if signed_in.project is None:
+        body["domain"] = domain
+    else:
+        body["project"] = {
+            "id": signed_in.project.uid,
+            "name": signed_in.project.name,
+            "domain": domain,
+        }
+    if catalog:
+        body["catalog"] = api_catalog(instance)
+    return body
+
+
+def version(instance: Instance) -> dict[str, Any]:
+    """The version of this API."""
+    return {
+        "id": "v3.6",
+        "status": "stable",
+        "updated": "2026-11-22T00:00:00Z",
+        "links": [{"rel": "self", "href": f"{instance.settings.url}/v3/"}],
+        "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
+    }
+
+
+def api_catalog(instance: Instance) -> list[dict[str, Any]]:
+    """The APIs there are, and where."""
+
+    def entry(uid: str, kind: str, name: str, url: str) -> dict[str, Any]:
+        endpoint = {"id": uid, "url": url, "region": "*", "region_id": "*", "interface": "public"}
+        return {"id": uid, "type": kind, "name": name, "endpoints": [endpoint]}
+
+    url = instance.settings.url
+    return [
+        entry("0" * 31 + "1", "identity", "iam", f"{url}/v3"),
+        entry("0" * 31 + "2", "codeartsrepo", "codeartsrepo", url),
+    ]

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core import validation
 from keyrack.core.keys import credentials, openings
-from keyrack.model import Credential
 from keyrack.web.api import Call, Endpoint
-from keyrack.web.runcloud.grammar import Fields, date, date_or_none, is_alpha_dash, is_v2, listed, window
-
-CUT_AT = 50
+from keyrack.web.runcloud import shapes
+from keyrack.web.runcloud.grammar import Fields, is_alpha_dash, listed, window
 
 
 def list_credentials(call: Call) -> Response:
     """List the SSH keys that open a server, with the account of each"""
     search = call.query.get("label") or call.query.get("search") or ""
     found = credentials.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
-    return listed(call, found, partial(_credential, call))
+    return listed(call, found, partial(shapes.credential, call))
 
 
 def add_credential(call: Call) -> Response:
@@ -46,13 +43,13 @@ def add_credential(call: Call) -> Response:
         public_key=public_key,
         temporary=temporary,
     )
-    return JSONResponse(_credential(call, credential))
+    return JSONResponse(shapes.credential(call, credential))
 
 
 def show_credential(call: Call) -> Response:
     """Show an SSH key, and whether its host obeys it yet"""
     found = credentials.get(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
-    return JSONResponse(_credential(call, found))
+    return JSONResponse(shapes.credential(call, found))
 
 
 def delete_credential(call: Call) -> Response:
@@ -61,7 +58,7 @@ def delete_credential(call: Call) -> Response:
     # Whoever takes a key away must hear where it stays: this entry's end is not always the key's. Where it is, the
     # answer is the object as it was and nothing more, as programs compare the two.
     still = {"still_opened_by": openings.shown(gone.still_opened_by)} if gone.still_opened_by else {}
-    return JSONResponse(_credential(call, gone.credential) | still)
+    return JSONResponse(shapes.credential(call, gone.credential) | still)
 
 
 def _endpoints(path: str) -> tuple[Endpoint, ...]:
@@ -76,23 +73,3 @@ def _endpoints(path: str) -> tuple[Endpoint, ...]:
 
 # The second spelling is v2's; programs use it under v3 too.
 ENDPOINTS = (*_endpoints("/servers/{serverId}/ssh/credentials"), *_endpoints("/servers/{serverId}/sshcredentials"))
-
-
-def _credential(call: Call, credential: Credential) -> dict[str, Any]:
-    line = credential.line
-    if call.instance.settings.cut_public_key:
-        line = line[:CUT_AT] + "..."
-    return {
-        "id": credential.id,
-        "label": credential.label,
-        "user": credential.username,
-        # v2's objects have it, and its programs read it.
-        **({"user_id": credential.system_user_id} if is_v2(call) else {}),
-        "publicKey": line,
-        "temporary": credential.temporary,
-        "created_at": date(credential.created_at),
-        "fingerprint": credential.fingerprint,
-        "expires_at": date_or_none(credential.expires_at),
-        "state": "delivered" if credential.delivered else "pending",
-        "delivered_at": date_or_none(credential.delivered_at if credential.delivered else None),
-    }

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.audit import events
 from keyrack.core.hosts import servers
-from keyrack.core.instance import Instance
-from keyrack.model import Event, Page, Server
+from keyrack.model import Page, Server
 from keyrack.web.api import Call, Endpoint
-from keyrack.web.runcloud.grammar import Fields, date, listed, log_date, window
-
-# RunCloud documents the first; its others are not public.
-LOG_KINDS = {"high": "High Priority Info", "warning": "Warning", "info": "Info"}
+from keyrack.web.runcloud import shapes
+from keyrack.web.runcloud.grammar import Fields, date, listed, window
 
 # RunCloud's names for what hosts tell: sizes in bytes, the load of one minute, the uptime in seconds.
 MACHINE = {
@@ -35,13 +31,13 @@ MACHINE = {
 def list_servers(call: Call) -> Response:
     """List the servers of the workspace"""
     found = servers.find(call.instance, call.actor, search=call.query.get("search", ""), **window(call))
-    return listed(call, found, partial(_server, call.instance))
+    return listed(call, found, partial(shapes.server, call.instance))
 
 
 def list_shared_servers(call: Call) -> Response:
     """List servers that other workspaces share: none"""
     found = servers.shared(call.instance, call.actor, **window(call))
-    return listed(call, found, partial(_server, call.instance))
+    return listed(call, found, partial(shapes.server, call.instance))
 
 
 def create_server(call: Call) -> Response:
@@ -53,17 +49,17 @@ def create_server(call: Call) -> Response:
         fields.accepts("ipAddress", servers.host_address)
     fields.check()
     server = servers.create(call.instance, call.actor, name=name, address=address, provider=provider)
-    return JSONResponse(_server(call.instance, server))
+    return JSONResponse(shapes.server(call.instance, server))
 
 
 def show_server(call: Call) -> Response:
     """Show a server, and whether its host is connected"""
-    return JSONResponse(_server(call.instance, servers.get(call.instance, call.actor, call.ids["serverId"])))
+    return JSONResponse(shapes.server(call.instance, servers.get(call.instance, call.actor, call.ids["serverId"])))
 
 
 def delete_server(call: Call) -> Response:
     """Delete a server; its host forgets the keys that Keyrack put there"""
-    return JSONResponse(_server(call.instance, servers.delete(call.instance, call.actor, call.ids["serverId"])))
+    return JSONResponse(shapes.server(call.instance, servers.delete(call.instance, call.actor, call.ids["serverId"])))
 
 
 def rename_server(call: Call) -> Response:
@@ -73,7 +69,7 @@ def rename_server(call: Call) -> Response:
     provider = fields.text_or_none("provider") if fields.has("provider") else servers.KEEP
     fields.check()
     server = servers.rename(call.instance, call.actor, call.ids["serverId"], name=name, provider=provider)
-    return JSONResponse(_server(call.instance, server))
+    return JSONResponse(shapes.server(call.instance, server))
 
 
 def show_installation_script(call: Call) -> Response:
@@ -86,7 +82,7 @@ def list_logs(call: Call) -> Response:
     """List what was done to a server and what its host told, newest first"""
     search = call.query.get("search", "")
     found = events.find(call.instance, call.actor, server_id=call.ids["serverId"], search=search, **window(call))
-    return listed(call, found, _log)
+    return listed(call, found, shapes.log)
 
 
 def show_machine(call: Call) -> Response:
@@ -133,40 +129,4 @@ ENDPOINTS = (
 
 def _empty(call: Call) -> Response:
     nothing: Page[Server] = Page(items=(), total=0, **window(call))
-    return listed(call, nothing, partial(_server, call.instance))
-
-
-def _server(instance: Instance, server: Server) -> dict[str, Any]:
-    return {
-        "id": server.id,
-        "name": server.name,
-        "provider": server.provider,
-        "stack": "native",
-        "ipAddress": server.address,
-        "country_iso_code": None,
-        "os": server.os or "Linux",
-        "osVersion": server.os_version,
-        "connected": server.enrolled_at is not None,
-        "online": servers.is_online(instance, server),
-        "agentVersion": server.agent_version,
-        "phpCLIVersion": None,
-        "softwareUpdate": False,
-        "securityUpdate": False,
-        "transferStatus": "AVAILABLE",
-        "created_at": date(server.created_at),
-        "tags": list(server.tags),
-        "mode": server.mode,
-    }
-
-
-def _log(event: Event) -> dict[str, Any]:
-    return {
-        "kind": LOG_KINDS.get(event.level, LOG_KINDS["info"]),
-        "content": event.summary,
-        "created_at": log_date(event.at),
-        "actor": event.actor_name,
-        "token": event.token_name,
-        "ipAddress": event.address,
-        "action": event.action,
-        "outcome": event.outcome,
-    }
+    return listed(call, nothing, partial(shapes.server, call.instance))

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from keyrack.core.hosts import servers
+from keyrack.core.hosts.sshd_settings import SshSettings
+from keyrack.core.instance import Instance
+from keyrack.model import Credential, Event, Server, Session, SystemUser
+from keyrack.web.api import Call
+from keyrack.web.runcloud.grammar import date, date_or_none, is_v2, log_date
 from keyrack.web.shapes import (
     TEXT,
     TEXT_OR_NULL,
@@ -15,6 +23,10 @@ from keyrack.web.shapes import (
     record,
     texts,
 )
+
+CUT_AT = 50
+# RunCloud documents the first; its others are not public.
+LOG_KINDS = {"high": "High Priority Info", "warning": "Warning", "info": "Info"}
 
 _PAGINATION = record(
     {
@@ -144,3 +156,110 @@ SHAPES: dict[str, Shape] = {
     "runcloud.list_sessions": Shape(_page_of("Session"), query=_PAGE),
     "runcloud.end_session": Shape(named("runcloud.Session")),
 }
+
+
+def credential(call: Call, credential: Credential) -> dict[str, Any]:
+    """An SSH key of a server."""
+    line = credential.line
+    if call.instance.settings.cut_public_key:
+        line = line[:CUT_AT] + "..."
+    return {
+        "id": credential.id,
+        "label": credential.label,
+        "user": credential.username,
+        # v2's objects have it, and its programs read it.
+        **({"user_id": credential.system_user_id} if is_v2(call) else {}),
+        "publicKey": line,
+        "temporary": credential.temporary,
+        "created_at": date(credential.created_at),
+        "fingerprint": credential.fingerprint,
+        "expires_at": date_or_none(credential.expires_at),
+        "state": "delivered" if credential.delivered else "pending",
+        "delivered_at": date_or_none(credential.delivered_at if credential.delivered else None),
+    }
+
+
+def server(instance: Instance, server: Server) -> dict[str, Any]:
+    """A server; what Keyrack does not know of it is null."""
+    return {
+        "id": server.id,
+        "name": server.name,
+        "provider": server.provider,
+        "stack": "native",
+        "ipAddress": server.address,
+        "country_iso_code": None,
+        "os": server.os or "Linux",
+        "osVersion": server.os_version,
+        "connected": server.enrolled_at is not None,
+        "online": servers.is_online(instance, server),
+        "agentVersion": server.agent_version,
+        "phpCLIVersion": None,
+        "softwareUpdate": False,
+        "securityUpdate": False,
+        "transferStatus": "AVAILABLE",
+        "created_at": date(server.created_at),
+        "tags": list(server.tags),
+        "mode": server.mode,
+    }
+
+
+def log(event: Event) -> dict[str, Any]:
+    """A line of a server's log."""
+    return {
+        "kind": LOG_KINDS.get(event.level, LOG_KINDS["info"]),
+        "content": event.summary,
+        "created_at": log_date(event.at),
+        "actor": event.actor_name,
+        "token": event.token_name,
+        "ipAddress": event.address,
+        "action": event.action,
+        "outcome": event.outcome,
+    }
+
+
+def config(settings: SshSettings) -> dict[str, Any]:
+    """The SSH settings of a server."""
+    return {
+        # A server has one set of settings, so the server's number is theirs.
+        "id": settings.server_id,
+        "server_id": settings.server_id,
+        **ssh_settings(settings),
+        "created_at": date(settings.created_at),
+        "updated_at": date(settings.updated_at),
+        "state": settings.state,
+    }
+
+
+def ssh_settings(settings: SshSettings) -> dict[str, Any]:
+    """The three SSH settings alone."""
+    return {
+        "passwordlessLogin": settings.passwordless_login,
+        "useDns": settings.use_dns,
+        "preventRootLogin": settings.prevent_root_login,
+    }
+
+
+def session(session: Session) -> dict[str, Any]:
+    """An open SSH login."""
+    return {
+        "id": session.id,
+        "user": session.username,
+        "ipAddress": session.address,
+        "fingerprint": session.fingerprint or None,
+        "label": session.label,
+        "created_at": date(session.started_at),
+        "ending": session.ending,
+    }
+
+
+def system_user(user: SystemUser) -> dict[str, Any]:
+    """A system user of a server."""
+    return {
+        "id": user.id,
+        "username": user.username,
+        "deploymentKey": user.deployment_key,
+        "deleteable": user.deletable,
+        "created_at": date(user.created_at),
+        "state": user.state,
+        **({"reason": user.reason} if user.reason else {}),
+    }

@@ -2,46 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.hosts import sessions, sshd_settings
 from keyrack.core.hosts.sshd_settings import SshSettings
-from keyrack.model import Session
 from keyrack.web.api import Call, Endpoint
-from keyrack.web.runcloud.grammar import SPELLINGS, Fields, date, listed, window
+from keyrack.web.runcloud import shapes
+from keyrack.web.runcloud.grammar import SPELLINGS, Fields, listed, window
 
 
 def show_config(call: Call) -> Response:
     """Show a server's SSH settings"""
-    return JSONResponse(_config(sshd_settings.get(call.instance, call.actor, call.ids["serverId"])))
+    return JSONResponse(shapes.config(sshd_settings.get(call.instance, call.actor, call.ids["serverId"])))
 
 
 def change_config(call: Call) -> Response:
     """Change a server's SSH settings; what is left out stays"""
-    return JSONResponse(_config(_change(call)))
+    return JSONResponse(shapes.config(_change(call)))
 
 
 def show_settings(call: Call) -> Response:
     """Show the three SSH settings of a server alone"""
-    return JSONResponse(_three(sshd_settings.get(call.instance, call.actor, call.ids["serverId"])))
+    return JSONResponse(shapes.ssh_settings(sshd_settings.get(call.instance, call.actor, call.ids["serverId"])))
 
 
 def change_settings(call: Call) -> Response:
     """Change the three SSH settings of a server; what is left out stays"""
-    return JSONResponse(_three(_change(call)))
+    return JSONResponse(shapes.ssh_settings(_change(call)))
 
 
 def list_sessions(call: Call) -> Response:
     """List who is logged in on a server, and with which key"""
-    return listed(call, sessions.find(call.instance, call.actor, call.ids["serverId"], **window(call)), _session)
+    return listed(call, sessions.find(call.instance, call.actor, call.ids["serverId"], **window(call)), shapes.session)
 
 
 def end_session(call: Call) -> Response:
     """End a login on a server"""
     ended = sessions.end(call.instance, call.actor, call.ids["serverId"], call.ids["sessionId"])
-    return JSONResponse(_session(ended))
+    return JSONResponse(shapes.session(ended))
 
 
 ENDPOINTS = (
@@ -63,35 +61,3 @@ def _change(call: Call) -> SshSettings:
     }
     fields.check()
     return sshd_settings.change(call.instance, call.actor, call.ids["serverId"], wishes)
-
-
-def _config(settings: SshSettings) -> dict[str, Any]:
-    return {
-        # A server has one set of settings, so the server's number is theirs.
-        "id": settings.server_id,
-        "server_id": settings.server_id,
-        **_three(settings),
-        "created_at": date(settings.created_at),
-        "updated_at": date(settings.updated_at),
-        "state": settings.state,
-    }
-
-
-def _three(settings: SshSettings) -> dict[str, Any]:
-    return {
-        "passwordlessLogin": settings.passwordless_login,
-        "useDns": settings.use_dns,
-        "preventRootLogin": settings.prevent_root_login,
-    }
-
-
-def _session(session: Session) -> dict[str, Any]:
-    return {
-        "id": session.id,
-        "user": session.username,
-        "ipAddress": session.address,
-        "fingerprint": session.fingerprint or None,
-        "label": session.label,
-        "created_at": date(session.started_at),
-        "ending": session.ending,
-    }

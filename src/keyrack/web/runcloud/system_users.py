@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.hosts import system_users
-from keyrack.model import SystemUser
 from keyrack.web.api import Call, Endpoint
-from keyrack.web.runcloud.grammar import Fields, date, listed, window
+from keyrack.web.runcloud import shapes
+from keyrack.web.runcloud.grammar import Fields, listed, window
 
 # RunCloud answers a deployment key at once; it is made on the host, which takes a moment.
 DEPLOYMENT_KEY_SECONDS = 8.0
@@ -19,7 +17,7 @@ def list_system_users(call: Call) -> Response:
     """List a server's system users, the accounts that keys can open"""
     search = call.query.get("search", "")
     found = system_users.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
-    return listed(call, found, _system_user)
+    return listed(call, found, shapes.system_user)
 
 
 def create_system_user(call: Call) -> Response:
@@ -29,13 +27,13 @@ def create_system_user(call: Call) -> Response:
     password = fields.text_or_none("password")
     fields.check()
     user = system_users.create(call.instance, call.actor, call.ids["serverId"], username=username, password=password)
-    return JSONResponse(_system_user(user))
+    return JSONResponse(shapes.system_user(user))
 
 
 def show_system_user(call: Call) -> Response:
     """Show a system user"""
     user = system_users.get(call.instance, call.actor, call.ids["serverId"], call.ids["userId"])
-    return JSONResponse(_system_user(user))
+    return JSONResponse(shapes.system_user(user))
 
 
 def set_password(call: Call) -> Response:
@@ -46,20 +44,20 @@ def set_password(call: Call) -> Response:
     user = system_users.set_password(
         call.instance, call.actor, call.ids["serverId"], call.ids["userId"], password=password
     )
-    return JSONResponse(_system_user(user))
+    return JSONResponse(shapes.system_user(user))
 
 
 def make_deployment_key(call: Call) -> Response:
     """Have the host make a key pair for a system user, and answer its public half"""
     user = system_users.ask_deployment_key(call.instance, call.actor, call.ids["serverId"], call.ids["userId"])
     user = system_users.wait_for_deployment_key(call.instance, user, seconds=DEPLOYMENT_KEY_SECONDS)
-    return JSONResponse(_system_user(user))
+    return JSONResponse(shapes.system_user(user))
 
 
 def delete_system_user(call: Call) -> Response:
     """Delete a system user with all its keys"""
     user = system_users.delete(call.instance, call.actor, call.ids["serverId"], call.ids["userId"])
-    return JSONResponse(_system_user(user))
+    return JSONResponse(shapes.system_user(user))
 
 
 PATH = "/servers/{serverId}/users"
@@ -71,15 +69,3 @@ ENDPOINTS = (
     Endpoint("PATCH", PATH + "/{userId}/deploymentkey", make_deployment_key, "systemusers:write"),
     Endpoint("DELETE", PATH + "/{userId}", delete_system_user, "systemusers:write"),
 )
-
-
-def _system_user(user: SystemUser) -> dict[str, Any]:
-    return {
-        "id": user.id,
-        "username": user.username,
-        "deploymentKey": user.deployment_key,
-        "deleteable": user.deletable,
-        "created_at": date(user.created_at),
-        "state": user.state,
-        **({"reason": user.reason} if user.reason else {}),
-    }
