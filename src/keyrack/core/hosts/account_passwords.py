@@ -23,7 +23,7 @@ def hash_for_host(password: object) -> str:
     password, UNAVAILABLE without openssl.
     """
     if not isinstance(password, str):
-        raise invalid("password", "The password field must be a string.")
+        raise invalid("password", "A password is text.")
     try:
         content = password.encode()
     except UnicodeEncodeError:
@@ -31,9 +31,9 @@ def hash_for_host(password: object) -> str:
     if any(unicodedata.category(character) == "Cc" for character in password):
         raise invalid("password", "The password holds a line break or another control character.")
     if len(password) < SHORTEST:
-        raise invalid("password", f"The password field must be at least {SHORTEST} characters.")
+        raise invalid("password", f"A password has at least {SHORTEST} characters.", "password-short")
     if len(content) > LONGEST_BYTES:
-        raise invalid("password", f"The password field must not be longer than {LONGEST_BYTES} bytes.")
+        raise invalid("password", f"A password has at most {LONGEST_BYTES} bytes.", "password-long")
     with _turns:
         try:
             # Through standard input: arguments can be read by every account of the machine.

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.model import Server, SystemUser
-from keyrack.protocol.host_document import Account
+from keyrack.protocol.host_document import DesiredAccount
 from keyrack.store import servers
 
 UNMANAGED = "unmanaged"
@@ -25,10 +25,10 @@ not let Keyrack create or change accounts."""
 
 def wanted(
     instance: Instance, connection: Connection, server_id: int
-) -> tuple[dict[str, Account], tuple[SystemUser, ...]]:
+) -> tuple[dict[str, DesiredAccount], tuple[SystemUser, ...]]:
     """The accounts of one host document, by name, and those left out, as their password was changed in the database."""
     damaged = []
-    asked_for = {name: Account(present=False) for name in servers.accounts_removed(connection, server_id)}
+    asked_for = {name: DesiredAccount(present=False) for name in servers.accounts_removed(connection, server_id)}
     for user, encrypted in servers.accounts_asked(connection, server_id):
         try:
             hashed = None if encrypted is None else _decrypted(instance, server_id, user, encrypted)
@@ -36,7 +36,7 @@ def wanted(
             damaged.append(user)
             continue
         asked = user.deployment_key_asked_at is not None
-        asked_for[user.username] = Account(present=True, password_hash=hashed, deployment_key=asked)
+        asked_for[user.username] = DesiredAccount(present=True, password_hash=hashed, deployment_key=asked)
     return asked_for, tuple(damaged)
 
 

@@ -19,7 +19,7 @@ from keyrack.core.sealing import named
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.protocol import host_document
-from keyrack.protocol.host_document import Account, HostDocument, KeyRemoval, OfflinePolicy, UserKey
+from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument, KeyRemoval, OfflinePolicy
 from keyrack.ssh import options
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store import held_back, host_reports, keys, revocations, servers, unmanaged_keys
@@ -117,7 +117,7 @@ def _build(
             "for it, and its host keeps to what it was told last.",
         )
     now = instance.now()
-    users: dict[str, list[UserKey]] = {}
+    users: dict[str, list[AuthorizedKey]] = {}
     wanted, damaged_accounts = accounts.wanted(instance, connection, server.id)
     entered, damaged_lines = lines(connection, server, now)
     revoked, damaged_revocations = _revoked(instance, connection, server)
@@ -138,7 +138,7 @@ def _build(
         entered = tuple(_without_held_back(entered, held))
         wanted = _accounts_without(connection, server, wanted, held)
     for line in widest(entered):
-        key = UserKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
+        key = AuthorizedKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
         users.setdefault(line.username, []).append(key)
     document = HostDocument(
         host=server.host,
@@ -244,8 +244,8 @@ def _without_held_back(found: Iterable[Line], held: Iterable[held_back.HeldBack]
 
 
 def _accounts_without(
-    connection: Connection, server: Server, wanted: Mapping[str, Account], held: Iterable[held_back.HeldBack]
-) -> dict[str, Account]:
+    connection: Connection, server: Server, wanted: Mapping[str, DesiredAccount], held: Iterable[held_back.HeldBack]
+) -> dict[str, DesiredAccount]:
     """What is asked for accounts, without those for which the host was asked something else and nobody since."""
     kept = dict(wanted)
     for row in held:

@@ -18,7 +18,7 @@ APPLIED = "applied"
 REFUSED = "refused"
 UNMANAGED = "unmanaged"
 LOG_ENTRY = "Updated SSHD Config"
-"""RunCloud's own words for the entry in the server's log; its level is RunCloud's "High Priority Info"."""
+"""What the log of the server says of a change."""
 
 # Each wish: the sshd keyword, its value for yes and for no, and what OpenSSH does unasked (sshd_config(5)).
 KEYWORDS = {

@@ -50,7 +50,9 @@ def create(
         def change(work: Work) -> SystemUser:
             server = own_server(work, server_id)
             if servers.system_user_by_name(work.connection, server.id, name) is not None:
-                raise Refusal(Kind.TAKEN, "username-taken", "The username has already been taken.", field="username")
+                raise Refusal(
+                    Kind.TAKEN, "username-taken", "The server has a system user of that name.", field="username"
+                )
             room.refuse_more(work, "system user", server.id)
             system_user_id = servers.add_system_user(
                 work.connection, server.id, name, deletable=True, managed=True, at=work.now

@@ -284,6 +284,6 @@ def _free_label(work: Work, server: Server, label: str) -> None:
         damaged_rows.drop(work, unsound)
         return
     if holder.expires_at is None or holder.expires_at > work.now:
-        raise Refusal(Kind.TAKEN, "label-taken", "The label has already been taken.", field="label")
+        raise Refusal(Kind.TAKEN, "label-taken", "Another key on this server has that label.", field="label")
     keys.remove_credential(work.connection, holder.id)
     _record_end(work, holder)

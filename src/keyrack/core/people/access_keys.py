@@ -59,7 +59,7 @@ def authenticate(
     """The actor who signed a request with an access key.
 
     shared: the address is one that many clients may have, as that of a proxy that is not trusted. Raises Refusal
-    UNAUTHENTICATED with the reason in the words of the published gateway, or THROTTLED (see core/people/throttle.py).
+    UNAUTHENTICATED with the reason as its code (see SignatureProblem), or THROTTLED (see core/people/throttle.py).
     Wrong guesses bar the key for that address for five minutes after the fifth in a row, whichever process saw them;
     where the address is shared, not for who has signed with it from there before.
     """
@@ -71,11 +71,11 @@ def authenticate(
         def attempt() -> Signer:
             found = instance.database.read(lambda connection: access_keys.signer(connection, claim.access_key, address))
             if found is None:
-                raise SignatureProblem(f"ak {claim.access_key} not exist", forged=True)
+                raise SignatureProblem("there is no such access key", "access-key-unknown", forged=True)
             locked_out = _is_locked_out(instance, found)
             if locked_out and not trusted:
-                words = f"the ak was locked for 5 minutes after {MOST_FAILURES} failures in a row; try later"
-                raise SignatureProblem(words)
+                words = f"the access key was locked for 5 minutes after {MOST_FAILURES} failures in a row; try later"
+                raise SignatureProblem(words, "access-key-locked-out")
             try:
                 request_signing.check(request, claim, _secret(instance, found.key), instance.now())
                 _check_security_token(instance, found.key, request)
@@ -90,7 +90,7 @@ def authenticate(
             throttle.SIGNATURE, address, claim.access_key, attempt, is_guess=request_signing.is_forged
         )
     except SignatureProblem as problem:
-        raise Refusal(Kind.UNAUTHENTICATED, "signature-refused", str(problem)) from None
+        raise Refusal(Kind.UNAUTHENTICATED, problem.code, str(problem)) from None
     if found.failures:
         instance.database.write(lambda connection: access_keys.forget_failures(connection, found.key.id, address))
     return _actor(found, address=address, channel=channel)
@@ -113,14 +113,14 @@ def _check_security_token(instance: Instance, key: AccessKeyRow, request: Signed
     sent = (request.header("x-security-token") or b"").decode("latin-1")
     if key.security_token_hash is None:
         if sent:
-            raise SignatureProblem("this ak is permanent and takes no X-Security-Token")
+            raise SignatureProblem("a permanent access key takes no X-Security-Token", "security-token-unexpected")
     elif not hmac.compare_digest(instance.key.hash_token(sent), key.security_token_hash):
-        raise SignatureProblem("the X-Security-Token is not the one of this ak", forged=True)
+        raise SignatureProblem("the X-Security-Token is not this access key's", "security-token-wrong", forged=True)
 
 
 def _check_in_force(instance: Instance, found: Signer) -> None:
     if not found.key.active or found.user.disabled_at is not None:
-        raise SignatureProblem("the ak is not active")
+        raise SignatureProblem("the access key is not active", "access-key-inactive")
     if found.key.expires_at is not None and found.key.expires_at <= instance.now():
         raise SignatureProblem(f"token expires, expires_at: {found.key.expires_at:%Y-%m-%dT%H:%M:%SZ}")
 
@@ -169,7 +169,8 @@ def create(instance: Instance, actor: Actor, *, user_uid: str | None = None, des
         def change(work: Work) -> AccessKey:
             _refuse_others(work, owner)
             if len(access_keys.of_user(work.connection, owner.id)) >= MOST_PER_USER:
-                raise Refusal(Kind.LIMIT, "access-keys-exhausted", "akSkNumExceed")
+                limit = f"A user has at most {MOST_PER_USER} access keys. Delete one of them first."
+                raise Refusal(Kind.LIMIT, "access-keys-exhausted", limit)
             access_keys.add(work.connection, _row(work, owner, key_id, secret, description=words))
             work.record(f"Created access key {key_id} of {owner.name}", target_id=owner.id, level="warning")
             return _shown(_own(work, key_id), owner, secret=secret)

@@ -25,10 +25,15 @@ _DATE = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 
 
 class SignatureProblem(Exception):
-    """Why a signature does not count, in words for whoever signed; forged: it may be somebody's guess."""
+    """Why a signature does not count.
 
-    def __init__(self, message: str, *, forged: bool = False) -> None:
+    message: words for whoever signed; code: a slug for those kinds that an API has words of its own for; forged: it may
+    be somebody's guess.
+    """
+
+    def __init__(self, message: str, code: str = "signature-refused", *, forged: bool = False) -> None:
         super().__init__(message)
+        self.code = code
         self.forged = forged
 
 
@@ -110,7 +115,7 @@ def check(request: SignedRequest, claim: Claim, secret: str, now: datetime) -> N
         if hmac.compare_digest(claim.signature, sign(canonical, date, secret)):
             return
     # The canonical request is not echoed: it holds the values of signed headers, tokens among them.
-    raise SignatureProblem("verify aksk signature fail", forged=True)
+    raise SignatureProblem("the signature is not the one of this access key", "signature-wrong", forged=True)
 
 
 def sign(canonical: bytes, date: str, secret: str) -> str:

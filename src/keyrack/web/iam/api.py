@@ -27,6 +27,9 @@ STATUS = {
     Kind.FAULT: 500,
 }
 
+# IAM's own words for what the core refuses by these codes.
+WORDS = {"access-keys-exhausted": "akSkNumExceed"}
+
 V3_ENDPOINTS = (
     *discovery.VERSION_ENDPOINTS,
     *tokens.ENDPOINTS,
@@ -40,7 +43,7 @@ def refuse(request: Request, refusal: Refusal) -> Response:
     gateway = authentication.gateway_refusal(request, refusal)
     if gateway is not None:
         return gateway
-    return bodies.retried(error(STATUS[refusal.kind], refusal.message), refusal)
+    return bodies.retried(error(STATUS[refusal.kind], WORDS.get(refusal.code, refusal.message)), refusal)
 
 
 def unknown_path(request: Request) -> Response:

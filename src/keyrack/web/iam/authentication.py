@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from keyrack import policy
 from keyrack.core.instance import Instance
 from keyrack.core.people import access_keys, tokens
-from keyrack.core.people.request_signing import SignedRequest
+from keyrack.core.people.request_signing import SignedRequest, read_claim
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.web import bodies
@@ -22,6 +22,17 @@ SIGNATURE_WORDS = "Incorrect IAM authentication information: "
 FAILED_SIGNATURE = "APIGW.0301"
 THROTTLED = "APIGW.0308"
 TOO_LARGE = "APIGW.0201"
+# The published gateway's words for some of the core's reasons; {key}: the access key's id.
+SIGNATURE_REASONS = {
+    "signature-wrong": "verify aksk signature fail",
+    "access-key-unknown": "ak {key} not exist",
+    "access-key-locked-out": (
+        f"the ak was locked for 5 minutes after {access_keys.MOST_FAILURES} failures in a row; try later"
+    ),
+    "access-key-inactive": "the ak is not active",
+    "security-token-unexpected": "this ak is permanent and takes no X-Security-Token",
+    "security-token-wrong": "the X-Security-Token is not the one of this ak",
+}
 
 
 def authenticate(instance: Instance, request: Request, channel: str) -> Actor:
@@ -90,7 +101,15 @@ def _signer(instance: Instance, request: Request, signatures: list[str], channel
     except Refusal as refusal:
         if refusal.kind is not Kind.UNAUTHENTICATED:
             raise
-        raise Refusal(refusal.kind, GATEWAY, SIGNATURE_WORDS + refusal.message) from None
+        raise Refusal(refusal.kind, GATEWAY, SIGNATURE_WORDS + _reason(refusal, signatures[0])) from None
+
+
+def _reason(refusal: Refusal, authorization: str) -> str:
+    """Why a signature does not count, in the published gateway's words where it has some."""
+    words = SIGNATURE_REASONS.get(refusal.code)
+    if words is None:
+        return refusal.message
+    return words.format(key=read_claim(authorization).access_key)
 
 
 def _holder(instance: Instance, request: Request, secrets: list[str], channel: str) -> Actor:

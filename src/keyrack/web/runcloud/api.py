@@ -18,7 +18,7 @@ from keyrack.model import Actor
 from keyrack.web import bodies
 from keyrack.web.api import Call, Dialect, Endpoint, address_of, is_shared
 from keyrack.web.runcloud import credentials, servers, ssh_config, system_users
-from keyrack.web.runcloud.grammar import SPELLINGS, Unprocessable
+from keyrack.web.runcloud.grammar import SPELLINGS, Unprocessable, words
 
 CHANNEL = "runcloud"
 STATUS = {
@@ -85,7 +85,7 @@ def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool
 def refuse(request: Request, refusal: Refusal) -> Response:
     """A refusal in RunCloud's shape: `message`, with `errors` for fields."""
     status = STATUS[refusal.kind]
-    message = MESSAGES.get(refusal.kind, refusal.message)
+    message = MESSAGES.get(refusal.kind, words(refusal))
     body: dict[str, Any] = {"message": message}
     if isinstance(refusal, Unprocessable):
         body["errors"] = refusal.errors

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import JSONResponse, Response
 
+from keyrack.core.hosts import account_passwords
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Page
 from keyrack.web import bodies
@@ -27,6 +28,13 @@ SPELLINGS = {
     "passwordless_login": "passwordlessLogin",
     "prevent_root_login": "preventRootLogin",
     "use_dns": "useDns",
+}
+# RunCloud's (Laravel's) sentences for what the core refuses by these codes.
+WORDS = {
+    "label-taken": "The label has already been taken.",
+    "username-taken": "The username has already been taken.",
+    "password-short": f"The password field must be at least {account_passwords.SHORTEST} characters.",
+    "password-long": f"The password field must not be longer than {account_passwords.LONGEST_BYTES} bytes.",
 }
 FORM_BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 
@@ -83,7 +91,7 @@ class Fields:
             try:
                 rule(self._call.body[name])
             except Refusal as refusal:
-                self.wrong(name, refusal.message)
+                self.wrong(name, words(refusal))
 
     @property
     def good(self) -> bool:
@@ -100,6 +108,11 @@ class Fields:
             return value or ""
         self.wrong(name, f"The {name} field must be a string.")
         return ""
+
+
+def words(refusal: Refusal) -> str:
+    """A refusal in RunCloud's sentence where it has one, else in the core's."""
+    return WORDS.get(refusal.code, refusal.message)
 
 
 def is_v2(call: Call) -> bool:
