@@ -23,7 +23,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from keyrack.private_sshd import PrivateSshd, free_port
-from keyrack.protocol.host_document import UserKey
+from keyrack.protocol.host_document import AuthorizedKey
 from tests.agent.small_service import small_service
 from tests.agent.watched_host import enrolled
 from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path, strict_folder
@@ -105,7 +105,7 @@ def block(key: Key) -> tuple[dict[str, Cost], float]:
     with ExitStack() as stack:
         folder = stack.enter_context(strict_folder())
         host = stack.enter_context(enrolled(folder / "ours", stack.enter_context(small_service())))
-        host.publish({USERNAME: [UserKey(key.public)]})
+        host.publish({USERNAME: [AuthorizedKey(key.public)]})
         servers = {"ours": (host.client, host.sshd.pid)}
         for name in ("plain", "again"):
             plain = plain_sshd(folder / name, key)
@@ -152,7 +152,7 @@ def at_rest(key: Key) -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(strict_folder())
         host = stack.enter_context(enrolled(folder / "ours", stack.enter_context(small_service())))
-        host.publish({USERNAME: [UserKey(key.public)]})
+        host.publish({USERNAME: [AuthorizedKey(key.public)]})
         seconds_of(host.client, key)
         time.sleep(10)
         pid = host.agent_pid

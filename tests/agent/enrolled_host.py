@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from keyrack.agent.reconcile import Reconciler
-from keyrack.agent.service.contact import Contact
+from keyrack.agent.service.client import ServiceClient
 from keyrack.agent.service.follow import Follower
-from keyrack.agent.state import State
+from keyrack.agent.state import StateFolder
 from tests.agent.small_service import SmallService
 
 
@@ -25,7 +25,7 @@ class EnrolledHost:
         self.keys = folder / "ssh" / "keys"
         self.revoked_keys = folder / "ssh" / "revoked_keys"
         self.said: list[str] = []
-        self._open: list[tuple[State, Contact]] = []
+        self._open: list[tuple[StateFolder, ServiceClient]] = []
 
     @classmethod
     def enrol(cls, folder: Path, service: SmallService) -> EnrolledHost:
@@ -55,19 +55,19 @@ class EnrolledHost:
 
     def follower(self) -> Follower:
         """The agent's inside, started, as after a restart; drive it with step()."""
-        memory = State.open(str(self.state))
+        memory = StateFolder.open(str(self.state))
         enrolment = memory.enrolment()
         assert enrolment is not None
-        contact = Contact(enrolment.url, enrolment.secret)
-        self._open.append((memory, contact))
-        follower = Follower(memory, Reconciler(memory, enrolment), contact, self.said.append)
+        client = ServiceClient(enrolment.url, enrolment.secret)
+        self._open.append((memory, client))
+        follower = Follower(memory, Reconciler(memory, enrolment), client, self.said.append)
         follower.start()
         return follower
 
     def close(self) -> None:
         """Hang up, for every follower."""
-        for memory, contact in self._open:
-            contact.close()
+        for memory, client in self._open:
+            client.close()
             memory.folder.close()
 
     def files(self) -> dict[str, bytes]:

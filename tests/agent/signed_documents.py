@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyrack.agent.state import Accepted
 from keyrack.protocol import host_document
-from keyrack.protocol.host_document import HostDocument, UserKey
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import sshsig, wire
 
 HOST = "h_0123456789abcdef"
@@ -34,7 +34,7 @@ class Signer:
 
 
 def document(
-    revision: int, users: Mapping[str, Sequence[UserKey]], revoked: Sequence[str] = (), host: str = HOST
+    revision: int, users: Mapping[str, Sequence[AuthorizedKey]], revoked: Sequence[str] = (), host: str = HOST
 ) -> str:
     """The text of a document."""
     return host_document.encode(HostDocument(host, revision, ISSUED, users, revoked))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from keyrack import __version__
-from keyrack.protocol.host_document import UserKey
+from keyrack.protocol.host_document import AuthorizedKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
 from tests.agent.small_service import SmallService
@@ -77,7 +77,7 @@ def test_enrolment_tells_the_mode_as_older_services_know_it(
 
 def test_doctor_and_status_change_nothing(host: EnrolledHost, service: SmallService) -> None:
     """Neither while the agent runs nor otherwise: not even for a moment, as the folder's times show."""
-    service.publish(1, service.signer.signed(document(1, {"deploy": [UserKey(public_key())]})))
+    service.publish(1, service.signer.signed(document(1, {"deploy": [AuthorizedKey(public_key())]})))
     host.agent("run", "--once")
 
     def state() -> list[tuple[str, int, int]]:
@@ -94,7 +94,7 @@ def test_status_says_how_it_fares(host: EnrolledHost, service: SmallService) -> 
     before = host.agent("status")
     assert before.returncode == 1
     assert "no revision is in force yet" in before.stdout
-    service.publish(7, service.signer.signed(document(7, {"deploy": [UserKey(public_key())]})))
+    service.publish(7, service.signer.signed(document(7, {"deploy": [AuthorizedKey(public_key())]})))
     running = subprocess.Popen(host.command("run"), stderr=subprocess.PIPE)
     try:
         service.wait_for_report("applied", 7)
@@ -117,7 +117,7 @@ def test_status_says_how_it_fares(host: EnrolledHost, service: SmallService) -> 
 
 def test_the_loop_follows_and_survives_the_service(host: EnrolledHost, service: SmallService) -> None:
     key = public_key()
-    service.publish(1, service.signer.signed(document(1, {"deploy": [UserKey(key)]})))
+    service.publish(1, service.signer.signed(document(1, {"deploy": [AuthorizedKey(key)]})))
     running = subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)
     try:
         service.wait_for_report("applied", 1)
@@ -134,7 +134,7 @@ def test_the_loop_follows_and_survives_the_service(host: EnrolledHost, service: 
 
 
 def test_the_doctor_names_what_is_wrong(host: EnrolledHost, service: SmallService) -> None:
-    service.publish(1, service.signer.signed(document(1, {"deploy": [UserKey(public_key())]})))
+    service.publish(1, service.signer.signed(document(1, {"deploy": [AuthorizedKey(public_key())]})))
     assert host.agent("run", "--once").returncode == 0
     (host.keys / "deploy").write_text("ssh-ed25519 AAAA rogue\n")
     said = host.agent("doctor").stdout

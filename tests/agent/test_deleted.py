@@ -6,7 +6,7 @@ import pytest
 
 from keyrack.agent.service.follow import LOOK_AGAIN_SECONDS
 from keyrack.protocol import host_document
-from keyrack.protocol.host_document import HostDocument, UserKey
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import revoked_keys
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import HOST, ISSUED, public_key
@@ -22,7 +22,7 @@ def publish_the_last(service: SmallService, revision: int, revoked: list[str]) -
 
 def test_it_takes_all_keys_away_and_stops_asking(host: EnrolledHost, service: SmallService) -> None:
     key = public_key()
-    publish(service, 1, {"deploy": [UserKey(key)]})
+    publish(service, 1, {"deploy": [AuthorizedKey(key)]})
     follower = host.follower()
     follower.step(0)
     publish_the_last(service, 2, [key])
@@ -32,7 +32,7 @@ def test_it_takes_all_keys_away_and_stops_asking(host: EnrolledHost, service: Sm
     assert service.wait_for_report("applied", 2)["problems"] == []
     assert "deleted" in follower.wrong[-1]
     # Nothing newer is asked for, and what somebody puts into our folder is still taken out.
-    publish(service, 3, {"deploy": [UserKey(key)]})
+    publish(service, 3, {"deploy": [AuthorizedKey(key)]})
     assert follower.step(0) <= LOOK_AGAIN_SECONDS
     assert host.files() == {"revoked": revoked_keys.render([key])}
     status = host.agent("status")
@@ -42,7 +42,7 @@ def test_it_takes_all_keys_away_and_stops_asking(host: EnrolledHost, service: Sm
 @pytest.mark.parametrize("refusal", [401, 403, 410, 404, 500])
 def test_no_answer_alone_takes_a_key_away(host: EnrolledHost, service: SmallService, refusal: int) -> None:
     key = public_key()
-    publish(service, 1, {"deploy": [UserKey(key)]})
+    publish(service, 1, {"deploy": [AuthorizedKey(key)]})
     follower = host.follower()
     follower.step(0)
     before = host.files()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.protocol.host_document import UserKey
+from keyrack.protocol.host_document import AuthorizedKey
 from keyrack.ssh import authorized_keys, revoked_keys
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
@@ -48,7 +48,7 @@ class Revisions:
         keys = {name: [public_key() for _ in range(5)] for name in USERS}
         keys.setdefault(USERNAME, []).extend(self._stays)
         gone = [public_key()]
-        users = {name: [UserKey(key) for key in lines] for name, lines in keys.items()}
+        users = {name: [AuthorizedKey(key) for key in lines] for name, lines in keys.items()}
         self.latest = {name: authorized_keys.render(lines) for name, lines in keys.items()}
         self.latest["revoked"] = revoked_keys.render(gone)
         for name, data in self.latest.items():

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from keyrack.agent.state import Accepted
-from keyrack.protocol.host_document import UserKey
+from keyrack.protocol.host_document import AuthorizedKey
 from keyrack.ssh import authorized_keys, revoked_keys
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import HOST, Signer, document, public_key
@@ -29,7 +29,7 @@ def publish(service: SmallService, revision: int, *arguments: object) -> str:
 def test_a_document_becomes_files_that_sshd_reads(host: EnrolledHost, service: SmallService) -> None:
     first, second, gone = public_key(), public_key(), public_key()
     users = {
-        "deploy": [UserKey(first, END, ("restrict", "pty", 'from="10.0.0.0/8"'), "ci"), UserKey(second)],
+        "deploy": [AuthorizedKey(first, END, ("restrict", "pty", 'from="10.0.0.0/8"'), "ci"), AuthorizedKey(second)],
         "root": [],
     }
     publish(service, 3, users, [gone])
@@ -48,7 +48,7 @@ def test_a_document_becomes_files_that_sshd_reads(host: EnrolledHost, service: S
 
 
 def test_the_service_is_told_what_is_in_force(host: EnrolledHost, service: SmallService) -> None:
-    publish(service, 3, {"deploy": [UserKey(public_key())]})
+    publish(service, 3, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
     follower.step(0)
@@ -58,21 +58,21 @@ def test_the_service_is_told_what_is_in_force(host: EnrolledHost, service: Small
 
 def test_users_who_are_no_longer_named_lose_their_files(host: EnrolledHost, service: SmallService) -> None:
     key = public_key()
-    publish(service, 1, {"deploy": [UserKey(key)], "alice": [UserKey(key)]})
+    publish(service, 1, {"deploy": [AuthorizedKey(key)], "alice": [AuthorizedKey(key)]})
     follower = host.follower()
     follower.step(0)
-    publish(service, 2, {"alice": [UserKey(key)]})
+    publish(service, 2, {"alice": [AuthorizedKey(key)]})
     follower.step(0)
     assert sorted(host.files()) == ["alice", "revoked"]
 
 
 def test_a_correct_file_is_left_alone(host: EnrolledHost, service: SmallService) -> None:
     key = public_key()
-    publish(service, 1, {"deploy": [UserKey(key)], "alice": [UserKey(key)]})
+    publish(service, 1, {"deploy": [AuthorizedKey(key)], "alice": [AuthorizedKey(key)]})
     follower = host.follower()
     follower.step(0)
     before = (host.keys / "deploy").stat()
-    publish(service, 2, {"deploy": [UserKey(key)], "alice": []})
+    publish(service, 2, {"deploy": [AuthorizedKey(key)], "alice": []})
     follower.step(0)
     after = (host.keys / "deploy").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -122,12 +122,12 @@ SIGNED_BUT_WRONG: dict[str, tuple[Callable[[str], str], str]] = {
 @pytest.mark.parametrize("wrong", SIGNED_BUT_WRONG)
 def test_a_wrong_document_is_refused_whole(host: EnrolledHost, service: SmallService, wrong: str) -> None:
     change, reason = SIGNED_BUT_WRONG[wrong]
-    publish(service, 5, {"deploy": [UserKey(public_key())]}, [public_key()])
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]}, [public_key()])
     follower = host.follower()
     follower.step(0)
     before = host.files()
 
-    bad = change(document(6, {"deploy": [UserKey(public_key())], "mallory": [UserKey(public_key())]}))
+    bad = change(document(6, {"deploy": [AuthorizedKey(public_key())], "mallory": [AuthorizedKey(public_key())]}))
     service.publish(6, service.signer.signed(bad))
     follower.step(0)
     follower.step(0)
@@ -161,11 +161,11 @@ WRONGLY_SIGNED: dict[str, Callable[[SmallService, str], Accepted]] = {
 
 @pytest.mark.parametrize("wrong", WRONGLY_SIGNED)
 def test_what_the_service_did_not_sign_is_refused(host: EnrolledHost, service: SmallService, wrong: str) -> None:
-    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
     before = host.files()
-    text = document(6, {"deploy": [UserKey(public_key())]})
+    text = document(6, {"deploy": [AuthorizedKey(public_key())]})
     service.publish(6, WRONGLY_SIGNED[wrong](service, text))
     follower.step(0)
     follower.step(0)
@@ -186,7 +186,7 @@ def test_a_refused_document_is_told_once(host: EnrolledHost, service: SmallServi
 def test_after_a_restart_without_the_service_the_files_are_made_again(
     host: EnrolledHost, service: SmallService
 ) -> None:
-    publish(service, 5, {"deploy": [UserKey(public_key(), END)]}, [public_key()])
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key(), END)]}, [public_key()])
     host.follower().step(0)
     before = host.files()
     service.refusal = 503
@@ -198,7 +198,7 @@ def test_after_a_restart_without_the_service_the_files_are_made_again(
 
 @pytest.mark.parametrize("status", [401, 403, 410, 500, 503])
 def test_no_answer_and_a_no_change_nothing(host: EnrolledHost, service: SmallService, status: int) -> None:
-    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
     before = host.files()
@@ -211,7 +211,7 @@ def test_no_answer_and_a_no_change_nothing(host: EnrolledHost, service: SmallSer
 
 
 def test_a_file_changed_by_hand_is_put_back_and_told(host: EnrolledHost, service: SmallService) -> None:
-    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     follower = host.follower()
     follower.step(0)
     follower.step(0)
@@ -229,7 +229,7 @@ def test_a_file_changed_by_hand_is_put_back_and_told(host: EnrolledHost, service
 
 
 def test_damaged_notes_of_the_agent_change_nothing(host: EnrolledHost, service: SmallService) -> None:
-    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     host.follower().step(0)
     before = host.files()
     (host.state / "accepted.json").write_text('{"document": "{}", "signature"')
@@ -243,7 +243,7 @@ def test_damaged_notes_of_the_agent_change_nothing(host: EnrolledHost, service: 
 
 
 def test_a_tampered_note_of_the_last_document_is_not_obeyed(host: EnrolledHost, service: SmallService) -> None:
-    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     host.follower().step(0)
     before = host.files()
     kept = host.state / "accepted.json"
@@ -254,7 +254,7 @@ def test_a_tampered_note_of_the_last_document_is_not_obeyed(host: EnrolledHost, 
 
 
 def test_a_document_of_a_former_enrolment_is_forgotten(host: EnrolledHost, service: SmallService) -> None:
-    publish(service, 5, {"deploy": [UserKey(public_key())]})
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     host.follower().step(0)
     again = host.agent("enroll", environment={"KEYRACK_AGENT_URL": service.url, "KEYRACK_AGENT_TOKEN": "t0ken"})
     assert again.returncode == 1

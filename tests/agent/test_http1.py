@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from keyrack.agent.service.contact import AddressProblem, Contact, NoAnswer
-from keyrack.agent.service.http1 import Broken, Connection, Dropped
+from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient
+from keyrack.agent.service.http1 import BrokenAnswer, Connection, Dropped
 
 
 @contextmanager
@@ -73,27 +73,27 @@ GOOD = {
 }
 BAD = {
     "nothing": (b"", Dropped),
-    "another protocol": (b"SSH-2.0-OpenSSH_9.2\r\n", Broken),
-    "a cut body": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi", Broken),
-    "a cut header": (b"HTTP/1.1 200 OK\r\nContent-Le", Broken),
-    "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi", Broken),
+    "another protocol": (b"SSH-2.0-OpenSSH_9.2\r\n", BrokenAnswer),
+    "a cut body": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi", BrokenAnswer),
+    "a cut header": (b"HTTP/1.1 200 OK\r\nContent-Le", BrokenAnswer),
+    "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi", BrokenAnswer),
     "a length and chunks": (
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        Broken,
+        BrokenAnswer,
     ),
-    "a negative length": (b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nhi", Broken),
-    "a length in other digits": (b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\nhi", Broken),
-    "too large a length": (b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001, Broken),
+    "a negative length": (b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nhi", BrokenAnswer),
+    "a length in other digits": (b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\nhi", BrokenAnswer),
+    "too large a length": (b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001, BrokenAnswer),
     "too large chunks": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n" + b"x" * 1000 + b"\r\n1\r\nx\r\n0\r\n\r\n",
-        Broken,
+        BrokenAnswer,
     ),
-    "too large without an end": (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001, Broken),
-    "compressed": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhi", Broken),
-    "a header without a colon": (b"HTTP/1.1 200 OK\r\nhello\r\n\r\n", Broken),
-    "a folded header": (b"HTTP/1.1 200 OK\r\nA: b\r\n Content-Length: 2\r\n\r\nhi", Broken),
-    "endless headers": (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n", Broken),
-    "an endless line": (b"HTTP/1.1 200 " + b"x" * 20000, Broken),
+    "too large without an end": (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 1001, BrokenAnswer),
+    "compressed": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhi", BrokenAnswer),
+    "a header without a colon": (b"HTTP/1.1 200 OK\r\nhello\r\n\r\n", BrokenAnswer),
+    "a folded header": (b"HTTP/1.1 200 OK\r\nA: b\r\n Content-Length: 2\r\n\r\nhi", BrokenAnswer),
+    "endless headers": (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n", BrokenAnswer),
+    "an endless line": (b"HTTP/1.1 200 " + b"x" * 20000, BrokenAnswer),
 }
 
 
@@ -137,11 +137,11 @@ def test_what_is_not_an_answer_is_no_answer(form: str) -> None:
 def test_a_kept_connection_that_was_dropped_is_made_again() -> None:
     answer = b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"a": [1]}'
     with server([[answer], [answer]]) as (port, asked):
-        contact = Contact(f"http://127.0.0.1:{port}")
+        client = ServiceClient(f"http://127.0.0.1:{port}")
         for _ in range(2):
-            assert contact.get("/x").fields == {"a": [1]}
+            assert client.get("/x").fields == {"a": [1]}
         assert len(asked) == 2
-        contact.close()
+        client.close()
 
 
 @pytest.mark.parametrize(
@@ -155,17 +155,17 @@ def test_a_kept_connection_that_was_dropped_is_made_again() -> None:
 )
 def test_what_is_not_keyrack_is_no_answer(answer: bytes, words: str) -> None:
     with server([[answer]]) as (port, _):
-        contact = Contact(f"http://127.0.0.1:{port}")
+        client = ServiceClient(f"http://127.0.0.1:{port}")
         with pytest.raises(NoAnswer, match=words):
-            contact.get("/x")
+            client.get("/x")
 
 
 def test_nobody_there_is_no_answer() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        contact = Contact(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        client = ServiceClient(f"http://127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(NoAnswer, match="refused"):
-            contact.get("/x")
+            client.get("/x")
 
 
 @pytest.mark.parametrize(
@@ -182,13 +182,13 @@ def test_nobody_there_is_no_answer() -> None:
 )
 def test_an_address_must_be_one(url: str) -> None:
     with pytest.raises(AddressProblem):
-        Contact(url)
+        ServiceClient(url)
 
 
 @pytest.mark.parametrize("url", ["http://192.0.2.1", "http://127.evil.example"])
 def test_the_secret_is_not_sent_in_clear_over_a_network(url: str) -> None:
     with pytest.raises(AddressProblem, match="https"):
-        Contact(url)
-    Contact(url, plain_http=True)
+        ServiceClient(url)
+    ServiceClient(url, plain_http=True)
     for near in ("http://127.0.0.1:1", "http://localhost", "http://[::1]:8022/keyrack"):
-        Contact(near)
+        ServiceClient(near)

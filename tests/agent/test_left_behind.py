@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.sessions.belonging import Marks, Session, belonging
+from keyrack.agent.sessions.session_processes import LoginSession, Marks, processes_of
 from keyrack.agent.system import processes
-from keyrack.protocol.host_document import UserKey
+from keyrack.protocol.host_document import AuthorizedKey
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled
@@ -50,7 +50,7 @@ class Scene:
         self.gone, self.stays = Key.make(folder / "gone"), Key.make(folder / "stays")
         self._started: list[int] = []
         folder.chmod(0o755)
-        watched.publish({USERNAME: [UserKey(self.gone.public), UserKey(self.stays.public)]})
+        watched.publish({USERNAME: [AuthorizedKey(self.gone.public), AuthorizedKey(self.stays.public)]})
 
     def start(self, key: Key, name: str, form: str) -> tuple[subprocess.Popen[bytes], int]:
         """Run a long command with a key; answers its client and its number. form: the command, with {} in it."""
@@ -79,7 +79,7 @@ class Scene:
         return pid
 
     def revoke(self) -> None:
-        self.watched.publish({USERNAME: [UserKey(self.stays.public)]}, revoked=(self.gone.public,))
+        self.watched.publish({USERNAME: [AuthorizedKey(self.stays.public)]}, revoked=(self.gone.public,))
 
     def close(self) -> None:
         for pid in self._started:
@@ -135,7 +135,7 @@ def test_a_left_session_can_be_ended_by_its_name(scene: Scene) -> None:
     spared = scene.leave(scene.stays, "spared")
     sessions = scene.watched.told()
     (name,) = [one["id"] for one in sessions if one["fingerprint"] == fingerprint_of(scene.gone.public)]
-    users = {USERNAME: [UserKey(scene.gone.public), UserKey(scene.stays.public)]}
+    users = {USERNAME: [AuthorizedKey(scene.gone.public), AuthorizedKey(scene.stays.public)]}
     scene.watched.publish(users, end_sessions=(name,))
     ends(left)
     assert is_alive(spared)
@@ -173,7 +173,7 @@ def test_another_account_cannot_be_drawn_in(scene: Scene) -> None:
 def test_what_the_agent_itself_starts_is_spared(tmp_path: Path) -> None:
     """Somebody started it by hand in a session; this process stands for it."""
     started = processes.ticks_now() - 1
-    session = Session(0, started, USERNAME, "192.0.2.7", 4711, "SHA256:of-a-key")
+    session = LoginSession(0, started, USERNAME, "192.0.2.7", 4711, "SHA256:of-a-key")
     environment = {"SSH_CONNECTION": "192.0.2.7 4711 192.0.2.1 22", "PATH": os.environ["PATH"]}
     path = tmp_path / "daemon"
     script = f"setsid -f sh -c 'echo $$ > {path}; exec sleep 1000' >/dev/null 2>&1"
@@ -181,7 +181,7 @@ def test_what_the_agent_itself_starts_is_spared(tmp_path: Path) -> None:
     try:
         subprocess.run(["sh", "-c", script], env=environment, check=True)
         daemon = pid_in(path)
-        found = belonging(session, Marks(session, frozenset()), frozenset(), ())
+        found = processes_of(session, Marks(session, frozenset()), frozenset(), ())
         os.kill(daemon, signal.SIGKILL)
         assert daemon in found
         assert child.pid not in found

@@ -11,7 +11,7 @@ import pytest
 
 from keyrack.agent.keys.key_files import KeyFiles
 from keyrack.agent.system.folder import FolderProblem
-from keyrack.protocol.host_document import UserKey
+from keyrack.protocol.host_document import AuthorizedKey
 from keyrack.ssh import authorized_keys
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
@@ -47,7 +47,7 @@ def plant(kind: str, place: Path, canary: Path) -> None:
 def obeyed(host: EnrolledHost, service: SmallService) -> tuple[str, ...]:
     """Publish one key for deploy, let the agent do what it can, and answer what it says is wrong."""
     key = public_key()
-    service.publish(1, service.signer.signed(document(1, {"deploy": [UserKey(key)]}, [public_key()])))
+    service.publish(1, service.signer.signed(document(1, {"deploy": [AuthorizedKey(key)]}, [public_key()])))
     follower = host.follower()
     follower.step(0)
     follower.step(0)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.keys import looking
+from keyrack.agent.keys import account_tasks
 from keyrack.agent.system import as_account
 from keyrack.agent.system.folder import Folder, FolderProblem
-from keyrack.protocol.host_document import KeyRemoval, UserKey
+from keyrack.protocol.host_document import AuthorizedKey, KeyRemoval
 from tests.agent.signed_documents import public_key
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled
@@ -103,7 +103,7 @@ def deliver(host: Watched, **more: object) -> float:
     """Publish a document; answers the seconds until its file was in place."""
     key = public_key()
     began = time.monotonic()
-    host.publish_alone({USERNAME: [UserKey(key)]}, **more)
+    host.publish_alone({USERNAME: [AuthorizedKey(key)]}, **more)
     file = host.host.keys / USERNAME
     while not (file.exists() and key.encode() in file.read_bytes()):
         assert time.monotonic() - began < HANGS_SECONDS, "the agent keeps a document waiting"
@@ -192,11 +192,11 @@ def test_whoever_hangs_keeps_only_itself_waiting(homes: dict[str, Path]) -> None
         time.sleep(seconds)
         return os.geteuid()
 
-    def task(account: pwd.struct_passwd, seconds: float) -> looking.Task:
-        return looking.Task(account.pw_uid, account.pw_gid, account.pw_name, lambda: slow(seconds))
+    def task(account: pwd.struct_passwd, seconds: float) -> account_tasks.Task:
+        return account_tasks.Task(account.pw_uid, account.pw_gid, account.pw_name, lambda: slow(seconds))
 
     tasks = [task(mallory, 0), task(mallory, 600), task(victim, 0), task(mallory, 0), task(victim, 0)]
-    answers = looking.look(tasks, one=1)
+    answers = account_tasks.run(tasks, one=1)
     assert [answer.value for answer in answers] == [mallory.pw_uid, None, victim.pw_uid, None, victim.pw_uid]
     assert [answer.problem for answer in answers] == [
         "",
@@ -205,9 +205,9 @@ def test_whoever_hangs_keeps_only_itself_waiting(homes: dict[str, Path]) -> None
         "no answer within 1 seconds",
         "",
     ]
-    answers = looking.look([task(mallory, 600), *[task(victim, 0.3) for _ in range(20)]], one=1, everything=2)
+    answers = account_tasks.run([task(mallory, 600), *[task(victim, 0.3) for _ in range(20)]], one=1, everything=2)
     assert answers[1].value == victim.pw_uid
-    assert answers[-1].problem == looking.NO_TIME
+    assert answers[-1].problem == account_tasks.NO_TIME
 
 
 def test_nobody_can_signal_who_looks(homes: dict[str, Path]) -> None:
@@ -219,10 +219,10 @@ def test_nobody_can_signal_who_looks(homes: dict[str, Path]) -> None:
         time.sleep(2)
         return os.getpid()
 
-    results: list[looking.Answer] = []
+    results: list[account_tasks.TaskResult] = []
     looker = threading.Thread(
         target=lambda: results.extend(
-            looking.look([looking.Task(mallory.pw_uid, mallory.pw_gid, MALLORY, work)], one=20)
+            account_tasks.run([account_tasks.Task(mallory.pw_uid, mallory.pw_gid, MALLORY, work)], one=20)
         )
     )
     looker.start()

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from keyrack.agent.service.contact import Answer
+from keyrack.agent.service.client import ServiceAnswer
 from keyrack.agent.service.outbox import LARGEST_FILE, PIECE, Outbox
 from keyrack.agent.state import Accepted
 from keyrack.core.hosts import unmanaged_keys
 from keyrack.core.people import users
-from keyrack.protocol.host_document import UserKey
+from keyrack.protocol.host_document import AuthorizedKey
 from keyrack.store import servers
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
@@ -100,7 +100,7 @@ def test_a_file_that_is_too_long_for_one_report_makes_nothing_gone(team: Service
 
 
 def accepted(service: SmallService, revision: int) -> Accepted:
-    return service.signer.signed(document(revision, {"deploy": [UserKey(public_key())]}))
+    return service.signer.signed(document(revision, {"deploy": [AuthorizedKey(public_key())]}))
 
 
 def drive(host: EnrolledHost, service: SmallService, refuses: Callable[[dict[str, Any]], int | None]) -> None:
@@ -170,7 +170,7 @@ def test_a_receipt_that_waits_is_not_overtaken_by_bad_news(host: EnrolledHost, s
     follower.step(0)
     foreign = SmallService().signer.signed(document(4, {}))
     service.refuses = lambda told: None
-    follower._obey(Answer(200, {"document": foreign.document, "signature": foreign.signature}))
+    follower._obey(ServiceAnswer(200, {"document": foreign.document, "signature": foreign.signature}))
     follower.step(0)
     assert service.wait_for_report("refused", 3)
     assert service.wait_for_report("applied", 3)

@@ -9,7 +9,7 @@ import pytest
 
 from keyrack.agent import doctor
 from keyrack.agent.sshd.enforcement import Enforcement
-from keyrack.agent.state import Enrolment, State
+from keyrack.agent.state import Enrolment, StateFolder
 
 
 @pytest.mark.parametrize("quote", ['"', "'"])
@@ -20,7 +20,7 @@ def test_it_is_one_pattern(folder: Path, quote: str) -> None:
     key = folder / "host_key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True, timeout=60)
     config.write_text(f"{config.read_text('utf-8')}HostKey {key}\n", "utf-8")
-    memory = State.open(str(folder / "agent"), create=True)
+    memory = StateFolder.open(str(folder / "agent"), create=True)
     try:
         enrolment = Enrolment("http://127.0.0.1:9", "h", "s", "", "web-1", str(keys), str(folder / "no"), str(config))
         held = Enforcement(memory, enrolment, str(folder / "drop-in.conf"), lambda words: None)

@@ -13,7 +13,7 @@ import pytest
 
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd.settings import Effective, Sshd
-from keyrack.protocol.host_document import UserKey
+from keyrack.protocol.host_document import AuthorizedKey
 from tests.agent.signed_documents import public_key
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled
@@ -58,10 +58,10 @@ def came_during_a_look(host: Watched, number: int) -> bool:
     """Publish a document while a look goes on; whether the look still went on when its file was in place."""
     with host.sshd.config.open("a", encoding="ascii") as settings:
         settings.write(f"# {number}\n")  # changed settings make the next look a long one
-    host.publish({USERNAME: [UserKey(public_key())]})
+    host.publish({USERNAME: [AuthorizedKey(public_key())]})
     wait_until(lambda: is_searching(host), "a look for keys")
     key = public_key()
-    host.publish_alone({USERNAME: [UserKey(key)]})
+    host.publish_alone({USERNAME: [AuthorizedKey(key)]})
     wait_until(lambda: key.encode() in (host.host.keys / USERNAME).read_bytes(), "the document's file")
     # A look asks about each account once, so one that had ended would not be seen again.
     deadline = time.monotonic() + 1
@@ -74,7 +74,7 @@ def came_during_a_look(host: Watched, number: int) -> bool:
 def test_a_document_is_obeyed_while_a_look_goes_on(watched: Watched, service: SmallService) -> None:
     if len(pwd.getpwall()) < 10:
         pytest.skip("a look is long only on a machine with many accounts")
-    watched.publish({USERNAME: [UserKey(public_key())]})
+    watched.publish({USERNAME: [AuthorizedKey(public_key())]})
     by_hand = watched.host.folder / "by_hand"
     by_hand.write_text(f"{public_key()} by-hand\n", "ascii")
     with watched.sshd.config.open("a", encoding="ascii") as settings:

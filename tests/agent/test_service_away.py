@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from keyrack.protocol.host_document import UserKey
+from keyrack.protocol.host_document import AuthorizedKey
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import document, public_key
 from tests.agent.small_service import SmallService, small_service
@@ -82,7 +82,7 @@ def test_a_private_authority_without_key_usage_is_taken(folder: Path, authority:
         taken = enrol(folder, service, f"--ca-file={authority.file}")
         assert taken.returncode == 0, taken.stderr
         host = EnrolledHost(folder)
-        service.publish(1, service.signer.signed(document(1, {"root": [UserKey(public_key())]})))
+        service.publish(1, service.signer.signed(document(1, {"root": [AuthorizedKey(public_key())]})))
         # The authority is remembered: it is given once.
         assert host.agent("run", "--once").returncode == 0
         assert service.wait_for_report("applied", 1)
@@ -117,7 +117,7 @@ def running(host: EnrolledHost) -> Iterator[None]:
 
 
 def publish(service: SmallService, revision: int) -> None:
-    service.publish(revision, service.signer.signed(document(revision, {"root": [UserKey(public_key())]})))
+    service.publish(revision, service.signer.signed(document(revision, {"root": [AuthorizedKey(public_key())]})))
 
 
 def test_a_service_without_its_database_is_told_from_a_stranger(host: EnrolledHost, service: SmallService) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, OfflinePolicy, UserKey
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, AuthorizedKey, OfflinePolicy
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import Watched, enrolled
@@ -49,7 +49,7 @@ def keys(tmp_path: Path) -> Callable[[str], Key]:
 
 def test_sessions_are_told_with_the_key_that_signed(watched: Watched, keys: Callable[[str], Key]) -> None:
     offered, signed = keys("offered"), keys("signed")
-    watched.publish({USERNAME: [UserKey(signed.public)]})
+    watched.publish({USERNAME: [AuthorizedKey(signed.public)]})
     watched.ssh(signed, "-N", "-i", str(offered.path))
     (session,) = watched.wait_for_sessions(1)
     assert session["fingerprint"] == fingerprint_of(signed.public)
@@ -64,7 +64,7 @@ def test_sessions_are_told_with_the_key_that_signed(watched: Watched, keys: Call
 
 def test_many_logins_are_few_reports(watched: Watched, keys: Callable[[str], Key]) -> None:
     key, refused = keys("key"), keys("refused")
-    watched.publish({USERNAME: [UserKey(key.public)]})
+    watched.publish({USERNAME: [AuthorizedKey(key.public)]})
     watched.wait_for_sessions(0)
     before = len(watched.service.reports)
     began = time.monotonic()
@@ -81,7 +81,7 @@ def test_a_revoked_keys_sessions_end_with_all_that_runs_in_them(
     watched: Watched, keys: Callable[[str], Key], tmp_path: Path
 ) -> None:
     gone, stays = keys("gone"), keys("stays")
-    watched.publish({USERNAME: [UserKey(gone.public), UserKey(stays.public)]})
+    watched.publish({USERNAME: [AuthorizedKey(gone.public), AuthorizedKey(stays.public)]})
     pids = {name: tmp_path / name for name in ("command", "child", "nohup", "daemon", "master", "other")}
     for path in pids.values():
         path.touch()
@@ -100,7 +100,7 @@ def test_a_revoked_keys_sessions_end_with_all_that_runs_in_them(
     numbers = {name: pid_in(path) for name, path in pids.items()}
     watched.wait_for_sessions(4)
     assert all(map(is_alive, numbers.values()))
-    watched.publish({USERNAME: [UserKey(stays.public)]}, revoked=(gone.public,))
+    watched.publish({USERNAME: [AuthorizedKey(stays.public)]}, revoked=(gone.public,))
     for client in clients:
         client.wait(60)
     wait_until(
@@ -118,7 +118,7 @@ def test_a_temporary_keys_session_ends_with_service_and_file_unchanged(
 ) -> None:
     short, lasting = keys("short"), keys("lasting")
     end = datetime.now(UTC) + timedelta(seconds=12)
-    watched.publish({USERNAME: [UserKey(short.public, end), UserKey(lasting.public)]})
+    watched.publish({USERNAME: [AuthorizedKey(short.public, end), AuthorizedKey(lasting.public)]})
     client, other = watched.ssh(short, "-N"), watched.ssh(lasting, "-N")
     watched.wait_for_sessions(2)
     watched.service.refusal = 503  # nobody to ask
@@ -133,7 +133,7 @@ def test_sessions_of_keys_dropped_for_silence_end_and_may_come_back(
 ) -> None:
     short, lasting = keys("short"), keys("lasting")
     end = datetime.now(UTC) + timedelta(hours=1)
-    users = {USERNAME: [UserKey(short.public, end), UserKey(lasting.public)]}
+    users = {USERNAME: [AuthorizedKey(short.public, end), AuthorizedKey(lasting.public)]}
     watched.publish(users, offline_policy=OfflinePolicy(5, then))
     client, other = watched.ssh(short, "-N"), watched.ssh(lasting, "-N")
     watched.wait_for_sessions(2)
@@ -160,7 +160,7 @@ def test_a_login_while_the_agent_was_dead_ends_when_its_key_is_dropped_at_the_st
     watched: Watched, keys: Callable[[str], Key]
 ) -> None:
     key = keys("key")
-    watched.publish({USERNAME: [UserKey(key.public)]}, offline_policy=OfflinePolicy(3, DROP_ALL))
+    watched.publish({USERNAME: [AuthorizedKey(key.public)]}, offline_policy=OfflinePolicy(3, DROP_ALL))
     watched.kill_agent()
     watched.service.refusal = 503
     unseen = watched.ssh(key, "-N")
@@ -176,13 +176,13 @@ def test_sessions_of_a_key_taken_away_while_the_agent_was_dead_end(
     watched: Watched, keys: Callable[[str], Key]
 ) -> None:
     gone, stays = keys("gone"), keys("stays")
-    watched.publish({USERNAME: [UserKey(gone.public), UserKey(stays.public)]})
+    watched.publish({USERNAME: [AuthorizedKey(gone.public), AuthorizedKey(stays.public)]})
     known = watched.ssh(gone, "-N")
     watched.wait_for_sessions(1)
     watched.kill_agent()
     unseen, other = watched.ssh(gone, "-N"), watched.ssh(stays, "-N")
     wait_until(lambda: watched.sshd.log.read_text().count("Accepted publickey") == 3, "two more logins")
-    watched.publish({USERNAME: [UserKey(stays.public)]})
+    watched.publish({USERNAME: [AuthorizedKey(stays.public)]})
     watched.start_agent()
     known.wait(60)
     unseen.wait(60)
@@ -192,7 +192,7 @@ def test_sessions_of_a_key_taken_away_while_the_agent_was_dead_end(
 
 def test_one_session_can_be_ended_by_its_name(watched: Watched, keys: Callable[[str], Key]) -> None:
     key = keys("key")
-    users = {USERNAME: [UserKey(key.public)]}
+    users = {USERNAME: [AuthorizedKey(key.public)]}
     watched.publish(users)
     first = watched.ssh(key, "-N")
     (session,) = watched.wait_for_sessions(1)
@@ -207,12 +207,12 @@ def test_one_session_can_be_ended_by_its_name(watched: Watched, keys: Callable[[
 
 def test_observe_mode_ends_no_session_of_a_key(watched: Watched, keys: Callable[[str], Key]) -> None:
     key = keys("key")
-    watched.publish({USERNAME: [UserKey(key.public)]}, mode="observe")
+    watched.publish({USERNAME: [AuthorizedKey(key.public)]}, mode="observe")
     client = watched.ssh(key, "-N")
     watched.wait_for_sessions(1)
     watched.publish({}, revoked=(key.public,), mode="observe")
     other = keys("other")
-    watched.publish({USERNAME: [UserKey(other.public)]}, mode="observe")
+    watched.publish({USERNAME: [AuthorizedKey(other.public)]}, mode="observe")
     watched.ssh(other, "-N")
     watched.wait_for_sessions(2)
     assert client.poll() is None
@@ -228,14 +228,14 @@ def test_another_account_is_watched_and_ended_too(watched: Watched, keys: Callab
 
 def another_account_is_ended(watched: Watched, key: Key, name: str) -> None:
     """Its login ends with its key, and another account's with the same key goes on."""
-    watched.publish({name: [UserKey(key.public)], USERNAME: [UserKey(key.public)]})
+    watched.publish({name: [AuthorizedKey(key.public)], USERNAME: [AuthorizedKey(key.public)]})
     client = watched.ssh(key, command="setsid -f sleep 1234.5 >/dev/null 2>&1; sleep 1234.5", user=name)
     other = watched.ssh(key, "-N")
     sessions = watched.wait_for_sessions(2)
     assert {session["user"] for session in sessions} == {name, USERNAME}
     assert _running("1234.5")
     # The same key goes on opening the other account.
-    watched.publish({USERNAME: [UserKey(key.public)]})
+    watched.publish({USERNAME: [AuthorizedKey(key.public)]})
     client.wait(60)
     wait_until(lambda: not _running("1234.5"), "the end of its commands")
     watched.wait_for_sessions(1)

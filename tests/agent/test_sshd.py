@@ -12,7 +12,7 @@ import pytest
 
 from keyrack.agent.keys.key_files import KeyFiles, render
 from keyrack.private_sshd import PrivateSshd
-from keyrack.protocol.host_document import HostDocument, UserKey
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from tests.login.private_sshd import USERNAME, Key, SshClient, private_sshd, strict_folder
 
 STRANGER = pwd.getpwnam("daemon").pw_name
@@ -45,7 +45,7 @@ def other_key(place: Path) -> Key:
 
 
 def put(
-    sshd: tuple[PrivateSshd, SshClient], keys: list[UserKey], revoked: tuple[str, ...] = (), user: str = USERNAME
+    sshd: tuple[PrivateSshd, SshClient], keys: list[AuthorizedKey], revoked: tuple[str, ...] = (), user: str = USERNAME
 ) -> SshClient:
     """Write the files of a document as the agent does, and end: nothing of ours runs at the login."""
     server, client = sshd
@@ -66,15 +66,15 @@ def test_every_type_of_key_logs_in(
     sshd: tuple[PrivateSshd, SshClient], place: Path, key_type: str, bits: int | None
 ) -> None:
     key = Key.make(place / f"{key_type}-{bits}", key_type, bits)
-    ended = put(sshd, [UserKey(key.public)]).login(key, command="echo in")
+    ended = put(sshd, [AuthorizedKey(key.public)]).login(key, command="echo in")
     assert (ended.returncode, ended.stdout) == (0, "in\n"), ended.stderr
 
 
 def test_only_the_keys_in_the_file_log_in(sshd: tuple[PrivateSshd, SshClient], key: Key, other_key: Key) -> None:
-    client = put(sshd, [UserKey(key.public)])
+    client = put(sshd, [AuthorizedKey(key.public)])
     assert client.lets_in(key)
     assert not client.lets_in(other_key)
-    put(sshd, [UserKey(other_key.public)])
+    put(sshd, [AuthorizedKey(other_key.public)])
     assert not client.lets_in(key)
     assert client.lets_in(other_key)
     put(sshd, [])
@@ -83,7 +83,7 @@ def test_only_the_keys_in_the_file_log_in(sshd: tuple[PrivateSshd, SshClient], k
 
 def test_a_temporary_key_ends_by_itself(sshd: tuple[PrivateSshd, SshClient], key: Key, other_key: Key) -> None:
     end = datetime.now(UTC) + timedelta(seconds=4)
-    client = put(sshd, [UserKey(key.public, end), UserKey(other_key.public)])
+    client = put(sshd, [AuthorizedKey(key.public, end), AuthorizedKey(other_key.public)])
     assert client.lets_in(key)
     client.wait_until_closed(key)
     assert datetime.now(UTC) > end.replace(microsecond=0)
@@ -92,35 +92,35 @@ def test_a_temporary_key_ends_by_itself(sshd: tuple[PrivateSshd, SshClient], key
 
 def test_an_end_in_the_future_and_one_in_the_past(sshd: tuple[PrivateSshd, SshClient], key: Key) -> None:
     now = datetime.now(UTC)
-    assert put(sshd, [UserKey(key.public, now + timedelta(hours=12))]).lets_in(key)
-    assert not put(sshd, [UserKey(key.public, now - timedelta(seconds=2))]).lets_in(key)
+    assert put(sshd, [AuthorizedKey(key.public, now + timedelta(hours=12))]).lets_in(key)
+    assert not put(sshd, [AuthorizedKey(key.public, now - timedelta(seconds=2))]).lets_in(key)
 
 
 def test_a_revoked_key_is_refused_though_its_line_stands(
     sshd: tuple[PrivateSshd, SshClient], key: Key, other_key: Key
 ) -> None:
-    client = put(sshd, [UserKey(key.public), UserKey(other_key.public)], (key.public,))
+    client = put(sshd, [AuthorizedKey(key.public), AuthorizedKey(other_key.public)], (key.public,))
     assert not client.lets_in(key)
     assert client.lets_in(other_key)
 
 
 def test_without_a_file_of_revoked_keys_nobody_gets_in(sshd: tuple[PrivateSshd, SshClient], key: Key) -> None:
-    client = put(sshd, [UserKey(key.public)])
+    client = put(sshd, [AuthorizedKey(key.public)])
     sshd[0].revoked_keys.unlink()
     assert not client.lets_in(key)
-    assert put(sshd, [UserKey(key.public)]).lets_in(key), "the agent makes the file again"
+    assert put(sshd, [AuthorizedKey(key.public)]).lets_in(key), "the agent makes the file again"
 
 
 def test_options_bind(sshd: tuple[PrivateSshd, SshClient], key: Key) -> None:
-    client = put(sshd, [UserKey(key.public, options=("restrict", 'command="echo forced"'))])
+    client = put(sshd, [AuthorizedKey(key.public, options=("restrict", 'command="echo forced"'))])
     assert client.login(key, command="echo wanted").stdout == "forced\n"
-    client = put(sshd, [UserKey(key.public, options=('from="192.0.2.0/24"',))])
+    client = put(sshd, [AuthorizedKey(key.public, options=('from="192.0.2.0/24"',))])
     assert not client.lets_in(key)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's sshd serves other accounts")
 def test_a_key_opens_its_own_account_only(sshd: tuple[PrivateSshd, SshClient], key: Key) -> None:
-    client = put(sshd, [UserKey(key.public)], user=STRANGER)
+    client = put(sshd, [AuthorizedKey(key.public)], user=STRANGER)
     assert not client.lets_in(key)
     # The account has no shell that runs commands, but sshd let the key in.
     ended = client.login(key, STRANGER)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from keyrack.agent import uninstall
-from keyrack.agent.state import State
+from keyrack.agent.state import StateFolder
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.small_service import SmallService
 
@@ -39,7 +39,7 @@ def test_a_service_that_says_nothing_keeps_nothing_here(
         return 503
 
     service.refuses = wait
-    memory = State.open(str(host.state))
+    memory = StateFolder.open(str(host.state))
     enrolment = memory.enrolment()
     assert enrolment is not None
     try:

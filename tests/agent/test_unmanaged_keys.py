@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.keys import unmanaged_keys as finding
-from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, KEY, UNREADABLE, Scanner, UnmanagedKey
+from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, KEY, UNREADABLE, ReportedKey, Scanner
 from keyrack.agent.sshd.settings import Sshd, words_of
 from keyrack.agent.system import as_account
 from keyrack.ssh.public_key import parse
@@ -57,7 +57,7 @@ def scanner(folder: Path, settings: str = "AuthorizedKeysFile .ssh/authorized_ke
     return Scanner(Sshd(str(config)), "/nonexistent")
 
 
-def of(found: list[UnmanagedKey], name: str) -> list[UnmanagedKey]:
+def of(found: list[ReportedKey], name: str) -> list[ReportedKey]:
     """Those of one account, in its usual file."""
     return [one for one in found if one.username == name and one.path.endswith("/.ssh/authorized_keys")]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from keyrack.private_sshd import PrivateSshd
 from keyrack.protocol import host_document
-from keyrack.protocol.host_document import HostDocument, UserKey
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import HOST, ISSUED
 from tests.agent.small_service import SmallService
@@ -31,13 +31,13 @@ class Watched:
         self._agent: subprocess.Popen[bytes] | None = None
         self._clients: list[subprocess.Popen[bytes]] = []
 
-    def publish(self, users: Mapping[str, Sequence[UserKey]], **more: Any) -> None:
+    def publish(self, users: Mapping[str, Sequence[AuthorizedKey]], **more: Any) -> None:
         """Have these keys in force."""
         self.publish_alone(users, **more)
         if self._agent is not None:
             self.service.wait_for_report("applied", self.revision)
 
-    def publish_alone(self, users: Mapping[str, Sequence[UserKey]], **more: Any) -> None:
+    def publish_alone(self, users: Mapping[str, Sequence[AuthorizedKey]], **more: Any) -> None:
         """The same without waiting for the agent."""
         self.revision += 1
         text = host_document.encode(HostDocument(HOST, self.revision, ISSUED, users, **more))

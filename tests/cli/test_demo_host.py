@@ -12,7 +12,7 @@ import pytest
 
 from keyrack.cli.demo_host import DemoHost
 from keyrack.private_sshd import ADDRESS, PrivateSshdError, safe_place
-from keyrack.protocol.host_document import UserKey
+from keyrack.protocol.host_document import AuthorizedKey
 from tests.agent.signed_documents import document
 from tests.agent.small_service import SmallService, small_service
 from tests.login.private_sshd import USERNAME, Key, SshClient, agent_host, sshd_path, strict_folder
@@ -36,7 +36,7 @@ def service() -> Iterator[SmallService]:
 
 def publish(service: SmallService, revision: int, *keys: Key) -> None:
     """Let these keys, and no others, into the calling account."""
-    text = document(revision, {USERNAME: [UserKey(key.public) for key in keys]})
+    text = document(revision, {USERNAME: [AuthorizedKey(key.public) for key in keys]})
     service.publish(revision, service.signer.signed(text))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.keys.key_files import KeyFiles, render
-from keyrack.protocol.host_document import HostDocument, UserKey
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from tests.login.private_sshd import USERNAME, Key, private_sshd, strict_folder
 
 
@@ -21,7 +21,7 @@ def test_a_key_ends_at_its_second(zone: str, tmp_path: Path, monkeypatch: pytest
     with strict_folder() as folder, private_sshd(folder) as (server, client):
         end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=6)
         document = HostDocument(
-            "h_1", 1, datetime.now(UTC), {USERNAME: [UserKey(key.public, end), UserKey(lasting.public)]}
+            "h_1", 1, datetime.now(UTC), {USERNAME: [AuthorizedKey(key.public, end), AuthorizedKey(lasting.public)]}
         )
         files = KeyFiles.open(str(server.keys), str(server.revoked_keys))
         try:

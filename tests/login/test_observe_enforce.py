@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from keyrack.agent.state import State
+from keyrack.agent.state import StateFolder
 from keyrack.agent.system.accounts import NOT_ALLOWED, Accounts, exists
 from keyrack.agent.system.local import read
 from keyrack.core.audit import events
@@ -21,7 +21,7 @@ from keyrack.core.hosts import modes, servers, system_users, unmanaged_keys
 from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
 from keyrack.model import UnmanagedKey
-from keyrack.protocol.host_document import Account, HostDocument
+from keyrack.protocol.host_document import DesiredAccount, HostDocument
 from keyrack.store import servers as server_rows
 from tests.login.observed_host import ACCOUNTS, AdoptedHost, accounts, owner, remove_accounts
 from tests.login.private_sshd import Key, strict_folder
@@ -115,7 +115,7 @@ class Scene:
             temporary=temporary,
         )
 
-    def document(self, accounts: Mapping[str, Account]) -> HostDocument:
+    def document(self, accounts: Mapping[str, DesiredAccount]) -> HostDocument:
         """A document that speaks of accounts."""
         return HostDocument("h_1", 1, datetime.now(UTC), {}, accounts=accounts)
 
@@ -401,8 +401,8 @@ def test_accounts_are_made_only_where_the_host_allows_it(scene: Scene) -> None:
     host.enrol(scene.service, SERVER, "--only-accounts=krone,kr-made")
     host.start_agent()
     with accounts_gone("kr-made"):
-        document = scene.document({"kr-made": Account(True, HASH, True)})
-        memory = State.open(str(host.state))
+        document = scene.document({"kr-made": DesiredAccount(True, HASH, True)})
+        memory = StateFolder.open(str(host.state))
         enrolment = memory.enrolment()
         assert enrolment is not None
         refused = Accounts(memory, read(memory)).put(document.accounts)
@@ -410,7 +410,7 @@ def test_accounts_are_made_only_where_the_host_allows_it(scene: Scene) -> None:
         assert not exists("kr-made")
         host.decide(allow_accounts=True)
         made = Accounts(memory, read(memory))
-        assert made.put({**document.accounts, "kr-other": Account(True)}) == [
+        assert made.put({**document.accounts, "kr-other": DesiredAccount(True)}) == [
             "this host does not let the service speak for the account kr-other"
         ]
         account = pwd.getpwnam("kr-made")
@@ -421,7 +421,7 @@ def test_accounts_are_made_only_where_the_host_allows_it(scene: Scene) -> None:
             "kr-made": {"exists": True, "deployment_key": public.read_text("ascii").strip()}
         }
         assert public.stat().st_uid == account.pw_uid
-        assert made.put({"kr-made": Account(False), "krone": Account(False)}) == [
+        assert made.put({"kr-made": DesiredAccount(False), "krone": DesiredAccount(False)}) == [
             "the account krone was not made by Keyrack, so it stays; remove it by hand"
         ]
         assert not exists("kr-made")

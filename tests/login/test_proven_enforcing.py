@@ -21,7 +21,7 @@ from keyrack.core.hosts import modes, servers, system_users
 from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
 from keyrack.model import Server
-from keyrack.protocol.host_document import HostDocument, UserKey
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from tests.login.observed_host import AdoptedHost, accounts, owner
 from tests.login.private_sshd import Key, sshd_path, strict_folder
 from tests.services import Service, running, settings_for
@@ -194,7 +194,7 @@ def test_a_key_whose_end_has_come_keeps_enforcing_away(scene: Scene) -> None:
     assert "no key of this document opens an account" in scene.refused()
     assert scene.hand_key_works()
     # A host that hears nothing of it judges by its clock.
-    kept = HostDocument("h", 1, end, {"krone": [UserKey(scene.key.public, end)]})
+    kept = HostDocument("h", 1, end, {"krone": [AuthorizedKey(scene.key.public, end)]})
     (verdict,) = LoginCheck(Sshd(str(scene.host.config))).look(kept)
     assert verdict.words == "no key opens the account krone: its end has come"
 

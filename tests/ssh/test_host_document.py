@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyrack.protocol import host_document
-from keyrack.protocol.host_document import Account, DocumentError, HostDocument, OfflinePolicy, UserKey
+from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, DocumentError, HostDocument, OfflinePolicy
 from keyrack.ssh import sshsig, wire
 
 KEY = sshsig.public_line(wire.string(b"ssh-ed25519") + wire.string(bytes.fromhex("d75a980182b10ab7" * 4)))
@@ -21,9 +21,9 @@ FULL = HostDocument(
     host="h_3f",
     revision=17,
     issued_at=NOW,
-    users={"deploy": (UserKey(KEY, NOW + timedelta(hours=12), ("restrict", "pty", 'from="10.0.0.0/8"'), "ci"),)},
+    users={"deploy": (AuthorizedKey(KEY, NOW + timedelta(hours=12), ("restrict", "pty", 'from="10.0.0.0/8"'), "ci"),)},
     revoked=(OTHER,),
-    accounts={"shop": Account(True), "old": Account(False)},
+    accounts={"shop": DesiredAccount(True), "old": DesiredAccount(False)},
     sshd={"PasswordAuthentication": "no", "AllowUsers": "root deploy"},
     mode="observe",
     offline_policy=OfflinePolicy(3600, "drop-temporary"),
@@ -52,7 +52,7 @@ def test_it_is_read_back_the_same() -> None:
 )
 @settings(deadline=None)
 def test_any_time_and_any_title_come_back(moment: datetime, name: str, revision: int) -> None:
-    document = FULL._replace(revision=revision, users={"a": (UserKey(KEY, moment, (), name),)})
+    document = FULL._replace(revision=revision, users={"a": (AuthorizedKey(KEY, moment, (), name),)})
     if moment.astimezone(UTC).year < 1 or any("\ud800" <= character <= "\udfff" for character in name):
         return
     text = host_document.encode(document)
@@ -178,10 +178,10 @@ def test_a_wrong_key_refuses_the_whole(name: str) -> None:
 
 
 def test_the_same_line_twice_is_refused_but_one_key_may_have_two() -> None:
-    twice = FULL._replace(users={"a": (UserKey(KEY), UserKey(KEY, NOW))})
+    twice = FULL._replace(users={"a": (AuthorizedKey(KEY), AuthorizedKey(KEY, NOW))})
     with pytest.raises(DocumentError, match="twice"):
         host_document.decode(host_document.encode(twice))
-    both = FULL._replace(users={"a": (UserKey(KEY), UserKey(KEY, NOW, ("restrict",)))})
+    both = FULL._replace(users={"a": (AuthorizedKey(KEY), AuthorizedKey(KEY, NOW, ("restrict",)))})
     assert host_document.decode(host_document.encode(both)) == both
 
 

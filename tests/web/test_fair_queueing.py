@@ -16,7 +16,7 @@ from keyrack.errors import Kind, Refusal
 from keyrack.web import fair_queueing
 from keyrack.web.api import LONGEST_OPEN_BODY
 from keyrack.web.callers import Caller
-from keyrack.web.fair_queueing import FairScheduler, Pool
+from keyrack.web.fair_queueing import CallPool, FairScheduler
 from keyrack.web.server import APIS
 from tests.services import Service
 from tests.web.runcloud_team import serving
@@ -80,7 +80,7 @@ def test_who_used_less_comes_first() -> None:
         await shared.run(MALLORY, burn)
         held = [
             asyncio.create_task(shared.run(Caller(number, known=True), lambda: go_on.wait(SECONDS), long=True))
-            for number in range(Pool.LONG.limit)
+            for number in range(CallPool.LONG.limit)
         ]
         await asyncio.sleep(0.01)
         # What Mallory sends is short; that she computed so much makes her wait with what is long.

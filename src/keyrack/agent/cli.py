@@ -13,13 +13,13 @@ from keyrack import __version__
 from keyrack.agent import doctor, state
 from keyrack.agent.desired_state import DesiredState
 from keyrack.agent.reconcile import Reconciler
-from keyrack.agent.service.contact import AddressProblem, Contact, NoAnswer
+from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient
 from keyrack.agent.service.enrolment import EnrolmentProblem, enrol
 from keyrack.agent.service.follow import Follower, say
 from keyrack.agent.sessions.watch import Watch
 from keyrack.agent.sshd import drop_in, enforcement
 from keyrack.agent.sshd.settings import DEFAULT_CONFIG, SshdProblem
-from keyrack.agent.state import Enrolment, State, StateProblem
+from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local
 from keyrack.agent.system.folder import FolderProblem
 from keyrack.ssh.printable import printable
@@ -115,17 +115,17 @@ def _enroll(given: argparse.Namespace) -> int:
     if given.mode not in (None, "observe", "auto", "enforce"):
         raise EnrolmentProblem("--mode is observe, auto or enforce")
     ca_file = os.path.abspath(given.ca_file) if given.ca_file else None
-    contact = Contact(given.url, plain_http=given.plain_http, ca_file=ca_file)
+    client = ServiceClient(given.url, plain_http=given.plain_http, ca_file=ca_file)
     decided = _decided(given)
-    store = State.open(os.path.abspath(given.state_dir), create=True)
+    store = StateFolder.open(os.path.abspath(given.state_dir), create=True)
     store.lock()
     if not given.replace and store.folder.names() and _is_enrolled(store):
         say("this machine is a host already; give --replace to make it a new one (the token is not used)")
         return 1
-    with contextlib.closing(contact):
+    with contextlib.closing(client):
         enrolment = enrol(
             store,
-            contact,
+            client,
             url=given.url,
             token=given.token,
             keys_folder=os.path.abspath(given.keys_dir),
@@ -161,7 +161,7 @@ def _decided(given: argparse.Namespace) -> local.Local:
     return local.Local(given.allow_accounts, only, os.path.abspath(path) if path else None)
 
 
-def _is_enrolled(store: State) -> bool:
+def _is_enrolled(store: StateFolder) -> bool:
     try:
         return store.enrolment() is not None
     except StateProblem:
@@ -175,18 +175,18 @@ def _run(given: argparse.Namespace) -> int:
     store.lock()
     store.folder.sweep()
     # Whether plain HTTP is fine was settled when the host enrolled.
-    contact = Contact(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
+    client = ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
     desired = DesiredState(store, enrolment, say)
     watch = Watch(
         store,
         enrolment,
-        Contact(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file),
+        ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file),
         say,
         given.sshd_log,
     )
-    follower = Follower(store, Reconciler(store, enrolment, desired), contact, say, watch.obey)
+    follower = Follower(store, Reconciler(store, enrolment, desired), client, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
-    with contextlib.closing(contact):
+    with contextlib.closing(client):
         if not given.once:
             desired.search_aside()
         follower.start()
@@ -238,10 +238,10 @@ def _print(findings: List[doctor.Finding]) -> int:
     return 0 if all(finding.fine for finding in findings) else 1
 
 
-def _open(given: argparse.Namespace) -> "tuple[State, Enrolment]":
+def _open(given: argparse.Namespace) -> "tuple[StateFolder, Enrolment]":
     not_yet = StateProblem(f"this machine is not enrolled (nothing in {given.state_dir}): keyrack-agent enroll --help")
     try:
-        store = State.open(os.path.abspath(given.state_dir))
+        store = StateFolder.open(os.path.abspath(given.state_dir))
     except FileNotFoundError:
         raise not_yet from None
     enrolment = store.enrolment()

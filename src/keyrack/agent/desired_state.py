@@ -6,12 +6,12 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys import unmanaged_keys
-from keyrack.agent.keys.search import Looked, Search
-from keyrack.agent.keys.unmanaged_keys import Scanner, UnmanagedKey
+from keyrack.agent.keys.search import Search, SearchResult
+from keyrack.agent.keys.unmanaged_keys import ReportedKey, Scanner
 from keyrack.agent.sshd.drop_in import SETTINGS
 from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
-from keyrack.agent.state import Enrolment, State
+from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import local as decisions
 from keyrack.agent.system.accounts import Accounts
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, OBSERVE, HostDocument
@@ -33,7 +33,7 @@ class Met(NamedTuple):
 class DesiredState:
     """The desired state of one enrolled host. Raises StateProblem when what is remembered cannot be used."""
 
-    def __init__(self, state: State, enrolment: Enrolment, say: Callable[[str], None]) -> None:
+    def __init__(self, state: StateFolder, enrolment: Enrolment, say: Callable[[str], None]) -> None:
         self._state_folder = state
         self.local = decisions.read(state)
         self._accounts = Accounts(state, self.local)
@@ -43,9 +43,9 @@ class DesiredState:
         if self.local.drop_in is not None:
             self._enforcement = Enforcement(state, enrolment, self.local.drop_in, say, self.local.trial_seconds)
         self._facts: Dict[str, Any] = {}
-        self._looked: Optional[Looked] = None
+        self._looked: Optional[SearchResult] = None
         self._shut_out = ""
-        self._foreign: List[UnmanagedKey] = []
+        self._foreign: List[ReportedKey] = []
         self._told: Tuple[object, ...] = ()
         self._telling: Tuple[object, ...] = ()
         self._told_digest = ""
@@ -81,7 +81,7 @@ class DesiredState:
         if self._enforcement is not None:
             self._enforcement.heard(answered)
 
-    def note_foreign(self, foreign: List[UnmanagedKey]) -> None:
+    def note_foreign(self, foreign: List[ReportedKey]) -> None:
         """Remember keys that stood in files of ours, to tell of them."""
         known = {(one.path, one.fingerprint) for one in foreign}
         kept = [one for one in self._foreign if (one.path, one.fingerprint) not in known]
@@ -200,7 +200,7 @@ class DesiredState:
         return (repr(sorted(self._facts.items())), self._digest())
 
 
-def _scan_words(looked: Looked) -> str:
+def _scan_words(looked: SearchResult) -> str:
     """What a look did not see, for a person; empty where it saw all."""
     words = [looked.unlisted] if looked.unlisted else []
     if looked.cut:

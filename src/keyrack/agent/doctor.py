@@ -9,11 +9,11 @@ from typing import Callable, Generator, Iterator, List, NamedTuple, Optional
 from keyrack.agent.keys.key_files import KeyFiles, render
 from keyrack.agent.service import enrolment as enrol
 from keyrack.agent.service import signature
-from keyrack.agent.service.contact import AddressProblem, Contact, NoAnswer, seconds_ahead
+from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient, seconds_ahead
 from keyrack.agent.sshd import enforcement, listening
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
-from keyrack.agent.state import Enrolment, State, StateProblem
+from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local, programs
 from keyrack.agent.system.folder import FolderProblem
 from keyrack.protocol import host_document
@@ -56,7 +56,7 @@ class Finding(NamedTuple):
         return f"{mark} {printable(self.words)}" + (f"\n     -> {printable(self.remedy)}" if self.remedy else "")
 
 
-def status(state: State, enrolment: Enrolment) -> List[Finding]:
+def status(state: StateFolder, enrolment: Enrolment) -> List[Finding]:
     """How the agent fares by its own notes."""
     noted = state.status()
     running = state.in_use()
@@ -84,7 +84,7 @@ def status(state: State, enrolment: Enrolment) -> List[Finding]:
     return found
 
 
-def _how_held(state: State) -> Iterator[Finding]:
+def _how_held(state: StateFolder) -> Iterator[Finding]:
     """Whether this host observes or enforces, what silence of the service means, what its administrator allows."""
     try:
         decided = local.read(state)
@@ -106,14 +106,14 @@ def _how_held(state: State) -> Iterator[Finding]:
         yield Finding(True, f"after {after} seconds without the service: {_OFFLINE[then]}")
 
 
-def examine(state: State, enrolment: Enrolment) -> Iterator[Finding]:
+def examine(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
     """Look at everything that a login depends on, one finding after the other."""
     yield from status(state, enrolment)
     for look in (_look_at_document, _look_at_openssh, _look_at_sshd, _look_at_service):
         yield from look(state, enrolment)
 
 
-def _look_at_document(state: State, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
     try:
         accepted = state.accepted()
         if accepted is None:
@@ -127,7 +127,7 @@ def _look_at_document(state: State, enrolment: Enrolment) -> Iterator[Finding]:
             different = files.differences(render(document))
         finally:
             files.close()
-    except (StateProblem, signature.SignatureProblem, host_document.DocumentError, FolderProblem) as problem:
+    except (StateProblem, signature.DocumentSignatureProblem, host_document.DocumentError, FolderProblem) as problem:
         yield Finding(False, str(problem))
     except OSError as error:
         path = error.filename or state.folder.path
@@ -139,7 +139,7 @@ def _look_at_document(state: State, enrolment: Enrolment) -> Iterator[Finding]:
             yield Finding(False, f"{path} is not as the document says", "the running agent puts it back")
 
 
-def _look_at_openssh(state: State, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_openssh(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
     version = enrol.openssh_version()
     number = re.match(r"OpenSSH_(\d+)\.(\d+)", version)
     if number is None:
@@ -154,7 +154,7 @@ def _look_at_openssh(state: State, enrolment: Enrolment) -> Iterator[Finding]:
         yield Finding(True, f"{version} reads ends of keys in UTC")
 
 
-def _look_at_sshd(state: State, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
     sshd = programs.find("sshd")
     if sshd is None:
         yield Finding(False, "sshd was not found", "install OpenSSH's server (openssh-server)")
@@ -189,7 +189,7 @@ def _look_for_sshd(enrolment: Enrolment) -> Finding:
     return Finding(True, f"sshd listens at {places}")
 
 
-def _look_at_logins(state: State, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
     """Whether each key of the document opens its account, and if not, by which rule."""
     try:
         accepted = state.accepted()
@@ -216,7 +216,7 @@ def _look_at_logins(state: State, enrolment: Enrolment) -> Iterator[Finding]:
         yield Finding(True, f"{opening} keys open accounts of this host")
 
 
-def _look_at_drop_in(state: State, enrolment: Enrolment) -> Generator[Finding, None, bool]:
+def _look_at_drop_in(state: StateFolder, enrolment: Enrolment) -> Generator[Finding, None, bool]:
     """Whether sshd does for every account what enforcing takes; answers whether this host only observes."""
     try:
         decided, record, accepted = local.read(state), enforcement.read(state), state.accepted()
@@ -244,14 +244,14 @@ def _setting(keyword: str, settings: "dict[str, str]", wanted: str, check: Calla
     return Finding(False, f"sshd has {keyword} {value or 'none'}", f"put into its settings: {keyword} {wanted}")
 
 
-def _look_at_service(state: State, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_service(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
     try:
-        contact = Contact(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
-        answer = contact.get(f"/agent/v1/document?revision={state.status().revision}&wait=0")
+        client = ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
+        answer = client.get(f"/agent/v1/document?revision={state.status().revision}&wait=0")
     except (NoAnswer, AddressProblem) as problem:
         yield Finding(False, f"the service does not answer: {problem}", f"is {enrolment.url} right, and does it run?")
         return
-    contact.close()
+    client.close()
     if answer.status in (200, 204):
         yield Finding(True, f"{enrolment.url} answers this host")
     else:

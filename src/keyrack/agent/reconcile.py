@@ -15,14 +15,14 @@ from keyrack.agent.desired_state import DesiredState, as_offline, offline_words
 from keyrack.agent.keys import unmanaged_keys
 from keyrack.agent.keys.key_files import KeyFiles, Outcome, Rendered, render
 from keyrack.agent.service import signature
-from keyrack.agent.state import Accepted, Enrolment, State
+from keyrack.agent.state import Accepted, Enrolment, StateFolder
 from keyrack.agent.system.folder import FolderProblem
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import DocumentError, HostDocument
 from keyrack.ssh import public_key
 
 
-class Refused(Exception):
+class DocumentRefused(Exception):
     """A document that this host does not obey; the words say why."""
 
 
@@ -46,7 +46,7 @@ class _Checked(NamedTuple):
 class Reconciler:
     """What one enrolled host obeys. Nothing is in force until recall() or take() found a good document."""
 
-    def __init__(self, state: State, enrolment: Enrolment, desired: Optional[DesiredState] = None) -> None:
+    def __init__(self, state: StateFolder, enrolment: Enrolment, desired: Optional[DesiredState] = None) -> None:
         self._state_folder = state
         self._enrolment = enrolment
         self._desired = desired
@@ -78,7 +78,7 @@ class Reconciler:
     def recall(self) -> None:
         """Obey again what was obeyed before a restart, where there is such a thing.
 
-        Raises Refused, Failed or StateProblem; then files stay as they are: a damaged note of ours is no
+        Raises DocumentRefused, Failed or StateProblem; then files stay as they are: a damaged note of ours is no
         reason to change who may log in.
         """
         accepted = self._state_folder.accepted()
@@ -88,14 +88,14 @@ class Reconciler:
     def take(self, new: Accepted, applied: int) -> None:
         """Obey this document from now on, and remember it. applied: the last revision that was put in place.
 
-        Raises Refused or Failed, and changes nothing then.
+        Raises DocumentRefused or Failed, and changes nothing then.
         """
         checked = self._check(new)
         # (4) It is newer than the last one obeyed.
         # Where the document in force was lost, the number that was noted still counts.
         known = self.revision if self._checked else applied - 1
         if checked.document.revision <= known:
-            raise Refused(
+            raise DocumentRefused(
                 f"its revision {checked.document.revision} is not newer than {known}, which is in force here "
                 "(a service restored from a backup must issue a newer one)"
             )
@@ -208,8 +208,8 @@ class Reconciler:
         # (1) The service signed this exact text.
         try:
             signature.check(self._state_folder.folder, new.document, new.signature)
-        except signature.SignatureProblem as problem:
-            raise (Refused if problem.final else Failed)(str(problem)) from None
+        except signature.DocumentSignatureProblem as problem:
+            raise (DocumentRefused if problem.final else Failed)(str(problem)) from None
         except OSError as error:
             full = "; ".join(self._state_folder.full())
             raise Failed(f"the document's signature could not be checked: {full or error.strerror}") from None
@@ -217,9 +217,9 @@ class Reconciler:
         try:
             document = host_document.decode(new.document)
         except DocumentError as error:
-            raise Refused(str(error)) from None
+            raise DocumentRefused(str(error)) from None
         # (3) It is for this very host.
         if document.host != self._enrolment.host:
-            raise Refused("it is for another host")
+            raise DocumentRefused("it is for another host")
         allowed = document if self._desired is None else self._desired.allowed(document)
         return _Checked(document, allowed, render(allowed))

@@ -63,14 +63,14 @@ class Status(NamedTuple):
     confirmed_at: float = 0.0
 
 
-class State:
+class StateFolder:
     """The agent's own folder, open. Methods that write may raise OSError."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
 
     @classmethod
-    def open(cls, path: str, *, create: bool = False) -> State:
+    def open(cls, path: str, *, create: bool = False) -> StateFolder:
         """Open the folder at an absolute path, 0700. Raises FolderProblem or OSError."""
         return cls(Folder.open(path, PRIVATE_FOLDER, create=create))
 

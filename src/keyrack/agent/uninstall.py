@@ -12,10 +12,10 @@ import time
 from typing import Callable, List
 
 from keyrack.agent.keys.key_files import KeyFiles
-from keyrack.agent.service.contact import AddressProblem, Contact, NoAnswer
+from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient
 from keyrack.agent.sshd.enforcement import Enforcement
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
-from keyrack.agent.state import Enrolment, State, StateProblem
+from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import accounts, local, programs
 
 UNIT = "/etc/systemd/system/keyrack-agent.service"
@@ -25,7 +25,7 @@ TELL_SECONDS = 10.0
 UNINSTALLED = "uninstalled"
 
 
-def uninstall(state: State, enrolment: Enrolment, say: Callable[[str], None]) -> List[str]:
+def uninstall(state: StateFolder, enrolment: Enrolment, say: Callable[[str], None]) -> List[str]:
     """Stop the agent, give sshd its own settings back, and remove what enrolment made; answers what went wrong.
 
     sshd comes first: while it would still look for key files, they must not go. May raise StateProblem,
@@ -65,10 +65,10 @@ class _Telling(threading.Thread):
         """Tell."""
         given = self._enrolment
         with contextlib.suppress(NoAnswer, AddressProblem, OSError):
-            contact = Contact(given.url, given.secret, plain_http=True, ca_file=given.ca_file)
-            with contextlib.closing(contact):
+            client = ServiceClient(given.url, given.secret, plain_http=True, ca_file=given.ca_file)
+            with contextlib.closing(client):
                 report = {"facts": {"enforcement": UNINSTALLED}, "problems": []}
-                self.taken = contact.post("/agent/v1/report", report).status == 200
+                self.taken = client.post("/agent/v1/report", report).status == 200
 
 
 def _tell(enrolment: Enrolment, say: Callable[[str], None]) -> None:
@@ -93,7 +93,7 @@ def _remove_program() -> None:
             os.rmdir(os.path.dirname(program))
 
 
-def _stop_agent(state: State) -> None:
+def _stop_agent(state: StateFolder) -> None:
     if os.path.exists(UNIT):
         _systemctl("disable", "--now", "keyrack-agent.service")
     pid = state.holder()

@@ -77,7 +77,7 @@ class DocumentError(ValueError):
     """A text that is no host document; the words say what and where, and are safe to print."""
 
 
-class UserKey(NamedTuple):
+class AuthorizedKey(NamedTuple):
     """A key (type and base64) that opens an account; expires_at None: no end; options: as sshd reads them."""
 
     key: str
@@ -86,7 +86,7 @@ class UserKey(NamedTuple):
     name: str = ""
 
 
-class Account(NamedTuple):
+class DesiredAccount(NamedTuple):
     """Whether an account must exist on the host; password_hash: crypt(3)'s form; deployment_key: it needs a pair."""
 
     present: bool
@@ -114,9 +114,9 @@ class HostDocument(NamedTuple):
     host: str
     revision: int
     issued_at: datetime
-    users: Mapping[str, Sequence[UserKey]]
+    users: Mapping[str, Sequence[AuthorizedKey]]
     revoked: Sequence[str] = ()
-    accounts: Mapping[str, Account] = {}
+    accounts: Mapping[str, DesiredAccount] = {}
     sshd: Mapping[str, str] = {}
     mode: str = ENFORCE
     offline_policy: OfflinePolicy = OfflinePolicy()
@@ -165,7 +165,7 @@ def encode(document: HostDocument) -> str:
     )
 
 
-def _account_fields(account: Account) -> dict[str, Any]:
+def _account_fields(account: DesiredAccount) -> dict[str, Any]:
     fields: dict[str, Any] = {"present": account.present}
     if account.password_hash is not None:
         fields["password_hash"] = account.password_hash
@@ -209,10 +209,10 @@ def decode(text: str) -> HostDocument:
     )
 
 
-def _users(value: Mapping[str, Any]) -> dict[str, tuple[UserKey, ...]]:
+def _users(value: Mapping[str, Any]) -> dict[str, tuple[AuthorizedKey, ...]]:
     if len(value) > MAX_USERS:
         raise DocumentError(f"users: more than {MAX_USERS}")
-    users: dict[str, tuple[UserKey, ...]] = {}
+    users: dict[str, tuple[AuthorizedKey, ...]] = {}
     count = 0
     for username, entries in value.items():
         _username(username, "users")
@@ -230,13 +230,13 @@ def _users(value: Mapping[str, Any]) -> dict[str, tuple[UserKey, ...]]:
     return users
 
 
-def _user_key(value: Any, where: str) -> UserKey:
+def _user_key(value: Any, where: str) -> AuthorizedKey:
     if not isinstance(value, dict):
         raise DocumentError(f"{where}: is not an object")
     unknown = set(value) - {"key", "expires_at", "options", "name"}
     if unknown:
         raise DocumentError(f"{where}: has a field that this program does not know; it may need an update")
-    return UserKey(
+    return AuthorizedKey(
         key=_field(value, "key", _key, where),
         expires_at=_field(value, "expires_at", _moment_or_none, where),
         options=_field(value, "options", _options, where),
@@ -279,16 +279,16 @@ def _end_sessions(value: Any) -> tuple[str, ...]:
     return tuple(map(_matching(_SESSION, "a list of sessions"), value))
 
 
-def _accounts(value: Mapping[str, Any]) -> dict[str, Account]:
+def _accounts(value: Mapping[str, Any]) -> dict[str, DesiredAccount]:
     if len(value) > MAX_USERS:
         raise DocumentError(f"accounts: more than {MAX_USERS}")
-    accounts: dict[str, Account] = {}
+    accounts: dict[str, DesiredAccount] = {}
     for username, entry in value.items():
         _username(username, "accounts")
         if not isinstance(entry, dict):
             raise DocumentError(f"accounts.{username}: is not an object")
         where = f"accounts.{username}"
-        accounts[username] = Account(
+        accounts[username] = DesiredAccount(
             present=_field(entry, "present", _boolean, where),
             password_hash=_optional(entry, "password_hash", _matching(_PASSWORD_HASH, "a crypt(3) hash"), where),
             deployment_key=_optional(entry, "deployment_key", _boolean, where) or False,

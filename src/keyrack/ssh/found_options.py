@@ -80,7 +80,7 @@ def read(options: str) -> Read:
 
 
 def _moment(value: str) -> datetime:
-    moment = line_options.read_moment(value)
+    moment = line_options.read_expiry_time(value)
     seconds = None if moment is None else moment.seconds()
     if moment is None or seconds is None:
         raise ValueError("The option expiry-time holds no time.")

@@ -51,7 +51,7 @@ class LineOptions(NamedTuple):
         return ("cert-authority", None) in self.entries
 
 
-class Moment(NamedTuple):
+class ExpiryTime(NamedTuple):
     """A time as an option has it. fields: year to second, as written; zone: whether it is in UTC."""
 
     fields: Tuple[int, ...]
@@ -85,7 +85,7 @@ def parse(options: str, *, version: Tuple[int, int] = (9, 2)) -> LineOptions:
             problem = _value_problem(name, value, counts.get(name, 0), version)
             counts[name] = counts.get(name, 0) + 1
             if problem is None and name == "expiry-time":
-                moment = read_moment(value, utc_ends=utc_ends)
+                moment = read_expiry_time(value, utc_ends=utc_ends)
                 seconds = None if moment is None else moment.seconds()
                 if seconds is None or seconds <= 0:
                     problem = _not_a_time(value, utc_ends)
@@ -104,7 +104,7 @@ def parse(options: str, *, version: Tuple[int, int] = (9, 2)) -> LineOptions:
     return found
 
 
-def read_moment(value: str, *, utc_ends: bool = True) -> Optional[Moment]:
+def read_expiry_time(value: str, *, utc_ends: bool = True) -> Optional[ExpiryTime]:
     """The time that an expiry-time names; None for what sshd does not take for one."""
     utc = False
     if utc_ends and len(value) > 1 and value[-1] in "zZ":
@@ -123,7 +123,7 @@ def read_moment(value: str, *, utc_ends: bool = True) -> Optional[Moment]:
             return None
         fields.append(int(match.group(1)))
         at += width
-    return Moment((*fields, *([0] * (6 - len(fields)))), utc)
+    return ExpiryTime((*fields, *([0] * (6 - len(fields)))), utc)
 
 
 def _name(options: str, at: int) -> Tuple[str, int]:
@@ -230,6 +230,6 @@ def _number(text: str) -> Optional[int]:
 
 
 def _not_a_time(value: str, utc_ends: bool) -> str:
-    if not utc_ends and read_moment(value) is not None:
+    if not utc_ends and read_expiry_time(value) is not None:
         return "this sshd reads no expiry-time in UTC, and refuses the line"
     return "its expiry-time is not a time"

@@ -39,7 +39,7 @@ BUSY_SECONDS = 2
 
 
 @unique
-class Pool(Enum):
+class CallPool(Enum):
     """A kind of calls that must not wait for other kinds: how many of it run at once, and how many of one caller."""
 
     KNOWN = ("known", 24, 12)
@@ -99,7 +99,7 @@ class FairScheduler:
 
     def __init__(self) -> None:
         self._used: OrderedDict[Hashable, _CpuTime] = OrderedDict()
-        self._queues = {pool: _Queue(pool, self._rank) for pool in Pool}
+        self._queues = {pool: _Queue(pool, self._rank) for pool in CallPool}
         self._threads: anyio.CapacityLimiter | None = None
 
     async def run(self, caller: Caller, call: Callable[[], T], *, long: bool = False, hashes: bool = False) -> T:
@@ -108,7 +108,7 @@ class FairScheduler:
         Raises Refusal THROTTLED or UNAVAILABLE when too many wait.
         """
         if self._threads is None:
-            self._threads = anyio.CapacityLimiter(sum(pool.limit for pool in Pool))
+            self._threads = anyio.CapacityLimiter(sum(pool.limit for pool in CallPool))
         used = self._account(caller.name)
 
         spent = 0.0
@@ -134,15 +134,15 @@ class FairScheduler:
         if not long:
             yield
             return
-        async with self._queues[Pool.BODIES].slot(caller.name):
+        async with self._queues[CallPool.BODIES].slot(caller.name):
             yield
 
-    def _pool(self, caller: Caller, used: _CpuTime, long: bool, hashes: bool) -> Pool:
+    def _pool(self, caller: Caller, used: _CpuTime, long: bool, hashes: bool) -> CallPool:
         if hashes and not long:
-            return Pool.HASHING if caller.at_home else Pool.GUESSES
+            return CallPool.HASHING if caller.at_home else CallPool.GUESSES
         if long or used.now(time.monotonic()) > HEAVY_SECONDS:
-            return Pool.LONG
-        return Pool.KNOWN if caller.known else Pool.STRANGERS
+            return CallPool.LONG
+        return CallPool.KNOWN if caller.known else CallPool.STRANGERS
 
     def _account(self, name: Hashable) -> _CpuTime:
         used = self._used.get(name)
@@ -161,7 +161,7 @@ class FairScheduler:
 class _Queue:
     """The queue of one pool: its free slots, and the callers who wait for one, by the processor time they used."""
 
-    def __init__(self, pool: Pool, rank: Callable[[Hashable], float]) -> None:
+    def __init__(self, pool: CallPool, rank: Callable[[Hashable], float]) -> None:
         self._pool = pool
         self._rank = rank
         self._free = pool.limit

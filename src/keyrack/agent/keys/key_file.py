@@ -11,7 +11,7 @@ import stat
 import time
 from typing import Any, List, NamedTuple, Optional, Tuple
 
-from keyrack.agent.keys.looking import Answer
+from keyrack.agent.keys.account_tasks import TaskResult
 from keyrack.agent.system.as_account import AccountProblem
 from keyrack.agent.system.folder import unsafe_because
 from keyrack.ssh import authorized_keys
@@ -39,7 +39,7 @@ class Row(NamedTuple):
     ends_at: Optional[int]
 
 
-class Looked(NamedTuple):
+class KnownFile(NamedTuple):
     """What is known of a file. stamp: changes with it, None: look anew; cut: why there may be more than the rows;
     problem: why nothing is known; refused: it was looked at, and sshd could not read it either.
     """
@@ -59,7 +59,7 @@ class Look:
     """
 
     def __init__(
-        self, path: str, everybody: bool, authorities: bool, rules: SshdRules, known: Optional[Looked]
+        self, path: str, everybody: bool, authorities: bool, rules: SshdRules, known: Optional[KnownFile]
     ) -> None:
         self._path = path
         self._everybody = everybody
@@ -125,20 +125,20 @@ class Look:
         )
 
 
-def looked(answer: Answer, known: Optional[Looked]) -> Looked:
+def looked(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
     """What is known after an answer; of a file that did not answer it is what was known before."""
     told = answer.value
     if answer.problem:
-        before = known if known is not None and not answer.ended else Looked()
+        before = known if known is not None and not answer.ended else KnownFile()
         return before._replace(stamp=None, problem=answer.problem, refused=False)
     if told is None:
-        return Looked()
+        return KnownFile()
     if "refused" in told:
-        return Looked(problem=told["refused"], refused=True)
+        return KnownFile(problem=told["refused"], refused=True)
     if "same" in told:
-        return known._replace(problem="", refused=False) if known is not None else Looked()
+        return known._replace(problem="", refused=False) if known is not None else KnownFile()
     stamp = None if told["stamp"] is None else tuple(told["stamp"])
-    return Looked(stamp, tuple(Row(*row) for row in told["rows"]), told["cut"])
+    return KnownFile(stamp, tuple(Row(*row) for row in told["rows"]), told["cut"])
 
 
 def _read(path: str) -> Tuple[bytes, Tuple[int, ...], str]:

@@ -16,7 +16,7 @@ import stat
 import time
 from typing import Iterable, List, NamedTuple, Optional, Sequence
 
-from keyrack.agent.keys.unmanaged_keys import AUTHORITY, EVERYBODY, KEY, UnmanagedKey
+from keyrack.agent.keys.unmanaged_keys import AUTHORITY, EVERYBODY, KEY, ReportedKey
 from keyrack.agent.system import as_account
 from keyrack.agent.system.folder import unsafe_because
 from keyrack.protocol.host_document import KeyRemoval
@@ -29,7 +29,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _OWNERS, _DONE = b"owner's", b"done"
 
 
-class _File(NamedTuple):
+class _Content(NamedTuple):
     data: bytes
     status: os.stat_result
 
@@ -38,7 +38,7 @@ class _ChangedMeanwhile(Exception):
     """Somebody wrote another file there; look again."""
 
 
-def remove_keys(removals: Iterable[KeyRemoval], found: Sequence[UnmanagedKey]) -> List[str]:
+def remove_keys(removals: Iterable[KeyRemoval], found: Sequence[ReportedKey]) -> List[str]:
     """Take away what a document names, as far as it was found by this agent itself; answers what went wrong.
 
     No other path is touched, whatever the document says.
@@ -63,7 +63,7 @@ def without(data: bytes, fingerprint: str) -> bytes:
     return b"\n".join(line for number, line in enumerate(lines, start=1) if number not in gone)
 
 
-def _rewrite(one: UnmanagedKey) -> None:
+def _rewrite(one: ReportedKey) -> None:
     ours = pwd.getpwuid(os.geteuid())
     # Even to look whose folder it is may take for ever, so that is asked in a process of its own.
     if as_account.run(ours, lambda: _rewrite_where_safe(one.path, one.fingerprint)) == _DONE:
@@ -178,7 +178,7 @@ def _exchange(one: str, other: str) -> bool:
     return False
 
 
-def _read(descriptor: int) -> _File:
+def _read(descriptor: int) -> _Content:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise as_account.AccountProblem("it is not a regular file")
@@ -188,7 +188,7 @@ def _read(descriptor: int) -> _File:
         piece = os.pread(descriptor, 1 << 20, at)
         if not piece:
             # Times change with a look; what counts is whose file it is and what it holds.
-            return _File(b"".join(pieces), status)
+            return _Content(b"".join(pieces), status)
         pieces.append(piece)
         at += len(piece)
     raise as_account.AccountProblem("it is too large")

@@ -16,7 +16,7 @@ import threading
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.keys.remove_keys import remove_keys
-from keyrack.agent.keys.unmanaged_keys import Cut, Scanner, UnmanagedKey
+from keyrack.agent.keys.unmanaged_keys import Cut, ReportedKey, Scanner
 from keyrack.protocol.host_document import KeyRemoval
 
 PATIENCE_SECONDS = 0.05  # what the main work waits for a look
@@ -30,10 +30,10 @@ class Wanted(NamedTuple):
     removals: Tuple[KeyRemoval, ...] = ()
 
 
-class Looked(NamedTuple):
+class SearchResult(NamedTuple):
     """What a look found, after what it took away; problems: what could not be, in words."""
 
-    found: List[UnmanagedKey]
+    found: List[ReportedKey]
     cut: Tuple[Cut, ...]
     unlisted: str
     problems: List[str]
@@ -46,7 +46,7 @@ class _Look(threading.Thread):
         super().__init__(name="search", daemon=True)
         self._scanner = scanner
         self.wanted = wanted
-        self.looked: Optional[Looked] = None
+        self.looked: Optional[SearchResult] = None
         self.problem: Optional[Exception] = None
 
     def run(self) -> None:
@@ -57,7 +57,7 @@ class _Look(threading.Thread):
             self.problem = problem
 
 
-def look(scanner: Scanner, wanted: Wanted) -> Looked:
+def look(scanner: Scanner, wanted: Wanted) -> SearchResult:
     """Look now, and take away what is ordered. Raises SshdProblem or OSError, as scan does."""
     found = scanner.scan(wanted.before, wanted.names)
     named = {(order.path, order.fingerprint) for order in wanted.removals}
@@ -65,7 +65,7 @@ def look(scanner: Scanner, wanted: Wanted) -> Looked:
     if any((one.path, one.fingerprint) in named for one in found):
         problems = remove_keys(wanted.removals, found)
         found = scanner.scan(wanted.before, wanted.names)
-    return Looked(found, scanner.cut, scanner.problem, problems)
+    return SearchResult(found, scanner.cut, scanner.problem, problems)
 
 
 class Search:
@@ -87,7 +87,7 @@ class Search:
 
     def look(
         self, before: Sequence[str], names: Sequence[str] = (), removals: Sequence[KeyRemoval] = ()
-    ) -> Optional[Looked]:
+    ) -> Optional[SearchResult]:
         """What the look that goes on found, or a new one; None: it takes longer, ask again. See Wanted.
 
         Where other things are ordered than were when it began, another one begins after it. Raises SshdProblem or
@@ -106,7 +106,7 @@ class Search:
         self._look = _Look(self._scanner, wanted)
         self._look.start()
 
-    def _take(self) -> Optional[Tuple[Wanted, Looked]]:
+    def _take(self) -> Optional[Tuple[Wanted, SearchResult]]:
         if self._look is None:
             return None
         self._look.join(self._patience)

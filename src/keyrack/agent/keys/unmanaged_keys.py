@@ -12,10 +12,10 @@ import re
 import time
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from keyrack.agent.keys import key_file, looking
-from keyrack.agent.sshd.settings import Effective, Line, Sshd
-from keyrack.agent.system import everybody, programs
-from keyrack.agent.system.everybody import Account, Everybody
+from keyrack.agent.keys import account_tasks, key_file
+from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd
+from keyrack.agent.system import account_names, programs
+from keyrack.agent.system.account_names import AccountList, LocalAccount
 from keyrack.ssh import authorized_keys
 from keyrack.ssh.digest import sha256
 from keyrack.ssh.line_key import USUAL_RULES, SshdRules
@@ -32,7 +32,7 @@ _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscomman
 KEY, AUTHORITY, COMMAND, UNREADABLE = "key", "cert-authority", "command", "unreadable"
 
 
-class UnmanagedKey(NamedTuple):
+class ReportedKey(NamedTuple):
     """One thing that lets somebody in, or looks like it.
 
     kind: "key"; "cert-authority": whoever it certifies; "command": a program that names keys (path is its name);
@@ -84,17 +84,17 @@ class Scanner:
         self._ours = ours
         self._known: Tuple[object, ...] = ()
         self._listed_at = 0.0
-        self._everybody = Everybody()
+        self._account_list = AccountList()
         self._gone_names: Set[str] = set()
         self._places: List[_Place] = []
         self._asked: Dict[str, Effective] = {}
         self._rules = SshdRules()
-        self._commands: List[UnmanagedKey] = []
-        self._read: Dict[Tuple[str, str], key_file.Looked] = {}
+        self._commands: List[ReportedKey] = []
+        self._read: Dict[Tuple[str, str], key_file.KnownFile] = {}
         self.cut: Tuple[Cut, ...] = ()
         self.problem = ""
 
-    def scan(self, before: Sequence[str] = (), names: Iterable[str] = ()) -> List[UnmanagedKey]:
+    def scan(self, before: Sequence[str] = (), names: Iterable[str] = ()) -> List[ReportedKey]:
         """Everything found, in a fixed order. before: patterns that counted before the agent changed sshd's settings;
         names: accounts that somebody spoke of, which may be in no list.
 
@@ -106,25 +106,25 @@ class Scanner:
             rows = [_judged(one, place) for one in looked.rows]
             if looked.problem:
                 cut.append(Cut(place.username, place.path, looked.problem))
-                if (place.in_force or looked.refused) and looked.problem != looking.NO_TIME:
-                    rows.append(UnmanagedKey(place.username, place.path, UNREADABLE, problem=looked.problem))
+                if (place.in_force or looked.refused) and looked.problem != account_tasks.NO_TIME:
+                    rows.append(ReportedKey(place.username, place.path, UNREADABLE, problem=looked.problem))
             if looked.cut:
                 cut.append(Cut(place.username, place.path, looked.cut))
             found += rows
-        found, left_out = _share(found, [account.name for account in self._everybody.accounts if account.may_log_in])
+        found, left_out = _share(found, [account.name for account in self._account_list.accounts if account.may_log_in])
         cut += left_out
         if len(cut) > MOST_CUT:
             cut = [*cut[: MOST_CUT - 1], Cut("", "", f"{len(cut)} places could not be looked at whole")]
         self.cut = tuple(cut)
         return found
 
-    def _look(self) -> List[Tuple[_Place, key_file.Looked]]:
+    def _look(self) -> List[Tuple[_Place, key_file.KnownFile]]:
         """Each place that counts for somebody, and what is there."""
-        accounts = {account.name: account for account in self._everybody.accounts}
+        accounts = {account.name: account for account in self._account_list.accounts}
         root = (os.geteuid(), os.getegid(), "root")
         tasks = []
         # Whoever had no turn in the last look has one first now, after root.
-        late = {key for key, looked in self._read.items() if looked.problem == looking.NO_TIME}
+        late = {key for key, looked in self._read.items() if looked.problem == account_tasks.NO_TIME}
         places = sorted(
             self._places, key=lambda place: (place.username not in ("root", EVERYBODY), place[:2] not in late)
         )
@@ -132,10 +132,10 @@ class Scanner:
             account = accounts.get(place.username)
             who = root if account is None else (account.uid, account.gid, account.name)
             work = key_file.Look(place.path, account is None, place.authorities, self._rules, self._read.get(place[:2]))
-            tasks.append(looking.Task(*who, work.do))
+            tasks.append(account_tasks.Task(*who, work.do))
         known, self._read = self._read, {}
         looks = []
-        for place, answer in zip(places, looking.look(tasks)):  # noqa: B905 - not in Python 3.9
+        for place, answer in zip(places, account_tasks.run(tasks)):  # noqa: B905 - not in Python 3.9
             looked = key_file.looked(answer, known.get(place[:2]))
             self._read[place[:2]] = looked
             looks.append((place, looked))
@@ -148,19 +148,19 @@ class Scanner:
         old = time.monotonic() - self._listed_at > LIST_SECONDS
         if state != self._known or old:
             lines = self._sshd.lines()
-            self._list(everybody.find(names, lines), anew=state != self._known)
+            self._list(account_names.find(names, lines), anew=state != self._known)
             self._listed_at = time.monotonic()
             self._name_places(before, lines)
             self._known = state
         cut = [Cut(name, "", "this account is not known now; its directory may be away") for name in self._gone_names]
-        for home in self._everybody.ownerless:
+        for home in self._account_list.ownerless:
             cut += [Cut("", os.path.join(home, usual), "whose home this is nobody knows now") for usual in _USUAL]
-        self.problem = self._everybody.problem
-        if not self._everybody.accounts:
+        self.problem = self._account_list.problem
+        if not self._account_list.accounts:
             cut.append(Cut("", "", self.problem))
         return sorted(cut)
 
-    def _list(self, listed: Everybody, *, anew: bool) -> None:
+    def _list(self, listed: AccountList, *, anew: bool) -> None:
         """Take a new list of accounts; anew: what sshd said of them may be wrong."""
         if os.geteuid() != 0:
             # An sshd that is not root's lets in nobody but its own account.
@@ -168,18 +168,18 @@ class Scanner:
             listed = listed._replace(accounts=own, ownerless=())
         if anew:
             self._asked = {}
-        if not listed.accounts and self._everybody.accounts:
+        if not listed.accounts and self._account_list.accounts:
             # No answer is no empty list.
-            self._everybody = self._everybody._replace(problem=listed.problem)
+            self._account_list = self._account_list._replace(problem=listed.problem)
             return
         if listed.problem:
-            missing = {one.name for one in self._everybody.accounts} - {one.name for one in listed.accounts}
+            missing = {one.name for one in self._account_list.accounts} - {one.name for one in listed.accounts}
             self._gone_names = (self._gone_names | missing) - {one.name for one in listed.accounts}
         else:
             self._gone_names = set()
-        self._everybody = listed
+        self._account_list = listed
 
-    def _name_places(self, before: Sequence[str], lines: Sequence[Line]) -> None:
+    def _name_places(self, before: Sequence[str], lines: Sequence[SettingLine]) -> None:
         """Every file that counts for somebody, and those that would if a rule applied or the agent left."""
         single = _differs(lines)
         for_all = self._sshd.effective()
@@ -189,10 +189,10 @@ class Scanner:
         written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
         others: Set[str] = {*written, *before, *_USUAL}
         somewhere = by_place(lines)
-        commands: List[UnmanagedKey] = []
+        commands: List[ReportedKey] = []
         places: Dict[Tuple[str, str], _Place] = {}
         asked = 0
-        for account in self._everybody.accounts:
+        for account in self._account_list.accounts:
             effective = for_all
             in_force: Sequence[str] = ()
             if single and account.name not in self._asked and asked < _MOST_ASKED:
@@ -210,15 +210,17 @@ class Scanner:
                     places.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, True, True))
             for command in (effective.one("authorizedkeyscommand"), *somewhere["authorizedkeyscommand"]):
                 if command not in ("", "none"):
-                    commands.append(UnmanagedKey(account.name if single else EVERYBODY, command, COMMAND))
+                    commands.append(ReportedKey(account.name if single else EVERYBODY, command, COMMAND))
             for pattern in sorted(others):
                 self._place(places, account, pattern, False)
         self._commands = sorted(set(commands))
         self._places = list(places.values())
-        if single and len(self._asked) < len(self._everybody.accounts):
+        if single and len(self._asked) < len(self._account_list.accounts):
             self._listed_at = 0.0
 
-    def _place(self, places: Dict[Tuple[str, str], _Place], account: Account, pattern: str, in_force: bool) -> None:
+    def _place(
+        self, places: Dict[Tuple[str, str], _Place], account: LocalAccount, pattern: str, in_force: bool
+    ) -> None:
         path = expand(pattern, account)
         if path is None or os.path.dirname(path) == self._ours:
             return
@@ -241,14 +243,14 @@ def _version() -> Tuple[int, int]:
     return USUAL_RULES.version if said is None else (int(said.group(1)), int(said.group(2)))
 
 
-def _judged(row: key_file.Row, place: _Place) -> UnmanagedKey:
+def _judged(row: key_file.Row, place: _Place) -> ReportedKey:
     """What is found, as it counts there and now."""
     problem = row.problem
     if not problem and row.ends_at is not None and row.ends_at < time.time():
         problem = "its end has passed"
     kind = AUTHORITY if row.authority else KEY if row.fingerprint else UNREADABLE
     in_force = place.in_force and not problem
-    return UnmanagedKey(
+    return ReportedKey(
         place.username,
         place.path,
         kind,
@@ -263,11 +265,11 @@ def _judged(row: key_file.Row, place: _Place) -> UnmanagedKey:
     )
 
 
-def _share(found: List[UnmanagedKey], first: Sequence[str]) -> Tuple[List[UnmanagedKey], List[Cut]]:
+def _share(found: List[ReportedKey], first: Sequence[str]) -> Tuple[List[ReportedKey], List[Cut]]:
     """As much as a report has room for, a fair part of each account; first: whose part is taken out first."""
     if len(found) <= MOST_FOUND and sum(map(_size, found)) <= MOST_CHARACTERS:
         return sorted(found), []
-    by_account: Dict[str, List[UnmanagedKey]] = {}
+    by_account: Dict[str, List[ReportedKey]] = {}
     for one in sorted(found, key=lambda one: (not one.in_force, one)):
         by_account.setdefault(one.username, []).append(one)
     privileged = [name for name in (EVERYBODY, *first) if name in by_account]
@@ -281,10 +283,10 @@ def _share(found: List[UnmanagedKey], first: Sequence[str]) -> Tuple[List[Unmana
 
 
 def _deal(
-    by_account: Dict[str, List[UnmanagedKey]], names: Sequence[str], room: int, characters: int
-) -> List[UnmanagedKey]:
+    by_account: Dict[str, List[ReportedKey]], names: Sequence[str], room: int, characters: int
+) -> List[ReportedKey]:
     """Take out one of each account in turn, as long as there is room."""
-    chosen: List[UnmanagedKey] = []
+    chosen: List[ReportedKey] = []
     waiting = [name for name in names if by_account[name]]
     while waiting:
         for name in waiting:
@@ -296,11 +298,11 @@ def _deal(
     return chosen
 
 
-def _size(one: UnmanagedKey) -> int:
+def _size(one: ReportedKey) -> int:
     return 300 + len(one.path) + len(one.key) + 6 * (len(one.options) + len(one.comment) + len(one.problem))
 
 
-def _differs(lines: Iterable[Line]) -> bool:
+def _differs(lines: Iterable[SettingLine]) -> bool:
     """Whether sshd may read other keys for one account than for another: else asking it once is enough."""
     for_some = False
     for line in lines:
@@ -312,7 +314,7 @@ def _differs(lines: Iterable[Line]) -> bool:
     return False
 
 
-def by_place(lines: Iterable[Line]) -> Dict[str, List[str]]:
+def by_place(lines: Iterable[SettingLine]) -> Dict[str, List[str]]:
     """What names keys below a rule for whoever comes from some address, or to some: it counts for somebody somewhere,
     though sshd is asked about this machine alone.
     """
@@ -327,7 +329,7 @@ def by_place(lines: Iterable[Line]) -> Dict[str, List[str]]:
     return found
 
 
-def expand(pattern: str, account: Account) -> Optional[str]:
+def expand(pattern: str, account: LocalAccount) -> Optional[str]:
     """The path that a pattern names for an account (sshd_config(5), TOKENS); None for "none"."""
     if pattern == "none":
         return None
@@ -344,11 +346,11 @@ def expand(pattern: str, account: Account) -> Optional[str]:
     return os.path.join(account.home, "".join(pieces))
 
 
-def foreign(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[UnmanagedKey]:
+def foreign(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[ReportedKey]:
     """The keys that somebody put into a file of ours: those whose fingerprints are not `ours`."""
     known = set(ours)
     return [
-        UnmanagedKey(
+        ReportedKey(
             username,
             path,
             KEY,
@@ -367,7 +369,7 @@ def foreign(path: str, username: str, data: bytes, ours: Iterable[str]) -> List[
     ]
 
 
-def digest(found: Iterable[UnmanagedKey], cut: Iterable[Cut] = ()) -> str:
+def digest(found: Iterable[ReportedKey], cut: Iterable[Cut] = ()) -> str:
     """Two scans with the same digest found the same, and were cut at the same places."""
     return sha256(json.dumps([[one.to_json() for one in found], list(cut)]).encode()).hex()
 

@@ -9,8 +9,8 @@ from typing import Dict, Optional
 from keyrack import __version__
 from keyrack.agent.keys.key_files import KeyFiles
 from keyrack.agent.service import signature
-from keyrack.agent.service.contact import Answer, Contact
-from keyrack.agent.state import Enrolment, State
+from keyrack.agent.service.client import ServiceAnswer, ServiceClient
+from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import programs
 from keyrack.protocol import host_document
 from keyrack.protocol.report import wire_word
@@ -24,8 +24,8 @@ class EnrolmentProblem(Exception):
 
 
 def enrol(
-    state: State,
-    contact: Contact,
+    state: StateFolder,
+    client: ServiceClient,
     *,
     url: str,
     token: str,
@@ -38,7 +38,7 @@ def enrol(
     """Make the folders, trade the token for this host's own secret, remember both.
 
     mode: "observe", "auto" or "enforce", for the service to note; None leaves it as the service has it. ca_file: as
-    Contact has it. All that can fail here is tried before the token is used up. Paths are absolute. Raises
+    ServiceClient has it. All that can fail here is tried before the token is used up. Paths are absolute. Raises
     EnrolmentProblem, FolderProblem, NoAnswer or OSError.
     """
     if programs.find("ssh-keygen") is None:
@@ -48,9 +48,7 @@ def enrol(
         files.prepare()
     finally:
         files.close()
-    answer = contact.post(
-        "/agent/v1/enroll", {"token": token, **facts(), **({"mode": wire_word(mode)} if mode else {})}
-    )
+    answer = client.post("/agent/v1/enroll", {"token": token, **facts(), **({"mode": wire_word(mode)} if mode else {})})
     enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)._replace(ca_file=ca_file)
     signature.allow(state.folder, enrolment.signing_key)
     state.enrol(enrolment)
@@ -78,7 +76,9 @@ def openssh_version() -> str:
     return said[0].rstrip(",") if said else ""
 
 
-def _read(answer: Answer, url: str, keys_folder: str, revoked_keys: str, sshd_config: Optional[str]) -> Enrolment:
+def _read(
+    answer: ServiceAnswer, url: str, keys_folder: str, revoked_keys: str, sshd_config: Optional[str]
+) -> Enrolment:
     if answer.status != 200:
         raise EnrolmentProblem(f"the service refuses this host: {answer.words}")
     words = {name: answer.fields.get(name) for name in ("host", "secret", "signing_key", "server_name", "principal")}

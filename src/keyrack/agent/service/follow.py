@@ -9,10 +9,10 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack import __version__
 from keyrack.agent.desired_state import silence
-from keyrack.agent.reconcile import Failed, InForce, Reconciler, Refused
-from keyrack.agent.service.contact import Answer, Contact, NoAnswer
+from keyrack.agent.reconcile import DocumentRefused, Failed, InForce, Reconciler
+from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient
 from keyrack.agent.service.outbox import APPLIED, Outbox
-from keyrack.agent.state import Accepted, State, StateProblem
+from keyrack.agent.state import Accepted, StateFolder, StateProblem
 from keyrack.ssh.printable import printable
 
 WAIT_SECONDS = 25
@@ -46,16 +46,16 @@ class Follower:
 
     def __init__(
         self,
-        state: State,
+        state: StateFolder,
         reconciler: Reconciler,
-        contact: Contact,
+        client: ServiceClient,
         say: Callable[[str], None],
         in_force: Callable[[InForce], None] = lambda obeyed: None,
     ) -> None:
         """in_force: told what this host obeys, after each look at its files."""
         self._state_folder = state
         self._reconciler = reconciler
-        self._contact = contact
+        self._client = client
         self._say = say
         self._in_force = in_force
         self._status = state.status()
@@ -105,7 +105,7 @@ class Follower:
                 return refused
             mark = f"&lineage={self._reconciler.lineage}" if self._reconciler.lineage else ""
             path = f"/agent/v1/document?revision={self._reconciler.revision}{mark}&wait={wait}"
-            answer = self._contact.get(path, wait=wait)
+            answer = self._client.get(path, wait=wait)
         except NoAnswer as error:
             return self._no_answer(str(error))
         if answer.status == 200:
@@ -128,7 +128,7 @@ class Follower:
         self._retry = FIRST_RETRY
         return 0.0
 
-    def _obey(self, answer: Answer) -> float:
+    def _obey(self, answer: ServiceAnswer) -> float:
         """Take the document of an answer; what is refused or fails is told, and the last good state stays."""
         document, signature = answer.fields.get("document"), answer.fields.get("signature")
         if not isinstance(document, str) or not isinstance(signature, str):
@@ -140,7 +140,7 @@ class Follower:
             return self._next_retry()
         try:
             self._reconciler.take(new, self._status.revision)
-        except Refused as refused:
+        except DocumentRefused as refused:
             self._refusal = _Refusal(new, f"a document is refused: {refused}")
             self._tell(REFUSED, [self._refusal.words])
             return 0.0
@@ -156,7 +156,7 @@ class Follower:
         self._look_soon = True
         return 0.0
 
-    def _tell_document(self, asked: Answer) -> float:
+    def _tell_document(self, asked: ServiceAnswer) -> float:
         """Hand over what is obeyed here, to a service that does not know it any more; nothing changes meanwhile."""
         self._answered(f"it has lost what this host obeys: {asked.words}")
         try:
@@ -166,7 +166,7 @@ class Follower:
             pieces = [last.document[at : at + _PIECE] for at in range(0, len(last.document), _PIECE)]
             for number, text in enumerate(pieces):
                 fields = {"number": number, "of": len(pieces), "text": text, "signature": last.signature}
-                answer = self._contact.post("/agent/v1/last-document", fields)
+                answer = self._client.post("/agent/v1/last-document", fields)
                 if answer.status != 200:
                     return self._no_answer(f"it did not take this host's last document: {answer.words}")
         except StateProblem as problem:
@@ -197,7 +197,7 @@ class Follower:
         """Have the last document obeyed again; False, with the trouble told, where that cannot be."""
         try:
             self._reconciler.recall()
-        except (StateProblem, Refused, Failed) as problem:
+        except (StateProblem, DocumentRefused, Failed) as problem:
             self._have_trouble(_DOCUMENT, [f"the last document cannot be used again: {problem}"])
             return False
         self._troubles.pop(_DOCUMENT, None)
@@ -268,7 +268,7 @@ class Follower:
                 and report.get("state") == APPLIED
                 and report["revision"] == self._reconciler.revision
             )
-            answer = self._contact.post("/agent/v1/report", report)
+            answer = self._client.post("/agent/v1/report", report)
             if answer.status in _NO:
                 if self._reconciler.deleted:
                     # It knows nothing of this host any more, and has said so before, signed.
@@ -291,7 +291,7 @@ class Follower:
                 self._have_refused(answer)
         return None
 
-    def _have_refused(self, answer: Answer) -> None:
+    def _have_refused(self, answer: ServiceAnswer) -> None:
         """A report was not taken: in a smaller form it may be, and a receipt must be; nothing waits for it here."""
         if self._not_taken != answer.words:
             self._not_taken = answer.words
@@ -306,19 +306,19 @@ class Follower:
         """
         self._over = True
         self._outbox.clear()
-        self._contact.close()
+        self._client.close()
         self._say(DELETED)
         self._status = self._status._replace(service=DELETED)
         self._note()
         return 0.0
 
-    def _answered_no(self, answer: Answer) -> None:
+    def _answered_no(self, answer: ServiceAnswer) -> None:
         """A no is not a document: who may log in here changes by a signed one only (Invariant 6)."""
         self._answered(f"it refuses this host: {answer.words}")
 
     def _no_answer(self, words: str) -> float:
         """Nothing was said, neither yes nor no: everything stays as it is."""
-        self._contact.close()
+        self._client.close()
         self._reconciler.heard(False)
         if self._status.service != words:
             self._say(f"no answer from the service: {words}; what is in force here stays")
@@ -353,7 +353,7 @@ class Follower:
             self._say(f"{self._state_folder.folder.path} cannot be written: {error.strerror}")
 
 
-def _trouble(answer: Answer) -> str:
+def _trouble(answer: ServiceAnswer) -> str:
     """The service's own words that it cannot serve now."""
     if answer.status == 503:
         return f"Keyrack answers, but cannot serve (status 503): {answer.words}"

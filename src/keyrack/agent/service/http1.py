@@ -15,11 +15,11 @@ _MOST_HEADERS = 100
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*)?")
 
 
-class Broken(OSError):
+class BrokenAnswer(OSError):
     """The connection ended in the middle, or what came over it is not HTTP/1.1."""
 
 
-class Dropped(Broken):
+class Dropped(BrokenAnswer):
     """The connection ended before the first byte of an answer."""
 
 
@@ -66,7 +66,7 @@ class Connection:
     ) -> Response:
         """Ask and read the answer, with at most `seconds` of silence and `largest` bytes of body.
 
-        Raises OSError (Broken among them), after which the connection is closed.
+        Raises OSError (BrokenAnswer among them), after which the connection is closed.
         """
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self._authority}", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -136,7 +136,7 @@ def _read(stream: BinaryIO, largest: int) -> "tuple[Response, bool]":
             raise Dropped(error.errno, error.strerror) from None
         match = _STATUS_LINE.fullmatch(line)
         if match is None:
-            raise Broken(None, "the answer is not HTTP/1.1")
+            raise BrokenAnswer(None, "the answer is not HTTP/1.1")
         status = int(match.group(2))
         headers = _headers(stream)
         if status >= 200:
@@ -147,12 +147,12 @@ def _read(stream: BinaryIO, largest: int) -> "tuple[Response, bool]":
     coding, length = headers.get("transfer-encoding"), headers.get("content-length")
     if coding is not None:
         if coding.strip().lower() != "chunked" or length is not None:
-            raise Broken(None, "the answer has an unknown transfer coding")
+            raise BrokenAnswer(None, "the answer has an unknown transfer coding")
         return Response(status, headers, _chunks(stream, largest)), stays
     if length is None:
         body = stream.read(largest + 1)
         if len(body) > largest:
-            raise Broken(None, "the answer is too large")
+            raise BrokenAnswer(None, "the answer is too large")
         return Response(status, headers, body), False
     return Response(status, headers, _exactly(stream, _number(length, 10, largest))), stays
 
@@ -165,14 +165,14 @@ def _headers(stream: BinaryIO) -> Dict[str, str]:
             return headers
         name, colon, value = line.decode("latin-1").partition(":")
         if not colon or not name or name != name.strip():
-            raise Broken(None, "the answer has a broken header")
+            raise BrokenAnswer(None, "the answer has a broken header")
         name = name.lower()
         value = value.strip()
         if headers.setdefault(name, value) != value:
             if name in ("content-length", "transfer-encoding"):
-                raise Broken(None, "the answer has two lengths")
+                raise BrokenAnswer(None, "the answer has two lengths")
             headers[name] += f", {value}"
-    raise Broken(None, "the answer has too many headers")
+    raise BrokenAnswer(None, "the answer has too many headers")
 
 
 def _chunks(stream: BinaryIO, largest: int) -> bytes:
@@ -186,30 +186,30 @@ def _chunks(stream: BinaryIO, largest: int) -> bytes:
         pieces.append(_exactly(stream, size))
         left -= size
         if _line(stream):
-            raise Broken(None, "the answer has a broken chunk")
+            raise BrokenAnswer(None, "the answer has a broken chunk")
 
 
-def _line(stream: BinaryIO, at_end: "type[Broken]" = Broken) -> bytes:
+def _line(stream: BinaryIO, at_end: "type[BrokenAnswer]" = BrokenAnswer) -> bytes:
     line = stream.readline(_LONGEST_LINE)
     if not line:
         raise at_end(None, "the connection ended")
     if not line.endswith(b"\r\n"):
-        raise Broken(None, "the answer has a line that does not end")
+        raise BrokenAnswer(None, "the answer has a line that does not end")
     return line[:-2]
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:
     body = stream.read(size)
     if len(body) != size:
-        raise Broken(None, "the connection ended in the middle of an answer")
+        raise BrokenAnswer(None, "the connection ended in the middle of an answer")
     return body
 
 
 def _number(text: str, base: int, largest: int) -> int:
     digits = "0123456789" if base == 10 else "0123456789abcdefABCDEF"
     if not text or len(text) > 16 or text.strip(digits):
-        raise Broken(None, "the answer has a broken length")
+        raise BrokenAnswer(None, "the answer has a broken length")
     number = int(text, base)
     if number > largest:
-        raise Broken(None, "the answer is too large")
+        raise BrokenAnswer(None, "the answer is too large")
     return number

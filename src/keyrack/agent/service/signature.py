@@ -20,7 +20,7 @@ NO_SSH_KEYGEN = (
 )
 
 
-class SignatureProblem(Exception):
+class DocumentSignatureProblem(Exception):
     """A document that cannot be shown to come from the service. `final`: another try would end the same way."""
 
     def __init__(self, words: str, *, final: bool) -> None:
@@ -35,12 +35,12 @@ def allow(state: Folder, signing_key: str) -> None:
 
 
 def check(state: Folder, document: str, signature: str) -> None:
-    """Raise SignatureProblem unless the service signed exactly this text as a host document. May raise OSError."""
+    """Raise DocumentSignatureProblem unless the service signed exactly this text. May raise OSError."""
     if len(signature) > _LONGEST_SIGNATURE or not signature.isascii():
-        raise SignatureProblem("the signature of the document is no SSH signature", final=True)
+        raise DocumentSignatureProblem("the signature of the document is no SSH signature", final=True)
     ssh_keygen = programs.find("ssh-keygen")
     if ssh_keygen is None:
-        raise SignatureProblem(NO_SSH_KEYGEN, final=False)
+        raise DocumentSignatureProblem(NO_SSH_KEYGEN, final=False)
     with _as_file(state, signature.encode("ascii")) as path:
         ended = programs.run(
             [
@@ -59,10 +59,10 @@ def check(state: Folder, document: str, signature: str) -> None:
             stdin=document.encode("utf-8", "surrogatepass"),
         )
     if ended.status is None:
-        raise SignatureProblem(f"the signature of the document was not checked: {ended.errors}", final=False)
+        raise DocumentSignatureProblem(f"the signature of the document was not checked: {ended.errors}", final=False)
     if ended.status != 0:
         said = " ".join((ended.output + ended.errors).split())[:200]
-        raise SignatureProblem(f"the signature of the document is not the service's ({said})", final=True)
+        raise DocumentSignatureProblem(f"the signature of the document is not the service's ({said})", final=True)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 A login is one connection. The process that sshd's listener started for it stands for all that runs in it: the
 shells, the channels of a ControlMaster, `ssh -N`. It is the process that logged the accepted key; where the log
 does not name the process, the TCP connection that both name joins them. A session lasts as long as anything that
-was started in it (belonging.py), also when its connection is gone. This module ends nothing.
+was started in it (session_processes.py), also when its connection is gone. This module ends nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import os
 import time
 from typing import Any, Collection, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from keyrack.agent.sessions.belonging import Marks, Session, belonging, marked
 from keyrack.agent.sessions.login_log import Login
+from keyrack.agent.sessions.session_processes import LoginSession, Marks, marked, processes_of
 from keyrack.agent.sshd import listening
 from keyrack.agent.system import processes
 from keyrack.agent.system.processes import Process
@@ -42,7 +42,7 @@ class Rights:
         self._revoked: Optional[FrozenSet[str]] = None
         self._ends: Dict[str, Dict[str, float]] = {}
 
-    def end_of(self, session: Session) -> float:
+    def end_of(self, session: LoginSession) -> float:
         """Until when a session's key is let in: seconds since 1970, infinity, or 0 for not at all."""
         ends = self._ends.get(session.user)
         if ends is None:
@@ -53,7 +53,7 @@ class Rights:
                 ends[fingerprint] = max(end, ends.get(fingerprint, 0.0))
         return ends.get(session.fingerprint, 0.0)
 
-    def is_revoked(self, session: Session) -> bool:
+    def is_revoked(self, session: LoginSession) -> bool:
         """Whether this host refuses the session's key."""
         if self._revoked is None:
             self._revoked = frozenset(map(fingerprint_of, self.document.revoked))
@@ -63,13 +63,13 @@ class Rights:
 class Sessions:
     """The live logins of one sshd. sshd_config: the settings it was started with, where not the usual ones."""
 
-    def __init__(self, sshd_config: Optional[str], known: Iterable[Session] = ()) -> None:
+    def __init__(self, sshd_config: Optional[str], known: Iterable[LoginSession] = ()) -> None:
         self._config = sshd_config
-        self._known: Dict[int, Session] = {}
+        self._known: Dict[int, LoginSession] = {}
         # Those without their connection: not looked at yet, and with the processes that were found.
-        self._over: Dict[str, Session] = {session.id: session for session in known}
-        self._left: Dict[str, Tuple[Session, Mapping[int, int]]] = {}
-        self._brief: List[Session] = []
+        self._over: Dict[str, LoginSession] = {session.id: session for session in known}
+        self._left: Dict[str, Tuple[LoginSession, Mapping[int, int]]] = {}
+        self._brief: List[LoginSession] = []
         self._new: Dict[str, float] = {}
         self._listeners: Tuple[Process, ...] = ()
         self._looked_at = -math.inf
@@ -80,7 +80,7 @@ class Sessions:
         self.unsaved = False
 
     @property
-    def live(self) -> Tuple[Session, ...]:
+    def live(self) -> Tuple[LoginSession, ...]:
         """All of them, as of the last look, oldest first."""
         left = (session for session, _ in self._left.values())
         return tuple(sorted((*self._known.values(), *self._over.values(), *left), key=lambda one: one.started))
@@ -149,7 +149,7 @@ class Sessions:
         brief, self._brief = self._brief, []
         for session in over + brief:
             marks = Marks(session, self.listeners)
-            found = belonging(session, marks, self.listeners, self._known.values(), everything)
+            found = processes_of(session, marks, self.listeners, self._known.values(), everything)
             if not found:
                 continue
             if not session.pid:
@@ -173,7 +173,7 @@ class Sessions:
             known = any(one.same_connection(login.user, login.address, login.port) for one in self.live)
             if login.sure and login.fingerprint and since and self._listeners and not known:
                 started = max(0, since - _BRIEF_TICKS)
-                self._brief.append(Session(0, started, login.user, login.address, login.port, login.fingerprint))
+                self._brief.append(LoginSession(0, started, login.user, login.address, login.port, login.fingerprint))
         self._waiting = waiting
         del self._brief[:-_MOST_WAITING]
 
@@ -191,7 +191,7 @@ class Sessions:
                 news = True
         return news
 
-    def _change(self, session: Session) -> None:
+    def _change(self, session: LoginSession) -> None:
         if session.id in self._left:
             self._left[session.id] = (session, self._left[session.id][1])
         elif session.id in self._over:
@@ -255,12 +255,12 @@ class Sessions:
         for old in self.live:
             if not old.until and old.same_connection(login.user, login.address, login.port):
                 self._change(old._replace(until=process.started))
-        session = Session(process.pid, process.started, login.user, login.address, login.port, login.fingerprint)
+        session = LoginSession(process.pid, process.started, login.user, login.address, login.port, login.fingerprint)
         self._known[process.pid] = session
         self._new[session.id] = time.monotonic()
 
 
-def told(session: Session) -> Dict[str, str]:
+def told(session: LoginSession) -> Dict[str, str]:
     """A session as reports have it."""
     return {
         "id": session.id,
@@ -271,17 +271,17 @@ def told(session: Session) -> Dict[str, str]:
     }
 
 
-def save(sessions: Iterable[Session]) -> List[Mapping[str, Any]]:
+def save(sessions: Iterable[LoginSession]) -> List[Mapping[str, Any]]:
     """As JSON, to be remembered over a restart of the agent."""
     return [session._asdict() for session in sessions]
 
 
-def load(value: object) -> List[Session]:
+def load(value: object) -> List[LoginSession]:
     """What save() made; what is not of that form is left out."""
     found = []
     for fields in value if isinstance(value, list) else ():
         with contextlib.suppress(TypeError):
-            found.append(Session(**fields))
+            found.append(LoginSession(**fields))
     return found
 
 

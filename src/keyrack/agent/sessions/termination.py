@@ -1,8 +1,8 @@
 """Ends sessions: everything that runs in one login or outlived its connection, and nothing else; which, others decide.
 
-Killing a session's sshd alone leaves the user's command running. So all that belongs to the login (belonging.py)
-is stopped first (what is stopped starts nothing new), looked for again until nothing more is found, and only then
-killed.
+Killing a session's sshd alone leaves the user's command running. So all that belongs to the login
+(session_processes.py) is stopped first (what is stopped starts nothing new), looked for again until nothing more is
+found, and only then killed.
 
 What cannot be found: a process that left the line of parents on a host without audit sessions (pam_loginuid) and
 without systemd-logind, and was started with an environment emptied on purpose; and what the user had something
@@ -17,13 +17,13 @@ import signal
 import time
 from typing import FrozenSet, Sequence, Set
 
-from keyrack.agent.sessions.belonging import Marks, Session, belonging
+from keyrack.agent.sessions.session_processes import LoginSession, Marks, processes_of
 
 _MOST_ROUNDS = 50
 _GRACE_SECONDS = 0.5
 
 
-def end(session: Session, listeners: FrozenSet[int], others: Sequence[Session]) -> int:
+def end(session: LoginSession, listeners: FrozenSet[int], others: Sequence[LoginSession]) -> int:
     """End a session; answers how many processes that took, 0 where it was over already.
 
     listeners: what sshd listens with, and others: the other sessions, which all go on.
@@ -31,7 +31,7 @@ def end(session: Session, listeners: FrozenSet[int], others: Sequence[Session]) 
     marks = Marks(session, listeners)
     stopped: Set[int] = set()
     for _ in range(_MOST_ROUNDS):
-        found = belonging(session, marks, listeners, others)
+        found = processes_of(session, marks, listeners, others)
         if found <= stopped:
             break
         for pid in found - stopped:

@@ -23,12 +23,12 @@ from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from keyrack import __version__
 from keyrack.agent.reconcile import InForce
-from keyrack.agent.service.contact import Contact, NoAnswer
+from keyrack.agent.service.client import NoAnswer, ServiceClient
 from keyrack.agent.sessions import last_uses, login_log, sessions, termination
-from keyrack.agent.sessions.belonging import Session
 from keyrack.agent.sessions.last_uses import Uses
+from keyrack.agent.sessions.session_processes import LoginSession
 from keyrack.agent.sessions.sessions import Rights, Sessions
-from keyrack.agent.state import Enrolment, State
+from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import machine, processes
 from keyrack.agent.system.folder import PRIVATE_FILE
 from keyrack.protocol.host_document import ENFORCE, OBSERVE, HostDocument
@@ -52,14 +52,14 @@ class Watch:
 
     def __init__(
         self,
-        state: State,
+        state: StateFolder,
         enrolment: Enrolment,
-        contact: Contact,
+        client: ServiceClient,
         say: Callable[[str], None],
         log_path: Optional[str] = None,
     ) -> None:
         self._state_folder = state
-        self._contact = contact
+        self._client = client
         self._say = say
         remembered = self._remembered()
         self._sessions = Sessions(enrolment.sshd_config, sessions.load(remembered.get("sessions")))
@@ -161,9 +161,9 @@ class Watch:
             fields["sessions"] = [sessions.told(session) for session in self._sessions.live]
         self._report_at = time.monotonic() + REPORT_SECONDS
         try:
-            answer = self._contact.post("/agent/v1/report", fields)
+            answer = self._client.post("/agent/v1/report", fields)
         except NoAnswer:
-            self._contact.close()
+            self._client.close()
             self._uses.put_back(taken)
             self._report_at += NO_ANSWER_SECONDS
             return
@@ -201,7 +201,7 @@ def _opened(document: HostDocument) -> Set[Tuple[str, str]]:
     return {(user, entry.key) for user, entries in document.users.items() for entry in entries}
 
 
-def _end_of(rights: Rights, session: Session) -> float:
+def _end_of(rights: Rights, session: LoginSession) -> float:
     """Until when a session may last: seconds since 1970. 0: no longer."""
     document = rights.document
     if session.id in document.end_sessions:
@@ -215,7 +215,7 @@ def _end_of(rights: Rights, session: Session) -> float:
     return rights.end_of(session) if session.kept else math.inf
 
 
-def _why(rights: Rights, counted: Rights, session: Session) -> str:
+def _why(rights: Rights, counted: Rights, session: LoginSession) -> str:
     if session.id in rights.document.end_sessions:
         return "somebody asked for it"
     if rights.document.deleted:

@@ -14,14 +14,14 @@ import pwd
 import time
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.keys.unmanaged_keys import EVERYBODY, KEY, UnmanagedKey
+from keyrack.agent.keys.unmanaged_keys import EVERYBODY, KEY, ReportedKey
 from keyrack.agent.sshd import drop_in, login_check, originals
 from keyrack.agent.sshd.login_check import LoginCheck, Verdict
 from keyrack.agent.sshd.originals import Original
 from keyrack.agent.sshd.proof import NOT_LOOKED, Proof, Shown
 from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem
 from keyrack.agent.sshd.tried_settings import tried
-from keyrack.agent.state import Enrolment, State, StateProblem
+from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder, FolderProblem
 from keyrack.protocol.host_document import HostDocument
 from keyrack.ssh.public_key import fingerprint_of
@@ -70,7 +70,12 @@ class Enforcement:
     """sshd's side of one enrolled host, where its administrator lets the agent change sshd's settings."""
 
     def __init__(
-        self, state: State, enrolment: Enrolment, path: str, say: Callable[[str], None], trial: float = TRIAL_SECONDS
+        self,
+        state: StateFolder,
+        enrolment: Enrolment,
+        path: str,
+        say: Callable[[str], None],
+        trial: float = TRIAL_SECONDS,
     ) -> None:
         self._state_folder = state
         self._enrolment = enrolment
@@ -177,7 +182,7 @@ class Enforcement:
             return [None]
         return [None, *sorted({account.pw_name for account in pwd.getpwall()})[:_MOST_ACCOUNTS]]
 
-    def shuts_out(self, document: HostDocument, found: Sequence[UnmanagedKey]) -> str:
+    def shuts_out(self, document: HostDocument, found: Sequence[ReportedKey]) -> str:
         """Whom enforcing this document would shut out, in words; NOBODY where all who get in by a key still would, and
         enforcing could begin. found: the whole of a look for keys. May raise what asking sshd raises.
         """
@@ -459,7 +464,7 @@ class Enforcement:
             self._say(f"{self._state_folder.folder.path}: {_said(problem)}")
 
 
-def read(state: State) -> Record:
+def read(state: StateFolder) -> Record:
     """What was kept. Raises StateProblem for a damaged note."""
     fields = state.load(NOTE)
     if fields is None:
@@ -479,21 +484,21 @@ def read(state: State) -> Record:
         raise StateProblem(f"{state.folder.path}/{NOTE} is damaged; sshd's settings are left alone") from None
 
 
-def observe_first(state: State) -> None:
+def observe_first(state: StateFolder) -> None:
     """Enforce nothing before the service has said that this host observes: one that knows no modes never says it."""
     if not read(state).files:
         why = "this host was enrolled for observing, and the service has not agreed yet"
         state.save(NOTE, Record(state=UNDONE, why=why, begun=False).to_json())
 
 
-def _stays(one: UnmanagedKey, document: HostDocument) -> bool:
+def _stays(one: ReportedKey, document: HostDocument) -> bool:
     """Whether what was found lets the same in when only the document counts."""
     if one.kind != KEY or one.username == EVERYBODY or not one.fingerprint:
         return False
     return any(fingerprint_of(entry.key) == one.fingerprint for entry in document.users.get(one.username, ()))
 
 
-def _loser(one: UnmanagedKey) -> str:
+def _loser(one: ReportedKey) -> str:
     return f"{one.fingerprint or one.path} ({'every account' if one.username == EVERYBODY else one.username})"
 
 

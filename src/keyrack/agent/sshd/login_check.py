@@ -20,7 +20,7 @@ from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 
 from keyrack.agent.sshd.settings import Effective, Sshd
 from keyrack.agent.system import programs
-from keyrack.protocol.host_document import HostDocument, UserKey
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import public_key
 
 _NO_LOGIN = ("nologin", "false")  # shells that end at once
@@ -35,7 +35,7 @@ _SOMEWHERE_ELSE = "192.0.2.1"  # of nobody (RFC 5737)
 class KeyVerdict(NamedTuple):
     """One key of an account. why: the rule that keeps it from opening the account; empty: it opens it."""
 
-    key: UserKey
+    key: AuthorizedKey
     why: str
 
     @property
@@ -51,7 +51,7 @@ class Verdict:
     """
 
     def __init__(
-        self, username: str, why: str, entries: Sequence[UserKey], effective: Effective, revoked: "set[str]"
+        self, username: str, why: str, entries: Sequence[AuthorizedKey], effective: Effective, revoked: "set[str]"
     ) -> None:
         self.username = username
         self.why = why
@@ -64,7 +64,7 @@ class Verdict:
         for entry in self._entries:
             yield KeyVerdict(entry, _key_problem(entry, self._effective, self.username, self._revoked))
 
-    def opening(self) -> Iterator[UserKey]:
+    def opening(self) -> Iterator[AuthorizedKey]:
         """The keys that open it."""
         return iter(()) if self.why else (one.key for one in self.judged() if not one.why)
 
@@ -247,7 +247,7 @@ def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     return ""
 
 
-def _key_problem(entry: UserKey, effective: Effective, name: str, revoked: "set[str]") -> str:
+def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]") -> str:
     """What keeps one key from opening an account; check (3)."""
     key = public_key.read_canonical(entry.key)
     if entry.expires_at is not None and entry.expires_at.timestamp() <= time.time():

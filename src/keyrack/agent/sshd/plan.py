@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from typing import Dict, Iterator, List, Set
 
-from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, EVERYBODY, Scanner, UnmanagedKey
+from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, EVERYBODY, ReportedKey, Scanner
 from keyrack.agent.sshd import drop_in, login_check, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.sshd.tried_settings import tried
-from keyrack.agent.state import Enrolment, State, StateProblem
+from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import accounts, local
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import HostDocument
@@ -19,7 +19,7 @@ from keyrack.ssh import public_key
 from keyrack.ssh.authorized_keys import key_line
 
 
-def plan(state: State, enrolment: Enrolment) -> Iterator[str]:
+def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
     """The difference, line by line: who loses a way in, who gains one, what becomes of sshd's files and settings.
 
     Raises StateProblem, SshdProblem, FolderProblem or OSError.
@@ -39,7 +39,7 @@ def plan(state: State, enrolment: Enrolment) -> Iterator[str]:
     yield from _settings(state, sshd, enrolment, document)
 
 
-def _keys(document: HostDocument, found: List[UnmanagedKey]) -> Iterator[str]:
+def _keys(document: HostDocument, found: List[ReportedKey]) -> Iterator[str]:
     wanted: Dict[str, Set[str]] = {
         name: {public_key.read_canonical(entry.key).sha256 for entry in entries}
         for name, entries in document.users.items()
@@ -107,7 +107,7 @@ def _files(sshd: Sshd, path: str, enrolment: Enrolment, document: HostDocument) 
         yield "  no change"
 
 
-def _settings(state: State, sshd: Sshd, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
+def _settings(state: StateFolder, sshd: Sshd, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
     """What sshd itself says that it would do otherwise: its settings are tried from a copy."""
     wanted = drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd)
     with tried(sshd, wanted, state.folder.path) as copy:
@@ -139,7 +139,7 @@ def _settings(state: State, sshd: Sshd, enrolment: Enrolment, document: HostDocu
         yield "  nobody: each key opens its account"
 
 
-def _shown(one: UnmanagedKey) -> str:
+def _shown(one: ReportedKey) -> str:
     options = f" {one.options}" if one.options else ""
     return f"{one.fingerprint} {one.comment or '(no comment)'}{options} ({one.path} line {one.line})"
 

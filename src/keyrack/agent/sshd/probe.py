@@ -36,7 +36,7 @@ _OPTIONS = (
 )
 
 
-class Answer(NamedTuple):
+class ProbeResult(NamedTuple):
     """reached: whether sshd was asked at all; accepted: the fingerprints that it takes; words: why it was not."""
 
     reached: bool
@@ -44,13 +44,13 @@ class Answer(NamedTuple):
     words: str = ""
 
 
-def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> Answer:
+def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> ProbeResult:
     """Offer these public keys (type and base64), in this order, as somebody who wants to log in as an account."""
     program = programs.find("ssh")
     if program is None:
-        return Answer(False, words="the program ssh was not found; install OpenSSH's client (openssh-client)")
+        return ProbeResult(False, words="the program ssh was not found; install OpenSSH's client (openssh-client)")
     if not hasattr(os, "memfd_create"):
-        return Answer(False, words="this system has no files in memory")
+        return ProbeResult(False, words="this system has no files in memory")
     host, port = address
     given = [program, "-v", "-T", "-F", "/dev/null", "-p", str(port), "-l", username]
     for option in _OPTIONS:
@@ -62,22 +62,22 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> Answer:
     descriptors: List[int] = []
     try:
         for key in keys:
-            # In state, because a full disk must not keep us from knowing.
+            # In memory, because a full disk must not keep us from knowing.
             descriptor = os.memfd_create("keyrack")
             descriptors.append(descriptor)
             os.write(descriptor, f"{key}\n".encode("ascii"))
             given += ["-i", f"/proc/{os.getpid()}/fd/{descriptor}"]
         ended = programs.run([*given, "--", host, "exit"], seconds=ASK_SECONDS)
     except OSError as error:
-        return Answer(False, words=error.strerror or "it could not be asked")
+        return ProbeResult(False, words=error.strerror or "it could not be asked")
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
     accepted = frozenset(_ACCEPTED.findall(ended.errors))
     if not accepted and _WAS_ASKED not in ended.errors:
         said = [line for line in ended.errors.split("\n") if line.strip() and not line.startswith("debug1:")]
-        return Answer(False, words=_printable(said[-1] if said else "it did not answer"))
-    return Answer(True, accepted)
+        return ProbeResult(False, words=_printable(said[-1] if said else "it did not answer"))
+    return ProbeResult(True, accepted)
 
 
 def key_without_owner(accepts_ed25519: bool) -> str:

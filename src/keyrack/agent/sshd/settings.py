@@ -39,7 +39,7 @@ class SshdProblem(Exception):
     """sshd did not answer; the words say why."""
 
 
-class Line(NamedTuple):
+class SettingLine(NamedTuple):
     """One setting as it is written: keyword in lower case, and its values."""
 
     keyword: str
@@ -72,7 +72,7 @@ class Effective:
         """Every value of a keyword that can stand more than once."""
         return tuple(self._values.get(keyword.lower(), ()))
 
-    def patterns(self, keyword: str, lines: Iterable[Line] = ()) -> Tuple[str, ...]:
+    def patterns(self, keyword: str, lines: Iterable[SettingLine] = ()) -> Tuple[str, ...]:
         """The files that a keyword names. lines: the settings as written, because `sshd -T` writes no quotes, so that
         a name with blanks looks like several.
         """
@@ -135,7 +135,7 @@ class Sshd:
         ports = [match.group(1) for match in map(_PORT.fullmatch, said) if match]
         return [f"lport={ports[0] if ports else '22'}"]
 
-    def lines(self) -> List[Line]:
+    def lines(self) -> List[SettingLine]:
         """Every setting as written, those of included files where they are included. Unreadable files are left out."""
         return list(_lines(self.config, 0))
 
@@ -269,15 +269,15 @@ def words_of(text: str) -> Tuple[str, ...]:
     return tuple(found)
 
 
-def read_lines(text: str) -> Iterator[Line]:
+def read_lines(text: str) -> Iterator[SettingLine]:
     """The settings in one text."""
     for raw in text.split("\n"):
         match = _LINE.match(raw.rstrip("\r"))
         if match is not None:
-            yield Line(match.group(1).lower(), words_of(match.group(2)))
+            yield SettingLine(match.group(1).lower(), words_of(match.group(2)))
 
 
-def _lines(path: str, depth: int) -> Iterator[Line]:
+def _lines(path: str, depth: int) -> Iterator[SettingLine]:
     for line in read_lines(_text(path)):
         if line.keyword == "include" and depth < _DEEPEST_INCLUDE:
             for included in _matches(line.values):

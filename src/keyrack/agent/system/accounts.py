@@ -13,10 +13,10 @@ import subprocess
 import threading
 from typing import Any, Dict, List, Mapping, Tuple
 
-from keyrack.agent.state import State
+from keyrack.agent.state import StateFolder
 from keyrack.agent.system import as_account, programs
 from keyrack.agent.system.local import Local
-from keyrack.protocol.host_document import Account
+from keyrack.protocol.host_document import DesiredAccount
 from keyrack.ssh.digest import sha256
 
 NOTE = "accounts.json"
@@ -48,7 +48,7 @@ class _Making(threading.Thread):
 class Accounts:
     """The accounts that the document in force speaks of."""
 
-    def __init__(self, state: State, local: Local) -> None:
+    def __init__(self, state: StateFolder, local: Local) -> None:
         self._state_folder = state
         self._local = local
         noted = state.load(NOTE) or {}
@@ -64,7 +64,7 @@ class Accounts:
         """Whether key pairs are being made, of which there is soon more to tell."""
         return bool(self._making)
 
-    def put(self, wanted: Mapping[str, Account]) -> List[str]:
+    def put(self, wanted: Mapping[str, DesiredAccount]) -> List[str]:
         """Make accounts what is wanted; answers in words what is not so. May raise OSError for the agent's folder."""
         self._refused = {}
         for name, account in sorted(wanted.items()):
@@ -75,7 +75,7 @@ class Accounts:
                 self._refused[name] = problem
         return list(dict.fromkeys(self._refused.values()))
 
-    def _not_allowed(self, name: str, account: Account) -> str:
+    def _not_allowed(self, name: str, account: DesiredAccount) -> str:
         """Why this host's administrator keeps the service from what it asks for an account; empty where not."""
         if not self._local.allow_accounts:
             asked = account.present != exists(name) or account.password_hash or account.deployment_key
@@ -84,7 +84,7 @@ class Accounts:
             return f"this host does not let the service speak for the account {name}"
         return ""
 
-    def facts(self, wanted: Mapping[str, Account]) -> Dict[str, Dict[str, Any]]:
+    def facts(self, wanted: Mapping[str, DesiredAccount]) -> Dict[str, Dict[str, Any]]:
         """What the service is told about the accounts it asked for."""
         told: Dict[str, Dict[str, Any]] = {}
         for name in wanted:
@@ -95,7 +95,7 @@ class Accounts:
                 told[name]["deployment_key"] = self._keys[name]
         return told
 
-    def _put_one(self, name: str, account: Account) -> str:
+    def _put_one(self, name: str, account: DesiredAccount) -> str:
         if not exists(name):
             problem = self._create(name)
             if problem:
@@ -215,7 +215,7 @@ def _run(arguments: List[str], stdin: bytes = b"") -> str:
     return "" if ended.status == 0 else " ".join((ended.errors or ended.output).split())[:200] or "it failed"
 
 
-def noted(state: State) -> Tuple[str, ...]:
+def noted(state: StateFolder) -> Tuple[str, ...]:
     """The accounts that this agent created."""
     created = (state.load(NOTE) or {}).get("created")
     return tuple(str(name) for name in created) if isinstance(created, list) else ()

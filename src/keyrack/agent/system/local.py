@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional, Tuple
 
-from keyrack.agent.state import State, StateProblem
+from keyrack.agent.state import StateFolder, StateProblem
 from keyrack.ssh import names
 
 FILE = "local.json"
@@ -28,7 +28,7 @@ class Local(NamedTuple):
         return self.only is None or username in self.only
 
 
-def read(state: State) -> Local:
+def read(state: StateFolder) -> Local:
     """The decisions; the most careful ones where nothing was decided. Raises StateProblem for a damaged file."""
     fields = state.load(FILE)
     if fields is None:
@@ -43,7 +43,7 @@ def read(state: State) -> Local:
     return Local(allow, None if only is None else tuple(only), drop_in, float(trial))
 
 
-def write(state: State, local: Local) -> None:
+def write(state: StateFolder, local: Local) -> None:
     """Keep the decisions. May raise OSError."""
     state.save(FILE, local._asdict())
 

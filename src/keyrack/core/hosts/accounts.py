@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.model import Server, SystemUser
-from keyrack.protocol.host_document import Account
+from keyrack.protocol.host_document import DesiredAccount
 from keyrack.store import servers
 
 UNMANAGED = "unmanaged"
@@ -23,12 +23,14 @@ REFUSED = "refused"
 not let Keyrack create or change accounts."""
 
 
-def wanted(instance: Instance, connection: Connection, server_id: int, damaged: list[SystemUser]) -> dict[str, Account]:
+def wanted(
+    instance: Instance, connection: Connection, server_id: int, damaged: list[SystemUser]
+) -> dict[str, DesiredAccount]:
     """The accounts of one host document, by name.
 
     One whose password was changed in the database is left out, and added to `damaged`.
     """
-    found = {name: Account(present=False) for name in servers.accounts_removed(connection, server_id)}
+    found = {name: DesiredAccount(present=False) for name in servers.accounts_removed(connection, server_id)}
     for user, encrypted in servers.accounts_asked(connection, server_id):
         try:
             hashed = None if encrypted is None else _decrypted(instance, server_id, user, encrypted)
@@ -36,7 +38,7 @@ def wanted(instance: Instance, connection: Connection, server_id: int, damaged: 
             damaged.append(user)
             continue
         asked = user.deployment_key_asked_at is not None
-        found[user.username] = Account(present=True, password_hash=hashed, deployment_key=asked)
+        found[user.username] = DesiredAccount(present=True, password_hash=hashed, deployment_key=asked)
     return found
 
 

@@ -19,7 +19,7 @@ from keyrack.core.sealing import named
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server, SystemUser
 from keyrack.protocol import host_document
-from keyrack.protocol.host_document import Account, HostDocument, KeyRemoval, OfflinePolicy, UserKey
+from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument, KeyRemoval, OfflinePolicy
 from keyrack.ssh import options
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store import held_back, host_reports, keys, revocations, servers, unmanaged_keys
@@ -42,7 +42,7 @@ class SignedDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyLine:
+class DocumentLine:
     """One reason for one key to stand on one system user.
 
     entered_at: when somebody last decided something that makes it; key_entered_at: when the key itself was entered.
@@ -120,11 +120,11 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
             "for it, and its host keeps to what it was told last.",
         )
     now = instance.now()
-    users: dict[str, list[UserKey]] = {}
+    users: dict[str, list[AuthorizedKey]] = {}
     unsound: list[SystemUser] = []
     wanted = accounts.wanted(instance, connection, server.id, unsound)
     damaged += [Damaged("password of system user", user.id) for user in unsound]
-    found: Iterable[KeyLine] = lines(connection, server, now, damaged)
+    found: Iterable[DocumentLine] = lines(connection, server, now, damaged)
     if server.compared_at is not None:
         held = held_back.of_server(connection, server.id)
         if not all(row.sound for row in held):
@@ -137,7 +137,7 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
         found = _without_held_back(found, held)
         wanted = _accounts_without(connection, server, wanted, held)
     for line in widest(found):
-        key = UserKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
+        key = AuthorizedKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
         users.setdefault(line.username, []).append(key)
     return HostDocument(
         host=server.host,
@@ -171,7 +171,7 @@ def _revoked(instance: Instance, connection: Connection, server: Server, damaged
     return tuple(sound)
 
 
-def lines(connection: Connection, server: Server, now: datetime, damaged: list[Damaged]) -> Iterator[KeyLine]:
+def lines(connection: Connection, server: Server, now: datetime, damaged: list[Damaged]) -> Iterator[DocumentLine]:
     """All that lets a key in on a server, from rows whose seals hold; the others are added to `damaged`."""
     for credential, holds in keys.sealed_credentials(connection, server.id, now):
         if not holds:
@@ -180,7 +180,7 @@ def lines(connection: Connection, server: Server, now: datetime, damaged: list[D
         limits = options_of(credential.restrictions, credential.key_type)
         if limits is None:
             continue
-        yield KeyLine(
+        yield DocumentLine(
             username=credential.username,
             public_key=credential.public_key,
             options=limits,
@@ -200,7 +200,7 @@ def lines(connection: Connection, server: Server, now: datetime, damaged: list[D
         limits = options_of(grant.restrictions, key.key_type)
         if limits is None:
             continue  # a security key's restriction, and this key is none: never without it
-        yield KeyLine(
+        yield DocumentLine(
             username=grant.system_user,
             public_key=key.public_key,
             options=limits,
@@ -211,7 +211,7 @@ def lines(connection: Connection, server: Server, now: datetime, damaged: list[D
         )
 
 
-def _without_held_back(found: Iterable[KeyLine], held: Iterable[held_back.HeldBack]) -> Iterator[KeyLine]:
+def _without_held_back(found: Iterable[DocumentLine], held: Iterable[held_back.HeldBack]) -> Iterator[DocumentLine]:
     """The lines without what the host refused before the database went back and nobody entered again since."""
     refused = {row.public_key: row.since for row in held if row.kind == held_back.REVOKED}
     by_line = {(row.username, row.public_key, row.options): row for row in held if row.kind == held_back.LINE}
@@ -228,8 +228,8 @@ def _without_held_back(found: Iterable[KeyLine], held: Iterable[held_back.HeldBa
 
 
 def _accounts_without(
-    connection: Connection, server: Server, wanted: Mapping[str, Account], held: Iterable[held_back.HeldBack]
-) -> dict[str, Account]:
+    connection: Connection, server: Server, wanted: Mapping[str, DesiredAccount], held: Iterable[held_back.HeldBack]
+) -> dict[str, DesiredAccount]:
     """What is asked for accounts, without those for which the host was asked something else and nobody since."""
     kept = dict(wanted)
     for row in held:
@@ -240,7 +240,7 @@ def _accounts_without(
     return kept
 
 
-def widest(lines: Iterable[KeyLine]) -> list[KeyLine]:
+def widest(lines: Iterable[DocumentLine]) -> list[DocumentLine]:
     """The lines of each key on a system user, without those that defeat another one's end or are of no use.
 
     sshd takes the first line of a key whose end has not come and whose `from` fits, and none after it. So two
@@ -248,7 +248,7 @@ def widest(lines: Iterable[KeyLine]) -> list[KeyLine]:
     line with options pointless; and the others stand in the order of what they allow, the widest first, so that
     each counts until its own end and no narrow one hides a wider one.
     """
-    best: dict[tuple[str, str, tuple[str, ...]], KeyLine] = {}
+    best: dict[tuple[str, str, tuple[str, ...]], DocumentLine] = {}
     for line in lines:
         place = (line.username, line.public_key, line.options)
         known = best.get(place)

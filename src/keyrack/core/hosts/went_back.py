@@ -229,7 +229,7 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     return rows
 
 
-def _held(line: documents.KeyLine, of_host: Mapping[Any, host_document.UserKey]) -> dict[str, Any] | None:
+def _held(line: documents.DocumentLine, of_host: Mapping[Any, host_document.AuthorizedKey]) -> dict[str, Any] | None:
     """The row that holds a line back, or None where the host's document let it in for as long."""
     free = of_host.get((line.username, line.public_key, ()))
     if free is not None and "no-touch-required" not in line.options and _lasts(free.expires_at, line.expires_at):

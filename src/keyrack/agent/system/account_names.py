@@ -10,8 +10,8 @@ import pwd
 import re
 from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
 
-from keyrack.agent.keys import looking
-from keyrack.agent.sshd.settings import Line
+from keyrack.agent.keys import account_tasks
+from keyrack.agent.sshd.settings import SettingLine
 
 SECONDS = 20.0
 _MOST_HOMES = 20_000
@@ -20,7 +20,7 @@ _LISTED = ("files", "compat", "systemd", "altfiles", "db")
 _LITERAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.$-]{0,63}")
 
 
-class Account(NamedTuple):
+class LocalAccount(NamedTuple):
     """An account as pwd has it."""
 
     name: str
@@ -35,36 +35,36 @@ class Account(NamedTuple):
         return os.path.basename(self.shell) not in _NO_SHELLS
 
 
-class Everybody(NamedTuple):
+class AccountList(NamedTuple):
     """accounts: root first, then those who can log in; ownerless: homes whose owner nobody knows now; problem: why
     somebody may be missing, in words, empty where all accounts are listed.
     """
 
-    accounts: Tuple[Account, ...] = ()
+    accounts: Tuple[LocalAccount, ...] = ()
     ownerless: Tuple[str, ...] = ()
     problem: str = ""
 
 
-def find(names: Iterable[str], lines: Iterable[Line]) -> Everybody:
+def find(names: Iterable[str], lines: Iterable[SettingLine]) -> AccountList:
     """All that are listed, own a home, or are named: `names`, and by sshd's settings (`lines`).
 
     Where this may not be waited for, nobody is known and the problem says so.
     """
     asked = sorted({*names, *named(lines)})
-    task = looking.Task(os.geteuid(), os.getegid(), "", lambda: _ask(asked))
-    (answer,) = looking.look([task], one=SECONDS, everything=SECONDS)
+    task = account_tasks.Task(os.geteuid(), os.getegid(), "", lambda: _ask(asked))
+    (answer,) = account_tasks.run([task], one=SECONDS, everything=SECONDS)
     if answer.problem or not isinstance(answer.value, dict):
-        return Everybody(problem=f"this host does not say which accounts it has: {answer.problem}")
-    accounts = {str(one[0]): Account(*one) for one in answer.value["accounts"]}
+        return AccountList(problem=f"this host does not say which accounts it has: {answer.problem}")
+    accounts = {str(one[0]): LocalAccount(*one) for one in answer.value["accounts"]}
     order = sorted(accounts.values(), key=lambda one: (one.uid != 0, not one.may_log_in, one.name))
     sources = _unlisted_sources()
     problem = ""
     if sources:
         problem = f"this host has accounts which cannot be listed (nsswitch.conf: {', '.join(sources)})"
-    return Everybody(tuple(order), tuple(answer.value["ownerless"]), problem)
+    return AccountList(tuple(order), tuple(answer.value["ownerless"]), problem)
 
 
-def named(lines: Iterable[Line]) -> Set[str]:
+def named(lines: Iterable[SettingLine]) -> Set[str]:
     """Whom sshd's settings name, without wildcards."""
     found: Set[str] = set()
     for line in lines:

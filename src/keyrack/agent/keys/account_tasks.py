@@ -29,7 +29,7 @@ class Task(NamedTuple):
     work: Callable[[], Any]
 
 
-class Answer(NamedTuple):
+class TaskResult(NamedTuple):
     """What came of it. problem: why nothing did; ended: whether the work itself said so, and was not cut off."""
 
     value: Any = None
@@ -37,21 +37,21 @@ class Answer(NamedTuple):
     ended: bool = True
 
 
-def look(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = ALL_SECONDS) -> List[Answer]:
+def run(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float = ALL_SECONDS) -> List[TaskResult]:
     """Do all of it, one after the other; one, everything: seconds that a task and all of them may take."""
-    answers: List[Optional[Answer]] = [None] * len(tasks)
+    answers: List[Optional[TaskResult]] = [None] * len(tasks)
     deadline = time.monotonic() + everything
     as_account.reap()
     for number, task in enumerate(tasks):
         if task.uid in as_account.left():
-            answers[number] = Answer(None, "what was begun for this account before has not ended yet", False)
+            answers[number] = TaskResult(None, "what was begun for this account before has not ended yet", False)
     while True:
         waiting = [number for number, answer in enumerate(answers) if answer is None]
         if not waiting:
             break
         if time.monotonic() >= deadline:
             for number in waiting:
-                answers[number] = Answer(None, NO_TIME, False)
+                answers[number] = TaskResult(None, NO_TIME, False)
             break
         problem = _look_until_it_hangs(tasks, waiting, answers, one, deadline)
         stuck = next((number for number in waiting if answers[number] is None), None)
@@ -59,12 +59,12 @@ def look(tasks: Sequence[Task], *, one: float = ONE_SECONDS, everything: float =
             # Whoever hangs once hangs again: the account's other files are not waited for in this look.
             for number in waiting:
                 if answers[number] is None and tasks[number].uid == tasks[stuck].uid:
-                    answers[number] = Answer(None, problem, False)
-    return [answer if answer is not None else Answer(None, NO_TIME, False) for answer in answers]
+                    answers[number] = TaskResult(None, problem, False)
+    return [answer if answer is not None else TaskResult(None, NO_TIME, False) for answer in answers]
 
 
 def _look_until_it_hangs(
-    tasks: Sequence[Task], waiting: List[int], answers: List[Optional[Answer]], one: float, deadline: float
+    tasks: Sequence[Task], waiting: List[int], answers: List[Optional[TaskResult]], one: float, deadline: float
 ) -> str:
     """Fill in answers of the waiting ones in their order; answers why it ended before the last."""
     try:
@@ -86,7 +86,7 @@ def _look_until_it_hangs(
             line, _, rest = bytes(buffer).partition(b"\n")
             buffer = bytearray(rest)
             told = json.loads(line)
-            answers[number] = Answer(told.get("value"), told.get("problem", ""))
+            answers[number] = TaskResult(told.get("value"), told.get("problem", ""))
     finally:
         child.end()
     return ""

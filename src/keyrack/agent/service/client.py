@@ -35,7 +35,7 @@ class AddressProblem(ValueError):
     """An address that cannot be the service's; the words say what it should look like."""
 
 
-class Answer(NamedTuple):
+class ServiceAnswer(NamedTuple):
     """What the service said: an HTTP status, the JSON object (empty where there was none), its Date header, and for how
     many seconds it wants to be left alone (0: it does not say).
     """
@@ -55,7 +55,7 @@ class Answer(NamedTuple):
         return "".join(character if character.isprintable() else " " for character in text)[:300]
 
 
-class Contact:
+class ServiceClient:
     """The service at a URL such as https://keys.example.org; `secret` is this host's own."""
 
     def __init__(
@@ -89,11 +89,11 @@ class Contact:
             host, port or (443 if tls else 80), tls=tls, connect_seconds=CONNECT_SECONDS, ca_file=ca_file
         )
 
-    def get(self, path: str, *, wait: float = 0.0) -> Answer:
+    def get(self, path: str, *, wait: float = 0.0) -> ServiceAnswer:
         """Ask; `wait`: seconds for which the service may keep the question. Raises NoAnswer."""
         return self._ask("GET", path, b"", wait)
 
-    def post(self, path: str, fields: Mapping[str, Any]) -> Answer:
+    def post(self, path: str, fields: Mapping[str, Any]) -> ServiceAnswer:
         """Tell. Raises NoAnswer, after which the service may have heard it or not."""
         return self._ask("POST", path, json.dumps(fields).encode("ascii"), 0.0)
 
@@ -101,7 +101,7 @@ class Contact:
         """Hang up; the next question connects again."""
         self._connection.close()
 
-    def _ask(self, method: str, path: str, body: bytes, wait: float) -> Answer:
+    def _ask(self, method: str, path: str, body: bytes, wait: float) -> ServiceAnswer:
         was_open = self._connection.is_open
         try:
             try:
@@ -135,14 +135,14 @@ class Contact:
         way = "ahead of" if seconds > 0 else "behind"
         return f"{words} and is {abs(seconds):.0f} seconds {way} the service's: set it right (timedatectl set-ntp true)"
 
-    def _exchange(self, method: str, path: str, body: bytes, wait: float) -> Answer:
+    def _exchange(self, method: str, path: str, body: bytes, wait: float) -> ServiceAnswer:
         response = self._connection.exchange(
             method, self._prefix + path, self._headers, body, seconds=wait + ANSWER_SECONDS, largest=_LARGEST_ANSWER
         )
         date = response.headers.get("date", "")
         retry_after = _seconds(response.headers.get("retry-after", ""))
         if not response.body:
-            return Answer(response.status, {}, date, retry_after)
+            return ServiceAnswer(response.status, {}, date, retry_after)
         try:
             fields = json.loads(response.body)
         except (ValueError, RecursionError):
@@ -152,7 +152,7 @@ class Contact:
                 raise ValueError(f"status {response.status} in no words of Keyrack's: a proxy, whose service is away?")
             # A proxy's page or a captive portal: it is not the service that speaks.
             raise ValueError(f"something that is not Keyrack answered with status {response.status}")
-        return Answer(response.status, fields, date, retry_after)
+        return ServiceAnswer(response.status, fields, date, retry_after)
 
 
 def seconds_ahead(date: str) -> Optional[float]:

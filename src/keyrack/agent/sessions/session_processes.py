@@ -18,7 +18,7 @@ from keyrack.agent.system import processes
 from keyrack.agent.system.processes import Process
 
 
-class Session(NamedTuple):
+class LoginSession(NamedTuple):
     """A login that is not over. started: clock ticks since boot; kept: Keyrack's document once let this key in here,
     so its end there ends the session too; audit and scope: its marks, empty where it has none; left: its connection
     is gone, and some of what it started is not; until: ticks when another login came by the same connection's
@@ -56,7 +56,7 @@ class Session(NamedTuple):
 class Marks:
     """By what a process that left the line of parents is known to come from a login."""
 
-    def __init__(self, session: Session, listeners: FrozenSet[int]) -> None:
+    def __init__(self, session: LoginSession, listeners: FrozenSet[int]) -> None:
         # Of no use are marks that sshd's listener has itself: somebody started it by hand, in a session.
         self._foreign = {""}
         for pid in (*listeners, os.getpid()):
@@ -89,18 +89,18 @@ class Marks:
         return owner == self._account and processes.environment_holds(process.pid, self._connection)
 
 
-def marked(session: Session, listeners: FrozenSet[int]) -> Session:
+def marked(session: LoginSession, listeners: FrozenSet[int]) -> LoginSession:
     """The session with the marks that its processes have by now: PAM sets them after the key was accepted."""
     marks = Marks(session, listeners)
     marks.learn([session.pid])
     return session._replace(audit=next(iter(marks.audit), ""), scope=next(iter(marks.scopes), ""))
 
 
-def belonging(
-    session: Session,
+def processes_of(
+    session: LoginSession,
     marks: Marks,
     listeners: FrozenSet[int],
-    others: Iterable[Session],
+    others: Iterable[LoginSession],
     everything: Optional[Dict[int, Process]] = None,
 ) -> Set[int]:
     """The processes of a session. others: the other sessions with a connection, which are spared with all below them;
@@ -117,7 +117,7 @@ def belonging(
 
 
 def _spared(
-    family: Set[int], listeners: FrozenSet[int], others: Iterable[Session], everything: Dict[int, Process]
+    family: Set[int], listeners: FrozenSet[int], others: Iterable[LoginSession], everything: Dict[int, Process]
 ) -> Set[int]:
     """Somebody who starts the agent or sshd by hand in a session must not take everybody else down with it."""
     spared = processes.above(os.getpid(), everything) | {1}
@@ -134,7 +134,7 @@ def _spared(
     return spared | (processes.below(heads - family, everything) - family)
 
 
-def _is_head(session: Session, everything: Dict[int, Process]) -> bool:
+def _is_head(session: LoginSession, everything: Dict[int, Process]) -> bool:
     process = everything.get(session.pid)
     return process is not None and process.started == session.started
 
