@@ -42,7 +42,7 @@ class SignedDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DocumentLine:
     """One reason for one key to stand on one system user.
 
     entered_at: when somebody last decided something that makes it; key_entered_at: when the key itself was entered.
@@ -174,16 +174,18 @@ def _revoked(instance: Instance, connection: Connection, server: Server) -> tupl
     return tuple(sound), tuple(damaged)
 
 
-def lines(connection: Connection, server: Server, now: datetime) -> tuple[tuple[Line, ...], tuple[Damaged, ...]]:
+def lines(
+    connection: Connection, server: Server, now: datetime
+) -> tuple[tuple[DocumentLine, ...], tuple[Damaged, ...]]:
     """All that lets a key in on a server, from rows whose seals hold, and the others."""
     rows = (*_entered(connection, server, now), *_granted(connection, server, now))
     return (
-        tuple(row for row in rows if isinstance(row, Line)),
+        tuple(row for row in rows if isinstance(row, DocumentLine)),
         tuple(row for row in rows if isinstance(row, Damaged)),
     )
 
 
-def _entered(connection: Connection, server: Server, now: datetime) -> Iterator[Line | Damaged]:
+def _entered(connection: Connection, server: Server, now: datetime) -> Iterator[DocumentLine | Damaged]:
     """What the server's own credentials let in."""
     for credential, holds in keys.sealed_credentials(connection, server.id, now):
         if not holds:
@@ -192,7 +194,7 @@ def _entered(connection: Connection, server: Server, now: datetime) -> Iterator[
         limits = options_of(credential.restrictions, credential.key_type)
         if limits is None:
             continue
-        yield Line(
+        yield DocumentLine(
             username=credential.username,
             public_key=credential.public_key,
             options=limits,
@@ -203,7 +205,7 @@ def _entered(connection: Connection, server: Server, now: datetime) -> Iterator[
         )
 
 
-def _granted(connection: Connection, server: Server, now: datetime) -> Iterator[Line | Damaged]:
+def _granted(connection: Connection, server: Server, now: datetime) -> Iterator[DocumentLine | Damaged]:
     """What grants let in."""
     for granted in keys.granted_keys(connection, server.id, server.workspace_id, now):
         grant, key = granted.grant, granted.user_key
@@ -216,7 +218,7 @@ def _granted(connection: Connection, server: Server, now: datetime) -> Iterator[
         limits = options_of(grant.restrictions, key.key_type)
         if limits is None:
             continue  # a security key's restriction, and this key is none: never without it
-        yield Line(
+        yield DocumentLine(
             username=grant.system_user,
             public_key=key.public_key,
             options=limits,
@@ -227,7 +229,7 @@ def _granted(connection: Connection, server: Server, now: datetime) -> Iterator[
         )
 
 
-def _without_held_back(found: Iterable[Line], held: Iterable[held_back.HeldBack]) -> Iterator[Line]:
+def _without_held_back(found: Iterable[DocumentLine], held: Iterable[held_back.HeldBack]) -> Iterator[DocumentLine]:
     """The lines without what the host refused before the database went back and nobody entered again since."""
     refused = {row.public_key: row.since for row in held if row.kind == held_back.REVOKED}
     by_line = {(row.username, row.public_key, row.options): row for row in held if row.kind == held_back.LINE}
@@ -256,7 +258,7 @@ def _accounts_without(
     return kept
 
 
-def widest(lines: Iterable[Line]) -> list[Line]:
+def widest(lines: Iterable[DocumentLine]) -> list[DocumentLine]:
     """The lines of each key on a system user, without those that defeat another one's end or are of no use.
 
     sshd takes the first line of a key whose end has not come and whose `from` fits, and none after it. So two
@@ -264,7 +266,7 @@ def widest(lines: Iterable[Line]) -> list[Line]:
     line with options pointless; and the others stand in the order of what they allow, the widest first, so that
     each counts until its own end and no narrow one hides a wider one.
     """
-    best: dict[tuple[str, str, tuple[str, ...]], Line] = {}
+    best: dict[tuple[str, str, tuple[str, ...]], DocumentLine] = {}
     for line in lines:
         place = (line.username, line.public_key, line.options)
         known = best.get(place)
