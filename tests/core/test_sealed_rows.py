@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, MetaData, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from keyrack import app
 from keyrack.core.audit import events
@@ -29,7 +29,6 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import sealed, tables
 from keyrack.store.database import Database
 from keyrack.store.engine import migrate
-from keyrack.store.migrations import r0040_names
 from tests.core.conftest import Team, actor, make_team
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
@@ -350,15 +349,6 @@ NAMES = importlib.import_module("keyrack.store.migrations.r0040_names")
 
 def unseal(connection: Connection) -> None:
     """Make a database what it was before there were seals, as whoever can write to it may."""
-    for name, before, now in reversed(r0040_names.COLUMNS):
-        connection.exec_driver_sql(f"ALTER TABLE {name} RENAME COLUMN {now} TO {before}")
-    former = MetaData()
-    tables.servers.to_metadata(former)
-    connection.exec_driver_sql("DROP TABLE unmanaged_keys")
-    found_keys = tables.unmanaged_keys.to_metadata(former, name="found_keys")
-    for constraint in found_keys.constraints:
-        constraint.name = None
-    found_keys.create(connection)
     for table in sealed.TABLES:
         if table.name not in ("credentials", "user_keys", "grants", "deploy_keys"):
             connection.exec_driver_sql(f"ALTER TABLE {table.name} DROP COLUMN seal")
