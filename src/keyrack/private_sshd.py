@@ -17,23 +17,14 @@ from pathlib import Path
 from keyrack.agent.system.folder import unsafe_because
 
 ADDRESS = "127.0.0.1"
-
-
 HOST_KEY_TYPES = ("ed25519", "ecdsa")
-
-
 START_SECONDS = 20.0
-
-
 STOP_SECONDS = 5.0
-
-
 # How long a part that died is left alone before it is started again.
 RESTART_SECONDS = 1.0
-
-
+# Follows words that say what there cannot be without it.
 HOW_TO_GET_SSHD = (
-    "sshd was not found, so there is no demo host. It comes with OpenSSH's server: "
+    "It comes with OpenSSH's server: "
     "`apt-get install openssh-server` on Debian and Ubuntu, `dnf install openssh-server` on Fedora and "
     "Red Hat, `apk add openssh` on Alpine."
 )
@@ -69,8 +60,8 @@ class PrivateSshd:
     """
 
     # How messages name it, and the option that gives it another port.
-    what = "the demo host's sshd"
-    port_option = "--sshd-port"
+    what = "the private sshd"
+    port_option = "another number"
 
     def __init__(self, directory: Path, port: int, sshd: Path, address: str = ADDRESS) -> None:
         self.directory = directory

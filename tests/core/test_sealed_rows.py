@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -343,6 +344,9 @@ def test_only_the_operator_seals_again(world: World) -> None:
     assert refused.value.kind is Kind.INVALID
 
 
+NAMES = importlib.import_module("keyrack.store.migrations.r0040_names")
+
+
 def unseal(connection: Connection) -> None:
     """Make a database what it was before there were seals, as whoever can write to it may."""
     for table in sealed.TABLES:
@@ -350,7 +354,23 @@ def unseal(connection: Connection) -> None:
             connection.exec_driver_sql(f"ALTER TABLE {table.name} DROP COLUMN seal")
     connection.exec_driver_sql("ALTER TABLE servers DROP COLUMN rows_sum")
     connection.exec_driver_sql("DELETE FROM instance_facts WHERE name = 'rows are sealed'")
+    _name_as_before(connection)
     connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0016'")
+
+
+def _name_as_before(connection: Connection) -> None:
+    """What a later migration calls otherwise, under its former names."""
+    for table, old, new in NAMES.COLUMNS:
+        connection.exec_driver_sql(f"ALTER TABLE {table} RENAME COLUMN {new} TO {old}")
+    connection.exec_driver_sql("DROP INDEX ix_unmanaged_keys_fingerprint")
+    connection.exec_driver_sql("ALTER TABLE unmanaged_keys RENAME TO found_keys")
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("ALTER SEQUENCE unmanaged_keys_id_seq RENAME TO found_keys_id_seq")
+        connection.exec_driver_sql("ALTER TABLE found_keys DROP CONSTRAINT pk_unmanaged_keys")
+        for (name,) in connection.exec_driver_sql(
+            "SELECT conname FROM pg_constraint WHERE conrelid = 'found_keys'::regclass AND contype = 'u'"
+        ).all():
+            connection.exec_driver_sql(f"ALTER TABLE found_keys DROP CONSTRAINT {name}")
 
 
 def test_a_database_from_before_is_sealed_once_and_never_again(bare_url: str, tmp_path: Path) -> None:

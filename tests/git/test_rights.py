@@ -12,6 +12,7 @@ from keyrack.core.git import deploy_keys as deploy_key_rules
 from keyrack.core.people import users
 from keyrack.model import Role
 from keyrack.store import git_access as git_rows
+from keyrack.store import sealed
 from keyrack.store.repositories import Repository
 from keyrack.store.tables import deploy_keys, key_owners, repositories, repository_names, user_keys
 from tests.git.people import Ended, Person, Site
@@ -22,8 +23,8 @@ NO_SUCH = "Keyrack: There is no such repository."
 
 def change(site: Site, repository: Repository, **values: object) -> None:
     """Set columns of a repository."""
-    statement = update(repositories).where(repositories.c.id == repository.id).values(**values)
-    site.service.instance.database.write(lambda connection: connection.execute(statement))
+    row = repositories.c.id == repository.id
+    site.service.instance.database.write(lambda connection: sealed.change(connection, repositories, row, values=values))
 
 
 def deploy(site: Site, repository: Repository, person: Person, *, can_push: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import MetaData, Table, insert, select
 
 from keyrack.store import tables
 from keyrack.store.engine import migrate
@@ -16,10 +16,10 @@ GONE, BACK = (f"SHA256:{letter * 43}" for letter in "AB")
 
 
 def event(action: str, fingerprint: str, outcome: str = "done", target: str = "key") -> dict[str, Any]:
-    """A line of the audit log."""
-    texts = dict.fromkeys(("token_name", "address", "channel", "reason", "summary", "level"), "")
+    """A line of the audit log, as it was then."""
+    texts = dict.fromkeys(("token_name", "address", "door", "reason", "summary", "level"), "")
     what = {"action": action, "outcome": outcome, "target_kind": target, "details": {"fingerprint": fingerprint}}
-    return {"workspace_id": 1, "at": AT, "actor_name": "olga", **texts, **what}
+    return {"workspace_id": 1, "at": int(AT.timestamp()) * 1_000_000, "actor_name": "olga", **texts, **what}
 
 
 def test_what_was_revoked_and_is_not_registered_again_is_noted(bare_url: str) -> None:
@@ -30,6 +30,7 @@ def test_what_was_revoked_and_is_not_registered_again_is_noted(bare_url: str) ->
         conn.execute(insert(tables.users).values(user))
         key = {"workspace_id": 1, "user_id": 1, "comment": "", "fingerprint": BACK, "created_at": AT, "seal": b""}
         conn.execute(insert(tables.user_keys).values(key))
+        events = Table("events", MetaData(), autoload_with=conn)
         for one in (
             event("keys:revoke", GONE),
             event("keys:revoke", BACK),
@@ -37,7 +38,7 @@ def test_what_was_revoked_and_is_not_registered_again_is_noted(bare_url: str) ->
             event("credentials:write", f"SHA256:{'D' * 43}"),
             event("keys:revoke", f"SHA256:{'E' * 43}", target="credential"),
         ):
-            conn.execute(insert(tables.events).values(one))
+            conn.execute(insert(events).values(one))
     migrate.upgrade(bare_url)
     with connected(bare_url) as conn:
         noted = conn.execute(select(tables.revoked_keys)).all()

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
 
 from keyrack.core.people import users
 from keyrack.model import Role
 from keyrack.store import people as people_rows
-from keyrack.store import tables
+from keyrack.store import sealed, tables
 from tests.services import Service
 from tests.web.runcloud_team import ACCESS_KEY, BASIC, serving
 
@@ -84,7 +83,7 @@ def test_anything_else_is_not(served: Service, header: str) -> None:
 def test_an_access_key_that_is_not_in_force(served: Service, values: dict[str, Any]) -> None:
     if "expires_at" in values:
         values = {"expires_at": served.instance.now() - timedelta(seconds=1)}
-    served.instance.database.write(lambda connection: connection.execute(update(tables.access_keys).values(**values)))
+    served.instance.database.write(lambda connection: sealed.change(connection, tables.access_keys, values=values))
     assert ask(served, BASIC) == INVALID
 
 
@@ -103,12 +102,12 @@ def test_a_token_ends_and_can_be_revoked(served: Service) -> None:
     for column in ("expires_at", "revoked_at"):
         at = served.instance.now() - timedelta(seconds=1)
         served.instance.database.write(
-            lambda connection, change={column: at}: connection.execute(update(tables.tokens).values(**change))  # type: ignore[misc]
+            lambda connection, change={column: at}: sealed.change(connection, tables.tokens, values=change)  # type: ignore[misc]
         )
         for version, words in (("v2", INVALID), ("v3", UNAUTHENTICATED)):
             assert ask(served, "Bearer token-of-olga", version) == words
         served.instance.database.write(
-            lambda connection, change={column: None}: connection.execute(update(tables.tokens).values(**change))  # type: ignore[misc]
+            lambda connection, change={column: None}: sealed.change(connection, tables.tokens, values=change)  # type: ignore[misc]
         )
 
 

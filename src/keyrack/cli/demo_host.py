@@ -31,6 +31,13 @@ from keyrack.private_sshd import (
 from keyrack.web.agent_archive import build_zipapp
 
 
+class DemoSshd(PrivateSshd):
+    """The demo host's sshd, as messages name it."""
+
+    what = "the demo host's sshd"
+    port_option = "--sshd-port"
+
+
 class DemoHost:
     """The private sshd and the agent that keeps its keys, started, watched and stopped together.
 
@@ -41,7 +48,7 @@ class DemoHost:
     def __init__(self, directory: Path, port: int, sshd: Path) -> None:
         self.directory = safe_place(directory)
         self.username = pwd.getpwuid(os.geteuid()).pw_name
-        self.server = PrivateSshd(self.directory, port, sshd)
+        self.server = DemoSshd(self.directory, port, sshd)
         self.agent_state = self.directory / "agent"
         self.agent_log = self.directory / "agent.log"
         self._archive = self.directory / "keyrack-agent.pyz"

@@ -13,6 +13,7 @@ from keyrack.app import open_instance
 from keyrack.cli import options
 from keyrack.cli.serve import explained
 from keyrack.core.instance import Instance
+from keyrack.core.ownership import check_database
 from keyrack.errors import Refusal
 from keyrack.model import Workspace
 from keyrack.settings import Settings
@@ -45,6 +46,8 @@ def opened(given: dict[str, Any], *, founding: bool = False, new_database: bool 
 
 def refuse_none(settings: Settings) -> None:
     """Exit with words where there is no instance yet. Raises as open_instance does."""
+    # A key without its database is an instance that lost it, which has words of its own.
+    check_database(settings.database_url, settings.data / "instance.key")
     dialect, url = parse_url(settings.database_url)
     where = str(url.database) if dialect == "sqlite" else url.render_as_string()
     if (dialect == "sqlite" and not Path(where).exists()) or migrate.current(settings.database_url) is None:

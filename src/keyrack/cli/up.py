@@ -115,7 +115,7 @@ class Demo:
             server = first_start.ensure_demo_server(self._instance, admin, username)
             sshd = find_sshd()
             if sshd is None:
-                click.echo(HOW_TO_GET_SSHD, err=True)
+                click.echo(f"sshd was not found, so there is no demo host. {HOW_TO_GET_SSHD}", err=True)
             else:
                 host = DemoHost(self._data / "demo-host", self._sshd_port, sshd)
                 self._start_host(host, admin, server)

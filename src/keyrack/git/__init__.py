@@ -1,1 +1,1 @@
-"""The programs that sshd and git start, a folder each, in C and in Python: they import nothing of ours."""
+"""Git over SSH: its sshd, the authorizer that decides by asking the core, and the programs that sshd and git start."""

@@ -31,8 +31,6 @@ from keyrack.private_sshd import (
 
 # sockaddr_un holds 108 bytes on Linux and 104 elsewhere, with a NUL at the end.
 LONGEST_SOCKET_PATH = 100
-
-
 NO_LOGIN = ("/nologin", "/false")
 
 
@@ -55,7 +53,7 @@ class GitHost:
     ) -> None:
         sshd, git = find_sshd(), shutil.which("git")
         if sshd is None:
-            raise PrivateSshdError(HOW_TO_GET_SSHD.replace("so there is no demo host", "so Git is not served"))
+            raise PrivateSshdError(f"sshd was not found, so Git is not served. {HOW_TO_GET_SSHD}")
         if git is None:
             raise PrivateSshdError("git was not found, so Git is not served; install it, e.g. `apt-get install git`.")
         data = instance.settings.data.resolve()
