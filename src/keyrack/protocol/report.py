@@ -68,12 +68,12 @@ class ReportedKey(NamedTuple):
         """As a report has it: the right types of values, whatever they say. Raises ReportError."""
         if not isinstance(told, Mapping) or told.get("kind") not in KINDS:
             raise ReportError("this is no key of a report")
-        texts = {name: told.get(name, "") for name in _KEY_TEXTS}
+        texts: dict[str, Any] = {name: told.get(name, "") for name in _KEY_TEXTS}
         line = told.get("line", 0)
         if not all(isinstance(text, str) for text in texts.values()) or type(line) is not int:
             raise ReportError("a field of a key is of the wrong type")
-        flags = {name: told.get(name) is True for name in ("in_force", "taken")}
-        return cls(kind=told["kind"], line=line, **texts, **flags)
+        found = cls(kind=told["kind"], line=line, **texts)
+        return found._replace(in_force=told.get("in_force") is True, taken=told.get("taken") is True)
 
 
 class Cut(NamedTuple):
