@@ -13,7 +13,7 @@ from keyrack.core.audit import events
 from keyrack.core.git import access
 from keyrack.core.hosts import deleted_servers, documents, enrolment, modes, resync, servers, system_users, went_back
 from keyrack.core.hosts.documents import SignedDocument
-from keyrack.core.hosts.went_back import Contact
+from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.keys import credentials, grants, receipts, revocation, user_keys
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
@@ -63,18 +63,18 @@ class Host:
     def revision(self) -> int:
         return 0 if self.last is None else self.last.revision
 
-    def contact(self) -> Contact:
+    def contact(self) -> HostRevision:
         return went_back.contact(self.team.instance, self.team.server.id, self.revision, self.lineage)
 
     def obey(self) -> None:
         """Ask once; obey and report what comes, as long as it is newer; tell the last document when asked."""
         instance, server_id = self.team.instance, self.team.server.id
         said = self.contact()
-        if said is Contact.ASTRAY:
+        if said is HostRevision.ASTRAY:
             went_back.notice(instance, server_id, self.revision)
             self.tell()
             said = self.contact()
-        if said is Contact.NEWER:
+        if said is HostRevision.NEWER:
             signed = documents.signed(instance, server_id)
             assert signed is not None
             assert signed.revision > self.revision, "the host would refuse it"
@@ -82,7 +82,7 @@ class Host:
             server = servers.get(instance, self.team.owner, server_id)
             told = {"revision": self.revision, "lineage": self.lineage, "state": "applied"}
             enrolment.report(instance, server, told)
-        assert self.contact() is Contact.CURRENT
+        assert self.contact() is HostRevision.CURRENT
 
     def tell(self, size: int = 500) -> None:
         """Hand the last document over in pieces."""
@@ -346,12 +346,12 @@ def test_a_server_that_is_deleted_after_that_is_told_its_host(team: Team, change
     report()
     (waiting,) = deleted_servers.find(team.instance, team.owner).items
     assert waiting.acknowledged_at is None
-    assert host.contact() is Contact.NEWER
+    assert host.contact() is HostRevision.NEWER
     signed = documents.signed(team.instance, team.server.id)
     assert signed is not None
     assert signed.revision > host.revision, "the host would refuse it"
     host.last = signed
-    assert host.contact() is Contact.CURRENT
+    assert host.contact() is HostRevision.CURRENT
     report()
     (obeyed,) = deleted_servers.find(team.instance, team.owner).items
     assert obeyed.acknowledged_at is not None

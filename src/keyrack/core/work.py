@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from keyrack import policy
-from keyrack.core.audit.refusals import Refused
+from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
@@ -170,7 +170,7 @@ class Attempt:
         """Invariant 3: refusals leave an event too, repeated ones one that counts them. Its words are ours; nothing
         the caller sent is kept.
         """
-        refused = Refused(
+        refused = RefusedAttempt(
             self.actor, self.action, refusal.code, self.aim, self.target_kind, self.target_id, self.server_id
         )
         self.instance.refusals.record(self.instance.database, refused, self.instance.now(), later=self.later)

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from keyrack.core.hosts import documents, enrolment, went_back
 from keyrack.core.hosts.last_seen import LastSeen
-from keyrack.core.hosts.went_back import Contact
+from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
@@ -30,9 +30,9 @@ from keyrack.web import bodies
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.api import LONGEST_OPEN_BODY, Sharing, address_of, database_away, fault
 from keyrack.web.callers import Caller
+from keyrack.web.fair_queueing import LONG_BODY
 from keyrack.web.limits import count
 from keyrack.web.rate_limit import RateLimit
-from keyrack.web.turns import LONG_BODY
 
 log = structlog.get_logger("keyrack.web")
 
@@ -159,7 +159,7 @@ class _AgentCalls:
         self._waiting = waiting
         self._last_seen = last_seen
         self._limit = limit
-        self._callers, self._turns = sharing.callers, sharing.turns
+        self._callers, self._scheduler = sharing.callers, sharing.scheduler
         self._limits = _Limits()
 
     async def enrol(self, request: Request) -> Response:
@@ -173,7 +173,7 @@ class _AgentCalls:
             told = _object(content)
             return enrolment.enrol(self._instance, told.get("token"), told, address=address)
 
-        enrolled = await self._turns.run(self._callers.of(request), call)
+        enrolled = await self._scheduler.run(self._callers.of(request), call)
         return JSONResponse(
             {
                 "host": enrolled.server.host,
@@ -195,22 +195,22 @@ class _AgentCalls:
         seconds = min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
         instance = self._instance
 
-        async def look() -> Contact:
-            return await self._turns.run(caller, partial(went_back.contact, instance, server.id, known, lineage))
+        async def look() -> HostRevision:
+            return await self._scheduler.run(caller, partial(went_back.contact, instance, server.id, known, lineage))
 
         def heard() -> None:
             self._last_seen.saw(server.id)
 
         with self._waiting.listening(server.id) as announced, instance.figures.waiting.track_inprogress():
             standing = await _news(look, self._waiting, announced, seconds, heard)
-        if standing is Contact.CURRENT:
+        if standing is HostRevision.CURRENT:
             return Response(status_code=204)
         heard()
-        if standing is Contact.ASTRAY:
-            await self._turns.run(caller, partial(went_back.notice, instance, server.id, known))
+        if standing is HostRevision.ASTRAY:
+            await self._scheduler.run(caller, partial(went_back.notice, instance, server.id, known))
             words = "This host obeys what the service does not know: its database went back. Tell your last document."
             return JSONResponse({"error": words, "tell": "document"}, 409)
-        signed = await self._turns.run(caller, partial(documents.signed, instance, server.id))
+        signed = await self._scheduler.run(caller, partial(documents.signed, instance, server.id))
         if signed is None:
             raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
         return JSONResponse({"document": signed.text, "signature": signed.signature})
@@ -225,7 +225,7 @@ class _AgentCalls:
             self._limits.check(server.id, told)
             enrolment.report(self._instance, server, told)
 
-        await self._turns.run(caller, call, long=len(content) >= LONG_BODY)
+        await self._scheduler.run(caller, call, long=len(content) >= LONG_BODY)
         return JSONResponse({"ok": True})
 
     async def last_document(self, request: Request) -> Response:
@@ -233,20 +233,20 @@ class _AgentCalls:
         server, caller = await self._host(request)
         count(self._limit, request, ("host", server.id))
         bodies.check_encoding(request)
-        async with self._turns.reading(caller, long=bodies.may_be(request, LONG_BODY)):
+        async with self._scheduler.reading(caller, long=bodies.may_be(request, LONG_BODY)):
             content = await bodies.read(request, self._instance.settings.max_body_bytes)
 
         def call() -> None:
             went_back.hear(self._instance, server, _object(content))
 
-        await self._turns.run(caller, call, long=len(content) >= LONG_BODY)
+        await self._scheduler.run(caller, call, long=len(content) >= LONG_BODY)
         return JSONResponse({"ok": True})
 
     async def _host(self, request: Request) -> tuple[Server | DeletedServer, Caller]:
         """The server whose agent calls, and whose turn that is. Raises Refusal UNAUTHENTICATED."""
         check = partial(enrolment.authenticate, self._instance, _secret(request), address=address_of(request))
         try:
-            server = await self._turns.run(self._callers.of(request), check)
+            server = await self._scheduler.run(self._callers.of(request), check)
         except Refusal as refusal:
             if refusal.kind is Kind.UNAUTHENTICATED:
                 self._callers.failed(request)
@@ -261,7 +261,7 @@ class _AgentCalls:
         bodies.check_length(request, longest)
         announced = bodies.announced(request)
         self._limits.count(server_id, announced or 0)
-        async with self._turns.reading(caller, long=bodies.may_be(request, LONG_BODY)):
+        async with self._scheduler.reading(caller, long=bodies.may_be(request, LONG_BODY)):
             content = await bodies.read(request, longest)
         if announced is None:
             self._limits.weigh(server_id, len(content))
@@ -269,17 +269,17 @@ class _AgentCalls:
 
 
 async def _news(
-    look: Callable[[], Awaitable[Contact]],
+    look: Callable[[], Awaitable[HostRevision]],
     waiting: Waiting,
     announced: asyncio.Event,
     seconds: float,
     heard: Callable[[], None],
-) -> Contact:
+) -> HostRevision:
     """How a host stands as soon as it must be told something, or CURRENT when the time is over."""
     deadline = asyncio.get_running_loop().time() + seconds
-    standing = Contact.CURRENT
+    standing = HostRevision.CURRENT
     # A service that stops asks nothing more: with thousands of hosts that would keep its end waiting.
-    while waiting.closing or (standing := await look()) is Contact.CURRENT:
+    while waiting.closing or (standing := await look()) is HostRevision.CURRENT:
         heard()
         left = deadline - asyncio.get_running_loop().time()
         if left <= 0 or waiting.closing:

@@ -20,7 +20,7 @@ from keyrack.model import Actor
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import bodies
 from keyrack.web.callers import Caller, Callers, is_signed
-from keyrack.web.turns import LONG_BODY, Turns
+from keyrack.web.fair_queueing import LONG_BODY, FairScheduler
 
 AWAY_SECONDS = 2
 LONGEST_OPEN_BODY = 65_536
@@ -119,10 +119,10 @@ def fault() -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What all APIs share: who calls, and whose turn it is."""
+    """What all APIs share: who called lately, and the threads that answer."""
 
     callers: Callers = field(default_factory=Callers)
-    turns: Turns = field(default_factory=Turns)
+    scheduler: FairScheduler = field(default_factory=FairScheduler)
 
 
 def application(instance: Instance, dialect: Dialect, sharing: Sharing) -> ASGIApp:
@@ -151,7 +151,7 @@ class _Path:
     def __init__(self, instance: Instance, dialect: Dialect, sharing: Sharing, methods: Mapping[str, Endpoint]) -> None:
         self._instance = instance
         self._dialect = dialect
-        self._callers, self._turns = sharing.callers, sharing.turns
+        self._callers, self._scheduler = sharing.callers, sharing.scheduler
         self._methods = dict(methods)
         if "GET" in self._methods:
             self._methods.setdefault("HEAD", self._methods["GET"])
@@ -174,7 +174,7 @@ class _Path:
             content = await self._read(endpoint, request, caller)
             run = partial(self._run, endpoint, request, content, actor)
             long = len(content) >= LONG_BODY
-            return await self._turns.run(caller, run, long=long, hashes=endpoint.hashes), actor[0]
+            return await self._scheduler.run(caller, run, long=long, hashes=endpoint.hashes), actor[0]
         except Refusal as refusal:
             if refusal.kind is Kind.UNAUTHENTICATED and not actor:
                 self._callers.failed(request)
@@ -196,8 +196,8 @@ class _Path:
         long = bodies.may_be(request, LONG_BODY)
         if long and not caller.known and not is_signed(request):
             bodies.check_length(request, longest)
-            await self._turns.run(caller, partial(self._dialect.authenticate, self._instance, request))
-        async with self._turns.reading(caller, long=long):
+            await self._scheduler.run(caller, partial(self._dialect.authenticate, self._instance, request))
+        async with self._scheduler.reading(caller, long=long):
             return await bodies.read(request, longest)
 
     def _run(self, endpoint: Endpoint, request: Request, content: bytes, known: list[Actor]) -> Response:

@@ -1,7 +1,8 @@
-"""Tells callers apart before anything of theirs is read; must not decide who they are, nor what they may.
+"""Classifies requests by caller, for fair queueing, before anything of them is read; must not decide who a caller is,
+nor what they may do.
 
-What is presented here counts only as long as it held a moment ago, from the same address: nobody takes a turn of
-somebody else's by naming them. Of a signature it is the access key's id that counts, as no two are alike.
+What is presented here counts only as long as it held a moment ago, from the same address: nobody uses
+somebody else's share by naming them. Of a signature it is the access key's id that counts, as no two are alike.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _SIGNATURE = b"SDK-"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose turn a request takes: a user or a host, or everybody without a proof at one address.
+    """Whose share of the threads a request uses: a user's or a host's, or that of all without a proof at one address.
 
     known: it proved before who it is; at_home: so did somebody there, also with a password.
     """
@@ -45,7 +46,7 @@ class Callers:
         self._known: OrderedDict[bytes, Hashable] = OrderedDict()
 
     def of(self, request: Request, *, at_home: bool = False) -> Caller:
-        """Whose turn a request takes. at_home: somebody signed in from its address before."""
+        """Whose share of the threads a request uses. at_home: somebody signed in from its address before."""
         address = network(request.client.host if request.client else "")
         mark = self._mark(request, address)
         who = None if mark is None else self._known.get(mark)

@@ -26,7 +26,7 @@ class Quota:
 
 
 @dataclass(slots=True)
-class _Minute:
+class _Window:
     ends: float
     used: int
 
@@ -38,7 +38,7 @@ class RateLimit:
         self.limit = limit
         self._clock = clock
         self._lock = threading.Lock()
-        self._minutes: dict[Hashable, _Minute] = {}
+        self._minutes: dict[Hashable, _Window] = {}
 
     def take(self, caller: Hashable, cost: int = 1) -> Quota:
         """Count one request, or as many as it costs. A quota with a wait means that it is too many, and not counted."""
@@ -47,7 +47,7 @@ class RateLimit:
             minute = self._minutes.get(caller)
             if minute is None or minute.ends <= now:
                 self._forget(now)
-                minute = self._minutes[caller] = _Minute(now + WINDOW_SECONDS, 0)
+                minute = self._minutes[caller] = _Window(now + WINDOW_SECONDS, 0)
             if minute.used + cost > self.limit:
                 return Quota(self.limit, max(0, self.limit - minute.used), max(1, math.ceil(minute.ends - now)))
             minute.used += cost

@@ -26,7 +26,7 @@ log = structlog.get_logger("keyrack")
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedAttempt:
     """One refusal as it stands in the log: who, what was tried (aim: "delete a server"), and why not (code)."""
 
     actor: Actor
@@ -54,7 +54,7 @@ class Refused:
 class _Minute:
     ends: float
     began: datetime
-    refused: Refused
+    refused: RefusedAttempt
     separate: int = 0
     more: int = 0
 
@@ -66,11 +66,11 @@ class Refusals:
         self._clock = clock
         self._lock = threading.Lock()
         self._minutes: OrderedDict[Hashable, _Minute] = OrderedDict()
-        self._later: list[tuple[Refused, datetime]] = []
+        self._later: list[tuple[RefusedAttempt, datetime]] = []
         self._wanted = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def record(self, database: Database, refused: Refused, at: datetime, *, later: bool = False) -> None:
+    def record(self, database: Database, refused: RefusedAttempt, at: datetime, *, later: bool = False) -> None:
         """Leave an event of a refusal, or count it to one that is there.
 
         later: the event is written by a thread of its own, so that the answer takes no longer with one than without.
@@ -97,7 +97,7 @@ class Refusals:
         for minute in counted:
             _write(database, minute.refused, minute.began, minute.more)
 
-    def _is_new(self, refused: Refused, at: datetime) -> bool:
+    def _is_new(self, refused: RefusedAttempt, at: datetime) -> bool:
         now = self._clock()
         same, sort = self._minutes.get(refused.same), self._minutes.get(refused.sort)
         if same is not None and same.ends > now and not refused.each:
@@ -115,7 +115,7 @@ class Refusals:
         sort.separate += 1
         return True
 
-    def _begin(self, name: Hashable, refused: Refused, at: datetime, now: float, more: int) -> _Minute:
+    def _begin(self, name: Hashable, refused: RefusedAttempt, at: datetime, now: float, more: int) -> _Minute:
         if name not in self._minutes and len(self._minutes) >= MOST_KEPT:
             self._minutes.popitem(last=False)
         minute = self._minutes[name] = _Minute(now + WINDOW_SECONDS, at, refused, more=more)
@@ -136,7 +136,7 @@ class Refusals:
             self.write(database)
 
 
-def _write(database: Database, refused: Refused, at: datetime, more: int) -> None:
+def _write(database: Database, refused: RefusedAttempt, at: datetime, more: int) -> None:
     if not refused.actor.workspace_id:
         return  # no workspace is concerned, so there is no log that anybody reads
     words = f"Refused: tried to {refused.aim} ({refused.code})"

@@ -42,7 +42,7 @@ class SignedDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DocumentLine:
     """One reason for one key to stand on one system user.
 
     entered_at: when somebody last decided something that makes it; key_entered_at: when the key itself was entered.
@@ -124,7 +124,7 @@ def _build(instance: Instance, connection: Connection, server_id: int, damaged: 
     unsound: list[SystemUser] = []
     wanted = accounts.wanted(instance, connection, server.id, unsound)
     damaged += [Damaged("password of system user", user.id) for user in unsound]
-    found: Iterable[Line] = lines(connection, server, now, damaged)
+    found: Iterable[DocumentLine] = lines(connection, server, now, damaged)
     if server.compared_at is not None:
         held = held_back.of_server(connection, server.id)
         if not all(row.sound for row in held):
@@ -171,7 +171,7 @@ def _revoked(instance: Instance, connection: Connection, server: Server, damaged
     return tuple(sound)
 
 
-def lines(connection: Connection, server: Server, now: datetime, damaged: list[Damaged]) -> Iterator[Line]:
+def lines(connection: Connection, server: Server, now: datetime, damaged: list[Damaged]) -> Iterator[DocumentLine]:
     """All that lets a key in on a server, from rows whose seals hold; the others are added to `damaged`."""
     for credential, holds in keys.sealed_credentials(connection, server.id, now):
         if not holds:
@@ -180,7 +180,7 @@ def lines(connection: Connection, server: Server, now: datetime, damaged: list[D
         limits = options_of(credential.restrictions, credential.key_type)
         if limits is None:
             continue
-        yield Line(
+        yield DocumentLine(
             username=credential.username,
             public_key=credential.public_key,
             options=limits,
@@ -200,7 +200,7 @@ def lines(connection: Connection, server: Server, now: datetime, damaged: list[D
         limits = options_of(grant.restrictions, key.key_type)
         if limits is None:
             continue  # a security key's restriction, and this key is none: never without it
-        yield Line(
+        yield DocumentLine(
             username=grant.system_user,
             public_key=key.public_key,
             options=limits,
@@ -211,7 +211,7 @@ def lines(connection: Connection, server: Server, now: datetime, damaged: list[D
         )
 
 
-def _without_held_back(found: Iterable[Line], held: Iterable[held_back.HeldBack]) -> Iterator[Line]:
+def _without_held_back(found: Iterable[DocumentLine], held: Iterable[held_back.HeldBack]) -> Iterator[DocumentLine]:
     """The lines without what the host refused before the database went back and nobody entered again since."""
     refused = {row.public_key: row.since for row in held if row.kind == held_back.REVOKED}
     by_line = {(row.username, row.public_key, row.options): row for row in held if row.kind == held_back.LINE}
@@ -240,7 +240,7 @@ def _accounts_without(
     return kept
 
 
-def widest(lines: Iterable[Line]) -> list[Line]:
+def widest(lines: Iterable[DocumentLine]) -> list[DocumentLine]:
     """The lines of each key on a system user, without those that defeat another one's end or are of no use.
 
     sshd takes the first line of a key whose end has not come and whose `from` fits, and none after it. So two
@@ -248,7 +248,7 @@ def widest(lines: Iterable[Line]) -> list[Line]:
     line with options pointless; and the others stand in the order of what they allow, the widest first, so that
     each counts until its own end and no narrow one hides a wider one.
     """
-    best: dict[tuple[str, str, tuple[str, ...]], Line] = {}
+    best: dict[tuple[str, str, tuple[str, ...]], DocumentLine] = {}
     for line in lines:
         place = (line.username, line.public_key, line.options)
         known = best.get(place)

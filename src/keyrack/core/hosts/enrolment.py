@@ -180,8 +180,8 @@ class _Judged:
     state: str
     problems: list[str] | None
     seen: str
-    keys: list[unmanaged_keys.Piece]
-    logins: list[reports.Piece]
+    keys: list[unmanaged_keys.KeyBatch]
+    logins: list[reports.LoginBatch]
 
 
 def _judged(instance: Instance, server: Server, told: Mapping[str, Any], applied: int, state: str) -> _Judged:

@@ -68,7 +68,7 @@ def read(told: Mapping[str, Any], now: datetime) -> Logins:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class LoginBatch:
     """Some of what a report changes, so little that nobody's write waits long for it."""
 
     over: Sequence[str]
@@ -76,7 +76,7 @@ class Piece:
     uses: Sequence[tuple[str, datetime, str]]
 
 
-def pieces(instance: Instance, server: Server, logins: Logins) -> list[Piece]:
+def pieces(instance: Instance, server: Server, logins: Logins) -> list[LoginBatch]:
     """What is to be stored of a report's sessions and uses. Each piece is true without the others, and a report that
     ended halfway is told again.
     """
@@ -98,12 +98,12 @@ def pieces(instance: Instance, server: Server, logins: Logins) -> list[Piece]:
         changes += [("new", row) for row in new]
     changes += [("uses", use) for use in told_uses if use[0] in mine]
     return [
-        Piece(*([change for name, change in some if name == kind] for kind in ("over", "new", "uses")))
+        LoginBatch(*([change for name, change in some if name == kind] for kind in ("over", "new", "uses")))
         for some in (changes[at : at + MOST_AT_ONCE] for at in range(0, len(changes), MOST_AT_ONCE))
     ]
 
 
-def store(work: Work, server: Server, piece: Piece) -> None:
+def store(work: Work, server: Server, piece: LoginBatch) -> None:
     """Store a piece; of a server that was deleted meanwhile, nothing."""
     work.recorded += 1  # who is in on a host is no change of anybody's
     if servers.by_id(work.connection, server.id) is not None:

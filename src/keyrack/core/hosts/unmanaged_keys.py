@@ -204,7 +204,7 @@ def read(told: object, cut: object = None) -> Told | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class KeyBatch:
     """Some of what a list changes, so little that nobody's write waits long for it; each is true by itself.
 
     gone: ids; changed and back (those that were gone): columns with `row_id`; added: columns; told: what is told then.
@@ -217,7 +217,7 @@ class Piece:
     told: Sequence[str] = ()
 
 
-def plan(instance: Instance, server: Server, told: Told) -> list[Piece]:
+def plan(instance: Instance, server: Server, told: Told) -> list[KeyBatch]:
     """What is to be changed so that it is as a host says now. What it does not name any more is gone, but where its
     look was cut.
     """
@@ -248,10 +248,10 @@ def plan(instance: Instance, server: Server, told: Told) -> list[Piece]:
         changes.append(("told", f"{words}; {len(added) - room} of them are not listed here"))
     parts = [changes[at : at + MOST_AT_ONCE] for at in range(0, len(changes), MOST_AT_ONCE)]
     names = ("gone", "changed", "back", "added", "told")
-    return [Piece(**{name: [change for kind, change in part if kind == name] for name in names}) for part in parts]
+    return [KeyBatch(**{name: [change for kind, change in part if kind == name] for name in names}) for part in parts]
 
 
-def store(work: Work, server: Server, piece: Piece) -> None:
+def store(work: Work, server: Server, piece: KeyBatch) -> None:
     """Store a piece; of a server that was deleted meanwhile, nothing."""
     work.recorded += 1  # what a host finds is no change of anybody's; what is told of it are events
     if servers.by_id(work.connection, server.id) is None:

@@ -38,7 +38,7 @@ CODE = "database-went-back"
 NAMED = 20
 
 
-class Contact(Enum):
+class HostRevision(Enum):
     """What a host that asks for its document must be told."""
 
     CURRENT = "it obeys what it must: let it wait"
@@ -47,7 +47,7 @@ class Contact(Enum):
     GONE = "its server was deleted"
 
 
-def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> Contact:
+def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> HostRevision:
     """How a host stands that says it obeys this revision with this mark ("": it does not know its mark)."""
 
     def look(connection: Connection) -> servers.Standing | DeletedServer | None:
@@ -55,16 +55,16 @@ def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> 
 
     standing = instance.database.read(look)
     if standing is None:
-        return Contact.GONE
+        return HostRevision.GONE
     if isinstance(standing, DeletedServer):
         return _deleted(instance, standing, revision, lineage)
     if not is_known(standing, revision, lineage):
-        return Contact.ASTRAY
+        return HostRevision.ASTRAY
     if standing.went_back_at is not None and standing.compared_at is None:
         if revision and not lineage:
-            return Contact.ASTRAY
+            return HostRevision.ASTRAY
         _settle(instance, server_id)
-    return Contact.CURRENT if standing.revision == revision else Contact.NEWER
+    return HostRevision.CURRENT if standing.revision == revision else HostRevision.NEWER
 
 
 def knows(server: Server, revision: int, lineage: str) -> bool:
@@ -92,14 +92,14 @@ def is_known(standing: servers.Standing, revision: int, lineage: str) -> bool:
     return standing.lineage[at : at + MARK_CHARACTERS] == lineage
 
 
-def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: str) -> Contact:
+def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: str) -> HostRevision:
     """The same for the host of a deleted server, whose last document has no mark."""
     if revision == gone.revision and not lineage:
-        return Contact.CURRENT
+        return HostRevision.CURRENT
     if revision >= gone.revision:
         # A database that went back numbered it below what the host obeys, which would refuse it.
         deleted_servers_told.raise_above(instance, system_actor(gone.workspace_id, channel="agent"), gone.id, revision)
-    return Contact.NEWER
+    return HostRevision.NEWER
 
 
 def notice(instance: Instance, server_id: int, revision: int) -> None:
@@ -229,7 +229,7 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     return rows
 
 
-def _held(line: documents.Line, of_host: Mapping[Any, host_document.AuthorizedKey]) -> dict[str, Any] | None:
+def _held(line: documents.DocumentLine, of_host: Mapping[Any, host_document.AuthorizedKey]) -> dict[str, Any] | None:
     """The row that holds a line back, or None where the host's document let it in for as long."""
     free = of_host.get((line.username, line.public_key, ()))
     if free is not None and "no-touch-required" not in line.options and _lasts(free.expires_at, line.expires_at):

@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidTag
 
 from keyrack import policy
 from keyrack.core import validation
-from keyrack.core.audit.refusals import Refused
+from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.people import request_signing, throttle
 from keyrack.core.people.request_signing import SignatureProblem, SignedRequest
@@ -133,7 +133,7 @@ def _count_failure(instance: Instance, found: Signer, *, address: str, channel: 
     )
     code = "access-key-locked-out" if count >= MOST_FAILURES else "signature-wrong"
     actor = _actor(found, address=address, channel=channel)
-    refused = Refused(actor, "iam:self", code, "sign a request", "access key", each=True)
+    refused = RefusedAttempt(actor, "iam:self", code, "sign a request", "access key", each=True)
     instance.refusals.record(instance.database, refused, at)
 
 

@@ -7,7 +7,7 @@ import hmac
 from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection
 
-from keyrack.core.audit.refusals import Refused
+from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.people import throttle
 from keyrack.core.people.access_keys import BARRED_FOR, MOST_FAILURES
@@ -76,7 +76,7 @@ def _actor(instance: Instance, key_id: str, secret: str, *, address: str, channe
     except InvalidTag:
         raise _not_in_force() from None
     if not hmac.compare_digest(known.encode("utf-8", "surrogatepass"), secret.encode("utf-8", "surrogatepass")):
-        refused = Refused(actor, "iam:self", "secret-wrong", "use an access key", "access key")
+        refused = RefusedAttempt(actor, "iam:self", "secret-wrong", "use an access key", "access key")
         instance.refusals.record(instance.database, refused, instance.now(), later=True)
         raise _not_in_force()
     return actor

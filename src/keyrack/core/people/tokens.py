@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from keyrack import policy
 from keyrack.core import validation
-from keyrack.core.audit.refusals import Refused
+from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.people import passwords, throttle
 from keyrack.core.people.rights import refuse_exceeding
@@ -184,7 +184,7 @@ def _sign_in(
     )
     if user is None or not right or user.disabled_at is not None:
         actor = actor_of(user or _NOBODY, None, address=address, channel="iam")
-        refused = Refused(actor, "iam:self", wrong.code, "sign in", "token")
+        refused = RefusedAttempt(actor, "iam:self", wrong.code, "sign in", "token")
         # Nobody's is counted like anybody's, and stands in no log.
         instance.refusals.record(instance.database, refused, instance.now(), later=True)
         raise wrong

@@ -11,12 +11,12 @@ from keyrack.web.native import parameters, shapes
 
 
 def show_resync(call: Call) -> Response:
-    """Show what a host refused or had that a database which went back does not say"""
+    """Show what is held back on a host since the database went back to an older state"""
     return JSONResponse(shapes.difference(resync.difference(call.instance, call.actor, parameters.server_id(call))))
 
 
 def decide_resync(call: Call) -> Response:
-    """Decide on what is held back on a host: it stays refused, but for what is named"""
+    """Decide on what is held back on a host: it stays refused, except for the fingerprints named"""
     parameters.only(call, "let_in", "accept_database")
     let_in = call.body.get("let_in", [])
     if not isinstance(let_in, list) or not all(isinstance(one, str) for one in let_in):

@@ -10,7 +10,7 @@ from keyrack.web.native import parameters, shapes
 
 
 def revoke_key(call: Call) -> Response:
-    """Take a key away from everywhere"""
+    """Revoke a key everywhere: on servers, of users and in repositories"""
     parameters.only(call, "fingerprint", "reason")
     fingerprint, reason = call.body.get("fingerprint"), call.body.get("reason")
     return JSONResponse(

@@ -1,4 +1,4 @@
-"""Keyrack's own API: servers, how they are held, and enrolment of their hosts; must hold no rule of its own."""
+"""Keyrack's own API: servers, their status, and enrolment of their hosts; must hold no rule of its own."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from keyrack.web.native import parameters, shapes
 
 
 def list_servers(call: Call) -> Response:
-    """List servers, each with how it is held"""
+    """List servers, each with its status"""
     found = servers.find(call.instance, call.actor, search=call.query.get("search", ""), **parameters.window(call))
     return shapes.listed(found, lambda server: shapes.server(call.instance, server))
 
 
 def show_server(call: Call) -> Response:
-    """Show a server and how it is held"""
+    """Show a server with its status"""
     return JSONResponse(shapes.server(call.instance, parameters.server(call)))
 
 
@@ -28,24 +28,24 @@ def list_deleted_servers(call: Call) -> Response:
 
 
 def change_server(call: Call) -> Response:
-    """Have a host observe or enforce"""
+    """Set the mode of a host: observe or enforce"""
     parameters.only(call, "mode")
     server = modes.set_mode(call.instance, call.actor, parameters.server_id(call), call.body.get("mode"))
     return JSONResponse(shapes.server(call.instance, server))
 
 
 def set_offline_policy_of_server(call: Call) -> Response:
-    """Set what a host does when the service is silent"""
+    """Set a host's offline policy: what it does while it cannot reach the service"""
     return _set_offline_policy(call, server_id=parameters.server_id(call))
 
 
 def set_offline_policy_of_tag(call: Call) -> Response:
-    """Set what all hosts with a tag do when the service is silent"""
+    """Set the offline policy of all hosts with a tag"""
     return _set_offline_policy(call, tag=call.path["tag"])
 
 
 def enrol(call: Call) -> Response:
-    """Make the line that enrols a host, with a one-time token"""
+    """Make the command line that enrols a host, with a one-time token"""
     line = servers.installation_line(call.instance, call.actor, parameters.server_id(call))
     return JSONResponse({"line": line}, 201)
 

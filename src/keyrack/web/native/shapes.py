@@ -257,7 +257,7 @@ def time(at: datetime | None) -> str | None:
 
 
 def server(instance: Instance, shown: Server) -> dict[str, Any]:
-    """A server and how it is held."""
+    """A server with its status."""
     held = asdict(status.of(instance, shown))
     held |= {"applied_at": time(shown.applied_at), "seen_at": time(shown.seen_at)}
     return {

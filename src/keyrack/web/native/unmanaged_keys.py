@@ -11,7 +11,7 @@ from keyrack.web.native import parameters, shapes
 
 
 def list_unmanaged_keys(call: Call) -> Response:
-    """List keys that a host found and Keyrack did not put there"""
+    """List a host's unmanaged keys, which Keyrack did not put there"""
     states = call.query.get("state", ",".join(unmanaged_keys.OPEN)).split(",")
     if not set(states) <= set(unmanaged_keys.STATES):
         raise invalid("state", f"It is one or several, with commas, of: {', '.join(unmanaged_keys.STATES)}.")
@@ -37,7 +37,7 @@ def accept_unmanaged_key(call: Call) -> Response:
 
 
 def ignore_unmanaged_key(call: Call) -> Response:
-    """Let an unmanaged key be where it is"""
+    """Ignore an unmanaged key: it stays where it is"""
     return JSONResponse(
         shapes.unmanaged_key(
             unmanaged_keys.ignore(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
@@ -46,7 +46,7 @@ def ignore_unmanaged_key(call: Call) -> Response:
 
 
 def remove_unmanaged_key(call: Call) -> Response:
-    """Have the host take an unmanaged key out of its file"""
+    """Have the host remove an unmanaged key from its file"""
     asked = unmanaged_keys.remove(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
     return JSONResponse(shapes.unmanaged_key(asked), 202)
 

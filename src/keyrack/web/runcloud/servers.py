@@ -79,14 +79,14 @@ def show_installation_script(call: Call) -> Response:
 
 
 def list_logs(call: Call) -> Response:
-    """List what was done to a server and what its host told, newest first"""
+    """List a server's log, newest first: what was done to it and what its host reported"""
     search = call.query.get("search", "")
     found = events.find(call.instance, call.actor, server_id=call.ids["serverId"], search=search, **window(call))
     return listed(call, found, shapes.log)
 
 
 def show_machine(call: Call) -> Response:
-    """Show what a server's host is and how it fares, as it told last; null where it did not"""
+    """Show a host's hardware, load and uptime as it last reported them; null where it did not"""
     server = servers.get(call.instance, call.actor, call.ids["serverId"])
     told = server.facts.get("machine") or {}
     at = told.get("at")

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from keyrack.errors import Kind, Refusal
-from keyrack.web import turns
+from keyrack.web import fair_queueing
 from keyrack.web.api import LONGEST_OPEN_BODY
 from keyrack.web.callers import Caller
+from keyrack.web.fair_queueing import CallPool, FairScheduler
 from keyrack.web.server import APIS
-from keyrack.web.turns import Lane, Turns
 from tests.services import Service
 from tests.web.runcloud_team import serving
 
@@ -48,7 +48,7 @@ def test_what_others_have_running_keeps_nobody_waiting(
     go_on = threading.Event()
 
     async def run() -> None:
-        shared = Turns()
+        shared = FairScheduler()
         theirs = [
             asyncio.create_task(shared.run(others(number), lambda: go_on.wait(SECONDS), long=long, hashes=hashes))
             for number in range(MANY)
@@ -71,16 +71,16 @@ def test_who_used_less_comes_first() -> None:
     go_on = threading.Event()
 
     def burn() -> None:
-        until = time.thread_time() + 2 * turns.MUCH_SECONDS
+        until = time.thread_time() + 2 * fair_queueing.HEAVY_SECONDS
         while time.thread_time() < until:
             pass
 
     async def run() -> None:
-        shared = Turns()
+        shared = FairScheduler()
         await shared.run(MALLORY, burn)
         held = [
             asyncio.create_task(shared.run(Caller(number, known=True), lambda: go_on.wait(SECONDS), long=True))
-            for number in range(Lane.LONG.places)
+            for number in range(CallPool.LONG.limit)
         ]
         await asyncio.sleep(0.01)
         # What Mallory sends is short; that she computed so much makes her wait with what is long.
@@ -98,11 +98,11 @@ def test_who_used_less_comes_first() -> None:
 
 
 def test_who_gives_up_leaves_the_place_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "MOST_WAITING_OF_ONE", 5)
+    monkeypatch.setattr(fair_queueing, "MOST_WAITING_PER_CALLER", 5)
     go_on = threading.Event()
 
     async def run() -> None:
-        shared = Turns()
+        shared = FairScheduler()
         tasks = [asyncio.create_task(shared.run(MALLORY, lambda: go_on.wait(SECONDS), long=True)) for _ in range(7)]
         await asyncio.sleep(0.01)
         with pytest.raises(Refusal) as refused:

@@ -1,5 +1,5 @@
-"""Shares the threads that answer calls between callers, so that none of them waits for another's; must decide nothing
-about a call but when it runs.
+"""Fair queueing for the threads that answer calls: each kind of call has a concurrency limit, a caller one within it,
+and who used least processor time of late is served first; must decide nothing about a call but when it runs.
 
 All of it belongs to the event loop: nothing here is called from another thread.
 """
@@ -28,19 +28,19 @@ T = TypeVar("T")
 
 # How long what a caller used is held against it: after so many seconds a third of it is left.
 MEMORY_SECONDS = 1.0
-MUCH_SECONDS = 0.2
+HEAVY_SECONDS = 0.2
 """Processor time of late beyond which a caller's calls count as long ones, in seconds."""
-MOST_ACCOUNTS = 20_000
+MOST_CALLERS = 20_000
 LONG_BODY = 65_536
 """From this size, in bytes, a body makes a call a long one."""
-MOST_WAITING_OF_ONE = 256
+MOST_WAITING_PER_CALLER = 256
 MOST_WAITING = 20_000
 BUSY_SECONDS = 2
 
 
 @unique
-class Lane(Enum):
-    """Places of their own for calls that must not wait for others: how many in all, and for one caller."""
+class CallPool(Enum):
+    """A kind of calls that must not wait for other kinds: how many of it run at once, and how many of one caller."""
 
     KNOWN = ("known", 24, 12)
     """Short calls of those who proved before who they are."""
@@ -57,18 +57,18 @@ class Lane(Enum):
     """Long bodies that are being read; each is kept in memory until it is whole."""
 
     @property
-    def places(self) -> int:
+    def limit(self) -> int:
         """How many calls may run at once."""
         return self.value[1]
 
     @property
-    def of_one(self) -> int:
+    def limit_per_caller(self) -> int:
         """How many of them may be one caller's."""
         return self.value[2]
 
 
 @dataclass(slots=True)
-class _Used:
+class _CpuTime:
     """Processor time that a caller used of late, in seconds, as it was at a time."""
 
     seconds: float = 0.0
@@ -87,19 +87,19 @@ class _Used:
 
 
 @dataclass(slots=True)
-class _Line:
-    """One caller's calls in one lane."""
+class _Flow:
+    """One caller's calls in one pool: how many run, and those that wait, first come first served."""
 
     running: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
 
-class Turns:
-    """Who has used least of late comes first, and nobody has all places of a lane."""
+class FairScheduler:
+    """Runs calls on threads, fairly between callers: least used comes first, and nobody fills a pool."""
 
     def __init__(self) -> None:
-        self._used: OrderedDict[Hashable, _Used] = OrderedDict()
-        self._lanes = {lane: _Places(lane, self._rank) for lane in Lane}
+        self._used: OrderedDict[Hashable, _CpuTime] = OrderedDict()
+        self._queues = {pool: _Queue(pool, self._rank) for pool in CallPool}
         self._threads: anyio.CapacityLimiter | None = None
 
     async def run(self, caller: Caller, call: Callable[[], T], *, long: bool = False, hashes: bool = False) -> T:
@@ -108,7 +108,7 @@ class Turns:
         Raises Refusal THROTTLED or UNAVAILABLE when too many wait.
         """
         if self._threads is None:
-            self._threads = anyio.CapacityLimiter(sum(lane.places for lane in Lane))
+            self._threads = anyio.CapacityLimiter(sum(pool.limit for pool in CallPool))
         used = self._account(caller.name)
 
         spent = 0.0
@@ -121,7 +121,7 @@ class Turns:
             finally:
                 spent = time.thread_time() - began
 
-        async with self._lanes[self._lane(caller, used, long, hashes)].place(caller.name):
+        async with self._queues[self._pool(caller, used, long, hashes)].slot(caller.name):
             try:
                 return await anyio.to_thread.run_sync(timed, limiter=self._threads)
             finally:
@@ -134,21 +134,21 @@ class Turns:
         if not long:
             yield
             return
-        async with self._lanes[Lane.BODIES].place(caller.name):
+        async with self._queues[CallPool.BODIES].slot(caller.name):
             yield
 
-    def _lane(self, caller: Caller, used: _Used, long: bool, hashes: bool) -> Lane:
+    def _pool(self, caller: Caller, used: _CpuTime, long: bool, hashes: bool) -> CallPool:
         if hashes and not long:
-            return Lane.HASHING if caller.at_home else Lane.GUESSES
-        if long or used.now(time.monotonic()) > MUCH_SECONDS:
-            return Lane.LONG
-        return Lane.KNOWN if caller.known else Lane.STRANGERS
+            return CallPool.HASHING if caller.at_home else CallPool.GUESSES
+        if long or used.now(time.monotonic()) > HEAVY_SECONDS:
+            return CallPool.LONG
+        return CallPool.KNOWN if caller.known else CallPool.STRANGERS
 
-    def _account(self, name: Hashable) -> _Used:
+    def _account(self, name: Hashable) -> _CpuTime:
         used = self._used.get(name)
         if used is None:
-            used = self._used[name] = _Used()
-            if len(self._used) > MOST_ACCOUNTS:
+            used = self._used[name] = _CpuTime()
+            if len(self._used) > MOST_CALLERS:
                 self._used.popitem(last=False)
         self._used.move_to_end(name)
         return used
@@ -158,68 +158,68 @@ class Turns:
         return used.rank if used is not None else -math.inf
 
 
-class _Places:
-    """The places of one lane, and who waits for one."""
+class _Queue:
+    """The queue of one pool: its free slots, and the callers who wait for one, by the processor time they used."""
 
-    def __init__(self, lane: Lane, rank: Callable[[Hashable], float]) -> None:
-        self._lane = lane
+    def __init__(self, pool: CallPool, rank: Callable[[Hashable], float]) -> None:
+        self._pool = pool
         self._rank = rank
-        self._free = lane.places
-        self._lines: dict[Hashable, _Line] = {}
-        # Callers who wait and may have a place; each stands here once.
+        self._free = pool.limit
+        self._flows: dict[Hashable, _Flow] = {}
+        # A heap of the callers who wait and are below their own limit; each stands here once.
         self._next: list[tuple[float, int, Hashable]] = []
         self._listed: set[Hashable] = set()
         self._numbers = itertools.count()
         self._waiting = 0
 
     @asynccontextmanager
-    async def place(self, name: Hashable) -> AsyncIterator[None]:
-        """A place, as soon as it is this caller's turn. Raises Refusal."""
-        line = self._lines.setdefault(name, _Line())
-        if self._free and line.running < self._lane.of_one and not line.waiting:
+    async def slot(self, name: Hashable) -> AsyncIterator[None]:
+        """A slot, as soon as it is this caller's turn. Raises Refusal THROTTLED or UNAVAILABLE when too many wait."""
+        flow = self._flows.setdefault(name, _Flow())
+        if self._free and flow.running < self._pool.limit_per_caller and not flow.waiting:
             self._free -= 1
-            line.running += 1
+            flow.running += 1
         else:
-            await self._wait(name, line)
+            await self._wait(name, flow)
         try:
             yield
         finally:
-            self._leave(name, line)
+            self._leave(name, flow)
 
-    async def _wait(self, name: Hashable, line: _Line) -> None:
-        if len(line.waiting) >= MOST_WAITING_OF_ONE:
-            words = f"You have more than {MOST_WAITING_OF_ONE} requests waiting here. Send fewer at once."
+    async def _wait(self, name: Hashable, flow: _Flow) -> None:
+        if len(flow.waiting) >= MOST_WAITING_PER_CALLER:
+            words = f"You have more than {MOST_WAITING_PER_CALLER} requests waiting here. Send fewer at once."
             raise Refusal(Kind.THROTTLED, "too-many-at-once", words, retry_after=BUSY_SECONDS)
         if self._waiting >= MOST_WAITING:
-            self._forget(name, line)
+            self._forget(name, flow)
             words = "Too many requests at once. Try again in a moment."
             raise Refusal(Kind.UNAVAILABLE, "busy", words, retry_after=BUSY_SECONDS)
         came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.waiting.append(came)
+        flow.waiting.append(came)
         self._waiting += 1
-        self._list(name, line)
+        self._list(name, flow)
         try:
             await came
         except asyncio.CancelledError:
             if came.cancelled():
-                line.waiting.remove(came)
+                flow.waiting.remove(came)
                 self._waiting -= 1
-                self._forget(name, line)
+                self._forget(name, flow)
             else:
-                self._leave(name, line)  # the place was given in the very moment of giving up
+                self._leave(name, flow)  # the slot was given in the very moment of giving up
             raise
 
-    def _leave(self, name: Hashable, line: _Line) -> None:
+    def _leave(self, name: Hashable, flow: _Flow) -> None:
         self._free += 1
-        line.running -= 1
-        self._list(name, line)
-        self._forget(name, line)
+        flow.running -= 1
+        self._list(name, flow)
+        self._forget(name, flow)
         while self._free and self._next:
             _, _, following = heapq.heappop(self._next)
             self._listed.discard(following)
-            other = self._lines.get(following)
+            other = self._flows.get(following)
             came = next((one for one in other.waiting if not one.done()), None) if other is not None else None
-            if other is None or came is None or other.running >= self._lane.of_one:
+            if other is None or came is None or other.running >= self._pool.limit_per_caller:
                 continue
             other.waiting.remove(came)
             self._waiting -= 1
@@ -228,11 +228,11 @@ class _Places:
             came.set_result(None)
             self._list(following, other)
 
-    def _list(self, name: Hashable, line: _Line) -> None:
-        if line.waiting and line.running < self._lane.of_one and name not in self._listed:
+    def _list(self, name: Hashable, flow: _Flow) -> None:
+        if flow.waiting and flow.running < self._pool.limit_per_caller and name not in self._listed:
             self._listed.add(name)
             heapq.heappush(self._next, (self._rank(name), next(self._numbers), name))
 
-    def _forget(self, name: Hashable, line: _Line) -> None:
-        if not line.running and not line.waiting:
-            self._lines.pop(name, None)
+    def _forget(self, name: Hashable, flow: _Flow) -> None:
+        if not flow.running and not flow.waiting:
+            self._flows.pop(name, None)
