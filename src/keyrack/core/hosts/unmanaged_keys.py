@@ -1,4 +1,4 @@
-"""Keys that hosts unmanaged and Keyrack did not put there: take them in, accept, ignore, remove; must believe no host
+"""Keys that hosts found and Keyrack did not put there: take them in, accept, ignore, remove; must believe no host
 about another one.
 """
 
