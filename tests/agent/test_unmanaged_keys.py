@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.keys import unmanaged_keys as finding
-from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, KEY, UNREADABLE, ReportedKey, Scanner
+from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd.settings import Sshd, words_of
 from keyrack.agent.system import as_account
+from keyrack.protocol.report import AUTHORITY, COMMAND, KEY, UNREADABLE, ReportedKey
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
 from tests.login.observed_host import accounts

@@ -138,7 +138,7 @@ def test_nothing_is_signed_for_a_server_whose_row_was_changed(world: World, valu
     credentials.add(
         team.instance, team.owner, team.server.id, label="later", username="deploy", public_key=fresh_line()
     )
-    modes.set_staleness(team.instance, team.owner, server_id=team.server.id, after_seconds=0, then="keep")
+    modes.set_offline_policy(team.instance, team.owner, server_id=team.server.id, after_seconds=0, then="keep")
     with pytest.raises(Refusal):
         documents.signed(team.instance, team.server.id)
     assert len([words for words in world.alarms() if "server 1 " in words]) == 1

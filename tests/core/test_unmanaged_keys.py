@@ -209,13 +209,13 @@ def test_facts_are_kept_as_far_as_they_are_well_formed(team: Team) -> None:
 def test_staleness_is_set_for_a_server_or_a_tag(team: Team) -> None:
     second = servers.create(team.instance, team.owner, name="web-2", address="192.0.2.11", tags=("web",))
     set_to = {"after_seconds": 3600, "then": "drop-temporary"}
-    modes.set_staleness(team.instance, team.owner, tag="web", after_seconds=3600, then="drop-temporary")
+    modes.set_offline_policy(team.instance, team.owner, tag="web", after_seconds=3600, then="drop-temporary")
     assert document(team)["stale"] == set_to
-    modes.set_staleness(team.instance, team.owner, server_id=second.id, after_seconds=0, then="keep")
+    modes.set_offline_policy(team.instance, team.owner, server_id=second.id, after_seconds=0, then="keep")
     assert document(team)["stale"] == set_to
     for seconds, then in ((5, "keep"), (3600, "explode")):
         with pytest.raises(Refusal) as refused:
-            modes.set_staleness(team.instance, team.owner, server_id=second.id, after_seconds=seconds, then=then)
+            modes.set_offline_policy(team.instance, team.owner, server_id=second.id, after_seconds=seconds, then=then)
         assert refused.value.kind is Kind.INVALID
 
 

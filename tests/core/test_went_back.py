@@ -255,7 +255,7 @@ def test_what_was_narrowed_stays_narrow(team: Team, host: Host) -> None:
     )
     system_users.set_password(team.instance, team.owner, team.server.id, bob.id, password="second of bob")
     modes.set_mode(team.instance, team.owner, team.server.id, "enforce")
-    modes.set_staleness(team.instance, team.owner, after_seconds=3600, then="drop-all", server_id=team.server.id)
+    modes.set_offline_policy(team.instance, team.owner, after_seconds=3600, then="drop-all", server_id=team.server.id)
     host.obey()
     assert host.last is not None
     before = json.loads(host.last.text)

@@ -68,7 +68,8 @@ def upgraded(host: DebianHost, block: str) -> None:
     assert f'"{__version__}"' in host.run("curl -fsS https://keys.example.org/healthz")
     assert OLDER in host.run("keyrack-agent --version")
     restarted = float(host.run("date +%s"))
-    wait_until(lambda: last_contact(host) > restarted, "an older agent that goes on")
+    # It notes an unchanged answer once a minute, and waits for the next one for half of that.
+    wait_until(lambda: last_contact(host) > restarted, "an older agent that goes on", 180)
 
     paste(host, host.run(f"{KEYRACK} hosts enrol web-1 --data /var/lib/keyrack"))
     assert __version__ in host.run("keyrack-agent --version")

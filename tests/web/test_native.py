@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from keyrack.store import tables
 from keyrack.web.native import api as native
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry
-from tests.services import TEAM, Service
+from tests.services import TEAM, Service, running, settings_for
 
 OLGA = "token-of-olga"
 BASE = "/api/keyrack/v1"
@@ -215,13 +217,15 @@ def test_a_token_needs_only_the_action_of_a_call_by_id(team: Service) -> None:
     call(team, "GET", "/servers/1", token=secret, status=403)
 
 
-def test_requests_are_counted(team: Service) -> None:
-    answer = team.call("GET", f"{BASE}/servers", token=OLGA)
-    left = int(answer.headers["X-RateLimit-Remaining"])
-    assert left < int(answer.headers["X-RateLimit-Limit"])
-    for _ in range(left):
-        team.call("GET", f"{BASE}/servers/0", token=OLGA)
-    refused = team.call("GET", f"{BASE}/servers", token=OLGA)
+def test_requests_are_counted(team_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(team_folder, tmp_path / "data")
+    with running(settings_for(tmp_path / "data", "", rate_limit=20)) as team:
+        answer = team.call("GET", f"{BASE}/servers", token=OLGA)
+        left = int(answer.headers["X-RateLimit-Remaining"])
+        assert left < int(answer.headers["X-RateLimit-Limit"])
+        for _ in range(left):
+            team.call("GET", f"{BASE}/servers/0", token=OLGA)
+        refused = team.call("GET", f"{BASE}/servers", token=OLGA)
     assert refused.status_code == 429
     assert int(refused.headers["Retry-After"]) >= 1
     assert refused.json()["error"]["code"] == "too-many-requests"

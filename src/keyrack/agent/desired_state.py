@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys import unmanaged_keys
 from keyrack.agent.keys.search import Search, SearchResult
-from keyrack.agent.keys.unmanaged_keys import ReportedKey, Scanner
+from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd.drop_in import SETTINGS
 from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
@@ -15,7 +15,7 @@ from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import local as decisions
 from keyrack.agent.system.accounts import Accounts
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, OBSERVE, HostDocument
-from keyrack.protocol.report import wire_word
+from keyrack.protocol.report import Report, ReportedKey, wire_word
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
 _MOST_FOREIGN = 200
@@ -122,17 +122,16 @@ class DesiredState:
         self._facts = {"sshd": self._facts.get("sshd", {}), **self._state_facts(document), "scan": unseen}
         return Met(tuple(unmet), tuple(put_back))
 
-    def told(self) -> Dict[str, Any]:
-        """The fields for a report; keys_found only when they changed since the last that was delivered."""
+    def told(self) -> Report:
+        """What a report has of it; keys_found only when they changed since the last that was delivered."""
         self._telling = self._state()
-        fields: Dict[str, Any] = {"facts": self._facts}
+        report = Report(facts=self._facts)
         if self._looked is None:
-            return fields  # nobody has looked yet, which is not: there is nothing
+            return report  # nobody has looked yet, which is not: there is nothing
         self._telling_digest = self._digest()
         if self._telling_digest != self._told_digest:
-            fields["keys_found"] = [one.to_json() for one in self._looked.found + self._foreign]
-            fields["keys_cut"] = [one._asdict() for one in self._looked.cut]
-        return fields
+            return report._replace(keys_found=self._looked.found + self._foreign, keys_cut=self._looked.cut)
+        return report
 
     def delivered(self) -> None:
         """The service has what told() answered last."""

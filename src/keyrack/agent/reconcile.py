@@ -9,7 +9,7 @@ good state stays.
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from keyrack.agent.desired_state import DesiredState, as_offline, offline_words
 from keyrack.agent.keys import unmanaged_keys
@@ -19,6 +19,7 @@ from keyrack.agent.state import Accepted, Enrolment, StateFolder
 from keyrack.agent.system.folder import FolderProblem
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import DocumentError, HostDocument
+from keyrack.protocol.report import Report
 from keyrack.ssh import public_key
 
 
@@ -160,9 +161,9 @@ class Reconciler:
         """Whether there is something to tell of this host beyond its files."""
         return self._desired is not None and self._desired.news
 
-    def told(self) -> Dict[str, Any]:
-        """The fields of a report about it."""
-        return {} if self._desired is None else self._desired.told()
+    def told(self) -> Report:
+        """What a report has of it."""
+        return Report() if self._desired is None else self._desired.told()
 
     def delivered(self) -> None:
         """The service has them."""

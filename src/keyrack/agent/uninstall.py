@@ -17,12 +17,12 @@ from keyrack.agent.sshd.enforcement import Enforcement
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import accounts, local, programs
+from keyrack.protocol.report import UNINSTALLED, Report
 
 UNIT = "/etc/systemd/system/keyrack-agent.service"
 COMMAND = "/usr/local/bin/keyrack-agent"  # made by install.sh
 STOP_SECONDS = 40.0
 TELL_SECONDS = 10.0
-UNINSTALLED = "uninstalled"
 
 
 def uninstall(state: StateFolder, enrolment: Enrolment, say: Callable[[str], None]) -> List[str]:
@@ -67,7 +67,7 @@ class _Telling(threading.Thread):
         with contextlib.suppress(NoAnswer, AddressProblem, OSError):
             client = ServiceClient(given.url, given.secret, plain_http=True, ca_file=given.ca_file)
             with contextlib.closing(client):
-                report = {"facts": {"enforcement": UNINSTALLED}, "problems": []}
+                report = Report(facts={"enforcement": UNINSTALLED}, problems=[]).to_json()
                 self.taken = client.post("/agent/v1/report", report).status == 200
 
 

@@ -131,7 +131,7 @@ def set_offline_policy(reference: str | None, tag: str | None, after: str, then:
     seconds = seconds_of(after)
     with operator_context(given) as at:
         server_id = None if reference is None else at.server(reference).id
-        changed = modes.set_staleness(
+        changed = modes.set_offline_policy(
             at.instance, at.actor, after_seconds=seconds, then=then, server_id=server_id, tag=tag
         )
         for server in changed:

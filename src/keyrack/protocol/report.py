@@ -1,14 +1,112 @@
 """What an agent tells the service, as the one writes and the other reads it; it believes nothing and changes nothing.
 
+A report is one JSON object, and every field of it may be absent, which says nothing about its subject:
+
+    revision      the revision that this host obeys, with `state`: "applied", "refused" or "failed"
+    lineage       the mark of that revision (host_document.py)
+    problems      words for what is not as asked
+    agent_version, machine, facts
+    keys_found    list of ReportedKey: keys of this host that the document does not have
+    keys_cut      list of Cut: where keys_found proves nothing, because the look was cut
+    sessions      who is in;  last_used: logins since the report before
+
 A host that observes says "adopt" on the wire, where it enrols (`mode`) and in its facts (`enforcement`), as the host
 document does (host_document.py): an older service knows no other word. A reader takes "observe" for the same.
+"keys_found" and "keys_cut" are the wire's words for unmanaged keys, for the same reason.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Optional
+
 from keyrack.protocol.host_document import OBSERVE
 
 _OBSERVE_ON_THE_WIRE = "adopt"
+
+APPLIED, REFUSED, FAILED = "applied", "refused", "failed"
+STATES = (APPLIED, REFUSED, FAILED)
+UNINSTALLED = "uninstalled"  # as enforcement: the agent was taken off its host
+KEY, AUTHORITY, COMMAND, UNREADABLE = "key", "cert-authority", "command", "unreadable"
+KINDS = (KEY, AUTHORITY, COMMAND, UNREADABLE)
+EVERYBODY = "*"  # stands for all accounts, where one file counts for each of them
+
+_KEY_TEXTS = ("username", "path", "type", "fingerprint", "key", "options", "comment", "problem")
+
+
+class ReportError(ValueError):
+    """A part of a report that no agent would tell."""
+
+
+class ReportedKey(NamedTuple):
+    """One thing that lets somebody in, or looks like it, and that the document does not have.
+
+    kind: "key"; "cert-authority": whoever it certifies; "command": a program that names keys (path is its name);
+    "unreadable": a file that could not be read. options: as written. problem: why sshd would ignore it.
+    in_force: whether sshd reads this file for this account now; taken: it stood in a file of ours, and is gone.
+    """
+
+    username: str
+    path: str
+    kind: str
+    line: int = 0
+    type: str = ""
+    fingerprint: str = ""
+    key: str = ""
+    options: str = ""
+    comment: str = ""
+    problem: str = ""
+    in_force: bool = True
+    taken: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """For a report."""
+        return dict(self._asdict())
+
+    @classmethod
+    def from_json(cls, told: object) -> ReportedKey:
+        """As a report has it: the right types of values, whatever they say. Raises ReportError."""
+        if not isinstance(told, Mapping) or told.get("kind") not in KINDS:
+            raise ReportError("this is no key of a report")
+        texts: dict[str, Any] = {name: told.get(name, "") for name in _KEY_TEXTS}
+        line = told.get("line", 0)
+        if not all(isinstance(text, str) for text in texts.values()) or type(line) is not int:
+            raise ReportError("a field of a key is of the wrong type")
+        found = cls(kind=told["kind"], line=line, **texts)
+        return found._replace(in_force=told.get("in_force") is True, taken=told.get("taken") is True)
+
+
+class Cut(NamedTuple):
+    """Where a look was cut: empty stands for every account, or every path. why: words."""
+
+    username: str
+    path: str
+    why: str
+
+
+class Report(NamedTuple):
+    """What an agent tells at once; None: it does not say. See above."""
+
+    revision: Optional[int] = None
+    lineage: Optional[str] = None
+    state: Optional[str] = None
+    problems: Optional[Sequence[str]] = None
+    agent_version: Optional[str] = None
+    facts: Optional[Mapping[str, Any]] = None
+    keys_found: Optional[Sequence[ReportedKey]] = None
+    keys_cut: Optional[Sequence[Cut]] = None
+    machine: Optional[Mapping[str, Any]] = None
+    last_used: Optional[Sequence[Mapping[str, str]]] = None
+    sessions: Optional[Sequence[Mapping[str, str]]] = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that are said, as they go over the wire."""
+        fields = {name: value for name, value in self._asdict().items() if value is not None}
+        if self.keys_found is not None:
+            fields["keys_found"] = [one.to_json() for one in self.keys_found]
+        if self.keys_cut is not None:
+            fields["keys_cut"] = [one._asdict() for one in self.keys_cut]
+        return fields
 
 
 def wire_word(word: str) -> str:

@@ -16,10 +16,10 @@ import stat
 import time
 from typing import Iterable, List, NamedTuple, Optional, Sequence
 
-from keyrack.agent.keys.unmanaged_keys import AUTHORITY, EVERYBODY, KEY, ReportedKey
 from keyrack.agent.system import as_account
 from keyrack.agent.system.folder import unsafe_because
 from keyrack.protocol.host_document import KeyRemoval
+from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, ReportedKey
 from keyrack.ssh import authorized_keys
 
 LARGEST = 8 * 1024 * 1024

@@ -16,8 +16,9 @@ import threading
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.keys.remove_keys import remove_keys
-from keyrack.agent.keys.unmanaged_keys import Cut, ReportedKey, Scanner
+from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.protocol.host_document import KeyRemoval
+from keyrack.protocol.report import Cut, ReportedKey
 
 PATIENCE_SECONDS = 0.05  # what the main work waits for a look
 

@@ -10,17 +10,17 @@ import json
 import os
 import re
 import time
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from keyrack.agent.keys import account_tasks, key_file
 from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd
 from keyrack.agent.system import account_names, programs
 from keyrack.agent.system.account_names import AccountList, LocalAccount
+from keyrack.protocol.report import AUTHORITY, COMMAND, EVERYBODY, KEY, UNREADABLE, Cut, ReportedKey
 from keyrack.ssh import authorized_keys
 from keyrack.ssh.digest import sha256
 from keyrack.ssh.line_key import USUAL_RULES, SshdRules
 
-EVERYBODY = "*"  # stands for all accounts, where one file counts for each of them
 MOST_FOUND, MOST_CHARACTERS = 1400, 600_000  # in one report, which the service reads up to a megabyte of
 MOST_CUT = 200
 LIST_SECONDS = 60.0  # how old the list of accounts may get: a directory tells of no change
@@ -28,42 +28,6 @@ _MOST_ASKED = 500  # accounts that sshd is asked about in one look
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match
 _NAMING_KEYS = ("authorizedkeysfile", "trustedusercakeys", "authorizedkeyscommand")
-
-KEY, AUTHORITY, COMMAND, UNREADABLE = "key", "cert-authority", "command", "unreadable"
-
-
-class ReportedKey(NamedTuple):
-    """One thing that lets somebody in, or looks like it.
-
-    kind: "key"; "cert-authority": whoever it certifies; "command": a program that names keys (path is its name);
-    "unreadable": a file that could not be read. options: as written. problem: why sshd would ignore it.
-    in_force: whether sshd reads this file for this account now; taken: it stood in a file of ours, and is gone.
-    """
-
-    username: str
-    path: str
-    kind: str
-    line: int = 0
-    type: str = ""
-    fingerprint: str = ""
-    key: str = ""
-    options: str = ""
-    comment: str = ""
-    problem: str = ""
-    in_force: bool = True
-    taken: bool = False
-
-    def to_json(self) -> Dict[str, Any]:
-        """For a report."""
-        return dict(self._asdict())
-
-
-class Cut(NamedTuple):
-    """Where a look was cut: empty stands for every account, or every path. why: words."""
-
-    username: str
-    path: str
-    why: str
 
 
 class _Place(NamedTuple):

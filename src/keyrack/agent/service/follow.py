@@ -11,8 +11,9 @@ from keyrack import __version__
 from keyrack.agent.desired_state import silence
 from keyrack.agent.reconcile import DocumentRefused, Failed, InForce, Reconciler
 from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient
-from keyrack.agent.service.outbox import APPLIED, Outbox
+from keyrack.agent.service.outbox import Outbox
 from keyrack.agent.state import Accepted, StateFolder, StateProblem
+from keyrack.protocol.report import APPLIED, FAILED, REFUSED
 from keyrack.ssh.printable import printable
 
 WAIT_SECONDS = 25
@@ -28,7 +29,6 @@ DELETED = (
 )
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
 
-REFUSED, FAILED = "refused", "failed"
 _PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
 _NO = (401, 403, 410)
 _DOCUMENT, _FILES = "document", "files"  # what trouble is about
@@ -245,15 +245,15 @@ class Follower:
             self._say(problem)
         if state == APPLIED:
             self._say(f"revision {self._status.revision} is in force")
-        report = {
-            "revision": self._status.revision,
-            **({"lineage": self._reconciler.lineage} if self._reconciler.revision == self._status.revision else {}),
-            "state": state,
-            "problems": words,
-            "agent_version": __version__,
-            **self._reconciler.told(),
-        }
-        self._outbox.put(report)
+        is_recalled = self._reconciler.revision == self._status.revision
+        report = self._reconciler.told()._replace(
+            revision=self._status.revision,
+            lineage=self._reconciler.lineage if is_recalled else None,
+            state=state,
+            problems=words,
+            agent_version=__version__,
+        )
+        self._outbox.put(report.to_json())
         self._tell_at = 0.0
         self._note()
 

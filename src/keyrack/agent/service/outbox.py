@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
+from keyrack.protocol.report import APPLIED, Cut
+
 PIECE = 100_000  # characters; proxies refuse a megabyte by default, some less
 LARGEST_FILE = 700_000  # the keys of one file stay together up to this, or no piece could say which are gone
 SMALLEST = 10_000  # what is refused at this size is not refused for its size
-APPLIED = "applied"
 
-Report = Dict[str, Any]
+Fields = Dict[str, Any]  # of a report, as JSON has them
 _Place = Tuple[str, str]
 
 _RECEIPT = ("revision", "lineage", "state", "problems", "agent_version")
@@ -26,10 +27,10 @@ class Outbox:
     """The reports that were not taken yet, oldest first."""
 
     def __init__(self) -> None:
-        self._pieces: List[Report] = []
+        self._pieces: List[Fields] = []
         self._whole = True
 
-    def put(self, report: Report) -> None:
+    def put(self, report: Fields) -> None:
         """Tell this instead of what waits, but for the receipt of what was applied before it."""
         waiting = [piece for piece in self._pieces if piece.get("state") == APPLIED]
         keep = waiting[-1:] if report.get("state") != APPLIED else []
@@ -41,7 +42,7 @@ class Outbox:
         self._pieces = []
 
     @property
-    def first(self) -> Optional[Report]:
+    def first(self) -> Optional[Fields]:
         """What is to be told next."""
         return self._pieces[0] if self._pieces else None
 
@@ -72,7 +73,7 @@ class Outbox:
         return True
 
 
-def _pieces(report: Report) -> List[Report]:
+def _pieces(report: Fields) -> List[Fields]:
     if _size(report) <= PIECE:
         return [report]
     head = {name: value for name, value in report.items() if name not in (_KEYS, _CUT)}
@@ -80,7 +81,7 @@ def _pieces(report: Report) -> List[Report]:
     return ([head] if _size(head) <= PIECE else _smaller(head)) + lists
 
 
-def _smaller(piece: Report) -> List[Report]:
+def _smaller(piece: Fields) -> List[Fields]:
     """The same in smaller pieces; empty where there are none."""
     if "revision" in piece:
         rest = {name: value for name, value in piece.items() if name not in _RECEIPT}
@@ -98,16 +99,16 @@ def _smaller(piece: Report) -> List[Report]:
     return [_list(half, keys, piece.get(_CUT) or []) for half in (keys[:middle], keys[middle:]) if half and middle]
 
 
-def _receipt(piece: Mapping[str, Any]) -> Report:
+def _receipt(piece: Mapping[str, Any]) -> Fields:
     return {name: piece[name] for name in _RECEIPT if name in piece}
 
 
-def _lists(keys: List[Report], cut: List[Report]) -> List[Report]:
+def _lists(keys: List[Fields], cut: List[Fields]) -> List[Fields]:
     """Reports of the keys, a few files each; a file with very many keys in several."""
-    files: Dict[_Place, List[Report]] = {}
+    files: Dict[_Place, List[Fields]] = {}
     for key in keys:
         files.setdefault(_place(key), []).append(key)
-    groups: List[List[Report]] = []
+    groups: List[List[Fields]] = []
     room = 0
     for of_file in files.values():
         size = _size(of_file)
@@ -123,8 +124,8 @@ def _lists(keys: List[Report], cut: List[Report]) -> List[Report]:
     return [_list(group, keys, cut) for group in groups]
 
 
-def _shares(keys: List[Report], most: int) -> List[List[Report]]:
-    shares: List[List[Report]] = []
+def _shares(keys: List[Fields], most: int) -> List[List[Fields]]:
+    shares: List[List[Fields]] = []
     room = 0
     for key in keys:
         size = _size(key) + 2
@@ -136,16 +137,16 @@ def _shares(keys: List[Report], most: int) -> List[List[Report]]:
     return shares
 
 
-def _list(told: List[Report], keys: List[Report], cut: List[Report]) -> Report:
+def _list(told: List[Fields], keys: List[Fields], cut: List[Fields]) -> Fields:
     """A report of some of the keys, which says nothing of any file that it does not have all keys of."""
     here = {_place(key) for key in told}
     counts = _counts(told)
     places = [place for place, number in _counts(keys).items() if place not in here or counts[place] < number]
-    unseen = [{"username": username, "path": path, "why": _TOO_LONG} for username, path in places]
+    unseen = [Cut(username, path, _TOO_LONG)._asdict() for username, path in places]
     return {_KEYS: told, _CUT: cut + unseen}
 
 
-def _counts(keys: Iterable[Report]) -> Dict[_Place, int]:
+def _counts(keys: Iterable[Fields]) -> Dict[_Place, int]:
     counts: Dict[_Place, int] = {}
     for key in keys:
         counts[_place(key)] = counts.get(_place(key), 0) + 1

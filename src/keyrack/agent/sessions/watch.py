@@ -32,6 +32,7 @@ from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import machine, processes
 from keyrack.agent.system.folder import PRIVATE_FILE
 from keyrack.protocol.host_document import ENFORCE, OBSERVE, HostDocument
+from keyrack.protocol.report import Report
 from keyrack.ssh.public_key import fingerprint_of
 
 LOOK_SECONDS = 1.0  # how late the end of a key may end its sessions
@@ -154,14 +155,15 @@ class Watch:
     def _report(self) -> None:
         """Tell who is in and what was used; again later where nobody listens."""
         taken = self._uses.take()
-        fields: Dict[str, Any] = {"agent_version": __version__, "machine": machine.facts()}
-        if taken:
-            fields["last_used"] = last_uses.told(taken)
-        if self._news:
-            fields["sessions"] = [sessions.told(session) for session in self._sessions.live]
+        report = Report(
+            agent_version=__version__,
+            machine=machine.facts(),
+            last_used=last_uses.told(taken) if taken else None,
+            sessions=[sessions.told(session) for session in self._sessions.live] if self._news else None,
+        )
         self._report_at = time.monotonic() + REPORT_SECONDS
         try:
-            answer = self._client.post("/agent/v1/report", fields)
+            answer = self._client.post("/agent/v1/report", report.to_json())
         except NoAnswer:
             self._client.close()
             self._uses.put_back(taken)

@@ -14,7 +14,6 @@ import pwd
 import time
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.keys.unmanaged_keys import EVERYBODY, KEY, ReportedKey
 from keyrack.agent.sshd import drop_in, login_check, originals
 from keyrack.agent.sshd.login_check import LoginCheck, Verdict
 from keyrack.agent.sshd.originals import Original
@@ -24,6 +23,7 @@ from keyrack.agent.sshd.tried_settings import tried
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder, FolderProblem
 from keyrack.protocol.host_document import HostDocument
+from keyrack.protocol.report import EVERYBODY, KEY, ReportedKey
 from keyrack.ssh.public_key import fingerprint_of
 
 NOTE = "enforcement.json"

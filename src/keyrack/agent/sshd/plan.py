@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Dict, Iterator, List, Set
 
-from keyrack.agent.keys.unmanaged_keys import AUTHORITY, COMMAND, EVERYBODY, ReportedKey, Scanner
+from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import drop_in, login_check, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
 from keyrack.agent.sshd.login_check import LoginCheck
@@ -15,6 +15,7 @@ from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import accounts, local
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import HostDocument
+from keyrack.protocol.report import AUTHORITY, COMMAND, EVERYBODY, ReportedKey
 from keyrack.ssh import public_key
 from keyrack.ssh.authorized_keys import key_line
 

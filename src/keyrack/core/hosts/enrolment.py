@@ -20,7 +20,7 @@ from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
-from keyrack.protocol.report import read_word
+from keyrack.protocol.report import APPLIED, STATES, read_word
 from keyrack.ssh.printable import all_printable
 from keyrack.store import deleted_servers as gone_servers
 from keyrack.store import keys, revocations, servers
@@ -30,7 +30,6 @@ LONGEST_FACT = 64
 PRINTABLE = re.compile(r"[\x20-\x7e]*")
 LINEAGE = re.compile(r"[0-9a-f]{8}")
 NO_ENROLMENT = "enrolment-refused"
-STATES = ("applied", "refused", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         return
     applied, state = told.get("revision"), told.get("state")
     if applied is None and state is None:
-        applied, state = 0, "applied"
+        applied, state = 0, APPLIED
     if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
         raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
     attempt = Attempt(
@@ -210,22 +209,22 @@ def _take(work: Work, server_id: int, judged: _Judged) -> float | None:
     told, applied, state, problems = judged.told, judged.applied, judged.state, judged.problems
     values: dict[str, Any] = {"seen_at": work.now}
     delay = None
-    if state == "applied" or told.get("facts"):
+    if state == APPLIED or told.get("facts"):
         # A report of sessions says nothing of problems, so it ends none.
-        values |= host_facts.ingest(work, now, told.get("facts"), problems if state == "applied" else None)
+        values |= host_facts.ingest(work, now, told.get("facts"), problems if state == APPLIED else None)
     facts = _noted(work, now, told, dict(values.get("facts", now.facts)))
     if judged.seen:
         for keys_piece in judged.keys[-1:]:
             unmanaged_keys.store(work, now, keys_piece)
         unmanaged_keys.forget(work, now)
         facts[news.FOUND] = judged.seen
-    if state != "applied":
+    if state != APPLIED:
         facts = _not_applied(work, now, facts, applied, problems)
     if facts != dict(now.facts):
         values["facts"] = facts
     lineage = _lineage(told)
     # What a lost database gave out is no receipt for what this one did with the same number.
-    if state == "applied" and now.applied_revision < applied and went_back.knows(now, applied, lineage):
+    if state == APPLIED and now.applied_revision < applied and went_back.knows(now, applied, lineage):
         values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
         delay = (work.now - now.updated_at).total_seconds()
         keys.note_delivery(work.connection, server_id, applied, work.now)
@@ -254,7 +253,7 @@ def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str,
     """The facts with what a report says of the machine, and a no that is over."""
     if isinstance(told.get("machine"), Mapping):
         facts["machine"] = host_facts.machine(told["machine"], work.now)
-    if told.get("state") == "applied":
+    if told.get("state") == APPLIED:
         return news.applied(work, server, facts)
     return facts
 

@@ -48,7 +48,7 @@ def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> 
         return attempt.write(change)
 
 
-def set_staleness(
+def set_offline_policy(
     instance: Instance,
     actor: Actor,
     *,

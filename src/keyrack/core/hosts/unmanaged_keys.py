@@ -1,4 +1,4 @@
-"""Keys that hosts unmanaged and Keyrack did not put there: take them in, accept, ignore, remove; must believe no host
+"""Keys that hosts found and Keyrack did not put there: take them in, accept, ignore, remove; must believe no host
 about another one.
 """
 
@@ -16,6 +16,7 @@ from keyrack.core.keys import credentials, revocation
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Credential, Page, Server, UnmanagedKey
+from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, UNREADABLE, ReportedKey, ReportError
 from keyrack.ssh import found_options
 from keyrack.ssh.fingerprint import is_fingerprint, of_line
 from keyrack.ssh.names import hidden_character
@@ -32,9 +33,7 @@ GONE = "gone"
 OPEN = (NEW, REMOVING)
 STATES = (NEW, ACCEPTED, IGNORED, REMOVING, GONE)
 
-KINDS = ("key", "cert-authority", "command", "unreadable")
-KEYS = ("key", "cert-authority")
-EVERYBODY = "*"
+KEYS = (KEY, AUTHORITY)
 MOST_IN_A_REPORT = 2000
 MOST_EVENTS = 20
 MOST_AT_ONCE = 250
@@ -109,7 +108,7 @@ def accept(
 
         def change(work: Work) -> Credential:
             server, found = _own(work, server_id, found_id)
-            if found.kind != "key" or not found.public_key:
+            if found.kind != KEY or not found.public_key:
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
             user = validation.username(found.username if username is None else username)
             key = validation.public_key(instance, f"{found.public_key} {found.comment}".strip())
@@ -287,7 +286,7 @@ def _unseen(told: list[Any], cut: object) -> _Unseen:
         found.everything = cut is not None or len(told) >= FULL_LIST
     found.everything = found.everything or len(told) > MOST_IN_A_REPORT
     for entry in told:
-        if isinstance(entry, Mapping) and entry.get("kind") == "unreadable" and not entry.get("line"):
+        if isinstance(entry, Mapping) and entry.get("kind") == UNREADABLE and not entry.get("line"):
             found.add(entry.get("username"), entry.get("path"))
     return found
 
@@ -346,37 +345,36 @@ def _meaning(found: UnmanagedKey) -> tuple[dict[str, Any], datetime | None]:
 
 def _values(entry: object) -> dict[str, Any] | None:
     """The columns of one told thing; None for what no agent of ours would tell."""
-    if not isinstance(entry, Mapping) or entry.get("kind") not in KINDS:
+    try:
+        told = ReportedKey.from_json(entry)
+    except ReportError:
         return None
-    texts: dict[str, str] = {}
+    # A character that cannot be shown is longer where its number stands for it.
+    told = told._replace(comment=told.comment[: _LENGTHS["comment"]], problem=told.problem[: _LENGTHS["problem"]])
     for name, longest in _LENGTHS.items():
-        value = entry.get(name, "")
-        if isinstance(value, str) and name in ("comment", "problem"):
-            value = value[:longest]  # a character that cannot be shown is longer where its number stands for it
-        if not isinstance(value, str) or len(value) > longest or hidden_character(value) is not None:
+        text = getattr(told, name)
+        if len(text) > longest or hidden_character(text) is not None:
             return None
-        texts[name] = value
-    told, line = entry.get("fingerprint", ""), entry.get("line", 0)
-    if (told != "" and not is_fingerprint(told)) or type(line) is not int:
+    if told.fingerprint != "" and not is_fingerprint(told.fingerprint):
         return None
     # Never as told: by a fingerprint somebody becomes the owner of a key, and a key is taken away.
-    fingerprint = of_line(texts["key"]) if texts["key"] else ""
-    if fingerprint is None or (entry["kind"] in KEYS and not fingerprint):
+    fingerprint = of_line(told.key) if told.key else ""
+    if fingerprint is None or (told.kind in KEYS and not fingerprint):
         return None
-    if not texts["username"] or not texts["path"].startswith("/") or not 0 <= line < 2**31:
+    if not told.username or not told.path.startswith("/") or not 0 <= told.line < 2**31:
         return None
     return {
-        "username": texts["username"],
-        "path": texts["path"],
-        "kind": entry["kind"],
-        "line": line,
+        "username": told.username,
+        "path": told.path,
+        "kind": told.kind,
+        "line": told.line,
         "fingerprint": fingerprint,
-        "key_type": texts["type"],
-        "public_key": texts["key"],
-        "options": texts["options"],
-        "comment": texts["comment"],
-        "problem": texts["problem"],
-        "in_force": entry.get("in_force") is True,
+        "key_type": told.type,
+        "public_key": told.key,
+        "options": told.options,
+        "comment": told.comment,
+        "problem": told.problem,
+        "in_force": told.in_force,
     }
 
 

@@ -63,7 +63,7 @@ ENDPOINTS = (
 
 def _set_offline_policy(call: Call, *, server_id: int | None = None, tag: str | None = None) -> Response:
     parameters.only(call, "after_seconds", "then")
-    changed = modes.set_staleness(
+    changed = modes.set_offline_policy(
         call.instance,
         call.actor,
         after_seconds=call.body.get("after_seconds"),
