@@ -57,5 +57,5 @@ def test_a_request_takes_the_path_on_the_page(team_folder: Path, tmp_path: Path)
     named = list(dict.fromkeys(name for step in steps for name in step if not name.startswith("agent/")))
     assert len(named) > 15
     assert not set(named) - set(called), "the page names files that the request does not come by"
-    until_the_answer = dict.fromkeys(name for step in steps[:7] for name in step if name not in EARLIER)
+    until_the_answer = dict.fromkeys(name for step in steps[:6] for name in step if name not in EARLIER)
     assert [name for name in on_the_way if name in until_the_answer] == list(until_the_answer)
