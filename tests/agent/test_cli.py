@@ -66,7 +66,9 @@ def test_enrolment_refused_is_told_in_the_services_words(folder: Path, service: 
     assert not (host.state / "enrolment.json").exists()
 
 
-@pytest.mark.parametrize(("mode", "told"), [("observe", "adopt"), ("auto", "auto"), ("enforce", "enforce")])
+@pytest.mark.parametrize(
+    ("mode", "told"), [("observe", "adopt"), ("adopt", "adopt"), ("auto", "auto"), ("enforce", "enforce")]
+)
 def test_enrolment_tells_the_mode_as_older_services_know_it(
     folder: Path, service: SmallService, mode: str, told: str
 ) -> None:

@@ -112,6 +112,8 @@ def _option(
 
 
 def _enroll(given: argparse.Namespace) -> int:
+    if given.mode == "adopt":
+        given.mode = "observe"  # its word before 0.2, which stands in operators' own scripts
     if given.mode not in (None, "observe", "auto", "enforce"):
         raise EnrolmentProblem("--mode is observe, auto or enforce")
     ca_file = os.path.abspath(given.ca_file) if given.ca_file else None

@@ -71,7 +71,8 @@ read_arguments() {
     # Not for what this starts, but for enrolling alone.
     unset KEYRACK_AGENT_TOKEN
     [ -n "$url" ] && [ -n "$token" ] || { usage >&2; exit 2; }
-    case $mode in observe | auto | enforce) ;; *) fail "--mode is observe, auto or enforce" ;; esac
+    # adopt: the word for observe before 0.2, which stands in operators' own scripts.
+    case $mode in observe | auto | enforce) ;; adopt) mode=observe ;; *) fail "--mode is observe, auto or enforce" ;; esac
 }
 
 choose_places() {
