@@ -168,3 +168,13 @@ def test_a_revoked_key_is_listed_and_lifted(team: Service) -> None:
     assert "may be registered again" in good(team, "revoke", "--lift", fingerprint)
     assert good(team, "revoked").splitlines()[1:] == []
     assert "hosts revoked" in run(team, "revoke", "--lift", fingerprint).stderr
+
+
+def test_former_names_of_commands_are_taken_and_not_shown(team: Service) -> None:
+    assert good(team, "found", "web-1") == good(team, "unmanaged", "web-1")
+    assert "web-1 is to observe" in good(team, "adopt", "web-1")
+    assert good(team, "stale", "web-1", "--after", "1h", "--then", "keep").startswith("web-1:")
+    shown = CliRunner().invoke(main, ["hosts", "--help"]).output
+    listed = {line.split()[0] for line in shown.split("\n") if line.startswith("  ")}
+    assert not listed & {"adopt", "found", "stale"}
+    assert {"observe", "unmanaged", "offline-policy"} <= listed

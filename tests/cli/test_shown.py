@@ -42,7 +42,7 @@ def test_nothing_that_a_host_says_acts_on_a_terminal(team: Service) -> None:
     report: dict[str, Any] = {"revision": 1, "state": "refused", "problems": [FORGED, "\ud83d"]}
     answer = team.call("POST", "/agent/v1/report", token=agent.secret, content=json.dumps(report))
     assert answer.status_code == 200
-    shown = {words: good(team, *words.split()) for words in ("list", "show web-1", "found web-1", "events")}
+    shown = {words: good(team, *words.split()) for words in ("list", "show web-1", "unmanaged web-1", "events")}
     for text in (said, *shown.values()):
         assert is_plain(text), text
     assert SHOWN in said
@@ -50,8 +50,8 @@ def test_nothing_that_a_host_says_acts_on_a_terminal(team: Service) -> None:
     # What is text in another script is kept: that a problem is named in German does not hide it.
     assert "ein Ärger in /home/jörg" in said
     # The key is not left out because of its comment.
-    assert len(shown["found web-1"].splitlines()) == 2
-    assert SHOWN in shown["found web-1"]
+    assert len(shown["unmanaged web-1"].splitlines()) == 2
+    assert SHOWN in shown["unmanaged web-1"]
     assert f"did not apply revision 1: {SHOWN}" in shown["events"]
     assert not [line for line in shown["events"].split("\n") if line.startswith("99")]
     for path in ("/api/keyrack/v1/events", "/api/v3/servers/1/logs", "/api/keyrack/v1/servers/1/unmanaged-keys"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import click
@@ -208,3 +209,10 @@ def _set_mode(reference: str, mode: str, given: dict[str, Any]) -> None:
         server = modes.set_mode(at.instance, at.actor, at.server(reference).id, mode)
         say(f"{server.name} is to {server.mode}, with revision {server.revision}.")
         say(f"See what the host says: keyrack hosts show {server.id}", err=True)
+
+
+# What they were called before 0.2; operators' scripts may still say so. No help shows them.
+for _former, _name in (("adopt", "observe"), ("found", "unmanaged"), ("stale", "offline-policy")):
+    _alias = copy.copy(command.commands[_name])
+    _alias.hidden = True
+    command.add_command(_alias, _former)
