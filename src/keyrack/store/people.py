@@ -143,6 +143,18 @@ def password_hash(connection: Connection, user_id: int) -> str | None:
     return row.password_hash if row is not None and sealed.sound(connection, users, row) else None
 
 
+def look_as_for_a_user(connection: Connection) -> None:
+    """The work of reading a user and the password's hash, without an answer.
+
+    For a name that nobody has: to read a row and to check its seal takes time, which would tell which names there are.
+    """
+    # Two rows, as a user that there is gets read twice.
+    rows = connection.execute(select(users).order_by(users.c.id).limit(2)).all()
+    if rows:
+        user_record(connection, rows[0])
+        sealed.sound(connection, users, rows[-1])
+
+
 def change_user(connection: Connection, user_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a user."""
     sealed.change(connection, users, users.c.id == user_id, values=values)

@@ -413,7 +413,7 @@ def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
 
 
 def _find(instance: Instance, who: SignIn) -> tuple[User | None, str | None]:
-    """The user and the password's hash, by the same questions whether there are such or not."""
+    """The user and the password's hash, after the same work whether there are such or not."""
 
     def question(connection: Connection) -> tuple[User | None, str | None]:
         if who.user_uid is not None:
@@ -425,7 +425,10 @@ def _find(instance: Instance, who: SignIn) -> tuple[User | None, str | None]:
             elif who.workspace_name is not None:
                 workspace = people.workspace_by_name(connection, who.workspace_name)
             user = people.user_by_name(connection, workspace.id if workspace else 0, who.user_name or "")
-        return user, people.password_hash(connection, user.id if user else 0)
+        if user is None:
+            people.look_as_for_a_user(connection)
+            return None, None
+        return user, people.password_hash(connection, user.id)
 
     return instance.database.read(question)
 
