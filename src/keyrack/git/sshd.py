@@ -59,10 +59,6 @@ class GitSshd(PrivateSshd):
         lines = (f"ChannelTimeout session:*={self.idle_seconds}", f"UnusedConnectionTimeout {self.idle_seconds}")
         return [line for line in lines if self._knows(line)]
 
-    def known_hosts_lines(self) -> str:
-        """The lines by which clients know it."""
-        return self.known_hosts.read_text("ascii")
-
 
 def as_sshd_wants(arguments: list[str]) -> list[str]:
     """How sshd can start a program: the first word must belong to root, with all folders above it.

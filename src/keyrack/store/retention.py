@@ -30,7 +30,7 @@ from keyrack.store.tables import (
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ExpiringRows:
     """Rows of one table that end by age.
 
     key: the columns that name a row. old: from a time, the rows that are older, as their key and the id of the
@@ -116,18 +116,18 @@ def _deleted_servers(before: datetime) -> Select[Any]:
     )
 
 
-KINDS: dict[str, Kind] = {
-    "events": Kind(events, (events.c.id,), _events),
-    "IAM tokens": Kind(tokens, (tokens.c.id,), _ended_tokens(tokens.c.kind == "iam")),
-    "other ended tokens": Kind(tokens, (tokens.c.id,), _ended_tokens(tokens.c.kind != "iam")),
-    "temporary access keys": Kind(access_keys, (access_keys.c.id,), _temporary_access_keys),
-    "failed signatures": Kind(
+KINDS: dict[str, ExpiringRows] = {
+    "events": ExpiringRows(events, (events.c.id,), _events),
+    "IAM tokens": ExpiringRows(tokens, (tokens.c.id,), _ended_tokens(tokens.c.kind == "iam")),
+    "other ended tokens": ExpiringRows(tokens, (tokens.c.id,), _ended_tokens(tokens.c.kind != "iam")),
+    "temporary access keys": ExpiringRows(access_keys, (access_keys.c.id,), _temporary_access_keys),
+    "failed signatures": ExpiringRows(
         access_key_failures, (access_key_failures.c.access_key_id, access_key_failures.c.address), _failures
     ),
-    "enrolment tokens": Kind(enrolments, (enrolments.c.id,), _enrolments),
-    "last uses": Kind(key_uses, (key_uses.c.fingerprint, key_uses.c.server_id), _key_uses),
-    "revocations": Kind(revocations, (revocations.c.server_id, revocations.c.fingerprint), _revocations),
-    "deleted servers": Kind(deleted_servers, (deleted_servers.c.server_id,), _deleted_servers),
+    "enrolment tokens": ExpiringRows(enrolments, (enrolments.c.id,), _enrolments),
+    "last uses": ExpiringRows(key_uses, (key_uses.c.fingerprint, key_uses.c.server_id), _key_uses),
+    "revocations": ExpiringRows(revocations, (revocations.c.server_id, revocations.c.fingerprint), _revocations),
+    "deleted servers": ExpiringRows(deleted_servers, (deleted_servers.c.server_id,), _deleted_servers),
 }
 
 

@@ -207,12 +207,6 @@ def complete(connection: Connection, server_id: int) -> bool:
     return False
 
 
-def ids_of(connection: Connection, workspace_id: int) -> tuple[int, ...]:
-    """The servers of a workspace."""
-    statement = select(servers.c.id).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
-    return tuple(connection.execute(statement).scalars())
-
-
 def ids_with_tag(connection: Connection, workspace_id: int, tag: str) -> tuple[int, ...]:
     """The servers of a workspace that have a tag."""
     statement = (
