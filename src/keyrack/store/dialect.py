@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Table
@@ -11,4 +12,9 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 def dialect_insert(connection: Connection, table: Table) -> Any:
     """An insert that can say what to do where the row is there already: `on_conflict_do_nothing` or `…_do_update`."""
-    return (postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert)(table)
+    return insert_of(connection.dialect.name)(table)
+
+
+def insert_of(dialect: str) -> Callable[[Table], Any]:
+    """The same for a database by its dialect's name."""
+    return postgresql_insert if dialect == "postgresql" else sqlite_insert

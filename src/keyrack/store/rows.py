@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import cache, wraps
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row, Select, Table, false, func, insert, select
 
 from keyrack.model import Page
 from keyrack.store import sealed
+from keyrack.store.engine.prepared import Prepared, Statement, placeholder
+from keyrack.store.engine.prepared import Row as PreparedRow
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_SEARCH = 4096
@@ -19,7 +24,53 @@ def inserted(connection: Connection, table: Table, values: Mapping[str, Any]) ->
     """Insert a row, sealed where its table is, and answer its id."""
     if table.name in sealed.VOLATILE:
         return int(sealed.insert_row(connection, table, values)["id"])
-    return int(connection.execute(insert(table).values(**values).returning(table.c.id)).scalar_one())
+    return int(_inserting(table, tuple(values)).value(connection, values))
+
+
+@cache
+def _inserting(table: Table, columns: tuple[str, ...]) -> Statement:
+    named = {name: placeholder(table.c[name]) for name in columns}
+    return Statement(lambda: insert(table).values(named).returning(table.c.id))
+
+
+class Paged(Generic[P]):
+    """A prepared question that is answered a page at a time, each with the count of all rows."""
+
+    def __init__(self, make: Callable[P, Select[Any]]) -> None:
+        self.__doc__ = make.__doc__
+
+        @wraps(make)
+        def count(*args: P.args, **kwargs: P.kwargs) -> Select[Any]:
+            return make(*args, **kwargs).order_by(None).with_only_columns(func.count(), maintain_column_froms=True)
+
+        def rows(*args: Any, **kwargs: Any) -> Select[Any]:
+            offset, limit = kwargs.pop("offset"), kwargs.pop("limit")
+            return make(*args, **kwargs).offset(offset).limit(limit)
+
+        bounds = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("offset", "limit")]
+        parameters = [*inspect.signature(make).parameters.values(), *bounds]
+        rows.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        self._count = Prepared(count)
+        self._rows: Prepared[...] = Prepared(rows)
+
+    def page(
+        self,
+        connection: Connection,
+        record: Callable[[PreparedRow], T],
+        offset: int,
+        limit: int,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Page[T]:
+        """One page and the count of all; offset and limit in rows."""
+        total = self._count.value(connection, *args, **kwargs)
+        found = self._rows.rows(connection, *args, offset=offset, limit=limit, **kwargs)
+        return Page(items=tuple(record(row) for row in found), total=total, offset=offset, limit=limit)
+
+
+def paged(make: Callable[P, Select[Any]]) -> Paged[P]:
+    """A question that is prepared once, as store/engine/prepared.py has it, and answered by pages."""
+    return Paged(make)
 
 
 def page(
@@ -44,3 +95,20 @@ def contains(column: Any, text: str) -> Any:
     if len(text) > LONGEST_SEARCH:
         return false()
     return func.lower(column).contains(text.lower(), autoescape=True)
+
+
+def pattern(text: str) -> str | None:
+    """What a prepared question compares by `matches`: a pattern for texts that hold this one, None for "".
+
+    Nothing that is searched is longer than LONGEST_SEARCH, and SQLite refuses patterns beyond 50,000 bytes.
+    """
+    if not text:
+        return None
+    # What stands in no column finds nothing: a pattern that is cut matches what begins so.
+    escaped = text.lower().replace("/", "//").replace("%", "/%").replace("_", "/_")
+    return f"%{escaped}%" if len(text) <= LONGEST_SEARCH else "//"
+
+
+def matches(column: Any, sought: str) -> Any:
+    """A condition of a prepared question: the column holds the text that `pattern` was made from, any case."""
+    return func.lower(column).like(sought, escape="/")

@@ -14,17 +14,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from operator import eq
 from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BinaryExpression,
+    BindParameter,
     Boolean,
     Column,
     Connection,
     Engine,
     Table,
-    and_,
-    bindparam,
     delete,
     event,
     insert,
@@ -34,7 +36,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from keyrack.store.dialect import dialect_insert
+from keyrack.store.dialect import insert_of
+from keyrack.store.engine.prepared import Row, Statement, placeholder
 from keyrack.store.tables import EPOCH, MICROSECOND, Moment, metadata
 
 SEAL = "seal"
@@ -209,8 +212,10 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
     seals = seals_of(connection)
     if not rows:
         return []
-    blank = [{**row, SEAL: b""} for row in rows]
-    made = [dict(row) for row in connection.execute(insert(table).returning(*table.c), blank).mappings()]
+    statement = _inserting(table, tuple(rows[0]))
+    made: list[Row] = []
+    for row in rows:
+        made += statement.rows(connection, {**row, SEAL: b""})
     for row in made:
         row[SEAL] = seals.of(table, row)
         _count(connection, table, None, row)
@@ -218,19 +223,27 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
     return list(made)
 
 
+@cache
+def _inserting(table: Table, columns: tuple[str, ...]) -> Statement:
+    named = {name: placeholder(table.c[name]) for name in (*columns, SEAL)}
+    return Statement(lambda: insert(table).values(named).returning(*table.c))
+
+
 def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless there is one that it would collide with; whether it was inserted."""
-    statement = (
-        dialect_insert(connection, table).values(**{**values, SEAL: b""}).on_conflict_do_nothing().returning(*table.c)
-    )
-    found = connection.execute(statement).mappings().one_or_none()
-    if found is None:
+    row = _inserting_new(table, tuple(values), connection.dialect.name).row(connection, {**values, SEAL: b""})
+    if row is None:
         return False
-    row = dict(found)
     row[SEAL] = seals_of(connection).of(table, row)
     _count(connection, table, None, row)
     _set_seals(connection, table, [row])
     return True
+
+
+@cache
+def _inserting_new(table: Table, columns: tuple[str, ...], dialect: str) -> Statement:
+    named = {name: placeholder(table.c[name]) for name in (*columns, SEAL)}
+    return Statement(lambda: insert_of(dialect)(table).values(named).on_conflict_do_nothing().returning(*table.c))
 
 
 def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
@@ -271,29 +284,57 @@ def recompute(
     connection: Connection, table: Table, *where: Any, new: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
     """As change, where the new values depend on the row as it was."""
+    return [_written(connection, table, old, new(old)) for old in _locked(connection, table, *where)]
+
+
+def _written(
+    connection: Connection, table: Table, old: Mapping[str, Any], values: Mapping[str, Any]
+) -> Mapping[str, Any]:
     seals = seals_of(connection)
-    made = []
-    for old in _locked(connection, table, *where):
-        values = dict(new(old))
-        row = {**old, **values}
-        row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
-        named = [column == old[column.name] for column in table.primary_key]
-        connection.execute(update(table).where(*named).values(**values, seal=row[SEAL]))
-        _count(connection, table, old, row)
-        made.append(row)
-    return list(made)
+    row = Row({**old, **values})
+    row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
+    named = {f"of_{column.name}": old[column.name] for column in table.primary_key}
+    _setting(table, (*values, SEAL)).run(connection, {**values, **named, SEAL: row[SEAL]})
+    _count(connection, table, old, row)
+    return row
+
+
+@cache
+def _locking(table: Table) -> Statement:
+    """Reads the row with a primary key; nobody else changes it until the end."""
+    return Statement(
+        lambda: select(table).where(*(column == placeholder(column) for column in table.primary_key)).with_for_update()
+    )
+
+
+@cache
+def _setting(table: Table, columns: tuple[str, ...]) -> Statement:
+    """Sets columns of the row with a primary key, whose columns' names stand after of_."""
+    named = [column == placeholder(column, f"of_{column.name}") for column in table.primary_key]
+    values = {name: placeholder(table.c[name]) for name in columns}
+    return Statement(lambda: update(table).where(*named).values(values))
 
 
 def remove(connection: Connection, table: Table, *where: Any) -> int:
     """Delete the rows that meet the conditions, with what hangs on them; answers how many."""
     for child, column in _HANGING.get(table.name, ()):
         remove(connection, child, column.in_(select(table.c.id).where(*where)))
-    if table.name not in OF_SERVER:
+    key = _key_in(table, where)
+    if key is not None:
+        gone: Sequence[Mapping[str, Any]] = _deleting(table).rows(connection, key)
+    elif table.name not in OF_SERVER:
         return connection.execute(delete(table).where(*where)).rowcount
-    gone = [dict(row) for row in connection.execute(delete(table).where(*where).returning(*table.c)).mappings()]
+    else:
+        gone = [dict(row) for row in connection.execute(delete(table).where(*where).returning(*table.c)).mappings()]
     for row in gone:
         _count(connection, table, row, None)
     return len(gone)
+
+
+@cache
+def _deleting(table: Table) -> Statement:
+    named = [column == placeholder(column) for column in table.primary_key]
+    return Statement(lambda: delete(table).where(*named).returning(*table.c))
 
 
 def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[str, Any] | None:
@@ -472,7 +513,25 @@ def _bytes(total: int) -> bytes:
     return (total % _MODULUS).to_bytes(32, "big")
 
 
-def _locked(connection: Connection, table: Table, *where: Any) -> list[dict[str, Any]]:
+def _key_in(table: Table, where: Sequence[Any]) -> Mapping[str, Any] | None:
+    """The primary key that conditions name and nothing else, as most do: such a question need not be made anew."""
+    key: dict[str, Any] = {}
+    for condition in where:
+        if not isinstance(condition, BinaryExpression) or condition.operator is not eq:
+            return None
+        if not isinstance(condition.right, BindParameter) or condition.left not in _KEY_COLUMNS[table.name]:
+            return None
+        key[condition.left.name] = condition.right.value
+    return key if len(key) == len(where) == len(_KEY_COLUMNS[table.name]) else None
+
+
+_KEY_COLUMNS = {table.name: frozenset(table.primary_key) for table in TABLES}
+
+
+def _locked(connection: Connection, table: Table, *where: Any) -> Sequence[Mapping[str, Any]]:
+    key = _key_in(table, where)
+    if key is not None:
+        return _locking(table).rows(connection, key)
     statement = select(table).where(*where)
     if connection.dialect.name == "postgresql":
         statement = statement.with_for_update()
@@ -487,19 +546,10 @@ def _key(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(values[column.name] for column in table.primary_key)
 
 
-_SET = {
-    table.name: update(table)
-    .where(and_(*(column == bindparam(f"of_{column.name}", type_=column.type) for column in table.primary_key)))
-    .values(seal=bindparam("new_seal"))
-    for table in TABLES
-}
-
-
 def _set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     named = [column.name for column in table.primary_key]
-    given = [{**{f"of_{name}": row[name] for name in named}, "new_seal": row[SEAL]} for row in rows]
-    if given:
-        connection.execute(_SET[table.name], given)
+    given = ({**{f"of_{name}": row[name] for name in named}, SEAL: row[SEAL]} for row in rows)
+    _setting(table, (SEAL,)).run_many(connection, given)
 
 
 # Per table: the columns under its seal, and which of them are true or false, as SQLite keeps those as numbers.
