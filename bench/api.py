@@ -136,7 +136,7 @@ def measure(port: int, make: Callable[[], bytes], seconds: float) -> tuple[float
     return rate, words
 
 
-BARE = '''
+BARE = """
 import sqlite3, sys
 import psycopg
 from starlette.applications import Starlette
@@ -174,7 +174,7 @@ async def show(request):
     return JSONResponse({"id": row[0], "label": row[1], "publicKey": row[2]})
 app = Starlette(routes=[Route("/bare", add, methods=["POST"]), Route("/bare/{id}", show)])
 uvicorn.run(app, host="127.0.0.1", port=int(port), access_log=False, log_level="warning", loop="uvloop")
-'''
+"""
 TABLE = "CREATE TABLE bare (id INTEGER PRIMARY KEY{0}, label TEXT, line TEXT)"
 
 

@@ -170,7 +170,7 @@ def ended_credentials(connection: Connection, at: datetime, limit: int) -> tuple
 
 def remove_credential(connection: Connection, credential_id: int) -> bool:
     """Delete a credential; False when it was gone already."""
-    return sealed.remove(connection, credentials, credentials.c.id == credential_id) == 1
+    return sealed.remove(connection, credentials, sealed.row_of(credential_id)) == 1
 
 
 def add_user_key(connection: Connection, values: Mapping[str, Any]) -> int:
@@ -269,7 +269,7 @@ def keys_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
 
 def remove_user_key(connection: Connection, key_id: int) -> None:
     """Delete a user key; its claim on the fingerprint goes with it."""
-    sealed.remove(connection, user_keys, user_keys.c.id == key_id)
+    sealed.remove(connection, user_keys, sealed.row_of(key_id))
 
 
 def add_grant(connection: Connection, values: Mapping[str, Any]) -> int:
@@ -296,7 +296,7 @@ def get_grant(connection: Connection, workspace_id: int, grant_id: int) -> Grant
 
 def remove_grant(connection: Connection, grant_id: int) -> None:
     """Delete a grant."""
-    sealed.remove(connection, grants, grants.c.id == grant_id)
+    sealed.remove(connection, grants, sealed.row_of(grant_id))
 
 
 @prepared
@@ -543,8 +543,7 @@ def grant_of(row: Any) -> Grant:
 def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
     """Let a key be given to a host again; one that was revoked everywhere stays refused."""
     if _is_revoked_everywhere.row(connection, server_id, fingerprint) is None:
-        named = (revocations.c.server_id == server_id, revocations.c.fingerprint == fingerprint)
-        sealed.remove(connection, revocations, *named)
+        sealed.remove(connection, revocations, sealed.row_of(server_id, fingerprint))
 
 
 @prepared

@@ -206,12 +206,12 @@ def _some_users() -> Select[Any]:
 
 def change_user(connection: Connection, user_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a user."""
-    sealed.change(connection, users, users.c.id == user_id, values=values)
+    sealed.change(connection, users, sealed.row_of(user_id), values=values)
 
 
 def remove_user(connection: Connection, user_id: int) -> None:
     """Delete a user with keys, tokens and grants."""
-    sealed.remove(connection, users, users.c.id == user_id)
+    sealed.remove(connection, users, sealed.row_of(user_id))
 
 
 def add_group(connection: Connection, workspace_id: int, name: str, at: datetime) -> int:
@@ -340,7 +340,7 @@ def _api_tokens(workspace_id: int) -> Select[Any]:
 
 def change_token(connection: Connection, token_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a token."""
-    sealed.change(connection, tokens, tokens.c.id == token_id, values=values)
+    sealed.change(connection, tokens, sealed.row_of(token_id), values=values)
 
 
 def count_tokens(connection: Connection, user_id: int, kind: str, at: datetime) -> int:
@@ -365,7 +365,7 @@ def revoke_tokens(connection: Connection, at: datetime, *, user_id: int, kind: s
 
 def revoke_token(connection: Connection, token_id: int, at: datetime) -> None:
     """Revoke one token."""
-    sealed.change(connection, tokens, tokens.c.id == token_id, values={"revoked_at": at})
+    sealed.change(connection, tokens, sealed.row_of(token_id), values={"revoked_at": at})
 
 
 def remove_dead_tokens(connection: Connection, before: datetime, *, user_id: int | None = None) -> int:

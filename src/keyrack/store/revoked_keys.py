@@ -67,8 +67,7 @@ def find(connection: Connection, workspace_id: int, *, offset: int, limit: int) 
 
 def remove(connection: Connection, workspace_id: int, fingerprint: str) -> bool:
     """Forget that a key was revoked everywhere; False when it was not."""
-    named = (revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint == fingerprint)
-    return sealed.remove(connection, revoked_keys, *named) == 1
+    return sealed.remove(connection, revoked_keys, sealed.row_of(workspace_id, fingerprint)) == 1
 
 
 def _record(connection: Connection, row: Any) -> RevokedKey:

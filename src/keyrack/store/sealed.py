@@ -93,6 +93,18 @@ class Broken:
         return f"{self.table}:{','.join(str(part) for part in self.key)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Names one row by its primary key, where conditions are asked for: no condition need be made for it."""
+
+    values: tuple[Any, ...]
+
+
+def row_of(*values: Any) -> Key:
+    """The row with this primary key."""
+    return Key(values)
+
+
 class Seals:
     """Makes seals with the key that it is given, and remembers which rows were found broken since it was asked."""
 
@@ -275,7 +287,12 @@ def change(connection: Connection, table: Table, *where: Any, values: Mapping[st
     Where only volatile columns are set no row is read, and none is answered.
     """
     if VOLATILE[table.name].issuperset(values):
-        connection.execute(update(table).where(*where).values(**values))
+        key = _key_in(table, where)
+        if key is None:
+            connection.execute(update(table).where(*where).values(**values))
+        else:
+            named = {f"of_{name}": value for name, value in key.items()}
+            _setting(table, tuple(values)).run(connection, {**values, **named})
         return []
     return recompute(connection, table, *where, new=lambda _old: values)
 
@@ -317,9 +334,10 @@ def _setting(table: Table, columns: tuple[str, ...]) -> Statement:
 
 def remove(connection: Connection, table: Table, *where: Any) -> int:
     """Delete the rows that meet the conditions, with what hangs on them; answers how many."""
-    for child, column in _HANGING.get(table.name, ()):
-        remove(connection, child, column.in_(select(table.c.id).where(*where)))
     key = _key_in(table, where)
+    for child, column in _HANGING.get(table.name, ()):
+        of_these = select(table.c.id).where(*where) if key is None else [key["id"]]
+        remove(connection, child, column.in_(of_these))
     if key is not None:
         gone: Sequence[Mapping[str, Any]] = _deleting(table).rows(connection, key)
     elif table.name not in OF_SERVER:
@@ -339,7 +357,7 @@ def _deleting(table: Table) -> Statement:
 
 def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[str, Any] | None:
     """Seal a row as it stands, because somebody decided so; the row, None where there is none."""
-    rows = _locked(connection, table, *_named(table, key))
+    rows = _locked(connection, table, row_of(*key))
     if not rows:
         return None
     row = dict(rows[0])
@@ -356,7 +374,7 @@ def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[
 
 def drop(connection: Connection, table: Table, key: Sequence[Any]) -> None:
     """Delete the row with this primary key."""
-    remove(connection, table, *_named(table, key))
+    remove(connection, table, row_of(*key))
 
 
 def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping[str, Any]]:
@@ -453,7 +471,7 @@ def settle(connection: Connection) -> None:
             return {"rows_sum": _bytes(total)}
 
         if delta % _MODULUS:
-            recompute(connection, table, table.c.id == server_id, new=added)
+            recompute(connection, table, row_of(server_id), new=added)
 
 
 def fits(connection: Connection, server_id: int) -> bool:
@@ -515,6 +533,8 @@ def _bytes(total: int) -> bytes:
 
 def _key_in(table: Table, where: Sequence[Any]) -> Mapping[str, Any] | None:
     """The primary key that conditions name and nothing else, as most do: such a question need not be made anew."""
+    if len(where) == 1 and isinstance(where[0], Key):
+        return dict(zip(_KEY_NAMES[table.name], where[0].values, strict=True))
     key: dict[str, Any] = {}
     for condition in where:
         if not isinstance(condition, BinaryExpression) or condition.operator is not eq:
@@ -526,6 +546,7 @@ def _key_in(table: Table, where: Sequence[Any]) -> Mapping[str, Any] | None:
 
 
 _KEY_COLUMNS = {table.name: frozenset(table.primary_key) for table in TABLES}
+_KEY_NAMES = {table.name: tuple(column.name for column in table.primary_key) for table in TABLES}
 
 
 def _locked(connection: Connection, table: Table, *where: Any) -> Sequence[Mapping[str, Any]]:
@@ -536,10 +557,6 @@ def _locked(connection: Connection, table: Table, *where: Any) -> Sequence[Mappi
     if connection.dialect.name == "postgresql":
         statement = statement.with_for_update()
     return [dict(row) for row in connection.execute(statement).mappings()]
-
-
-def _named(table: Table, key: Sequence[Any]) -> list[Any]:
-    return [column == value for column, value in zip(table.primary_key, key, strict=True)]
 
 
 def _key(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:

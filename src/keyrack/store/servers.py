@@ -146,12 +146,12 @@ def find(connection: Connection, workspace_id: int, *, search: str = "", offset:
 
 def change(connection: Connection, server_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a server."""
-    sealed.change(connection, servers, servers.c.id == server_id, values=values)
+    sealed.change(connection, servers, sealed.row_of(server_id), values=values)
 
 
 def remove(connection: Connection, server_id: int) -> None:
     """Delete a server with all that hangs on it."""
-    sealed.remove(connection, servers, servers.c.id == server_id)
+    sealed.remove(connection, servers, sealed.row_of(server_id))
 
 
 def count_behind(connection: Connection) -> int:
@@ -172,7 +172,7 @@ def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
     (raised,) = sealed.recompute(
         connection,
         servers,
-        servers.c.id == server_id,
+        sealed.row_of(server_id),
         new=lambda old: {
             "revision": old["revision"] + 1,
             "lineage": (mark + old["lineage"])[:LONGEST_LINEAGE],
@@ -192,7 +192,7 @@ def raise_revision_above(connection: Connection, server_id: int, least: int, at:
     (raised,) = sealed.recompute(
         connection,
         servers,
-        servers.c.id == server_id,
+        sealed.row_of(server_id),
         new=lambda old: {"revision": max(least, old["revision"]) + 1, "lineage": mark, "updated_at": at},
     )
     announce(connection, server_id)
@@ -346,12 +346,12 @@ def _system_users(server_id: int, sought: str | None) -> Select[Any]:
 
 def change_system_user(connection: Connection, system_user_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a system user."""
-    sealed.change(connection, system_users, system_users.c.id == system_user_id, values=values)
+    sealed.change(connection, system_users, sealed.row_of(system_user_id), values=values)
 
 
 def remove_system_user(connection: Connection, system_user_id: int) -> None:
     """Delete a system user and its credentials."""
-    sealed.remove(connection, system_users, system_users.c.id == system_user_id)
+    sealed.remove(connection, system_users, sealed.row_of(system_user_id))
 
 
 def accounts_asked(connection: Connection, server_id: int) -> tuple[tuple[SystemUser, bytes | None], ...]:
