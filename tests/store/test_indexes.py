@@ -13,6 +13,7 @@ from sqlalchemy import Connection, event
 
 from keyrack.store import deploy_keys, host_reports, keys, repositories, revocations, revoked_keys, unmanaged_keys
 from keyrack.store.database import Database
+from keyrack.store.engine import prepared
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FINGERPRINT = "SHA256:" + "A" * 43
@@ -56,11 +57,16 @@ def asked(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
     def note(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         statements.append((statement, parameters))
 
+    def note_prepared(statement: str, values: Any) -> None:
+        statements.append((statement, values))
+
     event.listen(connection.engine, "before_cursor_execute", note)
+    prepared.listeners.append(note_prepared)
     try:
         yield statements
     finally:
         event.remove(connection.engine, "before_cursor_execute", note)
+        prepared.listeners.remove(note_prepared)
 
 
 def plan(connection: Connection, statement: str, values: Any) -> str:

@@ -13,7 +13,7 @@ from keyrack.model import Credential, Grant, Page, UserKey
 from keyrack.store import sealed
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.rows import inserted, matches, paged, pattern
+from keyrack.store.rows import Records, inserted, matches, paged, pattern
 from keyrack.store.tables import (
     credentials,
     grants,
@@ -57,9 +57,10 @@ def in_force(column: Any, at: datetime) -> ColumnElement[bool]:
     return or_(column.is_(None), column > at)
 
 
-def add_credential(connection: Connection, values: Mapping[str, Any]) -> int:
-    """Insert a credential (the columns of the table); answers its id."""
-    return inserted(connection, credentials, values)
+def add_credential(connection: Connection, username: str, values: Mapping[str, Any]) -> Credential:
+    """Insert a credential (the columns of the table) of the system user with this name; answers it."""
+    row = sealed.insert_row(connection, credentials, values)
+    return Credential(**sealed.unsealed(row), username=username, delivered=False)
 
 
 @prepared
@@ -73,8 +74,7 @@ def _credential_by_id(server_id: int, credential_id: int, at: datetime) -> Selec
 
 def get_credential(connection: Connection, server_id: int, credential_id: int, at: datetime) -> Credential | None:
     """A credential of this server that has not ended, or None."""
-    row = _credential_by_id.row(connection, server_id, credential_id, at)
-    return None if row is None else _credential_record(row)
+    return _credentials.one(connection, _credential_by_id, server_id, credential_id, at)
 
 
 @prepared
@@ -131,8 +131,8 @@ def find_credentials(
     else:
         total = _count_found.value(connection, server_id, at, sought)
     chosen = _credential_ids.values(connection, server_id, at, sought, offset, limit)
-    rows = _credentials_by_ids.rows(connection, chosen) if chosen else ()
-    return Page(items=tuple(_credential_record(row) for row in rows), total=total, offset=offset, limit=limit)
+    items = _credentials.all(connection, _credentials_by_ids, chosen) if chosen else ()
+    return Page(items=tuple(items), total=total, offset=offset, limit=limit)
 
 
 @prepared
@@ -209,8 +209,7 @@ def owner_of(connection: Connection, fingerprint: str) -> tuple[str, UserKey | N
 
 def get_user_key(connection: Connection, user_id: int, key_id: int) -> UserKey | None:
     """A key of this user, or None."""
-    row = _user_key_by_id.row(connection, key_id, user_id)
-    return None if row is None else _user_key(row)
+    return _user_keys.one(connection, _user_key_by_id, key_id, user_id)
 
 
 @paged
@@ -221,7 +220,7 @@ def _user_keys_of(user_id: int, sought: str | None) -> Select[Any]:
 
 def find_user_keys(connection: Connection, user_id: int, *, search: str = "", offset: int, limit: int) -> Page[UserKey]:
     """A page of a user's keys, newest first; search: part of the title, any case."""
-    return _user_keys_of.page(connection, _user_key, offset, limit, user_id, pattern(search))
+    return _user_keys_of.page(connection, _user_keys, offset, limit, user_id, pattern(search))
 
 
 @paged
@@ -542,8 +541,17 @@ def grant_of(row: Any) -> Grant:
 
 def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
     """Let a key be given to a host again; one that was revoked everywhere stays refused."""
+    if _revocation.row(connection, server_id, fingerprint) is None:
+        return
     if _is_revoked_everywhere.row(connection, server_id, fingerprint) is None:
         sealed.remove(connection, revocations, sealed.row_of(server_id, fingerprint))
+
+
+@prepared
+def _revocation(server_id: int, fingerprint: str) -> Select[Any]:
+    return select(revocations.c.revision).where(
+        revocations.c.server_id == server_id, revocations.c.fingerprint == fingerprint
+    )
 
 
 @prepared
@@ -596,3 +604,7 @@ def _user_key(row: Any) -> UserKey:
 
 def _credential_record(row: Row) -> Credential:
     return Credential(**sealed.unsealed(row))
+
+
+_credentials = Records(lambda connection, row: _credential_record(row))
+_user_keys = Records(lambda connection, row: _user_key(row))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, func, select
 from keyrack.model import Page, Project, Role, Token, User, Workspace
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.rows import inserted, paged
+from keyrack.store.rows import Records, inserted, paged
 from keyrack.store.tables import EPOCH, group_members, groups, projects, tokens, users, workspaces
 
 
@@ -293,8 +293,7 @@ _bearer = select(*sealed.columns(tokens, "token_"), *sealed.columns(users, "user
 
 def bearer(connection: Connection, secret_hash: bytes) -> Bearer | None:
     """The token with this hash and its user, in force or not; None when there is none."""
-    row = _bearer_by_secret.row(connection, secret_hash)
-    return None if row is None else _bearer_record(connection, row)
+    return _bearers.one(connection, _bearer_by_secret, secret_hash)
 
 
 @prepared
@@ -304,6 +303,14 @@ def _bearer_by_secret(secret_hash: bytes) -> Select[Any]:
 
 def _bearer_record(connection: Connection, row: Row) -> Bearer:
     return Bearer(token=_token(connection, row, "token_"), user=user_record(connection, row, "user_"))
+
+
+def _is_in_force(bearer: Bearer) -> bool:
+    return bearer.token.revoked_at is None and bearer.user.disabled_at is None
+
+
+# One that is not as Keyrack wrote it counts as revoked or disabled, and is looked at, and told of, each time.
+_bearers = Records(_bearer_record, keep=_is_in_force)
 
 
 def find_tokens(connection: Connection, user_id: int) -> tuple[Token, ...]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, Table, false, func, insert, sele
 
 from keyrack.model import Page
 from keyrack.store import sealed
-from keyrack.store.engine.prepared import Prepared, Statement, placeholder
+from keyrack.store.engine.prepared import Plan, Prepared, Statement, placeholder
 from keyrack.store.engine.prepared import Row as PreparedRow
 
 P = ParamSpec("P")
@@ -56,7 +56,7 @@ class Paged(Generic[P]):
     def page(
         self,
         connection: Connection,
-        record: Callable[[PreparedRow], T],
+        record: Callable[[PreparedRow], T] | Records[T],
         offset: int,
         limit: int,
         *args: P.args,
@@ -64,8 +64,49 @@ class Paged(Generic[P]):
     ) -> Page[T]:
         """One page and the count of all; offset and limit in rows."""
         total = self._count.value(connection, *args, **kwargs)
-        found = self._rows.rows(connection, *args, offset=offset, limit=limit, **kwargs)
-        return Page(items=tuple(record(row) for row in found), total=total, offset=offset, limit=limit)
+        if isinstance(record, Records):
+            items = tuple(record.all(connection, self._rows, *args, offset=offset, limit=limit, **kwargs))
+        else:
+            rows = self._rows.rows(connection, *args, offset=offset, limit=limit, **kwargs)
+            items = tuple(record(row) for row in rows)
+        return Page(items=items, total=total, offset=offset, limit=limit)
+
+
+class Records(Generic[T]):
+    """Makes records of rows, and makes no second one of a row that was read before, to the byte as it is now.
+
+    To read a row's values, check its seal and make a record takes ten times as long as to ask the database for it. What
+    is kept is compared with the row as it stands at this moment, so nothing that was changed is ever taken for true.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Connection, PreparedRow], T],
+        *,
+        keep: Callable[[T], bool] = lambda record: True,
+        most: int = 5_000,
+    ) -> None:
+        """make: a record of a row; keep: whether it may be kept; most: how many are, at most twice."""
+        self._make, self._keep, self._most = make, keep, most
+
+    def all(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        """A record of each row that answers a question."""
+        plan, found = question.raw(connection, *args, **kwargs)
+        kept = sealed.seals_of(connection).kept.setdefault((self, plan.sql), {})
+        return [kept[row] if row in kept else self._made(connection, plan, kept, row) for row in found]
+
+    def one(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """The record of the first row, None where there is none."""
+        found = self.all(connection, question, *args, **kwargs)
+        return found[0] if found else None
+
+    def _made(self, connection: Connection, plan: Plan, kept: dict[Any, T], row: tuple[Any, ...]) -> T:
+        record = self._make(connection, plan.row(row))
+        if self._keep(record):
+            if len(kept) >= self._most:
+                kept.clear()
+            kept[row] = record
+        return record
 
 
 def paged(make: Callable[P, Select[Any]]) -> Paged[P]:

@@ -19,7 +19,6 @@ from operator import eq
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BinaryExpression,
     BindParameter,
     Boolean,
@@ -38,7 +37,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, placeholder
-from keyrack.store.tables import EPOCH, MICROSECOND, Moment, metadata
+from keyrack.store.tables import EPOCH, MICROSECOND, Json, Moment, metadata
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
@@ -112,10 +111,13 @@ class Seals:
         self._mac: Callable[[bytes], bytes] | None = None
         self._lock = threading.Lock()
         self._found: dict[str, Broken] = {}
+        self.kept: dict[Any, dict[Any, Any]] = {}
+        """What was made of rows that hold, by what made it and by the row as it was read (see rows.Records)."""
 
     def use(self, mac: Callable[[bytes], bytes]) -> None:
         """Seal with this keyed function from now on: text to 32 bytes."""
         self._mac = mac
+        self.kept.clear()
 
     def of(self, table: Table, values: Mapping[str, Any]) -> bytes:
         """The seal of a row; values: its columns as they are read from the database."""
@@ -275,7 +277,7 @@ def _typed(column: Column[Any], value: Any) -> Any:
         return None
     if isinstance(column.type, Moment):
         return EPOCH + value * MICROSECOND
-    if isinstance(column.type, JSON):
+    if isinstance(column.type, Json):
         return json.loads(value)
     return bool(value) if isinstance(column.type, Boolean) else value
 
@@ -313,6 +315,8 @@ def _written(
     named = {f"of_{column.name}": old[column.name] for column in table.primary_key}
     _setting(table, (*values, SEAL)).run(connection, {**values, **named, SEAL: row[SEAL]})
     _count(connection, table, old, row)
+    if table.name == "servers" and row[SEAL]:
+        connection.info.setdefault(_RAISED, {})[row["id"]] = row
     return row
 
 
@@ -364,6 +368,7 @@ def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[
     if table.name == "servers":
         row["rows_sum"] = _bytes(_total(connection, row["id"], holding=True))
         connection.execute(update(table).where(table.c.id == row["id"]).values(rows_sum=row["rows_sum"]))
+        connection.info[_RAISED] = {}
     _set_seals(connection, table, [{**row, SEAL: b""}])
     _count(connection, table, rows[0], None)
     row[SEAL] = seals_of(connection).of(table, row)
@@ -440,11 +445,13 @@ _HANGING: Mapping[str, tuple[tuple[Table, Any], ...]] = {
 }
 _MODULUS = 2**256
 _PENDING = "keyrack sums"
+_RAISED = "keyrack servers"
 
 
 def begin_counting(connection: Connection) -> None:
     """Start a command's counts afresh."""
     connection.info[_PENDING] = {}
+    connection.info[_RAISED] = {}
 
 
 @contextmanager
@@ -455,13 +462,16 @@ def counting(connection: Connection) -> Iterator[None]:
         yield
     except BaseException:
         connection.info[_PENDING] = before
+        connection.info[_RAISED] = {}
         raise
 
 
 def settle(connection: Connection) -> None:
     """Bring what a command changed into the sums of the servers concerned, before it is committed."""
     pending: dict[int, int] = connection.info.get(_PENDING, {})
-    connection.info[_PENDING] = {}
+    # What this command wrote itself is as it wrote it: nobody else can until it ends.
+    written: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
+    begin_counting(connection)
     table = metadata.tables["servers"]
     for server_id, delta in sorted(pending.items()):
 
@@ -470,8 +480,19 @@ def settle(connection: Connection) -> None:
             total = _total(connection, old["id"], holding=True) if held is None else _int(held) + delta
             return {"rows_sum": _bytes(total)}
 
-        if delta % _MODULUS:
+        if not delta % _MODULUS:
+            continue
+        if server_id in written:
+            _resealed(connection, table, {**written[server_id], **added(written[server_id])})
+        else:
             recompute(connection, table, row_of(server_id), new=added)
+
+
+def _resealed(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Write a server's sum into the row that this command wrote before."""
+    seal = seals_of(connection).of(table, row)
+    values = {"rows_sum": row["rows_sum"], SEAL: seal}
+    _setting(table, tuple(values)).run(connection, {**values, "of_id": row["id"]})
 
 
 def fits(connection: Connection, server_id: int) -> bool:

@@ -137,6 +137,8 @@ def postgresql_engine(url: URL, *, writer: bool) -> Engine:
         hide_parameters=True,
         poolclass=NullPool,
         connect_args=_postgresql_arguments(),
+        # As text: tables.Json reads it, where it is read at all.
+        json_deserializer=_as_text,
     )
 
     @event.listens_for(engine, "connect")
@@ -153,6 +155,10 @@ def postgresql_engine(url: URL, *, writer: bool) -> Engine:
         raw.autocommit = False
 
     return engine
+
+
+def _as_text(json: str | bytes) -> str:
+    return json if isinstance(json, str) else json.decode()
 
 
 def postgresql_connection(url: URL) -> psycopg.Connection[Any]:

@@ -84,7 +84,7 @@ def among(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """A statement as the driver takes it: its text, what each value goes through, and how a row is read."""
 
     sql: str
@@ -123,7 +123,7 @@ class Statement:
 
     def __init__(self, make: Callable[[], Executable]) -> None:
         self._make = make
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[str, Plan] = {}
 
     def rows(self, connection: Connection, given: Mapping[str, Any]) -> list[Row]:
         """All rows."""
@@ -152,6 +152,11 @@ class Statement:
         reads = dict(plan.reads).get(plan.names[0])
         return [values[0] if reads is None or values[0] is None else reads(values[0]) for values in found]
 
+    def raw(self, connection: Connection, given: Mapping[str, Any]) -> tuple[Plan, list[tuple[Any, ...]]]:
+        """All rows as the driver has them, and the plan that reads them."""
+        plan = self._plan(connection)
+        return plan, _execute(connection, plan.sql, plan.bound(given)).fetchall()
+
     def run(self, connection: Connection, given: Mapping[str, Any]) -> int:
         """How many rows it changed."""
         plan = self._plan(connection)
@@ -164,10 +169,9 @@ class Statement:
         if len(bound) == 1:
             _execute(connection, plan.sql, bound[0])
         elif bound:
-            _heard(connection, plan.sql, bound, many=True)
-            _driver(connection, lambda raw: raw.cursor().executemany(plan.sql, bound))
+            _execute(connection, plan.sql, bound, many=True)
 
-    def _plan(self, connection: Connection) -> _Plan:
+    def _plan(self, connection: Connection) -> Plan:
         plan = self._plans.get(connection.dialect.name)
         if plan is None:
             plan = self._plans[connection.dialect.name] = _planned(self._make(), connection.dialect)
@@ -206,6 +210,11 @@ class Prepared(Generic[P]):
         given = self._given(args, kwargs)
         return self._statement(given).values(connection, given)
 
+    def raw(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> tuple[Plan, list[tuple[Any, ...]]]:
+        """All rows as the driver has them, and the plan that reads them."""
+        given = self._given(args, kwargs)
+        return self._statement(given).raw(connection, given)
+
     def run(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> int:
         """How many rows it changed."""
         given = self._given(args, kwargs)
@@ -235,6 +244,8 @@ class Prepared(Generic[P]):
 
 
 _BOUND = object()
+listeners: list[Callable[[str, Any], None]] = []
+"""Told of each statement before it runs, with its values: tests count them, and look at their plans."""
 
 
 def prepared(make: Callable[P, Executable]) -> Prepared[P]:
@@ -251,7 +262,7 @@ def placeholder(column: Column[Any], name: str = "") -> BindParameter[Any]:
     return bindparam(_PREFIX + (name or column.name), type_=column.type)
 
 
-def _planned(statement: Executable, dialect: Dialect) -> _Plan:
+def _planned(statement: Executable, dialect: Dialect) -> Plan:
     compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
     assert isinstance(compiled, SQLCompiler)
     values = []
@@ -269,7 +280,7 @@ def _planned(statement: Executable, dialect: Dialect) -> _Plan:
         process = column.type.dialect_impl(dialect).result_processor(dialect, None)
         if process is not None:
             reads.append((column.keyname, process))
-    return _Plan(
+    return Plan(
         sql=str(compiled),
         values=tuple(values),
         positional=bool(compiled.positional),
@@ -278,35 +289,31 @@ def _planned(statement: Executable, dialect: Dialect) -> _Plan:
     )
 
 
-def _execute(connection: Connection, sql: str, values: Any) -> Any:
-    _heard(connection, sql, values)
-    return _driver(connection, lambda raw: raw.execute(sql, values))
-
-
-def _heard(connection: Connection, sql: str, values: Any, *, many: bool = False) -> None:
-    """Whoever listens to SQLAlchemy's statements hears of these as well: tests count them, and look at their plans."""
-    for listener in connection.dispatch.before_cursor_execute:
-        listener(connection, None, sql, values, None, many)
-
-
-def _driver(connection: Connection, act: Callable[[Any], Any]) -> Any:
-    """Act on the driver's connection; its errors are raised as SQLAlchemy's, so that one kind is caught everywhere."""
+def _execute(connection: Connection, sql: str, values: Any, *, many: bool = False) -> Any:
+    """Have the driver act; its errors are raised as SQLAlchemy's, so that one kind is caught everywhere."""
     if not connection.in_transaction():
         raise RuntimeError("A prepared statement runs inside a transaction.")
-    dialect = connection.dialect
-    raw = connection.connection.driver_connection
+    for listener in listeners:
+        listener(sql, values)
+    raw: Any = connection.connection.driver_connection
     try:
-        return act(raw)
-    except dialect.loaded_dbapi.Error as error:
-        broken = dialect.is_disconnect(error, connection.connection, None)
-        if broken:
-            connection.invalidate(error)
-        raise DBAPIError.instance(
-            None,
-            None,
-            error,
-            dialect.loaded_dbapi.Error,
-            hide_parameters=True,
-            connection_invalidated=broken,
-            dialect=dialect,
-        ) from error
+        return raw.cursor().executemany(sql, values) if many else raw.execute(sql, values)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _wrapped(connection, error) from error
+
+
+def _wrapped(connection: Connection, error: Any) -> Exception:
+    dialect = connection.dialect
+    broken = dialect.is_disconnect(error, connection.connection, None)
+    if broken:
+        connection.invalidate(error)
+    found: Exception = DBAPIError.instance(
+        None,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=broken,
+        dialect=dialect,
+    )
+    return found
