@@ -1,0 +1,184 @@
+"""What the models of all resources are made of: their kinds, types of fields, pages; must know no resource."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, WrapValidator
+from pydantic_core import PydanticCustomError
+
+from keyrack.model import Page
+from keyrack.web import bodies
+from keyrack.web.examples import FINGERPRINT, PUBLIC_KEY
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+PER_PAGE = 50
+MOST_PER_PAGE = 200
+_END = "2026-11-22T16:00:00Z"
+
+
+class Request(BaseModel):
+    """The body of a call: no value is turned into another type, no unknown field is left aside."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Query(BaseModel):
+    """The query of a call, whose values arrive as texts; no unknown parameter is left aside."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_by_name=False)
+
+
+class Answer(BaseModel):
+    """What a call answers. mypy checks the fields where one is made; the check at run time costs nothing that can be
+    measured, as pydantic writes the JSON faster than json.dumps (decision 115).
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def parameter_names(asks: type[BaseModel]) -> tuple[str, ...]:
+    """A query's parameters as they are written in it."""
+    return tuple(field.alias or name for name, field in asks.model_fields.items())
+
+
+def about(words: str, *example: Any) -> Any:
+    """What a field means, for the description, and an example where its type has none."""
+    return Field(description=words, examples=list(example)) if example else Field(description=words)
+
+
+def time(at: datetime) -> str:
+    """A time in UTC by ISO 8601 to the second."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def time_or_null(at: datetime | None) -> str | None:
+    """The same, or null."""
+    return None if at is None else time(at)
+
+
+def _moment(value: object) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    try:
+        return datetime.fromisoformat(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise PydanticCustomError("time", "is a time, written like 2026-11-22T16:00:00Z") from None
+
+
+def _whole(most: int, *, default: int | None) -> Any:
+    """A whole number from 1 to most in a query; default: where it is sent without a value."""
+
+    def read(value: object) -> int | None:
+        number = default if value == "" else bodies.number(value) if isinstance(value, str) else value
+        if number is None and default is None and value in ("", None):
+            return None
+        if not isinstance(number, int) or not 1 <= number <= most:
+            raise PydanticCustomError("whole", "is a whole number from 1 to {most}", {"most": most})
+        return number
+
+    return WrapValidator(lambda value, handler: read(value))
+
+
+def _from_1_to(most: int) -> Any:
+    return WithJsonSchema({"type": "integer", "minimum": 1, "maximum": most})
+
+
+PageNumber = Annotated[int, _whole(bodies.LARGEST_ID, default=1), _from_1_to(bodies.LARGEST_ID)]
+PerPage = Annotated[int, _whole(MOST_PER_PAGE, default=PER_PAGE), _from_1_to(MOST_PER_PAGE)]
+IdAsked = Annotated[int | None, _whole(bodies.LARGEST_ID, default=None), _from_1_to(bodies.LARGEST_ID)]
+"""An id in a query, or none."""
+Id = Annotated[int, Field(examples=[7])]
+Name = Annotated[str, Field(examples=["web-1"])]
+Count = Annotated[int, Field(examples=[3])]
+Flag = Annotated[bool, Field(examples=[True])]
+Time = Annotated[str, Field(examples=[_END], json_schema_extra={"format": "date-time"})]
+"""A time in an answer: UTC, ISO 8601."""
+Moment = Annotated[
+    datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time", "examples": [_END]})
+]
+"""A time in a body: ISO 8601 with a zone, which the core asks for."""
+Fingerprint = Annotated[str, Field(examples=[FINGERPRINT])]
+PublicKey = Annotated[str, Field(examples=[PUBLIC_KEY])]
+_FLAG = {"type": "boolean"}
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_PERMISSION = {"type": ["boolean", "null"]}
+Restrictions = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {
+                "sources": _TEXTS,
+                "command": {"type": ["string", "null"]},
+                "restrict": _FLAG,
+                "permit_pty": _PERMISSION,
+                "agent_forwarding": _PERMISSION,
+                "port_forwarding": _PERMISSION,
+                "x11_forwarding": _PERMISSION,
+                "user_rc": _PERMISSION,
+                "permitopen": _TEXTS,
+                "permitlisten": _TEXTS,
+                "verify_required": _FLAG,
+                "no_touch_required": _FLAG,
+            },
+            "additionalProperties": False,
+            "examples": [{"sources": ["192.0.2.0/24"]}],
+        }
+    ),
+]
+"""What a key may do: the fields of ssh.options.Restrictions, which reads them and says what is wrong."""
+
+
+class Window(Query):
+    """Which page of a list."""
+
+    page: Annotated[PageNumber, about("Which page, from 1.", 1)] = 1
+    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", PER_PAGE)] = PER_PAGE
+
+    def window(self) -> dict[str, Any]:
+        """Offset and limit, as the core's functions take them."""
+        return {"offset": (self.page - 1) * self.per_page, "limit": self.per_page}
+
+
+class Search(Window):
+    """A page of what matches a text."""
+
+    search: Annotated[str, about("A part of what is looked for.", "web")] = ""
+
+
+class Listed(Answer, Generic[T]):
+    """A page of a list."""
+
+    items: Annotated[list[T], about("What the page holds.")]
+    total: Annotated[int, about("How many there are on all pages.", 1)]
+    page: Annotated[int, about("Which page this is, from 1.", 1)]
+    per_page: Annotated[int, about("How many a page holds.", PER_PAGE)]
+
+    @classmethod
+    def of(cls, found: Page[S], show: Callable[[S], T]) -> Self:
+        """A page of the core's as it is shown; show: one entry."""
+        return cls(
+            items=[show(item) for item in found.items],
+            total=found.total,
+            page=found.offset // found.limit + 1,
+            per_page=found.limit,
+        )
+
+
+class ErrorFields(Answer):
+    """What was refused, and why."""
+
+    code: Annotated[str, about("What it is, for programs.", "invalid")]
+    message: Annotated[str, about("What it is, for people.", "mode takes observe, enforce or auto.")]
+    field: Annotated[str, about("The field or parameter at fault, if one is.", "mode")] = ""
+
+
+class Error(Answer):
+    """A refusal."""
+
+    error: Annotated[ErrorFields, about("The refusal.")]
