@@ -11,8 +11,8 @@ from keyrack.core.hosts import unmanaged_keys
 from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
 from keyrack.web.native import api as native
-from keyrack.web.native.shapes import servers
-from keyrack.web.native.shapes.keys import UnmanagedKeysAsked
+from keyrack.web.native import shapes_servers as servers
+from keyrack.web.native.shapes_keys import UnmanagedKeysAsked
 from keyrack.web.openapi import openapi
 from keyrack.web.server import DESCRIBED
 from tests.core.keys_for_tests import fresh_line

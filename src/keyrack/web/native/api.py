@@ -25,7 +25,7 @@ from keyrack.web.native import (
     unmanaged_keys,
     user_keys,
 )
-from keyrack.web.native.shapes.parts import Error, parameter_names
+from keyrack.web.native.shapes import Error, parameter_names
 
 CHANNEL = "native"
 STATUS = {

@@ -14,7 +14,7 @@ from keyrack.core.hosts import servers
 from keyrack.core.work import refuse
 from keyrack.errors import Refusal, invalid
 from keyrack.web.api import Call, Endpoint
-from keyrack.web.native.shapes.parts import Answer, Query, Request, parameter_names
+from keyrack.web.native.shapes import Answer, Query, Request, parameter_names
 
 R = TypeVar("R", bound=Request)
 Q = TypeVar("Q", bound=Query)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from keyrack.core.keys import credentials, last_uses
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
+from keyrack.web.native import shapes_keys as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import keys as shapes
-from keyrack.web.native.shapes.parts import Search
+from keyrack.web.native.shapes import Search
 
 PATH = "/servers/{server}/credentials"
 

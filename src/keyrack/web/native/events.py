@@ -6,9 +6,9 @@ from keyrack.core.audit import events
 from keyrack.core.hosts import servers
 from keyrack.core.keys import receipts
 from keyrack.web.api import Call
+from keyrack.web.native import shapes_audit as shapes
+from keyrack.web.native import shapes_keys as keys
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import audit as shapes
-from keyrack.web.native.shapes import keys
 
 
 def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from keyrack.core.keys import grants
 from keyrack.web.api import Call
+from keyrack.web.native import shapes_people as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import people as shapes
-from keyrack.web.native.shapes.parts import Window
+from keyrack.web.native.shapes import Window
 
 
 def list_grants(call: Call, asked: Window) -> shapes.GrantPage:

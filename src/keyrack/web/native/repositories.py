@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from keyrack.core.git import repositories
 from keyrack.web.api import Call
+from keyrack.web.native import shapes_repositories as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import repositories as shapes
 
 
 def show_repository(call: Call) -> shapes.Repository:

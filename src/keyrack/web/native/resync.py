@@ -5,8 +5,8 @@ from __future__ import annotations
 from keyrack.core.hosts import resync
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
+from keyrack.web.native import shapes_servers as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import servers as shapes
 
 PATH = "/servers/{server}/resync"
 

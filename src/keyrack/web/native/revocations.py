@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from keyrack.core.keys import receipts, revocation
 from keyrack.web.api import Call
+from keyrack.web.native import shapes_keys as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import keys as shapes
-from keyrack.web.native.shapes.parts import Window
+from keyrack.web.native.shapes import Window
 
 
 def revoke_key(call: Call, wanted: shapes.Revocation) -> shapes.Revoked:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from keyrack.core.hosts import sessions
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
+from keyrack.web.native import shapes_servers as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import servers as shapes
-from keyrack.web.native.shapes.parts import Window
+from keyrack.web.native.shapes import Window
 
 
 def list_sessions(call: Call, asked: Window) -> shapes.SessionPage:

@@ -6,8 +6,8 @@ from keyrack.core.hosts import unmanaged_keys
 from keyrack.errors import invalid
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
+from keyrack.web.native import shapes_keys as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import keys as shapes
 
 PATH = "/servers/{server}/unmanaged-keys"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from keyrack.core.keys import last_uses
 from keyrack.web.api import Call
+from keyrack.web.native import shapes_keys as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import keys as shapes
 
 
 def list_user_keys(call: Call, asked: shapes.UserKeysAsked) -> shapes.UserKeyPage:

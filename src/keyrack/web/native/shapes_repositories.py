@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from keyrack.store.repositories import Repository as RepositoryRecord
-from keyrack.web.native.shapes.parts import Answer, Flag, Id, Request, about
+from keyrack.web.native.shapes import Answer, Flag, Id, Request, about
 
 
 class RepositoryChange(Request):

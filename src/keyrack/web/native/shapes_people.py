@@ -7,7 +7,7 @@ from typing import Annotated
 from keyrack.core.keys.grants import Names
 from keyrack.model import Grant as GrantRecord
 from keyrack.store.people import Bearer
-from keyrack.web.native.shapes.parts import (
+from keyrack.web.native.shapes import (
     Answer,
     Id,
     Listed,

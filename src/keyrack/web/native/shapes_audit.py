@@ -8,7 +8,7 @@ from pydantic import Field
 
 from keyrack.core.audit import events
 from keyrack.model import Event as EventRecord
-from keyrack.web.native.shapes.parts import Answer, Id, IdAsked, Listed, Search, Time, about, time
+from keyrack.web.native.shapes import Answer, Id, IdAsked, Listed, Search, Time, about, time
 
 
 class EventsAsked(Search):

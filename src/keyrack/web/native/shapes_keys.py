@@ -13,7 +13,7 @@ from keyrack.model import UnmanagedKey as UnmanagedRecord
 from keyrack.model import UserKey as UserKeyRecord
 from keyrack.store.revoked_keys import RevokedKey as RevokedKeyRecord
 from keyrack.store.uses import Use
-from keyrack.web.native.shapes.parts import (
+from keyrack.web.native.shapes import (
     Answer,
     Count,
     Fingerprint,
