@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from keyrack import app
+from keyrack import app, serving
 from keyrack.core.instance import Instance
 from keyrack.core.workspace import workspace_file
 from keyrack.settings import Settings
@@ -109,7 +109,7 @@ def running(settings: Settings) -> Iterator[Service]:
     """Serve an instance with these settings from a thread of this process, until the block ends."""
     instance = app.open_instance(settings)
     host, port = settings.host_and_port
-    application = app.web_application(instance)
+    application = serving.web_application(instance)
     config = uvicorn.Config(
         application,
         host=host,

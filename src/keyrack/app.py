@@ -1,35 +1,22 @@
-"""The only place where parts are built and joined; must decide nothing."""
+"""Builds an instance of its parts; must decide nothing, nor load HTTP, which an operator's commands would wait for."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
-import prometheus_client
-import structlog
 from sqlalchemy import Connection
 
 from keyrack.core import ownership, sealing
-from keyrack.core.audit import retention
-from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
-from keyrack.core.keys import credentials
 from keyrack.core.people.throttle import Throttle
-from keyrack.core.people.users import system_actor
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
 from keyrack.ssh import known_private
-from keyrack.store import servers
-from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.store.database import Database
 from keyrack.store.engine import migrate
-from keyrack.web import server
-from keyrack.web.server import Service
-
-log = structlog.get_logger("keyrack")
 
 SEALED_SINCE = "0030"
-TIDY_EVERY_SECONDS = 5.0
 
 
 def open_instance(settings: Settings, *, new_database: bool = False, restoring: bool = False) -> Instance:
@@ -73,71 +60,3 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
     except BaseException:
         database.close()
         raise
-
-
-def web_application(instance: Instance) -> Service:
-    """The service over HTTP, with its background work."""
-    last_seen = LastSeen()
-
-    def start() -> Callable[[], None]:
-        close_metrics = _serve_metrics(instance)
-        stop_tidying = _tidy(instance, last_seen)
-
-        def stop() -> None:
-            close_metrics()
-            stop_tidying()
-
-        return stop
-
-    return server.service(instance, start, last_seen)
-
-
-def _serve_metrics(instance: Instance) -> Callable[[], None]:
-    """Serve the figures on an address of their own, if the settings name one; answers how to stop that."""
-    if not instance.settings.metrics_listen:
-        return lambda: None
-    host, _, port = instance.settings.metrics_listen.rpartition(":")
-    try:
-        serving, thread = prometheus_client.start_http_server(
-            int(port), host.strip("[]"), registry=instance.figures.registry
-        )
-    except OSError as error:
-        # Of several processes one has the address; its figures are its own.
-        log.warning("metrics are not served by this process", address=instance.settings.metrics_listen, why=str(error))
-        return lambda: None
-
-    def stop() -> None:
-        serving.shutdown()
-        serving.server_close()
-        thread.join(timeout=10)
-
-    return stop
-
-
-def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
-    """Remove what has ended and note who was heard of, every few seconds, on its own thread; answers how to stop it."""
-    stopping = threading.Event()
-    calm = retention.Calm()
-
-    def run() -> None:
-        while not stopping.wait(TIDY_EVERY_SECONDS):
-            try:
-                credentials.end_expired(instance, system_actor())
-                last_seen.write(instance)
-                instance.refusals.write(instance.database)
-                calm.tidy(instance, system_actor())
-                instance.figures.behind.set(instance.database.read(servers.count_behind))
-            except DatabaseUnavailable:
-                pass  # said by the database itself, once; the next round does what this one left
-            except Exception:
-                log.exception("tidying failed")
-
-    thread = threading.Thread(target=run, name="tidy", daemon=True)
-    thread.start()
-
-    def stop() -> None:
-        stopping.set()
-        thread.join(timeout=10)
-        instance.refusals.write(instance.database, everything=True)
-
-    return stop

@@ -9,7 +9,7 @@ import click
 from sqlalchemy.engine import make_url
 
 from keyrack.cli import options
-from keyrack.cli.serve import explained
+from keyrack.cli.explained import explained
 from keyrack.settings import Settings
 from keyrack.store.engine import backup
 from keyrack.store.engine.backup import BackupProblem

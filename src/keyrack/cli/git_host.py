@@ -11,8 +11,9 @@ import click
 
 from keyrack.app import open_instance
 from keyrack.cli import options
+from keyrack.cli.explained import explained
 from keyrack.cli.opened import refuse_none
-from keyrack.cli.serve import explained, set_up_logging
+from keyrack.cli.serve import set_up_logging
 from keyrack.git.host import GitHost
 from keyrack.private_sshd import PrivateSshdError
 

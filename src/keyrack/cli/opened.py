@@ -11,7 +11,7 @@ import click
 
 from keyrack.app import open_instance
 from keyrack.cli import options
-from keyrack.cli.serve import explained
+from keyrack.cli.explained import explained
 from keyrack.core.instance import Instance
 from keyrack.core.ownership import check_database
 from keyrack.errors import Refusal

@@ -13,7 +13,7 @@ import click
 from keyrack import app
 from keyrack.cli import options
 from keyrack.cli.backup import sqlite_file
-from keyrack.cli.serve import explained
+from keyrack.cli.explained import explained
 from keyrack.core import restoring
 from keyrack.core.restoring import Loss
 from keyrack.settings import Settings

@@ -8,8 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -18,12 +17,12 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from keyrack import app
+from keyrack import app, serving
 from keyrack.cli import options
+from keyrack.cli.explained import explained
 from keyrack.settings import Settings
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.engine.connect import UNAVAILABLE, DatabaseRefused, DatabaseSpoilt
-from keyrack.store.engine.migrate import SchemaTooNew
+from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
 from keyrack.store.engine.outage import Outage
 from keyrack.web.protocol import BoundedProtocol
 from keyrack.web.server import Service
@@ -101,7 +100,7 @@ class _Workers(Multiprocess):
 def open_application(settings: Settings) -> Service:
     """The application for these settings; exits with words when the database or the key is not usable."""
     with explained():
-        application = app.web_application(app.open_instance(settings))
+        application = serving.web_application(app.open_instance(settings))
     be_quick_to_switch()
     return application
 
@@ -115,26 +114,6 @@ def be_quick_to_switch() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Turn what can go wrong when an instance is opened into words and an exit."""
-    try:
-        yield
-    except (DatabaseSpoilt, DatabaseRefused) as error:
-        raise click.ClickException(str(error)) from None
-    except DatabaseUnavailable as error:
-        why = str(error).removeprefix(UNAVAILABLE).rstrip(".")
-        raise click.ClickException(f"The database cannot be reached: {why}. Start it, or check --database.") from None
-    except (SchemaTooNew, ValueError) as error:
-        raise click.ClickException(str(error)) from None
-    except PermissionError as error:
-        raise click.ClickException(f"No permission for {error.filename}; choose another --data.") from None
-    except OSError as error:
-        raise click.ClickException(
-            f"{error.filename}: {error.strerror}. Mend that, or choose another --data."
-        ) from None
 
 
 def from_environment() -> Service:
@@ -157,7 +136,7 @@ def from_environment() -> Service:
             error.show()
             sys.exit(STARTUP_FAILURE)
         outage.answered()
-        application = app.web_application(instance)
+        application = serving.web_application(instance)
         be_quick_to_switch()
         return application
 

@@ -17,11 +17,12 @@ from typing import Any
 import click
 import uvicorn
 
-from keyrack.app import open_instance, web_application
+from keyrack.app import open_instance
 from keyrack.cli import options
 from keyrack.cli.demo_host import DemoHost
+from keyrack.cli.explained import explained
 from keyrack.cli.operator import operator
-from keyrack.cli.serve import check_free, explained, limits, set_up_logging
+from keyrack.cli.serve import check_free, limits, set_up_logging
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials
@@ -32,6 +33,7 @@ from keyrack.errors import Refusal
 from keyrack.git.host import GitHost
 from keyrack.model import Server
 from keyrack.private_sshd import HOW_TO_GET_SSHD, PrivateSshdError, find_sshd
+from keyrack.serving import web_application
 from keyrack.settings import Settings
 
 READY_SECONDS = 30.0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from sqlalchemy import BigInteger, Column, Connection, Integer, Table
 
 from keyrack.store.tables import metadata
 
-RawConnection = psycopg.Connection[Any]
+if TYPE_CHECKING:
+    import psycopg
 
 # A row a server, moved forward at each change, so nothing ever needs clearing away. No foreign key: whoever
 # waits for a server that was deleted is to hear of it too. change is a counter on SQLite and, on PostgreSQL,
@@ -79,7 +79,7 @@ def record_on_postgresql(conn: Connection, server_ids: Iterable[int]) -> dict[in
     return {row[0]: row[1] for row in rows}
 
 
-def since_on_postgresql(raw: RawConnection, floor: int) -> tuple[int, dict[int, int]]:
+def since_on_postgresql(raw: psycopg.Connection[Any], floor: int) -> tuple[int, dict[int, int]]:
     """The changes made by transactions numbered floor and up, and the floor to ask with next time.
 
     The next floor is the oldest transaction still running: it may commit a number below others that are
@@ -96,7 +96,7 @@ def since_on_postgresql(raw: RawConnection, floor: int) -> tuple[int, dict[int, 
     return rows[0][0], {server_id: change for _, server_id, change in rows if server_id is not None}
 
 
-def floor_on_postgresql(raw: RawConnection) -> int:
+def floor_on_postgresql(raw: psycopg.Connection[Any]) -> int:
     """The floor from which changes are news to somebody who starts to listen now."""
     row = raw.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint").fetchone()
     assert row is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
@@ -23,10 +23,12 @@ from keyrack.store.engine.connect import (
 )
 from keyrack.store.engine.outage import Outage
 from keyrack.store.engine.pool import Pool
-from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 from keyrack.store.engine.sqlite_file import SqliteFile
 from keyrack.store.engine.sqlite_writer import SqliteWriter
 from keyrack.store.sealed import Broken, Seals, attach
+
+if TYPE_CHECKING:
+    from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 
 __all__ = ["Database", "DatabaseUnavailable", "announce", "lock_workspace"]
 
@@ -66,6 +68,9 @@ class Database:
             attach(writing, self.seals)
             self._writer = SqliteWriter(writing, self._file, self._deliver)
         else:
+            # Loaded here: with its driver it takes a while, for which commands on SQLite need not wait.
+            from keyrack.store.engine.postgresql_writer import PostgresqlWriter
+
             engine = postgresql_engine(url, writer=False)
             self._writer = PostgresqlWriter(url, WRITERS, PATIENCE_SECONDS, self._deliver, self.seals)
         attach(engine, self.seals)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Table
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 
@@ -17,4 +16,9 @@ def dialect_insert(connection: Connection, table: Table) -> Any:
 
 def insert_of(dialect: str) -> Callable[[Table], Any]:
     """The same for a database by its dialect's name."""
-    return postgresql_insert if dialect == "postgresql" else sqlite_insert
+    if dialect == "postgresql":
+        # Loaded where it is spoken: it takes as long as all else that a command on SQLite does.
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return postgresql_insert
+    return sqlite_insert

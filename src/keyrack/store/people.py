@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, and_, func, select
 
 from keyrack.model import Page, Project, Role, Token, User, Workspace
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.rows import Records, inserted, paged
+from keyrack.store.rows import ONE_ROW, Records, inserted, paged
 from keyrack.store.tables import EPOCH, group_members, groups, projects, tokens, users, workspaces
 
 
@@ -187,21 +187,55 @@ def password_hash(connection: Connection, user_id: int) -> str | None:
     return row.password_hash if row is not None and sealed.sound(connection, users, row) else None
 
 
-def look_as_for_a_user(connection: Connection) -> None:
-    """The work of reading a user and the password's hash, without an answer.
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Whom a sign-in names, each None where there is none: no proof yet of anything, as no seal was looked at."""
 
-    For a name that nobody has: to read a row and to check its seal takes time, which would tell which names there are.
-    """
-    # Two rows, as a user that there is gets read twice.
-    rows = _some_users.rows(connection)
-    if rows:
-        user_record(connection, rows[0])
-        sealed.sound(connection, users, rows[-1])
+    workspace_id: int | None
+    user_id: int | None
+    user_name: str | None
+    password_hash: str | None
+
+
+# Each answers exactly one row, of the same few columns, whether there is such a user or not: what the database and we
+# do is the same then, and so is the time, which would tell who there is.
+_claimed = (
+    users.c.id.label("user_id"),
+    users.c.name.label("user_name"),
+    users.c.password_hash,
+)
 
 
 @prepared
-def _some_users() -> Select[Any]:
-    return select(users).order_by(users.c.id).limit(2)
+def _claimed_uid(uid: str) -> Select[Any]:
+    return select(users.c.workspace_id, *_claimed).select_from(ONE_ROW.outerjoin(users, users.c.uid == uid))
+
+
+@prepared
+def _claimed_of_workspace(by_uid: bool, workspace: str, name: str) -> Select[Any]:
+    column = workspaces.c.uid if by_uid else workspaces.c.name
+    named = and_(users.c.workspace_id == workspaces.c.id, users.c.name == name)
+    found = ONE_ROW.outerjoin(workspaces, column == workspace).outerjoin(users, named)
+    return select(workspaces.c.id.label("workspace_id"), *_claimed).select_from(found)
+
+
+def claimed(
+    connection: Connection,
+    *,
+    user_uid: str | None,
+    user_name: str | None,
+    workspace_uid: str | None,
+    workspace_name: str | None,
+) -> Claimed:
+    """Whom a sign-in names: a user by uid, or by name in a workspace by uid or name. Always one question."""
+    if user_uid is not None:
+        row = _claimed_uid.row(connection, user_uid)
+    else:
+        by_uid = workspace_uid is not None
+        workspace = (workspace_uid if by_uid else workspace_name) or ""
+        row = _claimed_of_workspace.row(connection, by_uid, workspace, user_name or "")
+    assert row is not None
+    return Claimed(**row)
 
 
 def change_user(connection: Connection, user_id: int, values: Mapping[str, Any]) -> None:

@@ -331,6 +331,17 @@ def _system_user_by_name(server_id: int, username: str) -> Select[Any]:
     return select(system_users).where(system_users.c.server_id == server_id, system_users.c.username == username)
 
 
+def have_account(connection: Connection, server_ids: Iterable[int], username: str) -> bool:
+    """Whether any of these servers has an account of this name."""
+    return _account_on.row(connection, tuple(server_ids), username) is not None
+
+
+@prepared
+def _account_on(server_ids: Iterable[int], username: str) -> Select[Any]:
+    named = (among(system_users.c.server_id, server_ids), system_users.c.username == username)
+    return select(system_users.c.id).where(*named).limit(1)
+
+
 def find_system_users(
     connection: Connection, server_id: int, *, search: str = "", offset: int, limit: int
 ) -> Page[SystemUser]:

@@ -6,14 +6,17 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-import psycopg
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from keyrack.store.engine.sqlite_file import BUSY_SECONDS, SqliteFile, Unusable
+
+if TYPE_CHECKING:
+    # Loaded where PostgreSQL is spoken to: an operator's command on SQLite would wait for it.
+    import psycopg
 
 T = TypeVar("T")
 Dialect = Literal["sqlite", "postgresql"]
@@ -24,6 +27,9 @@ _REFUSED = re.compile(
     r"|permission denied for database.*))"
 )
 
+
+# serialization_failure and deadlock_detected: docs "PostgreSQL Error Codes".
+_CONFLICTS = ("40001", "40P01")
 
 UNAVAILABLE = "The database does not answer as it should: "
 
@@ -141,6 +147,8 @@ def postgresql_engine(url: URL, *, writer: bool) -> Engine:
         json_deserializer=_as_text,
     )
 
+    import psycopg
+
     @event.listens_for(engine, "connect")
     def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
         if not writer:
@@ -163,6 +171,8 @@ def _as_text(json: str | bytes) -> str:
 
 def postgresql_connection(url: URL) -> psycopg.Connection[Any]:
     """A connection of its own, outside the pool and in autocommit, for the notifier."""
+    import psycopg
+
     arguments = {**url.translate_connect_args(username="user", database="dbname"), **url.query}
     return psycopg.connect(**{**arguments, **_postgresql_arguments()}, autocommit=True)
 
@@ -189,7 +199,9 @@ def is_unavailable(error: Exception) -> bool:
         return getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
     if not isinstance(error, DBAPIError) or is_conflict(error):
         return False
-    return error.connection_invalidated or isinstance(error.orig, (psycopg.OperationalError, psycopg.InterfaceError))
+    # SQLAlchemy puts a driver's error into its own of the same name.
+    ours = isinstance(error, (OperationalError, InterfaceError)) and not isinstance(cause, sqlite3.Error)
+    return error.connection_invalidated or ours
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -204,9 +216,7 @@ def is_damage(error: BaseException | None) -> bool:
 
 def is_conflict(error: Exception) -> bool:
     """Whether PostgreSQL undid the transaction for the sake of another one; doing it again is right."""
-    return isinstance(error, DBAPIError) and isinstance(
-        error.orig, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
-    )
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _CONFLICTS
 
 
 def answer(ask: Callable[[], T], *, again: bool) -> T:

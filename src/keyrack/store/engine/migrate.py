@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
 from keyrack.store.changes import changes
@@ -31,9 +28,7 @@ class SchemaTooNew(RuntimeError):
 
 def head() -> str:
     """The revision this version works with."""
-    revision = _scripts().get_current_head()
-    assert revision is not None
-    return revision
+    return _chain(FOLDER)[-1]
 
 
 def current(url: str) -> str | None:
@@ -47,10 +42,10 @@ def current(url: str) -> str | None:
 
 def knows(found: str | None, revision: str) -> bool:
     """Whether a database at the revision `found` has what that other revision brought; a later version's has."""
-    scripts = _scripts()
-    if found is None or found not in {script.revision for script in scripts.walk_revisions()}:
+    chain = _chain(FOLDER)
+    if found is None or found not in chain:
         return found is not None
-    return revision in {script.revision for script in scripts.iterate_revisions(found, "base")}
+    return revision in chain[: chain.index(found) + 1]
 
 
 def is_current(url: str) -> bool:
@@ -65,14 +60,13 @@ def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | Non
     Any number of processes may try at once: one does it, the others wait. Raises SchemaTooNew, and
     DatabaseUnavailable if the database is away or somebody holds on to a table.
     """
-    scripts = _scripts()
     found = current(url)
-    if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
+    if found is not None and found not in _chain(FOLDER):
         raise SchemaTooNew(
             f"This database is at revision {found}, made by a later version of Keyrack than this one, "
             f"which knows {head()} at most. Start that version, or restore a backup from before."
         )
-    if found == (scripts.get_current_head() if to == "head" else to):
+    if found == (head() if to == "head" else to):
         return
     with _connected(url, writer=True) as conn:
         if conn.dialect.name == "sqlite":
@@ -81,32 +75,57 @@ def upgrade(url: str, to: str = "head", then: Callable[[Connection], None] | Non
         with conn.begin():
             _lock(conn)
             there = _revision(conn)
-            _run(conn, scripts, to)
+            _run(conn, to)
             if then is not None and there != _revision(conn):
                 then(conn)
             if conn.dialect.name == "sqlite" and conn.exec_driver_sql("PRAGMA foreign_key_check").first():
                 raise RuntimeError("The migration left rows that point to nothing; it was undone.")
 
 
-def _scripts() -> ScriptDirectory:
-    return _read(FOLDER)
+@functools.cache
+def _chain(folder: Path) -> tuple[str, ...]:
+    """The revisions of a folder, oldest first, as their files name them; none is run for that."""
+    after: dict[str | None, str] = {}
+    for file in folder.glob("*.py"):
+        text = file.read_text("utf-8")
+        named = re.search(r'^revision = "(\w+)"$', text, re.MULTILINE)
+        follows = re.search(r'^down_revision = (?:None|"(\w+)")$', text, re.MULTILINE)
+        if named and follows:
+            assert follows[1] not in after, f"two migrations follow {follows[1]}"
+            after[follows[1]] = named[1]
+    chain: list[str] = []
+    while (following := after.pop(chain[-1] if chain else None, None)) is not None:
+        chain.append(following)
+    assert chain, f"no migration in {folder}"
+    assert not after, f"migrations that follow none: {after}"
+    return tuple(chain)
 
 
 @functools.cache
-def _read(folder: Path) -> ScriptDirectory:
+def _scripts(folder: Path) -> Any:
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory(folder, version_locations=[folder])
     scripts.get_current_head()  # all is read now, before another thread sees it
     return scripts
 
 
 def _revision(conn: Connection) -> str | None:
-    return MigrationContext.configure(conn).get_current_revision()
+    if not conn.dialect.has_table(conn, "alembic_version"):
+        return None
+    revision: str | None = conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
+    return revision
 
 
-def _run(conn: Connection, scripts: ScriptDirectory, to: str) -> None:
+def _run(conn: Connection, to: str) -> None:
     """What alembic's own command does, without its ini file and env.py."""
+    # Loaded here, as it takes a tenth of a second, and a command nearly always finds that there is nothing to do.
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
 
-    def steps(revision: Any, _context: MigrationContext) -> Any:
+    scripts = _scripts(FOLDER)
+
+    def steps(revision: Any, _context: object) -> Any:
         return scripts._upgrade_revs(to, revision)
 
     with EnvironmentContext(Config(), scripts, fn=steps, destination_rev=to) as environment:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
@@ -79,7 +80,7 @@ class PostgresqlWriter:
         self._notifier.close()
         self._pool.close()
 
-    def _connect(self) -> changes.RawConnection:
+    def _connect(self) -> psycopg.Connection[Any]:
         return postgresql_connection(self._url)
 
 
