@@ -1,4 +1,6 @@
-"""Whether a sign-in with a wrong name can be told by its time from one with a wrong password: Welch's t of both.
+"""Whether a wrong name can be told by its time from a wrong password, and a wrong access key from a wrong secret.
+
+Prints Welch's t of both, for passwords and for access keys sent by HTTP Basic.
 
     .venv/bin/python bench/sign_in_times.py [SAMPLES] [--whole]
 
@@ -14,13 +16,15 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from argon2 import PasswordHasher, extract_parameters
 
 from keyrack import app
 from keyrack.core.instance import Instance
-from keyrack.core.people import passwords, tokens
+from keyrack.core.people import basic_access, passwords, tokens
 from keyrack.core.people.throttle import Throttle
 from keyrack.core.people.tokens import Scope, SignIn
 from keyrack.core.workspace import workspace_file
@@ -28,7 +32,16 @@ from keyrack.errors import Refusal
 from keyrack.settings import Settings
 from keyrack.store import people
 
-TEAM = '[workspace]\nname = "acme"\n[[users]]\nname = "olga"\nrole = "owner"\npassword = "the right password"\n'
+KEY = "ABCDEFGHIJKLMNOPQRST"
+TEAM = f"""
+[workspace]
+name = "acme"
+[[users]]
+name = "olga"
+role = "owner"
+password = "the right password"
+access_keys = [{{ id = "{KEY}", secret = "{"s" * 40}" }}]
+"""
 
 
 def cheapen(instance: Instance) -> None:
@@ -57,19 +70,36 @@ def main() -> None:
         instance.throttle._few = instance.throttle._account = instance.throttle._passwords
         if not whole:
             cheapen(instance)
-        times: dict[str, list[float]] = {"olga": [], "nobody": []}
-        for number in range(2 * samples):
-            name = ("olga", "nobody")[(number + number // 2) % 2]
-            who = SignIn(password=f"guess {number}", user_name=name, workspace_name="acme")
-            begun = time.perf_counter()
-            try:
-                tokens.sign_in(
-                    instance, who, Scope(), address=f"10.{number // 62500}.{number // 250 % 250}.{number % 250}"
-                )
-            except Refusal:
-                pass
-            times[name].append(time.perf_counter() - begun)
-        instance.database.close()
+        try:
+            compare(samples, "olga", "nobody", partial(guess_password, instance))
+            compare(samples, KEY, "A" * 20, partial(guess_secret, instance))
+        finally:
+            instance.database.close()
+
+
+def guess_password(instance: Instance, name: str, number: int, address: str) -> None:
+    """A sign-in with a wrong password."""
+    who = SignIn(password=f"guess {number}", user_name=name, workspace_name="acme")
+    tokens.sign_in(instance, who, Scope(), address=address)
+
+
+def guess_secret(instance: Instance, key_id: str, number: int, address: str) -> None:
+    """A request with an access key's wrong secret."""
+    basic_access.authenticate(instance, key_id, f"guess {number:034}", address=address, channel="runcloud")
+
+
+def compare(samples: int, known: str, unknown: str, guess: Callable[[str, int, str], None]) -> None:
+    """Guess under both names in turn, each time from another address, and print how the times differ."""
+    times: dict[str, list[float]] = {known: [], unknown: []}
+    for number in range(2 * samples):
+        name = (known, unknown)[(number + number // 2) % 2]
+        address = f"10.{number // 62500}.{number // 250 % 250}.{number % 250}"
+        begun = time.perf_counter()
+        try:
+            guess(name, number, address)
+        except Refusal:
+            pass
+        times[name].append(time.perf_counter() - begun)
     first, second = times.values()
     spread = (statistics.variance(first) / len(first) + statistics.variance(second) / len(second)) ** 0.5
     t = (statistics.fmean(first) - statistics.fmean(second)) / spread

@@ -114,7 +114,8 @@ def test_files_and_functions_stay_small(file: Path) -> None:
     scopes += (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")
     for node in (node for scope in scopes for node in scope.body):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name[0] != "_":
-            assert ast.get_docstring(node), f"{file.name}: {node.name} has no docstring"
+            overload = [ast.unparse(one) for one in node.decorator_list] == ["overload"]  # the last one has it
+            assert overload or ast.get_docstring(node), f"{file.name}: {node.name} has no docstring"
 
 
 def test_folders_are_at_most_two_deep() -> None:

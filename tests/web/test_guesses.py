@@ -96,7 +96,24 @@ def test_guesses_at_names_that_do_not_exist_are_slowed_alike(proxied: Service) -
     wanted = [401] * 20 + [429] * 5
     assert [sign_in(proxied, "nobody", "x", at=STRANGER).status_code for _ in range(25)] == wanted
     assert [sign_in(proxied, "x", "x", at=OWNER, name=f"no {n}").status_code for n in range(25)] == wanted
-    assert refusals(proxied) == [], "no workspace is concerned, so no log has it"
+    # The workspace that was named has them in its log, as if it were a user's name; the ones there are not, nobody.
+    assert [(row.reason, row.address) for row in refusals(proxied)] == [("sign-in-failed", STRANGER)] * 2
+
+
+@pytest.mark.parametrize("name", ["olga", "nobody"])
+def test_however_a_workspace_is_named_an_account_in_it_is_one(proxied: Service, name: str) -> None:
+    """Were it so for users alone, the guesses that are left would tell who is one."""
+    uid = str(
+        proxied.instance.database.read(
+            lambda connection: connection.execute(text("SELECT uid FROM workspaces WHERE name = 'acme'")).scalar()
+        )
+    )
+    named = [sign_in(proxied, name, "guess", at=STRANGER).status_code for _ in range(2)]
+    assert named == [401, 401]
+    for number in range(48):
+        sign_in(proxied, name, "guess", at=f"10.0.{number}.7")
+    statuses = [sign_in(proxied, name, "guess", at=OWNER, id=uid).status_code for _ in range(3)]
+    assert statuses == [401, 401, 429]
 
 
 def test_a_crowd_cannot_shut_the_owner_out(proxied: Service) -> None:

@@ -35,6 +35,8 @@ class InstanceKey:
         self._row_key = _derive(seed, b"sealed rows")
         self._token_key = _derive(seed, b"tokens")
         self._cipher = AESGCM(_derive(seed, b"access key secrets"))
+        self.nobodys_secret = self.encrypt("*" * 40, "")
+        """Stands, with the context "", where there is no access key; as long as one's secret."""
         self._public_blob = wire.string(b"ssh-ed25519") + wire.string(self._signing_key.public_key().public_bytes_raw())
 
     def __repr__(self) -> str:

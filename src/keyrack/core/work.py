@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from keyrack import policy
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
-from keyrack.errors import Kind, Refusal
+from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
 from keyrack.store import events, servers
 from keyrack.store.database import lock_workspace
@@ -188,3 +188,21 @@ class Attempt:
             self.actor, self.action, refusal.code, self.aim, self.target_kind, self.target_id, self.server_id
         )
         self.instance.refusals.record(self.instance.database, refused, self.instance.now(), later=self.later)
+
+
+def refuse(
+    instance: Instance, actor: Actor, action: str, refusal: Refusal, *, there: Callable[[], bool] | None = None
+) -> Refusal:
+    """The refusal of a call that its use case never saw, as its body is not as it must be; an event is left.
+
+    action: what the call needs; there: whether the server that the call names is there. Raises Refusal FORBIDDEN or
+    MISSING instead, as the use case would.
+    """
+    attempt = Attempt(instance, actor, action, "make a call whose body is not as it must be", target_kind="call")
+    try:
+        with attempt:
+            if there is not None and not there():
+                raise missing("server")
+            raise refusal
+    except Refusal as first:
+        return first

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, func, select
+from sqlalchemy import Connection, Select, and_, bindparam, delete, func, select
 
 from keyrack.model import User
 from keyrack.store import people, sealed
 from keyrack.store.dialect import dialect_insert
+from keyrack.store.rows import ONE_ROW
 from keyrack.store.tables import access_key_failures, access_keys, users
 
 
@@ -69,6 +70,29 @@ def signer(connection: Connection, key_id: str, address: str) -> Signer | None:
         return None
     key, user = access_key_record(connection, row, "key_"), people.user_record(connection, row, "user_")
     return Signer(key, user, row.failures or 0, row.last_at)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedKey:
+    """The access key that an id names, each None where there is none: no proof yet, as no seal was looked at."""
+
+    encrypted_secret: bytes | None
+    workspace_id: int | None
+    user_id: int | None
+    user_name: str | None
+
+
+# One row of the same columns whether there is such a key or not; see people.claimed.
+_claimed = select(access_keys.c.encrypted_secret, users.c.workspace_id, users.c.id, users.c.name).select_from(
+    ONE_ROW.outerjoin(access_keys, access_keys.c.id == bindparam("key")).outerjoin(
+        users, users.c.id == access_keys.c.user_id
+    )
+)
+
+
+def claimed(connection: Connection, key_id: str) -> ClaimedKey:
+    """The access key that an id names, and its user."""
+    return ClaimedKey(*connection.execute(_claimed, {"key": key_id}).one())
 
 
 def get(connection: Connection, key_id: str) -> AccessKeyRow | None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, func, select
 
 from keyrack.model import Page, Project, Role, Token, User, Workspace
 from keyrack.store import sealed
-from keyrack.store.rows import inserted, page
+from keyrack.store.rows import ONE_ROW, inserted, page
 from keyrack.store.tables import EPOCH, group_members, groups, projects, tokens, users, workspaces
 
 
@@ -143,16 +143,47 @@ def password_hash(connection: Connection, user_id: int) -> str | None:
     return row.password_hash if row is not None and sealed.sound(connection, users, row) else None
 
 
-def look_as_for_a_user(connection: Connection) -> None:
-    """The work of reading a user and the password's hash, without an answer.
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Whom a sign-in names, each None where there is none: no proof yet of anything, as no seal was looked at."""
 
-    For a name that nobody has: to read a row and to check its seal takes time, which would tell which names there are.
-    """
-    # Two rows, as a user that there is gets read twice.
-    rows = connection.execute(select(users).order_by(users.c.id).limit(2)).all()
-    if rows:
-        user_record(connection, rows[0])
-        sealed.sound(connection, users, rows[-1])
+    workspace_id: int | None
+    user_id: int | None
+    user_name: str | None
+    password_hash: str | None
+
+
+# Each answers exactly one row, of the same few columns, whether there is such a user or not: what the database and we
+# do is the same then, and so is the time, which would tell who there is.
+_claimed = (users.c.id, users.c.name, users.c.password_hash)
+_claimed_uid = select(users.c.workspace_id, *_claimed).select_from(
+    ONE_ROW.outerjoin(users, users.c.uid == bindparam("uid"))
+)
+_named = and_(users.c.workspace_id == workspaces.c.id, users.c.name == bindparam("name"))
+_claimed_of_uid, _claimed_of_name = (
+    select(workspaces.c.id, *_claimed).select_from(
+        ONE_ROW.outerjoin(workspaces, column == bindparam("workspace")).outerjoin(users, _named)
+    )
+    for column in (workspaces.c.uid, workspaces.c.name)
+)
+
+
+def claimed(
+    connection: Connection,
+    *,
+    user_uid: str | None,
+    user_name: str | None,
+    workspace_uid: str | None,
+    workspace_name: str | None,
+) -> Claimed:
+    """Whom a sign-in names: a user by uid, or by name in a workspace by uid or name. Always one question."""
+    if user_uid is not None:
+        row = connection.execute(_claimed_uid, {"uid": user_uid}).one()
+    elif workspace_uid is not None:
+        row = connection.execute(_claimed_of_uid, {"workspace": workspace_uid, "name": user_name}).one()
+    else:
+        row = connection.execute(_claimed_of_name, {"workspace": workspace_name, "name": user_name}).one()
+    return Claimed(*row)
 
 
 def change_user(connection: Connection, user_id: int, values: Mapping[str, Any]) -> None:

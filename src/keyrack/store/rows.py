@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, Table, false, func, insert, select
+from sqlalchemy import Connection, Row, Select, Table, false, func, insert, literal, select
 
 from keyrack.model import Page
 from keyrack.store import sealed
@@ -13,6 +13,8 @@ from keyrack.store import sealed
 T = TypeVar("T")
 
 LONGEST_SEARCH = 4096
+ONE_ROW = select(literal(1).label("one")).subquery("one_row")
+"""What a question begins with that answers one row whether there is such a thing or not."""
 
 
 def inserted(connection: Connection, table: Table, values: Mapping[str, Any]) -> int:

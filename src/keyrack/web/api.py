@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import structlog
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -57,7 +58,9 @@ class Endpoint:
 
     action: the name in policy.ACTIONS that the core will ask for, "" where none is needed: what docs and tests
     say about the call; the core alone decides. open: no authentication is asked. hashes: it may hash a password,
-    which takes long. Handlers run on a worker thread and may block on the database.
+    which takes long. takes, asks, answers: the models of body, query and answer and the answer's status, where the API
+    has models: for the description; the API's own frame checks them. Handlers run on a worker thread and may block on
+    the database.
     """
 
     method: str
@@ -66,6 +69,10 @@ class Endpoint:
     action: str = ""
     open: bool = False
     hashes: bool = False
+    takes: type[BaseModel] | None = None
+    asks: type[BaseModel] | None = None
+    answers: type[BaseModel] | None = None
+    status: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Dialect:
     body. refuse: the answer to a refusal. unknown_path: the answer where there is no route. not_supported:
     the answer to a method a path lacks; it gets the methods that the path has. finish: a last look at
     every answer, for headers. greet: called before a call that asks no authentication; raises Refusal. shows_quota: its
-    answers say how many requests may still be sent.
+    answers say how many requests may still be sent. error: the model of a refusal, where the API has models.
     """
 
     name: str
@@ -89,6 +96,7 @@ class Dialect:
     finish: Callable[[Request, Actor | None, Response], None] = field(default=lambda request, actor, response: None)
     greet: Callable[[Request], None] = field(default=lambda request: None)
     shows_quota: bool = False
+    error: type[BaseModel] | None = None
 
 
 def strangers(channel: str, address: str) -> Actor:

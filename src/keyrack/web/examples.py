@@ -58,13 +58,19 @@ def example(schema: Schema, known: Mapping[str, Schema], *, name: str = "", body
     if "allOf" in schema:
         parts = [example(part, known, body=body) for part in schema["allOf"]]
         return {field: value for part in parts for field, value in part.items()}
+    if schema.get("examples"):
+        return schema["examples"][0]
+    if "const" in schema:
+        return schema["const"]
+    if "anyOf" in schema:
+        return example(schema["anyOf"][0], known, name=name, body=body)
     kinds = schema.get("type", "string")
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if "object" in kinds and "properties" in schema:
         return {
             field: example(inner, known, name=field, body=body)
             for field, inner in schema["properties"].items()
-            if not (body and field in _LEFT_OUT and field not in schema["required"])
+            if not (body and field in _LEFT_OUT and field not in schema.get("required", ()))
         }
     if "enum" in schema:
         return schema["enum"][0]

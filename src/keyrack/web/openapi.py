@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -13,7 +14,7 @@ from keyrack.web.api import Dialect, Endpoint
 from keyrack.web.codearts import shapes as codearts
 from keyrack.web.examples import example
 from keyrack.web.iam import shapes as iam
-from keyrack.web.native import shapes as native
+from keyrack.web.models import parameters, schemas
 from keyrack.web.runcloud import shapes as runcloud
 from keyrack.web.shapes import Schema, Shape
 
@@ -34,34 +35,36 @@ SCHEMES: dict[str, dict[str, Any]] = {
 # v1 and v2 of CodeArts refuse in another shape than v4.
 ERRORS = {"/v1": "codearts.ErrorOfV1", "/v2": "codearts.ErrorOfV1"}
 WINDOW = ("page", "perPage", "per_page", "offset", "limit", "page_index", "page_size", "before")
-SCHEMAS = {**runcloud.SCHEMAS, **codearts.SCHEMAS, **iam.SCHEMAS, **native.SCHEMAS}
-SHAPES = {**runcloud.SHAPES, **codearts.SHAPES, **iam.SHAPES, **native.SHAPES}
+SCHEMAS = {**runcloud.SCHEMAS, **codearts.SCHEMAS, **iam.SCHEMAS}
+SHAPES = {**runcloud.SHAPES, **codearts.SHAPES, **iam.SHAPES}
 NAME = re.compile(r"\{(\w+)\}")
 
 
 def openapi(apis: Described, url: str) -> dict[str, Any]:
     """An OpenAPI 3.1 description of every call of every API; apis: pairs of path prefix and dialect."""
     paths: dict[str, dict[str, Any]] = {}
-    known: set[str] = set()
+    known = {**SCHEMAS, **_of_models(apis)}
+    names: set[str] = set()
     for prefix, dialect in apis:
         for endpoint in dialect.endpoints:
             shape = _shape(prefix, dialect, endpoint)
             name = f"{dialect.name}.{prefix.strip('/').replace('/', '_')}.{endpoint.handler.__name__}"
-            while name in known:
+            while name in names:
                 name += "_"  # a second spelling of the same call
-            known.add(name)
+            names.add(name)
             operation: dict[str, Any] = {
                 "tags": [dialect.name],
                 "operationId": name,
                 "summary": _words(endpoint),
-                "responses": _responses(prefix, dialect, endpoint, shape),
+                "responses": _responses(prefix, dialect, endpoint, shape, known),
                 "security": [] if endpoint.open else [{dialect.name: []}],
             }
-            parameters = _parameters(endpoint, shape)
-            if parameters:
-                operation["parameters"] = parameters
+            asked = _parameters(endpoint, shape)
+            if asked:
+                operation["parameters"] = asked
             if shape is not None and shape.body is not None:
-                operation["requestBody"] = {"required": True, "content": _content(shape.body, body=True)}
+                content = _content(shape.body, known, body=True)
+                operation["requestBody"] = {"required": _is_needed(shape.body, known), "content": content}
             paths.setdefault(prefix + endpoint.path, {})[endpoint.method.lower()] = operation
     used = {dialect.name for _, dialect in apis}
     return {
@@ -71,7 +74,7 @@ def openapi(apis: Described, url: str) -> dict[str, Any]:
         "tags": [{"name": name, "description": TITLES.get(name, name)} for name in sorted(used)],
         "paths": paths,
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": known,
             "securitySchemes": {name: SCHEMES[name] for name in sorted(used & SCHEMES.keys())},
         },
     }
@@ -91,9 +94,25 @@ def page(apis: Described) -> str:
     return "".join((*parts, "</body></html>\n"))
 
 
+def _of_models(apis: Described) -> dict[str, Schema]:
+    """The schemas of the APIs that have models."""
+    found: dict[str, Schema] = {}
+    for _, dialect in apis:
+        models = [model for one in dialect.endpoints for model in (one.takes, one.answers) if model is not None]
+        if dialect.error is not None:
+            found |= schemas(dialect.name, [dialect.error, *models])
+    return found
+
+
 def _shape(prefix: str, dialect: Dialect, endpoint: Endpoint) -> Shape | None:
     """What a call takes and answers, where that is described; some of CodeArts' versions name their calls alike."""
     name = endpoint.handler.__name__
+    if dialect.error is not None:
+        answer, body = (
+            None if model is None else shapes.named(f"{dialect.name}.{model.__name__}")
+            for model in (endpoint.answers, endpoint.takes)
+        )
+        return Shape(answer, body, endpoint.status)
     return SHAPES.get(f"{dialect.name}.{name}") or SHAPES.get(f"{dialect.name}.{prefix}.{name}")
 
 
@@ -102,15 +121,19 @@ def _parameters(endpoint: Endpoint, shape: Shape | None) -> list[dict[str, Any]]
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in NAME.findall(endpoint.path)
     ]
+    if endpoint.asks is not None:
+        found += parameters(endpoint.asks)
     for name in shape.query if shape is not None else ():
         kind = "integer" if name in WINDOW else "string"
         found.append({"name": name, "in": "query", "schema": {"type": kind}})
     return found
 
 
-def _responses(prefix: str, dialect: Dialect, endpoint: Endpoint, shape: Shape | None) -> dict[str, Any]:
+def _responses(
+    prefix: str, dialect: Dialect, endpoint: Endpoint, shape: Shape | None, known: Mapping[str, Schema]
+) -> dict[str, Any]:
     error = shapes.named(ERRORS.get(prefix, f"{dialect.name}.Error"))
-    content = _content(error)
+    content = _content(error, known)
     if prefix in ERRORS or dialect.name == "iam":
         # Where the gateway refuses, before any API sees the request.
         content["application/json"]["schema"] = {"anyOf": [error, shapes.named("codearts.Error")]}
@@ -118,6 +141,13 @@ def _responses(prefix: str, dialect: Dialect, endpoint: Endpoint, shape: Shape |
         "401": None if endpoint.open and not endpoint.hashes else "Who calls is not proved.",
         "403": "The caller may not do this." if not endpoint.open else None,
         "404": "There is no such thing, or the caller may not know of it." if "{" in endpoint.path else None,
+        "409": "It would collide with something that there is." if endpoint.takes is not None else None,
+        "413": "The body is too long." if endpoint.takes is not None else None,
+        "422": (
+            "What was sent cannot be accepted; the error names the field."
+            if endpoint.takes is not None or endpoint.asks is not None
+            else None
+        ),
         "429": "Too many requests, or too many wrong proofs; Retry-After says when to try again.",
         "503": "The database does not answer, and nothing was changed; Retry-After says when to try again.",
         "default": "A refusal.",
@@ -136,12 +166,18 @@ def _responses(prefix: str, dialect: Dialect, endpoint: Endpoint, shape: Shape |
         return {"200": {"description": "The answer, as the page of this API shows it."}, **found}
     answer: dict[str, Any] = {"description": "What was asked for." if shape.status < 400 else "Never answered."}
     if shape.answer is not None:
-        answer["content"] = _content(shape.answer)
+        answer["content"] = _content(shape.answer, known)
     return {**found, str(shape.status): answer}
 
 
-def _content(schema: Schema, *, body: bool = False) -> dict[str, Any]:
-    return {"application/json": {"schema": schema, "example": example(schema, SCHEMAS, body=body)}}
+def _is_needed(body: Schema, known: Mapping[str, Schema]) -> bool:
+    """Whether a body has a field that must be there."""
+    whole = known[body["$ref"].rpartition("/")[2]] if "$ref" in body else body
+    return "properties" not in whole or bool(whole.get("required"))
+
+
+def _content(schema: Schema, known: Mapping[str, Schema], *, body: bool = False) -> dict[str, Any]:
+    return {"application/json": {"schema": schema, "example": example(schema, known, body=body)}}
 
 
 def _words(endpoint: Endpoint) -> str:

@@ -115,6 +115,20 @@ def named(instance: Instance, actor: Actor, reference: str) -> Server:
         return alike[0]
 
 
+def is_there(instance: Instance, actor: Actor, reference: str) -> bool:
+    """Whether the actor's workspace has a server with this id or name: for a call that is refused anyway, whose action
+    was asked for.
+    """
+
+    def look(connection: Connection) -> bool:
+        number = int(reference) if NUMBER.fullmatch(reference) else None
+        return servers.own_id(connection, actor.workspace_id, number) is not None or bool(
+            servers.all_by_name(connection, actor.workspace_id, reference)
+        )
+
+    return hidden_character(reference) is None and instance.database.read(look)
+
+
 def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 15) -> Page[Server]:
     """A page of the workspace's servers, oldest first; search: part of name or address."""
     attempt = Attempt(instance, actor, "servers:read", "list servers", target_kind="server")

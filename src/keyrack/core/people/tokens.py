@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -19,10 +19,10 @@ from keyrack.core.people import passwords, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
-from keyrack.model import Actor, Page, Project, Role, Token, User, Workspace
+from keyrack.model import Actor, Page, Project, Token, User, Workspace
 from keyrack.store import people
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.store.people import Bearer
+from keyrack.store.people import Bearer, Claimed
 
 log = structlog.get_logger("keyrack")
 
@@ -37,19 +37,6 @@ KEPT_AFTER_END = timedelta(days=1)
 # What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
 # own keys, and oneself.
 PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
-
-
-# Stands where there is no user, so that a wrong name makes as much work as a wrong password. No workspace has id 0.
-_NOBODY = User(
-    id=0,
-    uid="",
-    workspace_id=0,
-    name="",
-    role=Role.MEMBER,
-    policies=(),
-    disabled_at=None,
-    created_at=datetime.fromtimestamp(0, UTC),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,26 +153,50 @@ def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str) -> S
     Raises Refusal UNAUTHENTICATED, after the same work and so the same time whether there is such a user or not,
     FORBIDDEN for a foreign scope, or THROTTLED (see core/people/throttle.py).
     """
-    user, hashed = _find(instance, who)
-    account = throttle.name_of("user", str(user.id)) if user else _claimed(who)
+    claimed = instance.database.read(
+        lambda connection: people.claimed(
+            connection,
+            user_uid=who.user_uid,
+            user_name=who.user_name,
+            workspace_uid=who.workspace_uid,
+            workspace_name=who.workspace_name,
+        )
+    )
     return instance.throttle.prove(
-        throttle.PASSWORD, address, account, lambda: _sign_in(instance, user, hashed, who.password, scope, address)
+        throttle.PASSWORD,
+        address,
+        _account(who, claimed),
+        lambda: _sign_in(instance, claimed, who.password, scope, address),
     )
 
 
-def _sign_in(
-    instance: Instance, user: User | None, hashed: str | None, password: str, scope: Scope, address: str
-) -> SignedIn:
-    right = passwords.verify(hashed, password)
+def _account(who: SignIn, claimed: Claimed) -> bytes:
+    """What stands for the account at the throttle: one for all ways to name it, and made alike where there is none."""
+    if claimed.workspace_id is not None:
+        return throttle.name_of("account", str(claimed.workspace_id), claimed.user_name or who.user_name)
+    return throttle.name_of("claimed", who.user_uid, who.workspace_uid, who.workspace_name, who.user_name)
+
+
+def _sign_in(instance: Instance, claimed: Claimed, password: str, scope: Scope, address: str) -> SignedIn:
     wrong = Refusal(
         Kind.UNAUTHENTICATED,
         "sign-in-failed",
         "The user name, the account (domain) name or the password is wrong.",
     )
-    if user is None or not right or user.disabled_at is not None:
-        actor = actor_of(user or _NOBODY, None, address=address, channel="iam")
-        refused = RefusedAttempt(actor, "iam:self", wrong.code, "sign in", "token")
-        # Nobody's is counted like anybody's, and stands in no log.
+    hashed, user = claimed.password_hash, None
+    # From here to the refusal nothing asks whether there is such a user.
+    if passwords.verify(hashed, password):
+        user = instance.database.read(lambda connection: people.user(connection, claimed.user_id or 0))
+    if user is None or user.disabled_at is not None:
+        stranger = Actor(
+            workspace_id=claimed.workspace_id or 0,
+            user_id=claimed.user_id,
+            name=claimed.user_name or "",
+            role=None,
+            address=address,
+            channel="iam",
+        )
+        refused = RefusedAttempt(stranger, "iam:self", wrong.code, "sign in", "token")
         instance.refusals.record(instance.database, refused, instance.now(), later=True)
         raise wrong
     actor = actor_of(user, None, address=address, channel="iam")
@@ -410,31 +421,6 @@ def revoke(instance: Instance, actor: Actor, found: Bearer) -> None:
             work.record(f"Revoked token {found.token.name} of {found.user.name}", target_id=found.token.id)
 
         attempt.write(change)
-
-
-def _find(instance: Instance, who: SignIn) -> tuple[User | None, str | None]:
-    """The user and the password's hash, after the same work whether there are such or not."""
-
-    def question(connection: Connection) -> tuple[User | None, str | None]:
-        if who.user_uid is not None:
-            user = people.user_by_uid(connection, who.user_uid)
-        else:
-            workspace = None
-            if who.workspace_uid is not None:
-                workspace = people.workspace_by_uid(connection, who.workspace_uid)
-            elif who.workspace_name is not None:
-                workspace = people.workspace_by_name(connection, who.workspace_name)
-            user = people.user_by_name(connection, workspace.id if workspace else 0, who.user_name or "")
-        if user is None:
-            people.look_as_for_a_user(connection)
-            return None, None
-        return user, people.password_hash(connection, user.id)
-
-    return instance.database.read(question)
-
-
-def _claimed(who: SignIn) -> bytes:
-    return throttle.name_of("claimed", who.user_uid, who.workspace_uid, who.workspace_name, who.user_name)
 
 
 def _project(work: Work, workspace: Workspace, scope: Scope) -> Project | None:

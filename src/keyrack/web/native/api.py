@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -18,7 +16,6 @@ from keyrack.web.native import (
     damaged_rows,
     events,
     grants,
-    parameters,
     repositories,
     resync,
     revocations,
@@ -28,6 +25,7 @@ from keyrack.web.native import (
     unmanaged_keys,
     user_keys,
 )
+from keyrack.web.native.shapes import Error, parameter_names
 
 CHANNEL = "native"
 STATUS = {
@@ -57,21 +55,8 @@ ENDPOINTS = (
     *tokens.ENDPOINTS,
     *repositories.ENDPOINTS,
 )
-PAGES = ("page", "per_page")
 # What each call takes in its query; any other name is refused, so that a misspelt one is not silently left out.
-QUERIES = {
-    "/servers": (*PAGES, "search"),
-    "/deleted-servers": PAGES,
-    "/servers/{server}/unmanaged-keys": (*PAGES, "state"),
-    "/servers/{server}/sessions": PAGES,
-    "/servers/{server}/credentials": (*PAGES, "search"),
-    "/keys/revoked": PAGES,
-    "/keys/receipts": ("fingerprint",),
-    "/events": (*PAGES, "search", "server", "from", "to", "before"),
-    "/grants": PAGES,
-    "/user-keys": (*PAGES, "user"),
-    "/tokens": PAGES,
-}
+QUERIES = {one.path: parameter_names(one.asks) for one in ENDPOINTS if one.asks is not None}
 
 
 def authenticate(instance: Instance, request: Request) -> Actor:
@@ -105,16 +90,14 @@ def not_supported(request: Request, methods: tuple[str, ...]) -> Response:
 
 DIALECT = Dialect(
     name=CHANNEL,
-    endpoints=tuple(
-        replace(one, handler=parameters.asked(one.handler, QUERIES.get(one.path, ()) if one.method == "GET" else ()))
-        for one in ENDPOINTS
-    ),
+    endpoints=ENDPOINTS,
     authenticate=authenticate,
     refuse=refuse,
     unknown_path=unknown_path,
     not_supported=not_supported,
     read_body=bodies.read_json,
     shows_quota=True,
+    error=Error,
 )
 
 

@@ -2,53 +2,66 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
-
 from keyrack.core.keys import credentials, last_uses
-from keyrack.errors import invalid
-from keyrack.web.api import Call, Endpoint
-from keyrack.web.native import parameters, shapes
+from keyrack.web.api import Call
+from keyrack.web.native import parameters
+from keyrack.web.native import shapes_keys as shapes
+from keyrack.web.native.calls import endpoint
+from keyrack.web.native.shapes import Search
+
+PATH = "/servers/{server}/credentials"
 
 
-def list_credentials(call: Call) -> Response:
+def list_credentials(call: Call, asked: Search) -> shapes.ListedCredentialPage:
     """List the keys on a server, oldest first, each with its last use there"""
     server_id = parameters.server_id(call)
-    search = call.query.get("search", "")
-    found = credentials.find(call.instance, call.actor, server_id, search=search, **parameters.window(call))
+    found = credentials.find(call.instance, call.actor, server_id, search=asked.search, **asked.window())
     used = last_uses.on_server(call.instance, call.actor, server_id, [one.fingerprint for one in found.items])
-    return shapes.listed(found, lambda one: shapes.listed_credential(one, used.get(one.fingerprint, ())))
+    return shapes.ListedCredentialPage.of(
+        found, lambda one: shapes.listed_credential(one, used.get(one.fingerprint, ()))
+    )
 
 
-def add_credential(call: Call) -> Response:
+def add_credential(call: Call, new: shapes.NewCredential) -> shapes.ListedCredential:
     """Put a key on a system user of a server, with an end and restrictions if wanted"""
     server_id = parameters.server_id(call)
     credentials.check_server(call.instance, call.actor, server_id)
-    parameters.only(call, "label", "username", "public_key", "temporary", "expires_at", "restrictions")
-    temporary = call.body.get("temporary", False)
-    if not isinstance(temporary, bool):
-        raise invalid("temporary", "temporary takes true or false.")
     made = credentials.add(
         call.instance,
         call.actor,
         server_id,
-        label=call.body.get("label"),
-        username=call.body.get("username"),
-        public_key=call.body.get("public_key"),
-        temporary=temporary,
-        expires_at=parameters.moment(call, "expires_at"),
-        restrictions=call.body.get("restrictions"),
+        label=new.label,
+        username=new.username,
+        public_key=new.public_key,
+        temporary=new.temporary,
+        expires_at=new.expires_at,
+        restrictions=new.restrictions,
     )
-    return JSONResponse(shapes.listed_credential(made, ()), 201)
+    return shapes.listed_credential(made, ())
 
 
-def delete_credential(call: Call) -> Response:
+def delete_credential(call: Call) -> None:
     """Take a key from a server"""
     credentials.delete(call.instance, call.actor, parameters.server_id(call), call.ids["credential"])
-    return Response(status_code=204)
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/servers/{server}/credentials", list_credentials, "credentials:read"),
-    Endpoint("POST", "/servers/{server}/credentials", add_credential, "credentials:write"),
-    Endpoint("DELETE", "/servers/{server}/credentials/{credential}", delete_credential, "credentials:write"),
+    endpoint(
+        "GET",
+        PATH,
+        list_credentials,
+        "credentials:read",
+        asks=Search,
+        answers=shapes.ListedCredentialPage,
+    ),
+    endpoint(
+        "POST",
+        PATH,
+        add_credential,
+        "credentials:write",
+        takes=shapes.NewCredential,
+        answers=shapes.ListedCredential,
+        status=201,
+    ),
+    endpoint("DELETE", PATH + "/{credential}", delete_credential, "credentials:write"),
 )

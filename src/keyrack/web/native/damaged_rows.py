@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
-
 from keyrack.core.keys import damaged_rows
-from keyrack.web.api import Call, Endpoint
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_keys as shapes
+from keyrack.web.native.calls import endpoint
 
 
-def list_damaged(call: Call) -> Response:
+def list_damaged(call: Call) -> shapes.DamagedRows:
     """List rows that are not as Keyrack wrote them"""
     rows = damaged_rows.find(call.instance, call.actor)
-    return JSONResponse({"items": [{"row": row.name, "what": row.what} for row in rows]})
+    return shapes.DamagedRows(items=[shapes.damaged_row(row) for row in rows])
 
 
-def remove_damaged(call: Call) -> Response:
+def remove_damaged(call: Call) -> shapes.DamagedRow:
     """Remove a row that is not as Keyrack wrote it"""
-    gone = damaged_rows.remove(call.instance, call.actor, call.path["row"])
-    return JSONResponse({"row": gone.name, "what": gone.what})
+    return shapes.damaged_row(damaged_rows.remove(call.instance, call.actor, call.path["row"]))
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/damaged-rows", list_damaged, "credentials:read"),
-    Endpoint("DELETE", "/damaged-rows/{row}", remove_damaged, "credentials:write"),
+    endpoint("GET", "/damaged-rows", list_damaged, "credentials:read", answers=shapes.DamagedRows),
+    endpoint("DELETE", "/damaged-rows/{row}", remove_damaged, "credentials:write", answers=shapes.DamagedRow),
 )

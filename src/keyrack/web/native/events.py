@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
-
 from keyrack.core.audit import events
 from keyrack.core.hosts import servers
 from keyrack.core.keys import receipts
-from keyrack.web.api import Call, Endpoint
-from keyrack.web.native import parameters, shapes
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_audit as shapes
+from keyrack.web.native import shapes_keys as keys
+from keyrack.web.native.calls import endpoint
 
 
-def list_events(call: Call) -> Response:
+def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:
     """List the audit log, newest first"""
-    server = call.query.get("server", "")
     found = events.find(
         call.instance,
         call.actor,
-        server_id=servers.named(call.instance, call.actor, server).id if server else None,
-        search=call.query.get("search", ""),
-        **parameters.span(call),
-        **parameters.window(call),
+        server_id=servers.named(call.instance, call.actor, asked.server).id if asked.server else None,
+        search=asked.search,
+        **asked.span(),
+        **asked.window(),
     )
-    return shapes.listed(found, shapes.event)
+    return shapes.EventPage.of(found, shapes.event)
 
 
-def show_receipts_of_event(call: Call) -> Response:
+def show_receipts_of_event(call: Call) -> keys.Receipts:
     """Show which servers obey what an event changed"""
-    return JSONResponse(shapes.receipts(receipts.of_event(call.instance, call.actor, call.ids["event"])))
+    return keys.receipts(receipts.of_event(call.instance, call.actor, call.ids["event"]))
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/events", list_events, "events:read"),
-    Endpoint("GET", "/events/{event}/receipts", show_receipts_of_event, "servers:read"),
+    endpoint("GET", "/events", list_events, "events:read", asks=shapes.EventsAsked, answers=shapes.EventPage),
+    endpoint("GET", "/events/{event}/receipts", show_receipts_of_event, "servers:read", answers=keys.Receipts),
 )

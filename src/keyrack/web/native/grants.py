@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
-
 from keyrack.core.keys import grants
-from keyrack.web.api import Call, Endpoint
-from keyrack.web.native import parameters, shapes
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_people as shapes
+from keyrack.web.native.calls import endpoint
+from keyrack.web.native.shapes import Window
 
 
-def list_grants(call: Call) -> Response:
+def list_grants(call: Call, asked: Window) -> shapes.GrantPage:
     """List who may log in where, oldest first"""
-    found = grants.page(call.instance, call.actor, **parameters.window(call))
-    return shapes.listed(found, lambda grant: shapes.grant(grant, grants.names(call.instance, call.actor, found.items)))
+    found = grants.page(call.instance, call.actor, **asked.window())
+    names = grants.names(call.instance, call.actor, found.items)
+    return shapes.GrantPage.of(found, lambda grant: shapes.grant(grant, names))
 
 
-def give_grant(call: Call) -> Response:
+def give_grant(call: Call, new: shapes.NewGrant) -> shapes.Grant:
     """Let a user or a group log in as a system user on a server, or on servers with a tag"""
-    parameters.only(call, "user", "group", "server", "tag", "system_user", "expires_at", "restrictions")
     given = grants.give_named(
         call.instance,
         call.actor,
-        **{name: call.body.get(name) for name in ("user", "group", "server", "tag")},
-        system_user=call.body.get("system_user"),
-        expires_at=parameters.moment(call, "expires_at"),
-        restrictions=call.body.get("restrictions"),
+        user=new.user,
+        group=new.group,
+        server=new.server,
+        tag=new.tag,
+        system_user=new.system_user,
+        expires_at=new.expires_at,
+        restrictions=new.restrictions,
     )
-    return JSONResponse(shapes.grant(given, grants.names(call.instance, call.actor, (given,), written=True)), 201)
+    return shapes.grant(given, grants.names(call.instance, call.actor, (given,), written=True))
 
 
-def take_back_grant(call: Call) -> Response:
+def take_back_grant(call: Call) -> None:
     """End a grant"""
     grants.take_back(call.instance, call.actor, call.ids["grant"])
-    return Response(status_code=204)
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/grants", list_grants, "grants:read"),
-    Endpoint("POST", "/grants", give_grant, "grants:write"),
-    Endpoint("DELETE", "/grants/{grant}", take_back_grant, "grants:write"),
+    endpoint("GET", "/grants", list_grants, "grants:read", asks=Window, answers=shapes.GrantPage),
+    endpoint("POST", "/grants", give_grant, "grants:write", takes=shapes.NewGrant, answers=shapes.Grant, status=201),
+    endpoint("DELETE", "/grants/{grant}", take_back_grant, "grants:write"),
 )

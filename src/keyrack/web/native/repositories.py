@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
-
 from keyrack.core.git import repositories
-from keyrack.web.api import Call, Endpoint
-from keyrack.web.native import parameters, shapes
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_repositories as shapes
+from keyrack.web.native.calls import endpoint
 
 
-def show_repository(call: Call) -> Response:
+def show_repository(call: Call) -> shapes.Repository:
     """Show a repository and how it is protected"""
-    return JSONResponse(shapes.repository(repositories.get(call.instance, call.actor, call.ids["repository"])))
+    return shapes.repository(repositories.get(call.instance, call.actor, call.ids["repository"]))
 
 
-def change_repository(call: Call) -> Response:
+def change_repository(call: Call, change: shapes.RepositoryChange) -> shapes.Repository:
     """Protect a repository's default branch, or change who may read it"""
-    parameters.only(call, "protect_default", "visibility")
     changed = repositories.change(
         call.instance,
         call.actor,
         call.ids["repository"],
-        visibility=call.body.get("visibility"),
-        protect_default=call.body.get("protect_default"),
+        visibility=change.visibility,
+        protect_default=change.protect_default,
     )
-    return JSONResponse(shapes.repository(changed))
+    return shapes.repository(changed)
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/repositories/{repository}", show_repository, "codeartsrepo:repository:getRepository"),
-    Endpoint("PATCH", "/repositories/{repository}", change_repository, "codeartsrepo:repository:setRepository"),
+    endpoint(
+        "GET",
+        "/repositories/{repository}",
+        show_repository,
+        "codeartsrepo:repository:getRepository",
+        answers=shapes.Repository,
+    ),
+    endpoint(
+        "PATCH",
+        "/repositories/{repository}",
+        change_repository,
+        "codeartsrepo:repository:setRepository",
+        takes=shapes.RepositoryChange,
+        answers=shapes.Repository,
+        first=show_repository,  # a role in the repository itself lets in, too
+    ),
 )

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
-
 from keyrack.core.hosts import resync
-from keyrack.errors import invalid
-from keyrack.web.api import Call, Endpoint
-from keyrack.web.native import parameters, shapes
+from keyrack.web.api import Call
+from keyrack.web.native import parameters
+from keyrack.web.native import shapes_servers as shapes
+from keyrack.web.native.calls import endpoint
+
+PATH = "/servers/{server}/resync"
 
 
-def show_resync(call: Call) -> Response:
+def show_resync(call: Call) -> shapes.Difference:
     """Show what is held back on a host since the database went back to an older state"""
-    return JSONResponse(shapes.difference(resync.difference(call.instance, call.actor, parameters.server_id(call))))
+    return shapes.difference(resync.difference(call.instance, call.actor, parameters.server_id(call)))
 
 
-def decide_resync(call: Call) -> Response:
+def decide_resync(call: Call, decision: shapes.ResyncDecision) -> shapes.Difference:
     """Decide on what is held back on a host: it stays refused, except for the fingerprints named"""
-    parameters.only(call, "let_in", "accept_database")
-    let_in = call.body.get("let_in", [])
-    if not isinstance(let_in, list) or not all(isinstance(one, str) for one in let_in):
-        raise invalid("let_in", "This takes a list of fingerprints.")
-    accept = call.body.get("accept_database", False)
-    if not isinstance(accept, bool):
-        raise invalid("accept_database", "This is true or false.")
     decided = resync.decide(
-        call.instance, call.actor, parameters.server_id(call), let_in=tuple(let_in), accept_database=accept
+        call.instance,
+        call.actor,
+        parameters.server_id(call),
+        let_in=tuple(decision.let_in),
+        accept_database=decision.accept_database,
     )
-    return JSONResponse(shapes.difference(decided))
+    return shapes.difference(decided)
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/servers/{server}/resync", show_resync, "servers:read"),
-    Endpoint("POST", "/servers/{server}/resync", decide_resync, "keys:revoke"),
+    endpoint("GET", PATH, show_resync, "servers:read", answers=shapes.Difference),
+    endpoint("POST", PATH, decide_resync, "keys:revoke", takes=shapes.ResyncDecision, answers=shapes.Difference),
 )

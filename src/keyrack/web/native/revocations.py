@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
-
 from keyrack.core.keys import receipts, revocation
-from keyrack.web.api import Call, Endpoint
-from keyrack.web.native import parameters, shapes
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_keys as shapes
+from keyrack.web.native.calls import endpoint
+from keyrack.web.native.shapes import Window
 
 
-def revoke_key(call: Call) -> Response:
+def revoke_key(call: Call, wanted: shapes.Revocation) -> shapes.Revoked:
     """Revoke a key everywhere: on servers, of users and in repositories"""
-    parameters.only(call, "fingerprint", "reason")
-    fingerprint, reason = call.body.get("fingerprint"), call.body.get("reason")
-    return JSONResponse(
-        shapes.revoked(revocation.revoke_everywhere(call.instance, call.actor, fingerprint, reason=reason))
+    return shapes.revoked(
+        revocation.revoke_everywhere(call.instance, call.actor, wanted.fingerprint, reason=wanted.reason)
     )
 
 
-def list_revoked_keys(call: Call) -> Response:
+def list_revoked_keys(call: Call, asked: Window) -> shapes.RevokedKeyPage:
     """List keys that were revoked everywhere, newest first"""
-    return shapes.listed(revocation.find(call.instance, call.actor, **parameters.window(call)), shapes.revoked_key)
+    found = revocation.find(call.instance, call.actor, **asked.window())
+    return shapes.RevokedKeyPage.of(found, shapes.revoked_key)
 
 
-def lift_revocation(call: Call) -> Response:
+def lift_revocation(call: Call, wanted: shapes.Lifting) -> shapes.RevokedKey:
     """Let a key that was revoked everywhere be registered again"""
-    parameters.only(call, "fingerprint")
-    return JSONResponse(shapes.revoked_key(revocation.lift(call.instance, call.actor, call.body.get("fingerprint"))))
+    return shapes.revoked_key(revocation.lift(call.instance, call.actor, wanted.fingerprint))
 
 
-def show_receipts_of_key(call: Call) -> Response:
+def show_receipts_of_key(call: Call, asked: shapes.ReceiptsAsked) -> shapes.Receipts:
     """Show which servers refuse a revoked key by now"""
     # A fingerprint holds no blank, but + is one in a query where it was not written as %2B.
-    fingerprint = call.query.get("fingerprint", "").replace(" ", "+")
-    return JSONResponse(shapes.receipts(receipts.of_key(call.instance, call.actor, fingerprint)))
+    return shapes.receipts(receipts.of_key(call.instance, call.actor, asked.fingerprint.replace(" ", "+")))
 
 
 ENDPOINTS = (
-    Endpoint("POST", "/keys/revoke", revoke_key, "keys:revoke"),
-    Endpoint("GET", "/keys/revoked", list_revoked_keys, "credentials:read"),
-    Endpoint("POST", "/keys/lift", lift_revocation, "keys:revoke"),
-    Endpoint("GET", "/keys/receipts", show_receipts_of_key, "servers:read"),
+    endpoint("POST", "/keys/revoke", revoke_key, "keys:revoke", takes=shapes.Revocation, answers=shapes.Revoked),
+    endpoint("GET", "/keys/revoked", list_revoked_keys, "credentials:read", asks=Window, answers=shapes.RevokedKeyPage),
+    endpoint("POST", "/keys/lift", lift_revocation, "keys:revoke", takes=shapes.Lifting, answers=shapes.RevokedKey),
+    endpoint(
+        "GET",
+        "/keys/receipts",
+        show_receipts_of_key,
+        "servers:read",
+        asks=shapes.ReceiptsAsked,
+        answers=shapes.Receipts,
+    ),
 )

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
-
 from keyrack.core.hosts import sessions
-from keyrack.web.api import Call, Endpoint
-from keyrack.web.native import parameters, shapes
+from keyrack.web.api import Call
+from keyrack.web.native import parameters
+from keyrack.web.native import shapes_servers as shapes
+from keyrack.web.native.calls import endpoint
+from keyrack.web.native.shapes import Window
 
 
-def list_sessions(call: Call) -> Response:
+def list_sessions(call: Call, asked: Window) -> shapes.SessionPage:
     """List who is logged in on a server"""
-    found = sessions.find(call.instance, call.actor, parameters.server_id(call), **parameters.window(call))
-    return shapes.listed(found, shapes.session)
+    found = sessions.find(call.instance, call.actor, parameters.server_id(call), **asked.window())
+    return shapes.SessionPage.of(found, shapes.session)
 
 
-def end_session(call: Call) -> Response:
+def end_session(call: Call) -> shapes.Session:
     """End a session"""
-    ended = sessions.end(call.instance, call.actor, parameters.server_id(call), call.ids["session"])
-    return JSONResponse(shapes.session(ended), 202)
+    return shapes.session(sessions.end(call.instance, call.actor, parameters.server_id(call), call.ids["session"]))
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/servers/{server}/sessions", list_sessions, "sessions:read"),
-    Endpoint("DELETE", "/servers/{server}/sessions/{session}", end_session, "sessions:write"),
+    endpoint(
+        "GET",
+        "/servers/{server}/sessions",
+        list_sessions,
+        "sessions:read",
+        asks=Window,
+        answers=shapes.SessionPage,
+    ),
+    endpoint(
+        "DELETE",
+        "/servers/{server}/sessions/{session}",
+        end_session,
+        "sessions:write",
+        answers=shapes.Session,
+        status=202,
+    ),
 )

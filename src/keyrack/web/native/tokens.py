@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from starlette.responses import Response
-
 from keyrack.core.people import tokens
-from keyrack.web.api import Call, Endpoint
-from keyrack.web.native import parameters, shapes
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_people as shapes
+from keyrack.web.native.calls import endpoint
+from keyrack.web.native.shapes import Window
 
 
-def list_tokens(call: Call) -> Response:
+def list_tokens(call: Call, asked: Window) -> shapes.TokenPage:
     """List API tokens, oldest first; never the tokens themselves"""
-    return shapes.listed(tokens.find(call.instance, call.actor, **parameters.window(call)), shapes.token)
+    return shapes.TokenPage.of(tokens.find(call.instance, call.actor, **asked.window()), shapes.token)
 
 
-def revoke_token(call: Call) -> Response:
+def revoke_token(call: Call) -> None:
     """Revoke an API token"""
     tokens.revoke_id(call.instance, call.actor, call.ids["token"])
-    return Response(status_code=204)
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/tokens", list_tokens, "people:read"),
-    Endpoint("DELETE", "/tokens/{token}", revoke_token, "people:write"),
+    endpoint("GET", "/tokens", list_tokens, "people:read", asks=Window, answers=shapes.TokenPage),
+    endpoint("DELETE", "/tokens/{token}", revoke_token, "people:write"),
 )

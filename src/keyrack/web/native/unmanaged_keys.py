@@ -2,58 +2,78 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
-
 from keyrack.core.hosts import unmanaged_keys
 from keyrack.errors import invalid
-from keyrack.web.api import Call, Endpoint
-from keyrack.web.native import parameters, shapes
+from keyrack.web.api import Call
+from keyrack.web.native import parameters
+from keyrack.web.native import shapes_keys as shapes
+from keyrack.web.native.calls import endpoint
+
+PATH = "/servers/{server}/unmanaged-keys"
 
 
-def list_unmanaged_keys(call: Call) -> Response:
+def list_unmanaged_keys(call: Call, asked: shapes.UnmanagedKeysAsked) -> shapes.UnmanagedKeyPage:
     """List a host's unmanaged keys, which Keyrack did not put there"""
-    states = call.query.get("state", ",".join(unmanaged_keys.OPEN)).split(",")
+    states = asked.state.split(",")
     if not set(states) <= set(unmanaged_keys.STATES):
         raise invalid("state", f"It is one or several, with commas, of: {', '.join(unmanaged_keys.STATES)}.")
-    found = unmanaged_keys.find(
-        call.instance, call.actor, parameters.server_id(call), states=states, **parameters.window(call)
-    )
-    return shapes.listed(found, shapes.unmanaged_key)
+    found = unmanaged_keys.find(call.instance, call.actor, parameters.server_id(call), states=states, **asked.window())
+    return shapes.UnmanagedKeyPage.of(found, shapes.unmanaged_key)
 
 
-def accept_unmanaged_key(call: Call) -> Response:
+def accept_unmanaged_key(call: Call, acceptance: shapes.Acceptance) -> shapes.Credential:
     """Make an unmanaged key a credential of its server"""
-    parameters.only(call, "label", "username", "expires_at")
     made = unmanaged_keys.accept(
         call.instance,
         call.actor,
         parameters.server_id(call),
         call.ids["found"],
-        label=call.body.get("label"),
-        username=call.body.get("username"),
-        expires_at=parameters.moment(call, "expires_at"),
+        label=acceptance.label,
+        username=acceptance.username,
+        expires_at=acceptance.expires_at,
     )
-    return JSONResponse(shapes.credential(made), 201)
+    return shapes.credential(made)
 
 
-def ignore_unmanaged_key(call: Call) -> Response:
+def ignore_unmanaged_key(call: Call) -> shapes.UnmanagedKey:
     """Ignore an unmanaged key: it stays where it is"""
-    return JSONResponse(
-        shapes.unmanaged_key(
-            unmanaged_keys.ignore(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
-        )
+    return shapes.unmanaged_key(
+        unmanaged_keys.ignore(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
     )
 
 
-def remove_unmanaged_key(call: Call) -> Response:
+def remove_unmanaged_key(call: Call) -> shapes.UnmanagedKey:
     """Have the host remove an unmanaged key from its file"""
-    asked = unmanaged_keys.remove(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
-    return JSONResponse(shapes.unmanaged_key(asked), 202)
+    return shapes.unmanaged_key(
+        unmanaged_keys.remove(call.instance, call.actor, parameters.server_id(call), call.ids["found"])
+    )
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/servers/{server}/unmanaged-keys", list_unmanaged_keys, "credentials:read"),
-    Endpoint("POST", "/servers/{server}/unmanaged-keys/{found}/accept", accept_unmanaged_key, "credentials:write"),
-    Endpoint("POST", "/servers/{server}/unmanaged-keys/{found}/ignore", ignore_unmanaged_key, "credentials:write"),
-    Endpoint("POST", "/servers/{server}/unmanaged-keys/{found}/remove", remove_unmanaged_key, "credentials:write"),
+    endpoint(
+        "GET",
+        PATH,
+        list_unmanaged_keys,
+        "credentials:read",
+        asks=shapes.UnmanagedKeysAsked,
+        answers=shapes.UnmanagedKeyPage,
+    ),
+    endpoint(
+        "POST",
+        PATH + "/{found}/accept",
+        accept_unmanaged_key,
+        "credentials:write",
+        takes=shapes.Acceptance,
+        answers=shapes.Credential,
+        status=201,
+    ),
+    endpoint("POST", PATH + "/{found}/ignore", ignore_unmanaged_key, "credentials:write", answers=shapes.UnmanagedKey),
+    endpoint(
+        "POST",
+        PATH + "/{found}/remove",
+        remove_unmanaged_key,
+        "credentials:write",
+        answers=shapes.UnmanagedKey,
+        status=202,
+    ),
 )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from starlette.responses import Response
-
 from keyrack.core.keys import last_uses
-from keyrack.web.api import Call, Endpoint
-from keyrack.web.native import parameters, shapes
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_keys as shapes
+from keyrack.web.native.calls import endpoint
 
 
-def list_user_keys(call: Call) -> Response:
+def list_user_keys(call: Call, asked: shapes.UserKeysAsked) -> shapes.UserKeyPage:
     """List the keys of the workspace's users, newest first, each with its last uses"""
-    found, names, used = last_uses.user_keys(
-        call.instance, call.actor, user=call.query.get("user"), **parameters.window(call)
-    )
-    return shapes.listed(found, lambda key: shapes.user_key(key, names, used.get(key.fingerprint or "", ())))
+    found, names, used = last_uses.user_keys(call.instance, call.actor, user=asked.user, **asked.window())
+    return shapes.UserKeyPage.of(found, lambda key: shapes.user_key(key, names, used.get(key.fingerprint or "", ())))
 
 
-ENDPOINTS = (Endpoint("GET", "/user-keys", list_user_keys, "people:read"),)
+ENDPOINTS = (
+    endpoint("GET", "/user-keys", list_user_keys, "people:read", asks=shapes.UserKeysAsked, answers=shapes.UserKeyPage),
+)

@@ -1,0 +1,161 @@
+"""One call of Keyrack's own API: body and query checked by their models, the answer written; must know no resource."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar, overload
+
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from keyrack.core import shape
+from keyrack.core.hosts import servers
+from keyrack.core.work import refuse
+from keyrack.errors import Refusal, invalid
+from keyrack.web.api import Call, Endpoint
+from keyrack.web.native.shapes import Answer, Query, Request, parameter_names
+
+R = TypeVar("R", bound=Request)
+Q = TypeVar("Q", bound=Query)
+Answers = Answer | Response | None
+
+
+@overload
+def endpoint(
+    method: str,
+    path: str,
+    handler: Callable[[Call, R, Q], Answers],
+    action: str,
+    *,
+    takes: type[R],
+    asks: type[Q],
+    answers: type[Answer] | None = ...,
+    status: int = ...,
+    first: Callable[[Call], object] | None = ...,
+) -> Endpoint: ...
+
+
+@overload
+def endpoint(
+    method: str,
+    path: str,
+    handler: Callable[[Call, R], Answers],
+    action: str,
+    *,
+    takes: type[R],
+    answers: type[Answer] | None = ...,
+    status: int = ...,
+    first: Callable[[Call], object] | None = ...,
+) -> Endpoint: ...
+
+
+@overload
+def endpoint(
+    method: str,
+    path: str,
+    handler: Callable[[Call, Q], Answers],
+    action: str,
+    *,
+    asks: type[Q],
+    answers: type[Answer] | None = ...,
+    status: int = ...,
+) -> Endpoint: ...
+
+
+@overload
+def endpoint(
+    method: str,
+    path: str,
+    handler: Callable[[Call], Answers],
+    action: str,
+    *,
+    answers: type[Answer] | None = ...,
+    status: int = ...,
+) -> Endpoint: ...
+
+
+def endpoint(
+    method: str,
+    path: str,
+    handler: Callable[..., Answers],
+    action: str,
+    *,
+    takes: type[Request] | None = None,
+    asks: type[Query] | None = None,
+    answers: type[Answer] | None = None,
+    status: int = 0,
+    first: Callable[[Call], object] | None = None,
+) -> Endpoint:
+    """One call, as the API serves it and as it is described.
+
+    handler: gets the call, then the body as takes has it, then the query as asks has it; its first line of text is
+    the call's summary. takes: None for a call without a body; asks: None for one without a query; answers: None for
+    an empty answer; status: of the answer, 200 or 204 where it is left out; first: what refuses a caller before a body
+    that is wrong is spoken of, where the action alone does not say who may call.
+    """
+
+    @wraps(handler)
+    def answered(call: Call) -> Response:
+        # The query first: what is misspelt there would otherwise be left out without a word.
+        asked = _asked(call, asks)
+        arguments: list[object] = [] if takes is None else [_sent(call, takes, action, first)]
+        if takes is None and call.body:
+            raise invalid("body", "This call takes no body.", "field-unknown")
+        answer = handler(call, *arguments, *([] if asks is None else [asked]))
+        if isinstance(answer, Response):
+            return answer
+        return Response(status_code=code) if answer is None else written(answer, code)
+
+    code = status or (200 if answers is not None else 204)
+    return Endpoint(method, path, answered, action, takes=takes, asks=asks, answers=answers, status=code)
+
+
+def written(answer: Answer, status: int = 200) -> Response:
+    """An answer as JSON, by pydantic's own writer."""
+    content = answer.__pydantic_serializer__.to_json(answer)
+    return Response(content, status, media_type="application/json")
+
+
+def _asked(call: Call, asks: type[Query] | None) -> Query | None:
+    if asks is None:
+        for name in call.query:
+            raise invalid(_written(name, "query"), "This call takes no query.", "parameter-unknown")
+        return None
+    try:
+        return asks.model_validate(dict(call.query))
+    except ValidationError as error:
+        fault = shape.faults(error)[0]
+    if fault.kind == shape.UNKNOWN:
+        known = f"This call takes in its query: {', '.join(parameter_names(asks))}."
+        raise invalid(_written(fault.field, "query"), known, "parameter-unknown")
+    raise invalid(fault.field, f"{fault.path} {fault.words}.")
+
+
+def _sent(call: Call, takes: type[Request], action: str, first: Callable[[Call], object] | None) -> Request:
+    try:
+        return takes.model_validate(call.body)
+    except ValidationError as error:
+        refusal = _refusal(error, takes, call.body)
+    # Who may not call at all, or names a server that is not there, hears that, and not what the body lacks.
+    if first is not None:
+        first(call)
+        raise refusal
+    server = call.path.get("server")
+    there = None if server is None else lambda: servers.is_there(call.instance, call.actor, server)
+    raise refuse(call.instance, call.actor, action, refusal, there=there)
+
+
+def _refusal(error: ValidationError, takes: type[Request], body: Mapping[str, Any]) -> Refusal:
+    fault = shape.faults(error)[0]
+    if fault.kind == shape.UNKNOWN:
+        known = ", ".join(takes.model_fields)
+        named = _written(fault.path, "")
+        unknown = f"There is no field {named}. " if named else ""
+        return invalid("body", f"{unknown}This call takes: {known}.", "field-unknown")
+    return invalid(fault.field or "body", f"{fault.path or 'The body'} {fault.words}.")
+
+
+def _written(name: str, otherwise: str) -> str:
+    """A name that a caller made up, where it can be shown."""
+    return name if name.replace(".", "_").isidentifier() and len(name) <= 64 else otherwise

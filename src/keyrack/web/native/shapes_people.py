@@ -1,0 +1,98 @@
+"""Grants and API tokens: what calls take and answer; must call no use case, and holds no secret."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from keyrack.core.keys.grants import Names
+from keyrack.model import Grant as GrantRecord
+from keyrack.store.people import Bearer
+from keyrack.web.native.shapes import (
+    Answer,
+    Id,
+    Listed,
+    Moment,
+    Request,
+    Restrictions,
+    Time,
+    about,
+    time,
+    time_or_null,
+)
+
+
+class NewGrant(Request):
+    """Who may log in where: a user or a group, on a server or on servers with a tag."""
+
+    user: Annotated[str | None, about("A user, by name; or name a group.", "alice")] = None
+    group: Annotated[str | None, about("A group, by name.", None)] = None
+    server: Annotated[str | int | None, about("A server, by name or id; or name a tag.", "web-1")] = None
+    tag: Annotated[str | None, about("All servers with this tag, now and later.", None)] = None
+    system_user: Annotated[str, about("As which system user.", "deploy")]
+    expires_at: Annotated[Moment | None, about("When it ends; none for no end.")] = None
+    restrictions: Annotated[Restrictions | None, about("What the keys may do; none for everything.")] = None
+
+
+class Grant(Answer):
+    """Who may log in where."""
+
+    id: Annotated[Id, about("Its id.")]
+    user: Annotated[str | None, about("The user.", "alice")]
+    group: Annotated[str | None, about("The group.", None)]
+    server: Annotated[str | None, about("The server.", "web-1")]
+    server_id: Annotated[Id | None, about("The server's id.")]
+    tag: Annotated[str | None, about("The tag.", None)]
+    system_user: Annotated[str, about("As which system user.", "deploy")]
+    expires_at: Annotated[Time | None, about("When it ends.")]
+    restrictions: Annotated[Restrictions, about("What the keys may do; {} for everything.")]
+    created_at: Annotated[Time, about("When it was given.")]
+
+
+class Token(Answer):
+    """A token of the API, never its secret."""
+
+    id: Annotated[Id, about("Its id.")]
+    name: Annotated[str, about("What it is called.", "ci")]
+    user: Annotated[str, about("Whose it is.", "alice")]
+    scopes: Annotated[list[str], about("What it may be used for.", ["servers:*"])]
+    created_at: Annotated[Time, about("When it was made.")]
+    expires_at: Annotated[Time | None, about("When it ends.")]
+    last_used_at: Annotated[Time | None, about("When it was last used, to the hour.")]
+
+
+class GrantPage(Listed[Grant]):
+    """A page of grants."""
+
+
+class TokenPage(Listed[Token]):
+    """A page of tokens."""
+
+
+def grant(given: GrantRecord, names: Names) -> Grant:
+    """A grant; names: of the users, groups and servers that grants name."""
+    return Grant(
+        id=given.id,
+        user=names.users.get(given.user_id or 0),
+        group=names.groups.get(given.group_id or 0),
+        server=names.servers.get(given.server_id or 0),
+        server_id=given.server_id,
+        tag=given.tag,
+        system_user=given.system_user,
+        expires_at=time_or_null(given.expires_at),
+        restrictions=dict(given.restrictions),
+        created_at=time(given.created_at),
+    )
+
+
+def token(found: Bearer) -> Token:
+    """A token of the API."""
+    held = found.token
+    return Token(
+        id=held.id,
+        name=held.name,
+        user=found.user.name,
+        scopes=list(held.scopes),
+        created_at=time(held.created_at),
+        expires_at=time_or_null(held.expires_at),
+        last_used_at=time_or_null(held.last_used_at),
+    )

@@ -1,0 +1,227 @@
+"""Servers, their hosts' state, who is logged in there: what calls take and answer; must call no use case."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from keyrack.core.hosts import status
+from keyrack.core.hosts.resync import Difference as Compared
+from keyrack.core.instance import Instance
+from keyrack.model import Server as ServerRecord
+from keyrack.model import Session as SessionRecord
+from keyrack.store.deleted_servers import DeletedServer as DeletedRecord
+from keyrack.web.examples import FINGERPRINT
+from keyrack.web.native.shapes import (
+    Answer,
+    Count,
+    Fingerprint,
+    Flag,
+    Id,
+    Listed,
+    Name,
+    Request,
+    Time,
+    about,
+    time,
+    time_or_null,
+)
+
+Then = Literal["keep", "drop-temporary", "drop-all"]
+
+
+class ServerChange(Request):
+    """How a host is held."""
+
+    mode: Annotated[
+        Literal["observe", "enforce", "auto"],
+        about(
+            "observe changes nothing; enforce: Keyrack's keys alone open it; auto: enforce once it is safe.", "observe"
+        ),
+    ]
+
+
+class OfflinePolicy(Request):
+    """What a host does while it cannot reach the service."""
+
+    after_seconds: Annotated[int, about("After how many seconds without contact; 0 for never.", 3600)]
+    then: Annotated[Then, about("What happens then.", "drop-temporary")]
+
+
+class ResyncDecision(Request):
+    """What becomes of what is held back on a host."""
+
+    let_in: Annotated[
+        list[Fingerprint],
+        Field(default_factory=list),
+        about("Fingerprints of keys to let in again.", [FINGERPRINT]),
+    ]
+    accept_database: Annotated[bool, about("Whether nothing is held back any more.", False)] = False
+
+
+class Server(Answer):
+    """A server with the status of its host."""
+
+    id: Annotated[Id, about("Its id.")]
+    name: Annotated[Name, about("Its name.")]
+    address: Annotated[str, about("Its address.", "192.0.2.10")]
+    tags: Annotated[list[str], about("Its tags.", ["web"])]
+    agent_version: Annotated[str | None, about("The version of the agent on its host.", "0.1.0")]
+    os: Annotated[str | None, about("Its system.", "debian")]
+    os_version: Annotated[str | None, about("The version of its system.", "13")]
+    enrolled_at: Annotated[Time | None, about("When its host was enrolled.")]
+    mode: Annotated[str, about("What was asked: observe, enforce or auto.", "enforce")]
+    enforcement: Annotated[str, about("What its host says it does; empty while it said nothing.", "enforce")]
+    undone: Annotated[str, about("Why its host took enforcing back, if it did.", "")]
+    wanted: Annotated[Count, about("The revision that it is to obey.")]
+    applied: Annotated[Count, about("The revision that it said it obeys.")]
+    applied_at: Annotated[Time | None, about("Since when it obeys that one.")]
+    seen_at: Annotated[Time | None, about("When its agent was heard of last.")]
+    online: Annotated[Flag, about("Whether its agent is in contact.")]
+    offline_after_seconds: Annotated[int, about("After how long without contact its offline policy begins.", 0)]
+    offline_then: Annotated[Then, about("What its offline policy does.", "keep")]
+    problems: Annotated[list[str], about("What is wrong there, in words.", ["the disk is full"])]
+    state: Annotated[str, about("How it stands, in words.", "enforcing")]
+    offline_words: Annotated[str, about("Its offline policy, in words.", "keys stay")]
+
+
+class Servers(Answer):
+    """Several servers."""
+
+    items: Annotated[list[Server], about("The servers that were changed.")]
+
+
+class DeletedServer(Answer):
+    """A server that was deleted."""
+
+    id: Annotated[Id, about("The id that it had.")]
+    name: Annotated[Name, about("The name that it had.")]
+    address: Annotated[str, about("The address that it had.", "192.0.2.10")]
+    deleted_at: Annotated[Time, about("When it was deleted.")]
+    deleted_by: Annotated[str, about("Who deleted it.", "alice")]
+    acknowledged_at: Annotated[Time | None, about("When its host said that no key of Keyrack opens it any more.")]
+
+
+class Enrolment(Answer):
+    """How a host is enrolled."""
+
+    line: Annotated[
+        str,
+        about(
+            "The command line to run there as root; it holds a one-time token.",
+            "curl -fsSL https://keyrack.example.org/agent/install.sh | KEYRACK_AGENT_TOKEN=... sh",
+        ),
+    ]
+
+
+class Session(Answer):
+    """An open login."""
+
+    id: Annotated[Id, about("Its id.")]
+    username: Annotated[str, about("As which system user.", "deploy")]
+    address: Annotated[str, about("Where it comes from.", "198.51.100.9")]
+    fingerprint: Annotated[Fingerprint | None, about("The key that opened it, where it is known.")]
+    label: Annotated[str | None, about("That key's label.", "laptop")]
+    started_at: Annotated[Time, about("Since when.")]
+    ending: Annotated[Flag, about("Whether its end was asked for.")]
+
+
+class HeldBack(Answer):
+    """One difference between a host and the database."""
+
+    kind: Annotated[str, about("What differs.", "key")]
+    username: Annotated[str | None, about("Of which system user.", "deploy")]
+    fingerprint: Annotated[Fingerprint | None, about("Of which key.")]
+    options: Annotated[list[str], about("The options of its line.", ["restrict"])]
+    name: Annotated[str | None, about("What it is called.", "laptop")]
+    decided_at: Annotated[Time | None, about("When somebody decided that it stays refused.")]
+
+
+class Difference(Answer):
+    """What is held back on a host since the database went back."""
+
+    waiting_for_host: Annotated[Flag, about("Whether its last document is still waited for.")]
+    undecided: Annotated[Flag, about("Whether somebody has to decide.")]
+    held_back: Annotated[list[HeldBack], about("What differs.")]
+
+
+class ServerPage(Listed[Server]):
+    """A page of servers."""
+
+
+class DeletedServerPage(Listed[DeletedServer]):
+    """A page of deleted servers."""
+
+
+class SessionPage(Listed[Session]):
+    """A page of open logins."""
+
+
+def server(instance: Instance, shown: ServerRecord) -> Server:
+    """A server with its status."""
+    held = status.of(instance, shown)
+    return Server(
+        id=shown.id,
+        name=shown.name,
+        address=shown.address,
+        tags=list(shown.tags),
+        agent_version=shown.agent_version,
+        os=shown.os,
+        os_version=shown.os_version,
+        enrolled_at=time_or_null(shown.enrolled_at),
+        mode=held.mode,
+        enforcement=held.enforcement,
+        undone=held.undone,
+        wanted=held.wanted,
+        applied=held.applied,
+        applied_at=time_or_null(shown.applied_at),
+        seen_at=time_or_null(shown.seen_at),
+        online=held.online,
+        offline_after_seconds=held.offline_after_seconds,
+        offline_then=held.offline_then,  # type: ignore[arg-type]
+        problems=list(held.problems),
+        state=held.state,
+        offline_words=held.offline_words,
+    )
+
+
+def deleted_server(gone: DeletedRecord) -> DeletedServer:
+    """A server that was deleted."""
+    return DeletedServer(
+        id=gone.id,
+        name=gone.name,
+        address=gone.address,
+        deleted_at=time(gone.deleted_at),
+        deleted_by=gone.deleted_by,
+        acknowledged_at=time_or_null(gone.acknowledged_at),
+    )
+
+
+def session(shown: SessionRecord) -> Session:
+    """An open login."""
+    return Session(
+        id=shown.id,
+        username=shown.username,
+        address=shown.address,
+        fingerprint=shown.fingerprint or None,
+        label=shown.label,
+        started_at=time(shown.started_at),
+        ending=shown.ending,
+    )
+
+
+def difference(found: Compared) -> Difference:
+    """What is held back on a server since the database went back."""
+    held = [
+        HeldBack(
+            kind=row.kind,
+            username=row.username or None,
+            fingerprint=row.fingerprint or None,
+            options=list(row.options),
+            name=row.name or None,
+            decided_at=time_or_null(row.decided_at),
+        )
+        for row in found.held
+    ]
+    return Difference(waiting_for_host=found.asked, undecided=found.undecided, held_back=held)

@@ -1,0 +1,81 @@
+"""Whoever guesses learns of no name whether anybody has it: the same is asked, and the same is left behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, text
+
+from keyrack.core.people import access_keys, basic_access, tokens
+from keyrack.core.people.tokens import Scope, SignIn
+from keyrack.errors import Kind, Refusal
+from tests.core.conftest import Team
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """What this thread asks of the database."""
+    asked: list[str] = []
+    mine = threading.get_ident()
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if threading.get_ident() == mine:
+            asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield asked
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def refused(guess: Callable[[], object]) -> tuple[str, ...]:
+    """What is asked for a guess, which must be refused."""
+    with heard() as asked, pytest.raises(Refusal) as raised:
+        guess()
+    assert raised.value.kind is Kind.UNAUTHENTICATED
+    return tuple(asked)
+
+
+def test_the_same_is_asked_about_names_that_nobody_has(team: Team) -> None:
+    def guess(**who: str) -> tuple[str, ...]:
+        claim = SignIn(password="a guess", **who)
+        return refused(lambda: tokens.sign_in(team.instance, claim, Scope(), address="203.0.113.5"))
+
+    known = guess(user_name="olga", workspace_name="acme")
+    assert len(known) == 1
+    assert guess(user_name="nobody", workspace_name="acme") == known
+    assert guess(user_name="olga", workspace_name="nowhere") == known
+    assert guess(user_uid=team.member_user.uid) == guess(user_uid="0" * 32)
+
+
+def test_the_same_is_asked_about_access_keys_that_nobody_has(team: Team) -> None:
+    key = access_keys.create(team.instance, team.owner)
+
+    def guess(key_id: str) -> tuple[str, ...]:
+        where = "203.0.113.5"
+        return refused(
+            lambda: basic_access.authenticate(team.instance, key_id, "a guess", address=where, channel="test")
+        )
+
+    known = guess(key.id)
+    assert len(known) == 1
+    assert guess("A" * 20) == known
+
+
+def test_a_workspace_s_log_has_guesses_at_names_that_it_does_not_know(team: Team) -> None:
+    for name in ("olga", "nobody"):
+        claim = SignIn(password="a guess", user_name=name, workspace_name="acme")
+        refused(lambda claim=claim: tokens.sign_in(team.instance, claim, Scope(), address="203.0.113.5"))  # type: ignore[misc]
+    team.instance.refusals.write(team.instance.database, everything=True)
+    rows = team.instance.database.read(
+        lambda connection: connection.execute(
+            text("SELECT actor_name, reason FROM events WHERE outcome = 'refused' ORDER BY id")
+        ).all()
+    )
+    # The name that was guessed is not kept: it is now and then a password.
+    assert sorted(map(tuple, rows)) == [("", "sign-in-failed"), ("olga", "sign-in-failed")]
