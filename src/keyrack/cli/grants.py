@@ -12,7 +12,7 @@ from keyrack.cli.shown import say
 from keyrack.cli.spans import moment
 from keyrack.cli.tables import AT_ONCE, as_json, every, table
 from keyrack.core.audit import events
-from keyrack.core.keys import grants
+from keyrack.core.keys import grants, openings
 from keyrack.model import Grant
 
 
@@ -82,9 +82,10 @@ def give(
 def take_back(grant_id: int, **given: Any) -> None:
     """End a grant; keys that nothing else lets in leave the hosts."""
     with operator_context(given) as at, known_id("`keyrack grants list` shows which there are."):
-        gone = grants.take_back(at.instance, at.actor, grant_id)
+        taken = grants.take_back(at.instance, at.actor, grant_id)
+        gone, still = taken.grant, openings.words(taken.still_opened_by, everywhere=True)
         names = grants.names(at.instance, at.actor, (gone,))
-        say(f"Took back from {_who(gone, names)} the login as {gone.system_user} on {_where(gone, names)}.")
+        say(f"Took back from {_who(gone, names)} the login as {gone.system_user} on {_where(gone, names)}{still}.")
 
 
 def _who(grant: Grant, names: grants.Names) -> str:
