@@ -57,6 +57,9 @@ def test_grants_from_the_command_line(folder: Path) -> None:
     assert "There is no such user" in run(
         folder, "grants", "give", "--user", "nobody", "--server", "web-1", "--as", "deploy", status=1
     )
+    for where in (("--server", "web-1"), ("--tag", "web")):
+        slip = ("grants", "give", "--user", "alice", *where, "--as", "nope")
+        assert "has the account 'nope'" in run(folder, *slip, status=1)
     assert "Took back from alice" in run(folder, "grants", "take-back", "1")
     assert json.loads(run(folder, "grants", "list", "--json")) == []
     assert "keyrack grants list" in run(folder, "grants", "take-back", "1", status=1)

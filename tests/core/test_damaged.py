@@ -12,6 +12,7 @@ from keyrack.core.git import access
 from keyrack.core.hosts import documents, servers
 from keyrack.core.keys import credentials, damaged_rows, grants, user_keys
 from keyrack.core.people import users
+from keyrack.core.workspace import workspace_file
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -119,3 +120,17 @@ def test_a_damaged_revocation_does_not_keep_the_others_from_a_host(team: Team) -
             )
         )
         assert told(team)["revoked"] == [parse(lines[1]).canonical]
+
+
+def test_applying_a_file_puts_a_new_grant_in_the_place_of_a_damaged_one(team: Team) -> None:
+    alice = team.member_user
+    grants.give(team.instance, team.owner, user_id=alice.id, server_id=team.server.id, system_user="deploy")
+    change(team, tables.grants, restrictions={"sources": ["0.0.0.0/0"]})
+    assert [row.kind for row in damaged_rows.find(team.instance, team.owner)] == ["grant"]
+    text = '[workspace]\nname = "acme"\n[[grants]]\nuser = "alice"\nserver = "web-1"\nsystem_user = "deploy"\n'
+    done = workspace_file.apply(team.instance, text, {})
+    assert [words.partition(" alice")[0] for words in done] == ["let in", "remove the damaged row of"]
+    assert damaged_rows.find(team.instance, team.owner) == []
+    (left,) = grants.find(team.instance, team.owner)
+    assert dict(left.restrictions) == {}
+    assert workspace_file.apply(team.instance, text, {}) == []

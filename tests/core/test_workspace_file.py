@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
+
 import pytest
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
 from sqlalchemy import Connection
 
+from keyrack.cli.apply import command
 from keyrack.core.git import repositories
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
 from keyrack.core.people import tokens, users
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import workspace_file, workspace_schema
 from keyrack.errors import Refusal
 from keyrack.store import people as people_rows
 from keyrack.store.tables import metadata
@@ -351,12 +357,33 @@ def test_all_or_nothing(instance: Instance) -> None:
         ('policies = ["codeartsrepo::*"]', 'policies = ["' + "*" * 300 + '"]', "1 to 256 characters"),
         ("id = 4242", 'id = "4242"', "whole number"),
         ('role = "developer"', 'role = "boss"', "role"),
+        ("id = 4242", "id = 0", r"\[\[repositories\]\] number 1 \(acme/site\), line 22: id is at least 1"),
+        ('role = "member"', "role = 7", "line 7: role takes a text"),
+        ('members = ["alice"]', 'members = ["alice", 7]', "members.1 takes a text"),
+        ('members = ["alice"]', 'members = "alice"', "members takes a list"),
+        ('scopes = ["*"]', 'scope = ["*"]', r"unknown name 'scope' in \[tokens\]; known: expires_at, name, scopes"),
+        ('user = "alice", role', 'users = "alice", role', r"unknown name 'users' in \[members\]; known: role, user"),
+        ('secret = "a secret for signatures"', "secret = 7", "access_keys.0.secret takes a text"),
+        ('address = "192.0.2.10"\n', "", "line 17: address is needed"),
+        ('server = "web-1"\n', 'server = "web-1"\nexpires_at = 2026-12-24\n', "a time with its zone"),
+        ('server = "web-1"\n', 'server = "web-1"\nrestrictions = "pty"\n', "restrictions takes an object"),
     ],
 )
 def test_what_is_wrong_is_said(instance: Instance, old: str, new: str, words: str) -> None:
     with pytest.raises(Refusal, match=words):
         workspace_file.apply(instance, FILE.replace(old, new, 1), SECRETS)
     assert not instance.database.read(lambda connection: people_rows.workspaces_exist(connection))
+
+
+def test_the_schema_knows_each_file_that_is_taken(instance: Instance) -> None:
+    schema = workspace_schema.json_schema()
+    Draft202012Validator.check_schema(schema)
+    judge = Draft202012Validator(schema)
+    judge.validate(tomllib.loads(FILE))
+    for old, new in (("address", "adress"), ("id = 4242", 'id = "4242"'), ('role = "member"', 'role = "king"')):
+        assert not judge.is_valid(tomllib.loads(FILE.replace(old, new, 1)))
+    shown = CliRunner().invoke(command, ["--schema"])
+    assert (shown.exit_code, json.loads(shown.output)) == (0, schema)
 
 
 def test_no_secret_is_kept_in_clear(instance: Instance) -> None:

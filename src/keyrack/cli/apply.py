@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from keyrack.cli.opened import opened
 from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json_object, show_json
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import workspace_file, workspace_schema
+
+
+def _schema(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(json.dumps(workspace_schema.json_schema(), indent=2))
+        context.exit()
 
 
 @click.command(name="apply")
@@ -23,6 +30,9 @@ from keyrack.core.workspace import workspace_file
 @click.option("--prune", is_flag=True, help="Also take away what FILE leaves out of what it declares.")
 @click.option("--reset-secrets", is_flag=True, help="Also set passwords again that were changed since.")
 @as_json_object
+@click.option(
+    "--schema", is_flag=True, expose_value=False, is_eager=True, callback=_schema, help="Print the JSON schema of FILE."
+)
 @options.new_database
 @options.data
 @options.database

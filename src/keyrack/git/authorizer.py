@@ -193,7 +193,9 @@ class Authorizer:
         self._socket.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._answer, str(self._socket), backlog=512)
         os.chmod(self._socket, 0o600)
-        self._upkeep = Upkeep(self._instance.settings, self._programs.repositories, self._programs.git)
+        self._upkeep = Upkeep(
+            self._instance.settings, self._instance.database, self._programs.repositories, self._programs.git
+        )
         work = (self._check(), self._write(), self._measure(), self._upkeep.run())
         chores = [asyncio.create_task(chore) for chore in work]
         self._started.set()

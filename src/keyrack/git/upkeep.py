@@ -14,6 +14,7 @@ import structlog
 
 from keyrack.core.git import bounds, storage
 from keyrack.settings import Settings
+from keyrack.store.database import Database, DatabaseUnavailable
 
 log = structlog.get_logger("keyrack.git")
 
@@ -26,10 +27,11 @@ GRACE_SECONDS = 5
 
 
 class Upkeep:
-    """Packs repositories after pushes, and removes what pushes that were killed left behind."""
+    """Packs repositories after pushes, and removes what killed pushes and deleted repositories left behind."""
 
-    def __init__(self, settings: Settings, root: Path, git: str) -> None:
+    def __init__(self, settings: Settings, database: Database, root: Path, git: str) -> None:
         self._settings = settings
+        self._database = database
         self._root = root
         self._git = git
         self._pushed: dict[Path, None] = {}
@@ -47,6 +49,7 @@ class Upkeep:
     async def _sweep(self) -> None:
         while True:
             await self._safely(self._remove_left_over())
+            await self._safely(self._remove_deleted())
             await asyncio.sleep(SWEEP_EVERY_SECONDS)
 
     async def _tend(self) -> None:
@@ -69,6 +72,11 @@ class Upkeep:
         removed = await asyncio.to_thread(bounds.remove_left_over_everywhere, self._root, older_than=age)
         for path in removed:
             log.info("removed what a push that was killed had left", path=str(path))
+
+    async def _remove_deleted(self) -> None:
+        with contextlib.suppress(DatabaseUnavailable):  # said by the database itself; the next time will do
+            for path in await asyncio.to_thread(storage.remove_deleted, self._database, self._root):
+                log.info("removed the folder of a repository that was deleted", path=str(path))
 
     async def _tend_one(self, folder: Path) -> None:
         age = bounds.longest(self._settings)

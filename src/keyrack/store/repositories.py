@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -105,6 +105,12 @@ def by_path(connection: Connection, path: str) -> Repository | None:
     """The repository at a path such as acme/site, of whichever workspace, or None."""
     row = connection.execute(select(repositories).where(repositories.c.path == path)).one_or_none()
     return None if row is None else record(connection, row)
+
+
+def uids_of(connection: Connection, uids: Iterable[str]) -> frozenset[str]:
+    """Those of these uids that a repository has, of whichever workspace, and whether or not its row is sound."""
+    statement = select(repositories.c.uid).where(repositories.c.uid.in_(tuple(uids)))
+    return frozenset(connection.execute(statement).scalars())
 
 
 def in_workspace(connection: Connection, workspace_id: int) -> tuple[Repository, ...]:

@@ -283,6 +283,14 @@ def system_user_by_name(connection: Connection, server_id: int, username: str) -
     return None if row is None else _system_user(row)
 
 
+def have_account(connection: Connection, server_ids: Iterable[int], username: str) -> bool:
+    """Whether any of these servers has an account of this name."""
+    statement = select(system_users.c.id).where(
+        system_users.c.server_id.in_(tuple(server_ids)), system_users.c.username == username
+    )
+    return connection.execute(statement.limit(1)).scalar() is not None
+
+
 def find_system_users(
     connection: Connection, server_id: int, *, search: str = "", offset: int, limit: int
 ) -> Page[SystemUser]:

@@ -78,6 +78,7 @@ class State:
     servers: dict[int, ServerState] = field(default_factory=dict)
     repositories: dict[str, RepositoryState] = field(default_factory=dict)
     grants: tuple[Grant, ...] = ()
+    damaged_grants: tuple[Grant, ...] = ()
     known_tokens: dict[bytes, TokenRow] = field(default_factory=dict)
     known_access_keys: dict[str, AccessKeyRow] = field(default_factory=dict)
     known_repositories: tuple[Repository, ...] = ()

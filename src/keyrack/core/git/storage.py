@@ -7,12 +7,19 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from keyrack.errors import Kind, Refusal
-from keyrack.store.repositories import Repository
+from keyrack.store.database import Database
+from keyrack.store.repositories import Repository, uids_of
 
 INIT_SECONDS = 60
+KEPT_AFTER_DELETION = 30 * 24 * 3600.0
+"""How long a deleted repository's folder stays, in seconds: whoever restores a backup of before finds it there."""
+FIRST_MISSED = "keyrack-deleted"
+"""A file in a folder that belongs to no repository; it is as old as that is known."""
+AT_ONCE = 1000
 
 
 def root_of(data: Path) -> Path:
@@ -55,6 +62,34 @@ def ensure(root: Path, repository: Repository, git: str) -> Path:
     if not (folder / "HEAD").exists():
         raise Refusal(Kind.UNAVAILABLE, "repository-not-made", "The repository's folder cannot be made.")
     return folder
+
+
+def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_AFTER_DELETION) -> list[Path]:
+    """Remove the folders of repositories that were deleted so many seconds ago, and answer them.
+
+    The time counts from when a folder was first found to be no repository's, and ends with a repository that has it
+    again. Raises DatabaseUnavailable, as no answer is not a no.
+    """
+    removed = []
+    for half in root.glob("*/.gone-*"):
+        shutil.rmtree(half, ignore_errors=True)
+    folders = sorted(root.glob("*/*.git"))
+    for first in range(0, len(folders), AT_ONCE):
+        some = folders[first : first + AT_ONCE]
+        known = database.read(lambda connection, some=some: uids_of(connection, [each.stem for each in some]))  # type: ignore[misc]
+        for folder in some:
+            note = folder / FIRST_MISSED
+            if folder.stem in known:
+                note.unlink(missing_ok=True)
+            elif not note.exists():
+                note.touch()
+            elif time.time() - note.stat().st_mtime > older_than:
+                # Out of the way at once, so that nobody meets half of it.
+                gone = Path(tempfile.mkdtemp(prefix=".gone-", dir=folder.parent))
+                folder.rename(gone / folder.name)
+                shutil.rmtree(gone)
+                removed.append(folder)
+    return removed
 
 
 def clean_environment() -> dict[str, str]:

@@ -157,6 +157,8 @@ def give_named(
         if server is not None and len(server_ids) != 1:
             words = "Several servers have this name; use the id." if server_ids else "There is no such server."
             raise invalid("server", words, "server-ambiguous" if server_ids else "server-missing")
+        if (server is None) != (tag is None):
+            _refuse_account_of_nobody(attempt, server_ids, tag, validation.username(system_user, field="system_user"))
     return give(
         instance,
         actor,
@@ -168,6 +170,21 @@ def give_named(
         expires_at=expires_at,
         restrictions=restrictions,
     )
+
+
+def _refuse_account_of_nobody(attempt: Attempt, server_ids: tuple[int, ...], tag: object, name: str) -> None:
+    """Refuse an account that none of the servers has: it is a slip of the pen, and would let nobody in anywhere.
+
+    A tag that no server has yet is for servers to come, whose accounts nobody knows.
+    """
+
+    def unknown(connection: Connection) -> bool:
+        ids = server_ids or servers.ids_with_tag(connection, attempt.actor.workspace_id, str(tag))
+        return bool(ids) and not servers.have_account(connection, ids, name)
+
+    if attempt.read(unknown):
+        words = f"No server that this is for has the account {name!r}; add it there first."
+        raise invalid("system_user", words, "account-missing")
 
 
 def take_back(instance: Instance, actor: Actor, grant_id: int) -> Grant:

@@ -100,8 +100,11 @@ def _state(instance: Instance, connection: Connection, wanted: WorkspaceFile) ->
         repository_ids=[repository.id for repository in wanted.repositories if repository.id is not None],
     )
     if state.grants:
-        # A damaged row opens nothing: what it seems to say is given anew.
-        state.grants = keys.sound_grants(connection, state.grants[0].workspace_id)
+        # A damaged row opens nothing: what it seems to say is given anew, in its place.
+        sound = keys.sound_grants(connection, state.grants[0].workspace_id)
+        ids = {grant.id for grant in sound}
+        state.damaged_grants = tuple(grant for grant in state.grants if grant.id not in ids)
+        state.grants = sound
     return state
 
 

@@ -19,6 +19,9 @@ def compare_grants(run: Comparison) -> None:
     for grant in run.state.grants:
         if grant.expires_at is None or grant.expires_at > run.at:
             by_key.setdefault(name.of(grant), []).append(grant)
+    damaged: dict[_Key, list[Grant]] = {}
+    for grant in run.state.damaged_grants:
+        damaged.setdefault(name.of(grant), []).append(grant)
     declared: set[_Key] = set()
     for wanted in run.wanted.grants:
         with run.faults.noted():
@@ -32,6 +35,8 @@ def compare_grants(run: Comparison) -> None:
         )
         declared.add(key)
         _grant(run, wanted, by_key.get(key, []))
+        for grant in damaged.pop(key, ()):
+            run.do(f"remove the damaged row of {wanted.words}", _take_back(grant))
     for key, found in by_key.items():
         if key not in declared and (key[0] in name.subjects or key[1] in name.places):
             for grant in found:

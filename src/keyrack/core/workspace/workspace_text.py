@@ -16,24 +16,10 @@ from keyrack.core.git import repositories
 from keyrack.core.hosts import servers
 from keyrack.core.people import passwords, tokens
 from keyrack.core.people import users as people
+from keyrack.core.workspace import workspace_schema
 from keyrack.errors import Kind, Refusal
 from keyrack.model import RepositoryRole, Role
 
-FIELDS: dict[str, frozenset[str]] = {
-    "": frozenset(("workspace", "projects", "users", "groups", "servers", "repositories", "grants")),
-    "workspace": frozenset(("name",)),
-    "projects": frozenset(("name", "id")),
-    "users": frozenset(("name", "role", "password", "password_env", "policies", "access_keys", "tokens", "id")),
-    "groups": frozenset(("name", "members")),
-    "access_keys": frozenset(("id", "secret", "secret_env")),
-    "tokens": frozenset(("name", "token", "token_env", "scopes", "expires_at")),
-    "servers": frozenset(("name", "id", "was", "address", "system_users", "tags", "provider")),
-    "repositories": frozenset(("id", "path", "members", "visibility", "protect_default")),
-    "members": frozenset(("user", "role")),
-    "grants": frozenset(("user", "group", "server", "tag", "system_user", "expires_at", "restrictions")),
-}
-TABLES = {"users": ("access_keys", "tokens"), "repositories": ("members",)}
-LARGEST_ID = 2_147_483_647
 SHOWN_FAULTS = 20
 NOTHING = "Nothing was applied."
 _HEADER = re.compile(r"\s*\[\[\s*([a-z_]+)\s*\]\]")
@@ -152,11 +138,13 @@ def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise wrong("", f"the file is not valid TOML: {error}") from None
     reader = _Reader(text, environment)
-    _known(values, "", "")
+    for name in values:
+        if name not in workspace_schema.File.model_fields:
+            raise wrong("", workspace_schema.unknown("", name))
     workspace = values.get("workspace")
     if not isinstance(workspace, dict):
         raise wrong("", "the file lacks [workspace]")
-    _known(workspace, "workspace", "[workspace]")
+    _shaped(workspace, "workspace", "[workspace]")
     with _placed("[workspace]"):
         name = validation.text(workspace.get("name"), field="name")
     file = WorkspaceFile(
@@ -237,7 +225,7 @@ class _Reader:
             place += f" ({title})" if isinstance(title, str) and title.isprintable() and len(title) < 100 else ""
             place += f", line {lines[number]}" if len(lines) == len(entries) else ""
             with self.faults.noted():
-                _known(entry, section, place)
+                _shaped(entry, section, place)
                 with _placed(place):
                     one = read(place, entry)
                 if name(one) in found:
@@ -247,7 +235,7 @@ class _Reader:
 
     def project(self, place: str, entry: Mapping[str, Any]) -> WantedProject:
         name = validation.text(entry.get("name"), field="name")
-        uid = _optional(entry, "id", place)
+        uid = entry.get("id")
         if uid is not None and not people.PROJECT_UID.fullmatch(uid):
             raise wrong(place, "a project's id is 32 hexadecimal digits")
         return WantedProject(place, name, uid)
@@ -257,13 +245,13 @@ class _Reader:
         password = self._secret(entry, "password", place)
         if password is not None:
             passwords.check(password)
-        uid = _optional(entry, "id", place)
+        uid = entry.get("id")
         if uid is not None and not people.PROJECT_UID.fullmatch(uid):
             raise wrong(place, "a user's id is 32 hexadecimal digits")
-        pairs = [self._access_key(place, item) for item in _inner(entry, "users", "access_keys", place)]
+        pairs = [self._access_key(place, item) for item in entry.get("access_keys", [])]
         if len(dict(pairs)) != len(pairs):
             raise wrong(place, "an access key stands twice")
-        made = [self._token(place, item) for item in _inner(entry, "users", "tokens", place)]
+        made = [self._token(place, item) for item in entry.get("tokens", [])]
         if len({token.name for token in made}) != len(made) or len({token.secret for token in made}) != len(made):
             raise wrong(place, "two tokens have the same name or the same text")
         return WantedUser(
@@ -271,7 +259,7 @@ class _Reader:
             name=name,
             uid=uid,
             role=_role(entry.get("role", "member"), place),
-            policies=policy.patterns(_texts(entry, "policies", place), field="policies"),
+            policies=policy.patterns(entry.get("policies", []), field="policies"),
             password=password,
             access_keys=tuple(pairs),
             tokens=tuple(made),
@@ -279,20 +267,20 @@ class _Reader:
         )
 
     def group(self, place: str, entry: Mapping[str, Any]) -> WantedGroup:
-        members = _texts(entry, "members", place)
+        members = entry.get("members", [])
         return WantedGroup(place, validation.text(entry.get("name"), field="name"), tuple(dict.fromkeys(members)))
 
     def server(self, place: str, entry: Mapping[str, Any]) -> WantedServer:
         return WantedServer(
             place=place,
             name=validation.text(entry.get("name"), field="name"),
-            id=_number(entry, "id", place),
-            was=_optional(entry, "was", place),
+            id=entry.get("id"),
+            was=entry.get("was"),
             address=servers.host_address(entry.get("address")),
             provider=validation.text(entry["provider"], field="provider") if "provider" in entry else None,
             has_provider="provider" in entry,
-            tags=tuple(dict.fromkeys(servers.tag(value) for value in _texts(entry, "tags", place))),
-            accounts=tuple(dict.fromkeys(validation.username(value) for value in _texts(entry, "system_users", place))),
+            tags=tuple(dict.fromkeys(servers.tag(value) for value in entry.get("tags", []))),
+            accounts=tuple(dict.fromkeys(validation.username(value) for value in entry.get("system_users", []))),
         )
 
     def repository(self, place: str, entry: Mapping[str, Any]) -> WantedRepository:
@@ -300,10 +288,8 @@ class _Reader:
         if visibility is not None:
             repositories.check_visibility(visibility)
         protect = entry.get("protect_default")
-        if protect is not None and not isinstance(protect, bool):
-            raise wrong(place, "protect_default is true or false")
         members: dict[str, RepositoryRole] = {}
-        for item in _inner(entry, "repositories", "members", place):
+        for item in entry.get("members", []):
             user = validation.text(item.get("user"), field="user")
             if user in members:
                 raise wrong(place, f"the member {user!r} stands twice")
@@ -311,14 +297,14 @@ class _Reader:
         return WantedRepository(
             place=place,
             path=repositories.path_of(entry.get("path")),
-            id=_number(entry, "id", place),
+            id=entry.get("id"),
             visibility=visibility,
             protect_default=protect,
             members=members,
         )
 
     def grant(self, place: str, entry: Mapping[str, Any]) -> WantedGrant:
-        names = {name: _optional(entry, name, place) for name in ("user", "group", "server", "tag")}
+        names = {name: entry.get(name) for name in ("user", "group", "server", "tag")}
         if (names["user"] is None) == (names["group"] is None):
             raise wrong(place, "name either a user or a group")
         if (names["server"] is None) == (names["tag"] is None):
@@ -345,13 +331,13 @@ class _Reader:
         secret = self._secret(item, "token", place)
         if secret is None:
             raise wrong(place, f"the token {name!r} has no token")
-        scopes = policy.patterns(_texts(item, "scopes", place, ["*"]), field="scopes")
+        scopes = policy.patterns(item.get("scopes", ["*"]), field="scopes")
         return WantedToken(place, name, tokens.strong(secret), scopes, _moment(item, "expires_at", place))
 
     def _secret(self, item: Mapping[str, Any], name: str, place: str) -> str | None:
-        variable = _optional(item, f"{name}_env", place)
+        variable = item.get(f"{name}_env")
         if variable is None:
-            return _optional(item, name, place)
+            return item.get(name)
         if name in item:
             raise wrong(place, f"{name} and {name}_env are given both")
         if variable not in self._environment:
@@ -371,21 +357,11 @@ def _placed(place: str) -> Iterator[None]:
         raise wrong(place, field + refusal.message) from None
 
 
-def _known(value: Mapping[str, Any], section: str, place: str) -> None:
-    unknown = [name for name in value if name not in FIELDS[section]]
-    if unknown:
-        where = f" in [{section}]" if section else ""
-        raise wrong(place, f"unknown name {unknown[0]!r}{where}; known: {', '.join(sorted(FIELDS[section]))}")
-
-
-def _inner(entry: Mapping[str, Any], section: str, name: str, place: str) -> list[Mapping[str, Any]]:
-    assert name in TABLES[section]
-    items = entry.get(name, [])
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise wrong(place, f"{name!r} must hold tables")
-    for item in items:
-        _known(item, name, place)
-    return items
+def _shaped(value: Mapping[str, Any], section: str, place: str) -> None:
+    """Refuse what is not of the file's shape: unknown names, and values of another type."""
+    problem = workspace_schema.problem(section, value)
+    if problem is not None:
+        raise wrong(place, problem)
 
 
 def _role(value: Any, place: str) -> Role:
@@ -393,29 +369,6 @@ def _role(value: Any, place: str) -> Role:
         return Role(value)
     except ValueError:
         raise wrong(place, f"{value!r} is no role; there are {', '.join(Role)}") from None
-
-
-def _optional(value: Mapping[str, Any], name: str, place: str) -> str | None:
-    text = value.get(name)
-    if text is not None and not isinstance(text, str):
-        raise wrong(place, f"{name} must be text")
-    return text
-
-
-def _texts(value: Mapping[str, Any], name: str, place: str, default: list[str] | None = None) -> list[str]:
-    texts = value.get(name, default or [])
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise wrong(place, f"{name} must be a list of texts")
-    return texts
-
-
-def _number(value: Mapping[str, Any], name: str, place: str) -> int | None:
-    number = value.get(name)
-    if number is None:
-        return None
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= LARGEST_ID:
-        raise wrong(place, f"{name} is a whole number from 1 to {LARGEST_ID}")
-    return number
 
 
 def _moment(value: Mapping[str, Any], name: str, place: str) -> datetime | None:

@@ -1,0 +1,170 @@
+"""The shape of the file of `keyrack apply`: which names there are, and what each holds; must know no rule of a noun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from keyrack.core import shape
+from keyrack.model import RepositoryRole, Role
+
+LARGEST_ID = 2_147_483_647
+Texts = list[str]
+Moment = Annotated[Any, WithJsonSchema({"type": "string", "format": "date-time"})]
+"""A time of TOML or a text with one; what reads it says what is wrong."""
+Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Workspace(_Table):
+    """The workspace that the file is about."""
+
+    name: str = Field(description="Its name.")
+
+
+class Project(_Table):
+    """A project."""
+
+    name: str = Field(description="Its name.")
+    id: str | None = Field(None, description="Its id: 32 hexadecimal digits.")
+
+
+class AccessKey(_Table):
+    """An access key of a user."""
+
+    id: str = Field(description="Its id.")
+    secret: str | None = Field(None, description="Its secret; or name secret_env.")
+    secret_env: str | None = Field(None, description="The environment variable that holds its secret.")
+
+
+class Token(_Table):
+    """An API token of a user."""
+
+    name: str = Field(description="What it is called.")
+    token: str | None = Field(None, description="The token; or name token_env.")
+    token_env: str | None = Field(None, description="The environment variable that holds it.")
+    scopes: Texts = Field(["*"], description="What it may be used for.")
+    expires_at: Moment | None = Field(None, description="When it ends, with its zone.")
+
+
+class User(_Table):
+    """A user, and what proves who that is."""
+
+    name: str = Field(description="The name.")
+    id: str | None = Field(None, description="The id: 32 hexadecimal digits.")
+    role: str = Field("member", description="What the user may do.", json_schema_extra={"enum": list(Role)})
+    password: str | None = Field(None, description="The first password; or name password_env.")
+    password_env: str | None = Field(None, description="The environment variable that holds it.")
+    policies: Texts = Field([], description="What a member may do beside it, such as codeartsrepo:*:*.")
+    access_keys: list[AccessKey] = Field([], description="The user's access keys.")
+    tokens: list[Token] = Field([], description="The user's API tokens.")
+
+
+class Group(_Table):
+    """A group of users."""
+
+    name: str = Field(description="Its name.")
+    members: Texts = Field([], description="Its users, by name.")
+
+
+class Server(_Table):
+    """A server."""
+
+    name: str = Field(description="Its name.")
+    id: Id | None = Field(None, description="Its id, where there is one already.")
+    was: str | None = Field(None, description="The name that it had before.")
+    address: str = Field(description="Its address.")
+    system_users: Texts = Field([], description="Its system users.")
+    tags: Texts = Field([], description="Its tags.")
+    provider: str | None = Field(None, description="Who runs the machine.")
+
+
+class Member(_Table):
+    """A member of a repository."""
+
+    user: str = Field(description="The user, by name.")
+    role: str = Field(
+        "developer", description="What the user may do.", json_schema_extra={"enum": list(RepositoryRole)}
+    )
+
+
+class Repository(_Table):
+    """A Git repository."""
+
+    path: str = Field(description="Its path.")
+    id: Id | None = Field(None, description="Its id, where it must have this one.")
+    members: list[Member] = Field([], description="Who may read and write it.")
+    visibility: int | None = Field(
+        None,
+        description="0 private, 10 for the workspace, 20 for everybody to read.",
+        json_schema_extra={"enum": [0, 10, 20, None]},
+    )
+    protect_default: bool | None = Field(None, description="Whether its default branch is protected.")
+
+
+class Grant(_Table):
+    """Who may log in where: a user or a group, on a server or on servers with a tag."""
+
+    user: str | None = Field(None, description="The user, by name.")
+    group: str | None = Field(None, description="The group, by name.")
+    server: str | None = Field(None, description="The server, by name.")
+    tag: str | None = Field(None, description="All servers with this tag.")
+    system_user: str = Field(description="As which system user.")
+    expires_at: Moment | None = Field(None, description="When it ends, with its zone.")
+    restrictions: dict[str, Any] | None = Field(None, description="What the keys may do.")
+
+
+class File(_Table):
+    """What `keyrack apply` reads, written in TOML."""
+
+    workspace: Workspace = Field(description="The workspace.")
+    projects: list[Project] = Field([], description="Its projects.")
+    users: list[User] = Field([], description="Its users.")
+    groups: list[Group] = Field([], description="Its groups.")
+    servers: list[Server] = Field([], description="Its servers.")
+    repositories: list[Repository] = Field([], description="Its repositories.")
+    grants: list[Grant] = Field([], description="Its grants.")
+
+
+TABLES: Mapping[str, type[BaseModel]] = {
+    "": File,
+    "workspace": Workspace,
+    "projects": Project,
+    "users": User,
+    "access_keys": AccessKey,
+    "tokens": Token,
+    "groups": Group,
+    "servers": Server,
+    "repositories": Repository,
+    "members": Member,
+    "grants": Grant,
+}
+
+
+def problem(section: str, entry: Mapping[str, Any]) -> str | None:
+    """What is wrong with the shape of one table, in words, or None; section: a name of TABLES."""
+    try:
+        TABLES[section].model_validate(entry)
+    except ValidationError as error:
+        fault = shape.faults(error)[0]
+    else:
+        return None
+    if fault.kind != shape.UNKNOWN:
+        return f"{fault.path or 'it'} {fault.words}"
+    return unknown(next((str(one) for one in fault.place[-3:-2]), section), str(fault.place[-1]))
+
+
+def unknown(section: str, name: str) -> str:
+    """The words for a name that a table does not have."""
+    where = f" in [{section}]" if section else ""
+    return f"unknown name {name!r}{where}; known: {', '.join(sorted(TABLES[section].model_fields))}"
+
+
+def json_schema() -> dict[str, Any]:
+    """The whole as JSON Schema 2020-12, for editors and other programs."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **File.model_json_schema()}
