@@ -11,7 +11,7 @@ from keyrack.cli.operator_context import ID, known_id, operator_context, shared
 from keyrack.cli.shown import say
 from keyrack.cli.spans import asked_moment, moment
 from keyrack.cli.tables import AT_ONCE, as_json, every, table
-from keyrack.core.keys import grants
+from keyrack.core.keys import grants, openings
 from keyrack.model import Grant
 
 
@@ -85,9 +85,10 @@ def give(
 def take_back(grant_id: int, **given: Any) -> None:
     """End a grant; keys that nothing else lets in leave the hosts."""
     with operator_context(given) as at, known_id("`keyrack grants list` shows which there are."):
-        gone = grants.take_back(at.instance, at.actor, grant_id)
+        taken = grants.take_back(at.instance, at.actor, grant_id)
+        gone, still = taken.grant, openings.words(taken.still_opened_by, everywhere=True)
         names = grants.names(at.instance, at.actor, (gone,))
-        say(f"Took back from {_who(gone, names)} the login as {gone.system_user} on {_where(gone, names)}.")
+        say(f"Took back from {_who(gone, names)} the login as {gone.system_user} on {_where(gone, names)}{still}.")
 
 
 def _who(grant: Grant, names: grants.Names) -> str:
