@@ -9,9 +9,8 @@ import click
 
 from keyrack.cli.operator_context import ID, known_id, operator_context, shared
 from keyrack.cli.shown import say
-from keyrack.cli.spans import moment
+from keyrack.cli.spans import asked_moment, moment
 from keyrack.cli.tables import AT_ONCE, as_json, every, table
-from keyrack.core.audit import events
 from keyrack.core.keys import grants, openings
 from keyrack.model import Grant
 
@@ -56,6 +55,10 @@ def give(
     **given: Any,
 ) -> None:
     """Let a user or a group log in."""
+    if (user is None) == (group is None):
+        raise click.UsageError("Name one: --user or --group.")
+    if (server is None) == (tag is None):
+        raise click.UsageError("Name one: --server or --tag.")
     try:
         limits = None if restrictions is None else json.loads(restrictions)
     except ValueError:
@@ -69,7 +72,7 @@ def give(
             server=server,
             tag=tag,
             system_user=system_user,
-            expires_at=None if until is None else events.moment(until, field="until", end=True),
+            expires_at=None if until is None else asked_moment("--until", until, end=True),
             restrictions=limits,
         )
         names = grants.names(at.instance, at.actor, (made,))
