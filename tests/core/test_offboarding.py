@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,7 @@ def test_a_second_call_answers_the_first(team: Team) -> None:
     made = offboarding.offboard(instance, owner, "alice")
     for one in alice.hosts:
         obey(team, one)
-        instance.database.write(lambda connection, at=one.id: host_reports.end_sessions(connection, at, ["s-1"]))
+        instance.database.write(partial(host_reports.end_sessions, server_id=one.id, names=["s-1"]))
     assert offboarding.offboard(instance, owner, "alice").id == made.id
 
 
@@ -293,6 +294,7 @@ def test_git_endpoints_are_waited_for(team: Team) -> None:
 
 REMOVING = """
 import sys
+from functools import partial
 from pathlib import Path
 from keyrack import app
 from keyrack.core.people import offboarding, users
