@@ -80,9 +80,7 @@ def is_there(path: Path) -> bool:
 
 def logged_in(hosts: Fleet, key: Key, host: Host) -> None:
     """Let a person in on a host by a grant, and wait for it."""
-    service = hosts.service
     grants.give_named(hosts.instance, hosts.actor, user="alice", server=host.server.name, system_user=USERNAME)
-    assert service is not None
     host.client.wait_until_open(key)
 
 
