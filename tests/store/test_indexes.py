@@ -11,15 +11,25 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from keyrack.store import deploy_keys, host_reports, keys, repositories, revocations, revoked_keys, unmanaged_keys
+from keyrack.store import (
+    deploy_keys,
+    host_reports,
+    keys,
+    openings,
+    repositories,
+    revocations,
+    revoked_keys,
+    unmanaged_keys,
+)
 from keyrack.store.database import Database
+from keyrack.store.engine import prepared
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FINGERPRINT = "SHA256:" + "A" * 43
 
 # What each costs must not grow with how many keys, users, servers and revocations there are.
 QUESTIONS: dict[str, Callable[[Connection], Any]] = {
-    "does anything let the key in": lambda c: keys.lets_in(c, 1, 1, FINGERPRINT, NOW),
+    "does anything let the key in": lambda c: openings.lets_in(c, 1, 1, FINGERPRINT, NOW),
     "user keys with a key": lambda c: revocations.user_keys_of_key(c, 1, FINGERPRINT),
     "credentials with a key": lambda c: revocations.credentials_of_key(c, 1, FINGERPRINT),
     "unmanaged keys with a key": lambda c: revocations.found_with_key(c, 1, FINGERPRINT),
@@ -56,11 +66,16 @@ def asked(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
     def note(conn: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
         statements.append((statement, parameters))
 
+    def note_prepared(statement: str, values: Any) -> None:
+        statements.append((statement, values))
+
     event.listen(connection.engine, "before_cursor_execute", note)
+    prepared.listeners.append(note_prepared)
     try:
         yield statements
     finally:
         event.remove(connection.engine, "before_cursor_execute", note)
+        prepared.listeners.remove(note_prepared)
 
 
 def plan(connection: Connection, statement: str, values: Any) -> str:

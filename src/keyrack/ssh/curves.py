@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
+from keyrack.ssh.modular_power import power_to
+
 
 class _Curve(NamedTuple):
     """y^2 = x^3 - 3x + b over the integers modulo p, of prime order (FIPS 186-4, appendix D.1.2)."""
@@ -62,12 +64,14 @@ _D = 0x52036CEE2B6FFE738CC740797779E89800700A4D4141D8AB75EB4DCA135978A3
 _ROOT_OF_MINUS_ONE = 0x2B8324804FC1DF0B2B4D00993DFBD7A72F431806AD2FE478C4EE1B274A0EA0B0
 _A = 486662
 # A square root of -486664: maps the Edwards x to the Montgomery v (RFC 7748 section 4.1).
+_to_root = power_to((_P + 3) // 8, _P)
+_to_character = power_to((_P - 1) // 2, _P)
 _SCALE = 0xF26EDF460A006BBD27B08DC03FC4F7EC5A1D3D14B7D1A82CC6E04AAFF457E06
 
 
 def _sqrt(value: int) -> Optional[int]:
     """A square root modulo _P, or None; _P is 5 modulo 8."""
-    root = pow(value, (_P + 3) // 8, _P)
+    root = _to_root(value)
     square = root * root % _P
     if square == value:
         return root
@@ -139,7 +143,7 @@ def _is_eightfold(x: int, y: int) -> bool:
     if w is None:
         return False
     q, _ = _half(q, w, w * r % _P)
-    return pow(q, (_P - 1) // 2, _P) == 1
+    return _to_character(q) == 1
 
 
 def _half(u: int, w: int, v_over_w: int) -> tuple[int, int]:

@@ -6,8 +6,66 @@ libcrypto that hashlib is linked to takes a tenth of that, without stopping them
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
-from typing import Any, Optional
+from typing import Any, Callable, Optional
+
+
+def power_to(exponent: int, modulus: int) -> Callable[[int], int]:
+    """`pow(…, exponent, modulus)` for numbers above zero and below modulus, where both are used again and again.
+
+    At 255 bits a fifth of the time of Python's own.
+    """
+    own = threading.local()
+
+    def raised(base: int) -> int:
+        try:
+            steps: Optional[_Steps] = own.steps
+        except AttributeError:
+            steps = own.steps = _Steps.made(exponent, modulus)
+        if steps is None or not base:
+            return pow(base, exponent, modulus)
+        return steps.raised(base)
+
+    return raised
+
+
+class _Steps:
+    """OpenSSL's numbers for one exponent and modulus, and room for a base and a result; for one thread alone."""
+
+    def __init__(self, library: Any, numbers: tuple[int, ...], context: int, size: int) -> None:
+        import ctypes  # loaded already, by _libcrypto
+
+        self._library, self._size, self._context = library, size, context
+        self._result, self._base, self._exponent, self._modulus = numbers
+        self._buffer = ctypes.create_string_buffer(size)
+
+    @classmethod
+    def made(cls, exponent: int, modulus: int) -> "Optional[_Steps]":
+        """None where OpenSSL cannot be had."""
+        library = _libcrypto(holding=True)
+        if library is None:
+            return None
+        context = library.BN_CTX_new()
+        found = (library.BN_new(), library.BN_new(), _number(library, exponent), _number(library, modulus))
+        numbers = tuple(number for number in found if number is not None)
+        if context is None or len(numbers) < len(found):
+            return None
+        return cls(library, numbers, context, (modulus.bit_length() + 7) // 8)
+
+    def raised(self, base: int) -> int:
+        """The power of a base."""
+        library, size = self._library, self._size
+        library.BN_bin2bn(base.to_bytes(size, "big"), size, self._base)
+        if library.BN_mod_exp(self._result, self._base, self._exponent, self._modulus, self._context) != 1:
+            raise ArithmeticError("OpenSSL cannot raise this")
+        library.BN_bn2binpad(self._result, self._buffer, size)
+        return int.from_bytes(self._buffer.raw, "big")
+
+    def __del__(self) -> None:
+        for number in (self._result, self._base, self._exponent, self._modulus):
+            self._library.BN_free(number)
+        self._library.BN_CTX_free(self._context)
 
 
 def power(base: int, exponent: int, modulus: int) -> int:
@@ -21,7 +79,8 @@ def power(base: int, exponent: int, modulus: int) -> int:
 
 
 @lru_cache(maxsize=None)
-def _libcrypto() -> Optional[Any]:
+def _libcrypto(*, holding: bool = False) -> Optional[Any]:
+    """holding: its functions keep other threads waiting, which is better than to stop for them if they are short."""
     # Imported here: 5 MB and 8 ms, which a host's agent does without, as it never does this mathematics.
     import ctypes
 
@@ -45,7 +104,7 @@ def _libcrypto() -> Optional[Any]:
     )
     try:
         # Looking a name up in this library looks in the ones it is linked to as well.
-        library = ctypes.CDLL(path)
+        library = ctypes.PyDLL(path) if holding else ctypes.CDLL(path)
         for name, result, arguments in functions:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments

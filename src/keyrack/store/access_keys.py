@@ -116,7 +116,7 @@ def add(connection: Connection, values: Mapping[str, Any]) -> None:
 
 def change(connection: Connection, key_id: str, values: Mapping[str, Any]) -> None:
     """Set columns of an access key."""
-    sealed.change(connection, access_keys, access_keys.c.id == key_id, values=values)
+    sealed.change(connection, access_keys, sealed.row_of(key_id), values=values)
 
 
 def switch_off(connection: Connection, user_id: int) -> int:
@@ -135,7 +135,7 @@ def count_temporary(connection: Connection, user_id: int) -> int:
 
 def remove(connection: Connection, key_id: str) -> None:
     """Delete an access key."""
-    sealed.remove(connection, access_keys, access_keys.c.id == key_id)
+    sealed.remove(connection, access_keys, sealed.row_of(key_id))
 
 
 def remove_temporary(connection: Connection, user_id: int, *, ended_by: datetime | None = None) -> int:

@@ -87,7 +87,7 @@ def hold_owner(connection: Connection, fingerprint: str) -> str | None:
 def remove(connection: Connection, key: DeployKey) -> None:
     """Delete a deploy key; its claim on the fingerprint goes with the last repository that has the key."""
     hold_owner(connection, key.fingerprint)
-    sealed.remove(connection, deploy_keys, deploy_keys.c.id == key.id)
+    sealed.remove(connection, deploy_keys, sealed.row_of(key.id))
     others = select(deploy_keys.c.id).where(deploy_keys.c.fingerprint == key.fingerprint).limit(1)
     if connection.execute(others).scalar() is None:
         connection.execute(

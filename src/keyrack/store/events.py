@@ -9,13 +9,15 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select
 
 from keyrack.model import Actor, Event, Page
+from keyrack.store.engine.prepared import Statement, placeholder
 from keyrack.store.rows import contains, page
 from keyrack.store.tables import events
 
 NEWEST = 500
 """How many of a workspace's events are looked at for an alarm that was raised already."""
-# Made once: every change and every refusal leaves one.
-_append = insert(events)
+_append = Statement(
+    lambda: insert(events).values({column.name: placeholder(column) for column in events.c if column.name != "id"})
+)
 
 
 def add(
@@ -34,8 +36,8 @@ def add(
     details: Mapping[str, Any],
 ) -> None:
     """Append one event by an actor; see model.Event for what the fields mean."""
-    connection.execute(
-        _append,
+    _append.run(
+        connection,
         {
             "workspace_id": actor.workspace_id,
             "at": at,

@@ -179,7 +179,7 @@ def note_key_use(connection: Connection, fingerprint: str, address: str, at: dat
 
 def note_deploy_key_use(connection: Connection, deploy_key_id: int, at: datetime) -> None:
     """Remember when a deploy key was last used."""
-    sealed.change(connection, deploy_keys, deploy_keys.c.id == deploy_key_id, values={"last_used_at": at})
+    sealed.change(connection, deploy_keys, sealed.row_of(deploy_key_id), values={"last_used_at": at})
 
 
 def key_last_used(connection: Connection, fingerprint: str) -> datetime | None:

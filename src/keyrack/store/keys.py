@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, or_, select, union
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Table, and_, func, or_, select, union
 
 from keyrack.model import Credential, Grant, Page, UserKey
 from keyrack.store import sealed
 from keyrack.store.dialect import dialect_insert
-from keyrack.store.rows import contains, inserted, page
+from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.rows import Records, inserted, matches, paged, pattern
 from keyrack.store.tables import (
     credentials,
     grants,
@@ -56,27 +57,65 @@ def in_force(column: Any, at: datetime) -> ColumnElement[bool]:
     return or_(column.is_(None), column > at)
 
 
-def add_credential(connection: Connection, values: Mapping[str, Any]) -> int:
-    """Insert a credential (the columns of the table); answers its id."""
-    return inserted(connection, credentials, values)
+def add_credential(connection: Connection, username: str, values: Mapping[str, Any]) -> Credential:
+    """Insert a credential (the columns of the table) of the system user with this name; answers it."""
+    row = sealed.insert_row(connection, credentials, values)
+    return Credential(**sealed.unsealed(row), username=username, delivered=False)
 
 
-def get_credential(connection: Connection, server_id: int, credential_id: int, at: datetime) -> Credential | None:
-    """A credential of this server that has not ended, or None."""
-    statement = _credential.where(
+@prepared
+def _credential_by_id(server_id: int, credential_id: int, at: datetime) -> Select[Any]:
+    return _credential.where(
         credentials.c.id == credential_id,
         credentials.c.server_id == server_id,
         in_force(credentials.c.expires_at, at),
     )
-    row = connection.execute(statement).one_or_none()
-    return None if row is None else _credential_record(row)
+
+
+def get_credential(connection: Connection, server_id: int, credential_id: int, at: datetime) -> Credential | None:
+    """A credential of this server that has not ended, or None."""
+    return _credentials.one(connection, _credential_by_id, server_id, credential_id, at)
+
+
+@prepared
+def _credential_by_label(server_id: int, label: str) -> Select[Any]:
+    return _credential.where(credentials.c.server_id == server_id, credentials.c.label == label)
 
 
 def credential_by_label(connection: Connection, server_id: int, label: str) -> Credential | None:
     """The credential with this label on this server, ended or not, or None."""
-    statement = _credential.where(credentials.c.server_id == server_id, credentials.c.label == label)
-    row = connection.execute(statement).one_or_none()
+    row = _credential_by_label.row(connection, server_id, label)
     return None if row is None else _credential_record(row)
+
+
+def _ids(server_id: int, at: datetime, sought: str | None) -> Select[Any]:
+    """The ids of a server's credentials in force."""
+    ids = select(credentials.c.id).where(credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at))
+    if sought is None:
+        return ids
+    by_name = or_(matches(credentials.c.label, sought), matches(system_users.c.username, sought))
+    return ids.join(system_users, system_users.c.id == credentials.c.system_user_id).where(by_name)
+
+
+@prepared
+def _credential_ids(server_id: int, at: datetime, sought: str | None, offset: int, limit: int) -> Select[Any]:
+    return _ids(server_id, at, sought).order_by(credentials.c.id).offset(offset).limit(limit)
+
+
+@prepared
+def _count_found(server_id: int, at: datetime, sought: str | None) -> Select[Any]:
+    return select(func.count()).select_from(_ids(server_id, at, sought).subquery())
+
+
+@prepared
+def _count_credentials(server_id: int, ended_at: datetime | None = None) -> Select[Any]:
+    counted = select(func.count()).select_from(credentials).where(credentials.c.server_id == server_id)
+    return counted if ended_at is None else counted.where(credentials.c.expires_at <= ended_at)
+
+
+@prepared
+def _credentials_by_ids(ids: Sequence[int]) -> Select[Any]:
+    return _credential.where(among(credentials.c.id, ids)).order_by(credentials.c.id)
 
 
 def find_credentials(
@@ -86,27 +125,24 @@ def find_credentials(
 
     Which ones and how many is answered from an index, and no more than a page of them is read and joined.
     """
-    of_server = credentials.c.server_id == server_id
-    ids = select(credentials.c.id).where(of_server, in_force(credentials.c.expires_at, at))
-    if search:
-        ids = ids.join(system_users, system_users.c.id == credentials.c.system_user_id).where(
-            or_(contains(credentials.c.label, search), contains(system_users.c.username, search))
-        )
-        total = connection.execute(select(func.count()).select_from(ids.subquery())).scalar_one()
+    sought = pattern(search)
+    if sought is None:
+        total = _count_credentials.value(connection, server_id) - _count_credentials.value(connection, server_id, at)
     else:
-        everything = select(func.count()).select_from(credentials).where(of_server)
-        total = connection.execute(everything).scalar_one()
-        total -= connection.execute(everything.where(credentials.c.expires_at <= at)).scalar_one()
-    chosen = list(connection.execute(ids.order_by(credentials.c.id).offset(offset).limit(limit)).scalars())
-    rows = connection.execute(_credential.where(credentials.c.id.in_(chosen)).order_by(credentials.c.id))
-    items = tuple(_credential_record(row) for row in rows)
-    return Page(items=items, total=total, offset=offset, limit=limit)
+        total = _count_found.value(connection, server_id, at, sought)
+    chosen = _credential_ids.values(connection, server_id, at, sought, offset, limit)
+    items = _credentials.all(connection, _credentials_by_ids, chosen) if chosen else ()
+    return Page(items=tuple(items), total=total, offset=offset, limit=limit)
+
+
+@prepared
+def _credentials_of_system_user(system_user_id: int) -> Select[Any]:
+    return _credential.where(credentials.c.system_user_id == system_user_id)
 
 
 def credentials_of_system_user(connection: Connection, system_user_id: int) -> tuple[Credential, ...]:
     """All credentials of one system user, ended or not."""
-    rows = connection.execute(_credential.where(credentials.c.system_user_id == system_user_id))
-    return tuple(_credential_record(row) for row in rows)
+    return tuple(_credential_record(row) for row in _credentials_of_system_user.rows(connection, system_user_id))
 
 
 def note_delivery(connection: Connection, server_id: int, revision: int, at: datetime) -> None:
@@ -121,16 +157,20 @@ def note_delivery(connection: Connection, server_id: int, revision: int, at: dat
     )
 
 
+@prepared
+def _ended_credentials(at: datetime, limit: int) -> Select[Any]:
+    ended = credentials.c.expires_at
+    return _credential.where(ended <= at).order_by(ended, credentials.c.id).limit(limit)
+
+
 def ended_credentials(connection: Connection, at: datetime, limit: int) -> tuple[Credential, ...]:
     """Credentials whose end has come, at most `limit` of them, the earliest end first, as the index has them."""
-    ended = credentials.c.expires_at
-    statement = _credential.where(ended <= at).order_by(ended, credentials.c.id).limit(limit)
-    return tuple(_credential_record(row) for row in connection.execute(statement))
+    return tuple(_credential_record(row) for row in _ended_credentials.rows(connection, at, limit))
 
 
 def remove_credential(connection: Connection, credential_id: int) -> bool:
     """Delete a credential; False when it was gone already."""
-    return sealed.remove(connection, credentials, credentials.c.id == credential_id) == 1
+    return sealed.remove(connection, credentials, sealed.row_of(credential_id)) == 1
 
 
 def add_user_key(connection: Connection, values: Mapping[str, Any]) -> int:
@@ -147,61 +187,88 @@ def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, us
     return connection.execute(claimed).scalar() is not None
 
 
+@prepared
+def _owner(fingerprint: str) -> Select[Any]:
+    return select(key_owners).where(key_owners.c.fingerprint == fingerprint)
+
+
+@prepared
+def _user_key_by_id(key_id: int, user_id: int | None = None) -> Select[Any]:
+    found = select(user_keys).where(user_keys.c.id == key_id)
+    return found if user_id is None else found.where(user_keys.c.user_id == user_id)
+
+
 def owner_of(connection: Connection, fingerprint: str) -> tuple[str, UserKey | None] | None:
     """To what a key leads: ("user", its user key) or ("deploy", None); None when to nothing."""
-    statement = select(key_owners).where(key_owners.c.fingerprint == fingerprint)
-    row = connection.execute(statement).one_or_none()
+    row = _owner.row(connection, fingerprint)
     if row is None:
         return None
-    if row.user_key_id is None:
-        return row.kind, None
-    return row.kind, _user_key_or_none(connection, select(user_keys).where(user_keys.c.id == row.user_key_id))
+    key = None if row.user_key_id is None else _user_key_by_id.row(connection, row.user_key_id)
+    return row.kind, None if key is None else _user_key(key)
 
 
 def get_user_key(connection: Connection, user_id: int, key_id: int) -> UserKey | None:
     """A key of this user, or None."""
-    statement = select(user_keys).where(user_keys.c.id == key_id, user_keys.c.user_id == user_id)
-    return _user_key_or_none(connection, statement)
+    return _user_keys.one(connection, _user_key_by_id, key_id, user_id)
+
+
+@paged
+def _user_keys_of(user_id: int, sought: str | None) -> Select[Any]:
+    found = select(user_keys).where(user_keys.c.user_id == user_id).order_by(user_keys.c.id.desc())
+    return found if sought is None else found.where(matches(user_keys.c.title, sought))
 
 
 def find_user_keys(connection: Connection, user_id: int, *, search: str = "", offset: int, limit: int) -> Page[UserKey]:
     """A page of a user's keys, newest first; search: part of the title, any case."""
-    statement = select(user_keys).where(user_keys.c.user_id == user_id)
-    if search:
-        statement = statement.where(contains(user_keys.c.title, search))
-    return page(connection, statement.order_by(user_keys.c.id.desc()), _user_key, offset=offset, limit=limit)
+    return _user_keys_of.page(connection, _user_keys, offset, limit, user_id, pattern(search))
+
+
+@paged
+def _user_keys_of_workspace(workspace_id: int, user_id: int | None) -> Select[Any]:
+    found = select(user_keys).where(user_keys.c.workspace_id == workspace_id).order_by(user_keys.c.id.desc())
+    return found if user_id is None else found.where(user_keys.c.user_id == user_id)
 
 
 def user_keys_of_workspace(
     connection: Connection, workspace_id: int, *, user_id: int | None = None, offset: int, limit: int
 ) -> Page[UserKey]:
     """A page of the keys of a workspace's users, newest first; user_id: of this one alone."""
-    statement = select(user_keys).where(user_keys.c.workspace_id == workspace_id)
-    if user_id is not None:
-        statement = statement.where(user_keys.c.user_id == user_id)
-    return page(connection, statement.order_by(user_keys.c.id.desc()), _user_key, offset=offset, limit=limit)
+    return _user_keys_of_workspace.page(connection, _user_key, offset, limit, workspace_id, user_id)
+
+
+@paged
+def _grants_of_workspace(workspace_id: int) -> Select[Any]:
+    return select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
 
 
 def page_of_grants(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[Grant]:
     """A page of a workspace's grants, oldest first."""
-    statement = select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
-    return page(connection, statement, grant_of, offset=offset, limit=limit)
+    return _grants_of_workspace.page(connection, grant_of, offset, limit, workspace_id)
+
+
+@prepared
+def _count_user_keys(user_id: int) -> Select[Any]:
+    return select(func.count()).select_from(user_keys).where(user_keys.c.user_id == user_id)
 
 
 def count_user_keys(connection: Connection, user_id: int) -> int:
     """How many keys a user has."""
-    return find_user_keys(connection, user_id, offset=0, limit=1).total
+    return int(_count_user_keys.value(connection, user_id))
+
+
+@prepared
+def _keys_of_user(user_id: int) -> Select[Any]:
+    return select(user_keys).where(user_keys.c.user_id == user_id, user_keys.c.public_key.is_not(None))
 
 
 def keys_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
     """All of a user's keys that hold a key."""
-    statement = select(user_keys).where(user_keys.c.user_id == user_id, user_keys.c.public_key.is_not(None))
-    return tuple(_user_key(row) for row in connection.execute(statement))
+    return tuple(_user_key(row) for row in _keys_of_user.rows(connection, user_id))
 
 
 def remove_user_key(connection: Connection, key_id: int) -> None:
     """Delete a user key; its claim on the fingerprint goes with it."""
-    sealed.remove(connection, user_keys, user_keys.c.id == key_id)
+    sealed.remove(connection, user_keys, sealed.row_of(key_id))
 
 
 def add_grant(connection: Connection, values: Mapping[str, Any]) -> int:
@@ -209,50 +276,71 @@ def add_grant(connection: Connection, values: Mapping[str, Any]) -> int:
     return inserted(connection, grants, values)
 
 
+@prepared
+def _find_grants(workspace_id: int, grant_id: int | None = None) -> Select[Any]:
+    found = select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
+    return found if grant_id is None else found.where(grants.c.id == grant_id)
+
+
 def find_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]:
     """All grants of a workspace, oldest first."""
-    statement = select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
-    return tuple(grant_of(row) for row in connection.execute(statement))
+    return tuple(grant_of(row) for row in _find_grants.rows(connection, workspace_id))
 
 
 def get_grant(connection: Connection, workspace_id: int, grant_id: int) -> Grant | None:
     """A grant of this workspace, or None."""
-    statement = select(grants).where(grants.c.id == grant_id, grants.c.workspace_id == workspace_id)
-    row = connection.execute(statement).one_or_none()
+    row = _find_grants.row(connection, workspace_id, grant_id)
     return None if row is None else grant_of(row)
 
 
 def remove_grant(connection: Connection, grant_id: int) -> None:
     """Delete a grant."""
-    sealed.remove(connection, grants, grants.c.id == grant_id)
+    sealed.remove(connection, grants, sealed.row_of(grant_id))
+
+
+@prepared
+def _grants_of_group(group_id: int) -> Select[Any]:
+    return select(grants).where(grants.c.group_id == group_id).order_by(grants.c.id)
 
 
 def grants_of_group(connection: Connection, group_id: int) -> tuple[Grant, ...]:
     """The grants of one group, ended or not."""
-    rows = connection.execute(select(grants).where(grants.c.group_id == group_id).order_by(grants.c.id))
-    return tuple(grant_of(row) for row in rows)
+    return tuple(grant_of(row) for row in _grants_of_group.rows(connection, group_id))
+
+
+@prepared
+def _grants_in_force(user_id: int, at: datetime) -> Select[Any]:
+    return select(grants).where(_grants_of_user(user_id), in_force(grants.c.expires_at, at)).order_by(grants.c.id)
 
 
 def grants_of_user(connection: Connection, user_id: int, at: datetime) -> tuple[Grant, ...]:
     """The grants in force that let a user in, by name or by group."""
-    statement = select(grants).where(_grants_of_user(user_id), in_force(grants.c.expires_at, at))
-    return tuple(grant_of(row) for row in connection.execute(statement.order_by(grants.c.id)))
+    return tuple(grant_of(row) for row in _grants_in_force.rows(connection, user_id, at))
 
 
 def servers_of_grant(connection: Connection, grant: Grant) -> frozenset[int]:
     """The ids of the servers that a grant opens."""
     if grant.server_id is not None:
         return frozenset((grant.server_id,))
-    statement = (
+    return frozenset(_servers_with_tag.values(connection, grant.workspace_id, grant.tag or ""))
+
+
+@prepared
+def _servers_with_tag(workspace_id: int, tag: str) -> Select[Any]:
+    return (
         select(server_tags.c.server_id)
         .join(servers, servers.c.id == server_tags.c.server_id)
-        .where(server_tags.c.tag == grant.tag, servers.c.workspace_id == grant.workspace_id)
+        .where(server_tags.c.tag == tag, servers.c.workspace_id == workspace_id)
     )
-    return frozenset(connection.execute(statement).scalars())
 
 
 def servers_of_user(connection: Connection, user_id: int) -> frozenset[int]:
     """The ids of the servers on which a user's keys stand, by whichever grant."""
+    return frozenset(_servers_of_user.values(connection, user_id))
+
+
+@prepared
+def _servers_of_user(user_id: int) -> CompoundSelect[Any]:
     mine = _grants_of_user(user_id)
     direct = select(grants.c.server_id).where(mine, grants.c.server_id.is_not(None))
     tagged = (
@@ -264,30 +352,39 @@ def servers_of_user(connection: Connection, user_id: int) -> frozenset[int]:
         )
         .where(mine)
     )
-    return frozenset(connection.execute(union(direct, tagged)).scalars())
+    return union(direct, tagged)
 
 
-def granted_keys(connection: Connection, server_id: int, workspace_id: int, at: datetime) -> tuple[GrantedKey, ...]:
-    """What grants in force put on a server: each grant with each key of each user it is for."""
+def applies(server_id: int, workspace_id: int, at: datetime) -> ColumnElement[bool]:
+    """A condition: a grant is in force and opens a server."""
     tags = select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
-    applies = and_(
+    return and_(
         grants.c.workspace_id == workspace_id,
         or_(grants.c.server_id == server_id, grants.c.tag.in_(tags)),
         in_force(grants.c.expires_at, at),
     )
-    statement = (
+
+
+@prepared
+def _granted_keys(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
+    return (
         select(grants, *sealed.columns(user_keys, "key_"))
         .select_from(grants)
         .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
         .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
         .join(user_keys, user_keys.c.user_id == users.c.id)
-        .where(applies, users.c.disabled_at.is_(None), user_keys.c.public_key.is_not(None))
+        .where(applies(server_id, workspace_id, at), users.c.disabled_at.is_(None), user_keys.c.public_key.is_not(None))
         .order_by(grants.c.id, user_keys.c.id)
     )
-    ways = _Ways.read(connection, server_id, applies)
+
+
+def granted_keys(connection: Connection, server_id: int, workspace_id: int, at: datetime) -> tuple[GrantedKey, ...]:
+    """What grants in force put on a server: each grant with each key of each user it is for."""
+    rows = _granted_keys.rows(connection, server_id, workspace_id, at)
+    ways = _Ways.read(connection, server_id, workspace_id, at) if rows else _Ways.none()
     known: dict[tuple[str, int], bool] = {}
     found = []
-    for row in connection.execute(statement):
+    for row in rows:
         grant = grant_of(sealed.part(row, grants))
         key = _user_key(sealed.part(row, user_keys, "key_"))
         if ("grant", grant.id) not in known:
@@ -304,6 +401,34 @@ def granted_keys(connection: Connection, server_id: int, workspace_id: int, at: 
     return tuple(found)
 
 
+def _by_group(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
+    return select(grants.c.group_id).where(applies(server_id, workspace_id, at), grants.c.group_id.is_not(None))
+
+
+@prepared
+def _granted_people(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
+    by_name = select(grants.c.user_id).where(applies(server_id, workspace_id, at), grants.c.user_id.is_not(None))
+    of_groups = select(group_members.c.user_id).where(
+        group_members.c.group_id.in_(_by_group(server_id, workspace_id, at))
+    )
+    return select(users).where(users.c.id.in_(union(by_name, of_groups)))
+
+
+@prepared
+def _granted_groups(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
+    return select(groups).where(groups.c.id.in_(_by_group(server_id, workspace_id, at)))
+
+
+@prepared
+def _granted_members(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
+    return select(group_members).where(group_members.c.group_id.in_(_by_group(server_id, workspace_id, at)))
+
+
+@prepared
+def _tags_of(server_id: int) -> Select[Any]:
+    return select(server_tags).where(server_tags.c.server_id == server_id)
+
+
 @dataclass(frozen=True, slots=True)
 class _Ways:
     """The rows between a grant and a key: which of them are as Keyrack wrote them."""
@@ -315,27 +440,28 @@ class _Ways:
     tags: Mapping[str, bool]
 
     @classmethod
-    def read(cls, connection: Connection, server_id: int, applies: ColumnElement[bool]) -> _Ways:
-        """Those that the grants that apply lead over; each is read once, however many keys it leads to."""
-        by_group = select(grants.c.group_id).where(applies, grants.c.group_id.is_not(None))
-        people = union(
-            select(grants.c.user_id).where(applies, grants.c.user_id.is_not(None)),
-            select(group_members.c.user_id).where(group_members.c.group_id.in_(by_group)),
-        )
+    def none(cls) -> _Ways:
+        """Where nothing is granted."""
+        return cls({}, {}, {}, 0, {})
 
-        def rows(table: Table, *where: Any) -> Iterator[tuple[Any, bool]]:
-            for row in connection.execute(select(table).where(*where)):
+    @classmethod
+    def read(cls, connection: Connection, server_id: int, workspace_id: int, at: datetime) -> _Ways:
+        """Those that the grants that apply lead over; each is read once, however many keys it leads to."""
+
+        def rows(table: Table, found: list[Row]) -> Iterator[tuple[Row, bool]]:
+            for row in found:
                 yield row, sealed.holds(connection, table, row)
 
+        place = (server_id, workspace_id, at)
         return cls(
-            users={row.id: holds for row, holds in rows(users, users.c.id.in_(people))},
-            groups={row.id: holds for row, holds in rows(groups, groups.c.id.in_(by_group))},
+            users={row.id: holds for row, holds in rows(users, _granted_people.rows(connection, *place))},
+            groups={row.id: holds for row, holds in rows(groups, _granted_groups.rows(connection, *place))},
             members={
                 (row.group_id, row.user_id): holds
-                for row, holds in rows(group_members, group_members.c.group_id.in_(by_group))
+                for row, holds in rows(group_members, _granted_members.rows(connection, *place))
             },
             server_id=server_id,
-            tags={row.tag: holds for row, holds in rows(server_tags, server_tags.c.server_id == server_id)},
+            tags={row.tag: holds for row, holds in rows(server_tags, _tags_of.rows(connection, server_id))},
         )
 
     def broken(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
@@ -356,25 +482,33 @@ def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> 
     """All credentials of a server that are in force, each with whether its row and that of its system user are as
     Keyrack wrote them.
     """
-    return _with_seals(connection, server_id, in_force(credentials.c.expires_at, at))
+    return _with_seals(connection, server_id, _credentials_of_server.rows(connection, server_id, None, at))
 
 
 def credentials_with_seals(
     connection: Connection, server_id: int, *, label: str | None = None
 ) -> tuple[tuple[Credential, bool], ...]:
     """The credentials of a server, ended or not, or the one with a label, each with whether it holds."""
-    where = [] if label is None else [credentials.c.label == label]
-    return _with_seals(connection, server_id, *where)
+    return _with_seals(connection, server_id, _credentials_of_server.rows(connection, server_id, label, None))
 
 
-def _with_seals(connection: Connection, server_id: int, *where: Any) -> tuple[tuple[Credential, bool], ...]:
+@prepared
+def _credentials_of_server(server_id: int, label: str | None, at: datetime | None) -> Select[Any]:
+    found = _credential.where(credentials.c.server_id == server_id).order_by(credentials.c.id)
+    if label is not None:
+        found = found.where(credentials.c.label == label)
+    return found if at is None else found.where(in_force(credentials.c.expires_at, at))
+
+
+@prepared
+def _system_users_of(server_id: int) -> Select[Any]:
+    return select(system_users).where(system_users.c.server_id == server_id)
+
+
+def _with_seals(connection: Connection, server_id: int, rows: list[Row]) -> tuple[tuple[Credential, bool], ...]:
     accounts = {
-        row.id: sealed.sound(connection, system_users, row)
-        for row in connection.execute(select(system_users).where(system_users.c.server_id == server_id))
+        row.id: sealed.sound(connection, system_users, row) for row in _system_users_of.rows(connection, server_id)
     }
-    rows = connection.execute(
-        _credential.where(credentials.c.server_id == server_id, *where).order_by(credentials.c.id)
-    )
     return tuple(
         (
             _credential_record(row),
@@ -386,14 +520,15 @@ def _with_seals(connection: Connection, server_id: int, *where: Any) -> tuple[tu
 
 def user_key_holds(connection: Connection, workspace_id: int, key_id: int) -> bool | None:
     """Whether a user key of a workspace is as Keyrack wrote it; None where there is none."""
-    statement = select(user_keys).where(user_keys.c.workspace_id == workspace_id, user_keys.c.id == key_id)
-    row = connection.execute(statement).one_or_none()
-    return None if row is None else sealed.holds(connection, user_keys, row)
+    row = _user_key_by_id.row(connection, key_id)
+    if row is None or row.workspace_id != workspace_id:
+        return None
+    return sealed.holds(connection, user_keys, row)
 
 
 def sound_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]:
     """The grants of a workspace that are as Keyrack wrote them."""
-    rows = connection.execute(select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id))
+    rows = _find_grants.rows(connection, workspace_id)
     return tuple(grant_of(row) for row in rows if sealed.holds(connection, grants, row))
 
 
@@ -404,44 +539,26 @@ def grant_of(row: Any) -> Grant:
 
 def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
     """Let a key be given to a host again; one that was revoked everywhere stays refused."""
-    everywhere = (
+    if _revocation.row(connection, server_id, fingerprint) is None:
+        return
+    if _is_revoked_everywhere.row(connection, server_id, fingerprint) is None:
+        sealed.remove(connection, revocations, sealed.row_of(server_id, fingerprint))
+
+
+@prepared
+def _revocation(server_id: int, fingerprint: str) -> Select[Any]:
+    return select(revocations.c.revision).where(
+        revocations.c.server_id == server_id, revocations.c.fingerprint == fingerprint
+    )
+
+
+@prepared
+def _is_revoked_everywhere(server_id: int, fingerprint: str) -> Select[Any]:
+    return (
         select(revoked_keys.c.fingerprint)
         .join(servers, servers.c.workspace_id == revoked_keys.c.workspace_id)
         .where(servers.c.id == server_id, revoked_keys.c.fingerprint == fingerprint)
     )
-    sealed.remove(
-        connection,
-        revocations,
-        revocations.c.server_id == server_id,
-        revocations.c.fingerprint == fingerprint,
-        ~everywhere.exists(),
-    )
-
-
-def lets_in(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
-    """Whether anything on a server lets this key in."""
-    credential = select(credentials.c.id).where(
-        credentials.c.server_id == server_id,
-        credentials.c.fingerprint == fingerprint,
-        in_force(credentials.c.expires_at, at),
-    )
-    if connection.execute(credential.limit(1)).scalar() is not None:
-        return True
-    owner = select(user_keys.c.user_id).where(user_keys.c.fingerprint == fingerprint)
-    tags = select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
-    grant = (
-        select(grants.c.id)
-        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
-        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
-        .where(
-            users.c.id.in_(owner),
-            users.c.disabled_at.is_(None),
-            grants.c.workspace_id == workspace_id,
-            or_(grants.c.server_id == server_id, grants.c.tag.in_(tags)),
-            in_force(grants.c.expires_at, at),
-        )
-    )
-    return connection.execute(grant.limit(1)).scalar() is not None
 
 
 def _grants_of_user(user_id: int) -> ColumnElement[bool]:
@@ -449,14 +566,13 @@ def _grants_of_user(user_id: int) -> ColumnElement[bool]:
     return or_(grants.c.user_id == user_id, grants.c.group_id.in_(member_of))
 
 
-def _user_key_or_none(connection: Connection, statement: Select[Any]) -> UserKey | None:
-    row = connection.execute(statement).one_or_none()
-    return None if row is None else _user_key(row)
-
-
 def _user_key(row: Any) -> UserKey:
     return UserKey(**sealed.unsealed(row))
 
 
-def _credential_record(row: Row[Any]) -> Credential:
+def _credential_record(row: Row) -> Credential:
     return Credential(**sealed.unsealed(row))
+
+
+_credentials = Records(lambda connection, row: _credential_record(row))
+_user_keys = Records(lambda connection, row: _user_key(row))

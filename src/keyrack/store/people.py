@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, func, select
+from sqlalchemy import Connection, Select, and_, func, select
 
 from keyrack.model import Page, Project, Role, Token, User, Workspace
 from keyrack.store import sealed
-from keyrack.store.rows import ONE_ROW, inserted, page
+from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.rows import ONE_ROW, Records, inserted, paged
 from keyrack.store.tables import EPOCH, group_members, groups, projects, tokens, users, workspaces
 
 
@@ -30,18 +31,34 @@ def add_workspace(connection: Connection, *, uid: str, name: str, at: datetime) 
 
 def workspace(connection: Connection, workspace_id: int) -> Workspace:
     """The workspace with this id; it must exist."""
-    row = connection.execute(select(workspaces).where(workspaces.c.id == workspace_id)).one()
-    return Workspace(**row._mapping)
+    found = _workspace(_workspace_by_id.row(connection, workspace_id))
+    assert found is not None
+    return found
+
+
+@prepared
+def _workspace_by_id(workspace_id: int) -> Select[Any]:
+    return select(workspaces).where(workspaces.c.id == workspace_id)
 
 
 def workspace_by_name(connection: Connection, name: str) -> Workspace | None:
     """The workspace with this name (Huawei's account name), or None."""
-    return _workspace(connection, select(workspaces).where(workspaces.c.name == name))
+    return _workspace(_workspace_by_name.row(connection, name))
+
+
+@prepared
+def _workspace_by_name(name: str) -> Select[Any]:
+    return select(workspaces).where(workspaces.c.name == name)
 
 
 def workspace_by_uid(connection: Connection, uid: str) -> Workspace | None:
     """The workspace with this uid (Huawei's domain id), or None."""
-    return _workspace(connection, select(workspaces).where(workspaces.c.uid == uid))
+    return _workspace(_workspace_by_uid.row(connection, uid))
+
+
+@prepared
+def _workspace_by_uid(uid: str) -> Select[Any]:
+    return select(workspaces).where(workspaces.c.uid == uid)
 
 
 def workspaces_by_name(connection: Connection) -> tuple[Workspace, ...]:
@@ -63,19 +80,27 @@ def add_project(connection: Connection, workspace_id: int, *, uid: str, name: st
 
 def find_projects(connection: Connection, workspace_id: int, name: str | None = None) -> tuple[Project, ...]:
     """The projects of a workspace by name, all or the one that is named."""
-    statement = select(projects).where(projects.c.workspace_id == workspace_id).order_by(projects.c.id)
-    if name is not None:
-        statement = statement.where(projects.c.name == name)
-    rows = connection.execute(statement)
+    rows = _projects.rows(connection, workspace_id, name)
     return tuple(Project(**sealed.unsealed(row)) for row in rows if sealed.sound(connection, projects, row))
+
+
+@prepared
+def _projects(workspace_id: int, name: str | None) -> Select[Any]:
+    found = select(projects).where(projects.c.workspace_id == workspace_id).order_by(projects.c.id)
+    return found if name is None else found.where(projects.c.name == name)
 
 
 def project_by_uid(connection: Connection, uid: str) -> Project | None:
     """The project with this uid, of whichever workspace, or None."""
-    row = connection.execute(select(projects).where(projects.c.uid == uid)).one_or_none()
+    row = _project_by_uid.row(connection, uid)
     if row is None or not sealed.sound(connection, projects, row):
         return None
     return Project(**sealed.unsealed(row))
+
+
+@prepared
+def _project_by_uid(uid: str) -> Select[Any]:
+    return select(projects).where(projects.c.uid == uid)
 
 
 def add_user(
@@ -107,23 +132,42 @@ def add_user(
 
 def user(connection: Connection, user_id: int) -> User | None:
     """The user with this id, of whichever workspace, or None."""
-    return _user_or_none(connection, select(users).where(users.c.id == user_id))
+    return _user_or_none(connection, _user_by_id.row(connection, user_id))
+
+
+@prepared
+def _user_by_id(user_id: int) -> Select[Any]:
+    return select(users).where(users.c.id == user_id)
 
 
 def user_by_uid(connection: Connection, uid: str) -> User | None:
     """The user with this uid (the IAM user id), or None."""
-    return _user_or_none(connection, select(users).where(users.c.uid == uid))
+    return _user_or_none(connection, _user_by_uid.row(connection, uid))
+
+
+@prepared
+def _user_by_uid(uid: str) -> Select[Any]:
+    return select(users).where(users.c.uid == uid)
 
 
 def user_by_name(connection: Connection, workspace_id: int, name: str) -> User | None:
     """The user of this workspace with this name, or None."""
-    return _user_or_none(connection, select(users).where(users.c.workspace_id == workspace_id, users.c.name == name))
+    return _user_or_none(connection, _user_by_name.row(connection, workspace_id, name))
+
+
+@prepared
+def _user_by_name(workspace_id: int, name: str) -> Select[Any]:
+    return select(users).where(users.c.workspace_id == workspace_id, users.c.name == name)
 
 
 def find_users(connection: Connection, workspace_id: int) -> tuple[User, ...]:
     """All users of a workspace, oldest first."""
-    statement = select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)
-    return tuple(user_record(connection, row) for row in connection.execute(statement))
+    return tuple(user_record(connection, row) for row in _users.rows(connection, workspace_id))
+
+
+@prepared
+def _users(workspace_id: int) -> Select[Any]:
+    return select(users).where(users.c.workspace_id == workspace_id).order_by(users.c.id)
 
 
 def another_owner(connection: Connection, user: User) -> bool:
@@ -139,7 +183,7 @@ def another_owner(connection: Connection, user: User) -> bool:
 
 def password_hash(connection: Connection, user_id: int) -> str | None:
     """The stored hash of a user's password, or None when the user has none or its row is not as Keyrack wrote it."""
-    row = connection.execute(select(users).where(users.c.id == user_id)).one_or_none()
+    row = _user_by_id.row(connection, user_id)
     return row.password_hash if row is not None and sealed.sound(connection, users, row) else None
 
 
@@ -155,17 +199,24 @@ class Claimed:
 
 # Each answers exactly one row, of the same few columns, whether there is such a user or not: what the database and we
 # do is the same then, and so is the time, which would tell who there is.
-_claimed = (users.c.id, users.c.name, users.c.password_hash)
-_claimed_uid = select(users.c.workspace_id, *_claimed).select_from(
-    ONE_ROW.outerjoin(users, users.c.uid == bindparam("uid"))
+_claimed = (
+    users.c.id.label("user_id"),
+    users.c.name.label("user_name"),
+    users.c.password_hash,
 )
-_named = and_(users.c.workspace_id == workspaces.c.id, users.c.name == bindparam("name"))
-_claimed_of_uid, _claimed_of_name = (
-    select(workspaces.c.id, *_claimed).select_from(
-        ONE_ROW.outerjoin(workspaces, column == bindparam("workspace")).outerjoin(users, _named)
-    )
-    for column in (workspaces.c.uid, workspaces.c.name)
-)
+
+
+@prepared
+def _claimed_uid(uid: str) -> Select[Any]:
+    return select(users.c.workspace_id, *_claimed).select_from(ONE_ROW.outerjoin(users, users.c.uid == uid))
+
+
+@prepared
+def _claimed_of_workspace(by_uid: bool, workspace: str, name: str) -> Select[Any]:
+    column = workspaces.c.uid if by_uid else workspaces.c.name
+    named = and_(users.c.workspace_id == workspaces.c.id, users.c.name == name)
+    found = ONE_ROW.outerjoin(workspaces, column == workspace).outerjoin(users, named)
+    return select(workspaces.c.id.label("workspace_id"), *_claimed).select_from(found)
 
 
 def claimed(
@@ -178,22 +229,23 @@ def claimed(
 ) -> Claimed:
     """Whom a sign-in names: a user by uid, or by name in a workspace by uid or name. Always one question."""
     if user_uid is not None:
-        row = connection.execute(_claimed_uid, {"uid": user_uid}).one()
-    elif workspace_uid is not None:
-        row = connection.execute(_claimed_of_uid, {"workspace": workspace_uid, "name": user_name}).one()
+        row = _claimed_uid.row(connection, user_uid)
     else:
-        row = connection.execute(_claimed_of_name, {"workspace": workspace_name, "name": user_name}).one()
-    return Claimed(*row)
+        by_uid = workspace_uid is not None
+        workspace = (workspace_uid if by_uid else workspace_name) or ""
+        row = _claimed_of_workspace.row(connection, by_uid, workspace, user_name or "")
+    assert row is not None
+    return Claimed(**row)
 
 
 def change_user(connection: Connection, user_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a user."""
-    sealed.change(connection, users, users.c.id == user_id, values=values)
+    sealed.change(connection, users, sealed.row_of(user_id), values=values)
 
 
 def remove_user(connection: Connection, user_id: int) -> None:
     """Delete a user with keys, tokens and grants."""
-    sealed.remove(connection, users, users.c.id == user_id)
+    sealed.remove(connection, users, sealed.row_of(user_id))
 
 
 def add_group(connection: Connection, workspace_id: int, name: str, at: datetime) -> int:
@@ -203,9 +255,13 @@ def add_group(connection: Connection, workspace_id: int, name: str, at: datetime
 
 def group_id(connection: Connection, workspace_id: int, name: str) -> int | None:
     """The id of the group with this name, or None; one that is not as Keyrack wrote it is none."""
-    statement = select(groups).where(groups.c.workspace_id == workspace_id, groups.c.name == name)
-    row = connection.execute(statement).one_or_none()
+    row = _group_by_name.row(connection, workspace_id, name)
     return row.id if row is not None and sealed.sound(connection, groups, row) else None
+
+
+@prepared
+def _group_by_name(workspace_id: int, name: str) -> Select[Any]:
+    return select(groups).where(groups.c.workspace_id == workspace_id, groups.c.name == name)
 
 
 def group_name(connection: Connection, workspace_id: int, group: int) -> str | None:
@@ -216,9 +272,12 @@ def group_name(connection: Connection, workspace_id: int, group: int) -> str | N
 
 def group_member_ids(connection: Connection, group: int) -> frozenset[int]:
     """The ids of a group's users."""
-    return frozenset(
-        connection.execute(select(group_members.c.user_id).where(group_members.c.group_id == group)).scalars()
-    )
+    return frozenset(_group_member_ids.values(connection, group))
+
+
+@prepared
+def _group_member_ids(group: int) -> Select[Any]:
+    return select(group_members.c.user_id).where(group_members.c.group_id == group)
 
 
 def change_group_members(connection: Connection, group: int, *, added: Iterable[int], removed: Iterable[int]) -> None:
@@ -268,52 +327,73 @@ _bearer = select(*sealed.columns(tokens, "token_"), *sealed.columns(users, "user
 
 def bearer(connection: Connection, secret_hash: bytes) -> Bearer | None:
     """The token with this hash and its user, in force or not; None when there is none."""
-    row = connection.execute(_bearer.where(tokens.c.secret_hash == secret_hash)).one_or_none()
-    return None if row is None else _bearer_record(connection, row)
+    return _bearers.one(connection, _bearer_by_secret, secret_hash)
 
 
-def _bearer_record(connection: Connection, row: Row[Any]) -> Bearer:
+@prepared
+def _bearer_by_secret(secret_hash: bytes) -> Select[Any]:
+    return _bearer.where(tokens.c.secret_hash == secret_hash)
+
+
+def _bearer_record(connection: Connection, row: Row) -> Bearer:
     return Bearer(token=_token(connection, row, "token_"), user=user_record(connection, row, "user_"))
+
+
+def _is_in_force(bearer: Bearer) -> bool:
+    return bearer.token.revoked_at is None and bearer.user.disabled_at is None
+
+
+# One that is not as Keyrack wrote it counts as revoked or disabled, and is looked at, and told of, each time.
+_bearers = Records(_bearer_record, keep=_is_in_force)
 
 
 def find_tokens(connection: Connection, user_id: int) -> tuple[Token, ...]:
     """All tokens of a user, oldest first."""
-    statement = select(tokens).where(tokens.c.user_id == user_id).order_by(tokens.c.id)
-    return tuple(_token(connection, row) for row in connection.execute(statement))
+    return tuple(_token(connection, row) for row in _tokens_of.rows(connection, user_id))
+
+
+@prepared
+def _tokens_of(user_id: int) -> Select[Any]:
+    return select(tokens).where(tokens.c.user_id == user_id).order_by(tokens.c.id)
 
 
 def api_token(connection: Connection, workspace_id: int, token_id: int) -> Bearer | None:
     """An API token of this workspace and its user, in force or not, or None."""
-    statement = _bearer.where(tokens.c.id == token_id, tokens.c.workspace_id == workspace_id, tokens.c.kind == "api")
-    row = connection.execute(statement).one_or_none()
+    row = _api_token.row(connection, workspace_id, token_id)
     return None if row is None else _bearer_record(connection, row)
+
+
+@prepared
+def _api_token(workspace_id: int, token_id: int) -> Select[Any]:
+    return _bearer.where(tokens.c.id == token_id, tokens.c.workspace_id == workspace_id, tokens.c.kind == "api")
 
 
 def find_api_tokens(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[Bearer]:
     """A page of a workspace's API tokens that are not revoked, oldest first."""
-    statement = _bearer.where(
-        tokens.c.workspace_id == workspace_id, tokens.c.kind == "api", tokens.c.revoked_at.is_(None)
-    )
-    return page(
-        connection,
-        statement.order_by(tokens.c.id),
-        lambda row: _bearer_record(connection, row),
-        offset=offset,
-        limit=limit,
-    )
+    return _api_tokens.page(connection, lambda row: _bearer_record(connection, row), offset, limit, workspace_id)
+
+
+@paged
+def _api_tokens(workspace_id: int) -> Select[Any]:
+    of_kind = (tokens.c.kind == "api", tokens.c.revoked_at.is_(None))
+    return _bearer.where(tokens.c.workspace_id == workspace_id, *of_kind).order_by(tokens.c.id)
 
 
 def change_token(connection: Connection, token_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a token."""
-    sealed.change(connection, tokens, tokens.c.id == token_id, values=values)
+    sealed.change(connection, tokens, sealed.row_of(token_id), values=values)
 
 
 def count_tokens(connection: Connection, user_id: int, kind: str, at: datetime) -> int:
     """How many tokens of a kind a user has in force."""
-    statement = select(func.count()).where(
+    return int(_count_tokens.value(connection, user_id, kind, at))
+
+
+@prepared
+def _count_tokens(user_id: int, kind: str, at: datetime) -> Select[Any]:
+    return select(func.count()).where(
         tokens.c.user_id == user_id, tokens.c.kind == kind, tokens.c.revoked_at.is_(None), tokens.c.expires_at > at
     )
-    return int(connection.execute(statement).scalar_one())
 
 
 def revoke_tokens(connection: Connection, at: datetime, *, user_id: int, kind: str | None = None) -> int:
@@ -326,7 +406,7 @@ def revoke_tokens(connection: Connection, at: datetime, *, user_id: int, kind: s
 
 def revoke_token(connection: Connection, token_id: int, at: datetime) -> None:
     """Revoke one token."""
-    sealed.change(connection, tokens, tokens.c.id == token_id, values={"revoked_at": at})
+    sealed.change(connection, tokens, sealed.row_of(token_id), values={"revoked_at": at})
 
 
 def remove_dead_tokens(connection: Connection, before: datetime, *, user_id: int | None = None) -> int:
@@ -339,23 +419,29 @@ def remove_dead_tokens(connection: Connection, before: datetime, *, user_id: int
 
 def group_names(connection: Connection, group_ids: Iterable[int]) -> dict[int, str]:
     """The names of groups by id."""
-    rows = connection.execute(select(groups.c.id, groups.c.name).where(groups.c.id.in_(set(group_ids))))
-    return {row.id: row.name for row in rows}
+    return {row.id: row.name for row in _group_names.rows(connection, set(group_ids))}
+
+
+@prepared
+def _group_names(ids: Iterable[int]) -> Select[Any]:
+    return select(groups.c.id, groups.c.name).where(among(groups.c.id, ids))
 
 
 def user_names(connection: Connection, user_ids: Iterable[int]) -> dict[int, str]:
     """The names of users by id."""
-    rows = connection.execute(select(users.c.id, users.c.name).where(users.c.id.in_(set(user_ids))))
-    return {row.id: row.name for row in rows}
+    return {row.id: row.name for row in _user_names.rows(connection, set(user_ids))}
 
 
-def _workspace(connection: Connection, statement: Select[Any]) -> Workspace | None:
-    row = connection.execute(statement).one_or_none()
-    return None if row is None else Workspace(**row._mapping)
+@prepared
+def _user_names(ids: Iterable[int]) -> Select[Any]:
+    return select(users.c.id, users.c.name).where(among(users.c.id, ids))
 
 
-def _user_or_none(connection: Connection, statement: Select[Any]) -> User | None:
-    row: Row[Any] | None = connection.execute(statement).one_or_none()
+def _workspace(row: Row | None) -> Workspace | None:
+    return None if row is None else Workspace(**row)
+
+
+def _user_or_none(connection: Connection, row: Row | None) -> User | None:
     return None if row is None else user_record(connection, row)
 
 

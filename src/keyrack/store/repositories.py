@@ -93,12 +93,12 @@ def find(
 
 def change(connection: Connection, repository_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a repository."""
-    sealed.change(connection, repositories, repositories.c.id == repository_id, values=values)
+    sealed.change(connection, repositories, sealed.row_of(repository_id), values=values)
 
 
 def remove(connection: Connection, repository_id: int) -> None:
     """Delete a repository with its members; its deploy keys must be gone already, as they hold claims."""
-    sealed.remove(connection, repositories, repositories.c.id == repository_id)
+    sealed.remove(connection, repositories, sealed.row_of(repository_id))
 
 
 def by_path(connection: Connection, path: str) -> Repository | None:

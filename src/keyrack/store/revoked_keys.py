@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, select
 
 from keyrack.model import Page
 from keyrack.store import sealed
+from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import page
 from keyrack.store.tables import revoked_keys
 
@@ -36,11 +37,15 @@ def add(connection: Connection, workspace_id: int, fingerprint: str, *, by: str,
 
 def get(connection: Connection, workspace_id: int, fingerprint: str) -> RevokedKey | None:
     """The note about a key, or None where it may be registered."""
-    statement = select(revoked_keys).where(
+    row = _get.row(connection, workspace_id, fingerprint)
+    return None if row is None else _record(connection, row)
+
+
+@prepared
+def _get(workspace_id: int, fingerprint: str) -> Select[Any]:
+    return select(revoked_keys).where(
         revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint == fingerprint
     )
-    row = connection.execute(statement).one_or_none()
-    return None if row is None else _record(connection, row)
 
 
 def among(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> frozenset[str]:
@@ -62,8 +67,7 @@ def find(connection: Connection, workspace_id: int, *, offset: int, limit: int) 
 
 def remove(connection: Connection, workspace_id: int, fingerprint: str) -> bool:
     """Forget that a key was revoked everywhere; False when it was not."""
-    named = (revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint == fingerprint)
-    return sealed.remove(connection, revoked_keys, *named) == 1
+    return sealed.remove(connection, revoked_keys, sealed.row_of(workspace_id, fingerprint)) == 1
 
 
 def _record(connection: Connection, row: Any) -> RevokedKey:

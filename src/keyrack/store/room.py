@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sqlalchemy import Column, Connection, select
 
+from keyrack.store.engine.prepared import Statement, placeholder
 from keyrack.store.tables import (
     credentials,
     enrolments,
@@ -32,6 +35,9 @@ MOST: dict[str, tuple[Column[int], int]] = {
 
 def is_full(connection: Connection, kind: str, owner: int) -> bool:
     """Whether a workspace or server has as many of a kind as it may; kind: a name in MOST."""
-    column, most = MOST[kind]
-    last = select(column).where(column == owner).offset(most - 1).limit(1)
-    return connection.execute(last).first() is not None
+    return _last(*MOST[kind]).row(connection, {"owner": owner}) is not None
+
+
+@cache
+def _last(column: Column[int], most: int) -> Statement:
+    return Statement(lambda: select(column).where(column == placeholder(column, "owner")).offset(most - 1).limit(1))

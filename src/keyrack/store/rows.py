@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from functools import cache, wraps
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row, Select, Table, false, func, insert, literal, select
 
 from keyrack.model import Page
 from keyrack.store import sealed
+from keyrack.store.engine.prepared import Plan, Prepared, Statement, placeholder
+from keyrack.store.engine.prepared import Row as PreparedRow
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_SEARCH = 4096
@@ -21,7 +26,94 @@ def inserted(connection: Connection, table: Table, values: Mapping[str, Any]) ->
     """Insert a row, sealed where its table is, and answer its id."""
     if table.name in sealed.VOLATILE:
         return int(sealed.insert_row(connection, table, values)["id"])
-    return int(connection.execute(insert(table).values(**values).returning(table.c.id)).scalar_one())
+    return int(_inserting(table, tuple(values)).value(connection, values))
+
+
+@cache
+def _inserting(table: Table, columns: tuple[str, ...]) -> Statement:
+    named = {name: placeholder(table.c[name]) for name in columns}
+    return Statement(lambda: insert(table).values(named).returning(table.c.id))
+
+
+class Paged(Generic[P]):
+    """A prepared question that is answered a page at a time, each with the count of all rows."""
+
+    def __init__(self, make: Callable[P, Select[Any]]) -> None:
+        self.__doc__ = make.__doc__
+
+        @wraps(make)
+        def count(*args: P.args, **kwargs: P.kwargs) -> Select[Any]:
+            return make(*args, **kwargs).order_by(None).with_only_columns(func.count(), maintain_column_froms=True)
+
+        def rows(*args: Any, **kwargs: Any) -> Select[Any]:
+            offset, limit = kwargs.pop("offset"), kwargs.pop("limit")
+            return make(*args, **kwargs).offset(offset).limit(limit)
+
+        bounds = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("offset", "limit")]
+        parameters = [*inspect.signature(make).parameters.values(), *bounds]
+        rows.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        self._count = Prepared(count)
+        self._rows: Prepared[...] = Prepared(rows)
+
+    def page(
+        self,
+        connection: Connection,
+        record: Callable[[PreparedRow], T] | Records[T],
+        offset: int,
+        limit: int,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Page[T]:
+        """One page and the count of all; offset and limit in rows."""
+        total = self._count.value(connection, *args, **kwargs)
+        if isinstance(record, Records):
+            items = tuple(record.all(connection, self._rows, *args, offset=offset, limit=limit, **kwargs))
+        else:
+            rows = self._rows.rows(connection, *args, offset=offset, limit=limit, **kwargs)
+            items = tuple(record(row) for row in rows)
+        return Page(items=items, total=total, offset=offset, limit=limit)
+
+
+class Records(Generic[T]):
+    """Makes records of rows, and makes no second one of a row that was read before, to the byte as it is now.
+
+    To read a row's values, check its seal and make a record takes ten times as long as to ask the database for it. What
+    is kept is compared with the row as it stands at this moment, so nothing that was changed is ever taken for true.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Connection, PreparedRow], T],
+        *,
+        keep: Callable[[T], bool] = lambda record: True,
+        most: int = 5_000,
+    ) -> None:
+        """make: a record of a row; keep: whether it may be kept; most: how many are, at most twice."""
+        self._make, self._keep, self._most = make, keep, most
+
+    def all(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> list[T]:
+        """A record of each row that answers a question."""
+        plan, found = question.raw(connection, *args, **kwargs)
+        kept = sealed.seals_of(connection).kept.setdefault((self, plan.sql), {})
+        return [kept[row] if row in kept else self._made(connection, plan, kept, row) for row in found]
+
+    def one(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """The record of the first row, None where there is none."""
+        found = self.all(connection, question, *args, **kwargs)
+        return found[0] if found else None
+
+    def _made(self, connection: Connection, plan: Plan, kept: dict[Any, T], row: tuple[Any, ...]) -> T:
+        record = self._make(connection, plan.row(row))
+        if self._keep(record):
+            if len(kept) >= self._most:
+                kept.clear()
+            kept[row] = record
+        return record
+
+
+def paged(make: Callable[P, Select[Any]]) -> Paged[P]:
+    """A question that is prepared once, as store/engine/prepared.py has it, and answered by pages."""
+    return Paged(make)
 
 
 def page(
@@ -46,3 +138,20 @@ def contains(column: Any, text: str) -> Any:
     if len(text) > LONGEST_SEARCH:
         return false()
     return func.lower(column).contains(text.lower(), autoescape=True)
+
+
+def pattern(text: str) -> str | None:
+    """What a prepared question compares by `matches`: a pattern for texts that hold this one, None for "".
+
+    Nothing that is searched is longer than LONGEST_SEARCH, and SQLite refuses patterns beyond 50,000 bytes.
+    """
+    if not text:
+        return None
+    # What stands in no column finds nothing: a pattern that is cut matches what begins so.
+    escaped = text.lower().replace("/", "//").replace("%", "/%").replace("_", "/_")
+    return f"%{escaped}%" if len(text) <= LONGEST_SEARCH else "//"
+
+
+def matches(column: Any, sought: str) -> Any:
+    """A condition of a prepared question: the column holds the text that `pattern` was made from, any case."""
+    return func.lower(column).like(sought, escape="/")

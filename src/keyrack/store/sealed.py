@@ -14,28 +14,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from operator import eq
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
+    BinaryExpression,
+    BindParameter,
     Boolean,
     Column,
     Connection,
     Engine,
     Table,
-    and_,
-    bindparam,
     delete,
     event,
     insert,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from keyrack.store.dialect import dialect_insert
-from keyrack.store.tables import EPOCH, MICROSECOND, Moment, metadata
+from keyrack.store.dialect import insert_of
+from keyrack.store.engine.prepared import Row, Statement, placeholder
+from keyrack.store.tables import EPOCH, MICROSECOND, metadata
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
@@ -70,7 +71,6 @@ _NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.key
 TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
 _KEY = "keyrack seals"
 MOST_FOUND = 1000
-AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,18 @@ class Broken:
         return f"{self.table}:{','.join(str(part) for part in self.key)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Names one row by its primary key, where conditions are asked for: no condition need be made for it."""
+
+    values: tuple[Any, ...]
+
+
+def row_of(*values: Any) -> Key:
+    """The row with this primary key."""
+    return Key(values)
+
+
 class Seals:
     """Makes seals with the key that it is given, and remembers which rows were found broken since it was asked."""
 
@@ -97,10 +109,13 @@ class Seals:
         self._mac: Callable[[bytes], bytes] | None = None
         self._lock = threading.Lock()
         self._found: dict[str, Broken] = {}
+        self.kept: dict[Any, dict[Any, Any]] = {}
+        """What was made of rows that hold, by what made it and by the row as it was read (see rows.Records)."""
 
     def use(self, mac: Callable[[bytes], bytes]) -> None:
         """Seal with this keyed function from now on: text to 32 bytes."""
         self._mac = mac
+        self.kept.clear()
 
     def of(self, table: Table, values: Mapping[str, Any]) -> bytes:
         """The seal of a row; values: its columns as they are read from the database."""
@@ -209,28 +224,38 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
     seals = seals_of(connection)
     if not rows:
         return []
-    blank = [{**row, SEAL: b""} for row in rows]
-    made = [dict(row) for row in connection.execute(insert(table).returning(*table.c), blank).mappings()]
+    statement = _inserting(table, tuple(rows[0]))
+    made: list[Row] = []
+    for row in rows:
+        made += statement.rows(connection, {**row, SEAL: b""})
     for row in made:
         row[SEAL] = seals.of(table, row)
         _count(connection, table, None, row)
-    _set_seals(connection, table, made)
+    set_seals(connection, table, made)
     return list(made)
+
+
+@cache
+def _inserting(table: Table, columns: tuple[str, ...]) -> Statement:
+    named = {name: placeholder(table.c[name]) for name in (*columns, SEAL)}
+    return Statement(lambda: insert(table).values(named).returning(*table.c))
 
 
 def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless there is one that it would collide with; whether it was inserted."""
-    statement = (
-        dialect_insert(connection, table).values(**{**values, SEAL: b""}).on_conflict_do_nothing().returning(*table.c)
-    )
-    found = connection.execute(statement).mappings().one_or_none()
-    if found is None:
+    row = _inserting_new(table, tuple(values), connection.dialect.name).row(connection, {**values, SEAL: b""})
+    if row is None:
         return False
-    row = dict(found)
     row[SEAL] = seals_of(connection).of(table, row)
     _count(connection, table, None, row)
-    _set_seals(connection, table, [row])
+    set_seals(connection, table, [row])
     return True
+
+
+@cache
+def _inserting_new(table: Table, columns: tuple[str, ...], dialect: str) -> Statement:
+    named = {name: placeholder(table.c[name]) for name in (*columns, SEAL)}
+    return Statement(lambda: insert_of(dialect)(table).values(named).on_conflict_do_nothing().returning(*table.c))
 
 
 def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
@@ -240,21 +265,6 @@ def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> No
         _count(connection, table, None, row)
 
 
-def typed(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A row that was read from an SQLite file past SQLAlchemy, as it would have been read by it."""
-    return {column.name: _typed(column, raw[column.name]) for column in table.c}
-
-
-def _typed(column: Column[Any], value: Any) -> Any:
-    if value is None:
-        return None
-    if isinstance(column.type, Moment):
-        return EPOCH + value * MICROSECOND
-    if isinstance(column.type, JSON):
-        return json.loads(value)
-    return bool(value) if isinstance(column.type, Boolean) else value
-
-
 def change(connection: Connection, table: Table, *where: Any, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Set columns of the rows that meet the conditions; answers these rows as they are then.
 
@@ -262,7 +272,12 @@ def change(connection: Connection, table: Table, *where: Any, values: Mapping[st
     Where only volatile columns are set no row is read, and none is answered.
     """
     if VOLATILE[table.name].issuperset(values):
-        connection.execute(update(table).where(*where).values(**values))
+        key = _key_in(table, where)
+        if key is None:
+            connection.execute(update(table).where(*where).values(**values))
+        else:
+            named = {f"of_{name}": value for name, value in key.items()}
+            _setting(table, tuple(values)).run(connection, {**values, **named})
         return []
     return recompute(connection, table, *where, new=lambda _old: values)
 
@@ -271,92 +286,83 @@ def recompute(
     connection: Connection, table: Table, *where: Any, new: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
     """As change, where the new values depend on the row as it was."""
+    return [_written(connection, table, old, new(old)) for old in _locked(connection, table, *where)]
+
+
+def _written(
+    connection: Connection, table: Table, old: Mapping[str, Any], values: Mapping[str, Any]
+) -> Mapping[str, Any]:
     seals = seals_of(connection)
-    made = []
-    for old in _locked(connection, table, *where):
-        values = dict(new(old))
-        row = {**old, **values}
-        row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
-        named = [column == old[column.name] for column in table.primary_key]
-        connection.execute(update(table).where(*named).values(**values, seal=row[SEAL]))
-        _count(connection, table, old, row)
-        made.append(row)
-    return list(made)
+    row = Row({**old, **values})
+    row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
+    named = {f"of_{column.name}": old[column.name] for column in table.primary_key}
+    _setting(table, (*values, SEAL)).run(connection, {**values, **named, SEAL: row[SEAL]})
+    _count(connection, table, old, row)
+    if table.name == "servers" and row[SEAL]:
+        connection.info.setdefault(_RAISED, {})[row["id"]] = row
+    return row
+
+
+@cache
+def _locking(table: Table) -> Statement:
+    """Reads the row with a primary key; nobody else changes it until the end."""
+    return Statement(
+        lambda: select(table).where(*(column == placeholder(column) for column in table.primary_key)).with_for_update()
+    )
+
+
+@cache
+def _setting(table: Table, columns: tuple[str, ...]) -> Statement:
+    """Sets columns of the row with a primary key, whose columns' names stand after of_."""
+    named = [column == placeholder(column, f"of_{column.name}") for column in table.primary_key]
+    values = {name: placeholder(table.c[name]) for name in columns}
+    return Statement(lambda: update(table).where(*named).values(values))
 
 
 def remove(connection: Connection, table: Table, *where: Any) -> int:
     """Delete the rows that meet the conditions, with what hangs on them; answers how many."""
+    key = _key_in(table, where)
     for child, column in _HANGING.get(table.name, ()):
-        remove(connection, child, column.in_(select(table.c.id).where(*where)))
-    if table.name not in OF_SERVER:
+        of_these = select(table.c.id).where(*where) if key is None else [key["id"]]
+        remove(connection, child, column.in_(of_these))
+    if key is not None:
+        gone: Sequence[Mapping[str, Any]] = _deleting(table).rows(connection, key)
+    elif table.name not in OF_SERVER:
         return connection.execute(delete(table).where(*where)).rowcount
-    gone = [dict(row) for row in connection.execute(delete(table).where(*where).returning(*table.c)).mappings()]
+    else:
+        gone = [dict(row) for row in connection.execute(delete(table).where(*where).returning(*table.c)).mappings()]
     for row in gone:
         _count(connection, table, row, None)
     return len(gone)
 
 
+@cache
+def _deleting(table: Table) -> Statement:
+    named = [column == placeholder(column) for column in table.primary_key]
+    return Statement(lambda: delete(table).where(*named).returning(*table.c))
+
+
 def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[str, Any] | None:
     """Seal a row as it stands, because somebody decided so; the row, None where there is none."""
-    rows = _locked(connection, table, *_named(table, key))
+    rows = _locked(connection, table, row_of(*key))
     if not rows:
         return None
     row = dict(rows[0])
     if table.name == "servers":
         row["rows_sum"] = _bytes(_total(connection, row["id"], holding=True))
         connection.execute(update(table).where(table.c.id == row["id"]).values(rows_sum=row["rows_sum"]))
-    _set_seals(connection, table, [{**row, SEAL: b""}])
+        connection.info[_RAISED] = {}
+    set_seals(connection, table, [{**row, SEAL: b""}])
     _count(connection, table, rows[0], None)
     row[SEAL] = seals_of(connection).of(table, row)
     _count(connection, table, None, row)
-    _set_seals(connection, table, [row])
+    set_seals(connection, table, [row])
     return row
 
 
 def drop(connection: Connection, table: Table, key: Sequence[Any]) -> None:
     """Delete the row with this primary key."""
-    remove(connection, table, *_named(table, key))
-
-
-def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping[str, Any]]:
-    """All rows of a table that meet the conditions, in the order of their keys, so many at a time."""
-    named = list(table.primary_key)
-    further: list[Any] = []
-    while True:
-        statement = select(table).where(*where, *further).order_by(*named).limit(AT_ONCE)
-        rows = [dict(row) for row in connection.execute(statement).mappings()]
-        yield from rows
-        if len(rows) < AT_ONCE:
-            return
-        last = [rows[-1][column.name] for column in named]
-        further = [tuple_(*named) > tuple_(*last) if len(named) > 1 else named[0] > last[0]]
-
-
-def seal_all(
-    connection: Connection, holds_as_before: Callable[[Table, Mapping[str, Any]], bool], told: Callable[[str], None]
-) -> int:
-    """Seal every row that was written before there were seals; how many.
-
-    holds_as_before: whether a row that had a seal of the former kind is as Keyrack wrote it; told: hears of progress.
-    """
-    seals, count = seals_of(connection), 0
-    for table in TABLES:
-        done: list[dict[str, Any]] = []
-        of_table = 0
-        for row in every(connection, table):
-            try:
-                if holds_as_before(table, row):
-                    done.append({**row, SEAL: seals.of(table, row)})
-            except (TypeError, ValueError, OverflowError):
-                continue
-            if len(done) == AT_ONCE:
-                _set_seals(connection, table, done)
-                of_table += len(done)
-                done = []
-                told(f"sealed {of_table} rows of {table.name}")
-        _set_seals(connection, table, done)
-        count += of_table + len(done)
-    return count
+    remove(connection, table, row_of(*key))
 
 
 # What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
@@ -381,11 +387,13 @@ _HANGING: Mapping[str, tuple[tuple[Table, Any], ...]] = {
 }
 _MODULUS = 2**256
 _PENDING = "keyrack sums"
+_RAISED = "keyrack servers"
 
 
 def begin_counting(connection: Connection) -> None:
     """Start a command's counts afresh."""
     connection.info[_PENDING] = {}
+    connection.info[_RAISED] = {}
 
 
 @contextmanager
@@ -396,13 +404,16 @@ def counting(connection: Connection) -> Iterator[None]:
         yield
     except BaseException:
         connection.info[_PENDING] = before
+        connection.info[_RAISED] = {}
         raise
 
 
 def settle(connection: Connection) -> None:
     """Bring what a command changed into the sums of the servers concerned, before it is committed."""
     pending: dict[int, int] = connection.info.get(_PENDING, {})
-    connection.info[_PENDING] = {}
+    # What this command wrote itself is as it wrote it: nobody else can until it ends.
+    written: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
+    begin_counting(connection)
     table = metadata.tables["servers"]
     for server_id, delta in sorted(pending.items()):
 
@@ -411,8 +422,19 @@ def settle(connection: Connection) -> None:
             total = _total(connection, old["id"], holding=True) if held is None else _int(held) + delta
             return {"rows_sum": _bytes(total)}
 
-        if delta % _MODULUS:
-            recompute(connection, table, table.c.id == server_id, new=added)
+        if not delta % _MODULUS:
+            continue
+        if server_id in written:
+            _resealed(connection, table, {**written[server_id], **added(written[server_id])})
+        else:
+            recompute(connection, table, row_of(server_id), new=added)
+
+
+def _resealed(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Write a server's sum into the row that this command wrote before."""
+    seal = seals_of(connection).of(table, row)
+    values = {"rows_sum": row["rows_sum"], SEAL: seal}
+    _setting(table, tuple(values)).run(connection, {**values, "of_id": row["id"]})
 
 
 def fits(connection: Connection, server_id: int) -> bool:
@@ -472,34 +494,43 @@ def _bytes(total: int) -> bytes:
     return (total % _MODULUS).to_bytes(32, "big")
 
 
-def _locked(connection: Connection, table: Table, *where: Any) -> list[dict[str, Any]]:
+def _key_in(table: Table, where: Sequence[Any]) -> Mapping[str, Any] | None:
+    """The primary key that conditions name and nothing else, as most do: such a question need not be made anew."""
+    if len(where) == 1 and isinstance(where[0], Key):
+        return dict(zip(_KEY_NAMES[table.name], where[0].values, strict=True))
+    key: dict[str, Any] = {}
+    for condition in where:
+        if not isinstance(condition, BinaryExpression) or condition.operator is not eq:
+            return None
+        if not isinstance(condition.right, BindParameter) or condition.left not in _KEY_COLUMNS[table.name]:
+            return None
+        key[condition.left.name] = condition.right.value
+    return key if len(key) == len(where) == len(_KEY_COLUMNS[table.name]) else None
+
+
+_KEY_COLUMNS = {table.name: frozenset(table.primary_key) for table in TABLES}
+_KEY_NAMES = {table.name: tuple(column.name for column in table.primary_key) for table in TABLES}
+
+
+def _locked(connection: Connection, table: Table, *where: Any) -> Sequence[Mapping[str, Any]]:
+    key = _key_in(table, where)
+    if key is not None:
+        return _locking(table).rows(connection, key)
     statement = select(table).where(*where)
     if connection.dialect.name == "postgresql":
         statement = statement.with_for_update()
     return [dict(row) for row in connection.execute(statement).mappings()]
 
 
-def _named(table: Table, key: Sequence[Any]) -> list[Any]:
-    return [column == value for column, value in zip(table.primary_key, key, strict=True)]
-
-
 def _key(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(values[column.name] for column in table.primary_key)
 
 
-_SET = {
-    table.name: update(table)
-    .where(and_(*(column == bindparam(f"of_{column.name}", type_=column.type) for column in table.primary_key)))
-    .values(seal=bindparam("new_seal"))
-    for table in TABLES
-}
-
-
-def _set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+def set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the seals that rows hold into the database; rows: with their primary keys."""
     named = [column.name for column in table.primary_key]
-    given = [{**{f"of_{name}": row[name] for name in named}, "new_seal": row[SEAL]} for row in rows]
-    if given:
-        connection.execute(_SET[table.name], given)
+    given = ({**{f"of_{name}": row[name] for name in named}, SEAL: row[SEAL]} for row in rows)
+    _setting(table, (SEAL,)).run_many(connection, given)
 
 
 # Per table: the columns under its seal, and which of them are true or false, as SQLite keeps those as numbers.

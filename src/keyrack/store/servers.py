@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, or_, select
+from sqlalchemy import Connection, Select, func, or_, select
 
 from keyrack.model import Page, Server, SystemUser
 from keyrack.store import sealed
 from keyrack.store.database import announce
-from keyrack.store.rows import contains, inserted, page
+from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.rows import inserted, matches, paged, pattern
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
 MARK_BYTES = 4
@@ -70,52 +71,70 @@ def add(
     )
 
 
+@prepared
+def _by_id(server_id: int, workspace_id: int | None = None) -> Select[Any]:
+    found = select(servers).where(servers.c.id == server_id)
+    return found if workspace_id is None else found.where(servers.c.workspace_id == workspace_id)
+
+
+@prepared
+def _by_name(workspace_id: int, name: str) -> Select[Any]:
+    return select(servers).where(servers.c.workspace_id == workspace_id, servers.c.name == name).order_by(servers.c.id)
+
+
+@prepared
+def _by_agent_secret(secret_hash: bytes) -> Select[Any]:
+    return select(servers).where(servers.c.agent_secret_hash == secret_hash)
+
+
+@prepared
+def _own_id(workspace_id: int, server_id: int) -> Select[Any]:
+    return select(servers.c.id).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
+
+
 def get(connection: Connection, workspace_id: int, server_id: int) -> Server | None:
     """A server of this workspace, or None."""
-    statement = select(servers).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
-    return _one(connection, statement)
+    return _one(connection, _by_id.row(connection, server_id, workspace_id))
 
 
 def by_id(connection: Connection, server_id: int) -> Server | None:
     """A server of any workspace: for hosts, which prove themselves otherwise."""
-    return _one(connection, select(servers).where(servers.c.id == server_id))
+    return _one(connection, _by_id.row(connection, server_id))
 
 
 def by_name(connection: Connection, workspace_id: int, name: str) -> Server | None:
     """The first server of this workspace with this name, or None."""
-    statement = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.name == name)
-    return _one(connection, statement.order_by(servers.c.id).limit(1))
+    return _one(connection, _by_name.row(connection, workspace_id, name))
 
 
 def all_by_name(connection: Connection, workspace_id: int, name: str) -> tuple[Server, ...]:
     """All servers of this workspace with this name, oldest first; names need not be unique."""
-    statement = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.name == name)
-    rows = connection.execute(statement.order_by(servers.c.id)).all()
+    rows = _by_name.rows(connection, workspace_id, name)
     tags = _tags(connection, [row.id for row in rows])
     return tuple(_with_tags(_server(connection, row), tags) for row in rows)
 
 
 def by_agent_secret(connection: Connection, secret_hash: bytes) -> Server | None:
     """The server whose agent proves itself with this secret, or None."""
-    return _one(connection, select(servers).where(servers.c.agent_secret_hash == secret_hash))
+    return _one(connection, _by_agent_secret.row(connection, secret_hash))
 
 
 def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> int | None:
     """The id again when it is a server of this workspace, else None."""
-    if server_id is None:
-        return None
-    return connection.execute(
-        select(servers.c.id).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
-    ).scalar()
+    return None if server_id is None else _own_id.value(connection, workspace_id, server_id)
+
+
+@paged
+def _find(workspace_id: int, sought: str | None) -> Select[Any]:
+    found = select(servers).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
+    if sought is None:
+        return found
+    return found.where(or_(matches(servers.c.name, sought), matches(servers.c.address, sought)))
 
 
 def find(connection: Connection, workspace_id: int, *, search: str = "", offset: int, limit: int) -> Page[Server]:
     """A page of servers, oldest first; search: part of the name or address, any case."""
-    statement = select(servers).where(servers.c.workspace_id == workspace_id)
-    if search:
-        statement = statement.where(or_(contains(servers.c.name, search), contains(servers.c.address, search)))
-    ordered = statement.order_by(servers.c.id)
-    found = page(connection, ordered, lambda row: _server(connection, row), offset=offset, limit=limit)
+    found = _find.page(connection, lambda row: _server(connection, row), offset, limit, workspace_id, pattern(search))
     tags = _tags(connection, [server.id for server in found.items])
     return Page(
         items=tuple(_with_tags(server, tags) for server in found.items),
@@ -127,20 +146,24 @@ def find(connection: Connection, workspace_id: int, *, search: str = "", offset:
 
 def change(connection: Connection, server_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a server."""
-    sealed.change(connection, servers, servers.c.id == server_id, values=values)
+    sealed.change(connection, servers, sealed.row_of(server_id), values=values)
 
 
 def remove(connection: Connection, server_id: int) -> None:
     """Delete a server with all that hangs on it."""
-    sealed.remove(connection, servers, servers.c.id == server_id)
+    sealed.remove(connection, servers, sealed.row_of(server_id))
 
 
 def count_behind(connection: Connection) -> int:
     """How many enrolled hosts do not obey their newest revision yet."""
-    behind = select(func.count()).where(
+    return int(_count_behind.value(connection))
+
+
+@prepared
+def _count_behind() -> Select[Any]:
+    return select(func.count()).where(
         servers.c.enrolled_at.is_not(None), servers.c.applied_revision < servers.c.revision
     )
-    return int(connection.execute(behind).scalar_one())
 
 
 def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
@@ -149,7 +172,7 @@ def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
     (raised,) = sealed.recompute(
         connection,
         servers,
-        servers.c.id == server_id,
+        sealed.row_of(server_id),
         new=lambda old: {
             "revision": old["revision"] + 1,
             "lineage": (mark + old["lineage"])[:LONGEST_LINEAGE],
@@ -169,7 +192,7 @@ def raise_revision_above(connection: Connection, server_id: int, least: int, at:
     (raised,) = sealed.recompute(
         connection,
         servers,
-        servers.c.id == server_id,
+        sealed.row_of(server_id),
         new=lambda old: {"revision": max(least, old["revision"]) + 1, "lineage": mark, "updated_at": at},
     )
     announce(connection, server_id)
@@ -178,16 +201,24 @@ def raise_revision_above(connection: Connection, server_id: int, least: int, at:
 
 def standing(connection: Connection, server_id: int) -> Standing | None:
     """Where a server stands now, or None when it is gone."""
-    columns = (getattr(servers.c, name) for name in Standing.__slots__)
-    row = connection.execute(select(*columns).where(servers.c.id == server_id)).one_or_none()
-    return None if row is None else Standing(*row)
+    row = _standing.row(connection, server_id)
+    return None if row is None else Standing(**row)
+
+
+@prepared
+def _standing(server_id: int) -> Select[Any]:
+    return select(*(servers.c[name] for name in Standing.__slots__)).where(servers.c.id == server_id)
 
 
 def went_back(connection: Connection, workspace_id: int) -> tuple[Server, ...]:
     """The servers of a workspace whose hosts obeyed what this database does not know, by name."""
-    statement = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.went_back_at.is_not(None))
-    rows = connection.execute(statement.order_by(servers.c.name, servers.c.id))
-    return tuple(_server(connection, row) for row in rows)
+    return tuple(_server(connection, row) for row in _went_back.rows(connection, workspace_id))
+
+
+@prepared
+def _went_back(workspace_id: int) -> Select[Any]:
+    found = select(servers).where(servers.c.workspace_id == workspace_id, servers.c.went_back_at.is_not(None))
+    return found.order_by(servers.c.name, servers.c.id)
 
 
 def set_tags(connection: Connection, server_id: int, tags: Iterable[str]) -> None:
@@ -202,20 +233,25 @@ def complete(connection: Connection, server_id: int) -> bool:
     """
     if sealed.fits(connection, server_id):
         return True
-    row = connection.execute(select(servers).where(servers.c.id == server_id)).one()
-    sealed.incomplete(connection, servers, dict(row._mapping))
+    row = _by_id.row(connection, server_id)
+    if row is not None:
+        sealed.incomplete(connection, servers, row)
     return False
 
 
 def ids_with_tag(connection: Connection, workspace_id: int, tag: str) -> tuple[int, ...]:
     """The servers of a workspace that have a tag."""
-    statement = (
+    return tuple(_ids_with_tag.values(connection, workspace_id, tag))
+
+
+@prepared
+def _ids_with_tag(workspace_id: int, tag: str) -> Select[Any]:
+    return (
         select(servers.c.id)
         .join(server_tags, server_tags.c.server_id == servers.c.id)
         .where(servers.c.workspace_id == workspace_id, server_tags.c.tag == tag)
         .order_by(servers.c.id)
     )
-    return tuple(connection.execute(statement).scalars())
 
 
 def add_enrolment(
@@ -236,10 +272,14 @@ def forget_ended_enrolments(connection: Connection, server_id: int, at: datetime
 
 def has_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> bool:
     """Whether a one-time token enrols a server: known, not used, not expired."""
-    statement = select(enrolments.c.server_id).where(
+    return _enrolment.row(connection, secret_hash, at) is not None
+
+
+@prepared
+def _enrolment(secret_hash: bytes, at: datetime) -> Select[Any]:
+    return select(enrolments.c.server_id).where(
         enrolments.c.secret_hash == secret_hash, enrolments.c.used_at.is_(None), enrolments.c.expires_at > at
     )
-    return connection.execute(statement).first() is not None
 
 
 def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> int | None:
@@ -251,7 +291,7 @@ def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> i
         enrolments.c.used_at.is_(None),
         enrolments.c.expires_at > at,
     )
-    server_id = connection.execute(select(enrolments.c.server_id).where(*which)).scalar()
+    server_id = _enrolment.value(connection, secret_hash, at)
     if server_id is None or not complete(connection, server_id):
         return None
     used = sealed.change(connection, enrolments, *which, values={"used_at": at})
@@ -271,67 +311,89 @@ def add_system_user(
 
 def get_system_user(connection: Connection, server_id: int, system_user_id: int) -> SystemUser | None:
     """A system user of this server, or None."""
-    statement = select(system_users).where(system_users.c.id == system_user_id, system_users.c.server_id == server_id)
-    row = connection.execute(statement).one_or_none()
+    row = _system_user_by_id.row(connection, server_id, system_user_id)
     return None if row is None else _system_user(row)
+
+
+@prepared
+def _system_user_by_id(server_id: int, system_user_id: int) -> Select[Any]:
+    return select(system_users).where(system_users.c.id == system_user_id, system_users.c.server_id == server_id)
 
 
 def system_user_by_name(connection: Connection, server_id: int, username: str) -> SystemUser | None:
     """The system user of this server with this name, or None."""
-    statement = select(system_users).where(system_users.c.server_id == server_id, system_users.c.username == username)
-    row = connection.execute(statement).one_or_none()
+    row = _system_user_by_name.row(connection, server_id, username)
     return None if row is None else _system_user(row)
+
+
+@prepared
+def _system_user_by_name(server_id: int, username: str) -> Select[Any]:
+    return select(system_users).where(system_users.c.server_id == server_id, system_users.c.username == username)
 
 
 def have_account(connection: Connection, server_ids: Iterable[int], username: str) -> bool:
     """Whether any of these servers has an account of this name."""
-    statement = select(system_users.c.id).where(
-        system_users.c.server_id.in_(tuple(server_ids)), system_users.c.username == username
-    )
-    return connection.execute(statement.limit(1)).scalar() is not None
+    return _account_on.row(connection, tuple(server_ids), username) is not None
+
+
+@prepared
+def _account_on(server_ids: Iterable[int], username: str) -> Select[Any]:
+    named = (among(system_users.c.server_id, server_ids), system_users.c.username == username)
+    return select(system_users.c.id).where(*named).limit(1)
 
 
 def find_system_users(
     connection: Connection, server_id: int, *, search: str = "", offset: int, limit: int
 ) -> Page[SystemUser]:
     """A page of a server's system users, oldest first; search: part of the name."""
-    statement = select(system_users).where(system_users.c.server_id == server_id)
-    if search:
-        statement = statement.where(contains(system_users.c.username, search))
-    return page(connection, statement.order_by(system_users.c.id), _system_user, offset=offset, limit=limit)
+    return _system_users.page(connection, _system_user, offset, limit, server_id, pattern(search))
+
+
+@paged
+def _system_users(server_id: int, sought: str | None) -> Select[Any]:
+    found = select(system_users).where(system_users.c.server_id == server_id).order_by(system_users.c.id)
+    return found if sought is None else found.where(matches(system_users.c.username, sought))
 
 
 def change_system_user(connection: Connection, system_user_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a system user."""
-    sealed.change(connection, system_users, system_users.c.id == system_user_id, values=values)
+    sealed.change(connection, system_users, sealed.row_of(system_user_id), values=values)
 
 
 def remove_system_user(connection: Connection, system_user_id: int) -> None:
     """Delete a system user and its credentials."""
-    sealed.remove(connection, system_users, system_users.c.id == system_user_id)
+    sealed.remove(connection, system_users, sealed.row_of(system_user_id))
 
 
 def accounts_asked(connection: Connection, server_id: int) -> tuple[tuple[SystemUser, bytes | None], ...]:
     """The system users of a server for which something is asked of the host, each with its sealed password."""
-    statement = select(system_users).where(
-        system_users.c.server_id == server_id,
-        or_(
-            system_users.c.managed,
-            system_users.c.encrypted_password.is_not(None),
-            system_users.c.deployment_key_asked_at.is_not(None),
-        ),
-    )
-    rows = connection.execute(statement.order_by(system_users.c.username))
+    rows = _accounts_asked.rows(connection, server_id)
     return tuple(
         (_system_user(row), row.encrypted_password) for row in rows if sealed.sound(connection, system_users, row)
     )
 
 
+@prepared
+def _accounts_asked(server_id: int) -> Select[Any]:
+    asked = or_(
+        system_users.c.managed,
+        system_users.c.encrypted_password.is_not(None),
+        system_users.c.deployment_key_asked_at.is_not(None),
+    )
+    found = select(system_users).where(system_users.c.server_id == server_id, asked)
+    return found.order_by(system_users.c.username)
+
+
 def accounts_removed(connection: Connection, server_id: int) -> tuple[str, ...]:
     """The names of the accounts that a host must not have any more."""
-    statement = select(removed_accounts).where(removed_accounts.c.server_id == server_id)
-    rows = connection.execute(statement.order_by(removed_accounts.c.username))
+    rows = _accounts_removed.rows(connection, server_id)
     return tuple(row.username for row in rows if sealed.sound(connection, removed_accounts, row))
+
+
+@prepared
+def _accounts_removed(server_id: int) -> Select[Any]:
+    found = select(removed_accounts).where(removed_accounts.c.server_id == server_id)
+    return found.order_by(removed_accounts.c.username)
 
 
 def ask_removal(connection: Connection, server_id: int, username: str, at: datetime) -> None:
@@ -349,22 +411,24 @@ def keep_account(connection: Connection, server_id: int, username: str) -> None:
 
 def _tags(connection: Connection, ids: list[int]) -> dict[int, list[str]]:
     tags: dict[int, list[str]] = {}
-    if ids:
-        statement = select(server_tags).where(server_tags.c.server_id.in_(ids)).order_by(server_tags.c.tag)
-        for row in connection.execute(statement):
-            if sealed.sound(connection, server_tags, row):
-                tags.setdefault(row.server_id, []).append(row.tag)
+    for row in _tags_of.rows(connection, ids) if ids else ():
+        if sealed.sound(connection, server_tags, row):
+            tags.setdefault(row.server_id, []).append(row.tag)
     return tags
 
 
-def _one(connection: Connection, statement: Select[Any]) -> Server | None:
-    row = connection.execute(statement).one_or_none()
+@prepared
+def _tags_of(ids: Iterable[int]) -> Select[Any]:
+    return select(server_tags).where(among(server_tags.c.server_id, ids)).order_by(server_tags.c.tag)
+
+
+def _one(connection: Connection, row: Row | None) -> Server | None:
     if row is None:
         return None
     return _with_tags(_server(connection, row), _tags(connection, [row.id]))
 
 
-def _server(connection: Connection, row: Row[Any]) -> Server:
+def _server(connection: Connection, row: Row) -> Server:
     values = sealed.unsealed(row)
     del values["agent_secret_hash"], values["rows_sum"]
     return Server(**values, sound=sealed.sound(connection, servers, row))
@@ -374,7 +438,7 @@ def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
     return replace(server, tags=tuple(tags.get(server.id, ())))
 
 
-def _system_user(row: Row[Any]) -> SystemUser:
+def _system_user(row: Row) -> SystemUser:
     values = sealed.unsealed(row)
     has_password = values.pop("encrypted_password") is not None
     return SystemUser(**values, has_password=has_password)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -41,6 +42,17 @@ class Moment(TypeDecorator[datetime]):
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         """Read it back in UTC."""
         return None if value is None else EPOCH + value * MICROSECOND
+
+
+class Json(TypeDecorator[Any]):
+    """Lists and objects. Both databases hand them over as text, so that a row can be compared with what it was."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> Any | None:
+        """Read what PostgreSQL handed over as it stands (see engine/connect.py); SQLite's is read already."""
+        return json.loads(value) if isinstance(value, str) else value
 
 
 metadata = MetaData(
@@ -101,7 +113,7 @@ users = _table(
     Column("workspace_id", Integer, _of("workspaces"), nullable=False),
     Column("name", String(255), nullable=False),
     Column("role", String(16), nullable=False),
-    Column("policies", JSON, nullable=False),
+    Column("policies", Json, nullable=False),
     Column("password_hash", Text),
     Column("disabled_at", Moment),
     Column("created_at", Moment, nullable=False),
@@ -136,8 +148,8 @@ tokens = _table(
     Column("kind", String(8), nullable=False),
     Column("name", String(255), nullable=False),
     Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
-    Column("scopes", JSON, nullable=False),
-    Column("details", JSON, nullable=False),
+    Column("scopes", Json, nullable=False),
+    Column("details", Json, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, index=True),
     Column("revoked_at", Moment),
@@ -154,7 +166,7 @@ access_keys = Table(
     Column("description", String(255), nullable=False),
     Column("active", Boolean, nullable=False),
     Column("security_token_hash", LargeBinary(32)),
-    Column("details", JSON, nullable=False),
+    Column("details", Json, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, index=True),
     _seal(),
@@ -190,8 +202,8 @@ servers = _table(
     Column("seen_at", Moment),
     Column("offline_after_seconds", Integer, nullable=False, server_default="0"),
     Column("offline_then", String(16), nullable=False, server_default="keep"),
-    Column("sshd", JSON, nullable=False),
-    Column("facts", JSON, nullable=False),
+    Column("sshd", Json, nullable=False),
+    Column("facts", Json, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
     Column("sshd_revision", BigInteger),
@@ -219,7 +231,7 @@ deleted_servers = Table(
     Column("address", String(255), nullable=False),
     Column("agent_secret_hash", LargeBinary(32), nullable=False, unique=True),
     Column("revision", BigInteger, nullable=False),
-    Column("remove_keys", JSON, nullable=False),
+    Column("remove_keys", Json, nullable=False),
     Column("deleted_at", Moment, nullable=False),
     Column("deleted_by", Text, nullable=False),
     Column("acknowledged_at", Moment),
@@ -297,7 +309,7 @@ credentials = _table(
     Column("key_type", String(64), nullable=False),
     Column("temporary", Boolean, nullable=False),
     Column("expires_at", Moment, index=True),
-    Column("restrictions", JSON, nullable=False),
+    Column("restrictions", Json, nullable=False),
     Column("created_by", Integer, _of("users", cascade=False), index=True),
     Column("created_at", Moment, nullable=False),
     Column("revision", BigInteger, nullable=False),
@@ -342,7 +354,7 @@ grants = _table(
     Column("server_id", Integer, _of("servers"), index=True),
     Column("tag", String(64), index=True),
     Column("system_user", String(32), nullable=False),
-    Column("restrictions", JSON, nullable=False),
+    Column("restrictions", Json, nullable=False),
     Column("expires_at", Moment, index=True),
     Column("created_at", Moment, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
@@ -491,7 +503,7 @@ held_back = _table(
     Column("username", String(64), nullable=False),
     Column("public_key", Text, nullable=False),
     Column("fingerprint", String(64), nullable=False, index=True),
-    Column("options", JSON, nullable=False),
+    Column("options", Json, nullable=False),
     Column("until", Moment),
     Column("name", Text, nullable=False),
     # Whatever somebody entered later than this is a decision, and is not held back.
@@ -520,7 +532,7 @@ events = _table(
     Column("server_id", Integer),
     Column("summary", Text, nullable=False),
     Column("level", String(8), nullable=False),
-    Column("details", JSON, nullable=False),
+    Column("details", Json, nullable=False),
     Index("ix_events_workspace_id_id", "workspace_id", "id"),
     Index("ix_events_server_id_id", "server_id", "id"),
 )

@@ -222,10 +222,7 @@ def put(
     # Each key raised the revision, so that nothing is counted before there can be as many.
     if server.revision >= MOST["SSH key"][1]:
         room.refuse_more(work, "SSH key", server.id)
-    credential_id = _insert(work, server, system_user, label, key, temporary=temporary, end=end, limits=limits)
-    added = keys.get_credential(work.connection, server.id, credential_id, work.now)
-    assert added is not None
-    return added
+    return _insert(work, server, system_user, label, key, temporary=temporary, end=end, limits=limits)
 
 
 def _insert(
@@ -238,10 +235,11 @@ def _insert(
     temporary: bool,
     end: datetime | None,
     limits: Mapping[str, Any],
-) -> int:
+) -> Credential:
     revision = propagation.granted(work, (server.id,), key.sha256)
     return keys.add_credential(
         work.connection,
+        system_user.username,
         {
             "server_id": server.id,
             "system_user_id": system_user.id,

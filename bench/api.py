@@ -1,0 +1,302 @@
+"""Adds, lists and reads over HTTP, next to a bare Starlette on a database of the same kind, in turn in one run.
+
+    .venv/bin/python bench/api.py [sqlite|postgresql|both] [SECONDS] [--profile]
+
+The bare one makes one durable insert (or one select) and answers a small object. Both have one process, 16 connections
+that each wait for an answer before they ask again. Prints requests a second, the middle and the slowest hundredth of
+answers, and the ratio of ours to the bare one's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import secrets
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from keyrack import app
+from keyrack.core.people import tokens
+from keyrack.core.people.users import system_actor
+from keyrack.core.workspace import workspace_file
+from keyrack.settings import Settings
+from keyrack.store import people
+from tests.postgres import running_cluster
+from tests.services import free_port
+
+CONNECTIONS = 16
+KEYS_THERE = 100
+SECRET = "bench-" + secrets.token_hex(16)
+TEAM = """[workspace]
+name = "acme"
+[[users]]
+name = "olga"
+role = "owner"
+[[servers]]
+name = "web"
+address = "10.0.0.1"
+"""
+numbers = itertools.count()
+
+
+def public_key() -> str:
+    """A new Ed25519 public key; nobody keeps its other half."""
+    key = Ed25519PrivateKey.generate().public_key()
+    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def request(method: str, path: str, body: Any = None) -> bytes:
+    """One request as it goes over the wire."""
+    content = b"" if body is None else json.dumps(body).encode()
+    head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {SECRET}\r\nX-Auth-Token: {SECRET}\r\n"
+    if body is not None:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+    return head.encode() + b"\r\n" + content
+
+
+class Client(asyncio.Protocol):
+    """One connection that asks again as soon as it is answered."""
+
+    def __init__(self, make: Callable[[], bytes], times: list[float], wrong: list[bytes]) -> None:
+        self._make, self._times, self._wrong = make, times, wrong
+        self._held = b""
+        self._began = 0.0
+        self.stopped = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask the first time."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        """Ask again once the answer is whole."""
+        self._held += data
+        head, found, body = self._held.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+        if len(body) < length:
+            return
+        self._times.append(time.perf_counter() - self._began)
+        if head[9:12] not in (b"200", b"201"):
+            self._wrong.append(self._held)
+        self._held = b""
+        if not self.stopped:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._began = time.perf_counter()
+        self._transport.write(self._make())
+
+
+async def _load(port: int, make: Callable[[], bytes], seconds: float) -> tuple[list[float], float, list[bytes]]:
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+    wrong: list[bytes] = []
+    clients = [Client(make, times, wrong) for _ in range(CONNECTIONS)]
+    for client in clients:
+        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
+    await asyncio.sleep(seconds / 4)  # to get warm
+    times.clear()
+    began = time.perf_counter()
+    await asyncio.sleep(seconds)
+    taken = time.perf_counter() - began
+    kept = list(times)
+    for client in clients:
+        client.stopped = True
+    await asyncio.sleep(0.3)
+    return kept, taken, wrong
+
+
+def measure(port: int, make: Callable[[], bytes], seconds: float) -> tuple[float, str]:
+    """Requests a second, and the line that says it."""
+    times, taken, wrong = asyncio.run(_load(port, make, seconds))
+    if wrong:
+        raise SystemExit(f"{len(wrong)} answers were not what was asked for, such as:\n{wrong[0][:600]!r}")
+    rate = len(times) / taken
+    at = sorted(times)
+    words = f"{rate:7.0f}/s  p50 {statistics.median(at) * 1e3:6.1f} ms  p99 {at[len(at) * 99 // 100] * 1e3:6.1f} ms"
+    return rate, words
+
+
+BARE = """
+import sqlite3, sys
+import psycopg
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+import uvicorn
+url, port = sys.argv[1:]
+if url.startswith("postgresql"):
+    # As many of them as there are requests at once, each awaited.
+    import asyncio
+    free = None
+    async def ask(sql, values):
+        global free
+        if free is None:
+            free = asyncio.Queue()
+            for _ in range(16):
+                free.put_nowait(await psycopg.AsyncConnection.connect(url, autocommit=True))
+        connection = await free.get()
+        try:
+            return await (await connection.execute(sql.replace("?", "%s"), values)).fetchone()
+        finally:
+            free.put_nowait(connection)
+else:
+    connection = sqlite3.connect(url, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    async def ask(sql, values):
+        return connection.execute(sql, values).fetchone()
+async def add(request):
+    body = await request.json()
+    row = await ask("INSERT INTO bare (label, line) VALUES (?, ?) RETURNING id", (body["label"], body["publicKey"]))
+    return JSONResponse({"id": row[0], **body})
+async def show(request):
+    row = await ask("SELECT id, label, line FROM bare WHERE id = ?", (int(request.path_params["id"]),))
+    return JSONResponse({"id": row[0], "label": row[1], "publicKey": row[2]})
+app = Starlette(routes=[Route("/bare", add, methods=["POST"]), Route("/bare/{id}", show)])
+uvicorn.run(app, host="127.0.0.1", port=int(port), access_log=False, log_level="warning", loop="uvloop")
+"""
+TABLE = "CREATE TABLE bare (id INTEGER PRIMARY KEY{0}, label TEXT, line TEXT)"
+
+
+def waited(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until a port answers."""
+    import socket
+
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+            assert process.poll() is None
+    raise SystemExit("the server did not start")
+
+
+@contextmanager
+def bare(url: str, folder: Path) -> Iterator[int]:
+    """A bare Starlette on a database; its port."""
+    import psycopg
+
+    where = str(folder / "bare.db")
+    if url:
+        where = url
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(TABLE.format(" GENERATED BY DEFAULT AS IDENTITY"))
+            connection.execute("INSERT INTO bare (label, line) VALUES ('first', 'line')")
+    else:
+        file = sqlite3.connect(where)
+        file.execute(TABLE.format(""))
+        file.execute("INSERT INTO bare (label, line) VALUES ('first', 'line')")
+        file.commit()
+        file.close()
+    (folder / "bare.py").write_text(BARE)
+    port = free_port()
+    process = subprocess.Popen([sys.executable, str(folder / "bare.py"), where, str(port)])
+    try:
+        waited(process, port)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def ours(url: str, folder: Path, profile: str = "") -> Iterator[int]:
+    """The service on a database with one server and KEYS_THERE keys; its port."""
+    settings = Settings(data=folder / "data", database=url, max_user_keys=10**6)
+    instance = app.open_instance(settings)
+    workspace_file.apply(instance, TEAM, {})
+    owner = instance.database.read(lambda connection: people.user(connection, 1))
+    assert owner is not None
+    tokens.create(instance, system_actor(1), owner, name="bench", scopes=("*",), secret=SECRET)
+    instance.database.close()
+    port = free_port()
+    words = ["-m", "keyrack.cli.main", "serve", "--data", str(folder / "data"), "--listen", f"127.0.0.1:{port}"]
+    environment = {
+        **os.environ,
+        "KEYRACK_RATE_LIMIT": "100000000",
+        "KEYRACK_MAX_USER_KEYS": "1000000",
+        "KEYRACK_DATABASE": url,
+    }
+    log = (folder / "log").open("wb")
+    process = subprocess.Popen([sys.executable, *words], env=environment, stderr=log, stdout=log)
+    try:
+        waited(process, port)
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def run(kind: str, seconds: float) -> None:
+    """One kind of database: each measurement of ours right after the bare one's."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if kind == "postgresql":
+            with running_cluster() as cluster:
+                _compare(kind, cluster.url("bench_ours"), cluster.url("bench_bare"), folder, seconds)
+        else:
+            _compare(kind, "", "", folder, seconds)
+
+
+def _compare(kind: str, url: str, other: str, folder: Path, seconds: float) -> None:
+    with ours(url, folder) as port, bare(other, folder) as bare_port:
+
+        def add() -> bytes:
+            label = f"laptop-{next(numbers)}"
+            body = {"label": label, "username": "root", "publicKey": public_key()}
+            return request("POST", "/api/v3/servers/1/ssh/credentials", body)
+
+        def bare_add() -> bytes:
+            return request("POST", "/bare", {"label": f"laptop-{next(numbers)}", "publicKey": public_key()})
+
+        def add_key() -> bytes:
+            return request("POST", "/v4/user/keys", {"title": f"laptop-{next(numbers)}", "key": public_key()})
+
+        def read(path: str) -> Callable[[], bytes]:
+            return lambda: request("GET", path)
+
+        rows: list[tuple[str, Callable[[], bytes], Callable[[], bytes]]] = [
+            ("add a credential", add, bare_add),
+            ("get a credential", read("/api/v3/servers/1/ssh/credentials/1"), read("/bare/1")),
+            ("list a page", read("/api/v3/servers/1/ssh/credentials"), read("/bare/1")),
+            ("add a user key", add_key, bare_add),
+            ("list user keys", read("/v4/user/keys?limit=20"), read("/bare/1")),
+        ]
+        for name, make, plain in rows:
+            first, bare_words = measure(bare_port, plain, seconds)
+            second, words = measure(port, make, seconds)
+            print(f"{kind:10} {name:16} ours {words}   bare {bare_words}   ratio {second / first:.3f}", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    kind = given[0] if given else "both"
+    seconds = float(given[1]) if len(given) > 1 else 4.0
+    for one in ("sqlite", "postgresql") if kind == "both" else (kind,):
+        run(one, seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,319 @@
+"""Statements that are made once and then run on the driver itself with bound values; must know no table.
+
+Making a statement of SQLAlchemy's anew, and having it looked up, takes thirty times as long as SQLite needs to answer
+it. So a question is written as a function that makes its statement from its arguments, and `prepared` calls that
+function once: with placeholders in place of the arguments. What is kept is the text and how values go in and rows come
+out. All of it happens inside the transaction that SQLAlchemy holds on the connection.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec
+
+from sqlalchemy import ARRAY, BindParameter, Column, Connection, Dialect, Executable, String, Text, bindparam
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+P = ParamSpec("P")
+Process = Callable[[Any], Any]
+
+_PREFIX = "given_"  # or a placeholder could bear the name of one that SQLAlchemy makes itself
+
+
+class Row(dict[str, Any]):
+    """A row by the names of its columns, as keys or as attributes."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class _Listed(TypeDecorator[Any]):
+    """Several values as one: an array for PostgreSQL, a JSON text for SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, item: TypeEngine[Any]) -> None:
+        super().__init__()
+        self.item = item
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(ARRAY(self.item) if dialect.name == "postgresql" else Text())
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return list(value) if dialect.name == "postgresql" else json.dumps(list(value))
+
+
+class _Among(ColumnElement[bool]):
+    inherit_cache = False
+
+    def __init__(self, column: Any, values: Any) -> None:
+        item = String() if isinstance(column.type, String) else column.type
+        self.column = column
+        self.values = bindparam(values.key, type_=_Listed(item))
+
+
+@compiles(_Among, "sqlite")
+def _among_on_sqlite(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = compiler.process(element.column, **options), compiler.process(element.values, **options)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 — placeholders and names of ours
+
+
+@compiles(_Among, "postgresql")
+def _among_on_postgresql(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = compiler.process(element.column, **options), compiler.process(element.values, **options)
+    return f"{column} = ANY({values})"
+
+
+def among(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
+    """A condition: the column has one of these values; values: an argument of a prepared question."""
+    return _Among(column, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A statement as the driver takes it: its text, what each value goes through, and how a row is read."""
+
+    sql: str
+    values: tuple[tuple[str, str, Process | None, Any], ...]
+    """For each placeholder: the driver's name, the argument ("" where the value stands already), what it goes through,
+    and the value."""
+    positional: bool
+    names: tuple[str, ...]
+    reads: tuple[tuple[str, Process], ...]
+
+    def bound(self, given: Mapping[str, Any]) -> Any:
+        """The values for the driver."""
+        if self.positional:
+            return tuple(
+                [
+                    value if not argument else given[argument] if process is None else process(given[argument])
+                    for _, argument, process, value in self.values
+                ]
+            )
+        return {
+            name: value if not argument else given[argument] if process is None else process(given[argument])
+            for name, argument, process, value in self.values
+        }
+
+    def row(self, values: Sequence[Any]) -> Row:
+        """A row of the driver's as ours."""
+        row = Row(zip(self.names, values, strict=False))
+        for name, process in self.reads:
+            if row[name] is not None:
+                row[name] = process(row[name])
+        return row
+
+
+class Statement:
+    """One statement, planned once for each kind of database."""
+
+    def __init__(self, make: Callable[[], Executable]) -> None:
+        self._make = make
+        self._plans: dict[str, Plan] = {}
+
+    def rows(self, connection: Connection, given: Mapping[str, Any]) -> list[Row]:
+        """All rows."""
+        plan = self._plan(connection)
+        found = _execute(connection, plan.sql, plan.bound(given)).fetchall()
+        return [plan.row(values) for values in found]
+
+    def row(self, connection: Connection, given: Mapping[str, Any]) -> Row | None:
+        """The first row, None where there is none."""
+        plan = self._plan(connection)
+        found = _execute(connection, plan.sql, plan.bound(given)).fetchone()
+        return None if found is None else plan.row(found)
+
+    def value(self, connection: Connection, given: Mapping[str, Any]) -> Any:
+        """The first column of the first row, None where there is none."""
+        plan = self._plan(connection)
+        found = _execute(connection, plan.sql, plan.bound(given)).fetchone()
+        if found is None:
+            return None
+        return plan.row(found[:1])[plan.names[0]] if plan.reads else found[0]
+
+    def values(self, connection: Connection, given: Mapping[str, Any]) -> list[Any]:
+        """The first column of all rows."""
+        plan = self._plan(connection)
+        found = _execute(connection, plan.sql, plan.bound(given)).fetchall()
+        reads = dict(plan.reads).get(plan.names[0])
+        return [values[0] if reads is None or values[0] is None else reads(values[0]) for values in found]
+
+    def raw(self, connection: Connection, given: Mapping[str, Any]) -> tuple[Plan, list[tuple[Any, ...]]]:
+        """All rows as the driver has them, and the plan that reads them."""
+        plan = self._plan(connection)
+        return plan, _execute(connection, plan.sql, plan.bound(given)).fetchall()
+
+    def run(self, connection: Connection, given: Mapping[str, Any]) -> int:
+        """How many rows it changed."""
+        plan = self._plan(connection)
+        return int(_execute(connection, plan.sql, plan.bound(given)).rowcount)
+
+    def run_many(self, connection: Connection, given: Iterable[Mapping[str, Any]]) -> None:
+        """Once for each set of values."""
+        plan = self._plan(connection)
+        bound = [plan.bound(one) for one in given]
+        if len(bound) == 1:
+            _execute(connection, plan.sql, bound[0])
+        elif bound:
+            _execute(connection, plan.sql, bound, many=True)
+
+    def _plan(self, connection: Connection) -> Plan:
+        plan = self._plans.get(connection.dialect.name)
+        if plan is None:
+            plan = self._plans[connection.dialect.name] = _planned(self._make(), connection.dialect)
+        return plan
+
+
+class Prepared(Generic[P]):
+    """A question whose statement is made once; arguments that are None, True or False choose between statements."""
+
+    def __init__(self, make: Callable[P, Executable]) -> None:
+        self.__doc__ = make.__doc__
+        self._make = make
+        parameters = inspect.signature(make).parameters
+        self._names = tuple(parameters)
+        self._blank: dict[str, Any] = {name: parameter.default for name, parameter in parameters.items()}
+        self._statements: dict[tuple[Any, ...], Statement] = {}
+        self._lock = threading.Lock()
+
+    def rows(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> list[Row]:
+        """All rows."""
+        given = self._given(args, kwargs)
+        return self._statement(given).rows(connection, given)
+
+    def row(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> Row | None:
+        """The first row, None where there is none."""
+        given = self._given(args, kwargs)
+        return self._statement(given).row(connection, given)
+
+    def value(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """The first column of the first row, None where there is none."""
+        given = self._given(args, kwargs)
+        return self._statement(given).value(connection, given)
+
+    def values(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> list[Any]:
+        """The first column of all rows."""
+        given = self._given(args, kwargs)
+        return self._statement(given).values(connection, given)
+
+    def raw(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> tuple[Plan, list[tuple[Any, ...]]]:
+        """All rows as the driver has them, and the plan that reads them."""
+        given = self._given(args, kwargs)
+        return self._statement(given).raw(connection, given)
+
+    def run(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> int:
+        """How many rows it changed."""
+        given = self._given(args, kwargs)
+        return self._statement(given).run(connection, given)
+
+    def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        given = self._blank.copy()
+        given.update(zip(self._names, args, strict=False))
+        given.update(kwargs)
+        return given
+
+    def _statement(self, given: Mapping[str, Any]) -> Statement:
+        shape = tuple(value if value is None or value is True or value is False else _BOUND for value in given.values())
+        statement = self._statements.get(shape)
+        if statement is None:
+            with self._lock:
+                statement = self._statements.setdefault(shape, Statement(lambda: self._made(dict(given))))
+        return statement
+
+    def _made(self, given: Mapping[str, Any]) -> Executable:
+        arguments: dict[str, Any] = {
+            name: value if value is None or isinstance(value, bool) else bindparam(_PREFIX + name)
+            for name, value in given.items()
+        }
+        make: Callable[..., Executable] = self._make
+        return make(**arguments)
+
+
+_BOUND = object()
+listeners: list[Callable[[str, Any], None]] = []
+"""Told of each statement before it runs, with its values: tests count them, and look at their plans."""
+
+
+def prepared(make: Callable[P, Executable]) -> Prepared[P]:
+    """A question that is prepared once: make answers its statement, and must use its arguments as values alone.
+
+    An argument that is None, True or False is handed in as it is, so that it may decide what the statement says; lists
+    are compared by `among`.
+    """
+    return Prepared(make)
+
+
+def placeholder(column: Column[Any], name: str = "") -> BindParameter[Any]:
+    """A place for a value of this column, in a Statement; name: what it is called there, else as the column."""
+    return bindparam(_PREFIX + (name or column.name), type_=column.type)
+
+
+def _planned(statement: Executable, dialect: Dialect) -> Plan:
+    compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
+    assert isinstance(compiled, SQLCompiler)
+    values = []
+    for name in compiled.positiontup or compiled.binds:
+        bind = compiled.binds[name]
+        process = bind.type.dialect_impl(dialect).bind_processor(dialect)
+        argument = bind.key.removeprefix(_PREFIX) if bind.key.startswith(_PREFIX) else ""
+        value = bind.effective_value
+        values.append((name, argument, process, value if argument or process is None else process(value)))
+    if "POSTCOMPILE" in str(compiled):
+        raise ValueError("A list in a prepared statement is compared by among().")
+    columns = compiled._result_columns
+    reads = []
+    for column in columns:
+        process = column.type.dialect_impl(dialect).result_processor(dialect, None)
+        if process is not None:
+            reads.append((column.keyname, process))
+    return Plan(
+        sql=str(compiled),
+        values=tuple(values),
+        positional=bool(compiled.positional),
+        names=tuple(column.keyname for column in columns),
+        reads=tuple(reads),
+    )
+
+
+def _execute(connection: Connection, sql: str, values: Any, *, many: bool = False) -> Any:
+    """Have the driver act; its errors are raised as SQLAlchemy's, so that one kind is caught everywhere."""
+    if not connection.in_transaction():
+        raise RuntimeError("A prepared statement runs inside a transaction.")
+    for listener in listeners:
+        listener(sql, values)
+    raw: Any = connection.connection.driver_connection
+    try:
+        return raw.cursor().executemany(sql, values) if many else raw.execute(sql, values)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _wrapped(connection, error) from error
+
+
+def _wrapped(connection: Connection, error: Any) -> Exception:
+    dialect = connection.dialect
+    broken = dialect.is_disconnect(error, connection.connection, None)
+    if broken:
+        connection.invalidate(error)
+    found: Exception = DBAPIError.instance(
+        None,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=broken,
+        dialect=dialect,
+    )
+    return found
