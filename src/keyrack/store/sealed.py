@@ -65,6 +65,10 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "repositories": frozenset(("created_by",)),
     "repository_members": frozenset(),
     "deploy_keys": frozenset(("created_by", "last_used_at")),
+    "access_requests": frozenset(),
+    "access_request_approvals": frozenset(),
+    "request_rules": frozenset(),
+    "ended_keys": frozenset(),
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 

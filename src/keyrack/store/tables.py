@@ -537,6 +537,95 @@ events = _table(
     Index("ix_events_server_id_id", "server_id", "id"),
 )
 
+access_requests = _table(
+    "access_requests",
+    # Somebody wants to log in somewhere for a while; a grant opens it once enough others approve.
+    _id(),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("user_id", Integer, _of("users"), nullable=False, index=True),
+    Column("server_id", Integer, _of("servers"), index=True),
+    Column("tag", String(64)),
+    Column("system_user", String(32), nullable=False),
+    Column("seconds", Integer),
+    Column("until", Moment),
+    Column("reason", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("approvers", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("pending_until", Moment, nullable=False),
+    Column("decided_at", Moment),
+    Column("decided_by", Text),
+    Column("grant_id", Integer),
+    _seal(),
+    Index("ix_access_requests_workspace_id_id", "workspace_id", "id"),
+    _where("ix_access_requests_pending", "pending_until", condition="state = 'pending'"),
+)
+
+access_request_approvals = Table(
+    "access_request_approvals",
+    metadata,
+    # approver: "user 5", or "operator" and the name of who acted on the data itself.
+    Column("request_id", Integer, _of("access_requests"), primary_key=True),
+    Column("approver", String(255), primary_key=True),
+    Column("user_id", Integer, _of("users"), index=True),
+    Column("approved_at", Moment, nullable=False),
+    _seal(),
+)
+
+request_rules = _table(
+    "request_rules",
+    # How many must approve, and how long at most; server, tag and account that are empty mean any.
+    _id(),
+    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("server_id", Integer, _of("servers"), index=True),
+    Column("tag", String(64)),
+    Column("system_user", String(32)),
+    Column("approvers", Integer, nullable=False),
+    Column("longest_seconds", Integer),
+    Column("created_at", Moment, nullable=False),
+    _seal(),
+    UniqueConstraint("workspace_id", "name"),
+)
+
+key_challenges = _table(
+    "key_challenges",
+    # What somebody may sign once to prove that a key is theirs; the text itself is made again from these.
+    _id(),
+    Column("user_id", Integer, _of("users"), nullable=False, index=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("nonce", String(64), nullable=False, unique=True),
+    Column("expires_at", Moment, nullable=False, index=True),
+)
+
+break_glass_marks = _table(
+    "break_glass_marks",
+    # Grants and credentials for emergencies, whose use is an alarm.
+    _id(),
+    Column("grant_id", Integer, _of("grants"), unique=True),
+    Column("credential_id", Integer, _of("credentials"), unique=True),
+    Column("created_at", Moment, nullable=False),
+)
+
+end_notices = Table(
+    "end_notices",
+    metadata,
+    # Of which end it was said that it is near, so that each is said once.
+    Column("kind", String(16), primary_key=True),
+    Column("target_id", Integer, primary_key=True, autoincrement=False),
+    Column("ends_at", Moment, nullable=False, index=True),
+)
+
+ended_keys = Table(
+    "ended_keys",
+    metadata,
+    # Keys that reached their end on a server, and may not come back there by everybody.
+    Column("server_id", Integer, _of("servers"), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),
+    Column("ended_at", Moment, nullable=False, index=True),
+    _seal(),
+)
+
 instance_facts = Table(
     "instance_facts",
     metadata,
