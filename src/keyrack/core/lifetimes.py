@@ -16,6 +16,7 @@ MOST_MONTHS = 12
 LONGEST_TEXT = 64
 
 _SECOND, _MINUTE, _HOUR, _DAY, _WEEK = 1, 60, 3600, 86_400, 604_800
+_LONGEST = 36_525 * _DAY
 _UNITS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), _SECOND),
     **dict.fromkeys(("min", "minute", "minutes"), _MINUTE),
@@ -113,6 +114,8 @@ def span(text: str) -> timedelta:
         total, smallest, place = total + int(part[1]) * size, size, part.end()
     if total == 0:
         raise LifetimeError(f"is no time at all; it takes {_FORMS}")
+    if total > _LONGEST:
+        raise LifetimeError("is longer than a hundred years; leave it out for no end")
     return timedelta(seconds=total)
 
 

@@ -12,11 +12,13 @@ from keyrack.model import Actor
 from keyrack.web import bodies
 from keyrack.web.api import Dialect, address_of
 from keyrack.web.native import (
+    claims,
     credentials,
     damaged_rows,
     events,
     grants,
     repositories,
+    requests,
     resync,
     revocations,
     servers,
@@ -51,6 +53,8 @@ ENDPOINTS = (
     *events.ENDPOINTS,
     *grants.ENDPOINTS,
     *credentials.ENDPOINTS,
+    *requests.ENDPOINTS,
+    *claims.ENDPOINTS,
     *user_keys.ENDPOINTS,
     *tokens.ENDPOINTS,
     *repositories.ENDPOINTS,
