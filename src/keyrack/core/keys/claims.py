@@ -13,13 +13,13 @@ from datetime import UTC, datetime, timedelta
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
-from keyrack.core.keys import possession, revocation, user_keys
+from keyrack.core.keys import possession, propagation, revocation, user_keys
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor, UserKey
 from keyrack.ssh.public_key import PublicKey
 from keyrack.ssh.sshsig import SignatureProblem
-from keyrack.store import challenges, keys, people, revocations
+from keyrack.store import challenges, keys, people
 
 NAMESPACE = "keyrack-claim"
 LIVES = timedelta(minutes=10)
@@ -121,7 +121,8 @@ def _move(work: Work, owner: int, title: str | None, key: PublicKey) -> UserKey:
     if holder is None or holder.user_id == owner:
         work.record(f"{name} added SSH key {fingerprint} by proof of possession", target_id=made.id, details=details)
         return made
-    _withdraw(work, holder, opened, key)
+    # Servers that it opened for its former holder refuse it, unless something there lets it in still.
+    propagation.withdrawn(work, opened, [(fingerprint, key.canonical)], workspace_id=holder.workspace_id)
     work.record(f"{name} claimed SSH key {fingerprint} by signing a challenge", target_id=made.id, details=details)
     former = people.user_names(work.connection, (holder.user_id,)).get(holder.user_id, "?")
     work.record(
@@ -133,14 +134,6 @@ def _move(work: Work, owner: int, title: str | None, key: PublicKey) -> UserKey:
         details={**details, "user": former},
     )
     return made
-
-
-def _withdraw(work: Work, holder: UserKey, opened: frozenset[int], key: PublicKey) -> None:
-    """Servers that the key opened for its former holder refuse it, unless something there lets it in still."""
-    for server_id in sorted(opened):
-        revision = work.bump_revision(server_id)
-        if not keys.lets_in(work.connection, server_id, holder.workspace_id, key.sha256, work.now):
-            revocations.add(work.connection, server_id, key.sha256, key.canonical, work.now, revision)
 
 
 def _text(work: Work, owner: int, key: PublicKey, nonce: str, ends: datetime) -> str:
