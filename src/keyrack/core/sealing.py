@@ -53,7 +53,7 @@ WORDS: Mapping[str, str] = {
     "access_requests": "request for access",
     "access_request_approvals": "approval of a request",
     "request_rules": "rule of requests",
-    "ended_keys": "ended key",
+    "offboardings": "offboarding",
 }
 # Rows that only refuse count although they do not hold, and no document is signed without the server's own.
 _REFUSING = frozenset(("revocations", "revoked_keys", "held_back"))

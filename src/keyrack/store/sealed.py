@@ -67,7 +67,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "access_requests": frozenset(),
     "access_request_approvals": frozenset(),
     "request_rules": frozenset(),
-    "ended_keys": frozenset(),
+    "offboardings": frozenset(),
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 

@@ -17,6 +17,7 @@ from keyrack.web.native import (
     damaged_rows,
     events,
     grants,
+    offboardings,
     repositories,
     requests,
     resync,
@@ -56,6 +57,7 @@ ENDPOINTS = (
     *requests.ENDPOINTS,
     *claims.ENDPOINTS,
     *user_keys.ENDPOINTS,
+    *offboardings.ENDPOINTS,
     *tokens.ENDPOINTS,
     *repositories.ENDPOINTS,
 )

@@ -1,4 +1,4 @@
-"""Requests for access with their approvals and rules, proofs of possession, break glass, and ends of keys."""
+"""Requests for access with their approvals and rules, proofs of possession, and break glass."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sqlalchemy import (
     text,
 )
 
-revision = "0045"
-down_revision = "0040"
+revision = "0055"
+down_revision = "0050"
 
 
 def _of(target: str) -> ForeignKey:
@@ -115,18 +115,3 @@ def _keys() -> None:
         Column("created_at", BigInteger, nullable=False),
         sqlite_autoincrement=True,
     )
-    op.create_table(
-        "end_notices",
-        Column("kind", String(16), primary_key=True),
-        Column("target_id", Integer, primary_key=True, autoincrement=False),
-        Column("ends_at", BigInteger, nullable=False),
-    )
-    op.create_index("ix_end_notices_ends_at", "end_notices", ["ends_at"])
-    op.create_table(
-        "ended_keys",
-        Column("server_id", Integer, _of("servers"), primary_key=True),
-        Column("fingerprint", String(64), primary_key=True),
-        Column("ended_at", BigInteger, nullable=False),
-        _seal(),
-    )
-    op.create_index("ix_ended_keys_ended_at", "ended_keys", ["ended_at"])
