@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Delete, Select, delete, select
 
 from keyrack.store.engine.prepared import prepared
+from keyrack.store.request_tables import key_challenges
 from keyrack.store.rows import inserted
-from keyrack.store.tables import key_challenges
 
 
 def add(

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Select, select
 from keyrack.model import Page
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, prepared
+from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
 from keyrack.store.rows import inserted, paged
-from keyrack.store.tables import access_request_approvals, access_requests, request_rules, server_tags
+from keyrack.store.tables import server_tags
 
 PENDING, APPROVED, DENIED, CANCELLED, LAPSED = "pending", "approved", "denied", "cancelled", "lapsed"
 STATES = (PENDING, APPROVED, DENIED, CANCELLED, LAPSED)

@@ -1,4 +1,4 @@
-"""Requests for access with their approvals and rules, proofs of possession, and break glass."""
+"""Requests for access with their approvals and rules, and proofs of possession."""
 
 from __future__ import annotations
 
@@ -107,11 +107,3 @@ def _keys() -> None:
     )
     op.create_index("ix_key_challenges_user_id", "key_challenges", ["user_id"])
     op.create_index("ix_key_challenges_expires_at", "key_challenges", ["expires_at"])
-    op.create_table(
-        "break_glass_marks",
-        Column("id", Integer, primary_key=True),
-        Column("grant_id", Integer, _of("grants"), unique=True),
-        Column("credential_id", Integer, _of("credentials"), unique=True),
-        Column("created_at", BigInteger, nullable=False),
-        sqlite_autoincrement=True,
-    )
