@@ -19,6 +19,7 @@ COMMANDS = {
     "repos": ("keyrack.cli.repos", "Create and list Git repositories."),
     "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
     "leaver": ("keyrack.cli.leaver", "Remove a person everywhere, see which hosts obey, and undo it."),
+    "requests": ("keyrack.cli.requests", "See, approve and deny requests for access."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users."),
     "tokens": ("keyrack.cli.tokens", "See, make, rotate and revoke API tokens."),
     "events": ("keyrack.cli.events", "Read the audit log."),
