@@ -16,6 +16,7 @@ from keyrack.web.native import (
     damaged_rows,
     events,
     grants,
+    key_sources,
     offboardings,
     repositories,
     resync,
@@ -54,6 +55,7 @@ ENDPOINTS = (
     *credentials.ENDPOINTS,
     *user_keys.ENDPOINTS,
     *offboardings.ENDPOINTS,
+    *key_sources.ENDPOINTS,
     *tokens.ENDPOINTS,
     *repositories.ENDPOINTS,
 )
