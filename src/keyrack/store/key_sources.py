@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from keyrack.store import sealed
+from keyrack.store.key_source_tables import key_sources
 from keyrack.store.rows import inserted
-from keyrack.store.tables import key_sources, users
+from keyrack.store.tables import users
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, placeholder
 from keyrack.store.tables import EPOCH, MICROSECOND, metadata

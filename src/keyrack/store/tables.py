@@ -335,29 +335,6 @@ user_keys = _table(
     Column("seal", LargeBinary(32), nullable=False),
 )
 
-key_sources = _table(
-    "key_sources",
-    # Accounts elsewhere whose keys a user here has too.
-    _id(),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False, index=True),
-    Column("user_id", Integer, _of("users"), nullable=False),
-    Column("kind", String(16), nullable=False),
-    Column("url", Text, nullable=False),
-    Column("account", Text, nullable=False),
-    # The account's number there, by which another one of the same name is told; empty until it was asked for.
-    Column("account_id", Text),
-    # What the account had when last looked at: fingerprints, each with the id of the key that came of it, if one did.
-    Column("keys", JSON, nullable=False),
-    Column("etag", Text, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("words", Text, nullable=False),
-    Column("checked_at", Moment),
-    Column("next_at", Moment, nullable=False, index=True),
-    Column("created_at", Moment, nullable=False),
-    Column("seal", LargeBinary(32), nullable=False),
-    UniqueConstraint("user_id", "kind"),
-)
-
 key_owners = Table(
     "key_owners",
     metadata,
