@@ -79,11 +79,12 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 
 @pytest.fixture
-def service(team_folder: Path, tmp_path: Path) -> Iterator[Service]:
-    """The team's service, which looks by itself never and may ask on loopback."""
+def service(team_data: tuple[Path, str], tmp_path: Path) -> Iterator[Service]:
+    """The team's service on each kind of database, which looks by itself never and may ask on loopback."""
+    source, database = team_data
     folder = tmp_path / "data"
-    shutil.copytree(team_folder, folder)
-    with running(settings_for(folder, "", key_source_minutes=0, key_source_networks="127.0.0.0/8")) as service:
+    shutil.copytree(source, folder)
+    with running(settings_for(folder, database, key_source_minutes=0, key_source_networks="127.0.0.0/8")) as service:
         grant = {"user": "alice", "tag": "web", "system_user": "deploy"}
         service.call("POST", "/api/keyrack/v1/grants", token="token-of-olga", json=grant)
         yield service
