@@ -6,8 +6,8 @@ import sqlalchemy
 from alembic import op
 from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, String, Text
 
-revision = "0053"
-down_revision = "0050"
+revision = "0056"
+down_revision = "0055"
 
 
 def upgrade() -> None:
