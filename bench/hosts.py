@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,8 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench.api import SECRET, public_key, request, waited
+from api import SECRET, public_key, request, waited
+
 from keyrack import app
 from keyrack.core.instance import Instance
 from keyrack.core.people import tokens
@@ -266,7 +267,8 @@ def show(name: str, value: float, unit: str, limit: float) -> None:
 
 async def first_contact(served: Served, limit: float = 20.0) -> Fleet:
     """Everybody comes at once; somebody adds keys meanwhile."""
-    fleet, adds = Fleet(), []
+    fleet = Fleet()
+    adds: list[float] = []
     count, before, began = len(served.secrets), served.used(), time.perf_counter()
     coming = asyncio.create_task(connect(served, fleet))
     while len(fleet.heard) < count and time.perf_counter() < began + 10 * limit:
@@ -277,6 +279,8 @@ async def first_contact(served: Served, limit: float = 20.0) -> Fleet:
     await until(fleet, count, count, 60)
     show(f"first contact of {count}: until each has its document", max(fleet.heard) - began, "s", limit)
     show("turned away or dropped", len(fleet.wrong) + fleet.lost, "", 0)
+    for words in fleet.wrong[:3]:
+        print("  ", words)
     show("an add meanwhile, p99", quantile(adds, 0.99), "s", 0.2)
     print(f"  the service used {served.used() - before:.2f} s of processor, {served.memory():.0f} MB", flush=True)
     return fleet
@@ -287,12 +291,12 @@ async def wake(served: Served) -> None:
     fleet = await first_contact(served)
     count = len(served.secrets)
     await asyncio.sleep(2)
-    for number in range(3):
+    for _ in range(3):
         await until(fleet, 0, fleet.receipts, 1)
         fleet.heard.clear()
         fleet.receipts = 0
         before, began = served.used(), time.perf_counter()
-        body = {"user": "alice", "tag": "fleet", "system_user": f"user{number}"}
+        body = {"user": "alice", "tag": "fleet", "system_user": "deploy"}
         taken = await call(served, "POST", "/api/keyrack/v1/grants", body)
         committed = began + taken
         await until(fleet, count, 0, 120)
@@ -339,7 +343,8 @@ def main() -> None:
     what = sys.argv[1] if len(sys.argv) > 1 else ""
     number = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     kind = sys.argv[3] if len(sys.argv) > 3 else "sqlite"
-    work = {"wake": wake, "rest": rest, "first-contact": first_contact}.get(what)
+    works: dict[str, Callable[[Served], Any]] = {"wake": wake, "rest": rest, "first-contact": first_contact}
+    work = works.get(what)
     if work is None and what != "large-host":
         raise SystemExit(__doc__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,11 @@ class _AgentCalls:
         self._callers, self._scheduler = sharing.callers, sharing.scheduler
         self._limits = _Limits()
         self._contacts = Together(partial(contacts.answer, instance), MOST_TOGETHER)
+        self._proofs: Together[tuple[str, str], Server | DeletedServer] = Together(self._prove, MOST_TOGETHER)
+        # Who waits for a document is served before it is noted who has one.
+        self._reports: Together[tuple[Server | DeletedServer, bytes], bool] = Together(
+            self._take_reports, MOST_TOGETHER // 2, after=lambda: self._contacts.waiting
+        )
         self._sizes: dict[int, int] = {}
 
     async def enrol(self, request: Request) -> Response:
@@ -225,8 +230,40 @@ class _AgentCalls:
             self._limits.check(server.id, told)
             enrolment.report(self._instance, server, told)
 
-        await self._scheduler.run(caller, call, long=len(content) >= LONG_BODY)
+        if len(content) < LONG_BODY:
+            await self._reports.ask(caller.name, (server, content))
+        else:
+            await self._scheduler.run(caller, call, long=True)
         return JSONResponse({"ok": True})
+
+    def _take_reports(self, reports: Sequence[tuple[Server | DeletedServer, bytes]]) -> list[bool | Exception]:
+        """Take reports together; True for each that is kept."""
+        results: list[bool | Exception] = [True] * len(reports)
+        read: list[tuple[Server | DeletedServer, Mapping[str, Any]]] = []
+        places = []
+        for place, (server, content) in enumerate(reports):
+            try:
+                told = _object(content)
+                self._limits.check(server.id, told)
+            except Exception as error:
+                results[place] = error
+                continue
+            read.append((server, told))
+            places.append(place)
+        for place, error_or_none in zip(places, enrolment.report_together(self._instance, read), strict=True):
+            if error_or_none is not None:
+                results[place] = error_or_none
+        return results
+
+    def _prove(self, proofs: Sequence[tuple[str, str]]) -> list[Server | DeletedServer | Exception]:
+        """Whose agents these are, by secret and address."""
+        found: list[Server | DeletedServer | Exception] = []
+        for secret, address in proofs:
+            try:
+                found.append(enrolment.authenticate(self._instance, secret, address=address))
+            except Exception as error:
+                found.append(error)
+        return found
 
     async def last_document(self, request: Request) -> Response:
         """A piece of what a host obeys, which the service does not know any more."""
@@ -244,9 +281,9 @@ class _AgentCalls:
 
     async def _host(self, request: Request) -> tuple[Server | DeletedServer, Caller]:
         """The server whose agent calls, and whose turn that is. Raises Refusal UNAUTHENTICATED."""
-        check = partial(enrolment.authenticate, self._instance, _secret(request), address=address_of(request))
+        proof = (_secret(request), address_of(request))
         try:
-            server = await self._scheduler.run(self._callers.of(request), check)
+            server = await self._proofs.ask(self._callers.of(request).name, proof)
         except Refusal as refusal:
             if refusal.kind is Kind.UNAUTHENTICATED:
                 self._callers.failed(request)

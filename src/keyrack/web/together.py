@@ -7,6 +7,7 @@ so who asks often is no quicker than who asks once. All of it belongs to the eve
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
@@ -17,6 +18,8 @@ import anyio.to_thread
 from keyrack.errors import Kind, Refusal
 from keyrack.web.fair_queueing import BUSY_SECONDS, MOST_WAITING
 
+LONGEST_WAY = 1.0
+"""Seconds for which one kind of calls lets another one go first, between two batches."""
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -24,13 +27,25 @@ A = TypeVar("A")
 class Together(Generic[Q, A]):
     """Answers questions in batches: one at a time, each on a thread."""
 
-    def __init__(self, work: Callable[[Sequence[Q]], Sequence[A | Exception]], most: int) -> None:
-        """work: an answer, or what is raised, for each question of a batch; most: questions in one."""
-        self._work, self._most = work, most
+    def __init__(
+        self,
+        work: Callable[[Sequence[Q]], Sequence[A | Exception]],
+        most: int,
+        after: Callable[[], int] | None = None,
+    ) -> None:
+        """work: an answer, or what is raised, for each question of a batch; most: questions in one; after: how many
+        wait for something that goes first, for a while.
+        """
+        self._work, self._most, self._after = work, most, after
         self._queues: OrderedDict[Hashable, deque[tuple[Q, asyncio.Future[A]]]] = OrderedDict()
         self._waiting = 0
         self._running: asyncio.Task[None] | None = None
         self._thread: anyio.CapacityLimiter | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for an answer and are in no batch yet."""
+        return self._waiting
 
     async def ask(self, caller: Hashable, question: Q) -> A:
         """The answer, or whatever the work raises for it. Raises Refusal UNAVAILABLE where too many wait."""
@@ -66,11 +81,23 @@ class Together(Generic[Q, A]):
                 batch.append((question, came))
         return batch
 
+    async def _give_way(self) -> None:
+        """Let go first what does, for a second at most."""
+        if self._after is None:
+            return
+        until = time.monotonic() + LONGEST_WAY
+        while self._after() and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+
     async def _run(self) -> None:
         if self._thread is None:
             self._thread = anyio.CapacityLimiter(1)
         try:
-            while batch := self._take():
+            while True:
+                await self._give_way()
+                batch = self._take()
+                if not batch:
+                    break
                 questions = [question for question, _ in batch]
                 answers: Sequence[A | Exception]
                 try:
