@@ -16,6 +16,7 @@ from keyrack.web.native import (
     damaged_rows,
     events,
     grants,
+    offboardings,
     repositories,
     resync,
     revocations,
@@ -52,6 +53,7 @@ ENDPOINTS = (
     *grants.ENDPOINTS,
     *credentials.ENDPOINTS,
     *user_keys.ENDPOINTS,
+    *offboardings.ENDPOINTS,
     *tokens.ENDPOINTS,
     *repositories.ENDPOINTS,
 )
