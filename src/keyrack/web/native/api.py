@@ -12,12 +12,14 @@ from keyrack.model import Actor
 from keyrack.web import bodies
 from keyrack.web.api import Dialect, address_of
 from keyrack.web.native import (
+    claims,
     credentials,
     damaged_rows,
     events,
     grants,
     offboardings,
     repositories,
+    requests,
     resync,
     revocations,
     servers,
@@ -52,6 +54,8 @@ ENDPOINTS = (
     *events.ENDPOINTS,
     *grants.ENDPOINTS,
     *credentials.ENDPOINTS,
+    *requests.ENDPOINTS,
+    *claims.ENDPOINTS,
     *user_keys.ENDPOINTS,
     *offboardings.ENDPOINTS,
     *tokens.ENDPOINTS,
