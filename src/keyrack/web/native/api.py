@@ -17,6 +17,7 @@ from keyrack.web.native import (
     damaged_rows,
     events,
     grants,
+    key_sources,
     offboardings,
     repositories,
     requests,
@@ -58,6 +59,7 @@ ENDPOINTS = (
     *claims.ENDPOINTS,
     *user_keys.ENDPOINTS,
     *offboardings.ENDPOINTS,
+    *key_sources.ENDPOINTS,
     *tokens.ENDPOINTS,
     *repositories.ENDPOINTS,
 )
