@@ -1,7 +1,7 @@
 """How people write how long something lasts: a span such as 12h, or an end such as 2026-12-24T18:00+01:00; must know
 no noun.
 
-This is the only place that reads them: the API, the command line and the workspace file all come here (decision 129).
+This is the only place that reads spans (decision 129).
 """
 
 from __future__ import annotations
