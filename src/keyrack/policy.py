@@ -29,6 +29,7 @@ ACTIONS: dict[str, str] = {
     "people:read": "see users, groups and their tokens",
     "people:write": "create, change and delete users, groups and their tokens",
     "grants:read": "see who may log in where",
+    "access:read": "see who can log in where, and why",
     "grants:write": "let users log in on servers, and stop it",
     "codeartsrepo::createUserSSHkey": "add an SSH key of one's own",
     "codeartsrepo::getUserSetting": "see one's own SSH keys",

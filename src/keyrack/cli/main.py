@@ -17,6 +17,8 @@ COMMANDS = {
     "serve": ("keyrack.cli.serve", "Run the service."),
     "apply": ("keyrack.cli.apply", "Bring a workspace to what a file says."),
     "repos": ("keyrack.cli.repos", "Create and list Git repositories."),
+    "who-can": ("keyrack.cli.who_can", "See who can log in on a server, and what opens it."),
+    "access": ("keyrack.cli.access", "See where a user can log in, and what opens it."),
     "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users."),
     "tokens": ("keyrack.cli.tokens", "See and revoke API tokens."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, Select, and_, delete, or_, select
 
 from keyrack.store import sealed
 from keyrack.store.deploy_keys import hold_owner
+from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.tables import (
     credentials,
     deleted_server_keys,
@@ -77,6 +78,21 @@ def lines_for(
             sealed.sound(connection, held, row)
             lines[row.fingerprint] = row.public_key
     return tuple(sorted(lines.items()))
+
+
+@prepared
+def _lines_of(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
+    return select(revocations).where(
+        revocations.c.server_id == server_id, among(revocations.c.fingerprint, fingerprints)
+    )
+
+
+def lines_of(connection: Connection, server_id: int, fingerprints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """As lines_for, those of these keys alone."""
+    rows = _lines_of.rows(connection, server_id, fingerprints)
+    for row in rows:
+        sealed.sound(connection, revocations, row)
+    return tuple((row.fingerprint, row.public_key) for row in rows)
 
 
 def confirm(connection: Connection, server_id: int, applied_revision: int, at: datetime, *, most: int) -> bool:

@@ -60,7 +60,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "tokens": frozenset(("last_used_at",)),
     "access_keys": frozenset(),
     "user_keys": frozenset(),
-    "grants": frozenset(),
+    "grants": frozenset(("begun_at",)),
     "projects": frozenset(),
     "repositories": frozenset(("created_by",)),
     "repository_members": frozenset(),

@@ -118,6 +118,8 @@ users = _table(
     Column("disabled_at", Moment),
     Column("created_at", Moment, nullable=False),
     _seal(),
+    # "service" for a program, empty for a person.
+    Column("kind", String(16)),
     UniqueConstraint("workspace_id", "name"),
 )
 
@@ -358,6 +360,13 @@ grants = _table(
     Column("expires_at", Moment, index=True),
     Column("created_at", Moment, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
+    # Every server of the workspace, also one that is made later; empty otherwise.
+    Column("all_servers", Boolean, index=True),
+    Column("starts_at", Moment),
+    # When hosts were told that its start came; empty where there was none, and until then.
+    Column("begun_at", Moment),
+    Column("reason", Text),
+    _where("ix_grants_to_begin", "starts_at", condition="begun_at IS NULL AND starts_at IS NOT NULL"),
 )
 
 revocations = Table(

@@ -12,6 +12,7 @@ from keyrack.model import Actor
 from keyrack.web import bodies
 from keyrack.web.api import Dialect, address_of
 from keyrack.web.native import (
+    access,
     credentials,
     damaged_rows,
     events,
@@ -50,6 +51,7 @@ ENDPOINTS = (
     *damaged_rows.ENDPOINTS,
     *events.ENDPOINTS,
     *grants.ENDPOINTS,
+    *access.ENDPOINTS,
     *credentials.ENDPOINTS,
     *user_keys.ENDPOINTS,
     *tokens.ENDPOINTS,
