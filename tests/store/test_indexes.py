@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from keyrack.store import deploy_keys, host_reports, keys, repositories, revocations, revoked_keys, unmanaged_keys
+from keyrack.store import (
+    deploy_keys,
+    host_reports,
+    keys,
+    openings,
+    repositories,
+    revocations,
+    revoked_keys,
+    unmanaged_keys,
+)
 from keyrack.store.database import Database
 from keyrack.store.engine import prepared
 
@@ -20,7 +29,7 @@ FINGERPRINT = "SHA256:" + "A" * 43
 
 # What each costs must not grow with how many keys, users, servers and revocations there are.
 QUESTIONS: dict[str, Callable[[Connection], Any]] = {
-    "does anything let the key in": lambda c: keys.lets_in(c, 1, 1, FINGERPRINT, NOW),
+    "does anything let the key in": lambda c: openings.lets_in(c, 1, 1, FINGERPRINT, NOW),
     "user keys with a key": lambda c: revocations.user_keys_of_key(c, 1, FINGERPRINT),
     "credentials with a key": lambda c: revocations.credentials_of_key(c, 1, FINGERPRINT),
     "unmanaged keys with a key": lambda c: revocations.found_with_key(c, 1, FINGERPRINT),

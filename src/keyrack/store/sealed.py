@@ -30,14 +30,13 @@ from sqlalchemy import (
     event,
     insert,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, placeholder
-from keyrack.store.tables import EPOCH, MICROSECOND, Json, Moment, metadata
+from keyrack.store.tables import EPOCH, MICROSECOND, metadata
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
@@ -72,7 +71,6 @@ _NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.key
 TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
 _KEY = "keyrack seals"
 MOST_FOUND = 1000
-AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +231,7 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
     for row in made:
         row[SEAL] = seals.of(table, row)
         _count(connection, table, None, row)
-    _set_seals(connection, table, made)
+    set_seals(connection, table, made)
     return list(made)
 
 
@@ -250,7 +248,7 @@ def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) 
         return False
     row[SEAL] = seals_of(connection).of(table, row)
     _count(connection, table, None, row)
-    _set_seals(connection, table, [row])
+    set_seals(connection, table, [row])
     return True
 
 
@@ -265,21 +263,6 @@ def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> No
     statement = sqlite_insert(table).values(**row).on_conflict_do_nothing().returning(table.c.seal)
     if connection.execute(statement).first() is not None:
         _count(connection, table, None, row)
-
-
-def typed(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A row that was read from an SQLite file past SQLAlchemy, as it would have been read by it."""
-    return {column.name: _typed(column, raw[column.name]) for column in table.c}
-
-
-def _typed(column: Column[Any], value: Any) -> Any:
-    if value is None:
-        return None
-    if isinstance(column.type, Moment):
-        return EPOCH + value * MICROSECOND
-    if isinstance(column.type, Json):
-        return json.loads(value)
-    return bool(value) if isinstance(column.type, Boolean) else value
 
 
 def change(connection: Connection, table: Table, *where: Any, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -369,58 +352,17 @@ def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[
         row["rows_sum"] = _bytes(_total(connection, row["id"], holding=True))
         connection.execute(update(table).where(table.c.id == row["id"]).values(rows_sum=row["rows_sum"]))
         connection.info[_RAISED] = {}
-    _set_seals(connection, table, [{**row, SEAL: b""}])
+    set_seals(connection, table, [{**row, SEAL: b""}])
     _count(connection, table, rows[0], None)
     row[SEAL] = seals_of(connection).of(table, row)
     _count(connection, table, None, row)
-    _set_seals(connection, table, [row])
+    set_seals(connection, table, [row])
     return row
 
 
 def drop(connection: Connection, table: Table, key: Sequence[Any]) -> None:
     """Delete the row with this primary key."""
     remove(connection, table, row_of(*key))
-
-
-def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping[str, Any]]:
-    """All rows of a table that meet the conditions, in the order of their keys, so many at a time."""
-    named = list(table.primary_key)
-    further: list[Any] = []
-    while True:
-        statement = select(table).where(*where, *further).order_by(*named).limit(AT_ONCE)
-        rows = [dict(row) for row in connection.execute(statement).mappings()]
-        yield from rows
-        if len(rows) < AT_ONCE:
-            return
-        last = [rows[-1][column.name] for column in named]
-        further = [tuple_(*named) > tuple_(*last) if len(named) > 1 else named[0] > last[0]]
-
-
-def seal_all(
-    connection: Connection, holds_as_before: Callable[[Table, Mapping[str, Any]], bool], told: Callable[[str], None]
-) -> int:
-    """Seal every row that was written before there were seals; how many.
-
-    holds_as_before: whether a row that had a seal of the former kind is as Keyrack wrote it; told: hears of progress.
-    """
-    seals, count = seals_of(connection), 0
-    for table in TABLES:
-        done: list[dict[str, Any]] = []
-        of_table = 0
-        for row in every(connection, table):
-            try:
-                if holds_as_before(table, row):
-                    done.append({**row, SEAL: seals.of(table, row)})
-            except (TypeError, ValueError, OverflowError):
-                continue
-            if len(done) == AT_ONCE:
-                _set_seals(connection, table, done)
-                of_table += len(done)
-                done = []
-                told(f"sealed {of_table} rows of {table.name}")
-        _set_seals(connection, table, done)
-        count += of_table + len(done)
-    return count
 
 
 # What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
@@ -584,7 +526,8 @@ def _key(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(values[column.name] for column in table.primary_key)
 
 
-def _set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+def set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the seals that rows hold into the database; rows: with their primary keys."""
     named = [column.name for column in table.primary_key]
     given = ({**{f"of_{name}": row[name] for name in named}, SEAL: row[SEAL]} for row in rows)
     _setting(table, (SEAL,)).run_many(connection, given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from keyrack.core.work import Work
-from keyrack.store import keys, revocations
+from keyrack.store import keys, openings, revocations
 
 
 def granted(work: Work, server_ids: Iterable[int], fingerprint: str) -> int:
@@ -26,5 +26,5 @@ def withdrawn(work: Work, server_ids: Iterable[int], gone: Iterable[tuple[str, s
     for server_id in sorted(server_ids):
         revision = work.bump_revision(server_id)
         for fingerprint, public_key in pairs:
-            if not keys.lets_in(work.connection, server_id, work.actor.workspace_id, fingerprint, work.now):
+            if not openings.lets_in(work.connection, server_id, work.actor.workspace_id, fingerprint, work.now):
                 revocations.add(work.connection, server_id, fingerprint, public_key, work.now, revision)
