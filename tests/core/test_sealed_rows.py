@@ -361,8 +361,8 @@ def unseal(connection: Connection) -> None:
     _name_as_before(connection)
     for index in ("ix_grants_all_servers", "ix_grants_to_begin"):
         connection.exec_driver_sql(f"DROP INDEX {index}")
-    for table, column in LATER:
-        connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+    for name, column in LATER:
+        connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
     connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0016'")
 
 

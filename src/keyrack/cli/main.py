@@ -20,6 +20,8 @@ COMMANDS = {
     "who-can": ("keyrack.cli.who_can", "See who can log in on a server, and what opens it."),
     "access": ("keyrack.cli.access", "See where a user can log in, and what opens it."),
     "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
+    "groups": ("keyrack.cli.groups", "See and change groups of users."),
+    "people": ("keyrack.cli.people", "See and change users, and what each may."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users."),
     "tokens": ("keyrack.cli.tokens", "See and revoke API tokens."),
     "events": ("keyrack.cli.events", "Read the audit log."),
