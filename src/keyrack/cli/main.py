@@ -22,6 +22,7 @@ COMMANDS = {
     "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
     "groups": ("keyrack.cli.groups", "See and change groups of users."),
     "people": ("keyrack.cli.people", "See and change users, and what each may."),
+    "leaver": ("keyrack.cli.leaver", "Remove a person everywhere, see which hosts obey, and undo it."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users."),
     "tokens": ("keyrack.cli.tokens", "See and revoke API tokens."),
     "events": ("keyrack.cli.events", "Read the audit log."),

@@ -18,6 +18,7 @@ from keyrack.web.native import (
     events,
     grants,
     groups,
+    offboardings,
     repositories,
     resync,
     revocations,
@@ -56,6 +57,7 @@ ENDPOINTS = (
     *groups.ENDPOINTS,
     *credentials.ENDPOINTS,
     *user_keys.ENDPOINTS,
+    *offboardings.ENDPOINTS,
     *tokens.ENDPOINTS,
     *repositories.ENDPOINTS,
 )
