@@ -24,7 +24,7 @@ COMMANDS = {
     "people": ("keyrack.cli.people", "See and change users, and what each may."),
     "leaver": ("keyrack.cli.leaver", "Remove a person everywhere, see which hosts obey, and undo it."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users."),
-    "tokens": ("keyrack.cli.tokens", "See and revoke API tokens."),
+    "tokens": ("keyrack.cli.tokens", "See, make, rotate and revoke API tokens."),
     "events": ("keyrack.cli.events", "Read the audit log."),
     "hosts": ("keyrack.cli.hosts", "See and steer hosts: unmanaged keys, modes, receipts, sessions."),
     "backup": ("keyrack.cli.backup", "Copy the database, also while it is served."),
