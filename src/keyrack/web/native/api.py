@@ -13,6 +13,7 @@ from keyrack.web import bodies
 from keyrack.web.api import Dialect, address_of
 from keyrack.web.native import (
     access,
+    claims,
     credentials,
     damaged_rows,
     events,
@@ -20,6 +21,7 @@ from keyrack.web.native import (
     groups,
     offboardings,
     repositories,
+    requests,
     resync,
     revocations,
     servers,
@@ -56,6 +58,8 @@ ENDPOINTS = (
     *access.ENDPOINTS,
     *groups.ENDPOINTS,
     *credentials.ENDPOINTS,
+    *requests.ENDPOINTS,
+    *claims.ENDPOINTS,
     *user_keys.ENDPOINTS,
     *offboardings.ENDPOINTS,
     *tokens.ENDPOINTS,
