@@ -19,6 +19,7 @@ from keyrack.web.native import (
     events,
     grants,
     groups,
+    key_sources,
     offboardings,
     repositories,
     requests,
@@ -62,6 +63,7 @@ ENDPOINTS = (
     *claims.ENDPOINTS,
     *user_keys.ENDPOINTS,
     *offboardings.ENDPOINTS,
+    *key_sources.ENDPOINTS,
     *tokens.ENDPOINTS,
     *repositories.ENDPOINTS,
 )
