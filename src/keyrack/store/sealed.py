@@ -25,6 +25,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Select,
     Table,
     delete,
     event,
@@ -36,7 +37,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store.dialect import insert_of
-from keyrack.store.engine.prepared import Row, Statement, placeholder
+from keyrack.store.engine.prepared import Row, Statement, among, placeholder
+from keyrack.store.per_server import PerServer, per_server
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
 from keyrack.store.tables import EPOCH, MICROSECOND, metadata
 
@@ -449,11 +451,23 @@ def fits(connection: Connection, server_id: int) -> bool:
 
     What was entered by others does not hold, and is left out; what was deleted or put back by others makes it False.
     """
-    table = metadata.tables["servers"]
-    held = connection.execute(select(table.c.rows_sum).where(table.c.id == server_id)).scalar()
+    held = next((row["rows_sum"] for row in _sum_of_server.rows(connection, server_id)), None)
     if held is None:
         return True
     return any(held == _bytes(_total(connection, server_id, holding=holding)) for holding in (False, True))
+
+
+@per_server
+def _sum_of_server(server_ids: Sequence[int]) -> Select[Any]:
+    table = metadata.tables["servers"]
+    return select(table.c.id.label("server_id"), table.c.rows_sum).where(among(table.c.id, server_ids))
+
+
+@cache
+def _seals_of_server(table: Table) -> PerServer[[]]:
+    return PerServer(
+        lambda server_ids: select(table.c.server_id, table.c.seal).where(among(table.c.server_id, server_ids))
+    )
 
 
 def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
@@ -465,8 +479,7 @@ def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
             for row in connection.execute(select(table).where(table.c.server_id == server_id)):
                 total += _int(row.seal) if holds(connection, table, row) else 0
         else:
-            seals = connection.execute(select(table.c.seal).where(table.c.server_id == server_id)).scalars()
-            total += sum(_int(seal) for seal in seals)
+            total += sum(_int(row["seal"]) for row in _seals_of_server(table).rows(connection, server_id))
     return total
 
 

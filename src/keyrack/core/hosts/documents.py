@@ -4,7 +4,7 @@ and decide nothing about who is let in (core/keys/access.py does).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,6 +23,7 @@ from keyrack.model import Server
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument, KeyRemoval, OfflinePolicy
 from keyrack.store import held_back, host_reports, servers, unmanaged_keys
+from keyrack.store.per_server import batch
 
 log = structlog.get_logger("keyrack")
 
@@ -39,6 +40,10 @@ class SignedDocument:
     signature: str
 
 
+Built = tuple[HostDocument | None, tuple[Damaged, ...]] | Refusal
+"""A document, or why there is none, and the rows that are left out of it."""
+
+
 def signed(instance: Instance, server_id: int) -> SignedDocument | None:
     """The document of a server as it is now; a deleted one's last, and None when nothing is known of it.
 
@@ -46,11 +51,29 @@ def signed(instance: Instance, server_id: int) -> SignedDocument | None:
     broken is left out, and an alarm is raised: whoever changed the database must not get it signed, and must not
     keep revocations from a host either.
     """
-    try:
-        document, damaged = instance.database.read(lambda connection: _build(instance, connection, server_id))
-    except Refusal as refusal:
-        log.error("not signed", server=server_id, reason=refusal.message)
-        raise
+    built = instance.database.read(lambda connection: build(instance, connection, (server_id,)))[server_id]
+    return sign(instance, server_id, built)
+
+
+def build(instance: Instance, connection: Connection, server_ids: Collection[int]) -> dict[int, Built]:
+    """The documents of servers as they are now, by few questions for all of them, still to be signed."""
+    now = instance.now()
+    documents: dict[int, Built] = {}
+    with batch(connection, server_ids):
+        for server_id in server_ids:
+            try:
+                documents[server_id] = _build(instance, connection, server_id, now)
+            except Refusal as refusal:
+                documents[server_id] = refusal
+    return documents
+
+
+def sign(instance: Instance, server_id: int, built: Built) -> SignedDocument | None:
+    """A document that was built, signed; outside of any transaction. Raises the Refusal where it is one."""
+    if isinstance(built, Refusal):
+        log.error("not signed", server=server_id, reason=built.message)
+        raise built
+    document, damaged = built
     if document is None:
         return None
     for row in list(dict.fromkeys(damaged))[:MOST_ALARMS]:
@@ -60,13 +83,12 @@ def signed(instance: Instance, server_id: int) -> SignedDocument | None:
 
 
 def _build(
-    instance: Instance, connection: Connection, server_id: int
+    instance: Instance, connection: Connection, server_id: int, now: datetime
 ) -> tuple[HostDocument | None, tuple[Damaged, ...]]:
     """A server's document, and the rows that are left out of it."""
     server = servers.by_id(connection, server_id)
     if server is None:
         return deleted_servers.document(instance, connection, server_id), ()
-    now = instance.now()
     users: dict[str, list[AuthorizedKey]] = {}
     decision = access.decide(instance, connection, server, now)
     wanted, damaged_accounts = accounts.wanted(instance, connection, server.id)
