@@ -23,6 +23,7 @@ COMMANDS = {
     "groups": ("keyrack.cli.groups", "See and change groups of users."),
     "people": ("keyrack.cli.people", "See and change users, and what each may."),
     "leaver": ("keyrack.cli.leaver", "Remove a person everywhere, see which hosts obey, and undo it."),
+    "requests": ("keyrack.cli.requests", "See, approve and deny requests for access."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users."),
     "sync-keys": ("keyrack.cli.sync_keys", "Keep users' keys in step with GitHub and GitLab, now."),
     "tokens": ("keyrack.cli.tokens", "See, make, rotate and revoke API tokens."),
