@@ -50,7 +50,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person or a program in a workspace; uid is its 32 hexadecimal digits (the IAM user id)."""
+    """A person or a program ("service") in a workspace; uid is its 32 hexadecimal digits (the IAM user id)."""
 
     id: int
     uid: str
@@ -60,6 +60,7 @@ class User:
     policies: tuple[str, ...]
     disabled_at: datetime | None
     created_at: datetime
+    kind: str = "person"
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +266,10 @@ class UserKey:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A user or group may log in as system_user on a server or on all servers with a tag."""
+    """A user or group may log in as system_user on a server, on all servers with a tag, or on all of the workspace.
+
+    starts_at: before it the grant opens nothing; begun_at: when hosts were told that it came; reason: why it was given.
+    """
 
     id: int
     workspace_id: int
@@ -277,6 +281,14 @@ class Grant:
     restrictions: Mapping[str, Any]
     expires_at: datetime | None
     created_at: datetime
+    all_servers: bool | None = None
+    starts_at: datetime | None = None
+    begun_at: datetime | None = None
+    reason: str | None = None
+
+    def has_begun(self, at: datetime) -> bool:
+        """Whether its start came, where it has one."""
+        return self.starts_at is None or self.starts_at <= at
 
 
 @dataclass(frozen=True, slots=True)

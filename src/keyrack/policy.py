@@ -30,6 +30,7 @@ ACTIONS: dict[str, str] = {
     "people:write": "create, change and delete users, groups and their tokens",
     "people:offboard": "remove a person everywhere, and undo it",
     "grants:read": "see who may log in where",
+    "access:read": "see who can log in where, and why",
     "grants:write": "let users log in on servers, and stop it",
     "requests:ask": "ask to log in somewhere for a while",
     "requests:approve": "approve and deny requests to log in",

@@ -345,6 +345,10 @@ def test_only_the_operator_seals_again(world: World) -> None:
     assert refused.value.kind is Kind.INVALID
 
 
+LATER = (
+    *(("grants", name) for name in ("all_servers", "starts_at", "begun_at", "reason")),
+    ("users", "kind"),
+)
 NAMES = importlib.import_module("keyrack.store.migrations.r0040_names")
 
 
@@ -370,6 +374,10 @@ def unseal(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE servers DROP COLUMN rows_sum")
     connection.exec_driver_sql("DELETE FROM instance_facts WHERE name = 'rows are sealed'")
     _name_as_before(connection)
+    for index in ("ix_grants_all_servers", "ix_grants_to_begin"):
+        connection.exec_driver_sql(f"DROP INDEX {index}")
+    for name, column in LATER:
+        connection.exec_driver_sql(f"ALTER TABLE {name} DROP COLUMN {column}")
     connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0016'")
 
 

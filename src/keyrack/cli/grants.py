@@ -17,7 +17,7 @@ from keyrack.model import Grant
 
 @click.group(name="grants")
 def command() -> None:
-    """Who may log in where: a user or a group, as a system user, on a server or on servers with a tag."""
+    """Who may log in where: a user or a group, as a system user, on a server, on servers with a tag, or on all."""
 
 
 @command.command(name="list")
@@ -29,10 +29,19 @@ def list_grants(json_wanted: bool, **given: Any) -> None:
         found = list(every(lambda offset: grants.page(at.instance, at.actor, offset=offset, limit=AT_ONCE)))
         names = grants.names(at.instance, at.actor, found)
         rows = [
-            (one.id, _who(one, names), one.system_user, _where(one, names), moment(one.expires_at), _limits(one))
+            (
+                one.id,
+                _who(one, names),
+                one.system_user,
+                _where(one, names),
+                moment(one.starts_at),
+                moment(one.expires_at),
+                _limits(one),
+                one.reason or "-",
+            )
             for one in found
         ]
-        table(("ID", "WHO", "AS", "WHERE", "END", "RESTRICTIONS"), rows, json_wanted)
+        table(("ID", "WHO", "AS", "WHERE", "START", "END", "RESTRICTIONS", "REASON"), rows, json_wanted)
 
 
 @command.command()
@@ -40,25 +49,31 @@ def list_grants(json_wanted: bool, **given: Any) -> None:
 @click.option("--group", metavar="NAME", help="Everybody in a group.")
 @click.option("--server", metavar="SERVER", help="Where, by name or id; or --tag.")
 @click.option("--tag", metavar="TAG", help="All servers with a tag, now and later.")
+@click.option("--all", "all_servers", is_flag=True, help="All servers of the workspace, now and later.")
 @click.option("--as", "system_user", required=True, metavar="ACCOUNT", help="As which system user.")
+@click.option("--from", "start", metavar="TIME", help="When it begins; otherwise at once.")
 @click.option("--until", metavar="TIME", help="The end, such as 2026-11-22T16:00:00Z; otherwise there is none.")
 @click.option("--restrictions", metavar="JSON", help='What the keys may do, such as {"sources": ["192.0.2.0/24"]}.')
+@click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
 @shared
 def give(
     user: str | None,
     group: str | None,
     server: str | None,
     tag: str | None,
+    all_servers: bool,
     system_user: str,
+    start: str | None,
     until: str | None,
     restrictions: str | None,
+    reason: str | None,
     **given: Any,
 ) -> None:
-    """Let a user or a group log in."""
+    """Let a user or a group log in: keyrack grants give --user alice --tag web --as deploy --reason "release 12" """
     if (user is None) == (group is None):
         raise click.UsageError("Name one: --user or --group.")
-    if (server is None) == (tag is None):
-        raise click.UsageError("Name one: --server or --tag.")
+    if sum((server is not None, tag is not None, all_servers)) != 1:
+        raise click.UsageError("Name one: --server, --tag or --all.")
     try:
         limits = None if restrictions is None else json.loads(restrictions)
     except ValueError:
@@ -71,9 +86,12 @@ def give(
             group=group,
             server=server,
             tag=tag,
+            all_servers=all_servers,
             system_user=system_user,
+            starts_at=None if start is None else asked_moment("--from", start),
             expires_at=None if until is None else asked_moment("--until", until, end=True),
             restrictions=limits,
+            reason=reason,
         )
         names = grants.names(at.instance, at.actor, (made,))
         say(f"Let {_who(made, names)} in as {made.system_user} on {_where(made, names)} (grant {made.id}).")
@@ -98,6 +116,8 @@ def _who(grant: Grant, names: grants.Names) -> str:
 
 
 def _where(grant: Grant, names: grants.Names) -> str:
+    if grant.all_servers:
+        return "all servers"
     return f"tag {grant.tag}" if grant.tag else names.servers.get(grant.server_id or 0, "?")
 
 

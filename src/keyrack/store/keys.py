@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    CompoundSelect,
-    Connection,
-    Select,
-    Table,
-    Update,
-    and_,
-    func,
-    or_,
-    select,
-    union,
-    update,
-)
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Update, and_, func, or_, select, union, update
 
 from keyrack.model import Credential, Grant, Page, UserKey
 from keyrack.store import sealed
@@ -32,7 +18,6 @@ from keyrack.store.tables import (
     credentials,
     grants,
     group_members,
-    groups,
     key_owners,
     revocations,
     revoked_keys,
@@ -42,18 +27,6 @@ from keyrack.store.tables import (
     user_keys,
     users,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class GrantedKey:
-    """A user's key that a grant puts on a server. broken: the table and key of a row that makes it so and is not as
-    Keyrack wrote it, None where all are.
-    """
-
-    grant: Grant
-    user_key: UserKey
-    broken: tuple[str, Any] | None
-
 
 _credential = (
     select(
@@ -69,6 +42,11 @@ _credential = (
 def in_force(column: Any, at: datetime) -> ColumnElement[bool]:
     """A condition: there is no end, or it is still to come."""
     return or_(column.is_(None), column > at)
+
+
+def begun(at: datetime) -> ColumnElement[bool]:
+    """A condition: a grant has no start, or it came."""
+    return or_(grants.c.starts_at.is_(None), grants.c.starts_at <= at)
 
 
 def add_credential(connection: Connection, username: str, values: Mapping[str, Any]) -> Credential:
@@ -219,7 +197,7 @@ def owner_of(connection: Connection, fingerprint: str) -> tuple[str, UserKey | N
     if row is None:
         return None
     key = None if row.user_key_id is None else _user_key_by_id.row(connection, row.user_key_id)
-    return row.kind, None if key is None else _user_key(key)
+    return row.kind, None if key is None else user_key_of(key)
 
 
 def get_user_key(connection: Connection, user_id: int, key_id: int) -> UserKey | None:
@@ -248,7 +226,7 @@ def user_keys_of_workspace(
     connection: Connection, workspace_id: int, *, user_id: int | None = None, offset: int, limit: int
 ) -> Page[UserKey]:
     """A page of the keys of a workspace's users, newest first; user_id: of this one alone."""
-    return _user_keys_of_workspace.page(connection, _user_key, offset, limit, workspace_id, user_id)
+    return _user_keys_of_workspace.page(connection, user_key_of, offset, limit, workspace_id, user_id)
 
 
 @paged
@@ -278,7 +256,7 @@ def _keys_of_user(user_id: int) -> Select[Any]:
 
 def keys_of_user(connection: Connection, user_id: int) -> tuple[UserKey, ...]:
     """All of a user's keys that hold a key."""
-    return tuple(_user_key(row) for row in _keys_of_user.rows(connection, user_id))
+    return tuple(user_key_of(row) for row in _keys_of_user.rows(connection, user_id))
 
 
 def remove_user_key(connection: Connection, key_id: int) -> None:
@@ -308,6 +286,22 @@ def get_grant(connection: Connection, workspace_id: int, grant_id: int) -> Grant
     return None if row is None else grant_of(row)
 
 
+@prepared
+def _grants_to_begin(at: datetime, limit: int) -> Select[Any]:
+    due = (grants.c.begun_at.is_(None), grants.c.starts_at.is_not(None), grants.c.starts_at <= at)
+    return select(grants).where(*due).order_by(grants.c.starts_at).limit(limit)
+
+
+def grants_to_begin(connection: Connection, at: datetime, limit: int) -> tuple[Grant, ...]:
+    """Grants whose start came and of which hosts were not told yet, at most `limit`, the earliest first."""
+    return tuple(grant_of(row) for row in _grants_to_begin.rows(connection, at, limit))
+
+
+def note_begun(connection: Connection, grant_id: int, at: datetime) -> None:
+    """Hosts were told that a grant began."""
+    sealed.change(connection, grants, sealed.row_of(grant_id), values={"begun_at": at})
+
+
 def remove_grant(connection: Connection, grant_id: int) -> None:
     """Delete a grant."""
     sealed.remove(connection, grants, sealed.row_of(grant_id))
@@ -329,15 +323,22 @@ def _grants_in_force(user_id: int, at: datetime) -> Select[Any]:
 
 
 def grants_of_user(connection: Connection, user_id: int, at: datetime) -> tuple[Grant, ...]:
-    """The grants in force that let a user in, by name or by group."""
+    """The grants that let a user in, by name or by group, now or from a start to come on; none that ended."""
     return tuple(grant_of(row) for row in _grants_in_force.rows(connection, user_id, at))
 
 
 def servers_of_grant(connection: Connection, grant: Grant) -> frozenset[int]:
-    """The ids of the servers that a grant opens."""
+    """The ids of the servers that a grant opens, or will."""
     if grant.server_id is not None:
         return frozenset((grant.server_id,))
+    if grant.all_servers:
+        return frozenset(_servers_of_workspace.values(connection, grant.workspace_id))
     return frozenset(_servers_with_tag.values(connection, grant.workspace_id, grant.tag or ""))
+
+
+@prepared
+def _servers_of_workspace(workspace_id: int) -> Select[Any]:
+    return select(servers.c.id).where(servers.c.workspace_id == workspace_id)
 
 
 @prepared
@@ -367,137 +368,36 @@ def _servers_of_user(user_id: int) -> CompoundSelect[Any]:
         )
         .where(mine)
     )
-    return union(direct, tagged)
+    everywhere = (
+        select(servers.c.id)
+        .join(grants, grants.c.workspace_id == servers.c.workspace_id)
+        .where(mine, grants.c.all_servers.is_(True))
+    )
+    return union(direct, tagged, everywhere)
 
 
 def applies(server_id: int, workspace_id: int, at: datetime) -> ColumnElement[bool]:
-    """A condition: a grant is in force and opens a server."""
+    """A condition: a grant has begun, has not ended and opens a server."""
     tags = select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
     return and_(
         grants.c.workspace_id == workspace_id,
-        or_(grants.c.server_id == server_id, grants.c.tag.in_(tags)),
+        or_(grants.c.server_id == server_id, grants.c.tag.in_(tags), grants.c.all_servers.is_(True)),
+        begun(at),
         in_force(grants.c.expires_at, at),
     )
 
 
-@prepared
-def _granted_keys(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
-    return (
-        select(grants, *sealed.columns(user_keys, "key_"))
-        .select_from(grants)
-        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
-        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
-        .join(user_keys, user_keys.c.user_id == users.c.id)
-        .where(applies(server_id, workspace_id, at), users.c.disabled_at.is_(None), user_keys.c.public_key.is_not(None))
-        .order_by(grants.c.id, user_keys.c.id)
-    )
-
-
-def granted_keys(connection: Connection, server_id: int, workspace_id: int, at: datetime) -> tuple[GrantedKey, ...]:
-    """What grants in force put on a server: each grant with each key of each user it is for."""
-    rows = _granted_keys.rows(connection, server_id, workspace_id, at)
-    ways = _Ways.read(connection, server_id, workspace_id, at) if rows else _Ways.none()
-    known: dict[tuple[str, int], bool] = {}
-    found = []
-    for row in rows:
-        grant = grant_of(sealed.part(row, grants))
-        key = _user_key(sealed.part(row, user_keys, "key_"))
-        if ("grant", grant.id) not in known:
-            known["grant", grant.id] = sealed.holds(connection, grants, row)
-        if ("key", key.id) not in known:
-            known["key", key.id] = sealed.holds(connection, user_keys, row, "key_")
-        if not known["grant", grant.id]:
-            broken: tuple[str, Any] | None = ("grants", grant.id)
-        elif not known["key", key.id]:
-            broken = ("user_keys", key.id)
-        else:
-            broken = ways.broken(grant, key)
-        found.append(GrantedKey(grant, key, broken))
-    return tuple(found)
-
-
-def _by_group(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
-    return select(grants.c.group_id).where(applies(server_id, workspace_id, at), grants.c.group_id.is_not(None))
-
-
-@prepared
-def _granted_people(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
-    by_name = select(grants.c.user_id).where(applies(server_id, workspace_id, at), grants.c.user_id.is_not(None))
-    of_groups = select(group_members.c.user_id).where(
-        group_members.c.group_id.in_(_by_group(server_id, workspace_id, at))
-    )
-    return select(users).where(users.c.id.in_(union(by_name, of_groups)))
-
-
-@prepared
-def _granted_groups(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
-    return select(groups).where(groups.c.id.in_(_by_group(server_id, workspace_id, at)))
-
-
-@prepared
-def _granted_members(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
-    return select(group_members).where(group_members.c.group_id.in_(_by_group(server_id, workspace_id, at)))
-
-
-@prepared
-def _tags_of(server_id: int) -> Select[Any]:
-    return select(server_tags).where(server_tags.c.server_id == server_id)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ways:
-    """The rows between a grant and a key: which of them are as Keyrack wrote them."""
-
-    users: Mapping[int, bool]
-    groups: Mapping[int, bool]
-    members: Mapping[tuple[int, int], bool]
-    server_id: int
-    tags: Mapping[str, bool]
-
-    @classmethod
-    def none(cls) -> _Ways:
-        """Where nothing is granted."""
-        return cls({}, {}, {}, 0, {})
-
-    @classmethod
-    def read(cls, connection: Connection, server_id: int, workspace_id: int, at: datetime) -> _Ways:
-        """Those that the grants that apply lead over; each is read once, however many keys it leads to."""
-
-        def rows(table: Table, found: list[Row]) -> Iterator[tuple[Row, bool]]:
-            for row in found:
-                yield row, sealed.holds(connection, table, row)
-
-        place = (server_id, workspace_id, at)
-        return cls(
-            users={row.id: holds for row, holds in rows(users, _granted_people.rows(connection, *place))},
-            groups={row.id: holds for row, holds in rows(groups, _granted_groups.rows(connection, *place))},
-            members={
-                (row.group_id, row.user_id): holds
-                for row, holds in rows(group_members, _granted_members.rows(connection, *place))
-            },
-            server_id=server_id,
-            tags={row.tag: holds for row, holds in rows(server_tags, _tags_of.rows(connection, server_id))},
-        )
-
-    def broken(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
-        """The first row between them that is not as Keyrack wrote it: its table, and its primary key in one."""
-        if not self.users.get(key.user_id):
-            return "users", key.user_id
-        if grant.server_id != self.server_id and not self.tags.get(grant.tag or ""):
-            return "server_tags", f"{self.server_id},{grant.tag}"
-        if grant.user_id == key.user_id:
-            return None
-        group = grant.group_id or 0
-        if not self.groups.get(group):
-            return "groups", group
-        return None if self.members.get((group, key.user_id)) else ("group_members", f"{group},{key.user_id}")
-
-
-def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> tuple[tuple[Credential, bool], ...]:
-    """All credentials of a server that are in force, each with whether its row and that of its system user are as
-    Keyrack wrote them.
+def sealed_credentials(
+    connection: Connection, server_id: int, at: datetime, fingerprints: Sequence[str] | None = None
+) -> tuple[tuple[Credential, bool], ...]:
+    """The credentials of a server that are in force, each with whether its row and that of its system user are as
+    Keyrack wrote them; fingerprints: those of these keys alone.
     """
-    return _with_seals(connection, server_id, _credentials_in_force.rows(connection, server_id, at))
+    if fingerprints is None:
+        rows = _credentials_in_force.rows(connection, server_id, at)
+    else:
+        rows = _credentials_of_server.rows(connection, server_id, None, at, fingerprints)
+    return _with_seals(connection, server_id, rows)
 
 
 @per_server
@@ -510,12 +410,16 @@ def credentials_with_seals(
     connection: Connection, server_id: int, *, label: str | None = None
 ) -> tuple[tuple[Credential, bool], ...]:
     """The credentials of a server, ended or not, or the one with a label, each with whether it holds."""
-    return _with_seals(connection, server_id, _credentials_of_server.rows(connection, server_id, label, None))
+    return _with_seals(connection, server_id, _credentials_of_server.rows(connection, server_id, label, None, None))
 
 
 @prepared
-def _credentials_of_server(server_id: int, label: str | None, at: datetime | None) -> Select[Any]:
+def _credentials_of_server(
+    server_id: int, label: str | None, at: datetime | None, fingerprints: Sequence[str] | None
+) -> Select[Any]:
     found = _credential.where(credentials.c.server_id == server_id).order_by(credentials.c.id)
+    if fingerprints is not None:
+        found = found.where(among(credentials.c.fingerprint, fingerprints))
     if label is not None:
         found = found.where(credentials.c.label == label)
     return found if at is None else found.where(in_force(credentials.c.expires_at, at))
@@ -582,12 +486,43 @@ def _is_revoked_everywhere(server_id: int, fingerprint: str) -> Select[Any]:
     )
 
 
+def lets_in(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
+    """Whether anything on a server lets this key in."""
+    return (
+        _credential_lets_in.row(connection, server_id, fingerprint, at) is not None
+        or _grant_lets_in.row(connection, server_id, workspace_id, fingerprint, at) is not None
+    )
+
+
+@prepared
+def _credential_lets_in(server_id: int, fingerprint: str, at: datetime) -> Select[Any]:
+    found = select(credentials.c.id).where(
+        credentials.c.server_id == server_id,
+        credentials.c.fingerprint == fingerprint,
+        in_force(credentials.c.expires_at, at),
+    )
+    return found.limit(1)
+
+
+@prepared
+def _grant_lets_in(server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> Select[Any]:
+    owner = select(user_keys.c.user_id).where(user_keys.c.fingerprint == fingerprint)
+    found = (
+        select(grants.c.id)
+        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
+        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+        .where(users.c.id.in_(owner), users.c.disabled_at.is_(None), applies(server_id, workspace_id, at))
+    )
+    return found.limit(1)
+
+
 def _grants_of_user(user_id: int) -> ColumnElement[bool]:
     member_of = select(group_members.c.group_id).where(group_members.c.user_id == user_id)
     return or_(grants.c.user_id == user_id, grants.c.group_id.in_(member_of))
 
 
-def _user_key(row: Any) -> UserKey:
+def user_key_of(row: Any) -> UserKey:
+    """A user key from its row."""
     return UserKey(**sealed.unsealed(row))
 
 
@@ -596,4 +531,4 @@ def _credential_record(row: Row) -> Credential:
 
 
 _credentials = Records(lambda connection, row: _credential_record(row))
-_user_keys = Records(lambda connection, row: _user_key(row))
+_user_keys = Records(lambda connection, row: user_key_of(row))

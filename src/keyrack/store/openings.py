@@ -14,7 +14,6 @@ from keyrack.store.tables import (
     credentials,
     grants,
     group_members,
-    server_tags,
     servers,
     system_users,
     unmanaged_keys,
@@ -44,7 +43,6 @@ def of_account(
 ) -> tuple[Opening, ...]:
     """What lets a key into an account of a server, at most MOST of each kind."""
     found = [*_entries(connection, workspace_id, fingerprint, at, server_id, username)]
-    tags = select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
     granted = (
         select(grants.c.id, users.c.name)
         .distinct()
@@ -55,10 +53,8 @@ def of_account(
         .where(
             user_keys.c.fingerprint == fingerprint,
             users.c.disabled_at.is_(None),
-            grants.c.workspace_id == workspace_id,
             grants.c.system_user == username,
-            or_(grants.c.server_id == server_id, grants.c.tag.in_(tags)),
-            in_force(grants.c.expires_at, at),
+            applies(server_id, workspace_id, at),
         )
         .order_by(grants.c.id)
         .limit(MOST)

@@ -452,6 +452,7 @@ def user_record(connection: Connection, row: Any, prefix: str = "") -> User:
     """
     fields = sealed.unsealed(sealed.part(row, users, prefix))
     del fields["password_hash"]
+    fields["kind"] = fields["kind"] or "person"
     if not sealed.sound(connection, users, row, prefix):
         return User(**{**fields, "role": Role.MEMBER, "policies": (), "disabled_at": fields["disabled_at"] or EPOCH})
     return User(**{**fields, "role": Role(fields["role"]), "policies": tuple(fields["policies"])})

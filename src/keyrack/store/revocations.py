@@ -80,6 +80,21 @@ def lines_for(
     return tuple(sorted(lines.items()))
 
 
+@prepared
+def _lines_of(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
+    return select(revocations).where(
+        revocations.c.server_id == server_id, among(revocations.c.fingerprint, fingerprints)
+    )
+
+
+def lines_of(connection: Connection, server_id: int, fingerprints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """As lines_for, those of these keys alone."""
+    rows = _lines_of.rows(connection, server_id, fingerprints)
+    for row in rows:
+        sealed.sound(connection, revocations, row)
+    return tuple((row.fingerprint, row.public_key) for row in rows)
+
+
 def _first(server_ids: Iterable[int], most: int, order: Sequence[Any], *which: ColumnElement[bool]) -> Select[Any]:
     """So many revocations of each server."""
     held = revocations

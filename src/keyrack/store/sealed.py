@@ -64,7 +64,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "access_keys": frozenset(),
     "user_keys": frozenset(),
     "key_sources": frozenset(("checked_at", "next_at")),
-    "grants": frozenset(),
+    "grants": frozenset(("begun_at",)),
     "projects": frozenset(),
     "repositories": frozenset(("created_by",)),
     "repository_members": frozenset(),

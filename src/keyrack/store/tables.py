@@ -118,6 +118,7 @@ users = _table(
     Column("disabled_at", Moment),
     Column("created_at", Moment, nullable=False),
     _seal(),
+    Column("kind", String(16)),  # "service" for a program, empty for a person
     UniqueConstraint("workspace_id", "name"),
 )
 
@@ -208,10 +209,9 @@ servers = _table(
     Column("updated_at", Moment, nullable=False),
     Column("sshd_revision", BigInteger),
     Column("sshd_changed_at", Moment),
-    # A mark for each of the last revisions, the newest first, so that a database that went back is noticed.
+    # A mark for each of the last revisions, the newest first.
     Column("lineage", String(512), nullable=False, server_default=text("''")),
     Column("applied_lineage", String(8), nullable=False, server_default=text("''")),
-    # That of the last document that the host told, which a lost database gave out and which was compared.
     Column("told_lineage", String(8), nullable=False, server_default=text("''")),
     Column("went_back_at", Moment),
     Column("compared_at", Moment),
@@ -279,8 +279,7 @@ system_users = _table(
     Column("deployment_key", Text),
     Column("created_at", Moment, nullable=False),
     Column("revision", BigInteger),
-    # The crypt(3) hash that the host is to set, encrypted: whoever reads or changes the database must neither
-    # learn it nor get one of his own signed.
+    # The crypt(3) hash that the host is to set, encrypted: nobody who has the database learns it or has his own signed.
     Column("encrypted_password", LargeBinary),
     Column("deployment_key_asked_at", Moment),
     _seal(),
@@ -338,8 +337,7 @@ user_keys = _table(
 key_owners = Table(
     "key_owners",
     metadata,
-    # One key leads to one identity: the primary key refuses a second user, and a user beside a deploy key,
-    # even when two requests race.
+    # One key leads to one identity: the primary key refuses a second one, even when two requests race.
     Column("fingerprint", String(64), primary_key=True),
     Column("kind", String(8), nullable=False),
     Column("user_key_id", Integer, _of("user_keys"), index=True),
@@ -358,6 +356,11 @@ grants = _table(
     Column("expires_at", Moment, index=True),
     Column("created_at", Moment, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
+    Column("all_servers", Boolean, index=True),
+    Column("starts_at", Moment),
+    Column("begun_at", Moment),  # when hosts were told that the start came
+    Column("reason", Text),
+    _where("ix_grants_to_begin", "starts_at", condition="begun_at IS NULL AND starts_at IS NOT NULL"),
 )
 
 revocations = Table(
@@ -379,7 +382,7 @@ revocations = Table(
 revoked_keys = Table(
     "revoked_keys",
     metadata,
-    # Keys that were revoked everywhere: nobody registers one in this workspace until it is lifted.
+    # Revoked everywhere: nobody registers one in this workspace until it is lifted.
     Column("workspace_id", Integer, _of("workspaces"), primary_key=True),
     Column("fingerprint", String(64), primary_key=True),
     Column("revoked_by", Text, nullable=False),

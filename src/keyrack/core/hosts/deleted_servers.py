@@ -21,7 +21,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Page, Server
 from keyrack.protocol.host_document import HostDocument, KeyRemoval
-from keyrack.store import deleted_servers, keys, revoked_keys, unmanaged_keys
+from keyrack.store import access, deleted_servers, revoked_keys, unmanaged_keys
 from keyrack.store.deleted_servers import DeletedServer
 
 MOST_TAKEN_AWAY = 1000
@@ -46,7 +46,7 @@ def bury(work: Work, server: Server, revision: int) -> bool:
         "deleted_at": work.now,
         "deleted_by": work.actor.name,
     }
-    granted = keys.granted_keys(work.connection, server.id, server.workspace_id, work.now)
+    granted = access.granted_keys(work.connection, server.id, server.workspace_id, work.now)
     pairs = {(one.user_key.fingerprint or "", one.user_key.public_key or "") for one in granted}
     deleted_servers.add(work.connection, {**values, "seal": b""})
     deleted_servers.keep_keys(work.connection, server.id, sorted(pairs))

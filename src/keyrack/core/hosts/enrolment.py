@@ -12,10 +12,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core.hosts import deleted_servers, documents, news, reports, unmanaged_keys, went_back
+from keyrack.core.hosts import deleted_servers, news, reports, unmanaged_keys, went_back
 from keyrack.core.hosts import facts as host_facts
-from keyrack.core.hosts.documents import MOST_UNCONFIRMED
 from keyrack.core.instance import Instance
+from keyrack.core.keys import access
+from keyrack.core.keys.access import MOST_UNCONFIRMED
 from keyrack.core.people import offboarding, throttle
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
@@ -128,7 +129,7 @@ def authenticate(instance: Instance, secret: str, *, address: str) -> Server | D
             )
         if isinstance(server, Server) and not server.sound:
             # Whose secret this is was perhaps written by somebody else.
-            raise documents.changed(server)
+            raise access.changed(server)
         return server
 
     return instance.throttle.prove(throttle.AGENT, address, secret_hash, attempt)

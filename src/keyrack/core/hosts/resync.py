@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keyrack.core.hosts import documents
 from keyrack.core.instance import Instance
-from keyrack.core.keys import propagation
+from keyrack.core.keys import access, propagation
 from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
@@ -117,7 +116,7 @@ def _delete_kept(work: Work, server: Server, kept: list[HeldBack]) -> None:
         return
     gone = []
     for credential, _ in keys.credentials_with_seals(work.connection, server.id):
-        limits = documents.options_of(credential.restrictions, credential.key_type)
+        limits = access.options_of(credential.restrictions, credential.key_type)
         row = lines.get((credential.username, credential.public_key, limits or ()))
         if row is not None and limits is not None and credential.created_at <= row.since:
             keys.remove_credential(work.connection, credential.id)

@@ -22,7 +22,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server
 from keyrack.ssh.names import hidden_character
-from keyrack.store import keys, servers
+from keyrack.store import access, keys, servers
 
 ENROLMENT_LIFE = timedelta(hours=24)
 # Agents ask again at least every 50 seconds.
@@ -98,21 +98,24 @@ def named(instance: Instance, actor: Actor, reference: str) -> Server:
     """
     attempt = Attempt(instance, actor, "servers:read", "see a server", target_kind="server")
     with attempt:
+        return attempt.read(lambda connection: look_up(connection, actor.workspace_id, reference))
 
-        def look(connection: Connection) -> tuple[Server, ...]:
-            if NUMBER.fullmatch(reference):
-                found = servers.get(connection, actor.workspace_id, int(reference))
-                if found is not None:
-                    return (found,)
-            return servers.all_by_name(connection, actor.workspace_id, reference)
 
-        alike = () if hidden_character(reference) is not None else attempt.read(look)
-        if not alike:
-            raise missing("server")
-        if len(alike) > 1:
-            ids = ", ".join(str(server.id) for server in alike)
-            raise Refusal(Kind.TAKEN, "name-ambiguous", f"Several servers have this name; use the id, one of: {ids}.")
-        return alike[0]
+def look_up(connection: Connection, workspace_id: int, reference: str) -> Server:
+    """The same within a question of somebody who may see it. Raises as named does."""
+    if hidden_character(reference) is not None:
+        raise missing("server")
+    if NUMBER.fullmatch(reference):
+        found = servers.get(connection, workspace_id, int(reference))
+        if found is not None:
+            return found
+    alike = servers.all_by_name(connection, workspace_id, reference)
+    if not alike:
+        raise missing("server")
+    if len(alike) > 1:
+        ids = ", ".join(str(server.id) for server in alike)
+        raise Refusal(Kind.TAKEN, "name-ambiguous", f"Several servers have this name; use the id, one of: {ids}.")
+    return alike[0]
 
 
 def is_there(instance: Instance, actor: Actor, reference: str) -> bool:
@@ -283,9 +286,9 @@ def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str])
 
         def change(work: Work) -> Server:
             server = own_server(work, server_id)
-            before = keys.granted_keys(work.connection, server.id, server.workspace_id, work.now)
+            before = access.granted_keys(work.connection, server.id, server.workspace_id, work.now)
             servers.set_tags(work.connection, server.id, labels)
-            after = keys.granted_keys(work.connection, server.id, server.workspace_id, work.now)
+            after = access.granted_keys(work.connection, server.id, server.workspace_id, work.now)
             for granted in after:
                 keys.unrevoke(work.connection, server.id, granted.user_key.fingerprint or "")
             gone = {(granted.user_key.fingerprint or "", granted.user_key.public_key or "") for granted in before}

@@ -16,9 +16,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core.audit import alarms
-from keyrack.core.hosts import accounts, documents
+from keyrack.core.hosts import accounts
 from keyrack.core.hosts import deleted_servers as deleted_servers_told
 from keyrack.core.instance import Instance
+from keyrack.core.keys import access
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
@@ -208,7 +209,7 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     rows = []
     here = set()
     refused = set(document.revoked)
-    for line in documents.lines(work.connection, server, work.now)[0]:
+    for line in access.lines(work.connection, server, work.now)[0]:
         here.add((line.username, line.public_key, line.options))
         if line.key_entered_at > server.went_back_at:
             refused.discard(line.public_key)
@@ -230,7 +231,7 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     return rows
 
 
-def _held(line: documents.DocumentLine, of_host: Mapping[Any, host_document.AuthorizedKey]) -> dict[str, Any] | None:
+def _held(line: access.Line, of_host: Mapping[Any, host_document.AuthorizedKey]) -> dict[str, Any] | None:
     """The row that holds a line back, or None where the host's document let it in for as long."""
     free = of_host.get((line.username, line.public_key, ()))
     if free is not None and "no-touch-required" not in line.options and _lasts(free.expires_at, line.expires_at):

@@ -24,6 +24,8 @@ from keyrack.store.openings import Opening
 from keyrack.store.openings import of_account as openings_of
 
 MOST_LOOKED = 20
+LONGEST_REASON = 1000
+BEGUN_AT_ONCE = 50
 
 
 def give(
@@ -34,22 +36,28 @@ def give(
     group_id: int | None = None,
     server_id: int | None = None,
     tag: str | None = None,
+    all_servers: bool = False,
     system_user: object,
+    starts_at: datetime | None = None,
     expires_at: datetime | None = None,
     restrictions: Mapping[str, Any] | None = None,
+    reason: object = None,
 ) -> Grant:
-    """Let a user (or a group) log in as system_user on a server (or on servers with a tag).
+    """Let a user (or a group) log in as system_user on a server, on servers with a tag or on all of the workspace.
 
-    Exactly one of user_id and group_id, and one of server_id and tag. A key that cannot obey the restrictions
-    (verify_required for a key that is not on a security key) is not let in by this grant.
+    Exactly one of user_id and group_id, and one of server_id, tag and all_servers. starts_at: it opens nothing before,
+    and hosts are told when that comes (begin); reason: for those who ask later. A key that cannot obey the
+    restrictions (verify_required for a key that is not on a security key) is not let in by this grant.
     Raises Refusal INVALID or MISSING.
     """
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id)
     with attempt:
         if (user_id is None) == (group_id is None):
             raise invalid("user", "Name either a user or a group.")
-        if (server_id is None) == (tag is None):
-            raise invalid("server", "Name either a server or a tag.")
+        if sum((server_id is not None, tag is not None, all_servers)) != 1:
+            raise invalid("server", "Name either a server or a tag, or all.")
+        now = instance.now()
+        start = _start(now, starts_at, expires_at)
         values: dict[str, Any] = {
             "workspace_id": actor.workspace_id,
             "user_id": user_id,
@@ -58,7 +66,10 @@ def give(
             "tag": None if tag is None else server_tag(tag),
             "system_user": validation.username(system_user, field="system_user"),
             "restrictions": validation.restrictions(restrictions),
-            "expires_at": validation.end(instance.now(), expires_at),
+            "expires_at": validation.end(now, expires_at),
+            "all_servers": all_servers or None,
+            "starts_at": start,
+            "reason": None if reason in (None, "") else validation.text(reason, field="reason", maximum=LONGEST_REASON),
         }
 
         def change(work: Work) -> Grant:
@@ -68,16 +79,54 @@ def give(
             room.refuse_more(work, "grant")
             grant_id = keys.add_grant(work.connection, {**values, "created_at": work.now})
             grant = _own(work, grant_id)
-            opened = keys.servers_of_grant(work.connection, grant)
-            for fingerprint, _ in held_keys(work, grant):
-                for opened_id in opened:
-                    keys.unrevoke(work.connection, opened_id, fingerprint)
-            for opened_id in sorted(opened):
-                work.bump_revision(opened_id)
-            work.record(f"Let {who} log in as {grant.system_user} on {_where(work, grant)}", target_id=grant.id)
+            if grant.has_begun(work.now):
+                _open(work, grant)
+            work.record(
+                f"Let {who} log in as {grant.system_user} on {_where(work, grant)}{_terms(grant)}", target_id=grant.id
+            )
             return grant
 
         return attempt.write(change)
+
+
+def begin(instance: Instance, keyrack: Actor) -> int:
+    """Tell hosts of grants whose start has come, each with its event; answers how many.
+
+    Their lines are in no document before, so a host that is away then opens them at its next contact.
+    """
+    at = instance.now()
+    if not instance.database.read(lambda connection: keys.grants_to_begin(connection, at, 1)):
+        return 0
+    with Attempt(instance, keyrack, "grants:write", "begin grants", target_kind="grant") as attempt:
+
+        def change(work: Work) -> int:
+            due = keys.grants_to_begin(work.connection, work.now, BEGUN_AT_ONCE)
+            for grant in due:
+                keys.note_begun(work.connection, grant.id, work.now)
+                before = dict(work.bumped)
+                work.bumped.clear()
+                if grant.expires_at is None or grant.expires_at > work.now:
+                    _open(work, grant)
+                work.record(
+                    f"Grant {grant.id} of the login as {grant.system_user} began",
+                    target_id=grant.id,
+                    workspace_id=grant.workspace_id,
+                )
+                work.bumped.update({**before, **work.bumped})
+            if not due:
+                work.no_event("another process was quicker")
+            return len(due)
+
+        return attempt.write(change)
+
+
+def get(instance: Instance, actor: Actor, grant_id: int) -> Grant:
+    """One grant. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "grants:read", "see a grant", target_kind="grant", target_id=grant_id) as attempt:
+        found = attempt.read(lambda connection: keys.get_grant(connection, actor.workspace_id, grant_id))
+        if found is None:
+            raise missing("grant")
+        return found
 
 
 def find(instance: Instance, actor: Actor) -> tuple[Grant, ...]:
@@ -131,9 +180,12 @@ def give_named(
     group: object = None,
     server: object = None,
     tag: object = None,
+    all_servers: bool = False,
     system_user: object,
+    starts_at: datetime | None = None,
     expires_at: datetime | None = None,
     restrictions: Mapping[str, Any] | None = None,
+    reason: object = None,
 ) -> Grant:
     """The same as give, by names; server: a name or an id. Raises Refusal INVALID or TAKEN, and as give does."""
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant")
@@ -162,7 +214,7 @@ def give_named(
         if server is not None and len(server_ids) != 1:
             words = "Several servers have this name; use the id." if server_ids else "There is no such server."
             raise invalid("server", words, "server-ambiguous" if server_ids else "server-missing")
-        if (server is None) != (tag is None):
+        if (server is None) != (tag is None) and not all_servers:
             _refuse_account_of_nobody(attempt, server_ids, tag, validation.username(system_user, field="system_user"))
     return give(
         instance,
@@ -171,9 +223,12 @@ def give_named(
         group_id=group_id,
         server_id=server_ids[0] if server_ids else None,
         tag=None if tag is None else str(tag),
+        all_servers=all_servers,
         system_user=system_user,
+        starts_at=starts_at,
         expires_at=expires_at,
         restrictions=restrictions,
+        reason=reason,
     )
 
 
@@ -207,7 +262,9 @@ def take_back(instance: Instance, actor: Actor, grant_id: int) -> TakenBack:
 
         def change(work: Work) -> TakenBack:
             grant = _own(work, grant_id)
-            opened = keys.servers_of_grant(work.connection, grant)
+            # What has not begun is on no host, so that none has to refuse anything for it.
+            begun = grant.has_begun(work.now)
+            opened = keys.servers_of_grant(work.connection, grant) if begun else frozenset[int]()
             held = held_keys(work, grant)
             where = _where(work, grant)
             keys.remove_grant(work.connection, grant.id)
@@ -238,6 +295,36 @@ def _still_open(
         for server_id, fingerprint in pairs
     )
     return tuple(dict.fromkeys(opening for some in found for opening in some))
+
+
+def _open(work: Work, grant: Grant) -> None:
+    """Have the hosts that a grant opens let its keys in."""
+    opened = keys.servers_of_grant(work.connection, grant)
+    for fingerprint, _ in held_keys(work, grant):
+        for opened_id in opened:
+            keys.unrevoke(work.connection, opened_id, fingerprint)
+    for opened_id in sorted(opened):
+        work.bump_revision(opened_id)
+
+
+def _start(now: datetime, starts_at: datetime | None, expires_at: datetime | None) -> datetime | None:
+    """A start that lies ahead, None for one that came already. Raises Refusal INVALID."""
+    if starts_at is None or (starts_at.tzinfo is not None and starts_at <= now):
+        return None
+    start = validation.end(now, starts_at, field="starts_at")
+    if start is not None and expires_at is not None and expires_at.tzinfo is not None and expires_at <= start:
+        raise invalid("expires_at", "It would end before it starts.")
+    return start
+
+
+def _terms(grant: Grant) -> str:
+    """From when, until when and why, as the end of a sentence."""
+    told = [
+        f" {word} {at:%Y-%m-%d %H:%M:%S} UTC"
+        for word, at in (("from", grant.starts_at), ("until", grant.expires_at))
+        if at is not None
+    ]
+    return "".join(told) + (f" ({grant.reason})" if grant.reason else "")
 
 
 def held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:
@@ -271,6 +358,8 @@ def _subject(work: Work, user_id: int | None, group_id: int | None) -> str:
 def _where(work: Work, grant: Grant) -> str:
     if grant.server_id is not None:
         return f"server {own_server(work, grant.server_id).name}"
+    if grant.all_servers:
+        return "all servers"
     return f"servers with the tag {grant.tag}"
 
 

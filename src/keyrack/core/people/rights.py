@@ -38,7 +38,11 @@ def refuse_exceeding(work: Work, user: User) -> None:
 def _refuse_logins(work: Work, user: User) -> None:
     """Where the user logs in by a grant, the actor must too."""
     own = () if work.actor.user_id is None else keys.grants_of_user(work.connection, work.actor.user_id, work.now)
-    places = {(grant.server_id, grant.tag, grant.system_user) for grant in own if not grant.restrictions}
+    places = {
+        (grant.server_id, grant.tag, grant.system_user)
+        for grant in own
+        if not grant.restrictions and grant.has_begun(work.now)
+    }
     for grant in keys.grants_of_user(work.connection, user.id, work.now):
         if (grant.server_id, grant.tag, grant.system_user) not in places:
             raise _exceeded(f"{user.name} may log in where you may not")

@@ -87,6 +87,8 @@ class _Names:
         else:
             who = f"group {self._groups.get(grant.group_id or 0, '?')}"
         where = f"tag {grant.tag}" if grant.tag else f"server {self._servers.get(grant.server_id or 0, '?')}"
+        if grant.all_servers:
+            where = "all servers"
         return who, where, grant.system_user
 
     def refuse_unknown(self, wanted: WantedGrant) -> None:

@@ -12,11 +12,13 @@ from keyrack.model import Actor
 from keyrack.web import bodies
 from keyrack.web.api import Dialect, address_of
 from keyrack.web.native import (
+    access,
     claims,
     credentials,
     damaged_rows,
     events,
     grants,
+    groups,
     key_sources,
     offboardings,
     repositories,
@@ -54,6 +56,8 @@ ENDPOINTS = (
     *damaged_rows.ENDPOINTS,
     *events.ENDPOINTS,
     *grants.ENDPOINTS,
+    *access.ENDPOINTS,
+    *groups.ENDPOINTS,
     *credentials.ENDPOINTS,
     *requests.ENDPOINTS,
     *claims.ENDPOINTS,

@@ -17,7 +17,7 @@ def list_grants(call: Call, asked: Window) -> shapes.GrantPage:
 
 
 def give_grant(call: Call, new: shapes.NewGrant) -> shapes.Grant:
-    """Let a user or a group log in as a system user on a server, or on servers with a tag"""
+    """Let a user or a group log in as a system user on a server, on servers with a tag, or on all"""
     given = grants.give_named(
         call.instance,
         call.actor,
@@ -25,11 +25,20 @@ def give_grant(call: Call, new: shapes.NewGrant) -> shapes.Grant:
         group=new.group,
         server=new.server,
         tag=new.tag,
+        all_servers=new.all,
         system_user=new.system_user,
+        starts_at=new.starts_at,
         expires_at=new.expires_at,
         restrictions=new.restrictions,
+        reason=new.reason,
     )
     return shapes.grant(given, grants.names(call.instance, call.actor, (given,), written=True))
+
+
+def show_grant(call: Call) -> shapes.Grant:
+    """Show a grant"""
+    found = grants.get(call.instance, call.actor, call.ids["grant"])
+    return shapes.grant(found, grants.names(call.instance, call.actor, (found,)))
 
 
 def take_back_grant(call: Call) -> None:
@@ -40,5 +49,6 @@ def take_back_grant(call: Call) -> None:
 ENDPOINTS = (
     endpoint("GET", "/grants", list_grants, "grants:read", asks=Window, answers=shapes.GrantPage),
     endpoint("POST", "/grants", give_grant, "grants:write", takes=shapes.NewGrant, answers=shapes.Grant, status=201),
+    endpoint("GET", "/grants/{grant}", show_grant, "grants:read", answers=shapes.Grant),
     endpoint("DELETE", "/grants/{grant}", take_back_grant, "grants:write"),
 )

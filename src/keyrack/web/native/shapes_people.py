@@ -10,6 +10,7 @@ from keyrack.model import Grant as GrantRecord
 from keyrack.store.people import Bearer
 from keyrack.web.native.shapes import (
     Answer,
+    Flag,
     Id,
     Listed,
     Moment,
@@ -23,15 +24,18 @@ from keyrack.web.native.shapes import (
 
 
 class NewGrant(Request):
-    """Who may log in where: a user or a group, on a server or on servers with a tag."""
+    """Who may log in where: a user or a group, on a server, on servers with a tag or on all."""
 
     user: Annotated[str | None, about("A user, by name; or name a group.", "alice")] = None
     group: Annotated[str | None, about("A group, by name.", None)] = None
     server: Annotated[str | int | None, about("A server, by name or id; or name a tag.", "web-1")] = None
     tag: Annotated[str | None, about("All servers with this tag, now and later.", None)] = None
+    all: Annotated[bool, about("Whether all servers of the workspace are meant, now and later.", False)] = False
     system_user: Annotated[str, about("As which system user.", "deploy")]
+    starts_at: Annotated[Moment | None, about("When it begins; none for at once.", None)] = None
     expires_at: Annotated[Moment | None, about("When it ends; none for no end.")] = None
     restrictions: Annotated[Restrictions | None, about("What the keys may do; none for everything.")] = None
+    reason: Annotated[str | None, about("Why, for those who ask later.", "release 12")] = None
 
 
 class Grant(Answer):
@@ -43,9 +47,12 @@ class Grant(Answer):
     server: Annotated[str | None, about("The server.", "web-1")]
     server_id: Annotated[Id | None, about("The server's id.")]
     tag: Annotated[str | None, about("The tag.", None)]
+    all: Annotated[Flag, about("Whether it is for all servers of the workspace.")]
     system_user: Annotated[str, about("As which system user.", "deploy")]
+    starts_at: Annotated[Time | None, about("When it begins; null for when it was given.")]
     expires_at: Annotated[Time | None, about("When it ends.")]
     restrictions: Annotated[Restrictions, about("What the keys may do; {} for everything.")]
+    reason: Annotated[str | None, about("Why it was given.", "release 12")]
     created_at: Annotated[Time, about("When it was given.")]
 
 
@@ -101,9 +108,12 @@ def grant(given: GrantRecord, names: Names) -> Grant:
         server=names.servers.get(given.server_id or 0),
         server_id=given.server_id,
         tag=given.tag,
+        all=bool(given.all_servers),
         system_user=given.system_user,
+        starts_at=time_or_null(given.starts_at),
         expires_at=time_or_null(given.expires_at),
         restrictions=dict(given.restrictions),
+        reason=given.reason,
         created_at=time(given.created_at),
     )
 

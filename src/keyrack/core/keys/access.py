@@ -1,0 +1,230 @@
+"""Who can log in where, and why: the one decision that host documents, answers to people and programs are made of;
+must change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.sealing import named
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Credential, Grant, Server, UserKey
+from keyrack.ssh import options
+from keyrack.ssh.fingerprint import of_line
+from keyrack.store import access, held_back, keys, revocations, servers
+
+# Told at once to a host that has not confirmed them; what is more is told once it has. A host takes 200,000 in all.
+MOST_UNCONFIRMED = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One reason for one key to stand on one system user.
+
+    entered_at: when somebody last decided something that makes it; key_entered_at: when the key itself was entered.
+    credential, or grant and user_key: what makes it.
+    """
+
+    username: str
+    public_key: str
+    options: tuple[str, ...]
+    expires_at: datetime | None
+    name: str
+    entered_at: datetime
+    key_entered_at: datetime
+    credential: Credential | None = None
+    grant: Grant | None = None
+    user_key: UserKey | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The key's."""
+        of = self.credential or self.user_key
+        assert of is not None
+        return of.fingerprint or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A row that is not as Keyrack wrote it. kind: what it is, in words."""
+
+    kind: str
+    id: int | str
+
+    @property
+    def words(self) -> str:
+        """What it means for hosts."""
+        return f"The {self.kind} {self.id} was changed in the database, not by Keyrack. It is left out"
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """One user, and the fingerprints of the keys that the user registered."""
+
+    user_id: int
+    fingerprints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who can log in on a server. lines: every way in; revoked: what the host refuses whatever else lets it in, by
+    type and base64; damaged: rows left out; held_back: what a database that went back would do, and does not.
+    """
+
+    lines: tuple[Line, ...]
+    revoked: tuple[str, ...]
+    damaged: tuple[Damaged, ...]
+    held_back: tuple[held_back.HeldBack, ...] = ()
+
+
+def decide(
+    instance: Instance, connection: Connection, server: Server, now: datetime, whose: Whose | None = None
+) -> Decision:
+    """Who can log in on a server now, from rows whose seals hold; whose: with the keys of one user alone.
+
+    Raises Refusal UNAVAILABLE where the server's own rows are not as Keyrack wrote them.
+    """
+    if not server.sound:
+        raise changed(server)
+    if not servers.complete(connection, server.id):
+        raise Refusal(
+            Kind.UNAVAILABLE,
+            "seal-broken",
+            f"Rows of server {server.name} were deleted or put back in the database, not by Keyrack. Nothing is signed "
+            "for it, and its host keeps to what it was told last.",
+        )
+    entered, damaged = lines(connection, server, now, whose)
+    revoked, damaged_revocations = _revoked(instance, connection, server, whose)
+    held: tuple[held_back.HeldBack, ...] = ()
+    if server.compared_at is not None:
+        held = tuple(held_back.of_server(connection, server.id))
+        if not all(row.sound for row in held):
+            raise Refusal(
+                Kind.UNAVAILABLE,
+                "seal-broken",
+                f"What is held back on server {server.name} was changed in the database, not by Keyrack. Nothing is "
+                "signed for it.",
+            )
+        entered = tuple(_without_held_back(entered, held))
+    return Decision(entered, revoked, (*damaged, *damaged_revocations), held)
+
+
+def changed(server: Server) -> Refusal:
+    """The refusal where a server's row is not as Keyrack wrote it."""
+    return Refusal(
+        Kind.UNAVAILABLE,
+        "seal-broken",
+        f"The row of server {server.name} was changed in the database, not by Keyrack. Nothing is signed for it, "
+        "and its host keeps to what it was told last.",
+    )
+
+
+def lines(
+    connection: Connection, server: Server, now: datetime, whose: Whose | None = None
+) -> tuple[tuple[Line, ...], tuple[Damaged, ...]]:
+    """All that lets a key in on a server, or the keys of one user, from rows whose seals hold, and the others."""
+    rows = (*_entered(connection, server, now, whose), *_granted(connection, server, now, whose))
+    return (
+        tuple(row for row in rows if isinstance(row, Line)),
+        tuple(row for row in rows if isinstance(row, Damaged)),
+    )
+
+
+def _entered(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Line | Damaged]:
+    """What the server's own credentials let in."""
+    for credential, holds in keys.sealed_credentials(connection, server.id, now, whose.fingerprints if whose else None):
+        if not holds:
+            yield Damaged("credential", credential.id)
+            continue
+        limits = options_of(credential.restrictions, credential.key_type)
+        if limits is None:
+            continue
+        yield Line(
+            username=credential.username,
+            public_key=credential.public_key,
+            options=limits,
+            expires_at=credential.expires_at,
+            name=credential.label,
+            entered_at=credential.created_at,
+            key_entered_at=credential.created_at,
+            credential=credential,
+        )
+
+
+def _granted(connection: Connection, server: Server, now: datetime, whose: Whose | None) -> Iterator[Line | Damaged]:
+    """What grants let in."""
+    for granted in access.granted_keys(
+        connection, server.id, server.workspace_id, now, whose.user_id if whose else None
+    ):
+        grant, key = granted.grant, granted.user_key
+        if granted.broken is not None:
+            table, number = granted.broken
+            yield Damaged(named(table), number)
+            continue
+        assert key.public_key is not None
+        assert key.key_type is not None
+        limits = options_of(grant.restrictions, key.key_type)
+        if limits is None:
+            continue  # a security key's restriction, and this key is none: never without it
+        yield Line(
+            username=grant.system_user,
+            public_key=key.public_key,
+            options=limits,
+            expires_at=grant.expires_at,
+            name=key.title or "",
+            entered_at=max(grant.created_at, key.created_at),
+            key_entered_at=key.created_at,
+            grant=grant,
+            user_key=key,
+        )
+
+
+def _without_held_back(found: Iterable[Line], held: Iterable[held_back.HeldBack]) -> Iterator[Line]:
+    """The lines without what the host refused before the database went back and nobody entered again since."""
+    refused = {row.public_key: row.since for row in held if row.kind == held_back.REVOKED}
+    by_line = {(row.username, row.public_key, row.options): row for row in held if row.kind == held_back.LINE}
+    for line in found:
+        since = refused.get(line.public_key)
+        if since is not None and line.key_entered_at <= since:
+            continue
+        row = by_line.get((line.username, line.public_key, line.options))
+        if row is None or line.entered_at > row.since:
+            yield line
+        elif row.until is not None:
+            ends = row.until if line.expires_at is None else min(row.until, line.expires_at)
+            yield replace(line, expires_at=ends)
+
+
+def _revoked(
+    instance: Instance, connection: Connection, server: Server, whose: Whose | None
+) -> tuple[tuple[str, ...], tuple[Damaged, ...]]:
+    """The keys to be refused, and the rows left out: what is no key would keep the host from obeying all the rest."""
+    sound: list[str] = []
+    damaged: list[Damaged] = []
+    if whose is None:
+        most = instance.settings.max_revoked_keys
+        told = revocations.lines_for(connection, server.id, unconfirmed=MOST_UNCONFIRMED, confirmed=most)
+    else:
+        told = revocations.lines_of(connection, server.id, whose.fingerprints)
+    for fingerprint, line in told:
+        if of_line(line) == fingerprint:
+            sound.append(line)
+        else:
+            damaged.append(Damaged("revocation of", fingerprint))
+    return tuple(sound), tuple(damaged)
+
+
+def options_of(restrictions: Any, key_type: str) -> tuple[str, ...] | None:
+    """The options of a line; None: a key of this type cannot obey them, so the line must not be there at all."""
+    if not restrictions:
+        return ()
+    try:
+        return tuple(options.render(options.Restrictions.from_json(restrictions), key_type))
+    except ValueError:
+        return None

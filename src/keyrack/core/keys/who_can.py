@@ -1,0 +1,192 @@
+"""Answers who can log in where and why, from the decision that host documents are made of; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from keyrack.core import cursors, validation
+from keyrack.core.hosts.servers import look_up
+from keyrack.core.instance import Instance
+from keyrack.core.keys import access
+from keyrack.core.keys.access import Line, Whose
+from keyrack.core.work import Attempt
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Server, User
+from keyrack.ssh.fingerprint import of_line
+from keyrack.store import access as rows
+from keyrack.store import keys, people, servers, uses
+
+PER_PAGE = 50
+_PLACE = (int, str, str, str, int)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way in: as a system user of a server, with a key, by a credential or a grant, which the line names.
+
+    user: whose key it is, None where no user registered it; group: through which the grant lets the user in; tag:
+    the server's, for which the grant is; last_used_at: of the key on this server, as which system user ever.
+    """
+
+    server: Server
+    line: Line
+    user: str | None
+    group: str | None
+    last_used_at: datetime | None
+
+    @property
+    def kind(self) -> Literal["credential", "grant", "group"]:
+        """What opens it: credential, grant (to a user) or group."""
+        if self.line.grant is None:
+            return "credential"
+        return "grant" if self.line.grant.group_id is None else "group"
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """A page of ways in. next: the mark of the next page, None where there is none; unknown: the servers within this
+    page of which nothing can be said, as their rows are not as Keyrack wrote them.
+    """
+
+    items: tuple[Way, ...]
+    next: str | None
+    unknown: tuple[str, ...]
+
+
+def find(
+    instance: Instance,
+    actor: Actor,
+    *,
+    server: str | None = None,
+    system_user: str | None = None,
+    user: str | None = None,
+    cursor: str = "",
+    limit: int = PER_PAGE,
+) -> Ways:
+    """Who can log in on a server, or where a user can, as the hosts are told at this moment; by server and account.
+
+    server: a name or an id; user: a name; at least one of them. cursor: next of the page before. What ended or has not
+    begun, who is disabled, keys that are refused and rows that are not as Keyrack wrote them open nothing. A user sees
+    all of their own. Raises Refusal INVALID, MISSING, FORBIDDEN, or UNAVAILABLE where nothing can be said of a server.
+    """
+    action = "iam:self" if user is not None and user == actor.name and actor.user_id is not None else "access:read"
+    with Attempt(instance, actor, action, "see who can log in", target_kind="access") as attempt:
+        if server is None and user is None:
+            raise invalid("server", "Name a server, a user, or both.")
+        account = None if system_user is None else validation.username(system_user, field="system_user")
+        after = cursors.read(cursor, _PLACE) if cursor else None
+        return attempt.read(lambda connection: _find(instance, connection, actor, server, user, account, after, limit))
+
+
+def _find(
+    instance: Instance,
+    connection: Connection,
+    actor: Actor,
+    server: str | None,
+    user: str | None,
+    account: str | None,
+    after: tuple[Any, ...] | None,
+    limit: int,
+) -> Ways:
+    now = instance.now()
+    person = None if user is None else _user(connection, actor, user)
+    whose = None if person is None else _whose(connection, person)
+    named = None if server is None else look_up(connection, actor.workspace_id, server)
+    if named is not None:
+        places: Sequence[int] = (named.id,)
+    else:
+        assert whose is not None
+        places = sorted(
+            rows.servers_with_credentials(connection, actor.workspace_id, whose.fingerprints, now)
+            | keys.servers_of_user(connection, whose.user_id)
+        )
+    found: list[tuple[Server, Line]] = []
+    unknown: list[str] = []
+    for server_id in places:
+        if after is not None and server_id < after[0]:
+            continue
+        one = named or servers.by_id(connection, server_id)
+        if one is None or one.workspace_id != actor.workspace_id:
+            continue
+        try:
+            found += _of_server(instance, connection, one, now, whose, account, after)
+        except Refusal as refusal:
+            if refusal.kind is not Kind.UNAVAILABLE or named is not None:
+                raise
+            unknown.append(one.name)
+        if len(found) > limit:
+            break
+    shown = found[:limit]
+    rest = cursors.write(_place(*shown[-1])) if len(found) > limit else None
+    return Ways(tuple(_ways(connection, actor, shown)), rest, tuple(unknown))
+
+
+def _of_server(
+    instance: Instance,
+    connection: Connection,
+    server: Server,
+    now: datetime,
+    whose: Whose | None,
+    account: str | None,
+    after: tuple[Any, ...] | None,
+) -> list[tuple[Server, Line]]:
+    """The ways into a server, in order, after a place in it."""
+    decision = access.decide(instance, connection, server, now, whose)
+    refused = {of_line(line) for line in decision.revoked}
+    ways = [
+        (server, line)
+        for line in decision.lines
+        if line.fingerprint not in refused and account in (None, line.username)
+    ]
+    ways.sort(key=lambda way: _place(*way))
+    return [way for way in ways if after is None or _place(*way) > after]
+
+
+def _place(server: Server, line: Line) -> tuple[int, str, str, str, int]:
+    of = line.credential or line.grant
+    assert of is not None
+    return server.id, line.username, line.fingerprint, type(of).__name__, of.id
+
+
+def _ways(connection: Connection, actor: Actor, found: Iterable[tuple[Server, Line]]) -> Iterator[Way]:
+    """The lines with the names and the last uses that people ask for."""
+    shown = list(found)
+    names = people.user_names(connection, {line.user_key.user_id for _, line in shown if line.user_key})
+    groups = people.group_names(
+        connection, {line.grant.group_id for _, line in shown if line.grant and line.grant.group_id}
+    )
+    entered = sorted({line.fingerprint for _, line in shown if line.credential})
+    owners = rows.owners(connection, actor.workspace_id, entered)
+    used = {
+        (use.server_id, fingerprint): use.at
+        for fingerprint, all_uses in uses.of_keys(
+            connection, actor.workspace_id, {line.fingerprint for _, line in shown}
+        ).items()
+        for use in all_uses
+    }
+    for server, line in shown:
+        yield Way(
+            server=server,
+            line=line,
+            user=owners.get(line.fingerprint) if line.user_key is None else names.get(line.user_key.user_id),
+            group=groups.get(line.grant.group_id) if line.grant and line.grant.group_id else None,
+            last_used_at=used.get((server.id, line.fingerprint)),
+        )
+
+
+def _user(connection: Connection, actor: Actor, name: str) -> User:
+    found = people.user_by_name(connection, actor.workspace_id, name)
+    if found is None:
+        raise missing("user")
+    return found
+
+
+def _whose(connection: Connection, user: User) -> Whose:
+    held = sorted({key.fingerprint for key in keys.keys_of_user(connection, user.id) if key.fingerprint})
+    owners = rows.owners(connection, user.workspace_id, held)
+    return Whose(user.id, tuple(fingerprint for fingerprint in held if owners.get(fingerprint) == user.name))

@@ -1,0 +1,146 @@
+"""Groups as people name them: list, show, make, empty, delete; must leave what a change means for hosts to users.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.people import users
+from keyrack.core.together import within
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import invalid, missing
+from keyrack.model import Actor, Page
+from keyrack.store import groups, people
+
+_Change = Callable[[Instance, Connection], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group and the names of the users in it, in order."""
+
+    id: int
+    name: str
+    created_at: datetime
+    members: tuple[str, ...]
+
+
+def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 50) -> Page[Group]:
+    """A page of the workspace's groups by name; search: part of it. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "list groups", target_kind="group") as attempt:
+
+        def question(connection: Connection) -> Page[Group]:
+            page = groups.page(connection, actor.workspace_id, search=search, offset=offset, limit=limit)
+            return Page(tuple(_record(connection, one) for one in page.items), page.total, offset, limit)
+
+        return attempt.read(question)
+
+
+def get(instance: Instance, actor: Actor, name: str) -> Group:
+    """A group by name. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "see a group", target_kind="group") as attempt:
+        return attempt.read(lambda connection: _get(connection, actor, name))
+
+
+def put(instance: Instance, actor: Actor, name: str, members: Iterable[str] | None) -> Group:
+    """Make a group exist, with exactly these users; None leaves those who are in it.
+
+    Raises Refusal INVALID for a user whom there is not, FORBIDDEN, or LIMIT.
+    """
+
+    def change(within_: Instance, connection: Connection) -> None:
+        ids = [_user_id(connection, actor, one) for one in dict.fromkeys(members or ())]
+        users.ensure_group(within_, actor, name=name, user_ids=ids, exactly=members is not None)
+
+    return _changed(instance, actor, name, "set a group", change, there=False)
+
+
+def add_member(instance: Instance, actor: Actor, name: str, user: str) -> Group:
+    """Put a user into a group; nothing changes for one who is in it. Raises Refusal MISSING or FORBIDDEN."""
+
+    def change(within_: Instance, connection: Connection) -> None:
+        users.ensure_group(within_, actor, name=name, user_ids=[_member_id(connection, actor, user)], exactly=False)
+
+    return _changed(instance, actor, name, "put a user into a group", change)
+
+
+def remove_member(instance: Instance, actor: Actor, name: str, user: str) -> Group:
+    """Take a user out of a group: keys that nothing else lets in leave the hosts. Raises Refusal MISSING."""
+
+    def change(within_: Instance, connection: Connection) -> None:
+        group = _get(connection, actor, name)
+        gone = _member_id(connection, actor, user)
+        held = people.group_member_ids(connection, group.id)
+        if gone not in held:
+            raise missing("member")
+        users.ensure_group(within_, actor, name=name, user_ids=held - {gone})
+
+    return _changed(instance, actor, name, "take a user out of a group", change)
+
+
+def delete(instance: Instance, actor: Actor, name: str) -> Group:
+    """Delete a group with its grants, and answer it as it was; keys that nothing else lets in leave the hosts.
+
+    Raises Refusal MISSING or FORBIDDEN.
+    """
+    with Attempt(instance, actor, "people:write", "delete a group", target_kind="group") as attempt:
+
+        def run(work: Work) -> Group:
+            group = _get(work.connection, actor, name)
+            # Emptied first, which tells the hosts; its grants then let nobody in.
+            users.ensure_group(within(work), actor, name=name, user_ids=())
+            groups.remove(work.connection, group.id)
+            work.record(f"Deleted group {group.name}", target_id=group.id, level="warning")
+            return group
+
+        return attempt.write(run)
+
+
+def _changed(
+    instance: Instance,
+    actor: Actor,
+    name: str,
+    aim: str,
+    change: _Change,
+    *,
+    there: bool = True,
+) -> Group:
+    with Attempt(instance, actor, "people:write", aim, target_kind="group") as attempt:
+
+        def run(work: Work) -> Group:
+            if there:
+                _get(work.connection, actor, name)
+            work.no_event("the change within leaves it")
+            change(within(work), work.connection)
+            return _get(work.connection, actor, name)
+
+        return attempt.write(run)
+
+
+def _get(connection: Connection, actor: Actor, name: str) -> Group:
+    found = groups.by_name(connection, actor.workspace_id, name)
+    if found is None:
+        raise missing("group")
+    return _record(connection, found)
+
+
+def _record(connection: Connection, row: groups.GroupRow) -> Group:
+    return Group(row.id, row.name, row.created_at, groups.member_names(connection, row.id))
+
+
+def _user_id(connection: Connection, actor: Actor, name: str) -> int:
+    found = people.user_by_name(connection, actor.workspace_id, name)
+    if found is None:
+        raise invalid("members", "There is no such user; name users that exist.", "user-missing")
+    return found.id
+
+
+def _member_id(connection: Connection, actor: Actor, name: str) -> int:
+    found = people.user_by_name(connection, actor.workspace_id, name)
+    if found is None:
+        raise missing("user")
+    return found.id

@@ -1,0 +1,98 @@
+"""Users as people name them: list, show, set to what is wanted; must leave each change's rule to users.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.people import users
+from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.together import within
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import invalid, missing
+from keyrack.model import Actor, Page, Role, User
+from keyrack.store import groups, people
+
+ME = "me"
+"""Stands in paths for whoever asks, so nobody is called so."""
+
+
+def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 50) -> Page[User]:
+    """A page of the workspace's users, oldest first; search: part of the name. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "list users", target_kind="user") as attempt:
+
+        def question(connection: Connection) -> Page[User]:
+            page = groups.page_of_people(connection, actor.workspace_id, search=search, offset=offset, limit=limit)
+            return Page(tuple(people.user_record(connection, row) for row in page.items), page.total, offset, limit)
+
+        return attempt.read(question)
+
+
+def get(instance: Instance, actor: Actor, name: str) -> User:
+    """A user by name. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "see a user", target_kind="user") as attempt:
+        return attempt.read(lambda connection: _named(connection, actor, name))
+
+
+def put(
+    instance: Instance,
+    actor: Actor,
+    name: str,
+    *,
+    make: bool,
+    role: Role | None = None,
+    kind: str | None = None,
+    policies: Sequence[str] | None = None,
+    disabled: bool | None = None,
+) -> User:
+    """Bring a user to what is wanted, all or nothing; None leaves things, or is what a new user has.
+
+    make: whether one who is not there is made, as member without policies unless said otherwise. Raises Refusal
+    MISSING, INVALID for the last owner, or FORBIDDEN where the user's rights, before or after, exceed the actor's.
+    """
+    aim = "set a user" if make else "change a user"
+    with Attempt(instance, actor, "people:write", aim, target_kind="user") as attempt:
+
+        def run(work: Work) -> User:
+            work.no_event("each change within leaves its own")
+            joined = within(work)
+            user = people.user_by_name(work.connection, actor.workspace_id, name)
+            if user is None:
+                if not make:
+                    raise missing("user")
+                if name == ME:
+                    raise invalid("name", "Nobody is called me: in paths it stands for whoever asks.")
+                user = users.create_user(joined, actor, name=name, role=role or Role.MEMBER, policies=policies or ())
+            else:
+                wanted = role or user.role, tuple(user.policies if policies is None else policies)
+                if wanted != (user.role, user.policies):
+                    users.change_rights(joined, actor, user.id, role=wanted[0], policies=wanted[1])
+            if kind is not None and kind != user.kind:
+                _set_kind(work, user, kind)
+            if disabled is not None and disabled != (user.disabled_at is not None):
+                users.change(joined, actor, user.id, enabled=not disabled)
+            return users.own_user(work, user.id)
+
+        return attempt.write(run)
+
+
+def delete(instance: Instance, actor: Actor, name: str) -> User:
+    """Delete a user by name, as users.delete_user does, and answer it as it was. Raises as that does."""
+    with Attempt(instance, actor, "people:write", "delete a user", target_kind="user") as attempt:
+        found = attempt.read(lambda connection: _named(connection, actor, name))
+        return users.delete_user(instance, actor, found.id)
+
+
+def _named(connection: Connection, actor: Actor, name: str) -> User:
+    found = people.user_by_name(connection, actor.workspace_id, name)
+    if found is None:
+        raise missing("user")
+    return found
+
+
+def _set_kind(work: Work, user: User, kind: str) -> None:
+    refuse_exceeding(work, user)
+    people.change_user(work.connection, user.id, {"kind": None if kind == "person" else kind})
+    work.record(f"Noted that {user.name} is a {kind}", target_id=user.id)

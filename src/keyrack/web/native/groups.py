@@ -1,0 +1,125 @@
+"""Keyrack's own API: users, their own keys, and groups; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from keyrack.core.keys import user_keys
+from keyrack.core.people import groups, named_people, users
+from keyrack.model import Role
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_groups as shapes
+from keyrack.web.native.calls import endpoint
+from keyrack.web.native.shapes import Search
+
+
+def list_people(call: Call, asked: Search) -> shapes.PersonPage:
+    """List users, oldest first"""
+    found = named_people.find(call.instance, call.actor, search=asked.search, **asked.window())
+    return shapes.PersonPage.of(found, shapes.person)
+
+
+def show_me(call: Call) -> shapes.Person:
+    """Show whose token this is"""
+    return shapes.person(users.myself(call.instance, call.actor))
+
+
+def list_own_keys(call: Call, asked: Search) -> shapes.OwnKeyPage:
+    """List one's own keys, newest first"""
+    return shapes.OwnKeyPage.of(
+        user_keys.find(call.instance, call.actor, search=asked.search, **asked.window()), shapes.own_key
+    )
+
+
+def add_own_key(call: Call, new: shapes.NewOwnKey) -> shapes.OwnKey:
+    """Add a key of one's own"""
+    return shapes.own_key(user_keys.add(call.instance, call.actor, title=new.title, public_key=new.public_key))
+
+
+def delete_own_key(call: Call) -> None:
+    """Delete a key of one's own everywhere"""
+    user_keys.delete(call.instance, call.actor, call.ids["key"])
+
+
+def show_person(call: Call) -> shapes.Person:
+    """Show a user"""
+    return shapes.person(named_people.get(call.instance, call.actor, call.path["person"]))
+
+
+def put_person(call: Call, change: shapes.PersonChange) -> shapes.Person:
+    """Make a user exist, with these rights"""
+    return _set(call, change, make=True)
+
+
+def change_person(call: Call, change: shapes.PersonChange) -> shapes.Person:
+    """Change a user's rights, or shut the user out or in again"""
+    return _set(call, change, make=False)
+
+
+def delete_person(call: Call) -> None:
+    """Delete a user: tokens end, and the keys leave every server"""
+    named_people.delete(call.instance, call.actor, call.path["person"])
+
+
+def list_groups(call: Call, asked: Search) -> shapes.GroupPage:
+    """List groups by name, each with its users"""
+    found = groups.find(call.instance, call.actor, search=asked.search, **asked.window())
+    return shapes.GroupPage.of(found, shapes.group)
+
+
+def show_group(call: Call) -> shapes.Group:
+    """Show a group with its users"""
+    return shapes.group(groups.get(call.instance, call.actor, call.path["group"]))
+
+
+def put_group(call: Call, change: shapes.GroupChange) -> shapes.Group:
+    """Make a group exist, with exactly these users"""
+    return shapes.group(groups.put(call.instance, call.actor, call.path["group"], change.members))
+
+
+def delete_group(call: Call) -> None:
+    """Delete a group with its grants"""
+    groups.delete(call.instance, call.actor, call.path["group"])
+
+
+def add_member(call: Call) -> shapes.Group:
+    """Put a user into a group"""
+    return shapes.group(groups.add_member(call.instance, call.actor, call.path["group"], call.path["person"]))
+
+
+def remove_member(call: Call) -> None:
+    """Take a user out of a group"""
+    groups.remove_member(call.instance, call.actor, call.path["group"], call.path["person"])
+
+
+def _set(call: Call, change: shapes.PersonChange, *, make: bool) -> shapes.Person:
+    user = named_people.put(
+        call.instance,
+        call.actor,
+        call.path["person"],
+        make=make,
+        role=None if change.role is None else Role(change.role),
+        kind=change.kind,
+        policies=change.policies,
+        disabled=change.disabled,
+    )
+    return shapes.person(user)
+
+
+PERSON, GROUP, OWN = "/people/{person}", "/groups/{group}", "/people/me/keys"
+MEMBER = GROUP + "/members/{person}"
+ENDPOINTS = (
+    endpoint("GET", "/people", list_people, "people:read", asks=Search, answers=shapes.PersonPage),
+    endpoint("GET", "/people/me", show_me, "iam:self", answers=shapes.Person),
+    endpoint("GET", OWN, list_own_keys, user_keys.READ, asks=Search, answers=shapes.OwnKeyPage),
+    endpoint("POST", OWN, add_own_key, user_keys.ADD, takes=shapes.NewOwnKey, answers=shapes.OwnKey, status=201),
+    endpoint("DELETE", OWN + "/{key}", delete_own_key, user_keys.DELETE),
+    endpoint("GET", PERSON, show_person, "people:read", answers=shapes.Person),
+    endpoint("PUT", PERSON, put_person, "people:write", takes=shapes.PersonChange, answers=shapes.Person),
+    endpoint("PATCH", PERSON, change_person, "people:write", takes=shapes.PersonChange, answers=shapes.Person),
+    endpoint("DELETE", PERSON, delete_person, "people:write"),
+    endpoint("GET", "/groups", list_groups, "people:read", asks=Search, answers=shapes.GroupPage),
+    endpoint("GET", GROUP, show_group, "people:read", answers=shapes.Group),
+    endpoint("PUT", GROUP, put_group, "people:write", takes=shapes.GroupChange, answers=shapes.Group),
+    endpoint("DELETE", GROUP, delete_group, "people:write"),
+    endpoint("PUT", MEMBER, add_member, "people:write", answers=shapes.Group),
+    endpoint("DELETE", MEMBER, remove_member, "people:write"),
+)

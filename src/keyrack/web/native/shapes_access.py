@@ -1,0 +1,98 @@
+"""Who can log in where, and why: what calls take and answer; must call no use case."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from keyrack.core.keys.who_can import Way as WayIn
+from keyrack.core.keys.who_can import Ways as WaysIn
+from keyrack.web.examples import FINGERPRINT
+from keyrack.web.native.shapes import (
+    Answer,
+    Fingerprint,
+    Id,
+    PerPage,
+    Query,
+    Restrictions,
+    Time,
+    about,
+    time_or_null,
+)
+
+
+class AccessAsked(Query):
+    """Of which server, which user, or both."""
+
+    server: Annotated[str | None, about("A server, by name or id; or name a user.", "web-1")] = None
+    system_user: Annotated[str | None, about("As this system user alone.", "deploy")] = None
+    user: Annotated[str | None, about("A user, by name; or name a server.", "alice")] = None
+    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
+    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", 50)] = 50
+
+
+class Via(Answer):
+    """What opens it: a credential, a grant to the user, or a grant to a group of the user's."""
+
+    kind: Annotated[Literal["credential", "grant", "group"], about("What it is.", "grant")]
+    id: Annotated[Id, about("The id of the credential or the grant.")]
+    label: Annotated[str | None, about("The label of the credential.", "laptop")]
+    group: Annotated[str | None, about("The group that the grant is for.", "ops")]
+    tag: Annotated[str | None, about("The tag whose servers the grant is for.", "web")]
+    all: Annotated[bool, about("Whether the grant is for all servers.", False)]
+    reason: Annotated[str | None, about("Why the grant was given.", "release 12")]
+
+
+class Way(Answer):
+    """One way in: with this key, as this system user, on this server."""
+
+    user: Annotated[str | None, about("Whose key it is; null where no user registered it.", "alice")]
+    system_user: Annotated[str, about("As which system user.", "deploy")]
+    server: Annotated[str, about("On which server.", "web-1")]
+    server_id: Annotated[Id, about("That server's id.")]
+    via: Annotated[Via, about("What opens it.")]
+    fingerprint: Annotated[Fingerprint, about("Which key.", FINGERPRINT)]
+    restrictions: Annotated[Restrictions, about("What the key may do there, and from where; {} for everything.")]
+    expires_at: Annotated[Time | None, about("Until when; null for no end.")]
+    last_used_at: Annotated[Time | None, about("When the key last logged in on this server.")]
+
+
+class Access(Answer):
+    """Ways in, by server, system user and key."""
+
+    items: Annotated[list[Way], about("What the page holds.")]
+    next: Annotated[str | None, about("The cursor of the next page; null at the end.", None)]
+    unknown: Annotated[
+        list[str],
+        about("Servers of which nothing can be said, as their rows are not as Keyrack wrote them.", []),
+    ]
+
+
+def access(found: WaysIn) -> Access:
+    """A page of ways in."""
+    return Access(items=[_way(one) for one in found.items], next=found.next, unknown=list(found.unknown))
+
+
+def _way(way: WayIn) -> Way:
+    line = way.line
+    opened_by = line.credential or line.grant
+    assert opened_by is not None
+    grant = line.grant
+    return Way(
+        user=way.user,
+        system_user=line.username,
+        server=way.server.name,
+        server_id=way.server.id,
+        via=Via(
+            kind=way.kind,
+            id=opened_by.id,
+            label=line.credential.label if line.credential else None,
+            group=way.group,
+            tag=grant.tag if grant else None,
+            all=bool(grant and grant.all_servers),
+            reason=grant.reason if grant else None,
+        ),
+        fingerprint=line.fingerprint,
+        restrictions=dict(opened_by.restrictions),
+        expires_at=time_or_null(line.expires_at),
+        last_used_at=time_or_null(way.last_used_at),
+    )

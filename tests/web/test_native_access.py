@@ -1,0 +1,139 @@
+"""Who can log in where, as Keyrack's own API answers it, and that hosts are told the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from keyrack.core.hosts import documents
+from keyrack.core.keys import grants, who_can
+from keyrack.core.people import users
+from keyrack.ssh.public_key import parse
+from keyrack.store import host_reports
+from tests.core.keys_for_tests import fresh_line
+from tests.services import Service
+from tests.web.test_native import call
+
+
+def own_key(team: Service, name: str) -> str:
+    """A new key of a user's own."""
+    line = fresh_line()
+    headers = {"X-Auth-Token": f"token-of-{name}"}
+    assert team.call("POST", "/v4/user/keys", headers=headers, json={"key": line}).status_code == 201
+    return line
+
+
+def told(team: Service, server: int = 1) -> dict[str, set[str]]:
+    """The keys of each account of a host's document."""
+    signed = documents.signed(team.instance, server)
+    assert signed is not None
+    users_told = json.loads(signed.text)["users"]
+    return {name: {parse(entry["key"]).sha256 for entry in entries} for name, entries in users_told.items()}
+
+
+def answered(found: Any) -> dict[str, set[str]]:
+    """The same of an answer."""
+    by_account: dict[str, set[str]] = {}
+    for item in found["items"]:
+        by_account.setdefault(item["system_user"], set()).add(item["fingerprint"])
+    return by_account
+
+
+def test_each_way_in_is_named_and_is_what_the_host_is_told(team: Service) -> None:
+    line = own_key(team, "alice")
+    print_ = parse(line).sha256
+    end = (team.instance.now() + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    direct = {"user": "alice", "server": "web-1", "system_user": "deploy", "expires_at": end, "reason": "release 12"}
+    by_name = call(team, "POST", "/grants", direct, status=201)
+    assert call(team, "GET", f"/grants/{by_name['id']}") == by_name
+    assert by_name["reason"] == "release 12"
+    by_all = call(team, "POST", "/grants", {"user": "alice", "all": True, "system_user": "root"}, status=201)
+    entered = {"label": "spare", "username": "runcloud", "public_key": line}
+    key = call(team, "POST", "/servers/web-1/credentials", entered, status=201)
+    other = {"label": "nobody's", "username": "runcloud", "public_key": fresh_line()}
+    call(team, "POST", "/servers/web-1/credentials", other, status=201)
+    at = team.instance.now()
+    team.instance.database.write(lambda conn: host_reports.note_uses(conn, 1, [(print_, at, "198.51.100.3")]))
+    found = call(team, "GET", "/access?server=web-1")
+    assert answered(found) == told(team)
+    mine = [item for item in found["items"] if item["fingerprint"] == print_]
+    assert {(item["system_user"], item["via"]["kind"], item["via"]["id"], item["user"]) for item in mine} == {
+        ("deploy", "grant", by_name["id"], "alice"),
+        ("root", "grant", by_all["id"], "alice"),
+        ("runcloud", "credential", key["id"], "alice"),
+    }
+    assert {item["last_used_at"] is not None for item in mine} == {True}
+    (unowned,) = [item for item in found["items"] if item["fingerprint"] != print_]
+    assert (unowned["user"], unowned["via"]["label"]) == (None, "nobody's")
+    (shown,) = call(team, "GET", "/access?server=web-1&system_user=deploy")["items"]
+    assert (shown["expires_at"], shown["via"]["reason"]) == (end, "release 12")
+    assert call(team, "GET", "/access?user=alice")["items"] == mine
+    assert call(team, "GET", "/access?user=alice", token="token-of-alice")["items"] == mine
+    call(team, "GET", "/access?server=web-1", token="token-of-alice", status=403)
+    assert call(team, "GET", "/access?user=alice", token="token-of-audrey")["items"] == mine
+    call(team, "GET", "/access", status=422)
+    call(team, "GET", "/access?user=nobody", status=404)
+    call(team, "GET", "/access?server=nothing", status=404)
+
+
+def test_pages_hold_everything_once(team: Service) -> None:
+    for number in range(5):
+        body = {"label": f"key-{number}", "username": "deploy", "public_key": fresh_line()}
+        call(team, "POST", "/servers/web-1/credentials", body, status=201)
+    whole = call(team, "GET", "/access?server=web-1")
+    assert (len(whole["items"]), whole["next"]) == (5, None)
+    items: list[Any] = []
+    cursor: Any = ""
+    while cursor is not None:
+        page = call(team, "GET", f"/access?server=web-1&per_page=2&cursor={cursor}")
+        items += page["items"]
+        cursor = page["next"]
+    assert items == whole["items"]
+    for wrong in ("x", "bnVsbA", "WzEsMl0", "W10"):
+        assert call(team, "GET", f"/access?server=web-1&cursor={wrong}", status=422)["error"]["field"] == "cursor"
+
+
+def test_what_opens_nothing_is_not_listed(team: Service) -> None:
+    own_key(team, "alice")
+    own_key(team, "bob")
+    for name in ("alice", "bob"):
+        call(team, "POST", "/grants", {"user": name, "tag": "web", "system_user": "deploy"}, status=201)
+    assert {item["user"] for item in call(team, "GET", "/access?server=web-1")["items"]} == {"alice", "bob"}
+    actor = users.system_actor(1)
+    bob = next(one for one in users.find(team.instance, actor) if one.name == "bob")
+    users.disable(team.instance, actor, bob.id)
+    assert call(team, "GET", "/access?user=bob")["items"] == []
+    # Somebody who writes into the database alone opens nothing, and is not said to.
+    altered = text("UPDATE grants SET system_user = 'root' WHERE id = 1")
+    team.instance.database.write(lambda connection: connection.execute(altered))
+    assert call(team, "GET", "/access?server=web-1")["items"] == []
+    assert told(team) == {}
+
+
+def test_a_grant_to_come_opens_from_its_start(team: Service) -> None:
+    line = own_key(team, "alice")
+    start = (team.instance.now() + timedelta(hours=1)).replace(microsecond=0)
+    body = {"user": "alice", "server": "web-1", "system_user": "deploy", "starts_at": start.isoformat()}
+    before = documents.signed(team.instance, 1)
+    made = call(team, "POST", "/grants", body, status=201)
+    assert made["starts_at"] == start.strftime("%Y-%m-%dT%H:%M:%SZ")
+    after = documents.signed(team.instance, 1)
+    assert before is not None
+    assert after is not None
+    assert (after.revision, told(team)) == (before.revision, {})
+    assert call(team, "GET", "/access?user=alice")["items"] == []
+    assert grants.begin(team.instance, users.system_actor()) == 0
+    late = replace(team.instance, now=lambda: start + timedelta(seconds=1))
+    assert grants.begin(late, users.system_actor()) == 1
+    assert grants.begin(late, users.system_actor()) == 0
+    begun = documents.signed(late, 1)
+    assert begun is not None
+    assert begun.revision > before.revision
+    assert parse(line).canonical in begun.text
+    (way,) = who_can.find(late, users.system_actor(1), user="alice").items
+    assert way.line.grant is not None
+    assert way.line.grant.id == made["id"]
