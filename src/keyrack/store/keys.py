@@ -25,7 +25,6 @@ from keyrack.store.tables import (
     servers,
     system_users,
     user_keys,
-    users,
 )
 
 _credential = (
@@ -484,36 +483,6 @@ def _is_revoked_everywhere(server_id: int, fingerprint: str) -> Select[Any]:
         .join(servers, servers.c.workspace_id == revoked_keys.c.workspace_id)
         .where(servers.c.id == server_id, revoked_keys.c.fingerprint == fingerprint)
     )
-
-
-def lets_in(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
-    """Whether anything on a server lets this key in."""
-    return (
-        _credential_lets_in.row(connection, server_id, fingerprint, at) is not None
-        or _grant_lets_in.row(connection, server_id, workspace_id, fingerprint, at) is not None
-    )
-
-
-@prepared
-def _credential_lets_in(server_id: int, fingerprint: str, at: datetime) -> Select[Any]:
-    found = select(credentials.c.id).where(
-        credentials.c.server_id == server_id,
-        credentials.c.fingerprint == fingerprint,
-        in_force(credentials.c.expires_at, at),
-    )
-    return found.limit(1)
-
-
-@prepared
-def _grant_lets_in(server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> Select[Any]:
-    owner = select(user_keys.c.user_id).where(user_keys.c.fingerprint == fingerprint)
-    found = (
-        select(grants.c.id)
-        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
-        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
-        .where(users.c.id.in_(owner), users.c.disabled_at.is_(None), applies(server_id, workspace_id, at))
-    )
-    return found.limit(1)
 
 
 def _grants_of_user(user_id: int) -> ColumnElement[bool]:
