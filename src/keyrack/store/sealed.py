@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +25,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Select,
     Table,
     delete,
     event,
@@ -36,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.dialect import insert_of
-from keyrack.store.engine.prepared import Row, Statement, placeholder
+from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
 from keyrack.store.tables import EPOCH, MICROSECOND, Json, Moment, metadata
 
 SEAL = "seal"
@@ -232,7 +233,7 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
         made += statement.rows(connection, {**row, SEAL: b""})
     for row in made:
         row[SEAL] = seals.of(table, row)
-        _count(connection, table, None, row)
+        count(connection, table, None, row)
     _set_seals(connection, table, made)
     return list(made)
 
@@ -249,7 +250,7 @@ def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) 
     if row is None:
         return False
     row[SEAL] = seals_of(connection).of(table, row)
-    _count(connection, table, None, row)
+    count(connection, table, None, row)
     _set_seals(connection, table, [row])
     return True
 
@@ -264,7 +265,7 @@ def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> No
     """Insert a row of another copy of this database with the seal it has there, unless there is one with its key."""
     statement = sqlite_insert(table).values(**row).on_conflict_do_nothing().returning(table.c.seal)
     if connection.execute(statement).first() is not None:
-        _count(connection, table, None, row)
+        count(connection, table, None, row)
 
 
 def typed(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,7 +295,7 @@ def change(connection: Connection, table: Table, *where: Any, values: Mapping[st
             connection.execute(update(table).where(*where).values(**values))
         else:
             named = {f"of_{name}": value for name, value in key.items()}
-            _setting(table, tuple(values)).run(connection, {**values, **named})
+            setting(table, tuple(values)).run(connection, {**values, **named})
         return []
     return recompute(connection, table, *where, new=lambda _old: values)
 
@@ -313,10 +314,10 @@ def _written(
     row = Row({**old, **values})
     row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
     named = {f"of_{column.name}": old[column.name] for column in table.primary_key}
-    _setting(table, (*values, SEAL)).run(connection, {**values, **named, SEAL: row[SEAL]})
-    _count(connection, table, old, row)
-    if table.name == "servers" and row[SEAL]:
-        connection.info.setdefault(_RAISED, {})[row["id"]] = row
+    setting(table, (*values, SEAL)).run(connection, {**values, **named, SEAL: row[SEAL]})
+    count(connection, table, old, row)
+    if table.name == "servers":
+        note_written(connection, (row,))
     return row
 
 
@@ -329,7 +330,7 @@ def _locking(table: Table) -> Statement:
 
 
 @cache
-def _setting(table: Table, columns: tuple[str, ...]) -> Statement:
+def setting(table: Table, columns: tuple[str, ...]) -> Statement:
     """Sets columns of the row with a primary key, whose columns' names stand after of_."""
     named = [column == placeholder(column, f"of_{column.name}") for column in table.primary_key]
     values = {name: placeholder(table.c[name]) for name in columns}
@@ -349,7 +350,7 @@ def remove(connection: Connection, table: Table, *where: Any) -> int:
     else:
         gone = [dict(row) for row in connection.execute(delete(table).where(*where).returning(*table.c)).mappings()]
     for row in gone:
-        _count(connection, table, row, None)
+        count(connection, table, row, None)
     return len(gone)
 
 
@@ -370,9 +371,9 @@ def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[
         connection.execute(update(table).where(table.c.id == row["id"]).values(rows_sum=row["rows_sum"]))
         connection.info[_RAISED] = {}
     _set_seals(connection, table, [{**row, SEAL: b""}])
-    _count(connection, table, rows[0], None)
+    count(connection, table, rows[0], None)
     row[SEAL] = seals_of(connection).of(table, row)
-    _count(connection, table, None, row)
+    count(connection, table, None, row)
     _set_seals(connection, table, [row])
     return row
 
@@ -403,7 +404,7 @@ def seal_all(
 
     holds_as_before: whether a row that had a seal of the former kind is as Keyrack wrote it; told: hears of progress.
     """
-    seals, count = seals_of(connection), 0
+    seals, total = seals_of(connection), 0
     for table in TABLES:
         done: list[dict[str, Any]] = []
         of_table = 0
@@ -419,8 +420,8 @@ def seal_all(
                 done = []
                 told(f"sealed {of_table} rows of {table.name}")
         _set_seals(connection, table, done)
-        count += of_table + len(done)
-    return count
+        total += of_table + len(done)
+    return total
 
 
 # What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
@@ -471,28 +472,43 @@ def settle(connection: Connection) -> None:
     pending: dict[int, int] = connection.info.get(_PENDING, {})
     # What this command wrote itself is as it wrote it: nobody else can until it ends.
     written: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
+    concerned = [server_id for server_id, delta in sorted(pending.items()) if delta % _MODULUS]
+    table, seals = metadata.tables["servers"], seals_of(connection)
+    given: list[dict[str, Any]] = []
+    for start in range(0, len(concerned), AT_ONCE):
+        some = concerned[start : start + AT_ONCE]
+        rows: dict[int, Mapping[str, Any]] = {number: written[number] for number in some if number in written}
+        unread = [number for number in some if number not in written]
+        if unread:
+            rows |= {row["id"]: row for row in _locking_servers.rows(connection, unread)}
+        for number, row in sorted(rows.items()):
+            new = {**row, "rows_sum": sum_of(connection, row)}
+            seal = seals.of(table, new) if number in written or seals.holds(table, row) else b""
+            given.append({"of_id": number, "rows_sum": new["rows_sum"], SEAL: seal})
+    setting(table, ("rows_sum", SEAL)).run_many(connection, given)
     begin_counting(connection)
+
+
+@prepared
+def _locking_servers(ids: Sequence[int]) -> Select[Any]:
     table = metadata.tables["servers"]
-    for server_id, delta in sorted(pending.items()):
-
-        def added(old: Mapping[str, Any], delta: int = delta) -> Mapping[str, Any]:
-            held = old["rows_sum"]
-            total = _total(connection, old["id"], holding=True) if held is None else _int(held) + delta
-            return {"rows_sum": _bytes(total)}
-
-        if not delta % _MODULUS:
-            continue
-        if server_id in written:
-            _resealed(connection, table, {**written[server_id], **added(written[server_id])})
-        else:
-            recompute(connection, table, row_of(server_id), new=added)
+    return select(table).where(among(table.c.id, ids)).order_by(table.c.id).with_for_update()
 
 
-def _resealed(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-    """Write a server's sum into the row that this command wrote before."""
-    seal = seals_of(connection).of(table, row)
-    values = {"rows_sum": row["rows_sum"], SEAL: seal}
-    _setting(table, tuple(values)).run(connection, {**values, "of_id": row["id"]})
+def sum_of(connection: Connection, server: Mapping[str, Any]) -> bytes | None:
+    """The sum of a server with what was counted since, which counts no more; server: its row as it was."""
+    pending: dict[int, int] = connection.info.get(_PENDING, {})
+    delta = pending.pop(server["id"], 0)
+    held: bytes | None = server["rows_sum"]
+    if not delta % _MODULUS:
+        return held
+    return _bytes(_total(connection, server["id"], holding=True) if held is None else _int(held) + delta)
+
+
+def note_written(connection: Connection, servers: Iterable[Mapping[str, Any]]) -> None:
+    """Servers as this command wrote them: they need not be read again for what is counted later."""
+    written = connection.info.setdefault(_RAISED, {})
+    written.update((row["id"], row) for row in servers if row[SEAL])
 
 
 def fits(connection: Connection, server_id: int) -> bool:
@@ -521,8 +537,8 @@ def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
     return total
 
 
-def _count(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
-    """Note that a row changed; old and new: None where there was or is none."""
+def count(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
+    """Note for the sums that a row changed; old and new: None where there was or is none."""
     if table.name not in OF_SERVER:
         return
     for row, sign in ((old, -1), (new, 1)):
@@ -587,7 +603,7 @@ def _key(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
 def _set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     named = [column.name for column in table.primary_key]
     given = ({**{f"of_{name}": row[name] for name in named}, SEAL: row[SEAL]} for row in rows)
-    _setting(table, (SEAL,)).run_many(connection, given)
+    setting(table, (SEAL,)).run_many(connection, given)
 
 
 # Per table: the columns under its seal, and which of them are true or false, as SQLite keeps those as numbers.

@@ -64,11 +64,7 @@ def give(
             grant_id = keys.add_grant(work.connection, {**values, "created_at": work.now})
             grant = _own(work, grant_id)
             opened = keys.servers_of_grant(work.connection, grant)
-            for fingerprint, _ in held_keys(work, grant):
-                for opened_id in opened:
-                    keys.unrevoke(work.connection, opened_id, fingerprint)
-            for opened_id in sorted(opened):
-                work.bump_revision(opened_id)
+            propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
             work.record(f"Let {who} log in as {grant.system_user} on {_where(work, grant)}", target_id=grant.id)
             return grant
 
