@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 
 from keyrack import app
+from keyrack.core.people import passwords
 from keyrack.core.workspace import workspace_file
 from tests import own_machine
+from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name
 from tests.services import STRANGERS, TEAM, Service, running, settings_for
 
-pytest_plugins = ["tests.databases"]
+pytest_plugins = ["tests.databases", "tests.costs"]
 
 # The longest first, so that no worker begins a long one when the others are done.
 SYSTEM = {"login", "agent", "crash", "git", "cli"}
@@ -66,12 +69,18 @@ def _place(path: Path) -> int:
     return ORDER.index(folder) if folder in ORDER else len(ORDER)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_hashes() -> Iterator[None]:
+    """Passwords of tests are hashed with less work; test_passwords.py holds what is done in earnest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+        yield
+
+
 @pytest.fixture(scope="session")
 def team_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data folder of an instance with a team and strangers in it, to be copied."""
-    folder = tmp_path_factory.mktemp("team")
-    _found_team(folder, "")
-    return folder
+    return made_once(run_folder(tmp_path_factory) / "team-sqlite", lambda folder: _found_team(folder, ""))
 
 
 def _found_team(folder: Path, database: str) -> None:
@@ -82,14 +91,17 @@ def _found_team(folder: Path, database: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def team_on_postgresql(
-    cluster: Cluster, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, str]:
+def team_on_postgresql(cluster: Cluster, migrated_template: str) -> tuple[Path, str]:
     """The same on PostgreSQL: the data folder, and the name of the database to be copied."""
-    folder = tmp_path_factory.mktemp("team")
-    url = cluster.create_database(migrated_template)
-    _found_team(folder, url)
-    return folder, database_name(url)
+
+    def make(folder: Path) -> None:
+        url = cluster.create_database(migrated_template)
+        (folder / "data").mkdir()
+        _found_team(folder / "data", url)
+        (folder / "name").write_text(database_name(url), "ascii")
+
+    made = made_once(cluster.folder / "team", make)
+    return made / "data", (made / "name").read_text("ascii")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -10,15 +10,16 @@ import pytest
 
 from keyrack.store.database import Database
 from keyrack.store.engine import migrate
-from tests.postgres import Cluster, database_name, running_cluster
+from tests.once import made_once, run_folder
+from tests.postgres import Cluster, database_name, running_cluster, shared_cluster
 
 DIALECTS = ("sqlite", "postgresql")
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """The PostgreSQL of this test session. It does without fsync: see durable_cluster."""
-    with running_cluster() as running:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The PostgreSQL of this run, for all its processes. It does without fsync: see durable_cluster."""
+    with shared_cluster(run_folder(tmp_path_factory)) as running:
         yield running
 
 
@@ -32,17 +33,23 @@ def durable_cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file to copy from."""
-    path = tmp_path_factory.mktemp("template") / "keyrack.db"
-    migrate.upgrade(f"sqlite:///{path}")
-    return path
+
+    def make(folder: Path) -> None:
+        migrate.upgrade(f"sqlite:///{folder / 'keyrack.db'}")
+
+    return made_once(run_folder(tmp_path_factory) / "migrated-sqlite", make) / "keyrack.db"
 
 
 @pytest.fixture(scope="session")
 def migrated_template(cluster: Cluster) -> str:
     """The name of a migrated PostgreSQL database to copy from."""
-    url = cluster.create_database()
-    migrate.upgrade(url)
-    return database_name(url)
+
+    def make(folder: Path) -> None:
+        url = cluster.create_database()
+        migrate.upgrade(url)
+        (folder / "name").write_text(database_name(url), "ascii")
+
+    return (made_once(cluster.folder / "migrated", make) / "name").read_text("ascii")
 
 
 @pytest.fixture

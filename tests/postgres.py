@@ -1,8 +1,12 @@
-"""A private PostgreSQL for tests, from the system's own binaries; must leave nothing behind."""
+"""A private PostgreSQL for tests, from the system's own binaries; must leave nothing behind.
+
+One serves a run, however many processes it has; tests that stop or break one have their own.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import re
@@ -18,6 +22,8 @@ from urllib.parse import quote
 
 import psycopg
 
+from tests.once import one_at_a_time
+
 BINARIES = Path("/usr/lib/postgresql")
 START_SECONDS = 60
 
@@ -26,7 +32,7 @@ class Cluster:
     """A running server that only this test session can reach: a socket in its own folder, no network."""
 
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
-        """folder: new and empty; durable: with fsync, which tests otherwise do without."""
+        """folder: new and empty, or one whose server this process joins; durable: with fsync."""
         self._programs = find_programs()
         self._folder = folder
         self._data = folder / "data"
@@ -36,6 +42,8 @@ class Cluster:
         self._lock = threading.Lock()
         # PostgreSQL refuses to run as root.
         self._account: str | None = "postgres" if os.geteuid() == 0 else None
+        if self._data.exists():
+            return
         if self._account:
             entry = pwd.getpwnam(self._account)
             os.chown(folder, entry.pw_uid, entry.pw_gid)
@@ -50,21 +58,18 @@ class Cluster:
             cwd=folder,
         )
 
+    @property
+    def folder(self) -> Path:
+        """Where it lies; what is put there too ends with it."""
+        return self._folder
+
     def start(self) -> None:
         """Start it and wait until it answers."""
-        settings = {
-            "listen_addresses": "",
-            "unix_socket_directories": str(self._folder),
-            "max_connections": "200",
-            "shared_buffers": "32MB",
-            "fsync": "on" if self._durable else "off",
-            "autovacuum": "off",
-        }
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *(self._programs / "postgres", "-D", self._data),
-                    *(f"--{name}={value}" for name, value in settings.items()),
+                    *self._settings(),
                 ],
                 stdout=log,
                 stderr=log,
@@ -80,6 +85,37 @@ class Cluster:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise AssertionError("PostgreSQL did not start:\n" + (self._folder / "log").read_text()) from None
                 time.sleep(0.02)
+
+    def _settings(self) -> list[str]:
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._folder),
+            "max_connections": "600",
+            "shared_buffers": "64MB",
+            "fsync": "on" if self._durable else "off",
+            "autovacuum": "off",
+        }
+        return [f"--{name}={value}" for name, value in settings.items()]
+
+    def start_apart(self) -> None:
+        """Start it so that it is no child of this process, which may end before others that use it."""
+        options = ("-l", self._folder / "log", "-o", " ".join(self._settings()), "-t", str(START_SECONDS))
+        self._control(*options, "start")
+
+    def stop_apart(self) -> None:
+        """Stop it, whoever started it, as one stops what nobody will read again."""
+        self._control("-m", "immediate", "-t", str(START_SECONDS), "stop")
+
+    def _control(self, *given: str | Path) -> None:
+        subprocess.run(
+            [self._programs / "pg_ctl", "-D", self._data, "-s", "-w", *given],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            user=self._account,
+            cwd=self._folder,
+        )
 
     def stop(self) -> None:
         """Stop it at once; connected clients lose their connections."""
@@ -123,7 +159,7 @@ class Cluster:
         """A new database, made as a copy of another; its address."""
         with self._lock:
             self._number += 1
-            name = f"test_{self._number}"
+            name = f"test_{os.getpid()}_{self._number}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as raw:
             # Copying files is quicker than logging every page for databases as small as these.
             raw.execute(f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY FILE_COPY')
@@ -169,3 +205,32 @@ def running_cluster(*, durable: bool = False) -> Iterator[Cluster]:
             cluster.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def shared_cluster(run: Path) -> Iterator[Cluster]:
+    """The cluster of a run: the first process to come starts it, and the last to leave stops it.
+
+    run: a folder that all processes of this run have, and no others. Who is in holds a lock, which ends with it.
+    """
+    with (run / "postgresql.users").open("a") as users:
+        with one_at_a_time(run / "postgresql"):
+            noted = run / "postgresql.folder"
+            if noted.exists():
+                cluster = Cluster(Path(noted.read_text("utf-8")))
+            else:
+                folder = Path(tempfile.mkdtemp(prefix="keyrack-pg-", dir="/tmp"))
+                cluster = Cluster(folder)
+                cluster.start_apart()
+                noted.write_text(str(folder), "utf-8")
+            fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield cluster
+        finally:
+            with one_at_a_time(run / "postgresql"):
+                fcntl.flock(users, fcntl.LOCK_UN)
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    cluster.stop_apart()
+                    shutil.rmtree(noted.read_text("utf-8"), ignore_errors=True)
+                    noted.unlink()

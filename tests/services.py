@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.workspace import workspace_file
 from keyrack.settings import Settings
 from keyrack.web.protocol import BoundedProtocol
+from tests.plain_http import PLAIN
 from tests.ports import free_port as free_port
 
 TEAM = """
@@ -74,10 +74,6 @@ name = "lab-1"
 address = "198.51.100.7"
 system_users = ["deploy"]
 """
-
-
-# Reading the authorities that a system trusts takes longer than many a test, and nothing here speaks TLS.
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass

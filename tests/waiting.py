@@ -9,8 +9,16 @@ DEADLINE_SECONDS = 60
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Return once the condition is true; fail with ``what`` was missing after a long while."""
+    """Return once the condition is true; fail with ``what`` was missing after a long while.
+
+    It is asked a hundred times a second, and less often when asking starts programs: what is waited for needs the
+    processors too.
+    """
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
-        time.sleep(0.01)
+    while True:
+        asked = time.monotonic()
+        if condition():
+            return
+        now = time.monotonic()
+        assert now < deadline, f"waited {seconds} s in vain: {what}"
+        time.sleep(min(max(0.01, 2 * (now - asked)), 0.25))

@@ -18,6 +18,7 @@ from keyrack import app
 from keyrack.core.hosts import enrolment, servers
 from keyrack.core.people import users
 from keyrack.core.workspace import workspace_file
+from tests import plain_http
 from tests.ports import free_port
 from tests.postgres import Cluster
 from tests.services import TEAM, settings_for
@@ -61,7 +62,7 @@ def serving(folder: Path, database: str, *more: str) -> Iterator[tuple[subproces
 def status(url: str, path: str = "/readyz") -> int:
     """The status of an answer; 0 where there is none."""
     try:
-        return httpx2.get(url + path, timeout=20).status_code
+        return plain_http.get(url + path, timeout=20).status_code
     except httpx2.TransportError:
         return 0
 
@@ -124,7 +125,7 @@ def test_an_outage_is_two_lines_in_the_log_and_not_ready(durable_cluster: Cluste
         try:
             for _ in range(100):
                 assert status(url) == 503
-            body = httpx2.get(f"{url}/readyz", timeout=20).json()
+            body = plain_http.get(f"{url}/readyz", timeout=20).json()
             assert body == {
                 "status": "unavailable",
                 "reason": "database",
@@ -149,10 +150,10 @@ def test_a_replaced_file_makes_every_api_say_so_and_the_log_once(tmp_path: Path)
         (tmp_path / "keyrack.db").rename(tmp_path / "moved.db")
         (tmp_path / "keyrack.db").write_bytes((tmp_path / "moved.db").read_bytes())
         wait_until(lambda: status(url) == 503, "that the service is not ready")
-        assert "was replaced" in httpx2.get(f"{url}/readyz").json()["detail"]
+        assert "was replaced" in plain_http.get(f"{url}/readyz").json()["detail"]
         olga = {"Authorization": "Bearer token-of-olga"}
         for path in EVERYWHERE * 5:
-            refused = httpx2.get(url + path, headers={**olga, "X-Auth-Token": "token-of-olga"})
+            refused = plain_http.get(url + path, headers={**olga, "X-Auth-Token": "token-of-olga"})
             assert (path, refused.status_code) == (path, 503)
             assert int(refused.headers["retry-after"]) > 0
     lines = (tmp_path / "data" / "log").read_text().splitlines()
@@ -176,7 +177,7 @@ def test_stopping_with_many_hosts_waiting_prints_no_traceback(tmp_path: Path) ->
             try:
                 headers = {"Authorization": f"Bearer {secret}"}
                 answers.append(
-                    httpx2.get(f"{url}/agent/v1/document", params=asked, headers=headers, timeout=60).status_code
+                    plain_http.get(f"{url}/agent/v1/document", params=asked, headers=headers, timeout=60).status_code
                 )
             except httpx2.TransportError:
                 answers.append(0)
@@ -238,9 +239,9 @@ def test_nothing_in_a_serving_process_opens_the_database_file_beside_sqlite(tmp_
         wait_until(lambda: status(url) == 200, "the service")
         olga = {"Authorization": "Bearer token-of-olga"}
         for address in ("/metrics", "/docs", "/openapi.json", "/api/v3/servers", "/api/keyrack/v1/events", "/readyz"):
-            httpx2.get(url + address, headers=olga)
+            plain_http.get(url + address, headers=olga)
         name = {"name": "web-2", "ipAddress": "192.0.2.11"}
-        assert httpx2.post(f"{url}/api/v3/servers", json=name, headers=olga).status_code == 200
+        assert plain_http.post(f"{url}/api/v3/servers", json=name, headers=olga).status_code == 200
     finally:
         process.terminate()
         said = process.communicate(timeout=60)[1].decode()

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, event, text
 from keyrack.core.people import access_keys, basic_access, tokens
 from keyrack.core.people.tokens import Scope, SignIn
 from keyrack.errors import Kind, Refusal
+from keyrack.store.engine import prepared
 from tests.core.conftest import Team
 
 
@@ -26,11 +27,16 @@ def heard() -> Iterator[list[str]]:
         if threading.get_ident() == mine:
             asked.append(statement)
 
+    def note_prepared(statement: str, _values: Any) -> None:
+        note(None, None, statement)
+
     event.listen(Engine, "before_cursor_execute", note)
+    prepared.listeners.append(note_prepared)
     try:
         yield asked
     finally:
         event.remove(Engine, "before_cursor_execute", note)
+        prepared.listeners.remove(note_prepared)
 
 
 def refused(guess: Callable[[], object]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keyrack.core.audit import events
-from keyrack.core.keys import credentials, user_keys
+from keyrack.core.keys import credentials, grants, user_keys
 from keyrack.core.keys.credentials import Deleted
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
@@ -73,3 +73,25 @@ def test_ones_own_key_is_told_with_the_accounts_that_it_still_opens(team: Team) 
     user_keys.delete(team.instance, team.owner, own.id)
     words = f"{team.owner.name} deleted SSH key laptop ({parse(line).sha256})"
     assert said(team, words) == f"{words}; still opened by: SSH key too (deploy on server web-1)"
+
+
+def test_taking_back_a_grant_tells_what_lets_its_keys_in_all_the_same(team: Team) -> None:
+    line, other = fresh_line(), fresh_line()
+    for title, key in (("laptop", line), ("phone", other)):
+        user_keys.add(team.instance, team.member, title=title, public_key=key)
+    put(team, "by hand", line)
+    put(team, "of-root", other, "root")
+
+    def give(**where: Any) -> int:
+        who = team.member_user.id
+        return grants.give(team.instance, team.owner, user_id=who, system_user="deploy", **where).id
+
+    first, second = give(server_id=team.server.id), give(tag="web")
+    still = grants.take_back(team.instance, team.owner, first).still_opened_by
+    assert {(one.kind, one.id if one.kind == "grant" else one.name) for one in still} == {
+        ("credential", "by hand"),
+        ("grant", second),
+    }
+    words = said(team, "Took back from alice").partition("still opened by: ")[2]
+    assert "SSH key by hand (deploy on server web-1)" in words
+    assert [one.name for one in grants.take_back(team.instance, team.owner, second).still_opened_by] == ["by hand"]

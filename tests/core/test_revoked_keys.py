@@ -186,6 +186,10 @@ def test_a_deploy_key_of_another_workspace_keeps_its_claim_in_a_race(postgresql_
 
 def _someone_waits(instance: Instance) -> bool:
     def read(connection: Connection) -> int:
-        return int(connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one())
+        # In this database alone: other tests use the same server.
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return int(connection.exec_driver_sql(waiting).scalar_one())
 
     return instance.database.read(read) > 0

@@ -246,6 +246,7 @@ def test_a_fingerprint_is_never_believed(team: Team) -> None:
         'expiry-time="soon"',
         "pty pty",
         "pty," * 500,
+        "verify-required",
         'command="\ufffd"',
     ],
 )

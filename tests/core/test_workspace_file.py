@@ -134,7 +134,12 @@ REMOVALS = {
         "members = []",
         "take alice out of repository acme/site",
     ),
-    "a token": (TWO, 'tokens = [{ name = "ci", token = "a-token-of-alice", scopes = ["*"] }]', "", "revoke token ci"),
+    "a token": (
+        TWO,
+        'tokens = [{ name = "ci", token = "a-token-of-alice", scopes = ["*"] }]',
+        "tokens = []",
+        "revoke token ci of alice, which the file does not name",
+    ),
     "an access key": (
         TWO,
         'access_keys = [{ id = "AKEXAMPLE0001", secret = "a secret for signatures" }]',
@@ -159,6 +164,23 @@ def test_what_the_file_leaves_out_is_named_and_taken_with_prune_alone(instance: 
     left.clear()
     assert workspace_file.apply(instance, less, SECRETS, left=left.append) == []
     assert left == []
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_tokens_of_a_user_whose_tokens_the_file_does_not_name_stay(instance: Instance, dry_run: bool) -> None:
+    workspace_file.apply(instance, TWO, SECRETS)
+    actor = users.system_actor(1)
+    bob = next(user for user in users.find(instance, actor) if user.name == "bob")
+    tokens.create(instance, actor, bob, name="robot", scopes=("*",), secret="made-by-hand-0001")
+    noted: list[str] = []
+    assert workspace_file.apply(instance, TWO, SECRETS, prune=True, dry_run=dry_run, noted=noted.append) == []
+    assert tokens.lookup(instance, "made-by-hand-0001") is not None
+    assert noted == ["token robot of bob; the file says nothing of bob's tokens (tokens = [] revokes)"]
+    named = TWO.replace('name = "bob"\n', 'name = "bob"\ntokens = []\n')
+    assert workspace_file.apply(instance, named, SECRETS, prune=True) == [
+        "revoke token robot of bob, which the file does not name"
+    ]
+    assert tokens.lookup(instance, "made-by-hand-0001") is None
 
 
 def test_a_tag_is_taken_with_prune_alone(instance: Instance) -> None:

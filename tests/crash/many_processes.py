@@ -18,6 +18,7 @@ import httpx2
 from keyrack.ssh.public_key import parse
 from tests.core.keys_for_tests import fresh_line
 from tests.crash.commands import Command
+from tests.plain_http import PLAIN
 from tests.ports import free_port
 from tests.waiting import wait_until
 
@@ -140,7 +141,7 @@ class ManyProcesses:
         self._threads.append(thread)
 
     def _add(self, url: str) -> None:
-        with httpx2.Client(base_url=url, timeout=60, headers=OLGA) as client:
+        with httpx2.Client(base_url=url, timeout=60, headers=OLGA, verify=PLAIN) as client:
             number = 0
             while not self._stopping.is_set():
                 number += 1

@@ -20,6 +20,8 @@ from keyrack.core.audit import events
 from keyrack.core.instance import Instance
 from keyrack.core.people import users
 from keyrack.model import Event
+from tests import plain_http
+from tests.plain_http import PLAIN
 from tests.ports import free_port
 from tests.services import TEAM, settings_for
 from tests.waiting import wait_until
@@ -68,7 +70,7 @@ class Killed:
 
     def write_until_it_dies(self, name: str) -> None:
         """Add keys, one after the other, and remember those that were acknowledged."""
-        with httpx2.Client(base_url=self.url, timeout=30, headers=OLGA) as client:
+        with httpx2.Client(base_url=self.url, timeout=30, headers=OLGA, verify=PLAIN) as client:
             for number in range(100_000):
                 label, line = f"{name}-{number}", public_line()
                 body = {"label": label, "username": "deploy", "publicKey": line}
@@ -83,7 +85,7 @@ class Killed:
         assert self._process is not None
         assert self._process.poll() is None, "the service ended at its start"
         try:
-            return httpx2.get(f"{self.url}/readyz").status_code == 200
+            return plain_http.get(f"{self.url}/readyz").status_code == 200
         except httpx2.TransportError:
             time.sleep(0.05)
             return False
@@ -135,7 +137,7 @@ def test_every_acknowledged_key_survives(killed: Killed, tmp_path: Path) -> None
 
 def _all_keys(url: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    with httpx2.Client(base_url=url, timeout=30, headers=OLGA) as client:
+    with httpx2.Client(base_url=url, timeout=30, headers=OLGA, verify=PLAIN) as client:
         for page in range(1, 10_000):
             answer = client.get("/api/v3/servers/1/ssh/credentials", params={"page": page, "perPage": 40}).json()
             found |= {key["label"]: key["publicKey"] for key in answer["data"]}

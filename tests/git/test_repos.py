@@ -38,7 +38,7 @@ def test_what_cannot_be_is_said(site: Site) -> None:
     for words, said in (
         (("create", "acme/shop"), "--workspace"),
         (("create", "../shop", "--workspace", "acme"), "GROUP/NAME"),
-        (("create", "acme/shop", "--workspace", "acme", "--member", "nobody=viewer"), "USER=ROLE"),
+        (("create", "acme/shop", "--workspace", "acme", "--member", "nobody=viewer"), "There is no user 'nobody'"),
         (("create", "acme/shop", "--workspace", "acme", "--member", "alice=king"), "viewer, developer, admin"),
         (("list", "--workspace", "nowhere"), "acme"),
     ):

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from keyrack import app
+from tests import plain_http
 from tests.login.private_sshd import sshd_path
 from tests.ports import free_port
 from tests.services import settings_for
@@ -91,14 +91,18 @@ def test_paste_curl_paste_ssh(tmp_path: Path) -> None:
         wait_until(lambda: "Permission denied" in demo.log_in().stderr, "a refusal")
         _check_admin(facts)
         asked = f"{facts['url']}/api/v3/servers/{facts['server_id']}/hardwareinfo"
-        wait_until(lambda: httpx2.get(asked, headers=headers).json()["kernelVersion"] == os.uname().release, "facts")
+        wait_until(
+            lambda: plain_http.get(asked, headers=headers).json()["kernelVersion"] == os.uname().release, "facts"
+        )
         _clone_and_push(demo, tmp_path)
         wait_until(lambda: demo.log_in().stdout == "in\n", "a login by the admin's grant")
         # The same key is put on the account once more and taken away: it stays open, and that is said.
         added = json.loads(subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60).stdout)
         (still,) = demo.delete(added["id"])["still_opened_by"]
         assert (still["kind"], still["name"]) == ("grant", facts["admin_user"])
-        logs = httpx2.get(f"{facts['url']}/api/v3/servers/{facts['server_id']}/logs", headers=headers).json()["data"]
+        logs = plain_http.get(f"{facts['url']}/api/v3/servers/{facts['server_id']}/logs", headers=headers).json()[
+            "data"
+        ]
         assert any(entry["content"].endswith("; still opened by: a grant for admin") for entry in logs)
         assert demo.log_in().stdout == "in\n"
     # Started again it goes on with the same data, and the lines to paste still work.
@@ -173,5 +177,5 @@ def _check_admin(facts: dict[str, str]) -> None:
     """The admin's password gets an IAM token in the demo workspace."""
     user = {"name": facts["admin_user"], "password": facts["admin_password"], "domain": {"name": facts["workspace"]}}
     identity = {"methods": ["password"], "password": {"user": user}}
-    answer = httpx2.post(f"{facts['url']}/v3/auth/tokens", json={"auth": {"identity": identity}})
+    answer = plain_http.post(f"{facts['url']}/v3/auth/tokens", json={"auth": {"identity": identity}})
     assert answer.status_code == 201

@@ -71,7 +71,7 @@ def test_json_comes_back() -> None:
         {"sources": [""]},
         {"sources": ["10.0.0.1,*"]}, {"sources": ['10.0.0.1",command="id']}, {"sources": ["10.0.0.300"]},
         {"sources": ["10.0.0.1/8"]}, {"sources": ["10.0.0.0/33"]}, {"sources": ["10.0.0.0/255.0.0.0"]},
-        {"sources": ["a b"]},
+        {"sources": ["a b"]}, {"sources": ["*?" * 30 + "Z"]}, {"sources": ["10.0.0.1", "!*1*2*3*4*"]},
         {"sources": ["fe80::1%eth0"]}, {"sources": ["!!10.0.0.1"]}, {"sources": ["!10.0.0.1"]},
         {"sources": ["1.2.3"]},
         {"sources": ["::1"] * 101}, {"permitopen": ["80"]}, {"permitopen": ["a:0"]}, {"permitopen": ["a:65536"]},

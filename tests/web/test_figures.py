@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx2
 
+from tests import plain_http
 from tests.ports import free_port
 from tests.services import Service
 from tests.web.runcloud_team import Agent, serving
@@ -36,7 +37,7 @@ def test_metrics_behind_a_token_and_at_an_address_of_their_own(team_folder: Path
         assert service.call("GET", "/metrics", token="token-of-olga").status_code == 401
         for text in (
             service.call("GET", "/metrics", token="a token to read metrics").text,
-            httpx2.get(f"http://127.0.0.1:{port}/metrics").text,
+            plain_http.get(f"http://127.0.0.1:{port}/metrics").text,
         ):
             for name in (*FIGURES, "keyrack_events_total", "keyrack_refused_proofs_total"):
                 assert name in text
@@ -56,7 +57,7 @@ def test_each_line_of_the_log_names_its_request(tmp_path: Path) -> None:
             while True:
                 try:
                     headers = {"X-Forwarded-For": "203.0.113.5"}
-                    answer = httpx2.get(f"http://127.0.0.1:{port}/api/v3/servers?secret=1", headers=headers)
+                    answer = plain_http.get(f"http://127.0.0.1:{port}/api/v3/servers?secret=1", headers=headers)
                     break
                 except httpx2.TransportError:
                     assert time.monotonic() < deadline

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests import plain_http
 from tests.ports import free_port
 from tests.services import TEAM
 from tests.waiting import wait_until
@@ -95,9 +96,9 @@ def _post_everywhere(url: str, text: str) -> list[httpx2.Response]:
     runcloud: Any = {"label": "oops", "username": "deploy", "publicKey": text}
     bearer = {"Authorization": "Bearer token-of-olga"}
     return [
-        httpx2.post(f"{url}/api/v3/servers/1/ssh/credentials", json=runcloud, headers=bearer),
-        httpx2.post(f"{url}/api/v3/servers/1/ssh/credentials", data=runcloud, headers=bearer),
-        httpx2.post(
+        plain_http.post(f"{url}/api/v3/servers/1/ssh/credentials", json=runcloud, headers=bearer),
+        plain_http.post(f"{url}/api/v3/servers/1/ssh/credentials", data=runcloud, headers=bearer),
+        plain_http.post(
             f"{url}/v4/user/keys",
             content=json.dumps({"title": "oops", "key": text}),
             headers={"X-Auth-Token": "token-of-alice", "Content-Type": "application/json"},
@@ -107,7 +108,7 @@ def _post_everywhere(url: str, text: str) -> list[httpx2.Response]:
 
 def _alive(url: str) -> bool:
     try:
-        return httpx2.get(f"{url}/readyz").status_code == 200
+        return plain_http.get(f"{url}/readyz").status_code == 200
     except httpx2.TransportError:
         time.sleep(0.05)
         return False

@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from keyrack.settings import Settings
 from keyrack.web.proxies import Proxies
+from tests.plain_http import PLAIN
 from tests.ports import free_port
 from tests.web.runcloud_team import serving
 
@@ -119,7 +120,7 @@ def test_behind_a_real_nginx(team_folder: Path, tmp_path: Path) -> None:
         proxy = subprocess.Popen([program, "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)])
         try:
             for address in ("127.0.0.2", "127.0.0.3"):
-                with httpx2.Client(transport=httpx2.HTTPTransport(local_address=address)) as client:
+                with httpx2.Client(transport=httpx2.HTTPTransport(verify=PLAIN, local_address=address)) as client:
                     body = {"name": address, "ipAddress": "192.0.2.9", "provider": "x"}
                     lying = {"Authorization": "Bearer token-of-olga", "X-Forwarded-For": "6.6.6.6"}
                     deadline = time.monotonic() + 20

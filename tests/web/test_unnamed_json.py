@@ -33,8 +33,8 @@ def sent(service: Service, method: str, path: str, content: str, kind: str | Non
     return answer.status_code, body
 
 
-@pytest.mark.parametrize("kind", [None, FORM, "application/x-www-form-urlencoded; charset=UTF-8"])
-def test_a_key_and_a_token_as_curl_sends_them(team: Service, kind: str | None) -> None:
+@pytest.mark.parametrize("kind", [None, FORM, f"{FORM}; charset=UTF-8", "text/plain;charset=UTF-8"])
+def test_a_key_and_a_token_as_curl_and_fetch_send_them(team: Service, kind: str | None) -> None:
     token = {"X-Auth-Token": "token-of-alice"}
     body = json.dumps({"title": "desk", "key": fresh_line()})
     status, key = sent(team, "POST", "/v4/user/keys", body, kind, **token)
@@ -72,7 +72,7 @@ def test_a_form_stays_a_form_on_runcloud_and_is_none_elsewhere(team: Service) ->
     assert (answer.status_code, answer.json()["temporary"]) == (200, True)
     status, body = sent(team, "POST", "/v4/user/keys", "title=desk&key=x", FORM, **{"X-Auth-Token": "token-of-alice"})
     assert (status, body["error_code"]) == (400, "CH.010001")
-    status, body = sent(team, "POST", "/v4/user/keys", "{}", "text/plain", **{"X-Auth-Token": "token-of-alice"})
+    status, body = sent(team, "POST", "/v4/user/keys", "{}", "text/html", **{"X-Auth-Token": "token-of-alice"})
     assert (status, body["error_code"]) == (400, "CH.010001")
 
 

@@ -13,6 +13,7 @@ from keyrack.cli import options
 from keyrack.cli.opened import opened
 from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
+from keyrack.cli.tables import as_json_object, show_json
 from keyrack.core.workspace import workspace_file, workspace_schema
 
 
@@ -28,6 +29,7 @@ def _schema(context: click.Context, parameter: click.Parameter, wanted: bool) ->
 @click.option("--check", is_flag=True, help="As --dry-run, and end with status 1 when something would change.")
 @click.option("--prune", is_flag=True, help="Also take away what FILE leaves out of what it declares.")
 @click.option("--reset-secrets", is_flag=True, help="Also set passwords again that were changed since.")
+@as_json_object
 @click.option(
     "--schema", is_flag=True, expose_value=False, is_eager=True, callback=_schema, help="Print the JSON schema of FILE."
 )
@@ -35,7 +37,14 @@ def _schema(context: click.Context, parameter: click.Parameter, wanted: bool) ->
 @options.data
 @options.database
 def command(
-    file: Path, dry_run: bool, check: bool, prune: bool, reset_secrets: bool, new_database: bool, **given: Any
+    file: Path,
+    dry_run: bool,
+    check: bool,
+    prune: bool,
+    reset_secrets: bool,
+    json_wanted: bool,
+    new_database: bool,
+    **given: Any,
 ) -> None:
     """Bring a workspace to what FILE (TOML) says; running it twice changes nothing.
 
@@ -48,14 +57,14 @@ def command(
         text = file.read_text("utf-8")
     except UnicodeDecodeError:
         raise click.ClickException(f"{file} is not UTF-8 text.") from None
-    left: list[str] = []
-    noted: list[str] = []
     with opened(given, founding=True, new_database=new_database) as instance:
+        left: list[str] = []
+        noted: list[str] = []
         changes = workspace_file.apply(
             instance,
             text,
             os.environ,
-            say,
+            _nothing if json_wanted else say,
             left=left.append,
             noted=noted.append,
             prune=prune,
@@ -63,17 +72,27 @@ def command(
             dry_run=dry_run or check,
             actor=operator("apply"),
         )
+    made = not (dry_run or check)
+    if json_wanted:
+        show_json({"changes": changes, "made": made, "left": left, "noted": noted})
+    else:
+        _tell(changes, left, noted, made=made)
+    if check and (changes or left):
+        raise SystemExit(1)
+
+
+def _nothing(words: str) -> None:
+    """What changes is told at the end, as one object."""
+
+
+def _tell(changes: list[str], left: list[str], noted: list[str], *, made: bool) -> None:
     for words in left:
         say(f"left as it is, without --prune: {words}")
     for words in noted:
         say(f"left as it is: {words}")
-    if (dry_run or check) and changes:
-        say(f"{len(changes)} changes would be made; none was.")
-        raise SystemExit(1 if check else 0)
     if changes:
-        say(f"{len(changes)} changes.")
+        say(f"{len(changes)} changes." if made else f"{len(changes)} changes would be made; none was.")
     elif left:
         say(f"Nothing changed; {len(left)} removals take --prune.")
-        raise SystemExit(1 if check else 0)
     else:
         say("Nothing to change.")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from keyrack.cli.operator_context import OperatorContext, operator_context, shared
-from keyrack.cli.spans import moment
+from keyrack.cli.spans import asked_moment, moment
 from keyrack.cli.tables import AT_ONCE, as_json, table
 from keyrack.core.audit import events
 from keyrack.model import Event
@@ -36,8 +36,8 @@ def command(
     with operator_context(given) as at:
         asked: dict[str, Any] = {
             "server_id": None if reference is None else at.server(reference).id,
-            "since": None if since is None else events.moment(since, field="from"),
-            "until": None if until is None else events.moment(until, field="to", end=True),
+            "since": None if since is None else asked_moment("--from", since),
+            "until": None if until is None else asked_moment("--to", until, end=True),
             "search": search,
         }
         found = _events(at, asked, limit)

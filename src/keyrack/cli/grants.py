@@ -9,10 +9,9 @@ import click
 
 from keyrack.cli.operator_context import ID, known_id, operator_context, shared
 from keyrack.cli.shown import say
-from keyrack.cli.spans import moment
+from keyrack.cli.spans import asked_moment, moment
 from keyrack.cli.tables import AT_ONCE, as_json, every, table
-from keyrack.core.audit import events
-from keyrack.core.keys import grants
+from keyrack.core.keys import grants, openings
 from keyrack.model import Grant
 
 
@@ -56,6 +55,10 @@ def give(
     **given: Any,
 ) -> None:
     """Let a user or a group log in."""
+    if (user is None) == (group is None):
+        raise click.UsageError("Name one: --user or --group.")
+    if (server is None) == (tag is None):
+        raise click.UsageError("Name one: --server or --tag.")
     try:
         limits = None if restrictions is None else json.loads(restrictions)
     except ValueError:
@@ -69,7 +72,7 @@ def give(
             server=server,
             tag=tag,
             system_user=system_user,
-            expires_at=None if until is None else events.moment(until, field="until", end=True),
+            expires_at=None if until is None else asked_moment("--until", until, end=True),
             restrictions=limits,
         )
         names = grants.names(at.instance, at.actor, (made,))
@@ -82,9 +85,10 @@ def give(
 def take_back(grant_id: int, **given: Any) -> None:
     """End a grant; keys that nothing else lets in leave the hosts."""
     with operator_context(given) as at, known_id("`keyrack grants list` shows which there are."):
-        gone = grants.take_back(at.instance, at.actor, grant_id)
+        taken = grants.take_back(at.instance, at.actor, grant_id)
+        gone, still = taken.grant, openings.words(taken.still_opened_by, everywhere=True)
         names = grants.names(at.instance, at.actor, (gone,))
-        say(f"Took back from {_who(gone, names)} the login as {gone.system_user} on {_where(gone, names)}.")
+        say(f"Took back from {_who(gone, names)} the login as {gone.system_user} on {_where(gone, names)}{still}.")
 
 
 def _who(grant: Grant, names: grants.Names) -> str:

@@ -11,10 +11,11 @@ from keyrack.cli import events, options, recovery, revocation, unmanaged_keys
 from keyrack.cli.operator_context import ID, known_id, operator_context, shared
 from keyrack.cli.shown import say
 from keyrack.cli.spans import ago, moment, seconds_of
-from keyrack.cli.tables import AT_ONCE, as_json, every, table
+from keyrack.cli.tables import AT_ONCE, as_json, as_json_object, every, show_json, table
 from keyrack.core.hosts import deleted_servers, modes, servers, sessions, status
 from keyrack.core.hosts import unmanaged_keys as unmanaged
 from keyrack.core.keys import credentials, last_uses
+from keyrack.model import Server
 
 
 @click.group(name="hosts")
@@ -71,12 +72,16 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
 
 @command.command()
 @click.argument("reference", metavar="SERVER")
+@as_json_object
 @shared
-def show(reference: str, **given: Any) -> None:
+def show(reference: str, json_wanted: bool, **given: Any) -> None:
     """Show what one host is to do and what it says it does."""
     with operator_context(given) as at:
         server = at.server(reference)
         held = status.of(at.instance, server)
+        if json_wanted:
+            show_json(_object(server, held))
+            return
         applied = f"{held.applied} since {moment(held.applied_at)}" if held.applied_at else "none"
         facts = (
             ("server", f"{server.name} (id {server.id}, {server.address})"),
@@ -123,7 +128,7 @@ def enforce(reference: str, **given: Any) -> None:
 @click.argument("reference", metavar="[SERVER]", required=False)
 @click.option("--tag", help="All servers that have this tag now, instead of one.")
 @click.option("--after", required=True, metavar="TIME", help="Such as 90s, 30m, 1h, 7d; 0 for never.")
-@click.option("--then", required=True, metavar="keep|drop-temporary|drop-all", help="What the host does then.")
+@click.option("--then", required=True, type=click.Choice(modes.THEN), help="What the host does then.")
 @shared
 def set_offline_policy(reference: str | None, tag: str | None, after: str, then: str, **given: Any) -> None:
     """Set what hosts do while the service does not answer."""
@@ -202,6 +207,30 @@ def enrol(reference: str, **given: Any) -> None:
     """
     with operator_context(given) as at:
         say(servers.installation_line(at.instance, at.actor, at.server(reference).id))
+
+
+def _object(server: Server, held: status.HostStatus) -> dict[str, object]:
+    """A host for programs; every field is always there, null where nothing is known."""
+    return {
+        "id": server.id,
+        "name": server.name,
+        "address": server.address,
+        "tags": list(server.tags),
+        "mode": held.mode,
+        "state": held.state,
+        "enforcement": held.enforcement or None,
+        "undone": held.undone or None,
+        "wanted": held.wanted,
+        "applied": held.applied,
+        "applied_at": moment(held.applied_at) if held.applied_at else None,
+        "seen_at": moment(held.seen_at) if held.seen_at else None,
+        "when_silent": held.offline_words or None,
+        "agent_version": server.agent_version,
+        "os": server.os,
+        "os_version": server.os_version,
+        "enrolled": server.enrolled_at is not None,
+        "problems": list(held.problems),
+    }
 
 
 def _set_mode(reference: str, mode: str, given: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "apply": ("keyrack.cli.apply", "Bring a workspace to what a file says."),
     "repos": ("keyrack.cli.repos", "Create and list Git repositories."),
     "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
+    "keys": ("keyrack.cli.keys", "See the SSH keys of users."),
     "tokens": ("keyrack.cli.tokens", "See and revoke API tokens."),
     "events": ("keyrack.cli.events", "Read the audit log."),
     "hosts": ("keyrack.cli.hosts", "See and steer hosts: unmanaged keys, modes, receipts, sessions."),

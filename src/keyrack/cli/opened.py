@@ -73,5 +73,6 @@ def workspace_named(instance: Instance, name: str | None) -> Workspace:
     if not known:
         raise click.ClickException("There is no workspace yet; make one with `keyrack apply` or `keyrack up`.")
     names = ", ".join(workspace.name for workspace in known)
-    words = "Say whose it is with --workspace" if name is None else f"There is no workspace {name!r}"
-    raise click.UsageError(f"{words}; there are: {names}.")
+    if name is None:
+        raise click.UsageError(f"Say whose it is with --workspace; there are: {names}.")
+    raise click.ClickException(f"There is no workspace {name!r}; there are: {names}.")

@@ -12,6 +12,7 @@ from keyrack.cli import options
 from keyrack.cli.opened import opened, workspace_named, workspaces
 from keyrack.cli.operator import operator
 from keyrack.cli.shown import say
+from keyrack.cli.tables import as_json, table
 from keyrack.core.git import access, repositories, storage
 from keyrack.core.instance import Instance
 from keyrack.core.people import users
@@ -57,17 +58,24 @@ def create(path: str, workspace: str | None, members: tuple[str, ...], **given: 
 
 @command.command(name="list")
 @click.option("--workspace", help="Of one workspace only.")
+@as_json
 @options.data
 @options.database
-def list_repositories(workspace: str | None, **given: Any) -> None:
+def list_repositories(workspace: str | None, json_wanted: bool, **given: Any) -> None:
     """List repositories: path, visibility, and the folder of each."""
     with opened(given) as instance:
         owners = workspaces(instance) if workspace is None else (workspace_named(instance, workspace),)
         root = storage.root_of(instance.settings.data)
+        rows: list[tuple[object, ...]] = []
         for owner in owners:
             for found in instance.database.read(partial(repository_rows.in_workspace, workspace_id=owner.id)):
                 folder = storage.folder_of(root, found)
-                click.echo("\t".join(printable(str(word)) for word in (found.path, found.visibility, folder)))
+                rows.append((found.path, found.visibility, str(folder), owner.name))
+        if json_wanted:
+            table(("PATH", "VISIBILITY", "FOLDER", "WORKSPACE"), rows, json_wanted)
+            return
+        for row in rows:
+            click.echo("\t".join(printable(str(word)) for word in row[:3]))
 
 
 def _held(connection: Connection, repository_id: int) -> dict[int, str]:
@@ -76,7 +84,9 @@ def _held(connection: Connection, repository_id: int) -> dict[int, str]:
 
 def _member(instance: Instance, owner: Workspace, text: str) -> tuple[int, str]:
     name, _, role = text.rpartition("=")
+    if not name:
+        raise click.UsageError(f"--member takes USER=ROLE, not {text!r}.")
     user = instance.database.read(lambda connection: people_rows.user_by_name(connection, owner.id, name))
     if user is None:
-        raise click.UsageError(f"--member takes USER=ROLE with a user of the workspace {owner.name}.")
+        raise click.ClickException(f"There is no user {name!r} in the workspace {owner.name}.")
     return user.id, role

@@ -10,7 +10,7 @@ import click
 from keyrack.cli.operator_context import OperatorContext, known_id, operator_context, shared
 from keyrack.cli.shown import say
 from keyrack.cli.spans import moment
-from keyrack.cli.tables import AT_ONCE, as_json, every, table
+from keyrack.cli.tables import AT_ONCE, as_json, as_json_object, every, objects, show_json, table
 from keyrack.core.keys import receipts, revocation
 from keyrack.core.keys.receipts import Receipts
 
@@ -65,8 +65,9 @@ def list_revoked(json_wanted: bool, **given: Any) -> None:
 
 @click.command(name="receipts")
 @click.argument("change", metavar="FINGERPRINT|EVENT_ID")
+@as_json_object
 @shared
-def show_receipts(change: str, **given: Any) -> None:
+def show_receipts(change: str, json_wanted: bool, **given: Any) -> None:
     """Show which hosts obey a change.
 
     The change is a revoked key, by fingerprint, or an event of the log.
@@ -74,9 +75,9 @@ def show_receipts(change: str, **given: Any) -> None:
     hint = "Name a revoked key's fingerprint, or an event that `keyrack hosts events` lists."
     with operator_context(given) as at, known_id(hint):
         if change.isascii() and change.isdigit() and len(change) < 10:
-            _show_receipts(receipts.of_event(at.instance, at.actor, int(change)))
+            _show_receipts(receipts.of_event(at.instance, at.actor, int(change)), json_wanted)
         else:
-            _show_receipts(receipts.of_key(at.instance, at.actor, change))
+            _show_receipts(receipts.of_key(at.instance, at.actor, change), json_wanted)
 
 
 def _follow(at: OperatorContext, fingerprint: str, wait: int | None) -> bool:
@@ -94,7 +95,11 @@ def _follow(at: OperatorContext, fingerprint: str, wait: int | None) -> bool:
         time.sleep(LOOK_SECONDS)
 
 
-def _show_receipts(found: Receipts) -> None:
+def _show_receipts(found: Receipts, json_wanted: bool = False) -> None:
+    titles = ("SERVER", "WANTED", "APPLIED", "DONE AT")
     rows = [(one.server_name, one.wanted, one.applied, moment(one.at)) for one in found.of]
-    table(("SERVER", "WANTED", "APPLIED", "DONE AT"), rows)
+    if json_wanted:
+        show_json({"done": found.done, "words": found.words, "servers": objects(titles, rows)})
+        return
+    table(titles, rows)
     say(found.words)

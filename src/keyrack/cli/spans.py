@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 
 import click
 
+from keyrack.core.audit import events
 from keyrack.core.instance import Instance
+from keyrack.errors import Refusal
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -29,6 +31,14 @@ def ago(instance: Instance, at: datetime | None) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit} ago"
     return f"{seconds}s ago"
+
+
+def asked_moment(option: str, text: str, *, end: bool = False) -> datetime:
+    """The time that an option names, as core.audit.events.moment reads it; exits with words for anything else."""
+    try:
+        return events.moment(text, field=option, end=end)
+    except Refusal as refusal:
+        raise click.UsageError(f"{option}: {refusal.message}") from None
 
 
 def moment(at: datetime | None) -> str:

@@ -18,6 +18,7 @@ T = TypeVar("T")
 AT_ONCE = 500
 
 as_json = click.option("--json", "json_wanted", is_flag=True, help="For programs: a JSON list of objects.")
+as_json_object = click.option("--json", "json_wanted", is_flag=True, help="For programs: one JSON object.")
 
 
 def every(ask: Callable[[int], Page[T]]) -> Iterator[T]:
@@ -31,11 +32,21 @@ def every(ask: Callable[[int], Page[T]]) -> Iterator[T]:
             return
 
 
+def objects(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> list[dict[str, object]]:
+    """Rows as JSON has them: each field has the name of its column, in small letters."""
+    names = [title.lower().replace(" ", "_") for title in titles]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def show_json(value: object) -> None:
+    """JSON for programs; ASCII alone, so that nothing in it acts on a terminal."""
+    click.echo(json.dumps(value, indent=1))
+
+
 def table(titles: Sequence[str], rows: Sequence[Sequence[object]], json_wanted: bool = False) -> None:
     """Columns as wide as they must be, titles alone when there is nothing; or the same as JSON objects."""
     if json_wanted:
-        names = [title.lower().replace(" ", "_") for title in titles]
-        click.echo(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1))
+        show_json(objects(titles, rows))
         return
     shown = [tuple(titles), *(tuple(printable(str(value)) for value in row) for row in rows)]
     widths = [max(len(row[column]) for row in shown) for column in range(len(titles))]

@@ -16,6 +16,8 @@ from keyrack.ssh.quotes import quote_option, unquote_option
 
 _LONGEST_COMMAND = 4096  # characters
 _MOST_ENTRIES = 100  # in one list
+# sshd tries every way to share an address among the stars before it says no, at each offer of the key, by anybody.
+_MOST_STARS = 4  # in one pattern, enough for *.*.*.*
 
 # Permissions: a field of Restrictions, the option that gives it, the option that takes it.
 _PERMISSIONS = (
@@ -201,6 +203,8 @@ def _check_source(value: str) -> None:
         return
     if not _HOST_PATTERN.fullmatch(entry):
         raise ValueError("A source is an address, a network, or a host name that may hold * and ?.")
+    if entry.count("*") > _MOST_STARS:
+        raise ValueError(f"A source has at most {_MOST_STARS} stars; write a network such as 10.0.0.0/8.")
 
 
 def _check_sources(value: str) -> None:

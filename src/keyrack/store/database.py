@@ -71,7 +71,7 @@ class Database:
             # Loaded here: with its driver it takes a while, for which commands on SQLite need not wait.
             from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 
-            engine = postgresql_engine(url, writer=False)
+            engine = postgresql_engine(url, writer=False, json_as_text=True)
             self._writer = PostgresqlWriter(url, WRITERS, PATIENCE_SECONDS, self._deliver, self.seals)
         attach(engine, self.seals)
         # Apart from the writer's, so that writes that wait for a row cannot keep reads from going on.

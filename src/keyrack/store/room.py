@@ -35,10 +35,9 @@ MOST: dict[str, tuple[Column[int], int]] = {
 
 def is_full(connection: Connection, kind: str, owner: int) -> bool:
     """Whether a workspace or server has as many of a kind as it may; kind: a name in MOST."""
-    return _last(kind).row(connection, {"owner": owner}) is not None
+    return _last(*MOST[kind]).row(connection, {"owner": owner}) is not None
 
 
 @cache
-def _last(kind: str) -> Statement:
-    column, most = MOST[kind]
+def _last(column: Column[int], most: int) -> Statement:
     return Statement(lambda: select(column).where(column == placeholder(column, "owner")).offset(most - 1).limit(1))

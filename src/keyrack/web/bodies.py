@@ -17,6 +17,8 @@ from keyrack.errors import Kind, Refusal
 NUMBER = re.compile(r"[0-9]{1,10}")
 FORM = "application/x-www-form-urlencoded"
 """What curl and others call a body whose type nobody named, whatever it is."""
+TEXT = "text/plain"
+"""What fetch() calls one."""
 LARGEST_ID = 2_147_483_647
 # What neither database nor UTF-8 can hold.
 NO_TEXT = re.compile("[\x00\ud800-\udfff]")
@@ -86,10 +88,10 @@ def media_type(request: Request) -> str:
 
 def read_json(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
     """The fields of a JSON body that need not be called so: published examples name no type, and curl then names
-    that of forms. The second is always False: values need not be text. Raises Refusal for a body of any other type,
-    and for one that is not JSON.
+    that of forms, fetch() that of text. The second is always False: values need not be text. Raises Refusal for a
+    body of any other type, and for one that is not JSON.
     """
-    if media_type(request) not in ("", "application/json", FORM):
+    if media_type(request) not in ("", "application/json", FORM, TEXT):
         raise malformed("The body must be JSON.", "content-type")
     return json_object(content), False
 

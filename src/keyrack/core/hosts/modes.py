@@ -12,6 +12,7 @@ from keyrack.model import Actor, Server
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
 from keyrack.store import servers
 
+THEN = (KEEP, DROP_TEMPORARY, DROP_ALL)
 SHORTEST_OFFLINE = 60
 LONGEST_OFFLINE = 10 * 366 * 86400
 OFFLINE_WORDS = {
@@ -69,7 +70,7 @@ def set_offline_policy(
         in_bounds = type(after_seconds) is int and SHORTEST_OFFLINE <= after_seconds <= LONGEST_OFFLINE
         if not in_bounds and not (type(after_seconds) is int and after_seconds == 0):
             raise invalid("after_seconds", f"It is 0 for never, or at least {SHORTEST_OFFLINE} seconds.")
-        if then not in (KEEP, DROP_TEMPORARY, DROP_ALL):
+        if then not in THEN:
             raise invalid("then", "It is keep, drop-temporary or drop-all.")
         if (server_id is None) == (tag is None):
             raise invalid("server_id", "Name one server or one tag.")

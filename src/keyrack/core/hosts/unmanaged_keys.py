@@ -17,7 +17,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Credential, Page, Server, UnmanagedKey
 from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, UNREADABLE, ReportedKey, ReportError
-from keyrack.ssh import found_options
+from keyrack.ssh import found_options, options
 from keyrack.ssh.fingerprint import is_fingerprint, of_line
 from keyrack.ssh.names import hidden_character
 from keyrack.store import servers, unmanaged_keys
@@ -112,7 +112,7 @@ def accept(
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
             user = validation.username(found.username if username is None else username)
             key = validation.public_key(instance, f"{found.public_key} {found.comment}".strip())
-            limits, end = _meaning(found)
+            limits, end = _meaning(found, key.type)
             name = validation.text(label or found.comment or found.fingerprint, field="label")
             if servers.system_user_by_name(work.connection, server.id, user) is None:
                 room.refuse_more(work, "system user", server.id)
@@ -335,9 +335,11 @@ def _own(work: Work, server_id: int, found_id: int) -> tuple[Server, UnmanagedKe
     return server, found
 
 
-def _meaning(found: UnmanagedKey) -> tuple[dict[str, Any], datetime | None]:
+def _meaning(found: UnmanagedKey, key_type: str) -> tuple[dict[str, Any], datetime | None]:
     try:
         read = found_options.read(found.options)
+        # What the key cannot obey sshd leaves alone, while no document has such a line.
+        options.render(read.restrictions, key_type)
     except ValueError as error:
         raise Refusal(Kind.INVALID, "options-not-kept", str(error), field="options") from None
     return read.restrictions.to_json(), read.expires_at

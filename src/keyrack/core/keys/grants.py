@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice, product
 from typing import Any
 
 from sqlalchemy import Connection
@@ -13,12 +14,16 @@ from keyrack.core import room, validation
 from keyrack.core.hosts.servers import NUMBER
 from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
-from keyrack.core.keys import propagation
+from keyrack.core.keys import openings, propagation
 from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Grant, Page
 from keyrack.store import keys, people, servers
+from keyrack.store.openings import Opening
+from keyrack.store.openings import of_account as openings_of
+
+MOST_LOOKED = 20
 
 
 def give(
@@ -183,12 +188,20 @@ def _refuse_account_of_nobody(attempt: Attempt, server_ids: tuple[int, ...], tag
         raise invalid("system_user", words, "account-missing")
 
 
-def take_back(instance: Instance, actor: Actor, grant_id: int) -> Grant:
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """A grant as it was; still_opened_by: what lets its keys in all the same, of as many as were looked at."""
+
+    grant: Grant
+    still_opened_by: tuple[Opening, ...]
+
+
+def take_back(instance: Instance, actor: Actor, grant_id: int) -> TakenBack:
     """End a grant, and answer it as it was. Raises Refusal MISSING."""
     attempt = Attempt(instance, actor, "grants:write", "take back a grant", target_kind="grant", target_id=grant_id)
     with attempt:
 
-        def change(work: Work) -> Grant:
+        def change(work: Work) -> TakenBack:
             grant = _own(work, grant_id)
             opened = keys.servers_of_grant(work.connection, grant)
             held = held_keys(work, grant)
@@ -196,10 +209,31 @@ def take_back(instance: Instance, actor: Actor, grant_id: int) -> Grant:
             keys.remove_grant(work.connection, grant.id)
             propagation.withdrawn(work, opened, held)
             who = _subject(work, grant.user_id, grant.group_id)
-            work.record(f"Took back from {who} the login as {grant.system_user} on {where}", target_id=grant.id)
-            return grant
+            still = _still_open(work, grant, opened, held)
+            words = f"Took back from {who} the login as {grant.system_user} on {where}"
+            work.record(words + openings.words(still, everywhere=True), target_id=grant.id)
+            return TakenBack(grant, still)
 
         return attempt.write(change)
+
+
+def _still_open(
+    work: Work, grant: Grant, opened: Iterable[int], held: Iterable[tuple[str, str]]
+) -> tuple[Opening, ...]:
+    """What else lets the keys of a grant in; of a large one the first MOST_LOOKED pairs of server and key alone."""
+    pairs = islice(product(sorted(opened), sorted({fingerprint for fingerprint, _ in held})), MOST_LOOKED)
+    found = (
+        openings_of(
+            work.connection,
+            workspace_id=work.actor.workspace_id,
+            server_id=server_id,
+            username=grant.system_user,
+            fingerprint=fingerprint,
+            at=work.now,
+        )
+        for server_id, fingerprint in pairs
+    )
+    return tuple(dict.fromkeys(opening for some in found for opening in some))
 
 
 def held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:

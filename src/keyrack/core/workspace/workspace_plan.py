@@ -36,9 +36,10 @@ def compare(
     """The plan that brings a workspace to what a file declares. Raises Refusal INVALID for names that lead nowhere.
 
     prune: also take away what the file leaves out of what it declares: members of its groups and repositories, tags of
-    its servers, tokens and access keys of its users, grants of its users, groups, servers and tags. Users, groups,
-    servers, accounts and repositories themselves are never removed. reset_secrets: set passwords again that are not
-    the file's. other_passwords: whose those are, pairs of name and hash held; looking takes too long for a transaction.
+    its servers, access keys that a file gave its users, tokens of users whose tokens it names, grants of its users,
+    groups, servers and tags. Users, groups, servers, accounts and repositories themselves are never removed.
+    reset_secrets: set passwords again that are not the file's. other_passwords: whose those are, pairs of name and
+    hash held; looking takes too long for a transaction.
     """
     run = Comparison(instance, wanted, state, prune, reset_secrets, other_passwords, at)
     if state.workspace is None:
@@ -153,8 +154,14 @@ def _proofs(run: Comparison, wanted: WantedUser) -> None:
         alike = [row for row in live if row.name == token.name and row.secret_hash not in kept.values()]
         _token(run, wanted, known, token, alike)
     for row in live:
-        if row.secret_hash not in kept.values() and row.name not in kept:
-            run.remove(f"revoke token {row.name} of {wanted.name}", _revoke(row))
+        if row.secret_hash in kept.values() or row.name in kept:
+            continue
+        if wanted.has_tokens:
+            run.remove(f"revoke token {row.name} of {wanted.name}, which the file does not name", _revoke(row))
+        else:
+            # Which file or hand made it is not known; somebody's programs may live by it.
+            said_nothing = f"the file says nothing of {wanted.name}'s tokens (tokens = [] revokes)"
+            run.plan.noted.append(f"token {row.name} of {wanted.name}; {said_nothing}")
 
 
 def _access_key(run: Comparison, wanted: WantedUser, known: User | None, key_id: str, secret: str) -> None:

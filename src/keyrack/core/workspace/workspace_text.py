@@ -47,7 +47,7 @@ class WantedToken:
 
 @dataclass(frozen=True, slots=True)
 class WantedUser:
-    """A user with what proves who that is; access_keys: pairs of id and secret."""
+    """A user with what proves who that is; access_keys: pairs of id and secret; has_tokens: the file says which."""
 
     place: str
     name: str
@@ -57,6 +57,7 @@ class WantedUser:
     password: str | None
     access_keys: tuple[tuple[str, str], ...]
     tokens: tuple[WantedToken, ...]
+    has_tokens: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +263,7 @@ class _Reader:
             password=password,
             access_keys=tuple(pairs),
             tokens=tuple(made),
+            has_tokens="tokens" in entry,
         )
 
     def group(self, place: str, entry: Mapping[str, Any]) -> WantedGroup:

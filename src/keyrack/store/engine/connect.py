@@ -132,8 +132,10 @@ def _write_ahead(raw: sqlite3.Connection) -> None:
             return
 
 
-def postgresql_engine(url: URL, *, writer: bool) -> Engine:
+def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> Engine:
     """An engine on PostgreSQL; writer: whose commits are on the disk when they return.
+
+    json_as_text: JSON is handed over as it stands, for tables.Json to read where it is read at all.
 
     A reader cannot write, and reads one snapshot from its first statement to its last. A writer's
     statements each see what others have committed until then (READ COMMITTED).
@@ -143,8 +145,7 @@ def postgresql_engine(url: URL, *, writer: bool) -> Engine:
         hide_parameters=True,
         poolclass=NullPool,
         connect_args=_postgresql_arguments(),
-        # As text: tables.Json reads it, where it is read at all.
-        json_deserializer=_as_text,
+        json_deserializer=_as_text if json_as_text else None,
     )
 
     import psycopg

@@ -41,7 +41,7 @@ class PostgresqlWriter:
         """connections and patience (seconds): see Pool; deliver: told the ids of servers that changed."""
         self._url = url
         self._deliver = deliver
-        engine = postgresql_engine(url, writer=True)
+        engine = postgresql_engine(url, writer=True, json_as_text=True)
         attach(engine, seals)
         self._pool = Pool(engine, connections, patience)
         self._notifier = Notifier(self._connect)

@@ -76,7 +76,7 @@ def read_body(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool
         return bodies.form(content), True
     if kind == bodies.FORM:
         return bodies.json_object(content), False
-    if kind in ("", "application/json") or kind.endswith("+json"):
+    if kind in ("", "application/json", bodies.TEXT) or kind.endswith("+json"):
         # What programs in PHP and JavaScript send for "no fields".
         return ({} if content.strip() in (b"null", b"[]") else bodies.json_object(content)), False
     raise bodies.malformed("The body must be JSON or a form.", "content-type")

@@ -1,0 +1,171 @@
+"""Each command ends with 0 when it is done, 1 when it is refused, 2 when called wrongly; data is there as JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from keyrack.cli.main import main
+from tests.services import TEAM
+
+FINGERPRINT = "SHA256:" + "A" * 43
+EVENTS = {"id", "at", "actor", "token", "address", "channel", "action", "outcome", "reason", "server_id", "summary"}
+
+# Command, status.
+ENDS = [
+    ("apply FILE", 0),
+    ("apply FILE --dry-run", 0),
+    ("apply FILE --check", 0),
+    ("apply MORE --dry-run", 0),
+    ("apply MORE --check", 1),
+    ("apply MORE --check --json", 1),
+    ("apply BROKEN", 1),
+    ("apply", 2),
+    ("apply missing.toml", 2),
+    ("backup", 2),
+    ("backup DATA/instance.key --overwrite", 1),
+    ("events", 0),
+    ("events web-1 --from 2026-01-01 --to 2026-01-02", 0),
+    ("events nowhere", 1),
+    ("events --from yesterday", 2),
+    ("events --to 2026-01-01T00:00:00", 2),
+    ("events --limit -1", 2),
+    ("grants list", 0),
+    ("grants give --user alice --server web-1 --as deploy", 0),
+    ("grants give --user nobody --server web-1 --as deploy", 1),
+    ("grants give --user alice --server web-1 --as deploy --until 2020-01-01", 1),
+    ("grants give --user alice --server web-1 --as deploy --until soon", 2),
+    ("grants give --user alice --server web-1 --as deploy --restrictions {", 2),
+    ("grants give --server web-1 --as deploy", 2),
+    ("grants give --user alice --group ops --server web-1 --as deploy", 2),
+    ("grants give --user alice --as deploy", 2),
+    ("grants take-back 4711", 1),
+    ("grants take-back x", 2),
+    ("hosts list", 0),
+    ("hosts list --deleted", 0),
+    ("hosts list --workspace nowhere", 1),
+    ("hosts show web-1", 0),
+    ("hosts show nowhere", 1),
+    ("hosts show", 2),
+    ("hosts observe web-1", 0),
+    ("hosts observe nowhere", 1),
+    ("hosts enforce nowhere", 1),
+    ("hosts offline-policy web-1 --after 1h --then keep", 0),
+    ("hosts offline-policy nowhere --after 1h --then keep", 1),
+    ("hosts offline-policy web-1 --after 1h --then explode", 2),
+    ("hosts offline-policy web-1 --after soon --then keep", 2),
+    ("hosts offline-policy --after 1h --then keep", 2),
+    ("hosts keys web-1", 0),
+    ("hosts keys nowhere", 1),
+    ("hosts sessions web-1", 0),
+    ("hosts sessions nowhere", 1),
+    ("hosts end-session web-1 4711", 1),
+    ("hosts end-session web-1 0", 2),
+    ("hosts enrol nowhere", 1),
+    ("hosts unmanaged web-1", 0),
+    ("hosts unmanaged nowhere", 1),
+    ("hosts accept web-1 4711", 1),
+    ("hosts ignore web-1 4711", 1),
+    ("hosts remove web-1 4711", 1),
+    ("hosts remove web-1 x", 2),
+    (f"hosts revoke {FINGERPRINT}", 1),
+    (f"hosts revoke {FINGERPRINT} --lift", 1),
+    (f"hosts revoke {FINGERPRINT} --lift --wait 1", 2),
+    ("hosts revoked", 0),
+    (f"hosts receipts {FINGERPRINT}", 1),
+    ("hosts receipts 999999", 1),
+    ("hosts receipts", 2),
+    ("hosts resync --all", 0),
+    ("hosts resync", 2),
+    ("hosts damaged", 0),
+    ("hosts damaged --remove users:4711", 1),
+    ("hosts nothing", 2),
+    ("keys list", 0),
+    ("keys list --user alice", 0),
+    ("keys list --user nobody", 1),
+    ("keys list alice", 2),
+    ("repos list", 0),
+    ("repos list --workspace nowhere", 1),
+    ("repos create acme/new --member alice=developer", 0),
+    ("repos create acme/new --member nobody=developer", 1),
+    ("repos create acme/new --member alice=king", 1),
+    ("repos create acme/new --member alice", 2),
+    ("tidy", 0),
+    ("tidy --apply", 0),
+    ("tidy --nothing", 2),
+    ("tokens list", 0),
+    ("tokens revoke 4711", 1),
+    ("tokens revoke -- -1", 2),
+    ("nothing", 2),
+    ("--help", 0),
+    ("--version", 0),
+]
+
+# Command, the fields of its objects where some are sure to be there.
+SHOWN = [
+    ("events", EVENTS | {"level"}),
+    ("grants list", {"id", "who", "as", "where", "end", "restrictions"}),
+    ("hosts list", {"id", "name", "mode", "state", "applied", "seen", "unmanaged"}),
+    ("hosts list --deleted", None),
+    ("hosts keys web-1", None),
+    ("hosts sessions web-1", None),
+    ("hosts unmanaged web-1", None),
+    ("hosts revoked", None),
+    ("hosts damaged", None),
+    ("keys list", {"id", "user", "title", "fingerprint", "created", "last_used"}),
+    ("repos list", {"path", "visibility", "folder", "workspace"}),
+    ("tidy", {"rows", "kind", "ended_before"}),
+    ("tidy --apply", {"rows", "kind", "ended_before"}),
+    ("tokens list", {"id", "name", "user", "scopes", "created", "end", "last_used"}),
+]
+
+
+@pytest.fixture
+def data(team_folder: Path, tmp_path: Path) -> Path:
+    """A data folder with the team in it, and files to apply beside it."""
+    subprocess.run(["cp", "-r", str(team_folder), str(tmp_path / "data")], check=True)
+    (tmp_path / "FILE").write_text(TEAM)
+    (tmp_path / "MORE").write_text(TEAM + '[[servers]]\nname = "more-1"\naddress = "192.0.2.77"\n')
+    (tmp_path / "BROKEN").write_text("[workspace\n")
+    return tmp_path / "data"
+
+
+def run(words: str, data: Path) -> Result:
+    """One command on the data folder, in the workspace acme unless it says another one."""
+    places = {name: str(data.parent / name) for name in ("FILE", "MORE", "BROKEN")}
+    typed = [places.get(word, word.replace("DATA", str(data))) for word in words.split()]
+    if typed[0] in ("events", "grants", "hosts", "keys", "repos", "tokens") and "--workspace" not in typed:
+        place = 1 if typed[0] == "events" else 2
+        typed[place:place] = ["--workspace", "acme"]
+    ended = CliRunner(env={"KEYRACK_DATA": str(data)}).invoke(main, typed)
+    assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
+    return ended
+
+
+def test_every_command_ends_as_it_should(data: Path) -> None:
+    ends = [(words, run(words, data).exit_code) for words, _ in ENDS]
+    assert [found for found, wanted in zip(ends, ENDS, strict=True) if found != wanted] == []
+
+
+@pytest.mark.parametrize(("words", "fields"), SHOWN)
+def test_data_is_there_as_json(data: Path, words: str, fields: set[str] | None) -> None:
+    run("grants give --user alice --server web-1 --as deploy", data)
+    run("repos create acme/new", data)
+    ended = run(f"{words} --json", data)
+    assert ended.exit_code == 0, ended.output
+    listed = json.loads(ended.stdout)
+    assert isinstance(listed, list)
+    for one in listed:
+        assert fields is None or one.keys() == fields
+
+
+def test_one_host_and_a_plan_are_objects(data: Path) -> None:
+    shown = json.loads(run("hosts show web-1 --json", data).stdout)
+    assert (shown["name"], shown["enrolled"], shown["seen_at"], shown["problems"]) == ("web-1", False, None, [])
+    plan = json.loads(run("apply MORE --dry-run --json", data).stdout)
+    assert plan == {"changes": ["create server more-1 (192.0.2.77)"], "made": False, "left": [], "noted": []}
+    assert json.loads(run("apply MORE --json", data).stdout)["made"] is True
