@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
-from keyrack.store import deploy_keys, host_reports, keys, repositories, revocations, revoked_keys, unmanaged_keys
+from keyrack.store import (
+    deploy_keys,
+    host_reports,
+    keys,
+    keys_of_many,
+    repositories,
+    revocations,
+    revoked_keys,
+    unmanaged_keys,
+)
 from keyrack.store.database import Database
 from keyrack.store.engine import prepared
 
@@ -21,13 +30,16 @@ FINGERPRINT = "SHA256:" + "A" * 43
 # What each costs must not grow with how many keys, users, servers and revocations there are.
 QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "does anything let the key in": lambda c: keys.lets_in(c, 1, 1, FINGERPRINT, NOW),
+    "where anything lets the key in": lambda c: keys_of_many.letting_in(c, [1, 2], 1, [FINGERPRINT], NOW),
+    "credentials with a label on servers": lambda c: keys_of_many.credentials_labelled(c, [1, 2], "label"),
+    "delete credentials": lambda c: keys_of_many.remove_credentials(c, [1, 2]),
     "user keys with a key": lambda c: revocations.user_keys_of_key(c, 1, FINGERPRINT),
     "credentials with a key": lambda c: revocations.credentials_of_key(c, 1, FINGERPRINT),
     "unmanaged keys with a key": lambda c: revocations.found_with_key(c, 1, FINGERPRINT),
     "deploy keys with a key": lambda c: revocations.remove_deploy_keys(c, 1, FINGERPRINT),
     "is the key revoked": lambda c: revoked_keys.get(c, 1, FINGERPRINT),
     "revocations of a key": lambda c: revocations.of_key(c, 1, FINGERPRINT),
-    "let a key in again": lambda c: keys.unrevoke(c, 1, FINGERPRINT),
+    "let a key in again": lambda c: keys_of_many.unrevoke(c, 1, [1, 2], [FINGERPRINT]),
     "whose key": lambda c: keys.owner_of(c, FINGERPRINT),
     "ended credentials": lambda c: keys.ended_credentials(c, NOW, 500),
     "a page of credentials": lambda c: keys.find_credentials(c, 1, at=NOW, offset=0, limit=15),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, Executable, Select, delete, select, union
+from sqlalchemy import CompoundSelect, Connection, Select, select, union
 
 from keyrack.store import sealed, sealed_sets
 from keyrack.store.engine.prepared import Row, among, prepared
@@ -162,12 +162,7 @@ def change_credentials(
 def remove_credentials(connection: Connection, ids: Iterable[int]) -> None:
     """Delete credentials."""
     for some in sealed_sets.chunks(ids):
-        sealed_sets.remove_found(connection, credentials, _removing, some)
-
-
-@prepared
-def _removing(ids: Sequence[int]) -> Executable:
-    return delete(credentials).where(among(credentials.c.id, ids)).returning(*credentials.c)
+        sealed_sets.remove_among(connection, credentials, id=some)
 
 
 def unrevoke(connection: Connection, workspace_id: int, server_ids: Iterable[int], fingerprints: Iterable[str]) -> None:
@@ -179,19 +174,13 @@ def unrevoke(connection: Connection, workspace_id: int, server_ids: Iterable[int
     noted = set(_revoked_everywhere.values(connection, workspace_id, prints))
     free = [one for one in prints if one not in noted]
     for some in sealed_sets.chunks(ids) if free else ():
-        sealed_sets.remove_found(connection, revocations, _unrevoking, some, free)
+        sealed_sets.remove_among(connection, revocations, server_id=some, fingerprint=free)
 
 
 @prepared
 def _revoked_everywhere(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
     mine = (revoked_keys.c.workspace_id == workspace_id, among(revoked_keys.c.fingerprint, fingerprints))
     return select(revoked_keys.c.fingerprint).where(*mine)
-
-
-@prepared
-def _unrevoking(server_ids: Sequence[int], fingerprints: Sequence[str]) -> Executable:
-    named = (among(revocations.c.server_id, server_ids), among(revocations.c.fingerprint, fingerprints))
-    return delete(revocations).where(*named).returning(*revocations.c)
 
 
 def letting_in(

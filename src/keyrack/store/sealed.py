@@ -34,11 +34,10 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
-from keyrack.store.tables import EPOCH, MICROSECOND, Json, Moment, metadata
+from keyrack.store.tables import EPOCH, MICROSECOND, metadata
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
@@ -234,7 +233,7 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
     for row in made:
         row[SEAL] = seals.of(table, row)
         count(connection, table, None, row)
-    _set_seals(connection, table, made)
+    set_seals(connection, table, made)
     return list(made)
 
 
@@ -251,7 +250,7 @@ def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) 
         return False
     row[SEAL] = seals_of(connection).of(table, row)
     count(connection, table, None, row)
-    _set_seals(connection, table, [row])
+    set_seals(connection, table, [row])
     return True
 
 
@@ -259,28 +258,6 @@ def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) 
 def _inserting_new(table: Table, columns: tuple[str, ...], dialect: str) -> Statement:
     named = {name: placeholder(table.c[name]) for name in (*columns, SEAL)}
     return Statement(lambda: insert_of(dialect)(table).values(named).on_conflict_do_nothing().returning(*table.c))
-
-
-def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-    """Insert a row of another copy of this database with the seal it has there, unless there is one with its key."""
-    statement = sqlite_insert(table).values(**row).on_conflict_do_nothing().returning(table.c.seal)
-    if connection.execute(statement).first() is not None:
-        count(connection, table, None, row)
-
-
-def typed(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A row that was read from an SQLite file past SQLAlchemy, as it would have been read by it."""
-    return {column.name: _typed(column, raw[column.name]) for column in table.c}
-
-
-def _typed(column: Column[Any], value: Any) -> Any:
-    if value is None:
-        return None
-    if isinstance(column.type, Moment):
-        return EPOCH + value * MICROSECOND
-    if isinstance(column.type, Json):
-        return json.loads(value)
-    return bool(value) if isinstance(column.type, Boolean) else value
 
 
 def change(connection: Connection, table: Table, *where: Any, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -370,11 +347,11 @@ def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[
         row["rows_sum"] = _bytes(_total(connection, row["id"], holding=True))
         connection.execute(update(table).where(table.c.id == row["id"]).values(rows_sum=row["rows_sum"]))
         connection.info[_RAISED] = {}
-    _set_seals(connection, table, [{**row, SEAL: b""}])
+    set_seals(connection, table, [{**row, SEAL: b""}])
     count(connection, table, rows[0], None)
     row[SEAL] = seals_of(connection).of(table, row)
     count(connection, table, None, row)
-    _set_seals(connection, table, [row])
+    set_seals(connection, table, [row])
     return row
 
 
@@ -395,33 +372,6 @@ def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping
             return
         last = [rows[-1][column.name] for column in named]
         further = [tuple_(*named) > tuple_(*last) if len(named) > 1 else named[0] > last[0]]
-
-
-def seal_all(
-    connection: Connection, holds_as_before: Callable[[Table, Mapping[str, Any]], bool], told: Callable[[str], None]
-) -> int:
-    """Seal every row that was written before there were seals; how many.
-
-    holds_as_before: whether a row that had a seal of the former kind is as Keyrack wrote it; told: hears of progress.
-    """
-    seals, total = seals_of(connection), 0
-    for table in TABLES:
-        done: list[dict[str, Any]] = []
-        of_table = 0
-        for row in every(connection, table):
-            try:
-                if holds_as_before(table, row):
-                    done.append({**row, SEAL: seals.of(table, row)})
-            except (TypeError, ValueError, OverflowError):
-                continue
-            if len(done) == AT_ONCE:
-                _set_seals(connection, table, done)
-                of_table += len(done)
-                done = []
-                told(f"sealed {of_table} rows of {table.name}")
-        _set_seals(connection, table, done)
-        total += of_table + len(done)
-    return total
 
 
 # What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
@@ -477,9 +427,8 @@ def settle(connection: Connection) -> None:
     given: list[dict[str, Any]] = []
     for start in range(0, len(concerned), AT_ONCE):
         some = concerned[start : start + AT_ONCE]
-        rows: dict[int, Mapping[str, Any]] = {number: written[number] for number in some if number in written}
-        unread = [number for number in some if number not in written]
-        if unread:
+        rows = {number: written[number] for number in some if number in written}
+        if unread := [number for number in some if number not in written]:
             rows |= {row["id"]: row for row in _locking_servers.rows(connection, unread)}
         for number, row in sorted(rows.items()):
             new = {**row, "rows_sum": sum_of(connection, row)}
@@ -507,8 +456,7 @@ def sum_of(connection: Connection, server: Mapping[str, Any]) -> bytes | None:
 
 def note_written(connection: Connection, servers: Iterable[Mapping[str, Any]]) -> None:
     """Servers as this command wrote them: they need not be read again for what is counted later."""
-    written = connection.info.setdefault(_RAISED, {})
-    written.update((row["id"], row) for row in servers if row[SEAL])
+    connection.info.setdefault(_RAISED, {}).update((row["id"], row) for row in servers if row[SEAL])
 
 
 def fits(connection: Connection, server_id: int) -> bool:
@@ -600,7 +548,7 @@ def _key(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(values[column.name] for column in table.primary_key)
 
 
-def _set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+def set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     named = [column.name for column in table.primary_key]
     given = ({**{f"of_{name}": row[name] for name in named}, SEAL: row[SEAL]} for row in rows)
     setting(table, (SEAL,)).run_many(connection, given)

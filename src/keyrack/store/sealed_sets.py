@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy import Connection, Table, delete, insert, select
 
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder
 from keyrack.store.sealed import SEAL
 from keyrack.store.tables import servers
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 AT_ONCE = 5_000
@@ -66,14 +65,20 @@ def _reserved(connection: Connection, table: Table, count: int) -> Iterable[int]
     return range(last + 1, last + 1 + count)
 
 
-def remove_found(
-    connection: Connection, table: Table, deleting: Prepared[P], *args: P.args, **kwargs: P.kwargs
-) -> list[Row]:
-    """Delete by a prepared statement that answers all columns of what it deleted; nothing sealed may hang on them."""
-    gone = deleting.rows(connection, *args, **kwargs)
+def remove_among(connection: Connection, table: Table, **named: Sequence[Any]) -> list[Row]:
+    """Delete the rows whose columns have one of the values named for each; nothing sealed may hang on them. Answers
+    them as they were.
+    """
+    gone = _deleting(table, tuple(named)).rows(connection, named)
     for row in gone:
         sealed.count(connection, table, row, None)
     return gone
+
+
+@cache
+def _deleting(table: Table, columns: tuple[str, ...]) -> Statement:
+    which = [among(table.c[name], placeholder(table.c[name])) for name in columns]
+    return Statement(lambda: delete(table).where(*which).returning(*table.c))
 
 
 def change_many(

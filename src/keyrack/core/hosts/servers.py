@@ -286,8 +286,7 @@ def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str])
             before = keys.granted_keys(work.connection, server.id, server.workspace_id, work.now)
             servers.set_tags(work.connection, server.id, labels)
             after = keys.granted_keys(work.connection, server.id, server.workspace_id, work.now)
-            for granted in after:
-                keys.unrevoke(work.connection, server.id, granted.user_key.fingerprint or "")
+            propagation.unrevoke(work, (server.id,), (granted.user_key.fingerprint or "" for granted in after))
             gone = {(granted.user_key.fingerprint or "", granted.user_key.public_key or "") for granted in before}
             propagation.withdrawn(work, (server.id,), sorted(gone))
             work.record(
