@@ -11,8 +11,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from sqlalchemy import Connection
 
 from keyrack import app
 from keyrack.core.hosts import servers
@@ -23,6 +26,7 @@ from keyrack.model import Actor
 from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store import sealed_sets
 from keyrack.store.engine import prepared
+from keyrack.store.tables import servers as table
 from keyrack.store.tables import system_users
 from tests.core.keys_for_tests import fresh_line
 from tests.services import settings_for
@@ -35,20 +39,14 @@ def filled(instance: Instance, count: int) -> Actor:
     first = servers.create(instance, actor, name="web-0", address="192.0.2.1", tags=())
     at = instance.now()
 
-    def fill(connection: object) -> None:
-        from keyrack.store import sealed
-        from keyrack.store.tables import servers as table
-
-        row = dict(sealed.every(connection, table, table.c.id == first.id).__next__())  # type: ignore[arg-type]
-        plain = {key: value for key, value in row.items() if key not in ("id", "seal", "host", "name")}
-        made = sealed_sets.insert_many(
-            connection,  # type: ignore[arg-type]
-            table,
-            [{**plain, "host": f"{n:032x}", "name": f"web-{n}", "rows_sum": bytes(32)} for n in range(1, count)],
-        )
-        ids = [first.id, *(one.id for one in made)]
+    def fill(connection: Connection) -> None:
+        (row,) = sealed_sets.locked_servers(connection, (first.id,))
+        shared = {name: value for name, value in row.items() if name not in ("id", "seal")}
+        shared |= {"applied_revision": 0, "applied_lineage": "", "facts": {}, "rows_sum": bytes(32)}
+        others = [{**shared, "host": f"{n:032x}", "name": f"web-{n}"} for n in range(1, count)]
+        ids = [first.id, *(made.id for made in sealed_sets.insert_many(connection, table, others))]
         account = {"username": "deploy", "deletable": True, "managed": False, "created_at": at}
-        sealed_sets.insert_many(connection, system_users, [{**account, "server_id": one} for one in ids])  # type: ignore[arg-type]
+        sealed_sets.insert_many(connection, system_users, [{**account, "server_id": one} for one in ids])
 
     instance.database.write(fill)
     return actor
@@ -79,7 +77,7 @@ def measure(count: int, database: str) -> None:
         print(f"{instance.database.dialect}, {count} servers")
         share = count / 10_000
         line = fresh_line()
-        given = {"label": "bot", "username": "deploy", "public_key": line}
+        given: dict[str, Any] = {"label": "bot", "username": "deploy", "public_key": line}
         timed("add", max(share, 0.1), lambda: everywhere.add(instance, actor, "all", **given))
         timed("add, again", max(share, 0.1), lambda: everywhere.add(instance, actor, "all", **given))
         new, old = fresh_line(), fingerprint_of(line)

@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     )
     max_user_keys: int = Field(default=100, ge=1, description="How many keys one user may register.")
     rsa_minimum_bits: int = Field(default=2048, ge=2048, le=16384, description="The shortest RSA key that is accepted.")
+    public_keys: bool = Field(
+        default=True,
+        description="Show the public keys of a user of the first workspace to anybody who asks by name (/NAME.keys), "
+        "as GitHub and GitLab do; false: to users of the workspace alone.",
+    )
     key_types: tuple[str, ...] = Field(
         default=(
             "ssh-ed25519",

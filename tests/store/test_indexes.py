@@ -16,6 +16,7 @@ from keyrack.store import (
     host_reports,
     keys,
     keys_of_many,
+    openings,
     repositories,
     revocations,
     revoked_keys,
@@ -29,7 +30,7 @@ FINGERPRINT = "SHA256:" + "A" * 43
 
 # What each costs must not grow with how many keys, users, servers and revocations there are.
 QUESTIONS: dict[str, Callable[[Connection], Any]] = {
-    "does anything let the key in": lambda c: keys.lets_in(c, 1, 1, FINGERPRINT, NOW),
+    "does anything let the key in": lambda c: openings.lets_in(c, 1, 1, FINGERPRINT, NOW),
     "where anything lets the key in": lambda c: keys_of_many.letting_in(c, [1, 2], 1, [FINGERPRINT], NOW),
     "credentials with a label on servers": lambda c: keys_of_many.credentials_labelled(c, [1, 2], "label"),
     "delete credentials": lambda c: keys_of_many.remove_credentials(c, [1, 2]),

@@ -23,6 +23,7 @@ KINDS = {
     "date": r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d",
     "time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00",
     "moment": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z",
+    "instant": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z",
     "seconds": r"[1-9]\d*",
     "digits": r"\d+",
     "hex": r"[0-9a-f]{32}",
@@ -55,6 +56,17 @@ HUAWEI = Dialect(
         "nobody": (),
     },
 )
+_KNOWN = {
+    "alice": "of a member with the policy codeartsrepo::*",
+    "olga": "of the owner",
+    "bob": "of another member",
+    "mallory": "of a member without any policy",
+    "wrong": "a token that is expired, revoked or was never issued",
+}
+GITLAB = Dialect("alice", {who: (f"PRIVATE-TOKEN: ({words})",) for who, words in _KNOWN.items()} | {"nobody": ()})
+GITHUB = Dialect(
+    "alice", {who: (f"Authorization: token … ({words})",) for who, words in _KNOWN.items()} | {"nobody": ()}
+)
 DIALECTS = {
     "runcloud": Dialect(
         "owner",
@@ -69,6 +81,8 @@ DIALECTS = {
     ),
     "codearts": HUAWEI,
     "iam": HUAWEI,
+    "gitlab": GITLAB,
+    "github": GITHUB,
 }
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, delete, func, select, text
 from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
-from keyrack.store import people, sealed, sealed_copies
+from keyrack.store import people, sealed, sealed_tables
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
 from keyrack.store.tables import EPOCH, MICROSECOND, deploy_keys, key_owners, metadata, servers
 
@@ -103,7 +103,7 @@ def _take_away(connection: Connection, newer: Newer) -> None:
     for name, columns in NARROWED.items():
         table = metadata.tables[name]
         for raw in newer.rows(name):
-            last = sealed_copies.typed(table, raw)
+            last = sealed_tables.typed(table, raw)
             # What somebody wrote into the database that is replaced, past Keyrack, must not be sealed here.
             if sealed.holds(connection, table, last):
                 values = {column: last[column] for column in columns}
@@ -114,7 +114,7 @@ def _take_away(connection: Connection, newer: Newer) -> None:
         for refused in newer.rows(name):
             if refused.get("server_id") in known or refused.get("workspace_id") in workspaces:
                 table = metadata.tables[name]
-                sealed_copies.copy_new(connection, table, sealed_copies.typed(table, refused))
+                sealed.copy_new(connection, table, sealed_tables.typed(table, refused))
 
 
 def _gone(connection: Connection, newer: Newer, name: str) -> list[tuple[object, ...]]:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Table, select
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.users import system_actor
-from keyrack.store import events, instance_facts, people, sealed, sealed_copies
+from keyrack.store import events, instance_facts, people, sealed, sealed_tables
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.sealed import Broken
 from keyrack.store.tables import credentials, deploy_keys, grants, metadata, system_users, user_keys
@@ -90,7 +90,7 @@ def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restor
     seals = sealed.Seals()
     seals.use(key.seal_row)
     sealed.lend(connection, seals)
-    count = sealed_copies.seal_all(
+    count = sealed_tables.seal_all(
         connection, lambda table, row: _held_before(connection, key, table, row), lambda words: log.info(words)
     )
     log.info("rows that decide about access are sealed from now on", rows=count)

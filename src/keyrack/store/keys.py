@@ -353,7 +353,7 @@ def _servers_of_user(user_id: int) -> CompoundSelect[Any]:
     return union(direct, tagged)
 
 
-def _applies(server_id: int, workspace_id: int, at: datetime) -> ColumnElement[bool]:
+def applies(server_id: int, workspace_id: int, at: datetime) -> ColumnElement[bool]:
     """A condition: a grant is in force and opens a server."""
     tags = select(server_tags.c.tag).where(server_tags.c.server_id == server_id)
     return and_(
@@ -371,9 +371,7 @@ def _granted_keys(server_id: int, workspace_id: int, at: datetime) -> Select[Any
         .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
         .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
         .join(user_keys, user_keys.c.user_id == users.c.id)
-        .where(
-            _applies(server_id, workspace_id, at), users.c.disabled_at.is_(None), user_keys.c.public_key.is_not(None)
-        )
+        .where(applies(server_id, workspace_id, at), users.c.disabled_at.is_(None), user_keys.c.public_key.is_not(None))
         .order_by(grants.c.id, user_keys.c.id)
     )
 
@@ -402,12 +400,12 @@ def granted_keys(connection: Connection, server_id: int, workspace_id: int, at: 
 
 
 def _by_group(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
-    return select(grants.c.group_id).where(_applies(server_id, workspace_id, at), grants.c.group_id.is_not(None))
+    return select(grants.c.group_id).where(applies(server_id, workspace_id, at), grants.c.group_id.is_not(None))
 
 
 @prepared
 def _granted_people(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
-    by_name = select(grants.c.user_id).where(_applies(server_id, workspace_id, at), grants.c.user_id.is_not(None))
+    by_name = select(grants.c.user_id).where(applies(server_id, workspace_id, at), grants.c.user_id.is_not(None))
     of_groups = select(group_members.c.user_id).where(
         group_members.c.group_id.in_(_by_group(server_id, workspace_id, at))
     )
@@ -535,36 +533,6 @@ def sound_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]
 def grant_of(row: Any) -> Grant:
     """A grant from its row."""
     return Grant(**sealed.unsealed(row))
-
-
-def lets_in(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
-    """Whether anything on a server lets this key in."""
-    return (
-        _credential_lets_in.row(connection, server_id, fingerprint, at) is not None
-        or _grant_lets_in.row(connection, server_id, workspace_id, fingerprint, at) is not None
-    )
-
-
-@prepared
-def _credential_lets_in(server_id: int, fingerprint: str, at: datetime) -> Select[Any]:
-    found = select(credentials.c.id).where(
-        credentials.c.server_id == server_id,
-        credentials.c.fingerprint == fingerprint,
-        in_force(credentials.c.expires_at, at),
-    )
-    return found.limit(1)
-
-
-@prepared
-def _grant_lets_in(server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> Select[Any]:
-    owner = select(user_keys.c.user_id).where(user_keys.c.fingerprint == fingerprint)
-    found = (
-        select(grants.c.id)
-        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
-        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
-        .where(users.c.id.in_(owner), users.c.disabled_at.is_(None), _applies(server_id, workspace_id, at))
-    )
-    return found.limit(1)
 
 
 def _grants_of_user(user_id: int) -> ColumnElement[bool]:

@@ -186,7 +186,7 @@ def _revoked_everywhere(workspace_id: int, fingerprints: Sequence[str]) -> Selec
 def letting_in(
     connection: Connection, server_ids: Iterable[int], workspace_id: int, fingerprints: Iterable[str], at: datetime
 ) -> frozenset[tuple[int, str]]:
-    """On which of these servers of a workspace anything lets which of these keys in: as keys.lets_in, for many."""
+    """On which of these servers of a workspace anything lets which of these keys in: as openings.lets_in, for many."""
     ids, prints = set(server_ids), list(fingerprints)
     found = {(row.server_id, row.fingerprint) for row in _entered.rows(connection, prints, at)}
     by_tag: dict[str, set[str]] = {}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, Select, or_, select
 
-from keyrack.store.keys import in_force
+from keyrack.store.engine.prepared import prepared
+from keyrack.store.keys import applies, in_force
 from keyrack.store.tables import (
     credentials,
     grants,
@@ -110,3 +112,33 @@ def _entries(
         *(Opening("credential", row[0], row[1], row[2], row[3]) for row in connection.execute(credential)),
         *(Opening("file", row[0], row[1], row[2], row[3]) for row in connection.execute(file)),
     ]
+
+
+def lets_in(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
+    """Whether anything on a server lets this key in."""
+    return (
+        _credential_lets_in.row(connection, server_id, fingerprint, at) is not None
+        or _grant_lets_in.row(connection, server_id, workspace_id, fingerprint, at) is not None
+    )
+
+
+@prepared
+def _credential_lets_in(server_id: int, fingerprint: str, at: datetime) -> Select[Any]:
+    found = select(credentials.c.id).where(
+        credentials.c.server_id == server_id,
+        credentials.c.fingerprint == fingerprint,
+        in_force(credentials.c.expires_at, at),
+    )
+    return found.limit(1)
+
+
+@prepared
+def _grant_lets_in(server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> Select[Any]:
+    owner = select(user_keys.c.user_id).where(user_keys.c.fingerprint == fingerprint)
+    found = (
+        select(grants.c.id)
+        .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
+        .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
+        .where(users.c.id.in_(owner), users.c.disabled_at.is_(None), applies(server_id, workspace_id, at))
+    )
+    return found.limit(1)

@@ -31,9 +31,9 @@ from sqlalchemy import (
     event,
     insert,
     select,
-    tuple_,
     update,
 )
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
@@ -72,7 +72,8 @@ _NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.key
 TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
 _KEY = "keyrack seals"
 MOST_FOUND = 1000
-AT_ONCE = 10_000
+AT_ONCE = 5_000
+"""Rows that are read by one question, so that what is held in memory at once is bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +261,13 @@ def _inserting_new(table: Table, columns: tuple[str, ...], dialect: str) -> Stat
     return Statement(lambda: insert_of(dialect)(table).values(named).on_conflict_do_nothing().returning(*table.c))
 
 
+def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert a row of another copy of this database with the seal it has there, unless there is one with its key."""
+    statement = sqlite_insert(table).values(**row).on_conflict_do_nothing().returning(table.c.seal)
+    if connection.execute(statement).first() is not None:
+        count(connection, table, None, row)
+
+
 def change(connection: Connection, table: Table, *where: Any, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Set columns of the rows that meet the conditions; answers these rows as they are then.
 
@@ -358,20 +366,6 @@ def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[
 def drop(connection: Connection, table: Table, key: Sequence[Any]) -> None:
     """Delete the row with this primary key."""
     remove(connection, table, row_of(*key))
-
-
-def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping[str, Any]]:
-    """All rows of a table that meet the conditions, in the order of their keys, so many at a time."""
-    named = list(table.primary_key)
-    further: list[Any] = []
-    while True:
-        statement = select(table).where(*where, *further).order_by(*named).limit(AT_ONCE)
-        rows = [dict(row) for row in connection.execute(statement).mappings()]
-        yield from rows
-        if len(rows) < AT_ONCE:
-            return
-        last = [rows[-1][column.name] for column in named]
-        further = [tuple_(*named) > tuple_(*last) if len(named) > 1 else named[0] > last[0]]
 
 
 # What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
@@ -549,6 +543,7 @@ def _key(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the seals that rows hold into the database; rows: with their primary keys."""
     named = [column.name for column in table.primary_key]
     given = ({**{f"of_{name}": row[name] for name in named}, SEAL: row[SEAL]} for row in rows)
     setting(table, (SEAL,)).run_many(connection, given)

@@ -14,13 +14,10 @@ from sqlalchemy import Connection, Table, delete, insert, select
 
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder
-from keyrack.store.sealed import SEAL
+from keyrack.store.sealed import AT_ONCE, SEAL
 from keyrack.store.tables import servers
 
 T = TypeVar("T")
-
-AT_ONCE = 5_000
-"""Rows that are read by one question, so that what is held in memory at once is bounded."""
 
 
 def chunks(values: Iterable[T]) -> Iterator[list[T]]:

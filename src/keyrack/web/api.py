@@ -146,7 +146,7 @@ def application(instance: Instance, dialect: Dialect, sharing: Sharing) -> ASGIA
         await response(scope, receive, send)
 
     app = Starlette(
-        routes=[Route(path, _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items()]
+        routes=[Route(path or "/", _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items()]
     )
     app.router.redirect_slashes = False
     app.router.default = unknown

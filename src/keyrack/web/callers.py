@@ -19,6 +19,7 @@ from keyrack.core.people.throttle import network
 
 MOST_KNOWN = 100_000
 _SIGNATURE = b"SDK-"
+PROOFS = (b"authorization", b"x-auth-token", b"private-token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Callers:
 
     def _mark(self, request: Request, address: str) -> bytes | None:
         """What stands for the proof of a request; None for one without."""
-        proofs = [value for name, value in request.scope["headers"] if name in (b"authorization", b"x-auth-token")]
+        proofs = [value for name, value in request.scope["headers"] if name in PROOFS]
         if not proofs:
             return None
         mark = hashlib.blake2b(address.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16)

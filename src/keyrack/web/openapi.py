@@ -13,6 +13,8 @@ from keyrack.web import shapes
 from keyrack.web.api import Dialect, Endpoint
 from keyrack.web.codearts import shapes as codearts
 from keyrack.web.examples import example
+from keyrack.web.github import shapes as github
+from keyrack.web.gitlab import shapes as gitlab
 from keyrack.web.iam import shapes as iam
 from keyrack.web.models import parameters, schemas
 from keyrack.web.runcloud import shapes as runcloud
@@ -24,9 +26,13 @@ TITLES = {
     "runcloud": "RunCloud API: servers, system users and their SSH keys",
     "codearts": "CodeArts Repo: one's own SSH keys, for servers and Git",
     "iam": "IAM: tokens and access keys",
+    "gitlab": "GitLab's API: users and their SSH keys",
+    "github": "GitHub's API: users and their SSH keys",
     "native": "Keyrack: hosts, unmanaged keys, receipts, sessions",
 }
 SCHEMES: dict[str, dict[str, Any]] = {
+    "gitlab": {"type": "apiKey", "in": "header", "name": "PRIVATE-TOKEN"},
+    "github": {"type": "http", "scheme": "bearer"},
     "native": {"type": "http", "scheme": "bearer"},
     "runcloud": {"type": "http", "scheme": "bearer"},
     "codearts": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"},
@@ -35,8 +41,8 @@ SCHEMES: dict[str, dict[str, Any]] = {
 # v1 and v2 of CodeArts refuse in another shape than v4.
 ERRORS = {"/v1": "codearts.ErrorOfV1", "/v2": "codearts.ErrorOfV1"}
 WINDOW = ("page", "perPage", "per_page", "offset", "limit", "page_index", "page_size", "before")
-SCHEMAS = {**runcloud.SCHEMAS, **codearts.SCHEMAS, **iam.SCHEMAS}
-SHAPES = {**runcloud.SHAPES, **codearts.SHAPES, **iam.SHAPES}
+SCHEMAS = {**runcloud.SCHEMAS, **codearts.SCHEMAS, **iam.SCHEMAS, **gitlab.SCHEMAS, **github.SCHEMAS}
+SHAPES = {**runcloud.SHAPES, **codearts.SHAPES, **iam.SHAPES, **gitlab.SHAPES, **github.SHAPES}
 NAME = re.compile(r"\{(\w+)\}")
 
 

@@ -30,12 +30,14 @@ from keyrack.core.people import throttle
 from keyrack.errors import Kind, Refusal
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
-from keyrack.web import agent_api
+from keyrack.web import agent_api, forges
 from keyrack.web import openapi as description
 from keyrack.web.access_log import Notes
 from keyrack.web.api import Dialect, Sharing, address_of, application
 from keyrack.web.codearts import api as codearts
 from keyrack.web.codearts import api_v1
+from keyrack.web.github import api as github
+from keyrack.web.gitlab import api as gitlab
 from keyrack.web.home import page
 from keyrack.web.iam import api as iam
 from keyrack.web.iam import discovery
@@ -64,6 +66,11 @@ APIS: tuple[tuple[str, Dialect], ...] = (
     ("/v3", iam.V3),
     ("/v3.0", iam.V3_0),
     ("/v5", iam.V5),
+    ("/api/v4", gitlab.DIALECT),
+    ("/api/github", github.DIALECT),
+    # GitHub Enterprise's base, which its clients add by themselves; nothing of RunCloud's is below these.
+    ("/api/v3/user", github.OWN),
+    ("/api/v3/users", github.OTHERS),
 )
 
 
@@ -277,7 +284,11 @@ def _root_routes(instance: Instance, waiting: agent_api.Waiting, limit: RateLimi
     async def metrics(request: Request) -> Response:
         return await _metrics(instance, request)
 
+    async def keys_file(request: Request) -> Response:
+        return await forges.keys_file(instance, request)
+
     return [
+        Route("/{name}.keys", _counted(limit, keys_file)),
         *(Route(path, _counted(limit, handler)) for path, handler in _pages(instance)),
         Route("/healthz", alive),
         Route("/readyz", ready),

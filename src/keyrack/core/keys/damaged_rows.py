@@ -18,7 +18,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
-from keyrack.store import keys, sealed, servers
+from keyrack.store import keys, sealed, sealed_tables, servers
 from keyrack.store import tables as held
 
 CREDENTIAL, GRANT, USER_KEY = "credential", "grant", "user-key"
@@ -204,7 +204,7 @@ def _all(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
 
 
 def _of_table(connection: Connection, workspace_id: int, table: Table, *where: Any) -> Iterator[DamagedRow]:
-    for row in sealed.every(connection, table, _belongs(table, workspace_id), *where):
+    for row in sealed_tables.every(connection, table, _belongs(table, workspace_id), *where):
         if not sealed.holds(connection, table, row) or (
             table is held.servers and not sealed.fits(connection, row["id"])
         ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from keyrack.core.work import Work
-from keyrack.store import keys, keys_of_many, revocations
+from keyrack.store import keys_of_many, openings, revocations
 
 
 def granted(work: Work, server_ids: Iterable[int], fingerprint: str) -> int:
@@ -64,6 +64,6 @@ def letting_in(work: Work, server_ids: Iterable[int], fingerprints: Iterable[str
     workspace = work.actor.workspace_id
     ids, prints = list(server_ids), list(fingerprints)
     if len(ids) == len(prints) == 1:
-        one = keys.lets_in(work.connection, ids[0], workspace, prints[0], work.now)
+        one = openings.lets_in(work.connection, ids[0], workspace, prints[0], work.now)
         return frozenset({(ids[0], prints[0])} if one else ())
     return keys_of_many.letting_in(work.connection, ids, workspace, prints, work.now)

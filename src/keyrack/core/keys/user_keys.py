@@ -1,15 +1,16 @@
-"""A user's own public keys: add, list, delete; must be reached by every API alike."""
+"""A user's public keys: add, list, delete, one's own or another's; must be reached by every API alike."""
 
 from __future__ import annotations
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, openings, propagation, revocation
+from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, Page, UserKey
+from keyrack.model import Actor, Page, User, UserKey
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import keys
+from keyrack.store import keys, people, published_keys
 from keyrack.store.openings import Opening, of_workspace
 
 ADD = "codeartsrepo::createUserSSHkey"
@@ -25,14 +26,17 @@ def add(
     public_key: object,
     longest_title: int = validation.LONGEST_TITLE,
     keyless: bool = False,
+    user_id: int | None = None,
 ) -> UserKey:
-    """Register a public key of the actor's own; returns once that is durable.
+    """Register a public key of the actor's own, or of another user; returns once that is durable.
 
     title: at most longest_title characters, or None; public_key: one OpenSSH line, or None where the
-    API allows a keyless entry, which authorises nothing. Raises Refusal: INVALID for fields, TAKEN
-    when the key leads to somebody or something already, LIMIT.
+    API allows a keyless entry, which authorises nothing. user_id: whose key it becomes, None for the actor's; for
+    others it takes people:write, and rights that are not less than theirs. Raises Refusal: INVALID for fields, TAKEN
+    when the key leads to somebody or something already, LIMIT, MISSING for a user that is not there.
     """
-    attempt = Attempt(instance, actor, ADD, "add an SSH key of one's own", target_kind="user key")
+    action, aim = _action(actor, user_id, ADD, "people:write"), "add an SSH key"
+    attempt = Attempt(instance, actor, action, f"{aim}{_whose(actor, user_id)}", target_kind="user key")
     with attempt:
         name = None if title is None else validation.text(title, field="title", maximum=longest_title)
         key = None
@@ -40,21 +44,21 @@ def add(
             key = validation.public_key(instance, public_key)
         elif instance.settings.require_key:
             raise invalid("public_key", "A public key is required.")
-        owner = _person(actor)
+        owner = _person(actor, user_id)
 
         def change(work: Work) -> UserKey:
+            whom = _other(work, owner)
             if keys.count_user_keys(work.connection, owner) >= instance.settings.max_user_keys:
-                raise Refusal(
-                    Kind.LIMIT,
-                    "too-many-keys",
-                    f"You have {instance.settings.max_user_keys} keys, which is the most; delete one first.",
-                )
+                who = "You have" if whom is None else f"{whom.name} has"
+                words = f"{who} {instance.settings.max_user_keys} keys, which is the most; delete one first."
+                raise Refusal(Kind.LIMIT, "too-many-keys", words)
             if key is not None:
                 revocation.refuse(work, key)
                 _refuse_known(work, owner, key)
             key_id = _insert(work, owner, name, key)
             work.record(
-                f"{actor.name} added SSH key {name or 'without a title'} ({key.sha256 if key else 'no key'})",
+                f"{actor.name} added SSH key {name or 'without a title'} ({key.sha256 if key else 'no key'})"
+                f"{_for(whom)}",
                 target_id=key_id,
                 details={"title": name, "fingerprint": key.sha256 if key else None},
             )
@@ -73,20 +77,42 @@ def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0,
         )
 
 
-def delete(instance: Instance, actor: Actor, key_id: int) -> UserKey:
-    """Delete a key of the actor's own everywhere, and answer it as it was. Raises Refusal MISSING."""
+def find_keyed(instance: Instance, actor: Actor, *, offset: int, limit: int) -> Page[UserKey]:
+    """A page of the actor's own keys, newest first, for APIs that know no entry without a key."""
+    attempt = Attempt(instance, actor, READ, "list one's own SSH keys", target_kind="user key")
+    with attempt:
+        owner = _person(actor)
+        return attempt.read(
+            lambda connection: published_keys.page_of_user(connection, owner, offset=offset, limit=limit)
+        )
+
+
+def get(instance: Instance, actor: Actor, key_id: int) -> UserKey:
+    """A key of the actor's own. Raises Refusal MISSING."""
+    attempt = Attempt(instance, actor, READ, "see an SSH key of one's own", target_kind="user key", target_id=key_id)
+    with attempt:
+        owner = _person(actor)
+        found = attempt.read(lambda connection: keys.get_user_key(connection, owner, key_id))
+        if found is None:
+            raise missing("SSH key")
+        return found
+
+
+def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None = None) -> UserKey:
+    """Delete a key everywhere, and answer it as it was; user_id: whose, as add() has it. Raises Refusal MISSING."""
     attempt = Attempt(
         instance,
         actor,
-        DELETE,
-        "delete an SSH key of one's own",
+        _action(actor, user_id, DELETE, "people:write"),
+        f"delete an SSH key{_whose(actor, user_id)}",
         target_kind="user key",
         target_id=key_id,
     )
     with attempt:
-        owner = _person(actor)
+        owner = _person(actor, user_id)
 
         def change(work: Work) -> UserKey:
+            whom = _other(work, owner)
             key = _own(work, owner, key_id)
             keys.remove_user_key(work.connection, key.id)
             if key.fingerprint is not None and key.public_key is not None:
@@ -95,7 +121,7 @@ def delete(instance: Instance, actor: Actor, key_id: int) -> UserKey:
             still = () if key.fingerprint is None else _elsewhere(work, key.fingerprint)
             work.record(
                 f"{actor.name} deleted SSH key {key.title or 'without a title'} ({key.fingerprint or 'no key'})"
-                f"{openings.words(still, everywhere=True)}",
+                f"{_for(whom)}{openings.words(still, everywhere=True)}",
                 target_id=key.id,
                 details={"title": key.title, "fingerprint": key.fingerprint},
             )
@@ -147,7 +173,8 @@ def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:
         damaged_rows.drop(work, unsound)
         return
     elif holder is not None and holder.user_id == owner:
-        words = f"You registered this key already: title {holder.title!r}, id {holder.id}."
+        who = "You" if owner == work.actor.user_id else "The same user"
+        words = f"{who} registered this key already: title {holder.title!r}, id {holder.id}."
     else:
         words = "This key is in use by another user. If it is yours, delete it there; otherwise make a new pair."
     raise _taken(words)
@@ -157,10 +184,35 @@ def _taken(words: str) -> Refusal:
     return Refusal(Kind.TAKEN, "key-taken", words, field="public_key")
 
 
-def _person(actor: Actor) -> int:
-    if actor.user_id is None:
+def _person(actor: Actor, user_id: int | None = None) -> int:
+    """Whose key it is: the actor's, or that of the user who is named."""
+    owner = actor.user_id if user_id is None else user_id
+    if owner is None:
         raise Refusal(Kind.FORBIDDEN, "not-a-user", "Only a user has SSH keys of their own.")
-    return actor.user_id
+    return owner
+
+
+def _action(actor: Actor, user_id: int | None, own: str, others: str) -> str:
+    return own if user_id in (None, actor.user_id) else others
+
+
+def _whose(actor: Actor, user_id: int | None) -> str:
+    return " of one's own" if user_id in (None, actor.user_id) else " of another user"
+
+
+def _other(work: Work, owner: int) -> User | None:
+    """The user whose key is touched, where that is not the actor. Raises Refusal MISSING or FORBIDDEN."""
+    if owner == work.actor.user_id:
+        return None
+    user = people.user(work.connection, owner)
+    if user is None or user.workspace_id != work.actor.workspace_id:
+        raise missing("user")
+    refuse_exceeding(work, user)
+    return user
+
+
+def _for(whom: User | None) -> str:
+    return "" if whom is None else f" of {whom.name}"
 
 
 def _own(work: Work, owner: int, key_id: int) -> UserKey:

@@ -1,0 +1,1 @@
+"""GitHub's API: users and their SSH keys."""

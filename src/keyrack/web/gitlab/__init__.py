@@ -1,0 +1,1 @@
+"""GitLab's API v4: users and their SSH keys."""

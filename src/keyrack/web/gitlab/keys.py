@@ -1,0 +1,33 @@
+"""GitLab's API: any key of the workspace by id or fingerprint, for administrators; must hold no rule."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from keyrack.core.keys import published_keys
+from keyrack.web import forges
+from keyrack.web.api import Call, Endpoint
+from keyrack.web.gitlab import shapes
+from keyrack.web.gitlab.parameters import Lacking
+
+
+def find_key(call: Call) -> Response:
+    """Find the key with a fingerprint, and whose it is"""
+    fingerprint = call.query.get("fingerprint")
+    if fingerprint is None:
+        raise Lacking("fingerprint is missing")
+    # A + of base64 that nobody encoded arrives as a blank.
+    key, user = published_keys.by_fingerprint(call.instance, call.actor, fingerprint.replace(" ", "+"))
+    return forges.answered(call, shapes.key_with_user(call.instance, key, user))
+
+
+def show_key_of_anybody(call: Call) -> Response:
+    """Show a key of the workspace, and whose it is"""
+    key, user = published_keys.by_id(call.instance, call.actor, call.ids["key_id"])
+    return forges.answered(call, shapes.key_with_user(call.instance, key, user))
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/keys", find_key),
+    Endpoint("GET", "/keys/{key_id}", show_key_of_anybody),
+)

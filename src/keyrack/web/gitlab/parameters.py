@@ -1,0 +1,100 @@
+"""Reads what calls of GitLab's API send: the token, pages, fields of a new key; must decide nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+from starlette.responses import Response
+
+from keyrack.errors import Kind, Refusal, invalid
+from keyrack.model import Actor
+from keyrack.web import bodies, forges
+from keyrack.web.api import Call
+
+HEADER = "private-token"
+authenticate = partial(forges.authenticate, channel="gitlab", schemes=("bearer",), header=HEADER)
+USAGES = ("auth", "auth_and_signing")
+MOST_COUNTED = 10_000
+"""Beyond so many rows GitLab says no totals."""
+
+
+class Lacking(Refusal):
+    """The refusal of a parameter, in GitLab's words."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(Kind.INVALID, "parameter", words)
+
+
+class NewKey(NamedTuple):
+    """What a new key is made of."""
+
+    title: Any
+    key: Any
+
+
+def new_key(call: Call) -> NewKey:
+    """The fields of a new key, of the body or the query. Raises Refusal."""
+    sent = {**call.query, **call.body}
+    lacking = [f"{name} is missing" for name in ("title", "key") if sent.get(name) is None]
+    if lacking:
+        raise Lacking(", ".join(lacking))
+    usage = sent.get("usage_type")
+    if usage == "signing":
+        # Nothing here verifies signatures, and a key for signing alone must open nothing.
+        raise invalid("usage_type", "Keys for signing alone are not taken here.")
+    if usage not in (None, "", *USAGES):
+        raise Lacking("usage_type does not have a valid value")
+    if sent.get("expires_at") not in (None, ""):
+        raise invalid("expires_at", "A user's key has no end here. Leave expires_at out, or give the grant an end.")
+    return NewKey(sent["title"], sent["key"])
+
+
+def window(call: Call) -> tuple[int, int]:
+    """The page and how many are on one, from 1 and at most 100. Raises Refusal."""
+    found = []
+    for name, default in (("page", 1), ("per_page", 20)):
+        value = bodies.number(call.query.get(name, "") or str(default))
+        if value is None:
+            raise Lacking(f"{name} is invalid")
+        if value < 1:
+            raise Lacking(f"{name} does not have a valid value")
+        found.append(value)
+    page, size = found
+    return min(page, bodies.LARGEST_ID // forges.MOST_A_PAGE), min(size, forges.MOST_A_PAGE)
+
+
+def paged(call: Call, items: list[dict[str, Any]], total: int) -> Response:
+    """A page of a list with GitLab's headers."""
+    page, size = window(call)
+    last = max(1, -(-total // size))
+    relations = {"first": 1, "prev": page - 1, "next": page + 1, "last": last}
+    if page <= 1:
+        del relations["prev"]
+    if page >= last:
+        del relations["next"]
+    if total > MOST_COUNTED:
+        del relations["last"]
+    headers = {
+        "Link": forges.link(call, relations.items(), size),
+        "X-Page": str(page),
+        "X-Per-Page": str(size),
+        "X-Next-Page": str(relations.get("next", "")),
+        "X-Prev-Page": str(relations.get("prev", "")),
+    }
+    if total <= MOST_COUNTED:
+        headers |= {"X-Total": str(total), "X-Total-Pages": str(last)}
+    return forges.answered(call, items, headers=headers)
+
+
+def caller(call: Call) -> Actor:
+    """Who makes a call that needs no token: whoever's token it shows, else a stranger. Raises Refusal."""
+    if forges.is_anonymous(call.request, HEADER):
+        return call.actor
+    return authenticate(call.instance, call.request)
+
+
+def moment(value: datetime) -> str:
+    """A time as GitLab writes it, e.g. 2026-02-03T04:05:06.789Z."""
+    return value.strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"

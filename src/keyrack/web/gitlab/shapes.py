@@ -1,0 +1,91 @@
+"""GitLab's users and keys as JSON, and the schemas of its calls; must call no use case."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from keyrack.core.instance import Instance
+from keyrack.model import User, UserKey
+from keyrack.web.gitlab.parameters import moment
+from keyrack.web.shapes import TEXT, TEXT_OR_NULL, WHOLE, YES_OR_NO, Schema, Shape, many, named, record, texts
+
+_USER = {
+    "id": WHOLE,
+    **texts("username", "name"),
+    "state": {"enum": ["active", "blocked"]},
+    "locked": YES_OR_NO,
+    "avatar_url": TEXT_OR_NULL,
+    "web_url": TEXT,
+    "created_at": TEXT,
+}
+_KEY: dict[str, Schema] = {
+    "id": WHOLE,
+    **texts("title", "key", "created_at"),
+    "expires_at": TEXT_OR_NULL,
+    "last_used_at": TEXT_OR_NULL,
+    "usage_type": {"enum": ["auth", "auth_and_signing"]},
+}
+SCHEMAS: dict[str, Schema] = {
+    "gitlab.Error": {
+        "type": "object",
+        "properties": {
+            "message": {"type": ["string", "object"], "description": "what is wrong, or lists of it by field"},
+            "error": {"type": "string", "description": "of a parameter or a path, in place of message"},
+            "detail": {"type": "string", "description": "the same in Keyrack's words, with what to do next"},
+        },
+    },
+    "gitlab.User": record(_USER),
+    "gitlab.Key": record(_KEY),
+    "gitlab.KeyWithUser": record({**_KEY, "user": named("gitlab.User")}),
+}
+_PAGE = ("page", "per_page")
+_NEW = record({"title": TEXT, "key": TEXT}, usage_type={"enum": ["auth_and_signing", "auth"]})
+SHAPES: dict[str, Shape] = {
+    "gitlab.show_myself": Shape(named("gitlab.User")),
+    "gitlab.find_users": Shape(many(named("gitlab.User")), query=("username", *_PAGE)),
+    "gitlab.show_user": Shape(named("gitlab.User")),
+    "gitlab.list_own_keys": Shape(many(named("gitlab.Key")), query=_PAGE),
+    "gitlab.show_own_key": Shape(named("gitlab.Key")),
+    "gitlab.add_own_key": Shape(named("gitlab.Key"), _NEW, status=201),
+    "gitlab.delete_own_key": Shape(None, status=204),
+    "gitlab.list_keys": Shape(many(named("gitlab.Key")), query=_PAGE),
+    "gitlab.show_key": Shape(named("gitlab.Key")),
+    "gitlab.add_key": Shape(named("gitlab.Key"), _NEW, status=201),
+    "gitlab.delete_key": Shape(None, status=204),
+    "gitlab.find_key": Shape(named("gitlab.KeyWithUser"), query=("fingerprint",)),
+    "gitlab.show_key_of_anybody": Shape(named("gitlab.KeyWithUser")),
+}
+
+
+def user(instance: Instance, found: User) -> dict[str, Any]:
+    """A user as GitLab shows one; the page that web_url names is the user's keys."""
+    return {
+        "id": found.id,
+        "username": found.name,
+        "name": found.name,
+        "state": "active" if found.disabled_at is None else "blocked",
+        "locked": False,
+        "avatar_url": None,
+        "web_url": f"{instance.settings.url}/{quote(found.name)}.keys",
+        "created_at": moment(found.created_at),
+    }
+
+
+def key(instance: Instance, found: UserKey, owner: str) -> dict[str, Any]:
+    """A key as GitLab shows one: the comment is the owner's name and the host, as the registered one may be private."""
+    host = urlsplit(instance.settings.url).hostname
+    return {
+        "id": found.id,
+        "title": found.title or found.comment or "",
+        "key": f"{found.public_key} {owner} ({host})",
+        "created_at": moment(found.created_at),
+        "expires_at": None,
+        "last_used_at": None,
+        "usage_type": "auth_and_signing",
+    }
+
+
+def key_with_user(instance: Instance, found: UserKey, owner: User) -> dict[str, Any]:
+    """A key with whose it is, as administrators see it."""
+    return {**key(instance, found, owner.name), "user": user(instance, owner)}

@@ -1,0 +1,48 @@
+"""GitLab's API: a user's own SSH keys; reads, calls the core, shows; must hold no rule."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core.keys import user_keys
+from keyrack.errors import missing
+from keyrack.web import forges
+from keyrack.web.api import Call, Endpoint
+from keyrack.web.gitlab import parameters, shapes
+
+
+def list_own_keys(call: Call) -> Response:
+    """List one's own SSH keys by pages, newest first"""
+    page, size = parameters.window(call)
+    found = user_keys.find_keyed(call.instance, call.actor, offset=(page - 1) * size, limit=size)
+    shown = [shapes.key(call.instance, key, call.actor.name) for key in found.items]
+    return parameters.paged(call, shown, found.total)
+
+
+def show_own_key(call: Call) -> Response:
+    """Show one of one's own SSH keys"""
+    key = user_keys.get(call.instance, call.actor, call.ids["key_id"])
+    if key.public_key is None:
+        raise missing("SSH key")
+    return forges.answered(call, shapes.key(call.instance, key, call.actor.name))
+
+
+def add_own_key(call: Call) -> Response:
+    """Register a public key as one's own, as GitLab's clients do"""
+    new = parameters.new_key(call)
+    key = user_keys.add(call.instance, call.actor, title=new.title, public_key=new.key)
+    return JSONResponse(shapes.key(call.instance, key, call.actor.name), 201)
+
+
+def delete_own_key(call: Call) -> Response:
+    """Delete one of one's own SSH keys everywhere, as GitLab's clients do"""
+    user_keys.delete(call.instance, call.actor, call.ids["key_id"])
+    return Response(status_code=204)
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/user/keys", list_own_keys),
+    Endpoint("GET", "/user/keys/{key_id}", show_own_key),
+    Endpoint("POST", "/user/keys", add_own_key),
+    Endpoint("DELETE", "/user/keys/{key_id}", delete_own_key),
+)

@@ -1,0 +1,90 @@
+"""GitLab's API: who one is, other users and their SSH keys; reads, calls the core, shows; must hold no rule."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core.keys import published_keys, user_keys
+from keyrack.core.keys.published_keys import Published
+from keyrack.core.people import users
+from keyrack.errors import Kind, Refusal, missing
+from keyrack.web import forges
+from keyrack.web.api import Call, Endpoint
+from keyrack.web.gitlab import parameters, shapes
+
+
+def show_myself(call: Call) -> Response:
+    """Show the user that the token is of"""
+    return forges.answered(call, shapes.user(call.instance, users.myself(call.instance, call.actor)))
+
+
+def find_users(call: Call) -> Response:
+    """Find the user of a name, or list the workspace's users"""
+    name = call.query.get("username")
+    actor = parameters.caller(call)
+    if name:
+        try:
+            found = [published_keys.of_user(call.instance, actor, name=name).user]
+        except Refusal as refusal:
+            if refusal.kind is not Kind.MISSING:
+                raise
+            found = []
+    else:
+        found = list(users.find(call.instance, actor))
+    page, size = parameters.window(call)
+    part = found[(page - 1) * size : page * size]
+    return parameters.paged(call, [shapes.user(call.instance, user) for user in part], len(found))
+
+
+def show_user(call: Call) -> Response:
+    """Show a user of the workspace"""
+    return forges.answered(call, shapes.user(call.instance, _named(call).user))
+
+
+def list_keys(call: Call) -> Response:
+    """List the SSH keys of a user, which are public"""
+    found = _named(call)
+    page, size = parameters.window(call)
+    part = found.keys[(page - 1) * size : page * size]
+    shown = [shapes.key(call.instance, key, found.user.name) for key in part]
+    return parameters.paged(call, shown, len(found.keys))
+
+
+def show_key(call: Call) -> Response:
+    """Show an SSH key of a user"""
+    found = _named(call)
+    for key in found.keys:
+        if key.id == call.ids["key_id"]:
+            return forges.answered(call, shapes.key(call.instance, key, found.user.name))
+    raise missing("SSH key")
+
+
+def add_key(call: Call) -> Response:
+    """Register a public key for another user, as an administrator"""
+    new = parameters.new_key(call)
+    user_id = call.ids["user"]
+    key = user_keys.add(call.instance, call.actor, title=new.title, public_key=new.key, user_id=user_id)
+    return JSONResponse(shapes.key(call.instance, key, _named(call).user.name), 201)
+
+
+def delete_key(call: Call) -> Response:
+    """Delete another user's SSH key everywhere, as an administrator"""
+    user_keys.delete(call.instance, call.actor, call.ids["key_id"], user_id=call.ids["user"])
+    return Response(status_code=204)
+
+
+def _named(call: Call) -> Published:
+    """The user of a path, by id or name, with the keys. Raises Refusal."""
+    user_id = call.ids["user"] or None
+    return published_keys.of_user(call.instance, parameters.caller(call), name=call.path["user"], user_id=user_id)
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/user", show_myself),
+    Endpoint("GET", "/users", find_users, open=True),
+    Endpoint("GET", "/users/{user}", show_user, open=True),
+    Endpoint("GET", "/users/{user}/keys", list_keys, open=True),
+    Endpoint("GET", "/users/{user}/keys/{key_id}", show_key, open=True),
+    Endpoint("POST", "/users/{user}/keys", add_key),
+    Endpoint("DELETE", "/users/{user}/keys/{key_id}", delete_key),
+)

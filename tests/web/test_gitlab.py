@@ -1,0 +1,196 @@
+"""GitLab's key API: python-gitlab as it comes from the package index, and what it does not show of the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import gitlab
+import pytest
+
+from tests.core.keys_for_tests import fresh_line
+from tests.services import Service, running, settings_for
+
+
+@pytest.fixture
+def alice(team: Service) -> Iterator[gitlab.Gitlab]:
+    """python-gitlab with alice's token."""
+    with gitlab.Gitlab(team.url, private_token="token-of-alice") as client:
+        client.auth()
+        yield client
+
+
+def refused(client: gitlab.Gitlab, key: str, **more: str) -> tuple[int | None, Any]:
+    """How python-gitlab is refused a key: the status and the message, which is no text where fields are named."""
+    with pytest.raises(gitlab.GitlabCreateError) as caught:
+        client.user.keys.create({"title": "desk", "key": key, **more})  # type: ignore[union-attr]
+    return caught.value.response_code, caught.value.error_message
+
+
+def test_python_gitlab_adds_lists_shows_and_deletes_a_key(team: Service, alice: gitlab.Gitlab) -> None:
+    user = alice.user
+    assert user is not None
+    assert user.username == "alice"
+    line = fresh_line("alice@example.com")
+    added = user.keys.create({"title": "desk", "key": line, "usage_type": "auth"})
+    assert added.title == "desk"
+    words = added.key.split(" ", 2)
+    assert words[:2] == line.split(" ")[:2]
+    assert words[2] == "alice (127.0.0.1)", "the comment of whoever uploaded it goes nowhere"
+    assert added.expires_at is None
+    assert added.created_at.endswith("Z")
+    assert [key.id for key in user.keys.list(get_all=True)] == [added.id]
+    assert user.keys.get(added.id).key == added.key
+    assert alice.users.get(user.id).keys.list(get_all=True)[0].id == added.id
+    assert alice.users.list(username="alice", get_all=True)[0].id == user.id
+    # The same key through another API: there is one core.
+    codearts = team.call("GET", "/v4/user/keys", headers={"X-Auth-Token": "token-of-alice"}).json()
+    assert [key["id"] for key in codearts["keys"]] == [added.id]
+    user.keys.delete(added.id)
+    assert user.keys.list(get_all=True) == []
+    with pytest.raises(gitlab.GitlabGetError) as caught:
+        user.keys.get(added.id)
+    assert (caught.value.response_code, caught.value.error_message) == (404, "404 Key Not Found")
+    with pytest.raises(gitlab.GitlabDeleteError) as gone:
+        user.keys.delete(added.id)
+    assert gone.value.response_code == 404
+
+
+def test_administrators_find_keys_and_give_them_to_others(team: Service, alice: gitlab.Gitlab) -> None:
+    with gitlab.Gitlab(team.url, oauth_token="token-of-olga") as olga:
+        person = olga.users.list(username="alice", get_all=True)[0]
+        line = fresh_line()
+        added = person.keys.create({"title": "from olga", "key": line})
+        fingerprint = team.call("GET", "/api/keyrack/v1/user-keys", token="token-of-olga").json()["items"][0][
+            "fingerprint"
+        ]
+        found = olga.keys.get(fingerprint=fingerprint)
+        assert (found.id, found.user["username"]) == (added.id, "alice")
+        assert olga.keys.get(added.id).id == added.id
+        wrong = "SHA256:" + "A" * 43
+        with pytest.raises(gitlab.GitlabHttpError) as caught:
+            olga.keys.get(fingerprint=wrong)
+        assert (caught.value.response_code, caught.value.error_message) == (404, "404 Key Not Found")
+        assert [key.title for key in alice.user.keys.list(get_all=True)] == ["from olga"]  # type: ignore[union-attr]
+        person.keys.delete(added.id)
+    assert alice.user.keys.list(get_all=True) == []  # type: ignore[union-attr]
+
+
+def test_a_key_is_found_by_its_md5_fingerprint(team: Service) -> None:
+    line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGSDlWjdJfpyvb3xRdsh/PLO1iCd556ig7oFByNKi7Lx"
+    team.call("POST", "/api/v4/user/keys", token="token-of-alice", json={"title": "desk", "key": line})
+    md5 = "8b:16:b5:ad:1a:66:69:3b:14:5b:ce:50:55:ae:c3:89"
+    found = team.call("GET", f"/api/v4/keys?fingerprint={md5}", token="token-of-olga")
+    assert found.json()["user"]["username"] == "alice", found.text
+    wrong = team.call("GET", "/api/v4/keys?fingerprint=zz", token="token-of-olga")
+    assert wrong.status_code == 400
+    assert "Failed to return the key" in wrong.json()["message"]
+
+
+def test_members_may_not_give_keys_to_others_nor_see_whose_a_key_is(team: Service, alice: gitlab.Gitlab) -> None:
+    key = alice.user.keys.create({"title": "desk", "key": fresh_line()})  # type: ignore[union-attr]
+    for method, path in (
+        ("POST", "/api/v4/users/1/keys"),
+        ("DELETE", f"/api/v4/users/2/keys/{key.id}"),
+        ("GET", f"/api/v4/keys/{key.id}"),
+        ("GET", "/api/v4/users"),
+    ):
+        body = {"title": "mine", "key": fresh_line()} if method == "POST" else None
+        answer = team.call(method, path, token="token-of-bob", json=body)
+        assert answer.status_code == 403, (method, path, answer.text)
+        assert answer.json()["message"] == "403 Forbidden"
+    assert [one.id for one in alice.user.keys.list(get_all=True)] == [key.id]  # type: ignore[union-attr]
+
+
+def test_what_is_refused_is_refused_in_gitlabs_words(team: Service, alice: gitlab.Gitlab) -> None:
+    line = fresh_line()
+    alice.user.keys.create({"title": "desk", "key": line})  # type: ignore[union-attr]
+    assert refused(alice, line) == (400, {"fingerprint_sha256": ["has already been taken"]})
+    own = team.call("POST", "/api/v4/user/keys", token="token-of-alice", json={"title": "again", "key": line}).json()
+    assert "You registered this key already: title 'desk'" in own["detail"]
+    other = team.call("POST", "/api/v4/user/keys", token="token-of-bob", json={"title": "mine", "key": line}).json()
+    assert "another user" in other["detail"]
+    assert "alice" not in other["detail"]
+    assert refused(alice, "ssh-ed25519 nonsense")[1] == {
+        "key": ["is invalid"],
+        "fingerprint": ["cannot be generated"],
+        "fingerprint_sha256": ["cannot be generated"],
+    }
+    assert "key is missing" in str(
+        team.call("POST", "/api/v4/user/keys", token="token-of-alice", json={"title": "x"}).json()["error"]
+    )
+    assert "usage_type" in str(refused(alice, fresh_line(), usage_type="signing")[1])
+    assert "expires_at" in str(refused(alice, fresh_line(), expires_at="2030-01-01")[1])
+    assert len(alice.user.keys.list(get_all=True)) == 1  # type: ignore[union-attr]
+
+
+def test_pages_have_gitlabs_headers_and_python_gitlab_follows_them(team: Service, alice: gitlab.Gitlab) -> None:
+    user = alice.user
+    assert user is not None
+    made = [user.keys.create({"title": f"key {number}", "key": fresh_line()}).id for number in range(5)]
+    assert [key.id for key in user.keys.list(per_page=2, iterator=True)] == made[::-1]
+    headers = {"PRIVATE-TOKEN": "token-of-alice"}
+    answer = team.call("GET", "/api/v4/user/keys?page=2&per_page=2", headers=headers)
+    names = ("X-Total", "X-Total-Pages", "X-Page", "X-Per-Page", "X-Next-Page", "X-Prev-Page")
+    assert [answer.headers[name] for name in names] == ["5", "3", "2", "2", "3", "1"]
+    assert set(answer.links) == {"first", "prev", "next", "last"}
+    last = team.call("GET", "/api/v4/user/keys?page=3&per_page=2", headers=headers)
+    assert last.headers["X-Next-Page"] == ""
+    assert team.call("GET", "/api/v4/user/keys?page=0", headers=headers).status_code == 400
+    same = team.call("GET", "/api/v4/user/keys", headers={**headers, "If-None-Match": "*"})
+    assert (same.status_code, same.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"PRIVATE-TOKEN": "wrong"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic eDp5"},
+        {"PRIVATE-TOKEN": "token-of-alice", "Authorization": "Bearer token-of-bob"},
+    ],
+)
+def test_without_a_token_that_holds_nothing_is_shown(team: Service, headers: dict[str, str]) -> None:
+    answer = team.call("GET", "/api/v4/user", headers=headers)
+    assert (answer.status_code, answer.json()["message"]) == (401, "401 Unauthorized")
+
+
+def test_keys_of_users_are_public_by_name_or_id_and_only_as_the_setting_says(team: Service) -> None:
+    line = fresh_line()
+    key = team.call("POST", "/api/v4/user/keys", token="token-of-alice", json={"title": "desk", "key": line}).json()
+    for who in ("alice", "2"):
+        shown = team.call("GET", f"/api/v4/users/{who}/keys").json()
+        assert [one["id"] for one in shown] == [key["id"]]
+        assert team.call("GET", f"/api/v4/users/{who}/keys/{key['id']}").json()["key"] == key["key"]
+    unknown = team.call("GET", "/api/v4/users/nobody/keys")
+    assert (unknown.status_code, unknown.json()["message"]) == (404, "404 User Not Found")
+    assert team.call("GET", "/api/v4/users/victor/keys").status_code == 404, "of another workspace"
+    assert team.call("GET", "/api/v4/users/alice/keys", token="token-of-victor").status_code == 404
+    assert team.call("GET", "/api/v4/users/alice/keys", token="wrong").status_code == 401
+    folder = team.instance.settings.data
+    team.instance.database.close()
+    with running(settings_for(folder, "", public_keys=False)) as closed:
+        for path in ("/api/v4/users/alice/keys", "/api/v4/users/nobody/keys", "/alice.keys", "/nobody.keys"):
+            assert closed.call("GET", path).status_code == 401
+        assert closed.call("GET", "/api/v4/users/alice/keys", token="token-of-bob").status_code == 403
+        for token in ("token-of-alice", "token-of-olga"):
+            assert len(closed.call("GET", "/api/v4/users/alice/keys", token=token).json()) == 1
+
+
+def test_the_keys_of_who_was_shut_out_are_shown_no_more(team: Service) -> None:
+    line = fresh_line()
+    team.call("POST", "/api/v4/user/keys", token="token-of-alice", json={"title": "desk", "key": line})
+    path = f"/api/v4/users/{quote('alice')}/keys"
+    assert len(team.call("GET", path).json()) == 1
+    uid = next(
+        user["id"]
+        for user in team.call("GET", "/v3/users", headers={"X-Auth-Token": "token-of-olga"}).json()["users"]
+        if user["name"] == "alice"
+    )
+    off = {"user": {"enabled": False}}
+    assert team.call("PATCH", f"/v3/users/{uid}", headers={"X-Auth-Token": "token-of-olga"}, json=off).is_success
+    assert team.call("GET", path).json() == []
+    assert team.call("GET", "/alice.keys").text == ""
+    assert team.call("GET", "/api/v4/users/alice").json()["state"] == "blocked"
