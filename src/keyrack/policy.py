@@ -28,6 +28,7 @@ ACTIONS: dict[str, str] = {
     "instance:tidy": "delete what was kept as long as it must be",
     "people:read": "see users, groups and their tokens",
     "people:write": "create, change and delete users, groups and their tokens",
+    "people:offboard": "remove a person everywhere, and undo it",
     "grants:read": "see who may log in where",
     "grants:write": "let users log in on servers, and stop it",
     "codeartsrepo::createUserSSHkey": "add an SSH key of one's own",

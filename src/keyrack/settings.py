@@ -84,6 +84,12 @@ class Settings(BaseSettings):
     )
     temporary_hours: float = Field(default=12, gt=0, le=8760, description="How long a temporary key lives, in hours.")
     token_hours: float = Field(default=24, gt=0, le=720, description="How long an IAM token lives, in hours.")
+    leaver_undo_hours: float = Field(
+        default=72,
+        ge=0,
+        le=8760,
+        description="For how long it can be undone that a person was removed everywhere, in hours; 0: never.",
+    )
     metrics_listen: str = Field(
         default="",
         description="An address and port of its own for /metrics, HOST:PORT, e.g. 127.0.0.1:9402; empty: none.",

@@ -50,6 +50,7 @@ WORDS: Mapping[str, str] = {
     "repositories": "repository",
     "repository_members": "repository member",
     "deploy_keys": "deploy key",
+    "offboardings": "offboarding",
 }
 # Rows that only refuse count although they do not hold, and no document is signed without the server's own.
 _REFUSING = frozenset(("revocations", "revoked_keys", "held_back"))

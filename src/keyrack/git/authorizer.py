@@ -18,7 +18,7 @@ import re
 import struct
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from keyrack.core.git import access as git_access
 from keyrack.core.git import bounds, storage
 from keyrack.core.git.access import Access, Holder
 from keyrack.core.git.activity import GitLog
+from keyrack.core.git.endpoints import Endpoint
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.git.upkeep import Upkeep
@@ -139,7 +140,8 @@ class _Running:
 class Authorizer:
     """Answers on a Unix socket from a thread of its own. start() returns once it listens."""
 
-    def __init__(self, instance: Instance, socket: Path, programs: Programs) -> None:
+    def __init__(self, instance: Instance, socket: Path, programs: Programs, *, name: str = "") -> None:
+        """name: what receipts call this endpoint, such as git.example.org:2223."""
         self.log = GitLog(instance)
         self._instance = instance
         self._socket = socket
@@ -150,6 +152,9 @@ class Authorizer:
         # Permitted, and not yet told to start.
         self._starting: list[Access] = []
         self._upkeep: Upkeep | None = None
+        self._endpoint = Endpoint(instance, name or instance.settings.git_listen)
+        # How many transfers of whom were stopped, by user, until it is said.
+        self._stopped: Counter[int] = Counter()
         self._started = threading.Event()
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -170,6 +175,8 @@ class Authorizer:
                 self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(timeout=15)
         self.log.write()
+        with contextlib.suppress(DatabaseUnavailable):
+            self._endpoint.leave()
 
     @property
     def running(self) -> int:
@@ -361,8 +368,11 @@ class Authorizer:
         """Stop operations that would not be permitted any more, within a second of the change."""
         while True:
             await asyncio.sleep(CHECK_EVERY_SECONDS)
+            # Asked before the rights are: what is asked here is then seen by those.
+            asked = await self._asked()
             running = list(self._running)
             if not running:
+                await self._say_ended(asked)
                 continue
             asked_at = time.monotonic()
             longest = self._instance.settings.git_max_transfer_seconds
@@ -379,6 +389,31 @@ class Authorizer:
             reasons |= {each: late for each in running if asked_at - each.began_at > longest}
             for each, words in reasons.items():
                 await self._cut(each, words)
+            await self._say_ended(asked)
+
+    async def _asked(self) -> Mapping[int, int]:
+        """Whose transfers must end here (see core/git/endpoints.py), as far as the database can be asked."""
+        try:
+            return await self._cache.ask_now(self._endpoint.asked)
+        except Away:
+            return {}
+        except Exception:
+            log.exception("whose transfers must end was not asked")
+            return {}
+
+    async def _say_ended(self, asked: Mapping[int, int]) -> None:
+        """Say of those whose transfers were to end, and have, that they have."""
+        if not asked:
+            self._stopped.clear()
+            return
+        running = {each.access.holder.actor.user_id for each in self._running}
+        stopped = {number: self._stopped[user_id] for number, user_id in asked.items() if user_id not in running}
+        try:
+            await self._cache.ask_now(lambda: self._endpoint.ended(stopped))
+        except Away:
+            pass
+        except Exception:
+            log.exception("that transfers ended was not said")
 
     async def _measure(self) -> None:
         """Stop pushes that together would fill their repository, or the disk."""
@@ -411,6 +446,8 @@ class Authorizer:
         if running not in self._running:
             return
         self._running.discard(running)
+        if running.access.holder.actor.user_id is not None:
+            self._stopped[running.access.holder.actor.user_id] += 1
         self.log.cut(running.access, Refusal(Kind.FORBIDDEN, "rights-ended", words))
         with contextlib.suppress(OSError):
             await _send(running.writer, b"stop", f"the transfer was stopped: {words}".encode())

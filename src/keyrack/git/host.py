@@ -11,6 +11,7 @@ import signal
 import tempfile
 import threading
 from pathlib import Path
+from socket import gethostname
 
 from keyrack.core.git import storage
 from keyrack.core.instance import Instance
@@ -95,7 +96,9 @@ class GitHost:
         socket = self._place_of_socket()
         session = shlex.join([*programs["session"], str(socket)])
         self.server.lookup = [*as_sshd_wants(programs["lookup"]), str(socket)]
-        self.authorizer = Authorizer(self._instance, socket, Programs(self._git, hooks, self.repositories, session))
+        given = Programs(self._git, hooks, self.repositories, session)
+        # The same after it was killed and started anew: whoever waits for its word gets it.
+        self.authorizer = Authorizer(self._instance, socket, given, name=f"{gethostname()}:{self.port}")
         try:
             self.authorizer.start()
             self._end_left_over()

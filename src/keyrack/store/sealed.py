@@ -65,6 +65,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "repositories": frozenset(("created_by",)),
     "repository_members": frozenset(),
     "deploy_keys": frozenset(("created_by", "last_used_at")),
+    "offboardings": frozenset(),
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 

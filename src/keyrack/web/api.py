@@ -9,10 +9,9 @@ from typing import Any
 
 import structlog
 from pydantic import BaseModel
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keyrack.core.instance import Instance
@@ -145,12 +144,9 @@ def application(instance: Instance, dialect: Dialect, sharing: Sharing) -> ASGIA
         dialect.finish(request, None, response)
         await response(scope, receive, send)
 
-    app = Starlette(
-        routes=[Route(path or "/", _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items()]
-    )
-    app.router.redirect_slashes = False
-    app.router.default = unknown
-    return app
+    # A router alone: what Starlette puts around it answers faults, which _Path does in the dialect's own words.
+    routes = [Route(path or "/", _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items()]
+    return Router(routes, redirect_slashes=False, default=unknown)
 
 
 class _Path:

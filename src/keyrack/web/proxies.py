@@ -32,7 +32,7 @@ class Proxies:
     def look(self, scope: Scope) -> None:
         """Mend a request's scope; afterwards nothing but it says where the request comes from."""
         client = scope.get("client")
-        peer = _address(client[0]) if client else None
+        peer = _address(client[0]) if client and self._trusted else None
         headers = scope["headers"]
         if peer is None or not self._trusts(peer):
             scope.setdefault("state", {})["shared_address"] = any(name in SIGNS for name, _ in headers)

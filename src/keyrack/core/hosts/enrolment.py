@@ -15,7 +15,7 @@ from keyrack.core.hosts import deleted_servers, documents, news, reports, unmana
 from keyrack.core.hosts import facts as host_facts
 from keyrack.core.hosts.documents import MOST_UNCONFIRMED
 from keyrack.core.instance import Instance
-from keyrack.core.people import throttle
+from keyrack.core.people import offboarding, throttle
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
@@ -231,6 +231,8 @@ def _take(work: Work, server_id: int, judged: _Judged) -> float | None:
         # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
         if revocations.confirm(work.connection, server_id, applied, work.now, most=MOST_UNCONFIRMED):
             work.bump_revision(server_id)
+        else:
+            offboarding.acknowledged(work, server_id, applied)
     if (version := _fact(told, "agent_version")) is not None:
         values["agent_version"] = version
     servers.change(work.connection, server_id, values)

@@ -17,6 +17,7 @@ from keyrack.web.native import (
     events,
     everywhere,
     grants,
+    offboardings,
     repositories,
     resync,
     revocations,
@@ -54,6 +55,7 @@ ENDPOINTS = (
     *credentials.ENDPOINTS,
     *everywhere.ENDPOINTS,
     *user_keys.ENDPOINTS,
+    *offboardings.ENDPOINTS,
     *tokens.ENDPOINTS,
     *repositories.ENDPOINTS,
 )

@@ -1,0 +1,60 @@
+"""The processes that serve Git, as people are removed: each says when none of theirs runs there; must stop nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.people.offboarding import ENDPOINT_SEEN_EVERY
+from keyrack.store import offboardings
+
+FORGOTTEN_AFTER = timedelta(days=7)
+
+
+class Endpoint:
+    """One such process: what it says, and what is asked of it. Its methods may block on the database."""
+
+    def __init__(self, instance: Instance, name: str) -> None:
+        """name: as receipts show it, such as git.example.org:2223."""
+        self._instance = instance
+        self._name = name
+        self._id: int | None = None
+        self._said_at: datetime | None = None
+
+    def asked(self) -> Mapping[int, int]:
+        """Whose transfers must end here: offboarding id to user id. Says too that the endpoint is there."""
+        database, now = self._instance.database, self._instance.now()
+        if self._id is None:
+            self._id = database.write(lambda connection: offboardings.begin_endpoint(connection, self._name, now))
+            self._said_at = now
+        elif self._said_at is None or now - self._said_at >= ENDPOINT_SEEN_EVERY:
+            database.write(self._say)
+            self._said_at = now
+        number = self._id
+        return database.read(lambda connection: offboardings.asked_of(connection, number))
+
+    def ended(self, stopped: Mapping[int, int]) -> None:
+        """No transfer of these people runs here any more; stopped: offboarding id to how many did."""
+        number, now = self._id, self._instance.now()
+        if number is None or not stopped:
+            return
+
+        def note(connection: Connection) -> None:
+            for offboarding_id, count in stopped.items():
+                offboardings.confirm_git(connection, offboarding_id, number, now, count)
+
+        self._instance.database.write(note)
+
+    def leave(self) -> None:
+        """The process ends, and with it all that ran here."""
+        number, now = self._id, self._instance.now()
+        if number is not None:
+            self._instance.database.write(lambda connection: offboardings.end_endpoint(connection, number, now))
+
+    def _say(self, connection: Connection) -> None:
+        number, now = self._id, self._instance.now()
+        assert number is not None
+        offboardings.endpoint_seen(connection, number, now, before=now - FORGOTTEN_AFTER)

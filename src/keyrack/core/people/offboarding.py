@@ -1,0 +1,365 @@
+"""Removes a person everywhere in one transaction, and tells who has obeyed; must leave nothing that opens for them.
+
+What goes: the user is disabled; SSH keys, grants, memberships of groups and repositories, credentials with one of the
+keys, tokens and access keys end; sessions and Git transfers are ended by those who run them. What may come back is
+kept with the offboarding's own sealed row, see undo in core/people/offboarding_undo.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Table
+
+from keyrack.core import room, validation
+from keyrack.core.instance import Instance
+from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, missing
+from keyrack.model import Actor, Page, Role, User
+from keyrack.store import keys, offboardings, people, sealed, tables
+from keyrack.store.offboardings import GitReceipt, Held, HostReceipt, Offboarding, Place
+
+OFFBOARD = "people:offboard"
+ENDPOINT_SEEN_EVERY = timedelta(seconds=20)
+"""How often a Git endpoint says that it is there (see core/git/endpoints.py)."""
+TABLES: Mapping[str, Table] = {
+    table.name: table
+    for table in (
+        tables.user_keys,
+        tables.credentials,
+        tables.grants,
+        tables.group_members,
+        tables.repository_members,
+    )
+}
+"""Of what rows are kept to come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """An offboarding and who has obeyed it by now."""
+
+    offboarding: Offboarding
+    hosts: tuple[HostReceipt, ...]
+    git: tuple[GitReceipt, ...]
+
+    @property
+    def done(self) -> bool:
+        """Whether every host and Git endpoint has said that it obeys."""
+        return all(one.done for one in self.hosts) and all(one.at is not None for one in self.git)
+
+    @property
+    def words(self) -> str:
+        """Such as: done on 2 of 3 servers; not yet on web-1."""
+        waiting = [one.server_name for one in self.hosts if not one.done]
+        words = f"done on {len(self.hosts) - len(waiting)} of {len(self.hosts)} servers"
+        if waiting:
+            words += f"; not yet on {', '.join(waiting)}"
+        git = [one.name for one in self.git if one.at is None]
+        return words + (f"; Git not yet at {', '.join(git)}" if git else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """What goes with a person. gone: as it is shown, by kind; places: the servers concerned; untold: deleted servers
+    whose hosts have not said that they refuse the keys; deploy_keys, credentials: how many others' keys the person
+    added, which stay.
+    """
+
+    user: User
+    held: Held
+    gone: Mapping[str, Any]
+    places: tuple[Place, ...]
+    untold: tuple[tuple[int, str, int], ...]
+    deploy_keys: int
+    credentials: int
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """The keys: fingerprint to type and base64."""
+        return {key.fingerprint: key.public_key for key in self.held.keys if key.fingerprint and key.public_key}
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is nothing left to take."""
+        return self.user.disabled_at is not None and not any(self.gone.values())
+
+
+def preview(instance: Instance, actor: Actor, name: str) -> Going:
+    """What would go if a person was removed now; changes nothing. Raises Refusal as offboard does."""
+    with Attempt(instance, actor, OFFBOARD, "see what goes with a person", target_kind="user") as attempt:
+
+        def look(connection: Connection) -> Going:
+            user = _person(connection, actor, name)
+            _refuse_last_owner(connection, actor, user)
+            return _going(connection, user, instance.now())
+
+        return attempt.read(look)
+
+
+def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = None) -> Offboarding:
+    """Remove a person everywhere, as one change; who has obeyed tells `get`.
+
+    name: of a user of the actor's workspace; reason: for those who ask later, or None. Called again it takes what came
+    since, or answers the offboarding that there is. Raises Refusal MISSING, INVALID for the last owner and for oneself
+    where no other owner is, or FORBIDDEN for a user who may more than the actor.
+    """
+    with Attempt(instance, actor, OFFBOARD, "remove a person everywhere", target_kind="user") as attempt:
+        why = "" if reason in (None, "") else validation.text(reason, field="reason")
+
+        def change(work: Work) -> Offboarding:
+            user = _person(work.connection, actor, name)
+            refuse_exceeding(work, user)
+            _refuse_last_owner(work.connection, actor, user)
+            going = _going(work.connection, user, work.now)
+            before = offboardings.latest_of(work.connection, user.id)
+            if going.is_nothing and before is not None and before.undone_at is None:
+                work.no_event("gone already")
+                return before
+            room.refuse_more(work, "offboarding")
+            return _remove(work, going, why)
+
+        return attempt.write(change)
+
+
+def get(instance: Instance, actor: Actor, offboarding_id: int) -> Progress:
+    """An offboarding, and who has obeyed it by now. Raises Refusal MISSING."""
+    with Attempt(instance, actor, "people:read", "see an offboarding", target_kind="offboarding") as attempt:
+        found = attempt.read(lambda connection: _get(instance, connection, actor, offboarding_id))
+        if found is None:
+            raise missing("offboarding")
+        return found
+
+
+def receipt(instance: Instance, actor: Actor, made: Offboarding) -> Progress:
+    """Who has obeyed what the actor asked for just now."""
+    assert made.workspace_id == actor.workspace_id
+    return instance.database.read(lambda connection: _progress(instance, connection, (made,)))[0]
+
+
+def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50) -> Page[Progress]:
+    """A page of the workspace's offboardings, newest first, each with who has obeyed by now."""
+    with Attempt(instance, actor, "people:read", "list offboardings", target_kind="offboarding") as attempt:
+
+        def look(connection: Connection) -> Page[Progress]:
+            found = offboardings.find(connection, actor.workspace_id, offset=offset, limit=limit)
+            return Page(_progress(instance, connection, found.items), found.total, found.offset, found.limit)
+
+        return attempt.read(look)
+
+
+def acknowledged(work: Work, server_id: int, applied: int) -> None:
+    """A host said that it obeys a revision: kept with the offboardings that waited for its word."""
+    for offboarding_id in offboardings.confirm(work.connection, server_id, applied, work.now):
+        found = offboardings.get(work.connection, work.actor.workspace_id, offboarding_id)
+        if found is not None and not offboardings.is_waited_for(work.connection, offboarding_id):
+            work.record(
+                f"Every host obeys that {found.user_name} is gone",
+                target_kind="user",
+                target_id=found.user_id,
+                details={"offboarding": offboarding_id},
+            )
+
+
+def _get(instance: Instance, connection: Connection, actor: Actor, offboarding_id: int) -> Progress | None:
+    found = offboardings.get(connection, actor.workspace_id, offboarding_id)
+    return None if found is None else _progress(instance, connection, (found,))[0]
+
+
+def _progress(instance: Instance, connection: Connection, found: Sequence[Offboarding]) -> tuple[Progress, ...]:
+    ids = [one.id for one in found]
+    hosts, git = offboardings.hosts(connection, ids), offboardings.git(connection, ids)
+    quiet = _git_quiet(instance)
+    return tuple(
+        Progress(one, tuple(hosts.get(one.id, ())), tuple(_of_git(instance, quiet, git) for git in git.get(one.id, ())))
+        for one in found
+    )
+
+
+def _of_git(instance: Instance, quiet: timedelta, receipt: GitReceipt) -> GitReceipt:
+    """A Git endpoint's receipt; one that died, or lost the database, has nothing running once it was silent so long."""
+    if receipt.at is not None or receipt.seen_at is None or receipt.seen_at + quiet > instance.now():
+        return receipt
+    return replace(receipt, at=receipt.seen_at + quiet)
+
+
+def _git_quiet(instance: Instance) -> timedelta:
+    """After how long without a word from a Git endpoint no transfer runs there: it ends what it cannot confirm."""
+    return timedelta(seconds=instance.settings.git_stale_seconds) + 3 * ENDPOINT_SEEN_EVERY
+
+
+def _person(connection: Connection, actor: Actor, name: str) -> User:
+    user = people.user_by_name(connection, actor.workspace_id, name)
+    if user is None:
+        raise missing("user")
+    return user
+
+
+def _refuse_last_owner(connection: Connection, actor: Actor, user: User) -> None:
+    if people.another_owner(connection, user):
+        return
+    if user.role is Role.OWNER:
+        words = f"{user.name} is the workspace's last owner; make another user owner first."
+        raise Refusal(Kind.INVALID, "last-owner", words)
+    if user.id == actor.user_id:
+        words = "Nobody removes themselves unless an owner is there to undo it; ask for one first."
+        raise Refusal(Kind.INVALID, "no-other-owner", words)
+
+
+def _going(connection: Connection, user: User, at: datetime) -> Going:
+    held = offboardings.held(connection, user.workspace_id, user.id, at)
+    fingerprints = [key.fingerprint for key in held.keys if key.fingerprint]
+    reached = set(keys.servers_of_user(connection, user.id))
+    reached |= {row.server_id for row in (*held.credentials, *held.sessions, *held.found)}
+    # What was taken from the person before, and no host has said that it is gone.
+    reached |= offboardings.still_to_refuse(connection, user.workspace_id, fingerprints)
+    places = offboardings.places(connection, user.workspace_id, reached)
+    untold = offboardings.untold(connection, user.workspace_id, fingerprints)
+    deploy_keys, credentials = offboardings.made(connection, user.id)
+    own = sum(1 for row in held.credentials if row.created_by == user.id)
+    return Going(
+        user=user,
+        held=held,
+        gone=_shown(held, places),
+        places=places,
+        untold=tuple((row.server_id, row.name, row.revision) for row in untold),
+        deploy_keys=deploy_keys,
+        credentials=credentials - own,
+    )
+
+
+def _shown(held: Held, places: Iterable[Place]) -> dict[str, Any]:
+    """What goes, in names: the same before and after."""
+    return {
+        "keys": [{"title": row.title, "fingerprint": row.fingerprint} for row in held.keys],
+        "credentials": [
+            {
+                "server": row.server_name,
+                "username": row.username,
+                "label": row.label,
+                "fingerprint": row.fingerprint,
+            }
+            for row in held.credentials
+        ],
+        "grants": [
+            {"id": row.id, "server": row.server_name, "tag": row.tag, "system_user": row.system_user}
+            for row in held.grants
+        ],
+        "groups": [row.name for row in held.groups],
+        "repositories": [{"path": row.path, "role": row.role} for row in held.repositories],
+        "tokens": [{"id": row.id, "name": row.name} for row in held.tokens if row.kind == "api"],
+        "iam_tokens": sum(1 for row in held.tokens if row.kind != "api"),
+        "access_keys": [row.id for row in held.access_keys],
+        "sessions": [
+            {"server": row.server_name, "username": row.username, "address": row.address} for row in held.sessions
+        ],
+        "found": [
+            {"server": row.server_name, "username": row.username, "path": row.path, "fingerprint": row.fingerprint}
+            for row in held.found
+        ],
+        "servers": [place.name for place in places],
+    }
+
+
+def _remove(work: Work, going: Going, why: str) -> Offboarding:
+    connection, user, lines = work.connection, going.user, going.lines
+    kept = _kept(connection, going)
+    if user.disabled_at is None:
+        people.change_user(connection, user.id, {"disabled_at": work.now})
+    people.revoke_tokens(connection, work.now, user_id=user.id)
+    offboardings.take_away(connection, user.workspace_id, user.id, list(lines))
+    revisions = {place.id: work.bump_revision(place.id) for place in going.places}
+    refusing = offboardings.refuse(connection, revisions, lines, work.now)
+    number = offboardings.add(
+        connection,
+        {
+            "workspace_id": user.workspace_id,
+            "user_id": user.id,
+            "user_name": user.name,
+            "asked_by": work.actor.name,
+            "reason": why,
+            "at": work.now,
+            "undo_until": work.now + timedelta(hours=work.instance.settings.leaver_undo_hours),
+            "gone": dict(going.gone),
+            "kept": {**kept, "servers": sorted(refusing)},
+        },
+    )
+    # A server without a host was never told of anything.
+    hosts = [(place.id, place.name, revisions[place.id]) for place in going.places if place.host]
+    offboardings.add_hosts(connection, number, (*hosts, *going.untold))
+    offboardings.add_git(connection, number, work.now - _git_quiet(work.instance))
+    _record(work, going, number, why)
+    made = offboardings.get(connection, user.workspace_id, number)
+    assert made is not None
+    return made
+
+
+def _kept(connection: Connection, going: Going) -> dict[str, Any]:
+    """The rows that can come back, as Keyrack wrote them: nobody's alteration comes back sealed."""
+    held = going.held
+    rows = {
+        "user_keys": held.keys,
+        "credentials": held.credentials,
+        "grants": held.grants,
+        "group_members": held.groups,
+        "repository_members": held.repositories,
+    }
+    return {
+        "enabled": going.user.disabled_at is None,
+        **{
+            name: [_plain(TABLES[name], row) for row in found if sealed.holds(connection, TABLES[name], row)]
+            for name, found in rows.items()
+        },
+    }
+
+
+def _plain(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON: its times in microseconds, without its seal."""
+    return {
+        name: (value - tables.EPOCH) // tables.MICROSECOND if isinstance(value, datetime) else value
+        for name, value in sealed.unsealed(sealed.part(row, table)).items()
+    }
+
+
+def counted(gone: Mapping[str, Any]) -> str:
+    """What went, in words: 2 SSH keys, 1 grant and 3 sessions."""
+    counts = (
+        (len(gone["keys"]), "SSH key", "SSH keys"),
+        (len(gone["credentials"]), "credential", "credentials"),
+        (len(gone["grants"]), "grant", "grants"),
+        (len(gone["groups"]), "group membership", "group memberships"),
+        (len(gone["repositories"]), "repository membership", "repository memberships"),
+        (len(gone["tokens"]) + gone["iam_tokens"], "token", "tokens"),
+        (len(gone["access_keys"]), "access key", "access keys"),
+        (len(gone["sessions"]), "session", "sessions"),
+    )
+    words = [f"{count} {one if count == 1 else many}" for count, one, many in counts if count]
+    if len(words) < 2:
+        return words[0] if words else "nothing but the account"
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _record(work: Work, going: Going, number: int, why: str) -> None:
+    """An event for each credential, whose server's history it is; and one for all."""
+    for row in going.held.credentials:
+        work.record(
+            f"Deleted SSH key {row.label} of {going.user.name} from server {row.server_name}, as {going.user.name} "
+            "was removed everywhere",
+            target_kind="credential",
+            target_id=row.id,
+            server_id=row.server_id,
+            details={"fingerprint": row.fingerprint},
+            naming_revisions=False,
+        )
+    count = len(going.places)
+    work.record(
+        f"Removed {going.user.name} everywhere: {counted(going.gone)}, on {count} server{'' if count == 1 else 's'}"
+        + (f" ({why})" if why else ""),
+        target_id=going.user.id,
+        level="warning",
+        details={"offboarding": number, "reason": why, "fingerprints": sorted(going.lines)},
+    )

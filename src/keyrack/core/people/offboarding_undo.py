@@ -1,0 +1,237 @@
+"""Brings back the access of a person who was removed everywhere, within a time; must bring back no session or token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Table
+
+from keyrack import policy
+from keyrack.core.instance import Instance
+from keyrack.core.people.offboarding import OFFBOARD, TABLES
+from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.people.users import own_user
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, missing
+from keyrack.model import Actor, User
+from keyrack.store import keys, offboardings, people
+from keyrack.store.offboardings import Offboarding
+from keyrack.store.tables import (
+    EPOCH,
+    MICROSECOND,
+    Moment,
+    credentials,
+    grants,
+    group_members,
+    groups,
+    key_owners,
+    repositories,
+    repository_members,
+    servers,
+    system_users,
+    user_keys,
+    users,
+)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What came back of an offboarding, by table; left: what could not, in words."""
+
+    offboarding: Offboarding
+    back: Mapping[str, int]
+    left: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Return:
+    """What comes back, and why some of it does not."""
+
+    rows: dict[str, list[Row]]
+    left: list[str] = field(default_factory=list)
+
+    def keep(self, name: str, holds: Callable[[Row], bool], why: Callable[[Row], str]) -> None:
+        """Leave out the rows for which something no longer holds."""
+        self.left += [why(row) for row in self.rows[name] if not holds(row)]
+        self.rows[name] = [row for row in self.rows[name] if holds(row)]
+
+
+def undo(instance: Instance, actor: Actor, offboarding_id: int) -> Undone:
+    """Bring back user, keys, grants, memberships and credentials of an offboarding, as one change.
+
+    Raises Refusal MISSING; INVALID after the time to undo it, the second time, or where the person was removed once
+    more since; FORBIDDEN where the actor may not give what would come back.
+    """
+    with Attempt(instance, actor, OFFBOARD, "undo an offboarding", target_kind="user") as attempt:
+
+        def change(work: Work) -> Undone:
+            found = offboardings.get(work.connection, actor.workspace_id, offboarding_id)
+            if found is None:
+                raise missing("offboarding")
+            user = _undoable(work, found)
+            refuse_exceeding(work, user)
+            returning = _returning(work, found)
+            _refuse_giving(work, returning)
+            _bring_back(work, found, user, returning)
+            offboardings.mark_undone(work.connection, found.id, at=work.now, by=work.actor.name)
+            undone = offboardings.get(work.connection, actor.workspace_id, found.id)
+            assert undone is not None
+            left = f"; not brought back: {'; '.join(returning.left)}" if returning.left else ""
+            work.record(
+                f"Undid that {user.name} was removed everywhere: {_counted(returning)} came back{left}. Tokens, access "
+                "keys and sessions stay ended",
+                target_id=user.id,
+                level="warning",
+                details={"offboarding": found.id},
+            )
+            return Undone(undone, {name: len(rows) for name, rows in returning.rows.items()}, tuple(returning.left))
+
+        return attempt.write(change)
+
+
+def _undoable(work: Work, found: Offboarding) -> User:
+    """The user whose access comes back; raises Refusal where that cannot be."""
+    if found.undone_at is not None:
+        words = f"This was undone already, at {found.undone_at:%Y-%m-%d %H:%M} UTC by {found.undone_by}."
+        raise Refusal(Kind.INVALID, "undone-already", words)
+    if work.now >= found.undo_until:
+        words = (
+            f"This could be undone until {found.undo_until:%Y-%m-%d %H:%M} UTC. Enable the user and give keys, grants "
+            "and memberships anew."
+        )
+        raise Refusal(Kind.INVALID, "too-late", words)
+    if not found.sound:
+        words = "What was kept to undo this was changed in the database, not by Keyrack; nothing of it comes back."
+        raise Refusal(Kind.UNAVAILABLE, "seal-broken", words)
+    if people.user(work.connection, found.user_id) is None:
+        raise Refusal(Kind.INVALID, "user-deleted", f"The user {found.user_name} was deleted since; make a new one.")
+    user = own_user(work, found.user_id)
+    latest = offboardings.latest_of(work.connection, user.id)
+    if latest is not None and latest.id != found.id and latest.undone_at is None:
+        words = f"{user.name} was removed once more since; undo that first, which is {latest.id}."
+        raise Refusal(Kind.INVALID, "removed-again", words)
+    return user
+
+
+def _returning(work: Work, found: Offboarding) -> _Return:
+    """The rows that were kept, without those whose place is gone or taken."""
+    connection = work.connection
+    returning = _Return({name: [_read(table, row) for row in found.kept[name]] for name, table in TABLES.items()})
+    rows = returning.rows
+    fingerprints = {row["fingerprint"] for name in ("user_keys", "credentials") for row in rows[name]} - {None}
+    revoked = offboardings.revoked_everywhere(connection, found.workspace_id, fingerprints)
+    taken = offboardings.present(connection, key_owners, "fingerprint", fingerprints)
+    for name in ("user_keys", "credentials"):
+        returning.keep(
+            name, lambda row: row["fingerprint"] not in revoked, lambda row: f"{row['fingerprint']} was revoked since"
+        )
+    returning.keep(
+        "user_keys", lambda row: row["fingerprint"] not in taken, lambda row: f"{row['fingerprint']} is in use since"
+    )
+    for name in ("grants", "credentials"):
+        at = {row["server_id"] for row in rows[name]} - {None}
+        there = offboardings.present(connection, servers, "id", at) | {None}
+        returning.keep(
+            name,
+            lambda row, there=there: row["server_id"] in there,  # type: ignore[misc]
+            lambda row, name=name: f"a {name[:-1]} of a server that was deleted",  # type: ignore[misc]
+        )
+        returning.keep(
+            name,
+            lambda row: row["expires_at"] is None or row["expires_at"] > work.now,
+            lambda row, name=name: f"a {name[:-1]} that has ended",  # type: ignore[misc]
+        )
+    accounts = {row["system_user_id"] for row in rows["credentials"]}
+    there = offboardings.present(connection, system_users, "id", accounts)
+    returning.keep(
+        "credentials",
+        lambda row: row["system_user_id"] in there,
+        lambda row: f"the credential {row['label']}, whose system user was deleted",
+    )
+    labels = offboardings.labels(connection, (row["server_id"] for row in rows["credentials"]))
+    returning.keep(
+        "credentials",
+        lambda row: (row["server_id"], row["label"]) not in labels,
+        lambda row: f"the credential {row['label']}, as another one has that label since",
+    )
+    _memberships(work, found, returning)
+    return returning
+
+
+def _memberships(work: Work, found: Offboarding, returning: _Return) -> None:
+    """Without groups and repositories that are gone, or of which somebody made the person a member since."""
+    connection = work.connection
+    for table, place, column, word in (
+        (group_members, groups, "group_id", "group"),
+        (repository_members, repositories, "repository_id", "repository"),
+    ):
+        ids = {row[column] for row in returning.rows[table.name]}
+        there = offboardings.present(connection, place, "id", ids)
+        member = offboardings.memberships(connection, table, column, found.user_id)
+        returning.keep(
+            table.name,
+            lambda row, there=there, column=column: row[column] in there,  # type: ignore[misc]
+            lambda row, word=word: f"the membership of a {word} that was deleted",  # type: ignore[misc]
+        )
+        returning.rows[table.name] = [row for row in returning.rows[table.name] if row[column] not in member]
+
+
+def _refuse_giving(work: Work, returning: _Return) -> None:
+    """Nobody gives by undoing what they may not give otherwise."""
+    needed = {
+        "grants:write": returning.rows["grants"] or returning.rows["group_members"],
+        "credentials:write": returning.rows["credentials"],
+    }
+    for action, rows in needed.items():
+        refusal = policy.may(work.actor, action) if rows else None
+        if refusal is not None:
+            raise refusal
+
+
+def _bring_back(work: Work, found: Offboarding, user: User, returning: _Return) -> None:
+    connection, rows = work.connection, returning.rows
+    if found.kept["enabled"]:
+        people.change_user(connection, user.id, {"disabled_at": None})
+    offboardings.put_back(connection, user_keys, rows["user_keys"])
+    for row in rows["user_keys"]:
+        if row["fingerprint"] is not None:
+            keys.claim_fingerprint(connection, row["fingerprint"], kind="user", user_key_id=row["id"])
+    for table in (grants, group_members, repository_members):
+        offboardings.put_back(connection, table, rows[table.name])
+    back = {row["fingerprint"] for name in ("user_keys", "credentials") for row in rows[name]} - {None}
+    opened = set(keys.servers_of_user(connection, user.id)) | {row["server_id"] for row in rows["credentials"]}
+    opened |= offboardings.present(connection, servers, "id", found.kept["servers"])
+    offboardings.accept(connection, sorted(opened), sorted(back))
+    revisions = {server_id: work.bump_revision(server_id) for server_id in sorted(opened)}
+    makers = offboardings.present(connection, users, "id", {row["created_by"] for row in rows["credentials"]} - {None})
+    fresh = [
+        {
+            **row,
+            "created_by": row["created_by"] if row["created_by"] in makers else None,
+            "revision": revisions[row["server_id"]],
+            "delivered_at": None,
+        }
+        for row in rows["credentials"]
+    ]
+    offboardings.put_back(connection, credentials, fresh)
+
+
+def _read(table: Table, row: Mapping[str, Any]) -> Row:
+    """A row from the JSON that it was kept as."""
+    return {
+        name: EPOCH + value * MICROSECOND if value is not None and isinstance(table.c[name].type, Moment) else value
+        for name, value in row.items()
+    }
+
+
+def _counted(returning: _Return) -> str:
+    rows = returning.rows
+    members = len(rows["group_members"]) + len(rows["repository_members"])
+    return (
+        f"{len(rows['user_keys'])} SSH keys, {len(rows['credentials'])} credentials, {len(rows['grants'])} grants and "
+        f"{members} memberships"
+    )
