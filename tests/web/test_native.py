@@ -171,6 +171,8 @@ def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
     }.get(endpoint.handler.__name__)
     assert set(call(team, endpoint.method, path, body, token=None, status=401)["error"]) == {"code", "message"}
     call(team, endpoint.method, path, body, token="nonsense", status=401)
+    if endpoint.action == "iam:self" and "{" not in endpoint.path:
+        return  # everybody's own
     call(team, endpoint.method, path, body, token="token-of-mallory", status=403)
     if "{" in endpoint.path:
         # Another workspace's things are as missing as any that nobody has.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli import events, options, recovery, revocation, unmanaged_keys
+from keyrack.cli import events, options, recovery, revocation, server_changes, unmanaged_keys
 from keyrack.cli.operator_context import ID, known_id, operator_context, shared
 from keyrack.cli.shown import say
 from keyrack.cli.spans import ago, moment, seconds_of
@@ -36,6 +36,8 @@ for _elsewhere in (
     revocation.show_receipts,
     recovery.resync_hosts,
     recovery.damaged_rows,
+    server_changes.rename,
+    server_changes.move,
     events.command,
 ):
     command.add_command(_elsewhere)

@@ -20,7 +20,7 @@ COMMANDS = {
     "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
     "leaver": ("keyrack.cli.leaver", "Remove a person everywhere, see which hosts obey, and undo it."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users; put one on many servers."),
-    "tokens": ("keyrack.cli.tokens", "See and revoke API tokens."),
+    "tokens": ("keyrack.cli.tokens", "See, make, rotate and revoke API tokens."),
     "events": ("keyrack.cli.events", "Read the audit log."),
     "hosts": ("keyrack.cli.hosts", "See and steer hosts: unmanaged keys, modes, receipts, sessions."),
     "backup": ("keyrack.cli.backup", "Copy the database, also while it is served."),

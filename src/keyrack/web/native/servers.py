@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from keyrack.core.hosts import deleted_servers, modes, servers
+from keyrack.core.hosts import deleted_servers, modes, server_changes, servers
+from keyrack.core.hosts.servers import KEEP
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
 from keyrack.web.native import shapes_servers as shapes
@@ -28,8 +29,18 @@ def list_deleted_servers(call: Call, asked: Window) -> shapes.DeletedServerPage:
 
 
 def change_server(call: Call, change: shapes.ServerChange) -> shapes.Server:
-    """Set the mode of a host: observe or enforce"""
-    server = modes.set_mode(call.instance, call.actor, parameters.server_id(call), change.mode)
+    """Change name, address, provider, tags or mode of a server"""
+    told = change.model_fields_set
+    server = server_changes.change(
+        call.instance,
+        call.actor,
+        parameters.server_id(call),
+        name=KEEP if change.name is None else change.name,
+        address=KEEP if change.address is None else change.address,
+        provider=change.provider if "provider" in told else KEEP,
+        tags=change.tags,
+        mode=change.mode,
+    )
     return shapes.server(call.instance, server)
 
 

@@ -1,10 +1,11 @@
-"""Grants and API tokens: what calls take and answer; must call no use case, and holds no secret."""
+"""Grants and API tokens: what calls take and answer; must call no use case."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from keyrack.core.keys.grants import Names
+from keyrack.core.people.api_tokens import Made
 from keyrack.model import Grant as GrantRecord
 from keyrack.store.people import Bearer
 from keyrack.web.native.shapes import (
@@ -60,6 +61,29 @@ class Token(Answer):
     last_used_at: Annotated[Time | None, about("When it was last used, to the hour.")]
 
 
+class NewToken(Request):
+    """A token to be made."""
+
+    name: Annotated[str, about("What it is called.", "ci")]
+    scopes: Annotated[list[str], about("What it may be used for; never more than the caller may.", ["servers:read"])]
+    expires_at: Annotated[Moment | None, about("When it ends; none for no end.")] = None
+    user: Annotated[str | None, about("Whose it is; the caller's own where it is left out.", "alice")] = None
+
+
+class Rotation(Request):
+    """How a token gets a new secret."""
+
+    overlap: Annotated[str, about("For how long the old one goes on, such as 24h; 0s for not at all.", "24h")] = "0s"
+
+
+class MadeToken(Token):
+    """A new token, with its secret, which is shown this once."""
+
+    token: Annotated[str, about("The token itself. It is shown this once.", "kr_EXAMPLE")]
+    replaces: Annotated[Id | None, about("The id of the token that it takes the place of, if it does.")]
+    replaced_ends_at: Annotated[Time | None, about("When that one ends.")]
+
+
 class GrantPage(Listed[Grant]):
     """A page of grants."""
 
@@ -95,4 +119,14 @@ def token(found: Bearer) -> Token:
         created_at=time(held.created_at),
         expires_at=time_or_null(held.expires_at),
         last_used_at=time_or_null(held.last_used_at),
+    )
+
+
+def made_token(made: Made) -> MadeToken:
+    """A new token, this once with its secret."""
+    return MadeToken(
+        **token(made.bearer).model_dump(),
+        token=made.secret,
+        replaces=None if made.replaced is None else made.replaced.id,
+        replaced_ends_at=None if made.replaced is None else time_or_null(made.replaced.expires_at),
     )

@@ -32,14 +32,18 @@ Then = Literal["keep", "drop-temporary", "drop-all"]
 
 
 class ServerChange(Request):
-    """How a host is held."""
+    """What is to change of a server; what is left out stays."""
 
+    name: Annotated[str | None, about("What it is called.", "web-1")] = None
+    address: Annotated[str | None, about("Its address.", "192.0.2.11")] = None
+    provider: Annotated[str | None, about("Whose machine it is; null for none.", "hetzner")] = None
+    tags: Annotated[list[str] | None, about("Its tags, these and no others.", ["web"])] = None
     mode: Annotated[
-        Literal["observe", "enforce", "auto"],
+        Literal["observe", "enforce", "auto"] | None,
         about(
             "observe changes nothing; enforce: Keyrack's keys alone open it; auto: enforce once it is safe.", "observe"
         ),
-    ]
+    ] = None
 
 
 class OfflinePolicy(Request):

@@ -1,8 +1,8 @@
-"""Keyrack's own API: API tokens; must hold no rule of its own, and never shows a token itself."""
+"""Keyrack's own API: API tokens; must hold no rule of its own."""
 
 from __future__ import annotations
 
-from keyrack.core.people import tokens
+from keyrack.core.people import api_tokens, tokens
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_people as shapes
 from keyrack.web.native.calls import endpoint
@@ -14,6 +14,19 @@ def list_tokens(call: Call, asked: Window) -> shapes.TokenPage:
     return shapes.TokenPage.of(tokens.find(call.instance, call.actor, **asked.window()), shapes.token)
 
 
+def make_token(call: Call, new: shapes.NewToken) -> shapes.MadeToken:
+    """Make an API token, whose secret is shown this once"""
+    made = api_tokens.make(
+        call.instance, call.actor, name=new.name, scopes=new.scopes, expires_at=new.expires_at, user=new.user
+    )
+    return shapes.made_token(made)
+
+
+def rotate_token(call: Call, wanted: shapes.Rotation) -> shapes.MadeToken:
+    """Give an API token a new secret, while the old one goes on for a while"""
+    return shapes.made_token(api_tokens.rotate(call.instance, call.actor, call.ids["token"], overlap=wanted.overlap))
+
+
 def revoke_token(call: Call) -> None:
     """Revoke an API token"""
     tokens.revoke_id(call.instance, call.actor, call.ids["token"])
@@ -21,5 +34,15 @@ def revoke_token(call: Call) -> None:
 
 ENDPOINTS = (
     endpoint("GET", "/tokens", list_tokens, "people:read", asks=Window, answers=shapes.TokenPage),
+    endpoint("POST", "/tokens", make_token, "iam:self", takes=shapes.NewToken, answers=shapes.MadeToken, status=201),
+    endpoint(
+        "POST",
+        "/tokens/{token}/rotate",
+        rotate_token,
+        "iam:self",
+        takes=shapes.Rotation,
+        answers=shapes.MadeToken,
+        status=201,
+    ),
     endpoint("DELETE", "/tokens/{token}", revoke_token, "people:write"),
 )

@@ -1,0 +1,188 @@
+"""API tokens of one's own and of others: make one, and replace one by a new secret; must give no more than is held."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from keyrack import policy
+from keyrack.core import validation
+from keyrack.core.instance import Instance
+from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.people.users import own_user
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Role, Token, User
+from keyrack.store import people
+from keyrack.store.people import Bearer
+
+MOST_TOKENS = 500
+"""API tokens of one user that are not revoked; ended ones count until they are tidied away."""
+LONGEST_OVERLAP = timedelta(days=30)
+SPAN = re.compile(r"([0-9]{1,7})(s|m|min|h|d)")
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new token: its secret, shown this once; replaced: the one it takes the place of, with its end, if it does."""
+
+    secret: str
+    bearer: Bearer
+    replaced: Token | None = None
+
+
+def make(
+    instance: Instance,
+    actor: Actor,
+    *,
+    name: object,
+    scopes: Iterable[object],
+    expires_at: datetime | None = None,
+    user: str | None = None,
+) -> Made:
+    """Make an API token of the actor's own, or of a user by name.
+
+    scopes and end are bounded by the actor's own. Raises Refusal INVALID, MISSING, LIMIT, or FORBIDDEN for a user who
+    may more than the actor.
+    """
+    own = user is None or user == actor.name
+    action = "iam:self" if own and actor.user_id is not None else "people:write"
+    with Attempt(instance, actor, action, "create a token", target_kind="token") as attempt:
+        title = validation.text(name, field="name")
+        wanted = policy.patterns(scopes, field="scopes")
+        if not wanted:
+            raise invalid("scopes", "Name what the token may do, such as servers:read, or * for all that you may.")
+        bounds = policy.both(wanted, actor.scopes)
+        end = _bounded(actor, validation.end(instance.now(), expires_at))
+
+        def change(work: Work) -> Made:
+            owner = _owner(work, user)
+            if owner.disabled_at is not None:
+                raise Refusal(Kind.INVALID, "user-disabled", f"{owner.name} is disabled; enable the user first.")
+            if owner.id != actor.user_id:
+                refuse_exceeding(work, owner)
+            secret, found = _add(work, owner, title, bounds, end, {"project": actor.project} if actor.project else {})
+            work.record(
+                f"Created token {title} of {owner.name}, for {', '.join(bounds) or 'nothing'}, {_ending(end)}",
+                target_id=found.token.id,
+            )
+            return Made(secret, found)
+
+        return attempt.write(change)
+
+
+def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object = "0s") -> Made:
+    """Give an API token a new secret, with the same scopes and end; the old one goes on for a while.
+
+    overlap: for how long, such as 30min, 24h or 7d; 0s: it ends at once. Raises Refusal INVALID, MISSING, or FORBIDDEN
+    where the token may more than the proof that asks, as its secret would be told to whoever holds that.
+    """
+    owner_id = instance.database.read(lambda connection: people.api_token(connection, actor.workspace_id, token_id))
+    own = owner_id is not None and owner_id.user.id == actor.user_id
+    action = "iam:self" if own else "people:write"
+    with Attempt(instance, actor, action, "rotate a token", target_kind="token", target_id=token_id) as attempt:
+        span = span_of(overlap)
+
+        def change(work: Work) -> Made:
+            found = people.api_token(work.connection, actor.workspace_id, token_id)
+            if found is None or found.token.revoked_at is not None:
+                raise missing("token")
+            old = found.token
+            if found.user.disabled_at is not None or (old.expires_at is not None and old.expires_at <= work.now):
+                raise Refusal(Kind.INVALID, "token-ended", "This token has ended; make a new one.")
+            if found.user.id != actor.user_id:
+                refuse_exceeding(work, found.user)
+            _refuse_wider(actor, old)
+            ends = work.now + span if old.expires_at is None else min(old.expires_at, work.now + span)
+            secret, new = _add(
+                work, found.user, old.name, old.scopes, _bounded(actor, old.expires_at), dict(old.details)
+            )
+            values = {"expires_at": ends} if span else {"expires_at": ends, "revoked_at": work.now}
+            people.change_token(work.connection, old.id, values)
+            work.record(
+                f"Rotated token {old.name} of {found.user.name}: {new.token.id} takes the place of {old.id}, which "
+                f"ends at {ends:%Y-%m-%dT%H:%M:%SZ}",
+                target_id=new.token.id,
+                details={"replaced": old.id},
+            )
+            replaced = people.api_token(work.connection, actor.workspace_id, old.id)
+            return Made(secret, new, None if replaced is None else replaced.token)
+
+        return attempt.write(change)
+
+
+def span_of(value: object) -> timedelta:
+    """A span such as 30s, 30min, 24h or 7d, at most LONGEST_OVERLAP; raises Refusal INVALID with what to write."""
+    match = SPAN.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise invalid("overlap", "Write a number and s, min, h or d, such as 24h.")
+    count, unit = int(match[1]), match[2]
+    if unit == "m" and count <= 12:
+        raise invalid("overlap", f"{count}m may mean minutes or months; write {count}min or {30 * count}d.")
+    seconds = count * UNITS[unit]
+    if seconds > LONGEST_OVERLAP.total_seconds():
+        raise invalid("overlap", f"An overlap is at most {LONGEST_OVERLAP.days} days; make a new token instead.")
+    return timedelta(seconds=seconds)
+
+
+def _owner(work: Work, name: str | None) -> User:
+    actor = work.actor
+    if name is None:
+        if actor.user_id is None:
+            raise invalid("user", "Say whose token it is to be.")
+        return own_user(work, actor.user_id)
+    found = people.user_by_name(work.connection, actor.workspace_id, name)
+    if found is None:
+        raise missing("user")
+    return found
+
+
+def _add(
+    work: Work,
+    owner: User,
+    name: str,
+    scopes: Iterable[str],
+    end: datetime | None,
+    details: dict[str, object],
+) -> tuple[str, Bearer]:
+    held = [one for one in people.find_tokens(work.connection, owner.id) if one.kind == "api" and not one.revoked_at]
+    if len(held) >= MOST_TOKENS:
+        words = f"{owner.name} has {MOST_TOKENS} tokens, which is the most; revoke some first."
+        raise Refusal(Kind.LIMIT, "too-many-tokens", words)
+    secret = f"kr_{secrets.token_urlsafe(32)}"
+    number = people.add_token(
+        work.connection,
+        owner,
+        kind="api",
+        name=name,
+        secret_hash=work.instance.key.hash_token(secret),
+        scopes=scopes,
+        details=details,
+        at=work.now,
+        expires_at=end,
+    )
+    made = people.api_token(work.connection, owner.workspace_id, number)
+    assert made is not None
+    return secret, made
+
+
+def _bounded(actor: Actor, end: datetime | None) -> datetime | None:
+    """The end, not after that of the proof that asks."""
+    if actor.ends_at is not None and (end is None or end > actor.ends_at):
+        return actor.ends_at
+    return end
+
+
+def _refuse_wider(actor: Actor, token: Token) -> None:
+    wide = policy.actions(Role.OWNER, (), token.scopes) - policy.actions(Role.OWNER, (), actor.scopes)
+    if wide or (actor.project and token.details.get("project") != actor.project):
+        words = "This token may do what you may not with the proof that you sent; use the token itself, or a wider one."
+        raise Refusal(Kind.FORBIDDEN, "exceeds-own-rights", words)
+
+
+def _ending(end: datetime | None) -> str:
+    return "without end" if end is None else f"until {end:%Y-%m-%dT%H:%M:%SZ}"

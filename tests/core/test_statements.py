@@ -1,0 +1,123 @@
+"""What the calls made most often ask of the database: few statements, and nothing that only was true before."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import event, update
+from sqlalchemy.engine import Engine
+
+from keyrack import app
+from keyrack.core.keys import credentials, user_keys
+from keyrack.core.people import tokens
+from keyrack.errors import Refusal
+from keyrack.store import people, tables
+from keyrack.store.engine import prepared
+from tests.core.conftest import Team
+from tests.core.keys_for_tests import fresh_line
+
+TOKEN = "a-token-that-nobody-else-has"
+
+
+@contextmanager
+def counted() -> Iterator[list[str]]:
+    """The statements of questions and commands meanwhile."""
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        seen.append(statement)
+
+    def note_prepared(statement: str, _values: Any) -> None:
+        seen.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    prepared.listeners.append(note_prepared)
+    try:
+        yield seen
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+        prepared.listeners.remove(note_prepared)
+
+
+def new_credential(team: Team, label: str) -> Any:
+    line = fresh_line()
+    return credentials.add(team.instance, team.owner, team.server.id, label=label, username="deploy", public_key=line)
+
+
+def authenticate(team: Team) -> Any:
+    return tokens.authenticate(team.instance, TOKEN, address="203.0.113.9", channel="test")
+
+
+@pytest.fixture
+def busy(team: Team) -> Team:
+    """A team in the middle of its work: a token in use, and keys."""
+    owner = team.instance.database.read(lambda connection: people.user(connection, team.owner.user_id or 0))
+    assert owner is not None
+    tokens.create(team.instance, team.owner, owner, name="program", scopes=("*",), secret=TOKEN)
+    authenticate(team)
+    for number in range(3):
+        new_credential(team, f"laptop-{number}")
+    return team
+
+
+CALLS: dict[str, tuple[Callable[[Team], Any], int]] = {
+    "who asks": (authenticate, 1),
+    "add a credential": (lambda team: new_credential(team, "one-more"), 14),
+    "get a credential": (lambda team: credentials.get(team.instance, team.owner, team.server.id, 1), 2),
+    "a page of credentials": (lambda team: credentials.find(team.instance, team.owner, team.server.id), 5),
+    "add a user key": (
+        lambda team: user_keys.add(team.instance, team.owner, title="mine", public_key=fresh_line()),
+        16,
+    ),
+    "a page of user keys": (lambda team: user_keys.find(team.instance, team.owner, offset=0, limit=20), 3),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_it_takes_few_statements(busy: Team, name: str) -> None:
+    call, most = CALLS[name]
+    with counted() as seen:
+        call(busy)
+    mine = [one for one in seen if "changes" not in one]  # those of the writer, one for all that commit together
+    assert 1 <= len(mine) <= most, "\n".join(mine)
+
+
+def test_a_token_revoked_by_another_process_ends_at_once(busy: Team, database_url: str, tmp_path: Any) -> None:
+    actor = authenticate(busy)
+    other = app.open_instance(busy.instance.settings)
+    try:
+        other.database.write(lambda connection: people.revoke_token(connection, actor.token_id or 0, other.now()))
+    finally:
+        other.database.close()
+    with pytest.raises(Refusal):
+        authenticate(busy)
+
+
+def test_a_row_that_was_read_before_is_checked_again_where_it_was_changed(busy: Team) -> None:
+    """What is kept of it is what it said then; whoever writes to the database alone must gain nothing by that."""
+    assert authenticate(busy).role is not None
+    statement = update(tables.tokens).values(scopes=["*", "iam:*"])
+    busy.instance.database.write(lambda connection: connection.execute(statement))
+    with pytest.raises(Refusal):
+        authenticate(busy)
+
+
+def test_threads_that_ask_at_once_get_their_own_answers(busy: Team) -> None:
+    found: list[tuple[int, int]] = []
+
+    def ask(number: int) -> None:
+        for _ in range(50):
+            credential = credentials.get(busy.instance, busy.owner, busy.server.id, number)
+            found.append((number, credential.id))
+
+    threads = [threading.Thread(target=ask, args=(1 + number % 3,)) for number in range(9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 450
+    assert all(asked == answered for asked, answered in found)
