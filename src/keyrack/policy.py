@@ -31,6 +31,9 @@ ACTIONS: dict[str, str] = {
     "people:offboard": "remove a person everywhere, and undo it",
     "grants:read": "see who may log in where",
     "grants:write": "let users log in on servers, and stop it",
+    "requests:ask": "ask to log in somewhere for a while",
+    "requests:approve": "approve and deny requests to log in",
+    "requests:rule": "say how many must approve requests",
     "codeartsrepo::createUserSSHkey": "add an SSH key of one's own",
     "codeartsrepo::getUserSetting": "see one's own SSH keys",
     "codeartsrepo::updateUserSetting": "delete an SSH key of one's own",
@@ -49,7 +52,7 @@ ACTIONS: dict[str, str] = {
 ROLE_ACTIONS: dict[Role, tuple[str, ...]] = {
     Role.OWNER: ("*",),
     Role.ADMIN: ("*",),
-    Role.MEMBER: ("iam:self",),
+    Role.MEMBER: ("iam:self", "requests:ask"),
     Role.AUDITOR: ("*:read", "codeartsrepo::getUserSetting", "codeartsrepo:repository:get*", "iam:self"),
 }
 

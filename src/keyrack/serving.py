@@ -11,7 +11,7 @@ import structlog
 from keyrack.core.audit import retention
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials
+from keyrack.core.keys import credentials, requests
 from keyrack.core.people.users import system_actor
 from keyrack.store import servers
 from keyrack.store.database import DatabaseUnavailable
@@ -71,6 +71,7 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
         while not stopping.wait(TIDY_EVERY_SECONDS):
             try:
                 credentials.end_expired(instance, system_actor())
+                requests.lapse(instance, system_actor())
                 last_seen.write(instance)
                 instance.refusals.write(instance.database)
                 calm.tidy(instance, system_actor())

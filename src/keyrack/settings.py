@@ -210,6 +210,9 @@ class Settings(BaseSettings):
         le=MOST_DAYS,
         description="How many days a deleted server waits for its host to hear of it.",
     )
+    request_hours: float = Field(
+        default=24, gt=0, le=8760, description="How long a request for access waits to be approved, in hours."
+    )
     max_body_bytes: int = Field(
         default=1_000_000, ge=20_000, description="The longest request body that is read, in bytes."
     )

@@ -50,6 +50,9 @@ WORDS: Mapping[str, str] = {
     "repositories": "repository",
     "repository_members": "repository member",
     "deploy_keys": "deploy key",
+    "access_requests": "request for access",
+    "access_request_approvals": "approval of a request",
+    "request_rules": "rule of requests",
     "offboardings": "offboarding",
 }
 # Rows that only refuse count although they do not hold, and no document is signed without the server's own.

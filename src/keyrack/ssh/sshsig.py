@@ -1,18 +1,64 @@
-"""Builds SSH signatures as `ssh-keygen -Y sign` makes them (OpenSSH's PROTOCOL.sshsig); it holds no private key."""
+"""Builds and reads SSH signatures as `ssh-keygen -Y sign` makes them (OpenSSH's PROTOCOL.sshsig); it holds no private
+key, and says of none that it holds: that takes arithmetic, which core/keys/possession.py has done.
+"""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import re
+from typing import NamedTuple
 
-from keyrack.ssh.wire import string
+from keyrack.ssh.wire import Reader, WireError, string
 
 _MAGIC = b"SSHSIG"
 _VERSION = b"\0\0\0\1"
 _HASHES = ("sha256", "sha512")
 _ED25519 = b"ssh-ed25519"
 _NAMESPACE = re.compile(r"[!-~]{1,255}")
+_BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
+LONGEST = 16_384
+"""In characters; the signature of the largest RSA key that OpenSSH takes is half as long."""
+
+
+class SignatureProblem(ValueError):
+    """What is no SSH signature; the words say how, and never repeat it."""
+
+
+class Signature(NamedTuple):
+    """A signature as it was read. algorithm and value: of the key's own signature; rest: what follows that (U2F)."""
+
+    public_blob: bytes
+    namespace: str
+    hash: str
+    algorithm: str
+    value: bytes
+    rest: bytes
+
+
+def read(text: str) -> Signature:
+    """The text of a signature file, taken apart; nothing of it is proven yet. Raises SignatureProblem."""
+    lines = text[: LONGEST + 1].strip().splitlines()
+    if len(text) > LONGEST or len(lines) < 3 or lines[0].strip() != _BEGIN or lines[-1].strip() != _END:
+        raise SignatureProblem(f"a signature is the whole text from {_BEGIN} to {_END}")
+    try:
+        blob = base64.b64decode("".join(line.strip() for line in lines[1:-1]).encode("ascii"), validate=True)
+        if blob[: len(_MAGIC) + len(_VERSION)] != _MAGIC + _VERSION:
+            raise SignatureProblem("it is no SSH signature of version 1")
+        reader = Reader(blob[len(_MAGIC) + len(_VERSION) :])
+        public_blob, namespace = reader.string("key"), reader.string("namespace")
+        reader.string("reserved field")
+        digest, signed = reader.string("hash"), reader.string("signature")
+        reader.end()
+        inner = Reader(signed)
+        algorithm, value = inner.string("algorithm"), inner.string("value")
+        names = [part.decode("ascii") for part in (namespace, digest, algorithm)]
+    except (WireError, binascii.Error, UnicodeError) as problem:
+        raise SignatureProblem(f"the signature is damaged: {problem}") from None
+    if names[1] not in _HASHES:
+        raise SignatureProblem("the hash of an SSH signature is sha256 or sha512")
+    return Signature(public_blob, names[0], names[1], names[2], value, inner.rest)
 
 
 def message(namespace: str, data: bytes, hash: str = "sha512") -> bytes:

@@ -36,7 +36,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.dialect import insert_of
-from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
+from keyrack.store.engine.prepared import Row, Statement, placeholder
+from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
 from keyrack.store.tables import EPOCH, MICROSECOND, metadata
 
 SEAL = "seal"
@@ -65,6 +66,9 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "repositories": frozenset(("created_by",)),
     "repository_members": frozenset(),
     "deploy_keys": frozenset(("created_by", "last_used_at")),
+    access_requests.name: frozenset(),
+    access_request_approvals.name: frozenset(),
+    request_rules.name: frozenset(),
     "offboardings": frozenset(),
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""

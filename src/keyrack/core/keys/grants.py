@@ -275,3 +275,29 @@ def _own(work: Work, grant_id: int) -> Grant:
     if grant is None:
         raise missing("grant")
     return grant
+
+
+def open_for(
+    work: Work, *, user_id: int, server_id: int | None, tag: str | None, system_user: str, end: datetime
+) -> Grant:
+    """Insert a grant for a user within a unit of work, which leaves the event. Raises Refusal LIMIT."""
+    room.refuse_more(work, "grant")
+    values: dict[str, Any] = {
+        "workspace_id": work.actor.workspace_id,
+        "user_id": user_id,
+        "group_id": None,
+        "server_id": server_id,
+        "tag": tag,
+        "system_user": system_user,
+        "restrictions": {},
+        "expires_at": end,
+        "created_at": work.now,
+    }
+    grant = _own(work, keys.add_grant(work.connection, values))
+    opened = keys.servers_of_grant(work.connection, grant)
+    for fingerprint, _ in held_keys(work, grant):
+        for opened_id in opened:
+            keys.unrevoke(work.connection, opened_id, fingerprint)
+    for opened_id in sorted(opened):
+        work.bump_revision(opened_id)
+    return grant

@@ -48,23 +48,37 @@ def add(
 
         def change(work: Work) -> UserKey:
             whom = _other(work, owner)
-            if keys.count_user_keys(work.connection, owner) >= instance.settings.max_user_keys:
-                who = "You have" if whom is None else f"{whom.name} has"
-                words = f"{who} {instance.settings.max_user_keys} keys, which is the most; delete one first."
-                raise Refusal(Kind.LIMIT, "too-many-keys", words)
-            if key is not None:
-                revocation.refuse(work, key)
-                _refuse_known(work, owner, key)
-            key_id = _insert(work, owner, name, key)
+            made = enter(work, owner, name, key, whom)
             work.record(
                 f"{actor.name} added SSH key {name or 'without a title'} ({key.sha256 if key else 'no key'})"
                 f"{_for(whom)}",
-                target_id=key_id,
+                target_id=made.id,
                 details={"title": name, "fingerprint": key.sha256 if key else None},
             )
-            return _own(work, owner, key_id)
+            return made
 
         return attempt.write(change)
+
+
+def enter(work: Work, owner: int, title: str | None, key: PublicKey | None, whom: User | None = None) -> UserKey:
+    """Insert a user's key within a unit of work, which leaves the event; whom: the owner where another one acts.
+
+    Raises Refusal LIMIT, INVALID or TAKEN.
+    """
+    most = work.instance.settings.max_user_keys
+    if keys.count_user_keys(work.connection, owner) >= most:
+        who = "You have" if whom is None else f"{whom.name} has"
+        words = f"{who} {most} keys, which is the most; delete one first."
+        raise Refusal(Kind.LIMIT, "too-many-keys", words)
+    if key is not None:
+        revocation.refuse(work, key)
+        _refuse_known(work, owner, key)
+    return _own(work, owner, _insert(work, owner, title, key))
+
+
+def person(actor: Actor) -> int:
+    """The user that the actor is; raises Refusal FORBIDDEN for an operator and for Keyrack itself."""
+    return _person(actor)
 
 
 def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 20) -> Page[UserKey]:

@@ -12,6 +12,7 @@ from keyrack.model import Actor
 from keyrack.web import bodies
 from keyrack.web.api import Dialect, address_of
 from keyrack.web.native import (
+    claims,
     credentials,
     damaged_rows,
     events,
@@ -19,6 +20,7 @@ from keyrack.web.native import (
     grants,
     offboardings,
     repositories,
+    requests,
     resync,
     revocations,
     servers,
@@ -54,6 +56,8 @@ ENDPOINTS = (
     *grants.ENDPOINTS,
     *credentials.ENDPOINTS,
     *everywhere.ENDPOINTS,
+    *requests.ENDPOINTS,
+    *claims.ENDPOINTS,
     *user_keys.ENDPOINTS,
     *offboardings.ENDPOINTS,
     *tokens.ENDPOINTS,

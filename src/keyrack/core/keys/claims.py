@@ -1,0 +1,148 @@
+"""Settles whose a key is: who signs a challenge with it gets it; must tell nobody who had it before (decision 131).
+
+The text that is signed names who claims and which key, and is made again from these when the signature comes back. So
+a signature serves nobody else, no other key, once, and for a few minutes.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from keyrack.core import validation
+from keyrack.core.instance import Instance
+from keyrack.core.keys import possession, propagation, revocation, user_keys
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid
+from keyrack.model import Actor, UserKey
+from keyrack.ssh.public_key import PublicKey
+from keyrack.ssh.sshsig import SignatureProblem
+from keyrack.store import challenges, keys, people
+
+NAMESPACE = "keyrack-claim"
+LIVES = timedelta(minutes=10)
+MOST = 20
+_NONCE = re.compile(r"^nonce: ([0-9a-f]{32})$", re.MULTILINE)
+_UNTIL = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """What to sign, and until when the signature is taken."""
+
+    text: str
+    fingerprint: str
+    expires_at: datetime
+
+
+def challenge(instance: Instance, actor: Actor, public_key: object) -> Challenge:
+    """What the actor is to sign with a key; the answer is the same whoever has the key. Raises Refusal INVALID."""
+    with Attempt(instance, actor, user_keys.ADD, "prove that a key is one's own", target_kind="user key") as attempt:
+        owner = user_keys.person(actor)
+        key = validation.public_key(instance, public_key)
+        nonce = secrets.token_hex(16)
+
+        def change(work: Work) -> Challenge:
+            ends = (work.now + LIVES).replace(microsecond=0)
+            challenges.add(
+                work.connection,
+                user_id=owner,
+                fingerprint=key.sha256,
+                nonce=nonce,
+                expires_at=ends,
+                now=work.now,
+                most=MOST,
+            )
+            work.no_event("nothing changed yet")
+            return Challenge(_text(work, owner, key, nonce, ends), key.sha256, ends)
+
+        return attempt.write(change)
+
+
+def claim(
+    instance: Instance, actor: Actor, *, public_key: object, challenge: object, signature: object, title: object = None
+) -> UserKey:
+    """Make a key the actor's own by a signature over its challenge; it is taken from whoever had it.
+
+    challenge: the text; signature: what `ssh-keygen -Y sign -n keyrack-claim` made of it. Raises Refusal INVALID,
+    FORBIDDEN for a signature that does not hold, TAKEN for a deploy key or one that is the actor's already, LIMIT.
+    """
+    with Attempt(instance, actor, user_keys.ADD, "claim a key", target_kind="user key") as attempt:
+        owner = user_keys.person(actor)
+        name = None if title is None else validation.text(title, field="title")
+        key = validation.public_key(instance, public_key)
+        found = _NONCE.search(challenge) if isinstance(challenge, str) and len(challenge) < 10_000 else None
+        if found is None:
+            raise invalid("challenge", "challenge takes the text that POST /keys/challenge answered.")
+        if not isinstance(signature, str):
+            raise invalid("signature", "signature takes the text of the .sig file.")
+
+        # Used up for itself: a wrong signature is no second try.
+        def use_up(work: Work) -> str | None:
+            work.no_event("a challenge is used once, whatever comes of it")
+            ends = challenges.take(work.connection, user_id=owner, fingerprint=key.sha256, nonce=found[1])
+            return None if ends is None or ends <= work.now else _text(work, owner, key, found[1], ends)
+
+        text = attempt.write(use_up)
+        if text is None:
+            words = "This challenge has ended, was used, or is for another user or key. Ask for a new one."
+            raise invalid("challenge", words, "challenge-unknown")
+        _check(text, key, signature)
+        return attempt.write(lambda work: _move(work, owner, name, key))
+
+
+def _check(text: str, key: PublicKey, signature: str) -> None:
+    try:
+        holds = possession.proves(signature, key.blob, NAMESPACE, text.encode())
+    except SignatureProblem as problem:
+        raise invalid("signature", f"This is no signature of ssh-keygen: {problem}.", "signature-malformed") from None
+    if not holds:
+        words = (
+            "This signature was not made with this key over this challenge. Sign the text as it was answered, with "
+            f"ssh-keygen -Y sign -n {NAMESPACE}; ask for a new challenge first."
+        )
+        raise Refusal(Kind.FORBIDDEN, "signature-wrong", words, field="signature")
+
+
+def _move(work: Work, owner: int, title: str | None, key: PublicKey) -> UserKey:
+    revocation.refuse(work, key)
+    known = keys.owner_of(work.connection, key.sha256)
+    holder = None if known is None else known[1]
+    opened: frozenset[int] = frozenset()
+    if holder is not None and holder.user_id != owner:
+        opened = keys.servers_of_user(work.connection, holder.user_id)
+        keys.remove_user_key(work.connection, holder.id)
+    # What is left now refuses as it always does: a deploy key, a key of one's own, too many keys.
+    made = user_keys.enter(work, owner, title, key)
+    fingerprint, name = key.sha256, work.actor.name
+    details = {"fingerprint": fingerprint, "proof": "signature"}
+    if holder is None or holder.user_id == owner:
+        work.record(f"{name} added SSH key {fingerprint} by proof of possession", target_id=made.id, details=details)
+        return made
+    # Servers that it opened for its former holder refuse it, unless something there lets it in still.
+    propagation.withdrawn(work, opened, [(fingerprint, key.canonical)], workspace_id=holder.workspace_id)
+    work.record(f"{name} claimed SSH key {fingerprint} by signing a challenge", target_id=made.id, details=details)
+    former = people.user_names(work.connection, (holder.user_id,)).get(holder.user_id, "?")
+    work.record(
+        f"SSH key {holder.title or 'without a title'} ({fingerprint}) of {former} was claimed by somebody who proved "
+        "to have its private half; it is theirs no longer",
+        target_id=holder.id,
+        workspace_id=holder.workspace_id,
+        level="warning",
+        details={**details, "user": former},
+    )
+    return made
+
+
+def _text(work: Work, owner: int, key: PublicKey, nonce: str, ends: datetime) -> str:
+    user = people.user(work.connection, owner)
+    assert user is not None
+    return (
+        "I prove to Keyrack that this SSH key is mine.\n"
+        f"user: {user.name} ({user.uid})\n"
+        f"key: {key.sha256}\n"
+        f"nonce: {nonce}\n"
+        f"until: {ends.astimezone(UTC).strftime(_UNTIL)}\n"
+    )

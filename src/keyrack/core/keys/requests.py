@@ -1,0 +1,420 @@
+"""Access that somebody asks for and others approve: it opens as a grant with an end; must open nothing by itself.
+
+Who asks never approves; how many approve, and for how long at most, is said by rules (decision 130).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from keyrack import policy
+from keyrack.core import lifetimes, validation
+from keyrack.core.hosts import servers as hosts
+from keyrack.core.instance import Instance
+from keyrack.core.keys import grants
+from keyrack.core.lifetimes import LifetimeError
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Page
+from keyrack.store import people, requests, servers
+from keyrack.store.requests import APPROVED, CANCELLED, DENIED, LAPSED, PENDING, STATES, AccessRequest, RequestRule
+
+MOST_PENDING = 20
+MOST_RULES = 200
+AT_ONCE = 200
+LONGEST_REASON = 1000
+MOST_APPROVERS = 2
+
+
+def ask(
+    instance: Instance,
+    actor: Actor,
+    *,
+    server: object = None,
+    tag: object = None,
+    system_user: object,
+    duration: object,
+    reason: object,
+    user: str | None = None,
+) -> AccessRequest:
+    """Ask to log in as system_user on a server, or on servers with a tag, for a while.
+
+    server: a name or an id; duration: as lifetimes.read has it, from the approval on; user: for whom an operator asks.
+    Raises Refusal INVALID, LIMIT or FORBIDDEN.
+    """
+    with Attempt(instance, actor, "requests:ask", "ask for access", target_kind="request") as attempt:
+        account = validation.username(system_user, field="system_user")
+        why = validation.text(reason, field="reason", maximum=LONGEST_REASON)
+        if (server is None) == (tag is None):
+            raise invalid("server", "Name either a server or a tag.")
+        lasting = _lifetime(duration)
+        end = validation.end(instance.now(), _end(lasting, instance.now()), field="duration")
+        assert end is not None
+
+        def change(work: Work) -> AccessRequest:
+            user_id = _asker(work, user)
+            server_id, tagged = _place(work, server, tag)
+            if not _has_account(work, server_id, tagged, account):
+                raise invalid("system_user", f"No server that this is for has the account {account!r}.")
+            if requests.count_pending(work.connection, user_id, MOST_PENDING) >= MOST_PENDING:
+                words = f"{MOST_PENDING} of your requests are pending, which is the most; cancel one first."
+                raise Refusal(Kind.LIMIT, "too-many-requests", words)
+            matching = _rules(work, server_id, tagged, account)
+            _refuse_long(matching, end - work.now)
+            values = {
+                "workspace_id": work.actor.workspace_id,
+                "user_id": user_id,
+                "server_id": server_id,
+                "tag": tagged,
+                "system_user": account,
+                "seconds": None if lasting.span is None else int(lasting.span.total_seconds()),
+                "until": lasting.at,
+                "reason": why,
+                "state": PENDING,
+                "approvers": max((rule.approvers for rule in matching), default=1),
+                "created_at": work.now,
+                "pending_until": work.now + timedelta(hours=work.instance.settings.request_hours),
+            }
+            made = _own(work, requests.add(work.connection, values))
+            who = _name(work, user_id)
+            work.record(
+                f"{who} asks to log in as {account} on {_where(work, made)} {lasting.words}: {why}",
+                target_id=made.id,
+                server_id=server_id,
+                details={"user": who, "approvers": made.approvers},
+            )
+            return made
+
+        return attempt.write(change)
+
+
+def page(
+    instance: Instance, actor: Actor, *, state: str | None = None, offset: int = 0, limit: int = 50
+) -> tuple[Page[AccessRequest], dict[int, str], dict[int, str]]:
+    """A page of requests, newest first, with the names of users and servers by id; members see their own alone.
+
+    Raises Refusal INVALID or FORBIDDEN.
+    """
+    with Attempt(instance, actor, "requests:ask", "list requests for access", target_kind="request") as attempt:
+        if state is not None and state not in STATES:
+            raise invalid("state", f"state takes one of {', '.join(STATES)}.")
+        everybody = policy.may(actor, "grants:read") is None
+
+        def question(connection: Connection) -> tuple[Page[AccessRequest], dict[int, str], dict[int, str]]:
+            found = requests.page(
+                connection,
+                actor.workspace_id,
+                state=state,
+                user_id=None if everybody else actor.user_id or 0,
+                offset=offset,
+                limit=limit,
+            )
+            return found, *_names(connection, actor, found.items)
+
+        return attempt.read(question)
+
+
+def names(instance: Instance, actor: Actor, one: AccessRequest) -> tuple[dict[int, str], dict[int, str]]:
+    """The names of a request's user and server by id, for who wrote or decided it just now."""
+    return instance.database.read(lambda connection: _names(connection, actor, (one,)))
+
+
+def _names(
+    connection: Connection, actor: Actor, some: Iterable[AccessRequest]
+) -> tuple[dict[int, str], dict[int, str]]:
+    shown, named = tuple(some), {}
+    for server_id in {one.server_id for one in shown if one.server_id}:
+        server = servers.get(connection, actor.workspace_id, server_id)
+        named[server_id] = server.name if server else "?"
+    return people.user_names(connection, (one.user_id for one in shown)), named
+
+
+def approve(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
+    """Approve a request; the last approval that it takes opens it. Raises Refusal MISSING, FORBIDDEN or TAKEN."""
+    with _attempt(instance, actor, "approve", request_id) as attempt:
+
+        def change(work: Work) -> AccessRequest:
+            one = _pending(work, request_id)
+            if one.user_id == actor.user_id:
+                words = "Nobody approves what they asked for themselves; ask another owner or admin."
+                raise Refusal(Kind.FORBIDDEN, "own-request", words)
+            if not requests.is_sound(work.connection, one.workspace_id, one.id):
+                words = "This request was changed in the database, not by Keyrack. Deny it, and have it made anew."
+                raise Refusal(Kind.FORBIDDEN, "seal-broken", words)
+            approver = f"user {actor.user_id}" if actor.user_id is not None else f"operator {actor.name}"[:255]
+            if not requests.approve(work.connection, one.id, approver, actor.user_id, work.now):
+                raise Refusal(Kind.TAKEN, "approved-already", "You approved this already; it takes another person.")
+            given = _approvals_that_count(work, one)
+            matching = _rules(work, one.server_id, one.tag, one.system_user)
+            needed = max(one.approvers, *(rule.approvers for rule in matching), 1)
+            asked = f"the request of {_name(work, one.user_id)} to log in as {one.system_user} on {_where(work, one)}"
+            if given < needed:
+                work.record(f"Approved {asked}; {given} of {needed} approvals", target_id=one.id)
+                return one
+            return _open(work, one, matching, asked)
+
+        return attempt.write(change)
+
+
+def deny(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
+    """Deny a pending request. Raises Refusal MISSING, FORBIDDEN or TAKEN."""
+    with _attempt(instance, actor, "deny", request_id) as attempt:
+        return attempt.write(lambda work: _close(work, _pending(work, request_id), DENIED, "Denied"))
+
+
+def cancel(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
+    """Take back a pending request of one's own. Raises Refusal MISSING or TAKEN."""
+    aim = "cancel a request for access"
+    with Attempt(instance, actor, "requests:ask", aim, target_kind="request", target_id=request_id) as attempt:
+
+        def change(work: Work) -> AccessRequest:
+            one = _own(work, request_id)
+            if actor.user_id is not None and one.user_id != actor.user_id:
+                raise missing("request")
+            return _close(work, _pending(work, request_id), CANCELLED, "Cancelled")
+
+        return attempt.write(change)
+
+
+def lapse(instance: Instance, keyrack: Actor) -> int:
+    """Close the requests that nobody decided in time, each with its event; answers how many."""
+    at = instance.now()
+    if not instance.database.read(lambda connection: requests.lapsing(connection, at, 1)):
+        return 0
+    with Attempt(instance, keyrack, "requests:approve", "close old requests", target_kind="request") as attempt:
+
+        def change(work: Work) -> int:
+            due = requests.lapsing(work.connection, work.now, AT_ONCE)
+            for one in due:
+                requests.set_state(work.connection, one.id, state=LAPSED, decided_at=work.now, decided_by="")
+                words = f"Nobody decided in time on request {one.id} for {one.system_user}; it lapsed"
+                work.record(words, target_id=one.id, workspace_id=one.workspace_id)
+            if not due:
+                work.no_event("another process was quicker")
+            return len(due)
+
+        return attempt.write(change)
+
+
+def put_rule(
+    instance: Instance,
+    actor: Actor,
+    name: object,
+    *,
+    approvers: int = 1,
+    server: object = None,
+    tag: object = None,
+    system_user: object = None,
+    longest: object = None,
+) -> tuple[RequestRule, bool]:
+    """Set the rule of this name; answers it, and whether it is new. server, tag, system_user: None for any.
+
+    approvers: 1 or 2; longest: a span. Where several rules fit, the strictest counts. Raises Refusal INVALID or LIMIT.
+    """
+    with Attempt(instance, actor, "requests:rule", "set a rule of requests", target_kind="request rule") as attempt:
+        called = validation.text(name, field="name")
+        if approvers not in range(1, MOST_APPROVERS + 1):
+            raise invalid("approvers", f"approvers takes 1 to {MOST_APPROVERS}.")
+        if server is not None and tag is not None:
+            raise invalid("server", "Name a server or a tag, or neither for all.")
+        account = None if system_user is None else validation.username(system_user, field="system_user")
+        most = None if longest is None else _lifetime(longest, field="max_duration").span
+        if longest is not None and most is None:
+            raise invalid("max_duration", "max_duration takes a span such as 8h.")
+        if most is not None and most > validation.LONGEST_LIFE:
+            raise invalid("max_duration", "max_duration is ten years at most; leave it out for any.")
+
+        def change(work: Work) -> tuple[RequestRule, bool]:
+            server_id, tagged = (None, None) if server is None and tag is None else _place(work, server, tag)
+            before = requests.rules(work.connection, actor.workspace_id)
+            if len(before) >= MOST_RULES and all(rule.name != called for rule in before):
+                raise Refusal(Kind.LIMIT, "no-room", f"There are {MOST_RULES} rules, which is the most.")
+            values = {
+                "workspace_id": actor.workspace_id,
+                "name": called,
+                "server_id": server_id,
+                "tag": tagged,
+                "system_user": account,
+                "approvers": approvers,
+                "longest_seconds": None if most is None else int(most.total_seconds()),
+                "created_at": work.now,
+            }
+            new = requests.put_rule(work.connection, values)
+            work.record(f"Set the rule {called} of requests: {approvers} must approve")
+            return next(rule for rule in _all_rules(work) if rule.name == called), new
+
+        return attempt.write(change)
+
+
+def rules(instance: Instance, actor: Actor) -> tuple[RequestRule, ...]:
+    """The rules of the workspace, by name."""
+    with Attempt(instance, actor, "grants:read", "list rules of requests", target_kind="request rule") as attempt:
+        return attempt.read(lambda connection: requests.rules(connection, actor.workspace_id))
+
+
+def delete_rule(instance: Instance, actor: Actor, name: str) -> None:
+    """Delete a rule. Raises Refusal MISSING."""
+    with Attempt(instance, actor, "requests:rule", "delete a rule of requests", target_kind="request rule") as attempt:
+
+        def change(work: Work) -> None:
+            for rule in _all_rules(work):
+                if rule.name == name:
+                    requests.remove_rule(work.connection, rule.id)
+                    work.record(f"Deleted the rule {name} of requests")
+                    return
+            raise missing("rule")
+
+        attempt.write(change)
+
+
+def _attempt(instance: Instance, actor: Actor, verb: str, request_id: int) -> Attempt:
+    aim = f"{verb} a request for access"
+    return Attempt(instance, actor, "requests:approve", aim, target_kind="request", target_id=request_id)
+
+
+def _lifetime(value: object, *, field: str = "duration") -> lifetimes.Lifetime:
+    try:
+        return lifetimes.read(value if isinstance(value, str) else "")
+    except LifetimeError as problem:
+        raise invalid(field, f"{field} {problem}.") from None
+
+
+def _end(lasting: lifetimes.Lifetime, start: datetime) -> datetime:
+    try:
+        return lasting.end(start)
+    except LifetimeError as problem:
+        raise invalid("duration", f"duration {problem}.") from None
+
+
+def _asker(work: Work, user: str | None) -> int:
+    if user is not None and work.actor.user_id is None:
+        found = people.user_by_name(work.connection, work.actor.workspace_id, user)
+        if found is None:
+            raise invalid("user", "There is no such user.", "user-missing")
+        return found.id
+    if work.actor.user_id is None:
+        raise Refusal(Kind.FORBIDDEN, "not-a-user", "Only a user asks for access; say for whom.")
+    return work.actor.user_id
+
+
+def _place(work: Work, server: object, tag: object) -> tuple[int | None, str | None]:
+    """The server's id, or the tag."""
+    if tag is not None:
+        return None, hosts.tag(str(tag))
+    if not isinstance(server, str | int) or isinstance(server, bool):
+        raise invalid("server", "server takes a name or an id.")
+    workspace, own = work.actor.workspace_id, None
+    if hosts.NUMBER.fullmatch(str(server)):
+        own = servers.get(work.connection, workspace, int(server))
+    alike = (own,) if own else servers.all_by_name(work.connection, workspace, str(server))
+    if len(alike) != 1:
+        words = "Several servers have this name; use the id." if alike else "There is no such server."
+        raise invalid("server", words, "server-ambiguous" if alike else "server-missing")
+    return alike[0].id, None
+
+
+def _has_account(work: Work, server_id: int | None, tag: str | None, account: str) -> bool:
+    ids = (server_id,) if server_id else servers.ids_with_tag(work.connection, work.actor.workspace_id, tag or "")
+    return bool(ids) and servers.have_account(work.connection, ids, account)
+
+
+def _all_rules(work: Work) -> tuple[RequestRule, ...]:
+    return requests.rules(work.connection, work.actor.workspace_id)
+
+
+def _rules(work: Work, server_id: int | None, tag: str | None, account: str) -> list[RequestRule]:
+    """The rules that are for this place: of a tag, those of every server that has it."""
+    if server_id is not None:
+        ids, tags = {server_id}, requests.tags_of_server(work.connection, server_id)
+    else:
+        ids = set(servers.ids_with_tag(work.connection, work.actor.workspace_id, tag or ""))
+        tags = requests.tags_beside(work.connection, tag or "")
+    return [
+        rule
+        for rule in _all_rules(work)
+        if (rule.server_id is None or rule.server_id in ids)
+        and (rule.tag is None or rule.tag in tags)
+        and (rule.system_user is None or rule.system_user == account)
+    ]
+
+
+def _refuse_long(matching: list[RequestRule], length: timedelta) -> None:
+    for rule in matching:
+        if rule.longest is not None and length > rule.longest:
+            most = lifetimes.written(rule.longest)
+            raise invalid("duration", f"The rule {rule.name} lets this last {most} at most.", "too-long")
+
+
+def _approvals_that_count(work: Work, one: AccessRequest) -> int:
+    """How many different people approved who may still do so, none of them the one who asks."""
+    count = 0
+    for given in requests.approvals(work.connection, one.id):
+        if given.user_id is None:
+            count += 1
+            continue
+        user = people.user(work.connection, given.user_id)
+        if user is None or user.disabled_at is not None or user.id == one.user_id:
+            continue
+        count += "requests:approve" in policy.actions(user.role, user.policies)
+    return count
+
+
+def _open(work: Work, one: AccessRequest, matching: list[RequestRule], asked: str) -> AccessRequest:
+    end = one.until if one.span is None else work.now + one.span
+    assert end is not None
+    if end <= work.now:
+        raise invalid("duration", "The end that was asked for is past already; deny this, and ask anew.")
+    _refuse_long(matching, end - work.now)
+    asker = people.user(work.connection, one.user_id)
+    if asker is None or asker.disabled_at is not None:
+        raise Refusal(Kind.FORBIDDEN, "user-disabled", "Who asked for this is disabled; nothing opens for them.")
+    grant = grants.open_for(
+        work, user_id=one.user_id, server_id=one.server_id, tag=one.tag, system_user=one.system_user, end=end
+    )
+    now = work.now
+    requests.set_state(
+        work.connection, one.id, state=APPROVED, decided_at=now, decided_by=work.actor.name, grant_id=grant.id
+    )
+    work.record(
+        f"Approved {asked}: open until {end:%Y-%m-%d %H:%M:%S} UTC (grant {grant.id})",
+        target_id=one.id,
+        server_id=one.server_id,
+        details={"grant_id": grant.id},
+    )
+    return _own(work, one.id)
+
+
+def _close(work: Work, one: AccessRequest, state: str, verb: str) -> AccessRequest:
+    requests.set_state(work.connection, one.id, state=state, decided_at=work.now, decided_by=work.actor.name)
+    asked = f"the request of {_name(work, one.user_id)} to log in as {one.system_user} on {_where(work, one)}"
+    work.record(f"{verb} {asked}", target_id=one.id, server_id=one.server_id)
+    return _own(work, one.id)
+
+
+def _pending(work: Work, request_id: int) -> AccessRequest:
+    one = _own(work, request_id)
+    if one.state != PENDING or one.pending_until <= work.now:
+        state = LAPSED if one.state == PENDING else one.state
+        raise Refusal(Kind.TAKEN, "not-pending", f"This request is {state}; nothing is left to decide. Ask anew.")
+    return one
+
+
+def _own(work: Work, request_id: int) -> AccessRequest:
+    one = requests.get(work.connection, work.actor.workspace_id, request_id)
+    if one is None:
+        raise missing("request")
+    return one
+
+
+def _name(work: Work, user_id: int) -> str:
+    return people.user_names(work.connection, (user_id,)).get(user_id, "?")
+
+
+def _where(work: Work, one: AccessRequest) -> str:
+    if one.server_id is None:
+        return f"servers with the tag {one.tag}"
+    server = servers.get(work.connection, work.actor.workspace_id, one.server_id)
+    return f"server {server.name if server else '?'}"

@@ -1,0 +1,87 @@
+"""Keyrack's own API: requests for access, and the rules for them; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from keyrack.core.keys import requests
+from keyrack.store.requests import AccessRequest
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_requests as shapes
+from keyrack.web.native.calls import endpoint
+
+
+def list_requests(call: Call, asked: shapes.RequestsAsked) -> shapes.AccessRequestPage:
+    """List requests for access, newest first; members see their own"""
+    found, users, servers = requests.page(call.instance, call.actor, state=asked.state, **asked.window())
+    return shapes.AccessRequestPage.of(found, lambda one: shapes.access_request(one, users, servers))
+
+
+def ask(call: Call, new: shapes.NewRequest) -> shapes.AccessRequest:
+    """Ask to log in somewhere for a while"""
+    made = requests.ask(
+        call.instance,
+        call.actor,
+        server=new.server,
+        tag=new.tag,
+        system_user=new.system_user,
+        duration=new.duration,
+        reason=new.reason,
+    )
+    return _shown(call, made)
+
+
+def approve(call: Call) -> shapes.AccessRequest:
+    """Approve a request; the last approval that it takes opens it"""
+    return _shown(call, requests.approve(call.instance, call.actor, call.ids["request"]))
+
+
+def deny(call: Call) -> shapes.AccessRequest:
+    """Deny a request"""
+    return _shown(call, requests.deny(call.instance, call.actor, call.ids["request"]))
+
+
+def cancel(call: Call) -> shapes.AccessRequest:
+    """Cancel a request of one's own"""
+    return _shown(call, requests.cancel(call.instance, call.actor, call.ids["request"]))
+
+
+def list_rules(call: Call) -> shapes.Rules:
+    """List the rules of requests"""
+    return shapes.Rules(items=[shapes.rule(one) for one in requests.rules(call.instance, call.actor)])
+
+
+def put_rule(call: Call, new: shapes.NewRule) -> shapes.Rule:
+    """Set how many must approve, for everything or for a server, a tag or an account"""
+    made, _ = requests.put_rule(
+        call.instance,
+        call.actor,
+        call.path["name"],
+        approvers=new.approvers,
+        server=new.server,
+        tag=new.tag,
+        system_user=new.system_user,
+        longest=new.max_duration,
+    )
+    return shapes.rule(made)
+
+
+def delete_rule(call: Call) -> None:
+    """Delete a rule of requests"""
+    requests.delete_rule(call.instance, call.actor, call.path["name"])
+
+
+def _shown(call: Call, one: AccessRequest) -> shapes.AccessRequest:
+    return shapes.access_request(one, *requests.names(call.instance, call.actor, one))
+
+
+_ASK, _APPROVE, _RULE = "requests:ask", "requests:approve", "requests:rule"
+_ONE = shapes.AccessRequest
+ENDPOINTS = (
+    endpoint("GET", "/requests", list_requests, _ASK, asks=shapes.RequestsAsked, answers=shapes.AccessRequestPage),
+    endpoint("POST", "/requests", ask, _ASK, takes=shapes.NewRequest, answers=_ONE, status=201),
+    endpoint("POST", "/requests/{request}/approve", approve, _APPROVE, answers=_ONE),
+    endpoint("POST", "/requests/{request}/deny", deny, _APPROVE, answers=_ONE),
+    endpoint("POST", "/requests/{request}/cancel", cancel, _ASK, answers=_ONE),
+    endpoint("GET", "/request-rules", list_rules, "grants:read", answers=shapes.Rules),
+    endpoint("PUT", "/request-rules/{name}", put_rule, _RULE, takes=shapes.NewRule, answers=shapes.Rule),
+    endpoint("DELETE", "/request-rules/{name}", delete_rule, _RULE),
+)
