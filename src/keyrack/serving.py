@@ -11,16 +11,18 @@ import structlog
 from keyrack.core.audit import retention
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials, requests
+from keyrack.core.keys import credentials, key_sync, requests
 from keyrack.core.people.users import system_actor
 from keyrack.store import servers
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import server
+from keyrack.web.outgoing import Outgoing
 from keyrack.web.server import Service
 
 log = structlog.get_logger("keyrack")
 
 TIDY_EVERY_SECONDS = 5.0
+SYNC_EVERY_SECONDS = 10.0
 
 
 def web_application(instance: Instance) -> Service:
@@ -30,10 +32,12 @@ def web_application(instance: Instance) -> Service:
     def start() -> Callable[[], None]:
         close_metrics = _serve_metrics(instance)
         stop_tidying = _tidy(instance, last_seen)
+        stop_syncing = _sync(instance)
 
         def stop() -> None:
             close_metrics()
             stop_tidying()
+            stop_syncing()
 
         return stop
 
@@ -57,6 +61,32 @@ def _serve_metrics(instance: Instance) -> Callable[[], None]:
     def stop() -> None:
         serving.shutdown()
         serving.server_close()
+        thread.join(timeout=10)
+
+    return stop
+
+
+def _sync(instance: Instance) -> Callable[[], None]:
+    """Keep users' keys in step with their accounts elsewhere, on a thread of its own; answers how to stop it."""
+    stopping = threading.Event()
+    ask = Outgoing(instance.settings)
+
+    def run() -> None:
+        while not stopping.wait(SYNC_EVERY_SECONDS):
+            try:
+                key_sync.sync_due(instance, ask)
+            except DatabaseUnavailable:
+                pass  # said by the database itself, once
+            except Exception:
+                log.exception("keeping keys in step failed")
+
+    if not instance.settings.key_source_minutes:
+        return lambda: None
+    thread = threading.Thread(target=run, name="key-sync", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        stopping.set()
         thread.join(timeout=10)
 
     return stop

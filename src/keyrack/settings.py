@@ -67,6 +67,18 @@ class Settings(BaseSettings):
         description="Show the public keys of a user of the first workspace to anybody who asks by name (/NAME.keys), "
         "as GitHub and GitLab do; false: to users of the workspace alone.",
     )
+    key_source_minutes: int = Field(
+        default=60,
+        ge=0,
+        le=10_080,
+        description="How often the accounts at GitHub and GitLab that users named are looked at, in minutes; 0: never "
+        "by itself.",
+    )
+    key_source_networks: str = Field(
+        default="",
+        description="Private networks in which GitHub or GitLab of one's own may be asked for keys, also over http, "
+        "with commas between, e.g. 10.0.0.0/8; empty: public addresses over https alone.",
+    )
     key_types: tuple[str, ...] = Field(
         default=(
             "ssh-ed25519",
@@ -217,15 +229,15 @@ class Settings(BaseSettings):
         default=1_000_000, ge=20_000, description="The longest request body that is read, in bytes."
     )
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "key_source_networks")
     @classmethod
-    def _proxies_are_networks(cls, value: str) -> str:
+    def _networks_are_some(cls, value: str, info: ValidationInfo) -> str:
         for part in filter(None, map(str.strip, value.split(","))):
             try:
                 ipaddress.ip_network(part)
             except ValueError:
                 raise ValueError(
-                    f"trusted_proxies: {part!r} is no address or network, such as 127.0.0.1 or 10.0.0.0/8"
+                    f"{info.field_name}: {part!r} is no address or network, such as 127.0.0.1 or 10.0.0.0/8"
                 ) from None
         return value
 
@@ -299,6 +311,12 @@ class Settings(BaseSettings):
     def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """`trusted_proxies`, taken apart."""
         parts = (part.strip() for part in self.trusted_proxies.split(","))
+        return tuple(ipaddress.ip_network(part) for part in parts if part)
+
+    @property
+    def source_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """`key_source_networks`, taken apart."""
+        parts = (part.strip() for part in self.key_source_networks.split(","))
         return tuple(ipaddress.ip_network(part) for part in parts if part)
 
     @property

@@ -20,6 +20,8 @@ COMMANDS = {
     "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
     "leaver": ("keyrack.cli.leaver", "Remove a person everywhere, see which hosts obey, and undo it."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users; put one on many servers."),
+    "people": ("keyrack.cli.people", "See and set the accounts elsewhere that users' keys come from."),
+    "sync-keys": ("keyrack.cli.sync_keys", "Keep users' keys in step with GitHub and GitLab, now."),
     "tokens": ("keyrack.cli.tokens", "See, make, rotate and revoke API tokens."),
     "events": ("keyrack.cli.events", "Read the audit log."),
     "hosts": ("keyrack.cli.hosts", "See and steer hosts: unmanaged keys, modes, receipts, sessions."),

@@ -35,6 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, placeholder
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
@@ -61,6 +62,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "tokens": frozenset(("last_used_at",)),
     "access_keys": frozenset(),
     "user_keys": frozenset(),
+    "key_sources": frozenset(("checked_at", "next_at")),
     "grants": frozenset(),
     "projects": frozenset(),
     "repositories": frozenset(("created_by",)),

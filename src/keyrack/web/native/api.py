@@ -18,6 +18,7 @@ from keyrack.web.native import (
     events,
     everywhere,
     grants,
+    key_sources,
     offboardings,
     repositories,
     requests,
@@ -60,6 +61,7 @@ ENDPOINTS = (
     *claims.ENDPOINTS,
     *user_keys.ENDPOINTS,
     *offboardings.ENDPOINTS,
+    *key_sources.ENDPOINTS,
     *tokens.ENDPOINTS,
     *repositories.ENDPOINTS,
 )

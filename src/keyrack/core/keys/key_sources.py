@@ -1,0 +1,132 @@
+"""Which accounts at GitHub and GitLab a user's keys are taken from; must fetch nothing, see key_sync.py."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.keys import user_keys
+from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import invalid, missing
+from keyrack.model import Actor, User, UserKey
+from keyrack.store import key_sources, keys, people
+from keyrack.store.key_sources import KeySource
+
+URLS = {"github": "https://github.com", "gitlab": "https://gitlab.com"}
+ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+_KIND = "key source"
+
+
+def find(instance: Instance, actor: Actor, name: str) -> tuple[KeySource, ...]:
+    """The sources of a user, by name. Raises Refusal MISSING or FORBIDDEN."""
+    action = user_keys.READ if name == actor.name else "people:read"
+    with Attempt(instance, actor, action, "see where a user's keys come from", target_kind=_KIND) as attempt:
+        found = attempt.read(lambda connection: _found(connection, actor, name))
+        return attempt.read(lambda connection: key_sources.of_user(connection, found.id))
+
+
+def put(instance: Instance, actor: Actor, name: str, kind: str, *, account: object, url: object = None) -> KeySource:
+    """Take a user's keys from an account too, from now on; a source of this kind that there is names it instead.
+
+    kind: "github" or "gitlab"; url: of the service, None for github.com and gitlab.com. Others' sources take
+    people:write, and rights that are not less than theirs. Raises Refusal INVALID, MISSING or FORBIDDEN.
+    """
+    action = user_keys.ADD if name == actor.name else "people:write"
+    with Attempt(instance, actor, action, "name an account to take keys from", target_kind=_KIND) as attempt:
+        place = _url(instance, kind, url)
+        if not isinstance(account, str) or not ACCOUNT.fullmatch(account) or account.endswith((".", ".keys")):
+            raise invalid("account", "account takes the name of an account, as it stands in its address.")
+
+        def change(work: Work) -> KeySource:
+            user = _found(work.connection, actor, name)
+            refuse_exceeding(work, user)
+            known = {one.kind: one for one in key_sources.of_user(work.connection, user.id)}.get(kind)
+            if known is not None and (known.url, known.account) == (place, account):
+                work.no_event("named already")
+                return known
+            # Keys of the account before stay in `keys`, so that those that the new one lacks are taken away.
+            values = {
+                "url": place,
+                "account": account,
+                "account_id": None,
+                "etag": "",
+                "state": "new",
+                "words": "",
+                "next_at": work.now,
+            }
+            if known is None:
+                whose = {"workspace_id": user.workspace_id, "user_id": user.id, "kind": kind}
+                source_id = key_sources.add(
+                    work.connection, {**whose, **values, "keys": {}, "checked_at": None, "created_at": work.now}
+                )
+            else:
+                source_id = known.id
+                key_sources.change(work.connection, source_id, values)
+            work.record(f"Keys of {user.name} come from {account} at {place} too", target_id=source_id)
+            found = key_sources.by_id(work.connection, source_id)
+            assert found is not None
+            return found
+
+        return attempt.write(change)
+
+
+def remove(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
+    """Take a user's keys from an account no more, and withdraw those that came from it.
+
+    Raises Refusal MISSING or FORBIDDEN.
+    """
+    action = user_keys.DELETE if name == actor.name else "people:write"
+    with Attempt(instance, actor, action, "end taking keys from an account", target_kind=_KIND) as attempt:
+        user = attempt.read(lambda connection: _found(connection, actor, name))
+        sources = attempt.read(lambda connection: key_sources.of_user(connection, user.id))
+        source = next((one for one in sources if one.kind == kind), None)
+        if source is None:
+            raise missing("key source")
+        held = attempt.read(lambda connection: {key.id for key in _keys(connection, user)})
+        for key_id in source.keys.values():
+            if key_id in held:
+                user_keys.delete(instance, actor, key_id, user_id=user.id)
+
+        def change(work: Work) -> KeySource:
+            refuse_exceeding(work, user)
+            key_sources.remove(work.connection, source.id)
+            work.record(f"Keys of {user.name} come from {source.account} at {source.url} no more", target_id=source.id)
+            return source
+
+        return attempt.write(change)
+
+
+def _keys(connection: Connection, user: User) -> tuple[UserKey, ...]:
+    return keys.keys_of_user(connection, user.id)
+
+
+def _found(connection: Connection, actor: Actor, name: str) -> User:
+    user = people.user_by_name(connection, actor.workspace_id, name)
+    if user is None:
+        raise missing("user")
+    return user
+
+
+def _url(instance: Instance, kind: str, url: object) -> str:
+    """The address of a service, without a slash at its end. Raises Refusal INVALID."""
+    if kind not in URLS:
+        raise invalid("kind", "Keys come from github or gitlab.")
+    if url is None:
+        return URLS[kind]
+    words = "url takes the https address of a service, such as https://gitlab.example.org."
+    if not isinstance(url, str) or len(url) > 500 or not url.isascii() or not url.isprintable() or " " in url:
+        raise invalid("url", words)
+    try:
+        parts = urlsplit(url)
+        known = parts.hostname and not (parts.query or parts.fragment or "@" in parts.netloc) and parts.port != 0
+    except ValueError:
+        known = None
+    # Plain http is for services inside networks that the settings name; which address it is, is seen when it is asked.
+    schemes = ("https", "http") if instance.settings.key_source_networks else ("https",)
+    if not known or parts.scheme not in schemes:
+        raise invalid("url", words)
+    return url.rstrip("/")

@@ -1,0 +1,269 @@
+"""Keeps users' keys in step with their accounts at GitHub and GitLab: adds and deletes; must speak no HTTP itself.
+
+A key goes only where the account is known to be there, by its number, and its whole list was read: no answer, a cut
+one, a vanished or a renamed account delete nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import structlog
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.keys import user_keys
+from keyrack.core.people.users import system_actor
+from keyrack.core.work import Attempt
+from keyrack.errors import Refusal, missing
+from keyrack.model import Actor, UserKey
+from keyrack.ssh import fingerprint
+from keyrack.store import events, key_sources, keys, people
+from keyrack.store.key_sources import KeySource
+
+log = structlog.get_logger("keyrack")
+
+ALARMS = ("gone", "renamed", "moved")
+AT_ONCE = 50
+LONGEST_WAIT = timedelta(days=1)
+
+
+class NoAnswer(Exception):
+    """Nobody answered, or not as it must be; the message says why, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service said: the status, the headers by lower-case name, the whole body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+Ask = Callable[[str, Mapping[str, str]], Answer]
+"""GET of an address with headers; raises NoAnswer. See web/outgoing.py."""
+
+
+class _Ended(Exception):
+    """What a look ended with before anything was to be changed."""
+
+    def __init__(self, state: str, words: str, wait: timedelta | None = None) -> None:
+        super().__init__(words)
+        self.state, self.words, self.wait = state, words, wait
+
+
+def sync_due(instance: Instance, ask: Ask) -> int:
+    """Look at the sources that are due; answers how many. Each is looked at by one process alone."""
+    now = instance.now()
+    every = timedelta(minutes=instance.settings.key_source_minutes)
+
+    def claim(connection: Connection) -> tuple[KeySource, ...]:
+        found = key_sources.due(connection, now, AT_ONCE)
+        for source in found:
+            key_sources.change(connection, source.id, {"next_at": now + every})
+        return found
+
+    if not instance.database.read(lambda connection: key_sources.due(connection, now, 1)):
+        return 0
+    found = instance.database.write(claim)
+    for source in found:
+        sync(instance, source, ask)
+    return len(found)
+
+
+def sync_all(instance: Instance, actor: Actor, ask: Ask) -> tuple[KeySource, ...]:
+    """Look at every source of the actor's workspace now, and answer them as they then are."""
+    found = instance.database.read(lambda connection: key_sources.of_workspace(connection, actor.workspace_id))
+    return tuple(sync(instance, source, ask) for source in found)
+
+
+def sync_user(instance: Instance, actor: Actor, name: str, ask: Ask) -> tuple[KeySource, ...]:
+    """Look at a user's sources now, and answer them as they then are. Raises Refusal MISSING or FORBIDDEN.
+
+    One whose service wants to be left alone is answered as it is.
+    """
+    action = user_keys.ADD if name == actor.name else "people:write"
+    with Attempt(
+        instance, actor, action, "look at the accounts that keys come from", target_kind="key source"
+    ) as tried:
+
+        def question(connection: Connection) -> tuple[KeySource, ...] | None:
+            user = people.user_by_name(connection, actor.workspace_id, name)
+            return None if user is None else key_sources.of_user(connection, user.id)
+
+        found = tried.read(question)
+        if found is None:
+            raise missing("user")
+        now = instance.now()
+        return tuple(one if one.state == "waiting" and one.next_at > now else sync(instance, one, ask) for one in found)
+
+
+def sync(instance: Instance, source: KeySource, ask: Ask) -> KeySource:
+    """Look at one source, add and delete what changed, and answer it as it then is; never raises for what it meets."""
+    before = source
+    try:
+        listed = _listed(source, ask)
+        same = replace(source, state="in step", words="")
+        source = same if listed is None else _taken(instance, source, ask, listed)
+    except _Ended as end:
+        source = replace(source, state=end.state, words=end.words)
+        if end.wait is not None:
+            source = replace(source, next_at=instance.now() + min(end.wait, LONGEST_WAIT))
+    except NoAnswer as error:
+        source = replace(source, state="no answer", words=str(error))
+    source = replace(source, checked_at=instance.now())
+    _keep(instance, before, source)
+    return source
+
+
+def _listed(source: KeySource, ask: Ask) -> tuple[dict[str, str], str, str] | None:
+    """What the account has: lines by fingerprint, the list's ETag, and what was no key; None where nothing is new."""
+    known = source.etag and source.account_id and source.state not in ALARMS
+    headers = {"If-None-Match": source.etag} if known else {}
+    answer = ask(f"{source.url}/{quote(source.account)}.keys", headers)
+    if answer.status == 304 and headers:
+        return None
+    _refuse_bad(answer, source)
+    if not answer.headers.get("content-type", "").startswith("text/plain"):
+        raise NoAnswer("The list of keys did not come as plain text.")
+    found: dict[str, str] = {}
+    strange = ""
+    for line in filter(None, (part.strip() for part in answer.body.decode("utf-8", "replace").split("\n"))):
+        bare = " ".join(line.split()[:2])
+        made = fingerprint.of_line(bare)
+        if made is None:
+            strange = "The list holds a line that is no key."
+        else:
+            found[made] = bare
+    return found, answer.headers.get("etag", ""), strange
+
+
+def _taken(instance: Instance, source: KeySource, ask: Ask, listed: tuple[dict[str, str], str, str]) -> KeySource:
+    found, etag, strange = listed
+    gone = [known for known in source.keys if known not in found]
+    new = [known for known in found if known not in source.keys]
+    if gone or new or source.account_id is None or source.state in ALARMS:
+        source = _same_account(source, ask)
+    if strange and gone:
+        raise NoAnswer(f"{strange} Nothing was changed.")
+    actor = system_actor(source.workspace_id, channel="key-source")
+    kept = dict(source.keys)
+    problems = [strange] if strange else []
+    held = {key.fingerprint: key for key in instance.database.read(lambda c: keys.keys_of_user(c, source.user_id))}
+    for known in gone:
+        mine = held.get(known)
+        if mine is not None and mine.id == kept[known]:
+            user_keys.delete(instance, actor, mine.id, user_id=source.user_id)
+        del kept[known]
+    for known in new:
+        try:
+            kept[known] = _added(instance, actor, source, held.get(known), found[known])
+        except Refusal as refusal:
+            problems.append(f"{known}: {refusal.message}")
+    state = "partly" if problems else "in step"
+    return replace(source, keys=kept, etag="" if problems else etag, state=state, words=" ".join(problems)[:2000])
+
+
+def _added(instance: Instance, actor: Actor, source: KeySource, held: UserKey | None, line: str) -> int | None:
+    """The id of the key that came of a line; None where the user had it before, so that it is not ours to take away."""
+    title = f"{source.kind}: {source.account}"
+    if held is not None:
+        return held.id if held.title == title else None
+    return user_keys.add(instance, actor, title=title, public_key=line, user_id=source.user_id).id
+
+
+def _same_account(source: KeySource, ask: Ask) -> KeySource:
+    """The source with the account's number. Raises _Ended where it is another account by now, or none."""
+    if source.kind == "github":
+        api = "https://api.github.com" if source.url == "https://github.com" else f"{source.url}/api/v3"
+        answer = ask(f"{api}/users/{quote(source.account)}", {})
+    else:
+        answer = ask(f"{source.url}/api/v4/users?username={quote(source.account)}", {})
+    _refuse_bad(answer, source)
+    try:
+        said: Any = json.loads(answer.body)
+        if source.kind == "gitlab":
+            if said == []:
+                raise _gone(source)
+            said = said[0]
+        number = said["id"]
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError(number)
+    except (ValueError, LookupError, TypeError):
+        raise NoAnswer("The service did not say which account this is.") from None
+    if source.account_id not in (None, str(number)):
+        words = f"Under the name {source.account} there is another account now, with the number {number}."
+        raise _Ended("renamed", f"{words} Nothing was changed; name the account anew if this is meant.")
+    return replace(source, account_id=str(number))
+
+
+def _refuse_bad(answer: Answer, source: KeySource) -> None:
+    """Raise where an answer is none to go by."""
+    if answer.status in (404, 410):
+        raise _gone(source)
+    if 300 <= answer.status < 400:
+        raise _Ended("moved", f"The account {source.account} moved elsewhere. Nothing was changed.")
+    spent = answer.headers.get("x-ratelimit-remaining") == "0" or "retry-after" in answer.headers
+    if answer.status == 429 or (answer.status == 403 and spent):
+        raise _Ended("waiting", "The service wants fewer requests.", _wait(answer))
+    if answer.status != 200:
+        raise NoAnswer(f"The service answered with the status {answer.status}.")
+
+
+def _gone(source: KeySource) -> _Ended:
+    return _Ended("gone", f"There is no account {source.account} at {source.url} any more. Nothing was changed.")
+
+
+def _wait(answer: Answer) -> timedelta:
+    """How long a service wants to be left alone."""
+    after = answer.headers.get("retry-after", "")
+    if after.isascii() and after.isdigit():
+        return timedelta(seconds=int(after[:9]))
+    reset, now = answer.headers.get("x-ratelimit-reset", ""), answer.headers.get("x-now", "")
+    if reset.isascii() and reset.isdigit() and now:
+        return timedelta(seconds=max(0, int(reset[:12]) - int(now)))
+    return timedelta(hours=1)
+
+
+def _keep(instance: Instance, before: KeySource, source: KeySource) -> None:
+    """Write how a source is now; a new alarm leaves an event."""
+    names = ("account_id", "keys", "etag", "state", "words", "checked_at", "next_at")
+
+    def write(connection: Connection) -> None:
+        there = key_sources.by_id(connection, source.id)
+        if there is None or (there.url, there.account) != (source.url, source.account):
+            return  # named anew meanwhile
+        known: dict[str, Any] = {name: getattr(source, name) for name in names}
+        if source.next_at == before.next_at:
+            known.pop("next_at")
+        key_sources.change(connection, source.id, known)
+        if source.state in ALARMS and source.state != before.state:
+            _alarm(connection, source, instance.now())
+
+    instance.database.write(write)
+    if source.state in ALARMS and source.state != before.state:
+        log.error("alarm", key_source=source.id, reason=source.words)
+
+
+def _alarm(connection: Connection, source: KeySource, at: datetime) -> None:
+    user = people.user(connection, source.user_id)
+    events.add(
+        connection,
+        system_actor(source.workspace_id, channel="key-source"),
+        at=at,
+        action="people:write",
+        outcome="refused",
+        reason=f"key-source-{source.state}",
+        target_kind="key source",
+        target_id=source.id,
+        server_id=None,
+        summary=f"Keys of {user.name if user else 'a user'} are no longer kept in step: {source.words}",
+        level="alarm",
+        details={},
+    )

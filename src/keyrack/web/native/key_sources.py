@@ -1,0 +1,49 @@
+"""Keyrack's own API: the accounts that users' keys come from; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from keyrack.core.keys import key_sources, key_sync
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_key_sources as shapes
+from keyrack.web.native.calls import endpoint
+from keyrack.web.outgoing import Outgoing
+
+
+def list_key_sources(call: Call) -> shapes.KeySources:
+    """List the accounts that a user's keys come from"""
+    return shapes.listed(key_sources.find(call.instance, call.actor, call.path["name"]))
+
+
+def put_key_source(call: Call, new: shapes.NewKeySource) -> shapes.KeySource:
+    """Take a user's keys from an account at GitHub or GitLab too, and keep them in step"""
+    path = call.path
+    return shapes.key_source(
+        key_sources.put(call.instance, call.actor, path["name"], path["kind"], account=new.account, url=new.url)
+    )
+
+
+def sync_key_sources(call: Call) -> shapes.KeySources:
+    """Look at a user's accounts now, and add and delete the keys that changed there"""
+    ask = Outgoing(call.instance.settings)
+    return shapes.listed(key_sync.sync_user(call.instance, call.actor, call.path["name"], ask))
+
+
+def delete_key_source(call: Call) -> None:
+    """Take a user's keys from an account no more, and withdraw those that came from it"""
+    key_sources.remove(call.instance, call.actor, call.path["name"], call.path["kind"])
+
+
+OWN = "codeartsrepo::createUserSSHkey"
+ENDPOINTS = (
+    endpoint("GET", "/people/{name}/key-sources", list_key_sources, "people:read", answers=shapes.KeySources),
+    endpoint("POST", "/people/{name}/key-sources/sync", sync_key_sources, OWN, answers=shapes.KeySources),
+    endpoint(
+        "PUT",
+        "/people/{name}/key-sources/{kind}",
+        put_key_source,
+        OWN,
+        takes=shapes.NewKeySource,
+        answers=shapes.KeySource,
+    ),
+    endpoint("DELETE", "/people/{name}/key-sources/{kind}", delete_key_source, OWN),
+)

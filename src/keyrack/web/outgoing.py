@@ -1,0 +1,87 @@
+"""GET of addresses that others name, within bounds of time and size and at allowed places alone; must follow nothing.
+
+The name is looked up once, and the connection goes to the very address that was judged.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from keyrack import __version__
+from keyrack.core.keys.key_sync import Answer, NoAnswer
+from keyrack.settings import Settings
+
+SECONDS = 10.0
+WHOLE_SECONDS = 20.0
+MOST_BYTES = 262_144
+
+
+class Outgoing:
+    """Asks for others' addresses; private ones only in the networks that the settings name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._networks = settings.source_networks
+
+    def __call__(self, url: str, headers: Mapping[str, str]) -> Answer:
+        """GET. Raises NoAnswer with words for people; statuses of any kind are answers."""
+        try:
+            return self._get(url, headers)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise NoAnswer(f"{urlsplit(url).hostname}: {type(error).__name__}: {str(error)[:200]}") from None
+
+    def _get(self, url: str, headers: Mapping[str, str]) -> Answer:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+        address = self._address(host, port, secure=secure)
+        until = time.monotonic() + WHOLE_SECONDS
+        connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
+        raw = socket.create_connection((address, port), SECONDS)
+        try:
+            connection.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if secure else raw
+            path = parts.path + (f"?{parts.query}" if parts.query else "")
+            sent = {"User-Agent": f"keyrack/{__version__}", "Accept": "*/*", **headers}
+            connection.request("GET", path, headers=sent)
+            response = connection.getresponse()
+            body = _body(response, until)
+            named = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, named | {"x-now": str(int(time.time()))}, body)
+        finally:
+            connection.close()
+            raw.close()
+
+    def _address(self, host: str, port: int, *, secure: bool) -> str:
+        """The address to connect to; every one that a name has must be allowed."""
+        found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        for text in found:
+            address = ipaddress.ip_address(text.partition("%")[0])
+            inside = any(address in network for network in self._networks)
+            plain = getattr(address, "ipv4_mapped", None) or address
+            if not inside and (not plain.is_global or plain.is_multicast):
+                raise NoAnswer(f"{host} is at the private address {text}; key_source_networks would allow it.")
+            if not inside and not secure:
+                raise NoAnswer(f"{host} is asked over https alone.")
+        return found[0]
+
+
+def _body(response: http.client.HTTPResponse, until: float) -> bytes:
+    """The whole body. Raises NoAnswer for one that is too long, too slow or cut."""
+    announced = response.length
+    parts: list[bytes] = []
+    size = 0
+    while part := response.read1(65_536):
+        size += len(part)
+        parts.append(part)
+        if size > MOST_BYTES:
+            raise NoAnswer(f"The answer is longer than {MOST_BYTES} bytes.")
+        if time.monotonic() > until:
+            raise NoAnswer(f"The answer took longer than {WHOLE_SECONDS:.0f} seconds.")
+    if announced is not None and size < announced:
+        raise NoAnswer("The answer was cut.")
+    return b"".join(parts)
