@@ -40,7 +40,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "deploy keys with a key": lambda c: revocations.remove_deploy_keys(c, 1, FINGERPRINT),
     "is the key revoked": lambda c: revoked_keys.get(c, 1, FINGERPRINT),
     "revocations of a key": lambda c: revocations.of_key(c, 1, FINGERPRINT),
-    "let a key in again": lambda c: keys_of_many.unrevoke(c, 1, [1, 2], [FINGERPRINT]),
+    "let a key in again": lambda c: keys_of_many.unrevoke(c, [1, 2], [FINGERPRINT]),
     "whose key": lambda c: keys.owner_of(c, FINGERPRINT),
     "ended credentials": lambda c: keys.ended_credentials(c, NOW, 500),
     "a page of credentials": lambda c: keys.find_credentials(c, 1, at=NOW, offset=0, limit=15),

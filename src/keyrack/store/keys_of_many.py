@@ -165,21 +165,22 @@ def remove_credentials(connection: Connection, ids: Iterable[int]) -> None:
         sealed_sets.remove_among(connection, credentials, id=some)
 
 
-def unrevoke(connection: Connection, workspace_id: int, server_ids: Iterable[int], fingerprints: Iterable[str]) -> None:
-    """Let keys be given to hosts of a workspace again; those that were revoked everywhere stay refused."""
+def unrevoke(connection: Connection, server_ids: Iterable[int], fingerprints: Iterable[str]) -> None:
+    """Let keys be given to hosts again; those that were revoked everywhere in a workspace of these stay refused."""
     ids = sorted(set(server_ids))
     prints = sorted(set(fingerprints))
     if not ids or not prints:
         return
-    noted = set(_revoked_everywhere.values(connection, workspace_id, prints))
+    noted = set(_revoked_everywhere.values(connection, ids, prints))
     free = [one for one in prints if one not in noted]
     for some in sealed_sets.chunks(ids) if free else ():
         sealed_sets.remove_among(connection, revocations, server_id=some, fingerprint=free)
 
 
 @prepared
-def _revoked_everywhere(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
-    mine = (revoked_keys.c.workspace_id == workspace_id, among(revoked_keys.c.fingerprint, fingerprints))
+def _revoked_everywhere(server_ids: Sequence[int], fingerprints: Sequence[str]) -> Select[Any]:
+    theirs = select(servers.c.workspace_id).where(among(servers.c.id, server_ids))
+    mine = (revoked_keys.c.workspace_id.in_(theirs), among(revoked_keys.c.fingerprint, fingerprints))
     return select(revoked_keys.c.fingerprint).where(*mine)
 
 

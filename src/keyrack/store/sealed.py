@@ -37,7 +37,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store.dialect import insert_of
-from keyrack.store.engine.prepared import Row, Statement, placeholder
+from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
 from keyrack.store.tables import EPOCH, MICROSECOND, metadata
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from keyrack.core.work import Work
-from keyrack.store import keys_of_many, openings, revocations
+from keyrack.store import openings, revocations
 
 
 def granted(work: Work, server_ids: Iterable[int], fingerprint: str) -> int:
