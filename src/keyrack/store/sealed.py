@@ -79,8 +79,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.key
 TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
 _KEY = "keyrack seals"
 MOST_FOUND = 1000
-AT_ONCE = 5_000
-"""Rows that are read by one question, so that what is held in memory at once is bounded."""
+AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,8 +426,7 @@ def settle(connection: Connection) -> None:
     table, seals = metadata.tables["servers"], seals_of(connection)
     given: list[dict[str, Any]] = []
     for start in range(0, len(concerned), AT_ONCE):
-        some = concerned[start : start + AT_ONCE]
-        rows = {number: written[number] for number in some if number in written}
+        rows = {number: written[number] for number in (some := concerned[start : start + AT_ONCE]) if number in written}
         if unread := [number for number in some if number not in written]:
             rows |= {row["id"]: row for row in _locking_servers.rows(connection, unread)}
         for number, row in sorted(rows.items()):
