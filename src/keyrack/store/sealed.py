@@ -353,8 +353,7 @@ def _deleting(table: Table) -> Statement:
 
 def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[str, Any] | None:
     """Seal a row as it stands, because somebody decided so; the row, None where there is none."""
-    rows = _locked(connection, table, row_of(*key))
-    if not rows:
+    if not (rows := _locked(connection, table, row_of(*key))):
         return None
     row = dict(rows[0])
     if table.name == "servers":
@@ -426,13 +425,14 @@ def settle(connection: Connection) -> None:
     table, seals = metadata.tables["servers"], seals_of(connection)
     given: list[dict[str, Any]] = []
     for start in range(0, len(concerned), AT_ONCE):
-        rows = {number: written[number] for number in (some := concerned[start : start + AT_ONCE]) if number in written}
+        some = concerned[start : start + AT_ONCE]
+        rows = {number: written[number] for number in some if number in written}
         if unread := [number for number in some if number not in written]:
             rows |= {row["id"]: row for row in _locking_servers.rows(connection, unread)}
         for number, row in sorted(rows.items()):
-            new = {**row, "rows_sum": sum_of(connection, row)}
-            seal = seals.of(table, new) if number in written or seals.holds(table, row) else b""
-            given.append({"of_id": number, "rows_sum": new["rows_sum"], SEAL: seal})
+            new = {**row, "of_id": number, "rows_sum": sum_of(connection, row)}
+            new[SEAL] = seals.of(table, new) if number in written or seals.holds(table, row) else b""
+            given.append(new)
     setting(table, ("rows_sum", SEAL)).run_many(connection, given)
     begin_counting(connection)
 
