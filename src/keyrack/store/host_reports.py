@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, or_, select
+from sqlalchemy import Connection, Select, delete, or_, select
 
 from keyrack.store import sealed
 from keyrack.store.dialect import dialect_insert
+from keyrack.store.engine.prepared import among
+from keyrack.store.per_server import per_server
 from keyrack.store.tables import credentials, key_uses, servers, sessions, user_keys
 
 AT_ONCE = 500
@@ -38,8 +40,13 @@ def add_sessions(connection: Connection, server_id: int, rows: Sequence[Mapping[
 
 def ending_sessions(connection: Connection, server_id: int) -> tuple[str, ...]:
     """The names, on the host, of the sessions that a server must end."""
-    statement = select(sessions.c.host_session).where(sessions.c.server_id == server_id, sessions.c.ending)
-    return tuple(connection.execute(statement.order_by(sessions.c.id)).scalars())
+    return tuple(row.host_session for row in _ending_sessions.rows(connection, server_id))
+
+
+@per_server
+def _ending_sessions(server_ids: Sequence[int]) -> Select[Any]:
+    found = select(sessions.c.server_id, sessions.c.host_session)
+    return found.where(among(sessions.c.server_id, server_ids), sessions.c.ending).order_by(sessions.c.id)
 
 
 def known_fingerprints(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[str]:

@@ -7,12 +7,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Table, and_, func, or_, select, union
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Select,
+    Table,
+    Update,
+    and_,
+    func,
+    or_,
+    select,
+    union,
+    update,
+)
 
 from keyrack.model import Credential, Grant, Page, UserKey
 from keyrack.store import sealed
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, inserted, matches, paged, pattern
 from keyrack.store.tables import (
     credentials,
@@ -145,14 +159,15 @@ def credentials_of_system_user(connection: Connection, system_user_id: int) -> t
 
 def note_delivery(connection: Connection, server_id: int, revision: int, at: datetime) -> None:
     """A host obeys a revision: since now its keys up to that revision are delivered, unless they were already."""
-    sealed.change(
-        connection,
-        credentials,
-        credentials.c.server_id == server_id,
-        credentials.c.revision <= revision,
-        credentials.c.delivered_at.is_(None),
-        values={"delivered_at": at},
-    )
+    _note_delivery.run(connection, server_id, revision, at)
+
+
+@prepared
+def _note_delivery(server_id: int, revision: int, at: datetime) -> Update:
+    # No seal is over this column (sealed.VOLATILE).
+    held = credentials
+    new = update(held).where(held.c.server_id == server_id, held.c.revision <= revision, held.c.delivered_at.is_(None))
+    return new.values(delivered_at=at)
 
 
 @prepared
@@ -480,7 +495,13 @@ def sealed_credentials(connection: Connection, server_id: int, at: datetime) -> 
     """All credentials of a server that are in force, each with whether its row and that of its system user are as
     Keyrack wrote them.
     """
-    return _with_seals(connection, server_id, _credentials_of_server.rows(connection, server_id, None, at))
+    return _with_seals(connection, server_id, _credentials_in_force.rows(connection, server_id, at))
+
+
+@per_server
+def _credentials_in_force(server_ids: Sequence[int], at: datetime) -> Select[Any]:
+    found = _credential.where(among(credentials.c.server_id, server_ids)).order_by(credentials.c.id)
+    return found.where(in_force(credentials.c.expires_at, at))
 
 
 def credentials_with_seals(
@@ -498,9 +519,9 @@ def _credentials_of_server(server_id: int, label: str | None, at: datetime | Non
     return found if at is None else found.where(in_force(credentials.c.expires_at, at))
 
 
-@prepared
-def _system_users_of(server_id: int) -> Select[Any]:
-    return select(system_users).where(system_users.c.server_id == server_id)
+@per_server
+def _system_users_of(server_ids: Sequence[int]) -> Select[Any]:
+    return select(system_users).where(among(system_users.c.server_id, server_ids))
 
 
 def _with_seals(connection: Connection, server_id: int, rows: list[Row]) -> tuple[tuple[Credential, bool], ...]:

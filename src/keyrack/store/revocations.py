@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, func, or_, select, update
 
 from keyrack.store import sealed, sealed_sets
 from keyrack.store.deploy_keys import hold_owner
 from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.per_server import per_server
 from keyrack.store.tables import (
     credentials,
     deleted_server_keys,
@@ -95,18 +96,46 @@ def lines_for(
     At most so many that it has not confirmed, the oldest; what it has confirmed and still finds in files of its own;
     and so many of the others that it has confirmed, the newest.
     """
-    held = revocations
-    mine = select(held).where(held.c.server_id == server_id)
-    waiting = mine.where(held.c.confirmed_at.is_(None)).order_by(held.c.revision, held.c.fingerprint)
-    newest = mine.where(held.c.confirmed_at.is_not(None)).order_by(held.c.revision.desc(), held.c.fingerprint)
-    by_hand = mine.where(held.c.confirmed_at.is_not(None), held.c.fingerprint.in_(_found_on(server_id)))
     lines: dict[str, str] = {}
-    for statement in (waiting.limit(unconfirmed), by_hand.limit(unconfirmed), newest.limit(confirmed)):
-        for row in connection.execute(statement):
+    for rows in (
+        _waiting.rows(connection, server_id, unconfirmed),
+        _by_hand.rows(connection, server_id, unconfirmed),
+        _newest.rows(connection, server_id, confirmed),
+    ):
+        for row in rows:
             # One that is not as Keyrack wrote it counts: it can only refuse.
-            sealed.sound(connection, held, row)
+            sealed.sound(connection, revocations, row)
             lines[row.fingerprint] = row.public_key
     return tuple(sorted(lines.items()))
+
+
+def _first(server_ids: Iterable[int], most: int, order: Sequence[Any], *which: ColumnElement[bool]) -> Select[Any]:
+    """So many revocations of each server."""
+    held = revocations
+    place = func.row_number().over(partition_by=held.c.server_id, order_by=order).label("place")
+    found = select(held, place).where(among(held.c.server_id, server_ids), *which).subquery()
+    return select(*(found.c[column.name] for column in held.c)).where(found.c.place <= most)
+
+
+@per_server
+def _waiting(server_ids: Iterable[int], most: int) -> Select[Any]:
+    held = revocations
+    return _first(server_ids, most, (held.c.revision, held.c.fingerprint), held.c.confirmed_at.is_(None))
+
+
+@per_server
+def _newest(server_ids: Iterable[int], most: int) -> Select[Any]:
+    held = revocations
+    return _first(server_ids, most, (held.c.revision.desc(), held.c.fingerprint), held.c.confirmed_at.is_not(None))
+
+
+@per_server
+def _by_hand(server_ids: Iterable[int], most: int) -> Select[Any]:
+    held, found = revocations, unmanaged_keys
+    here = exists().where(
+        found.c.server_id == held.c.server_id, found.c.fingerprint == held.c.fingerprint, found.c.state != "gone"
+    )
+    return _first(server_ids, most, (held.c.fingerprint,), held.c.confirmed_at.is_not(None), here)
 
 
 def confirm(connection: Connection, server_id: int, applied_revision: int, at: datetime, *, most: int) -> bool:
@@ -114,22 +143,35 @@ def confirm(connection: Connection, server_id: int, applied_revision: int, at: d
 
     True when there were more: they are still to be told.
     """
-    held = revocations
-    waiting = (held.c.server_id == server_id, held.c.confirmed_at.is_(None), held.c.revision <= applied_revision)
-    first_left = (
-        select(held.c.revision, held.c.fingerprint)
-        .where(*waiting)
-        .order_by(held.c.revision, held.c.fingerprint)
-        .offset(most)
-        .limit(1)
-    )
-    left = connection.execute(first_left).one_or_none()
-    told = list(waiting)
-    if left is not None:
-        before = and_(held.c.revision == left.revision, held.c.fingerprint < left.fingerprint)
-        told.append(or_(held.c.revision < left.revision, before))
-    sealed.change(connection, held, *told, values={"confirmed_at": at})
+    left = _first_left.row(connection, server_id, applied_revision, most)
+    until = (None, None) if left is None else (left.revision, left.fingerprint)
+    _confirm.run(connection, server_id, applied_revision, at, *until)
     return left is not None
+
+
+def _unconfirmed(server_id: int, applied_revision: int) -> ColumnElement[bool]:
+    held = revocations
+    return and_(held.c.server_id == server_id, held.c.confirmed_at.is_(None), held.c.revision <= applied_revision)
+
+
+@prepared
+def _first_left(server_id: int, applied_revision: int, most: int) -> Select[Any]:
+    held = revocations
+    waiting = select(held.c.revision, held.c.fingerprint).where(_unconfirmed(server_id, applied_revision))
+    return waiting.order_by(held.c.revision, held.c.fingerprint).offset(most).limit(1)
+
+
+@prepared
+def _confirm(
+    server_id: int, applied_revision: int, at: datetime, revision: int | None, fingerprint: str | None
+) -> Update:
+    # No seal is over this column (sealed.VOLATILE).
+    held = revocations
+    new = update(held).where(_unconfirmed(server_id, applied_revision)).values(confirmed_at=at)
+    if revision is None:
+        return new
+    before = and_(held.c.revision == revision, held.c.fingerprint < fingerprint)
+    return new.where(or_(held.c.revision < revision, before))
 
 
 def keys_on(connection: Connection, server_id: int) -> tuple[str, ...]:
@@ -227,13 +269,6 @@ def user_keys_of_key(connection: Connection, workspace_id: int, fingerprint: str
         user_keys.c.workspace_id == workspace_id, user_keys.c.fingerprint == fingerprint
     )
     return {row.id: (row.user_id, row.public_key) for row in connection.execute(statement.order_by(user_keys.c.id))}
-
-
-def _found_on(server_id: int) -> Select[Any]:
-    """The fingerprints of keys that a host finds in files of its own now."""
-    return select(unmanaged_keys.c.fingerprint).where(
-        unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.state != "gone"
-    )
 
 
 def found_with_key(connection: Connection, workspace_id: int, fingerprint: str) -> Places:

@@ -8,12 +8,10 @@ that he changed or entered does not hold, and counts for nothing that opens.
 from __future__ import annotations
 
 import hmac
-import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from operator import eq
 from typing import Any
@@ -38,8 +36,10 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
+from keyrack.store.per_server import PerServer, per_server
+from keyrack.store.plain import encode
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
-from keyrack.store.tables import EPOCH, MICROSECOND, metadata
+from keyrack.store.tables import metadata
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
@@ -463,11 +463,23 @@ def fits(connection: Connection, server_id: int) -> bool:
 
     What was entered by others does not hold, and is left out; what was deleted or put back by others makes it False.
     """
-    table = metadata.tables["servers"]
-    held = connection.execute(select(table.c.rows_sum).where(table.c.id == server_id)).scalar()
+    held = next((row["rows_sum"] for row in _sum_of_server.rows(connection, server_id)), None)
     if held is None:
         return True
     return any(held == _bytes(_total(connection, server_id, holding=holding)) for holding in (False, True))
+
+
+@per_server
+def _sum_of_server(server_ids: Sequence[int]) -> Select[Any]:
+    table = metadata.tables["servers"]
+    return select(table.c.id.label("server_id"), table.c.rows_sum).where(among(table.c.id, server_ids))
+
+
+@cache
+def _seals_of_server(table: Table) -> PerServer[[]]:
+    return PerServer(
+        lambda server_ids: select(table.c.server_id, table.c.seal).where(among(table.c.server_id, server_ids))
+    )
 
 
 def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
@@ -479,8 +491,7 @@ def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
             for row in connection.execute(select(table).where(table.c.server_id == server_id)):
                 total += _int(row.seal) if holds(connection, table, row) else 0
         else:
-            seals = connection.execute(select(table.c.seal).where(table.c.server_id == server_id)).scalars()
-            total += sum(_int(seal) for seal in seals)
+            total += sum(_int(row["seal"]) for row in _seals_of_server(table).rows(connection, server_id))
     return total
 
 
@@ -574,20 +585,7 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
         value = values[name]
         if value is not None:
             told += (name, bool(value) if is_flag else value)
-    return _encode(told).encode()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return (value - EPOCH) // MICROSECOND
-    if isinstance(value, bytes | memoryview):
-        return bytes(value).hex()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"no column holds {type(value).__name__}")
-
-
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain).encode
+    return encode(told).encode()
 
 
 def column_names(table: Table) -> tuple[str, ...]:

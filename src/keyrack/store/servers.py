@@ -15,6 +15,7 @@ from keyrack.model import Page, Server, SystemUser
 from keyrack.store import sealed, sealed_sets
 from keyrack.store.database import announce
 from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.per_server import per_server
 from keyrack.store.rows import inserted, matches, paged, pattern
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
@@ -100,7 +101,13 @@ def get(connection: Connection, workspace_id: int, server_id: int) -> Server | N
 
 def by_id(connection: Connection, server_id: int) -> Server | None:
     """A server of any workspace: for hosts, which prove themselves otherwise."""
-    return _one(connection, _by_id.row(connection, server_id))
+    rows = _of_host.rows(connection, server_id)
+    return _one(connection, Row((column.name, rows[0][column.name]) for column in servers.c) if rows else None)
+
+
+@per_server
+def _of_host(server_ids: Iterable[int]) -> Select[Any]:
+    return select(servers, servers.c.id.label("server_id")).where(among(servers.c.id, server_ids))
 
 
 def by_name(connection: Connection, workspace_id: int, name: str) -> Server | None:
@@ -222,13 +229,22 @@ def raise_revision_above(connection: Connection, server_id: int, least: int, at:
 
 def standing(connection: Connection, server_id: int) -> Standing | None:
     """Where a server stands now, or None when it is gone."""
-    row = _standing.row(connection, server_id)
-    return None if row is None else Standing(**row)
+    return standings(connection, (server_id,)).get(server_id, (None, None))[1]
+
+
+def standings(connection: Connection, server_ids: Iterable[int]) -> dict[int, tuple[bytes | None, Standing]]:
+    """Where these servers stand now, each with what is known of its agent's secret; those that are gone are missing."""
+    found = {}
+    for row in _standings.rows(connection, tuple(server_ids)):
+        server_id, secret_hash = row.pop("id"), row.pop("agent_secret_hash")
+        found[server_id] = secret_hash, Standing(**row)
+    return found
 
 
 @prepared
-def _standing(server_id: int) -> Select[Any]:
-    return select(*(servers.c[name] for name in Standing.__slots__)).where(servers.c.id == server_id)
+def _standings(server_ids: Iterable[int]) -> Select[Any]:
+    told = (servers.c[name] for name in Standing.__slots__)
+    return select(servers.c.id, servers.c.agent_secret_hash, *told).where(among(servers.c.id, server_ids))
 
 
 def went_back(connection: Connection, workspace_id: int) -> tuple[Server, ...]:
@@ -394,14 +410,14 @@ def accounts_asked(connection: Connection, server_id: int) -> tuple[tuple[System
     )
 
 
-@prepared
-def _accounts_asked(server_id: int) -> Select[Any]:
+@per_server
+def _accounts_asked(server_ids: Iterable[int]) -> Select[Any]:
     asked = or_(
         system_users.c.managed,
         system_users.c.encrypted_password.is_not(None),
         system_users.c.deployment_key_asked_at.is_not(None),
     )
-    found = select(system_users).where(system_users.c.server_id == server_id, asked)
+    found = select(system_users).where(among(system_users.c.server_id, server_ids), asked)
     return found.order_by(system_users.c.username)
 
 
@@ -411,9 +427,9 @@ def accounts_removed(connection: Connection, server_id: int) -> tuple[str, ...]:
     return tuple(row.username for row in rows if sealed.sound(connection, removed_accounts, row))
 
 
-@prepared
-def _accounts_removed(server_id: int) -> Select[Any]:
-    found = select(removed_accounts).where(removed_accounts.c.server_id == server_id)
+@per_server
+def _accounts_removed(server_ids: Iterable[int]) -> Select[Any]:
+    found = select(removed_accounts).where(among(removed_accounts.c.server_id, server_ids))
     return found.order_by(removed_accounts.c.username)
 
 
@@ -446,7 +462,13 @@ def _tags_of(ids: Iterable[int]) -> Select[Any]:
 def _one(connection: Connection, row: Row | None) -> Server | None:
     if row is None:
         return None
-    return _with_tags(_server(connection, row), _tags(connection, [row.id]))
+    tags = [tag.tag for tag in _tags_of_one.rows(connection, row.id) if sealed.sound(connection, server_tags, tag)]
+    return replace(_server(connection, row), tags=tuple(tags))
+
+
+@per_server
+def _tags_of_one(server_ids: Iterable[int]) -> Select[Any]:
+    return select(server_tags).where(among(server_tags.c.server_id, server_ids)).order_by(server_tags.c.tag)
 
 
 def _server(connection: Connection, row: Row) -> Server:

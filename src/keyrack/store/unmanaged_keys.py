@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, func, select, update
 
 from keyrack.model import Page, UnmanagedKey
 from keyrack.store.dialect import dialect_insert
+from keyrack.store.engine.prepared import among
+from keyrack.store.per_server import per_server
 from keyrack.store.rows import page
 from keyrack.store.tables import credentials, servers, system_users, unmanaged_keys, user_keys, users
 
@@ -118,13 +120,14 @@ def keep_newest(connection: Connection, server_id: int, state: str, most: int) -
 
 def to_remove(connection: Connection, server_id: int, state: str) -> tuple[tuple[str, str], ...]:
     """Path and fingerprint of what a host must take away."""
-    statement = (
-        select(unmanaged_keys.c.path, unmanaged_keys.c.fingerprint)
-        .where(unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.state == state)
-        .order_by(unmanaged_keys.c.path, unmanaged_keys.c.fingerprint)
-        .distinct()
-    )
-    return tuple((row.path, row.fingerprint) for row in connection.execute(statement))
+    return tuple((row.path, row.fingerprint) for row in _in_state.rows(connection, server_id, state))
+
+
+@per_server
+def _in_state(server_ids: Sequence[int], state: str) -> Select[Any]:
+    found = select(unmanaged_keys.c.server_id, unmanaged_keys.c.path, unmanaged_keys.c.fingerprint)
+    mine = (among(unmanaged_keys.c.server_id, server_ids), unmanaged_keys.c.state == state)
+    return found.where(*mine).order_by(unmanaged_keys.c.path, unmanaged_keys.c.fingerprint).distinct()
 
 
 def _with_people(workspace_id: int) -> Any:

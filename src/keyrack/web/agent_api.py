@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from keyrack.core.hosts import documents, enrolment, went_back
+from keyrack.core.hosts import contacts, documents, enrolment, went_back
+from keyrack.core.hosts.contacts import Contact
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.instance import Instance
@@ -33,14 +33,17 @@ from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import LONG_BODY
 from keyrack.web.limits import count
 from keyrack.web.rate_limit import RateLimit
+from keyrack.web.together import Together
+from keyrack.web.waiting import Waiting, within
 
 log = structlog.get_logger("keyrack.web")
 
 INSTALL_SCRIPT = Path(__file__).with_name("install.sh")
 LONGEST_WAIT = 50.0
-# How often a waiting host's revision is looked up all the same. Each process looks for the changes of others by
-# itself, once for all its hosts, so this is for what nobody thought of.
-LOOK_AGAIN = 30.0
+# Hosts whose documents are made by one piece of work; and from which size, in bytes, one is made by itself, so that
+# nobody waits for it.
+MOST_TOGETHER = 100
+LARGE_DOCUMENT = 200_000
 # A host reports each revision that it obeys, and a list of keys when it changed since its last look, half a minute
 # before: no host that is well comes near these, a minute.
 MOST_REPORTS = 1200
@@ -61,55 +64,6 @@ STATUS = {
     Kind.UNAVAILABLE: 503,
     Kind.FAULT: 500,
 }
-
-
-class Waiting:
-    """Who waits for which server, woken from any thread after a commit."""
-
-    def __init__(self) -> None:
-        self._events: dict[int, set[asyncio.Event]] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing = False
-
-    def start(self) -> None:
-        """Remember the loop whose waiters are woken; call it there."""
-        self._loop = asyncio.get_running_loop()
-
-    def wake(self, server_ids: frozenset[int]) -> None:
-        """Wake whoever waits for these servers; from any thread."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._set, server_ids)
-
-    def let_go(self) -> None:
-        """Send everybody away, so that a stopping service does not wait for its hosts; from any thread."""
-        self._closing = True
-        self.wake(frozenset(self._events))
-
-    @contextmanager
-    def listening(self, server_id: int) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the server is announced, until the block ends.
-
-        Enter it before looking at the revision: what is announced between the look and the wait is kept.
-        """
-        event = asyncio.Event()
-        self._events.setdefault(server_id, set()).add(event)
-        try:
-            yield event
-        finally:
-            waiters = self._events[server_id]
-            waiters.discard(event)
-            if not waiters:
-                del self._events[server_id]
-
-    @property
-    def closing(self) -> bool:
-        """Whether the service is stopping."""
-        return self._closing
-
-    def _set(self, server_ids: frozenset[int]) -> None:
-        for server_id in server_ids:
-            for event in self._events.get(server_id, ()):
-                event.set()
 
 
 def application(
@@ -161,6 +115,13 @@ class _AgentCalls:
         self._limit = limit
         self._callers, self._scheduler = sharing.callers, sharing.scheduler
         self._limits = _Limits()
+        self._contacts = Together(partial(contacts.answer, instance), MOST_TOGETHER)
+        self._proofs: Together[tuple[str, str], Server | DeletedServer] = Together(self._prove, MOST_TOGETHER)
+        # Who waits for a document is served before it is noted who has one.
+        self._reports: Together[tuple[Server | DeletedServer, bytes], bool] = Together(
+            self._take_reports, MOST_TOGETHER // 2, after=lambda: self._contacts.waiting
+        )
+        self._sizes: dict[int, int] = {}
 
     async def enrol(self, request: Request) -> Response:
         """Make a host the one that a one-time token was made for."""
@@ -187,30 +148,74 @@ class _AgentCalls:
 
     async def document(self, request: Request) -> Response:
         """The document, once it is another one than the host has; 204 when it is not in time."""
-        server, caller = await self._host(request)
-        count(self._limit, request, ("host", server.id))
         asked = bodies.query(request)
         known = bodies.number(asked.get("revision", "0")) or 0
         lineage = asked.get("lineage", "")
-        seconds = min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
-        instance = self._instance
+        deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
+        secret_hash = self._instance.key.hash_token(_secret(request))
+        server_id = self._waiting.known.server_of(secret_hash, known, lineage)
+        is_current = server_id is not None
+        if server_id is None:
+            server_id = (await self._host(request))[0].id
+        count(self._limit, request, ("host", server_id))
+        packs = "gzip" in request.headers.get("accept-encoding", "")
+        contact = Contact(server_id, secret_hash, known, lineage, packs)
+        with self._instance.figures.waiting.track_inprogress():
+            # A service that stops asks nothing more: with thousands of hosts that would keep its end waiting.
+            while not self._waiting.closing:
+                waiter = self._waiting.listen(server_id)
+                try:
+                    if not is_current:
+                        answer = await self._look(contact, waiter)
+                        if answer is not None:
+                            return answer
+                    self._last_seen.saw(server_id)
+                    left = deadline - asyncio.get_running_loop().time()
+                    if left <= 0 or not await within(waiter, left):
+                        break
+                    is_current = False
+                finally:
+                    self._waiting.leave(server_id, waiter)
+        return Response(status_code=204)
 
-        async def look() -> HostRevision:
-            return await self._scheduler.run(caller, partial(went_back.contact, instance, server.id, known, lineage))
+    async def _look(self, contact: Contact, waiter: asyncio.Future[None]) -> Response | None:
+        """What a host must be told now, None where it obeys what it must."""
+        server_id, caller = contact.server_id, Caller(("host", contact.server_id), known=True, at_home=True)
+        if self._sizes.get(server_id, 0) < LARGE_DOCUMENT:
+            answer = await self._contacts.ask(caller.name, contact)
+        else:
+            work = partial(contacts.answer, self._instance, [contact])
+            (answer_or_error,) = await self._scheduler.run(caller, work, long=True)
+            if isinstance(answer_or_error, Exception):
+                raise answer_or_error
+            answer = answer_or_error
+        if answer.standing is None:
+            return await self._look_alone(contact, caller)
+        if not answer.body:
+            if not waiter.done():
+                self._waiting.known.note(contact, answer.standing)
+            return None
+        self._last_seen.saw(server_id)
+        if answer.size >= LARGE_DOCUMENT:
+            self._sizes[server_id] = answer.size
+        else:
+            self._sizes.pop(server_id, None)
+        headers = {"Content-Encoding": "gzip"} if answer.packed else None
+        return Response(answer.body, media_type="application/json", headers=headers)
 
-        def heard() -> None:
-            self._last_seen.saw(server.id)
-
-        with self._waiting.listening(server.id) as announced, instance.figures.waiting.track_inprogress():
-            standing = await _news(look, self._waiting, announced, seconds, heard)
+    async def _look_alone(self, contact: Contact, caller: Caller) -> Response | None:
+        """The same for a host about which more must be known, or whose secret is not its server's any more."""
+        instance, server_id = self._instance, contact.server_id
+        look = partial(went_back.contact, instance, server_id, contact.revision, contact.lineage)
+        standing = await self._scheduler.run(caller, look)
         if standing is HostRevision.CURRENT:
-            return Response(status_code=204)
-        heard()
+            return None
+        self._last_seen.saw(server_id)
         if standing is HostRevision.ASTRAY:
-            await self._scheduler.run(caller, partial(went_back.notice, instance, server.id, known))
+            await self._scheduler.run(caller, partial(went_back.notice, instance, server_id, contact.revision))
             words = "This host obeys what the service does not know: its database went back. Tell your last document."
             return JSONResponse({"error": words, "tell": "document"}, 409)
-        signed = await self._scheduler.run(caller, partial(documents.signed, instance, server.id))
+        signed = await self._scheduler.run(caller, partial(documents.signed, instance, server_id))
         if signed is None:
             raise Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
         return JSONResponse({"document": signed.text, "signature": signed.signature})
@@ -225,8 +230,40 @@ class _AgentCalls:
             self._limits.check(server.id, told)
             enrolment.report(self._instance, server, told)
 
-        await self._scheduler.run(caller, call, long=len(content) >= LONG_BODY)
+        if len(content) < LONG_BODY:
+            await self._reports.ask(caller.name, (server, content))
+        else:
+            await self._scheduler.run(caller, call, long=True)
         return JSONResponse({"ok": True})
+
+    def _take_reports(self, reports: Sequence[tuple[Server | DeletedServer, bytes]]) -> list[bool | Exception]:
+        """Take reports together; True for each that is kept."""
+        results: list[bool | Exception] = [True] * len(reports)
+        read: list[tuple[Server | DeletedServer, Mapping[str, Any]]] = []
+        places = []
+        for place, (server, content) in enumerate(reports):
+            try:
+                told = _object(content)
+                self._limits.check(server.id, told)
+            except Exception as error:
+                results[place] = error
+                continue
+            read.append((server, told))
+            places.append(place)
+        for place, error_or_none in zip(places, enrolment.report_together(self._instance, read), strict=True):
+            if error_or_none is not None:
+                results[place] = error_or_none
+        return results
+
+    def _prove(self, proofs: Sequence[tuple[str, str]]) -> list[Server | DeletedServer | Exception]:
+        """Whose agents these are, by secret and address."""
+        found: list[Server | DeletedServer | Exception] = []
+        for secret, address in proofs:
+            try:
+                found.append(enrolment.authenticate(self._instance, secret, address=address))
+            except Exception as error:
+                found.append(error)
+        return found
 
     async def last_document(self, request: Request) -> Response:
         """A piece of what a host obeys, which the service does not know any more."""
@@ -244,9 +281,9 @@ class _AgentCalls:
 
     async def _host(self, request: Request) -> tuple[Server | DeletedServer, Caller]:
         """The server whose agent calls, and whose turn that is. Raises Refusal UNAUTHENTICATED."""
-        check = partial(enrolment.authenticate, self._instance, _secret(request), address=address_of(request))
+        proof = (_secret(request), address_of(request))
         try:
-            server = await self._scheduler.run(self._callers.of(request), check)
+            server = await self._proofs.ask(self._callers.of(request).name, proof)
         except Refusal as refusal:
             if refusal.kind is Kind.UNAUTHENTICATED:
                 self._callers.failed(request)
@@ -266,28 +303,6 @@ class _AgentCalls:
         if announced is None:
             self._limits.weigh(server_id, len(content))
         return content
-
-
-async def _news(
-    look: Callable[[], Awaitable[HostRevision]],
-    waiting: Waiting,
-    announced: asyncio.Event,
-    seconds: float,
-    heard: Callable[[], None],
-) -> HostRevision:
-    """How a host stands as soon as it must be told something, or CURRENT when the time is over."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    standing = HostRevision.CURRENT
-    # A service that stops asks nothing more: with thousands of hosts that would keep its end waiting.
-    while waiting.closing or (standing := await look()) is HostRevision.CURRENT:
-        heard()
-        left = deadline - asyncio.get_running_loop().time()
-        if left <= 0 or waiting.closing:
-            break
-        with suppress(TimeoutError):
-            await asyncio.wait_for(announced.wait(), min(left, LOOK_AGAIN))
-        announced.clear()
-    return standing
 
 
 def _answering(

@@ -25,6 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keyrack import __version__
+from keyrack.core.hosts import contacts
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.people import throttle
@@ -47,6 +48,7 @@ from keyrack.web.native import api as native
 from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.runcloud import api as runcloud
+from keyrack.web.waiting import Waiting
 
 Handler = Callable[[Request], Awaitable[Response]]
 Mounts = tuple[tuple[str, ASGIApp], ...]
@@ -151,7 +153,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
     Its `let_go()`, called from any thread before the server stops, sends waiting agents away, so that
     stopping does not wait for them.
     """
-    waiting = agent_api.Waiting()
+    waiting = Waiting()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -159,9 +161,15 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
         _let_go_on_signals(waiting)
         deaf = instance.database.listen(waiting.wake)
         stop = on_start()
+
+        async def changed() -> frozenset[int]:
+            return await run_in_threadpool(lambda: frozenset(contacts.changed(instance, waiting.known.all())))
+
+        looking = asyncio.create_task(waiting.look(changed))
         try:
             yield
         finally:
+            looking.cancel()
             deaf()
             waiting.let_go()
             await run_in_threadpool(stop)
@@ -182,7 +190,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
     return service
 
 
-def _let_go_on_signals(waiting: agent_api.Waiting) -> None:
+def _let_go_on_signals(waiting: Waiting) -> None:
     """Send waiting agents away on SIGTERM and SIGINT, before the server begins to wait for them."""
     if threading.current_thread() is not threading.main_thread():
         return  # whoever runs the server on a thread of its own calls let_go() itself
@@ -265,7 +273,7 @@ def _pages(instance: Instance) -> list[tuple[str, Handler]]:
     return [("/", home), ("/docs", docs), ("/openapi.json", openapi)]
 
 
-def _root_routes(instance: Instance, waiting: agent_api.Waiting, limit: RateLimit) -> list[Route]:
+def _root_routes(instance: Instance, waiting: Waiting, limit: RateLimit) -> list[Route]:
     asking = ThreadPoolExecutor(1, "keyrack-ready")
 
     async def alive(request: Request) -> Response:

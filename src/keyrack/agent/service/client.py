@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import time
+import zlib
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 from urllib.parse import urlsplit
 
@@ -80,6 +81,7 @@ class ServiceClient:
         self._headers: Dict[str, str] = {
             "User-Agent": f"keyrack-agent/{__version__}",
             "Accept": "application/json",
+            "Accept-Encoding": "gzip",
             "Content-Type": "application/json",
         }
         if secret is not None:
@@ -143,8 +145,11 @@ class ServiceClient:
         retry_after = _seconds(response.headers.get("retry-after", ""))
         if not response.body:
             return ServiceAnswer(response.status, {}, date, retry_after)
+        body = response.body
+        if response.headers.get("content-encoding", "").strip().lower() == "gzip":
+            body = _unpacked(body)
         try:
-            fields = json.loads(response.body)
+            fields = json.loads(body)
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
@@ -153,6 +158,20 @@ class ServiceClient:
             # A proxy's page or a captive portal: it is not the service that speaks.
             raise ValueError(f"something that is not Keyrack answered with status {response.status}")
         return ServiceAnswer(response.status, fields, date, retry_after)
+
+
+def _unpacked(body: bytes) -> bytes:
+    """What gzip (RFC 1952) packed, within the bound of any answer. Raises ValueError."""
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        data = unpack.decompress(body, _LARGEST_ANSWER + 1)
+    except zlib.error:
+        raise ValueError("what came packed cannot be unpacked") from None
+    if len(data) > _LARGEST_ANSWER:
+        raise ValueError("the answer is too large")
+    if not unpack.eof or unpack.unused_data:
+        raise ValueError("what came packed is not whole")
+    return data
 
 
 def seconds_ahead(date: str) -> Optional[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -23,6 +23,7 @@ from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDo
 from keyrack.ssh import options
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store import held_back, host_reports, keys, revocations, servers, unmanaged_keys
+from keyrack.store.per_server import batch
 
 log = structlog.get_logger("keyrack")
 
@@ -70,6 +71,10 @@ class Damaged:
         return f"The {self.kind} {self.id} was changed in the database, not by Keyrack. It is left out"
 
 
+Built = tuple[HostDocument | None, tuple[Damaged, ...]] | Refusal
+"""A document, or why there is none, and the rows that are left out of it."""
+
+
 def signed(instance: Instance, server_id: int) -> SignedDocument | None:
     """The document of a server as it is now; a deleted one's last, and None when nothing is known of it.
 
@@ -77,11 +82,29 @@ def signed(instance: Instance, server_id: int) -> SignedDocument | None:
     broken is left out, and an alarm is raised: whoever changed the database must not get it signed, and must not
     keep revocations from a host either.
     """
-    try:
-        document, damaged = instance.database.read(lambda connection: _build(instance, connection, server_id))
-    except Refusal as refusal:
-        log.error("not signed", server=server_id, reason=refusal.message)
-        raise
+    built = instance.database.read(lambda connection: build(instance, connection, (server_id,)))[server_id]
+    return sign(instance, server_id, built)
+
+
+def build(instance: Instance, connection: Connection, server_ids: Collection[int]) -> dict[int, Built]:
+    """The documents of servers as they are now, by few questions for all of them, still to be signed."""
+    now = instance.now()
+    documents: dict[int, Built] = {}
+    with batch(connection, server_ids):
+        for server_id in server_ids:
+            try:
+                documents[server_id] = _build(instance, connection, server_id, now)
+            except Refusal as refusal:
+                documents[server_id] = refusal
+    return documents
+
+
+def sign(instance: Instance, server_id: int, built: Built) -> SignedDocument | None:
+    """A document that was built, signed; outside of any transaction. Raises the Refusal where it is one."""
+    if isinstance(built, Refusal):
+        log.error("not signed", server=server_id, reason=built.message)
+        raise built
+    document, damaged = built
     if document is None:
         return None
     for row in list(dict.fromkeys(damaged))[:MOST_ALARMS]:
@@ -101,7 +124,7 @@ def changed(server: Server) -> Refusal:
 
 
 def _build(
-    instance: Instance, connection: Connection, server_id: int
+    instance: Instance, connection: Connection, server_id: int, now: datetime
 ) -> tuple[HostDocument | None, tuple[Damaged, ...]]:
     """A server's document, and the rows that are left out of it."""
     server = servers.by_id(connection, server_id)
@@ -116,7 +139,6 @@ def _build(
             f"Rows of server {server.name} were deleted or put back in the database, not by Keyrack. Nothing is signed "
             "for it, and its host keeps to what it was told last.",
         )
-    now = instance.now()
     users: dict[str, list[AuthorizedKey]] = {}
     wanted, damaged_accounts = accounts.wanted(instance, connection, server.id)
     entered, damaged_lines = lines(connection, server, now)

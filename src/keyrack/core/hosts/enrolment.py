@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 
+from keyrack import policy
 from keyrack.core.hosts import deleted_servers, documents, news, reports, unmanaged_keys, went_back
 from keyrack.core.hosts import facts as host_facts
 from keyrack.core.hosts.documents import MOST_UNCONFIRMED
@@ -24,6 +25,7 @@ from keyrack.protocol.report import APPLIED, STATES, read_word
 from keyrack.ssh.printable import all_printable
 from keyrack.store import deleted_servers as gone_servers
 from keyrack.store import keys, revocations, servers
+from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.deleted_servers import DeletedServer
 
 LONGEST_FACT = 64
@@ -142,12 +144,82 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
     if isinstance(server, DeletedServer):
         deleted_servers.report(instance, system_actor(server.workspace_id, channel="agent"), server, told)
         return
-    applied, state = told.get("revision"), told.get("state")
-    if applied is None and state is None:
-        applied, state = 0, APPLIED
-    if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
-        raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
-    attempt = Attempt(
+    attempt = _attempt(instance, server)
+    with attempt:
+        judged = _judged(instance, server, told)
+        # A list counts as taken in with its last piece: until then it is told, and taken in, again.
+        for keys_piece in judged.keys[:-1]:
+            attempt.write(partial(unmanaged_keys.store, server=server, piece=keys_piece))
+        delay = attempt.write(partial(_take, server_id=server.id, judged=judged))
+        for logins_piece in judged.logins[1:]:
+            attempt.write(partial(reports.store, server=server, piece=logins_piece))
+        instance.figures.delivered([] if delay is None else [delay])
+
+
+def report_together(
+    instance: Instance, told_by: Sequence[tuple[Server | DeletedServer, Mapping[str, Any]]]
+) -> list[Exception | None]:
+    """The same for many agents: what can be is kept in one transaction; what is raised for each, None where nothing is.
+
+    A report that cannot be kept costs the others nothing: then each is taken by itself.
+    """
+    results: list[Exception | None] = [None] * len(told_by)
+    short: dict[int, list[tuple[int, Server, _Judged]]] = {}
+    alone: list[int] = []
+    for place, (server, told) in enumerate(told_by):
+        judged = None
+        if isinstance(server, Server):
+            try:
+                judged = _judged(instance, server, all_printable(told))
+            except Exception:
+                judged = None  # said again, and kept, by the attempt of its own
+        if judged is None or judged.keys or len(judged.logins) > 1:
+            alone.append(place)
+        else:
+            assert isinstance(server, Server)
+            short.setdefault(server.workspace_id, []).append((place, server, judged))
+    for several in short.values():
+        if len(several) == 1 or not _taken_together(instance, several):
+            alone += [place for place, _, _ in several]
+    for place in alone:
+        try:
+            report(instance, *told_by[place])
+        except Exception as error:
+            results[place] = error
+    return results
+
+
+def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Judged]]) -> bool:
+    """Keep short reports of one workspace's hosts in one transaction; False: nothing was kept."""
+
+    def take(work: Work) -> list[float]:
+        work.no_event("each report accounts for itself")
+        delays = []
+        for _, server, judged in several:
+            one = Work(_attempt(instance, server), work.connection)
+            delay = _take(one, server.id, judged)
+            if not one.accounted:
+                raise RuntimeError("a report left no event")
+            delays += [] if delay is None else [delay]
+        return delays
+
+    attempt = _attempt(instance, several[0][1])
+    refusal = policy.may(attempt.actor, attempt.action)
+    if refusal is not None:
+        return False
+    try:
+        delays = attempt.write(take)
+    except DatabaseUnavailable:
+        raise
+    except Exception:
+        return False
+    for delay in delays:
+        instance.figures.delivered([delay])
+    return True
+
+
+def _attempt(instance: Instance, server: Server) -> Attempt:
+    return Attempt(
         instance,
         system_actor(server.workspace_id, channel="agent"),
         "servers:write",
@@ -156,15 +228,6 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         target_id=server.id,
         server_id=server.id,
     )
-    with attempt:
-        judged = _judged(instance, server, told, applied, state)
-        # A list counts as taken in with its last piece: until then it is told, and taken in, again.
-        for keys_piece in judged.keys[:-1]:
-            attempt.write(partial(unmanaged_keys.store, server=server, piece=keys_piece))
-        delay = attempt.write(partial(_take, server_id=server.id, judged=judged))
-        for logins_piece in judged.logins[1:]:
-            attempt.write(partial(reports.store, server=server, piece=logins_piece))
-        instance.figures.delivered([] if delay is None else [delay])
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +247,12 @@ class _Judged:
     logins: list[reports.LoginBatch]
 
 
-def _judged(instance: Instance, server: Server, told: Mapping[str, Any], applied: int, state: str) -> _Judged:
+def _judged(instance: Instance, server: Server, told: Mapping[str, Any]) -> _Judged:
+    applied, state = told.get("revision"), told.get("state")
+    if applied is None and state is None:
+        applied, state = 0, APPLIED
+    if not isinstance(applied, int) or isinstance(applied, bool) or state not in STATES or applied < 0:
+        raise Refusal(Kind.INVALID, "report-malformed", "A report takes a revision and a state.")
     logins = reports.pieces(instance, server, reports.read(told, instance.now()))
     seen = news.digest([told["keys_found"], told.get("keys_cut")]) if "keys_found" in told else ""
     found = None

@@ -81,6 +81,8 @@ def pieces(instance: Instance, server: Server, logins: Logins) -> list[LoginBatc
     ended halfway is told again.
     """
     told_uses = logins.uses or ()
+    if logins.sessions is None and not told_uses:
+        return []
 
     def question(connection: Connection) -> tuple[frozenset[str], frozenset[str]]:
         known = frozenset[str]()

@@ -295,9 +295,5 @@ def open_for(
     }
     grant = _own(work, keys.add_grant(work.connection, values))
     opened = keys.servers_of_grant(work.connection, grant)
-    for fingerprint, _ in held_keys(work, grant):
-        for opened_id in opened:
-            keys.unrevoke(work.connection, opened_id, fingerprint)
-    for opened_id in sorted(opened):
-        work.bump_revision(opened_id)
+    propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
     return grant

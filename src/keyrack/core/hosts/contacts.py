@@ -1,0 +1,182 @@
+"""How hosts stand that ask for their documents, and the documents, for many at a time; must wait for nobody.
+
+Whether a host may go on waiting is known in memory (Known), kept true by announcements and by one look for all of them
+now and then. What a host is handed is read in the moment in which it is handed over, its secret too.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from keyrack.core.hosts import documents, went_back
+from keyrack.core.hosts.went_back import HostRevision
+from keyrack.core.instance import Instance
+from keyrack.errors import Kind, Refusal
+from keyrack.store import servers
+from keyrack.store.servers import Standing
+
+LOOK_AGAIN = 30.0
+"""Seconds between two looks of a process at all servers that hosts wait for."""
+MOST_KNOWN = 100_000
+LEAST_TO_PACK = 1400
+"""From this size on, in bytes, an answer is packed where the host takes that: below, it is one packet anyhow."""
+_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """A host that asks. revision, lineage: what it says it obeys; packs: whether it takes an answer in gzip."""
+
+    server_id: int
+    secret_hash: bytes
+    revision: int
+    lineage: str
+    packs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a host stands. standing: of its server, None where it is to be asked about one by one (went_back.contact);
+    body: the document with its signature, in JSON, where there is a newer one; size: its bytes before they were packed.
+    """
+
+    standing: Standing | None
+    body: bytes = b""
+    packed: bool = False
+    size: int = 0
+
+
+def answer(instance: Instance, contacts: Sequence[Contact]) -> list[Answer | Exception]:
+    """An answer for each host, or why there is none; all are read in one snapshot."""
+
+    def question(
+        connection: Connection,
+    ) -> tuple[dict[int, tuple[bytes | None, Standing]], dict[int, documents.Built]]:
+        found = servers.standings(connection, {one.server_id for one in contacts})
+        behind = {one.server_id for one in contacts if _is_behind(found, one)}
+        return found, documents.build(instance, connection, sorted(behind))
+
+    found, built = instance.database.read(question)
+    signed: dict[int, documents.SignedDocument | Exception | None] = {}
+    for server_id, document in built.items():
+        try:
+            signed[server_id] = documents.sign(instance, server_id, document)
+        except Exception as error:
+            signed[server_id] = error
+    return [_answer(one, found, signed) for one in contacts]
+
+
+def _is_plain(standing: Standing, one: Contact) -> bool:
+    """Whether a host obeys what this database knows, and nothing is to be noted about that."""
+    is_settled = standing.went_back_at is None or standing.compared_at is not None
+    return is_settled and went_back.is_known(standing, one.revision, one.lineage)
+
+
+def _is_behind(found: dict[int, tuple[bytes | None, Standing]], one: Contact) -> bool:
+    secret_hash, standing = found.get(one.server_id, (None, None))
+    return (
+        standing is not None
+        and secret_hash == one.secret_hash
+        and _is_plain(standing, one)
+        and standing.revision != one.revision
+    )
+
+
+def _answer(
+    one: Contact,
+    found: dict[int, tuple[bytes | None, Standing]],
+    signed: dict[int, documents.SignedDocument | Exception | None],
+) -> Answer | Exception:
+    secret_hash, standing = found.get(one.server_id, (None, None))
+    if standing is None or secret_hash != one.secret_hash or not _is_plain(standing, one):
+        return Answer(None)
+    if standing.revision == one.revision:
+        return Answer(standing)
+    document = signed[one.server_id]
+    if isinstance(document, Exception):
+        return document
+    if document is None:
+        return Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
+    body = json.dumps({"document": document.text, "signature": document.signature}, separators=(",", ":")).encode()
+    if one.packs and len(body) >= LEAST_TO_PACK:
+        return Answer(standing, gzip.compress(body, 1, mtime=0), packed=True, size=len(body))
+    return Answer(standing, body, size=len(body))
+
+
+class Known:
+    """Hosts of which one process knows that they obey what they must; of the event loop, but for `look`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._servers: dict[bytes, int] = {}
+        self._standings: dict[int, tuple[bytes, Standing]] = {}
+        self._looked_at = float("-inf")
+
+    def note(self, one: Contact, standing: Standing) -> None:
+        """A host obeys what it must, as was just read."""
+        if len(self._standings) >= MOST_KNOWN:
+            self.forget_all()
+        if not self._standings:
+            self._looked_at = self._clock()
+        self._servers[one.secret_hash] = one.server_id
+        self._standings[one.server_id] = one.secret_hash, standing
+
+    def server_of(self, secret_hash: bytes, revision: int, lineage: str) -> int | None:
+        """The server of a host that obeys what it must, and of which nothing else was heard since; None: not known."""
+        server_id = self._servers.get(secret_hash)
+        held = None if server_id is None else self._standings.get(server_id)
+        if server_id is None or held is None or held[0] != secret_hash:
+            return None
+        if self._clock() - self._looked_at > 2 * LOOK_AGAIN:
+            return None
+        one = Contact(server_id, secret_hash, revision, lineage)
+        is_current = held[1].revision == revision and _is_plain(held[1], one)
+        return server_id if is_current else None
+
+    def forget(self, server_id: int) -> None:
+        """Something about a server changed."""
+        held = self._standings.pop(server_id, None)
+        if held is not None:
+            self._servers.pop(held[0], None)
+
+    def forget_all(self) -> None:
+        """Nothing is known any more."""
+        self._standings.clear()
+        self._servers.clear()
+
+    def all(self) -> dict[int, tuple[bytes, Standing]]:
+        """What is known of each server now, to be looked at again."""
+        return dict(self._standings)
+
+    def confirmed(self) -> None:
+        """All that is known was looked at."""
+        self._looked_at = self._clock()
+
+
+def changed(instance: Instance, known: dict[int, tuple[bytes, Standing]]) -> Collection[int]:
+    """The servers among these that are not as they are known; a thousand a question."""
+    ids = sorted(known)
+    different: list[int] = []
+    for at in range(0, len(ids), _AT_ONCE):
+        some = ids[at : at + _AT_ONCE]
+        found = instance.database.read(lambda connection, some=some: servers.standings(connection, some))  # type: ignore[misc]
+        for server_id in some:
+            secret_hash, standing = found.get(server_id, (None, None))
+            held = known[server_id]
+            if standing is None or secret_hash != held[0] or _obeyed(standing) != _obeyed(held[1]):
+                different.append(server_id)
+    return different
+
+
+def _obeyed(standing: Standing) -> tuple[object, ...]:
+    """What of a standing tells a host anything; its own receipts do not."""
+    return standing.revision, standing.lineage, standing.went_back_at, standing.compared_at
+
+
+__all__ = ["Answer", "Contact", "HostRevision", "Known", "answer", "changed"]

@@ -1,0 +1,61 @@
+"""Questions about one server that are asked once for all servers of a batch; must know no table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Concatenate, Generic, ParamSpec
+
+from sqlalchemy import Connection, Executable
+
+from keyrack.store.engine.prepared import Prepared, Row
+
+P = ParamSpec("P")
+
+_BATCH = "keyrack batch"
+
+
+class _Batch:
+    """The servers of a batch, and what was asked about them so far."""
+
+    def __init__(self, server_ids: Iterable[int]) -> None:
+        self.server_ids = tuple(server_ids)
+        self.known = frozenset(self.server_ids)
+        self.answers: dict[Any, dict[int, list[Row]]] = {}
+
+
+@contextmanager
+def batch(connection: Connection, server_ids: Iterable[int]) -> Iterator[None]:
+    """Inside, in one transaction that only reads, each question about one of these servers is asked for all of them."""
+    info = connection.info  # which a connection that broke has no more
+    info[_BATCH] = _Batch(server_ids)
+    try:
+        yield
+    finally:
+        info.pop(_BATCH, None)
+
+
+class PerServer(Generic[P]):
+    """A prepared question about one server; its statement is made for several, and has a column server_id."""
+
+    def __init__(self, make: Callable[Concatenate[Any, P], Executable]) -> None:
+        self.__doc__ = make.__doc__
+        self._question: Prepared[...] = Prepared(make)
+
+    def rows(self, connection: Connection, server_id: int, *args: P.args, **kwargs: P.kwargs) -> list[Row]:
+        """All rows of this server, in the order of the question."""
+        asked: _Batch | None = connection.info.get(_BATCH)
+        if asked is None or server_id not in asked.known:
+            return self._question.rows(connection, (server_id,), *args, **kwargs)
+        name = (self, args, tuple(kwargs.items()))
+        found = asked.answers.get(name)
+        if found is None:
+            found = asked.answers[name] = {}
+            for row in self._question.rows(connection, asked.server_ids, *args, **kwargs):
+                found.setdefault(row["server_id"], []).append(row)
+        return found.get(server_id, [])
+
+
+def per_server(make: Callable[Concatenate[Any, P], Executable]) -> PerServer[P]:
+    """A question about one server: make answers a statement about several, compared with `among`, and must order it."""
+    return PerServer(make)

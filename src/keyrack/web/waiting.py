@@ -1,0 +1,109 @@
+"""Hosts that wait for their documents: who they are, and how they are woken; must know no document.
+
+One look a process tells for all of them whether something changed, and announcements tell at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from keyrack.core.hosts.contacts import LOOK_AGAIN, Known
+
+
+class Waiting:
+    """Who waits for which server, woken from any thread after a commit."""
+
+    def __init__(self) -> None:
+        self.known = Known()
+        self._waiters: dict[int, set[asyncio.Future[None]]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = False
+
+    def start(self) -> None:
+        """Remember the loop whose waiters are woken; call it there."""
+        self._loop = asyncio.get_running_loop()
+
+    def wake(self, server_ids: frozenset[int]) -> None:
+        """Wake whoever waits for these servers; from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._set, server_ids)
+
+    def let_go(self) -> None:
+        """Send everybody away, so that a stopping service does not wait for its hosts; from any thread."""
+        self._closing = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.wake_all)
+
+    def wake_all(self) -> None:
+        """Have everybody asked about anew."""
+        self.known.forget_all()
+        self._set(frozenset(self._waiters))
+
+    def listen(self, server_id: int) -> asyncio.Future[None]:
+        """Done as soon as the server is announced; to be given to `leave` in the end.
+
+        Listen before looking at the revision: what is announced between the look and the wait is kept.
+        """
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(server_id, set()).add(waiter)
+        return waiter
+
+    def leave(self, server_id: int, waiter: asyncio.Future[None]) -> None:
+        """Listen no more."""
+        waiters = self._waiters.get(server_id)
+        if waiters is not None:
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiters[server_id]
+
+    @property
+    def closing(self) -> bool:
+        """Whether the service is stopping."""
+        return self._closing
+
+    async def look(self, changed: Callable[[], Awaitable[frozenset[int]]]) -> None:
+        """Look now and then whether what is known of the hosts is still so, until cancelled. changed: the servers of
+        which it is not; where that cannot be told, everybody is asked about anew.
+        """
+        while True:
+            await asyncio.sleep(LOOK_AGAIN)
+            try:
+                different = await changed()
+            except Exception:
+                self.wake_all()
+                continue
+            self.known.confirmed()
+            self._set(different)
+
+    def _set(self, server_ids: frozenset[int]) -> None:
+        for server_id in server_ids:
+            self.known.forget(server_id)
+            for waiter in self._waiters.get(server_id, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
+
+
+async def within(waiter: asyncio.Future[None], seconds: float) -> bool:
+    """Whether a waiter was woken before so many seconds were over."""
+    if waiter.done():
+        return True
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = waiter
+
+    def end() -> None:
+        if not over.done():
+            over.cancel()
+
+    timer = loop.call_later(seconds, end)
+    try:
+        with suppress(asyncio.CancelledError):
+            await waiter
+            return True
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
+        return False
+    finally:
+        timer.cancel()

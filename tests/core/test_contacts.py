@@ -1,0 +1,130 @@
+"""Many hosts that ask at once: few questions for all of them, each its own document, and one bad row costs one host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from keyrack.core.hosts import contacts, documents, enrolment, servers, system_users
+from keyrack.core.hosts.contacts import Answer, Contact
+from keyrack.core.keys import credentials
+from keyrack.errors import Refusal
+from keyrack.model import Server
+from keyrack.store.engine import prepared
+from keyrack.store.tables import servers as servers_table
+from tests.core.conftest import Team
+from tests.core.keys_for_tests import fresh_line
+
+
+@contextmanager
+def counted() -> Iterator[list[str]]:
+    """The statements that are asked inside."""
+    asked: list[str] = []
+
+    def listen(sql: str, values: Any) -> None:
+        asked.append(sql)
+
+    prepared.listeners.append(listen)
+    try:
+        yield asked
+    finally:
+        prepared.listeners.remove(listen)
+
+
+def enrolled(team: Team, number: int) -> tuple[Server, str]:
+    """A server whose host enrolled, with an account and a key; and the host's secret."""
+    server = servers.create(team.instance, team.owner, name=f"host-{number}", address="192.0.2.1", tags=("web",))
+    _, token = servers.invitation(team.instance, team.owner, server.id)
+    enrolled = enrolment.enrol(team.instance, token, {}, address="192.0.2.1")
+    system_users.create(team.instance, team.owner, server.id, username="deploy")
+    credentials.add(
+        team.instance, team.owner, server.id, label=f"key-{number}", username="deploy", public_key=fresh_line()
+    )
+    return server, enrolled.secret
+
+
+def asks(team: Team, hosts: list[tuple[Server, str]]) -> list[Contact]:
+    """Hosts that obey nothing yet."""
+    return [Contact(server.id, team.instance.key.hash_token(secret), 0, "") for server, secret in hosts]
+
+
+def test_the_documents_of_many_hosts_take_as_many_questions_as_those_of_two(team: Team) -> None:
+    hosts = [enrolled(team, number) for number in range(12)]
+    contacts.answer(team.instance, asks(team, hosts))
+    with counted() as few:
+        contacts.answer(team.instance, asks(team, hosts[:2]))
+    with counted() as many:
+        answers = contacts.answer(team.instance, asks(team, hosts))
+    told = []
+    for (server, _), answer in zip(hosts, answers, strict=True):
+        assert isinstance(answer, Answer)
+        fields = json.loads(answer.body)
+        alone = documents.signed(team.instance, server.id)
+        assert alone is not None
+        told.append(json.loads(fields["document"])["users"])
+        assert told[-1] == json.loads(alone.text)["users"] != {}
+    assert len({json.dumps(users) for users in told}) == len(hosts), "each host has its own key"
+    grants = [sql for sql in many if "FROM grants" in sql]
+    assert len(many) - len(grants) <= len(few)
+
+
+def test_a_host_with_another_secret_is_told_nothing_by_memory(team: Team) -> None:
+    server, secret = enrolled(team, 0)
+    (answer,) = contacts.answer(team.instance, [Contact(server.id, b"another", 0, "")])
+    assert answer == Answer(None)
+    known = contacts.Known()
+    one = asks(team, [(server, secret)])[0]
+    (answer,) = contacts.answer(team.instance, [one])
+    assert isinstance(answer, Answer)
+    assert answer.standing is not None
+    revision = answer.standing.revision
+    known.note(one, answer.standing)
+    assert known.server_of(one.secret_hash, revision, "") == server.id
+    assert known.server_of(b"another", revision, "") is None
+    assert known.server_of(one.secret_hash, revision - 1, "") is None
+    known.forget(server.id)
+    assert known.server_of(one.secret_hash, revision, "") is None
+
+
+def test_a_look_at_all_finds_the_servers_that_changed_and_those_that_are_gone(team: Team) -> None:
+    hosts = [enrolled(team, number) for number in range(4)]
+    known = contacts.Known()
+    for one, answer in zip(asks(team, hosts), contacts.answer(team.instance, asks(team, hosts)), strict=True):
+        assert isinstance(answer, Answer)
+        assert answer.standing is not None
+        known.note(one, answer.standing)
+    assert list(contacts.changed(team.instance, known.all())) == []
+    servers.delete(team.instance, team.owner, hosts[0][0].id)
+    credentials.add(team.instance, team.owner, hosts[1][0].id, label="more", username="deploy", public_key=fresh_line())
+    enrolment.report(team.instance, hosts[2][0], {"revision": 1, "state": "applied"})
+    assert list(contacts.changed(team.instance, known.all())) == [hosts[0][0].id, hosts[1][0].id]
+
+
+def test_a_server_changed_in_the_database_costs_the_others_nothing(team: Team) -> None:
+    hosts = [enrolled(team, number) for number in range(3)]
+    spoilt = servers_table.update().where(servers_table.c.id == hosts[1][0].id).values(host="another")
+    team.instance.database.write(lambda connection: connection.execute(spoilt))
+    first, second, third = contacts.answer(team.instance, asks(team, hosts))
+    assert isinstance(second, Refusal)
+    assert second.code == "seal-broken"
+    assert isinstance(first, Answer)
+    assert isinstance(third, Answer)
+    assert first.body
+    assert third.body
+
+
+def test_reports_together_are_kept_and_a_bad_one_costs_the_others_nothing(team: Team) -> None:
+    hosts = [enrolled(team, number) for number in range(4)]
+    told: list[dict[str, Any]] = []
+    for server, _ in hosts:
+        now = servers.get(team.instance, team.owner, server.id)
+        told.append({"revision": now.revision, "state": "applied"})
+    told[2] = {"revision": "all", "state": "applied"}
+    reports = [(server, fields) for (server, _), fields in zip(hosts, told, strict=True)]
+    results = enrolment.report_together(team.instance, reports)
+    assert [result is None for result in results] == [True, True, False, True]
+    assert isinstance(results[2], Refusal)
+    applied = [servers.get(team.instance, team.owner, server.id).applied_revision for server, _ in hosts]
+    assert applied == [told[0]["revision"], told[1]["revision"], 0, told[3]["revision"]]
