@@ -19,6 +19,7 @@ COMMANDS = {
     "repos": ("keyrack.cli.repos", "Create and list Git repositories."),
     "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
     "leaver": ("keyrack.cli.leaver", "Remove a person everywhere, see which hosts obey, and undo it."),
+    "requests": ("keyrack.cli.requests", "See, approve and deny requests for access."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users; put one on many servers."),
     "people": ("keyrack.cli.people", "See and set the accounts elsewhere that users' keys come from."),
     "sync-keys": ("keyrack.cli.sync_keys", "Keep users' keys in step with GitHub and GitLab, now."),
