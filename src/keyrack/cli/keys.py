@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from keyrack.cli import keys_on_many
 from keyrack.cli.operator_context import known_id, operator_context, shared
 from keyrack.cli.spans import moment
 from keyrack.cli.tables import AT_ONCE, as_json, table
@@ -14,7 +15,15 @@ from keyrack.core.keys import last_uses
 
 @click.group(name="keys")
 def command() -> None:
-    """SSH keys that users registered as their own; `keyrack hosts keys SERVER` lists those of a host."""
+    """SSH keys that users registered as their own, and one key on many servers by one command.
+
+    `keyrack hosts keys SERVER` lists those of a host.
+    """
+
+
+command.add_command(keys_on_many.add)
+command.add_command(keys_on_many.revoke)
+command.add_command(keys_on_many.replace)
 
 
 @command.command(name="list")

@@ -24,7 +24,7 @@ COMMANDS = {
     "people": ("keyrack.cli.people", "See and change users, and what each may."),
     "leaver": ("keyrack.cli.leaver", "Remove a person everywhere, see which hosts obey, and undo it."),
     "requests": ("keyrack.cli.requests", "See, approve and deny requests for access."),
-    "keys": ("keyrack.cli.keys", "See the SSH keys of users."),
+    "keys": ("keyrack.cli.keys", "See the SSH keys of users; put one on many servers."),
     "sync-keys": ("keyrack.cli.sync_keys", "Keep users' keys in step with GitHub and GitLab, now."),
     "tokens": ("keyrack.cli.tokens", "See, make, rotate and revoke API tokens."),
     "events": ("keyrack.cli.events", "Read the audit log."),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -26,6 +27,17 @@ RACES = 2
 log = structlog.get_logger("keyrack")
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What was done to one of many things; fields as Work.record has them."""
+
+    summary: str
+    target_kind: str = ""
+    target_id: int | None = None
+    server_id: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Work:
     """One transaction of one command: its connection, its time, and the events it leaves."""
 
@@ -46,6 +58,34 @@ class Work:
         revision = servers.raise_revision(self.connection, server_id, self.now)
         self.bumped[server_id] = revision
         return revision
+
+    @contextmanager
+    def raising(self, server_ids: Iterable[int]) -> Iterator[dict[int, int]]:
+        """The same for many servers, as store/servers.raised has it: in few statements, at the end of the block."""
+        with servers.raised(self.connection, server_ids, self.now) as revisions:
+            yield revisions
+        self.bumped.update(revisions)
+
+    def bump_revisions(self, server_ids: Iterable[int]) -> dict[int, int]:
+        """The same for many servers where nothing else belongs to it; answers the revisions by server."""
+        with self.raising(server_ids) as revisions:
+            return revisions
+
+    def record_each(self, of: Iterable[Recorded]) -> None:
+        """Leave an event for each thing of one change, whose own event names the revisions."""
+        entries = [
+            {
+                "target_kind": one.target_kind or self.attempt.target_kind,
+                "target_id": one.target_id,
+                "server_id": one.server_id,
+                "summary": one.summary,
+                "details": dict(one.details),
+            }
+            for one in of
+        ]
+        told = {"at": self.now, "action": self.attempt.action, "outcome": "done", "reason": "", "level": "info"}
+        events.add_many(self.connection, self.actor, told, entries)
+        self.instance.figures.events.labels("done").inc(len(entries))
 
     def record(
         self,

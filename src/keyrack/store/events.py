@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -39,14 +39,8 @@ def add(
     _append.run(
         connection,
         {
-            "workspace_id": actor.workspace_id,
+            **_by(actor),
             "at": at,
-            "actor_id": actor.user_id,
-            "actor_name": actor.name,
-            "token_id": actor.token_id,
-            "token_name": actor.token_name,
-            "address": actor.address,
-            "channel": actor.channel,
             "action": action,
             "outcome": outcome,
             "reason": reason,
@@ -58,6 +52,26 @@ def add(
             "details": dict(details),
         },
     )
+
+
+def add_many(
+    connection: Connection, actor: Actor, told: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]
+) -> None:
+    """Append events by one actor; told: the fields that all share, entries: the others of each."""
+    shared = {**_by(actor), **told}
+    _append.run_many(connection, ({**shared, **entry} for entry in entries))
+
+
+def _by(actor: Actor) -> dict[str, Any]:
+    return {
+        "workspace_id": actor.workspace_id,
+        "actor_id": actor.user_id,
+        "actor_name": actor.name,
+        "token_id": actor.token_id,
+        "token_name": actor.token_name,
+        "address": actor.address,
+        "channel": actor.channel,
+    }
 
 
 def find(

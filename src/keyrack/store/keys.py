@@ -19,8 +19,6 @@ from keyrack.store.tables import (
     grants,
     group_members,
     key_owners,
-    revocations,
-    revoked_keys,
     server_tags,
     servers,
     system_users,
@@ -459,30 +457,6 @@ def sound_grants(connection: Connection, workspace_id: int) -> tuple[Grant, ...]
 def grant_of(row: Any) -> Grant:
     """A grant from its row."""
     return Grant(**sealed.unsealed(row))
-
-
-def unrevoke(connection: Connection, server_id: int, fingerprint: str) -> None:
-    """Let a key be given to a host again; one that was revoked everywhere stays refused."""
-    if _revocation.row(connection, server_id, fingerprint) is None:
-        return
-    if _is_revoked_everywhere.row(connection, server_id, fingerprint) is None:
-        sealed.remove(connection, revocations, sealed.row_of(server_id, fingerprint))
-
-
-@prepared
-def _revocation(server_id: int, fingerprint: str) -> Select[Any]:
-    return select(revocations.c.revision).where(
-        revocations.c.server_id == server_id, revocations.c.fingerprint == fingerprint
-    )
-
-
-@prepared
-def _is_revoked_everywhere(server_id: int, fingerprint: str) -> Select[Any]:
-    return (
-        select(revoked_keys.c.fingerprint)
-        .join(servers, servers.c.workspace_id == revoked_keys.c.workspace_id)
-        .where(servers.c.id == server_id, revoked_keys.c.fingerprint == fingerprint)
-    )
 
 
 def _grants_of_user(user_id: int) -> ColumnElement[bool]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, func, or_, select, update
 
-from keyrack.store import sealed
+from keyrack.store import sealed, sealed_sets
 from keyrack.store.deploy_keys import hold_owner
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.per_server import per_server
@@ -55,8 +55,37 @@ class Applied:
 
 def add(connection: Connection, server_id: int, fingerprint: str, public_key: str, at: datetime, revision: int) -> None:
     """Make a host refuse a key whatever else it finds there; revision: the one that tells it so."""
-    values = {"server_id": server_id, "fingerprint": fingerprint, "public_key": public_key, "revoked_at": at}
-    sealed.insert_new(connection, revocations, {**values, "revision": revision})
+    add_many(connection, ((server_id, fingerprint, public_key),), {server_id: revision}, at)
+
+
+def add_many(
+    connection: Connection, entries: Iterable[tuple[int, str, str]], revisions: Mapping[int, int], at: datetime
+) -> None:
+    """Make hosts refuse keys whatever else they find there, each the first time it is asked for.
+
+    entries: server, fingerprint and the key's line; revisions: by server the one that tells it so.
+    """
+    for some in sealed_sets.chunks(entries):
+        known = _known.rows(connection, sorted({one[0] for one in some}), sorted({one[1] for one in some}))
+        held = {(row.server_id, row.fingerprint) for row in known}
+        new = [
+            {
+                "server_id": server_id,
+                "fingerprint": fingerprint,
+                "public_key": line,
+                "revoked_at": at,
+                "revision": revisions[server_id],
+            }
+            for server_id, fingerprint, line in some
+            if (server_id, fingerprint) not in held
+        ]
+        sealed_sets.insert_many(connection, revocations, new)
+
+
+@prepared
+def _known(server_ids: Iterable[int], fingerprints: Iterable[str]) -> Select[Any]:
+    named = (among(revocations.c.server_id, server_ids), among(revocations.c.fingerprint, fingerprints))
+    return select(revocations.c.server_id, revocations.c.fingerprint).where(*named)
 
 
 def lines_for(

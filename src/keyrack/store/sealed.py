@@ -8,12 +8,10 @@ that he changed or entered does not hold, and counts for nothing that opens.
 from __future__ import annotations
 
 import hmac
-import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from operator import eq
 from typing import Any
@@ -37,10 +35,11 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store.dialect import insert_of
-from keyrack.store.engine.prepared import Row, Statement, among, placeholder
+from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
 from keyrack.store.per_server import PerServer, per_server
+from keyrack.store.plain import encode
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
-from keyrack.store.tables import EPOCH, MICROSECOND, metadata
+from keyrack.store.tables import metadata
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
@@ -80,6 +79,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.key
 TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
 _KEY = "keyrack seals"
 MOST_FOUND = 1000
+AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
         made += statement.rows(connection, {**row, SEAL: b""})
     for row in made:
         row[SEAL] = seals.of(table, row)
-        _count(connection, table, None, row)
+        count(connection, table, None, row)
     set_seals(connection, table, made)
     return list(made)
 
@@ -256,7 +256,7 @@ def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) 
     if row is None:
         return False
     row[SEAL] = seals_of(connection).of(table, row)
-    _count(connection, table, None, row)
+    count(connection, table, None, row)
     set_seals(connection, table, [row])
     return True
 
@@ -271,7 +271,7 @@ def copy_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> No
     """Insert a row of another copy of this database with the seal it has there, unless there is one with its key."""
     statement = sqlite_insert(table).values(**row).on_conflict_do_nothing().returning(table.c.seal)
     if connection.execute(statement).first() is not None:
-        _count(connection, table, None, row)
+        count(connection, table, None, row)
 
 
 def change(connection: Connection, table: Table, *where: Any, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -286,7 +286,7 @@ def change(connection: Connection, table: Table, *where: Any, values: Mapping[st
             connection.execute(update(table).where(*where).values(**values))
         else:
             named = {f"of_{name}": value for name, value in key.items()}
-            _setting(table, tuple(values)).run(connection, {**values, **named})
+            setting(table, tuple(values)).run(connection, {**values, **named})
         return []
     return recompute(connection, table, *where, new=lambda _old: values)
 
@@ -305,10 +305,10 @@ def _written(
     row = Row({**old, **values})
     row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
     named = {f"of_{column.name}": old[column.name] for column in table.primary_key}
-    _setting(table, (*values, SEAL)).run(connection, {**values, **named, SEAL: row[SEAL]})
-    _count(connection, table, old, row)
-    if table.name == "servers" and row[SEAL]:
-        connection.info.setdefault(_RAISED, {})[row["id"]] = row
+    setting(table, (*values, SEAL)).run(connection, {**values, **named, SEAL: row[SEAL]})
+    count(connection, table, old, row)
+    if table.name == "servers":
+        note_written(connection, (row,))
     return row
 
 
@@ -321,7 +321,7 @@ def _locking(table: Table) -> Statement:
 
 
 @cache
-def _setting(table: Table, columns: tuple[str, ...]) -> Statement:
+def setting(table: Table, columns: tuple[str, ...]) -> Statement:
     """Sets columns of the row with a primary key, whose columns' names stand after of_."""
     named = [column == placeholder(column, f"of_{column.name}") for column in table.primary_key]
     values = {name: placeholder(table.c[name]) for name in columns}
@@ -341,7 +341,7 @@ def remove(connection: Connection, table: Table, *where: Any) -> int:
     else:
         gone = [dict(row) for row in connection.execute(delete(table).where(*where).returning(*table.c)).mappings()]
     for row in gone:
-        _count(connection, table, row, None)
+        count(connection, table, row, None)
     return len(gone)
 
 
@@ -353,8 +353,7 @@ def _deleting(table: Table) -> Statement:
 
 def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[str, Any] | None:
     """Seal a row as it stands, because somebody decided so; the row, None where there is none."""
-    rows = _locked(connection, table, row_of(*key))
-    if not rows:
+    if not (rows := _locked(connection, table, row_of(*key))):
         return None
     row = dict(rows[0])
     if table.name == "servers":
@@ -362,9 +361,9 @@ def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[
         connection.execute(update(table).where(table.c.id == row["id"]).values(rows_sum=row["rows_sum"]))
         connection.info[_RAISED] = {}
     set_seals(connection, table, [{**row, SEAL: b""}])
-    _count(connection, table, rows[0], None)
+    count(connection, table, rows[0], None)
     row[SEAL] = seals_of(connection).of(table, row)
-    _count(connection, table, None, row)
+    count(connection, table, None, row)
     set_seals(connection, table, [row])
     return row
 
@@ -422,28 +421,41 @@ def settle(connection: Connection) -> None:
     pending: dict[int, int] = connection.info.get(_PENDING, {})
     # What this command wrote itself is as it wrote it: nobody else can until it ends.
     written: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
+    concerned = [server_id for server_id, delta in sorted(pending.items()) if delta % _MODULUS]
+    table, seals = metadata.tables["servers"], seals_of(connection)
+    given: list[dict[str, Any]] = []
+    for start in range(0, len(concerned), AT_ONCE):
+        some = concerned[start : start + AT_ONCE]
+        rows = {number: written[number] for number in some if number in written}
+        if unread := [number for number in some if number not in written]:
+            rows |= {row["id"]: row for row in _locking_servers.rows(connection, unread)}
+        for number, row in sorted(rows.items()):
+            new = {**row, "of_id": number, "rows_sum": sum_of(connection, row)}
+            new[SEAL] = seals.of(table, new) if number in written or seals.holds(table, row) else b""
+            given.append(new)
+    setting(table, ("rows_sum", SEAL)).run_many(connection, given)
     begin_counting(connection)
+
+
+@prepared
+def _locking_servers(ids: Sequence[int]) -> Select[Any]:
     table = metadata.tables["servers"]
-    for server_id, delta in sorted(pending.items()):
-
-        def added(old: Mapping[str, Any], delta: int = delta) -> Mapping[str, Any]:
-            held = old["rows_sum"]
-            total = _total(connection, old["id"], holding=True) if held is None else _int(held) + delta
-            return {"rows_sum": _bytes(total)}
-
-        if not delta % _MODULUS:
-            continue
-        if server_id in written:
-            _resealed(connection, table, {**written[server_id], **added(written[server_id])})
-        else:
-            recompute(connection, table, row_of(server_id), new=added)
+    return select(table).where(among(table.c.id, ids)).order_by(table.c.id).with_for_update()
 
 
-def _resealed(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-    """Write a server's sum into the row that this command wrote before."""
-    seal = seals_of(connection).of(table, row)
-    values = {"rows_sum": row["rows_sum"], SEAL: seal}
-    _setting(table, tuple(values)).run(connection, {**values, "of_id": row["id"]})
+def sum_of(connection: Connection, server: Mapping[str, Any]) -> bytes | None:
+    """The sum of a server with what was counted since, which counts no more; server: its row as it was."""
+    pending: dict[int, int] = connection.info.get(_PENDING, {})
+    delta = pending.pop(server["id"], 0)
+    held: bytes | None = server["rows_sum"]
+    if not delta % _MODULUS:
+        return held
+    return _bytes(_total(connection, server["id"], holding=True) if held is None else _int(held) + delta)
+
+
+def note_written(connection: Connection, servers: Iterable[Mapping[str, Any]]) -> None:
+    """Servers as this command wrote them: they need not be read again for what is counted later."""
+    connection.info.setdefault(_RAISED, {}).update((row["id"], row) for row in servers if row[SEAL])
 
 
 def fits(connection: Connection, server_id: int) -> bool:
@@ -483,8 +495,8 @@ def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
     return total
 
 
-def _count(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
-    """Note that a row changed; old and new: None where there was or is none."""
+def count(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
+    """Note for the sums that a row changed; old and new: None where there was or is none."""
     if table.name not in OF_SERVER:
         return
     for row, sign in ((old, -1), (new, 1)):
@@ -550,7 +562,7 @@ def set_seals(connection: Connection, table: Table, rows: Sequence[Mapping[str, 
     """Write the seals that rows hold into the database; rows: with their primary keys."""
     named = [column.name for column in table.primary_key]
     given = ({**{f"of_{name}": row[name] for name in named}, SEAL: row[SEAL]} for row in rows)
-    _setting(table, (SEAL,)).run_many(connection, given)
+    setting(table, (SEAL,)).run_many(connection, given)
 
 
 # Per table: the columns under its seal, and which of them are true or false, as SQLite keeps those as numbers.
@@ -573,20 +585,7 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
         value = values[name]
         if value is not None:
             told += (name, bool(value) if is_flag else value)
-    return _encode(told).encode()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return (value - EPOCH) // MICROSECOND
-    if isinstance(value, bytes | memoryview):
-        return bytes(value).hex()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"no column holds {type(value).__name__}")
-
-
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain).encode
+    return encode(told).encode()
 
 
 def column_names(table: Table) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, or_, select
 
 from keyrack.model import Page, Server, SystemUser
-from keyrack.store import sealed
+from keyrack.store import sealed, sealed_sets
 from keyrack.store.database import announce
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.per_server import per_server
@@ -188,6 +189,26 @@ def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
     )
     announce(connection, server_id)
     return int(raised["revision"])
+
+
+@contextmanager
+def raised(connection: Connection, server_ids: Iterable[int], at: datetime) -> Iterator[dict[int, int]]:
+    """Raise the revisions of servers by one each and announce them, in few statements however many they are.
+
+    Inside the block the new revisions are known, by server, and nothing else may change a server's row; at its end
+    they are written, with the sums of all rows that were entered and removed until then.
+    """
+    rows = sealed_sets.locked_servers(connection, server_ids)
+    yield {row.id: row.revision + 1 for row in rows}
+
+    def new(old: Mapping[str, Any]) -> Mapping[str, Any]:
+        mark = secrets.token_hex(MARK_BYTES)
+        lineage = (mark + old["lineage"])[:LONGEST_LINEAGE]
+        return {"revision": old["revision"] + 1, "lineage": lineage, "updated_at": at}
+
+    sealed_sets.change_servers(connection, rows, new)
+    for row in rows:
+        announce(connection, row.id)
 
 
 def raise_revision_above(connection: Connection, server_id: int, least: int, at: datetime) -> int:

@@ -84,9 +84,7 @@ def decide(
                 if fingerprint not in known:
                     raise invalid("let_in", f"The key {fingerprint} is not held back on this server.")
             freed = [row for row in held if accept_database or row.fingerprint in let_in]
-            for row in freed:
-                if row.kind == REVOKED:
-                    keys.unrevoke(work.connection, server.id, row.fingerprint)
+            propagation.unrevoke(work, (server.id,), (row.fingerprint for row in freed if row.kind == REVOKED))
             _delete_kept(work, server, [row for row in held if row not in freed])
             over = {row.id for row in freed} | {row.id for row in held if row.kind == LOST}
             held_back.remove(work.connection, over)

@@ -22,7 +22,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server
 from keyrack.ssh.names import hidden_character
-from keyrack.store import access, keys, servers
+from keyrack.store import access, servers
 
 ENROLMENT_LIFE = timedelta(hours=24)
 # Agents ask again at least every 50 seconds.
@@ -289,8 +289,7 @@ def retag(instance: Instance, actor: Actor, server_id: int, tags: Iterable[str])
             before = access.granted_keys(work.connection, server.id, server.workspace_id, work.now)
             servers.set_tags(work.connection, server.id, labels)
             after = access.granted_keys(work.connection, server.id, server.workspace_id, work.now)
-            for granted in after:
-                keys.unrevoke(work.connection, server.id, granted.user_key.fingerprint or "")
+            propagation.unrevoke(work, (server.id,), (granted.user_key.fingerprint or "" for granted in after))
             gone = {(granted.user_key.fingerprint or "", granted.user_key.public_key or "") for granted in before}
             propagation.withdrawn(work, (server.id,), sorted(gone))
             work.record(

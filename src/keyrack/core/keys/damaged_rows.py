@@ -134,8 +134,7 @@ def reseal(instance: Instance, actor: Actor, names: Sequence[str]) -> list[Damag
                 rows = [_damaged(work.connection, workspace_id, kind, key) for kind, key in wanted]
             for row in rows:
                 sealed.reseal(work.connection, KINDS[row.kind], row.key)
-            for server_id in sorted(frozenset[int]().union(*(row.server_ids for row in rows))):
-                work.bump_revision(server_id)
+            work.bump_revisions(frozenset[int]().union(*(row.server_ids for row in rows)))
             for row in rows:
                 work.record(f"Sealed the damaged row {row.name} again as it stands: {row.what}", level="alarm")
             work.no_event("there may be no damaged row")

@@ -300,11 +300,7 @@ def _still_open(
 def _open(work: Work, grant: Grant) -> None:
     """Have the hosts that a grant opens let its keys in."""
     opened = keys.servers_of_grant(work.connection, grant)
-    for fingerprint, _ in held_keys(work, grant):
-        for opened_id in opened:
-            keys.unrevoke(work.connection, opened_id, fingerprint)
-    for opened_id in sorted(opened):
-        work.bump_revision(opened_id)
+    propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
 
 
 def _start(now: datetime, starts_at: datetime | None, expires_at: datetime | None) -> datetime | None:
@@ -388,9 +384,5 @@ def open_for(
     }
     grant = _own(work, keys.add_grant(work.connection, values))
     opened = keys.servers_of_grant(work.connection, grant)
-    for fingerprint, _ in held_keys(work, grant):
-        for opened_id in opened:
-            keys.unrevoke(work.connection, opened_id, fingerprint)
-    for opened_id in sorted(opened):
-        work.bump_revision(opened_id)
+    propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
     return grant

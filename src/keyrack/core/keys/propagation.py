@@ -2,32 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from keyrack.core.work import Work
-from keyrack.store import keys, openings, revocations
+from keyrack.store import keys_of_many, openings, revocations
 
 
 def granted(work: Work, server_ids: Iterable[int], fingerprint: str) -> int:
     """A key was given to servers: they may no longer refuse it. Answers the last new revision, or 0."""
-    revision = 0
-    for server_id in sorted(server_ids):
-        keys.unrevoke(work.connection, server_id, fingerprint)
-        revision = work.bump_revision(server_id)
-    return revision
+    return max(granted_all(work, server_ids, (fingerprint,)).values(), default=0)
+
+
+def granted_all(work: Work, server_ids: Iterable[int], fingerprints: Iterable[str]) -> dict[int, int]:
+    """Keys were given to servers, which may no longer refuse them. Answers the new revisions by server."""
+    ids = sorted(set(server_ids))
+    unrevoke(work, ids, fingerprints)
+    return work.bump_revisions(ids)
+
+
+def unrevoke(work: Work, server_ids: Iterable[int], fingerprints: Iterable[str]) -> None:
+    """Let keys be given to hosts again; one that was revoked everywhere stays refused."""
+    keys_of_many.unrevoke(work.connection, server_ids, fingerprints)
 
 
 def withdrawn(
     work: Work, server_ids: Iterable[int], gone: Iterable[tuple[str, str]], *, workspace_id: int | None = None
-) -> None:
+) -> frozenset[tuple[int, str]]:
     """Keys were taken from servers; gone: pairs of fingerprint and public key (type and base64); workspace_id: the
     servers', where that is not the actor's.
 
-    RevokedKeys speaks for a whole host, so a key goes in only when nothing on it lets the key in any more.
+    RevokedKeys speaks for a whole host, so a key goes in only when nothing on it lets the key in any more. Answers
+    where something does: pairs of server and fingerprint.
     """
-    pairs, workspace = tuple(gone), work.actor.workspace_id if workspace_id is None else workspace_id
-    for server_id in sorted(server_ids):
-        revision = work.bump_revision(server_id)
-        for fingerprint, public_key in pairs:
-            if not openings.lets_in(work.connection, server_id, workspace, fingerprint, work.now):
-                revocations.add(work.connection, server_id, fingerprint, public_key, work.now, revision)
+    with work.raising(server_ids) as revisions:
+        return refuse(work, revisions, gone, workspace_id=workspace_id)
+
+
+def refuse(
+    work: Work, revisions: dict[int, int], gone: Iterable[tuple[str, str]], *, workspace_id: int | None = None
+) -> frozenset[tuple[int, str]]:
+    """As withdrawn, for servers whose revisions are being raised."""
+    lines = dict(gone)
+    return refuse_each(work, revisions, dict.fromkeys(revisions, lines), workspace_id=workspace_id)
+
+
+def refuse_each(
+    work: Work,
+    revisions: Mapping[int, int],
+    gone: Mapping[int, Mapping[str, str]],
+    *,
+    workspace_id: int | None = None,
+) -> frozenset[tuple[int, str]]:
+    """The same where other keys went from other servers; gone: by server the fingerprints and public keys."""
+    prints = {fingerprint for lines in gone.values() for fingerprint in lines}
+    if not prints or not revisions:
+        return frozenset()
+    left = letting_in(work, revisions, prints, workspace_id)
+    entries = [
+        (server_id, fingerprint, line)
+        for server_id in revisions
+        for fingerprint, line in gone[server_id].items()
+        if (server_id, fingerprint) not in left
+    ]
+    revocations.add_many(work.connection, entries, revisions, work.now)
+    return left
+
+
+def letting_in(
+    work: Work, server_ids: Iterable[int], fingerprints: Iterable[str], workspace_id: int | None = None
+) -> frozenset[tuple[int, str]]:
+    """On which of the servers anything lets which of the keys in."""
+    workspace = work.actor.workspace_id if workspace_id is None else workspace_id
+    ids, prints = list(server_ids), list(fingerprints)
+    if len(ids) == len(prints) == 1:
+        one = openings.lets_in(work.connection, ids[0], workspace, prints[0], work.now)
+        return frozenset({(ids[0], prints[0])} if one else ())
+    return keys_of_many.letting_in(work.connection, ids, workspace, prints, work.now)

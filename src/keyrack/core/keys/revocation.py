@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
-from keyrack.core.work import Attempt, Work
+from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
-from keyrack.store import keys, revocations, revoked_keys
+from keyrack.store import keys, keys_of_many, revocations, revoked_keys
 from keyrack.store.revoked_keys import RevokedKey
 
 
@@ -51,8 +51,7 @@ def revoke_everywhere(instance: Instance, actor: Actor, fingerprint: object, *, 
             opened = {server_id for server_id, _ in (*on_servers.values(), *by_hand.values())}
             for user_id, _ in of_users.values():
                 opened |= keys.servers_of_user(work.connection, user_id)
-            for credential_id in on_servers:
-                keys.remove_credential(work.connection, credential_id)
+            keys_of_many.remove_credentials(work.connection, on_servers)
             for key_id in of_users:
                 keys.remove_user_key(work.connection, key_id)
             repositories = revocations.remove_deploy_keys(work.connection, workspace, key)
@@ -149,20 +148,11 @@ def _record(
     of_users: revocations.Places,
 ) -> None:
     """An event for each thing that goes, so that its own history ends with a word."""
-    for credential_id, (server_id, _) in on_servers.items():
-        work.record(
-            f"Deleted SSH key {fingerprint} from a server, as it was revoked everywhere",
-            target_kind="credential",
-            target_id=credential_id,
-            server_id=server_id,
-            details={"fingerprint": fingerprint},
-            naming_revisions=False,
-        )
-    for key_id in of_users:
-        work.record(
-            f"Deleted SSH key {fingerprint} of a user, as it was revoked everywhere",
-            target_kind="user key",
-            target_id=key_id,
-            details={"fingerprint": fingerprint},
-            naming_revisions=False,
-        )
+    details = {"fingerprint": fingerprint}
+    gone = f"Deleted SSH key {fingerprint} from a server, as it was revoked everywhere"
+    work.record_each(
+        Recorded(gone, "credential", credential_id, server_id, details)
+        for credential_id, (server_id, _) in on_servers.items()
+    )
+    gone = f"Deleted SSH key {fingerprint} of a user, as it was revoked everywhere"
+    work.record_each(Recorded(gone, "user key", key_id, None, details) for key_id in of_users)

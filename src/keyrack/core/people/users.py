@@ -250,9 +250,8 @@ def _enable(work: Work, user: User) -> None:
         return
     people.change_user(work.connection, user.id, {"disabled_at": None})
     opened = keys.servers_of_user(work.connection, user.id)
-    for key in keys.keys_of_user(work.connection, user.id):
-        if key.fingerprint is not None:
-            propagation.granted(work, opened, key.fingerprint)
+    held = keys.keys_of_user(work.connection, user.id)
+    propagation.granted_all(work, opened, (key.fingerprint for key in held if key.fingerprint is not None))
     work.record(f"Enabled {user.name}, whose tokens and access keys of before stay ended", target_id=user.id)
 
 
@@ -407,9 +406,7 @@ def _regroup(work: Work, group: int, user_ids: frozenset[int]) -> None:
         for key in keys.keys_of_user(work.connection, user_id)
         if key.fingerprint and key.public_key
     ]
-    for server_id in opened:
-        for fingerprint, _ in pairs:
-            keys.unrevoke(work.connection, server_id, fingerprint)
+    propagation.unrevoke(work, opened, (fingerprint for fingerprint, _ in pairs))
     propagation.withdrawn(work, opened, pairs)
 
 

@@ -1,0 +1,443 @@
+"""One key on many servers by one call: add, revoke, replace; all or nothing, and a second time it is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyrack.core import room, validation
+from keyrack.core.hosts.servers import NUMBER
+from keyrack.core.hosts.servers import tag as server_tag
+from keyrack.core.instance import Instance
+from keyrack.core.keys import damaged_rows, propagation, revocation
+from keyrack.core.work import Attempt, Recorded, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor
+from keyrack.ssh.fingerprint import is_fingerprint
+from keyrack.ssh.public_key import PublicKey
+from keyrack.store import keys_of_many
+from keyrack.store.keys_of_many import ChosenServer, HeldCredential
+from keyrack.store.room import MOST
+
+ALL = "all"
+MOST_NAMED = 20_000
+SHOWN = 20
+ADDED, PRESENT, REVOKED, ABSENT, REPLACED = "added", "present", "revoked", "absent", "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of a key on one server. id: the credential's, None where there is and was none.
+
+    state: ADDED or PRESENT, REVOKED or ABSENT, REPLACED; still_open: something else lets the key that was taken away
+    in on this server.
+    """
+
+    server: str
+    server_id: int
+    id: int | None
+    state: str
+    still_open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to stand on each server."""
+
+    label: str
+    username: str
+    key: PublicKey
+    temporary: bool
+    end: datetime | None
+    limits: Mapping[str, Any]
+
+    def is_met_by(self, held: HeldCredential) -> bool:
+        """Whether a credential is this very thing already; where no end is named a temporary one keeps its own."""
+        row = held.row
+        return (
+            (row.fingerprint, held.username, row.temporary) == (self.key.sha256, self.username, self.temporary)
+            and dict(row.restrictions) == dict(self.limits)
+            and (row.expires_at == self.end or (self.temporary and self.end is None))
+        )
+
+
+def add(
+    instance: Instance,
+    actor: Actor,
+    chosen: object,
+    *,
+    label: object,
+    username: object,
+    public_key: object,
+    temporary: bool = False,
+    expires_at: datetime | None = None,
+    restrictions: Mapping[str, Any] | None = None,
+) -> tuple[Placed, ...]:
+    """Put a public key on a system user of many servers as one change; answers what became of it on each.
+
+    chosen: {"tag": NAME}, a list of servers by name or id, or "all"; the rest: as credentials.add has it. Where the
+    same key stands under that label already nothing is done. Raises Refusal INVALID, TAKEN, LIMIT or MISSING with the
+    servers that stand in the way; then nothing was done anywhere.
+    """
+    aim = "add an SSH key on many servers"
+    with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
+        key = validation.public_key(instance, public_key)
+        wanted = _Wanted(
+            label=validation.text(label, field="label"),
+            username=validation.username(username),
+            key=key,
+            temporary=temporary,
+            end=validation.end(instance.now(), expires_at),
+            limits=validation.restrictions(restrictions, key.type),
+        )
+        choice = _Choice.read(chosen)
+
+        def change(work: Work) -> tuple[Placed, ...]:
+            revocation.refuse(work, wanted.key)
+            servers = choice.servers(work)
+            accounts = keys_of_many.accounts_named(work.connection, (one.id for one in servers), wanted.username)
+            _refuse(
+                [one for one in servers if one.id not in accounts],
+                Kind.INVALID,
+                "system-user-missing",
+                f"have no system user {wanted.username}. Create it there first, or choose other servers",
+                field="username",
+            )
+            present = _present(work, servers, wanted)
+            new = [one for one in servers if one.id not in present]
+            for one in new:
+                # Each key raised the revision, so that nothing is counted before there can be as many.
+                if one.revision >= MOST["SSH key"][1]:
+                    room.refuse_more(work, "SSH key", one.id)
+            made = _put(work, new, accounts, wanted)
+            return tuple(
+                Placed(one.name, one.id, made.get(one.id) or present[one.id], ADDED if one.id in made else PRESENT)
+                for one in servers
+            )
+
+        return attempt.write(change)
+
+
+def _present(work: Work, servers: Sequence[ChosenServer], wanted: _Wanted) -> dict[int, int]:
+    """Where the key stands already as it is wanted: server to credential; labels whose key has ended are freed."""
+    by_id = {one.id: one for one in servers}
+    present: dict[int, int] = {}
+    ended: list[HeldCredential] = []
+    other: list[ChosenServer] = []
+    changed: list[ChosenServer] = []
+    for held in keys_of_many.credentials_labelled(work.connection, by_id, wanted.label):
+        server = by_id[held.row.server_id]
+        if not held.holds:
+            unsound = damaged_rows.damaged_credential(work, server.id, wanted.label)
+            if unsound is not None:
+                damaged_rows.drop(work, unsound)
+        elif held.row.expires_at is not None and held.row.expires_at <= work.now:
+            ended.append(held)
+        elif wanted.is_met_by(held):
+            present[server.id] = held.row.id
+        else:
+            same = (held.row.fingerprint, held.username) == (wanted.key.sha256, wanted.username)
+            (changed if same else other).append(server)
+    words = f"have another key with the label {wanted.label!r}. Choose another label, or revoke that key first"
+    _refuse(other, Kind.TAKEN, "label-taken", words, field="label")
+    words = f"have this very key as {wanted.label!r} with another end or other restrictions. Revoke it there first"
+    _refuse(changed, Kind.TAKEN, "terms-differ", words, field="label")
+    keys_of_many.remove_credentials(work.connection, (held.row.id for held in ended))
+    work.record_each(
+        _told(held, by_id[held.row.server_id].name, f"SSH key {held.row.label} reached its end") for held in ended
+    )
+    return present
+
+
+def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int], wanted: _Wanted) -> dict[int, int]:
+    """Insert the credentials, within a unit of work; answers server to credential."""
+    if not servers:
+        work.no_event("it is there already")
+        return {}
+    end = wanted.end
+    if wanted.temporary and end is None:
+        end = work.now + timedelta(hours=work.instance.settings.temporary_hours)
+    shared = {
+        "label": wanted.label,
+        "public_key": wanted.key.canonical,
+        "comment": wanted.key.comment,
+        "fingerprint": wanted.key.sha256,
+        "key_type": wanted.key.type,
+        "temporary": wanted.temporary,
+        "expires_at": end,
+        "restrictions": dict(wanted.limits),
+        "created_by": work.actor.user_id,
+        "created_at": work.now,
+    }
+    with work.raising(one.id for one in servers) as revisions:
+        propagation.unrevoke(work, revisions, (wanted.key.sha256,))
+        rows = [
+            {**shared, "server_id": one.id, "system_user_id": accounts[one.id], "revision": revisions[one.id]}
+            for one in servers
+        ]
+        made = {row.server_id: row.id for row in keys_of_many.add_credentials(work.connection, rows)}
+    until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
+    words = f"Added SSH key {wanted.label} ({wanted.key.sha256}) for {wanted.username}"
+    details = {"label": wanted.label, "username": wanted.username, "fingerprint": wanted.key.sha256}
+    work.record_each(
+        Recorded(f"{words} on server {one.name}{until}", "", made[one.id], one.id, details) for one in servers
+    )
+    work.record(f"{words} on {_count(servers)}{until}", details=details)
+    return made
+
+
+def revoke(
+    instance: Instance, actor: Actor, chosen: object, *, fingerprint: object = None, label: object = None
+) -> tuple[Placed, ...]:
+    """Take a key from many servers as one change: whatever credential has this fingerprint, or this label.
+
+    chosen: as add has it. Answers what became of it on each server, where it never stood too. Hosts refuse a key that
+    nothing else lets in. Raises Refusal INVALID or MISSING.
+    """
+    aim = "revoke an SSH key on many servers"
+    with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
+        if (fingerprint is None) == (label is None):
+            raise invalid("fingerprint", "Name the key either by its fingerprint or by its label.")
+        key = None if fingerprint is None else _fingerprint(fingerprint)
+        name = None if label is None else validation.text(label, field="label")
+        choice = _Choice.read(chosen)
+
+        def change(work: Work) -> tuple[Placed, ...]:
+            servers = choice.servers(work)
+            ids = [one.id for one in servers]
+            if key is not None:
+                held = keys_of_many.credentials_with_key(work.connection, ids, key)
+            else:
+                held = keys_of_many.credentials_labelled(work.connection, ids, name or "")
+            left = _take(work, servers, held, f"key {key}" if key else f"label {name}")
+            by_server: dict[int, list[HeldCredential]] = {}
+            for one in held:
+                by_server.setdefault(one.row.server_id, []).append(one)
+            return tuple(
+                Placed(
+                    server.name,
+                    server.id,
+                    one.row.id if one else None,
+                    REVOKED if one else ABSENT,
+                    one is not None and (server.id, one.row.fingerprint) in left,
+                )
+                for server in servers
+                for one in by_server.get(server.id, (None,))
+            )
+
+        return attempt.write(change)
+
+
+def _take(
+    work: Work, servers: Sequence[ChosenServer], held: Sequence[HeldCredential], what: str
+) -> frozenset[tuple[int, str]]:
+    """Remove credentials within a unit of work; answers where something else lets their keys in."""
+    if not held:
+        work.no_event("it stands on none of them")
+        return frozenset()
+    keys_of_many.remove_credentials(work.connection, (one.row.id for one in held))
+    lines: dict[int, dict[str, str]] = {}
+    for one in held:
+        lines.setdefault(one.row.server_id, {})[one.row.fingerprint] = one.row.public_key
+    with work.raising(lines) as revisions:
+        left = propagation.refuse_each(work, revisions, lines)
+    names = {one.id: one.name for one in servers}
+    work.record_each(
+        _told(one, names[one.row.server_id], f"Deleted SSH key {one.row.label} ({one.row.fingerprint})") for one in held
+    )
+    still = f"; something else lets it in on {len(left)} of them" if left else ""
+    work.record(
+        f"Revoked {len(held)} SSH keys, by {what}, on {len(lines)} servers{still}",
+        details={"fingerprints": sorted({one.row.fingerprint for one in held})[:SHOWN]},
+        level="warning",
+    )
+    return left
+
+
+def replace(
+    instance: Instance, actor: Actor, chosen: object, *, fingerprint: object, public_key: object
+) -> tuple[Placed, ...]:
+    """Put another public key in the place of one, on many servers as one change; labels, ends and restrictions stay.
+
+    chosen: as add has it; fingerprint: of the key that goes; public_key: one OpenSSH line. Answers the servers where
+    it stood. Raises Refusal INVALID with the servers that stand in the way, or MISSING where it stands on none.
+    """
+    aim = "replace an SSH key on many servers"
+    with Attempt(instance, actor, "credentials:write", aim, target_kind="credential") as attempt:
+        old = _fingerprint(fingerprint)
+        key = validation.public_key(instance, public_key)
+        if key.sha256 == old:
+            raise invalid("public_key", "This is the key that is to be replaced; give another one.")
+        choice = _Choice.read(chosen)
+
+        def change(work: Work) -> tuple[Placed, ...]:
+            revocation.refuse(work, key)
+            servers = {one.id: one for one in choice.servers(work)}
+            found = keys_of_many.credentials_with_key(work.connection, servers, old)
+            held = [one for one in found if one.row.expires_at is None or one.row.expires_at > work.now]
+            if not held:
+                raise missing("SSH key")
+            _refuse_unfit(servers, held, key)
+            left = _exchange(work, held, old, key)
+            words = f"Replaced SSH key {old} by {key.sha256}"
+            work.record_each(_told(one, servers[one.row.server_id].name, words) for one in held)
+            still = f"; something else lets the old one in on {len(left)} of them" if left else ""
+            opened = {one.row.server_id for one in held}
+            work.record(
+                f"{words} on {len(opened)} servers{still}",
+                details={"fingerprint": key.sha256, "replaced": old},
+                level="warning",
+            )
+            return tuple(
+                Placed(
+                    servers[one.row.server_id].name,
+                    one.row.server_id,
+                    one.row.id,
+                    REPLACED,
+                    bool(left & {(one.row.server_id, old)}),
+                )
+                for one in held
+            )
+
+        return attempt.write(change)
+
+
+def _exchange(work: Work, held: Sequence[HeldCredential], old: str, key: PublicKey) -> frozenset[tuple[int, str]]:
+    """Write the new key into credentials; answers where something else lets the old one in."""
+    line = held[0].row.public_key
+    with work.raising({one.row.server_id for one in held}) as revisions:
+        propagation.unrevoke(work, revisions, (key.sha256,))
+        keys_of_many.change_credentials(
+            work.connection,
+            held,
+            revisions,
+            {
+                "public_key": key.canonical,
+                "comment": key.comment,
+                "fingerprint": key.sha256,
+                "key_type": key.type,
+                "created_at": work.now,  # since when somebody wants this key there
+                "created_by": work.actor.user_id,
+                "delivered_at": None,
+            },
+        )
+        return propagation.refuse(work, revisions, ((old, line),))
+
+
+def _refuse_unfit(servers: Mapping[int, ChosenServer], held: Iterable[HeldCredential], key: PublicKey) -> None:
+    """Refuse where a row is damaged, or where the new key cannot obey what the old one had to."""
+    fits: dict[str, bool] = {}
+    damaged: list[ChosenServer] = []
+    unfit: list[ChosenServer] = []
+    for one in held:
+        server = servers[one.row.server_id]
+        if not one.holds:
+            damaged.append(server)
+            continue
+        limits = dict(one.row.restrictions)
+        told = repr(sorted(limits.items()))
+        if told not in fits:
+            try:
+                validation.restrictions(limits, key.type)
+                fits[told] = True
+            except Refusal:
+                fits[told] = False
+        if not fits[told]:
+            unfit.append(server)
+    words = "hold it in a row that is not as Keyrack wrote it. Look at `keyrack hosts damaged`"
+    _refuse(damaged, Kind.INVALID, "damaged", words, field="fingerprint")
+    words = f"restrict it in a way that a key of type {key.type} cannot obey. Give another key"
+    _refuse(unfit, Kind.INVALID, "restrictions-unfit", words, field="public_key")
+
+
+def _told(held: HeldCredential, server: str, words: str) -> Recorded:
+    """The event of one credential."""
+    row = held.row
+    details = {"label": row.label, "username": held.username, "fingerprint": row.fingerprint}
+    return Recorded(f"{words} of {held.username} on server {server}", "", row.id, row.server_id, details)
+
+
+def _refuse(servers: Sequence[ChosenServer], kind: Kind, code: str, words: str, *, field: str) -> None:
+    """Refuse where servers stand in the way, and name them."""
+    if servers:
+        raise Refusal(kind, code, f"Nothing was done, as {_count(servers)} {words}: {_names(servers)}.", field=field)
+
+
+def _count(servers: Sequence[ChosenServer]) -> str:
+    return f"{len(servers)} server{'s' if len(servers) > 1 else ''}"
+
+
+def _names(servers: Sequence[ChosenServer]) -> str:
+    names = ", ".join(one.name for one in servers[:SHOWN])
+    return names + (f" and {len(servers) - SHOWN} more" if len(servers) > SHOWN else "")
+
+
+def _fingerprint(value: object) -> str:
+    if not isinstance(value, str) or not is_fingerprint(value):
+        raise invalid("fingerprint", "Write the key's fingerprint as ssh-keygen -l prints it: SHA256:…")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which servers are meant: those with a tag, those named, or, where both are empty, all."""
+
+    tag: str | None = None
+    named: tuple[str | int, ...] | None = None
+
+    @classmethod
+    def read(cls, value: object) -> _Choice:
+        """What a caller wrote. Raises Refusal INVALID."""
+        if value == ALL:
+            return cls()
+        if isinstance(value, Mapping) and set(value) == {"tag"}:
+            return cls(tag=server_tag(value["tag"]))
+        if isinstance(value, list | tuple) and 0 < len(value) <= MOST_NAMED and all(map(_is_name, value)):
+            return cls(named=tuple(value))
+        words = f'Say which servers: {{"tag": NAME}}, a list of at most {MOST_NAMED} names or ids, or "all".'
+        raise invalid("servers", words)
+
+    def servers(self, work: Work) -> tuple[ChosenServer, ...]:
+        """The servers, each once, oldest first. Raises Refusal INVALID where a name leads nowhere or to several."""
+        connection, workspace = work.connection, work.actor.workspace_id
+        if self.named is not None:
+            return _named(connection, workspace, self.named)
+        if self.tag is not None:
+            found = keys_of_many.servers_tagged(connection, workspace, self.tag)
+        else:
+            found = keys_of_many.all_servers(connection, workspace)
+        if not found:
+            raise invalid("servers", "No server has this tag." if self.tag else "There is no server.", "server-missing")
+        return found
+
+
+def _is_name(value: object) -> bool:
+    return (isinstance(value, str) and 0 < len(value) <= 255) or (type(value) is int and 0 < value < 2**31)
+
+
+def _named(connection: Connection, workspace_id: int, wanted: tuple[str | int, ...]) -> tuple[ChosenServer, ...]:
+    numbers = {int(one) for one in wanted if NUMBER.fullmatch(str(one))}
+    by_id = {one.id: one for one in keys_of_many.servers_numbered(connection, workspace_id, sorted(numbers))}
+    names = sorted({one for one in wanted if isinstance(one, str)})
+    by_name: dict[str, list[ChosenServer]] = {}
+    for one in keys_of_many.servers_named(connection, workspace_id, names):
+        by_name.setdefault(one.name, []).append(one)
+    found: dict[int, ChosenServer] = {}
+    unknown: list[str] = []
+    for asked in wanted:
+        number = int(asked) if NUMBER.fullmatch(str(asked)) else 0
+        alike = [by_id[number]] if number in by_id else by_name.get(str(asked), [])
+        if len(alike) > 1:
+            raise invalid("servers", f"Several servers are called {asked!r}; use the id.", "server-ambiguous")
+        if not alike:
+            unknown.append(str(asked))
+        found |= {one.id: one for one in alike}
+    if unknown:
+        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+        words = f"Nothing was done, as there is no such server: {', '.join(unknown[:SHOWN])}{more}."
+        raise invalid("servers", words, "server-missing")
+    return tuple(found[number] for number in sorted(found))

@@ -1,0 +1,62 @@
+"""Keyrack's own API for one key on many servers: what is answered, refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keyrack.ssh.public_key import fingerprint_of
+from tests.core.keys_for_tests import fresh_line
+from tests.services import Service
+from tests.web.test_native import call
+
+MORE = """
+[workspace]
+name = "acme"
+[[servers]]
+name = "web-2"
+address = "192.0.2.11"
+system_users = ["deploy"]
+tags = ["web"]
+[[servers]]
+name = "db-1"
+address = "192.0.2.12"
+"""
+
+
+def test_a_key_comes_to_many_servers_is_replaced_and_goes(team: Service) -> None:
+    team.apply(MORE)
+    line = fresh_line()
+    body: dict[str, Any] = {"label": "bot", "username": "deploy", "publicKey": line, "servers": {"tag": "web"}}
+    for state in ("added", "present"):
+        items = call(team, "POST", "/credentials", body)["items"]
+        assert [(one["server"], one["state"]) for one in items] == [("web-1", state), ("web-2", state)]
+        assert all(one["id"] for one in items)
+    new = fresh_line()
+    items = call(team, "POST", "/credentials/replace", {"fingerprint": fingerprint_of(line), "publicKey": new})["items"]
+    assert [one["state"] for one in items] == ["replaced", "replaced"]
+    shown = call(team, "GET", f"/servers/{items[1]['server_id']}/credentials")["items"]
+    assert [(one["label"], one["fingerprint"]) for one in shown] == [("bot", fingerprint_of(new))]
+    body = {"fingerprint": fingerprint_of(new), "servers": ["web-2", "db-1"]}
+    items = call(team, "POST", "/credentials/revoke", body)["items"]
+    assert [(one["server"], one["state"]) for one in items] == [("web-2", "revoked"), ("db-1", "absent")]
+    assert call(team, "GET", "/servers/1/credentials")["total"] == 1
+
+
+@pytest.mark.parametrize(
+    "chosen", [None, 1, "web-1", {}, {"tags": "web"}, {"tag": None}, [], [{}], [""], [None], [1.5]]
+)
+def test_a_choice_that_is_none_is_refused(team: Service, chosen: object) -> None:
+    body = {"label": "bot", "username": "deploy", "publicKey": fresh_line(), "servers": chosen}
+    call(team, "POST", "/credentials", body, status=422)
+    assert call(team, "GET", "/servers/1/credentials")["total"] == 0
+
+
+def test_what_stands_in_the_way_is_named(team: Service) -> None:
+    team.apply(MORE)
+    body = {"label": "bot", "username": "deploy", "publicKey": fresh_line(), "servers": "all"}
+    refused = call(team, "POST", "/credentials", body, status=422)
+    assert "db-1" in refused["error"]["message"]
+    assert call(team, "GET", "/servers/1/credentials")["total"] == 0
+    call(team, "POST", "/credentials", body, token="token-of-audrey", status=403)
