@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -253,3 +254,25 @@ def test_an_altered_server_stays_broken_whatever_is_put_on_it(team: Team) -> Non
         documents.signed(team.instance, team.server.id)
     assert refused.value.code == "seal-broken"
     assert team.instance.database.read(lambda c: sealed.fits(c, team.server.id + 1))
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_key_that_a_grant_for_all_servers_lets_in_is_not_refused_where_it_is_taken_away(
+    team: Team, begun: bool
+) -> None:
+    ids = [team.server.id, *more_servers(team, 2)]
+    line = fresh_line()
+    user_keys.add(team.instance, team.member, title="laptop", public_key=line)
+    starts_at = None if begun else team.instance.now() + timedelta(hours=1)
+    grants.give(
+        team.instance,
+        team.owner,
+        user_id=team.member_user.id,
+        all_servers=True,
+        system_user="deploy",
+        starts_at=starts_at,
+    )
+    add(team, line)
+    everywhere.revoke(team.instance, team.owner, WEB, fingerprint=fingerprint_of(" ".join(line.split()[:2])))
+    assert {lets_in(team, server_id, line) for server_id in ids} == {begun}
+    assert {refuses(team, server_id, line) for server_id in ids} == {not begun}
