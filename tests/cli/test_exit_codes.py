@@ -112,7 +112,7 @@ ENDS = [
 # Command, the fields of its objects where some are sure to be there.
 SHOWN = [
     ("events", EVENTS | {"level"}),
-    ("grants list", {"id", "who", "as", "where", "end", "restrictions"}),
+    ("grants list", {"id", "who", "as", "where", "start", "end", "restrictions", "reason"}),
     ("hosts list", {"id", "name", "mode", "state", "applied", "seen", "unmanaged"}),
     ("hosts list --deleted", None),
     ("hosts keys web-1", None),
@@ -142,7 +142,7 @@ def run(words: str, data: Path) -> Result:
     """One command on the data folder, in the workspace acme unless it says another one."""
     places = {name: str(data.parent / name) for name in ("FILE", "MORE", "BROKEN")}
     typed = [places.get(word, word.replace("DATA", str(data))) for word in words.split()]
-    if typed[0] in ("events", "grants", "hosts", "keys", "repos", "tokens") and "--workspace" not in typed:
+    if typed[0] in ("events", "grants", "hosts", "keys", "repos", "requests", "tokens") and "--workspace" not in typed:
         place = 1 if typed[0] == "events" else 2
         typed[place:place] = ["--workspace", "acme"]
     ended = CliRunner(env={"KEYRACK_DATA": str(data)}).invoke(main, typed)
