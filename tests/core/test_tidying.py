@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from keyrack.core.audit import events, retention
 from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials, revocation
+from keyrack.core.keys import access, credentials, revocation
 from keyrack.core.people.users import system_actor
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
@@ -108,7 +108,7 @@ def fill(team: Team, count: int, confirmed: datetime | None) -> set[str]:
 
 
 def test_a_document_stays_in_bounds_and_every_revocation_is_told(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (documents, enrolment):
+    for module in (access, enrolment):
         monkeypatch.setattr(module, "MOST_UNCONFIRMED", 30)
     fill(team, 150, team.instance.now())
     unconfirmed = fill(team, 70, None)
