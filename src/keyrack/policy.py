@@ -49,11 +49,14 @@ ACTIONS: dict[str, str] = {
     "iam:self": "see and change one's own tokens and access keys",
 }
 
+# What anybody with an account may, whatever else he may: it opens nothing without somebody who may more.
+OF_EVERY_MEMBER = frozenset({"iam:self", "requests:ask"})
+
 # Invariant 2: nothing is allowed by default; a role or policy that names nothing allows nothing.
 ROLE_ACTIONS: dict[Role, tuple[str, ...]] = {
     Role.OWNER: ("*",),
     Role.ADMIN: ("*",),
-    Role.MEMBER: ("iam:self", "requests:ask"),
+    Role.MEMBER: tuple(sorted(OF_EVERY_MEMBER)),
     Role.AUDITOR: ("*:read", "codeartsrepo::getUserSetting", "codeartsrepo:repository:get*", "iam:self"),
 }
 
@@ -132,12 +135,12 @@ def both(scopes: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
 def lacking(actor: Actor, wanted: Iterable[str]) -> frozenset[str]:
     """The actions among those wanted that an actor may not do.
 
-    Who may deal with everybody's users, tokens and access keys may deal with one's own.
+    Who may deal with everybody's users, tokens and access keys lacks nothing that everybody with an account has.
     """
     if _unbounded(actor):
         return frozenset()
     own = actions(actor.role, actor.policies, actor.scopes)
-    return frozenset(wanted) - own - ({"iam:self"} if "people:write" in own else set())
+    return frozenset(wanted) - own - (OF_EVERY_MEMBER if "people:write" in own else frozenset())
 
 
 def _unbounded(actor: Actor) -> bool:
