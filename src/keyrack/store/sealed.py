@@ -39,6 +39,7 @@ from keyrack.store.engine.prepared import Row, Statement, among, placeholder, pr
 from keyrack.store.per_server import PerServer, per_server
 from keyrack.store.plain import encode
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
+from keyrack.store.sign_in_tables import authenticators, identities, web_sessions
 from keyrack.store.tables import metadata
 
 SEAL = "seal"
@@ -72,6 +73,9 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     access_request_approvals.name: frozenset(),
     request_rules.name: frozenset(),
     "offboardings": frozenset(),
+    web_sessions.name: frozenset(("seen_at",)),
+    authenticators.name: frozenset(("last_used_at",)),
+    identities.name: frozenset(),
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 
