@@ -27,7 +27,7 @@ def _of(target: str) -> ForeignKey:
 
 web_sessions = _table(
     "web_sessions",
-    # A browser that somebody signed in with. proven_at: when the person last proved who they are; issuer, issuer_session:
+    # A browser that somebody signed in with. proven_at: when the person last proved who they are; issuer and its session:
     # of the provider that signed them in, so that it can end the session.
     _id(),
     Column("workspace_id", Integer, _of("workspaces"), nullable=False),
@@ -47,7 +47,7 @@ web_sessions = _table(
 
 authenticators = _table(
     "authenticators",
-    # What somebody signs in with beside the password. kind "totp": secret is its key, encrypted, step the last one used;
+    # What somebody signs in with beside the password. kind "totp": secret is its key, encrypted, step the last used;
     # "passkey": secret is the public key, credential its id, step the count of its signatures; "recovery": secret is a
     # code's hash; "password": the person chose the password, rather than somebody else.
     _id(),

@@ -108,9 +108,7 @@ def of_issuer(connection: Connection, issuer: str, issuer_session: str) -> tuple
 
 @prepared
 def _of_issuer(issuer: str, issuer_session: str) -> Select[Any]:
-    return select(web_sessions).where(
-        web_sessions.c.issuer == issuer, web_sessions.c.issuer_session == issuer_session
-    )
+    return select(web_sessions).where(web_sessions.c.issuer == issuer, web_sessions.c.issuer_session == issuer_session)
 
 
 def add_step(connection: Connection, secret_hash: bytes, held: bytes, expires_at: datetime) -> None:
