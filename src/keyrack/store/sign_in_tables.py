@@ -27,7 +27,7 @@ def _of(target: str) -> ForeignKey:
 
 web_sessions = _table(
     "web_sessions",
-    # A browser that somebody signed in with. proven_at: when the person last proved who they are; issuer and its session:
+    # A browser that somebody signed in with. proven_at: when the person last proved to be it; issuer, issuer_session:
     # of the provider that signed them in, so that it can end the session.
     _id(),
     Column("workspace_id", Integer, _of("workspaces"), nullable=False),

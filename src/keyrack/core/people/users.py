@@ -147,7 +147,17 @@ def change_own_password(
 
     session_id: as change has it.
     """
-    attempt = Attempt(instance, actor, "iam:self", "change one's own password", target_kind="user")
+    prove_own_password(instance, actor, original)
+    assert actor.user_id is not None
+    change(instance, actor, actor.user_id, password=password, proven=True, session_id=session_id)
+
+
+def prove_own_password(instance: Instance, actor: Actor, password: str) -> None:
+    """Check that somebody who acts as a user knows the user's password.
+
+    Raises Refusal UNAUTHENTICATED when it is wrong, MISSING for who is no user, or THROTTLED.
+    """
+    attempt = Attempt(instance, actor, "iam:self", "prove one's own password", target_kind="user")
     with attempt:
         if actor.user_id is None:
             raise missing("user")
@@ -155,13 +165,12 @@ def change_own_password(
         hashed = attempt.read(lambda connection: people.password_hash(connection, user_id))
 
         def check() -> None:
-            if not passwords.verify(hashed, original):
+            if not passwords.verify(hashed, password):
                 raise Refusal(Kind.UNAUTHENTICATED, "password-wrong", "The original password is wrong.")
 
         # A token in the wrong hands must be no way around the bounds of signing in.
         account = throttle.name_of("user", str(user_id))
         instance.throttle.prove(throttle.PASSWORD, actor.address, account, check)
-    change(instance, actor, user_id, password=password, proven=True, session_id=session_id)
 
 
 def find(instance: Instance, actor: Actor) -> tuple[User, ...]:

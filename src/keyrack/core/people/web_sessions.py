@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
+from keyrack.core.people import throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
@@ -90,14 +91,25 @@ def begin(
     return Begun(secret, found)
 
 
-def find(instance: Instance, secret: str) -> Visitor:
-    """The session in force with this secret, and its user. Raises Refusal UNAUTHENTICATED, alike for all others."""
-    found = None
-    if 0 < len(secret) <= LONGEST_SECRET and secret.isascii():
-        hashed = _hash(instance, secret)
+def find(instance: Instance, secret: str, *, address: str) -> Visitor:
+    """The session in force with this secret, and its user.
+
+    Raises Refusal UNAUTHENTICATED, alike for all others, or THROTTLED (see core/people/throttle.py).
+    """
+    ended = Refusal(Kind.UNAUTHENTICATED, "session-ended", "You are not signed in, or your session has ended.")
+    if not (0 < len(secret) <= LONGEST_SECRET and secret.isascii()):
+        raise ended
+    hashed = _hash(instance, secret)
+
+    def attempt() -> Visitor:
         found = instance.database.read(lambda connection: web_sessions.by_secret(connection, hashed))
-    if found is None or not _in_force(instance, found):
-        raise Refusal(Kind.UNAUTHENTICATED, "session-ended", "You are not signed in, or your session has ended.")
+        if found is None:
+            raise ended
+        return found
+
+    found = instance.throttle.prove(throttle.TOKEN, address, hashed, attempt)
+    if not _in_force(instance, found):
+        raise ended
     _note_seen(instance, found.session)
     return found
 
