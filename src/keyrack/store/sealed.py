@@ -407,12 +407,13 @@ def begin_counting(connection: Connection) -> None:
 @contextmanager
 def counting(connection: Connection) -> Iterator[None]:
     """Around a savepoint: what is undone with it does not count."""
-    before = dict(connection.info.get(_PENDING, {}))
+    info = connection.info  # which a connection that broke has no more
+    before = dict(info.get(_PENDING, {}))
     try:
         yield
     except BaseException:
-        connection.info[_PENDING] = before
-        connection.info[_RAISED] = {}
+        info[_PENDING] = before
+        info[_RAISED] = {}
         raise
 
 
