@@ -33,13 +33,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
 from keyrack.store.per_server import PerServer, per_server
 from keyrack.store.plain import encode
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
-from keyrack.store.tables import metadata
+from keyrack.store.schema import metadata
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
