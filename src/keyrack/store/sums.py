@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Select, Table, select, update
 
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
 from keyrack.store.per_server import PerServer, per_server
+from keyrack.store.schema import metadata
 from keyrack.store.seals import SEAL, holds, seals_of
-from keyrack.store.tables import metadata
 
 AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
 # What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
