@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
-from keyrack.store import sealed
+from keyrack.store import sums
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import migrate
@@ -89,7 +89,7 @@ def test_a_connection_that_dies_among_several_commands_is_said_to_be_away(postgr
 
     def several(conn: Connection) -> None:
         put(conn, "first")
-        with sealed.counting(conn), conn.begin_nested():
+        with sums.counting(conn), conn.begin_nested():
             put(conn, "second")
             conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
 
