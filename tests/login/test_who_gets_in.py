@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -51,7 +50,11 @@ def account() -> Iterator[Callable[..., None]]:
 def had(host: AdoptedHost) -> Iterator[Callable[[str], None]]:
     """Puts settings before all others, for one test."""
     text = host.config.read_text("ascii")
-    yield lambda settings: None if host.config.write_text(f"{settings}\n{text}", "ascii") else None
+
+    def put(settings: str) -> None:
+        host.config.write_text(f"{settings}\n{text}", "ascii")
+
+    yield put
     host.config.write_text(text, "ascii")
 
 

@@ -75,8 +75,8 @@ class Verdict:
 
     @property
     def is_bound(self) -> bool:
-        """Whether sshd or the account's shell keeps everybody there to one command, such as carrying files, or shut in a
-        folder, where nothing of this host can be mended.
+        """Whether everybody there is kept to one command, such as carrying files, or shut in a folder, by sshd or the
+        account's shell: nothing of this host can be mended by that.
         """
         if any(self._effective.one(keyword) not in ("", "none") for keyword in ("forcecommand", "chrootdirectory")):
             return True
