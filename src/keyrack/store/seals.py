@@ -15,10 +15,9 @@ from typing import Any
 
 from sqlalchemy import Boolean, Column, Connection, Engine, Table, event
 
-from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store.plain import encode
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
-from keyrack.store.tables import metadata
+from keyrack.store.schema import metadata
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
