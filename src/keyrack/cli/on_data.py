@@ -26,6 +26,7 @@ class OnData(Calls):
     def ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, Any] | None = None
     ) -> Any:
+        """The same call, as Calls.ask has it."""
         try:
             answer = catalogue.answer(self._at.instance, self._at.actor, method, path, body or {}, texts(query))
         except Refusal as refusal:
@@ -35,6 +36,7 @@ class OnData(Calls):
         return json.loads(bytes(answer.body)) if answer.body else None
 
     def now(self) -> datetime:
+        """The time there, in UTC."""
         return self._at.instance.now()
 
 

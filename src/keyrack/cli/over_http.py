@@ -45,6 +45,7 @@ class OverHttp(Calls):
     def ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, Any] | None = None
     ) -> Any:
+        """The same call, as Calls.ask has it."""
         asked = texts(query)
         target = self._parts.path + BASE + path + ("?" + urlencode(asked) if asked else "")
         for left in range(TRIES - 1, -1, -1):
@@ -57,6 +58,7 @@ class OverHttp(Calls):
         return self._answer(status, content)
 
     def now(self) -> datetime:
+        """The time there, in UTC."""
         if self._date is None:
             self._send("HEAD", self._parts.path + BASE + "/people/me", None)
         return self._date or datetime.now(UTC)
