@@ -135,7 +135,7 @@ def test_a_dry_run_says_who_gains_and_loses_and_changes_nothing(team: Service, h
     good("grants", "give", "--group", "ops", "--tag", "web", "--as", "deploy")
     assert good("groups", "add", "ops", "alice", "--dry-run") == "alice would gain the login as deploy on web-1\n"
     good("groups", "add", "ops", "alice")
-    for words in (
+    for change in (
         ("groups", "remove", "ops", "alice"),
         ("groups", "set", "ops", "bob"),
         ("groups", "delete", "ops"),
@@ -145,8 +145,8 @@ def test_a_dry_run_says_who_gains_and_loses_and_changes_nothing(team: Service, h
         ("grants", "take-back", "1"),
     ):
         number = str(listed("grants", "list")[0]["id"])
-        told = good(*[number if word == "1" else word for word in words], "--dry-run")
-        assert told == "alice would lose the login as deploy on web-1\n", words
+        told = good(*[number if word == "1" else word for word in change], "--dry-run")
+        assert told == "alice would lose the login as deploy on web-1\n", change
     assert good("groups", "remove", "ops", "bob", "--dry-run") == "Nobody would gain or lose a login.\n"
     rehearsed = json.loads(good("groups", "delete", "ops", "--dry-run", "--json"))
     assert ([one["user"] for one in rehearsed["loses"]], rehearsed["gains"]) == (["alice"], [])
