@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, placeholder
+from keyrack.store.schema import metadata
 from keyrack.store.seals import SEAL as SEAL
 from keyrack.store.seals import TABLES as TABLES
 from keyrack.store.seals import VOLATILE as VOLATILE
@@ -44,7 +45,6 @@ from keyrack.store.sums import setting as setting
 from keyrack.store.sums import settle as settle
 from keyrack.store.sums import sum_anew
 from keyrack.store.sums import sum_of as sum_of
-from keyrack.store.tables import metadata
 
 # What the database itself deletes with a row, and is counted.
 _HANGING: Mapping[str, tuple[tuple[Table, Any], ...]] = {

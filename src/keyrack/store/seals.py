@@ -15,11 +15,10 @@ from typing import Any
 
 from sqlalchemy import Boolean, Column, Connection, Engine, Table, event
 
-from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store.plain import encode
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
+from keyrack.store.schema import metadata
 from keyrack.store.sign_in_tables import authenticators, identities, web_sessions
-from keyrack.store.tables import metadata
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Select, Table, select, update
 
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
 from keyrack.store.per_server import PerServer, per_server
+from keyrack.store.schema import metadata
 from keyrack.store.seals import SEAL, holds, seals_of
-from keyrack.store.tables import metadata
 
 AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
 # What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
@@ -47,12 +47,13 @@ def begin_counting(connection: Connection) -> None:
 @contextmanager
 def counting(connection: Connection) -> Iterator[None]:
     """Around a savepoint: what is undone with it does not count."""
-    before = dict(connection.info.get(_PENDING, {}))
+    info = connection.info  # which a connection that broke has no more
+    before = dict(info.get(_PENDING, {}))
     try:
         yield
     except BaseException:
-        connection.info[_PENDING] = before
-        connection.info[_RAISED] = {}
+        info[_PENDING] = before
+        info[_RAISED] = {}
         raise
 
 
