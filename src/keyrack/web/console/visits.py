@@ -174,6 +174,11 @@ class Visit:
         return shown
 
 
+def offset_of(visit: Visit, name: str = "from") -> int:
+    """Where a page of a list starts, as its address says; what is no number is the beginning."""
+    return bodies.identifier(visit.query.get(name, "0"))
+
+
 Handler = Callable[[Visit], Response]
 
 
