@@ -20,7 +20,21 @@ from keyrack.model import Actor
 from keyrack.store.web_sessions import Visitor
 from keyrack.web import bodies
 from keyrack.web.api import Call, Dialect, Endpoint, address_of, strangers
-from keyrack.web.console import again, pages_hosts, pages_keys, pages_overview, pages_sign_in, safety, templates
+from keyrack.web.console import (
+    again,
+    pages_access,
+    pages_activity,
+    pages_hosts,
+    pages_keys,
+    pages_overview,
+    pages_people,
+    pages_repositories,
+    pages_requests,
+    pages_settings,
+    pages_sign_in,
+    safety,
+    templates,
+)
 from keyrack.web.console.visits import FORM_AGAIN, STATUS, Form, Page, Visit
 
 PAGES: tuple[Page, ...] = (
@@ -28,6 +42,12 @@ PAGES: tuple[Page, ...] = (
     *pages_overview.PAGES,
     *pages_keys.PAGES,
     *pages_hosts.PAGES,
+    *pages_people.PAGES,
+    *pages_access.PAGES,
+    *pages_requests.PAGES,
+    *pages_repositories.PAGES,
+    *pages_activity.PAGES,
+    *pages_settings.PAGES,
 )
 GETS: Mapping[str, Page] = {page.path: page for page in PAGES if page.method == "GET"}
 
