@@ -116,7 +116,7 @@ def _look_at_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Find
         if accepted is None:
             yield Finding(False, "no document was accepted yet", "start the agent: keyrack-agent run")
             return
-        signature.check(state.folder, accepted.document, accepted.signature)
+        signature.check(enrolment.signing_key, accepted.document, accepted.signature)
         document = host_document.decode(accepted.document)
         yield Finding(True, f"the document of revision {document.revision} is the service's, and well-formed")
         files = KeyFiles.open(enrolment.keys_folder, enrolment.revoked_keys)

@@ -1,9 +1,8 @@
 """The document that this host obeys: checks a new one, remembers it, has its files put in place; it asks nobody.
 
 What is checked before a document is obeyed (Invariant 6), in this order, and all of it before anything is changed:
-(1) the service's signature over the exact text, by the host's own ssh-keygen; (2) that every part of it is of the
-known form; (3) that it is for this very host; (4) that it is newer than the last one obeyed. If one fails, the last
-good state stays.
+(1) the service's signature over the exact text; (2) that every part of it is of the known form; (3) that it is for this
+very host; (4) that it is newer than the last one obeyed. If one fails, the last good state stays.
 """
 
 from __future__ import annotations
@@ -265,12 +264,9 @@ class Reconciler:
         """Checks (1) to (3); take() has the fourth, as a document that is recalled is no newer than itself."""
         # (1) The service signed this exact text.
         try:
-            signature.check(self._state_folder.folder, new.document, new.signature)
+            signature.check(self._enrolment.signing_key, new.document, new.signature)
         except signature.DocumentSignatureProblem as problem:
-            raise (DocumentRefused if problem.final else Failed)(str(problem)) from None
-        except OSError as error:
-            full = "; ".join(self._state_folder.full())
-            raise Failed(f"the document's signature could not be checked: {full or error.strerror}") from None
+            raise DocumentRefused(str(problem)) from None
         # (2) Every part of it is of the known form.
         try:
             document = host_document.decode(new.document)
