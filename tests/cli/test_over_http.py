@@ -248,7 +248,7 @@ def test_shells_complete_words(shell: str, words: str) -> None:
     assert "_KEYRACK_COMPLETE" in good("completion", shell)
     asked = {
         "_KEYRACK_COMPLETE": f"{shell}_complete",
-        "COMP_WORDS": "keyrack gr" if shell != "fish" else "keyrack gr",
+        "COMP_WORDS": "keyrack gr",
         "COMP_CWORD": "1" if shell != "fish" else "gr",
     }
     program = "from keyrack.cli.main import main; main(prog_name='keyrack')"
