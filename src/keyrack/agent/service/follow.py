@@ -23,6 +23,7 @@ TRY_AGAIN_SECONDS = 5.0  # the same while they could not be made as they must be
 HURRY_SECONDS = 2.0  # the same while enforcing is on trial
 FIRST_RETRY, LAST_RETRY = 0.2, 5.0  # seconds; short, so that a host obeys soon after the service is back
 REFUSED_RETRY = 30.0  # after a clear no
+COPIED_RETRY = 10.0  # while another machine goes by the same secret
 DELETED = (
     "this server was deleted in Keyrack: no key of Keyrack opens this host any more, and the service is not asked "
     "again; take the agent away with `keyrack-agent uninstall`, or enrol this host anew"
@@ -113,8 +114,10 @@ class Follower:
         if answer.status in _NO:
             self._answered_no(answer)
             return _spread(REFUSED_RETRY)
-        if answer.status == 409 and answer.fields.get("tell") == "document":
-            return self._tell_document(answer)
+        if answer.status == 409:
+            if answer.fields.get("tell") == "document":
+                return self._tell_document(answer)
+            return self._copied(answer)
         if answer.status != 204:
             return self._no_answer(_trouble(answer))
         self._confirm()
@@ -275,6 +278,8 @@ class Follower:
                     return self._end()
                 self._answered_no(answer)
                 return _spread(REFUSED_RETRY)
+            if answer.status == 409:
+                return self._copied(answer)
             if answer.status == 429:
                 # A receipt need not wait for a list that is too long for now; nothing is left out.
                 if not self._outbox.receipt_first():
@@ -311,6 +316,11 @@ class Follower:
         self._status = self._status._replace(service=DELETED)
         self._note()
         return 0.0
+
+    def _copied(self, answer: ServiceAnswer) -> float:
+        """Two machines go by this host's secret: everything stays as it is until somebody decides."""
+        self._answered_no(answer)
+        return _spread(COPIED_RETRY)
 
     def _answered_no(self, answer: ServiceAnswer) -> None:
         """A no is not a document: who may log in here changes by a signed one only (Invariant 6)."""
