@@ -55,11 +55,10 @@ identities = numbered(
     UniqueConstraint("issuer", "subject"),
 )
 
-sign_in_steps = numbered(
-    "sign_in_steps",
-    # What is needed to finish a sign-in that has begun, encrypted by the instance's key and used once.
+spent_proofs = numbered(
+    "spent_proofs",
+    # What may be shown once, such as a passkey's answer to a challenge, and was, until it would be refused for its age.
     id_column(),
-    Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
-    Column("held", LargeBinary, nullable=False),
+    Column("mark", LargeBinary(32), nullable=False, unique=True),
     Column("expires_at", Moment, nullable=False, index=True),
 )

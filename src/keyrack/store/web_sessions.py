@@ -1,4 +1,4 @@
-"""Questions about browsers' sessions and begun sign-ins; must decide nothing."""
+"""Questions about browsers' sessions and what may be shown once; must decide nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.people import user_record
 from keyrack.store.rows import inserted
-from keyrack.store.sign_in_tables import sign_in_steps, web_sessions
+from keyrack.store.sign_in_tables import spent_proofs, web_sessions
 from keyrack.store.tables import users
 
 
@@ -95,8 +95,8 @@ def remove_of_user(connection: Connection, user_id: int, *, but: int | None = No
 
 
 def remove_ended(connection: Connection, at: datetime, idle_since: datetime) -> int:
-    """Delete the sessions and begun sign-ins that have ended; answers how many sessions."""
-    _forget_steps.run(connection, at)
+    """Delete the sessions that have ended, and what was shown once; answers how many sessions."""
+    _forget_spent.run(connection, at)
     ended = sealed.remove(connection, web_sessions, web_sessions.c.expires_at <= at)
     return ended + sealed.remove(connection, web_sessions, web_sessions.c.seen_at <= idle_since)
 
@@ -111,39 +111,22 @@ def _of_issuer(issuer: str, issuer_session: str) -> Select[Any]:
     return select(web_sessions).where(web_sessions.c.issuer == issuer, web_sessions.c.issuer_session == issuer_session)
 
 
-def add_step(connection: Connection, secret_hash: bytes, held: bytes, expires_at: datetime) -> None:
-    """Note what a begun sign-in needs to go on."""
-    inserted(connection, sign_in_steps, {"secret_hash": secret_hash, "held": held, "expires_at": expires_at})
-
-
-def step(connection: Connection, secret_hash: bytes, at: datetime) -> bytes | None:
-    """What was noted of a begun sign-in that may go on; None where there is none."""
-    held: bytes | None = _step.value(connection, secret_hash, at)
-    return held
+def spend(connection: Connection, mark: bytes, expires_at: datetime) -> bool:
+    """Note that something that may be shown once was; False where it was shown before."""
+    if _spent.row(connection, mark) is not None:
+        return False
+    inserted(connection, spent_proofs, {"mark": mark, "expires_at": expires_at})
+    return True
 
 
 @prepared
-def _step(secret_hash: bytes, at: datetime) -> Select[Any]:
-    return select(sign_in_steps.c.held).where(
-        sign_in_steps.c.secret_hash == secret_hash, sign_in_steps.c.expires_at > at
-    )
-
-
-def take_step(connection: Connection, secret_hash: bytes, at: datetime) -> bytes | None:
-    """The same, and it is used up."""
-    held = step(connection, secret_hash, at)
-    _use_up.run(connection, secret_hash)
-    return held
+def _spent(mark: bytes) -> Select[Any]:
+    return select(spent_proofs.c.id).where(spent_proofs.c.mark == mark)
 
 
 @prepared
-def _use_up(secret_hash: bytes) -> Delete:
-    return delete(sign_in_steps).where(sign_in_steps.c.secret_hash == secret_hash)
-
-
-@prepared
-def _forget_steps(at: datetime) -> Delete:
-    return delete(sign_in_steps).where(sign_in_steps.c.expires_at <= at)
+def _forget_spent(at: datetime) -> Delete:
+    return delete(spent_proofs).where(spent_proofs.c.expires_at <= at)
 
 
 def _record(connection: Connection, row: Row, prefix: str = "") -> WebSession:

@@ -10,7 +10,7 @@ from keyrack import __version__
 from keyrack.agent.keys.key_files import KeyFiles
 from keyrack.agent.service import signature
 from keyrack.agent.service.client import ServiceAnswer, ServiceClient
-from keyrack.agent.state import Enrolment, StateFolder
+from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import programs
 from keyrack.protocol import host_document
 from keyrack.protocol.report import wire_word
@@ -41,18 +41,26 @@ def enrol(
     ServiceClient has it. All that can fail here is tried before the token is used up. Paths are absolute. Raises
     EnrolmentProblem, FolderProblem, NoAnswer or OSError.
     """
-    if programs.find("ssh-keygen") is None:
-        raise EnrolmentProblem(signature.NO_SSH_KEYGEN)
     files = KeyFiles.open(keys_folder, revoked_keys, create=True)
     try:
         files.prepare()
     finally:
         files.close()
-    answer = client.post("/agent/v1/enroll", {"token": token, **facts(), **({"mode": wire_word(mode)} if mode else {})})
+    asked = {"token": token, **facts(), **({"mode": wire_word(mode)} if mode else {}), **_left(state, url)}
+    answer = client.post("/agent/v1/enroll", asked)
     enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)._replace(ca_file=ca_file)
     signature.allow(state.folder, enrolment.signing_key)
     state.enrol(enrolment)
     return enrolment
+
+
+def _left(state: StateFolder, url: str) -> Dict[str, str]:
+    """Which host this machine is no more, where it was one of the same service: a copy that gets a name of its own."""
+    try:
+        before = state.enrolment()
+    except StateProblem:
+        return {}
+    return {"leaves": before.secret} if before is not None and before.url == url else {}
 
 
 def facts() -> Dict[str, str]:
@@ -91,6 +99,8 @@ def _read(
         signing_key = public_key.parse(words["signing_key"])
     except public_key.KeyProblem:
         raise EnrolmentProblem("the service's signing key is not a public key") from None
+    if not signature.can_check(signing_key.canonical):
+        raise EnrolmentProblem("the service signs with a kind of key that this agent does not know; get its own agent")
     return Enrolment(
         url=url,
         host=str(words["host"]),

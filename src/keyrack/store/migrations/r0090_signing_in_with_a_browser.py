@@ -66,12 +66,11 @@ def upgrade() -> None:
     )
     op.create_index("ix_identities_user_id", "identities", ["user_id"])
     op.create_table(
-        "sign_in_steps",
+        "spent_proofs",
         Column("id", Integer, primary_key=True),
-        Column("secret_hash", LargeBinary(32), nullable=False),
-        Column("held", LargeBinary, nullable=False),
+        Column("mark", LargeBinary(32), nullable=False),
         Column("expires_at", BigInteger, nullable=False),
-        sqlalchemy.UniqueConstraint("secret_hash"),
+        sqlalchemy.UniqueConstraint("mark"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_sign_in_steps_expires_at", "sign_in_steps", ["expires_at"])
+    op.create_index("ix_spent_proofs_expires_at", "spent_proofs", ["expires_at"])

@@ -27,6 +27,7 @@ from keyrack.web.console import (
     pages_hosts,
     pages_keys,
     pages_overview,
+    pages_own_sign_in,
     pages_people,
     pages_repositories,
     pages_requests,
@@ -39,6 +40,7 @@ from keyrack.web.console.visits import FORM_AGAIN, STATUS, Form, Page, Visit
 
 PAGES: tuple[Page, ...] = (
     *pages_sign_in.PAGES,
+    *pages_own_sign_in.PAGES,
     *pages_overview.PAGES,
     *pages_keys.PAGES,
     *pages_hosts.PAGES,

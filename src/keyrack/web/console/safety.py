@@ -51,7 +51,7 @@ def is_secure(instance: Instance, request: Request) -> bool:
 
 def refuse_in_the_clear(instance: Instance, request: Request) -> None:
     """Refuse to sign anybody in where a password would cross a network as it is. Raises Refusal FORBIDDEN."""
-    if is_secure(instance, request) or _is_loopback(request.url.hostname or ""):
+    if is_secure(instance, request) or is_loopback(request.url.hostname or ""):
         return
     words = (
         "The console is used over https, as a password must cross no network in the clear. Put a proxy with TLS in "
@@ -60,7 +60,8 @@ def refuse_in_the_clear(instance: Instance, request: Request) -> None:
     raise Refusal(Kind.FORBIDDEN, "not-in-the-clear", words)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this very machine to the browser."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -152,3 +153,17 @@ def local_path(value: str) -> str:
     ours = not parts.scheme and not parts.netloc and value.startswith("/") and not value.startswith(("//", "/\\"))
     plain = value.isascii() and value.isprintable() and "\\" not in value
     return value if ours and plain and len(value) <= 2048 else "/"
+
+
+def with_path(value: str, path: str) -> str:
+    """A cookie's value and where to go on to, as one."""
+    return f"{value}.{urlsafe_b64encode(path.encode()).decode().rstrip('=')}"
+
+
+def without_path(value: str) -> tuple[str, str]:
+    """Both again; the path is one of ours in any case."""
+    held, _, path = value.partition(".")
+    try:
+        return held, local_path(urlsafe_b64decode(path + "=" * (-len(path) % 4)).decode())
+    except ValueError:
+        return held, "/"

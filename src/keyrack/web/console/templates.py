@@ -77,6 +77,7 @@ def environment() -> Environment:
     made.filters["short_fingerprint"] = short_fingerprint
     made.filters["count"] = count
     made.filters["span"] = written
+    made.filters["browser"] = browser
     return made
 
 
@@ -127,3 +128,22 @@ def short_fingerprint(fingerprint: str) -> str:
 def count(number: int, one: str, many: str = "") -> str:
     """A number with its noun: "1 host", "12 hosts"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+_BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
+_SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("CrOS", "ChromeOS"),
+    ("Linux", "Linux"),
+)
+
+
+def browser(agent: str) -> str:
+    """What a browser calls itself, in a few words: "Firefox on Linux"."""
+    program = next((words for mark, words in _BROWSERS if mark in agent), "")
+    system = next((words for mark, words in _SYSTEMS if mark in agent), "")
+    return f"{program} on {system}" if program and system else program or agent[:40] or "unknown"
