@@ -24,6 +24,7 @@ EXAMPLES = {
     "fingerprint": "SHA256:nothing",
     "id": "1",
     "number": "1",
+    "grant": "1",
 }
 PEOPLE = {Role.OWNER: "olga", Role.MEMBER: "mallory", Role.AUDITOR: "audrey"}
 # What a member without any right must find on no page: the others, and what is theirs.
