@@ -185,10 +185,10 @@ def revoked(visit: Visit) -> Response:
 
 
 PAGES = (
-    page("/keys", keys),
+    page("/keys", keys, user_keys.READ),
     change("/keys", add, user_keys.ADD, again=keys),
-    change("/keys/check", check, "iam:self"),
-    page("/keys/{fingerprint:path}", key),
+    change("/keys/check", check, user_keys.ADD),
+    page("/keys/{fingerprint:path}", key, user_keys.READ),
     change("/remove-key/{fingerprint:path}", remove, user_keys.DELETE),
     page("/revoke/{fingerprint:path}", revoking, "keys:revoke"),
     change("/revoke/{fingerprint:path}", revoke, "keys:revoke", again=revoking, dangerous=True),

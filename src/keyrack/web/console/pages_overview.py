@@ -20,8 +20,9 @@ def overview(visit: Visit) -> Response:
     """The first page."""
     if not visit.may("access:read"):
         ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name, limit=200)
-        keys = user_keys.find(visit.instance, visit.actor, limit=200)
-        return visit.show("my_overview.html", ways=ways.items, keys=keys.items)
+        own = visit.may(user_keys.READ)
+        keys = user_keys.find(visit.instance, visit.actor, limit=200).items if own else ()
+        return visit.show("my_overview.html", ways=ways.items, keys=keys, own=own)
     found = core.look(visit.instance, visit.actor)
     return visit.show("overview.html", found=found, most=max((a + b for _, a, b in found.days), default=0))
 
@@ -45,6 +46,8 @@ def search(visit: Visit) -> Response:
 
 
 def _keys(visit: Visit, text: str) -> list[tuple[str, str]]:
+    if not visit.may(user_keys.READ):
+        return []
     mine = user_keys.find(visit.instance, visit.actor, search=text, limit=MOST).items
     shown = [(one.title or "without a title", f"/keys/{one.fingerprint}") for one in mine if one.fingerprint]
     if is_fingerprint(text) and visit.may("people:read"):

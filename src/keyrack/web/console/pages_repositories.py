@@ -80,7 +80,7 @@ def remove_key(visit: Visit) -> Response:
 PAGES = (
     page("/repositories", listed),
     change("/repositories", add, repositories.CREATE, again=listed),
-    page("/repositories/{id}", repository),
-    change("/repositories/{id}/keys", add_key, ANYBODY, again=repository),
-    change("/repositories/{id}/keys/{number}/remove", remove_key, ANYBODY),
+    page("/repositories/{id}", repository, judged=True),
+    change("/repositories/{id}/keys", add_key, ANYBODY, again=repository, judged=True),
+    change("/repositories/{id}/keys/{number}/remove", remove_key, ANYBODY, judged=True),
 )

@@ -51,5 +51,5 @@ def revoke_token(visit: Visit) -> Response:
 PAGES = (
     page("/settings", settings),
     change("/settings/tokens", add_token, "iam:self", again=settings, dangerous=True),
-    change("/settings/tokens/{id}/revoke", revoke_token, "iam:self"),
+    change("/settings/tokens/{id}/revoke", revoke_token, "iam:self", judged=True),
 )
