@@ -184,14 +184,16 @@ def _run(given: argparse.Namespace) -> int:
     # Whether plain HTTP is fine was settled when the host enrolled.
     client = ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
     desired = DesiredState(store, enrolment, say)
+    reconciler = Reconciler(store, enrolment, desired)
     watch = Watch(
         store,
         enrolment,
         ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file),
         say,
         given.sshd_log,
+        reconciler.end_keys,
     )
-    follower = Follower(store, Reconciler(store, enrolment, desired), client, say, watch.obey)
+    follower = Follower(store, reconciler, client, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(client):
         if not given.once:
