@@ -11,7 +11,7 @@ import structlog
 from keyrack.core.audit import retention
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials, grants, key_sync, requests
+from keyrack.core.keys import credentials, endings, grants, key_sync, requests
 from keyrack.core.people.users import system_actor
 from keyrack.store import servers
 from keyrack.store.database import DatabaseUnavailable
@@ -101,6 +101,9 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
         while not stopping.wait(TIDY_EVERY_SECONDS):
             try:
                 credentials.end_expired(instance, system_actor())
+                endings.end_user_keys(instance, system_actor())
+                endings.close_requests(instance, system_actor())
+                endings.announce(instance, system_actor())
                 grants.begin(instance, system_actor())
                 requests.lapse(instance, system_actor())
                 last_seen.write(instance)

@@ -222,6 +222,17 @@ class Settings(BaseSettings):
         le=MOST_DAYS,
         description="How many days a deleted server waits for its host to hear of it.",
     )
+    readd_expired_keys: bool = Field(
+        default=False,
+        description="Take a key again whose end came in the workspace; temporary keys always are. Keys that "
+        "were revoked everywhere stay refused until that is lifted.",
+    )
+    notice_hours: float = Field(
+        default=24,
+        ge=0,
+        le=24 * MOST_DAYS,
+        description="How long before the end of a key or a grant an event says so, once, in hours; 0: never.",
+    )
     request_hours: float = Field(
         default=24, gt=0, le=8760, description="How long a request for access waits to be approved, in hours."
     )

@@ -9,7 +9,7 @@ import click
 
 from keyrack.cli.operator_context import ID, known_id, operator_context, shared
 from keyrack.cli.shown import say
-from keyrack.cli.spans import asked_moment, moment
+from keyrack.cli.spans import asked_end, asked_moment, moment
 from keyrack.cli.tables import AT_ONCE, as_json, every, table
 from keyrack.core.keys import grants, openings
 from keyrack.model import Grant
@@ -52,7 +52,7 @@ def list_grants(json_wanted: bool, **given: Any) -> None:
 @click.option("--all", "all_servers", is_flag=True, help="All servers of the workspace, now and later.")
 @click.option("--as", "system_user", required=True, metavar="ACCOUNT", help="As which system user.")
 @click.option("--from", "start", metavar="TIME", help="When it begins; otherwise at once.")
-@click.option("--until", metavar="TIME", help="The end, such as 2026-11-22T16:00:00Z; otherwise there is none.")
+@click.option("--until", metavar="TIME", help="The end, such as 12h or 2026-11-22T16:00:00Z; otherwise there is none.")
 @click.option("--restrictions", metavar="JSON", help='What the keys may do, such as {"sources": ["192.0.2.0/24"]}.')
 @click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
 @shared
@@ -89,7 +89,7 @@ def give(
             all_servers=all_servers,
             system_user=system_user,
             starts_at=None if start is None else asked_moment("--from", start),
-            expires_at=None if until is None else asked_moment("--until", until, end=True),
+            expires_at=None if until is None else asked_end("--until", until),
             restrictions=limits,
             reason=reason,
         )

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from keyrack.cli.operator_context import operator_context, shared
+from keyrack.cli.spans import asked_end
 from keyrack.cli.tables import as_json, table
-from keyrack.core.audit import events
 from keyrack.core.keys import everywhere
 from keyrack.core.keys.everywhere import Placed
 
@@ -49,7 +49,7 @@ def _show(placed: Iterable[Placed], json_wanted: bool) -> None:
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--label", required=True, metavar="TEXT", help="What the key is called on the servers.")
 @click.option("--as", "username", required=True, metavar="ACCOUNT", help="As which system user it logs in.")
-@click.option("--until", metavar="TIME", help="The end, such as 2026-12-24T18:00:00Z; otherwise there is none.")
+@click.option("--until", metavar="TIME", help="The end, such as 12h or 2026-12-24T18:00:00Z; otherwise there is none.")
 @click.option("--restrictions", metavar="JSON", help='What it may do, such as {"sources": ["192.0.2.0/24"]}.')
 @_chosen
 @as_json
@@ -76,7 +76,7 @@ def add(
     except ValueError:
         raise click.UsageError("--restrictions takes JSON; docs/api/keyrack.md says which fields there are.") from None
     with operator_context(given) as at:
-        end = None if until is None else events.moment(until, field="until", end=True)
+        end = None if until is None else asked_end("--until", until)
         line = _line(file)
         made = everywhere.add(
             at.instance,

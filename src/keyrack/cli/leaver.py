@@ -41,7 +41,7 @@ def command() -> None:
 @click.argument("name", metavar="NAME")
 @click.option("--dry-run", is_flag=True, help="Show what would go, and change nothing.")
 @click.option("--wait", is_flag=True, help="Wait until every host and Git endpoint obeys.")
-@click.option("--timeout", default="60s", metavar="TIME", help="How long to wait at most, such as 30s or 5m. [60s]")
+@click.option("--timeout", default="60s", metavar="TIME", help="How long to wait at most, such as 30s or 5min. [60s]")
 @click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
 @click.option("--json", "json_wanted", is_flag=True, help="For programs: a JSON object.")
 @shared

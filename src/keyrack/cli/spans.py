@@ -7,19 +7,21 @@ from datetime import UTC, datetime
 
 import click
 
+from keyrack.core import lifetimes
 from keyrack.core.audit import events
 from keyrack.core.instance import Instance
+from keyrack.core.lifetimes import LifetimeError
 from keyrack.errors import Refusal
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds_of(text: str) -> int:
-    """Seconds of a span such as 90, 30s, 15m or 1h; exits with words for anything else."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
-    if match is None:
-        raise click.UsageError("--after takes a number and s, m, h or d, such as 1h; 0 for never.")
-    return int(match[1]) * UNITS.get(match[2], 1)
+    """Seconds of a span such as 90 (seconds), 15min or 1h, as lifetimes.span reads it; exits with words otherwise."""
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    try:
+        return int(lifetimes.span(text).total_seconds())
+    except LifetimeError as problem:
+        raise click.UsageError(f"{text!r} {problem}; 0 for never.") from None
 
 
 def ago(instance: Instance, at: datetime | None) -> str:
@@ -39,6 +41,19 @@ def asked_moment(option: str, text: str, *, end: bool = False) -> datetime:
         return events.moment(text, field=option, end=end)
     except Refusal as refusal:
         raise click.UsageError(f"{option}: {refusal.message}") from None
+
+
+def asked_end(option: str, text: str) -> str | datetime:
+    """The end that an option names, for a use case to read: a span such as 12h, a time, or a date as its last second;
+    exits with words for anything else.
+    """
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return asked_moment(option, text, end=True)
+    try:
+        lifetimes.read(text)
+    except LifetimeError as problem:
+        raise click.UsageError(f"{option} {problem}.") from None
+    return text
 
 
 def moment(at: datetime | None) -> str:

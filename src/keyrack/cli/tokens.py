@@ -8,7 +8,7 @@ import click
 
 from keyrack.cli.operator_context import ID, known_id, operator_context, shared
 from keyrack.cli.shown import say
-from keyrack.cli.spans import asked_moment, moment
+from keyrack.cli.spans import asked_end, moment
 from keyrack.cli.tables import AT_ONCE, as_json, every, table
 from keyrack.core.people import api_tokens, tokens
 
@@ -55,11 +55,11 @@ def revoke(token_id: int, **given: Any) -> None:
 @click.option(
     "--scope", "scopes", multiple=True, required=True, metavar="SCOPE", help="Such as servers:read; repeated."
 )
-@click.option("--until", metavar="TIME", help="The end, such as 2026-12-24T16:00:00Z; otherwise there is none.")
+@click.option("--until", metavar="TIME", help="The end, such as 90d or 2026-12-24T16:00:00Z; otherwise there is none.")
 @shared
 def create(name: str, user: str, scopes: tuple[str, ...], until: str | None, **given: Any) -> None:
     """Make an API token, and print it this once."""
-    end = None if until is None else asked_moment("--until", until, end=True)
+    end = None if until is None else asked_end("--until", until)
     with operator_context(given) as at, known_id(f"Nobody here is called {user!r}."):
         _show_made(api_tokens.make(at.instance, at.actor, name=name, scopes=scopes, expires_at=end, user=user))
 

@@ -35,6 +35,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store.dialect import insert_of
+from keyrack.store.ending_tables import expired_keys
 from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
 from keyrack.store.per_server import PerServer, per_server
 from keyrack.store.plain import encode
@@ -52,7 +53,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "removed_accounts": frozenset(),
     "enrolments": frozenset(),
     # Who made it is emptied by the database itself once that user is gone.
-    "credentials": frozenset(("created_by", "delivered_at")),
+    "credentials": frozenset(("created_by", "delivered_at", "noticed_at")),
     "revocations": frozenset(("confirmed_at",)),
     "revoked_keys": frozenset(),
     "held_back": frozenset(),
@@ -61,9 +62,9 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "group_members": frozenset(),
     "tokens": frozenset(("last_used_at",)),
     "access_keys": frozenset(),
-    "user_keys": frozenset(),
+    "user_keys": frozenset(("noticed_at",)),
     "key_sources": frozenset(("checked_at", "next_at")),
-    "grants": frozenset(("begun_at",)),
+    "grants": frozenset(("begun_at", "noticed_at")),
     "projects": frozenset(),
     "repositories": frozenset(("created_by",)),
     "repository_members": frozenset(),
@@ -71,6 +72,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     access_requests.name: frozenset(),
     access_request_approvals.name: frozenset(),
     request_rules.name: frozenset(),
+    expired_keys.name: frozenset(),
     "offboardings": frozenset(),
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""

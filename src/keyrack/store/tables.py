@@ -88,6 +88,8 @@ def _where(name: str, *columns: str, condition: str) -> Index:
     return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
 
 
+UNNOTICED = "noticed_at IS NULL AND expires_at IS NOT NULL"
+
 workspaces = _table(
     "workspaces",
     _id(),
@@ -218,6 +220,7 @@ servers = _table(
     _seal(),
     # The sum of the seals of all rows that belong to it, see store/sealed.py; empty until the first change of one.
     Column("rows_sum", LargeBinary(32)),
+    Column("frozen_at", Moment),
 )
 
 deleted_servers = Table(
@@ -314,10 +317,15 @@ credentials = _table(
     Column("revision", BigInteger, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
     Column("delivered_at", Moment),
+    Column("noticed_at", Moment),
+    Column("break_glass", Boolean),
+    Column("confirmed_at", Moment),
+    Column("frozen_at", Moment),
     UniqueConstraint("server_id", "label"),
     Index("ix_credentials_server_id_id", "server_id", "id"),
     Index("ix_credentials_server_id_expires_at", "server_id", "expires_at"),
     _where("ix_credentials_undelivered", "server_id", "revision", condition="delivered_at IS NULL"),
+    _where("ix_credentials_unnoticed", "expires_at", condition=UNNOTICED),
 )
 
 user_keys = _table(
@@ -332,6 +340,11 @@ user_keys = _table(
     Column("key_type", String(64)),
     Column("created_at", Moment, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
+    Column("expires_at", Moment, index=True),
+    Column("noticed_at", Moment),
+    Column("confirmed_at", Moment),
+    Column("frozen_at", Moment),
+    _where("ix_user_keys_unnoticed", "expires_at", condition=UNNOTICED),
 )
 
 key_owners = Table(
@@ -360,6 +373,9 @@ grants = _table(
     Column("starts_at", Moment),
     Column("begun_at", Moment),  # when hosts were told that the start came
     Column("reason", Text),
+    Column("noticed_at", Moment),
+    Column("break_glass", Boolean),
+    _where("ix_grants_unnoticed", "expires_at", condition=UNNOTICED),
     _where("ix_grants_to_begin", "starts_at", condition="begun_at IS NULL AND starts_at IS NOT NULL"),
 )
 

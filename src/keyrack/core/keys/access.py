@@ -176,13 +176,18 @@ def _granted(connection: Connection, server: Server, now: datetime, whose: Whose
             username=grant.system_user,
             public_key=key.public_key,
             options=limits,
-            expires_at=grant.expires_at,
+            expires_at=_first(grant.expires_at, key.expires_at),
             name=key.title or "",
             entered_at=max(grant.created_at, key.created_at),
             key_entered_at=key.created_at,
             grant=grant,
             user_key=key,
         )
+
+
+def _first(end: datetime | None, other: datetime | None) -> datetime | None:
+    """The earlier of two ends, where there is one."""
+    return min((at for at in (end, other) if at is not None), default=None)
 
 
 def _without_held_back(found: Iterable[Line], held: Iterable[held_back.HeldBack]) -> Iterator[Line]:

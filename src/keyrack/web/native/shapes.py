@@ -102,6 +102,9 @@ Moment = Annotated[
     datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time", "examples": [_END]})
 ]
 """A time in a body: ISO 8601 with a zone, which the core asks for."""
+_LIFETIME = {"type": "string", "examples": [_END, "12h"]}
+End = Annotated[str, WithJsonSchema(_LIFETIME)]
+"""An end in a body: a time by ISO 8601 with its zone, or a span from now on; the core reads it."""
 Fingerprint = Annotated[str, Field(examples=[FINGERPRINT])]
 PublicKey = Annotated[str, Field(examples=[PUBLIC_KEY])]
 _FLAG = {"type": "boolean"}
