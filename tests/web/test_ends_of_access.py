@@ -1,4 +1,4 @@
-"""Ends of keys and grants: however they are written, renewed under one id, announced once, and no way back after them."""
+"""Ends of keys and grants: however they are written, renewed under one id, announced once, and not undone after them."""
 
 from __future__ import annotations
 

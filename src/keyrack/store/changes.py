@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Column, Connection, Integer, Table
 
-from keyrack.store.tables import metadata
+from keyrack.store.schema import metadata
 
 if TYPE_CHECKING:
     import psycopg

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
 
-from keyrack.store.tables import Json, Moment, metadata
+from keyrack.store.columns import Json, Moment, metadata
 
 expired_keys = Table(
     "expired_keys",
