@@ -25,6 +25,8 @@ ACTIONS: dict[str, str] = {
     "sessions:read": "see who is logged in",
     "sessions:write": "end a session",
     "events:read": "read the audit log",
+    "webhooks:read": "see where events are sent",
+    "webhooks:write": "say where events are sent",
     "instance:tidy": "delete what was kept as long as it must be",
     "people:read": "see users, groups and their tokens",
     "people:write": "create, change and delete users, groups and their tokens",

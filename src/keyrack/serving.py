@@ -15,7 +15,7 @@ from keyrack.core.keys import credentials, endings, grants, key_sync, requests
 from keyrack.core.people.users import system_actor
 from keyrack.store import servers
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.web import server
+from keyrack.web import deliveries, server
 from keyrack.web.outgoing import Outgoing
 from keyrack.web.server import Service
 
@@ -33,11 +33,13 @@ def web_application(instance: Instance) -> Service:
         close_metrics = _serve_metrics(instance)
         stop_tidying = _tidy(instance, last_seen)
         stop_syncing = _sync(instance)
+        stop_delivering = deliveries.start(instance)
 
         def stop() -> None:
             close_metrics()
             stop_tidying()
             stop_syncing()
+            stop_delivering()
 
         return stop
 

@@ -1,4 +1,4 @@
-"""Ends of keys and grants: however they are written, renewed under one id, announced once, and not undone after them."""
+"""Ends of keys and grants: however they are written, renewed under one id, announced once; after them no way back."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "keys": ("keyrack.cli.keys", "See the SSH keys of users; put one on many servers."),
     "sync-keys": ("keyrack.cli.sync_keys", "Keep users' keys in step with GitHub and GitLab, now."),
     "tokens": ("keyrack.cli.tokens", "See, make, rotate and revoke API tokens."),
+    "webhooks": ("keyrack.cli.webhooks", "See and say where events are sent."),
     "events": ("keyrack.cli.events", "Read the audit log."),
     "hosts": ("keyrack.cli.hosts", "See and steer hosts: unmanaged keys, modes, receipts, sessions."),
     "backup": ("keyrack.cli.backup", "Copy the database, also while it is served."),

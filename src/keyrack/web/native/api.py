@@ -32,6 +32,7 @@ from keyrack.web.native import (
     tokens,
     unmanaged_keys,
     user_keys,
+    webhooks,
 )
 from keyrack.web.native.shapes import Error, parameter_names
 
@@ -69,6 +70,7 @@ ENDPOINTS = (
     *offboardings.ENDPOINTS,
     *key_sources.ENDPOINTS,
     *tokens.ENDPOINTS,
+    *webhooks.ENDPOINTS,
     *repositories.ENDPOINTS,
 )
 # What each call takes in its query; any other name is refused, so that a misspelt one is not silently left out.
