@@ -19,7 +19,8 @@ import pytest
 from keyrack.core.audit import alarms, webhooks
 from keyrack.core.audit.webhooks import Due
 from keyrack.core.keys.key_sync import Answer
-from keyrack.store import tables
+from keyrack.store import events
+from keyrack.store import webhooks as stored
 from keyrack.store.webhook_tables import webhooks as webhook_rows
 from tests.services import Service, running, settings_for
 from tests.web.test_native import call
@@ -155,15 +156,13 @@ def test_what_waited_while_the_service_was_away_is_sent_and_given_up_at_last(tea
     def nobody(url: str, headers: Any, body: bytes) -> Answer:
         return Answer(500, {}, b"")
 
-    held = team.instance.database.read(lambda c: c.execute(webhook_rows.select()).mappings().one())
-    webhook = webhooks.Webhook(**{**held, "actions": ("*",)})
+    (webhook,) = team.instance.database.read(stored.active)
     for _ in range(len(webhooks.WAITS)):
-        (one,) = team.instance.database.read(lambda c: webhooks.webhooks.deliveries(c, made["id"], None, 5))
-        row = team.instance.database.read(
-            lambda c, number=one.event_id: c.execute(tables.events.select().where(tables.events.c.id == number)).one()
-        )
-        events = {one.event_id: webhooks.Event(**row._mapping)}
-        assert webhooks.send(team.instance, Due(webhook, (one,), events), nobody) == 0
+        (one,) = team.instance.database.read(lambda c: stored.deliveries(c, webhook.id, None, 5))
+        assert one.event_id is not None
+        event = team.instance.database.read(lambda c, number=one.event_id: events.get(c, 1, number))  # type: ignore[misc]
+        assert event is not None
+        assert webhooks.send(team.instance, Due(webhook, (one,), {one.event_id: event}), nobody) == 0
     (last,) = deliveries(team, made["id"])
     assert (last["state"], last["attempts"], last["next_at"]) == ("failed", len(webhooks.WAITS) + 1, None)
 

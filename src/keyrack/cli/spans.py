@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
 import click
@@ -41,19 +40,6 @@ def asked_moment(option: str, text: str, *, end: bool = False) -> datetime:
         return events.moment(text, field=option, end=end)
     except Refusal as refusal:
         raise click.UsageError(f"{option}: {refusal.message}") from None
-
-
-def asked_end(option: str, text: str) -> str | datetime:
-    """The end that an option names, for a use case to read: a span such as 12h, a time, or a date as its last second;
-    exits with words for anything else.
-    """
-    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        return asked_moment(option, text, end=True)
-    try:
-        lifetimes.read(text)
-    except LifetimeError as problem:
-        raise click.UsageError(f"{option} {problem}.") from None
-    return text
 
 
 def moment(at: datetime | None) -> str:

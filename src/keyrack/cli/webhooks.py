@@ -1,4 +1,4 @@
-"""`keyrack webhooks …`: where events are sent, as the operator says it; must hold no rule."""
+"""`keyrack webhooks …`: where events are sent; must hold no rule."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from typing import Any
 
 import click
 
-from keyrack.cli.operator_context import ID, known_id, operator_context, shared
+from keyrack.cli.calls import ID, either, known, reached, to
+from keyrack.cli.changes import dash
 from keyrack.cli.shown import say
-from keyrack.cli.spans import moment
 from keyrack.cli.tables import as_json, table
-from keyrack.core.audit import webhooks
-from keyrack.store.webhooks import WAITING
 
-KNOWN = "`keyrack webhooks list` shows which there are."
+LEVELS = ("info", "warning", "alarm")
+HINT = "`keyrack webhooks list` shows which there are."
 
 
 @click.group(name="webhooks")
@@ -23,70 +22,69 @@ def command() -> None:
 
 @command.command(name="list")
 @as_json
-@shared
+@either
 def list_webhooks(json_wanted: bool, **given: Any) -> None:
     """List webhooks, oldest first."""
-    with operator_context(given) as at:
+    with reached(given) as calls:
         rows = [
-            (one.id, one.url, one.level, " ".join(one.actions), one.created_by, moment(one.created_at))
-            for one in webhooks.find(at.instance, at.actor)
+            (one["id"], one["url"], one["level"], " ".join(one["actions"]), one["created_by"], one["created_at"])
+            for one in calls.ask("GET", "/webhooks")["items"]
         ]
-        table(("ID", "URL", "LEVEL", "ACTIONS", "BY", "CREATED"), rows, json_wanted)
+    table(("ID", "URL", "LEVEL", "ACTIONS", "BY", "CREATED"), rows, json_wanted)
 
 
 @command.command()
 @click.argument("url", metavar="URL")
-@click.option(
-    "--level", type=click.Choice(webhooks.LEVELS), default="warning", help="The least that is sent. [warning]"
-)
+@click.option("--level", type=click.Choice(LEVELS), default="warning", help="The least that is sent. [warning]")
 @click.option("--action", "actions", multiple=True, metavar="PATTERN", help="Such as grants:*; repeated. [*]")
-@shared
+@either
 def create(url: str, level: str, actions: tuple[str, ...], **given: Any) -> None:
     """Send events to an address, and print the secret that signs them, this once."""
-    with operator_context(given) as at:
-        made = webhooks.create(at.instance, at.actor, url=url, level=level, actions=actions or ("*",))
-        say(made.secret)
-        say(f"Webhook {made.webhook.id} sends events from {level} on to {made.webhook.url}.", err=True)
+    with reached(given) as calls:
+        made = calls.ask("POST", "/webhooks", {"url": url, "level": level, "actions": list(actions) or None})
+        say(made["secret"])
+        say(f"Webhook {made['id']} sends events from {level} on to {made['url']}.", err=True)
 
 
 @command.command()
 @click.argument("webhook_id", metavar="ID", type=ID)
-@shared
+@either
 def delete(webhook_id: int, **given: Any) -> None:
     """Send events there no more."""
-    with operator_context(given) as at, known_id(KNOWN):
-        gone = webhooks.delete(at.instance, at.actor, webhook_id)
-        say(f"Events are sent to {gone.url} no more.")
+    with reached(given) as calls, known(HINT):
+        calls.ask("DELETE", to("webhooks", webhook_id))
+        say(f"Webhook {webhook_id} is deleted.")
 
 
 @command.command()
 @click.argument("webhook_id", metavar="ID", type=ID)
-@shared
+@either
 def test(webhook_id: int, **given: Any) -> None:
     """Have a test sent there by the service; `keyrack webhooks deliveries ID` says what became of it."""
-    with operator_context(given) as at, known_id(KNOWN):
-        queued = webhooks.test(at.instance, at.actor, webhook_id)
-        say(f"Delivery {queued.id} waits for the service to send it.")
+    with reached(given) as calls, known(HINT):
+        queued = calls.ask("POST", to("webhooks", webhook_id, "test"))
+        say(f"Delivery {queued['id']} waits for the service to send it.")
 
 
 @command.command()
 @click.argument("webhook_id", metavar="ID", type=ID)
 @click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many at most. [50]")
 @as_json
-@shared
+@either
 def deliveries(webhook_id: int, limit: int, json_wanted: bool, **given: Any) -> None:
     """List what was sent there or waits, newest first."""
-    with operator_context(given) as at, known_id(KNOWN):
-        rows = [
-            (
-                one.id,
-                one.event_id or "test",
-                one.state,
-                one.attempts,
-                one.status or "-",
-                moment(one.next_at) if one.state == WAITING else "-",
-                one.words or "-",
-            )
-            for one in webhooks.deliveries(at.instance, at.actor, webhook_id, limit=limit)
-        ]
-        table(("ID", "EVENT", "STATE", "ATTEMPTS", "STATUS", "NEXT", "WHY"), rows, json_wanted)
+    with reached(given) as calls, known(HINT):
+        found = calls.ask("GET", to("webhooks", webhook_id, "deliveries"), query={"per_page": limit})["items"]
+    rows = [
+        (
+            one["id"],
+            one["event"] or "test",
+            one["state"],
+            one["attempts"],
+            dash(one["status"]),
+            dash(one["next_at"]),
+            dash(one["words"]),
+        )
+        for one in found
+    ]
+    table(("ID", "EVENT", "STATE", "ATTEMPTS", "STATUS", "NEXT", "WHY"), rows, json_wanted)
