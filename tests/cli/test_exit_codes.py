@@ -138,6 +138,7 @@ SHOWN = [
 GROUPS = (
     *("audit", "events", "grants", "groups", "hosts", "keys", "people", "repos", "requests", "servers", "sessions"),
     "tokens",
+    "webhooks",
 )
 
 

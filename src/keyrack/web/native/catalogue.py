@@ -19,13 +19,13 @@ from keyrack.web.api import Call, Endpoint
 # Where the calls are whose paths begin so; tests hold it true.
 MODULES: dict[str, tuple[str, ...]] = {
     "access": ("access",),
-    "credentials": ("everywhere",),
+    "credentials": ("everywhere", "renewals"),
     "damaged-rows": ("damaged_rows",),
     "deleted-servers": ("servers",),
     "events": ("events",),
-    "grants": ("grants",),
+    "grants": ("grants", "renewals"),
     "groups": ("groups",),
-    "keys": ("revocations", "claims"),
+    "keys": ("revocations", "claims", "renewals"),
     "offboardings": ("offboardings",),
     "people": ("groups", "key_sources", "offboardings"),
     "rehearsals": ("rehearsals",),
@@ -37,6 +37,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tags": ("servers",),
     "tokens": ("tokens",),
     "user-keys": ("user_keys",),
+    "webhooks": ("webhooks",),
 }
 
 
