@@ -306,6 +306,7 @@ grants = numbered(
     Column("reason", Text),
     Column("noticed_at", Moment),
     Column("break_glass", Boolean),
+    index_where("ix_grants_break_glass", "workspace_id", condition="break_glass IS NOT NULL"),
     index_where("ix_grants_unnoticed", "expires_at", condition=UNNOTICED),
     index_where("ix_grants_to_begin", "starts_at", condition="begun_at IS NULL AND starts_at IS NOT NULL"),
 )

@@ -19,13 +19,14 @@ from keyrack.web.api import Call, Endpoint
 # Where the calls are whose paths begin so; tests hold it true.
 MODULES: dict[str, tuple[str, ...]] = {
     "access": ("access",),
-    "credentials": ("everywhere", "renewals"),
+    "credentials": ("everywhere", "renewals", "freezes"),
     "damaged-rows": ("damaged_rows",),
     "deleted-servers": ("servers",),
     "events": ("events",),
+    "freezes": ("freezes",),
     "grants": ("grants", "renewals"),
     "groups": ("groups",),
-    "keys": ("revocations", "claims", "renewals"),
+    "keys": ("revocations", "claims", "renewals", "freezes"),
     "offboardings": ("offboardings",),
     "people": ("groups", "key_sources", "offboardings"),
     "rehearsals": ("rehearsals",),
