@@ -31,6 +31,7 @@ COMMANDS = {
     "requests": ("keyrack.cli.requests", "See, approve and refuse requests for access."),
     "keys": ("keyrack.cli.keys", "See the SSH keys of users; claim one; put one on many servers."),
     "sessions": ("keyrack.cli.sessions", "See who is logged in, and end it."),
+    "freeze": ("keyrack.cli.freeze", "Stop keys from opening sessions until they are confirmed."),
     "sync-keys": ("keyrack.cli.sync_keys", "Keep users' keys in step with GitHub and GitLab, now."),
     "tokens": ("keyrack.cli.tokens", "See, make, rotate and revoke API tokens."),
     "webhooks": ("keyrack.cli.webhooks", "See and say where events are sent."),

@@ -90,6 +90,9 @@ def _from_1_to(most: int) -> Any:
 
 PageNumber = Annotated[int, _whole(bodies.LARGEST_ID, default=1), _from_1_to(bodies.LARGEST_ID)]
 PerPage = Annotated[int, _whole(MOST_PER_PAGE, default=PER_PAGE), _from_1_to(MOST_PER_PAGE)]
+MOST_DAYS = 36_500
+Days = Annotated[int, _whole(MOST_DAYS, default=1), _from_1_to(MOST_DAYS)]
+"""Days in a query."""
 IdAsked = Annotated[int | None, _whole(bodies.LARGEST_ID, default=None), _from_1_to(bodies.LARGEST_ID)]
 """An id in a query, or none."""
 Id = Annotated[int, Field(examples=[7])]
