@@ -246,7 +246,7 @@ def put_rule(
 
 def longest_span(text: object) -> timedelta:
     """The longest span that may be asked for, as a rule says it. Raises Refusal INVALID."""
-    most = _lifetime(text, field="max_duration").span
+    most = validation.lifetime(text, field="max_duration").span
     if most is None:
         raise invalid("max_duration", "max_duration takes a span such as 8h.")
     if most > validation.LONGEST_LIFE:
