@@ -248,7 +248,9 @@ def _look_at_drop_in(state: StateFolder, enrolment: Enrolment) -> Generator[Find
         yield Finding(False, str(problem))
         return False
     for words in missing:
-        yield Finding(False, words, f"{decided.drop_in} must be read first; the running agent puts it back")
+        yield Finding(
+            False, words, "Keyrack's settings must be read before all others; the running agent puts them back"
+        )
     if not missing:
         yield Finding(True, "sshd obeys the document for every account")
     return False
