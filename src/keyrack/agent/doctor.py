@@ -42,7 +42,7 @@ _OFFLINE = {
 
 
 class Finding(NamedTuple):
-    """One thing looked at: what is so, and what to do when it is wrong."""
+    """One thing looked at: what is so, and what to do when it is wrong. Its names are those that --json has."""
 
     fine: bool
     words: str
@@ -75,7 +75,7 @@ def status(state: StateFolder, enrolment: Enrolment) -> List[Finding]:
     elif noted.service:
         last = f"; it last answered {_ago(noted.contact_at)}" if noted.contact_at else ""
         found.append(Finding(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
-    found.extend(Finding(False, words, "free some; until then new documents wait") for words in state.full())
+    found.extend(Finding(False, words, "until that is mended, new documents wait") for words in state.full())
     found.extend(_how_held(state))
     found.extend(Finding(False, problem) for problem in noted.problems)
     return found
