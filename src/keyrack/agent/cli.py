@@ -191,7 +191,6 @@ def _run(given: argparse.Namespace) -> int:
         ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file),
         say,
         given.sshd_log,
-        reconciler.end_keys,
     )
     follower = Follower(store, reconciler, client, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
@@ -201,6 +200,7 @@ def _run(given: argparse.Namespace) -> int:
         follower.start()
         if not given.once:
             watch.start()
+            reconciler.start_ending_keys(say)
             follower.run()
         return _once(follower)
 

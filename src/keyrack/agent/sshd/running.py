@@ -29,6 +29,8 @@ _ZONE_FOLDERS = ("/usr/share/zoneinfo", "/etc/zoneinfo", "/usr/lib/zoneinfo")
 _ENVIRONMENT_FILE = re.compile(r"(/\S+) \(ignore_errors=")
 _DELETED = " (deleted)"
 _LARGEST_ENVIRONMENT = 1 << 20
+# Of a template there is no telling, so: of any one instance.
+_UNITS_OF_CONNECTIONS = ("ssh@keyrack.service", "sshd@keyrack.service")
 _TRIES = 5
 _CATCH_SECONDS = 2.0
 
@@ -76,7 +78,10 @@ class RunningSshd:
         pids = self._processes()
         if self._zone is None:
             near = {pid: one.near for one in self._listeners for pid in one.sshds}
-            self._zone = next(filter(None, (_zone_of(pid, near[pid]) for pid in pids)), LOCAL_TIME)
+            found = [_zone_of(pid, near[pid]) for pid in pids]
+            if not pids and any(one.is_systemds for one in self._listeners):
+                found += [_tz_of_unit(unit) for unit in _UNITS_OF_CONNECTIONS]
+            self._zone = next(filter(None, found), LOCAL_TIME)
         return TimeZone(self._zone, _rules(self._zone))
 
     def _processes(self) -> List[int]:
