@@ -219,7 +219,7 @@ def who_is_in_is_known_and_ended(scene: Scene) -> None:
     scene.host.client.wait_until_open(key, "deploy")
     client = scene.stay(key)
     wait_until(lambda: fingerprint_of(key.public) in [one.fingerprint for one in scene.sessions()], "the login")
-    assert "sleep 4242" in scene.host.run("ps -eo args")
+    wait_until(lambda: "sleep 4242" in scene.host.run("ps -eo args"), "its command")
     credentials.delete(scene.service.instance, KEYRACK, SERVER, credential)
     client.wait(60)
     assert not scene.host.client.lets_in(key, "deploy")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Callable, Generator, Iterator, List, NamedTuple, Optional
+from typing import Callable, Generator, Iterator, List, NamedTuple
 
 from keyrack.agent.keys.ends import EndForm, EndWriter, form_of, moments_of
 from keyrack.agent.keys.key_files import KeyFiles, render
@@ -187,12 +187,16 @@ def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]
     if observes:
         return
     yield from _look_at_logins(state, enrolment)
-    settings = dict(line.partition(" ")[::2] for line in ended.output.split("\n") if line)
     wanted = f"{enrolment.keys_folder}/%u"
-    patterns = Effective(ended.output).patterns("authorizedkeysfile", Sshd(enrolment.sshd_config).lines())
-    yield _setting("AuthorizedKeysFile", settings, wanted, lambda value: wanted in patterns)
-    yield _setting("RevokedKeys", settings, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
-    yield _setting("ExposeAuthInfo", settings, "yes", lambda value: value == "yes")
+    try:
+        effective = Effective(ended.output)
+    except SshdProblem as problem:
+        yield Finding(False, str(problem), "get a newer agent: paste the line of `keyrack hosts enrol` again")
+        return
+    patterns = effective.patterns("authorizedkeysfile", Sshd(enrolment.sshd_config).lines())
+    yield _setting("AuthorizedKeysFile", effective, wanted, lambda value: wanted in patterns)
+    yield _setting("RevokedKeys", effective, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
+    yield _setting("ExposeAuthInfo", effective, "yes", lambda value: value == "yes")
 
 
 def _look_for_sshd(enrolment: Enrolment) -> Finding:
@@ -256,9 +260,9 @@ def _look_at_drop_in(state: StateFolder, enrolment: Enrolment) -> Generator[Find
     return False
 
 
-def _setting(keyword: str, settings: "dict[str, str]", wanted: str, check: Callable[[str], bool]) -> Finding:
-    value: Optional[str] = settings.get(keyword.lower())
-    if value is not None and check(value):
+def _setting(keyword: str, effective: Effective, wanted: str, check: Callable[[str], bool]) -> Finding:
+    value = effective.one(keyword)
+    if value and check(value):
         return Finding(True, f"sshd has {keyword} {value}")
     return Finding(False, f"sshd has {keyword} {value or 'none'}", f"put into its settings: {keyword} {wanted}")
 
