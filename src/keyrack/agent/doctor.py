@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Callable, Generator, Iterator, List, NamedTuple
 
@@ -57,12 +58,13 @@ def status(state: StateFolder, enrolment: Enrolment) -> List[Finding]:
     """How the agent fares by its own notes."""
     noted = state.status()
     running = state.in_use()
+    meanwhile = "" if running else _ends_meanwhile(state, enrolment)
     found = [
         Finding(True, f"this is host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}"),
         Finding(
             running,
             "the agent is running" if running else "the agent is not running",
-            "" if running else "start it: keyrack-agent run. Until then changes do not arrive; ends of keys still hold",
+            "" if running else f"start it: keyrack-agent run. Until then changes do not arrive; {meanwhile}",
         ),
     ]
     if noted.revision:
@@ -81,6 +83,13 @@ def status(state: StateFolder, enrolment: Enrolment) -> List[Finding]:
     return found
 
 
+def _ends_meanwhile(state: StateFolder, enrolment: Enrolment) -> str:
+    """What becomes of ends while the agent does not run."""
+    if _has_ends(state) and form_of(Sshd(enrolment.sshd_config)) is EndForm.ABSENT:
+        return "and keys whose end comes go on opening, as this sshd knows no ends"
+    return "ends of keys still hold"
+
+
 def _how_held(state: StateFolder) -> Iterator[Finding]:
     """Whether this host observes or enforces, what silence of the service means, what its administrator allows."""
     try:
@@ -93,7 +102,9 @@ def _how_held(state: StateFolder) -> Iterator[Finding]:
         return
     if decided.drop_in is not None:
         words, remedy = _ENFORCEMENT[record.state]
-        yield Finding(record.state != enforcement.UNDONE, words.format(why=record.why, path=decided.drop_in), remedy)
+        # Where sshd knows no Include, there is no file of ours.
+        path = decided.drop_in if os.path.exists(decided.drop_in) else "settings in sshd_config"
+        yield Finding(record.state != enforcement.UNDONE, words.format(why=record.why, path=path), remedy)
     if decided.only is not None:
         yield Finding(True, f"the service may speak for these accounts alone: {', '.join(decided.only)}")
     if decided.allow_accounts:
