@@ -14,7 +14,7 @@ import pwd
 import time
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.sshd import drop_in, login_check, originals
+from keyrack.agent.sshd import drop_in, login_check, originals, probe
 from keyrack.agent.sshd.login_check import LoginCheck, Verdict
 from keyrack.agent.sshd.originals import Original
 from keyrack.agent.sshd.proof import NOT_LOOKED, Proof, Shown
@@ -22,6 +22,7 @@ from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem
 from keyrack.agent.sshd.settings_files import SettingsFiles
 from keyrack.agent.sshd.tried_settings import tried
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
+from keyrack.agent.system import programs
 from keyrack.agent.system.folder import PUBLIC_FOLDER, Folder, FolderProblem
 from keyrack.protocol.host_document import HostDocument
 from keyrack.protocol.report import EVERYBODY, KEY, ReportedKey
@@ -263,6 +264,9 @@ class Enforcement:
         unwritable = self._files.unwritable(settings)
         if unwritable:
             return f"nothing was changed: {unwritable}"
+        if programs.find("ssh") is None:
+            # A host may have openssh-server alone; without the client nobody can ask sshd what it has read.
+            return f"nothing was changed: {probe.NO_SSH}"
         with tried(self.sshd, settings, self._state_folder.folder.path) as copy:
             verdicts = self._check.look(document, copy)
             if login_check.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS)):
