@@ -18,6 +18,8 @@ PUBLIC_FILE, PRIVATE_FILE = 0o644, 0o600
 
 # What the agent calls a file until it is complete. An account cannot have this name, so sshd never reads one.
 _TEMPORARY = re.compile(r"\.keyrack-[0-9a-f]{16}")
+# The kernel's marks of what a file holds, which is another file's (evm, ima).
+_OF_THE_BYTES = {"security.evm", "security.ima"}
 
 
 class FolderProblem(Exception):
@@ -163,7 +165,8 @@ class Folder:
             return
         try:
             with self._opened(name) as replaced:
-                wanted = {key: os.getxattr(replaced, key) for key in os.listxattr(replaced)}
+                keys = set(os.listxattr(replaced)) - _OF_THE_BYTES
+                wanted = {key: os.getxattr(replaced, key) for key in keys}
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTSUP):
                 return
