@@ -20,12 +20,21 @@ from keyrack.model import Actor
 from keyrack.store.web_sessions import Visitor
 from keyrack.web import bodies
 from keyrack.web.api import Call, Dialect, Endpoint, address_of, strangers
-from keyrack.web.console import again, pages_overview, pages_own_sign_in, pages_sign_in, safety, templates
+from keyrack.web.console import (
+    again,
+    pages_overview,
+    pages_own_sign_in,
+    pages_sign_in,
+    pages_welcome,
+    safety,
+    templates,
+)
 from keyrack.web.console.visits import FORM_AGAIN, STATUS, Form, Page, Visit
 
 PAGES: tuple[Page, ...] = (
     *pages_sign_in.PAGES,
     *pages_own_sign_in.PAGES,
+    *pages_welcome.PAGES,
     *pages_overview.PAGES,
 )
 GETS: Mapping[str, Page] = {page.path: page for page in PAGES if page.method == "GET"}
