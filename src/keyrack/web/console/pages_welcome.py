@@ -21,7 +21,7 @@ def welcome(visit: Visit) -> Response:
         step = 2 if visit.form.text("public_key") or visit.refusal.field == "public_key" else 1
     if visit.is_part:
         return visit.show("_welcome_lines.html", found=found)
-    return visit.show("welcome.html", found=found, step=step)
+    return visit.show("welcome.html", found=found, step=step, adds=visit.may(user_keys.ADD))
 
 
 def set_password(visit: Visit) -> Response:
@@ -47,5 +47,5 @@ def add_key(visit: Visit) -> Response:
 PAGES = (
     page(HERE, welcome),
     change(f"{HERE}/password", set_password, "iam:self", again=welcome, hashes=True),
-    change(f"{HERE}/key", add_key, "iam:self", again=welcome),
+    change(f"{HERE}/key", add_key, user_keys.ADD, again=welcome),
 )
