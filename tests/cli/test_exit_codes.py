@@ -103,6 +103,21 @@ ENDS = [
     ("tidy --apply", 0),
     ("tidy --nothing", 2),
     ("tokens list", 0),
+    ("freeze list", 0),
+    ("freeze keys --all --dry-run", 0),
+    ("freeze keys", 2),
+    ("freeze keys --user nobody", 1),
+    ("freeze show 4711", 1),
+    ("freeze end 4711", 1),
+    ("keys find", 0),
+    ("keys find --weak --unused --unused-days 0", 2),
+    ("keys confirm 4711", 1),
+    ("webhooks list", 0),
+    ("webhooks create http://127.0.0.1/", 1),
+    ("webhooks create https://alerts.example.org/ --level much", 2),
+    ("webhooks delete 4711", 1),
+    ("webhooks test 4711", 1),
+    ("webhooks deliveries 4711", 1),
     ("tokens revoke 4711", 1),
     ("tokens revoke -- -1", 2),
     ("nothing", 2),
@@ -132,6 +147,8 @@ SHOWN = [
 GROUPS = (
     *("audit", "events", "grants", "groups", "hosts", "keys", "people", "repos", "requests", "servers", "sessions"),
     "tokens",
+    "webhooks",
+    "freeze",
 )
 
 

@@ -39,14 +39,17 @@ def give(
     all_servers: bool = False,
     system_user: object,
     starts_at: datetime | None = None,
-    expires_at: datetime | None = None,
+    expires_at: object = None,
+    duration: object = None,
     restrictions: Mapping[str, Any] | None = None,
     reason: object = None,
+    break_glass: bool = False,
 ) -> Grant:
     """Let a user (or a group) log in as system_user on a server, on servers with a tag or on all of the workspace.
 
     Exactly one of user_id and group_id, and one of server_id, tag and all_servers. starts_at: it opens nothing before,
-    and hosts are told when that comes (begin); reason: for those who ask later. A key that cannot obey the
+    and hosts are told when that comes (begin); expires_at or duration: as validation.end takes them, a span from the
+    start on; reason: for those who ask later; break_glass: its use is an alarm. A key that cannot obey the
     restrictions (verify_required for a key that is not on a security key) is not let in by this grant.
     Raises Refusal INVALID or MISSING.
     """
@@ -57,7 +60,9 @@ def give(
         if sum((server_id is not None, tag is not None, all_servers)) != 1:
             raise invalid("server", "Name either a server or a tag, or all.")
         now = instance.now()
-        start = _start(now, starts_at, expires_at)
+        begins = None if starts_at is None or starts_at.tzinfo is None else max(now, starts_at)
+        end = validation.end(now, expires_at, duration=duration, begins=begins)
+        start = _start(now, starts_at, end)
         values: dict[str, Any] = {
             "workspace_id": actor.workspace_id,
             "user_id": user_id,
@@ -66,7 +71,8 @@ def give(
             "tag": None if tag is None else server_tag(tag),
             "system_user": validation.username(system_user, field="system_user"),
             "restrictions": validation.restrictions(restrictions),
-            "expires_at": validation.end(now, expires_at),
+            "expires_at": end,
+            "break_glass": break_glass or None,
             "all_servers": all_servers or None,
             "starts_at": start,
             "reason": None if reason in (None, "") else validation.text(reason, field="reason", maximum=LONGEST_REASON),
@@ -183,9 +189,11 @@ def give_named(
     all_servers: bool = False,
     system_user: object,
     starts_at: datetime | None = None,
-    expires_at: datetime | None = None,
+    expires_at: object = None,
+    duration: object = None,
     restrictions: Mapping[str, Any] | None = None,
     reason: object = None,
+    break_glass: bool = False,
 ) -> Grant:
     """The same as give, by names; server: a name or an id. Raises Refusal INVALID or TAKEN, and as give does."""
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant")
@@ -227,8 +235,10 @@ def give_named(
         system_user=system_user,
         starts_at=starts_at,
         expires_at=expires_at,
+        duration=duration,
         restrictions=restrictions,
         reason=reason,
+        break_glass=break_glass,
     )
 
 
@@ -308,7 +318,7 @@ def _start(now: datetime, starts_at: datetime | None, expires_at: datetime | Non
     if starts_at is None or (starts_at.tzinfo is not None and starts_at <= now):
         return None
     start = validation.end(now, starts_at, field="starts_at")
-    if start is not None and expires_at is not None and expires_at.tzinfo is not None and expires_at <= start:
+    if start is not None and expires_at is not None and expires_at <= start:
         raise invalid("expires_at", "It would end before it starts.")
     return start
 
@@ -320,7 +330,8 @@ def _terms(grant: Grant) -> str:
         for word, at in (("from", grant.starts_at), ("until", grant.expires_at))
         if at is not None
     ]
-    return "".join(told) + (f" ({grant.reason})" if grant.reason else "")
+    glass = ", to break glass with" if grant.break_glass else ""
+    return "".join(told) + glass + (f" ({grant.reason})" if grant.reason else "")
 
 
 def held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, String, Text
 
 revision = "0090"
-down_revision = "0115"
+down_revision = "0082"
 
 
 def _of(target: str) -> ForeignKey:

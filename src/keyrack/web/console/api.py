@@ -22,8 +22,16 @@ from keyrack.web import bodies
 from keyrack.web.api import Call, Dialect, Endpoint, address_of, strangers
 from keyrack.web.console import (
     again,
+    pages_access,
+    pages_activity,
+    pages_hosts,
+    pages_keys,
     pages_overview,
     pages_own_sign_in,
+    pages_people,
+    pages_repositories,
+    pages_requests,
+    pages_settings,
     pages_sign_in,
     pages_welcome,
     safety,
@@ -36,6 +44,14 @@ PAGES: tuple[Page, ...] = (
     *pages_own_sign_in.PAGES,
     *pages_welcome.PAGES,
     *pages_overview.PAGES,
+    *pages_keys.PAGES,
+    *pages_hosts.PAGES,
+    *pages_people.PAGES,
+    *pages_access.PAGES,
+    *pages_requests.PAGES,
+    *pages_repositories.PAGES,
+    *pages_activity.PAGES,
+    *pages_settings.PAGES,
 )
 GETS: Mapping[str, Page] = {page.path: page for page in PAGES if page.method == "GET"}
 

@@ -16,6 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keyrack.core.lifetimes import written
+
 FOLDER = resources.files("keyrack.web.console")
 FOR_EVER = "public, max-age=31536000, immutable"
 STATIC = "/static"
@@ -74,6 +76,7 @@ def environment() -> Environment:
     made.filters["iso"] = iso
     made.filters["short_fingerprint"] = short_fingerprint
     made.filters["count"] = count
+    made.filters["span"] = written
     made.filters["browser"] = browser
     return made
 

@@ -174,6 +174,11 @@ class Visit:
         return shown
 
 
+def offset_of(visit: Visit, name: str = "from") -> int:
+    """Where a page of a list starts, as its address says; what is no number is the beginning."""
+    return bodies.identifier(visit.query.get(name, "0"))
+
+
 Handler = Callable[[Visit], Response]
 
 
@@ -184,7 +189,8 @@ class Page:
     path: with {names}, {name:path} where a name holds slashes; action: the name in policy.ACTIONS that whoever sees it
     or does it needs: others get 403 before anything is asked; the core decides again. again: the page that shows the
     form with what was typed, where a change is refused; dangerous: the person must have proven lately who they are;
-    open: for anybody; hashes: it may hash a password.
+    open: for anybody; hashes: it may hash a password; judged: what lets somebody in may also be the thing itself, such
+    as a role in a repository, so that the core alone says who may.
     """
 
     method: str
@@ -195,11 +201,12 @@ class Page:
     dangerous: bool = False
     open: bool = False
     hashes: bool = False
+    judged: bool = False
 
 
-def page(path: str, handler: Handler, action: str = "iam:self", *, open: bool = False) -> Page:
+def page(path: str, handler: Handler, action: str = "iam:self", *, open: bool = False, judged: bool = False) -> Page:
     """A page, GET."""
-    return Page("GET", path, handler, action, open=open)
+    return Page("GET", path, handler, action, open=open, judged=judged)
 
 
 def change(
@@ -211,6 +218,7 @@ def change(
     dangerous: bool = False,
     open: bool = False,
     hashes: bool = False,
+    judged: bool = False,
 ) -> Page:
     """What a form does, POST; it ends by `visit.go(…, said)` or by showing a part."""
-    return Page("POST", path, handler, action, again, dangerous, open, hashes or dangerous)
+    return Page("POST", path, handler, action, again, dangerous, open, hashes or dangerous, judged)
