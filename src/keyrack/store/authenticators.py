@@ -14,6 +14,9 @@ from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.rows import inserted
 from keyrack.store.sign_in_tables import authenticators, identities
 
+OWN_PASSWORD = "password"  # noqa: S105 — a kind
+"""The kind that says that a person chose the password, rather than who made the account."""
+
 
 @dataclass(frozen=True, slots=True)
 class Authenticator:
@@ -43,6 +46,12 @@ def of_user(connection: Connection, user_id: int) -> tuple[Authenticator, ...]:
 @prepared
 def _of_user(user_id: int) -> Select[Any]:
     return select(authenticators).where(authenticators.c.user_id == user_id).order_by(authenticators.c.id)
+
+
+def note_own_password(connection: Connection, user_id: int, at: datetime) -> None:
+    """Note that a user chose the password."""
+    values = {"user_id": user_id, "kind": OWN_PASSWORD, "name": OWN_PASSWORD, "secret": b"", "created_at": at}
+    inserted(connection, authenticators, values)
 
 
 def any_of_user(connection: Connection, user_id: int, kinds: tuple[str, ...]) -> bool:

@@ -18,7 +18,8 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Project, Role, User, Workspace
-from keyrack.store import access_keys, keys, people, web_sessions
+from keyrack.store import access_keys, authenticators, keys, people, web_sessions
+from keyrack.store.authenticators import OWN_PASSWORD
 
 PROJECT_UID = re.compile(r"[0-9a-f]{32}")
 
@@ -255,6 +256,9 @@ def disable(instance: Instance, actor: Actor, user_id: int) -> User:
 
 def _set_password(work: Work, user: User, hashed: str, but_session: int | None) -> None:
     people.change_user(work.connection, user.id, {"password_hash": hashed})
+    authenticators.remove_kind(work.connection, user.id, OWN_PASSWORD)
+    if work.actor.user_id == user.id:
+        authenticators.note_own_password(work.connection, user.id, work.now)
     people.revoke_tokens(work.connection, work.now, user_id=user.id, kind="iam")
     web_sessions.remove_of_user(work.connection, user.id, but=but_session)
     access_keys.remove_temporary(work.connection, user.id)

@@ -33,6 +33,7 @@ from keyrack.web.console import (
     pages_requests,
     pages_settings,
     pages_sign_in,
+    pages_welcome,
     safety,
     templates,
 )
@@ -41,6 +42,7 @@ from keyrack.web.console.visits import FORM_AGAIN, STATUS, Form, Page, Visit
 PAGES: tuple[Page, ...] = (
     *pages_sign_in.PAGES,
     *pages_own_sign_in.PAGES,
+    *pages_welcome.PAGES,
     *pages_overview.PAGES,
     *pages_keys.PAGES,
     *pages_hosts.PAGES,

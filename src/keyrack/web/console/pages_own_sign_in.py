@@ -29,6 +29,12 @@ def show(visit: Visit) -> Response:
 
 def set_password(visit: Visit) -> Response:
     """A new password for the old one."""
+    set_own_password(visit)
+    return visit.go(HERE, "Your password is changed. Your other sessions have ended.")
+
+
+def set_own_password(visit: Visit) -> None:
+    """Change the password as the form says. Raises Refusal INVALID with the field at fault."""
     assert visit.session is not None
     new = visit.form.text("password")
     if new != visit.form.text("repeated"):
@@ -42,7 +48,6 @@ def set_password(visit: Visit) -> Response:
         if refusal.code != "password-wrong":
             raise
         raise Refusal(Kind.INVALID, refusal.code, "This is not your present password.", field="original") from None
-    return visit.go(HERE, "Your password is changed. Your other sessions have ended.")
 
 
 def begin_app(visit: Visit) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from keyrack.core.people import passkeys, sign_in, web_sessions
+from keyrack.core.people import first_visit, passkeys, sign_in, web_sessions
 from keyrack.core.people.sign_in import Half
 from keyrack.errors import Kind, Refusal
 from keyrack.web.api import address_of
@@ -38,7 +38,10 @@ def enter(visit: Visit) -> Response:
         value = safety.with_path(begun.carried, _onward(visit))
         safety.set_cookie(visit.instance, visit.request, response, safety.STEP, value, seconds=600)
         return response
-    return signed_in(visit, visit.go(_onward(visit)), begun)
+    onward = _onward(visit)
+    if onward == "/" and first_visit.is_first(visit.instance, begun.visitor.user.id):
+        onward = "/welcome"
+    return signed_in(visit, visit.go(onward), begun)
 
 
 def second(visit: Visit) -> Response:
