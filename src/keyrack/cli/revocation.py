@@ -120,4 +120,4 @@ def _as_object(found: Receipts) -> dict[str, object]:
 
 
 def _rows(found: Receipts) -> list[tuple[object, ...]]:
-    return [(one.server_name, one.wanted, one.applied, moment(one.at)) for one in found.of]
+    return [(one.server_name, one.wanted, one.applied, moment(one.at if one.done else None)) for one in found.of]
