@@ -28,7 +28,7 @@ EXAMPLES = {
 }
 PEOPLE = {Role.OWNER: "olga", Role.MEMBER: "mallory", Role.AUDITOR: "audrey"}
 # What a member without any right must find on no page: the others, and what is theirs.
-OTHERS = ("olga", "alice", "audrey", "web-1", "192.0.2.10", "deploy")
+OTHERS = ("olga", "alice", "audrey", "web-1", "192.0.2.10")
 STRANGERS = ("victor", "umbrella", "lab-1", "198.51.100.7")
 MENDABLE = {409, 412, 422}
 
