@@ -1,4 +1,4 @@
-"""What people come for, from the first click to what they see of it: drift, leaving, asking, granting, ends, two tabs."""
+"""What people come for, from the first click to what they see of it: drift, leaving, asking, granting, ends."""
 
 from __future__ import annotations
 
@@ -155,9 +155,7 @@ def test_a_grant_says_what_it_does_and_two_tabs_take_it_back(
     expect(page.get_by_role("row", name="alice")).to_have_count(0)
 
 
-def test_a_temporary_key_visibly_ends(
-    page: Page, console: Service, host: Host, signed_in: SignedIn
-) -> None:
+def test_a_temporary_key_visibly_ends(page: Page, console: Service, host: Host, signed_in: SignedIn) -> None:
     alice = person(console, "alice")
     grants.give(console.instance, KEYRACK, user_id=alice.id, server_id=1, system_user="deploy")
     signed_in(page, "alice").goto("/keys?add=1")
