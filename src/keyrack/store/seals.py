@@ -43,6 +43,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "tokens": frozenset(("last_used_at",)),
     "access_keys": frozenset(),
     "user_keys": frozenset(),
+    "host_keys": frozenset(),
     "key_sources": frozenset(("checked_at", "next_at")),
     "grants": frozenset(("begun_at",)),
     "projects": frozenset(),
