@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, String, Text
 
 revision = "0070"
-down_revision = "0115"
+down_revision = "0082"
 
 
 def upgrade() -> None:
