@@ -43,7 +43,6 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "group_members": frozenset(),
     "tokens": frozenset(("last_used_at",)),
     "access_keys": frozenset(),
-    "user_keys": frozenset(),
     "host_keys": frozenset(),
     "user_keys": frozenset(("noticed_at",)),
     "key_sources": frozenset(("checked_at", "next_at")),
