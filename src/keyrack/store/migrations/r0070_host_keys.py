@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBinary, String, Text
 
 revision = "0070"
-down_revision = "0082"
+down_revision = "0090"
 
 
 def upgrade() -> None:
