@@ -11,6 +11,7 @@ from keyrack.core.hosts import servers
 from keyrack.core.keys import grants, user_keys
 from keyrack.core.people import users
 from keyrack.errors import Refusal
+from keyrack.model import Role
 from tests.console import lifelike
 from tests.console.conftest import SignedIn
 from tests.core.keys_for_tests import fresh_line
@@ -39,7 +40,7 @@ def test_every_name_is_shown_as_it_is(page: Page, console: Service, signed_in: S
     titles = accepted(
         lambda name: user_keys.add(instance, keyrack, title=name, public_key=fresh_line(), user_id=olga.id), names
     )
-    people = accepted(lambda name: users.create_user(instance, keyrack, name=name), names)
+    people = accepted(lambda name: users.create_user(instance, keyrack, name=name, role=Role.MEMBER), names)
     hosts = accepted(lambda name: servers.create(instance, keyrack, name=name, address="192.0.2.20"), names)
     reasons = accepted(
         lambda name: grants.give(
