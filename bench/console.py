@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def fill(instance: Instance, keys: int, hosts: int) -> tuple[int, str]:
         made: list[Any] = []
         for first in range(0, len(rows), AT_ONCE):
             piece = rows[first : first + AT_ONCE]
-            made += instance.database.write(lambda connection, some=piece: sealed.insert_rows(connection, table, some))
+            made += instance.database.write(partial(sealed.insert_rows, table=table, rows=piece))
         return made
 
     person = {"workspace_id": by.workspace_id, "role": "member", "policies": [], "created_at": now}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -123,13 +123,18 @@ def _people(made: Workspace, count: int) -> None:
     # The oldest first, as the log of a workspace grows.
     for days in sorted(range(len(wanted)), key=lambda place: _age(place), reverse=True):
         user, title = wanted[days]
-        then = replace(made.instance, now=lambda days=days: now - timedelta(days=_age(days)))
+        then = replace(made.instance, now=_standing(now - timedelta(days=_age(days))))
         line = fresh_line(f"{user.name.split()[0][:20]}@{title}")
         key = _try(user_keys.add, then, made.owner, title=title, public_key=line, user_id=user.id)
         if key is not None:
             made.lines.setdefault(user.id, []).append(line)
     for name, members in (("ops", made.people[:6]), ("developers", made.people[4:22]), ("on-call", made.people[2:5])):
         users.ensure_group(made.instance, made.owner, name=name, user_ids=[user.id for user in members])
+
+
+def _standing(at: datetime) -> Callable[[], datetime]:
+    """A clock that stands."""
+    return lambda: at
 
 
 def _age(place: int) -> int:
