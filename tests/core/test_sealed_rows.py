@@ -350,6 +350,8 @@ LATER = (
     *(("grants", name) for name in ("all_servers", "starts_at", "begun_at", "reason")),
     ("users", "kind"),
     *((name, column) for name, columns in ENDS.NEW.items() for column, _ in columns),
+    ("servers", "agent_run"),
+    ("servers", "copied_at"),
 )
 NAMES = importlib.import_module("keyrack.store.migrations.r0040_names")
 

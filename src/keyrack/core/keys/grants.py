@@ -55,14 +55,9 @@ def give(
     """
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id)
     with attempt:
-        if (user_id is None) == (group_id is None):
-            raise invalid("user", "Name either a user or a group.")
-        if sum((server_id is not None, tag is not None, all_servers)) != 1:
-            raise invalid("server", "Name either a server or a tag, or all.")
+        _refuse_unclear(user_id, group_id, server_id, tag, all_servers=all_servers)
         now = instance.now()
-        begins = None if starts_at is None or starts_at.tzinfo is None else max(now, starts_at)
-        end = validation.end(now, expires_at, duration=duration, begins=begins)
-        start = _start(now, starts_at, end)
+        start, end = _when(now, starts_at, expires_at, duration)
         values: dict[str, Any] = {
             "workspace_id": actor.workspace_id,
             "user_id": user_id,
@@ -83,8 +78,7 @@ def give(
                 own_server(work, server_id)
             who = _subject(work, user_id, group_id)
             room.refuse_more(work, "grant")
-            grant_id = keys.add_grant(work.connection, {**values, "created_at": work.now})
-            grant = _own(work, grant_id)
+            grant = _own(work, keys.add_grant(work.connection, {**values, "created_at": work.now}))
             if grant.has_begun(work.now):
                 _open(work, grant)
             work.record(
@@ -198,10 +192,7 @@ def give_named(
     """The same as give, by names; server: a name or an id. Raises Refusal INVALID or TAKEN, and as give does."""
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant")
     with attempt:
-        for field, value in (("user", user), ("group", group), ("server", server), ("tag", tag)):
-            text = isinstance(value, str) or (field == "server" and isinstance(value, int))
-            if value is not None and (not text or isinstance(value, bool) or value == ""):
-                raise invalid(field, f"{field} takes a name.")
+        _refuse_unnamed(user=user, group=group, server=server, tag=tag)
 
         def look(connection: Connection) -> tuple[int | None, int | None, tuple[int, ...]]:
             found = people.user_by_name(connection, actor.workspace_id, str(user)) if user is not None else None
@@ -311,6 +302,32 @@ def _open(work: Work, grant: Grant) -> None:
     """Have the hosts that a grant opens let its keys in."""
     opened = keys.servers_of_grant(work.connection, grant)
     propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
+
+
+def _refuse_unnamed(**named: object) -> None:
+    """Raises Refusal INVALID for what is no name, or for a server no id."""
+    for field, value in named.items():
+        text = isinstance(value, str) or (field == "server" and isinstance(value, int))
+        if value is not None and (not text or isinstance(value, bool) or value == ""):
+            raise invalid(field, f"{field} takes a name.")
+
+
+def _refuse_unclear(
+    user_id: int | None, group_id: int | None, server_id: int | None, tag: str | None, *, all_servers: bool
+) -> None:
+    if (user_id is None) == (group_id is None):
+        raise invalid("user", "Name either a user or a group.")
+    if sum((server_id is not None, tag is not None, all_servers)) != 1:
+        raise invalid("server", "Name either a server or a tag, or all.")
+
+
+def _when(
+    now: datetime, starts_at: datetime | None, expires_at: object, duration: object
+) -> tuple[datetime | None, datetime | None]:
+    """Start and end; a span begins with the start. Raises Refusal INVALID."""
+    begins = None if starts_at is None or starts_at.tzinfo is None else max(now, starts_at)
+    end = validation.end(now, expires_at, duration=duration, begins=begins)
+    return _start(now, starts_at, end), end
 
 
 def _start(now: datetime, starts_at: datetime | None, expires_at: datetime | None) -> datetime | None:

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Integer, LargeBi
 from keyrack.store.columns import Json
 
 revision = "0080"
-down_revision = "0057"
+down_revision = "0115"
 
 UNNOTICED = text("noticed_at IS NULL AND expires_at IS NOT NULL")
 NEW: dict[str, tuple[tuple[str, Any], ...]] = {
