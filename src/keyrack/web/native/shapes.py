@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
@@ -39,6 +39,8 @@ class Answer(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    untagged: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the answer's tag leaves out, as nobody decided them: what a host tells of itself."""
 
 
 def parameter_names(asks: type[BaseModel]) -> tuple[str, ...]:
