@@ -62,3 +62,10 @@ def test_no_page_skips_rows(team: Service) -> None:
         prepared.listeners.pop()
     (listing,) = [sql for sql in asked if "FROM users" in sql and "ORDER BY users.id" in sql]
     assert "users.id > " in listing
+
+
+def test_the_owner_of_the_instance_sees_the_tokens_of_all_workspaces(team: Service) -> None:
+    found = [(one["workspace"], one["user"]) for page in pages(team, "/instance/tokens") for one in page]
+    assert found == [*(("acme", name) for name in PEOPLE), ("umbrella", "victor")]
+    for token in ("token-of-victor", "token-of-audrey", "token-of-alice"):
+        call(team, "GET", "/instance/tokens", token=token, status=403)
