@@ -19,6 +19,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_SEARCH = 4096
+_PLACE = "place_in_the_list"
 ONE_ROW = select(literal(1).label("one")).subquery("one_row")
 """What a question begins with that answers one row whether there is such a thing or not."""
 
@@ -67,7 +68,10 @@ class Paged(Generic[P]):
             after, limit = kwargs.pop("after"), kwargs.pop("limit")
             found = make(*args, **kwargs)
             column, descending = _order(found)
-            return found.where(column < after if descending else column > after).limit(limit)
+            found = found.add_columns(column.label(_PLACE))
+            if after is not None:
+                found = found.where(column < after if descending else column > after)
+            return found.limit(limit)
 
         bounds = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("after", "limit")]
         parameters = [*inspect.signature(make).parameters.values(), *bounds]
@@ -75,7 +79,6 @@ class Paged(Generic[P]):
         self._count = Prepared(count)
         self._rows: Prepared[...] = Prepared(rows)
         self._further: Prepared[...] = Prepared(further)
-        self._make = make
 
     def page(
         self,
@@ -108,13 +111,10 @@ class Paged(Generic[P]):
         it is; for lists in the order of one column in which no two are alike.
         """
         total = self._count.value(connection, *args, **kwargs)
-        if after is None:
-            rows = self._rows.rows(connection, *args, offset=0, limit=limit + 1, **kwargs)
-        else:
-            rows = self._further.rows(connection, *args, after=after, limit=limit + 1, **kwargs)
+        rows = self._further.rows(connection, *args, after=after, limit=limit + 1, **kwargs)
+        places = [row.pop(_PLACE) for row in rows]
         more, rows = len(rows) > limit, rows[:limit]
-        column, _ = _order(self._make(*args, **kwargs))
-        last = rows[-1][column.name] if more else None
+        last = places[limit - 1] if more else None
         return Page(items=tuple(record(row) for row in rows), total=total, offset=0, limit=limit, after=last)
 
 
