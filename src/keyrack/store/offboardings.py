@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, Select, Table, func, insert, or_, select, update
 
 from keyrack.model import Page
+from keyrack.store import key_sources as sources
+from keyrack.store import requests as asked
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.key_source_tables import key_sources
 from keyrack.store.offboarding_tables import git_endpoints, offboarding_git, offboarding_hosts, offboardings
-from keyrack.store.request_tables import access_requests
-from keyrack.store.requests import CANCELLED, PENDING
 from keyrack.store.rows import inserted, paged
 from keyrack.store.tables import (
     access_keys,
@@ -187,22 +187,6 @@ def _found(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
     )
 
 
-@prepared
-def _key_sources(user_id: int) -> Select[Any]:
-    return select(key_sources).where(key_sources.c.user_id == user_id).order_by(key_sources.c.id)
-
-
-@prepared
-def _requests(user_id: int) -> Select[Any]:
-    mine = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
-    return (
-        select(access_requests, servers.c.name.label("server_name"))
-        .outerjoin(servers, servers.c.id == access_requests.c.server_id)
-        .where(*mine)
-        .order_by(access_requests.c.id)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Held:
     """All that somebody has, as rows with all columns of their tables and names beside them."""
@@ -234,8 +218,8 @@ def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) 
         access_keys=_access_keys.rows(connection, user_id),
         sessions=_sessions.rows(connection, workspace_id, fingerprints),
         found=_found.rows(connection, workspace_id, fingerprints),
-        key_sources=_key_sources.rows(connection, user_id),
-        requests=_requests.rows(connection, user_id),
+        key_sources=sources.rows_of_user(connection, user_id),
+        requests=asked.pending_rows(connection, user_id),
     )
 
 
@@ -323,9 +307,7 @@ def take_away(
         connection.execute(update(sessions).where(*opened).values(ending=True))
     for table in (grants, group_members, repository_members, access_keys, user_keys, key_sources):
         sealed.remove(connection, table, table.c.user_id == user_id)
-    pending = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
-    values = {"state": CANCELLED, "decided_at": at, "decided_by": by}
-    sealed.change(connection, access_requests, *pending, values=values)
+    asked.cancel_pending(connection, user_id, at, by)
 
 
 @prepared

@@ -19,7 +19,7 @@ from keyrack.store.request_tables import (
     request_rules,
 )
 from keyrack.store.rows import inserted, paged
-from keyrack.store.tables import server_tags
+from keyrack.store.tables import server_tags, servers
 
 PENDING, APPROVED, DENIED, CANCELLED, LAPSED = "pending", "approved", "denied", "cancelled", "lapsed"
 STATES = (PENDING, APPROVED, DENIED, CANCELLED, LAPSED)
@@ -135,6 +135,29 @@ def _pending_of_user(user_id: int, most: int) -> Select[Any]:
 def count_pending(connection: Connection, user_id: int, most: int) -> int:
     """How many requests of a user are pending; counts no further than most."""
     return len(_pending_of_user.values(connection, user_id, most))
+
+
+@prepared
+def _pending_rows(user_id: int) -> Select[Any]:
+    mine = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
+    found = select(access_requests, servers.c.name.label("server_name"))
+    return (
+        found.outerjoin(servers, servers.c.id == access_requests.c.server_id)
+        .where(*mine)
+        .order_by(access_requests.c.id)
+    )
+
+
+def pending_rows(connection: Connection, user_id: int) -> list[Row]:
+    """The rows of a user's pending requests, with server_name beside them."""
+    return _pending_rows.rows(connection, user_id)
+
+
+def cancel_pending(connection: Connection, user_id: int, at: datetime, by: str) -> None:
+    """Cancel a user's pending requests; by: whose decision it is."""
+    pending = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
+    values = {"state": CANCELLED, "decided_at": at, "decided_by": by}
+    sealed.change(connection, access_requests, *pending, values=values)
 
 
 @prepared
