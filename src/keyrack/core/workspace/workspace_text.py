@@ -56,8 +56,8 @@ class WantedSource:
 
 @dataclass(frozen=True, slots=True)
 class WantedUser:
-    """A user with what proves who that is; access_keys: pairs of id and secret; has_…: the file says which; keys: title,
-    line and end of each.
+    """A user with what proves who that is; access_keys: pairs of id and secret; has_…: the file says which; keys:
+    title, line and end of each.
     """
 
     place: str
