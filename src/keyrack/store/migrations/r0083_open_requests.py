@@ -6,7 +6,7 @@ from alembic import op
 from sqlalchemy import text
 
 revision = "0083"
-down_revision = "0090"
+down_revision = "0070"
 
 OPEN = text("state = 'approved'")
 
