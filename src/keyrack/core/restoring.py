@@ -107,7 +107,7 @@ def _take_away(connection: Connection, newer: Newer) -> None:
         for raw in newer.rows(name):
             last = sealed_tables.typed(table, raw)
             # What somebody wrote into the database that is replaced, past Keyrack, must not be sealed here.
-            if sealed.holds(connection, table, last):
+            if sealed.seals_of(connection).holds(table, last):
                 values = {column: last[column] for column in columns}
                 sealed.change(connection, table, table.c.id == last["id"], values=values)
     known = set(connection.execute(select(servers.c.id)).scalars())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
+from keyrack.store import access_tree
 from keyrack.store.changes import announce
 from keyrack.store.engine.connect import (
     DatabaseSpoilt,
@@ -191,6 +192,7 @@ class Database:
         with self._readers.lend() as conn:
             try:
                 with conn.begin():
+                    access_tree.begin(conn, reads=True)
                     return question(conn)
             except Exception as error:
                 # Before the connection is closed, which may write.
