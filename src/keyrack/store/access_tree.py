@@ -412,6 +412,9 @@ class _Edit:
         if node not in self._true:
             found = self._read.get(node, b"") if any(link) else b""
             fits = not any(link) or _link(self.seals, node, found) == link
+            kept = self.seals.seen.nodes.get(node)
+            if not fits and kept is not None and kept[0] == link:
+                found, fits = kept[1], True  # others changed it, and it is known how it was
             self._true[node] = bytearray(found) if fits else None
         return self._true[node]
 
@@ -469,6 +472,35 @@ def is_there(connection: Connection) -> bool:
 def highest(connection: Connection) -> int:
     """The highest count of changes that is known of, of this tree or of one that was there before."""
     return max(seals_of(connection).seen.newest[0], counter(connection))
+
+
+def broken_nodes(connection: Connection) -> list[tuple[str, int]]:
+    """The nodes that others changed or deleted: the table each is of, "" for the root, and its id."""
+    known = root(connection)
+    if known is None:
+        return [("", ROOT)]
+    seals = seals_of(connection)
+    links: dict[int, bytes] = {}
+    above: list[tuple[int, bytes]] = []
+    for node, content in connection.execute(select(access_tree.c.id, access_tree.c.content)).all():
+        if node != ROOT:
+            links[node] = _link(seals, node, content)
+            if node >> 40 & 255 > 1:
+                above.append((node, content))
+    wanted: dict[int, bytes] = {}
+    for tree, _ in TREES.values():
+        wanted[_node(tree, _LEVELS, 0)] = _part(known, tree - 1, _LINK, _COUNTER, len(known) - _SEAL_BYTES)
+    for node, content in above:
+        tree, level, number = node >> 48, node >> 40 & 255, node & (2**40 - 1)
+        for slot in range(-(-len(content) // _LINK)):
+            wanted[_node(tree, level - 1, number << _BITS | slot)] = _part(content, slot, _LINK)
+    named = {tree: name for name, (tree, _) in TREES.items()}
+    nothing = bytes(_LINK)
+    return [
+        (named.get(node >> 48, ""), node)
+        for node in sorted({*links, *wanted})
+        if (links.get(node) or nothing) != (wanted.get(node) or nothing)
+    ]
 
 
 def places_held(connection: Connection, table: Table) -> Iterable[int]:

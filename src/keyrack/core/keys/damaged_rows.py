@@ -68,6 +68,7 @@ _HIDDEN = frozenset(
 )
 LONGEST_SHOWN = 300
 ANY = "*"
+COUNT = "count"
 MOST_DIGITS = 9
 
 
@@ -139,7 +140,8 @@ def reseal(instance: Instance, actor: Actor, names: Sequence[str]) -> list[Damag
             if list(names) == ["all"]:
                 rows = list(_all(work.connection, workspace_id))
                 for row in rows:
-                    sealed.reseal(work.connection, KINDS[row.kind], row.key)
+                    if row.kind != COUNT:  # all of it is counted anew below
+                        sealed.reseal(work.connection, KINDS[row.kind], row.key)
                 sealed_tables.count_all(work.connection, since=access_tree.highest(work.connection) + 1)
             else:
                 rows = [_damaged(work.connection, workspace_id, kind, key) for kind, key in wanted]
@@ -222,6 +224,9 @@ def _missing(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
     """What is not there any more: nobody knows of which workspace it was, so the first one's people hear of it."""
     if workspace_id != min((workspace.id for workspace in people.workspaces_by_name(connection)), default=0):
         return
+    for name, node in access_tree.broken_nodes(connection):
+        of = f" of {sealing.named(name)}s" if name else ""
+        yield DamagedRow(COUNT, (node,), f"the count{of} was changed in the database, not by Keyrack", frozenset())
     for table, number in sealed_tables.missing(connection):
         key = (number, *(ANY for _ in list(table.primary_key)[1:]))
         if access_tree.TREES[table.name][1] not in table.primary_key:
