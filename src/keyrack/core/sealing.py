@@ -250,6 +250,11 @@ def _alarm(instance: Instance, found: list[Broken]) -> None:
 def _words(row: Broken) -> str:
     called = row.values.get("name") or row.values.get("path") or row.values.get("username") or ""
     what = f"{named(row.table)} {','.join(str(part) for part in row.key)}" + (f" ({called})" if called else "")
+    if row.table == "access_tree" and row.older:
+        return (
+            "What decides about access was put back in the database to an older state, all of it. If nobody restored "
+            "a copy, somebody else did; each host goes on refusing what it refused."
+        )
     if row.table == "access_tree":
         return (
             f"The count of what decides ({row.name}) was changed or put back in the database, not by Keyrack. "

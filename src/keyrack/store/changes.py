@@ -42,6 +42,11 @@ def begin_announcing(conn: Connection) -> None:
     conn.info[_ANNOUNCED] = set()
 
 
+def announced(conn: Connection) -> frozenset[int]:
+    """What the command under way announced so far."""
+    return frozenset(conn.info.get(_ANNOUNCED, ()))
+
+
 def end_announcing(conn: Connection) -> set[int]:
     """What the command announced; from here on announce() raises again."""
     announced: set[int] = conn.info.pop(_ANNOUNCED, set())

@@ -105,7 +105,7 @@ class Records(Generic[T]):
             if counted:
                 access_tree.know(connection, raw[-1])
             known = kept.get(row)
-            if known is None or (known[1] and not access_tree.as_noted(connection, known[1])):
+            if known is None or not access_tree.as_noted(connection, known[1]):
                 known = self._made(connection, plan, kept, row)
             records.append(known[0])
         return records
@@ -117,7 +117,7 @@ class Records(Generic[T]):
 
     def _made(
         self, connection: Connection, plan: Plan, kept: dict[Any, Any], row: tuple[Any, ...]
-    ) -> tuple[T, list[Any]]:
+    ) -> tuple[T, access_tree.Account]:
         account = access_tree.noting(connection)
         try:
             record = self._make(connection, plan.row(row))

@@ -35,14 +35,14 @@ def begin_counting(connection: Connection) -> None:
 @contextmanager
 def counting(connection: Connection) -> Iterator[None]:
     """Around a savepoint: what is undone with it does not count."""
-    before = dict(connection.info.get(_PENDING, {}))
-    noted = dict(access_tree.pending(connection))
+    info = connection.info  # which a connection that broke has no more
+    before, noted = dict(info.get(_PENDING, {})), dict(access_tree.pending(connection))
     try:
         yield
     except BaseException:
-        connection.info[_PENDING] = before
-        access_tree.put_pending(connection, noted)
-        connection.info[_RAISED] = {}
+        info[_PENDING] = before
+        info[_RAISED] = {}
+        access_tree.put_pending(info, noted)
         raise
 
 

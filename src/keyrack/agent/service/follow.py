@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack import __version__
 from keyrack.agent.desired_state import silence
 from keyrack.agent.reconcile import DocumentRefused, Failed, InForce, Reconciler
-from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient
+from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient, seconds_ahead
 from keyrack.agent.service.outbox import Outbox
 from keyrack.agent.state import Accepted, StateFolder, StateProblem
 from keyrack.protocol.report import APPLIED, FAILED, REFUSED
@@ -27,10 +28,12 @@ DELETED = (
     "this server was deleted in Keyrack: no key of Keyrack opens this host any more, and the service is not asked "
     "again; take the agent away with `keyrack-agent uninstall`, or enrol this host anew"
 )
+CLOCK_SECONDS = 60.0  # by how much this host's clock may differ from the service's without a word
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
 
 _PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
 _NO = (401, 403, 410)
+_LOST, _HEARD = "lost", "heard"  # a report that got no answer; and the service answered a question since then
 _DOCUMENT, _FILES = "document", "files"  # what trouble is about
 
 
@@ -63,9 +66,11 @@ class Follower:
         self._outbox = Outbox()
         self._tell_at = 0.0
         self._not_taken = ""
+        self._lost = ""
         self._refusal: Optional[_Refusal] = None
         self._troubles: Dict[str, Tuple[str, ...]] = {}
         self._retry = FIRST_RETRY
+        self._clock_ahead = 0.0  # seconds; 0: it is right enough
         self._looked_at = 0.0
         self._look_soon = False
         self._over = False
@@ -96,18 +101,20 @@ class Follower:
             self._look(new=_FILES in self._troubles)
         if self._over:
             return self._pause()
-        # Until it is known that all is well again, an answer must not take as long as the wait.
-        wait = min(wait, int(self._pause())) if self._status.service == "ok" else 0
         began = time.monotonic()
         try:
-            refused = self._deliver_report()
-            if refused is not None:
-                return refused
+            # After a report that got no answer a question comes first: no document waits for what cannot be told.
+            if self._lost != _LOST and self._deliver_report():
+                return self._pause()
+            wait = self._patience(wait)
             mark = f"&lineage={self._reconciler.lineage}" if self._reconciler.lineage else ""
             path = f"/agent/v1/document?revision={self._reconciler.revision}{mark}&wait={wait}"
             answer = self._client.get(path, wait=wait)
         except NoAnswer as error:
             return self._no_answer(str(error))
+        self._compare_clocks(answer.date)
+        if self._lost and answer.status in (200, 204, 409):
+            self._lost = _HEARD
         if answer.status == 200:
             return self._obey(answer)
         if answer.status in _NO:
@@ -232,7 +239,31 @@ class Follower:
         if new:
             self._status = self._status._replace(applied_at=time.time())
         if new or tell or recovered or put_back or offline_now or self._reconciler.news:
-            self._tell(APPLIED, put_back + self._reconciler.unmet())
+            self._tell(APPLIED, put_back + self._unmet())
+
+    def _unmet(self) -> List[str]:
+        """What is not as it should be though the files are, in words."""
+        if not self._clock_ahead:
+            return self._reconciler.unmet()
+        minutes = max(1, round(abs(self._clock_ahead) / 60))
+        span = f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
+        way = "ahead of" if self._clock_ahead > 0 else "behind"
+        words = f"this host's clock is about {span} {way} the service's, and keys end by it: set it right"
+        return [*self._reconciler.unmet(), f"{words} (timedatectl set-ntp true)"]
+
+    def _compare_clocks(self, date: str) -> None:
+        """Have a clock told that goes wrong by much, by the Date header of an answer, and one that is right again."""
+        ahead, before = seconds_ahead(date), self._clock_ahead
+        if ahead is None:
+            return
+        if abs(ahead) < (CLOCK_SECONDS / 2 if before else CLOCK_SECONDS):
+            ahead = 0.0
+        elif before and 0.5 < ahead / before < 2:
+            return  # as was told
+        if ahead != before:
+            self._clock_ahead = ahead
+            if self._reconciler.revision and not self._troubles:
+                self._tell(APPLIED, self._unmet())
 
     def _have_trouble(self, kind: str, words: Sequence[str]) -> None:
         if self._troubles.get(kind) != tuple(words):
@@ -257,9 +288,17 @@ class Follower:
         self._tell_at = 0.0
         self._note()
 
-    def _deliver_report(self) -> Optional[float]:
-        """Tell what is to be told. Invariant 7: again and again until the service has it. None: go on; otherwise how
-        long to pause, because it said no, or because nothing more is to be asked.
+    def _patience(self, wait: int) -> int:
+        """How long the service may keep a question now."""
+        if self._status.service != "ok":
+            return 0  # until it is known that all is well again
+        if self._outbox.first is not None:
+            wait = min(wait, max(0, math.ceil(self._tell_at - time.monotonic())))
+        return min(wait, int(self._pause()))
+
+    def _deliver_report(self) -> bool:
+        """Tell what is to be told. Invariant 7: again and again until the service has it. Whether nothing more is to be
+        asked.
         """
         while self._outbox.first is not None and time.monotonic() >= self._tell_at:
             report = self._outbox.first
@@ -268,38 +307,64 @@ class Follower:
                 and report.get("state") == APPLIED
                 and report["revision"] == self._reconciler.revision
             )
-            answer = self._client.post("/agent/v1/report", report)
+            answer = self._post(report)
+            if answer is None:
+                return False
             if answer.status in _NO:
-                if self._reconciler.deleted:
-                    # It knows nothing of this host any more, and has said so before, signed.
-                    return self._end()
-                self._answered_no(answer)
-                return _spread(REFUSED_RETRY)
+                # It knows nothing of this host any more, and has said so before, signed.
+                return self._end()
             if answer.status == 429:
                 # A receipt need not wait for a list that is too long for now; nothing is left out.
                 if not self._outbox.receipt_first():
                     self._tell_at = time.monotonic() + (answer.retry_after or REFUSED_RETRY)
-            elif answer.status >= 500:
-                raise NoAnswer(_trouble(answer))
             elif answer.status == 200:
                 if self._outbox.taken():
-                    self._not_taken = ""
-                    self._reconciler.delivered()
+                    self._have_taken()
                 if obeyed:
                     return self._end()
             else:
-                self._have_refused(answer)
+                self._have_refused(answer.words)
+        return False
+
+    def _post(self, report: Mapping[str, Any]) -> Optional[ServiceAnswer]:
+        """The service's answer to a report; None: go on to ask, as there is none, or a no. Raises NoAnswer.
+
+        A report may be what a proxy does not let through, or what the service fails at. So the next question shows
+        whether this host is served; if it is, it lies in the report.
+        """
+        try:
+            answer = self._client.post("/agent/v1/report", report)
+            if answer.status < 500 and (answer.status not in _NO or self._reconciler.deleted):
+                self._lost = ""
+                return answer
+            words = _trouble(answer)
+        except NoAnswer as error:
+            answer, words = None, str(error)
+        served, self._lost = self._lost == _HEARD, _LOST
+        if served:
+            self._tell_at = time.monotonic() + TRY_AGAIN_SECONDS
+            self._have_refused(words)
+        elif answer is None or answer.status not in _NO:
+            raise NoAnswer(words)
         return None
 
-    def _have_refused(self, answer: ServiceAnswer) -> None:
+    def _have_taken(self) -> None:
+        """All of the last report is told."""
+        self._reconciler.delivered()
+        if self._not_taken:
+            self._not_taken = ""
+            self._note()
+
+    def _have_refused(self, words: str) -> None:
         """A report was not taken: in a smaller form it may be, and a receipt must be; nothing waits for it here."""
-        if self._not_taken != answer.words:
-            self._not_taken = answer.words
-            self._say(f"the service did not take the report: {answer.words}")
+        if self._not_taken != words:
+            self._not_taken = words
+            self._say(f"the service did not take the report: {words}")
+            self._note()
         if not self._outbox.refused():
             self._tell_at = time.monotonic() + REFUSED_RETRY
 
-    def _end(self) -> float:
+    def _end(self) -> bool:
         """Its server was deleted, by a signed document, and the service knows that this host obeys: ask no more.
 
         The files are looked after all the same, so that nothing of Keyrack's comes back on this host.
@@ -310,7 +375,7 @@ class Follower:
         self._say(DELETED)
         self._status = self._status._replace(service=DELETED)
         self._note()
-        return 0.0
+        return True
 
     def _answered_no(self, answer: ServiceAnswer) -> None:
         """A no is not a document: who may log in here changes by a signed one only (Invariant 6)."""
@@ -343,9 +408,10 @@ class Follower:
     def _note(self) -> None:
         """For `status`; that it cannot be written stops nothing."""
         problems = [self._refusal.words] if self._refusal else []
+        problems += [f"the service did not take the report: {self._not_taken}"] if self._not_taken else []
         for words in self._troubles.values():
             problems += words
-        self._status = self._status._replace(problems=(*problems, *self._reconciler.unmet()))
+        self._status = self._status._replace(problems=(*problems, *self._unmet()))
         self._noted_at = time.monotonic()
         try:
             self._state_folder.note(self._status)
