@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from keyrack.ssh.public_key import parse
 from keyrack.store import access_tree, sealed
 from keyrack.store import people as stored_people
 from keyrack.store.tree_tables import access_tree as tree
+from tests.core.altering import Inside, Undo
 from tests.core.conftest import Team, actor
 from tests.core.keys_for_tests import fresh_line
 
@@ -35,25 +36,6 @@ OWNERS_TOKEN = "a-token-that-nobody-else-has"
 PROJECT = "aa2d97d7e62c4b7da3ffdfc11551f878"
 TABLES: tuple[Table, ...] = (*sealed.TABLES, tree)
 Rows = dict[str, list[dict[str, Any]]]
-
-
-class Inside:
-    """The database as it is within one transaction, that is undone in the end."""
-
-    def __init__(self, instance: Instance, connection: Connection) -> None:
-        self.seals = instance.database.seals
-        self._connection = connection
-
-    def read(self, question: Callable[[Connection], Any]) -> Any:
-        access_tree.begin(self._connection, reads=True)
-        return question(self._connection)
-
-    def write(self, command: Callable[[Connection], Any]) -> Any:
-        sealed.begin_counting(self._connection)
-        with self._connection.begin_nested():
-            result = command(self._connection)
-            sealed.settle(self._connection)
-        return result
 
 
 @dataclass(frozen=True)
@@ -223,10 +205,6 @@ def stable(rows: Rows) -> Any:
 
 
 by_name = {table.name: table for table in TABLES}
-
-
-class Undo(Exception):
-    """Ends a write so that nothing of it stays."""
 
 
 def altered(world: World, chance: random.Random) -> tuple[str, list[str], list[str]]:

@@ -17,6 +17,7 @@ from keyrack.agent.reconcile import Reconciler
 from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient
 from keyrack.agent.service.enrolment import EnrolmentProblem, enrol
 from keyrack.agent.service.follow import Follower, say
+from keyrack.agent.service.witness import Witness
 from keyrack.agent.sessions.watch import Watch
 from keyrack.agent.sshd import drop_in, enforcement
 from keyrack.agent.sshd.settings import DEFAULT_CONFIG, SshdProblem
@@ -193,7 +194,7 @@ def _run(given: argparse.Namespace) -> int:
         given.sshd_log,
         reconciler.end_keys,
     )
-    follower = Follower(store, reconciler, client, say, watch.obey)
+    follower = Follower(store, reconciler, client, say, watch.obey, Witness(store, enrolment.signing_key))
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(client):
         if not given.once:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, delete, func, select, text
 from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
-from keyrack.store import people, sealed, sealed_tables
+from keyrack.store import audit_log, people, sealed, sealed_tables
 from keyrack.store.columns import EPOCH, MICROSECOND
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
 from keyrack.store.schema import metadata
@@ -87,6 +87,7 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
             work.record(
                 f"Restored the database from a backup{since}{lost}{kept}", workspace_id=workspace.id, level="alarm"
             )
+        audit_log.forget(work.connection)
         work.no_event("there may be no workspace to tell")
 
     with attempt:

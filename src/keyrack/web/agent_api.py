@@ -159,7 +159,8 @@ class _AgentCalls:
             server_id = (await self._host(request))[0].id
         count(self._limit, request, ("host", server_id))
         packs = "gzip" in request.headers.get("accept-encoding", "")
-        contact = Contact(server_id, secret_hash, known, lineage, packs)
+        audit = bodies.number(asked.get("audit", ""))
+        contact = Contact(server_id, secret_hash, known, lineage, packs, -1 if audit is None else audit)
         with self._instance.figures.waiting.track_inprogress():
             # A service that stops asks nothing more: with thousands of hosts that would keep its end waiting.
             while not self._waiting.closing:
