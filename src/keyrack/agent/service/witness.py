@@ -1,4 +1,7 @@
-"""Remembers what the audit log was, so that it cannot be rewritten unnoticed; must change nothing about who gets in."""
+"""Remembers what the audit log was, so that it cannot be rewritten unnoticed; must change nothing about who gets in.
+
+Invariant 9: a checkpoint that does not go on from the last one is refused and told.
+"""
 
 from __future__ import annotations
 
