@@ -47,6 +47,7 @@ WORDS: Mapping[str, str] = {
     "grants": "grant",
     "revocations": "revocation",
     "revoked_keys": "key revoked everywhere",
+    "expired_keys": "key whose end came",
     "held_back": "held back entry",
     "projects": "project",
     "repositories": "repository",
@@ -59,7 +60,7 @@ WORDS: Mapping[str, str] = {
     "access_tree": "count of what decides",
 }
 # Rows that only refuse count although they do not hold, and no document is signed without the server's own.
-_REFUSING = frozenset(("revocations", "revoked_keys", "held_back"))
+_REFUSING = frozenset(("revocations", "revoked_keys", "expired_keys", "held_back"))
 OWNERS = (("server_id", "servers"), ("user_id", "users"), ("group_id", "groups"), ("repository_id", "repositories"))
 _HAVING_IDS = frozenset(WORDS) - {"access_tree"}
 MOST_REMEMBERED = 10_000

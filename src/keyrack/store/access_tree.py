@@ -49,9 +49,10 @@ TREES: Mapping[str, tuple[int, str]] = {
     "revoked_keys": (17, "workspace_id"),
     # Of a server that it exists; what it says changes with each revision, which its host remembers.
     "servers": (18, "id"),
+    "expired_keys": (19, "workspace_id"),
 }
 """Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
-NOT_AT_EACH_LOOK = frozenset(("revoked_keys", "servers"))
+NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))
 """What only refuses counts although it does not fit, and a server is looked for where its document is made; a look
 through everything finds both."""
 

@@ -20,6 +20,7 @@ from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
 from keyrack.store import access_tree, keys, people, schema, sealed, sealed_tables, servers
 from keyrack.store import tables as held
+from keyrack.store.ending_tables import expired_keys
 from keyrack.store.key_source_tables import key_sources
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
 
@@ -39,6 +40,7 @@ KINDS: Mapping[str, Table] = {
     "repository": held.repositories,
     "repository-member": held.repository_members,
     "revocation": held.revocations,
+    "expired-key": expired_keys,
     "revoked-key": held.revoked_keys,
     "server": held.servers,
     "system-user": held.system_users,
@@ -236,8 +238,8 @@ def _missing(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
 
 def _of_table(connection: Connection, workspace_id: int, table: Table, *where: Any) -> Iterator[DamagedRow]:
     for row in sealed_tables.every(connection, table, _belongs(table, workspace_id), *where):
-        if not sealed.holds(connection, table, row) or (
-            table is held.servers and not sealed.fits(connection, row["id"])
+        if not sealed.holds(connection, table, row) or not (
+            sealed.fits(connection, row["id"]) if table is held.servers else access_tree.fits(connection, table, row)
         ):
             yield _record(connection, table, row)
 
