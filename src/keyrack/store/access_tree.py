@@ -50,6 +50,9 @@ TREES: Mapping[str, tuple[int, str]] = {
     # Of a server that it exists; what it says changes with each revision, which its host remembers.
     "servers": (18, "id"),
     "expired_keys": (19, "workspace_id"),
+    "web_sessions": (20, "id"),
+    "authenticators": (21, "id"),
+    "identities": (22, "id"),
 }
 """Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
 NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))

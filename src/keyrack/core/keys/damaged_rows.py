@@ -23,6 +23,7 @@ from keyrack.store import tables as held
 from keyrack.store.ending_tables import expired_keys
 from keyrack.store.key_source_tables import key_sources
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
+from keyrack.store.sign_in_tables import authenticators, identities, web_sessions
 
 CREDENTIAL, GRANT, USER_KEY = "credential", "grant", "user-key"
 KINDS: Mapping[str, Table] = {
@@ -40,7 +41,10 @@ KINDS: Mapping[str, Table] = {
     "repository": held.repositories,
     "repository-member": held.repository_members,
     "revocation": held.revocations,
+    "authenticator": authenticators,
     "expired-key": expired_keys,
+    "identity": identities,
+    "web-session": web_sessions,
     "revoked-key": held.revoked_keys,
     "server": held.servers,
     "system-user": held.system_users,
@@ -59,6 +63,8 @@ OWNING = frozenset(("group", "project", "repository", "server", "system-user", "
 _HIDDEN = frozenset(
     (
         "seal",
+        "secret",
+        "credential",
         "secret_hash",
         "agent_secret_hash",
         "encrypted_secret",
