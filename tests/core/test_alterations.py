@@ -229,6 +229,7 @@ def altered(world: World, chance: random.Random) -> tuple[str, list[str], list[s
     return outcome[0] if outcome else ("", [], [])
 
 
+@pytest.mark.timeout(3600 if os.environ.get("KEYRACK_LONG") else 300)
 def test_each_alteration_is_found_and_none_opens(world: World) -> None:
     assert world.gained(world.team.instance) == []
     assert damaged_rows.find(world.team.instance, world.team.owner) == []

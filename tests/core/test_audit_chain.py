@@ -92,6 +92,7 @@ def altering(chance: random.Random, everything: list[dict[str, Any]]) -> tuple[l
     return [delete(audit_checkpoints)], {"checkpoints are missing"}
 
 
+@pytest.mark.timeout(3600 if os.environ.get("KEYRACK_LONG") else 300)
 def test_each_alteration_of_a_record_is_named(log: Team) -> None:
     instance = log.instance
     assert outcome(instance).problem == ""

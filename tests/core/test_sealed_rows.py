@@ -23,7 +23,7 @@ from keyrack.core.keys import credentials, damaged_rows, grants, revocation, use
 from keyrack.core.people import access_keys, basic_access, tokens
 from keyrack.core.people import users as people
 from keyrack.core.people.tokens import Scope, SignIn
-from keyrack.core.sealing import COUNTED, MARK
+from keyrack.core.sealing import COUNTED, MARK, WORDS
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Role, User
 from keyrack.ssh.public_key import parse
@@ -492,6 +492,8 @@ def test_every_table_is_sealed_or_decides_nothing() -> None:
         "freezes", "webhooks", "webhook_deliveries",
     }  # fmt: skip
     assert set(schema.metadata.tables) - set(sealed.VOLATILE) <= undecided, "say whether the new table decides"
+    assert set(sealed.VOLATILE) <= set(WORDS), "an alarm must have a word for it"
+    assert set(sealed.TABLES) == set(damaged_rows.KINDS.values()), "it can be named where it is damaged"
     for table in sealed.TABLES:
         assert "seal" in table.c
         assert sealed.VOLATILE[table.name] <= set(table.c.keys())

@@ -57,6 +57,9 @@ WORDS: Mapping[str, str] = {
     "access_request_approvals": "approval of a request",
     "request_rules": "rule of requests",
     "offboardings": "offboarding",
+    "web_sessions": "session of a browser",
+    "authenticators": "second factor",
+    "identities": "identity at a provider",
     "access_tree": "count of what decides",
 }
 # Rows that only refuse count although they do not hold, and no document is signed without the server's own.
