@@ -57,6 +57,7 @@ WORDS: Mapping[str, str] = {
     "access_request_approvals": "approval of a request",
     "request_rules": "rule of requests",
     "offboardings": "offboarding",
+    "key_sources": "account elsewhere",
     "web_sessions": "session of a browser",
     "authenticators": "second factor",
     "identities": "identity at a provider",
