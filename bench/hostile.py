@@ -33,7 +33,7 @@ def main() -> int:
             service.apply(TEAM)
             for target in TARGETS:
                 with ThreadPoolExecutor(AT_ONCE) as pool:
-                    found = list(pool.map(lambda case, at=target: (case, send(service.url, at, case)), cases()))  # type: ignore[misc]
+                    found = list(pool.map(lambda case, at=target: (case, send(service.url, at, case)), cases()))
                 bad = [case["name"] for case, answer in found if answer.problems(case, target.token)]
                 kinds = Counter(
                     "closed" if answer.status is None else "taken" if answer.status < 400 else "refused"
