@@ -6,7 +6,7 @@ from alembic import op
 from sqlalchemy import BigInteger, Column, LargeBinary
 
 revision = "0130"
-down_revision = "0090"
+down_revision = "0070"
 
 
 def upgrade() -> None:
