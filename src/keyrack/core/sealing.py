@@ -61,6 +61,7 @@ WORDS: Mapping[str, str] = {
     "web_sessions": "session of a browser",
     "authenticators": "second factor",
     "identities": "identity at a provider",
+    "host_keys": "host key",
     "access_tree": "count of what decides",
 }
 # Rows that only refuse count although they do not hold, and no document is signed without the server's own.

@@ -53,6 +53,7 @@ TREES: Mapping[str, tuple[int, str]] = {
     "web_sessions": (20, "id"),
     "authenticators": (21, "id"),
     "identities": (22, "id"),
+    "host_keys": (23, "id"),
 }
 """Per table the number of its tree, which must never become another one, and the column that finds a row's place."""
 NOT_AT_EACH_LOOK = frozenset(("expired_keys", "revoked_keys", "servers"))

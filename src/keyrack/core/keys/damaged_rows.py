@@ -21,6 +21,7 @@ from keyrack.ssh.public_key import read_canonical
 from keyrack.store import access_tree, keys, people, schema, sealed, sealed_tables, servers
 from keyrack.store import tables as held
 from keyrack.store.ending_tables import expired_keys
+from keyrack.store.host_key_tables import host_keys
 from keyrack.store.key_source_tables import key_sources
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
 from keyrack.store.sign_in_tables import authenticators, identities, web_sessions
@@ -36,6 +37,7 @@ KINDS: Mapping[str, Table] = {
     "group": held.groups,
     "group-member": held.group_members,
     "held-back": held.held_back,
+    "host-key": host_keys,
     "project": held.projects,
     "removed-account": held.removed_accounts,
     "repository": held.repositories,
