@@ -6,7 +6,7 @@ from alembic import op
 from sqlalchemy import BigInteger, Column, LargeBinary
 
 revision = "0130"
-down_revision = "0070"
+down_revision = "0083"
 
 
 def upgrade() -> None:
