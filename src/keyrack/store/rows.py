@@ -19,11 +19,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_SEARCH = 4096
-<<<<<<< HEAD
 COUNTED = "tree_root"
-=======
 _PLACE = "place_in_the_list"
->>>>>>> main
 ONE_ROW = select(literal(1).label("one")).subquery("one_row")
 """What a question begins with that answers one row whether there is such a thing or not."""
 
