@@ -25,6 +25,10 @@ WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 LOOKS: tuple[tuple[str, Any, Any], ...] = (("light", "light", WIDE), ("dark", "dark", WIDE), ("phone", "light", PHONE))
 
 
+# What is downloaded or streamed, and what needs a step before it.
+NO_PAGES = {"/access.csv", "/activity.jsonl", "/login/second"}
+
+
 @contextmanager
 def instance_to_look_at(*, people: int = 40, hosts: int = 60) -> Iterator[Service]:
     """A service with a lifelike workspace, olga's."""
@@ -37,7 +41,7 @@ def addresses(service: Service) -> dict[str, str]:
     """Where each page is, with something that is there for the names in its path; by the page's path."""
     found = {}
     for page in PAGES:
-        if page.method == "GET" and page.path != "/login/second":
+        if page.method == "GET" and page.path not in NO_PAGES:
             found[page.path] = page.path
             for name in re.findall(r"\{(\w+(?::\w+)?)\}", page.path):
                 found[page.path] = found[page.path].replace(f"{{{name}}}", example(service, page.path))
