@@ -136,6 +136,8 @@ SHOWN = [
     ("hosts unmanaged web-1", None),
     ("hosts revoked", None),
     ("hosts damaged", None),
+    ("hosts resync --all", None),
+    ("hosts resync web-1", {"server", "waits_for_host", "held", "decided"}),
     ("keys list", {"id", "user", "title", "fingerprint", "created", "last_used"}),
     ("repos list", {"path", "visibility", "folder", "workspace"}),
     ("tidy", {"rows", "kind", "ended_before"}),

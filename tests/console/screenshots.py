@@ -25,10 +25,6 @@ WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 LOOKS: tuple[tuple[str, Any, Any], ...] = (("light", "light", WIDE), ("dark", "dark", WIDE), ("phone", "light", PHONE))
 
 
-# What is downloaded or streamed, and what needs a step before it.
-NO_PAGES = {"/access.csv", "/activity.jsonl", "/login/second"}
-
-
 @contextmanager
 def instance_to_look_at(*, people: int = 40, hosts: int = 60) -> Iterator[Service]:
     """A service with a lifelike workspace, olga's."""
@@ -41,7 +37,7 @@ def addresses(service: Service) -> dict[str, str]:
     """Where each page is, with something that is there for the names in its path; by the page's path."""
     found = {}
     for page in PAGES:
-        if page.method == "GET" and page.path not in NO_PAGES:
+        if page.method == "GET" and not page.path.startswith("/login/") and "." not in page.path:
             found[page.path] = page.path
             for name in re.findall(r"\{(\w+(?::\w+)?)\}", page.path):
                 found[page.path] = found[page.path].replace(f"{{{name}}}", example(service, page.path))
@@ -55,7 +51,11 @@ def example(service: Service, path: str) -> str:
         "people": "SELECT name FROM users ORDER BY id LIMIT 1 OFFSET 1",
         "groups": "SELECT name FROM groups ORDER BY id LIMIT 1",
         "keys": "SELECT fingerprint FROM user_keys ORDER BY id LIMIT 1",
-        "repositories": "SELECT path FROM repositories ORDER BY id LIMIT 1",
+        "repositories": "SELECT id FROM repositories ORDER BY id LIMIT 1",
+        "grants": "SELECT id FROM grants ORDER BY id LIMIT 1",
+        "revoke": "SELECT fingerprint FROM user_keys ORDER BY id LIMIT 1",
+        "revoked": "SELECT fingerprint FROM user_keys ORDER BY id LIMIT 1",
+        "activity": "SELECT id FROM events ORDER BY id LIMIT 1",
         "requests": "SELECT id FROM access_requests ORDER BY id LIMIT 1",
         "offboardings": "SELECT id FROM offboardings ORDER BY id LIMIT 1",
     }
