@@ -100,6 +100,11 @@ class Enforcement:
         self.put_back: List[str] = []
 
     @property
+    def login_check(self) -> LoginCheck:
+        """What judges who gets in."""
+        return self._check
+
+    @property
     def state(self) -> str:
         """OFF, TRYING, ON or UNDONE."""
         return self._record.state

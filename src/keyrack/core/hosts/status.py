@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts import copies, last_seen
+from keyrack.core.hosts import copies, last_seen, refused_logins
 from keyrack.core.hosts.facts import AUTO, ENFORCE, NOBODY, OBSERVE, TRYING, UNDONE, UNINSTALLED, UNMANAGED, UNPROVEN
 from keyrack.core.hosts.modes import OFFLINE_WORDS
 from keyrack.core.instance import Instance
@@ -53,7 +53,12 @@ def of(instance: Instance, server: Server) -> HostStatus:
         online=online,
         offline_after_seconds=server.offline_after_seconds,
         offline_then=server.offline_then,
-        problems=(*_copied(server), *_went_back(server), *_problems(server, facts)),
+        problems=(
+            *_copied(server),
+            *refused_logins.of(server).accounts(),
+            *_went_back(server),
+            *_problems(server, facts),
+        ),
         state=_state(server, told, online),
         offline_words=(
             f"after {server.offline_after_seconds} seconds {OFFLINE_WORDS[server.offline_then]}"
