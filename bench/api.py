@@ -1,10 +1,11 @@
 """Adds, lists and reads over HTTP, next to a bare Starlette on a database of the same kind, in turn in one run.
 
-    .venv/bin/python bench/api.py [sqlite|postgresql|both] [SECONDS] [--profile]
+    .venv/bin/python bench/api.py [sqlite|postgresql|both] [SECONDS]
 
 The bare one makes one durable insert (or one select) and answers a small object. Both have one process, 16 connections
 that each wait for an answer before they ask again. Prints requests a second, the middle and the slowest hundredth of
-answers, and the ratio of ours to the bare one's.
+answers, and the ratio of ours to the bare one's; and the processor time that each process used for a request, whose
+ratio says more where others use the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,6 @@ from tests.postgres import running_cluster
 from tests.services import free_port
 
 CONNECTIONS = 16
-KEYS_THERE = 100
 SECRET = "bench-" + secrets.token_hex(16)
 TEAM = """[workspace]
 name = "acme"
@@ -106,34 +107,62 @@ class Client(asyncio.Protocol):
         self._transport.write(self._make())
 
 
-async def _load(port: int, make: Callable[[], bytes], seconds: float) -> tuple[list[float], float, list[bytes]]:
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that answers: its port and its process."""
+
+    port: int
+    process: int
+
+    def cpu_seconds(self) -> float:
+        """The processor time that it used so far (proc_pid_stat(5), fields 14 and 15)."""
+        fields = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Requests a second, processor time of the server for one, the middle and the slowest hundredth; in seconds."""
+
+    rate: float
+    cpu: float
+    middle: float
+    slow: float
+
+    def __str__(self) -> str:
+        """One part of a line."""
+        middle, slow = self.middle * 1e3, self.slow * 1e3
+        return f"{self.rate:6.0f}/s {self.cpu * 1e3:5.2f} ms cpu p50 {middle:6.1f} p99 {slow:6.1f} ms"
+
+
+async def _load(
+    server: Served, make: Callable[[], bytes], seconds: float
+) -> tuple[list[float], float, float, list[bytes]]:
     loop = asyncio.get_running_loop()
     times: list[float] = []
     wrong: list[bytes] = []
     clients = [Client(make, times, wrong) for _ in range(CONNECTIONS)]
     for client in clients:
-        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
+        await loop.create_connection(lambda client=client: client, "127.0.0.1", server.port)  # type: ignore[misc]
     await asyncio.sleep(seconds / 4)  # to get warm
     times.clear()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), server.cpu_seconds()
     await asyncio.sleep(seconds)
-    taken = time.perf_counter() - began
+    taken, used = time.perf_counter() - began, server.cpu_seconds() - used
     kept = list(times)
     for client in clients:
         client.stopped = True
     await asyncio.sleep(0.3)
-    return kept, taken, wrong
+    return kept, taken, used, wrong
 
 
-def measure(port: int, make: Callable[[], bytes], seconds: float) -> tuple[float, str]:
-    """Requests a second, and the line that says it."""
-    times, taken, wrong = asyncio.run(_load(port, make, seconds))
+def measure(server: Served, make: Callable[[], bytes], seconds: float) -> Measured:
+    """How a server answers so many requests at once."""
+    times, taken, used, wrong = asyncio.run(_load(server, make, seconds))
     if wrong:
         raise SystemExit(f"{len(wrong)} answers were not what was asked for, such as:\n{wrong[0][:600]!r}")
-    rate = len(times) / taken
     at = sorted(times)
-    words = f"{rate:7.0f}/s  p50 {statistics.median(at) * 1e3:6.1f} ms  p99 {at[len(at) * 99 // 100] * 1e3:6.1f} ms"
-    return rate, words
+    return Measured(len(at) / taken, used / len(at), statistics.median(at), at[len(at) * 99 // 100])
 
 
 BARE = """
@@ -193,8 +222,8 @@ def waited(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 @contextmanager
-def bare(url: str, folder: Path) -> Iterator[int]:
-    """A bare Starlette on a database; its port."""
+def bare(url: str, folder: Path) -> Iterator[Served]:
+    """A bare Starlette on a database."""
     import psycopg
 
     where = str(folder / "bare.db")
@@ -214,15 +243,15 @@ def bare(url: str, folder: Path) -> Iterator[int]:
     process = subprocess.Popen([sys.executable, str(folder / "bare.py"), where, str(port)])
     try:
         waited(process, port)
-        yield port
+        yield Served(port, process.pid)
     finally:
         process.terminate()
         process.wait()
 
 
 @contextmanager
-def ours(url: str, folder: Path, profile: str = "") -> Iterator[int]:
-    """The service on a database with one server and KEYS_THERE keys; its port."""
+def ours(url: str, folder: Path) -> Iterator[Served]:
+    """The service on a database with one server and an owner."""
     settings = Settings(data=folder / "data", database=url, max_user_keys=10**6)
     instance = app.open_instance(settings)
     workspace_file.apply(instance, TEAM, {})
@@ -242,7 +271,7 @@ def ours(url: str, folder: Path, profile: str = "") -> Iterator[int]:
     process = subprocess.Popen([sys.executable, *words], env=environment, stderr=log, stdout=log)
     try:
         waited(process, port)
-        yield port
+        yield Served(port, process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
@@ -260,7 +289,7 @@ def run(kind: str, seconds: float) -> None:
 
 
 def _compare(kind: str, url: str, other: str, folder: Path, seconds: float) -> None:
-    with ours(url, folder) as port, bare(other, folder) as bare_port:
+    with ours(url, folder) as service, bare(other, folder) as plain:
 
         def add() -> bytes:
             label = f"laptop-{next(numbers)}"
@@ -283,10 +312,11 @@ def _compare(kind: str, url: str, other: str, folder: Path, seconds: float) -> N
             ("add a user key", add_key, bare_add),
             ("list user keys", read("/v4/user/keys?limit=20"), read("/bare/1")),
         ]
-        for name, make, plain in rows:
-            first, bare_words = measure(bare_port, plain, seconds)
-            second, words = measure(port, make, seconds)
-            print(f"{kind:10} {name:16} ours {words}   bare {bare_words}   ratio {second / first:.3f}", flush=True)
+        for name, make, make_plain in rows:
+            first, second = measure(plain, make_plain, seconds), measure(service, make, seconds)
+            ratio, cpu = second.rate / first.rate, first.cpu / second.cpu
+            words = f"ours {second}   bare {first}   ratio {ratio:.3f}, of processor time {cpu:.3f}"
+            print(f"{kind:10} {name:16} {words}", flush=True)
 
 
 def main() -> None:

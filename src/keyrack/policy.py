@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, RepositoryRole, Role
@@ -168,19 +169,25 @@ def exceeds(actor: Actor, role: Role, policies: Iterable[str], scopes: Iterable[
     )
 
 
+@lru_cache(4096)
+def _any_matches(patterns: tuple[str, ...], action: str) -> bool:
+    """Whether one of the patterns covers an action; the same few are asked about at every call."""
+    return any(matches(pattern, action) for pattern in patterns)
+
+
 def may(actor: Actor, action: str) -> Refusal | None:
     """None when the actor may do the action; otherwise the refusal, which names what is lacking."""
     if action not in ACTIONS:
         raise LookupError(f"no such action: {action}")
     allowed = (*(ROLE_ACTIONS[actor.role] if actor.role else ()), *actor.policies)
-    if not any(matches(pattern, action) for pattern in allowed):
+    if not _any_matches(allowed, action):
         return Refusal(
             Kind.FORBIDDEN,
             "not-allowed",
             f"You are not allowed to {ACTIONS[action]}; this takes the action {action}. "
             "Ask an owner or admin of the workspace.",
         )
-    if not any(matches(scope, action) for scope in actor.scopes):
+    if not _any_matches(tuple(actor.scopes), action):
         return Refusal(
             Kind.FORBIDDEN,
             "scope-lacking",

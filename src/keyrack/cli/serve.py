@@ -24,6 +24,7 @@ from keyrack.settings import Settings
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
 from keyrack.store.engine.outage import Outage
+from keyrack.web import request_ids
 from keyrack.web.protocol import BoundedProtocol
 from keyrack.web.server import Service
 
@@ -160,7 +161,7 @@ def check_free(*wanted: tuple[str, int, str]) -> None:
 def set_up_logging(log_format: str = "text") -> None:
     """One line an event on standard error, with the request it belongs to; log_format: "text" or "json"."""
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        request_ids.told,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from keyrack.store.changes import announce
+from keyrack.store.engine.at_once import AtOnce, NotAtOnce, TookLonger
 from keyrack.store.engine.connect import (
     DatabaseSpoilt,
     DatabaseUnavailable,
@@ -30,7 +32,7 @@ from keyrack.store.sealed import Broken, Seals, attach
 if TYPE_CHECKING:
     from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 
-__all__ = ["Database", "DatabaseUnavailable", "announce", "lock_workspace"]
+__all__ = ["Database", "DatabaseUnavailable", "NotAtOnce", "TookLonger", "announce", "lock_workspace"]
 
 T = TypeVar("T")
 Question = Callable[[Connection], T]
@@ -48,7 +50,7 @@ _TURN = 0x6B6579  # keeps our advisory locks apart from those of others in the s
 
 
 class Database:
-    """One database, open. All methods may be called from any thread; none from an event loop's own."""
+    """One database, open. All methods may be called from any thread, by an event loop's own within at_once() alone."""
 
     def __init__(self, url: URL, dialect: Dialect) -> None:
         self.dialect: Dialect = dialect
@@ -60,6 +62,7 @@ class Database:
         self._closed = False
         self._outage = Outage()
         self._file: SqliteFile | None = None
+        self._at_once: AtOnce | None = None
         self._writer: SqliteWriter | PostgresqlWriter
         if dialect == "sqlite":
             self._file = SqliteFile(str(url.database))
@@ -74,6 +77,8 @@ class Database:
             engine = postgresql_engine(url, writer=False, json_as_text=True)
             self._writer = PostgresqlWriter(url, WRITERS, PATIENCE_SECONDS, self._deliver, self.seals)
         attach(engine, self.seals)
+        if dialect == "sqlite":
+            self._at_once = AtOnce(engine)
         # Apart from the writer's, so that writes that wait for a row cannot keep reads from going on.
         self._readers = Pool(engine, READERS, PATIENCE_SECONDS)
 
@@ -88,10 +93,37 @@ class Database:
 
         The question may be asked a second time if the connection broke. Raises DatabaseUnavailable.
         """
+        at_once = self._at_once
+        if at_once is not None:
+            if at_once.is_here:
+                return self._asked_at_once(at_once, question)
+            at_once.prepare()
         try:
             return self._answer(lambda: self._ask(question), again=True)
         finally:
             self._tell_broken()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within it the calling thread may read, and is never kept waiting: for an event loop's own thread.
+
+        All that is read is of one instant. Raises NotAtOnce, within as well, where somebody would have to wait, where
+        more is asked than is answered in a few milliseconds, where anything is written, where a row does not hold, and
+        always on PostgreSQL; nothing was changed then, and the same may be asked by a thread that may wait.
+        """
+        if self._at_once is None:
+            raise NotAtOnce("the database is elsewhere")
+        with self._at_once.block():
+            yield
+
+    def _asked_at_once(self, at_once: AtOnce, question: Question[T]) -> T:
+        if self._closed or (self._file is not None and self._file.problem is not None):
+            raise NotAtOnce("there are words for that")
+        result = at_once.read(question)
+        if self.seals.untold:
+            raise NotAtOnce("an alarm is to be written")
+        self._outage.answered()
+        return result
 
     def write(self, command: Question[T]) -> T:
         """Run a command in one transaction; returns its result once the commit is on the disk.
@@ -102,6 +134,8 @@ class Database:
         a duplicate, it uses ``with conn.begin_nested()``. Raises DatabaseUnavailable; if the connection
         broke during the commit itself, the change may have been made after all.
         """
+        if self._at_once is not None and self._at_once.is_here:
+            raise NotAtOnce("it must be durable")
         try:
             return self._answer(lambda: self._writer.run(command), again=False)
         finally:
@@ -146,6 +180,8 @@ class Database:
             self._closed = True
         self._writer.close()
         self._readers.close()
+        if self._at_once is not None:
+            self._at_once.close()
 
     def __enter__(self) -> Database:
         return self

@@ -52,8 +52,7 @@ def add_credential(connection: Connection, username: str, values: Mapping[str, A
     return Credential(**sealed.unsealed(row), username=username, delivered=False)
 
 
-@prepared
-def _credential_by_id(server_id: int, credential_id: int, at: datetime) -> Select[Any]:
+def _one_in_force(server_id: int, credential_id: int, at: datetime) -> Select[Any]:
     return _credential.where(
         credentials.c.id == credential_id,
         credentials.c.server_id == server_id,
@@ -61,9 +60,24 @@ def _credential_by_id(server_id: int, credential_id: int, at: datetime) -> Selec
     )
 
 
+_credential_by_id = prepared(_one_in_force)
+
+
+@prepared
+def _own_credential(workspace_id: int, server_id: int, credential_id: int, at: datetime) -> Select[Any]:
+    return _one_in_force(server_id, credential_id, at).where(servers.c.workspace_id == workspace_id)
+
+
 def get_credential(connection: Connection, server_id: int, credential_id: int, at: datetime) -> Credential | None:
     """A credential of this server that has not ended, or None."""
     return _credentials.one(connection, _credential_by_id, server_id, credential_id, at)
+
+
+def own_credential(
+    connection: Connection, workspace_id: int, server_id: int, credential_id: int, at: datetime
+) -> Credential | None:
+    """The same of a server of this workspace."""
+    return _credentials.one(connection, _own_credential, workspace_id, server_id, credential_id, at)
 
 
 @prepared
@@ -87,40 +101,43 @@ def _ids(server_id: int, at: datetime, sought: str | None) -> Select[Any]:
 
 
 @prepared
-def _credential_ids(server_id: int, at: datetime, sought: str | None, offset: int, limit: int) -> Select[Any]:
-    return _ids(server_id, at, sought).order_by(credentials.c.id).offset(offset).limit(limit)
+def _some_credentials(server_id: int, at: datetime, sought: str | None, offset: int, limit: int) -> Select[Any]:
+    chosen = _ids(server_id, at, sought).order_by(credentials.c.id).offset(offset).limit(limit).subquery()
+    return _credential.join(chosen, chosen.c.id == credentials.c.id).order_by(credentials.c.id)
 
 
 @prepared
-def _count_found(server_id: int, at: datetime, sought: str | None) -> Select[Any]:
-    return select(func.count()).select_from(_ids(server_id, at, sought).subquery())
-
-
-@prepared
-def _count_credentials(server_id: int, ended_at: datetime | None = None) -> Select[Any]:
-    counted = select(func.count()).select_from(credentials).where(credentials.c.server_id == server_id)
-    return counted if ended_at is None else counted.where(credentials.c.expires_at <= ended_at)
-
-
-@prepared
-def _credentials_by_ids(ids: Sequence[int]) -> Select[Any]:
-    return _credential.where(among(credentials.c.id, ids)).order_by(credentials.c.id)
+def _count_found(server_id: int, workspace_id: int, at: datetime, sought: str | None) -> Select[Any]:
+    """How many there are, for a server of this workspace: no row for any other."""
+    of_server = credentials.c.server_id == server_id
+    every = select(func.count()).select_from(credentials).where(of_server)
+    # Those that have ended are few, and an index has them; to look at each one's end would take longer.
+    counted = every.scalar_subquery() - every.where(credentials.c.expires_at <= at).scalar_subquery()
+    if sought is not None:
+        counted = select(func.count()).select_from(_ids(server_id, at, sought).subquery()).scalar_subquery()
+    return select(counted.label("total")).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
 
 
 def find_credentials(
-    connection: Connection, server_id: int, *, at: datetime, search: str = "", offset: int, limit: int
-) -> Page[Credential]:
-    """A page of a server's credentials in force, oldest first; search: part of label or system user.
+    connection: Connection,
+    workspace_id: int,
+    server_id: int,
+    *,
+    at: datetime,
+    search: str = "",
+    offset: int,
+    limit: int,
+) -> Page[Credential] | None:
+    """A page of a server's credentials in force, oldest first; None where the server is not of this workspace.
 
-    Which ones and how many is answered from an index, and no more than a page of them is read and joined.
+    search: part of label or system user. Which ones and how many is answered from an index, and no more than a page of
+    them is read and joined.
     """
     sought = pattern(search)
-    if sought is None:
-        total = _count_credentials.value(connection, server_id) - _count_credentials.value(connection, server_id, at)
-    else:
-        total = _count_found.value(connection, server_id, at, sought)
-    chosen = _credential_ids.values(connection, server_id, at, sought, offset, limit)
-    items = _credentials.all(connection, _credentials_by_ids, chosen) if chosen else ()
+    total = _count_found.value(connection, server_id, workspace_id, at, sought)
+    if total is None:
+        return None
+    items = _credentials.all(connection, _some_credentials, server_id, at, sought, offset, limit)
     return Page(items=tuple(items), total=total, offset=offset, limit=limit)
 
 

@@ -85,7 +85,7 @@ class Seals:
     def __init__(self) -> None:
         self._mac: Callable[[bytes], bytes] | None = None
         self._lock = threading.Lock()
-        self._found: dict[str, Broken] = {}
+        self.untold: dict[str, Broken] = {}
         self.kept: dict[Any, dict[Any, Any]] = {}
         """What was made of rows that hold, by what made it and by the row as it was read (see rows.Records)."""
 
@@ -111,15 +111,15 @@ class Seals:
     def found(self, broken: Broken) -> None:
         """Remember a broken row until somebody takes it."""
         with self._lock:
-            if len(self._found) < MOST_FOUND:
-                self._found[broken.name] = broken
+            if len(self.untold) < MOST_FOUND:
+                self.untold[broken.name] = broken
 
     def take(self) -> tuple[Broken, ...]:
         """The broken rows that were found since the last time."""
-        if not self._found:
+        if not self.untold:
             return ()
         with self._lock:
-            found, self._found = self._found, {}
+            found, self.untold = self.untold, {}
         return tuple(found.values())
 
 

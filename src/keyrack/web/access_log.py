@@ -7,6 +7,7 @@ import time
 from http import HTTPStatus
 
 import structlog
+from prometheus_client import Counter
 from starlette.types import Scope
 
 from keyrack.core.instance import Instance
@@ -17,21 +18,24 @@ log = structlog.get_logger("keyrack.web")
 
 
 class Notes:
-    """What is noted of answers; prefixes: where APIs are mounted, the few values by which requests are counted."""
+    """What is noted of answers, counted by where APIs are mounted, which are few."""
 
-    def __init__(self, instance: Instance, prefixes: tuple[str, ...]) -> None:
+    def __init__(self, instance: Instance) -> None:
         self._figures = instance.figures
-        self._prefixes = sorted(prefixes, key=len, reverse=True)
+        self._counters: dict[tuple[str, int], Counter] = {}
         self._lock = threading.Lock()
         self._second = 0
         self._lines = 0
         instance.throttle.heard = lambda kind, why: self._figures.proofs.labels(kind, why).inc()
 
-    def note(self, scope: Scope, status: int) -> None:
-        """One answer, as it begins."""
+    def note(self, scope: Scope, prefix: str, status: int) -> None:
+        """One answer, as it begins; prefix: of the API that gives it."""
         path = scope["path"]
-        api = next((prefix for prefix in self._prefixes if path == prefix or path.startswith(prefix + "/")), "/")
-        self._figures.requests.labels(api, f"{status // 100}xx").inc()
+        counter = self._counters.get((prefix, status // 100))
+        if counter is None:
+            counter = self._figures.requests.labels(prefix, f"{status // 100}xx")
+            self._counters[prefix, status // 100] = counter
+        counter.inc()
         if status < 400 or not self._has_room():
             return
         client = scope.get("client")

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import structlog
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
-from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.database import DatabaseUnavailable, NotAtOnce, TookLonger
 from keyrack.web import bodies
 from keyrack.web.callers import Caller, Callers, is_signed
 from keyrack.web.fair_queueing import LONG_BODY, FairScheduler
+from keyrack.web.paths import Paths
 
 AWAY_SECONDS = 2
+SLOW_SECONDS = 1.0
+"""How long a caller's calls of one path go to the threads after one that the event loop could not answer."""
+MOST_SLOW = 10_000
 LONGEST_OPEN_BODY = 65_536
 """The longest body, in bytes, of a call that asks for no proof: whoever sends it has shown nothing yet."""
 
@@ -57,9 +61,10 @@ class Endpoint:
 
     action: the name in policy.ACTIONS that the core will ask for, "" where none is needed: what docs and tests
     say about the call; the core alone decides. open: no authentication is asked. hashes: it may hash a password,
-    which takes long. takes, asks, answers: the models of body, query and answer and the answer's status, where the API
-    has models: for the description; the API's own frame checks them. Handlers run on a worker thread and may block on
-    the database.
+    which takes long. at_once: it reads one thing or one page and does little with it, so that the event loop may
+    answer it by itself (see Database.at_once). takes, asks, answers: the models of body, query and answer and the
+    answer's status, where the API has models: for the description; the API's own frame checks them. All other handlers
+    run on a worker thread and may block on the database.
     """
 
     method: str
@@ -68,6 +73,7 @@ class Endpoint:
     action: str = ""
     open: bool = False
     hashes: bool = False
+    at_once: bool = False
     takes: type[BaseModel] | None = None
     asks: type[BaseModel] | None = None
     answers: type[BaseModel] | None = None
@@ -138,15 +144,20 @@ def application(instance: Instance, dialect: Dialect, sharing: Sharing) -> ASGIA
     for endpoint in dialect.endpoints:
         by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
 
-    async def unknown(scope: Scope, receive: Receive, send: Send) -> None:
+    paths = Paths((path or "/", _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items())
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        found = paths.find(scope["path"].removeprefix(scope["root_path"]))
+        if found is not None:
+            scope["path_params"] = found[1]
+            await found[0](scope, receive, send)
+            return
         request = Request(scope, receive)
         response = dialect.unknown_path(request)
         dialect.finish(request, None, response)
         await response(scope, receive, send)
 
-    # A router alone: what Starlette puts around it answers faults, which _Path does in the dialect's own words.
-    routes = [Route(path or "/", _Path(instance, dialect, sharing, methods)) for path, methods in by_path.items()]
-    return Router(routes, redirect_slashes=False, default=unknown)
+    return answer
 
 
 class _Path:
@@ -157,6 +168,7 @@ class _Path:
         self._dialect = dialect
         self._callers, self._scheduler = sharing.callers, sharing.scheduler
         self._methods = dict(methods)
+        self._slow: dict[tuple[Hashable, str], float] = {}
         if "GET" in self._methods:
             self._methods.setdefault("HEAD", self._methods["GET"])
 
@@ -177,6 +189,13 @@ class _Path:
             caller = self._callers.of(request, at_home=at_home)
             content = await self._read(endpoint, request, caller)
             run = partial(self._run, endpoint, request, content, actor)
+            if endpoint.at_once and caller.known and self._slow.get((caller.name, endpoint.path), 0) < monotonic():
+                try:
+                    return await self._scheduler.at_once(caller, partial(self._at_once, run)), actor[0]
+                except TookLonger:
+                    self._note_slow((caller.name, endpoint.path))
+                except NotAtOnce:
+                    pass
             long = len(content) >= LONG_BODY
             return await self._scheduler.run(caller, run, long=long, hashes=endpoint.hashes), actor[0]
         except Refusal as refusal:
@@ -192,27 +211,43 @@ class _Path:
             if actor and actor[0].user_id is not None:
                 self._callers.held(request, ("user", actor[0].user_id))
 
+    def _at_once(self, run: Callable[[], Response]) -> Response:
+        with self._instance.database.at_once():
+            return run()
+
+    def _note_slow(self, what: tuple[Hashable, str]) -> None:
+        """What was tried in vain is not tried again for a while: it took milliseconds in which nobody was served."""
+        if len(self._slow) >= MOST_SLOW:
+            self._slow.clear()
+        self._slow[what] = monotonic() + SLOW_SECONDS
+
     async def _read(self, endpoint: Endpoint, request: Request, caller: Caller) -> bytes:
         """The body. Raises Refusal; before a long one of somebody unknown is read, the proof must hold."""
         longest = self._instance.settings.max_body_bytes
+        if bodies.announced(request) == 0:
+            return b""
         if endpoint.open:
             return await bodies.read(request, min(longest, LONGEST_OPEN_BODY))
         long = bodies.may_be(request, LONG_BODY)
         if long and not caller.known and not is_signed(request):
             bodies.check_length(request, longest)
             await self._scheduler.run(caller, partial(self._dialect.authenticate, self._instance, request))
+        if not long:
+            return await bodies.read(request, longest)
         async with self._scheduler.reading(caller, long=long):
             return await bodies.read(request, longest)
 
     def _run(self, endpoint: Endpoint, request: Request, content: bytes, known: list[Actor]) -> Response:
         dialect = self._dialect
         request.state.content = content
-        if endpoint.open:
+        if known:
+            actor = known[0]  # it was found out at once, and counted, before the rest turned out to take longer
+        elif endpoint.open:
             dialect.greet(request)
             actor = strangers(dialect.name, address_of(request))
         else:
             actor = dialect.authenticate(self._instance, request)
-        known.append(actor)
+        known[:] = [actor]
         # A GET's body is ignored: programs send {}, null and [] there.
         reads = request.method not in ("GET", "HEAD") and content.strip()
         fields, strings = dialect.read_body(request, content) if reads else ({}, False)

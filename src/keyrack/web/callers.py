@@ -19,6 +19,8 @@ from keyrack.core.people.throttle import network
 
 MOST_KNOWN = 100_000
 _SIGNATURE = b"SDK-"
+MARK = "mark"
+"""Where a request's state keeps what stands for its proof, which is asked for twice."""
 PROOFS = (b"authorization", b"x-auth-token", b"private-token")
 
 
@@ -74,6 +76,13 @@ class Callers:
 
     def _mark(self, request: Request, address: str) -> bytes | None:
         """What stands for the proof of a request; None for one without."""
+        kept = request.scope.setdefault("state", {})
+        if MARK not in kept:
+            kept[MARK] = self._made(request, address)
+        mark: bytes | None = kept[MARK]
+        return mark
+
+    def _made(self, request: Request, address: str) -> bytes | None:
         proofs = [value for name, value in request.scope["headers"] if name in PROOFS]
         if not proofs:
             return None

@@ -52,6 +52,8 @@ class CallPool(Enum):
     """Checks and hashes of passwords for those who were here before."""
     GUESSES = ("guesses", 2, 1)
     """The same for strangers."""
+    AT_ONCE = ("at once", 4, 4)
+    """What the event loop answers by itself, in each of its rounds; between two rounds it looks at all that came in."""
     BODIES = ("bodies", 32, 4)
     """Long bodies that are being read; each is kept in memory until it is whole."""
 
@@ -64,6 +66,9 @@ class CallPool(Enum):
     def limit_per_caller(self) -> int:
         """How many of them may be one caller's."""
         return self.value[2]
+
+
+ON_THREADS = (CallPool.KNOWN, CallPool.STRANGERS, CallPool.LONG, CallPool.HASHING, CallPool.GUESSES)
 
 
 @dataclass(slots=True)
@@ -100,7 +105,7 @@ class FairScheduler:
         self._used: OrderedDict[Hashable, _CpuTime] = OrderedDict()
         self._queues = {pool: _Queue(pool, self._rank) for pool in CallPool}
         # SimpleQueue's hand-over of a call to a thread takes a third of the time that anyio's takes.
-        self._threads = ThreadPoolExecutor(sum(pool.limit for pool in CallPool), "keyrack-call")
+        self._threads = ThreadPoolExecutor(sum(pool.limit for pool in ON_THREADS), "keyrack-call")
 
     async def run(self, caller: Caller, call: Callable[[], T], *, long: bool = False, hashes: bool = False) -> T:
         """What the call answers, which runs on a thread. long: it is known to take much; hashes: a password.
@@ -126,6 +131,23 @@ class FairScheduler:
             finally:
                 # Hashing leaves the interpreter to the others, and has bounds of its own.
                 used.add(0.0 if hashes and not long else spent, time.monotonic())
+
+    async def at_once(self, caller: Caller, call: Callable[[], T]) -> T:
+        """What the call answers, which runs on the event loop itself: it must be a short one, and wait for nothing.
+
+        Raises Refusal as run does, and whatever the call raises.
+        """
+        used = self._account(caller.name)
+        queue = self._queues[CallPool.AT_ONCE]
+        flow = await queue.take(caller.name)
+        began = time.monotonic()  # which takes no system call, unlike a thread's processor time
+        try:
+            return call()
+        finally:
+            ended = time.monotonic()
+            used.add(ended - began, ended)
+            # Not before the next round, or whoever sends many at once would be served before all others are heard.
+            asyncio.get_running_loop().call_soon(queue.leave, caller.name, flow)
 
     @asynccontextmanager
     async def reading(self, caller: Caller, *, long: bool) -> AsyncIterator[None]:
@@ -182,17 +204,24 @@ class _Queue:
 
     @asynccontextmanager
     async def slot(self, name: Hashable) -> AsyncIterator[None]:
-        """A slot, as soon as it is this caller's turn. Raises Refusal THROTTLED or UNAVAILABLE when too many wait."""
+        """A slot for a while, as take() gives it."""
+        flow = await self.take(name)
+        try:
+            yield
+        finally:
+            self.leave(name, flow)
+
+    async def take(self, name: Hashable) -> _Flow:
+        """A slot, as soon as it is this caller's turn, to be given back by leave(). Raises Refusal THROTTLED or
+        UNAVAILABLE when too many wait.
+        """
         flow = self._flows.setdefault(name, _Flow())
         if self._free and flow.running < self._pool.limit_per_caller and not flow.waiting:
             self._free -= 1
             flow.running += 1
         else:
             await self._wait(name, flow)
-        try:
-            yield
-        finally:
-            self._leave(name, flow)
+        return flow
 
     async def _wait(self, name: Hashable, flow: _Flow) -> None:
         if len(flow.waiting) >= MOST_WAITING_PER_CALLER:
@@ -214,10 +243,11 @@ class _Queue:
                 self._waiting -= 1
                 self._forget(name, flow)
             else:
-                self._leave(name, flow)  # the slot was given in the very moment of giving up
+                self.leave(name, flow)  # the slot was given in the very moment of giving up
             raise
 
-    def _leave(self, name: Hashable, flow: _Flow) -> None:
+    def leave(self, name: Hashable, flow: _Flow) -> None:
+        """Give a slot back, to whoever is next."""
         self._free += 1
         flow.running -= 1
         self._list(name, flow)

@@ -35,8 +35,11 @@ def limited(dialect: Dialect, limit: RateLimit) -> Dialect:
         dialect.finish(request, actor, response)
         if dialect.shows_quota:
             quota = getattr(request.state, "quota", None) or limit.look(_address(request))
-            response.headers["X-RateLimit-Limit"] = str(quota.limit)
-            response.headers["X-RateLimit-Remaining"] = str(quota.remaining)
+            # Beside response.headers, which looks through all of them before each that it adds.
+            response.raw_headers += [
+                (b"x-ratelimit-limit", b"%d" % quota.limit),
+                (b"x-ratelimit-remaining", b"%d" % quota.remaining),
+            ]
 
     return replace(dialect, authenticate=authenticate, greet=greet, finish=finish)
 

@@ -16,7 +16,6 @@ from types import FrameType
 from typing import Any
 
 import prometheus_client
-import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -32,7 +31,7 @@ from keyrack.core.people import throttle
 from keyrack.errors import Kind, Refusal
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
-from keyrack.web import agent_api, forges
+from keyrack.web import agent_api, forges, request_ids
 from keyrack.web import openapi as description
 from keyrack.web.access_log import Notes
 from keyrack.web.api import Dialect, Sharing, address_of, application
@@ -93,9 +92,10 @@ class Service:
 
     def __init__(self, mounts: Mounts, otherwise: ASGIApp, let_go: Callable[[], None], proxies: Proxies) -> None:
         self.let_go = let_go
-        self.note: Callable[[Scope, int], None] | None = None
+        self.note: Callable[[Scope, str, int], None] | None = None
         self._proxies = proxies
-        self._mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
+        longest_first = sorted(mounts, key=lambda mount: -len(mount[0]))
+        self._mounts = [(prefix, prefix + "/", app) for prefix, app in longest_first]
         self._otherwise = otherwise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,12 +104,12 @@ class Service:
             return
         request_id = f"{_ids.getrandbits(128):032x}"
         # Each request runs in a context of its own, and its threads in copies of that.
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        request_ids.current.set(request_id)
         note = self.note
         scope.setdefault("state", {})["request_id"] = request_id
         self._proxies.look(scope)
 
+        prefix, app, inner = self._entered(scope)
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -117,7 +117,7 @@ class Service:
             if message["type"] == "http.response.start":
                 started = True
                 if note is not None:
-                    note(scope, message["status"])
+                    note(scope, prefix, message["status"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 if message["status"] >= 400 and scope["method"] not in ("GET", "HEAD"):
                     # Whatever follows a refused body on this connection may be a smuggled request.
@@ -125,26 +125,26 @@ class Service:
             await send(message)
 
         try:
-            await self._enter(scope, receive, send_with_id)
+            await app(inner, receive, send_with_id)
         except asyncio.CancelledError:
             # The server stops and this took too long: an answer, rather than a traceback for each request.
             if not started:
                 await PlainTextResponse("The service is stopping.", 503, AGAIN)(scope, receive, send_with_id)
 
-    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _entered(self, scope: Scope) -> tuple[str, ASGIApp, Scope]:
+        """The API that a path leads to: its prefix, its application, and the scope as that one sees it."""
         path = scope["path"]
         # A slash that is written %2F is none to a proxy, whose rules for /api/v3/ping must not miss /api%2Fv3/ping.
         hidden = b"%2f" in scope["raw_path"].lower()
-        for prefix, app in self._mounts:
-            if path == prefix or path.startswith(prefix + "/"):
+        for prefix, below, app in self._mounts:
+            if path.startswith(below) or path == prefix:
                 # A trailing slash is the same resource.
                 resource = path.removesuffix("/")
                 if hidden:
                     resource = prefix + "//"
                 inner = {**scope, "path": prefix + "/" if resource == prefix else resource, "root_path": prefix}
-                await app(inner, receive, send)
-                return
-        await self._otherwise({**scope, "path": "//"} if hidden else scope, receive, send)
+                return prefix, app, inner
+        return "/", self._otherwise, {**scope, "path": "//"} if hidden else scope
 
 
 def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last_seen: LastSeen) -> Service:
@@ -186,7 +186,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
     root.router.redirect_slashes = False
     proxies = Proxies(instance.settings.proxy_networks, instance.settings.forwarded_header)
     service = Service(mounts, root, waiting.let_go, proxies)
-    service.note = Notes(instance, tuple(prefix for prefix, _ in mounts)).note
+    service.note = Notes(instance).note
     return service
 
 

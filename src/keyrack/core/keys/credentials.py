@@ -83,11 +83,7 @@ def get(instance: Instance, actor: Actor, server_id: int, credential_id: int) ->
     with attempt:
         at = instance.now()
         found = attempt.read(
-            lambda connection: (
-                keys.get_credential(connection, server_id, credential_id, at)
-                if servers.own_id(connection, actor.workspace_id, server_id)
-                else None
-            )
+            lambda connection: keys.own_credential(connection, actor.workspace_id, server_id, credential_id, at)
         )
         if found is None:
             raise missing("SSH key")
@@ -104,10 +100,8 @@ def find(
     with attempt:
         at = instance.now()
         found = attempt.read(
-            lambda connection: (
-                keys.find_credentials(connection, server_id, at=at, search=search, offset=offset, limit=limit)
-                if servers.own_id(connection, actor.workspace_id, server_id)
-                else None
+            lambda connection: keys.find_credentials(
+                connection, actor.workspace_id, server_id, at=at, search=search, offset=offset, limit=limit
             )
         )
         if found is None:

@@ -221,13 +221,16 @@ class Prepared(Generic[P]):
         return self._statement(given).run(connection, given)
 
     def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if len(args) == len(self._names):
+            return dict(zip(self._names, args, strict=True))
         given = self._blank.copy()
         given.update(zip(self._names, args, strict=False))
         given.update(kwargs)
         return given
 
     def _statement(self, given: Mapping[str, Any]) -> Statement:
-        shape = tuple(value if value is None or value is True or value is False else _BOUND for value in given.values())
+        values = given.values()
+        shape = tuple([value if value is None or value is True or value is False else _BOUND for value in values])
         statement = self._statements.get(shape)
         if statement is None:
             with self._lock:
@@ -293,8 +296,9 @@ def _execute(connection: Connection, sql: str, values: Any, *, many: bool = Fals
     """Have the driver act; its errors are raised as SQLAlchemy's, so that one kind is caught everywhere."""
     if not connection.in_transaction():
         raise RuntimeError("A prepared statement runs inside a transaction.")
-    for listener in listeners:
-        listener(sql, values)
+    if listeners:
+        for listener in listeners:
+            listener(sql, values)
     raw: Any = connection.connection.driver_connection
     try:
         return raw.cursor().executemany(sql, values) if many else raw.execute(sql, values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,6 +14,7 @@ from keyrack.core.instance import Instance
 from keyrack.model import RepositoryRole, UserKey, Workspace
 from keyrack.store.deploy_keys import DeployKey
 from keyrack.store.repositories import Member, Repository
+from keyrack.web.answers import Shown
 from keyrack.web.shapes import (
     TEXT,
     TEXT_OR_NULL,
@@ -189,6 +191,14 @@ def user_key(instance: Instance, key: UserKey) -> dict[str, Any]:
         "key": key.line,
         "created_at": created_at(instance, key.created_at),
     }
+
+
+_user_keys: Shown[UserKey] = Shown()
+
+
+def user_key_text(instance: Instance, key: UserKey) -> str:
+    """The same in JSON, for one that was read."""
+    return _user_keys.text(key, instance.settings.time_zone, partial(user_key, instance))
 
 
 def user_key_v1(key: UserKey) -> dict[str, Any]:

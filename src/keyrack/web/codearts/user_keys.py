@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.keys import user_keys
+from keyrack.web import answers
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.codearts import parameters, shapes
 
@@ -33,8 +34,8 @@ def list_user_keys(call: Call) -> Response:
     offset, limit = parameters.window(call.query)
     search = parameters.searched(call.query, "query")
     found = user_keys.find(call.instance, call.actor, search=search, offset=offset, limit=limit)
-    shown = [shapes.user_key(call.instance, key) for key in found.items]
-    return JSONResponse({"keys": shown, "total": found.total})
+    texts = [shapes.user_key_text(call.instance, key) for key in found.items]
+    return answers.many("keys", texts, {"total": found.total})
 
 
 def delete_ssh_key(call: Call) -> Response:
@@ -45,6 +46,6 @@ def delete_ssh_key(call: Call) -> Response:
 
 ENDPOINTS = (
     Endpoint("POST", "/user/keys", add_ssh_key),
-    Endpoint("GET", "/user/keys", list_user_keys),
+    Endpoint("GET", "/user/keys", list_user_keys, at_once=True),
     Endpoint("DELETE", "/user/keys/{key_id}", delete_ssh_key),
 )

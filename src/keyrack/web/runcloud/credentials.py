@@ -8,16 +8,18 @@ from starlette.responses import JSONResponse, Response
 
 from keyrack.core import validation
 from keyrack.core.keys import credentials, openings
+from keyrack.web import answers
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.runcloud import shapes
-from keyrack.web.runcloud.grammar import Fields, is_alpha_dash, listed, window
+from keyrack.web.runcloud.grammar import Fields, is_alpha_dash, pagination, window
 
 
 def list_credentials(call: Call) -> Response:
     """List the SSH keys that open a server, with the account of each"""
     search = call.query.get("label") or call.query.get("search") or ""
     found = credentials.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
-    return listed(call, found, partial(shapes.credential, call))
+    texts = [shapes.credential_text(call, item) for item in found.items]
+    return answers.many("data", texts, {"meta": pagination(call, found)})
 
 
 def add_credential(call: Call) -> Response:
@@ -49,7 +51,7 @@ def add_credential(call: Call) -> Response:
 def show_credential(call: Call) -> Response:
     """Show an SSH key, and whether its host obeys it yet"""
     found = credentials.get(call.instance, call.actor, call.ids["serverId"], call.ids["sshId"])
-    return JSONResponse(shapes.credential(call, found))
+    return answers.one(shapes.credential_text(call, found))
 
 
 def delete_credential(call: Call) -> Response:
@@ -64,9 +66,9 @@ def delete_credential(call: Call) -> Response:
 def _endpoints(path: str) -> tuple[Endpoint, ...]:
     one = path + "/{sshId}"
     return (
-        Endpoint("GET", path, list_credentials, "credentials:read"),
+        Endpoint("GET", path, list_credentials, "credentials:read", at_once=True),
         Endpoint("POST", path, add_credential, "credentials:write"),
-        Endpoint("GET", one, show_credential, "credentials:read"),
+        Endpoint("GET", one, show_credential, "credentials:read", at_once=True),
         Endpoint("DELETE", one, delete_credential, "credentials:write"),
     )
 

@@ -133,7 +133,12 @@ def window(call: Call) -> dict[str, Any]:
 
 
 def listed(call: Call, found: Page[T], show: Callable[[T], dict[str, Any]]) -> Response:
-    """A page in RunCloud's envelope, with absolute addresses of its neighbours."""
+    """A page in RunCloud's envelope."""
+    return JSONResponse({"data": [show(item) for item in found.items], "meta": pagination(call, found)})
+
+
+def pagination(call: Call, found: Page[Any]) -> dict[str, Any]:
+    """What RunCloud's envelope says of a page, with absolute addresses of its neighbours."""
     current = found.offset // found.limit + 1
     pages = max(1, -(-found.total // found.limit))
     links: dict[str, str] = {}
@@ -141,15 +146,16 @@ def listed(call: Call, found: Page[T], show: Callable[[T], dict[str, Any]]) -> R
         links["previous"] = _address(call, current - 1, found.limit)
     if current < pages:
         links["next"] = _address(call, current + 1, found.limit)
-    pagination = {
-        "total": found.total,
-        "count": len(found.items),
-        "per_page": found.limit,
-        "current_page": current,
-        "total_pages": pages,
-        "links": links,
+    return {
+        "pagination": {
+            "total": found.total,
+            "count": len(found.items),
+            "per_page": found.limit,
+            "current_page": current,
+            "total_pages": pages,
+            "links": links,
+        }
     }
-    return JSONResponse({"data": [show(item) for item in found.items], "meta": {"pagination": pagination}})
 
 
 def date(at: datetime) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from keyrack.core.hosts import servers
 from keyrack.core.hosts.sshd_settings import SshSettings
 from keyrack.core.instance import Instance
 from keyrack.model import Credential, Event, Server, Session, SystemUser
+from keyrack.web.answers import Shown
 from keyrack.web.api import Call
 from keyrack.web.runcloud.grammar import date, date_or_none, is_v2, log_date
 from keyrack.web.shapes import (
@@ -177,6 +179,15 @@ def credential(call: Call, credential: Credential) -> dict[str, Any]:
         "state": "delivered" if credential.delivered else "pending",
         "delivered_at": date_or_none(credential.delivered_at if credential.delivered else None),
     }
+
+
+_credentials: Shown[Credential] = Shown()
+
+
+def credential_text(call: Call, found: Credential) -> str:
+    """The same in JSON, for one that was read."""
+    form = (is_v2(call), call.instance.settings.cut_public_key)
+    return _credentials.text(found, form, partial(credential, call))
 
 
 def server(instance: Instance, server: Server) -> dict[str, Any]:

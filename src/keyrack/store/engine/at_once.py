@@ -1,0 +1,141 @@
+"""Short questions to SQLite by a thread that must not be kept waiting, such as an event loop's; must know no table.
+
+To hand a question over to another thread and its answer back takes ten times as long as SQLite takes to answer it. Here
+it is answered at once or not at all: on a connection that nobody else has, within a bounded number of SQLite's steps,
+waiting for no lock. Whoever is told NotAtOnce asks the same again on a thread that may wait.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar, cast
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from keyrack.store.engine.connect import is_damage
+
+T = TypeVar("T")
+
+STEPS = 10_000
+"""After so many of SQLite's steps (instructions of its virtual machine) it is looked whether there were too many."""
+MOST_LOOKS = 20
+"""So often within one block; all steps together take a few milliseconds."""
+
+
+class NotAtOnce(Exception):
+    """It may take longer, or needs more than reading: nothing was changed, ask again on a thread that may wait."""
+
+
+class TookLonger(NotAtOnce):
+    """It was tried, and took more than is done at once: it will again."""
+
+
+class AtOnce:
+    """One connection for one thread at a time, which reads one snapshot from a block's first question to its last."""
+
+    def __init__(self, engine: Engine) -> None:
+        """engine: whose connections read SQLite, and cannot write."""
+        self._engine = engine
+        self._used = threading.Lock()
+        self._thread = 0
+        self._conn: Connection | None = None
+        self._raw: sqlite3.Connection | None = None
+        self._in_snapshot = False
+        self._looks = 0
+        self._wanted = False
+        self._closed = False
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the calling thread is inside a block."""
+        return self._thread == threading.get_ident()
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        """Within it the calling thread asks by read(). Raises NotAtOnce where that cannot be now."""
+        if not self._used.acquire(blocking=False):
+            raise NotAtOnce("another thread asks")
+        try:
+            if self._conn is None or self._closed:
+                self._wanted = not self._closed
+                raise NotAtOnce("there is no connection yet")
+            self._thread = threading.get_ident()
+            self._looks = 0
+            try:
+                yield
+            finally:
+                self._thread = 0
+                self._end()
+        finally:
+            self._used.release()
+
+    def read(self, question: Callable[[Connection], T]) -> T:
+        """Ask within a block. Raises NotAtOnce for whatever is the matter with the database."""
+        conn, raw = self._conn, self._raw
+        if conn is None or raw is None:
+            raise NotAtOnce("the connection was given up")
+        try:
+            if not self._in_snapshot:
+                raw.execute("BEGIN")
+                self._in_snapshot = True
+            return question(conn)
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if is_damage(cause):
+                self._closed = True  # and the connection stays as it is: to close one may write
+            elif getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
+                self._drop()
+            else:
+                raise TookLonger from error
+            # Asked again, with patience, whoever may wait finds the words for it.
+            raise NotAtOnce(str(cause)) from error
+
+    def prepare(self) -> None:
+        """Open the connection where one was wanted; to be called by a thread that may wait."""
+        if not self._wanted or not self._used.acquire(blocking=False):
+            return
+        try:
+            if self._conn is not None or self._closed:
+                return
+            conn = self._engine.connect()
+            # SQLAlchemy's transaction stays open for good; SQLite's own begin and end here, beside it, for a tenth of
+            # the time.
+            conn.begin()
+            raw = cast(sqlite3.Connection, conn.connection.driver_connection)
+            raw.execute("COMMIT")
+            raw.execute("PRAGMA busy_timeout = 0")
+            raw.set_progress_handler(self._look, STEPS)
+            self._conn, self._raw, self._wanted = conn, raw, False
+        finally:
+            self._used.release()
+
+    def close(self) -> None:
+        """Let go of the connection, after the block that may be under way."""
+        with self._used:
+            self._closed = True
+            self._drop()
+
+    def _look(self) -> int:
+        self._looks += 1
+        return int(self._looks > MOST_LOOKS)
+
+    def _end(self) -> None:
+        if not self._in_snapshot:
+            return
+        self._in_snapshot = False
+        if self._raw is not None:
+            try:
+                self._raw.execute("COMMIT")
+            except sqlite3.Error:
+                self._drop()
+
+    def _drop(self) -> None:
+        conn, self._conn, self._raw, self._in_snapshot = self._conn, None, None, False
+        if conn is not None:
+            with suppress(Exception):
+                conn.invalidate()
+                conn.close()

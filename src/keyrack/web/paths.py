@@ -1,0 +1,65 @@
+"""Which endpoint a path leads to, by Starlette's own patterns, without trying each of them; must know no API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from re import Pattern
+from typing import Any, Generic, TypeVar
+
+from starlette.convertors import Convertor
+from starlette.routing import compile_path
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern(Generic[T]):
+    regex: Pattern[str]
+    convertors: Mapping[str, Convertor[Any]]
+    target: T
+
+
+class Paths(Generic[T]):
+    """Templates such as /servers/{serverId} in order; a name in braces stands for one segment.
+
+    Only those are tried that have as many segments as the path, and begin with its first one: of a hundred templates
+    one or two.
+    """
+
+    def __init__(self, templates: Iterable[tuple[str, T]]) -> None:
+        listed = [(template, _Pattern(*_compiled(template), target)) for template, target in templates]
+        self._open: dict[int, list[_Pattern[T]]] = {}
+        self._by_first: dict[tuple[int, str], list[_Pattern[T]]] = {}
+        places = {(template.count("/"), _first(template)) for template, _ in listed}
+        for count, first in places:
+            found = [
+                pattern
+                for template, pattern in listed
+                if template.count("/") == count and (_first(template) == first or _first(template).startswith("{"))
+            ]
+            if first.startswith("{"):
+                self._open[count] = found
+            else:
+                self._by_first[count, first] = found
+
+    def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
+        """The target of the first template that a path fits, and what stands in it by name; None where none does."""
+        count = path.count("/")
+        for pattern in self._by_first.get((count, _first(path))) or self._open.get(count) or ():
+            match = pattern.regex.match(path)
+            if match:
+                texts = match.groupdict()
+                return pattern.target, {name: pattern.convertors[name].convert(text) for name, text in texts.items()}
+        return None
+
+
+def _compiled(template: str) -> tuple[Pattern[str], Mapping[str, Convertor[Any]]]:
+    if ":" in template:
+        raise ValueError(f"{template}: a name stands for one segment, and has no kind")
+    regex, _, convertors = compile_path(template)
+    return regex, convertors
+
+
+def _first(path: str) -> str:
+    return path[1:].partition("/")[0]

@@ -1,0 +1,137 @@
+"""Short reads are answered by the event loop itself, and what would keep it is not."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text, update
+
+from keyrack import app
+from keyrack.store import people, tables
+from keyrack.store.database import Database, NotAtOnce, TookLonger
+from keyrack.store.engine import prepared
+from tests.services import Service, running, settings_for
+from tests.web.test_native import call
+from tests.web.test_runcloud import add as add_credential
+
+KEYS = "/api/v3/servers/1/ssh/credentials"
+LONG = text("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT COUNT(*) FROM n")
+
+
+@contextmanager
+def askers() -> Iterator[set[str]]:
+    """The names of the threads that ask the database meanwhile."""
+    seen: set[str] = set()
+
+    def note(_statement: str, _values: Any) -> None:
+        seen.add(threading.current_thread().name)
+
+    prepared.listeners.append(note)
+    try:
+        yield seen
+    finally:
+        prepared.listeners.remove(note)
+
+
+@pytest.fixture
+def team(team_folder: Path, tmp_path: Path) -> Iterator[Service]:
+    """A service on SQLite with one key, whose owner it knows."""
+    shutil.copytree(team_folder, tmp_path / "data")
+    with running(settings_for(tmp_path / "data", "")) as service:
+        assert add_credential(service).status_code == 200
+        for _ in range(2):
+            assert service.call("GET", f"{KEYS}/1", token="token-of-olga").status_code == 200
+        yield service
+
+
+def test_a_short_read_is_handed_to_no_thread(team: Service) -> None:
+    for path in (KEYS, f"{KEYS}/1", "/v4/user/keys"):
+        headers = {"X-Auth-Token": "token-of-olga"}
+        team.call("GET", path, token="token-of-olga", headers=headers)
+        with askers() as seen:
+            assert team.call("GET", path, token="token-of-olga", headers=headers).status_code == 200
+        assert len({name for name in seen if name != "tidy"}) == 1
+        assert not [name for name in seen if name.startswith("keyrack-call")], path
+
+
+def test_what_changes_something_is_answered_by_a_thread(team: Service) -> None:
+    with askers() as seen:
+        assert add_credential(team, label="another").status_code == 200
+    assert [name for name in seen if name.startswith("keyrack-call")]
+
+
+def test_a_refusal_leaves_its_event_though_a_read_was_tried_at_once(team: Service) -> None:
+    """It has to be written, which the event loop does not do; the limit of requests counts the call once."""
+    path = f"{KEYS}/1"
+    for _ in range(3):
+        refused = team.call("GET", path, token="token-of-mallory")
+        assert refused.status_code == 403
+    left = [int(team.call("GET", path, token="token-of-mallory").headers["X-RateLimit-Remaining"]) for _ in range(2)]
+    assert left[0] - left[1] == 1
+    events = call(team, "GET", "/events?search=see%20an%20SSH%20key")["items"]
+    assert [event["summary"] for event in events] == ["Refused: tried to see an SSH key (not-allowed)"]
+
+
+def test_a_token_revoked_elsewhere_opens_nothing_more(team: Service) -> None:
+    other = app.open_instance(team.instance.settings)
+    try:
+        other.database.write(lambda connection: people.revoke_token(connection, 1, other.now()))
+    finally:
+        other.database.close()
+    assert team.call("GET", f"{KEYS}/1", token="token-of-olga").status_code == 401
+
+
+def test_a_row_that_others_altered_counts_for_nothing_and_raises_its_alarm(team: Service) -> None:
+    for _ in range(2):
+        team.call("GET", f"{KEYS}/1", token="token-of-audrey")
+    statement = update(tables.tokens).where(tables.tokens.c.user_id == 5).values(scopes=["*", "iam:*"])
+    team.instance.database.write(lambda connection: connection.execute(statement))
+    assert team.call("GET", f"{KEYS}/1", token="token-of-audrey").status_code == 401
+    assert [event for event in call(team, "GET", "/events")["items"] if "The token 5" in event["summary"]]
+
+
+def test_it_is_neither_kept_waiting_nor_made_to_write(team: Service) -> None:
+    database = team.instance.database
+
+    def alter(connection: Connection) -> None:
+        connection.execute(text("DELETE FROM credentials"))
+
+    with database.at_once():
+        with pytest.raises(TookLonger):
+            database.read(lambda connection: connection.execute(LONG).scalar())
+        with pytest.raises(NotAtOnce):
+            database.write(alter)
+        with pytest.raises(NotAtOnce):
+            database.read(alter)
+    assert database.read(lambda connection: connection.execute(LONG).scalar()) == 200_000
+    assert team.call("GET", f"{KEYS}/1", token="token-of-olga").status_code == 200
+
+
+def test_all_that_is_asked_at_once_is_of_one_instant(team: Service) -> None:
+    database = team.instance.database
+
+    def count(connection: Connection) -> int:
+        return int(connection.execute(text("SELECT COUNT(*) FROM credentials")).scalar_one())
+
+    with database.at_once():
+        first = database.read(count)
+        writing = threading.Thread(target=lambda: add_credential(team, label="meanwhile"))
+        writing.start()
+        writing.join()
+        assert database.read(count) == first
+    assert database.read(count) == first + 1
+
+
+def test_elsewhere_nothing_is_answered_at_once(tmp_path: Path) -> None:
+    database = Database.open("postgresql://nobody@127.0.0.1/nothing")
+    try:
+        with pytest.raises(NotAtOnce), database.at_once():
+            pass
+    finally:
+        database.close()
