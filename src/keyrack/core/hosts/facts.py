@@ -22,6 +22,7 @@ LONGEST_NAME = 64
 MOST_REASONS = 500  # why single keys are refused, of one host
 MACHINE_TEXTS = ("kernel", "processor")
 MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_free", "load", "uptime")
+SESSIONS = "sessions_unknown"  # why somebody may be in whom nobody knows of
 LOGINS = "logins"  # which accounts a key of Keyrack's opens, and why not
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
 OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
@@ -81,6 +82,15 @@ def machine(told: Mapping[str, Any], at: datetime) -> dict[str, Any]:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63:
             found[name] = value
     return {**found, "at": at.isoformat()}
+
+
+def sessions_unknown(work: Work, server: Server, facts: Mapping[str, Any], words: str) -> dict[str, Any]:
+    """The facts with why somebody may be in whom nobody knows of; an event when that is new."""
+    words = words[:LONGEST]
+    if words and words != facts.get(SESSIONS):
+        _tell(work, server, f"Server {server.name} does not know all sessions: {words}")
+    others = {name: fact for name, fact in facts.items() if name != SESSIONS}
+    return {**others, SESSIONS: words} if words else others
 
 
 def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:
