@@ -12,7 +12,7 @@ from keyrack.agent.system import processes
 
 PATIENCE_SECONDS = 15.0  # what a line of the log may need after its login
 ASK_SECONDS = 600.0  # between two questions to sshd
-_SILENT = ("QUIET", "FATAL", "ERROR")
+_SILENT = ("SILENT", "QUIET", "FATAL", "ERROR")  # the first is what `sshd -T` calls QUIET
 # What a connection's own process is called once somebody is in: the account, with its terminal or none. Before that,
 # and where it only watches over another, a word in brackets follows.
 _IN = re.compile(r"sshd(?:-session)?: [^\[\]/]+(?:@\S+)?")
@@ -38,7 +38,7 @@ class UnknownSessions:
         if self._log is None:
             return f"who is in is not known: sshd's log was not found (the journal, {', '.join(SYSLOG_FILES)})"
         if self._level in _SILENT:
-            return f"who is in is not known: sshd logs no logins (LogLevel {self._level}; INFO does)"
+            return f"who is in is not known: sshd logs no logins (LogLevel {self._level.replace('SILENT', 'QUIET')}; INFO does)"
         late = [pid for pid, since in self._seen.items() if now - since >= PATIENCE_SECONDS and is_in(pid)]
         if not late:
             return ""
