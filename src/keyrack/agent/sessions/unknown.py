@@ -38,7 +38,8 @@ class UnknownSessions:
         if self._log is None:
             return f"who is in is not known: sshd's log was not found (the journal, {', '.join(SYSLOG_FILES)})"
         if self._level in _SILENT:
-            return f"who is in is not known: sshd logs no logins (LogLevel {self._level.replace('SILENT', 'QUIET')}; INFO does)"
+            level = "QUIET" if self._level == "SILENT" else self._level
+            return f"who is in is not known: sshd logs no logins (LogLevel {level}; INFO does)"
         late = [pid for pid, since in self._seen.items() if now - since >= PATIENCE_SECONDS and is_in(pid)]
         if not late:
             return ""
