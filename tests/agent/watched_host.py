@@ -136,7 +136,13 @@ class SshdOneByOne(PrivateSshd):
                 with connection, self.log.open("ab") as log:
                     given = [str(sshd_path()), "-i", "-e", "-f", str(self.config)]
                     self._started.append(
-                        subprocess.Popen(given, stdin=connection, stdout=connection, stderr=log, start_new_session=True)
+                        subprocess.Popen(
+                            given,
+                            stdin=connection.fileno(),
+                            stdout=connection.fileno(),
+                            stderr=log,
+                            start_new_session=True,
+                        )
                     )
 
 

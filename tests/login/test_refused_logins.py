@@ -89,7 +89,7 @@ class Case:
             )
             value = next(filter(None, reversed(ONE_OF[keyword])))
             case.settings += [rule, f"    {keyword} {value}"]
-        wild = (
+        wild: tuple[list[str], ...] = (
             [],
             [],
             ["usermod", "-s", "/nonexistent/shell"],
@@ -117,7 +117,7 @@ class Host(AdoptedHost):
         self.rsa = Key.make(self.folder / "key-rsa", "rsa", 2048)
         self.gone = Key.make(self.folder / "key-gone")
         now = datetime.now(UTC)
-        self.document = HostDocument("h", 1, now, {})
+        users: dict[str, list[AuthorizedKey]] = {}
         for name in ACCOUNTS:
             entries = [
                 AuthorizedKey(self.keys["krone"].public),
@@ -128,9 +128,9 @@ class Host(AdoptedHost):
             ]
             lines = [key_line(entry.key, entry.options, entry.expires_at) for entry in entries]
             (self.ours / name).write_text("".join(f"{line}\n" for line in lines), "ascii")
-            self.document.users[name] = entries
+            users[name] = entries
         self.revoked.write_bytes(revoked_keys.render([self.gone.public]))
-        self.document = self.document._replace(revoked=(self.gone.public,))
+        self.document = HostDocument("h", 1, now, users, revoked=(self.gone.public,))
         self.pairs = [self.keys["krone"], self.rsa, self.keys["krtwo"], self.keys["krthree"], self.gone]
 
     def become(self, case: Case) -> None:
