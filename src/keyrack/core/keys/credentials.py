@@ -14,7 +14,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server, SystemUser
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import keys, servers
+from keyrack.store import expired_keys, keys, servers
 from keyrack.store.openings import Opening
 from keyrack.store.openings import of_account as openings_of
 from keyrack.store.room import MOST
@@ -31,14 +31,17 @@ def add(
     username: object,
     public_key: object,
     temporary: bool = False,
-    expires_at: datetime | None = None,
+    expires_at: object = None,
+    duration: object = None,
     restrictions: Mapping[str, Any] | None = None,
+    break_glass: bool = False,
 ) -> Credential:
     """Put a public key on a system user of a server; returns once that is durable.
 
     label: unique on the server, 1 to 255 characters; username: a system user of the server; public_key:
-    one OpenSSH line; temporary: it ends after the instance's `temporary_hours`; expires_at: another end;
-    restrictions: as ssh.options.Restrictions reads them, and only what a key of this type can obey.
+    one OpenSSH line; temporary: it ends after the instance's `temporary_hours`; expires_at or duration: another end, as
+    validation.end takes it; restrictions: as ssh.options.Restrictions reads them, and only what a key of this type can
+    obey; break_glass: its use is an alarm.
     Raises Refusal: MISSING for the server, INVALID for fields, TAKEN for the label.
     """
     aim = "add an SSH key"
@@ -51,13 +54,15 @@ def add(
 
         def change(work: Work) -> Credential:
             server = own_server(work, server_id)
-            end = validation.end(work.now, expires_at)
+            end = validation.end(work.now, expires_at, duration=duration)
             if temporary and end is None:
                 end = work.now + timedelta(hours=instance.settings.temporary_hours)
-            added = put(work, server, user, name, key, temporary=temporary, end=end, limits=limits)
+            glass = break_glass or None
+            added = put(work, server, user, name, key, temporary=temporary, end=end, limits=limits, break_glass=glass)
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
+            alarmed = ", to break glass with" if break_glass else ""
             work.record(
-                f"Added SSH key {name} ({key.sha256}) for {user} on server {server.name}{until}",
+                f"Added SSH key {name} ({key.sha256}) for {user} on server {server.name}{until}{alarmed}",
                 target_id=added.id,
                 details={"label": name, "username": user, "fingerprint": key.sha256},
             )
@@ -201,6 +206,7 @@ def put(
     temporary: bool,
     end: datetime | None,
     limits: Mapping[str, Any],
+    break_glass: bool | None = None,
 ) -> Credential:
     """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, TAKEN or LIMIT."""
     revocation.refuse(work, key)
@@ -216,7 +222,8 @@ def put(
     # Each key raised the revision, so that nothing is counted before there can be as many.
     if server.revision >= MOST["SSH key"][1]:
         room.refuse_more(work, "SSH key", server.id)
-    return _insert(work, server, system_user, label, key, temporary=temporary, end=end, limits=limits)
+    terms = {"temporary": temporary, "expires_at": end, "restrictions": dict(limits), "break_glass": break_glass}
+    return _insert(work, server, system_user, label, key, terms)
 
 
 def _insert(
@@ -225,10 +232,7 @@ def _insert(
     system_user: SystemUser,
     label: str,
     key: PublicKey,
-    *,
-    temporary: bool,
-    end: datetime | None,
-    limits: Mapping[str, Any],
+    terms: Mapping[str, Any],
 ) -> Credential:
     revision = propagation.granted(work, (server.id,), key.sha256)
     return keys.add_credential(
@@ -242,9 +246,7 @@ def _insert(
             "comment": key.comment,
             "fingerprint": key.sha256,
             "key_type": key.type,
-            "temporary": temporary,
-            "expires_at": end,
-            "restrictions": dict(limits),
+            **terms,
             "created_by": work.actor.user_id,
             "created_at": work.now,
             "revision": revision,
@@ -255,6 +257,8 @@ def _insert(
 def _record_end(work: Work, credential: Credential) -> None:
     server = servers.by_id(work.connection, credential.server_id)
     assert server is not None
+    if not credential.temporary:
+        expired_keys.add(work.connection, server.workspace_id, credential.fingerprint, work.now)
     work.bump_revision(server.id)
     work.record(
         f"SSH key {credential.label} ({credential.fingerprint}) of {credential.username} "

@@ -32,6 +32,7 @@ def accept_unmanaged_key(call: Call, acceptance: shapes.Acceptance) -> shapes.Cr
         label=acceptance.label,
         username=acceptance.username,
         expires_at=acceptance.expires_at,
+        duration=acceptance.duration,
     )
     logins = refused_logins.on_server(call.instance, call.actor, server_id, "credentials:write")
     return shapes.credential(made, logins)
