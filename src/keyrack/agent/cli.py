@@ -102,6 +102,11 @@ def _enroll_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
     )
     _option(enroll, "--mode", "observe (only look), auto (enforce once nobody loses a way in) or enforce")
     _option(enroll, "--only-accounts", "the accounts that the service may speak for, with commas; without it, all")
+    enroll.add_argument(
+        "--chain-keys-command",
+        action="store_true",
+        help="while enforcing, let in those too whom sshd's own AuthorizedKeysCommand names, but for revoked keys",
+    )
     enroll.add_argument("--allow-accounts", action="store_true", help="let the service create and remove accounts")
 
 
@@ -174,7 +179,12 @@ def _decided(given: argparse.Namespace) -> local.Local:
         only = local.account_names(given.only_accounts)
     except ValueError as error:
         raise EnrolmentProblem(f"--only-accounts: {error}") from None
-    return local.Local(given.allow_accounts, only, os.path.abspath(path) if path else None)
+    return local.Local(
+        given.allow_accounts,
+        only,
+        os.path.abspath(path) if path else None,
+        chain_keys_command=given.chain_keys_command,
+    )
 
 
 def _is_enrolled(store: StateFolder) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from keyrack.agent.keys import unmanaged_keys
+from keyrack.agent.keys import other_sources, unmanaged_keys
 from keyrack.agent.keys.search import Search, SearchResult
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import refused_logins
@@ -125,7 +125,12 @@ class DesiredState:
             unseen = "" if self._looked is None else _scan_words(self._looked)
         except (SshdProblem, OSError) as problem:
             unseen = f"sshd does not say what it reads: {problem}"
-        self._facts = {"sshd": self._facts.get("sshd", {}), **self._state_facts(document), "scan": unseen}
+        self._facts = {
+            "sshd": self._facts.get("sshd", {}),
+            **self._state_facts(document),
+            "scan": unseen,
+            "writers": other_sources.writers(),
+        }
         return Met(tuple(unmet), tuple(put_back))
 
     def told(self) -> Report:

@@ -14,6 +14,7 @@ from keyrack.cli.spans import ago, moment, seconds_of
 from keyrack.cli.tables import AT_ONCE, as_json, as_json_object, every, show_json, table
 from keyrack.core.hosts import deleted_servers, modes, refused_logins, servers, sessions, status
 from keyrack.core.hosts import unmanaged_keys as unmanaged
+from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.keys import credentials, last_uses
 from keyrack.model import Server
 
@@ -96,6 +97,7 @@ def show(reference: str, json_wanted: bool, **given: Any) -> None:
             ("revision", f"wanted {held.wanted}, applied {applied}"),
             ("last seen", moment(held.seen_at)),
             ("when silent", held.offline_words),
+            ("keys too", ", ".join(map(str, server.facts.get(WRITERS) or ()))),
             ("agent", server.agent_version or "none"),
             ("system", " ".join(filter(None, (server.os, server.os_version))) or "unknown"),
         )

@@ -23,6 +23,8 @@ MOST_REASONS = 500  # why single keys are refused, of one host
 MACHINE_TEXTS = ("kernel", "processor")
 MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_free", "load", "uptime")
 SESSIONS = "sessions_unknown"  # why somebody may be in whom nobody knows of
+WRITERS = "writers"  # agents of the host that may write keys into files again and again
+MOST_WRITERS = 20
 LOGINS = "logins"  # which accounts a key of Keyrack's opens, and why not
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
 OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
@@ -51,6 +53,8 @@ def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | N
         for name, read in (("sshd", _settings), ("accounts", _accounts), (LOGINS, _logins)):
             if isinstance(told.get(name), Mapping):
                 facts[name] = read(told[name])
+        if isinstance(told.get(WRITERS), list):
+            facts[WRITERS] = [str(name)[:LONGEST_NAME] for name in told[WRITERS][:MOST_WRITERS]]
         before = str(facts.get("enforcement") or "")
         for name in ("enforcement", "scan", "shut_out"):
             facts.pop(name, None)
