@@ -96,6 +96,12 @@ class Settings(BaseSettings):
     )
     temporary_hours: float = Field(default=12, gt=0, le=8760, description="How long a temporary key lives, in hours.")
     token_hours: float = Field(default=24, gt=0, le=720, description="How long an IAM token lives, in hours.")
+    session_hours: float = Field(
+        default=24, gt=0, le=8760, description="How long somebody stays signed in to the console at most, in hours."
+    )
+    session_idle_minutes: float = Field(
+        default=120, gt=1, le=525_600, description="How long a session of the console lasts without use, in minutes."
+    )
     leaver_undo_hours: float = Field(
         default=72,
         ge=0,

@@ -485,6 +485,7 @@ def test_every_table_is_sealed_or_decides_nothing() -> None:
         "access_key_failures", "alembic_version", "changes", "deleted_server_keys", "deleted_servers", "events",
         "unmanaged_keys", "instance_facts", "key_owners", "key_uses", "repository_names", "sessions", "told_documents",
         "workspaces", "git_endpoints", "key_challenges", "offboarding_git", "offboarding_hosts",
+        "spent_proofs",
         "freezes", "webhooks", "webhook_deliveries",
     }  # fmt: skip
     assert set(schema.metadata.tables) - set(sealed.VOLATILE) <= undecided, "say whether the new table decides"

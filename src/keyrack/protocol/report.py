@@ -8,6 +8,7 @@ A report is one JSON object, and every field of it may be absent, which says not
     agent_version, machine, facts
     keys_found    list of ReportedKey: keys of this host that the document does not have
     keys_cut      list of Cut: where keys_found proves nothing, because the look was cut
+    host_keys     {"port", "keys"}: what the running sshd shows, keys by type and base64
     sessions      who is in;  last_used: logins since the report before
     sessions_unknown  why somebody may be in whom `sessions` does not have, in words; empty where nobody may
 
@@ -99,6 +100,7 @@ class Report(NamedTuple):
     machine: Optional[Mapping[str, Any]] = None
     last_used: Optional[Sequence[Mapping[str, str]]] = None
     sessions: Optional[Sequence[Mapping[str, str]]] = None
+    host_keys: Optional[Mapping[str, Any]] = None
     sessions_unknown: Optional[str] = None
 
     def to_json(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from keyrack.store.ending_tables import expired_keys
 from keyrack.store.plain import encode
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
 from keyrack.store.schema import metadata
+from keyrack.store.sign_in_tables import authenticators, identities, web_sessions
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
@@ -43,6 +44,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "group_members": frozenset(),
     "tokens": frozenset(("last_used_at",)),
     "access_keys": frozenset(),
+    "host_keys": frozenset(),
     "user_keys": frozenset(("noticed_at",)),
     "key_sources": frozenset(("checked_at", "next_at")),
     "grants": frozenset(("begun_at", "noticed_at")),
@@ -55,6 +57,9 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     request_rules.name: frozenset(),
     expired_keys.name: frozenset(),
     "offboardings": frozenset(),
+    web_sessions.name: frozenset(("seen_at",)),
+    authenticators.name: frozenset(("last_used_at",)),
+    identities.name: frozenset(),
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 
