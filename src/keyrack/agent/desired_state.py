@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from keyrack.agent.keys import unmanaged_keys
+from keyrack.agent.keys import other_sources, unmanaged_keys
 from keyrack.agent.keys.search import Search, SearchResult
 from keyrack.agent.keys.unmanaged_keys import Scanner
+from keyrack.agent.sshd import refused_logins
 from keyrack.agent.sshd.drop_in import SETTINGS
 from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
+from keyrack.agent.sshd.host_keys import HostKeyLook, HostKeys
+from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import local as decisions
@@ -42,6 +45,9 @@ class DesiredState:
         self._enforcement: Optional[Enforcement] = None
         if self.local.drop_in is not None:
             self._enforcement = Enforcement(state, enrolment, self.local.drop_in, say, self.local.trial_seconds)
+        self._login_check = LoginCheck(self._sshd) if self._enforcement is None else self._enforcement.login_check
+        self._logins: Dict[str, Dict[str, Any]] = {}
+        self._keys_folder = enrolment.keys_folder
         self._facts: Dict[str, Any] = {}
         self._looked: Optional[SearchResult] = None
         self._shut_out = ""
@@ -51,6 +57,10 @@ class DesiredState:
         self._told_digest = ""
         self._telling_digest = ""
         self._sshd_state: Tuple[object, ...] = ()
+        self._host_key_look = HostKeyLook(self._sshd)
+        self._host_keys: Optional[HostKeys] = None
+        self._told_host_keys: Optional[HostKeys] = None
+        self._telling_host_keys: Optional[HostKeys] = None
 
     @property
     def hurry(self) -> bool:
@@ -115,17 +125,27 @@ class DesiredState:
         try:
             self._look(document, unmet, scan=scan)
             if scan:
+                self._host_keys = self._host_key_look.look()
+                self._logins = self._told_logins(document)
                 self._shut_out = self._whom_enforcing_shuts_out(document)
             unseen = "" if self._looked is None else _scan_words(self._looked)
         except (SshdProblem, OSError) as problem:
             unseen = f"sshd does not say what it reads: {problem}"
-        self._facts = {"sshd": self._facts.get("sshd", {}), **self._state_facts(document), "scan": unseen}
+        self._facts = {
+            "sshd": self._facts.get("sshd", {}),
+            **self._state_facts(document),
+            "scan": unseen,
+            "writers": other_sources.writers(),
+        }
         return Met(tuple(unmet), tuple(put_back))
 
     def told(self) -> Report:
-        """What a report has of it; keys_found only when they changed since the last that was delivered."""
+        """What a report has of it; keys_found, host_keys only when they changed since the last that was delivered."""
         self._telling = self._state()
         report = Report(facts=self._facts)
+        self._telling_host_keys = self._host_keys
+        if self._host_keys is not None and self._host_keys != self._told_host_keys:
+            report = report._replace(host_keys={"port": self._host_keys.port, "keys": list(self._host_keys.keys)})
         if self._looked is None:
             return report  # nobody has looked yet, which is not: there is nothing
         self._telling_digest = self._digest()
@@ -136,6 +156,7 @@ class DesiredState:
     def delivered(self) -> None:
         """The service has what told() answered last."""
         self._told, self._told_digest = self._telling, self._telling_digest
+        self._told_host_keys = self._telling_host_keys
 
     def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
@@ -152,7 +173,7 @@ class DesiredState:
             self._sshd_state = state
 
     def _state_facts(self, document: HostDocument) -> Dict[str, Any]:
-        facts: Dict[str, Any] = {"accounts": self._accounts.facts(document.accounts)}
+        facts: Dict[str, Any] = {"accounts": self._accounts.facts(document.accounts), "logins": self._logins}
         if self._enforcement is None:
             facts["enforcement"] = "unmanaged"
         else:
@@ -165,6 +186,12 @@ class DesiredState:
                 facts["undone"] = self._enforcement.why
                 facts["begun"] = self._enforcement.begun
         return facts
+
+    def _told_logins(self, document: HostDocument) -> Dict[str, Dict[str, Any]]:
+        """Whether keys open their accounts. Where this host observes, what its files hold is no matter of this."""
+        enforces = self._enforcement is None or self._enforcement.state in (TRYING, ON)
+        reads = self._keys_folder if enforces and not document.deleted else None
+        return refused_logins.told(self._login_check, self._sshd, self.allowed(document), reads)
 
     def _whom_enforcing_shuts_out(self, document: HostDocument) -> str:
         """In words; empty where that is not known, or no question."""
@@ -196,7 +223,7 @@ class DesiredState:
         return unmanaged_keys.digest(self._looked.found + self._foreign, self._looked.cut)
 
     def _state(self) -> Tuple[object, ...]:
-        return (repr(sorted(self._facts.items())), self._digest())
+        return (repr(sorted(self._facts.items())), self._digest(), self._host_keys)
 
 
 def _scan_words(looked: SearchResult) -> str:
