@@ -37,7 +37,7 @@ def addresses(service: Service) -> dict[str, str]:
     """Where each page is, with something that is there for the names in its path; by the page's path."""
     found = {}
     for page in PAGES:
-        if page.method == "GET" and page.path != "/login/second" and "." not in page.path:
+        if page.method == "GET" and not page.path.startswith("/login/") and "." not in page.path:
             found[page.path] = page.path
             for name in re.findall(r"\{(\w+(?::\w+)?)\}", page.path):
                 found[page.path] = found[page.path].replace(f"{{{name}}}", example(service, page.path))
