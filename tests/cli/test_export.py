@@ -48,7 +48,7 @@ def matrix(instance: Instance) -> Ways:
                 found.add(
                     (
                         *(server.id, server.name, server.address, way.line.username, way.line.fingerprint),
-                        *(way.kind, way.user, way.group, way.line.options, way.line.expires_at),
+                        *(bool(of.break_glass), way.kind, way.user, way.group, way.line.options, way.line.expires_at),
                         way.line.credential and way.line.name,
                         way.line.grant and way.line.grant.reason,
                     )
@@ -188,7 +188,7 @@ def test_a_new_instance_lets_in_the_same(team: Service, tmp_path: Path, seed: in
     for name in ("alice", "bob"):
         assert drawn.api("POST", "/people/me/keys", {"public_key": fresh_line()}, token=f"token-of-{name}")
     assert drawn.api("PUT", "/request-rules/root", {"approvers": 2, "tag": "db", "max_duration": "8h"})
-    everywhere = {"group": "ops", "all": True, "system_user": "deploy", "reason": "on call"}
+    everywhere = {"group": "ops", "all": True, "system_user": "deploy", "reason": "on call", "break_glass": True}
     assert drawn.api("POST", "/grants", everywhere)
     assert drawn.api("POST", "/grants", everywhere | {"starts_at": f"{YEAR + 2}-01-01T00:00:00Z"})
     drawn.run(OPERATIONS)

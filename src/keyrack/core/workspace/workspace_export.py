@@ -112,6 +112,7 @@ def _server(state: State, server: ServerState) -> dict[str, Any]:
                 "temporary": one.temporary or None,
                 "expires_at": one.expires_at,
                 "restrictions": dict(one.restrictions) or None,
+                "break_glass": True if one.break_glass else None,
             }
             for one in state.credentials.get(server.id, ())
         ],
@@ -141,6 +142,7 @@ def _grant(state: State, grant: Grant, at: datetime) -> dict[str, Any] | None:
         "starts_at": None if grant.has_begun(at) else grant.starts_at,
         "expires_at": grant.expires_at,
         "restrictions": dict(grant.restrictions) or None,
+        "break_glass": True if grant.break_glass else None,
         "reason": grant.reason,
     }
 

@@ -120,8 +120,9 @@ def _sources(run: Comparison, wanted: WantedUser) -> None:
 
 def _same(run: Comparison, wanted: WantedCredential, was: Credential) -> bool:
     fingerprint = validation.public_key(run.instance, wanted.public_key).sha256
-    told = (wanted.username, fingerprint, wanted.temporary, wanted.expires_at, dict(wanted.restrictions))
-    return told == (was.username, was.fingerprint, was.temporary, was.expires_at, dict(was.restrictions))
+    terms = (wanted.temporary, wanted.expires_at, dict(wanted.restrictions), wanted.break_glass)
+    held = (was.temporary, was.expires_at, dict(was.restrictions), bool(was.break_glass))
+    return (wanted.username, fingerprint, terms) == (was.username, was.fingerprint, held)
 
 
 def _added(server: str, wanted: WantedCredential) -> Callable[[Doing], object]:
@@ -135,6 +136,7 @@ def _added(server: str, wanted: WantedCredential) -> Callable[[Doing], object]:
         temporary=wanted.temporary,
         expires_at=wanted.expires_at,
         restrictions=wanted.restrictions,
+        break_glass=wanted.break_glass,
     )
 
 

@@ -87,6 +87,7 @@ class WantedCredential:
     temporary: bool
     expires_at: datetime | None
     restrictions: Mapping[str, object]
+    break_glass: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ class WantedGrant:
     starts_at: datetime | None
     expires_at: datetime | None
     restrictions: Mapping[str, object]
+    break_glass: bool
     reason: str | None
 
     @property
@@ -154,7 +156,7 @@ class WantedGrant:
     def whole(self) -> str:
         """The same with its terms, by which one of several is told from the others."""
         limits = sorted((name, str(value)) for name, value in self.restrictions.items())
-        return f"{self.words} {self.starts_at} {self.expires_at} {limits} {self.reason}"
+        return f"{self.words} {self.starts_at} {self.expires_at} {limits} {self.break_glass} {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +400,7 @@ class _Reader:
             starts_at=_moment(entry, "starts_at", place),
             expires_at=_moment(entry, "expires_at", place),
             restrictions=validation.restrictions(entry.get("restrictions")),
+            break_glass=entry.get("break_glass", False),
             reason=entry.get("reason"),
         )
 
@@ -410,6 +413,7 @@ class _Reader:
                 temporary=item.get("temporary", False),
                 expires_at=_moment(item, "expires_at", place),
                 restrictions=validation.restrictions(item.get("restrictions")),
+                break_glass=item.get("break_glass", False),
             )
             for item in items
         ]
