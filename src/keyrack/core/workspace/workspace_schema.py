@@ -58,6 +58,7 @@ class UserKey(_Table):
 
     public_key: str = Field(description="One line as ssh-keygen writes it.")
     title: str | None = Field(None, description="What it is called.")
+    expires_at: Moment | None = Field(None, description="When it ends, with its zone; left out: as it is.")
 
 
 class KeySource(_Table):
