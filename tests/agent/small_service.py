@@ -29,7 +29,7 @@ class SmallService:
         self.waits: list[float] = []  # seconds that each question allowed it to take
         self.enrolments: list[dict[str, Any]] = []
         self.clock_ahead = 0.0  # seconds, of its Date header
-        self.refuses: Callable[[dict[str, Any]], int | None] = lambda told: None
+        self.refuses: Callable[[dict[str, Any]], int | bytes | None] = lambda told: None  # bytes: as they are
         self.revision = 0
         self.changed = threading.Condition()
         self._current: Accepted | None = None
@@ -101,9 +101,13 @@ def small_service(tls: ssl.SSLContext | None = None) -> Iterator[SmallService]:
                     },
                 )
                 return
-            status = service.refuses(told)
-            if status is not None:
-                self._answer(status, {"error": "not like this"})
+            refusal = service.refuses(told)
+            if isinstance(refusal, bytes):
+                self.wfile.write(refusal)
+                self.close_connection = True
+                return
+            if refusal is not None:
+                self._answer(refusal, {"error": "not like this"})
                 return
             service.reports.append(told)
             self._answer(200, {"ok": True})

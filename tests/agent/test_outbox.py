@@ -161,6 +161,53 @@ def test_what_must_wait_is_kept_whole() -> None:
     assert outbox.taken(), "nothing was left out"
 
 
+def page(status: int) -> bytes:
+    """What a proxy says in words of its own."""
+    return f"HTTP/1.1 {status} x\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>".encode()
+
+
+@pytest.mark.parametrize("no", [page(413), page(403), b"", 403, 500], ids=str)
+def test_a_report_that_does_not_get_through_keeps_no_document_and_no_receipt(
+    no: int | bytes, host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keyrack.agent.service.follow.TRY_AGAIN_SECONDS", 0.0)
+    bare = {"revision", "lineage", "state", "agent_version"}
+    service.refuses = lambda told: no if set(told) - bare else None
+    service.publish(3, accepted(service, 3))
+    follower = host.follower()
+    for _ in range(8):
+        follower.step(0)
+    assert service.wait_for_report("applied", 3)
+    assert any("the service did not take the report" in words for words in follower.wrong), follower.wrong
+    service.publish(4, accepted(service, 4))
+    for _ in range(8):
+        follower.step(0)
+    assert service.wait_for_report("applied", 4)
+    service.refuses = lambda told: None
+    service.publish(5, accepted(service, 5))
+    for _ in range(4):
+        follower.step(0)
+    assert "problems" in service.wait_for_report("applied", 5)
+    assert not follower.wrong
+
+
+def test_where_no_report_gets_through_documents_do(
+    host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keyrack.agent.service.follow.TRY_AGAIN_SECONDS", 0.0)
+    service.refuses = lambda told: page(403)
+    follower = host.follower()
+    for revision in (3, 4):
+        key = public_key()
+        service.publish(revision, service.signer.signed(document(revision, {"deploy": [AuthorizedKey(key)]})))
+        for _ in range(4):
+            follower.step(0)
+        assert key in (host.keys / "deploy").read_text("ascii")
+    # It says so once, and goes on to try.
+    assert len([words for words in host.said if "did not take" in words]) == 1
+    assert len([words for words in host.said if "no answer" in words]) <= 1
+
+
 def test_a_receipt_that_waits_is_not_overtaken_by_bad_news(host: EnrolledHost, service: SmallService) -> None:
     service.publish(3, accepted(service, 3))
     follower = host.follower()
@@ -171,6 +218,7 @@ def test_a_receipt_that_waits_is_not_overtaken_by_bad_news(host: EnrolledHost, s
     foreign = SmallService().signer.signed(document(4, {}))
     service.refuses = lambda told: None
     follower._obey(ServiceAnswer(200, {"document": foreign.document, "signature": foreign.signature}))
+    follower.step(0)  # asks whether the service is there again
     follower.step(0)
     assert service.wait_for_report("refused", 3)
     assert service.wait_for_report("applied", 3)

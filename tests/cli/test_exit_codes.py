@@ -98,6 +98,7 @@ ENDS = [
     ("requests approve 4711", 1),
     ("requests approve x", 2),
     ("requests deny 4711", 1),
+    ("requests refuse 4711", 1),
     ("tidy", 0),
     ("tidy --apply", 0),
     ("tidy --nothing", 2),
@@ -128,6 +129,12 @@ SHOWN = [
 ]
 
 
+GROUPS = (
+    *("audit", "events", "grants", "groups", "hosts", "keys", "people", "repos", "requests", "servers", "sessions"),
+    "tokens",
+)
+
+
 @pytest.fixture
 def data(team_folder: Path, tmp_path: Path) -> Path:
     """A data folder with the team in it, and files to apply beside it."""
@@ -142,7 +149,7 @@ def run(words: str, data: Path) -> Result:
     """One command on the data folder, in the workspace acme unless it says another one."""
     places = {name: str(data.parent / name) for name in ("FILE", "MORE", "BROKEN")}
     typed = [places.get(word, word.replace("DATA", str(data))) for word in words.split()]
-    if typed[0] in ("events", "grants", "hosts", "keys", "repos", "requests", "tokens") and "--workspace" not in typed:
+    if typed[0] in GROUPS and "--workspace" not in typed:
         place = 1 if typed[0] == "events" else 2
         typed[place:place] = ["--workspace", "acme"]
     ended = CliRunner(env={"KEYRACK_DATA": str(data)}).invoke(main, typed)

@@ -19,7 +19,7 @@ from keyrack.core.people import tokens, users
 from keyrack.core.workspace import workspace_file, workspace_schema
 from keyrack.errors import Refusal
 from keyrack.store import people as people_rows
-from keyrack.store.tables import metadata
+from keyrack.store.schema import metadata
 
 FILE = """
 [workspace]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
+from keyrack.store import sums
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import migrate
@@ -81,6 +82,21 @@ def test_connections_that_died_unnoticed_are_replaced_without_an_error(postgresq
         assert database.read(names) == {"a"}
         database.write(lambda conn: put(conn, "b"))
         assert database.read(names) == {"a", "b"}
+
+
+def test_a_connection_that_dies_among_several_commands_is_said_to_be_away(postgresql_url: str) -> None:
+    """As when the server is killed while a workspace file is applied: many commands in one transaction."""
+
+    def several(conn: Connection) -> None:
+        put(conn, "first")
+        with sums.counting(conn), conn.begin_nested():
+            put(conn, "second")
+            conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with Database.open(postgresql_url) as database:
+        with pytest.raises(DatabaseUnavailable):
+            database.write(several)
+        assert not {"first", "second"} & database.read(names)
 
 
 def test_a_server_that_is_not_there_is_said_to_be_away(tmp_path: Path) -> None:

@@ -175,6 +175,7 @@ def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
         "set_offline_policy_of_tag": {"after_seconds": 60, "then": "keep"},
         "ask": {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": "a look"},
         "put_key_source": {"account": "octocat"},
+        "rehearse": {"method": "DELETE", "path": "/grants/1"},
     }.get(endpoint.handler.__name__)
     assert set(call(team, endpoint.method, path, body, token=None, status=401)["error"]) == {"code", "message"}
     call(team, endpoint.method, path, body, token="nonsense", status=401)

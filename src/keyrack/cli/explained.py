@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import click
 
+from keyrack.cli.ends import Unreachable
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine.connect import UNAVAILABLE, DatabaseRefused, DatabaseSpoilt
 from keyrack.store.engine.migrate import SchemaTooNew
@@ -21,7 +22,7 @@ def explained() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
     except DatabaseUnavailable as error:
         why = str(error).removeprefix(UNAVAILABLE).rstrip(".")
-        raise click.ClickException(f"The database cannot be reached: {why}. Start it, or check --database.") from None
+        raise Unreachable(f"The database cannot be reached: {why}. Start it, or check --database.") from None
     except (SchemaTooNew, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except PermissionError as error:

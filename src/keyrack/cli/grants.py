@@ -1,4 +1,4 @@
-"""`keyrack grants …`: who may log in where, as the operator gives and takes it back; must hold no rule."""
+"""`keyrack grants …`: who may log in where, seen, given and taken back; must hold no rule."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from typing import Any
 
 import click
 
-from keyrack.cli.operator_context import ID, known_id, operator_context, shared
-from keyrack.cli.shown import say
-from keyrack.cli.spans import asked_moment, moment
-from keyrack.cli.tables import AT_ONCE, as_json, every, table
-from keyrack.core.keys import grants, openings
-from keyrack.model import Grant
+from keyrack.cli.calls import ID, Calls, Refused, either, known, reached, to
+from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, restrictions_of
+from keyrack.cli.tables import as_json, table
 
 
 @click.group(name="grants")
@@ -22,24 +19,22 @@ def command() -> None:
 
 @command.command(name="list")
 @as_json
-@shared
+@either
 def list_grants(json_wanted: bool, **given: Any) -> None:
     """List grants, oldest first."""
-    with operator_context(given) as at:
-        found = list(every(lambda offset: grants.page(at.instance, at.actor, offset=offset, limit=AT_ONCE)))
-        names = grants.names(at.instance, at.actor, found)
+    with reached(given) as calls:
         rows = [
             (
-                one.id,
-                _who(one, names),
-                one.system_user,
-                _where(one, names),
-                moment(one.starts_at),
-                moment(one.expires_at),
-                _limits(one),
-                one.reason or "-",
+                one["id"],
+                _who(one),
+                one["system_user"],
+                _where(one),
+                dash(one["starts_at"]),
+                dash(one["expires_at"]),
+                json.dumps(one["restrictions"]) if one["restrictions"] else "-",
+                dash(one["reason"]),
             )
-            for one in found
+            for one in calls.every("/grants")
         ]
         table(("ID", "WHO", "AS", "WHERE", "START", "END", "RESTRICTIONS", "REASON"), rows, json_wanted)
 
@@ -52,10 +47,11 @@ def list_grants(json_wanted: bool, **given: Any) -> None:
 @click.option("--all", "all_servers", is_flag=True, help="All servers of the workspace, now and later.")
 @click.option("--as", "system_user", required=True, metavar="ACCOUNT", help="As which system user.")
 @click.option("--from", "start", metavar="TIME", help="When it begins; otherwise at once.")
-@click.option("--until", metavar="TIME", help="The end, such as 2026-11-22T16:00:00Z; otherwise there is none.")
+@lasting
 @click.option("--restrictions", metavar="JSON", help='What the keys may do, such as {"sources": ["192.0.2.0/24"]}.')
 @click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
-@shared
+@changing
+@either
 def give(
     user: str | None,
     group: str | None,
@@ -65,8 +61,11 @@ def give(
     system_user: str,
     start: str | None,
     until: str | None,
+    span: str | None,
     restrictions: str | None,
     reason: str | None,
+    dry_run: bool,
+    json_wanted: bool,
     **given: Any,
 ) -> None:
     """Let a user or a group log in: keyrack grants give --user alice --tag web --as deploy --reason "release 12" """
@@ -74,52 +73,63 @@ def give(
         raise click.UsageError("Name one: --user or --group.")
     if sum((server is not None, tag is not None, all_servers)) != 1:
         raise click.UsageError("Name one: --server, --tag or --all.")
-    try:
-        limits = None if restrictions is None else json.loads(restrictions)
-    except ValueError:
-        raise click.UsageError("--restrictions takes JSON; docs/api/keyrack.md says which fields there are.") from None
-    with operator_context(given) as at:
-        made = grants.give_named(
-            at.instance,
-            at.actor,
-            user=user,
-            group=group,
-            server=server,
-            tag=tag,
-            all_servers=all_servers,
-            system_user=system_user,
-            starts_at=None if start is None else asked_moment("--from", start),
-            expires_at=None if until is None else asked_moment("--until", until, end=True),
-            restrictions=limits,
-            reason=reason,
-        )
-        names = grants.names(at.instance, at.actor, (made,))
-        say(f"Let {_who(made, names)} in as {made.system_user} on {_where(made, names)} (grant {made.id}).")
+    limits = restrictions_of(restrictions)
+    with reached(given) as calls:
+        body = {
+            "user": user,
+            "group": group,
+            "server": server,
+            "tag": tag,
+            "all": all_servers,
+            "system_user": system_user,
+            "starts_at": None if start is None else moment("--from", start),
+            "expires_at": end_of(calls, until, span),
+            "restrictions": limits,
+            "reason": reason,
+        }
+        changed(calls, "POST", "/grants", body, dry_run=dry_run, json_wanted=json_wanted, words=_given)
 
 
 @command.command(name="take-back")
 @click.argument("grant_id", metavar="ID", type=ID)
-@shared
-def take_back(grant_id: int, **given: Any) -> None:
+@changing
+@either
+def take_back(grant_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """End a grant; keys that nothing else lets in leave the hosts."""
-    with operator_context(given) as at, known_id("`keyrack grants list` shows which there are."):
-        taken = grants.take_back(at.instance, at.actor, grant_id)
-        gone, still = taken.grant, openings.words(taken.still_opened_by, everywhere=True)
-        names = grants.names(at.instance, at.actor, (gone,))
-        say(f"Took back from {_who(gone, names)} the login as {gone.system_user} on {_where(gone, names)}{still}.")
+    with reached(given) as calls, known("`keyrack grants list` shows which there are."):
+        path = to("grants", grant_id)
+        gone = calls.ask("GET", path)
+
+        def words(_: object) -> str:
+            account, still = gone["system_user"], _still(calls, gone)
+            return f"Took back from {_who(gone)} the login as {account} on {_where(gone)}{still}."
+
+        changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=words)
 
 
-def _who(grant: Grant, names: grants.Names) -> str:
-    if grant.user_id is not None:
-        return names.users.get(grant.user_id, "?")
-    return f"group {names.groups.get(grant.group_id or 0, '?')}"
+def _given(made: dict[str, Any]) -> str:
+    return f"Let {_who(made)} in as {made['system_user']} on {_where(made)} (grant {made['id']})."
 
 
-def _where(grant: Grant, names: grants.Names) -> str:
-    if grant.all_servers:
+def _still(calls: Calls, gone: dict[str, Any]) -> str:
+    """What lets a user in there all the same, as the end of a sentence; of a group's grant nothing is looked up."""
+    if gone["user"] is None:
+        return ""
+    server = gone["server_id"]
+    asked = {"user": gone["user"], "server": server, "system_user": gone["system_user"]}
+    try:
+        ways = calls.ask("GET", "/access", query=asked)["items"]
+    except Refused:
+        return ""
+    found = {f"{one['via']['kind']} {one['via']['id']} (server {one['server']})": None for one in ways}
+    return f"; still let in by: {', '.join(found)}" if found else ""
+
+
+def _who(grant: dict[str, Any]) -> str:
+    return f"group {grant['group']}" if grant["group"] is not None else grant["user"] or "?"
+
+
+def _where(grant: dict[str, Any]) -> str:
+    if grant["all"]:
         return "all servers"
-    return f"tag {grant.tag}" if grant.tag else names.servers.get(grant.server_id or 0, "?")
-
-
-def _limits(grant: Grant) -> str:
-    return json.dumps(dict(grant.restrictions)) if grant.restrictions else "-"
+    return f"tag {grant['tag']}" if grant["tag"] else grant["server"] or "?"

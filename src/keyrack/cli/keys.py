@@ -1,23 +1,29 @@
-"""`keyrack keys …`: the SSH keys of users as the operator sees them; must hold no rule, the core has them."""
+"""`keyrack keys …`: the SSH keys of users, and one's own; must hold no rule, the core has them."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import click
 
 from keyrack.cli import keys_on_many
-from keyrack.cli.operator_context import known_id, operator_context, shared
-from keyrack.cli.spans import moment
-from keyrack.cli.tables import AT_ONCE, as_json, table
-from keyrack.core.keys import last_uses
+from keyrack.cli.calls import ID, either, known, reached, to
+from keyrack.cli.changes import changed, changing, dash
+from keyrack.cli.keys_on_many import KEY_FILE, line_of
+from keyrack.cli.shown import say
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
+
+SIGN_SECONDS = 120
 
 
 @click.group(name="keys")
 def command() -> None:
     """SSH keys that users registered as their own, and one key on many servers by one command.
 
-    `keyrack hosts keys SERVER` lists those of a host.
+    `keyrack servers keys SERVER` lists those of a host.
     """
 
 
@@ -29,19 +35,114 @@ command.add_command(keys_on_many.replace)
 @command.command(name="list")
 @click.option("--user", metavar="NAME", help="Of this user alone.")
 @as_json
-@shared
+@either
 def list_keys(user: str | None, json_wanted: bool, **given: Any) -> None:
     """List the SSH keys of users, newest first, each with its last use."""
-    rows: list[tuple[object, ...]] = []
-    with operator_context(given) as at, known_id("Users are named as they sign in."):
-        while True:
-            page, names, uses = last_uses.user_keys(at.instance, at.actor, user=user, offset=len(rows), limit=AT_ONCE)
-            for one in page.items:
-                last = uses.get(one.fingerprint or "", ())
-                seen = moment(last[0].at) if last else "-"
-                who = names.get(one.user_id, "?")
-                fingerprint = one.fingerprint or "-"
-                rows.append((one.id, who, one.title or "-", fingerprint, moment(one.created_at), seen))
-            if not page.items or len(rows) >= page.total:
-                break
+    with reached(given) as calls, known("Users are named as they sign in."):
+        rows = [
+            (
+                one["id"],
+                one["user"] or "?",
+                dash(one["title"]),
+                dash(one["fingerprint"]),
+                one["created_at"],
+                one["last_uses"][0]["at"] if one["last_uses"] else "-",
+            )
+            for one in calls.every("/user-keys", {"user": user})
+        ]
         table(("ID", "USER", "TITLE", "FINGERPRINT", "CREATED", "LAST USED"), rows, json_wanted)
+
+
+@command.group()
+def mine() -> None:
+    """One's own SSH keys, where one is logged in."""
+
+
+@mine.command(name="list")
+@as_json
+@either
+def list_mine(json_wanted: bool, **given: Any) -> None:
+    """List one's own keys, newest first."""
+    with reached(given) as calls:
+        rows = [
+            (one["id"], dash(one["title"]), dash(one["fingerprint"]), one["created_at"])
+            for one in calls.every("/people/me/keys")
+        ]
+        table(("ID", "TITLE", "FINGERPRINT", "CREATED"), rows, json_wanted)
+
+
+@mine.command(name="add")
+@click.argument("file", metavar="FILE", type=KEY_FILE)
+@click.option("--title", metavar="TEXT", help="What it is called.")
+@changing
+@either
+def add_mine(file: Path, title: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+    """Register the public key in FILE as one's own: keyrack keys mine add ~/.ssh/id_ed25519.pub"""
+    with reached(given) as calls:
+        changed(
+            calls,
+            "POST",
+            "/people/me/keys",
+            {"title": title, "public_key": line_of(file)},
+            dry_run=dry_run,
+            json_wanted=json_wanted,
+            words=lambda made: f"Registered {made['fingerprint']} (id {made['id']}).",
+        )
+
+
+@mine.command(name="delete")
+@click.argument("key_id", metavar="ID", type=ID)
+@changing
+@either
+def delete_mine(key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+    """Delete a key of one's own; it opens nothing any more."""
+    with reached(given) as calls, known("`keyrack keys mine list` shows which there are."):
+        path = to("people", "me", "keys", key_id)
+        words = f"Deleted key {key_id}."
+        changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
+
+
+@command.command()
+@click.argument("file", metavar="KEY", type=KEY_FILE)
+@click.option("--title", metavar="TEXT", help="What the key is called.")
+@as_json_object
+@either
+def claim(file: Path, title: str | None, json_wanted: bool, **given: Any) -> None:
+    """Make a key one's own by signing a challenge with it, whoever had it before.
+
+    KEY is the private key's file, or the public one where ssh-agent holds the private half. Nothing but the signature
+    leaves this machine: keyrack keys claim ~/.ssh/id_ed25519
+    """
+    public = file if file.suffix == ".pub" else file.with_name(f"{file.name}.pub")
+    if not public.exists():
+        raise click.ClickException(f"There is no {public}; make it with: ssh-keygen -y -f {file} > {public}")
+    with reached(given) as calls:
+        line = line_of(public)
+        asked = calls.ask("POST", "/keys/challenge", {"public_key": line})
+        signature = _signed(file, asked["namespace"], asked["challenge"])
+        body = {"public_key": line, "challenge": asked["challenge"], "signature": signature, "title": title}
+        made = calls.ask("POST", "/keys/claim", body)
+        if json_wanted:
+            show_json(made)
+        else:
+            say(f"The key {made['fingerprint']} is yours (id {made['id']}).")
+
+
+def _signed(file: Path, namespace: str, text: str) -> str:
+    """The text signed by ssh-keygen, which asks for the passphrase itself."""
+    program = shutil.which("ssh-keygen")
+    if program is None:
+        raise click.ClickException("There is no ssh-keygen here; it comes with OpenSSH 8.1 and newer.")
+    try:
+        done = subprocess.run(
+            [program, "-Y", "sign", "-n", namespace, "-f", str(file)],
+            input=text.encode(),
+            capture_output=True,
+            check=False,
+            timeout=SIGN_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise click.ClickException("ssh-keygen took too long.") from None
+    if done.returncode != 0:
+        raise click.ClickException(f"ssh-keygen did not sign: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout.decode("ascii", "replace")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from keyrack.cli.operator_context import operator_context, shared
+from keyrack.cli.calls import either, reached
+from keyrack.cli.changes import changed, end_of, lasting, restrictions_of
 from keyrack.cli.tables import as_json, table
-from keyrack.core.audit import events
-from keyrack.core.keys import everywhere
-from keyrack.core.keys.everywhere import Placed
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+KEY_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+_dry_run = click.option(
+    "--dry-run", is_flag=True, help="Show who would gain and who would lose a login; change nothing."
+)
 
 
 def _chosen(function: F) -> F:
@@ -33,36 +37,45 @@ def _choice(tag: str | None, servers: tuple[str, ...], everything: bool) -> obje
     if (tag is not None) + bool(servers) + everything != 1:
         raise click.UsageError("Say which servers: --tag TAG, --server SERVER (as often as you like), or --all.")
     if everything:
-        return everywhere.ALL
+        return "all"
     return {"tag": tag} if tag is not None else list(servers)
 
 
-def _show(placed: Iterable[Placed], json_wanted: bool) -> None:
+def _show(placed: dict[str, Any], json_wanted: bool) -> None:
     rows = [
-        (one.server, one.server_id, "-" if one.id is None else one.id, one.state, "yes" if one.still_open else "no")
-        for one in placed
+        (
+            one["server"],
+            one["server_id"],
+            "-" if one["id"] is None else one["id"],
+            one["state"],
+            "yes" if one["still_open"] else "no",
+        )
+        for one in placed["items"]
     ]
     table(("SERVER", "SERVER ID", "ID", "STATE", "STILL OPEN"), rows, json_wanted)
 
 
 @click.command(name="add")
-@click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", metavar="FILE", type=KEY_FILE)
 @click.option("--label", required=True, metavar="TEXT", help="What the key is called on the servers.")
 @click.option("--as", "username", required=True, metavar="ACCOUNT", help="As which system user it logs in.")
-@click.option("--until", metavar="TIME", help="The end, such as 2026-12-24T18:00:00Z; otherwise there is none.")
+@lasting
 @click.option("--restrictions", metavar="JSON", help='What it may do, such as {"sources": ["192.0.2.0/24"]}.')
 @_chosen
+@_dry_run
 @as_json
-@shared
+@either
 def add(
     file: Path,
     label: str,
     username: str,
     until: str | None,
+    span: str | None,
     restrictions: str | None,
     tag: str | None,
     servers: tuple[str, ...],
     everything: bool,
+    dry_run: bool,
     json_wanted: bool,
     **given: Any,
 ) -> None:
@@ -71,38 +84,33 @@ def add(
     For example: keyrack keys add id_ed25519.pub --label bot --as deploy --tag web
     """
     chosen = _choice(tag, servers, everything)
-    try:
-        limits = None if restrictions is None else json.loads(restrictions)
-    except ValueError:
-        raise click.UsageError("--restrictions takes JSON; docs/api/keyrack.md says which fields there are.") from None
-    with operator_context(given) as at:
-        end = None if until is None else events.moment(until, field="until", end=True)
-        line = _line(file)
-        made = everywhere.add(
-            at.instance,
-            at.actor,
-            chosen,
-            label=label,
-            username=username,
-            public_key=line,
-            expires_at=end,
-            restrictions=limits,
-        )
-        _show(made, json_wanted)
+    limits = restrictions_of(restrictions)
+    with reached(given) as calls:
+        body = {
+            "servers": chosen,
+            "label": label,
+            "username": username,
+            "publicKey": line_of(file),
+            "expires_at": end_of(calls, until, span),
+            "restrictions": limits,
+        }
+        _show(changed(calls, "POST", "/credentials", body, dry_run=dry_run, json_wanted=json_wanted), json_wanted)
 
 
 @click.command(name="revoke")
 @click.option("--fingerprint", metavar="FINGERPRINT", help="The key, as ssh-keygen -l prints it; or --label.")
 @click.option("--label", metavar="TEXT", help="What the key is called on the servers.")
 @_chosen
+@_dry_run
 @as_json
-@shared
+@either
 def revoke(
     fingerprint: str | None,
     label: str | None,
     tag: str | None,
     servers: tuple[str, ...],
     everything: bool,
+    dry_run: bool,
     json_wanted: bool,
     **given: Any,
 ) -> None:
@@ -112,23 +120,26 @@ def revoke(
     `keyrack hosts revoke` takes a key away from everywhere.
     """
     chosen = _choice(tag, servers, everything)
-    with operator_context(given) as at:
-        gone = everywhere.revoke(at.instance, at.actor, chosen, fingerprint=fingerprint, label=label)
+    with reached(given) as calls:
+        body = {"servers": chosen, "fingerprint": fingerprint, "label": label}
+        gone = changed(calls, "POST", "/credentials/revoke", body, dry_run=dry_run, json_wanted=json_wanted)
         _show(gone, json_wanted)
 
 
 @click.command(name="replace")
 @click.argument("fingerprint", metavar="FINGERPRINT")
-@click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", metavar="FILE", type=KEY_FILE)
 @_chosen
+@_dry_run
 @as_json
-@shared
+@either
 def replace(
     fingerprint: str,
     file: Path,
     tag: str | None,
     servers: tuple[str, ...],
     everything: bool,
+    dry_run: bool,
     json_wanted: bool,
     **given: Any,
 ) -> None:
@@ -137,14 +148,14 @@ def replace(
     For example: keyrack keys replace SHA256:… new.pub --all
     """
     chosen = _choice(tag, servers, everything)
-    with operator_context(given) as at:
-        _show(
-            everywhere.replace(at.instance, at.actor, chosen, fingerprint=fingerprint, public_key=_line(file)),
-            json_wanted,
-        )
+    with reached(given) as calls:
+        body = {"servers": chosen, "fingerprint": fingerprint, "publicKey": line_of(file)}
+        done = changed(calls, "POST", "/credentials/replace", body, dry_run=dry_run, json_wanted=json_wanted)
+        _show(done, json_wanted)
 
 
-def _line(file: Path) -> str:
+def line_of(file: Path) -> str:
+    """What a file of a public key holds; exits with words for what is no text."""
     try:
         return file.read_text("utf-8")
     except UnicodeDecodeError:

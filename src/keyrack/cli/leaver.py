@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 import click
 
-from keyrack.cli.operator_context import ID, OperatorContext, known_id, operator_context, shared
+from keyrack.cli.calls import ID, Calls, either, known, reached, to
+from keyrack.cli.changes import dash
+from keyrack.cli.ends import partly
 from keyrack.cli.shown import say
-from keyrack.cli.spans import moment, seconds_of
-from keyrack.cli.tables import AT_ONCE, as_json, every, table
-from keyrack.core.people import offboarding, offboarding_undo
-from keyrack.core.people.offboarding import Going, Progress
+from keyrack.cli.tables import as_json, show_json, table
+from keyrack.core import lifetimes
+from keyrack.core.lifetimes import LifetimeError
 
 LOOK_SECONDS = 0.3
-PARTLY = 3
+HINT = "`keyrack leaver list` shows which there are."
 
 
 class _ByName(click.Group):
@@ -41,10 +41,10 @@ def command() -> None:
 @click.argument("name", metavar="NAME")
 @click.option("--dry-run", is_flag=True, help="Show what would go, and change nothing.")
 @click.option("--wait", is_flag=True, help="Wait until every host and Git endpoint obeys.")
-@click.option("--timeout", default="60s", metavar="TIME", help="How long to wait at most, such as 30s or 5m. [60s]")
+@click.option("--timeout", default="60s", metavar="TIME", help="How long to wait at most, such as 30s or 5min. [60s]")
 @click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
 @click.option("--json", "json_wanted", is_flag=True, help="For programs: a JSON object.")
-@shared
+@either
 def remove(
     name: str, dry_run: bool, wait: bool, timeout: str, reason: str | None, json_wanted: bool, **given: Any
 ) -> None:
@@ -55,122 +55,125 @@ def remove(
 
     With --wait it ends with status 3 when not all hosts said in time that they obey.
     """
-    seconds = seconds_of(timeout)
-    with operator_context(given) as at, known_id(f"Nobody here is called {name!r}."):
+    seconds = _seconds(timeout)
+    with reached(given) as calls, known(f"Nobody here is called {name!r}."):
+        made = calls.ask("POST", to("people", name, "offboard"), {"preview": dry_run, "reason": reason})
         if dry_run:
-            _show_going(offboarding.preview(at.instance, at.actor, name), json_wanted)
+            _show_going(made, json_wanted)
             return
-        made = offboarding.offboard(at.instance, at.actor, name, reason=reason)
         if not json_wanted:
-            say(f"Removed {made.user_name}: {offboarding.counted(made.gone)}.")
-            say(f"Until {moment(made.undo_until)} it can be undone: keyrack leaver undo {made.id}", err=True)
-        found = _follow(at, made.id, seconds if wait else 0, quiet=json_wanted or not wait)
+            say(f"Removed {made['user']}: {made['gone_words']}.")
+            say(f"Until {made['undo_until']} it can be undone: keyrack leaver undo {made['id']}", err=True)
+        found = _follow(calls, made, seconds if wait else 0, quiet=json_wanted or not wait)
         _show_progress(found, json_wanted)
-        if wait and not found.done:
-            raise SystemExit(PARTLY)
+        if wait and not found["done"]:
+            raise partly()
 
 
 @command.command()
 @click.argument("offboarding_id", metavar="ID", type=ID)
-@shared
+@either
 def undo(offboarding_id: int, **given: Any) -> None:
     """Bring back the access of a person who was removed, not sessions or tokens."""
-    with operator_context(given) as at, known_id("`keyrack leaver list` shows which there are."):
-        done = offboarding_undo.undo(at.instance, at.actor, offboarding_id)
-        members = done.back["group_members"] + done.back["repository_members"]
+    with reached(given) as calls, known(HINT):
+        done = calls.ask("POST", to("offboardings", offboarding_id, "undo"))
         say(
-            f"{done.offboarding.user_name} is back with {done.back['user_keys']} SSH keys, "
-            f"{done.back['credentials']} credentials, {done.back['grants']} grants and {members} memberships."
+            f"{done['user']} is back with {done['keys']} SSH keys, {done['credentials']} credentials, "
+            f"{done['grants']} grants and {done['memberships']} memberships."
         )
         say("Tokens, access keys and sessions of before stay ended.")
-        for words in done.left:
+        for words in done["left"]:
             say(f"not brought back: {words}", err=True)
 
 
 @command.command(name="show")
 @click.argument("offboarding_id", metavar="ID", type=ID)
 @click.option("--json", "json_wanted", is_flag=True, help="For programs: a JSON object.")
-@shared
+@either
 def show(offboarding_id: int, json_wanted: bool, **given: Any) -> None:
     """Show which hosts and Git endpoints obey that a person is gone."""
-    with operator_context(given) as at, known_id("`keyrack leaver list` shows which there are."):
-        _show_progress(offboarding.get(at.instance, at.actor, offboarding_id), json_wanted)
+    with reached(given) as calls, known(HINT):
+        _show_progress(calls.ask("GET", to("offboardings", offboarding_id)), json_wanted)
 
 
 @command.command(name="list")
 @as_json
-@shared
+@either
 def list_leavers(json_wanted: bool, **given: Any) -> None:
     """List people who were removed everywhere, newest first."""
-    with operator_context(given) as at:
+    with reached(given) as calls:
         rows = [
             (
-                one.offboarding.id,
-                one.offboarding.user_name,
-                moment(one.offboarding.at),
-                one.offboarding.asked_by,
-                moment(one.offboarding.undone_at),
-                moment(one.offboarding.undo_until),
-                one.words,
+                one["id"],
+                one["user"],
+                dash(one["at"]),
+                one["asked_by"],
+                dash(one["undone_at"]),
+                dash(one["undo_until"]),
+                one["words"],
             )
-            for one in every(lambda offset: offboarding.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
+            for one in calls.every("/offboardings")
         ]
         table(("ID", "USER", "AT", "BY", "UNDONE", "UNDO UNTIL", "STATE"), rows, json_wanted)
 
 
-def _follow(at: OperatorContext, number: int, seconds: int, *, quiet: bool) -> Progress:
+def _seconds(timeout: str) -> float:
+    if timeout in ("0", "0s"):
+        return 0
+    try:
+        return lifetimes.span(timeout).total_seconds()
+    except LifetimeError as error:
+        raise click.UsageError(f"--timeout {error}.") from None
+
+
+def _follow(calls: Calls, made: dict[str, Any], seconds: float, *, quiet: bool) -> dict[str, Any]:
     """How far it is, each change shown while there is time."""
     deadline = time.monotonic() + seconds
-    said = ""
+    found, said = made, ""
     while True:
-        found = offboarding.get(at.instance, at.actor, number)
-        if found.words != said and not quiet:
-            said = found.words
+        if found["words"] != said and not quiet:
+            said = found["words"]
             say(said, err=True)
-        if found.done or time.monotonic() >= deadline:
+        if found["done"] or time.monotonic() >= deadline:
             return found
         time.sleep(LOOK_SECONDS)
+        found = calls.ask("GET", to("offboardings", made["id"]))
 
 
-def _show_progress(found: Progress, json_wanted: bool) -> None:
+def _show_progress(found: dict[str, Any], json_wanted: bool) -> None:
     rows = [
-        ("server", one.server_name, str(one.wanted), str(one.applied), one.done, moment(one.at)) for one in found.hosts
+        ("server", one["server"], str(one["wanted"]), str(one["applied"]), one["done"], dash(one["at"]))
+        for one in found["servers"]
     ]
-    rows += [("git", one.name, "-", f"{one.stopped} stopped", one.at is not None, moment(one.at)) for one in found.git]
+    rows += [
+        ("git", one["endpoint"], "-", f"{one['stopped']} stopped", one["done"], dash(one["at"])) for one in found["git"]
+    ]
     if json_wanted:
         names = ("kind", "name", "wanted", "applied", "done", "at")
-        told = {
-            "id": found.offboarding.id,
-            "user": found.offboarding.user_name,
-            "done": found.done,
-            "undo_until": moment(found.offboarding.undo_until),
-            "gone": dict(found.offboarding.gone),
-            "receipts": [dict(zip(names, row, strict=True)) for row in rows],
-        }
-        click.echo(json.dumps(told, indent=1))
+        told = {name: found[name] for name in ("id", "user", "done", "undo_until", "gone")}
+        show_json(told | {"receipts": [dict(zip(names, row, strict=True)) for row in rows]})
         return
     table(
         ("KIND", "NAME", "WANTED", "APPLIED", "DONE AT"), [(*row[:4], row[5] if row[4] else "not yet") for row in rows]
     )
-    say(found.words)
+    say(found["words"])
 
 
-def _show_going(going: Going, json_wanted: bool) -> None:
+def _show_going(going: dict[str, Any], json_wanted: bool) -> None:
+    stays = going["stays"]
     if json_wanted:
-        stays = {"deploy_keys": going.deploy_keys, "credentials": going.credentials}
-        told = {"user": going.user.name, "preview": True, "gone": dict(going.gone), "stays": stays}
-        click.echo(json.dumps(told, indent=1))
+        show_json({"user": going["user"], "preview": True, "gone": going["gone"], "stays": stays})
         return
     rows = []
-    for kind, found in going.gone.items():
+    for kind, found in going["gone"].items():
         for one in found if isinstance(found, list) else [found] if found else []:
             rows.append((kind.replace("_", " "), _words(one)))
     table(("WHAT", "WHICH"), rows)
-    say(f"{going.user.name} would lose {offboarding.counted(going.gone)}; nothing was changed.")
-    if going.deploy_keys or going.credentials:
+    say(f"{going['user']} would lose {going['gone_words']}; nothing was changed.")
+    if stays["deploy_keys"] or stays["credentials"]:
         say(
-            f"{going.user.name} also added {going.deploy_keys} deploy keys and {going.credentials} credentials with "
-            "other keys, which stay: look at them yourself.",
+            f"{going['user']} also added {stays['deploy_keys']} deploy keys and {stays['credentials']} credentials "
+            "with other keys, which stay: look at them yourself.",
             err=True,
         )
 

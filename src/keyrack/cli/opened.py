@@ -11,6 +11,7 @@ import click
 
 from keyrack.app import open_instance
 from keyrack.cli import options
+from keyrack.cli.ends import Unreachable
 from keyrack.cli.explained import explained
 from keyrack.core.instance import Instance
 from keyrack.core.ownership import check_database
@@ -39,7 +40,7 @@ def opened(given: dict[str, Any], *, founding: bool = False, new_database: bool 
     except Refusal as refusal:
         raise click.ClickException(refusal.message) from None
     except DatabaseUnavailable as error:
-        raise click.ClickException(str(error)) from None
+        raise Unreachable(str(error)) from None
     finally:
         instance.database.close()
 

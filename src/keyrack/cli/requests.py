@@ -1,19 +1,44 @@
-"""`keyrack requests …`: access that people ask for, as the operator sees and decides it; must hold no rule."""
+"""`keyrack request` and `keyrack requests …`: access for a while, asked for and decided; must hold no rule."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from keyrack.cli.operator_context import ID, known_id, operator_context, shared
+from keyrack.cli.calls import ID, either, known, reached, to
+from keyrack.cli.changes import changed, changing, dash
 from keyrack.cli.shown import say
-from keyrack.cli.spans import moment
-from keyrack.cli.tables import AT_ONCE, as_json, every, table
-from keyrack.core.keys import requests
-from keyrack.core.lifetimes import written
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
 
 _HINT = "`keyrack requests list` shows which there are."
+STATES = ("pending", "approved", "denied", "cancelled", "lapsed")
+
+
+@click.command(name="request")
+@click.argument("place", metavar="SERVER/ACCOUNT")
+@click.option("--for", "duration", required=True, metavar="SPAN", help="How long, such as 1h; or until when.")
+@click.option("--why", "reason", required=True, metavar="TEXT", help="Why; those who approve read it.")
+@click.option("--tag", "tagged", is_flag=True, help="The word before the / is a tag, for all servers that have it.")
+@as_json_object
+@either
+def ask(place: str, duration: str, reason: str, tagged: bool, json_wanted: bool, **given: Any) -> None:
+    """Ask to log in somewhere for a while: keyrack request web-1/deploy --for 1h --why "the release of today" """
+    where, _, account = place.rpartition("/")
+    if not where or not account:
+        raise click.UsageError("Say where and as whom, such as web-1/deploy.")
+    with reached(given) as calls:
+        body = {("tag" if tagged else "server"): where, "system_user": account, "duration": duration, "reason": reason}
+        _tell(
+            calls.ask("POST", "/requests", body),
+            json_wanted,
+            lambda made: (
+                f"Asked to log in as {account} on {_where(made)} {_lasting(made)}: "
+                f"request {made['id']}, {made['state']}."
+            ),
+        )
 
 
 @click.group(name="requests")
@@ -22,36 +47,82 @@ def command() -> None:
 
 
 @command.command(name="list")
+@click.option("--state", type=click.Choice(STATES), help="Those alone.")
 @as_json
-@shared
-def list_requests(json_wanted: bool, **given: Any) -> None:
-    """List requests, newest first."""
-    with operator_context(given) as at:
-        rows = []
-        for one in every(lambda offset: requests.page(at.instance, at.actor, offset=offset, limit=AT_ONCE)[0]):
-            users, servers = requests.names(at.instance, at.actor, one)
-            where = f"tag {one.tag}" if one.tag else servers.get(one.server_id or 0, "?")
-            lasting = moment(one.until) if one.span is None else written(one.span)
-            who = users.get(one.user_id, "?")
-            rows.append((one.id, who, one.system_user, where, lasting, one.state, one.approvers, one.reason))
+@either
+def list_requests(state: str | None, json_wanted: bool, **given: Any) -> None:
+    """List requests, newest first; members see their own."""
+    with reached(given) as calls:
+        rows = [
+            (
+                one["id"],
+                dash(one["user"]),
+                one["system_user"],
+                _where(one),
+                one["duration"] or one["until"],
+                one["state"],
+                one["approvers"],
+                one["reason"],
+            )
+            for one in calls.every("/requests", {"state": state})
+        ]
         table(("ID", "WHO", "AS", "WHERE", "FOR", "STATE", "APPROVERS", "WHY"), rows, json_wanted)
 
 
 @command.command()
 @click.argument("request_id", metavar="ID", type=ID)
-@shared
-def approve(request_id: int, **given: Any) -> None:
+@changing
+@either
+def approve(request_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Approve a request; the last approval that it takes opens it."""
-    with operator_context(given) as at, known_id(_HINT):
-        one = requests.approve(at.instance, at.actor, request_id)
-        more = "" if one.state == "approved" else "; it takes another person"
-        say(f"Approved request {one.id}: {one.state}{more}.")
+
+    def words(one: dict[str, Any]) -> str:
+        more = "" if one["state"] == "approved" else "; it takes another person"
+        return f"Approved request {one['id']}: {one['state']}{more}."
+
+    with reached(given) as calls, known(_HINT):
+        path = to("requests", request_id, "approve")
+        changed(calls, "POST", path, dry_run=dry_run, json_wanted=json_wanted, words=words)
+
+
+@command.command(name="refuse")
+@click.argument("request_id", metavar="ID", type=ID)
+@as_json_object
+@either
+def refuse(request_id: int, json_wanted: bool, **given: Any) -> None:
+    """Refuse a request."""
+    with reached(given) as calls, known(_HINT):
+        refused = calls.ask("POST", to("requests", request_id, "deny"))
+        _tell(refused, json_wanted, lambda one: f"Refused request {one['id']}.")
 
 
 @command.command()
 @click.argument("request_id", metavar="ID", type=ID)
-@shared
-def deny(request_id: int, **given: Any) -> None:
-    """Deny a request."""
-    with operator_context(given) as at, known_id(_HINT):
-        say(f"Denied request {requests.deny(at.instance, at.actor, request_id).id}.")
+@as_json_object
+@either
+def cancel(request_id: int, json_wanted: bool, **given: Any) -> None:
+    """Cancel a request of one's own."""
+    with reached(given) as calls, known(_HINT):
+        cancelled = calls.ask("POST", to("requests", request_id, "cancel"))
+        _tell(cancelled, json_wanted, lambda one: f"Cancelled request {one['id']}.")
+
+
+# What it is called in the API; no help shows it.
+_deny = copy.copy(refuse)
+_deny.hidden = True
+command.add_command(_deny, "deny")
+
+
+def _tell(one: dict[str, Any], json_wanted: bool, words: Callable[[dict[str, Any]], str]) -> None:
+    if json_wanted:
+        show_json(one)
+    else:
+        say(words(one))
+
+
+def _where(one: dict[str, Any]) -> str:
+    return f"tag {one['tag']}" if one["tag"] else one["server"] or "?"
+
+
+def _lasting(one: dict[str, Any]) -> str:
+    return f"for {one['duration']}" if one["duration"] else f"until {one['until']}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from keyrack.cli.ends import partly
 from keyrack.cli.operator_context import OperatorContext, known_id, operator_context, shared
 from keyrack.cli.shown import say
 from keyrack.cli.spans import moment
@@ -28,7 +29,7 @@ def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, *
 
     It shows which hosts refuse it. Nobody can register the key again until it is lifted.
 
-    With --wait it ends with status 1 when not all hosts said in time that they refuse it.
+    With --wait it ends with status 3 when not all hosts said in time that they refuse it.
     """
     if lift and (wait is not None or reason is not None):
         raise click.UsageError("--lift takes neither --wait nor --reason.")
@@ -46,7 +47,7 @@ def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, *
             f"{done.repositories} deploy keys, on {len(done.revisions)} servers."
         )
         if done.revisions and not _follow(at, fingerprint, wait) and wait is not None:
-            raise SystemExit(1)
+            raise partly()
 
 
 @click.command(name="revoked")

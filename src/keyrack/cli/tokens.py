@@ -1,4 +1,4 @@
-"""`keyrack tokens …`: API tokens as the operator sees and ends them; must hold no rule."""
+"""`keyrack tokens …`: API tokens, seen, made and ended; must hold no rule."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from keyrack.cli.operator_context import ID, known_id, operator_context, shared
+from keyrack.cli.calls import ID, either, known, on_data, reached, to
+from keyrack.cli.changes import dash, end_of, lasting
 from keyrack.cli.shown import say
-from keyrack.cli.spans import asked_moment, moment
-from keyrack.cli.tables import AT_ONCE, as_json, every, table
-from keyrack.core.people import api_tokens, tokens
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
+
+HINT = "`keyrack tokens list` shows which there are."
 
 
 @click.group(name="tokens")
@@ -20,63 +21,79 @@ def command() -> None:
 
 @command.command(name="list")
 @as_json
-@shared
+@either
 def list_tokens(json_wanted: bool, **given: Any) -> None:
     """List API tokens that are not revoked."""
-    with operator_context(given) as at:
+    with reached(given) as calls:
         rows = [
             (
-                one.token.id,
-                one.token.name,
-                one.user.name,
-                " ".join(one.token.scopes) or "-",
-                moment(one.token.created_at),
-                moment(one.token.expires_at),
-                moment(one.token.last_used_at),
+                one["id"],
+                one["name"],
+                one["user"],
+                dash(" ".join(one["scopes"])),
+                one["created_at"],
+                dash(one["expires_at"]),
+                dash(one["last_used_at"]),
             )
-            for one in every(lambda offset: tokens.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
+            for one in calls.every("/tokens")
         ]
         table(("ID", "NAME", "USER", "SCOPES", "CREATED", "END", "LAST USED"), rows, json_wanted)
 
 
 @command.command()
 @click.argument("token_id", metavar="ID", type=ID)
-@shared
+@either
 def revoke(token_id: int, **given: Any) -> None:
     """Revoke an API token; from now on it opens nothing."""
-    with operator_context(given) as at, known_id("`keyrack tokens list` shows which there are."):
-        gone = tokens.revoke_id(at.instance, at.actor, token_id)
-        say(f"Revoked token {gone.token.name} of {gone.user.name}.")
+    with reached(given) as calls, known(HINT):
+        held = [one for one in calls.every("/tokens") if one["id"] == token_id]
+        calls.ask("DELETE", to("tokens", token_id))
+        named = f"{held[0]['name']} of {held[0]['user']}" if held else str(token_id)
+        say(f"Revoked token {named}.")
 
 
 @command.command()
 @click.argument("name", metavar="NAME")
-@click.option("--user", required=True, metavar="USER", help="Whose it is.")
+@click.option("--user", metavar="USER", help="Whose it is; one's own where one is logged in.")
 @click.option(
     "--scope", "scopes", multiple=True, required=True, metavar="SCOPE", help="Such as servers:read; repeated."
 )
-@click.option("--until", metavar="TIME", help="The end, such as 2026-12-24T16:00:00Z; otherwise there is none.")
-@shared
-def create(name: str, user: str, scopes: tuple[str, ...], until: str | None, **given: Any) -> None:
+@lasting
+@as_json_object
+@either
+def create(
+    name: str,
+    user: str | None,
+    scopes: tuple[str, ...],
+    until: str | None,
+    span: str | None,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
     """Make an API token, and print it this once."""
-    end = None if until is None else asked_moment("--until", until, end=True)
-    with operator_context(given) as at, known_id(f"Nobody here is called {user!r}."):
-        _show_made(api_tokens.make(at.instance, at.actor, name=name, scopes=scopes, expires_at=end, user=user))
+    if user is None and on_data(given):
+        raise click.UsageError("Say whose it is: --user USER.")
+    with reached(given) as calls, known(f"Nobody here is called {user!r}."):
+        body = {"name": name, "user": user, "scopes": list(scopes), "expires_at": end_of(calls, until, span)}
+        _show_made(calls.ask("POST", "/tokens", body), json_wanted)
 
 
 @command.command()
 @click.argument("token_id", metavar="ID", type=ID)
 @click.option("--overlap", default="0s", metavar="TIME", help="How long the old one goes on, such as 24h. [0s]")
-@shared
-def rotate(token_id: int, overlap: str, **given: Any) -> None:
+@as_json_object
+@either
+def rotate(token_id: int, overlap: str, json_wanted: bool, **given: Any) -> None:
     """Give an API token a new secret, and print it this once."""
-    with operator_context(given) as at, known_id("`keyrack tokens list` shows which there are."):
-        _show_made(api_tokens.rotate(at.instance, at.actor, token_id, overlap=overlap))
+    with reached(given) as calls, known(HINT):
+        _show_made(calls.ask("POST", to("tokens", token_id, "rotate"), {"overlap": overlap}), json_wanted)
 
 
-def _show_made(made: api_tokens.Made) -> None:
-    held = made.bearer.token
-    say(made.secret)
-    say(f"Token {held.name} of {made.bearer.user.name}, id {held.id}, ends {moment(held.expires_at)}.", err=True)
-    if made.replaced is not None:
-        say(f"The one before, id {made.replaced.id}, ends {moment(made.replaced.expires_at)}.", err=True)
+def _show_made(made: dict[str, Any], json_wanted: bool) -> None:
+    if json_wanted:
+        show_json(made)
+        return
+    say(made["token"])
+    say(f"Token {made['name']} of {made['user']}, id {made['id']}, ends {dash(made['expires_at'])}.", err=True)
+    if made["replaces"] is not None:
+        say(f"The one before, id {made['replaces']}, ends {dash(made['replaced_ends_at'])}.", err=True)

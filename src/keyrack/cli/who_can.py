@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from keyrack.cli.operator_context import known_id, operator_context, shared
+from keyrack.cli.calls import AT_ONCE, either, known, reached
+from keyrack.cli.changes import dash
+from keyrack.cli.ends import partly
 from keyrack.cli.shown import say
-from keyrack.cli.spans import moment
-from keyrack.cli.tables import AT_ONCE, as_json, table
-from keyrack.core.keys import who_can
-from keyrack.core.keys.who_can import Way
+from keyrack.cli.tables import as_json, table
 
 TITLES = ("USER", "SYSTEM USER", "SERVER", "VIA", "FINGERPRINT", "RESTRICTIONS", "EXPIRES AT", "LAST USED AT")
 
@@ -21,58 +20,57 @@ TITLES = ("USER", "SYSTEM USER", "SERVER", "VIA", "FINGERPRINT", "RESTRICTIONS",
 @click.argument("server", metavar="SERVER")
 @click.argument("system_user", metavar="[SYSTEM_USER]", required=False)
 @as_json
-@shared
+@either
 def command(server: str, system_user: str | None, json_wanted: bool, **given: Any) -> None:
     """Who can log in on a server, as one system user or as any, and what opens it: keyrack who-can web-1 deploy"""
     _show(given, json_wanted, server=server, system_user=system_user)
 
 
 @click.command(name="access")
-@click.argument("user", metavar="USER")
+@click.argument("user", metavar="[USER]", required=False)
 @as_json
-@shared
-def of_user(user: str, json_wanted: bool, **given: Any) -> None:
-    """Where a user can log in, and what opens it: keyrack access alice"""
+@either
+def of_user(user: str | None, json_wanted: bool, **given: Any) -> None:
+    """Where a user can log in, or oneself, and what opens it: keyrack access alice"""
     _show(given, json_wanted, user=user)
 
 
 def _show(given: dict[str, Any], json_wanted: bool, **asked: str | None) -> None:
-    with operator_context(given) as at, known_id("`keyrack hosts list` and `keyrack people list` show what there is."):
-        found: list[Way] = []
+    hint = "`keyrack servers list` and `keyrack people list` show what there is."
+    with reached(given) as calls, known(hint):
+        if not any(asked.values()):
+            asked["user"] = calls.ask("GET", "/people/me")["name"]
+        rows: list[tuple[object, ...]] = []
         unknown: list[str] = []
         cursor: str | None = ""
         while cursor is not None:
-            page = who_can.find(at.instance, at.actor, **asked, cursor=cursor, limit=AT_ONCE)
-            found += page.items
-            unknown += page.unknown
-            cursor = page.next
-        table(TITLES, [_row(way) for way in found], json_wanted)
+            page = calls.ask("GET", "/access", query={**asked, "cursor": cursor, "per_page": AT_ONCE})
+            rows += map(_row, page["items"])
+            unknown += page["unknown"]
+            cursor = page["next"]
+        table(TITLES, rows, json_wanted)
         for name in unknown:
             say(f"Nothing can be said of server {name}: its rows are not as Keyrack wrote them.", err=True)
         if unknown:
-            raise SystemExit(3)
+            raise partly()
 
 
-def _row(way: Way) -> tuple[object, ...]:
-    opened_by = way.line.credential or way.line.grant
-    limits = json.dumps(dict(opened_by.restrictions)) if opened_by and opened_by.restrictions else "-"
+def _row(way: dict[str, Any]) -> tuple[object, ...]:
     return (
-        way.user or "-",
-        way.line.username,
-        way.server.name,
-        _via(way),
-        way.line.fingerprint,
-        limits,
-        moment(way.line.expires_at),
-        moment(way.last_used_at),
+        dash(way["user"]),
+        way["system_user"],
+        way["server"],
+        _via(way["via"]),
+        way["fingerprint"],
+        json.dumps(way["restrictions"]) if way["restrictions"] else "-",
+        dash(way["expires_at"]),
+        dash(way["last_used_at"]),
     )
 
 
-def _via(way: Way) -> str:
-    credential, grant = way.line.credential, way.line.grant
-    if credential is not None:
-        return f"SSH key {credential.label} ({credential.id})"
-    assert grant is not None
-    through = f" to group {way.group}" if way.group else ""
-    place = f", tag {grant.tag}" if grant.tag else ", all servers" if grant.all_servers else ""
-    return f"grant {grant.id}{through}{place}"
+def _via(via: dict[str, Any]) -> str:
+    if via["kind"] == "credential":
+        return f"SSH key {via['label']} ({via['id']})"
+    through = f" to group {via['group']}" if via["group"] else ""
+    place = f", tag {via['tag']}" if via["tag"] else ", all servers" if via["all"] else ""
+    return f"grant {via['id']}{through}{place}"

@@ -13,8 +13,10 @@ from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.store import people, sealed, sealed_tables
+from keyrack.store.columns import EPOCH, MICROSECOND
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
-from keyrack.store.tables import EPOCH, MICROSECOND, deploy_keys, key_owners, metadata, servers
+from keyrack.store.schema import metadata
+from keyrack.store.tables import deploy_keys, key_owners, servers
 
 WORDS = {
     "users": "users",

@@ -22,8 +22,9 @@ from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.users import system_actor
 from keyrack.store import events, instance_facts, people, sealed, sealed_tables
 from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.store.schema import metadata
 from keyrack.store.sealed import Broken
-from keyrack.store.tables import credentials, deploy_keys, grants, metadata, system_users, user_keys
+from keyrack.store.tables import credentials, deploy_keys, grants, system_users, user_keys
 
 log = structlog.get_logger("keyrack")
 

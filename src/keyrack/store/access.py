@@ -13,16 +13,7 @@ from keyrack.model import Grant, UserKey
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.keys import applies, grant_of, in_force, user_key_of
-from keyrack.store.tables import (
-    credentials,
-    grants,
-    group_members,
-    groups,
-    server_tags,
-    servers,
-    user_keys,
-    users,
-)
+from keyrack.store.tables import credentials, grants, group_members, groups, server_tags, servers, user_keys, users
 
 
 @dataclass(frozen=True, slots=True)

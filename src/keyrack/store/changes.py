@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Column, Connection, Integer, Table
 
-from keyrack.store.tables import metadata
+from keyrack.store.schema import metadata
 
 if TYPE_CHECKING:
     import psycopg
@@ -40,6 +40,11 @@ def announce(conn: Connection, server_id: int) -> None:
 def begin_announcing(conn: Connection) -> None:
     """Start a command's announcements afresh."""
     conn.info[_ANNOUNCED] = set()
+
+
+def announced(conn: Connection) -> frozenset[int]:
+    """What the command under way announced so far."""
+    return frozenset(conn.info.get(_ANNOUNCED, ()))
 
 
 def end_announcing(conn: Connection) -> set[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, String, Table, Text, UniqueConstraint
 
-from keyrack.store.tables import Json, Moment, metadata
+from keyrack.store.columns import Json, Moment, metadata
 
 key_sources = Table(
     "key_sources",

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, Table, func, insert, or_, select, upd
 from keyrack.model import Page
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.offboarding_tables import git_endpoints, offboarding_git, offboarding_hosts, offboardings
 from keyrack.store.rows import inserted, paged
 from keyrack.store.tables import (
     access_keys,
@@ -19,13 +20,9 @@ from keyrack.store.tables import (
     deleted_server_keys,
     deleted_servers,
     deploy_keys,
-    git_endpoints,
     grants,
     group_members,
     groups,
-    offboarding_git,
-    offboarding_hosts,
-    offboardings,
     repositories,
     repository_members,
     revocations,

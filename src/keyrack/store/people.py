@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Select, and_, func, select
 
 from keyrack.model import Page, Project, Role, Token, User, Workspace
 from keyrack.store import sealed
+from keyrack.store.columns import EPOCH
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.rows import ONE_ROW, Records, inserted, paged
-from keyrack.store.tables import EPOCH, group_members, groups, projects, tokens, users, workspaces
+from keyrack.store.tables import group_members, groups, projects, tokens, users, workspaces
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from keyrack.store.tables import EPOCH, MICROSECOND
+from keyrack.store.columns import EPOCH, MICROSECOND
 
 
 def _plain(value: Any) -> Any:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
     Column,
-    ForeignKey,
     Index,
     Integer,
-    LargeBinary,
     String,
     Table,
     Text,
@@ -17,34 +13,17 @@ from sqlalchemy import (
     text,
 )
 
-from keyrack.store.tables import Moment, metadata
-
-
-def _table(name: str, *columns: Any) -> Table:
-    return Table(name, metadata, *columns, sqlite_autoincrement=True)
-
-
-def _id() -> Column[int]:
-    return Column("id", Integer, primary_key=True)
-
-
-def _seal() -> Column[bytes]:
-    return Column("seal", LargeBinary(32))
-
-
-def _of(target: str) -> ForeignKey:
-    return ForeignKey(f"{target}.id", ondelete="CASCADE")
-
+from keyrack.store.columns import Moment, id_column, metadata, numbered, referring, seal_column
 
 _PENDING = text("state = 'pending'")
 
-access_requests = _table(
+access_requests = numbered(
     "access_requests",
     # Somebody wants to log in somewhere for a while; a grant opens it once enough others approve.
-    _id(),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
-    Column("user_id", Integer, _of("users"), nullable=False, index=True),
-    Column("server_id", Integer, _of("servers"), index=True),
+    id_column(),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False),
+    Column("user_id", Integer, referring("users"), nullable=False, index=True),
+    Column("server_id", Integer, referring("servers"), index=True),
     Column("tag", String(64)),
     Column("system_user", String(32), nullable=False),
     Column("seconds", Integer),
@@ -57,7 +36,7 @@ access_requests = _table(
     Column("decided_at", Moment),
     Column("decided_by", Text),
     Column("grant_id", Integer),
-    _seal(),
+    seal_column(),
     Index("ix_access_requests_workspace_id_id", "workspace_id", "id"),
     Index("ix_access_requests_pending", "pending_until", sqlite_where=_PENDING, postgresql_where=_PENDING),
 )
@@ -66,34 +45,34 @@ access_request_approvals = Table(
     "access_request_approvals",
     metadata,
     # approver: "user 5", or "operator" and the name of who acted on the data itself.
-    Column("request_id", Integer, _of("access_requests"), primary_key=True),
+    Column("request_id", Integer, referring("access_requests"), primary_key=True),
     Column("approver", String(255), primary_key=True),
-    Column("user_id", Integer, _of("users"), index=True),
+    Column("user_id", Integer, referring("users"), index=True),
     Column("approved_at", Moment, nullable=False),
-    _seal(),
+    seal_column(),
 )
 
-request_rules = _table(
+request_rules = numbered(
     "request_rules",
     # How many must approve, and how long at most; server, tag and account that are empty mean any.
-    _id(),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    id_column(),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False),
     Column("name", String(255), nullable=False),
-    Column("server_id", Integer, _of("servers"), index=True),
+    Column("server_id", Integer, referring("servers"), index=True),
     Column("tag", String(64)),
     Column("system_user", String(32)),
     Column("approvers", Integer, nullable=False),
     Column("longest_seconds", Integer),
     Column("created_at", Moment, nullable=False),
-    _seal(),
+    seal_column(),
     UniqueConstraint("workspace_id", "name"),
 )
 
-key_challenges = _table(
+key_challenges = numbered(
     "key_challenges",
     # What somebody may sign once to prove that a key is theirs; the text itself is made again from these.
-    _id(),
-    Column("user_id", Integer, _of("users"), nullable=False, index=True),
+    id_column(),
+    Column("user_id", Integer, referring("users"), nullable=False, index=True),
     Column("fingerprint", String(64), nullable=False),
     Column("nonce", String(64), nullable=False, unique=True),
     Column("expires_at", Moment, nullable=False, index=True),

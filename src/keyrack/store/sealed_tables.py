@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Boolean, Column, Connection, Table, select, tuple_
 
 from keyrack.store import sealed
-from keyrack.store.tables import EPOCH, MICROSECOND, Json, Moment
+from keyrack.store.columns import EPOCH, MICROSECOND, Json, Moment
 
 AT_ONCE = 10_000
 

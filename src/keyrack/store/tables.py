@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -15,137 +10,73 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.engine import Dialect
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
+from keyrack.store.columns import Json, Moment, id_column, index_where, metadata, numbered, referring, seal_column
 
-
-class Moment(TypeDecorator[datetime]):
-    """An instant: an aware datetime outside, whole microseconds since 1970 (UTC) inside."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """Write an aware datetime; a naive one raises, because its instant is unknown."""
-        return None if value is None else (value - EPOCH) // MICROSECOND
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
-        """Read it back in UTC."""
-        return None if value is None else EPOCH + value * MICROSECOND
-
-
-class Json(TypeDecorator[Any]):
-    """Lists and objects. Both databases hand them over as text, so that a row can be compared with what it was."""
-
-    impl = JSON
-    cache_ok = True
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> Any | None:
-        """Read what PostgreSQL handed over as it stands (see engine/connect.py); SQLite's is read already."""
-        return json.loads(value) if isinstance(value, str) else value
-
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-
-def _table(name: str, *columns: Any) -> Table:
-    """A table whose ids are never used twice, not even after a delete (SQLite would, unasked)."""
-    return Table(name, metadata, *columns, sqlite_autoincrement=True)
-
-
-def _id() -> Column[int]:
-    return Column("id", Integer, primary_key=True)
-
-
-def _seal() -> Column[bytes]:
-    """What shows that a row is as Keyrack wrote it, see store/sealed.py; empty in rows from before there were seals."""
-    return Column("seal", LargeBinary(32))
-
-
-def _of(target: str, *, nullable: bool = False, cascade: bool = True) -> ForeignKey:
-    return ForeignKey(f"{target}.id", ondelete="CASCADE" if cascade else "SET NULL")
-
-
-def _where(name: str, *columns: str, condition: str) -> Index:
-    """An index of the few rows that meet a condition."""
-    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
-
-
-workspaces = _table(
+workspaces = numbered(
     "workspaces",
-    _id(),
+    id_column(),
     Column("uid", String(32), nullable=False, unique=True),
     Column("name", String(255), nullable=False, unique=True),
     Column("created_at", Moment, nullable=False),
 )
 
-projects = _table(
+projects = numbered(
     "projects",
-    _id(),
+    id_column(),
     Column("uid", String(32), nullable=False, unique=True),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False),
     Column("name", String(255), nullable=False),
-    _seal(),
+    seal_column(),
     UniqueConstraint("workspace_id", "name"),
 )
 
-users = _table(
+users = numbered(
     "users",
-    _id(),
+    id_column(),
     Column("uid", String(32), nullable=False, unique=True),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False),
     Column("name", String(255), nullable=False),
     Column("role", String(16), nullable=False),
     Column("policies", Json, nullable=False),
     Column("password_hash", Text),
     Column("disabled_at", Moment),
     Column("created_at", Moment, nullable=False),
-    _seal(),
+    seal_column(),
     Column("kind", String(16)),  # "service" for a program, empty for a person
     UniqueConstraint("workspace_id", "name"),
 )
 
-groups = _table(
+groups = numbered(
     "groups",
-    _id(),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    id_column(),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False),
     Column("name", String(255), nullable=False),
     Column("created_at", Moment, nullable=False),
-    _seal(),
+    seal_column(),
     UniqueConstraint("workspace_id", "name"),
 )
 
 group_members = Table(
     "group_members",
     metadata,
-    Column("group_id", Integer, _of("groups"), primary_key=True),
-    Column("user_id", Integer, _of("users"), primary_key=True),
-    _seal(),
+    Column("group_id", Integer, referring("groups"), primary_key=True),
+    Column("user_id", Integer, referring("users"), primary_key=True),
+    seal_column(),
     Index("ix_group_members_user_id", "user_id"),
 )
 
-tokens = _table(
+tokens = numbered(
     "tokens",
-    _id(),
-    Column("user_id", Integer, _of("users"), nullable=False, index=True),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    id_column(),
+    Column("user_id", Integer, referring("users"), nullable=False, index=True),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False),
     Column("kind", String(8), nullable=False),
     Column("name", String(255), nullable=False),
     Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
@@ -155,14 +86,14 @@ tokens = _table(
     Column("expires_at", Moment, index=True),
     Column("revoked_at", Moment),
     Column("last_used_at", Moment),
-    _seal(),
+    seal_column(),
 )
 
 access_keys = Table(
     "access_keys",
     metadata,
     Column("id", String(128), primary_key=True),
-    Column("user_id", Integer, _of("users"), nullable=False, index=True),
+    Column("user_id", Integer, referring("users"), nullable=False, index=True),
     Column("encrypted_secret", LargeBinary, nullable=False),
     Column("description", String(255), nullable=False),
     Column("active", Boolean, nullable=False),
@@ -170,23 +101,23 @@ access_keys = Table(
     Column("details", Json, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, index=True),
-    _seal(),
+    seal_column(),
 )
 
 access_key_failures = Table(
     "access_key_failures",
     metadata,
     # Signatures that did not hold, in a row, for an access key from an address.
-    Column("access_key_id", String(128), _of("access_keys"), primary_key=True),
+    Column("access_key_id", String(128), referring("access_keys"), primary_key=True),
     Column("address", String(64), primary_key=True),
     Column("failures", Integer, nullable=False),
     Column("last_at", Moment, nullable=False),
 )
 
-servers = _table(
+servers = numbered(
     "servers",
-    _id(),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False, index=True),
+    id_column(),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False, index=True),
     Column("host", String(40), nullable=False, unique=True),
     Column("name", String(255), nullable=False),
     Column("address", String(255), nullable=False),
@@ -215,7 +146,7 @@ servers = _table(
     Column("told_lineage", String(8), nullable=False, server_default=text("''")),
     Column("went_back_at", Moment),
     Column("compared_at", Moment),
-    _seal(),
+    seal_column(),
     # The sum of the seals of all rows that belong to it, see store/sealed.py; empty until the first change of one.
     Column("rows_sum", LargeBinary(32)),
 )
@@ -225,7 +156,7 @@ deleted_servers = Table(
     metadata,
     # Servers that were deleted and whose hosts must still be told; under the ids they had.
     Column("server_id", Integer, primary_key=True, autoincrement=False),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False),
     Column("host", String(40), nullable=False, unique=True),
     Column("name", String(255), nullable=False),
     Column("address", String(255), nullable=False),
@@ -252,27 +183,27 @@ deleted_server_keys = Table(
 server_tags = Table(
     "server_tags",
     metadata,
-    Column("server_id", Integer, _of("servers"), primary_key=True),
+    Column("server_id", Integer, referring("servers"), primary_key=True),
     Column("tag", String(64), primary_key=True),
-    _seal(),
+    seal_column(),
     Index("ix_server_tags_tag", "tag"),
 )
 
-enrolments = _table(
+enrolments = numbered(
     "enrolments",
-    _id(),
-    Column("server_id", Integer, _of("servers"), nullable=False, index=True),
+    id_column(),
+    Column("server_id", Integer, referring("servers"), nullable=False, index=True),
     Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False),
     Column("used_at", Moment),
-    _seal(),
+    seal_column(),
 )
 
-system_users = _table(
+system_users = numbered(
     "system_users",
-    _id(),
-    Column("server_id", Integer, _of("servers"), nullable=False),
+    id_column(),
+    Column("server_id", Integer, referring("servers"), nullable=False),
     Column("username", String(32), nullable=False),
     Column("deletable", Boolean, nullable=False),
     Column("managed", Boolean, nullable=False),
@@ -282,7 +213,7 @@ system_users = _table(
     # The crypt(3) hash that the host is to set, encrypted: nobody who has the database learns it or has his own signed.
     Column("encrypted_password", LargeBinary),
     Column("deployment_key_asked_at", Moment),
-    _seal(),
+    seal_column(),
     UniqueConstraint("server_id", "username"),
 )
 
@@ -290,17 +221,17 @@ removed_accounts = Table(
     "removed_accounts",
     metadata,
     # Accounts that Keyrack had a host make and that must not exist there any more.
-    Column("server_id", Integer, _of("servers"), primary_key=True),
+    Column("server_id", Integer, referring("servers"), primary_key=True),
     Column("username", String(32), primary_key=True),
     Column("removed_at", Moment, nullable=False),
-    _seal(),
+    seal_column(),
 )
 
-credentials = _table(
+credentials = numbered(
     "credentials",
-    _id(),
-    Column("server_id", Integer, _of("servers"), nullable=False),
-    Column("system_user_id", Integer, _of("system_users"), nullable=False, index=True),
+    id_column(),
+    Column("server_id", Integer, referring("servers"), nullable=False),
+    Column("system_user_id", Integer, referring("system_users"), nullable=False, index=True),
     Column("label", String(255), nullable=False),
     Column("public_key", Text, nullable=False),
     Column("comment", Text, nullable=False),
@@ -309,7 +240,7 @@ credentials = _table(
     Column("temporary", Boolean, nullable=False),
     Column("expires_at", Moment, index=True),
     Column("restrictions", Json, nullable=False),
-    Column("created_by", Integer, _of("users", cascade=False), index=True),
+    Column("created_by", Integer, referring("users", cascade=False), index=True),
     Column("created_at", Moment, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
@@ -317,14 +248,14 @@ credentials = _table(
     UniqueConstraint("server_id", "label"),
     Index("ix_credentials_server_id_id", "server_id", "id"),
     Index("ix_credentials_server_id_expires_at", "server_id", "expires_at"),
-    _where("ix_credentials_undelivered", "server_id", "revision", condition="delivered_at IS NULL"),
+    index_where("ix_credentials_undelivered", "server_id", "revision", condition="delivered_at IS NULL"),
 )
 
-user_keys = _table(
+user_keys = numbered(
     "user_keys",
-    _id(),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
-    Column("user_id", Integer, _of("users"), nullable=False, index=True),
+    id_column(),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False),
+    Column("user_id", Integer, referring("users"), nullable=False, index=True),
     Column("title", Text),
     Column("public_key", Text),
     Column("comment", Text, nullable=False),
@@ -340,16 +271,16 @@ key_owners = Table(
     # One key leads to one identity: the primary key refuses a second one, even when two requests race.
     Column("fingerprint", String(64), primary_key=True),
     Column("kind", String(8), nullable=False),
-    Column("user_key_id", Integer, _of("user_keys"), index=True),
+    Column("user_key_id", Integer, referring("user_keys"), index=True),
 )
 
-grants = _table(
+grants = numbered(
     "grants",
-    _id(),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False, index=True),
-    Column("user_id", Integer, _of("users"), index=True),
-    Column("group_id", Integer, _of("groups"), index=True),
-    Column("server_id", Integer, _of("servers"), index=True),
+    id_column(),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False, index=True),
+    Column("user_id", Integer, referring("users"), index=True),
+    Column("group_id", Integer, referring("groups"), index=True),
+    Column("server_id", Integer, referring("servers"), index=True),
     Column("tag", String(64), index=True),
     Column("system_user", String(32), nullable=False),
     Column("restrictions", Json, nullable=False),
@@ -360,43 +291,43 @@ grants = _table(
     Column("starts_at", Moment),
     Column("begun_at", Moment),  # when hosts were told that the start came
     Column("reason", Text),
-    _where("ix_grants_to_begin", "starts_at", condition="begun_at IS NULL AND starts_at IS NOT NULL"),
+    index_where("ix_grants_to_begin", "starts_at", condition="begun_at IS NULL AND starts_at IS NOT NULL"),
 )
 
 revocations = Table(
     "revocations",
     metadata,
     # What a host must refuse: keys it was once given and that nothing on it lets in any more.
-    Column("server_id", Integer, _of("servers"), primary_key=True),
+    Column("server_id", Integer, referring("servers"), primary_key=True),
     Column("fingerprint", String(64), primary_key=True),
     Column("public_key", Text, nullable=False),
     Column("revoked_at", Moment, nullable=False),
     # The revision that carries it, and when the host first said that it obeys that one or a later one.
     Column("revision", BigInteger, nullable=False, server_default="0"),
     Column("confirmed_at", Moment),
-    _seal(),
+    seal_column(),
     Index("ix_revocations_fingerprint", "fingerprint"),
-    _where("ix_revocations_unconfirmed", "server_id", "revision", condition="confirmed_at IS NULL"),
+    index_where("ix_revocations_unconfirmed", "server_id", "revision", condition="confirmed_at IS NULL"),
 )
 
 revoked_keys = Table(
     "revoked_keys",
     metadata,
     # Revoked everywhere: nobody registers one in this workspace until it is lifted.
-    Column("workspace_id", Integer, _of("workspaces"), primary_key=True),
+    Column("workspace_id", Integer, referring("workspaces"), primary_key=True),
     Column("fingerprint", String(64), primary_key=True),
     Column("revoked_by", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("revoked_at", Moment, nullable=False),
-    _seal(),
+    seal_column(),
     Index("ix_revoked_keys_workspace_id_revoked_at", "workspace_id", "revoked_at"),
 )
 
-unmanaged_keys = _table(
+unmanaged_keys = numbered(
     "unmanaged_keys",
     # What a host found in files that sshd reads or would read, and that Keyrack did not put there.
-    _id(),
-    Column("server_id", Integer, _of("servers"), nullable=False),
+    id_column(),
+    Column("server_id", Integer, referring("servers"), nullable=False),
     Column("username", String(64), nullable=False),
     Column("path", String(1024), nullable=False),
     Column("kind", String(16), nullable=False),
@@ -414,19 +345,19 @@ unmanaged_keys = _table(
     UniqueConstraint("server_id", "username", "path", "fingerprint"),
 )
 
-repositories = _table(
+repositories = numbered(
     "repositories",
-    _id(),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False, index=True),
-    Column("project_id", Integer, _of("projects", cascade=False)),
+    id_column(),
+    Column("workspace_id", Integer, referring("workspaces"), nullable=False, index=True),
+    Column("project_id", Integer, referring("projects", cascade=False)),
     Column("uid", String(32), nullable=False, unique=True),
     Column("path", String(255), nullable=False, unique=True),
     Column("visibility", Integer, nullable=False),
     Column("default_branch", String(255), nullable=False),
     Column("protect_default", Boolean, nullable=False),
-    Column("created_by", Integer, _of("users", cascade=False), index=True),
+    Column("created_by", Integer, referring("users", cascade=False), index=True),
     Column("created_at", Moment, nullable=False),
-    _seal(),
+    seal_column(),
 )
 
 repository_names = Table(
@@ -434,31 +365,31 @@ repository_names = Table(
     metadata,
     # Names a repository had before, so that an old clone address answers with a hint.
     Column("path", String(255), primary_key=True),
-    Column("repository_id", Integer, _of("repositories"), nullable=False, index=True),
+    Column("repository_id", Integer, referring("repositories"), nullable=False, index=True),
 )
 
-repository_members = _table(
+repository_members = numbered(
     "repository_members",
-    _id(),
-    Column("repository_id", Integer, _of("repositories"), nullable=False),
-    Column("user_id", Integer, _of("users"), nullable=False, index=True),
+    id_column(),
+    Column("repository_id", Integer, referring("repositories"), nullable=False),
+    Column("user_id", Integer, referring("users"), nullable=False, index=True),
     Column("role", String(16), nullable=False),
     Column("created_at", Moment, nullable=False),
-    _seal(),
+    seal_column(),
     UniqueConstraint("repository_id", "user_id"),
 )
 
-deploy_keys = _table(
+deploy_keys = numbered(
     "deploy_keys",
-    _id(),
-    Column("repository_id", Integer, _of("repositories"), nullable=False),
+    id_column(),
+    Column("repository_id", Integer, referring("repositories"), nullable=False),
     Column("title", String(255), nullable=False),
     Column("application", String(255), nullable=False),
     Column("public_key", Text, nullable=False),
     Column("comment", Text, nullable=False),
     Column("fingerprint", String(64), nullable=False, index=True),
     Column("can_push", Boolean, nullable=False),
-    Column("created_by", Integer, _of("users", cascade=False), index=True),
+    Column("created_by", Integer, referring("users", cascade=False), index=True),
     Column("created_at", Moment, nullable=False),
     Column("last_used_at", Moment),
     Column("seal", LargeBinary(32), nullable=False),
@@ -475,10 +406,10 @@ key_uses = Table(
     Column("address", String(64), nullable=False),
 )
 
-sessions = _table(
+sessions = numbered(
     "sessions",
-    _id(),
-    Column("server_id", Integer, _of("servers"), nullable=False),
+    id_column(),
+    Column("server_id", Integer, referring("servers"), nullable=False),
     Column("host_session", String(64), nullable=False),
     Column("username", String(32), nullable=False),
     Column("address", String(64), nullable=False),
@@ -492,16 +423,16 @@ told_documents = Table(
     "told_documents",
     metadata,
     # The last document of a host that obeys what this database does not know, as it hands it over, in pieces.
-    Column("server_id", Integer, _of("servers"), primary_key=True, autoincrement=False),
+    Column("server_id", Integer, referring("servers"), primary_key=True, autoincrement=False),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("text", Text, nullable=False),
 )
 
-held_back = _table(
+held_back = numbered(
     "held_back",
     # What a database that went back would do on a host against the last document that the host obeyed.
-    _id(),
-    Column("server_id", Integer, _of("servers"), nullable=False, index=True),
+    id_column(),
+    Column("server_id", Integer, referring("servers"), nullable=False, index=True),
     Column("kind", String(8), nullable=False),
     Column("username", String(64), nullable=False),
     Column("public_key", Text, nullable=False),
@@ -513,64 +444,12 @@ held_back = _table(
     Column("since", Moment, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("decided_at", Moment),
-    _seal(),
+    seal_column(),
 )
 
-offboardings = _table(
-    "offboardings",
-    # People who were removed everywhere, and what it takes to bring their access back. The user may be gone by now.
-    _id(),
-    Column("workspace_id", Integer, _of("workspaces"), nullable=False),
-    Column("user_id", Integer, nullable=False, index=True),
-    Column("user_name", String(255), nullable=False),
-    Column("asked_by", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("at", Moment, nullable=False),
-    Column("undo_until", Moment, nullable=False),
-    # What went, in words and names; and the rows that went and can come back.
-    Column("gone", Json, nullable=False),
-    Column("kept", Json, nullable=False),
-    Column("undone_at", Moment),
-    Column("undone_by", Text),
-    _seal(),
-    Index("ix_offboardings_workspace_id_id", "workspace_id", "id"),
-)
-
-offboarding_hosts = Table(
-    "offboarding_hosts",
-    metadata,
-    # The hosts of an offboarding; each says when it obeys. The server may be deleted by now.
-    Column("offboarding_id", Integer, _of("offboardings"), primary_key=True),
-    Column("server_id", Integer, primary_key=True, autoincrement=False),
-    Column("name", String(255), nullable=False),
-    Column("revision", BigInteger, nullable=False),
-    Column("confirmed_at", Moment),
-    _where("ix_offboarding_hosts_unconfirmed", "server_id", "revision", condition="confirmed_at IS NULL"),
-)
-
-git_endpoints = _table(
-    "git_endpoints",
-    # The processes that serve Git over SSH, and when each was last heard of.
-    _id(),
-    Column("name", String(255), nullable=False),
-    Column("seen_at", Moment, nullable=False),
-)
-
-offboarding_git = Table(
-    "offboarding_git",
-    metadata,
-    # The Git endpoints of an offboarding; each says when no transfer of that person runs there any more.
-    Column("offboarding_id", Integer, _of("offboardings"), primary_key=True),
-    Column("endpoint_id", Integer, primary_key=True, autoincrement=False),
-    Column("name", String(255), nullable=False),
-    Column("confirmed_at", Moment),
-    Column("stopped", Integer, nullable=False),
-    _where("ix_offboarding_git_unconfirmed", "endpoint_id", condition="confirmed_at IS NULL"),
-)
-
-events = _table(
+events = numbered(
     "events",
-    _id(),
+    id_column(),
     Column("workspace_id", Integer, nullable=False),
     Column("at", Moment, nullable=False),
     Column("actor_id", Integer),

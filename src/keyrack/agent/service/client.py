@@ -153,6 +153,9 @@ class ServiceClient:
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
+            if response.status == 413:
+                # Whoever says so, a smaller one may get through.
+                return ServiceAnswer(response.status, {"error": "a proxy takes none of this size (413)"}, date)
             if response.status in _AWAY:
                 raise ValueError(f"status {response.status} in no words of Keyrack's: a proxy, whose service is away?")
             # A proxy's page or a captive portal: it is not the service that speaks.

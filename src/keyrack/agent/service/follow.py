@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack import __version__
 from keyrack.agent.desired_state import silence
@@ -31,6 +32,7 @@ NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may ge
 
 _PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
 _NO = (401, 403, 410)
+_LOST, _HEARD = "lost", "heard"  # a report that got no answer; and the service answered a question since then
 _DOCUMENT, _FILES = "document", "files"  # what trouble is about
 
 
@@ -63,6 +65,7 @@ class Follower:
         self._outbox = Outbox()
         self._tell_at = 0.0
         self._not_taken = ""
+        self._lost = ""
         self._refusal: Optional[_Refusal] = None
         self._troubles: Dict[str, Tuple[str, ...]] = {}
         self._retry = FIRST_RETRY
@@ -96,18 +99,19 @@ class Follower:
             self._look(new=_FILES in self._troubles)
         if self._over:
             return self._pause()
-        # Until it is known that all is well again, an answer must not take as long as the wait.
-        wait = min(wait, int(self._pause())) if self._status.service == "ok" else 0
         began = time.monotonic()
         try:
-            refused = self._deliver_report()
-            if refused is not None:
-                return refused
+            # After a report that got no answer a question comes first: no document waits for what cannot be told.
+            if self._lost != _LOST and self._deliver_report():
+                return self._pause()
+            wait = self._patience(wait)
             mark = f"&lineage={self._reconciler.lineage}" if self._reconciler.lineage else ""
             path = f"/agent/v1/document?revision={self._reconciler.revision}{mark}&wait={wait}"
             answer = self._client.get(path, wait=wait)
         except NoAnswer as error:
             return self._no_answer(str(error))
+        if self._lost and answer.status in (200, 204, 409):
+            self._lost = _HEARD
         if answer.status == 200:
             return self._obey(answer)
         if answer.status in _NO:
@@ -257,9 +261,17 @@ class Follower:
         self._tell_at = 0.0
         self._note()
 
-    def _deliver_report(self) -> Optional[float]:
-        """Tell what is to be told. Invariant 7: again and again until the service has it. None: go on; otherwise how
-        long to pause, because it said no, or because nothing more is to be asked.
+    def _patience(self, wait: int) -> int:
+        """How long the service may keep a question now."""
+        if self._status.service != "ok":
+            return 0  # until it is known that all is well again
+        if self._outbox.first is not None:
+            wait = min(wait, max(0, math.ceil(self._tell_at - time.monotonic())))
+        return min(wait, int(self._pause()))
+
+    def _deliver_report(self) -> bool:
+        """Tell what is to be told. Invariant 7: again and again until the service has it. Whether nothing more is to be
+        asked.
         """
         while self._outbox.first is not None and time.monotonic() >= self._tell_at:
             report = self._outbox.first
@@ -268,38 +280,64 @@ class Follower:
                 and report.get("state") == APPLIED
                 and report["revision"] == self._reconciler.revision
             )
-            answer = self._client.post("/agent/v1/report", report)
+            answer = self._post(report)
+            if answer is None:
+                return False
             if answer.status in _NO:
-                if self._reconciler.deleted:
-                    # It knows nothing of this host any more, and has said so before, signed.
-                    return self._end()
-                self._answered_no(answer)
-                return _spread(REFUSED_RETRY)
+                # It knows nothing of this host any more, and has said so before, signed.
+                return self._end()
             if answer.status == 429:
                 # A receipt need not wait for a list that is too long for now; nothing is left out.
                 if not self._outbox.receipt_first():
                     self._tell_at = time.monotonic() + (answer.retry_after or REFUSED_RETRY)
-            elif answer.status >= 500:
-                raise NoAnswer(_trouble(answer))
             elif answer.status == 200:
                 if self._outbox.taken():
-                    self._not_taken = ""
-                    self._reconciler.delivered()
+                    self._have_taken()
                 if obeyed:
                     return self._end()
             else:
-                self._have_refused(answer)
+                self._have_refused(answer.words)
+        return False
+
+    def _post(self, report: Mapping[str, Any]) -> Optional[ServiceAnswer]:
+        """The service's answer to a report; None: go on to ask, as there is none, or a no. Raises NoAnswer.
+
+        A report may be what a proxy does not let through, or what the service fails at. So the next question shows
+        whether this host is served; if it is, it lies in the report.
+        """
+        try:
+            answer = self._client.post("/agent/v1/report", report)
+            if answer.status < 500 and (answer.status not in _NO or self._reconciler.deleted):
+                self._lost = ""
+                return answer
+            words = _trouble(answer)
+        except NoAnswer as error:
+            answer, words = None, str(error)
+        served, self._lost = self._lost == _HEARD, _LOST
+        if served:
+            self._tell_at = time.monotonic() + TRY_AGAIN_SECONDS
+            self._have_refused(words)
+        elif answer is None or answer.status not in _NO:
+            raise NoAnswer(words)
         return None
 
-    def _have_refused(self, answer: ServiceAnswer) -> None:
+    def _have_taken(self) -> None:
+        """All of the last report is told."""
+        self._reconciler.delivered()
+        if self._not_taken:
+            self._not_taken = ""
+            self._note()
+
+    def _have_refused(self, words: str) -> None:
         """A report was not taken: in a smaller form it may be, and a receipt must be; nothing waits for it here."""
-        if self._not_taken != answer.words:
-            self._not_taken = answer.words
-            self._say(f"the service did not take the report: {answer.words}")
+        if self._not_taken != words:
+            self._not_taken = words
+            self._say(f"the service did not take the report: {words}")
+            self._note()
         if not self._outbox.refused():
             self._tell_at = time.monotonic() + REFUSED_RETRY
 
-    def _end(self) -> float:
+    def _end(self) -> bool:
         """Its server was deleted, by a signed document, and the service knows that this host obeys: ask no more.
 
         The files are looked after all the same, so that nothing of Keyrack's comes back on this host.
@@ -310,7 +348,7 @@ class Follower:
         self._say(DELETED)
         self._status = self._status._replace(service=DELETED)
         self._note()
-        return 0.0
+        return True
 
     def _answered_no(self, answer: ServiceAnswer) -> None:
         """A no is not a document: who may log in here changes by a signed one only (Invariant 6)."""
@@ -343,6 +381,7 @@ class Follower:
     def _note(self) -> None:
         """For `status`; that it cannot be written stops nothing."""
         problems = [self._refusal.words] if self._refusal else []
+        problems += [f"the service did not take the report: {self._not_taken}"] if self._not_taken else []
         for words in self._troubles.values():
             problems += words
         self._status = self._status._replace(problems=(*problems, *self._reconciler.unmet()))

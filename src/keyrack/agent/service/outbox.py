@@ -69,7 +69,8 @@ class Outbox:
         if not smaller and "revision" in piece:
             return False
         self._pieces[:1] = smaller
-        self._whole = self._whole and bool(smaller)
+        told = {name for one in smaller for name in one}
+        self._whole = self._whole and told >= piece.keys()
         return True
 
 

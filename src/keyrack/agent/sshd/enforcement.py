@@ -237,9 +237,12 @@ class Enforcement:
 
     def _start(self, document: HostDocument, settings: Mapping[str, str], wanted: bytes) -> List[str]:
         """Begin, or refuse to: a wish that cannot be met ends, or it would come true when nobody expects it."""
-        why = self._cannot_begin(document, settings)
-        if not why:
-            why = "; ".join(self._step(document, settings, wanted))
+        try:
+            why = self._cannot_begin(document, settings)
+            if not why:
+                why = "; ".join(self._step(document, settings, wanted))
+        except _FAILURES as problem:
+            why = _said(problem)
         if why:
             # What could not be put back stays noted with it, and is tried again at each look.
             self._remember(self._record._replace(state=UNDONE, why=why, begun=False))

@@ -1,8 +1,10 @@
 """Judges whether a key of a document would really let somebody log in, and says which rule stands in the way.
 
 What is looked at, for each account and then for each of its keys:
-(1) the account exists, has not expired, is not locked for sshd, and its shell is there and lets one work;
-(2) sshd's own answer for it (`sshd -T -C user=…`): keys at all, this account, its groups, root, nothing beside a key;
+(1) the account exists, has not expired, is not locked for sshd, need not change its password first, and its shell is
+    there and lets one work;
+(2) sshd's own answer for it (`sshd -T -C user=…`): keys at all, this account, its groups, root, nothing beside a key,
+    sessions at all, and a folder to be shut in (ChrootDirectory) that sshd takes;
 (3) the key: its type and size are taken, its end has not come, it is not revoked.
 What is not looked at: `from` and the network, which depend on where somebody comes from; and what PAM's modules do.
 
@@ -15,6 +17,7 @@ import grp
 import os
 import pwd
 import re
+import stat
 import time
 from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -23,7 +26,9 @@ from keyrack.agent.system import programs
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import public_key
 
-_NO_LOGIN = ("nologin", "false")  # shells that end at once
+_NO_LOGIN = ("nologin", "false", "true", "sync", "halt", "shutdown", "reboot", "poweroff")  # shells that end at once
+_NO_WORK = ("git-shell", "rssh", "scponly", "sftp-server")  # shells that only carry files
+_ACCOUNT_FILES = ("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/shells")
 _NOLOGIN_FILES = ("/etc/nologin", "/run/nologin")
 _RSA_SIGNATURES = ("ssh-rsa", "rsa-sha2-256", "rsa-sha2-512")
 _DAY = 86400
@@ -69,6 +74,18 @@ class Verdict:
         return iter(()) if self.why else (one.key for one in self.judged() if not one.why)
 
     @property
+    def is_bound(self) -> bool:
+        """Whether everybody there is kept to one command, such as carrying files, or shut in a folder, by sshd or the
+        account's shell: nothing of this host can be mended by that.
+        """
+        if any(self._effective.one(keyword) not in ("", "none") for keyword in ("forcecommand", "chrootdirectory")):
+            return True
+        try:
+            return os.path.basename(pwd.getpwnam(self.username).pw_shell) in _NO_WORK
+        except KeyError:
+            return False
+
+    @property
     def words(self) -> str:
         """Why nobody gets in by it, in one line; empty where somebody does."""
         if next(self.opening(), None) is not None:
@@ -77,13 +94,21 @@ class Verdict:
         return f"no key opens the account {self.username}: {self.why or whys}"
 
 
+class _Judged(NamedTuple):
+    """What keeps everybody out of an account, and, of that, what keeps sshd from taking any key for it."""
+
+    why: str
+    no_key: str
+    effective: Effective
+
+
 class LoginCheck:
     """Judges again and again, and asks sshd and the system only where something changed."""
 
     def __init__(self, sshd: Sshd) -> None:
         self._sshd = sshd
         self._state: Tuple[object, ...] = ()
-        self._accounts: Dict[str, Tuple[str, Effective]] = {}
+        self._accounts: Dict[str, _Judged] = {}
 
     def look(self, document: HostDocument, config: Optional[str] = None) -> List[Verdict]:
         """A verdict for each account that has a key in the document. config: other settings to judge by.
@@ -93,21 +118,25 @@ class LoginCheck:
         names = [name for name, entries in sorted(document.users.items()) if entries]
         accounts = self._judged(names, config)
         revoked = set(document.revoked)
-        return [Verdict(name, accounts[name][0], document.users[name], accounts[name][1], revoked) for name in names]
+        return [
+            Verdict(name, accounts[name].why, document.users[name], accounts[name].effective, revoked) for name in names
+        ]
 
-    def account_problem(self, name: str) -> str:
-        """Why nobody logs in as this account with a key; empty where nothing stands in the way. Raises SshdProblem."""
-        return self._judged([name], None)[name][0]
+    def key_problem(self, name: str) -> str:
+        """Why sshd takes no key for this account, whatever comes of the login; empty where it does. Raises
+        SshdProblem.
+        """
+        return self._judged([name], None)[name].no_key
 
     def effective(self, name: str) -> Effective:
         """What sshd does for this account. Raises SshdProblem."""
-        return self._judged([name], None)[name][1]
+        return self._judged([name], None)[name].effective
 
-    def _judged(self, names: Iterable[str], config: Optional[str]) -> Mapping[str, Tuple[str, Effective]]:
+    def _judged(self, names: Iterable[str], config: Optional[str]) -> Mapping[str, _Judged]:
         if config is not None:
-            known: Dict[str, Tuple[str, Effective]] = {}
+            known: Dict[str, _Judged] = {}
         else:
-            stamps = [_stamp(path) for path in ("/etc/passwd", "/etc/group", "/etc/shadow", *_NOLOGIN_FILES)]
+            stamps = [_stamp(path) for path in (*_ACCOUNT_FILES, *_NOLOGIN_FILES)]
             state = (self._sshd.signature(), int(time.time() // _DAY), *stamps)
             if state != self._state:
                 self._state, self._accounts = state, {}
@@ -117,8 +146,10 @@ class LoginCheck:
             asked = _Answers(self._sshd, config)
             for name in missing:
                 effective = asked.of(name)
-                whys = (_account_problem(name, one) for one in (effective, *asked.elsewhere(name)))
-                known[name] = (next(filter(None, whys), ""), effective)
+                everywhere = (effective, *asked.elsewhere(name))
+                no_key = next(filter(None, (_no_key(name, one) for one in everywhere)), "")
+                after = (_no_session(pwd.getpwnam(name), one) for one in everywhere) if not no_key else ()
+                known[name] = _Judged(no_key or next(filter(None, after), ""), no_key, effective)
         return known
 
 
@@ -153,6 +184,8 @@ def opens_for_long(verdicts: Sequence[Verdict], seconds: float) -> bool:
     """Whether somebody gets a shell by one of them now and for some time: bound to no command, with no near end."""
     until = time.time() + seconds
     for verdict in verdicts:
+        if verdict.is_bound:
+            continue
         for key in verdict.opening():
             end = key.expires_at
             bound = any(option.lower().startswith("command=") for option in key.options)
@@ -168,17 +201,27 @@ def words_of(verdicts: Sequence[Verdict]) -> List[str]:
     return found[:_MOST_WORDS] + more
 
 
-def _account_problem(name: str, effective: Effective) -> str:
-    """What keeps everybody out of an account; checks (1) and (2)."""
+def _no_key(name: str, effective: Effective) -> str:
+    """What keeps sshd from taking a key for an account; of checks (1) and (2)."""
     try:
         account = pwd.getpwnam(name)
     except KeyError:
         return "this host has no such account"
     return (
         _shell_problem(account, effective)
-        or _shadow_problem(name, effective)
-        or _nologin_problem(account)
+        or _shadow_problem(name, effective, pam=False)
         or _sshd_problem(account, effective)
+    )
+
+
+def _no_session(account: pwd.struct_passwd, effective: Effective) -> str:
+    """What ends a login though the key was taken; of checks (1) and (2)."""
+    if effective.one("maxsessions") == "0":
+        return "sshd lets nobody do anything there (MaxSessions 0)"
+    return (
+        _nologin_problem(account)
+        or _shadow_problem(account.pw_name, effective, pam=True)
+        or _chroot_problem(account, effective)
     )
 
 
@@ -196,24 +239,55 @@ def _shell_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     return ""
 
 
-def _shadow_problem(name: str, effective: Effective) -> str:
-    """shadow(5): password, last change, minimum, maximum, warning, inactive, expire."""
+def _shadow_problem(name: str, effective: Effective, *, pam: bool) -> str:
+    """shadow(5): password, last change, minimum, maximum, warning, inactive, expire.
+
+    pam: what PAM says after the key was taken (pam_unix(8)), or what sshd says before it.
+    """
+    if pam != (effective.one("usepam") == "yes"):
+        return ""
     fields = _shadow(name)
     if fields is None:
         return ""
-    pam = effective.one("usepam") == "yes"
     today = int(time.time() // _DAY)
     # sshd(8): without PAM an account is locked when its password begins with "!".
     if fields[1].startswith("!") and not pam:
         return "it is locked (its password begins with !), and sshd without PAM refuses it; usermod -p '*' unlocks it"
     changed, longest, inactive, expires = (_number(fields[at]) for at in (2, 4, 6, 7))
-    if expires is not None and today > expires:
+    # pam_unix counts the day itself, sshd does not.
+    if expires is not None and (today >= expires if pam else today > expires):
         return "it has expired (chage -E -1 ends that)"
-    if pam and changed == 0:
+    if not pam or changed is None:
+        return ""
+    if changed == 0:
         return "its password must be changed before it can be used (chage -d)"
-    if pam and None not in (changed, longest, inactive) and today > (changed or 0) + (longest or 0) + (inactive or 0):
+    if longest is None or today - changed <= longest:
+        return ""
+    if inactive is not None and today - changed > longest + inactive:
         return "its password has been out of date for too long (chage -I)"
-    return ""
+    return "its password is out of date, and must be changed before it can be used (chage -M -1 ends that)"
+
+
+def _chroot_problem(account: pwd.struct_passwd, effective: Effective) -> str:
+    """sshd(8) shuts nobody into a folder that somebody other than root could change, or that is not there."""
+    path = effective.one("chrootdirectory")
+    if path in ("", "none") or os.geteuid() != 0:
+        return ""
+    known = {"%%": "%", "%h": account.pw_dir, "%u": account.pw_name, "%U": str(account.pw_uid)}
+    path = re.sub("%[%huU]", lambda found: known[found.group()], path)
+    parts = [part for part in path.split("/") if part]
+    for count in range(len(parts) + 1):
+        folder = "/" + "/".join(parts[:count])
+        try:
+            status = os.stat(folder)
+        except OSError as error:
+            return f"its ChrootDirectory {path} cannot be used: {folder}: {error.strerror}"
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o022:
+            return f"its ChrootDirectory {path} cannot be used: {folder} is not root's alone to change"
+    shell = account.pw_shell or "/bin/sh"
+    if effective.one("forcecommand").startswith("internal-sftp") or os.path.lexists(path + shell):
+        return ""
+    return f"its shell {shell} is not there below its ChrootDirectory {path}"
 
 
 def _nologin_problem(account: pwd.struct_passwd) -> str:
@@ -223,6 +297,8 @@ def _nologin_problem(account: pwd.struct_passwd) -> str:
 
 
 def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
+    if effective.one("refuseconnection") == "yes":
+        return "sshd refuses every connection (RefuseConnection yes)"
     if effective.one("pubkeyauthentication") == "no":
         return "sshd takes no keys (PubkeyAuthentication no)"
     methods = effective.one("authenticationmethods").split()

@@ -143,7 +143,7 @@ class Proof:
             return found
         own = pwd.getpwuid(os.geteuid()).pw_name
         names = [own, *(verdict.username for verdict in verdicts), *_some_accounts()]
-        return [(name, "") for name in dict.fromkeys(names) if not self._check.account_problem(name)][:_MOST_ACCOUNTS]
+        return [(name, "") for name in dict.fromkeys(names) if not self._check.key_problem(name)][:_MOST_ACCOUNTS]
 
 
 def _asks_for_a_place(options: Iterable[str]) -> bool:

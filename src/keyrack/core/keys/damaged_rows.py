@@ -18,7 +18,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
-from keyrack.store import keys, sealed, sealed_tables, servers
+from keyrack.store import keys, schema, sealed, sealed_tables, servers
 from keyrack.store import tables as held
 
 CREDENTIAL, GRANT, USER_KEY = "credential", "grant", "user-key"
@@ -217,7 +217,7 @@ def _belongs(table: Table, workspace_id: int) -> Any:
         return table.c.workspace_id == workspace_id
     for column, owner in sealing.OWNERS:
         if column in table.c:
-            owning: Table = held.metadata.tables[owner]
+            owning: Table = schema.metadata.tables[owner]
             return table.c[column].in_(select(owning.c.id).where(owning.c.workspace_id == workspace_id))
     raise LookupError(table.name)
 

@@ -83,6 +83,11 @@ def find(
         return attempt.read(lambda connection: _find(instance, connection, actor, server, user, account, after, limit))
 
 
+def into(instance: Instance, connection: Connection, actor: Actor, server: Server) -> tuple[Way, ...]:
+    """All ways into a server, within a question that somebody asks already. Raises Refusal UNAVAILABLE."""
+    return tuple(_ways(connection, actor, _of_server(instance, connection, server, instance.now(), None, None, None)))
+
+
 def _find(
     instance: Instance,
     connection: Connection,

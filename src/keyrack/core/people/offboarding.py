@@ -20,7 +20,7 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page, Role, User
-from keyrack.store import keys, offboardings, people, sealed, tables
+from keyrack.store import columns, keys, offboardings, people, sealed, tables
 from keyrack.store.offboardings import GitReceipt, Held, HostReceipt, Offboarding, Place
 
 OFFBOARD = "people:offboard"
@@ -320,7 +320,7 @@ def _kept(connection: Connection, going: Going) -> dict[str, Any]:
 def _plain(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as JSON: its times in microseconds, without its seal."""
     return {
-        name: (value - tables.EPOCH) // tables.MICROSECOND if isinstance(value, datetime) else value
+        name: (value - columns.EPOCH) // columns.MICROSECOND if isinstance(value, datetime) else value
         for name, value in sealed.unsealed(sealed.part(row, table)).items()
     }
 

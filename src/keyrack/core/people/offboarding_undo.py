@@ -17,11 +17,9 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, User
 from keyrack.store import keys, offboardings, people
+from keyrack.store.columns import EPOCH, MICROSECOND, Moment
 from keyrack.store.offboardings import Offboarding
 from keyrack.store.tables import (
-    EPOCH,
-    MICROSECOND,
-    Moment,
     credentials,
     grants,
     group_members,

@@ -135,7 +135,7 @@ def _write_ahead(raw: sqlite3.Connection) -> None:
 def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> Engine:
     """An engine on PostgreSQL; writer: whose commits are on the disk when they return.
 
-    json_as_text: JSON is handed over as it stands, for tables.Json to read where it is read at all.
+    json_as_text: JSON is handed over as it stands, for columns.Json to read where it is read at all.
 
     A reader cannot write, and reads one snapshot from its first statement to its last. A writer's
     statements each see what others have committed until then (READ COMMITTED).

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import WithJsonSchema
+
+from keyrack.core.keys.rehearsal import Rehearsed
 from keyrack.core.keys.who_can import Way as WayIn
 from keyrack.core.keys.who_can import Ways as WaysIn
 from keyrack.web.examples import FINGERPRINT
 from keyrack.web.native.shapes import (
     Answer,
+    Count,
     Fingerprint,
     Id,
     PerPage,
     Query,
+    Request,
     Restrictions,
     Time,
     about,
@@ -65,6 +70,43 @@ class Access(Answer):
         list[str],
         about("Servers of which nothing can be said, as their rows are not as Keyrack wrote them.", []),
     ]
+
+
+class NewRehearsal(Request):
+    """A call whose effect is to be seen."""
+
+    method: Annotated[Literal["POST", "PUT", "PATCH", "DELETE"], about("The call's method.", "POST")]
+    path: Annotated[str, about("Its path below /api/keyrack/v1.", "/grants")]
+    body: Annotated[
+        dict[str, Any] | None,
+        WithJsonSchema({"type": ["object", "null"], "additionalProperties": True}),
+        about("Its body.", {"user": "alice", "server": "web-1", "system_user": "deploy"}),
+    ] = None
+
+
+class Rehearsal(Answer):
+    """What a call would do to who can log in where; nothing was changed."""
+
+    gains: Annotated[list[Way], about("Ways in that would come.")]
+    loses: Annotated[list[Way], about("Ways in that would go.")]
+    servers: Annotated[Count, about("How many servers it concerns; of more than 200 the first are looked at.")]
+    unknown: Annotated[list[str], about("Servers of which nothing can be said.", [])]
+    answer: Annotated[
+        dict[str, Any] | None,
+        WithJsonSchema({"type": ["object", "null"], "additionalProperties": True}),
+        about("What the call would answer.", None),
+    ]
+
+
+def rehearsal(done: Rehearsed[Any]) -> Rehearsal:
+    """What a call would do."""
+    return Rehearsal(
+        gains=[_way(one) for one in done.gains],
+        loses=[_way(one) for one in done.loses],
+        servers=done.servers,
+        unknown=list(done.unknown),
+        answer=done.answer,
+    )
 
 
 def access(found: WaysIn) -> Access:

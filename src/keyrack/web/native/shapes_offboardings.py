@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from keyrack.core.people.offboarding import Going, Progress
+from keyrack.core.people.offboarding import Going, Progress, counted
 from keyrack.core.people.offboarding_undo import Undone as UndoneRecord
 from keyrack.web.native.shapes import (
     Answer,
@@ -150,6 +150,7 @@ class Offboarding(Answer):
     undone_at: Annotated[Time | None, about("When it was undone, if it was.")]
     undone_by: Annotated[str | None, about("By whom.", None)]
     gone: Annotated[Gone, about("What went, or would go.")]
+    gone_words: Annotated[str, about("The same in words.", "2 SSH keys, 1 grant and 3 sessions")]
     stays: Annotated[Stays | None, about("In a preview: what stays, for somebody to look at.")]
     servers: Annotated[list[HostReceipt], about("How far each host is.")]
     git: Annotated[list[GitReceipt], about("How far each Git endpoint is.")]
@@ -191,6 +192,7 @@ def preview(going: Going) -> Offboarding:
         undone_at=None,
         undone_by=None,
         gone=_gone(going.gone),
+        gone_words=counted(going.gone),
         stays=Stays(deploy_keys=going.deploy_keys, credentials=going.credentials),
         servers=[],
         git=[],
@@ -213,6 +215,7 @@ def offboarding(found: Progress) -> Offboarding:
         undone_at=time_or_null(one.undone_at),
         undone_by=one.undone_by,
         gone=_gone(one.gone),
+        gone_words=counted(one.gone),
         stays=None,
         servers=[
             HostReceipt(

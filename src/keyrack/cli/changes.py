@@ -1,0 +1,140 @@
+"""What commands share that change who can log in: an end, --dry-run, --json; must know no command."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import click
+
+from keyrack.cli.calls import Calls
+from keyrack.cli.shown import say
+from keyrack.cli.tables import show_json
+from keyrack.core import lifetimes
+from keyrack.core.lifetimes import LifetimeError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FEW = 5
+
+
+def changing(function: F) -> F:
+    """The options of a command that changes who can log in; `changed` takes them."""
+    for option in (
+        click.option("--json", "json_wanted", is_flag=True, help="For programs: one JSON object."),
+        click.option("--dry-run", is_flag=True, help="Show who would gain and who would lose a login; change nothing."),
+    ):
+        function = option(function)
+    return function
+
+
+def lasting(function: F) -> F:
+    """The options for an end: --until or --for; `end_of` takes them."""
+    for option in (
+        click.option("--for", "span", metavar="SPAN", help="How long, such as 90min, 12h, 3d; otherwise without end."),
+        click.option("--until", metavar="TIME", help="The end, such as 2026-12-24T18:00+01:00, or a day in UTC."),
+    ):
+        function = option(function)
+    return function
+
+
+def end_of(calls: Calls, until: str | None, span: str | None) -> str | None:
+    """The end that options name, as the API takes it; a span begins now, by the clock of the service.
+
+    Exits with words for what is none.
+    """
+    if until is not None and span is not None:
+        raise click.UsageError("Give --until or --for, not both.")
+    if until is not None:
+        return moment("--until", until, end=True)
+    if span is None:
+        return None
+    try:
+        return (calls.now() + lifetimes.span(span)).astimezone(UTC).isoformat(timespec="seconds")
+    except (LifetimeError, OverflowError) as error:
+        raise click.UsageError(f"--for {error}.") from None
+
+
+def moment(option: str, text: str, *, end: bool = False) -> str:
+    """A time that an option names, with its zone, or a day in UTC; end: of that day. Exits with words otherwise."""
+    try:
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            day = datetime.fromisoformat(text).replace(tzinfo=UTC)
+            return (day + timedelta(days=1 if end else 0)).isoformat()
+        return lifetimes.moment(text).isoformat()
+    except LifetimeError as error:
+        raise click.UsageError(f"{option} {error}.") from None
+    except (ValueError, OverflowError):
+        raise click.UsageError(f"{option}: there is no such day.") from None
+
+
+def restrictions_of(text: str | None) -> Any:
+    """What --restrictions says; exits with words for what is no JSON."""
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError:
+        raise click.UsageError("--restrictions takes JSON; docs/api/keyrack.md says which fields there are.") from None
+
+
+def changed(
+    calls: Calls,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    *,
+    dry_run: bool,
+    json_wanted: bool = False,
+    words: Callable[[Any], str] | None = None,
+) -> Any:
+    """Make a call that changes who can log in, show what it did, and answer it; a dry run ends the command.
+
+    words: what to say of the answer; None: the command shows it itself.
+    """
+    if dry_run:
+        rehearsed = calls.ask("POST", "/rehearsals", {"method": method, "path": path, "body": body})
+        show_rehearsal(rehearsed, json_wanted)
+        raise click.exceptions.Exit(0)
+    answer = calls.ask(method, path, body)
+    if words is not None:
+        if json_wanted:
+            show_json(answer or {})
+        else:
+            say(words(answer))
+    return answer
+
+
+def show_rehearsal(found: Mapping[str, Any], json_wanted: bool) -> None:
+    """Who would gain and who would lose a login, in words or as JSON."""
+    if json_wanted:
+        show_json({name: found[name] for name in ("gains", "loses", "servers", "unknown")})
+        return
+    for verb, ways in (("gain", found["gains"]), ("lose", found["loses"])):
+        for line in _lines(verb, ways):
+            say(line)
+    if not found["gains"] and not found["loses"]:
+        say("Nobody would gain or lose a login.")
+    if found["servers"] > 200:
+        say(f"It concerns {found['servers']} servers; the first 200 of them were looked at.", err=True)
+    for name in found["unknown"]:
+        say(f"Nothing can be said of server {name}: its rows are not as Keyrack wrote them.", err=True)
+    say("Nothing was changed.", err=True)
+
+
+def _lines(verb: str, ways: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """A line for each person and account: alice would gain the login as deploy on web-1, web-2."""
+    where: dict[tuple[str, str], dict[str, None]] = {}
+    for way in ways:
+        who = way["user"] or f"the key {way['fingerprint']}"
+        where.setdefault((who, way["system_user"]), {})[way["server"]] = None
+    for (who, account), servers in where.items():
+        names = list(servers)
+        more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+        yield f"{who} would {verb} the login as {account} on {', '.join(names[:_FEW])}{more}"
+
+
+def dash(value: object) -> object:
+    """A value in a column: - for none."""
+    return "-" if value in (None, "", [], {}) else value

@@ -1,0 +1,15 @@
+"""`keyrack logout`: forgets where one was logged in; must not touch the token at the service."""
+
+from __future__ import annotations
+
+import click
+
+from keyrack.cli import logins
+from keyrack.cli.shown import say
+
+
+@click.command(name="logout")
+def command() -> None:
+    """Forget the login. The token goes on: `keyrack tokens revoke` ends it."""
+    gone = logins.forget()
+    say("You were not logged in." if gone is None else f"Forgot the login at {gone.url or logins.path()}.")

@@ -1,0 +1,185 @@
+"""`keyrack servers …`: servers, seen and changed; must hold no rule. `keyrack hosts` has what operators do beside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from keyrack.cli.calls import ID, either, known, reached, to
+from keyrack.cli.changes import changed, changing, dash, end_of, lasting, restrictions_of
+from keyrack.cli.keys_on_many import KEY_FILE, line_of
+from keyrack.cli.shown import say
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
+
+HINT = "`keyrack servers list` shows which there are."
+
+
+@click.group(name="servers")
+def command() -> None:
+    """Servers: what each is to do, what it says it does, and the keys on it. SERVER is a name or an id."""
+
+
+@command.command(name="list")
+@click.option("--search", metavar="TEXT", help="Those whose name, address or tag holds TEXT.")
+@as_json
+@either
+def list_servers(search: str | None, json_wanted: bool, **given: Any) -> None:
+    """List servers, each with its mode and state; APPLIED is the revision it obeys, of the one that it must obey."""
+    with reached(given) as calls:
+        rows = [
+            (
+                one["id"],
+                one["name"],
+                one["address"],
+                dash(", ".join(one["tags"])),
+                one["mode"],
+                one["state"],
+                f"{one['applied']}/{one['wanted']}",
+                dash(one["seen_at"]),
+            )
+            for one in calls.every("/servers", {"search": search})
+        ]
+        table(("ID", "NAME", "ADDRESS", "TAGS", "MODE", "STATE", "APPLIED", "SEEN AT"), rows, json_wanted)
+
+
+@command.command()
+@click.argument("server", metavar="SERVER")
+@as_json_object
+@either
+def show(server: str, json_wanted: bool, **given: Any) -> None:
+    """Show what one server is to do and what its host says it does."""
+    with reached(given) as calls, known(HINT):
+        one = calls.ask("GET", to("servers", server))
+        if json_wanted:
+            show_json(one)
+            return
+        for name, value in one.items():
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            if shown not in (None, ""):
+                say(f"{name.replace('_', ' '):<22} {shown}")
+
+
+@command.command()
+@click.argument("server", metavar="SERVER")
+@click.option("--name", metavar="NAME", help="What it is called from now on; its host goes on as it is.")
+@click.option("--address", metavar="ADDRESS", help="Where it is now.")
+@click.option("--provider", metavar="TEXT", help="Whose machine it is.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags, these and no others; repeated.")
+@click.option("--mode", type=click.Choice(["observe", "enforce", "auto"]), help="What its host is to do.")
+@changing
+@either
+def change(
+    server: str,
+    name: str | None,
+    address: str | None,
+    provider: str | None,
+    tags: tuple[str, ...],
+    mode: str | None,
+    dry_run: bool,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
+    """Change name, address, provider, tags or mode of a server: keyrack servers change web-1 --tag web --tag eu"""
+    body: dict[str, Any] = {"name": name, "address": address, "provider": provider, "mode": mode}
+    body = {field: value for field, value in body.items() if value is not None}
+    if tags:
+        body["tags"] = list(tags)
+    if not body:
+        raise click.UsageError("Say what is to change: --name, --address, --provider, --tag or --mode.")
+    with reached(given) as calls, known(HINT):
+        changed(
+            calls,
+            "PATCH",
+            to("servers", server),
+            body,
+            dry_run=dry_run,
+            json_wanted=json_wanted,
+            words=lambda one: f"Server {one['id']}: {one['name']}, {one['address']}, {one['mode']}.",
+        )
+
+
+@command.command()
+@click.argument("server", metavar="SERVER")
+@either
+def enrol(server: str, **given: Any) -> None:
+    """Print the line that enrols a host. For root to paste there; its token works once, for 24 hours."""
+    with reached(given) as calls, known(HINT):
+        say(calls.ask("POST", to("servers", server, "enrolments"))["line"])
+
+
+@command.command(name="keys")
+@click.argument("server", metavar="SERVER")
+@as_json
+@either
+def list_keys(server: str, json_wanted: bool, **given: Any) -> None:
+    """List the keys that Keyrack put on a server, each with its end and its last use."""
+    with reached(given) as calls, known(HINT):
+        rows = [
+            (
+                one["id"],
+                one["label"],
+                one["username"],
+                one["fingerprint"],
+                dash(one["expires_at"]),
+                dash(", ".join(sorted(one["restrictions"]))),
+                f"{one['last_used_at']} from {one['last_used_from']}" if one["last_used_at"] else "-",
+            )
+            for one in calls.every(to("servers", server, "credentials"))
+        ]
+        table(("ID", "LABEL", "ACCOUNT", "FINGERPRINT", "END", "RESTRICTIONS", "LAST USED"), rows, json_wanted)
+
+
+@command.command(name="add-key")
+@click.argument("server", metavar="SERVER")
+@click.argument("file", metavar="FILE", type=KEY_FILE)
+@click.option("--label", required=True, metavar="TEXT", help="What the key is called there.")
+@click.option("--as", "username", required=True, metavar="ACCOUNT", help="As which system user it logs in.")
+@lasting
+@click.option("--restrictions", metavar="JSON", help='What it may do, such as {"sources": ["192.0.2.0/24"]}.')
+@changing
+@either
+def add_key(
+    server: str,
+    file: Any,
+    label: str,
+    username: str,
+    until: str | None,
+    span: str | None,
+    restrictions: str | None,
+    dry_run: bool,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
+    """Put the public key in FILE on a server: keyrack servers add-key web-1 id.pub --label bot --as deploy --for 8h"""
+    limits = restrictions_of(restrictions)
+    with reached(given) as calls, known(HINT):
+        body = {
+            "label": label,
+            "username": username,
+            "public_key": line_of(file),
+            "expires_at": end_of(calls, until, span),
+            "restrictions": limits,
+        }
+        changed(
+            calls,
+            "POST",
+            to("servers", server, "credentials"),
+            body,
+            dry_run=dry_run,
+            json_wanted=json_wanted,
+            words=lambda made: f"Put {made['fingerprint']} on {made['username']} (SSH key {made['id']}).",
+        )
+
+
+@command.command(name="delete-key")
+@click.argument("server", metavar="SERVER")
+@click.argument("key_id", metavar="ID", type=ID)
+@changing
+@either
+def delete_key(server: str, key_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+    """Take a key from a server."""
+    with reached(given) as calls, known(f"`keyrack servers keys {server}` shows which there are."):
+        path = to("servers", server, "credentials", key_id)
+        words = f"Deleted SSH key {key_id} from {server}."
+        changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)

@@ -1,0 +1,56 @@
+"""`keyrack sessions …`: who is logged in on servers, seen and ended; must hold no rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from keyrack.cli.calls import ID, either, known, reached, to
+from keyrack.cli.changes import dash
+from keyrack.cli.shown import say
+from keyrack.cli.tables import as_json, table
+
+TITLES = ("SERVER", "ID", "ACCOUNT", "FROM", "SINCE", "KEY", "FINGERPRINT", "STATE")
+
+
+@click.group(name="sessions")
+def command() -> None:
+    """Who is logged in, and with which key."""
+
+
+@command.command(name="list")
+@click.argument("servers", metavar="[SERVER]...", nargs=-1)
+@as_json
+@either
+def list_sessions(servers: tuple[str, ...], json_wanted: bool, **given: Any) -> None:
+    """List who is logged in on some servers, or on all."""
+    with reached(given) as calls, known("`keyrack servers list` shows which there are."):
+        places = [(one, one) for one in servers]
+        places = places or [(str(one["id"]), one["name"]) for one in calls.every("/servers")]
+        rows = [
+            (
+                name,
+                one["id"],
+                one["username"],
+                one["address"],
+                one["started_at"],
+                dash(one["label"]),
+                dash(one["fingerprint"]),
+                "ending" if one["ending"] else "open",
+            )
+            for reference, name in places
+            for one in calls.every(to("servers", reference, "sessions"))
+        ]
+        table(TITLES, rows, json_wanted)
+
+
+@command.command()
+@click.argument("server", metavar="SERVER")
+@click.argument("session_id", metavar="ID", type=ID)
+@either
+def end(server: str, session_id: int, **given: Any) -> None:
+    """Have a host end a login."""
+    with reached(given) as calls, known(f"`keyrack sessions list {server}` shows who is in."):
+        one = calls.ask("DELETE", to("servers", server, "sessions", session_id))
+        say(f"Asked to end the session of {one['username']} from {one['address']}.")

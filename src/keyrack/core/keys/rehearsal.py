@@ -1,0 +1,101 @@
+"""What a change would do to who can log in where: it is made, looked at and undone; must leave no change behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from sqlalchemy import Connection
+
+from keyrack.core.audit.refusals import Refusals
+from keyrack.core.instance import Instance
+from keyrack.core.keys import who_can
+from keyrack.core.keys.who_can import Way
+from keyrack.core.together import within
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor
+from keyrack.store import changes, servers
+
+T = TypeVar("T")
+
+MOST_SERVERS = 200
+"""So many of the servers that a change concerns are looked at: a rehearsal holds up other changes while it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed(Generic[T]):
+    """What a change would answer and do. gains, loses: ways in that would come and go, on the servers looked at;
+    servers: how many the change concerns; unknown: those of which nothing can be said.
+    """
+
+    answer: T
+    gains: tuple[Way, ...]
+    loses: tuple[Way, ...]
+    servers: int
+    unknown: tuple[str, ...]
+
+
+class _Undo(Exception):
+    def __init__(self, found: Rehearsed[object]) -> None:
+        super().__init__()
+        self.found = found
+
+
+def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) -> Rehearsed[T]:
+    """Make a change within a transaction that is undone, and answer what it would do to who can log in where.
+
+    change: gets the instance to make it on. It takes the right to make the change, and access:read. Raises Refusal as
+    the change does, and FORBIDDEN.
+    """
+
+    def run(work: Work) -> None:
+        work.no_event("it is undone")
+        # Refusals are this attempt's to record, as the change's own go with the transaction.
+        inner = replace(within(work), refusals=Refusals())
+        undoing = work.connection.begin_nested()
+        try:
+            answer = change(inner)
+            concerned = sorted(changes.announced(work.connection))
+            after, unknown = _ways(instance, work.connection, actor, concerned[:MOST_SERVERS])
+        finally:
+            undoing.rollback()
+        before, unknown_before = _ways(instance, work.connection, actor, concerned[:MOST_SERVERS])
+        raise _Undo(
+            Rehearsed(
+                answer=answer,
+                gains=tuple(way for name, way in after.items() if name not in before),
+                loses=tuple(way for name, way in before.items() if name not in after),
+                servers=len(concerned),
+                unknown=tuple(sorted({*unknown, *unknown_before})),
+            )
+        )
+
+    with Attempt(instance, actor, "access:read", "see what a change would do", target_kind="access") as attempt:
+        try:
+            attempt.write(run)
+        except _Undo as undone:
+            return undone.found  # type: ignore[return-value]
+    raise RuntimeError("a rehearsal ended without an answer")
+
+
+def _ways(
+    instance: Instance, connection: Connection, actor: Actor, server_ids: Iterable[int]
+) -> tuple[dict[tuple[str, str, int], Way], list[str]]:
+    """The ways into some servers, by account, key and server, and the servers of which nothing can be said."""
+    found: dict[tuple[str, str, int], Way] = {}
+    unknown = []
+    for server_id in server_ids:
+        server = servers.get(connection, actor.workspace_id, server_id)
+        if server is None:
+            continue
+        try:
+            ways = who_can.into(instance, connection, actor, server)
+        except Refusal as refusal:
+            if refusal.kind is not Kind.UNAVAILABLE:
+                raise
+            unknown.append(server.name)
+            continue
+        found |= {(way.line.username, way.line.fingerprint, server.id): way for way in ways}
+    return found, unknown

@@ -1,0 +1,86 @@
+"""What the tables are made of, the same on both databases: kinds of columns, ids, seals; must name no table."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    TypeDecorator,
+    text,
+)
+from sqlalchemy.engine import Dialect
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An instant: an aware datetime outside, whole microseconds since 1970 (UTC) inside."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Write an aware datetime; a naive one raises, because its instant is unknown."""
+        return None if value is None else (value - EPOCH) // MICROSECOND
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        """Read it back in UTC."""
+        return None if value is None else EPOCH + value * MICROSECOND
+
+
+class Json(TypeDecorator[Any]):
+    """Lists and objects. Both databases hand them over as text, so that a row can be compared with what it was."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> Any | None:
+        """Read what PostgreSQL handed over as it stands (see engine/connect.py); SQLite's is read already."""
+        return json.loads(value) if isinstance(value, str) else value
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def numbered(name: str, *columns: Any) -> Table:
+    """A table whose ids are never used twice, not even after a delete (SQLite would, unasked)."""
+    return Table(name, metadata, *columns, sqlite_autoincrement=True)
+
+
+def id_column() -> Column[int]:
+    """The number of a row."""
+    return Column("id", Integer, primary_key=True)
+
+
+def seal_column() -> Column[bytes]:
+    """What shows that a row is as Keyrack wrote it, see store/sealed.py; empty in rows from before there were seals."""
+    return Column("seal", LargeBinary(32))
+
+
+def referring(target: str, *, nullable: bool = False, cascade: bool = True) -> ForeignKey:
+    """The id of a row of another table, gone with that row, or emptied where `cascade` is false."""
+    return ForeignKey(f"{target}.id", ondelete="CASCADE" if cascade else "SET NULL")
+
+
+def index_where(name: str, *columns: str, condition: str) -> Index:
+    """An index of the few rows that meet a condition."""
+    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))

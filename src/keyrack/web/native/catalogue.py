@@ -1,0 +1,84 @@
+"""Finds and answers one call of Keyrack's own API in this process, loading only its resource; must decide nothing."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from keyrack.core.instance import Instance
+from keyrack.errors import missing
+from keyrack.model import Actor
+from keyrack.web import bodies
+from keyrack.web.api import Call, Endpoint
+
+# Where the calls are whose paths begin so; tests hold it true.
+MODULES: dict[str, tuple[str, ...]] = {
+    "access": ("access",),
+    "credentials": ("everywhere",),
+    "damaged-rows": ("damaged_rows",),
+    "deleted-servers": ("servers",),
+    "events": ("events",),
+    "grants": ("grants",),
+    "groups": ("groups",),
+    "keys": ("revocations", "claims"),
+    "offboardings": ("offboardings",),
+    "people": ("groups", "key_sources", "offboardings"),
+    "rehearsals": ("rehearsals",),
+    "repositories": ("repositories",),
+    "request-rules": ("requests",),
+    "requests": ("requests",),
+    "resync": ("resync",),
+    "servers": ("servers", "credentials", "sessions", "unmanaged_keys", "resync"),
+    "tags": ("servers",),
+    "tokens": ("tokens",),
+    "user-keys": ("user_keys",),
+}
+
+
+def find(method: str, path: str) -> tuple[Endpoint, dict[str, str]] | None:
+    """The call that a method and a path name, with the texts in the path; None where there is none."""
+    pieces = path.split("/")[1:]
+    for endpoint in _near(pieces[0] if pieces else ""):
+        names = endpoint.path.split("/")[1:]
+        if endpoint.method != method or len(names) != len(pieces):
+            continue
+        if all(name.startswith("{") or name == piece for name, piece in zip(names, pieces, strict=True)):
+            texts = {
+                name[1:-1]: unquote(piece).replace("\x00", "\ufffd")
+                for name, piece in zip(names, pieces, strict=True)
+                if name.startswith("{")
+            }
+            return endpoint, texts
+    return None
+
+
+def answer(
+    instance: Instance, actor: Actor, method: str, path: str, body: Mapping[str, Any], query: Mapping[str, str]
+) -> Response:
+    """What a call answers to an actor who is known already. Raises Refusal, MISSING for a path without a call."""
+    found = find(method, path)
+    if found is None:
+        raise missing("call")
+    endpoint, texts = found
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
+    return endpoint.handler(
+        Call(
+            instance=instance,
+            actor=actor,
+            request=Request(scope),
+            ids={name: bodies.identifier(value) for name, value in texts.items()},
+            path=texts,
+            query=dict(query),
+            body=body,
+        )
+    )
+
+
+def _near(first: str) -> Iterator[Endpoint]:
+    for name in MODULES.get(first, ()):
+        yield from importlib.import_module(f"keyrack.web.native.{name}").ENDPOINTS

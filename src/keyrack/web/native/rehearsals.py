@@ -1,0 +1,59 @@
+"""Keyrack's own API: what a call would do to who can log in where; must hold no rule of its own."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+from keyrack.core.instance import Instance
+from keyrack.core.keys import rehearsal
+from keyrack.errors import invalid
+from keyrack.web.api import Call
+from keyrack.web.native import catalogue
+from keyrack.web.native import shapes_access as shapes
+from keyrack.web.native.calls import endpoint
+
+# Calls that change who can log in, and do nothing beside their transaction.
+REHEARSED = frozenset(
+    {
+        ("POST", "/grants"),
+        ("DELETE", "/grants/{grant}"),
+        ("PUT", "/groups/{group}"),
+        ("DELETE", "/groups/{group}"),
+        ("PUT", "/groups/{group}/members/{person}"),
+        ("DELETE", "/groups/{group}/members/{person}"),
+        ("PUT", "/people/{person}"),
+        ("PATCH", "/people/{person}"),
+        ("DELETE", "/people/{person}"),
+        ("POST", "/people/me/keys"),
+        ("DELETE", "/people/me/keys/{key}"),
+        ("POST", "/credentials"),
+        ("POST", "/credentials/revoke"),
+        ("POST", "/credentials/replace"),
+        ("POST", "/servers/{server}/credentials"),
+        ("DELETE", "/servers/{server}/credentials/{credential}"),
+        ("PATCH", "/servers/{server}"),
+        ("POST", "/keys/revoke"),
+        ("POST", "/requests/{request}/approve"),
+    }
+)
+
+
+def rehearse(call: Call, wanted: shapes.NewRehearsal) -> shapes.Rehearsal:
+    """Show who would gain and who would lose a login by another call, and change nothing"""
+    found = catalogue.find(wanted.method, wanted.path)
+    if found is None or (wanted.method, found[0].path) not in REHEARSED:
+        known = ", ".join(f"{method} {path}" for method, path in sorted(REHEARSED, key=lambda one: one[::-1]))
+        raise invalid("path", f"These calls can be rehearsed: {known}.", "not-rehearsed")
+    done = rehearsal.rehearse(call.instance, call.actor, partial(_made, call, wanted))
+    return shapes.rehearsal(done)
+
+
+def _made(call: Call, wanted: shapes.NewRehearsal, instance: Instance) -> object:
+    answer = catalogue.answer(instance, call.actor, wanted.method, wanted.path, wanted.body or {}, {})
+    return json.loads(bytes(answer.body)) if answer.body else None
+
+
+ENDPOINTS = (
+    endpoint("POST", "/rehearsals", rehearse, "access:read", takes=shapes.NewRehearsal, answers=shapes.Rehearsal),
+)

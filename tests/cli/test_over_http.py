@@ -1,0 +1,234 @@
+"""The command line over the API: logging in, the same answers as on the data, dry runs, and how commands end."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from keyrack.cli.main import main
+from keyrack.web.native import api, catalogue
+from tests.core.keys_for_tests import fresh_line
+from tests.ports import free_port
+from tests.services import Service
+
+
+@pytest.fixture
+def home(team: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to be in, without data and with a configuration of its own; olga is logged in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in ("KEYRACK_DATA", "KEYRACK_DATABASE", "KEYRACK_URL", "KEYRACK_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    log_in(team, "olga")
+    return tmp_path
+
+
+def log_in(team: Service, name: str) -> None:
+    """Log in with a person's token, read from standard input."""
+    said = good("login", team.url, "--token-file", "-", sent=f"token-of-{name}\n")
+    assert f"as {name}" in said
+    assert "token-of" not in said
+
+
+def run(*words: str, sent: str | None = None) -> Result:
+    """One command."""
+    ended = CliRunner().invoke(main, words, input=sent)
+    assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
+    return ended
+
+
+def good(*words: str, sent: str | None = None) -> str:
+    """What a command prints that ends well."""
+    ended = run(*words, sent=sent)
+    assert ended.exit_code == 0, ended.output
+    return ended.stdout
+
+
+def listed(*words: str) -> Any:
+    """What a command lists."""
+    return json.loads(good(*words, "--json"))
+
+
+def on_data(team: Service, *words: str) -> str:
+    """The same command on the service's data."""
+    settings = team.instance.settings
+    where = ("--data", str(settings.data), "--database", settings.database_url, "--workspace", "acme")
+    return good(*words, *where)
+
+
+def key_of(name: str, folder: Path) -> Path:
+    """A key pair; its public half is registered by the person who is logged in."""
+    file = folder / f"{name}.key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(file)], check=True)
+    good("keys", "mine", "add", f"{file}.pub", "--title", name)
+    return file
+
+
+def test_a_login_is_kept_for_its_owner_alone(team: Service, home: Path) -> None:
+    file = home / "config" / "keyrack" / "login.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert listed("people", "me")["name"] == "olga"
+    file.chmod(0o640)
+    assert "read by others" in run("people", "me").output
+    file.chmod(0o600)
+    refused = run("login", team.url, "--token-file", "-", sent="wrong\n")
+    assert (refused.exit_code, "does not know" in refused.output) == (1, True)
+    assert listed("people", "me")["name"] == "olga", "the login of before stays"
+    assert run("login", "http://192.0.2.1", "--token-file", "-", sent="x").exit_code == 2, "a token in clear"
+    assert run("login", "nonsense", "--token-file", "-", sent="x").exit_code == 2
+    assert "--workspace goes with --data" in run("people", "list", "--workspace", "acme").output
+    good("logout")
+    assert not file.exists()
+    assert "not logged in" in run("people", "list").output
+
+
+def test_programs_log_in_by_their_environment(team: Service, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good("logout")
+    monkeypatch.setenv("KEYRACK_URL", team.url)
+    monkeypatch.setenv("KEYRACK_TOKEN", "token-of-alice")
+    assert listed("people", "me")["name"] == "alice"
+
+
+LISTS = (
+    *("servers list", "servers show web-1", "servers keys web-1", "people list", "groups list", "grants list"),
+    *("tokens list", "keys list", "requests list", "leaver list", "sessions list web-1", "who-can web-1"),
+    "access alice",
+)
+
+
+def test_both_ways_answer_the_same(team: Service, home: Path) -> None:
+    key_of("olga", home)
+    good("keys", "add", str(home / "olga.key.pub"), "--label", "bot", "--as", "deploy", "--tag", "web", "--for", "8h")
+    good("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy", "--reason", "release 12")
+    good("groups", "set", "ops", "alice", "bob")
+    for words in LISTS:
+        for more in ((), ("--json",)):
+            over, on = good(*words.split(), *more), on_data(team, *words.split(), *more)
+            if words == "tokens list":  # its last use is noted meanwhile
+                over, on = over[:60], on[:60]
+            assert over == on, words
+    assert "There is no such grant" in run("grants", "take-back", "4711").output
+    assert run("grants", "take-back", "4711").exit_code == 1
+    assert run("grants", "give", "--user", "alice", "--tag", "web", "--as", "deploy", "--for", "2m").exit_code == 2
+    both = ("--for", "1h", "--until", "2099-01-01")
+    assert run("grants", "give", "--user", "alice", "--tag", "web", "--as", "deploy", *both).exit_code == 2
+
+
+def test_a_dry_run_says_who_gains_and_loses_and_changes_nothing(team: Service, home: Path) -> None:
+    log_in(team, "alice")
+    key_of("alice", home)
+    log_in(team, "olga")
+    wanted = ("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy")
+    for words in (good(*wanted, "--dry-run"), on_data(team, *wanted, "--dry-run")):
+        assert words == "alice would gain the login as deploy on web-1\n"
+    assert listed("grants", "list") == []
+    assert listed("access", "alice") == []
+    before = listed("servers", "show", "web-1")["wanted"]
+    good("groups", "set", "ops", "bob")
+    good("grants", "give", "--group", "ops", "--tag", "web", "--as", "deploy")
+    assert good("groups", "add", "ops", "alice", "--dry-run") == "alice would gain the login as deploy on web-1\n"
+    good("groups", "add", "ops", "alice")
+    for change in (
+        ("groups", "remove", "ops", "alice"),
+        ("groups", "set", "ops", "bob"),
+        ("groups", "delete", "ops"),
+        ("people", "set", "alice", "--disabled"),
+        ("people", "delete", "alice"),
+        ("grants", "take-back", "1"),
+        ("grants", "take-back", "1"),
+    ):
+        number = str(listed("grants", "list")[0]["id"])
+        told = good(*[number if word == "1" else word for word in change], "--dry-run")
+        assert told == "alice would lose the login as deploy on web-1\n", change
+    assert good("groups", "remove", "ops", "bob", "--dry-run") == "Nobody would gain or lose a login.\n"
+    rehearsed = json.loads(good("groups", "delete", "ops", "--dry-run", "--json"))
+    assert ([one["user"] for one in rehearsed["loses"]], rehearsed["gains"]) == (["alice"], [])
+    assert [one["members"] for one in listed("groups", "list")] == ["alice, bob"]
+    assert listed("servers", "show", "web-1")["wanted"] > before
+    assert run("groups", "add", "ops", "nobody", "--dry-run").exit_code == 1
+    log_in(team, "mallory")
+    refused = run("groups", "delete", "ops", "--dry-run")
+    assert (refused.exit_code, "not allowed" in refused.output) == (1, True)
+
+
+def test_a_rehearsal_leaves_no_trace_but_its_refusal(team: Service, home: Path) -> None:
+    def summaries() -> list[str]:
+        answer = team.call("GET", "/api/keyrack/v1/events?per_page=200", token="token-of-olga")
+        return [one["summary"] for one in answer.json()["items"]]
+
+    before = summaries()
+    good("groups", "set", "ops", "alice", "--dry-run")
+    assert summaries() == before
+    assert run("groups", "set", "ops", "nobody", "--dry-run").exit_code == 1
+    assert len(summaries()) == len(before) + 1
+
+
+def test_access_is_asked_for_and_approved(team: Service, home: Path) -> None:
+    log_in(team, "alice")
+    key_of("alice", home)
+    assert run("request", "web-1", "--for", "1h", "--why", "a look").exit_code == 2
+    asked = good("request", "web-1/deploy", "--for", "1h", "--why", "the release of today")
+    assert asked == "Asked to log in as deploy on web-1 for 1h: request 1, pending.\n"
+    assert run("requests", "approve", "1").exit_code == 1
+    log_in(team, "olga")
+    assert [one["why"] for one in listed("requests", "list", "--state", "pending")] == ["the release of today"]
+    assert "alice would gain" in good("requests", "approve", "1", "--dry-run")
+    assert good("requests", "approve", "1") == "Approved request 1: approved.\n"
+    assert [one["system_user"] for one in listed("access", "alice")] == ["deploy"]
+    assert run("requests", "refuse", "1").exit_code == 1
+    log_in(team, "alice")
+    assert [one["server"] for one in listed("access")] == ["web-1"]
+
+
+def test_a_key_is_claimed_with_ssh_keygen(team: Service, home: Path) -> None:
+    log_in(team, "alice")
+    file = key_of("shared", home)
+    log_in(team, "bob")
+    assert run("keys", "mine", "add", f"{file}.pub").exit_code == 1
+    assert "is yours" in good("keys", "claim", str(file), "--title", "mine")
+    assert [one["title"] for one in listed("keys", "mine", "list")] == ["mine"]
+    (home / "other.pub").write_text(fresh_line() + "\n")
+    assert run("keys", "claim", str(home / "other.pub")).exit_code == 1
+
+
+def test_a_service_that_is_away_is_told_by_the_status(team: Service, home: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("KEYRACK_TOKEN", "token-of-olga")
+    monkeypatch.setenv("KEYRACK_URL", f"http://127.0.0.1:{free_port()}")
+    ended = run("grants", "list")
+    assert (ended.exit_code, "gives no answer" in ended.output) == (4, True)
+    monkeypatch.setenv("KEYRACK_URL", f"{team.url}/somewhere")
+    ended = run("grants", "list")
+    assert (ended.exit_code, "is that a Keyrack?" in ended.output) == (4, True)
+
+
+def test_every_call_is_found_by_its_path() -> None:
+    for one in api.ENDPOINTS:
+        path = one.path.replace("{", "x").replace("}", "x")
+        found = catalogue.find(one.method, path)
+        assert found is not None, f"{one.method} {one.path} is not in catalogue.MODULES"
+        assert found[0].path == one.path
+    assert catalogue.find("GET", "/nothing") is None
+
+
+def test_commands_over_http_load_no_database(home: Path) -> None:
+    program = (
+        "import sys; from keyrack.cli.main import main\n"
+        "try: main(['grants', 'list', '--json'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'sqlalchemy', 'pydantic', 'starlette'} & set(sys.modules), 'loaded'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

@@ -1,0 +1,130 @@
+"""Whom the agent says a rule keeps out, sshd keeps out: both are asked about the same accounts, settings and keys."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+import pytest
+
+from keyrack.agent.sshd import login_check
+from keyrack.agent.sshd.login_check import LoginCheck
+from keyrack.agent.sshd.settings import Sshd
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
+from tests.login.observed_host import AdoptedHost, accounts
+from tests.login.private_sshd import strict_folder
+
+NAME = "krtwo"
+TODAY = int(time.time() // 86400)
+PAM = "UsePAM yes"
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[AdoptedHost]:
+    with ExitStack() as stack:
+        stack.enter_context(accounts())
+        host = AdoptedHost(stack.enter_context(strict_folder()))
+        host.prepare()
+        stack.callback(host.stop)
+        yield host
+
+
+@pytest.fixture
+def account() -> Iterator[Callable[..., None]]:
+    """Changes the account by a program, for one test."""
+
+    def change(*words: str) -> None:
+        if words:
+            subprocess.run([*words, NAME], check=True, capture_output=True)
+
+    yield change
+    change("usermod", "-s", "/bin/sh", "-p", "*")
+    change("chage", "-d", str(TODAY), "-M", "99999", "-I", "-1", "-E", "-1")
+
+
+@pytest.fixture
+def had(host: AdoptedHost) -> Iterator[Callable[[str], None]]:
+    """Puts settings before all others, for one test."""
+    text = host.config.read_text("ascii")
+
+    def put(settings: str) -> None:
+        host.config.write_text(f"{settings}\n{text}", "ascii")
+
+    yield put
+    host.config.write_text(text, "ascii")
+
+
+def judged(host: AdoptedHost) -> tuple[str, bool]:
+    """Why nobody gets in, and whether somebody could work there."""
+    document = HostDocument("h", 1, datetime.now(UTC), {NAME: [AuthorizedKey(host.keys[NAME].public)]})
+    (verdict,) = found = LoginCheck(Sshd(str(host.config))).look(document)
+    return verdict.words, login_check.opens_for_long(found, 600)
+
+
+def gets_in(host: AdoptedHost) -> bool:
+    """Whether a command runs there."""
+    try:
+        host.start_sshd()
+        ended = host.client.login(host.keys[NAME], NAME, "echo inside")
+        return ended.returncode == 0 and "inside" in ended.stdout
+    finally:
+        host.stop_sshd()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("", ()),
+        (PAM, ()),
+        (PAM, ("chage", "-E", str(TODAY + 1))),
+        (PAM, ("chage", "-E", str(TODAY))),
+        ("", ("chage", "-E", str(TODAY))),
+        ("", ("chage", "-E", str(TODAY - 1))),
+        (PAM, ("chage", "-d", "0")),
+        (PAM, ("chage", "-d", str(TODAY - 90), "-M", "90")),
+        (PAM, ("chage", "-d", str(TODAY - 91), "-M", "90")),
+        ("", ("chage", "-d", str(TODAY - 91), "-M", "90")),
+        (PAM, ("chage", "-d", str(TODAY - 96), "-M", "90", "-I", "5")),
+        ("MaxSessions 0", ()),
+        ("ChrootDirectory /nosuch/%u", ()),
+        ("ChrootDirectory %h", ()),  # the account's own
+        ("ChrootDirectory /run", ()),  # without a shell in it
+        ("ChrootDirectory /", ()),
+        ("ForceCommand /bin/true", ()),
+        ("", ("usermod", "-s", "/bin/true")),
+        ("", ("usermod", "-s", "/bin/sync")),
+        (PAM, ("usermod", "-L")),
+        ("", ("usermod", "-L")),
+    ],
+)
+def test_sshd_and_the_agent_agree(
+    host: AdoptedHost,
+    account: Callable[..., None],
+    had: Callable[[str], None],
+    settings: str,
+    words: tuple[str, ...],
+) -> None:
+    if settings == PAM and not os.path.exists("/etc/pam.d/sshd"):
+        pytest.skip("sshd has no PAM here")
+    account(*words)
+    had(settings)
+    inside = gets_in(host)
+    why, opens = judged(host)
+    assert inside == (not why), why
+    if not inside:
+        assert not opens
+
+
+@pytest.mark.parametrize("settings", ["ForceCommand internal-sftp", "ForceCommand id", "ChrootDirectory /", ""])
+def test_an_account_for_files_alone_is_nobodys_way_in(
+    host: AdoptedHost, account: Callable[..., None], had: Callable[[str], None], settings: str
+) -> None:
+    """Its key opens it, and nothing of this host can be mended by that."""
+    if not settings:
+        account("usermod", "-s", "/usr/bin/git-shell")
+    had(settings)
+    assert judged(host) == ("", False)
