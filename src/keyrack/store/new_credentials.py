@@ -15,8 +15,9 @@ from keyrack.store.tables import credentials, revocations, revoked_keys, servers
 class Place:
     """A server on which a credential is to stand, and what is in its way.
 
-    account_id: of the system user, None where the server has none of that name; labelled: whether a credential there has
-    the label; revoked: whether the key is revoked everywhere in the workspace; refused: whether this host refuses it.
+    account_id: of the system user, None where the server has none of that name; labelled: whether a credential there
+    has the label; revoked: whether the key is revoked everywhere in the workspace; refused: whether this host refuses
+    it.
     """
 
     id: int

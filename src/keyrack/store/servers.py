@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Select, func, or_, select
 from keyrack.model import Page, Server, SystemUser
 from keyrack.store import sealed, sealed_sets
 from keyrack.store.database import announce
+from keyrack.store.engine.at_once import expect
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import inserted, matches, paged, pattern
@@ -198,7 +199,9 @@ def raised(connection: Connection, server_ids: Iterable[int], at: datetime) -> I
     Inside the block the new revisions are known, by server, and nothing else may change a server's row; at its end
     they are written, with the sums of all rows that were entered and removed until then.
     """
-    rows = sealed_sets.locked_servers(connection, server_ids)
+    concerned = tuple(server_ids)
+    expect(connection, len(concerned))
+    rows = sealed_sets.locked_servers(connection, concerned)
     yield {row.id: row.revision + 1 for row in rows}
 
     def new(old: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from keyrack.errors import Kind, Refusal
 from keyrack.web.callers import Caller
+from keyrack.web.turns import Turns
 
 T = TypeVar("T")
 
@@ -54,6 +55,8 @@ class CallPool(Enum):
     """The same for strangers."""
     AT_ONCE = ("at once", 4, 4)
     """What the event loop answers by itself, in each of its rounds; between two rounds it looks at all that came in."""
+    TURNS = ("turns", 32, 16)
+    """Short changes that wait for the turn in which they are made, or for its end."""
     BODIES = ("bodies", 32, 4)
     """Long bodies that are being read; each is kept in memory until it is whole."""
 
@@ -148,6 +151,21 @@ class FairScheduler:
             used.add(ended - began, ended)
             # Not before the next round, or whoever sends many at once would be served before all others are heard.
             asyncio.get_running_loop().call_soon(queue.leave, caller.name, flow)
+
+    async def in_turn(self, caller: Caller, call: Callable[[], T], turns: Turns) -> T:
+        """What the call answers, which runs on the event loop in one of these turns. Raises as run does."""
+        used = self._account(caller.name)
+
+        def timed() -> T:
+            began = time.monotonic()
+            try:
+                return call()
+            finally:
+                ended = time.monotonic()
+                used.add(ended - began, ended)
+
+        async with self._queues[CallPool.TURNS].slot(caller.name):
+            return await turns.run(timed)
 
     @asynccontextmanager
     async def reading(self, caller: Caller, *, long: bool) -> AsyncIterator[None]:
