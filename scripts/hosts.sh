@@ -14,7 +14,10 @@ make_release() {
     [ ! -d "$folder/$1" ] || return 0
     echo "Making a small Debian $1 for the tests …"
     rm -rf "$folder/.$1"
-    if debootstrap --variant=minbase --include="$packages" "$1" "$folder/.$1" >"$folder/$1.log" 2>&1; then
+    # A release that is newer than this debootstrap is made as unstable is.
+    script=/usr/share/debootstrap/scripts/$1
+    [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
+    if debootstrap --variant=minbase --include="$packages" "$1" "$folder/.$1" "" "$script" >"$folder/$1.log" 2>&1; then
         rm -rf "$folder/.$1/var/cache/apt" "$folder/.$1/var/lib/apt/lists"
         mv "$folder/.$1" "$folder/$1"
     else

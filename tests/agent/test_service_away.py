@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -106,6 +107,53 @@ def test_a_certificate_that_begins_later_is_no_fault_of_a_right_clock(folder: Pa
     assert "behind" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "No such file or directory"), ("", "no certificate or crl found"), ("x", "no certificate or crl found")],
+)
+def test_a_file_of_authorities_that_is_none_is_named(
+    folder: Path, authority: Authority, content: str | None, words: str
+) -> None:
+    path = folder / "authorities.pem"
+    if content is not None:
+        path.write_text(content, "ascii")
+    with small_service(authority.context(datetime.now(UTC) - timedelta(days=1))) as service:
+        refused = enrol(folder, service, f"--ca-file={path}")
+    assert refused.returncode != 0
+    assert f"no certificate authority can be read in {path}" in refused.stderr
+    assert words in refused.stderr
+
+
+def test_a_service_without_tls_is_said_to_be_that(folder: Path, service: SmallService) -> None:
+    service.url = service.url.replace("http://", "https://")
+    refused = enrol(folder, service)
+    assert refused.returncode != 0
+    assert "does it speak https there?" in refused.stderr
+    assert "_ssl.c" not in refused.stderr
+
+
+def test_a_wrong_clock_is_told_though_the_certificate_is_taken(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 1)
+    service.clock_ahead = 7230.0
+    follower = host.follower()
+    for _ in range(3):
+        follower.step(0)
+    (words,) = next(told["problems"] for told in service.reports if told.get("problems"))
+    assert words.startswith("this host's clock is about 2 hours behind the service's")
+    assert follower.wrong == (words,)
+    assert f"BAD  {words}" in host.agent("status").stdout
+    told = len(service.reports)
+    service.clock_ahead = 7400.0  # no news
+    follower.step(0)
+    follower.step(0)
+    assert len(service.reports) == told
+    service.clock_ahead = 0.0
+    follower.step(0)
+    follower.step(0)
+    assert service.reports[-1]["problems"] == []
+    assert not follower.wrong
+
+
 @contextmanager
 def running(host: EnrolledHost) -> Iterator[None]:
     agent = subprocess.Popen(host.command("run"), stderr=subprocess.DEVNULL)
@@ -160,6 +208,30 @@ def small_disk(path: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", path], check=True)
+
+
+@pytest.mark.parametrize("what", ["", "accepted.json"])
+def test_what_is_immutable_is_said_everywhere(host: EnrolledHost, service: SmallService, what: str) -> None:
+    publish(service, 1)
+    assert host.agent("run", "--once").returncode == 0
+    path = host.state / what
+    if subprocess.run(["chattr", "+i", path], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this file system has no immutable files")
+    try:
+        publish(service, 2)
+        follower = host.follower()
+        for _ in range(3):
+            follower.step(0)
+        (words,) = service.wait_for_report("failed")["problems"]
+        assert words.startswith(f"a new document waits: {path} cannot be written; is it immutable")
+        for command in ("status", "doctor"):
+            ended = host.agent(command, "--json")
+            assert ended.returncode == 1
+            found = json.loads(ended.stdout)
+            assert not found["fine"]
+            assert any(f"{path} cannot be written" in one["words"] for one in found["findings"] if not one["fine"])
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
 
 
 def test_a_full_folder_of_the_agent_is_said_everywhere(host: EnrolledHost, service: SmallService) -> None:

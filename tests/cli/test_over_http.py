@@ -208,6 +208,56 @@ def test_a_service_that_is_away_is_told_by_the_status(team: Service, home: Path,
     assert (ended.exit_code, "is that a Keyrack?" in ended.output) == (4, True)
 
 
+def test_the_log_is_read_by_person_host_and_key(team: Service, home: Path) -> None:
+    log_in(team, "alice")
+    file = key_of("alice", home)
+    fingerprint = listed("keys", "mine", "list")[0]["fingerprint"]
+    log_in(team, "olga")
+    good("servers", "add-key", "web-1", f"{file}.pub", "--label", "laptop", "--as", "deploy", "--for", "1h")
+    everything = listed("audit", "list")
+    assert everything == json.loads(on_data(team, "audit", "list", "--json"))
+    assert len(everything) > 10
+    assert listed("audit", "list", "--limit", "3") == everything[:3]
+    assert {one["actor"] for one in listed("audit", "list", "--person", "alice")} == {"alice"}
+    assert [one["server_id"] for one in listed("audit", "list", "--host", "web-1", "--search", "laptop")] == [1]
+    assert [one["actor"] for one in listed("audit", "list", "--key", fingerprint)] == ["olga", "alice"]
+    assert listed("audit", "list", "--until", "2020-01-01") == []
+    assert run("audit", "list", "--since", "yesterday").exit_code == 2
+    assert "laptop" in good("audit", "list", "--key", fingerprint)
+
+
+def test_a_log_of_many_pages_is_whole(team: Service, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = listed("audit", "list")
+    monkeypatch.setattr("keyrack.cli.audit.AT_ONCE", 4)
+    assert listed("audit", "list") == whole
+    assert listed("audit", "list", "--limit", "6") == whole[:6]
+
+
+def test_repositories_are_listed_and_protected(team: Service, home: Path) -> None:
+    on_data(team, "repos", "create", "acme/site")
+    assert [one["path"] for one in listed("repos", "list")] == ["acme/site"]
+    assert "visibility 10, default branch protected" in good(
+        "repos", "change", "acme/site", "--visibility", "10", "--protect"
+    )
+    assert run("repos", "change", "acme/nothing", "--protect").exit_code == 1
+    assert run("repos", "create", "acme/more").exit_code == 2
+
+
+@pytest.mark.parametrize(("shell", "words"), [("bash", "plain,grants"), ("zsh", "grants"), ("fish", "plain,grants")])
+def test_shells_complete_words(shell: str, words: str) -> None:
+    assert "_KEYRACK_COMPLETE" in good("completion", shell)
+    asked = {
+        "_KEYRACK_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": "keyrack gr",
+        "COMP_CWORD": "1" if shell != "fish" else "gr",
+    }
+    program = "from keyrack.cli.main import main; main(prog_name='keyrack')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=asked, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert words in done.stdout
+
+
 def test_every_call_is_found_by_its_path() -> None:
     for one in api.ENDPOINTS:
         path = one.path.replace("{", "x").replace("}", "x")

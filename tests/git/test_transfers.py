@@ -199,6 +199,9 @@ def test_without_a_compiler(python_site: Site) -> None:
     repository = site.repository("acme/site", alice="developer")
     alice, stranger = site.person("alice", token=ALICE), site.person("stranger")
     assert push(alice, "acme/site").code == 0
+    wait_until(
+        lambda: any("alice pushed to acme/site: main new at" in entry[3] for entry in site.events()), "its event"
+    )
     assert "Hello alice!" in alice.ssh().said
     assert "Only git clone, fetch and push" in alice.ssh("id").said
     assert "Permission denied (publickey)" in stranger.ssh().said

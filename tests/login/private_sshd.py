@@ -117,9 +117,12 @@ class SshClient:
 
 
 @contextmanager
-def private_sshd(folder: Path) -> Iterator[tuple[PrivateSshd, SshClient]]:
-    """sshd alone, in a strict folder, with no keys and nothing revoked: the test writes the files."""
-    server = PrivateSshd(folder / "sshd", free_port(), sshd_path())
+def private_sshd(folder: Path, program: Path | None = None) -> Iterator[tuple[PrivateSshd, SshClient]]:
+    """sshd alone, in a strict folder, with no keys and nothing revoked: the test writes the files.
+
+    program: what starts it, where it is not this machine's.
+    """
+    server = PrivateSshd(folder / "sshd", free_port(), program or sshd_path())
     server.prepare()
     server.keys.mkdir(exist_ok=True)
     if not server.revoked_keys.exists():

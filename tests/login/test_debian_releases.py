@@ -1,10 +1,13 @@
-"""A host's life under systemd on three releases of Debian: each with its own OpenSSH, Python, journal and logind.
+"""A host's life under systemd on releases of Debian: each with its own OpenSSH, Python, journal and logind.
 
-Debian 11 has OpenSSH 8.4 and Python 3.9, Debian 12 has 9.2 and 3.11, Debian 13 has 10.0 and 3.13.
+Debian 11 has OpenSSH 8.4 and Python 3.9, Debian 12 has 9.2 and 3.11, Debian 13 has 10.0 and 3.13. Debian's testing
+release is tried with KEYRACK_LONG=1, where `scripts/hosts.sh forky` made it.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 import subprocess
 import time
@@ -26,6 +29,19 @@ from tests.ports import free_port
 from tests.services import Service
 from tests.waiting import wait_until
 
+OPENSSH = re.compile("OpenSSH_([0-9]+)[.]([0-9]+)")
+LONG = bool(os.environ.get("KEYRACK_LONG"))
+# Rules for zic(8), and whether they are for sshd alone. Fourteen hours ahead of UTC, eleven behind, and summer time
+# that ends in twenty minutes, so that this hour is the first of two.
+ZONES = (
+    (r"Zone Own 14:00 - A\n", False),
+    (r"Zone Own -11:00 - A\n", True),
+    (
+        r"Rule T {year} only - Jan 1 0:00u 1:00 S\nRule T {year} only - {month} {day} {clock}u 0 -\n"
+        r"Zone Own 1:00 T A%s\n",
+        False,
+    ),
+)
 KEYRACK = users.system_actor(1)
 SERVER = 1
 AGENT = "keyrack-agent"
@@ -104,10 +120,10 @@ def scene_on(release: str, team: Service, tmp_path: Path, settings: str) -> Iter
             made.close()
 
 
-@pytest.fixture(params=["bullseye", "bookworm", "trixie"])
+@pytest.fixture(params=["bullseye", "bookworm", "trixie", *(["forky"] if LONG else [])])
 def scene(request: pytest.FixtureRequest, team: Service, tmp_path: Path) -> Iterator[Scene]:
-    # All these logins, refused ones too, come from one address, which Debian 13's sshd would shut out.
-    settings = "PerSourcePenalties no\n" if request.param == "trixie" else ""
+    # All these logins, refused ones too, come from one address, which the sshd of Debian 13 and newer would shut out.
+    settings = "PerSourcePenalties no\n" if request.param in ("trixie", "forky") else ""
     with scene_on(request.param, team, tmp_path, settings) as made:
         yield made
 
@@ -216,17 +232,45 @@ def the_agent_comes_back(scene: Scene) -> None:
 
 
 def ends_bite_without_anybody(scene: Scene) -> None:
-    """A key's end holds while the agent is dead; an sshd too old to read it never takes the key, and doctor says so."""
-    end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=12)
-    key, _ = scene.add("short", expires_at=end)
-    wait_until(scene.obeyed, "the key on the host")
-    too_old = "cannot read ends of keys in UTC" in scene.agent("doctor")
-    assert too_old == ("OpenSSH_8." in scene.host.run("ssh -V"))
-    assert scene.host.client.lets_in(key, "deploy") is not too_old
-    scene.host.run("systemctl stop keyrack-agent")
-    time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds() + 1.5))
-    assert not scene.host.client.lets_in(key, "deploy")
-    scene.host.run("systemctl start keyrack-agent")
+    """A key with an end opens, and its end holds while the agent is dead, wherever the host is: also now that an hour
+    comes twice, as summer time ends.
+    """
+    version = OPENSSH.search(scene.host.run("/usr/sbin/sshd -V", check=False))
+    assert version is not None
+    in_local_time = (int(version.group(1)), int(version.group(2))) < (9, 1)
+    # An end in UTC means the same everywhere; in local time each zone is another case, and so is one of sshd alone.
+    zones = ZONES if in_local_time or LONG else ZONES[-1:]
+    for number, (rules, unit) in enumerate(zones):
+        set_zone(scene, rules, of_sshd_alone=unit)
+        said = scene.agent("doctor")
+        assert ("in local time" in said) is in_local_time, said
+        end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=8)
+        key, _ = scene.add(f"short-{number}", expires_at=end)
+        wait_until(scene.obeyed, "the key on the host")
+        scene.host.run("systemctl kill --signal=KILL keyrack-agent; systemctl stop keyrack-agent")
+        assert scene.host.client.lets_in(key, "deploy"), (rules, said)
+        time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds() + 1.1))
+        assert not scene.host.client.lets_in(key, "deploy"), rules
+        scene.host.run("systemctl start keyrack-agent")
+    scene.host.run("rm -rf /etc/systemd/system/ssh.service.d; ln -sf /usr/share/zoneinfo/Etc/UTC /etc/localtime")
+    scene.host.run("systemctl daemon-reload; systemctl restart ssh keyrack-agent")
+
+
+def set_zone(scene: Scene, rules: str, *, of_sshd_alone: bool) -> None:
+    """Have the host, or its sshd alone, be in a zone of these rules."""
+    soon = datetime.now(UTC) + timedelta(minutes=20)
+    rules = rules.format(year=soon.year, month=f"{soon:%b}", day=soon.day, clock=f"{soon:%H:%M}")
+    scene.host.run(f"printf '%b' '{rules}' >/tmp/zone && /usr/sbin/zic -d /tmp/zones /tmp/zone")
+    drop_in = "/etc/systemd/system/ssh.service.d"
+    if of_sshd_alone:
+        scene.host.run("cp /tmp/zones/Own /etc/zone-of-sshd && ln -sf /usr/share/zoneinfo/Etc/UTC /etc/localtime")
+        scene.host.run(
+            f"mkdir -p {drop_in} && printf '[Service]\nEnvironment=TZ=:/etc/zone-of-sshd\n' >{drop_in}/z.conf"
+        )
+    else:
+        scene.host.run(f"rm -rf {drop_in}; rm -f /etc/localtime; cp /tmp/zones/Own /etc/localtime")
+    scene.host.run("systemctl daemon-reload; systemctl restart ssh; systemctl restart keyrack-agent")
+    wait_until(lambda: "the agent is running" in scene.agent("status"), "the agent")
 
 
 def revoked_while_off(scene: Scene) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -96,8 +97,19 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     ended = pasted.paste("used up")
     assert ended.returncode == 0, ended.stderr
     assert "is a host of" in ended.stderr
-    wait_until(lambda: (pasted.state / "lock").read_text("ascii") not in ("", pid), "another agent in its place")
-    assert "the agent is running" in pasted.agent("status").stdout
+    # It says that it runs, and it does.
+    assert "the agent runs" in ended.stderr
+    assert (pasted.state / "lock").read_text("ascii") not in ("", pid)
+    assert json.loads(pasted.agent("status", "--json").stdout)["findings"][1]["words"] == "the agent is running"
+    shut = pasted.state / "enforcement.json"
+    shut.write_text("{", "ascii")
+    ended = pasted.paste("")
+    assert ended.returncode == 1
+    assert "the agent was started and does not run" in ended.stderr
+    assert "is damaged" in ended.stderr
+    assert "the agent runs" not in ended.stderr
+    shut.unlink()
+    assert pasted.paste("").returncode == 0
     # sshd's own settings name these files in this test, so the agent refuses to take them away.
     gone = pasted.agent("uninstall")
     assert gone.returncode == 1

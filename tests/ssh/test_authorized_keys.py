@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.ssh.authorized_keys import KeyLine, expiry_option, key_line, read, render
+from keyrack.ssh.authorized_keys import KeyLine, end_of, expiry_option, key_line, read, render
+from keyrack.ssh.expiry_time import in_utc
 from keyrack.ssh.public_key import parse
 from tests.ssh.cases import cases, make_key, mpint, ssh_keygen, text_line
 from tests.ssh.sshd import Sshd
@@ -17,12 +18,17 @@ FINGERPRINT = parse(GOOD).sha256
 NOON = datetime(2026, 11, 23, 4, 0, 0, tzinfo=UTC)
 
 
+def written(moment: datetime) -> str:
+    """The option as it stands in a line."""
+    return expiry_option(in_utc(end_of(moment)))
+
+
 def test_the_end_is_written_in_utc_and_never_later_than_asked() -> None:
-    assert expiry_option(NOON) == 'expiry-time="20261123040000Z"'
-    assert expiry_option(NOON + timedelta(microseconds=999_999)) == 'expiry-time="20261123040000Z"'
-    assert expiry_option(NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))) == 'expiry-time="20261123040000Z"'
+    assert written(NOON) == 'expiry-time="20261123040000Z"'
+    assert written(NOON + timedelta(microseconds=999_999)) == 'expiry-time="20261123040000Z"'
+    assert written(NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))) == 'expiry-time="20261123040000Z"'
     with pytest.raises(ValueError, match="time zone"):
-        expiry_option(NOON.replace(tzinfo=None))
+        written(NOON.replace(tzinfo=None))
 
 
 def test_a_key_line_is_options_end_and_key() -> None:

@@ -181,6 +181,8 @@ def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
     call(team, endpoint.method, path, body, token="nonsense", status=401)
     if endpoint.action in policy.OF_EVERY_MEMBER and "{" not in endpoint.path:
         return  # everybody's own
+    if endpoint.handler.__name__ == "list_repositories":
+        return  # those that one may see, which are none of a stranger's
     if endpoint.action == "requests:ask":
         call(team, endpoint.method, path, body, token="token-of-mallory", status=404)
         return  # somebody else's is as missing as any that nobody has

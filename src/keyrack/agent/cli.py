@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -63,9 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "follow the service until stopped")
     _option(run, "--sshd-log", "the file sshd logs to, where that is neither the journal nor syslog")
     run.add_argument("--once", action="store_true", help="fetch and apply what is new, then end")
-    _command(commands, "plan", _plan, "say exactly what enforcing would change, and change nothing")
-    _command(commands, "status", _status, "say how the agent fares")
-    _command(commands, "doctor", _doctor, "look at everything that a login depends on")
+    for name, function, help_text in (
+        ("plan", _plan, "say exactly what enforcing would change, and change nothing"),
+        ("status", _status, "say how the agent fares"),
+        ("doctor", _doctor, "look at everything that a login depends on"),
+    ):
+        shown = _command(commands, name, function, help_text)
+        shown.add_argument("--json", action="store_true", help="for programs: one JSON object")
     _command(commands, "uninstall", _uninstall, "take the agent off this host, and make all files what they were")
     return parser
 
@@ -179,14 +184,16 @@ def _run(given: argparse.Namespace) -> int:
     # Whether plain HTTP is fine was settled when the host enrolled.
     client = ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
     desired = DesiredState(store, enrolment, say)
+    reconciler = Reconciler(store, enrolment, desired)
     watch = Watch(
         store,
         enrolment,
         ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file),
         say,
         given.sshd_log,
+        reconciler.end_keys,
     )
-    follower = Follower(store, Reconciler(store, enrolment, desired), client, say, watch.obey)
+    follower = Follower(store, reconciler, client, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(client):
         if not given.once:
@@ -206,18 +213,22 @@ def _once(follower: Follower) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
-    return _print(doctor.status(*_open(given)))
+    return _print(doctor.status(*_open(given)), given.json)
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    return _print(list(doctor.examine(*_open(given))))
+    return _print(list(doctor.examine(*_open(given))), given.json)
 
 
 def _plan(given: argparse.Namespace) -> int:
     # Here, because difflib and tempfile take 2 MB and 8 ms, which the running agent never needs.
-    from keyrack.agent.sshd.plan import plan
+    from keyrack.agent.sshd.plan import as_object, plan
 
-    for line in plan(*_open(given)):
+    lines = plan(*_open(given))
+    if given.json:
+        print(json.dumps(as_object(lines), indent=1))
+        return 0
+    for line in lines:
         print(printable(line.expandtabs()))
     return 0
 
@@ -234,10 +245,13 @@ def _uninstall(given: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _print(findings: List[doctor.Finding]) -> int:
-    for finding in findings:
+def _print(findings: List[doctor.Finding], as_json: bool) -> int:
+    fine = all(finding.fine for finding in findings)
+    if as_json:
+        print(json.dumps({"fine": fine, "findings": [finding._asdict() for finding in findings]}, indent=1))
+    for finding in () if as_json else findings:
         print(finding)
-    return 0 if all(finding.fine for finding in findings) else 1
+    return 0 if fine else 1
 
 
 def _open(given: argparse.Namespace) -> "tuple[StateFolder, Enrolment]":

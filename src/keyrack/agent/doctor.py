@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Callable, Generator, Iterator, List, NamedTuple, Optional
 
+from keyrack.agent.keys.ends import EndForm, EndWriter, form_of, moments_of
 from keyrack.agent.keys.key_files import KeyFiles, render
-from keyrack.agent.service import enrolment as enrol
 from keyrack.agent.service import signature
 from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient, seconds_ahead
 from keyrack.agent.sshd import enforcement, listening
 from keyrack.agent.sshd.login_check import LoginCheck
+from keyrack.agent.sshd.running import UNKNOWN
 from keyrack.agent.sshd.settings import Effective, Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local, programs
@@ -21,9 +21,6 @@ from keyrack.ssh.printable import printable
 
 SILENT_SECONDS = 180.0  # the service answers at least every half minute
 CLOCK_SECONDS = 5.0
-# The first that reads expiry-time with Z; an older sshd refuses a line that has one (release notes of 9.1).
-_FIRST_WITH_UTC = (9, 1)
-
 
 _ENFORCEMENT = {
     enforcement.OFF: (
@@ -45,7 +42,7 @@ _OFFLINE = {
 
 
 class Finding(NamedTuple):
-    """One thing looked at: what is so, and what to do when it is wrong."""
+    """One thing looked at: what is so, and what to do when it is wrong. Its names are those that --json has."""
 
     fine: bool
     words: str
@@ -78,7 +75,7 @@ def status(state: StateFolder, enrolment: Enrolment) -> List[Finding]:
     elif noted.service:
         last = f"; it last answered {_ago(noted.contact_at)}" if noted.contact_at else ""
         found.append(Finding(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
-    found.extend(Finding(False, words, "free some; until then new documents wait") for words in state.full())
+    found.extend(Finding(False, words, "until that is mended, new documents wait") for words in state.full())
     found.extend(_how_held(state))
     found.extend(Finding(False, problem) for problem in noted.problems)
     return found
@@ -109,7 +106,7 @@ def _how_held(state: StateFolder) -> Iterator[Finding]:
 def examine(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
     """Look at everything that a login depends on, one finding after the other."""
     yield from status(state, enrolment)
-    for look in (_look_at_document, _look_at_openssh, _look_at_sshd, _look_at_service):
+    for look in (_look_at_document, _look_at_ends, _look_at_sshd, _look_at_service):
         yield from look(state, enrolment)
 
 
@@ -119,12 +116,12 @@ def _look_at_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Find
         if accepted is None:
             yield Finding(False, "no document was accepted yet", "start the agent: keyrack-agent run")
             return
-        signature.check(state.folder, accepted.document, accepted.signature)
+        signature.check(enrolment.signing_key, accepted.document, accepted.signature)
         document = host_document.decode(accepted.document)
         yield Finding(True, f"the document of revision {document.revision} is the service's, and well-formed")
         files = KeyFiles.open(enrolment.keys_folder, enrolment.revoked_keys)
         try:
-            different = files.differences(render(document))
+            different = files.differences(render(document, EndWriter(Sshd(enrolment.sshd_config)).look(document)))
         finally:
             files.close()
     except (StateProblem, signature.DocumentSignatureProblem, host_document.DocumentError, FolderProblem) as problem:
@@ -139,19 +136,39 @@ def _look_at_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Find
             yield Finding(False, f"{path} is not as the document says", "the running agent puts it back")
 
 
-def _look_at_openssh(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
-    version = enrol.openssh_version()
-    number = re.match(r"OpenSSH_(\d+)\.(\d+)", version)
-    if number is None:
-        yield Finding(False, "no OpenSSH was found", "install OpenSSH's client and server")
-    elif (int(number.group(1)), int(number.group(2))) < _FIRST_WITH_UTC:
+def _look_at_ends(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
+    """How the running sshd reads the ends of keys, and what that means where nothing of ours runs."""
+    sshd = Sshd(enrolment.sshd_config)
+    version = sshd.running.version()
+    if version == UNKNOWN:
+        yield Finding(False, "sshd does not say which OpenSSH it is", "install OpenSSH's server (openssh-server)")
+        return
+    name = f"OpenSSH {version[0]}.{version[1]}"
+    form = form_of(sshd)
+    if form is EndForm.UTC:
+        yield Finding(True, f"{name} reads ends of keys in UTC")
+    elif form is EndForm.LOCAL:
         yield Finding(
-            False,
-            f"{version} cannot read ends of keys in UTC: it refuses every key that has one",
-            "update to OpenSSH 9.1 or newer; keys without an end work all the same",
+            True,
+            f"{name} reads ends of keys in local time ({sshd.running.zone().name}): they are written so, and hold "
+            "while nothing of Keyrack runs, as long as the time zone stays",
         )
     else:
-        yield Finding(True, f"{version} reads ends of keys in UTC")
+        yield Finding(
+            state.in_use() or not _has_ends(state),
+            f"{name} cannot read ends of keys: the agent takes each key away at its end. While it does not run, a key "
+            "that has ended still opens its account",
+            "keep the agent running, or update OpenSSH to 7.7 or newer",
+        )
+
+
+def _has_ends(state: StateFolder) -> bool:
+    """Whether a key of the document in force has an end."""
+    try:
+        accepted = state.accepted()
+        return accepted is not None and bool(moments_of(host_document.decode(accepted.document)))
+    except (StateProblem, host_document.DocumentError):
+        return True
 
 
 def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:

@@ -1,20 +1,24 @@
 """The document that this host obeys: checks a new one, remembers it, has its files put in place; it asks nobody.
 
 What is checked before a document is obeyed (Invariant 6), in this order, and all of it before anything is changed:
-(1) the service's signature over the exact text, by the host's own ssh-keygen; (2) that every part of it is of the
-known form; (3) that it is for this very host; (4) that it is newer than the last one obeyed. If one fails, the last
-good state stays.
+(1) the service's signature over the exact text; (2) that every part of it is of the known form; (3) that it is for this
+very host; (4) that it is newer than the last one obeyed. If one fails, the last good state stays.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from typing import List, NamedTuple, Optional
+import threading
+import time
+from typing import List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.desired_state import DesiredState, as_offline, offline_words
 from keyrack.agent.keys import unmanaged_keys
-from keyrack.agent.keys.key_files import KeyFiles, Outcome, Rendered, render
+from keyrack.agent.keys.ends import IN_UTC, Ends, EndWriter, next_end
+from keyrack.agent.keys.key_files import KeyFiles, Outcome, Rendered, differ_by_ends, render
 from keyrack.agent.service import signature
+from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Accepted, Enrolment, StateFolder
 from keyrack.agent.system.folder import FolderProblem
 from keyrack.protocol import host_document
@@ -44,6 +48,14 @@ class _Checked(NamedTuple):
     rendered: Rendered
 
 
+class _Put(NamedTuple):
+    """Files as they were made last, and of what."""
+
+    document: HostDocument
+    ends: Ends
+    rendered: Rendered
+
+
 class Reconciler:
     """What one enrolled host obeys. Nothing is in force until recall() or take() found a good document."""
 
@@ -55,6 +67,11 @@ class Reconciler:
         self._unmet: List[str] = []
         self._offline = ""
         self._in_force: Optional[InForce] = None
+        self._ends = EndWriter(Sshd(enrolment.sshd_config))
+        self._rendered: Optional[_Put] = None
+        self._next_end = math.inf
+        self._ends_problem = ""
+        self._writing = threading.Lock()  # around the files, and around what was made of which document
 
     @property
     def in_force(self) -> Optional[InForce]:
@@ -120,31 +137,63 @@ class Reconciler:
         self._offline = offline_words(self._checked.document, silent)
         allowed = self._checked.allowed
         in_force = InForce(allowed, as_offline(allowed, silent))
-        if in_force != self._in_force:
+        if self._in_force is None or in_force != self._in_force:
             self._in_force = in_force
-        rendered = render(in_force.counted) if self._offline else self._checked.rendered
-        # Opened anew each time: where somebody moved the folders away, they are made again.
+        in_force = self._in_force
         try:
-            files = KeyFiles.open(self._enrolment.keys_folder, self._enrolment.revoked_keys, create=True)
+            with self._writing:
+                outcome = self._write(in_force.counted, new=new)
         except FolderProblem as problem:
             return Outcome((), (str(problem),))
         except OSError as error:
             return Outcome((), (f"{error.filename or self._enrolment.keys_folder}: {error.strerror}",))
-        try:
-            if not new:
-                self._remember_foreign(files, rendered)
-            outcome = files.put(rendered)
-        finally:
-            files.close()
         if outcome.problems or self._desired is None:
             return outcome
         met = self._desired.put(self._checked.document, scan=scan)
         self._unmet = list(met.unmet)
         return Outcome(outcome.changed, (), met.put_back)
 
+    def _write(self, counted: HostDocument, *, new: bool) -> Outcome:
+        """Make the files those of a document as it counts now. Raises FolderProblem or OSError."""
+        ends = self._ends.look(counted)
+        last = self._rendered
+        if last is None or last.document is not counted or last.ends != ends:
+            checked = self._checked
+            is_usual = checked is not None and checked.allowed is counted and ends == IN_UTC
+            rendered = checked.rendered if checked is not None and is_usual else render(counted, ends)
+            last = self._rendered = _Put(counted, ends, rendered)
+        self._next_end, self._ends_problem = next_end(counted, ends), ends.problem
+        # Opened anew each time: where somebody moved the folders away, they are made again.
+        files = KeyFiles.open(self._enrolment.keys_folder, self._enrolment.revoked_keys, create=True)
+        try:
+            by_time = () if new else self._differences(files, last)
+            outcome = files.put(last.rendered)
+        finally:
+            files.close()
+        return outcome._replace(changed=tuple(path for path in outcome.changed if path not in by_time))
+
+    def end_keys(self) -> List[str]:
+        """Take away what has ended since the files were made, where sshd does not see to it in UTC itself; answers what
+        could not be, in words. For another thread than put()'s, which may wait for the service just now.
+        """
+        if time.time() < self._next_end:
+            return []
+        with self._writing:
+            if self._rendered is None:
+                return []
+            try:
+                return list(self._write(self._rendered.document, new=True).problems)
+            except (FolderProblem, OSError) as problem:
+                return [f"a key that has ended could not be taken away: {problem}"]
+
     def is_due(self, silent: float) -> bool:
-        """Whether the service's silence means something else now than when the files were put."""
-        return self._checked is not None and bool(offline_words(self._checked.document, silent)) != bool(self._offline)
+        """Whether the service's silence means something else now than when the files were put, or a key has ended that
+        the agent itself must take away.
+        """
+        if self._checked is None:
+            return False
+        is_offline = bool(offline_words(self._checked.document, silent))
+        return is_offline != bool(self._offline) or time.time() >= self._next_end
 
     @property
     def hurry(self) -> bool:
@@ -190,30 +239,34 @@ class Reconciler:
                 words.append("this agent does not create or remove accounts; do it by hand")
             if self._checked.document.sshd:
                 words.append("this agent does not change sshd's settings; do it by hand")
-        return words + ([self._offline] if self._offline else [])
+        return words + [said for said in (self._ends_problem, self._offline) if said]
 
-    def _remember_foreign(self, files: KeyFiles, rendered: Rendered) -> None:
-        """Note the keys in files that somebody changed, before they are put back: the service is told of them."""
-        if self._desired is None or self._checked is None:
-            return
-        changed = files.changed_files(rendered)
-        if changed:
-            entries = [entry for entries in self._checked.document.users.values() for entry in entries]
-            ours = {public_key.read_canonical(entry.key).sha256 for entry in entries}
-            for name, data in changed.items():
-                path = os.path.join(self._enrolment.keys_folder, name)
+    def _differences(self, files: KeyFiles, wanted: _Put) -> Tuple[str, ...]:
+        """Note the keys in files that somebody changed, before they are put back: the service is told of them. Answers
+        the paths of files that differ by how ends are written, or by a key that has ended, and by nothing else.
+        """
+        changed = files.changed_files(wanted.rendered)
+        if not changed:
+            return ()
+        whole = render(wanted.document).users
+        by_ends = []
+        for name, data in changed.items():
+            path = os.path.join(self._enrolment.keys_folder, name)
+            if name in whole and differ_by_ends(data, wanted.rendered.users[name], whole[name]):
+                by_ends.append(path)
+            elif self._desired is not None:
+                entries = [entry for entries in wanted.document.users.values() for entry in entries]
+                ours = {public_key.read_canonical(entry.key).sha256 for entry in entries}
                 self._desired.note_foreign(unmanaged_keys.foreign(path, name, data, ours))
+        return tuple(by_ends)
 
     def _check(self, new: Accepted) -> _Checked:
         """Checks (1) to (3); take() has the fourth, as a document that is recalled is no newer than itself."""
         # (1) The service signed this exact text.
         try:
-            signature.check(self._state_folder.folder, new.document, new.signature)
+            signature.check(self._enrolment.signing_key, new.document, new.signature)
         except signature.DocumentSignatureProblem as problem:
-            raise (DocumentRefused if problem.final else Failed)(str(problem)) from None
-        except OSError as error:
-            full = "; ".join(self._state_folder.full())
-            raise Failed(f"the document's signature could not be checked: {full or error.strerror}") from None
+            raise DocumentRefused(str(problem)) from None
         # (2) Every part of it is of the known form.
         try:
             document = host_document.decode(new.document)

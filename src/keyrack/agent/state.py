@@ -108,7 +108,7 @@ class StateFolder:
         return False
 
     def full(self) -> Tuple[str, ...]:
-        """Words where nothing can be written in this folder, for want of space or because its disk lets nobody."""
+        """Words where nothing can be written in this folder: there is no space, or its disk or a file lets nobody."""
         status = os.statvfs(self.folder.path)
         place = mount_point(self.folder.path)
         if status.f_flag & os.ST_RDONLY:
@@ -116,6 +116,11 @@ class StateFolder:
         free = status.f_bfree if os.geteuid() == 0 else status.f_bavail
         if free * status.f_frsize < _LEAST_FREE or (status.f_files and not status.f_ffree):
             return (f"no space left on the file system at {place} for {self.folder.path}",)
+        # Root too is kept from what is immutable (chattr(1)).
+        names = (os.path.join(self.folder.path, name) for name in sorted(self.folder.names()))
+        shut = next((path for path in (self.folder.path, *names) if not os.access(path, os.W_OK)), None)
+        if shut is not None:
+            return (f"{shut} cannot be written; is it immutable (lsattr -d {shut})?",)
         return ()
 
     def enrolment(self) -> Optional[Enrolment]:

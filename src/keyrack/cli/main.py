@@ -8,6 +8,7 @@ import io
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from keyrack import __version__
 from keyrack.ssh.printable import printable
@@ -19,7 +20,7 @@ COMMANDS = {
     "login": ("keyrack.cli.login", "Log in at a service, so that commands go there."),
     "logout": ("keyrack.cli.logout", "Forget where you are logged in."),
     "servers": ("keyrack.cli.servers", "See and change servers, and the keys on them."),
-    "repos": ("keyrack.cli.repos", "Create and list Git repositories."),
+    "repos": ("keyrack.cli.repos", "Create, list and change Git repositories."),
     "who-can": ("keyrack.cli.who_can", "See who can log in on a server, and what opens it."),
     "access": ("keyrack.cli.access", "See where a user can log in, and what opens it."),
     "grants": ("keyrack.cli.grants", "See, give and take back who may log in where."),
@@ -32,11 +33,13 @@ COMMANDS = {
     "sessions": ("keyrack.cli.sessions", "See who is logged in, and end it."),
     "sync-keys": ("keyrack.cli.sync_keys", "Keep users' keys in step with GitHub and GitLab, now."),
     "tokens": ("keyrack.cli.tokens", "See, make, rotate and revoke API tokens."),
+    "audit": ("keyrack.cli.audit", "Read the audit log, by time, person, host and key, without end."),
     "events": ("keyrack.cli.events", "Read the audit log."),
     "hosts": ("keyrack.cli.hosts", "See and steer hosts: unmanaged keys, modes, receipts, sessions."),
     "backup": ("keyrack.cli.backup", "Copy the database, also while it is served."),
     "restore": ("keyrack.cli.restore", "Put a backup in the place of the database."),
     "tidy": ("keyrack.cli.tidy", "Show what was kept as long as it must be, and delete it."),
+    "completion": ("keyrack.cli.completion", "Print what completes words in bash, zsh or fish."),
     "git-host": ("keyrack.cli.git_host", "Serve Git over SSH."),
     "agent": ("keyrack.cli.agent", "The program that runs on a host; also served as a single file."),
 }
@@ -56,6 +59,11 @@ class LazyGroup(click.Group):
         command = importlib.import_module(COMMANDS[name][0]).command
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The subcommands that begin so, without loading any."""
+        found = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, context, incomplete)]
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Refuse what no database and no file of ours can be named by, for every subcommand."""

@@ -1,35 +1,27 @@
-"""`keyrack repos …`: create and list Git repositories of this instance; must hold no rule, the core has them."""
+"""`keyrack repos …`: create, list and change Git repositories; must hold no rule, the core has them."""
 
 from __future__ import annotations
 
-from functools import partial
+import importlib
 from typing import Any
 
 import click
-from sqlalchemy import Connection
 
-from keyrack.cli import options
-from keyrack.cli.opened import opened, workspace_named, workspaces
-from keyrack.cli.operator import operator
+from keyrack.cli.calls import Refused, either, on_data, reached, to
+from keyrack.cli.changes import dash
 from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, table
-from keyrack.core.git import access, repositories, storage
-from keyrack.core.instance import Instance
-from keyrack.core.people import users
-from keyrack.model import Workspace
-from keyrack.ssh.printable import printable
-from keyrack.store import people as people_rows
-from keyrack.store import repositories as repository_rows
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
+
+ALL = "/repositories"
 
 
 @click.group(name="repos")
 def command() -> None:
-    """Git repositories, as the operator of this instance sees them."""
+    """Git repositories."""
 
 
 @command.command()
 @click.argument("path", metavar="GROUP/NAME")
-@click.option("--workspace", help="Whose it is to be; needed where there are several workspaces.")
 @click.option(
     "--member",
     "members",
@@ -37,56 +29,49 @@ def command() -> None:
     metavar="USER=ROLE",
     help="A user and viewer, developer or admin; may be given several times.",
 )
-@options.data
-@options.database
-def create(path: str, workspace: str | None, members: tuple[str, ...], **given: Any) -> None:
+@either
+def create(path: str, members: tuple[str, ...], **given: Any) -> None:
     """Create a repository, or set the members of one that exists, and print its clone address.
 
-    Owners and admins of the workspace may use it without being members.
+    This works on the data alone. Owners and admins of the workspace may use it without being members.
     """
-    with opened(given) as instance:
-        owner = workspace_named(instance, workspace)
-        actor = users.system_actor(owner.id, channel="cli", like=operator())
-        wanted = dict(_member(instance, owner, text) for text in members)
-        known = instance.database.read(lambda connection: repository_rows.by_path(connection, path))
-        if known is not None and known.workspace_id == owner.id and not wanted:
-            wanted = instance.database.read(lambda connection: _held(connection, known.id))
-        made = repositories.ensure(instance, actor, path=path, members=wanted)
-        say(f"{'Created' if made else 'Nothing to change:'} {path}", err=True)
-        say(access.clone_address(instance, path))
+    if not on_data(given):
+        raise click.UsageError("This works on the data alone: give --data. Over the API, CodeArts' calls create one.")
+    importlib.import_module("keyrack.cli.repos_on_data").create(path, members, given)
 
 
 @command.command(name="list")
-@click.option("--workspace", help="Of one workspace only.")
 @as_json
-@options.data
-@options.database
-def list_repositories(workspace: str | None, json_wanted: bool, **given: Any) -> None:
-    """List repositories: path, visibility, and the folder of each."""
-    with opened(given) as instance:
-        owners = workspaces(instance) if workspace is None else (workspace_named(instance, workspace),)
-        root = storage.root_of(instance.settings.data)
-        rows: list[tuple[object, ...]] = []
-        for owner in owners:
-            for found in instance.database.read(partial(repository_rows.in_workspace, workspace_id=owner.id)):
-                folder = storage.folder_of(root, found)
-                rows.append((found.path, found.visibility, str(folder), owner.name))
+@either
+def list_repositories(json_wanted: bool, **given: Any) -> None:
+    """List repositories: path, visibility, and on the data the folder of each."""
+    if on_data(given):
+        # Loaded where it is done: over HTTP a command waits for no database.
+        importlib.import_module("keyrack.cli.repos_on_data").show(json_wanted, given)
+        return
+    with reached(given) as calls:
+        rows = [(one["id"], one["path"], one["visibility"], dash(one["default_branch"])) for one in calls.every(ALL)]
+        table(("ID", "PATH", "VISIBILITY", "BRANCH"), rows, json_wanted)
+
+
+@command.command()
+@click.argument("path", metavar="GROUP/NAME")
+@click.option("--visibility", type=click.Choice(["0", "10", "20"]), help="0 private, 10 the workspace, 20 everybody.")
+@click.option("--protect/--unprotect", "protect", default=None, help="Whether the default branch is protected.")
+@as_json_object
+@either
+def change(path: str, visibility: str | None, protect: bool | None, json_wanted: bool, **given: Any) -> None:
+    """Protect a repository's default branch, or change who may read it."""
+    if visibility is None and protect is None:
+        raise click.UsageError("Say what is to change: --visibility, --protect or --unprotect.")
+    with reached(given) as calls:
+        found = [one for one in calls.every(ALL, {"search": path}) if one["path"] == path]
+        if not found:
+            raise Refused(404, "repository-missing", f"There is no repository {path!r} that you may see.")
+        body = {"visibility": None if visibility is None else int(visibility), "protect_default": protect}
+        one = calls.ask("PATCH", to("repositories", found[0]["id"]), body)
         if json_wanted:
-            table(("PATH", "VISIBILITY", "FOLDER", "WORKSPACE"), rows, json_wanted)
+            show_json(one)
             return
-        for row in rows:
-            click.echo("\t".join(printable(str(word)) for word in row[:3]))
-
-
-def _held(connection: Connection, repository_id: int) -> dict[int, str]:
-    return {user: role.value for user, role in repository_rows.members(connection, repository_id).items()}
-
-
-def _member(instance: Instance, owner: Workspace, text: str) -> tuple[int, str]:
-    name, _, role = text.rpartition("=")
-    if not name:
-        raise click.UsageError(f"--member takes USER=ROLE, not {text!r}.")
-    user = instance.database.read(lambda connection: people_rows.user_by_name(connection, owner.id, name))
-    if user is None:
-        raise click.ClickException(f"There is no user {name!r} in the workspace {owner.name}.")
-    return user.id, role
+        protected = "protected" if one["protect_default"] else "not protected"
+        say(f"{one['path']}: visibility {one['visibility']}, default branch {protected}.")

@@ -5,6 +5,7 @@ A frame is four bytes of length, high byte first, then fields that each end with
   open FINGERPRINT ADDRESS GIT_PROTOCOL COMMAND        -> serve SECONDS WORDS CPU MEMORY FILE COUNT ENVIRONMENT…
                                                           ARGUMENTS… | refuse EXITCODE WORDS
   again (as open, for an operation that goes on)       -> go | refuse EXITCODE WORDS
+  refs OPERATION wanted|changed COUNT LINES            -> noted
 CPU is seconds, MEMORY and FILE are bytes: what each process of git may take, where 0 is no limit.
 After serve and go the connection stays open as long as git runs, and "stop WORDS" may follow.
 """
@@ -18,10 +19,11 @@ import re
 import struct
 import threading
 import time
+import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +32,7 @@ import structlog
 from keyrack.core.git import access as git_access
 from keyrack.core.git import bounds, storage
 from keyrack.core.git.access import Access, Holder
-from keyrack.core.git.activity import GitLog
+from keyrack.core.git.activity import GitLog, PushedRefs
 from keyrack.core.git.endpoints import Endpoint
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
@@ -49,6 +51,7 @@ PATIENCE_SECONDS = 3.0
 SILENT_SECONDS = 2.0
 QUESTIONS_AT_ONCE = 8
 MOST_KNOWN = 20_000
+MOST_ENDED = 1_000
 CHECK_EVERY_SECONDS = 0.3
 MEASURE_EVERY_SECONDS = 1.0
 WRITE_EVERY_SECONDS = 0.5
@@ -130,6 +133,9 @@ class _Running:
     writer: asyncio.StreamWriter
     began_at: float
     confirmed_at: float
+    operation: str = ""
+    refs: PushedRefs = field(default_factory=PushedRefs)
+    was_cut: bool = False
 
     @property
     def pushes(self) -> bool:
@@ -149,6 +155,9 @@ class Authorizer:
         self._bound = instance.settings.git_stale_seconds
         self._cache = StaleOnErrorCache(self._bound)
         self._running: set[_Running] = set()
+        # Pushes under way, and the last that have ended, by the name that their hooks give.
+        self._pushes: dict[str, _Running] = {}
+        self._ended: OrderedDict[str, _Running] = OrderedDict()
         # Permitted, and not yet told to start.
         self._starting: list[Access] = []
         self._upkeep: Upkeep | None = None
@@ -223,6 +232,9 @@ class Authorizer:
                 kind, *fields = await _read(reader)
             if kind == b"line" and len(fields) == 1:
                 await self._answer_line(writer, fields[0].decode("ascii"))
+            elif kind == b"refs" and len(fields) == 4:
+                self._note_refs(*(each.decode("utf-8", "replace") for each in fields))
+                await _send(writer, b"noted")
             elif kind in (b"open", b"again") and len(fields) == 4:
                 running = await self._answer_operation(writer, kind == b"again", *fields)
             if running is not None:
@@ -232,9 +244,35 @@ class Authorizer:
         finally:
             if running is not None:
                 self._running.discard(running)
-                if running.pushes and self._upkeep is not None:
-                    self._upkeep.pushed(self._folder(running.access))
+                self._have_ended(running)
             writer.close()
+
+    def _have_ended(self, running: _Running) -> None:
+        """An operation has ended, of itself or because it had to."""
+        if not running.pushes:
+            return
+        self._pushes.pop(running.operation, None)
+        self._ended[running.operation] = running
+        if len(self._ended) > MOST_ENDED:
+            self._ended.popitem(last=False)
+        # That it was cut is in the log; what it changed before that must be, too. When we stop, it goes on.
+        goes_on = self._stopping is not None and self._stopping.is_set()
+        if running.refs.changed or not (running.was_cut or goes_on):
+            self.log.pushed(running.access, running.refs)
+        if self._upkeep is not None:
+            self._upkeep.pushed(self._folder(running.access))
+
+    def _note_refs(self, operation: str, state: str, count: str, lines: str) -> None:
+        """What a hook of git says about a push under way."""
+        running = self._pushes.get(operation) or self._ended.get(operation)
+        if running is None or not count.isdecimal():
+            return
+        if state == "wanted":
+            running.refs.wanted = int(count)
+        elif state == "changed":
+            running.refs.changed, running.refs.lines = int(count), lines
+            if operation in self._ended:  # whoever watched it for us was killed, and git went on
+                self.log.pushed(running.access, running.refs)
 
     async def _answer_line(self, writer: asyncio.StreamWriter, fingerprint: str) -> None:
         try:
@@ -263,7 +301,8 @@ class Authorizer:
         fingerprint, address = fingerprint_text.decode("ascii"), address_text.decode("ascii")
         try:
             access = await self._permitted(fingerprint, address, command, quiet=again)
-            answer = [b"go"] if again else await self._admitted(access, protocol)
+            operation = uuid.uuid4().hex
+            answer = [b"go"] if again else await self._admitted(access, protocol, operation)
         except Refusal as refusal:
             await _send(writer, b"refuse", b"%d" % _exit_code(refusal), refusal.message.encode())
             return None
@@ -271,13 +310,17 @@ class Authorizer:
             await _send(writer, b"refuse", b"%d" % TEMPORARY_FAILURE, AWAY.encode())
             return None
         now = time.monotonic()
-        running = _Running(access, writer, began_at=now, confirmed_at=now)
+        # The hooks of one that goes on name the operation that an earlier authorizer gave them.
+        running = _Running(access, writer, now, now, operation, PushedRefs(known=not again))
         # Known before it starts, so that there is no moment at which a revocation would miss it.
         self._running.add(running)
+        if running.pushes:
+            self._pushes[operation] = running
         try:
             await _send(writer, *answer)
         except BaseException:
             self._running.discard(running)
+            self._pushes.pop(operation, None)
             raise
         return running
 
@@ -306,7 +349,7 @@ class Authorizer:
             raise
         return answer
 
-    async def _admitted(self, access: Access, protocol: bytes) -> list[bytes]:
+    async def _admitted(self, access: Access, protocol: bytes, operation: str) -> list[bytes]:
         """The orders for one more operation; raises Refusal when there are as many as there may be."""
         under_way = [*(running.access for running in self._running), *self._starting]
         refusal = bounds.too_many(self._instance.settings, access, under_way)
@@ -315,14 +358,14 @@ class Authorizer:
             raise refusal
         self._starting.append(access)
         try:
-            return await self._orders(access, protocol)
+            return await self._orders(access, protocol, operation)
         finally:
             self._starting.remove(access)
 
     def _folder(self, access: Access) -> Path:
         return storage.folder_of(self._programs.repositories, access.repository)
 
-    async def _orders(self, access: Access, protocol: bytes) -> list[bytes]:
+    async def _orders(self, access: Access, protocol: bytes, operation: str) -> list[bytes]:
         """What the session program is to do for a permitted operation, once its event is kept."""
         programs, settings, push = self._programs, self._instance.settings, access.verb == git_access.PUSH
         folder = self._folder(access)
@@ -337,7 +380,7 @@ class Authorizer:
         hooks = str(programs.hooks["protected" if access.protected else "every"]) if push else os.devnull
         given = bounds.settings_of_git(settings, push=push, hooks=hooks, most_input=most_input)
         limits = bounds.limits_of(settings, push=push)
-        entries = [f"{name}={value}" for name, value in self._environment(access, protocol).items()]
+        entries = [f"{name}={value}" for name, value in self._environment(access, protocol, operation).items()]
         orders = [
             "serve",
             str(int(self._bound)),
@@ -352,13 +395,14 @@ class Authorizer:
         ]
         return [order.encode() for order in orders]
 
-    def _environment(self, access: Access, protocol: bytes) -> dict[str, str]:
+    def _environment(self, access: Access, protocol: bytes, operation: str) -> dict[str, str]:
         environment = {"PATH": os.environ.get("PATH", os.defpath), **storage.clean_environment()}
         if GIT_PROTOCOL.fullmatch(protocol.decode("ascii", "replace")):
             environment["GIT_PROTOCOL"] = protocol.decode("ascii")
         if access.verb == git_access.PUSH:
             # What git takes into memory at once: an object, written out. It refuses a larger one.
             environment["GIT_ALLOC_LIMIT"] = str(self._instance.settings.git_max_file_bytes)
+            environment |= {"KEYRACK_SOCKET": str(self._socket), "KEYRACK_OPERATION": operation}
             environment["KEYRACK_MOST_REFS"] = str(bounds.MOST_REFS_OF_A_PUSH)
         if access.protected is not None:
             environment["KEYRACK_PROTECTED"] = access.protected
@@ -446,6 +490,7 @@ class Authorizer:
         if running not in self._running:
             return
         self._running.discard(running)
+        running.was_cut = True
         if running.access.holder.actor.user_id is not None:
             self._stopped[running.access.holder.actor.user_id] += 1
         self.log.cut(running.access, Refusal(Kind.FORBIDDEN, "rights-ended", words))

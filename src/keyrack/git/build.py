@@ -67,7 +67,8 @@ def _interpreter() -> str:
 
 def hooks(folder: Path, programs: Mapping[str, Sequence[str]]) -> dict[str, Path]:
     """Folders for core.hooksPath: "every" push is looked at as a whole, a "protected" one each reference too."""
-    wanted = {"every": {"pre-receive": "refs"}, "protected": {"pre-receive": "refs", "update": "branch"}}
+    every = {"pre-receive": "refs", "post-receive": "refs"}
+    wanted = {"every": every, "protected": {**every, "update": "branch"}}
     made = {}
     for name, scripts in wanted.items():
         made[name] = folder / f"hooks-{name}"

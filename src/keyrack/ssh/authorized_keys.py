@@ -6,10 +6,11 @@ auth2-pubkeyfile.c), because its purpose is to say what sshd lets in today.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+import math
+from datetime import datetime
 from typing import Iterable, List, NamedTuple, Optional, Sequence
 
-from keyrack.ssh import line_options, quotes
+from keyrack.ssh import expiry_time, line_options, quotes
 from keyrack.ssh.line_key import USUAL_RULES, SshdRules, read_key
 from keyrack.ssh.names import hidden_character
 
@@ -36,26 +37,25 @@ class KeyLine(NamedTuple):
     ends_at: Optional[int] = None
 
 
-def expiry_option(expires_at: datetime) -> str:
-    """The option that ends a key at `expires_at` (aware), whatever else is dead by then (Invariant 5).
-
-    Always with Z: without it sshd reads the host's local time. Fractions of a second are cut off, never
-    rounded up; sshd lets in during the second that is written here and not after it.
+def end_of(expires_at: datetime) -> int:
+    """The end of a key (aware) in whole seconds since 1970. Fractions are cut off, never rounded up: sshd lets in
+    during the second that is written, and not after it.
     """
     if expires_at.tzinfo is None:
         raise ValueError("the end of a key must have a time zone")
-    moment = expires_at.astimezone(timezone.utc)
-    return (
-        f'expiry-time="{moment.year:04d}{moment.month:02d}{moment.day:02d}'
-        f'{moment.hour:02d}{moment.minute:02d}{moment.second:02d}Z"'
-    )
+    return math.floor(expires_at.timestamp())
+
+
+def expiry_option(value: str) -> str:
+    """The option that ends a key, whatever else is dead by then (Invariant 5). value: see expiry_time.py."""
+    return f'expiry-time="{value}"'
 
 
 def key_line(canonical: str, options: Sequence[str] = (), expires_at: Optional[datetime] = None) -> str:
-    """One line of a file, without its end: options that options.py has made or checked, the end, the key."""
+    """One line of a file, without its end: options that options.py has made or checked, the end in UTC, the key."""
     parts = [*options]
     if expires_at is not None:
-        parts.append(expiry_option(expires_at))
+        parts.append(expiry_option(expiry_time.in_utc(end_of(expires_at))))
     return f"{','.join(parts)} {canonical}" if parts else canonical
 
 

@@ -39,12 +39,14 @@ _ALGORITHMS = {_RSA: ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"), _SK_ECDSA: (_S
 
 class SshdRules(NamedTuple):
     """What else an sshd asks of a key. accepted: PubkeyAcceptedAlgorithms, empty: its default, all but DSA;
-    smallest_rsa: bits (RequiredRSASize); version: OpenSSH's, as in 9.2.
+    smallest_rsa: bits (RequiredRSASize); version: OpenSSH's, as in 9.2; tz: its time zone as TZ names it, for whoever
+    reads in a process of its own, None: this process's.
     """
 
     accepted: str = ""
     smallest_rsa: int = SMALLEST_RSA
     version: Tuple[int, int] = (9, 2)
+    tz: Optional[str] = None
 
 
 USUAL_RULES = SshdRules()

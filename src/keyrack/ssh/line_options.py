@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
+from keyrack.ssh import expiry_time
 from keyrack.ssh.quotes import unquote_option
 
 # sshd compares names without case, and only their beginning: what follows must then be a comma or the end.
@@ -26,10 +27,19 @@ _LONGEST_HOST = 1024  # NI_MAXHOST
 _LARGEST_TUNNEL = 0x7FFFFFFD
 _BLANKS = " \t\n\v\f\r"  # isspace()
 
-_FIRST_WITH_UTC = (9, 1)
+# Options that came later than 7.2 (release notes); an older sshd refuses a line that has one.
+_FIRST = {
+    "expiry-time": expiry_time.FIRST,
+    "permitlisten": (7, 8),
+    "touch-required": (8, 2),
+    "no-touch-required": (8, 2),
+    "verify-required": (8, 4),
+    "no-verify-required": (8, 4),
+}
 # Seen with 10.0 and not with 9.2; where it is not known, the line is said to let in.
 _FIRST_WITH_SHORT_LENGTHS = (10, 0)
 
+_UNKNOWN = "sshd does not know one of its options"
 _DAY = re.compile(r" *([0-9]+)")
 _FORMS = {8: (4, 2, 2), 12: (4, 2, 2, 2, 2), 14: (4, 2, 2, 2, 2, 2)}
 _LIMITS = ((0, 9999), (1, 12), (1, 31), (0, 23), (0, 59), (0, 61))  # strptime's
@@ -70,13 +80,15 @@ class ExpiryTime(NamedTuple):
 
 def parse(options: str, *, version: Tuple[int, int] = (9, 2)) -> LineOptions:
     """The options of one line, as the sshd of this version of OpenSSH reads them."""
-    utc_ends = version >= _FIRST_WITH_UTC
+    utc_ends = version >= expiry_time.FIRST_IN_UTC
     entries: List[Tuple[str, Optional[str]]] = []
     counts: Dict[str, int] = {}
     ends_at: Optional[int] = None
     at = 0
     while at < len(options):
         name, end = _name(options, at)
+        if version < _FIRST.get(name, version):
+            return LineOptions(tuple(entries), _UNKNOWN, ends_at)
         value: Optional[str] = None
         if name in _VALUES:
             value, end = unquote_option(options, end)
@@ -96,7 +108,7 @@ def parse(options: str, *, version: Tuple[int, int] = (9, 2)) -> LineOptions:
         if name:
             entries.append((name, value))
         if end < len(options) and options[end] != ",":
-            return LineOptions(tuple(entries), "sshd does not know one of its options", ends_at)
+            return LineOptions(tuple(entries), _UNKNOWN, ends_at)
         at = end + 1
     found = LineOptions(tuple(entries), None, ends_at)
     if "principals" in counts and not found.cert_authority:

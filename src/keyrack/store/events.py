@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, Text, cast, insert, or_, select
 
 from keyrack.model import Actor, Event, Page
 from keyrack.store.engine.prepared import Statement, placeholder
@@ -83,14 +83,22 @@ def find(
     since: datetime | None = None,
     until: datetime | None = None,
     before: int | None = None,
+    actor_name: str = "",
+    key: str = "",
     offset: int,
     limit: int,
 ) -> Page[Event]:
     """A page of a workspace's events, newest first; search: part of the summary, any case.
 
-    since, until: from that instant on, and before that one; before: only those with a smaller id.
+    since, until: from that instant on, and before that one; before: only those with a smaller id; actor_name: what this
+    one did; key: a fingerprint, or a part of one, that the summary or the details name.
     """
     statement = select(events).where(events.c.workspace_id == workspace_id)
+    if actor_name:
+        statement = statement.where(events.c.actor_name == actor_name)
+    if key:
+        # As JSON has it; a fingerprint holds nothing that JSON writes in another way.
+        statement = statement.where(or_(contains(events.c.summary, key), contains(cast(events.c.details, Text), key)))
     if since is not None:
         statement = statement.where(events.c.at >= since)
     if until is not None:

@@ -4,13 +4,13 @@
 #   curl -fsSL URL/agent/install.sh | KEYRACK_AGENT_TOKEN=TOKEN sh -s -- --url URL
 #
 # The token stands in no program's arguments, which every account could read. Where this machine is a host already, it
-# only brings a new agent. It shuts nobody out: the agent first only reports what it finds (--mode observe), or enforces
-# once nobody loses a way in by that (--mode auto).
+# only brings a new agent, and needs no token. It shuts nobody out: the agent first only reports what it finds (--mode
+# observe), or enforces once nobody loses a way in by that (--mode auto).
 # Run it as root; or as anybody, for an sshd of one's own, with --sshd-config and --state-dir.
 set -eu
 
 url='' token=${KEYRACK_AGENT_TOKEN:-} mode=observe prefix='' state='' keys='' revoked='' sshd_config='' drop_in=auto only='' python=''
-accounts='' plain='' ca='' replace='' start=yes
+accounts='' started='' plain='' ca='' replace='' start=yes
 
 usage() {
     cat <<'TEXT'
@@ -70,7 +70,7 @@ read_arguments() {
     done
     # Not for what this starts, but for enrolling alone.
     unset KEYRACK_AGENT_TOKEN
-    [ -n "$url" ] && [ -n "$token" ] || { usage >&2; exit 2; }
+    [ -n "$url" ] || { usage >&2; exit 2; }
     # adopt: the word for observe before 0.2, which stands in operators' own scripts.
     case $mode in observe | auto | enforce) ;; adopt) mode=observe ;; *) fail "--mode is observe, auto or enforce" ;; esac
 }
@@ -136,17 +136,27 @@ enrolled_at() {
         2>/dev/null || echo unknown
 }
 
+# Whether an agent works with the folder, whatever its version: it holds the lock there.
+is_running() {
+    [ -f "$state/lock" ] || return 1
+    "$python" -I -c 'import fcntl, sys
+try:
+    fcntl.flock(open(sys.argv[1]), fcntl.LOCK_SH | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(0)
+sys.exit(1)' "$state/lock"
+}
+
 # Whoever runs the agent here: its unit, or a plain process.
 stop_agent() {
     if has_unit; then systemctl stop keyrack-agent.service; fi
-    pid=$(cat "$state/lock" 2>/dev/null || true)
-    case $pid in '' | *[!0-9]*) return 0 ;; esac
-    grep -q keyrack "/proc/$pid/cmdline" 2>/dev/null || return 0
-    kill "$pid" 2>/dev/null || return 0
     tries=0
-    while [ -d "/proc/$pid" ] && grep -q keyrack "/proc/$pid/cmdline" 2>/dev/null; do
+    while is_running; do
+        # Only while somebody holds it is the number in it a process of the agent.
+        pid=$(cat "$state/lock" 2>/dev/null || true)
+        case $pid in '' | *[!0-9]*) ;; *) [ "$tries" -gt 0 ] || kill "$pid" 2>/dev/null || true ;; esac
         tries=$((tries + 1))
-        [ "$tries" -le 400 ] || fail "the agent (process $pid) does not stop"
+        [ "$tries" -le 400 ] || fail "the agent (process ${pid:-not known}) does not stop; stop it, and run this again"
         sleep 0.1
     done
 }
@@ -157,6 +167,23 @@ has_unit() { by_systemd && [ -f /etc/systemd/system/keyrack-agent.service ]; }
 start_agent() {
     [ "$start" = yes ] || return 0
     if by_systemd; then write_unit; else start_plain; fi
+    tries=0
+    until is_running; do
+        tries=$((tries + 1))
+        # Nobody starts a plain process again, so that one that has ended is enough.
+        if [ "$tries" -gt 50 ] || { [ -n "$started" ] && ! kill -0 "$started" 2>/dev/null; }; then
+            if by_systemd; then journalctl -u keyrack-agent.service -n 5 -o cat >&2 || true
+            else tail -n 5 "$state/agent.log" >&2 || true; fi
+            fail "the agent was started and does not run; what it said stands above"
+        fi
+        sleep 0.2
+    done
+    if by_systemd; then
+        say "the agent runs as the service keyrack-agent"
+    else
+        say "the agent runs; its log is $state/agent.log. There is no systemd here: have it started at boot with"
+        say "  $python -I $prefix/keyrack-agent.pyz run --state-dir $state"
+    fi
 }
 
 enrol() {
@@ -193,7 +220,6 @@ TEXT
     systemctl daemon-reload
     systemctl enable --quiet keyrack-agent.service
     systemctl restart keyrack-agent.service
-    say "the agent runs as the service keyrack-agent"
 }
 
 start_plain() {
@@ -201,14 +227,14 @@ start_plain() {
     # shellcheck disable=SC2086 - setsid may be missing
     nohup $setsid "$python" -I "$prefix/keyrack-agent.pyz" run --state-dir "$state" \
         >>"$state/agent.log" 2>&1 </dev/null &
-    say "the agent runs; its log is $state/agent.log. There is no systemd here: have it started at boot with"
-    say "  $python -I $prefix/keyrack-agent.pyz run --state-dir $state"
+    started=$!
 }
 
 read_arguments "$@"
 choose_places
 find_python
 known=$(enrolled_at)
+[ -n "$token" ] || { [ -n "$known" ] && [ -z "$replace" ]; } || { usage >&2; exit 2; }
 if [ -n "$known" ] && [ -z "$replace" ] && [ "$known" != "$url" ]; then
     fail "this machine is a host of $known already; give --replace to make it one of $url"
 fi

@@ -12,6 +12,7 @@ import time
 from typing import Any, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys.account_tasks import TaskResult
+from keyrack.agent.keys.ends import use_zone
 from keyrack.agent.system.as_account import AccountProblem
 from keyrack.agent.system.folder import unsafe_because
 from keyrack.ssh import authorized_keys
@@ -68,7 +69,12 @@ class Look:
         self._stamp = known.stamp if known is not None else None
 
     def do(self) -> Any:
-        """What a report needs of the file; None where there is none. Raises OSError or AccountProblem."""
+        """What a report needs of the file; None where there is none. Raises OSError or AccountProblem.
+
+        Only in a process that does nothing else: it takes sshd's time zone.
+        """
+        if self._rules.tz is not None:
+            use_zone(self._rules.tz)
         try:
             if self._everybody and os.geteuid() == 0:
                 problem = unsafe_because(self._path)

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Dict, List, NamedTuple, Tuple
+import re
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
+from keyrack.agent.keys.ends import IN_UTC, EndForm, Ends
 from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
-from keyrack.protocol.host_document import HostDocument
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import authorized_keys, revoked_keys
 
 _LARGEST_SURPRISE = 2 * 1024 * 1024
+# As key_line writes it: the last option. Within another one's value its quote would be escaped.
+_END = re.compile(rb'^expiry-time="[0-9]+Z?" |,expiry-time="[0-9]+Z?"(?= )', re.MULTILINE)
 
 
 class Rendered(NamedTuple):
@@ -34,14 +38,38 @@ class Outcome(NamedTuple):
     put_back: Tuple[str, ...] = ()
 
 
-def render(document: HostDocument) -> Rendered:
-    """The files of a document."""
+def render(document: HostDocument, ends: Ends = IN_UTC) -> Rendered:
+    """The files of a document. ends: how the running sshd reads the ends of keys."""
+    local = dict(ends.local)
     users = {}
     for username, entries in document.users.items():
-        # Invariant 5: the end of a key stands in its line, where sshd sees to it by itself.
-        lines = [authorized_keys.key_line(entry.key, entry.options, entry.expires_at) for entry in entries]
-        users[username] = authorized_keys.render(lines)
+        lines = (_line(entry, ends, local) for entry in entries)
+        users[username] = authorized_keys.render(line for line in lines if line is not None)
     return Rendered(users, revoked_keys.render(document.revoked))
+
+
+def differ_by_ends(found: bytes, wanted: bytes, whole: bytes) -> bool:
+    """Whether a key file differs from what is wanted only by how its ends are written, or by keys of the whole document
+    that have ended.
+    """
+    lines, wanted_lines, all_lines = (set(_END.sub(b"", data).split(b"\n")) for data in (found, wanted, whole))
+    return wanted_lines <= lines <= all_lines
+
+
+def _line(entry: AuthorizedKey, ends: Ends, local: Mapping[int, Optional[str]]) -> Optional[str]:
+    """None where a key must not be in force now, because its end has passed or cannot be written."""
+    # Invariant 5: the end of a key stands in its line, where sshd sees to it by itself.
+    if entry.expires_at is None or ends.form is EndForm.UTC:
+        return authorized_keys.key_line(entry.key, entry.options, entry.expires_at)
+    moment = authorized_keys.end_of(entry.expires_at)
+    if moment in ends.ended:
+        return None
+    if ends.form is EndForm.ABSENT:
+        return authorized_keys.key_line(entry.key, entry.options)
+    text = local.get(moment)
+    if text is None:
+        return None
+    return authorized_keys.key_line(entry.key, (*entry.options, authorized_keys.expiry_option(text)))
 
 
 class KeyFiles:

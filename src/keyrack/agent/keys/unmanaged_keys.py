@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from keyrack.agent.keys import account_tasks, key_file
+from keyrack.agent.sshd.running import UNKNOWN, TimeZone, Version
 from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd
-from keyrack.agent.system import account_names, programs
+from keyrack.agent.system import account_names
 from keyrack.agent.system.account_names import AccountList, LocalAccount
 from keyrack.protocol.report import AUTHORITY, COMMAND, EVERYBODY, KEY, UNREADABLE, Cut, ReportedKey
 from keyrack.ssh import authorized_keys
@@ -53,6 +53,7 @@ class Scanner:
         self._places: List[_Place] = []
         self._asked: Dict[str, Effective] = {}
         self._rules = SshdRules()
+        self._zone: Optional[TimeZone] = None
         self._commands: List[ReportedKey] = []
         self._read: Dict[Tuple[str, str], key_file.KnownFile] = {}
         self.cut: Tuple[Cut, ...] = ()
@@ -147,9 +148,10 @@ class Scanner:
         """Every file that counts for somebody, and those that would if a rule applied or the agent left."""
         single = _differs(lines)
         for_all = self._sshd.effective()
-        now = rules(for_all)
-        if now != self._rules:
-            self._rules, self._read = now, {}
+        zone = self._sshd.running.zone()
+        now = rules(for_all, self._sshd.running.version(), zone.tz)
+        if (now, zone) != (self._rules, self._zone):
+            self._rules, self._zone, self._read = now, zone, {}
         written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
         others: Set[str] = {*written, *before, *_USUAL}
         somewhere = by_place(lines)
@@ -192,19 +194,12 @@ class Scanner:
         places.setdefault((username, path), _Place(username, path, in_force))
 
 
-def rules(effective: Effective) -> SshdRules:
-    """What this host's sshd asks of keys."""
+def rules(effective: Effective, version: Version, tz: Optional[str] = None) -> SshdRules:
+    """What this host's sshd asks of keys. version: of the one that runs; tz: its time zone."""
     accepted = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")
     size = effective.one("requiredrsasize")
-    return SshdRules(accepted, int(size) if size.isdecimal() else 0, _version())
-
-
-def _version() -> Tuple[int, int]:
-    ssh = programs.find("ssh")
-    said = (
-        re.match(r"OpenSSH_([0-9]{1,3})\.([0-9]{1,3})", programs.run([ssh, "-V"]).errors) if ssh is not None else None
-    )
-    return USUAL_RULES.version if said is None else (int(said.group(1)), int(said.group(2)))
+    known = USUAL_RULES.version if version == UNKNOWN else version
+    return SshdRules(accepted, int(size) if size.isdecimal() else 0, known, tz)
 
 
 def _judged(row: key_file.Row, place: _Place) -> ReportedKey:

@@ -12,7 +12,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from keyrack import __version__
-from keyrack.agent.service.http1 import Connection, Dropped
+from keyrack.agent.service.http1 import Connection, Dropped, UnusableAuthorities
 from keyrack.protocol import host_document
 
 CONNECT_SECONDS = 10.0
@@ -195,6 +195,12 @@ def _words(error: Exception) -> str:
         return "it did not answer in time"
     if isinstance(error, socket.gaierror):
         return f"its name was not found: {error.strerror}"
+    if isinstance(error, UnusableAuthorities):
+        return str(error.strerror)
+    if isinstance(error, OSError) and isinstance(getattr(error, "reason", None), str):
+        # Of OpenSSL, in capitals.
+        said = str(getattr(error, "reason")).replace("_", " ").lower()  # noqa: B009 - only errors of ssl have it
+        return f"TLS failed with it: {said}; does it speak https there?"
     if isinstance(error, OSError) and error.strerror:
         return f"it was not reached: {error.strerror}"
     return str(error) or type(error).__name__

@@ -41,8 +41,6 @@ def enrol(
     ServiceClient has it. All that can fail here is tried before the token is used up. Paths are absolute. Raises
     EnrolmentProblem, FolderProblem, NoAnswer or OSError.
     """
-    if programs.find("ssh-keygen") is None:
-        raise EnrolmentProblem(signature.NO_SSH_KEYGEN)
     files = KeyFiles.open(keys_folder, revoked_keys, create=True)
     try:
         files.prepare()
@@ -91,6 +89,8 @@ def _read(
         signing_key = public_key.parse(words["signing_key"])
     except public_key.KeyProblem:
         raise EnrolmentProblem("the service's signing key is not a public key") from None
+    if not signature.can_check(signing_key.canonical):
+        raise EnrolmentProblem("the service signs with a kind of key that this agent does not know; get its own agent")
     return Enrolment(
         url=url,
         host=str(words["host"]),

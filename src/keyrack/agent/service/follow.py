@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 from keyrack import __version__
 from keyrack.agent.desired_state import silence
 from keyrack.agent.reconcile import DocumentRefused, Failed, InForce, Reconciler
-from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient
+from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient, seconds_ahead
 from keyrack.agent.service.outbox import Outbox
 from keyrack.agent.state import Accepted, StateFolder, StateProblem
 from keyrack.protocol.report import APPLIED, FAILED, REFUSED
@@ -28,6 +28,7 @@ DELETED = (
     "this server was deleted in Keyrack: no key of Keyrack opens this host any more, and the service is not asked "
     "again; take the agent away with `keyrack-agent uninstall`, or enrol this host anew"
 )
+CLOCK_SECONDS = 60.0  # by how much this host's clock may differ from the service's without a word
 NOTE_SECONDS = 60.0  # how old the time of the last contact in the status may get
 
 _PIECE = 100_000  # characters of a document in one request; a proxy may refuse a megabyte
@@ -69,6 +70,7 @@ class Follower:
         self._refusal: Optional[_Refusal] = None
         self._troubles: Dict[str, Tuple[str, ...]] = {}
         self._retry = FIRST_RETRY
+        self._clock_ahead = 0.0  # seconds; 0: it is right enough
         self._looked_at = 0.0
         self._look_soon = False
         self._over = False
@@ -110,6 +112,7 @@ class Follower:
             answer = self._client.get(path, wait=wait)
         except NoAnswer as error:
             return self._no_answer(str(error))
+        self._compare_clocks(answer.date)
         if self._lost and answer.status in (200, 204, 409):
             self._lost = _HEARD
         if answer.status == 200:
@@ -236,7 +239,31 @@ class Follower:
         if new:
             self._status = self._status._replace(applied_at=time.time())
         if new or tell or recovered or put_back or offline_now or self._reconciler.news:
-            self._tell(APPLIED, put_back + self._reconciler.unmet())
+            self._tell(APPLIED, put_back + self._unmet())
+
+    def _unmet(self) -> List[str]:
+        """What is not as it should be though the files are, in words."""
+        if not self._clock_ahead:
+            return self._reconciler.unmet()
+        minutes = max(1, round(abs(self._clock_ahead) / 60))
+        span = f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
+        way = "ahead of" if self._clock_ahead > 0 else "behind"
+        words = f"this host's clock is about {span} {way} the service's, and keys end by it: set it right"
+        return [*self._reconciler.unmet(), f"{words} (timedatectl set-ntp true)"]
+
+    def _compare_clocks(self, date: str) -> None:
+        """Have a clock told that goes wrong by much, by the Date header of an answer, and one that is right again."""
+        ahead, before = seconds_ahead(date), self._clock_ahead
+        if ahead is None:
+            return
+        if abs(ahead) < (CLOCK_SECONDS / 2 if before else CLOCK_SECONDS):
+            ahead = 0.0
+        elif before and 0.5 < ahead / before < 2:
+            return  # as was told
+        if ahead != before:
+            self._clock_ahead = ahead
+            if self._reconciler.revision and not self._troubles:
+                self._tell(APPLIED, self._unmet())
 
     def _have_trouble(self, kind: str, words: Sequence[str]) -> None:
         if self._troubles.get(kind) != tuple(words):
@@ -384,7 +411,7 @@ class Follower:
         problems += [f"the service did not take the report: {self._not_taken}"] if self._not_taken else []
         for words in self._troubles.values():
             problems += words
-        self._status = self._status._replace(problems=(*problems, *self._reconciler.unmet()))
+        self._status = self._status._replace(problems=(*problems, *self._unmet()))
         self._noted_at = time.monotonic()
         try:
             self._state_folder.note(self._status)

@@ -23,6 +23,10 @@ class Dropped(BrokenAnswer):
     """The connection ended before the first byte of an answer."""
 
 
+class UnusableAuthorities(OSError):
+    """The file of certificate authorities cannot be used; nothing was asked."""
+
+
 class Response(NamedTuple):
     """An answer; header names in lower case."""
 
@@ -102,7 +106,12 @@ class Connection:
     def _secured(self, plain: socket.socket) -> socket.socket:
         import ssl  # saves 15 ms and 4 MB where the service is on the same machine
 
-        context = ssl.create_default_context(cafile=self._ca_file)
+        try:
+            context = ssl.create_default_context(cafile=self._ca_file)
+        except OSError as error:
+            # OpenSSL says it in capitals.
+            why = getattr(error, "reason", "").replace("_", " ").lower() or error.strerror
+            raise UnusableAuthorities(None, f"no certificate authority can be read in {self._ca_file}: {why}") from None
         # Python 3.13 alone is stricter than curl and OpenSSL themselves, and refuses authorities that they take.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context.wrap_socket(plain, server_hostname=self._host)

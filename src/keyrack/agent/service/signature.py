@@ -1,85 +1,70 @@
-"""Asks the host's own ssh-keygen whether the service signed a document; it holds no cryptography of its own."""
+"""Says whether the service signed a document, by the one key that was noted at enrolment; it asks no other program.
+
+The host's own `ssh-keygen -Y verify` came with OpenSSH 8.1, and older ones are in use: here it is the same on all.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from typing import Iterator
+import base64
 
-from keyrack.agent.system import programs
 from keyrack.agent.system.folder import PRIVATE_FILE, Folder
 from keyrack.protocol import host_document
+from keyrack.ssh import ed25519, sshsig, wire
 
 ALLOWED_SIGNERS = "allowed_signers"
-_SIGNATURE = "signature"
 _LONGEST_SIGNATURE = 8192
-
-NO_SSH_KEYGEN = (
-    "ssh-keygen is missing, and without it no document can be trusted; install OpenSSH's client programs "
-    "(openssh-client on Debian and Ubuntu, openssh-clients on Fedora and Red Hat)"
-)
+_ALGORITHM = "ssh-ed25519"
+_PREFIX = wire.string(_ALGORITHM.encode("ascii")) + b"\0\0\0\x20"
 
 
 class DocumentSignatureProblem(Exception):
-    """A document that cannot be shown to come from the service. `final`: another try would end the same way."""
-
-    def __init__(self, words: str, *, final: bool) -> None:
-        super().__init__(words)
-        self.final = final
+    """A document that the service did not sign; the words say why."""
 
 
 def allow(state: Folder, signing_key: str) -> None:
-    """Note the one key whose documents this host obeys, as ssh-keygen wants it (ALLOWED SIGNERS, ssh-keygen(1))."""
+    """Note the one key whose documents this host obeys as ssh-keygen wants it (ALLOWED SIGNERS, ssh-keygen(1)): for
+    whoever checks by hand, and for an older agent that takes this one's place.
+    """
     line = f'{host_document.PRINCIPAL} namespaces="{host_document.NAMESPACE}" {signing_key}\n'
     state.write(ALLOWED_SIGNERS, line.encode("ascii"), PRIVATE_FILE)
 
 
-def check(state: Folder, document: str, signature: str) -> None:
-    """Raise DocumentSignatureProblem unless the service signed exactly this text. May raise OSError."""
+def check(signing_key: str, document: str, signature: str) -> None:
+    """Raise DocumentSignatureProblem unless this key (type and base64) signed exactly this text."""
     if len(signature) > _LONGEST_SIGNATURE or not signature.isascii():
-        raise DocumentSignatureProblem("the signature of the document is no SSH signature", final=True)
-    ssh_keygen = programs.find("ssh-keygen")
-    if ssh_keygen is None:
-        raise DocumentSignatureProblem(NO_SSH_KEYGEN, final=False)
-    with _as_file(state, signature.encode("ascii")) as path:
-        ended = programs.run(
-            [
-                ssh_keygen,
-                "-Y",
-                "verify",
-                "-f",
-                os.path.join(state.path, ALLOWED_SIGNERS),
-                "-I",
-                host_document.PRINCIPAL,
-                "-n",
-                host_document.NAMESPACE,
-                "-s",
-                path,
-            ],
-            stdin=document.encode("utf-8", "surrogatepass"),
-        )
-    if ended.status is None:
-        raise DocumentSignatureProblem(f"the signature of the document was not checked: {ended.errors}", final=False)
-    if ended.status != 0:
-        said = " ".join((ended.output + ended.errors).split())[:200]
-        raise DocumentSignatureProblem(f"the signature of the document is not the service's ({said})", final=True)
-
-
-@contextlib.contextmanager
-def _as_file(state: Folder, signature: bytes) -> Iterator[str]:
-    """The path of a file with the signature: ssh-keygen closes every descriptor above 2 as it starts.
-
-    It lies in memory where that can be: who only looks writes nothing beside the agent that runs.
-    """
-    descriptor = os.memfd_create("signature", os.MFD_CLOEXEC) if hasattr(os, "memfd_create") else -1
-    path = f"/proc/{os.getpid()}/fd/{descriptor}"
+        raise DocumentSignatureProblem("the signature of the document is no SSH signature")
     try:
-        if descriptor >= 0 and os.path.exists(path):
-            os.write(descriptor, signature)
-            yield path
-        else:
-            state.write(_SIGNATURE, signature, PRIVATE_FILE, durable=False)
-            yield os.path.join(state.path, _SIGNATURE)
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
+        signed = sshsig.read(signature)
+    except sshsig.SignatureProblem as problem:
+        raise DocumentSignatureProblem(f"the signature of the document is no SSH signature: {problem}") from None
+    public = _public(signing_key)
+    if signed.public_blob != _PREFIX + public:
+        raise DocumentSignatureProblem("the signature of the document is not the service's: it is of another key")
+    if signed.namespace != host_document.NAMESPACE:
+        raise DocumentSignatureProblem("the signature of the document is not the service's: it is for something else")
+    text = document.encode("utf-8", "surrogatepass")
+    message = sshsig.message(signed.namespace, text, signed.hash)
+    is_plain = signed.algorithm == _ALGORITHM and not signed.rest
+    if not is_plain or not ed25519.verify(public, message, signed.value):
+        raise DocumentSignatureProblem("the signature of the document is not the service's: it is not of this text")
+
+
+def can_check(signing_key: str) -> bool:
+    """Whether it is a key whose signatures can be checked here."""
+    try:
+        _public(signing_key)
+    except DocumentSignatureProblem:
+        return False
+    return True
+
+
+def _public(signing_key: str) -> bytes:
+    """The 32 bytes of an Ed25519 key."""
+    kind, _, encoded = signing_key.partition(" ")
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        blob = b""
+    if kind != _ALGORITHM or not blob.startswith(_PREFIX) or len(blob) != len(_PREFIX) + 32:
+        raise DocumentSignatureProblem("the service's key that was noted at enrolment is no Ed25519 key")
+    return blob[len(_PREFIX) :]

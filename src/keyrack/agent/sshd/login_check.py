@@ -328,8 +328,6 @@ def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked:
     key = public_key.read_canonical(entry.key)
     if entry.expires_at is not None and entry.expires_at.timestamp() <= time.time():
         return "its end has come"
-    if entry.expires_at is not None and not _reads_utc():
-        return "this OpenSSH is older than 9.1 and cannot read its end"
     if key.canonical in revoked:
         return "it is revoked on this host"
     taken = effective.one("pubkeyacceptedalgorithms") or effective.one("pubkeyacceptedkeytypes")
@@ -391,10 +389,6 @@ def _shadow(name: str) -> Optional[List[str]]:
 
 def _number(text: str) -> Optional[int]:
     return int(text) if text.isdecimal() else None
-
-
-def _reads_utc() -> bool:
-    return programs.openssh_number() >= (9, 1)
 
 
 def _stamp(path: str) -> Optional[Tuple[int, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Dict, Iterator, List, Set
+from typing import Any, Dict, Iterable, Iterator, List, Set
 
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import drop_in, login_check, originals
@@ -38,6 +38,18 @@ def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
     yield from _unseen(scanner)
     yield from _files(sshd, path, enrolment, document)
     yield from _settings(state, sshd, enrolment, document)
+
+
+def as_object(lines: Iterable[str]) -> Dict[str, Any]:
+    """The same for programs: "title", and below "sections" the lines of each, by its heading."""
+    title, *others = lines
+    sections: Dict[str, List[str]] = {}
+    for line in others:
+        if line.startswith("  "):
+            list(sections.values())[-1].append(line[2:])
+        elif line:
+            sections[line.rstrip(":")] = []
+    return {"title": title.rstrip(":"), "sections": sections}
 
 
 def _keys(document: HostDocument, found: List[ReportedKey]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 from keyrack.agent.sshd import listening
 from keyrack.agent.sshd.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
 from keyrack.agent.sshd.listening import Listener
+from keyrack.agent.sshd.running import RunningSshd
 from keyrack.agent.system import programs
 from keyrack.ssh.quotes import setting_word
 
@@ -89,6 +90,7 @@ class Sshd:
 
     def __init__(self, config: Optional[str] = None) -> None:
         self.config = config or DEFAULT_CONFIG
+        self.running = RunningSshd(self.listeners)
 
     def problem(self) -> Optional[str]:
         """Why sshd would not start with its settings, in its own words; None when it would."""

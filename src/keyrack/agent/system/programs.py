@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 import subprocess
-from typing import NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence
 
 # Not the caller's PATH: the agent runs as root, and these belong to root everywhere.
 _FOLDERS = (
@@ -59,20 +57,6 @@ def run(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float = 10.0) 
     except OSError as error:
         return Ended(None, "", f"{arguments[0]} cannot be started: {error.strerror}")
     return Ended(ended.returncode, _text(ended.stdout), _text(ended.stderr))
-
-
-def openssh_number() -> Tuple[int, int]:
-    """The version of this host's OpenSSH, such as (9, 2); (0, 0) where there is none. Cheap when asked again."""
-    ssh = find("ssh")
-    if ssh is None:
-        return (0, 0)
-    return _openssh_number(ssh, os.stat(ssh).st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=1)
-def _openssh_number(ssh: str, changed_at: int) -> Tuple[int, int]:
-    match = re.match(r"OpenSSH_(\d+)\.(\d+)", run([ssh, "-V"]).errors)
-    return (int(match.group(1)), int(match.group(2))) if match else (0, 0)
 
 
 def _text(output: bytes) -> str:

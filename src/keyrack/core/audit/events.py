@@ -20,13 +20,16 @@ def find(
     since: datetime | None = None,
     until: datetime | None = None,
     before: int | None = None,
+    person: str = "",
+    key: str = "",
     offset: int = 0,
     limit: int = 15,
 ) -> Page[Event]:
     """A page of the workspace's events, or of one server's, newest first.
 
     since, until: from that instant on, and before that one; before: only events with a smaller id, so that who reads
-    all of a log goes on from the last one. Raises Refusal MISSING for the server.
+    all of a log goes on from the last one; person: what a user, by name, did; key: what names this fingerprint. Raises
+    Refusal MISSING for the server.
     """
     attempt = Attempt(instance, actor, "events:read", "read the audit log", target_kind="event", server_id=server_id)
     with attempt:
@@ -40,6 +43,8 @@ def find(
                     since=since,
                     until=until,
                     before=before,
+                    actor_name=person,
+                    key=key,
                     offset=offset,
                     limit=limit,
                 )

@@ -14,6 +14,7 @@ from keyrack.core.git.access import Access, Holder
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
 from keyrack.model import Actor
+from keyrack.ssh.printable import printable
 from keyrack.store import events, git_access
 from keyrack.store.database import DatabaseUnavailable
 
@@ -22,8 +23,25 @@ log = structlog.get_logger("keyrack.git")
 # What is kept while the database is away; beyond it the oldest go, and the log says how many.
 MOST_WAITING = 10_000
 
-DONE = {"fetch": "fetched from", "push": "pushed to"}
+BEGUN = {"fetch": "fetched from", "push": "began to push to"}
 TRIED = {"fetch": "fetch from", "push": "push to"}
+
+
+MOST_REFS, LONGEST_REFS = 10, 800
+"""Of a push, named in its event; the others are counted."""
+_NONE = "0" * 7
+
+
+@dataclass(slots=True)
+class PushedRefs:
+    """What a push was to change and has changed, as git's own hooks say: how many references, and the first of them,
+    lines "OLD NEW REF". known: whether they could say so all the time.
+    """
+
+    wanted: int = 0
+    changed: int = 0
+    lines: str = ""
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +81,35 @@ class GitLog:
             "done",
             "",
             access.repository.id,
-            f"{holder.words} {DONE[access.verb]} {access.repository.path} with {holder.fingerprint}",
+            f"{holder.words} {BEGUN[access.verb]} {access.repository.path} with {holder.fingerprint}",
             _details(holder, access.repository.path, access.verb),
+        )
+
+    def pushed(self, access: Access, refs: PushedRefs) -> None:
+        """A push has ended. What it changed is what git says it changed, not what was asked of it."""
+        holder, path = access.holder, access.repository.path
+        outcome, reason = "done", ""
+        others = refs.wanted - refs.changed
+        if refs.changed:
+            shown = _shown(refs)
+            words = f"{holder.words} pushed to {path}: {shown}"
+            if others > 0:
+                words += f"; {others} more were refused"
+        elif refs.wanted:
+            outcome, reason = "refused", "push-refused"
+            words = f"Refused: a push of {holder.words} to {path} changed none of {refs.wanted} branches and tags"
+        elif refs.known:
+            words = f"A push of {holder.words} to {path} ended without a change: there was none, or it broke off"
+        else:
+            words = f"A push of {holder.words} to {path} ended; what it changed is not known, as its host was restarted"
+        self._add(
+            replace(holder.actor, workspace_id=access.repository.workspace_id),
+            "git:push",
+            outcome,
+            reason,
+            access.repository.id,
+            f"{words} (with {holder.fingerprint})",
+            {**_details(holder, path, access.verb), **({"refs": _shown(refs)} if refs.changed else {})},
         )
 
     def refused(self, holder: Holder, refusal: Refusal, *, verb: str | None = None, path: str | None = None) -> None:
@@ -168,6 +213,23 @@ def _write_event(connection: Connection, entry: _Entry) -> None:
         level="info" if entry.outcome == "done" else "warning",
         details=entry.details,
     )
+
+
+def _shown(refs: PushedRefs) -> str:
+    """The references that changed, for people, in one line."""
+    found: list[str] = []
+    for line in refs.lines.splitlines():
+        old, new, name = (*line.split(" ", 2), "", "")[:3]
+        short = printable(name.removeprefix("refs/heads/").removeprefix("refs/"))
+        old, new = old[:7], new[:7]
+        if new == _NONE:
+            found.append(f"{short} deleted, was {old}")
+        else:
+            found.append(f"{short} new at {new}" if old == _NONE else f"{short} {old}..{new}")
+        if len(found) == MOST_REFS or sum(map(len, found)) > LONGEST_REFS:
+            break
+    more = refs.changed - len(found)
+    return ", ".join(found + ([f"and {more} more"] if more > 0 else []))
 
 
 def _details(holder: Holder, path: str | None, verb: str | None) -> dict[str, str]:

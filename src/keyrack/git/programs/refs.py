@@ -1,25 +1,62 @@
-"""Git's pre-receive hook where no C compiler is: refuses too many or too long references; decides nothing else."""
+"""Git's pre-receive and post-receive hook where no C compiler is: refuses too many or too long references; decides
+nothing else.
+
+The same as refs.c, which explains every step.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import sys
 
 LONGEST_REF = 255
+LONGEST_TOLD = 48_000
+LONGEST_NAME = 200
+ANSWER_SECONDS = 5
+
+
+def tell(state: bytes, count: int, told: bytes) -> None:
+    """Tell the service which references are to change ("wanted"), or have ("changed"), for its log alone."""
+    path, operation = os.environ.get("KEYRACK_SOCKET"), os.environb.get(b"KEYRACK_OPERATION")
+    if not count or path is None or operation is None:
+        return
+    fields = (b"refs", operation[:LONGEST_NAME], state, b"%d" % count, told)
+    payload = b"".join(field + b"\0" for field in fields)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as service:
+            service.settimeout(ANSWER_SECONDS)
+            service.connect(path)
+            service.sendall(struct.pack(">I", len(payload)) + payload)
+            while service.recv(64):
+                pass
+    except OSError:
+        pass
 
 
 def main() -> int:
     """1 when the push names more references than it may, or makes one with too long a name, else 0."""
     most = int(os.environ.get("KEYRACK_MOST_REFS", "0"))
-    for count, line in enumerate(sys.stdin.buffer, 1):
+    done = os.path.basename(sys.argv[0]) == "post-receive"
+    told, count, words = b"", 0, ""
+    for line in sys.stdin.buffer:
+        count += 1
         _, new, ref = line.rstrip(b"\n").split(b" ", 2)
+        if len(told) + len(line) < LONGEST_TOLD:
+            told += line
+        if done:
+            continue
         if count > most:
-            sys.stderr.write(f"Keyrack: one push may name {most} branches and tags; push them in parts.\n")
-            return 1
-        if len(ref) > LONGEST_REF and new.strip(b"0"):
-            sys.stderr.write(f"Keyrack: names of branches and tags have at most {LONGEST_REF} characters.\n")
-            return 1
-    return 0
+            words = f"one push may name {most} branches and tags; push them in parts."
+        elif len(ref) > LONGEST_REF and new.strip(b"0"):
+            words = f"names of branches and tags have at most {LONGEST_REF} characters."
+        if words:
+            break
+    tell(b"changed" if done else b"wanted", count, told)
+    if words:
+        sys.stderr.write(f"Keyrack: {words}\n")
+    return 1 if words else 0
 
 
 if __name__ == "__main__":

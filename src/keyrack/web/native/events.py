@@ -18,6 +18,9 @@ def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:
         call.actor,
         server_id=servers.named(call.instance, call.actor, asked.server).id if asked.server else None,
         search=asked.search,
+        person=asked.person,
+        # A fingerprint holds no blank, but + is one in a query where it was not written as %2B.
+        key=asked.key.replace(" ", "+"),
         **asked.span(),
         **asked.window(),
     )

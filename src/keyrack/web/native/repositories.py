@@ -6,6 +6,13 @@ from keyrack.core.git import repositories
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_repositories as shapes
 from keyrack.web.native.calls import endpoint
+from keyrack.web.native.shapes import Search
+
+
+def list_repositories(call: Call, asked: Search) -> shapes.RepositoryPage:
+    """List the repositories that one may see, newest first"""
+    found = repositories.find(call.instance, call.actor, search=asked.search, **asked.window())
+    return shapes.RepositoryPage.of(found, shapes.repository)
 
 
 def show_repository(call: Call) -> shapes.Repository:
@@ -26,6 +33,14 @@ def change_repository(call: Call, change: shapes.RepositoryChange) -> shapes.Rep
 
 
 ENDPOINTS = (
+    endpoint(
+        "GET",
+        "/repositories",
+        list_repositories,
+        "codeartsrepo:repository:getRepository",
+        asks=Search,
+        answers=shapes.RepositoryPage,
+    ),
     endpoint(
         "GET",
         "/repositories/{repository}",

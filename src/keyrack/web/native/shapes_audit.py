@@ -8,6 +8,7 @@ from pydantic import Field
 
 from keyrack.core.audit import events
 from keyrack.model import Event as EventRecord
+from keyrack.web.examples import FINGERPRINT
 from keyrack.web.native.shapes import Answer, Id, IdAsked, Listed, Search, Time, about, time
 
 
@@ -17,6 +18,8 @@ class EventsAsked(Search):
     server: Annotated[str, about("Of this server alone, by name or id.", "web-1")] = ""
     since: Annotated[str, Field(alias="from"), about("From this time or day on.", "2026-11-22")] = ""
     until: Annotated[str, Field(alias="to"), about("Until this time or day.", "2026-11-22T16:00:00Z")] = ""
+    person: Annotated[str, about("What this user did, by name.", "alice")] = ""
+    key: Annotated[str, about("What names this key, by its fingerprint.", FINGERPRINT)] = ""
     before: Annotated[IdAsked, about("What is older than the event with this id.", 99)] = None
 
     def span(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from keyrack.store.repositories import Repository as RepositoryRecord
-from keyrack.web.native.shapes import Answer, Flag, Id, Request, about
+from keyrack.web.native.shapes import Answer, Flag, Id, Listed, Request, about
 
 
 class RepositoryChange(Request):
@@ -25,6 +25,10 @@ class Repository(Answer):
     visibility: Annotated[int, about("0 private, 10 for the workspace, 20 for everybody to read.", 10)]
     default_branch: Annotated[str | None, about("Its default branch.", "main")]
     protect_default: Annotated[Flag, about("Whether that is protected.")]
+
+
+class RepositoryPage(Listed[Repository]):
+    """A page of repositories."""
 
 
 def repository(found: RepositoryRecord) -> Repository:

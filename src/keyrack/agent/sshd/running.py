@@ -1,0 +1,180 @@
+"""Knows which OpenSSH the running sshd is and in which time zone it reads ends, by its processes; it judges nothing.
+
+What its files say may be of another time: a package is replaced while the old program runs on, a zone is set for one
+service alone. So the program that runs is asked for its version, and the zone is the one that it was started with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+from typing import Callable, List, NamedTuple, Optional, Tuple
+
+from keyrack.agent.sshd import listening
+from keyrack.agent.sshd.listening import Listener
+from keyrack.agent.system import processes, programs
+
+Version = Tuple[int, int]
+UNKNOWN: Version = (0, 0)
+LOCAL_TIME = ":/etc/localtime"  # what no TZ means (tzset(3))
+
+_VERSION = re.compile(r"OpenSSH_(?:for_Windows_)?([0-9]{1,3})\.([0-9]{1,3})")
+_ZONE_FOLDERS = ("/usr/share/zoneinfo", "/etc/zoneinfo", "/usr/lib/zoneinfo")
+_ENVIRONMENT_FILE = re.compile(r"(/\S+) \(ignore_errors=")
+_DELETED = " (deleted)"
+_LARGEST_ENVIRONMENT = 1 << 20
+
+
+class TimeZone(NamedTuple):
+    """A zone as TZ names it; rules: changes whenever what it means does, as far as files of this host tell."""
+
+    tz: str
+    rules: Tuple[object, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For a person."""
+        if self.tz != LOCAL_TIME:
+            return f"TZ={self.tz}"
+        path = os.path.realpath("/etc/localtime")
+        for folder in _ZONE_FOLDERS:
+            if path.startswith(folder + "/"):
+                return path[len(folder) + 1 :]
+        return "of /etc/localtime"
+
+
+class RunningSshd:
+    """The sshd that listens now; asked anew only when other processes listen, or their program was replaced."""
+
+    def __init__(self, find: Callable[[], Tuple[Listener, ...]]) -> None:
+        """find: who listens where this sshd should."""
+        self._find = find
+        self._listeners: Tuple[Listener, ...] = ()
+        self._zone: Optional[str] = None
+
+    def version(self) -> Version:
+        """OpenSSH's version, such as (9, 2): the lowest where several run; where none does, that of the program that
+        would. UNKNOWN where nothing says it.
+        """
+        found = [_version_of(*program) for program in map(_program_of, self._processes()) if program is not None]
+        if not found:
+            program = programs.find("sshd")
+            found = [] if program is None else [_version_of(program, _stamp(program))]
+        known = [version for version in found if version != UNKNOWN]
+        return min(known) if known else UNKNOWN
+
+    def zone(self) -> TimeZone:
+        """The zone that it reads a time in which names none."""
+        pids = self._processes()
+        if self._zone is None:
+            self._zone = next(filter(None, map(_zone_of, pids)), LOCAL_TIME)
+        return TimeZone(self._zone, _rules(self._zone))
+
+    def _processes(self) -> List[int]:
+        if not self._listeners or not listening.still(self._listeners):
+            self._listeners, self._zone = self._find(), None
+        return sorted({pid for one in self._listeners for pid in one.sshds})
+
+
+def _program_of(pid: int) -> Optional[Tuple[str, Tuple[object, ...]]]:
+    """What a process runs, as something that can be run, and what changes with it."""
+    running = f"/proc/{pid}/exe"
+    try:
+        file = os.readlink(running)
+    except OSError:
+        return None
+    now = file[: -len(_DELETED)] if file.endswith(_DELETED) else ""
+    # It starts itself anew for each connection (sshd.c, rexec), by its name: then as what lies there now.
+    program = now if now and os.access(now, os.X_OK) else running
+    return program, (file, _stamp(program))
+
+
+@functools.lru_cache(maxsize=16)
+def _version_of(program: str, stamp: Tuple[object, ...]) -> Version:
+    # Before 9.2 it knows no -V, and says its version with its usage.
+    ended = programs.run([program, "-V"])
+    said = _VERSION.search(ended.errors) or _VERSION.search(ended.output)
+    return UNKNOWN if said is None else (int(said.group(1)), int(said.group(2)))
+
+
+def _zone_of(pid: int) -> Optional[str]:
+    """The TZ that a process was started with; None where there is none, or nothing tells.
+
+    From 8.2 on sshd writes its title over the environment that /proc shows; then it is that of whoever started it.
+    """
+    environment = _environment(pid)
+    if environment is not None:
+        return _tz(environment)
+    has_systemd = os.path.isdir("/run/systemd/system")
+    unit = listening.unit_of(pid) if has_systemd else ""
+    if unit:
+        return _tz_of_unit(unit)
+    seen = {pid}
+    while pid > 1:
+        process = processes.read(pid)
+        if process is None or process.parent in seen:
+            return None
+        pid = process.parent
+        seen.add(pid)
+        environment = _environment(pid)
+        if environment is not None:
+            return _tz(environment)
+    # In a container everything has the environment of its first process, and so have we.
+    return None if has_systemd else os.environ.get("TZ")
+
+
+def _environment(pid: int) -> Optional[List[str]]:
+    """What a process was started with; None where that cannot be seen (any more)."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            data = file.read(_LARGEST_ENVIRONMENT)
+    except OSError:
+        return None
+    entries = [os.fsdecode(entry) for entry in data.split(b"\0")[:-1]]
+    return entries if entries and all("=" in entry for entry in entries) else None
+
+
+def _tz(environment: List[str]) -> Optional[str]:
+    return next((entry[3:] for entry in reversed(environment) if entry.startswith("TZ=")), None)
+
+
+def _tz_of_unit(unit: str) -> Optional[str]:
+    systemctl = programs.find("systemctl")
+    if systemctl is None:
+        return None
+    said = programs.run([systemctl, "show", "--property=Environment,EnvironmentFiles", unit]).output
+    given = _words(programs.run([systemctl, "show-environment"]).output.replace("\n", " "))
+    for line in said.split("\n"):
+        if line.startswith("Environment="):
+            given += _words(line.partition("=")[2])
+    for path in _ENVIRONMENT_FILE.findall(said):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+            given += [word for line in file.read(_LARGEST_ENVIRONMENT).split("\n") for word in _words(line)[:1]]
+    return _tz(given)
+
+
+def _words(text: str) -> List[str]:
+    import shlex  # here, because most hosts never need it
+
+    try:
+        return shlex.split(text, comments=True)
+    except ValueError:
+        return []
+
+
+def _rules(tz: str) -> Tuple[object, ...]:
+    name = tz[1:] if tz.startswith(":") else tz
+    if name.startswith("/"):
+        return (os.path.realpath(name), _stamp(name))
+    return tuple(_stamp(os.path.join(folder, name)) for folder in _ZONE_FOLDERS)
+
+
+def _stamp(path: str) -> Tuple[object, ...]:
+    """Changes with a file; links are followed."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

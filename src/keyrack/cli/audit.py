@@ -1,0 +1,81 @@
+"""`keyrack audit list`: the audit log, page by page as it is read, however long it is; must hold no rule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from keyrack.cli.calls import AT_ONCE, Calls, either, known, reached
+from keyrack.cli.changes import dash, moment
+from keyrack.cli.shown import say
+from keyrack.cli.tables import as_json
+
+
+@click.group(name="audit")
+def command() -> None:
+    """The audit log: who did what, from where, and what was refused."""
+
+
+@command.command(name="list")
+@click.option("--since", metavar="TIME", help="From a time such as 2026-11-22T16:00:00Z on, or a day in UTC.")
+@click.option("--until", metavar="TIME", help="Before that time, or up to the end of that day.")
+@click.option("--person", metavar="NAME", help="What this user did.")
+@click.option("--host", metavar="SERVER", help="What was done on a server, by name or id.")
+@click.option("--key", metavar="FINGERPRINT", help="What was done with a key.")
+@click.option("--search", metavar="TEXT", help="Only what holds TEXT, in any case.")
+@click.option("--limit", type=click.IntRange(min=1), help="How many at most; otherwise all there are.")
+@as_json
+@either
+def list_audit(
+    since: str | None,
+    until: str | None,
+    person: str | None,
+    host: str | None,
+    key: str | None,
+    search: str | None,
+    limit: int | None,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
+    """List the audit log, newest first, without end: each page is shown before the next is asked for."""
+    asked = {
+        "from": None if since is None else moment("--since", since),
+        "to": None if until is None else moment("--until", until, end=True),
+        "person": person,
+        "server": host,
+        "key": key,
+        "search": search,
+    }
+    with reached(given) as calls, known("`keyrack servers list` shows which there are."):
+        found = _events(calls, asked, limit)
+        if json_wanted:
+            _stream(found)
+            return
+        for one in found:
+            say(f"{one['id']:>8}  {one['at']}  {dash(one['actor'])}  {one['summary']}")
+
+
+def _events(calls: Calls, asked: dict[str, Any], limit: int | None) -> Iterator[dict[str, Any]]:
+    """The events asked for; each page goes on behind the last event of the one before, whatever came meanwhile."""
+    before: int | None = None
+    left = limit
+    while left is None or left > 0:
+        piece = AT_ONCE if left is None else min(AT_ONCE, left)
+        items = calls.ask("GET", "/events", query={**asked, "before": before, "per_page": piece})["items"]
+        yield from items
+        if len(items) < piece:
+            return
+        before = items[-1]["id"]
+        left = None if left is None else left - len(items)
+
+
+def _stream(found: Iterator[dict[str, Any]]) -> None:
+    """A JSON list, an event in each line, written as it comes."""
+    mark = "["
+    for one in found:
+        click.echo(f"{mark}\n{json.dumps(one)}", nl=False)
+        mark = ","
+    click.echo("[]" if mark == "[" else "\n]")

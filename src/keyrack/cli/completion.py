@@ -1,0 +1,26 @@
+"""`keyrack completion`: what a shell runs to complete words; must know no command itself."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+WHERE = {
+    "bash": 'eval "$(keyrack completion bash)"    # in ~/.bashrc',
+    "zsh": 'eval "$(keyrack completion zsh)"     # in ~/.zshrc, behind compinit',
+    "fish": "keyrack completion fish | source       # in ~/.config/fish/config.fish",
+}
+
+
+@click.command(name="completion")
+@click.argument("shell", type=click.Choice(list(WHERE)))
+def command(shell: str) -> None:
+    """Print what completes commands and options in a shell.
+
+    For example, in ~/.bashrc: eval "$(keyrack completion bash)"
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    root = click.get_current_context().find_root().command
+    click.echo(f"# {WHERE[shell]}")
+    click.echo(found(root, {}, "keyrack", "_KEYRACK_COMPLETE").source())

@@ -1,0 +1,98 @@
+"""Writes the moment at which a key ends as an sshd of some version reads it; it judges no key and asks no sshd.
+
+Source: OpenSSH, auth-options.c and misc.c (parse_absolute_time): expiry-time came with 7.7, its Z with 9.1. A time
+without Z goes to mktime(3) with tm_isdst 0. So a summer's day is counted in winter time, what stands in an hour that
+comes twice means one of two moments, and which one can hang on what that process asked of mktime before.
+"""
+
+from __future__ import annotations
+
+import calendar
+import time
+from typing import Iterator, Optional, Set, Tuple
+
+FIRST = (7, 7)
+FIRST_IN_UTC = (9, 1)
+
+_Fields = Tuple[int, int, int, int, int, int]
+_HOUR, _DAY = 3600, 86400
+# How the zone may have stood when the process asked last; mktime(3) of the GNU library begins with the same distance.
+_ASKED_BEFORE = (-200 * _DAY, -_DAY, -2 * _HOUR, 2 * _HOUR, _DAY, 200 * _DAY)
+_LONGEST_REPETITION = 25 * 60  # minutes: a day that comes twice, where a country changed sides of the date line
+
+
+def in_utc(moment: int) -> str:
+    """Seconds since 1970 as the value of expiry-time, for OpenSSH 9.1 and newer."""
+    return _text(_utc(moment)) + "Z"
+
+
+def in_local_time(moment: int) -> Optional[str]:
+    """The same for 7.7 to 9.0, in the time zone of this process, which must be that of sshd: never later than the
+    moment, however sshd's mktime(3) reads it. None where nothing in the day before it can be written so.
+    """
+    best: Optional[Tuple[int, str]] = None
+    for fields in _spellings(moment):
+        meant = _meant(fields)
+        if meant and max(meant) <= moment and (best is None or max(meant) > best[0]):
+            best = (max(meant), _text(fields))
+    if best is not None:
+        return best[1]
+    # It stands in the first of two equal hours: the last that means one moment alone, before they begin.
+    for minutes in range(1, _LONGEST_REPETITION):
+        earlier = moment - moment % 60 - 60 * minutes
+        for fields in _spellings(earlier):
+            meant = _meant(fields)
+            if meant and max(meant) <= moment and min(meant) >= earlier - 60:
+                return _text(fields)
+    return None
+
+
+def _spellings(moment: int) -> Iterator[_Fields]:
+    """What may mean the moment: what a clock on the wall shows, then that put right by what it is taken for."""
+    try:
+        fields = _fields(time.localtime(moment))
+        for _ in range(3):
+            yield fields
+            meant = _asked(fields)
+            if meant is None or meant == moment:
+                return
+            fields = _utc(calendar.timegm((*fields, 0, 0, 0)) + moment - meant)
+    except (OverflowError, ValueError, OSError):
+        return
+
+
+def _meant(fields: _Fields) -> Set[int]:
+    """Every moment that sshd may take it for; empty where it may refuse it."""
+    if not 1970 <= fields[0] <= 9999:
+        return set()
+    found: Set[int] = set()
+    around = calendar.timegm((*fields, 0, 0, 0))
+    for distance in (0, *_ASKED_BEFORE):
+        try:
+            time.mktime(time.localtime(around + distance))
+        except (OverflowError, ValueError, OSError):
+            continue
+        meant = _asked(fields)
+        if meant is None or meant <= 0:
+            return set()
+        found.add(meant)
+    return found
+
+
+def _asked(fields: _Fields) -> Optional[int]:
+    try:
+        return int(time.mktime((*fields, 0, 0, 0)))
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def _utc(moment: int) -> _Fields:
+    return _fields(time.gmtime(moment))
+
+
+def _fields(when: time.struct_time) -> _Fields:
+    return (when.tm_year, when.tm_mon, when.tm_mday, when.tm_hour, when.tm_min, when.tm_sec)
+
+
+def _text(fields: _Fields) -> str:
+    return f"{fields[0]:04d}{fields[1]:02d}{fields[2]:02d}{fields[3]:02d}{fields[4]:02d}{fields[5]:02d}"
