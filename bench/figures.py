@@ -206,8 +206,8 @@ def write(found: dict[str, str], when: str) -> None:
     lines = [
         "# Figures",
         "",
-        "What the benchmarks in `bench/` say; `make bench` runs them and writes this page. A ratio compares with a",
-        "bare Starlette on the same database that does one durable insert, or one select, in the same run: one process, 16",
+        "What the benchmarks in `bench/` say; `make bench` runs them and writes this page. A ratio is to a bare",
+        "Starlette on the same database that does one durable insert, or one select, in the same run: one process, 16",
         "connections. The load says how many others wanted the machine's processors meanwhile.",
         "",
         f"Machine of the newest figures: {machine()}.",
