@@ -18,6 +18,7 @@ from keyrack.store.engine.connect import (
     DatabaseUnavailable,
     Dialect,
     answer,
+    by_itself,
     is_damage,
     parse_url,
     postgresql_engine,
@@ -90,10 +91,12 @@ class Database:
         dialect, parsed = parse_url(url)
         return cls(parsed, dialect)
 
-    def read(self, question: Question[T]) -> T:
+    def read(self, question: Question[T], *, single: bool = False) -> T:
         """Ask in one read transaction: all of it sees the same instant, and it cannot write.
 
-        The question may be asked a second time if the connection broke. Raises DatabaseUnavailable.
+        single: it is one statement, which sees one instant by itself, so that PostgreSQL need not be told where a
+        transaction begins and ends. The question may be asked a second time if the connection broke. Raises
+        DatabaseUnavailable.
         """
         at_once = self._at_once
         if at_once is not None:
@@ -101,7 +104,7 @@ class Database:
                 return self._asked_at_once(at_once, question)
             at_once.prepare()
         try:
-            return self._answer(lambda: self._ask(question), again=True)
+            return self._answer(lambda: self._ask(question, single), again=True)
         finally:
             self._tell_broken()
 
@@ -245,10 +248,10 @@ class Database:
         if self._file is not None and self._file.problem is not None:
             raise DatabaseSpoilt(self._file.problem)
 
-    def _ask(self, question: Question[T]) -> T:
+    def _ask(self, question: Question[T], single: bool) -> T:
         with self._readers.lend() as conn:
             try:
-                with conn.begin():
+                with by_itself(conn) if single and self._file is None else conn.begin():
                     return question(conn)
             except Exception as error:
                 # Before the connection is closed, which may write.

@@ -339,14 +339,27 @@ def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> i
 
 
 def add_system_user(
-    connection: Connection, server_id: int, username: str, *, deletable: bool, managed: bool, at: datetime
+    connection: Connection,
+    server_id: int,
+    username: str,
+    *,
+    deletable: bool,
+    managed: bool,
+    at: datetime,
+    revision: int | None = None,
+    encrypted_password: bytes | None = None,
 ) -> int:
-    """Insert a system user; answers its id."""
-    return inserted(
-        connection,
-        system_users,
-        {"server_id": server_id, "username": username, "deletable": deletable, "managed": managed, "created_at": at},
-    )
+    """Insert a system user; revision: with which its host is asked for the account. Answers its id."""
+    values = {
+        "server_id": server_id,
+        "username": username,
+        "deletable": deletable,
+        "managed": managed,
+        "created_at": at,
+        "revision": revision,
+        "encrypted_password": encrypted_password,
+    }
+    return int(sealed_sets.insert_many(connection, system_users, [values])[0].id)
 
 
 def get_system_user(connection: Connection, server_id: int, system_user_id: int) -> SystemUser | None:

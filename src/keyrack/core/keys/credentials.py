@@ -84,7 +84,8 @@ def get(instance: Instance, actor: Actor, server_id: int, credential_id: int) ->
     with attempt:
         at = instance.now()
         found = attempt.read(
-            lambda connection: keys.own_credential(connection, actor.workspace_id, server_id, credential_id, at)
+            lambda connection: keys.own_credential(connection, actor.workspace_id, server_id, credential_id, at),
+            single=True,
         )
         if found is None:
             raise missing("SSH key")

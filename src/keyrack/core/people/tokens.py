@@ -81,7 +81,7 @@ def authenticate(instance: Instance, secret: str, *, address: str, channel: str)
     secret_hash = instance.key.hash_token(secret)
 
     def attempt() -> Bearer | None:
-        found = instance.database.read(lambda connection: people.bearer(connection, secret_hash))
+        found = instance.database.read(lambda connection: people.bearer(connection, secret_hash), single=True)
         if found is None:
             raise _not_in_force()
         return _in_force(instance, found)
