@@ -99,6 +99,21 @@ def test_a_file_that_is_too_long_for_one_report_makes_nothing_gone(team: Service
     assert known(team, *unmanaged_keys.OPEN) == {(key["path"], key["fingerprint"]) for key in keys}
 
 
+def test_what_is_gone_is_known_on_a_host_with_very_many_files(team: Service) -> None:
+    """A key file for each of many people: each report names the files of the others."""
+    agent = Agent(team, 1)
+    line = fresh_line("robot")
+    keys = [
+        entry(line, username=f"user{number}", path=f"/home/user{number}/.ssh/authorized_keys", padding="p" * 1500)
+        for number in range(MANY)
+    ]
+    outbox = Outbox()
+    for told in (keys, keys[1:]):
+        outbox.put({"keys_found": told, "keys_cut": []})
+        assert deliver(team, agent, outbox) > 1
+    assert known(team, *unmanaged_keys.OPEN) == {(key["path"], key["fingerprint"]) for key in keys[1:]}
+
+
 def accepted(service: SmallService, revision: int) -> Accepted:
     return service.signer.signed(document(revision, {"deploy": [AuthorizedKey(public_key())]}))
 

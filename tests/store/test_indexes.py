@@ -18,6 +18,7 @@ from keyrack.store import (
     keys_of_many,
     openings,
     repositories,
+    requests,
     revocations,
     revoked_keys,
     unmanaged_keys,
@@ -53,12 +54,14 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "what a host refuses": lambda c: revocations.lines_for(c, 1, unconfirmed=10, confirmed=10),
     "note a delivery": lambda c: keys.note_delivery(c, 1, 5, NOW),
     "known fingerprints": lambda c: host_reports.known_fingerprints(c, 1, [FINGERPRINT]),
+    "requests that nobody decided": lambda c: requests.lapsing(c, NOW, 500),
     "delete a user key": lambda c: keys.remove_user_key(c, 1),
     "delete a credential": lambda c: keys.remove_credential(c, 1),
 }
 # Tables with as many rows as there are keys, events or sessions; scanning one is what must not be.
 LARGE = (
     "credentials|user_keys|key_owners|revocations|revoked_keys|unmanaged_keys|deploy_keys|events|key_uses|repositories"
+    "|access_requests"
 )
 
 
@@ -105,7 +108,9 @@ def test_it_reads_no_whole_table(database: Database, name: str) -> None:
         assert not re.search(rf"Seq Scan on ({LARGE})\b", shown), shown
 
 
-@pytest.mark.parametrize("name", ["a page of credentials", "ended credentials", "a page of a user's keys"])
+@pytest.mark.parametrize(
+    "name", ["a page of credentials", "ended credentials", "a page of a user's keys", "requests that nobody decided"]
+)
 def test_it_sorts_no_whole_list(database: Database, name: str) -> None:
     if database.dialect != "sqlite":
         pytest.skip("PostgreSQL decides by what is in the tables, and these are empty")

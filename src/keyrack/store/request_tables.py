@@ -15,7 +15,8 @@ from sqlalchemy import (
 
 from keyrack.store.columns import Moment, id_column, metadata, numbered, referring, seal_column
 
-_PENDING = text("state = 'pending'")
+# As it stands here in a question too: a database uses such an index for these very words, not for a value given to it.
+IS_PENDING = text("state = 'pending'")
 
 access_requests = numbered(
     "access_requests",
@@ -38,7 +39,7 @@ access_requests = numbered(
     Column("grant_id", Integer),
     seal_column(),
     Index("ix_access_requests_workspace_id_id", "workspace_id", "id"),
-    Index("ix_access_requests_pending", "pending_until", sqlite_where=_PENDING, postgresql_where=_PENDING),
+    Index("ix_access_requests_pending", "pending_until", sqlite_where=IS_PENDING, postgresql_where=IS_PENDING),
 )
 
 access_request_approvals = Table(

@@ -12,7 +12,12 @@ from sqlalchemy import Connection, Select, select
 from keyrack.model import Page
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, prepared
-from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
+from keyrack.store.request_tables import (
+    IS_PENDING,
+    access_request_approvals,
+    access_requests,
+    request_rules,
+)
 from keyrack.store.rows import inserted, paged
 from keyrack.store.tables import server_tags
 
@@ -134,8 +139,8 @@ def count_pending(connection: Connection, user_id: int, most: int) -> int:
 
 @prepared
 def _lapsing(at: datetime, limit: int) -> Select[Any]:
-    due = (access_requests.c.state == PENDING, access_requests.c.pending_until <= at)
-    return select(access_requests).where(*due).order_by(access_requests.c.id).limit(limit)
+    due = (IS_PENDING, access_requests.c.pending_until <= at)
+    return select(access_requests).where(*due).order_by(access_requests.c.pending_until).limit(limit)
 
 
 def lapsing(connection: Connection, at: datetime, limit: int) -> tuple[AccessRequest, ...]:

@@ -41,7 +41,8 @@ MOST_AT_ONCE = 250
 MOST_ON_A_SERVER = 5000
 MOST_GONE = 2000
 REMEMBERED = timedelta(days=90)
-MOST_CUT = 300
+MOST_CUT = 5000
+"""A list in several reports names in each every file that the others have: as many as may be on a server."""
 FULL_LIST = 1500
 """Things in a report of an agent that does not say when it left some out."""
 _LENGTHS = {"username": 64, "path": 1024, "type": 64, "key": 16384, "options": 2000, "comment": 200, "problem": 300}
