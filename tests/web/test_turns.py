@@ -64,7 +64,9 @@ def in_one_turn(database: Database, *calls: Callable[[], Any]) -> list[Any]:
 
 
 def commits(team: Team) -> int:
-    return int(team.instance.database.read(lambda connection: connection.execute(text("PRAGMA user_version")).scalar_one()))
+    return int(
+        team.instance.database.read(lambda connection: connection.execute(text("PRAGMA user_version")).scalar_one())
+    )
 
 
 def labels(team: Team) -> list[str]:

@@ -11,11 +11,13 @@ import contextvars
 import heapq
 import itertools
 import math
+import os
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, unique
 from typing import TypeVar
@@ -71,7 +73,10 @@ class CallPool(Enum):
         return self.value[2]
 
 
-ON_THREADS = (CallPool.KNOWN, CallPool.STRANGERS, CallPool.LONG, CallPool.HASHING, CallPool.GUESSES)
+ON_THREADS = (CallPool.KNOWN, CallPool.STRANGERS, CallPool.LONG)
+ON_STEPPED_BACK_THREADS = (CallPool.HASHING, CallPool.GUESSES)
+STEP_BACK = 5
+"""How much nicer threads that hash are than all others: a hash takes a processor for a tenth of a second."""
 
 
 @dataclass(slots=True)
@@ -109,6 +114,8 @@ class FairScheduler:
         self._queues = {pool: _Queue(pool, self._rank) for pool in CallPool}
         # SimpleQueue's hand-over of a call to a thread takes a third of the time that anyio's takes.
         self._threads = ThreadPoolExecutor(sum(pool.limit for pool in ON_THREADS), "keyrack-call")
+        hashing = sum(pool.limit for pool in ON_STEPPED_BACK_THREADS)
+        self._hashing_threads = ThreadPoolExecutor(hashing, "keyrack-hash", initializer=_step_back)
 
     async def run(self, caller: Caller, call: Callable[[], T], *, long: bool = False, hashes: bool = False) -> T:
         """What the call answers, which runs on a thread. long: it is known to take much; hashes: a password.
@@ -128,9 +135,11 @@ class FairScheduler:
                 spent = time.thread_time() - began
 
         context = contextvars.copy_context()
-        async with self._queues[self._pool(caller, used, long, hashes)].slot(caller.name):
+        pool = self._pool(caller, used, long, hashes)
+        threads = self._hashing_threads if pool in ON_STEPPED_BACK_THREADS else self._threads
+        async with self._queues[pool].slot(caller.name):
             try:
-                return await _whole(asyncio.get_running_loop().run_in_executor(self._threads, context.run, timed))
+                return await _whole(asyncio.get_running_loop().run_in_executor(threads, context.run, timed))
             finally:
                 # Hashing leaves the interpreter to the others, and has bounds of its own.
                 used.add(0.0 if hashes and not long else spent, time.monotonic())
@@ -195,6 +204,13 @@ class FairScheduler:
     def _rank(self, name: Hashable) -> float:
         used = self._used.get(name)
         return used.rank if used is not None else -math.inf
+
+
+def _step_back() -> None:
+    """Have the calling thread leave the processors to others; on Linux each thread has a niceness of its own."""
+    with suppress(OSError):
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + STEP_BACK)
 
 
 async def _whole(running: asyncio.Future[T]) -> T:
