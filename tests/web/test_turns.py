@@ -115,6 +115,12 @@ def test_a_call_that_takes_too_long_is_undone_and_may_be_made_by_a_thread(acme: 
     assert labels(acme) == ["first", "last", "slow"]
 
 
+def test_a_call_sees_what_it_wrote_itself(acme: Team) -> None:
+    seen: list[list[str]] = []
+    in_one_turn(acme.instance.database, adding(acme, "one", lambda: seen.append(labels(acme))))
+    assert seen == [["one"]]
+
+
 def test_what_would_write_many_rows_is_not_made_at_once(acme: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(at_once, "MOST_ROWS", 0)
     (refused,) = in_one_turn(acme.instance.database, adding(acme, "one"))

@@ -139,7 +139,9 @@ class Database:
     def _asked_at_once(self, at_once: AtOnce, question: Question[T]) -> T:
         if self._closed or (self._file is not None and self._file.problem is not None):
             raise NotAtOnce("there are words for that")
-        result = at_once.read(question)
+        turn = self._turn
+        # What was written is not seen by the other connection before the commit.
+        result = at_once.read(question) if turn is None or not turn.wrote else turn.run(question)
         if self.seals.untold:
             raise NotAtOnce("an alarm is to be written")
         self._outage.answered()

@@ -74,6 +74,8 @@ class Turn:
         self._touched: set[int] = set()
         self._looks = 0
         self._lost: BaseException | None = None
+        self.wrote = False
+        """Whether a command ran in the call that is under way."""
         self.error: BaseException | None = None
         """Why nothing of it was committed, as the writer says."""
 
@@ -94,6 +96,7 @@ class Turn:
         if self._lost is not None:
             raise TurnLost
         waiting = Waiting(command)
+        self.wrote = True
         try:
             self._touched |= run_in_savepoint(self._conn, waiting)
         except BaseException as error:
@@ -116,6 +119,7 @@ class Turn:
         keep_short(self._conn, True)
         before = set(self._touched)
         self._looks = 0
+        self.wrote = False
         raw.execute("SAVEPOINT call")
         try:
             yield
