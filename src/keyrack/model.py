@@ -141,6 +141,9 @@ class Server:
     # Since when the host is known to obey what this database does not know, and when its document was compared.
     went_back_at: datetime | None = None
     compared_at: datetime | None = None
+    # Which run of its agent asked last, and since when two machines go by its identity: see core/hosts/copies.py.
+    agent_run: str | None = None
+    copied_at: datetime | None = None
     # Whether the row is as Keyrack wrote it. If it is not, nothing that it says of its host may be signed or believed.
     sound: bool = True
 

@@ -348,6 +348,8 @@ def test_only_the_operator_seals_again(world: World) -> None:
 LATER = (
     *(("grants", name) for name in ("all_servers", "starts_at", "begun_at", "reason")),
     ("users", "kind"),
+    ("servers", "agent_run"),
+    ("servers", "copied_at"),
 )
 NAMES = importlib.import_module("keyrack.store.migrations.r0040_names")
 

@@ -14,7 +14,7 @@ from keyrack import __version__
 from keyrack.agent import doctor, state
 from keyrack.agent.desired_state import DesiredState
 from keyrack.agent.reconcile import Reconciler
-from keyrack.agent.service.client import AddressProblem, NoAnswer, ServiceClient
+from keyrack.agent.service.client import AddressProblem, NoAnswer, Sender, ServiceClient
 from keyrack.agent.service.enrolment import EnrolmentProblem, enrol
 from keyrack.agent.service.follow import Follower, say
 from keyrack.agent.sessions.watch import Watch
@@ -23,6 +23,7 @@ from keyrack.agent.sshd.settings import DEFAULT_CONFIG, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local
 from keyrack.agent.system.folder import FolderProblem
+from keyrack.agent.system.identity import FOLLOWER, WATCH, Identity
 from keyrack.ssh.printable import printable
 
 _EPILOGUE = """\
@@ -181,14 +182,14 @@ def _run(given: argparse.Namespace) -> int:
     store, enrolment = _open(given)
     store.lock()
     store.folder.sweep()
-    # Whether plain HTTP is fine was settled when the host enrolled.
-    client = ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
+    identity = Identity(store)
+    client = _client(enrolment, Sender(identity, FOLLOWER))
     desired = DesiredState(store, enrolment, say)
     reconciler = Reconciler(store, enrolment, desired)
     watch = Watch(
         store,
         enrolment,
-        ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file),
+        _client(enrolment, Sender(identity, WATCH)),
         say,
         given.sshd_log,
         reconciler.end_keys,
@@ -203,6 +204,11 @@ def _run(given: argparse.Namespace) -> int:
             watch.start()
             follower.run()
         return _once(follower)
+
+
+def _client(enrolment: Enrolment, sender: Sender) -> ServiceClient:
+    # Whether plain HTTP is fine was settled when the host enrolled.
+    return ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file, sender=sender)
 
 
 def _once(follower: Follower) -> int:

@@ -38,6 +38,7 @@ for _elsewhere in (
     recovery.damaged_rows,
     server_changes.rename,
     server_changes.move,
+    server_changes.copy_gone,
     events.command,
 ):
     command.add_command(_elsewhere)
@@ -198,9 +199,10 @@ def end_session(reference: str, session_id: int, **given: Any) -> None:
 
 @command.command()
 @click.argument("reference", metavar="SERVER")
+@click.option("--replace", is_flag=True, help="The machine is a host already, such as a copy of one: make it this one.")
 @options.public_url
 @shared
-def enrol(reference: str, **given: Any) -> None:
+def enrol(reference: str, replace: bool, **given: Any) -> None:
     """Print the line that enrols a host.
 
     For root to paste there; its token works once, for 24 hours.
@@ -208,7 +210,7 @@ def enrol(reference: str, **given: Any) -> None:
     The line names the service's address: give --public-url, or set it where `keyrack serve` reads it.
     """
     with operator_context(given) as at:
-        say(servers.installation_line(at.instance, at.actor, at.server(reference).id))
+        say(servers.installation_line(at.instance, at.actor, at.server(reference).id, replace=replace))
 
 
 def _object(server: Server, held: status.HostStatus) -> dict[str, object]:

@@ -98,7 +98,7 @@ def _follow(at: OperatorContext, fingerprint: str, wait: int | None) -> bool:
 
 def _show_receipts(found: Receipts, json_wanted: bool = False) -> None:
     titles = ("SERVER", "WANTED", "APPLIED", "DONE AT")
-    rows = [(one.server_name, one.wanted, one.applied, moment(one.at)) for one in found.of]
+    rows = [(one.server_name, one.wanted, one.applied, moment(one.at if one.done else None)) for one in found.of]
     if json_wanted:
         show_json({"done": found.done, "words": found.words, "servers": objects(titles, rows)})
         return

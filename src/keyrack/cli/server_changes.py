@@ -1,4 +1,4 @@
-"""`keyrack hosts rename`, `move`: what a server is called and where it is; must hold no rule."""
+"""`keyrack hosts rename`, `move`, `copy-gone`: a server's name, place and machine; must hold no rule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from keyrack.cli.operator_context import operator_context, shared
 from keyrack.cli.shown import say
-from keyrack.core.hosts import server_changes
+from keyrack.core.hosts import copies, server_changes
 from keyrack.core.hosts.servers import KEEP
 
 
@@ -47,3 +47,17 @@ def move(reference: str, address: str, provider: str | None, tags: tuple[str, ..
             tags=tags or None,
         )
         say(f"The server {server.name} (id {server.id}) is at {server.address} now.")
+
+
+@click.command(name="copy-gone")
+@click.argument("reference", metavar="SERVER")
+@shared
+def copy_gone(reference: str, **given: Any) -> None:
+    """Go on with a host whose copy is gone.
+
+    Two machines that use one host's identity get no documents until one of them is gone or enrolled as another server
+    (`keyrack hosts enrol --replace`). Where both are still there, that is noticed again.
+    """
+    with operator_context(given) as at:
+        server = copies.settle(at.instance, at.actor, at.server(reference).id)
+        say(f"The server {server.name} goes on with the machine that asks next.")

@@ -41,6 +41,7 @@ class Revocation:
     revision: int
     applied_revision: int
     confirmed_at: datetime | None
+    copied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Applied:
     server_name: str
     applied_revision: int
     applied_at: datetime | None
+    copied: bool = False
 
 
 def add(connection: Connection, server_id: int, fingerprint: str, public_key: str, at: datetime, revision: int) -> None:
@@ -199,7 +201,7 @@ def keys_on(connection: Connection, server_id: int) -> tuple[str, ...]:
 def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple[Revocation, ...]:
     """Where in a workspace a key must be refused, by server name; deleted servers last."""
     statement = (
-        select(revocations, servers.c.name, servers.c.applied_revision)
+        select(revocations, servers.c.name, servers.c.applied_revision, servers.c.copied_at)
         .join(servers, servers.c.id == revocations.c.server_id)
         .where(servers.c.workspace_id == workspace_id, revocations.c.fingerprint == fingerprint)
         .order_by(servers.c.name, servers.c.id)
@@ -213,6 +215,7 @@ def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple
             revision=row.revision,
             applied_revision=row.applied_revision,
             confirmed_at=row.confirmed_at,
+            copied=row.copied_at is not None,
         )
         for row in connection.execute(statement)
     )
@@ -240,7 +243,7 @@ def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]
     """What these servers of a workspace said they obey, by name; deleted ones last, as far as they are remembered."""
     ids = sorted(server_ids)
     statement = (
-        select(servers.c.id, servers.c.name, servers.c.applied_revision, servers.c.applied_at)
+        select(servers.c.id, servers.c.name, servers.c.applied_revision, servers.c.applied_at, servers.c.copied_at)
         .where(servers.c.workspace_id == workspace_id, servers.c.id.in_(ids))
         .order_by(servers.c.name, servers.c.id)
     )
@@ -250,7 +253,10 @@ def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]
         .order_by(deleted_servers.c.name, deleted_servers.c.server_id)
     )
     return (
-        *(Applied(row.id, row.name, row.applied_revision, row.applied_at) for row in connection.execute(statement)),
+        *(
+            Applied(row.id, row.name, row.applied_revision, row.applied_at, row.copied_at is not None)
+            for row in connection.execute(statement)
+        ),
         *(
             Applied(row.server_id, _name_of_deleted(row), _applied_by_deleted(row), row.acknowledged_at)
             for row in connection.execute(gone)

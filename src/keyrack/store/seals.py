@@ -23,7 +23,10 @@ SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
     # What a host tells of itself comes with every report, and opens nothing.
     "servers": frozenset(
-        ("applied_revision", "applied_at", "applied_lineage", "agent_version", "os", "os_version", "seen_at", "facts")
+        {
+            *("applied_revision", "applied_at", "applied_lineage", "agent_version", "os", "os_version", "seen_at"),
+            *("facts", "agent_run"),
+        }
     ),
     "server_tags": frozenset(),
     "system_users": frozenset(),

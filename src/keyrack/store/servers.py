@@ -38,6 +38,8 @@ class Standing:
     told_lineage: str
     went_back_at: datetime | None
     compared_at: datetime | None
+    agent_run: str | None = None
+    copied_at: datetime | None = None
 
 
 def add(

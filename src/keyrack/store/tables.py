@@ -146,6 +146,8 @@ servers = numbered(
     Column("told_lineage", String(8), nullable=False, server_default=text("''")),
     Column("went_back_at", Moment),
     Column("compared_at", Moment),
+    Column("agent_run", String(32)),
+    Column("copied_at", Moment),
     seal_column(),
     # The sum of the seals of all rows that belong to it, see store/sealed.py; empty until the first change of one.
     Column("rows_sum", LargeBinary(32)),

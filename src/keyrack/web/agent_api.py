@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from keyrack.core.hosts import contacts, documents, enrolment, went_back
+from keyrack.core.hosts import contacts, copies, documents, enrolment, went_back
 from keyrack.core.hosts.contacts import Contact
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.hosts.went_back import HostRevision
@@ -26,12 +26,13 @@ from keyrack.model import Server
 from keyrack.protocol import host_document
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.deleted_servers import DeletedServer
-from keyrack.web import bodies
+from keyrack.web import bodies, machines
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.api import LONGEST_OPEN_BODY, Sharing, address_of, database_away, fault
 from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import LONG_BODY
 from keyrack.web.limits import count
+from keyrack.web.machines import Machines
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.together import Together
 from keyrack.web.waiting import Waiting, within
@@ -59,6 +60,7 @@ STATUS = {
     Kind.FORBIDDEN: 403,
     Kind.MISSING: 410,
     Kind.INVALID: 400,
+    Kind.TAKEN: 409,
     Kind.TOO_LARGE: 413,
     Kind.THROTTLED: 429,
     Kind.UNAVAILABLE: 503,
@@ -103,6 +105,10 @@ async def _no_call(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": words}, error.status_code, headers=error.headers)
 
 
+# In place of an answer: who asks took another run's place, or may be a copy.
+_SEAT = Response(status_code=409)
+
+
 class _AgentCalls:
     """The calls of agents; whatever takes more than a moment runs on a thread, when it is that host's turn."""
 
@@ -122,6 +128,7 @@ class _AgentCalls:
             self._take_reports, MOST_TOGETHER // 2, after=lambda: self._contacts.waiting
         )
         self._sizes: dict[int, int] = {}
+        self._machines = Machines(instance, waiting, sharing.scheduler)
 
     async def enrol(self, request: Request) -> Response:
         """Make a host the one that a one-time token was made for."""
@@ -153,20 +160,31 @@ class _AgentCalls:
         lineage = asked.get("lineage", "")
         deadline = asyncio.get_running_loop().time() + min(_seconds(asked.get("wait", "0")), LONGEST_WAIT)
         secret_hash = self._instance.key.hash_token(_secret(request))
-        server_id = self._waiting.known.server_of(secret_hash, known, lineage)
+        told = machines.told(request)
+        run = "" if told is None else told.run
+        server_id = self._waiting.known.server_of(secret_hash, known, lineage, run)
         is_current = server_id is not None
         if server_id is None:
-            server_id = (await self._host(request))[0].id
+            server, caller = await self._host(request)
+            server_id = server.id
+            if isinstance(server, Server):
+                await self._machines.seat(request, server, told, caller)
         count(self._limit, request, ("host", server_id))
+        if (answer := self._machines.repeated(server_id, told)) is not None:
+            return answer
         packs = "gzip" in request.headers.get("accept-encoding", "")
-        contact = Contact(server_id, secret_hash, known, lineage, packs)
-        with self._instance.figures.waiting.track_inprogress():
+        contact = Contact(server_id, secret_hash, known, lineage, packs, run)
+        with self._instance.figures.waiting.track_inprogress(), self._machines.waiting(server_id, request):
             # A service that stops asks nothing more: with thousands of hosts that would keep its end waiting.
             while not self._waiting.closing:
                 waiter = self._waiting.listen(server_id)
                 try:
                     if not is_current:
+                        await self._machines.hold(server_id, run, _caller_of(server_id))
                         answer = await self._look(contact, waiter)
+                        if answer is _SEAT:
+                            await self._machines.take_seat(request, server_id, told, _caller_of(server_id))
+                            continue
                         if answer is not None:
                             return answer
                     self._last_seen.saw(server_id)
@@ -180,7 +198,7 @@ class _AgentCalls:
 
     async def _look(self, contact: Contact, waiter: asyncio.Future[None]) -> Response | None:
         """What a host must be told now, None where it obeys what it must."""
-        server_id, caller = contact.server_id, Caller(("host", contact.server_id), known=True, at_home=True)
+        server_id, caller = contact.server_id, _caller_of(contact.server_id)
         if self._sizes.get(server_id, 0) < LARGE_DOCUMENT:
             answer = await self._contacts.ask(caller.name, contact)
         else:
@@ -206,6 +224,8 @@ class _AgentCalls:
     async def _look_alone(self, contact: Contact, caller: Caller) -> Response | None:
         """The same for a host about which more must be known, or whose secret is not its server's any more."""
         instance, server_id = self._instance, contact.server_id
+        if not await self._scheduler.run(caller, partial(copies.is_seated, instance, server_id, contact.run)):
+            return _SEAT
         look = partial(went_back.contact, instance, server_id, contact.revision, contact.lineage)
         standing = await self._scheduler.run(caller, look)
         if standing is HostRevision.CURRENT:
@@ -223,6 +243,11 @@ class _AgentCalls:
     async def report(self, request: Request) -> Response:
         """What a host says of itself."""
         server, caller = await self._host(request)
+        sender = machines.told(request)
+        if (repeated := self._machines.repeated(server.id, sender)) is not None:
+            return repeated
+        if isinstance(server, Server):
+            await self._machines.seat(request, server, sender, caller)
         content = await self._told(request, server.id, caller)
 
         def call() -> None:
@@ -268,6 +293,8 @@ class _AgentCalls:
     async def last_document(self, request: Request) -> Response:
         """A piece of what a host obeys, which the service does not know any more."""
         server, caller = await self._host(request)
+        if isinstance(server, Server):
+            await self._machines.seat(request, server, machines.told(request), caller)
         count(self._limit, request, ("host", server.id))
         bodies.check_encoding(request)
         async with self._scheduler.reading(caller, long=bodies.may_be(request, LONG_BODY)):
@@ -358,6 +385,10 @@ class _Limits:
         if quota.wait:
             words = f"This host {what}. Report again in {quota.wait} seconds."
             raise Refusal(Kind.THROTTLED, "too-many-reports", words, retry_after=quota.wait)
+
+
+def _caller_of(server_id: int) -> Caller:
+    return Caller(("host", server_id), known=True, at_home=True)
 
 
 def _secret(request: Request) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from keyrack import __version__
 from keyrack.agent.service.http1 import Connection, Dropped, UnusableAuthorities
+from keyrack.agent.system.identity import HEADER, Identity
 from keyrack.protocol import host_document
 
 CONNECT_SECONDS = 10.0
@@ -56,15 +57,29 @@ class ServiceAnswer(NamedTuple):
         return "".join(character if character.isprintable() else " " for character in text)[:300]
 
 
+class Sender(NamedTuple):
+    """Who asks, on which lane (identity.py)."""
+
+    identity: Identity
+    lane: str
+
+
 class ServiceClient:
     """The service at a URL such as https://keys.example.org; `secret` is this host's own."""
 
     def __init__(
-        self, url: str, secret: Optional[str] = None, *, plain_http: bool = False, ca_file: Optional[str] = None
+        self,
+        url: str,
+        secret: Optional[str] = None,
+        *,
+        plain_http: bool = False,
+        ca_file: Optional[str] = None,
+        sender: Optional[Sender] = None,
     ) -> None:
         """plain_http: also speak http:// over a network, where everybody can read the secret; ca_file: certificate
-        authorities to trust, in place of the system's.
+        authorities to trust, in place of the system's; sender: who asks, for questions that say so.
         """
+        self._sender = sender
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -104,6 +119,13 @@ class ServiceClient:
         self._connection.close()
 
     def _ask(self, method: str, path: str, body: bytes, wait: float) -> ServiceAnswer:
+        answer = self._answer(method, path, body, wait)
+        if answer.status == 409 and answer.fields.get("tell") == "run" and self._sender is not None:
+            self._sender.identity.renew()
+            answer = self._answer(method, path, body, wait)
+        return answer
+
+    def _answer(self, method: str, path: str, body: bytes, wait: float) -> ServiceAnswer:
         was_open = self._connection.is_open
         try:
             try:
@@ -138,8 +160,11 @@ class ServiceClient:
         return f"{words} and is {abs(seconds):.0f} seconds {way} the service's: set it right (timedatectl set-ntp true)"
 
     def _exchange(self, method: str, path: str, body: bytes, wait: float) -> ServiceAnswer:
+        headers = self._headers
+        if self._sender is not None:
+            headers = {**headers, HEADER: self._sender.identity.header(self._sender.lane)}
         response = self._connection.exchange(
-            method, self._prefix + path, self._headers, body, seconds=wait + ANSWER_SECONDS, largest=_LARGEST_ANSWER
+            method, self._prefix + path, headers, body, seconds=wait + ANSWER_SECONDS, largest=_LARGEST_ANSWER
         )
         date = response.headers.get("date", "")
         retry_after = _seconds(response.headers.get("retry-after", ""))

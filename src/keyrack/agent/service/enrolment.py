@@ -10,7 +10,7 @@ from keyrack import __version__
 from keyrack.agent.keys.key_files import KeyFiles
 from keyrack.agent.service import signature
 from keyrack.agent.service.client import ServiceAnswer, ServiceClient
-from keyrack.agent.state import Enrolment, StateFolder
+from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import programs
 from keyrack.protocol import host_document
 from keyrack.protocol.report import wire_word
@@ -46,11 +46,21 @@ def enrol(
         files.prepare()
     finally:
         files.close()
-    answer = client.post("/agent/v1/enroll", {"token": token, **facts(), **({"mode": wire_word(mode)} if mode else {})})
+    asked = {"token": token, **facts(), **({"mode": wire_word(mode)} if mode else {}), **_left(state, url)}
+    answer = client.post("/agent/v1/enroll", asked)
     enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)._replace(ca_file=ca_file)
     signature.allow(state.folder, enrolment.signing_key)
     state.enrol(enrolment)
     return enrolment
+
+
+def _left(state: StateFolder, url: str) -> Dict[str, str]:
+    """Which host this machine is no more, where it was one of the same service: a copy that gets a name of its own."""
+    try:
+        before = state.enrolment()
+    except StateProblem:
+        return {}
+    return {"leaves": before.secret} if before is not None and before.url == url else {}
 
 
 def facts() -> Dict[str, str]:

@@ -24,6 +24,7 @@ TRY_AGAIN_SECONDS = 5.0  # the same while they could not be made as they must be
 HURRY_SECONDS = 2.0  # the same while enforcing is on trial
 FIRST_RETRY, LAST_RETRY = 0.2, 5.0  # seconds; short, so that a host obeys soon after the service is back
 REFUSED_RETRY = 30.0  # after a clear no
+COPIED_RETRY = 10.0  # while another machine goes by the same secret
 DELETED = (
     "this server was deleted in Keyrack: no key of Keyrack opens this host any more, and the service is not asked "
     "again; take the agent away with `keyrack-agent uninstall`, or enrol this host anew"
@@ -113,15 +114,20 @@ class Follower:
         except NoAnswer as error:
             return self._no_answer(str(error))
         self._compare_clocks(answer.date)
-        if self._lost and answer.status in (200, 204, 409):
+        astray = answer.status == 409 and answer.fields.get("tell") == "document"
+        if self._lost and (answer.status in (200, 204) or astray):
             self._lost = _HEARD
         if answer.status == 200:
             return self._obey(answer)
         if answer.status in _NO:
             self._answered_no(answer)
             return _spread(REFUSED_RETRY)
-        if answer.status == 409 and answer.fields.get("tell") == "document":
+        if astray:
             return self._tell_document(answer)
+        if answer.status == 409:
+            # Two machines go by this host's secret: everything stays as it is until somebody decides.
+            self._answered_no(answer)
+            return _spread(COPIED_RETRY)
         if answer.status != 204:
             return self._no_answer(_trouble(answer))
         self._confirm()
@@ -334,7 +340,7 @@ class Follower:
         """
         try:
             answer = self._client.post("/agent/v1/report", report)
-            if answer.status < 500 and (answer.status not in _NO or self._reconciler.deleted):
+            if answer.status < 500 and (answer.status not in (*_NO, 409) or self._reconciler.deleted):
                 self._lost = ""
                 return answer
             words = _trouble(answer)
@@ -344,7 +350,7 @@ class Follower:
         if served:
             self._tell_at = time.monotonic() + TRY_AGAIN_SECONDS
             self._have_refused(words)
-        elif answer is None or answer.status not in _NO:
+        elif answer is None or answer.status not in (*_NO, 409):
             raise NoAnswer(words)
         return None
 

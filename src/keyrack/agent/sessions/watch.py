@@ -174,7 +174,7 @@ class Watch:
             self._uses.put_back(taken)
             self._report_at += NO_ANSWER_SECONDS
             return
-        if answer.status >= 500 or answer.status in (401, 403, 410, 429):
+        if answer.status >= 500 or answer.status in (401, 403, 409, 410, 429):
             self._uses.put_back(taken)
             self._report_at += answer.retry_after or NO_ANSWER_SECONDS
             return

@@ -31,13 +31,16 @@ _AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """A host that asks. revision, lineage: what it says it obeys; packs: whether it takes an answer in gzip."""
+    """A host that asks. revision, lineage: what it says it obeys; packs: whether it takes an answer in gzip; run: which
+    run of its agent asks (copies.py), empty where it does not say.
+    """
 
     server_id: int
     secret_hash: bytes
     revision: int
     lineage: str
     packs: bool = False
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,8 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[Answer | Exc
 def _is_plain(standing: Standing, one: Contact) -> bool:
     """Whether a host obeys what this database knows, and nothing is to be noted about that."""
     is_settled = standing.went_back_at is None or standing.compared_at is not None
-    return is_settled and went_back.is_known(standing, one.revision, one.lineage)
+    is_alone = standing.copied_at is None and one.run in ("", standing.agent_run)
+    return is_settled and is_alone and went_back.is_known(standing, one.revision, one.lineage)
 
 
 def _is_behind(found: dict[int, tuple[bytes | None, Standing]], one: Contact) -> bool:
@@ -127,7 +131,7 @@ class Known:
         self._servers[one.secret_hash] = one.server_id
         self._standings[one.server_id] = one.secret_hash, standing
 
-    def server_of(self, secret_hash: bytes, revision: int, lineage: str) -> int | None:
+    def server_of(self, secret_hash: bytes, revision: int, lineage: str, run: str = "") -> int | None:
         """The server of a host that obeys what it must, and of which nothing else was heard since; None: not known."""
         server_id = self._servers.get(secret_hash)
         held = None if server_id is None else self._standings.get(server_id)
@@ -135,7 +139,7 @@ class Known:
             return None
         if self._clock() - self._looked_at > 2 * LOOK_AGAIN:
             return None
-        one = Contact(server_id, secret_hash, revision, lineage)
+        one = Contact(server_id, secret_hash, revision, lineage, run=run)
         is_current = held[1].revision == revision and _is_plain(held[1], one)
         return server_id if is_current else None
 
@@ -176,7 +180,8 @@ def changed(instance: Instance, known: dict[int, tuple[bytes, Standing]]) -> Col
 
 def _obeyed(standing: Standing) -> tuple[object, ...]:
     """What of a standing tells a host anything; its own receipts do not."""
-    return standing.revision, standing.lineage, standing.went_back_at, standing.compared_at
+    known = (standing.revision, standing.lineage, standing.went_back_at, standing.compared_at)
+    return *known, standing.agent_run, standing.copied_at
 
 
 __all__ = ["Answer", "Contact", "HostRevision", "Known", "answer", "changed"]

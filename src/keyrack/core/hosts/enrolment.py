@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core.hosts import deleted_servers, news, reports, unmanaged_keys, went_back
+from keyrack.core.hosts import copies, deleted_servers, news, reports, unmanaged_keys, went_back
 from keyrack.core.hosts import facts as host_facts
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
@@ -87,12 +87,15 @@ def _enrol(instance: Instance, token: str, facts: Mapping[str, Any], address: st
                     "agent_version": _fact(facts, "agent_version"),
                     "os": _fact(facts, "os"),
                     "os_version": _fact(facts, "os_version"),
-                    # What another agent did is not what this one does.
-                    "facts": {name: fact for name, fact in before.facts.items() if name != "enforcement"},
+                    # What another agent did is not what this one does, nor is its machine this one.
+                    **copies.free({name: fact for name, fact in before.facts.items() if name != "enforcement"}),
                     **_mode_told(facts),
                 },
             )
             work.bump_revision(server_id)
+            left = facts.get("leaves")
+            if isinstance(left, str) and left:
+                copies.leave(work, instance.key.hash_token(left))
             server = servers.by_id(work.connection, server_id)
             assert server is not None
             work.record(
@@ -275,6 +278,7 @@ def _take(work: Work, server_id: int, judged: _Judged) -> float | None:
     now = servers.by_id(work.connection, server_id)
     if now is None:
         raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
+    copies.check(now)
     told, applied, state, problems = judged.told, judged.applied, judged.state, judged.problems
     values: dict[str, Any] = {"seen_at": work.now}
     delay = None

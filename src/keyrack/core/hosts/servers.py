@@ -261,9 +261,11 @@ def invitation(instance: Instance, actor: Actor, server_id: int) -> tuple[Server
         return attempt.write(change)
 
 
-def installation_line(instance: Instance, actor: Actor, server_id: int) -> str:
+def installation_line(instance: Instance, actor: Actor, server_id: int, *, replace: bool = False) -> str:
     """The line that enrols a host as this server when root pastes it there, with a one-time token in it.
 
+    replace: also where that machine is a host already, as a copy of one is; so too where a copy of this server's host
+    was noticed.
     Raises Refusal MISSING.
     """
     server, token = invitation(instance, actor, server_id)
@@ -272,6 +274,8 @@ def installation_line(instance: Instance, actor: Actor, server_id: int) -> str:
     # Whoever pastes it as root decides: leaving the last words out keeps Keyrack from what they allow. Never
     # "enforce": it is pasted on hosts that people are logged in to with keys that nobody told of.
     allowed = "" if server.mode == OBSERVE else " --mode auto --allow-accounts"
+    if replace or server.copied_at is not None:
+        allowed += " --replace"
     # In the environment, because every account can read the arguments of every program.
     return f"curl -fsSL {script} | KEYRACK_AGENT_TOKEN={shlex.quote(token)} sh -s -- --url {shlex.quote(url)}{allowed}"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts import last_seen
+from keyrack.core.hosts import copies, last_seen
 from keyrack.core.hosts.facts import AUTO, ENFORCE, NOBODY, OBSERVE, TRYING, UNDONE, UNINSTALLED, UNMANAGED, UNPROVEN
 from keyrack.core.hosts.modes import OFFLINE_WORDS
 from keyrack.core.instance import Instance
@@ -53,7 +53,7 @@ def of(instance: Instance, server: Server) -> HostStatus:
         online=online,
         offline_after_seconds=server.offline_after_seconds,
         offline_then=server.offline_then,
-        problems=(*_went_back(server), *_problems(server, facts)),
+        problems=(*_copied(server), *_went_back(server), *_problems(server, facts)),
         state=_state(server, told, online),
         offline_words=(
             f"after {server.offline_after_seconds} seconds {OFFLINE_WORDS[server.offline_then]}"
@@ -72,6 +72,10 @@ def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _copied(server: Server) -> tuple[str, ...]:
+    return () if server.copied_at is None else (copies.words(server),)
+
+
 def _went_back(server: Server) -> tuple[str, ...]:
     if server.went_back_at is None:
         return ()
@@ -86,6 +90,8 @@ def _state(server: Server, told: str, online: bool) -> str:
         return "not enrolled"
     if told == UNINSTALLED:
         return "uninstalled"
+    if server.copied_at is not None:
+        return "two machines"
     if not online:
         return "silent"
     if told == TRYING:

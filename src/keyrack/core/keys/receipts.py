@@ -19,6 +19,8 @@ from keyrack.store import events, revocations
 class Receipt:
     """One server: the revision that carries the change, the one its host said it obeys, and since when.
 
+    two_machines: whether two go by its host's identity now, so that neither is handed anything or believed.
+
     at: when the host said so; for an event the time of the last revision it applied, which may be a later one.
     """
 
@@ -27,11 +29,18 @@ class Receipt:
     wanted: int
     applied: int
     at: datetime | None
+    two_machines: bool = False
 
     @property
     def done(self) -> bool:
         """Whether the host has said that it obeys the change."""
-        return self.at is not None
+        # A copy of the host has said nothing: whoever spoke, spoke for one machine.
+        return self.at is not None and not self.two_machines
+
+    @property
+    def name(self) -> str:
+        """Of the server, with what a person must know of it."""
+        return f"{self.server_name} (two machines use its identity)" if self.two_machines else self.server_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class Receipts:
     @property
     def words(self) -> str:
         """Such as: done on 2 of 5 servers; not yet on web-1, web-2, web-3."""
-        waiting = [receipt.server_name for receipt in self.of if not receipt.done]
+        waiting = [receipt.name for receipt in self.of if not receipt.done]
         words = f"done on {len(self.of) - len(waiting)} of {len(self.of)} servers"
         return f"{words}; not yet on {', '.join(waiting)}" if waiting else words
 
@@ -58,8 +67,8 @@ def of_key(instance: Instance, actor: Actor, fingerprint: str) -> Receipts:
 
     def read(connection: Connection) -> tuple[Receipt, ...]:
         return tuple(
-            Receipt(found.server_id, found.server_name, found.revision, found.applied_revision, found.confirmed_at)
-            for found in revocations.of_key(connection, actor.workspace_id, fingerprint)
+            Receipt(one.server_id, one.server_name, one.revision, one.applied_revision, one.confirmed_at, one.copied)
+            for one in revocations.of_key(connection, actor.workspace_id, fingerprint)
         )
 
     return _receipts(instance, actor, read, "revocation")
@@ -83,7 +92,8 @@ def _of_revisions(connection: Connection, actor: Actor, revisions: object) -> tu
     for server in revocations.applied(connection, actor.workspace_id, wanted):
         revision = wanted[server.server_id]
         at = server.applied_at if server.applied_revision >= revision else None
-        found.append(Receipt(server.server_id, server.server_name, revision, server.applied_revision, at))
+        applied = server.applied_revision
+        found.append(Receipt(server.server_id, server.server_name, revision, applied, at, server.copied))
     return tuple(found)
 
 

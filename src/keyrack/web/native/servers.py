@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core.hosts import deleted_servers, modes, server_changes, servers
+from keyrack.core.hosts import copies, deleted_servers, modes, server_changes, servers
 from keyrack.core.hosts.servers import KEEP
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
@@ -52,6 +52,11 @@ def set_offline_policy_of_server(call: Call, policy: shapes.OfflinePolicy) -> sh
 def set_offline_policy_of_tag(call: Call, policy: shapes.OfflinePolicy) -> shapes.Servers:
     """Set the offline policy of all hosts with a tag"""
     return _set_offline_policy(call, policy, tag=call.path["tag"])
+
+
+def go_on_without_copy(call: Call) -> shapes.Server:
+    """Go on with a server of whose two machines one is gone; where both still ask, that is noticed again"""
+    return shapes.server(call.instance, copies.settle(call.instance, call.actor, parameters.server_id(call)))
 
 
 def enrol(call: Call) -> shapes.Enrolment:
@@ -109,5 +114,6 @@ ENDPOINTS = (
         takes=shapes.OfflinePolicy,
         answers=shapes.Servers,
     ),
+    endpoint("POST", "/servers/{server}/copy-gone", go_on_without_copy, "servers:write", answers=shapes.Server),
     endpoint("POST", "/servers/{server}/enrolments", enrol, "servers:write", answers=shapes.Enrolment, status=201),
 )

@@ -182,6 +182,7 @@ class Receipt(Answer):
     applied: Annotated[Count, about("The revision that its host said it obeys.")]
     at: Annotated[Time | None, about("Since when.")]
     done: Annotated[Flag, about("Whether its host obeys the change.")]
+    two_machines: Annotated[bool, about("Whether two use its identity, so that no receipt of it counts.", False)]
 
 
 class Receipts(Answer):

@@ -1,0 +1,240 @@
+"""Machines that are copies of one another and go by one secret: noticed, told, frozen; must never guess who is right.
+
+A run of an agent ends before the next one begins, as its folder lets one agent work. So a run that asks again after
+another one took its place is another machine's (or another agent's, of a copied folder): two are at work at once. And
+a machine whose id and host keys are both others than before is no reboot of the same. Until somebody decides, neither
+is handed a document or taken at its word, so that no key reaches the wrong one and no receipt speaks for two machines.
+A reboot, an agent that starts again and a snapshot that was put back are a new run after which the old one is silent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from keyrack.core.audit import alarms
+from keyrack.core.hosts import news
+from keyrack.core.instance import Instance
+from keyrack.core.keys.credentials import own_server
+from keyrack.core.people.users import system_actor
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor, Server
+from keyrack.store import servers
+from keyrack.store.database import announce
+
+CODE = "machine-copied"
+LATE = timedelta(seconds=0.5)
+"""What was on its way when the next run began comes within this time."""
+SEEN = timedelta(seconds=60)
+"""Whoever asked so lately may be at work still, and is given the time to say so before the other gets a document."""
+MOST_RUNS = 8
+SEAT = "seat"  # among a server's facts: whose run is the last one, and which were before it
+
+_HEADER = re.compile(
+    r"run=([0-9a-f]{16}); boot=([0-9a-f]{0,16}); machine=([0-9a-f]{0,16}); keys=([0-9a-f]{0,16}); "
+    r"starts=([0-9]{1,9}); lane=([a-z]{1,16}); number=([0-9]{1,15}); name=([A-Za-z0-9.-]{0,64})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an agent says of its run and its machine (agent/system/identity.py): marks, no names but `name`."""
+
+    run: str
+    boot: str
+    machine: str
+    keys: str
+    starts: int
+    lane: str
+    number: int
+    name: str
+
+
+class Seat(Enum):
+    """Who asks, as far as is known."""
+
+    SAME = "the run that asked before"
+    NEW = "another run, in its place"
+    NEW_WHILE_SEEN = "another run, while the one before was there a moment ago: let that one speak first"
+
+
+def read(header: str) -> Told | None:
+    """What a request says of its sender; None where it says nothing that can be read, as older agents do."""
+    match = _HEADER.fullmatch(header)
+    if match is None:
+        return None
+    run, boot, machine, keys, starts, lane, number, name = match.groups()
+    return Told(run, boot, machine, keys, int(starts), lane, int(number), name)
+
+
+def check(server: Server) -> None:
+    """Raises Refusal TAKEN where two machines go by a server's identity."""
+    if server.copied_at is not None:
+        raise _refusal(server)
+
+
+def is_seated(instance: Instance, server_id: int, run: str) -> bool:
+    """Whether nothing is to be noted about a run that asks for a server. run: empty where that is not told."""
+    standing = instance.database.read(lambda connection: servers.standing(connection, server_id))
+    return standing is None or (standing.copied_at is None and run in ("", standing.agent_run))
+
+
+def contact(instance: Instance, server_id: int, told: Told | None, *, address: str, arrived: datetime) -> Seat:
+    """Note whose run asks. Raises Refusal TAKEN where two machines go by one identity, and UNAVAILABLE where that
+    cannot be told yet.
+    """
+    known = instance.database.read(lambda connection: servers.by_id(connection, server_id))
+    if known is None or (told is not None and told.run == known.agent_run and known.copied_at is None):
+        return Seat.SAME
+    check(known)
+    if told is None:
+        return Seat.SAME
+
+    def change(work: Work) -> Seat | Refusal:
+        work.no_event("the alarm is the event")
+        server = servers.by_id(work.connection, server_id)
+        if server is None or (server.agent_run == told.run and server.copied_at is None):
+            return Seat.SAME
+        if server.copied_at is not None:
+            return _refusal(server)
+        return _take_seat(work, server, told, address, arrived)
+
+    attempt = Attempt(
+        instance,
+        system_actor(known.workspace_id, channel="agent"),
+        "servers:write",
+        "tell machines apart",
+        target_kind="server",
+        target_id=server_id,
+        server_id=server_id,
+    )
+    seat = attempt.write(change)
+    if isinstance(seat, Refusal):
+        raise seat
+    return seat
+
+
+def settle(instance: Instance, actor: Actor, server_id: int) -> Server:
+    """Go on with a server whose machine had a copy, which is gone or is another server's by now.
+
+    Whichever asks next has its place; where both still ask, that is noticed again. Raises Refusal MISSING.
+    """
+    attempt = Attempt(instance, actor, "servers:write", "go on after a copy", target_kind="server", server_id=server_id)
+    with attempt:
+
+        def change(work: Work) -> Server:
+            server = own_server(work, server_id)
+            if server.copied_at is None:
+                work.no_event("there is no copy")
+                return server
+            servers.change(work.connection, server.id, free(server.facts))
+            announce(work.connection, server.id)
+            work.record(
+                f"Server {server.name} goes on with one machine: its copy is said to be gone",
+                target_id=server.id,
+                level="warning",
+            )
+            return own_server(work, server.id)
+
+        return attempt.write(change)
+
+
+def leave(work: Work, secret_hash: bytes) -> None:
+    """A machine that went by this secret is another server's from now on: one of two is left, if it was one of two."""
+    server = servers.by_agent_secret(work.connection, secret_hash)
+    if server is None or not server.sound or server.copied_at is None:
+        return
+    servers.change(work.connection, server.id, free(server.facts))
+    announce(work.connection, server.id)
+    work.record(
+        f"Server {server.name} goes on with one machine: its copy enrolled as another server",
+        target_id=server.id,
+        server_id=server.id,
+        workspace_id=server.workspace_id,
+        level="warning",
+    )
+
+
+def free(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a server whose next machine nobody knows yet."""
+    return {
+        "agent_run": None,
+        "copied_at": None,
+        "facts": {name: fact for name, fact in facts.items() if name != SEAT},
+    }
+
+
+def words(server: Server) -> str:
+    """That two machines are one server's, who they are, and what to do."""
+    seat = server.facts.get(SEAT) or {}
+    other = seat.get("copy") or {}
+    who = " and ".join(_who(one) for one in (seat, other) if one)
+    return (
+        f"two machines use the identity of server {server.name} ({who}): one is a copy of the other. Neither gets "
+        f"documents, and no receipt counts. On the one that is {server.name}, paste the line of `keyrack hosts enrol "
+        f"{server.id}`; if the other is gone: keyrack hosts copy-gone {server.id}"
+    )
+
+
+def _take_seat(work: Work, server: Server, told: Told, address: str, arrived: datetime) -> Seat | Refusal:
+    seat = server.facts.get(SEAT) or {}
+    runs = seat.get("before") or []
+    mine = {**asdict(told), "address": address, "at": arrived.timestamp()}
+    if told.run in runs and arrived.timestamp() < seat.get("at", 0) + LATE.total_seconds():
+        return Refusal(Kind.UNAVAILABLE, "seat-unsure", "Another run of this agent began just now.", retry_after=1)
+    if told.run in runs or _is_another_machine(seat, told):
+        return _note_copy(work, server, seat, mine)
+    if seat and told.starts <= seat.get("starts", 0) and told.boot != seat.get("boot"):
+        news.tell(
+            work,
+            server,
+            f"The host of server {server.name} began from an earlier state: a snapshot was put back, or a copy of it "
+            "was started; should both be at work, that will be noticed",
+        )
+    elif seat and (words_of := _changed(seat, told)):
+        news.tell(work, server, f"The host of server {server.name} has {words_of} than before")
+    if server.agent_run:
+        mine["before"] = [*runs, server.agent_run][-MOST_RUNS:]
+    values = {"agent_run": told.run, "facts": {**server.facts, SEAT: mine}}
+    servers.change(work.connection, server.id, values)
+    announce(work.connection, server.id)
+    suspicious = told.boot != seat.get("boot") or told.starts <= seat.get("starts", 0)
+    lately = server.seen_at is not None and work.now - server.seen_at < SEEN
+    return Seat.NEW_WHILE_SEEN if seat and suspicious and lately else Seat.NEW
+
+
+def _note_copy(work: Work, server: Server, seat: Mapping[str, Any], mine: Mapping[str, Any]) -> Refusal:
+    facts = {**server.facts, SEAT: {**seat, "copy": dict(mine)}}
+    servers.change(work.connection, server.id, {"copied_at": work.now, "facts": facts})
+    announce(work.connection, server.id)
+    now = servers.by_id(work.connection, server.id)
+    assert now is not None
+    alarms.record(work.connection, now, CODE, words(now), work.now)
+    return _refusal(now)
+
+
+def _is_another_machine(seat: Mapping[str, Any], told: Told) -> bool:
+    """Whether both marks of the machine are known, and others than before."""
+    return all(
+        seat.get(name) and mark and seat[name] != mark
+        for name, mark in (("machine", told.machine), ("keys", told.keys))
+    )
+
+
+def _changed(seat: Mapping[str, Any], told: Told) -> str:
+    if seat.get("machine") and told.machine and seat["machine"] != told.machine:
+        return "another machine id"
+    return "other host keys" if seat.get("keys") and told.keys and seat["keys"] != told.keys else ""
+
+
+def _who(seat: Mapping[str, Any]) -> str:
+    return f"{seat.get('name') or 'without a name'} at {seat.get('address') or 'an unknown address'}"
+
+
+def _refusal(server: Server) -> Refusal:
+    return Refusal(Kind.TAKEN, CODE, f"Two machines use this host's identity: {words(server)}.")

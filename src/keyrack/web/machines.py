@@ -1,0 +1,107 @@
+"""Which machine calls under a host's secret, and what to do about two of them; must decide nothing itself.
+
+Beside core/hosts/copies.py, which decides, this process remembers the numbers of each run's questions, and for how
+long a run that took another one's place waits, so that the other one, which is woken, can say that it is there too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from keyrack.core.hosts import copies
+from keyrack.core.hosts.copies import Seat, Told
+from keyrack.core.instance import Instance
+from keyrack.model import Server
+from keyrack.web.api import address_of
+from keyrack.web.callers import Caller
+from keyrack.web.fair_queueing import FairScheduler
+from keyrack.web.waiting import Waiting, within
+
+HEADER = "keyrack-machine"
+HOLD = 3.0
+"""Seconds that a run waits for a document which began while the one before it was there a moment ago."""
+MOST_NUMBERS = 200_000
+
+
+class Machines:
+    """What one process knows of the runs of agents; of the event loop."""
+
+    def __init__(self, instance: Instance, waiting: Waiting, scheduler: FairScheduler) -> None:
+        self._instance = instance
+        self._waiting = waiting
+        self._scheduler = scheduler
+        self._numbers: dict[tuple[int, str], tuple[str, int]] = {}
+        self._open: dict[int, list[Request]] = {}
+        self._held: dict[int, tuple[str, float]] = {}
+
+    @contextmanager
+    def waiting(self, server_id: int, request: Request) -> Iterator[None]:
+        """While this question waits for an answer."""
+        waiting = self._open.setdefault(server_id, [])
+        waiting.append(request)
+        try:
+            yield
+        finally:
+            waiting.remove(request)
+            if not waiting:
+                self._open.pop(server_id, None)
+
+    def repeated(self, server_id: int, told: Told | None) -> Response | None:
+        """What to answer to a question whose number was there before: the machine was copied while it ran, or went
+        back. It must go by another name, so that the two can be told apart.
+        """
+        if told is None:
+            return None
+        place = server_id, told.lane
+        run, number = self._numbers.get(place, ("", 0))
+        if run == told.run and told.number <= number:
+            words = "Another machine asked as this run of the agent. Begin another run."
+            return JSONResponse({"error": words, "tell": "run"}, 409)
+        if len(self._numbers) >= MOST_NUMBERS:
+            self._numbers.clear()
+        self._numbers[place] = told.run, told.number
+        return None
+
+    async def seat(self, request: Request, server: Server, told: Told | None, caller: Caller) -> None:
+        """Note who asks, where that is news. Raises Refusal TAKEN or UNAVAILABLE (copies.contact)."""
+        if server.copied_at is None and (told is None or told.run == server.agent_run):
+            return
+        await self.take_seat(request, server.id, told, caller)
+
+    async def take_seat(self, request: Request, server_id: int, told: Told | None, caller: Caller) -> None:
+        """The same where nothing is known of the server's last run."""
+        arrived = self._instance.now()
+        others = [request for request in self._open.get(server_id, ()) if not await request.is_disconnected()]
+        note = partial(copies.contact, self._instance, server_id, told, address=address_of(request), arrived=arrived)
+        seat = await self._scheduler.run(caller, note)
+        if seat is Seat.NEW_WHILE_SEEN or (seat is Seat.NEW and others):
+            self._held[server_id] = told.run if told else "", asyncio.get_running_loop().time() + HOLD
+
+    async def hold(self, server_id: int, run: str, caller: Caller) -> None:
+        """Have a run wait for what the one before it says, where that one may be there still."""
+        held, until = self._held.get(server_id, (None, 0.0))
+        if held != run:
+            return
+        loop = asyncio.get_running_loop()
+        seated = partial(copies.is_seated, self._instance, server_id, run)
+        while loop.time() < until and not self._waiting.closing:
+            waiter = self._waiting.listen(server_id)
+            try:
+                if not await self._scheduler.run(caller, seated):
+                    break
+                await within(waiter, until - loop.time())
+            finally:
+                self._waiting.leave(server_id, waiter)
+        self._held.pop(server_id, None)
+
+
+def told(request: Request) -> Told | None:
+    """What a request says of its sender."""
+    header = request.headers.get(HEADER)
+    return None if header is None else copies.read(header)
