@@ -110,8 +110,8 @@ def be_quick_to_switch() -> None:
     """Have no thread of this process wait long for another one, now that all is loaded.
 
     A thread that computes lets others go on after a quarter of a millisecond, instead of five: the event loop lets go
-    of the interpreter at each statement of its own, and would wait as long each time. And what is loaded is never looked
-    through for garbage again, which took a tenth of a second each time, in which nothing was answered.
+    of the interpreter at each statement of its own, and would wait as long each time. And what is loaded is never
+    looked through for garbage again, which took a tenth of a second each time, in which nothing was answered.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.collect()
