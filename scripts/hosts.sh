@@ -7,7 +7,7 @@ PATH=$PATH:/usr/sbin:/sbin
 [ "$(id -u)" = 0 ] || exit 0
 cd "$(dirname "$0")/.."
 folder=/var/cache/keyrack-tests/hosts
-packages=systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,python3,curl,ca-certificates,procps
+packages=systemd,systemd-sysv,dbus,libpam-systemd,openssh-server,openssh-client,python3,curl,ca-certificates,procps
 mkdir -p "$folder"
 
 make_release() {

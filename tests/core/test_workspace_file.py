@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from datetime import UTC, datetime
 
 import pytest
 from click.testing import CliRunner
@@ -424,3 +425,55 @@ def test_the_workspace_stays_as_it_was_named(instance: Instance) -> None:
     workspace_file.apply(instance, FILE, SECRETS)
     found = instance.database.read(lambda connection: people_rows.workspace_by_name(connection, "acme"))
     assert found is not None
+
+
+def test_a_new_workspace_gives_servers_the_ids_that_they_had(instance: Instance) -> None:
+    """And ids that the database gives from then on are others; on PostgreSQL its sequence knows nothing of it."""
+    numbered = FILE.replace('name = "web-1"\n', 'name = "web-1"\nid = 7\n').replace("id = 4242\n", "id = 3\n")
+    workspace_file.apply(instance, numbered, SECRETS)
+    assert workspace_file.apply(instance, numbered, SECRETS) == []
+    actor = users.system_actor(1)
+    made = [servers.create(instance, actor, name=f"more-{number}", address="192.0.2.9").id for number in range(8)]
+    assert min(made) > 7
+    more = '[[servers]]\nname = "more"\nid = 70\naddress = "192.0.2.11"\n'
+    with pytest.raises(Refusal, match="no server with the id 70"):
+        workspace_file.apply(instance, numbered + more, SECRETS)
+    for number in range(5):
+        done = workspace_file.apply(instance, numbered + f'[[repositories]]\npath = "acme/more-{number}"\n', SECRETS)
+        assert done == [f"create repository acme/more-{number}: no members"]
+
+
+SEVERAL = """
+[[grants]]
+user = "alice"
+all = true
+system_user = "deploy"
+reason = "on call"
+[[grants]]
+user = "alice"
+tag = "later"
+system_user = "deploy"
+[[grants]]
+user = "alice"
+tag = "later"
+system_user = "deploy"
+expires_at = YEAR-01-01T00:00:00Z
+restrictions = { sources = ["192.0.2.0/24"] }
+""".replace("YEAR", str(datetime.now(UTC).year + 3))
+
+
+def test_several_terms_of_one_login_stand_side_by_side(instance: Instance) -> None:
+    text = FILE.replace('name = "acme"\n', 'name = "acme"\ntags = ["later"]\n', 1) + SEVERAL
+    assert len([words for words in workspace_file.apply(instance, text, SECRETS) if "let in alice" in words]) == 4
+    assert workspace_file.apply(instance, text, SECRETS, prune=True) == []
+    fewer = text[: text.rindex("[[grants]]")]
+    left: list[str] = []
+    assert workspace_file.apply(instance, fewer, SECRETS, left=left.append) == []
+    assert left == ["take back another login of alice as deploy on tag later, on other terms"]
+    assert workspace_file.apply(instance, fewer, SECRETS, prune=True) == left
+    without = fewer.replace(SEVERAL[: SEVERAL.index("tag")].rpartition("[[grants]]")[0], "\n")
+    assert workspace_file.apply(instance, without, SECRETS, prune=True) == [
+        "take back the login of user alice as deploy on all servers"
+    ]
+    with pytest.raises(Refusal, match="the tag 'latter' is named"):
+        workspace_file.apply(instance, text.replace('tag = "later"', 'tag = "latter"'), SECRETS)

@@ -201,7 +201,9 @@ def test_where_sshd_reads_no_ends_the_agent_sees_to_them(tmp_path: Path) -> None
             service.wait_for_report("applied", 1)
             ends_at_its_second(old, short, end)
             assert "the agent takes each key away at its end" in agent.agent("doctor").stdout
-        assert "BAD  OpenSSH 7.6 cannot read ends of keys" in agent.agent("doctor").stdout
+        said = agent.agent("doctor").stdout
+        assert "BAD  OpenSSH 7.6 cannot read ends of keys" in said
+        assert "keys whose end comes go on opening" in said
         time.sleep(max(0.0, (end + timedelta(seconds=5) - datetime.now(UTC)).total_seconds() + 1.1))
         assert old.client.lets_in(later)  # what doctor said
         assert agent.agent("run", "--once").returncode == 0

@@ -5,6 +5,7 @@ Each host here is a real sshd with real accounts whose settings or files are as 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from keyrack.errors import Refusal
 from keyrack.model import Server
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from tests.login.observed_host import AdoptedHost, accounts, owner
+from tests.login.old_sshd import in_zone, stand_in
 from tests.login.private_sshd import Key, sshd_path, strict_folder
 from tests.services import Service, running, settings_for
 from tests.waiting import wait_until
@@ -89,6 +91,11 @@ class Scene:
         """Ask for enforcing, and return once the host is sure of it."""
         self.ask()
         wait_until(lambda: self.server.facts.get("enforcement") == "enforce", "enforcing in force")
+
+    def observes(self) -> None:
+        """Ask for observing, and return once the host has its own settings again."""
+        modes.set_mode(self.service.instance, owner(), SERVER, "observe")
+        wait_until(lambda: self.server.facts.get("enforcement") == "observe", "a host that observes")
 
     def hand_key_works(self) -> bool:
         return self.host.client.lets_in(self.host.keys[HAND[0]], HAND[1])
@@ -286,3 +293,70 @@ def test_a_host_that_makes_no_key_pair_says_why(scene: Scene) -> None:
         return now.state == "refused" and "does not let the service create or change accounts" in now.reason
 
     wait_until(refused, "a refusal with its reason")
+
+
+def without_include(scene: Scene) -> None:
+    """A stand-in for OpenSSH 8.0, which knows no Include (tests/login/old_sshd.py)."""
+    scene.host.program = stand_in(scene.host.folder / "sshd-of-then", "8.0", ("include",))
+
+
+def test_an_sshd_without_include_has_the_settings_in_its_own_file(scene: Scene) -> None:
+    """Before all others, also before rules for single accounts; applied, tried, kept, and taken away to the byte."""
+    host, client = scene.host, scene.host.client
+    real = host.etc / "sshd_config.of-this-host"
+    host.config.rename(real)
+    host.config.symlink_to(real)
+    os.setxattr(real, "user.note", b"left by somebody")
+    without_include(scene)
+    scene.start(lambda text: f"Banner none\n{text.rstrip()}", username="krthree")
+    before = host.snapshot()
+    plan = host.agent("plan").stdout
+    assert f"+++ {real}" in plan.replace(str(host.config), str(real))
+    assert "+    AuthorizedKeysFile" in plan
+    scene.enforced()
+    # The account has a rule with another file of keys.
+    assert client.lets_in(scene.key, "krthree")
+    assert not client.lets_in(host.keys["krthree"], "krthree")
+    assert not scene.hand_key_works()
+    assert not (host.etc / "sshd_config.d").exists()
+    assert host.config.is_symlink()
+    status = real.stat()
+    assert (status.st_mode & 0o777, os.getxattr(real, "user.note")) == (0o640, b"left by somebody")
+
+    # Somebody edits the file, and takes of ours what is for everybody.
+    text = real.read_bytes()
+    real.write_bytes(text.replace(b"\nAuthorizedKeysFile", b"\n# AuthorizedKeysFile", 1))
+    host.tell_sshd()
+    wait_until(lambda: real.read_bytes() == text, "the settings put back")
+    wait_until(lambda: client.lets_in(scene.key, "krthree"), "a login")
+
+    scene.observes()
+    assert host.snapshot() == before
+    assert os.getxattr(real, "user.note") == b"left by somebody"
+    assert client.lets_in(host.keys["krthree"], "krthree")
+    assert scene.hand_key_works()
+
+
+def test_a_file_that_cannot_be_changed_is_refused_before_anything_is(scene: Scene) -> None:
+    without_include(scene)
+    scene.start()
+    other = scene.host.etc / "another-name"
+    os.link(scene.host.config, other)
+    assert "has another name" in scene.refused()
+    assert scene.host.config.stat().st_nlink == 2
+    other.unlink()
+    with immutable(scene.host.config):
+        scene.ask()
+        wait_until(lambda: "Operation not permitted" in str(scene.server.facts.get("undone")), "another refusal")
+    assert "nothing was changed" in str(scene.server.facts.get("undone"))
+    assert scene.hand_key_works()
+
+
+def test_ends_that_the_running_sshd_reads_in_another_zone_are_seen(scene: Scene) -> None:
+    """sshd -r starts nothing anew for a connection, so that its zone shows nowhere; its answers tell."""
+    program = stand_in(scene.host.folder / "sshd-of-then", "8.9")
+    scene.host.program = in_zone(scene.host.folder / "start", program, "Pacific/Niue")
+    scene.host.arguments = ["-r"]
+    scene.start()
+    assert "takes keys whose end has passed" in scene.refused()
+    assert scene.hand_key_works()

@@ -81,6 +81,7 @@ def test_a_key_has_one_form() -> None:
         assert not ed25519.verify(bytes(size), b"", bytes(64))
 
 
+@pytest.mark.timeout(1800)
 def test_ssh_keygen_agrees(tmp_path: Path) -> None:
     """On signatures that hold, and on the same with a bit, a part or the text changed."""
     rolls = random.Random(8032)

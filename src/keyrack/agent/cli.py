@@ -192,7 +192,6 @@ def _run(given: argparse.Namespace) -> int:
         _client(enrolment, Sender(identity, WATCH)),
         say,
         given.sshd_log,
-        reconciler.end_keys,
     )
     follower = Follower(store, reconciler, client, say, watch.obey)
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
@@ -202,6 +201,7 @@ def _run(given: argparse.Namespace) -> int:
         follower.start()
         if not given.once:
             watch.start()
+            reconciler.start_ending_keys(say)
             follower.run()
         return _once(follower)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from typing import Callable, Generator, Iterator, List, NamedTuple, Optional
+from typing import Callable, Generator, Iterator, List, NamedTuple
 
 from keyrack.agent.keys.ends import EndForm, EndWriter, form_of, moments_of
 from keyrack.agent.keys.key_files import KeyFiles, render
@@ -57,12 +58,13 @@ def status(state: StateFolder, enrolment: Enrolment) -> List[Finding]:
     """How the agent fares by its own notes."""
     noted = state.status()
     running = state.in_use()
+    meanwhile = "" if running else _ends_meanwhile(state, enrolment)
     found = [
         Finding(True, f"this is host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}"),
         Finding(
             running,
             "the agent is running" if running else "the agent is not running",
-            "" if running else "start it: keyrack-agent run. Until then changes do not arrive; ends of keys still hold",
+            "" if running else f"start it: keyrack-agent run. Until then changes do not arrive; {meanwhile}",
         ),
     ]
     if noted.revision:
@@ -81,6 +83,13 @@ def status(state: StateFolder, enrolment: Enrolment) -> List[Finding]:
     return found
 
 
+def _ends_meanwhile(state: StateFolder, enrolment: Enrolment) -> str:
+    """What becomes of ends while the agent does not run."""
+    if _has_ends(state) and form_of(Sshd(enrolment.sshd_config)) is EndForm.ABSENT:
+        return "and keys whose end comes go on opening, as this sshd knows no ends"
+    return "ends of keys still hold"
+
+
 def _how_held(state: StateFolder) -> Iterator[Finding]:
     """Whether this host observes or enforces, what silence of the service means, what its administrator allows."""
     try:
@@ -93,7 +102,9 @@ def _how_held(state: StateFolder) -> Iterator[Finding]:
         return
     if decided.drop_in is not None:
         words, remedy = _ENFORCEMENT[record.state]
-        yield Finding(record.state != enforcement.UNDONE, words.format(why=record.why, path=decided.drop_in), remedy)
+        # Where sshd knows no Include, there is no file of ours.
+        path = decided.drop_in if os.path.exists(decided.drop_in) else "settings in sshd_config"
+        yield Finding(record.state != enforcement.UNDONE, words.format(why=record.why, path=path), remedy)
     if decided.only is not None:
         yield Finding(True, f"the service may speak for these accounts alone: {', '.join(decided.only)}")
     if decided.allow_accounts:
@@ -187,12 +198,16 @@ def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]
     if observes:
         return
     yield from _look_at_logins(state, enrolment)
-    settings = dict(line.partition(" ")[::2] for line in ended.output.split("\n") if line)
     wanted = f"{enrolment.keys_folder}/%u"
-    patterns = Effective(ended.output).patterns("authorizedkeysfile", Sshd(enrolment.sshd_config).lines())
-    yield _setting("AuthorizedKeysFile", settings, wanted, lambda value: wanted in patterns)
-    yield _setting("RevokedKeys", settings, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
-    yield _setting("ExposeAuthInfo", settings, "yes", lambda value: value == "yes")
+    try:
+        effective = Effective(ended.output)
+    except SshdProblem as problem:
+        yield Finding(False, str(problem), "get a newer agent: paste the line of `keyrack hosts enrol` again")
+        return
+    patterns = effective.patterns("authorizedkeysfile", Sshd(enrolment.sshd_config).lines())
+    yield _setting("AuthorizedKeysFile", effective, wanted, lambda value: wanted in patterns)
+    yield _setting("RevokedKeys", effective, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
+    yield _setting("ExposeAuthInfo", effective, "yes", lambda value: value == "yes")
 
 
 def _look_for_sshd(enrolment: Enrolment) -> Finding:
@@ -248,15 +263,17 @@ def _look_at_drop_in(state: StateFolder, enrolment: Enrolment) -> Generator[Find
         yield Finding(False, str(problem))
         return False
     for words in missing:
-        yield Finding(False, words, f"{decided.drop_in} must be read first; the running agent puts it back")
+        yield Finding(
+            False, words, "Keyrack's settings must be read before all others; the running agent puts them back"
+        )
     if not missing:
         yield Finding(True, "sshd obeys the document for every account")
     return False
 
 
-def _setting(keyword: str, settings: "dict[str, str]", wanted: str, check: Callable[[str], bool]) -> Finding:
-    value: Optional[str] = settings.get(keyword.lower())
-    if value is not None and check(value):
+def _setting(keyword: str, effective: Effective, wanted: str, check: Callable[[str], bool]) -> Finding:
+    value = effective.one(keyword)
+    if value and check(value):
         return Finding(True, f"sshd has {keyword} {value}")
     return Finding(False, f"sshd has {keyword} {value or 'none'}", f"put into its settings: {keyword} {wanted}")
 

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import time
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.desired_state import DesiredState, as_offline, offline_words
 from keyrack.agent.keys import unmanaged_keys
@@ -25,6 +25,8 @@ from keyrack.protocol import host_document
 from keyrack.protocol.host_document import DocumentError, HostDocument
 from keyrack.protocol.report import Report
 from keyrack.ssh import public_key
+
+_CLOCK_SECONDS = 1.0  # how late an end may be seen when the clock was set
 
 
 class DocumentRefused(Exception):
@@ -71,6 +73,7 @@ class Reconciler:
         self._rendered: Optional[_Put] = None
         self._next_end = math.inf
         self._ends_problem = ""
+        self._ends_changed = threading.Event()
         self._writing = threading.Lock()  # around the files, and around what was made of which document
 
     @property
@@ -162,7 +165,10 @@ class Reconciler:
             is_usual = checked is not None and checked.allowed is counted and ends == IN_UTC
             rendered = checked.rendered if checked is not None and is_usual else render(counted, ends)
             last = self._rendered = _Put(counted, ends, rendered)
-        self._next_end, self._ends_problem = next_end(counted, ends), ends.problem
+        soonest, self._ends_problem = next_end(counted, ends), ends.problem
+        if soonest != self._next_end:
+            self._next_end = soonest
+            self._ends_changed.set()
         # Opened anew each time: where somebody moved the folders away, they are made again.
         files = KeyFiles.open(self._enrolment.keys_folder, self._enrolment.revoked_keys, create=True)
         try:
@@ -172,10 +178,30 @@ class Reconciler:
             files.close()
         return outcome._replace(changed=tuple(path for path in outcome.changed if path not in by_time))
 
-    def end_keys(self) -> List[str]:
-        """Take away what has ended since the files were made, where sshd does not see to it in UTC itself; answers what
-        could not be, in words. For another thread than put()'s, which may wait for the service just now.
+    def start_ending_keys(self, say: Callable[[str], None]) -> None:
+        """Take keys away at their ends until the process ends, where sshd does not see to that in UTC itself.
+
+        On a thread of its own, as every other one may wait for the service just now.
         """
+        threading.Thread(target=self._end_keys_for_good, args=(say,), name="ends", daemon=True).start()
+
+    def _end_keys_for_good(self, say: Callable[[str], None]) -> None:
+        while True:
+            left = self._next_end - time.time()
+            # Not for long: somebody may set the clock.
+            self._ends_changed.wait(None if left == math.inf else max(0.0, min(left, _CLOCK_SECONDS)))
+            self._ends_changed.clear()
+            try:
+                words = self.end_keys()
+            except Exception as error:  # whatever it is, the next second may be better
+                words = [f"a key that has ended could not be taken away: {type(error).__name__}: {error}"]
+            for problem in words:
+                say(problem)
+            if words:
+                time.sleep(_CLOCK_SECONDS)
+
+    def end_keys(self) -> List[str]:
+        """Take away what has ended since the files were made; answers in words what could not be."""
         if time.time() < self._next_end:
             return []
         with self._writing:

@@ -20,6 +20,7 @@ COMMANDS = {
     "login": ("keyrack.cli.login", "Log in at a service, so that commands go there."),
     "logout": ("keyrack.cli.logout", "Forget where you are logged in."),
     "servers": ("keyrack.cli.servers", "See and change servers, and the keys on them."),
+    "export": ("keyrack.cli.export", "Write a workspace as the file that apply reads."),
     "repos": ("keyrack.cli.repos", "Create, list and change Git repositories."),
     "who-can": ("keyrack.cli.who_can", "See who can log in on a server, and what opens it."),
     "access": ("keyrack.cli.access", "See where a user can log in, and what opens it."),

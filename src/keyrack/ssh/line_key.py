@@ -71,6 +71,8 @@ def read_key(text: str, rules: SshdRules) -> Optional[LineKey]:
         return None
     name, encoded, comment = fields.groups()
     known = NAMES.get(name)
+    if known is None and name in rules.accepted.split(",") and "-cert" not in name:
+        return _of_a_newer_type(name, encoded, comment)
     if known is None and not _CERTIFICATE.fullmatch(name):
         return None
     blob = _decoded(encoded)
@@ -86,6 +88,14 @@ def read_key(text: str, rules: SshdRules) -> Optional[LineKey]:
     if problem is not None:
         return LineKey(known, "", comment, None, problem)
     return LineKey(known, _base64(own), comment, of_blob(own), _refused(known, bits, rules))
+
+
+def _of_a_newer_type(name: str, encoded: str, comment: str) -> LineKey:
+    """A key of a type that this sshd takes and we do not know: what it is made of is not looked at."""
+    blob = _decoded(encoded)
+    if blob is None or not blob.startswith(string(name.encode("latin-1"))):
+        return LineKey(name, "", comment, None, "the key is damaged")
+    return LineKey(name, _base64(blob), comment, of_blob(blob), None)
 
 
 def _decoded(encoded: str) -> Optional[bytes]:

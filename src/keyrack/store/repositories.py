@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, or_, select
 
 from keyrack.model import Page, RepositoryRole, User
 from keyrack.store import people, sealed
-from keyrack.store.rows import contains, inserted, page
+from keyrack.store.rows import contains, inserted, move_on, page
 from keyrack.store.tables import repositories, repository_members, users
 
 
@@ -41,7 +41,9 @@ class Member:
 
 
 def add(connection: Connection, values: Mapping[str, Any]) -> int:
-    """Insert a repository (the columns of the table); answers its id."""
+    """Insert a repository (the columns of the table, with id where it is chosen); answers its id."""
+    if "id" in values:
+        move_on(connection, repositories, int(values["id"]))
     return inserted(connection, repositories, values)
 
 

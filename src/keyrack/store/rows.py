@@ -29,6 +29,15 @@ def inserted(connection: Connection, table: Table, values: Mapping[str, Any]) ->
     return int(_inserting(table, tuple(values)).value(connection, values))
 
 
+def move_on(connection: Connection, table: Table, number: int) -> None:
+    """Have ids that the database gives from now on be above one that somebody chose; SQLite does so by itself."""
+    if connection.dialect.name == "postgresql":
+        moved = (
+            "SELECT setval(pg_get_serial_sequence(%s, 'id'), GREATEST(%s, nextval(pg_get_serial_sequence(%s, 'id'))))"
+        )
+        connection.exec_driver_sql(moved, (table.name, number, table.name))
+
+
 @cache
 def _inserting(table: Table, columns: tuple[str, ...]) -> Statement:
     named = {name: placeholder(table.c[name]) for name in columns}

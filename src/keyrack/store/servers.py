@@ -17,7 +17,7 @@ from keyrack.store.database import announce
 from keyrack.store.engine.at_once import expect
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.per_server import per_server
-from keyrack.store.rows import inserted, matches, paged, pattern
+from keyrack.store.rows import inserted, matches, move_on, paged, pattern
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
 MARK_BYTES = 4
@@ -52,12 +52,16 @@ def add(
     provider: str | None,
     mode: str,
     at: datetime,
+    server_id: int | None = None,
 ) -> int:
-    """Insert a server at revision 1, never yet seen; answers its id."""
+    """Insert a server at revision 1, never yet seen; answers its id, which is server_id where that is given."""
+    if server_id is not None:
+        move_on(connection, servers, server_id)
     return inserted(
         connection,
         servers,
         {
+            **({} if server_id is None else {"id": server_id}),
             "workspace_id": workspace_id,
             "host": host,
             "name": name,

@@ -9,10 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
-from keyrack.model import Grant, Project, RepositoryRole, User, Workspace
-from keyrack.store import keys, people
+from keyrack.model import Credential, Grant, Project, RepositoryRole, User, UserKey, Workspace
+from keyrack.store import key_sources, keys, people, requests
 from keyrack.store.access_keys import AccessKeyRow, access_key_record
+from keyrack.store.key_sources import KeySource
 from keyrack.store.repositories import Repository, record
+from keyrack.store.requests import RequestRule
 from keyrack.store.tables import (
     access_keys,
     group_members,
@@ -51,6 +53,7 @@ class ServerState:
     name: str
     address: str
     provider: str | None
+    mode: str
     tags: set[str] = field(default_factory=set)
     accounts: set[str] = field(default_factory=set)
 
@@ -79,6 +82,10 @@ class State:
     repositories: dict[str, RepositoryState] = field(default_factory=dict)
     grants: tuple[Grant, ...] = ()
     damaged_grants: tuple[Grant, ...] = ()
+    user_keys: dict[int, tuple[UserKey, ...]] = field(default_factory=dict)
+    credentials: dict[int, tuple[Credential, ...]] = field(default_factory=dict)
+    sources: tuple[KeySource, ...] = ()
+    rules: tuple[RequestRule, ...] = ()
     known_tokens: dict[bytes, TokenRow] = field(default_factory=dict)
     known_access_keys: dict[str, AccessKeyRow] = field(default_factory=dict)
     known_repositories: tuple[Repository, ...] = ()
@@ -146,8 +153,26 @@ def _fill(connection: Connection, state: State, number: int) -> None:
     state.grants = keys.find_grants(connection, number)
 
 
+def fill_keys(
+    connection: Connection, state: State, at: datetime, *, users_named: Iterable[str], servers_named: Iterable[int]
+) -> None:
+    """Add the keys of users, and those of servers that hold at a time and are as Keyrack wrote them; and the sources
+    of keys and the rules of requests of all of the workspace.
+    """
+    if state.workspace is None:
+        return
+    for name in users_named:
+        if name in state.users:
+            state.user_keys[state.users[name].id] = keys.keys_of_user(connection, state.users[name].id)
+    for number in servers_named:
+        held = keys.sealed_credentials(connection, number, at)
+        state.credentials[number] = tuple(credential for credential, sound in held if sound)
+    state.sources = key_sources.of_workspace(connection, state.workspace.id)
+    state.rules = requests.rules(connection, state.workspace.id)
+
+
 def _servers(connection: Connection, state: State, number: int) -> None:
-    columns: list[Any] = [servers.c.id, servers.c.name, servers.c.address, servers.c.provider]
+    columns: list[Any] = [servers.c.id, servers.c.name, servers.c.address, servers.c.provider, servers.c.mode]
     for found in connection.execute(select(*columns).where(servers.c.workspace_id == number).order_by(servers.c.id)):
         state.servers[found.id] = ServerState(**found._mapping)
     tagged = select(server_tags).join(servers, servers.c.id == server_tags.c.server_id)

@@ -12,6 +12,7 @@ import re
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys.ends import IN_UTC, EndForm, Ends
+from keyrack.agent.system import labels
 from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import authorized_keys, revoked_keys
@@ -116,6 +117,9 @@ class KeyFiles:
             self._put_one(self._keys, username, data, changed, problems)
         self._clear_others(rendered, changed, problems)
         self._finish(self._keys, len(changed) > before, problems)
+        unlabelled = labels.restore([path for path in changed if os.path.exists(path)])
+        if unlabelled:
+            problems.append(unlabelled)
         return Outcome(tuple(changed), tuple(problems))
 
     def differences(self, rendered: Rendered) -> List[str]:

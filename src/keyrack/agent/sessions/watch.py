@@ -1,7 +1,7 @@
 """Watches the live sessions beside the agent's main work: ends those whose key has ended, and tells who is in.
 
 It has its own thread and its own connection, because the main one waits for documents most of the time. It never
-changes who may log in, but for keys whose end has come where sshd itself reads no ends.
+changes who may log in.
 
 When a session is ended:
 (1) its key is among the document's revoked ones;
@@ -19,7 +19,7 @@ import math
 import threading
 import time
 from datetime import datetime, timezone
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from keyrack import __version__
 from keyrack.agent.reconcile import InForce
@@ -58,10 +58,7 @@ class Watch:
         client: ServiceClient,
         say: Callable[[str], None],
         log_path: Optional[str] = None,
-        end_keys: Callable[[], List[str]] = list,
     ) -> None:
-        """end_keys: takes away keys that have ended, where sshd does not see to that; answers what went wrong."""
-        self._end_keys = end_keys
         self._state_folder = state
         self._client = client
         self._say = say
@@ -98,8 +95,6 @@ class Watch:
 
     def step(self) -> None:
         """Look once, end what is to be ended, tell what is to be told."""
-        for words in self._end_keys():
-            self._say(words)
         logins = self._log.read() if self._log else []
         self._uses.add(logins)
         changed = self._sessions.look(logins)

@@ -43,13 +43,18 @@ def wanted(keys_folder: str, revoked_keys: str, asked: Mapping[str, str]) -> Dic
 
 def render(settings: Mapping[str, str]) -> bytes:
     """The file with these settings."""
-    lines = [f"{keyword} {quote_setting(value)}" for keyword, value in settings.items()]
-    under_match = [
-        f"    {keyword} {quote_setting(value)}"
+    return HEADER.encode("ascii") + b"".join(lines(settings))
+
+
+def lines(settings: Mapping[str, str]) -> Tuple[bytes, bytes]:
+    """These settings for everybody, and the same below a Match of their own."""
+    for_all = "".join(f"{keyword} {quote_setting(value)}\n" for keyword, value in settings.items())
+    below_match = "".join(
+        f"    {keyword} {quote_setting(value)}\n"
         for keyword, value in settings.items()
         if keyword not in _FOR_EVERYBODY_ONLY
-    ]
-    return (HEADER + "\n".join([*lines, "Match all", *under_match]) + "\n").encode("utf-8")
+    )
+    return for_all.encode("utf-8"), b"Match all\n" + below_match.encode("utf-8")
 
 
 def include_line(path: str) -> bytes:
@@ -88,7 +93,9 @@ def missing(effective: Effective, settings: Mapping[str, str]) -> List[Tuple[str
     found = []
     for keyword, value in settings.items():
         now = effective.one(keyword)
-        if now != value and not (value == "none" and now == ""):
+        # Before 7.6 sshd knows no ExposeAuthInfo, and is not told of it (config_block.py).
+        unknown = now == "" and (value == "none" or keyword == "ExposeAuthInfo")
+        if now != value and not unknown:
             found.append((keyword, value, now or "nothing"))
     return found
 

@@ -14,14 +14,16 @@ import pwd
 import time
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.sshd import drop_in, login_check, originals
+from keyrack.agent.sshd import drop_in, login_check, originals, probe
 from keyrack.agent.sshd.login_check import LoginCheck, Verdict
 from keyrack.agent.sshd.originals import Original
 from keyrack.agent.sshd.proof import NOT_LOOKED, Proof, Shown
 from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem
+from keyrack.agent.sshd.settings_files import SettingsFiles
 from keyrack.agent.sshd.tried_settings import tried
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
-from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder, FolderProblem
+from keyrack.agent.system import programs
+from keyrack.agent.system.folder import PUBLIC_FOLDER, Folder, FolderProblem
 from keyrack.protocol.host_document import HostDocument
 from keyrack.protocol.report import EVERYBODY, KEY, ReportedKey
 from keyrack.ssh.public_key import fingerprint_of
@@ -83,6 +85,7 @@ class Enforcement:
         self._say = say
         self._trial = trial
         self.sshd = Sshd(enrolment.sshd_config)
+        self._files = SettingsFiles(self.sshd, path)
         self._check = LoginCheck(self.sshd)
         self._proof = Proof(self.sshd, enrolment, self._check)
         self._shown = NOT_LOOKED
@@ -258,6 +261,12 @@ class Enforcement:
             return f"sshd's settings have a fault, and nothing was changed: {fault}"
         if not self.missing(self._keys_only()):
             return ""  # these files are the only way in already
+        unwritable = self._files.unwritable(settings)
+        if unwritable:
+            return f"nothing was changed: {unwritable}"
+        if programs.find("ssh") is None:
+            # A host may have openssh-server alone; without the client nobody can ask sshd what it has read.
+            return f"nothing was changed: {probe.NO_SSH}"
         with tried(self.sshd, settings, self._state_folder.folder.path) as copy:
             verdicts = self._check.look(document, copy)
             if login_check.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS)):
@@ -297,7 +306,7 @@ class Enforcement:
     def _step(self, document: HostDocument, settings: Mapping[str, str], wanted: bytes) -> List[str]:
         """Write, have sshd judge, read and show it; undo all of it where one of them fails."""
         fault = self.sshd.problem()
-        if fault is not None and originals.look(self._path).data in (None, wanted):
+        if fault is not None and self._files.stand(settings):
             return [f"sshd's settings have a fault, and nothing was changed: {fault}"]
         first, trying = self._record.state == OFF, self._record.state == TRYING
         self._told = False
@@ -337,32 +346,19 @@ class Enforcement:
             raise _Broken("sshd is not running, so nothing shows that anybody could log in")
 
     def _write(self, settings: Mapping[str, str], wanted: bytes) -> bool:
-        """Write the drop-in and, where sshd does not read it first, the line that has it do so.
+        """Write the settings where sshd reads them before all others.
 
         Answers whether that changed anything. Raises _Broken.
         """
-        self._make_folder(os.path.dirname(self._path))
-        paths = [self._path, self.sshd.config]
-        now = [originals.look(path) for path in paths]
+        if not self._files.in_config:
+            self._make_folder(os.path.dirname(self._path))
+        now = self._files.look()
         known = {original.path for original in self._record.files}
         step = self._record.step or tuple(now)
         files = self._record.files + tuple(original for original in now if original.path not in known)
         # Noted before the first write: an agent that is killed after it knows what to undo.
         self._keep(self._record._replace(step=step, files=files))
-        drop, config = now
-        changed = []
-        if drop.data != wanted or drop.mode != PUBLIC_FILE:
-            originals.put(drop.path, wanted, PUBLIC_FILE)
-            changed.append(drop.path)
-        fault = self.sshd.problem()
-        if fault is not None:
-            raise _Broken(fault)
-        if config.data is None:
-            raise _Broken(f"{config.path} is missing")
-        if not drop_in.is_read_first(config.data, self._path) and not drop_in.has_include(config.data):
-            owner = (config.owner, config.group)
-            originals.put(config.path, drop_in.include_line(self._path) + config.data, config.mode, owner)
-            changed.append(config.path)
+        changed = self._files.write(settings)
         fault = self.sshd.problem()
         if fault is None:
             fault = "; ".join(self.missing(settings)) or None
@@ -442,10 +438,11 @@ class Enforcement:
             return original
         if now.data == original.data:
             return original
-        if drop_in.without_include(now.data, self._path) == original.data:
+        theirs = self._files.without(now.data)
+        if theirs == original.data:
             return original
-        self._say(f"{original.path} was changed since; only Keyrack's own line is taken away")
-        return now._replace(data=drop_in.without_include(now.data, self._path))
+        self._say(f"{original.path} was changed since; only what is Keyrack's in it is taken away")
+        return now._replace(data=theirs)
 
     def _make_folder(self, path: str) -> None:
         if os.path.isdir(path):

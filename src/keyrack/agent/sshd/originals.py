@@ -73,7 +73,7 @@ def put(path: str, data: bytes, mode: int, owner: Optional[Tuple[int, int]] = No
     """
     folder = Folder.open(os.path.dirname(path), PUBLIC_FOLDER)
     try:
-        folder.write(os.path.basename(path), data, mode, owner=owner)
+        folder.write(os.path.basename(path), data, mode, owner=owner, keep_attributes=True)
         folder.sync()
     finally:
         folder.close()
@@ -93,7 +93,7 @@ def restore(original: Original) -> None:
                 folder.remove(name)
         else:
             owner, times = (original.owner, original.group), (original.read_at, original.changed_at)
-            folder.write(name, original.data, original.mode, owner=owner, times=times)
+            folder.write(name, original.data, original.mode, owner=owner, times=times, keep_attributes=True)
         folder.sync()
     finally:
         folder.close()

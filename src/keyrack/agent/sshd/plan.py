@@ -6,7 +6,7 @@ import difflib
 from typing import Any, Dict, Iterable, Iterator, List, Set
 
 from keyrack.agent.keys.unmanaged_keys import Scanner
-from keyrack.agent.sshd import drop_in, login_check, originals
+from keyrack.agent.sshd import config_block, drop_in, login_check, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd
@@ -103,14 +103,18 @@ def _unseen(scanner: Scanner) -> Iterator[str]:
 
 
 def _files(sshd: Sshd, path: str, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
-    wanted = drop_in.render(drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd))
+    settings = drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd)
     yield ""
     yield "Files:"
-    before = originals.look(path).data or b""
+    before = wanted = originals.look(path).data or b""
     config = originals.look(sshd.config).data or b""
     after = config
-    if not drop_in.is_read_first(config, path) and not drop_in.has_include(config):
-        after = drop_in.include_line(path) + config
+    if config_block.is_used(sshd, config):
+        after = config_block.put(config, settings, sshd.running.version())
+    else:
+        wanted = drop_in.render(settings)
+        if not drop_in.is_read_first(config, path) and not drop_in.has_include(config):
+            after = drop_in.include_line(path) + config
     changed = False
     for name, old, new in ((path, before, wanted), (sshd.config, config, after)):
         for line in difflib.unified_diff(_lines(old), _lines(new), name, name, lineterm="", n=1):

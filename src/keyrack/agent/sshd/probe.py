@@ -16,6 +16,7 @@ from keyrack.agent.system import programs
 from keyrack.ssh import wire
 from keyrack.ssh.fingerprint import PATTERN as FINGERPRINT
 
+NO_SSH = "the program ssh was not found; install OpenSSH's client (openssh-client)"
 ASK_SECONDS = 30.0
 _CONNECT_SECONDS = 10
 _ACCEPTED = re.compile(rf"debug1: Server accepts key: .*({FINGERPRINT})")
@@ -48,7 +49,7 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> ProbeRe
     """Offer these public keys (type and base64), in this order, as somebody who wants to log in as an account."""
     program = programs.find("ssh")
     if program is None:
-        return ProbeResult(False, words="the program ssh was not found; install OpenSSH's client (openssh-client)")
+        return ProbeResult(False, words=NO_SSH)
     if not hasattr(os, "memfd_create"):
         return ProbeResult(False, words="this system has no files in memory")
     host, port = address

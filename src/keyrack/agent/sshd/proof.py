@@ -1,10 +1,10 @@
 """Shows that the running sshd obeys Keyrack's files: asks it, and judges by its answers alone; changes no setting.
 
 Two public keys that nobody has (no private half was ever made) stand in a key file for the time of one question,
-and one of them is revoked for that time too. An sshd that has read Keyrack's settings takes the one and refuses the
-other; one that has not, or that runs with settings of its own, does not. An answer counts for as long as the same
-processes listen on the same sockets with the same settings on disk: an sshd reads its settings when it starts, and
-never in between. Now and then it is asked again all the same.
+and one of them is revoked for that time too; where ends are in local time, a third one whose end has passed. An sshd
+that has read Keyrack's settings takes the first and refuses the others; one that has not, or that runs with settings of
+its own, does not. An answer counts for as long as the same processes listen on the same sockets with the same settings
+on disk: an sshd reads its settings when it starts, and never in between. Now and then it is asked again all the same.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ import pwd
 import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
+from keyrack.agent.keys.ends import EndForm, form_of, write
 from keyrack.agent.sshd import listening, probe
 from keyrack.agent.sshd.drop_in import OTHER_WAYS
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.login_check import LoginCheck, Verdict
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment
+from keyrack.agent.system.as_account import AccountProblem
 from keyrack.agent.system.folder import PUBLIC_FILE, PUBLIC_FOLDER, Folder
 from keyrack.ssh import authorized_keys, revoked_keys
 from keyrack.ssh.public_key import fingerprint_of
 
 ASK_AGAIN_SECONDS = 3600.0
+_LATER_SECONDS, _PASSED_SECONDS = 2 * 86400, 2
 _LARGEST_FILE = 64 * 1024 * 1024
 _MOST_KEYS = 50  # looked at for one without a place
 _SHELLS = ("sh", "bash", "zsh")
@@ -100,14 +103,18 @@ class Proof:
     def _ask(self, place: Tuple[str, int], username: str, known: str) -> Shown:
         """known: a key that the account must take now, or nothing."""
         ed25519 = "ssh-ed25519" in (self._check.effective(username).one("pubkeyacceptedalgorithms") or "ssh-ed25519")
-        taken, refused = probe.key_without_owner(ed25519), probe.key_without_owner(ed25519)
+        taken, refused, ended = (probe.key_without_owner(ed25519) for _ in range(3))
+        later, passed = self._ends()
         keys = Folder.open(self._enrolment.keys_folder, PUBLIC_FOLDER)
         try:
             revoked = Folder.open(os.path.dirname(self._enrolment.revoked_keys), PUBLIC_FOLDER)
             try:
                 revoked_name = os.path.basename(self._enrolment.revoked_keys)
                 # Were somebody to have such a key after all, it would open nothing.
-                lines = [authorized_keys.key_line(key, ["restrict", 'command="false"']) for key in (taken, refused)]
+                options = {taken: later, refused: later, **({ended: passed} if passed else {})}
+                lines = [
+                    authorized_keys.key_line(key, ["restrict", 'command="false"', *end]) for key, end in options.items()
+                ]
                 more = "".join(f"{line}\n" for line in lines).encode("ascii")
                 now_keys = _bytes(keys, username)
                 now_revoked = _bytes(revoked, revoked_name) or revoked_keys.render(())
@@ -116,7 +123,7 @@ class Proof:
                     revoked.instead(revoked_name, now_revoked, PUBLIC_FILE),
                     keys.instead(username, now_keys + more, PUBLIC_FILE),
                 ):
-                    answer = probe.ask(place, username, [*([known] if known else []), taken, refused])
+                    answer = probe.ask(place, username, [*([known] if known else []), *options])
             finally:
                 revoked.close()
         finally:
@@ -127,9 +134,26 @@ class Proof:
             return Shown(False, True, f"the running sshd does not take Keyrack's key file for {username}")
         if fingerprint_of(refused) in answer.accepted:
             return Shown(False, True, "the running sshd lets keys in that are revoked")
+        if fingerprint_of(ended) in answer.accepted:
+            return Shown(False, True, "the running sshd takes keys whose end has passed: it is in another time zone")
         if known and fingerprint_of(known) not in answer.accepted:
             return Shown(False, True, f"the running sshd refuses the key {fingerprint_of(known)} of {username}")
         return YES
+
+    def _ends(self) -> Tuple[List[str], List[str]]:
+        """Options for a key that lasts and for one that has ended, where sshd reads ends in its local time: only it can
+        say whether that is the time that we write. Raises ValueError where they cannot be made.
+        """
+        if form_of(self._sshd) is not EndForm.LOCAL:
+            return [], []
+        now = int(time.time())
+        moments = [now + _LATER_SECONDS, now - _PASSED_SECONDS]
+        try:
+            texts = write(moments, self._sshd.running.zone())
+        except AccountProblem as problem:
+            raise ValueError(f"no end can be written in its local time: {problem}") from None
+        later, passed = ([authorized_keys.expiry_option(texts[moment] or "")] for moment in moments)
+        return later, passed
 
     def _accounts(self, verdicts: List[Verdict]) -> List[Tuple[str, str]]:
         """Whom to ask with, and a key of theirs that must be taken: those whom the document lets in, if it does."""

@@ -10,10 +10,14 @@ import contextlib
 import functools
 import os
 import re
+import secrets
+import select
+import socket
+import time
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.sshd import listening
-from keyrack.agent.sshd.listening import Listener
+from keyrack.agent.sshd.listening import Address, Listener
 from keyrack.agent.system import processes, programs
 
 Version = Tuple[int, int]
@@ -25,6 +29,10 @@ _ZONE_FOLDERS = ("/usr/share/zoneinfo", "/etc/zoneinfo", "/usr/lib/zoneinfo")
 _ENVIRONMENT_FILE = re.compile(r"(/\S+) \(ignore_errors=")
 _DELETED = " (deleted)"
 _LARGEST_ENVIRONMENT = 1 << 20
+# Of a template there is no telling, so: of any one instance.
+_UNITS_OF_CONNECTIONS = ("ssh@keyrack.service", "sshd@keyrack.service")
+_TRIES = 5
+_CATCH_SECONDS = 2.0
 
 
 class TimeZone(NamedTuple):
@@ -69,7 +77,11 @@ class RunningSshd:
         """The zone that it reads a time in which names none."""
         pids = self._processes()
         if self._zone is None:
-            self._zone = next(filter(None, map(_zone_of, pids)), LOCAL_TIME)
+            near = {pid: one.near for one in self._listeners for pid in one.sshds}
+            found = [_zone_of(pid, near[pid]) for pid in pids]
+            if not pids and any(one.is_systemds for one in self._listeners):
+                found += [_tz_of_unit(unit) for unit in _UNITS_OF_CONNECTIONS]
+            self._zone = next(filter(None, found), LOCAL_TIME)
         return TimeZone(self._zone, _rules(self._zone))
 
     def _processes(self) -> List[int]:
@@ -99,12 +111,15 @@ def _version_of(program: str, stamp: Tuple[object, ...]) -> Version:
     return UNKNOWN if said is None else (int(said.group(1)), int(said.group(2)))
 
 
-def _zone_of(pid: int) -> Optional[str]:
-    """The TZ that a process was started with; None where there is none, or nothing tells.
+def _zone_of(pid: int, near: Address) -> Optional[str]:
+    """The TZ that a process was started with; None where there is none, or nothing tells. near: where it listens.
 
-    From 8.2 on sshd writes its title over the environment that /proc shows; then it is that of whoever started it.
+    From 8.2 on sshd writes its title over the environment that /proc shows. Then a process that it starts for a
+    connection shows it, as the same one is given on; else it is that of the unit, or of whoever started it.
     """
     environment = _environment(pid)
+    if environment is None:
+        environment = _environment_of_a_connection(pid, near)
     if environment is not None:
         return _tz(environment)
     has_systemd = os.path.isdir("/run/systemd/system")
@@ -134,6 +149,27 @@ def _environment(pid: int) -> Optional[List[str]]:
         return None
     entries = [os.fsdecode(entry) for entry in data.split(b"\0")[:-1]]
     return entries if entries and all("=" in entry for entry in entries) else None
+
+
+def _environment_of_a_connection(listener: int, near: Address) -> Optional[List[str]]:
+    """What the process is started with that sshd starts for us: seen before it writes its own title over it."""
+    for _ in range(_TRIES):
+        deadline = time.monotonic() + _CATCH_SECONDS
+        # From an address of its own, as probe.py does it.
+        own = f"127.83.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
+        source = (own, 0) if near[0].startswith("127.") else None
+        try:
+            with socket.create_connection(near, timeout=_CATCH_SECONDS, source_address=source) as connection:
+                while time.monotonic() < deadline:
+                    for child in processes.children(listener):
+                        environment = _environment(child)
+                        if environment is not None:
+                            return environment
+                    if select.select([connection], [], [], 0)[0]:
+                        break  # it greets, so its title is written
+        except OSError:
+            return None
+    return None
 
 
 def _tz(environment: List[str]) -> Optional[str]:

@@ -55,14 +55,19 @@ class Reloaded(NamedTuple):
 
 
 class Effective:
-    """What sshd would do for one account: the answer of `sshd -T`, keywords in lower case."""
+    """What sshd would do for one account: the answer of `sshd -T`, keywords in lower case (from 10.6 on it writes them
+    as its manual does). Raises SshdProblem for what is no such answer.
+    """
 
     def __init__(self, output: str) -> None:
         self._values: Dict[str, List[str]] = {}
         for line in output.split("\n"):
             keyword, _, value = line.partition(" ")
             if keyword:
-                self._values.setdefault(keyword, []).append(value)
+                self._values.setdefault(keyword.lower(), []).append(value)
+        # Every sshd says these. Not to find them is no answer, and must not be taken for one.
+        if not {"authorizedkeysfile", "pubkeyauthentication"} <= set(self._values):
+            raise SshdProblem("sshd's account of its settings (sshd -T) is in a form that this agent cannot read")
 
     def one(self, keyword: str) -> str:
         """The first value; empty where there is none. without-password is the old name of prohibit-password."""

@@ -1,4 +1,4 @@
-"""sshd's settings as they would be with Keyrack's file, in a copy to ask sshd about; it changes no real file."""
+"""sshd's settings as they would be with Keyrack's, in a copy to ask sshd about; it changes no real file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import tempfile
 from typing import Iterator, Mapping
 
-from keyrack.agent.sshd import drop_in, originals
+from keyrack.agent.sshd import config_block, drop_in, originals
 from keyrack.agent.sshd.settings import Sshd
 
 
@@ -17,8 +17,12 @@ def tried(sshd: Sshd, settings: Mapping[str, str], folder: str) -> Iterator[str]
     config = originals.look(sshd.config).data or b""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         trial, copy = os.path.join(place, "drop-in.conf"), os.path.join(place, "sshd_config")
-        with open(trial, "wb") as file:
-            file.write(drop_in.render(settings))
+        if config_block.is_used(sshd, config):
+            text = config_block.put(config, settings, sshd.running.version())
+        else:
+            with open(trial, "wb") as file:
+                file.write(drop_in.render(settings))
+            text = drop_in.include_line(trial) + config
         with open(copy, "wb") as file:
-            file.write(drop_in.include_line(trial) + config)
+            file.write(text)
         yield copy

@@ -18,6 +18,8 @@ PUBLIC_FILE, PRIVATE_FILE = 0o644, 0o600
 
 # What the agent calls a file until it is complete. An account cannot have this name, so sshd never reads one.
 _TEMPORARY = re.compile(r"\.keyrack-[0-9a-f]{16}")
+# The kernel's marks of what a file holds, which is another file's (evm, ima).
+_OF_THE_BYTES = {"security.evm", "security.ima"}
 
 
 class FolderProblem(Exception):
@@ -122,11 +124,13 @@ class Folder:
         durable: bool = True,
         owner: Optional[Tuple[int, int]] = None,
         times: Optional[Tuple[int, int]] = None,
+        keep_attributes: bool = False,
     ) -> None:
         """Put a file in place whole: it has its old bytes or these, whatever happens. Call sync() afterwards.
 
         durable False: for what may be lost with a power cut. owner: user and group, where not ours; times: of the last
-        reading and the last change, in nanoseconds. Nobody finds the file under its name before it has all of that.
+        reading and the last change, in nanoseconds. keep_attributes: it gets the extended attributes (labels, access
+        lists) of the file that it replaces. Nobody finds the file under its name before it has all of that.
         """
         # Invariant 6: a file is old or new, never partial, never emptied by an error.
         temporary = f".keyrack-{os.urandom(8).hex()}"
@@ -140,6 +144,8 @@ class Folder:
                 if owner is not None and (made.st_uid, made.st_gid) != owner:
                     os.fchown(descriptor, *owner)
                 os.fchmod(descriptor, mode)
+                if keep_attributes:
+                    self._copy_attributes(name, descriptor)
                 if times is not None:
                     os.utime(descriptor, ns=times)
                 if durable:
@@ -152,6 +158,23 @@ class Folder:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=self._descriptor)
             raise
+
+    def _copy_attributes(self, name: str, descriptor: int) -> None:
+        """Give an open file the extended attributes of the one that has a name here; there may be none."""
+        if not hasattr(os, "listxattr"):
+            return
+        try:
+            with self._opened(name) as replaced:
+                keys = set(os.listxattr(replaced)) - _OF_THE_BYTES
+                wanted = {key: os.getxattr(replaced, key) for key in keys}
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTSUP):
+                return
+            raise
+        has = {key: os.getxattr(descriptor, key) for key in os.listxattr(descriptor)}
+        for key, value in wanted.items():
+            if has.get(key) != value:
+                os.setxattr(descriptor, key, value)
 
     @contextlib.contextmanager
     def instead(self, name: str, data: bytes, mode: int) -> Iterator[None]:

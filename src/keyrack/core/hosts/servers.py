@@ -23,6 +23,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server
 from keyrack.ssh.names import hidden_character
 from keyrack.store import access, servers
+from keyrack.store import deleted_servers as deleted_rows
 
 ENROLMENT_LIFE = timedelta(hours=24)
 # Agents ask again at least every 50 seconds.
@@ -45,11 +46,12 @@ def create(
     provider: object = None,
     tags: Iterable[str] = (),
     mode: str = "enforce",
+    server_id: int | None = None,
 ) -> Server:
     """Create a server that waits for its host to enrol.
 
     name: 1 to 255 characters; address: an IP address or host name; provider: free text or None; tags:
-    letters, digits and ._:-. Raises Refusal INVALID.
+    letters, digits and ._:-; server_id: the id that it had elsewhere. Raises Refusal INVALID, or TAKEN for that id.
     """
     attempt = Attempt(instance, actor, "servers:write", "create a server", target_kind="server")
     with attempt:
@@ -60,7 +62,10 @@ def create(
 
         def change(work: Work) -> Server:
             room.refuse_more(work, "server")
-            server_id = servers.add(
+            if server_id is not None and _is_taken(work.connection, server_id):
+                words = f"The id {server_id} is or was another server's; leave it out for a new one."
+                raise Refusal(Kind.TAKEN, "id-taken", words, field="id")
+            number = servers.add(
                 work.connection,
                 actor.workspace_id,
                 host=f"h_{secrets.token_hex(16)}",
@@ -69,17 +74,21 @@ def create(
                 provider=maker,
                 mode=mode,
                 at=work.now,
+                server_id=server_id,
             )
             for username in FIRST_SYSTEM_USERS:
-                servers.add_system_user(
-                    work.connection, server_id, username, deletable=False, managed=False, at=work.now
-                )
+                servers.add_system_user(work.connection, number, username, deletable=False, managed=False, at=work.now)
             if labels:
-                servers.set_tags(work.connection, server_id, labels)
-            work.record(f"Created server {title} ({place})", target_id=server_id, server_id=server_id)
-            return own_server(work, server_id)
+                servers.set_tags(work.connection, number, labels)
+            work.record(f"Created server {title} ({place})", target_id=number, server_id=number)
+            return own_server(work, number)
 
         return attempt.write(change)
+
+
+def _is_taken(connection: Connection, server_id: int) -> bool:
+    """Whether a server of any workspace has this id, or one that was deleted had it."""
+    return servers.by_id(connection, server_id) is not None or deleted_rows.get(connection, server_id) is not None
 
 
 def get(instance: Instance, actor: Actor, server_id: int) -> Server:

@@ -221,11 +221,7 @@ def put_rule(
         if server is not None and tag is not None:
             raise invalid("server", "Name a server or a tag, or neither for all.")
         account = None if system_user is None else validation.username(system_user, field="system_user")
-        most = None if longest is None else _lifetime(longest, field="max_duration").span
-        if longest is not None and most is None:
-            raise invalid("max_duration", "max_duration takes a span such as 8h.")
-        if most is not None and most > validation.LONGEST_LIFE:
-            raise invalid("max_duration", "max_duration is ten years at most; leave it out for any.")
+        most = None if longest is None else longest_span(longest)
 
         def change(work: Work) -> tuple[RequestRule, bool]:
             server_id, tagged = (None, None) if server is None and tag is None else _place(work, server, tag)
@@ -247,6 +243,16 @@ def put_rule(
             return next(rule for rule in _all_rules(work) if rule.name == called), new
 
         return attempt.write(change)
+
+
+def longest_span(text: object) -> timedelta:
+    """The longest span that may be asked for, as a rule says it. Raises Refusal INVALID."""
+    most = _lifetime(text, field="max_duration").span
+    if most is None:
+        raise invalid("max_duration", "max_duration takes a span such as 8h.")
+    if most > validation.LONGEST_LIFE:
+        raise invalid("max_duration", "max_duration is ten years at most; leave it out for any.")
+    return most
 
 
 def rules(instance: Instance, actor: Actor) -> tuple[RequestRule, ...]:

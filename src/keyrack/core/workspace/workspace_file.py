@@ -99,6 +99,16 @@ def _state(instance: Instance, connection: Connection, wanted: WorkspaceFile) ->
         repository_paths=[repository.path for repository in wanted.repositories],
         repository_ids=[repository.id for repository in wanted.repositories if repository.id is not None],
     )
+    named = {server.name for server in wanted.servers if server.has_credentials}
+    named |= {server.was for server in wanted.servers if server.has_credentials and server.was}
+    meant = {server.id for server in wanted.servers if server.has_credentials and server.id}
+    workspace_state.fill_keys(
+        connection,
+        state,
+        instance.now(),
+        users_named=[user.name for user in wanted.users if user.has_keys],
+        servers_named=[one.id for one in state.servers.values() if one.name in named or one.id in meant],
+    )
     if state.grants:
         # A damaged row opens nothing: what it seems to say is given anew, in its place.
         sound = keys.sound_grants(connection, state.grants[0].workspace_id)

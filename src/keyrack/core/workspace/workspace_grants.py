@@ -22,28 +22,30 @@ def compare_grants(run: Comparison) -> None:
     damaged: dict[_Key, list[Grant]] = {}
     for grant in run.state.damaged_grants:
         damaged.setdefault(name.of(grant), []).append(grant)
-    declared: set[_Key] = set()
+    wanted_by_key: dict[_Key, list[WantedGrant]] = {}
     for wanted in run.wanted.grants:
         with run.faults.noted():
             name.refuse_unknown(wanted)
         if wanted.expires_at is not None and wanted.expires_at <= run.at:
             continue  # it has ended; one in force is a removal below
-        key = (
-            f"user {wanted.user}" if wanted.user is not None else f"group {wanted.group}",
-            f"server {wanted.server}" if wanted.server is not None else f"tag {wanted.tag}",
-            wanted.system_user,
-        )
-        declared.add(key)
-        _grant(run, wanted, by_key.get(key, []))
+        wanted_by_key.setdefault(_key(wanted), []).append(wanted)
+    for key, several in wanted_by_key.items():
+        _grants(run, several, by_key.get(key, []))
         for grant in damaged.pop(key, ()):
-            run.do(f"remove the damaged row of {wanted.words}", _take_back(grant))
+            run.do(f"remove the damaged row of {several[0].words}", _take_back(grant))
     for key, found in by_key.items():
-        if key not in declared and (key[0] in name.subjects or key[1] in name.places):
+        if key not in wanted_by_key and (key[0] in name.subjects or key[1] in name.places):
             for grant in found:
                 run.remove(f"take back the login of {key[0]} as {key[2]} on {key[1]}", _take_back(grant))
 
 
 _Key = tuple[str, str, str]
+
+
+def _key(wanted: WantedGrant) -> _Key:
+    who = f"user {wanted.user}" if wanted.user is not None else f"group {wanted.group}"
+    where = f"server {wanted.server}" if wanted.server is not None else f"tag {wanted.tag}"
+    return who, "all servers" if wanted.all else where, wanted.system_user
 
 
 class _Names:
@@ -64,6 +66,7 @@ class _Names:
         # The accounts of each server and of each tag, as they will be.
         self._at: dict[str, set[str]] = {}
         self._twice: set[str] = set()
+        self._tags_to_come = set(wanted.tags)
         moved = {server.id for server in run.matched.values()}
         for server in state.servers.values():
             if server.id not in moved:
@@ -97,6 +100,8 @@ class _Names:
             refuse_unknown(wanted.place, "user", () if wanted.user in self._known_users else (wanted.user,))
         if wanted.group is not None:
             refuse_unknown(wanted.place, "group", () if wanted.group in self._known_groups else (wanted.group,))
+        if wanted.all or wanted.tag in self._tags_to_come:
+            return  # for servers to come as well, whose accounts nobody knows
         place = f"server {wanted.server}" if wanted.server is not None else f"tag {wanted.tag}"
         if place not in self._at:
             refuse_unknown(wanted.place, place.partition(" ")[0], (place.partition(" ")[2],))
@@ -109,24 +114,44 @@ class _Names:
             )
 
 
-def _grant(run: Comparison, wanted: WantedGrant, found: list[Grant]) -> None:
-    same = [one for one in found if (one.expires_at, dict(one.restrictions)) == _terms(wanted)]
-    others = [one for one in found if one not in same]
-    end = "" if wanted.expires_at is None else f" until {wanted.expires_at:%Y-%m-%dT%H:%M:%S%z}"
-    limits = f" with {', '.join(sorted(wanted.restrictions))}" if wanted.restrictions else ""
-    if not same:
-        words = "change the login of" if found else "let in"
-        run.do(f"{words} {wanted.words}{end}{limits}", lambda doing: _give(doing, wanted))
-        for old in others:
+def _grants(run: Comparison, wanted: list[WantedGrant], found: list[Grant]) -> None:
+    """What brings the grants of one subject to one place and account to those that the file has of it."""
+    others = list(found)
+    new = []
+    # Those with a reason first: one that says nothing of it takes any that is left.
+    for one in sorted(wanted, key=lambda one: one.reason is None):
+        same = [grant for grant in others if _terms_of(run, grant, one) == _terms(run, one)]
+        if not same:
+            new.append(one)
+            continue
+        reason = one.reason if one.reason is not None else min((grant.reason or "") for grant in same)
+        # Two that are the same in everything open no more than one; whichever is taken back, nothing changes.
+        others = [grant for grant in others if grant not in same or (grant.reason or "") != reason]
+    for one in new:
+        end = "" if one.expires_at is None else f" until {one.expires_at:%Y-%m-%dT%H:%M:%S%z}"
+        limits = f" with {', '.join(sorted(one.restrictions))}" if one.restrictions else ""
+        words = "change the login of" if others else "let in"
+        run.do(f"{words} {one.words}{end}{limits}", lambda doing, one=one: _give(doing, one))  # type: ignore[misc]
+    for old in others:
+        if new:
             # In place of another end: given anew first, so that nothing leaves the host that is to stay.
-            run.do(f"end the former terms of {wanted.words}", _take_back(old))
-    else:
-        for old in (*same[1:], *others):
-            run.remove(f"take back another login of {wanted.words}, on other terms", _take_back(old))
+            run.do(f"end the former terms of {wanted[0].words}", _take_back(old))
+        else:
+            run.remove(f"take back another login of {wanted[0].words}, on other terms", _take_back(old))
 
 
-def _terms(wanted: WantedGrant) -> tuple[datetime | None, dict[str, object]]:
-    return wanted.expires_at, dict(wanted.restrictions)
+_Terms = tuple[datetime | None, datetime | None, dict[str, object], str | None]
+
+
+def _terms(run: Comparison, wanted: WantedGrant) -> _Terms:
+    """A start that came already is none; what the file does not say of the reason does not count."""
+    start = None if wanted.starts_at is None or wanted.starts_at <= run.at else wanted.starts_at
+    return start, wanted.expires_at, dict(wanted.restrictions), wanted.reason
+
+
+def _terms_of(run: Comparison, grant: Grant, wanted: WantedGrant) -> _Terms:
+    start = None if grant.has_begun(run.at) else grant.starts_at
+    return start, grant.expires_at, dict(grant.restrictions), None if wanted.reason is None else grant.reason
 
 
 def _give(doing: Doing, wanted: WantedGrant) -> None:
@@ -137,9 +162,12 @@ def _give(doing: Doing, wanted: WantedGrant) -> None:
         group_id=None if wanted.group is None else doing.groups[wanted.group],
         server_id=None if wanted.server is None else doing.servers[wanted.server],
         tag=wanted.tag,
+        all_servers=wanted.all,
         system_user=wanted.system_user,
+        starts_at=wanted.starts_at,
         expires_at=wanted.expires_at,
         restrictions=wanted.restrictions,
+        reason=wanted.reason,
     )
 
 

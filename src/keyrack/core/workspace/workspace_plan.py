@@ -11,12 +11,14 @@ from keyrack.core.instance import Instance
 from keyrack.core.people import access_keys, tokens, users
 from keyrack.core.workspace.workspace_changes import Comparison, Doing, Plan, refuse_unknown, some
 from keyrack.core.workspace.workspace_grants import compare_grants
+from keyrack.core.workspace.workspace_keys import compare_rules, compare_server, compare_user
 from keyrack.core.workspace.workspace_text import (
     WantedRepository,
     WantedServer,
     WantedToken,
     WantedUser,
     WorkspaceFile,
+    placed,
     wrong,
 )
 from keyrack.model import Role, User
@@ -52,16 +54,25 @@ def compare(
     for user in wanted.users:
         with run.faults.noted():
             _proofs(run, user)
+        with run.faults.noted(), placed(user.place):
+            compare_user(run, user)
     _groups(run)
     for server in wanted.servers:
         with run.faults.noted():
             _server(run, server)
+        with run.faults.noted(), placed(server.place):
+            compare_server(run, server)
+    for rule in wanted.rules:
+        if rule.server is not None and rule.server not in run.servers_declared | set(run.servers_named):
+            run.faults.add(wrong(rule.place, f"the server {rule.server!r} is named, and there is none"))
     for repository in wanted.repositories:
         with run.faults.noted():
             _repository(run, repository)
     # What follows names servers, and would find fault with those that are wrong themselves.
     run.faults.refuse()
     compare_grants(run)
+    with run.faults.noted(), placed("[[request_rules]]"):
+        compare_rules(run)
     run.faults.refuse()
     return run.plan
 
@@ -300,6 +311,8 @@ def _server(run: Comparison, wanted: WantedServer) -> None:
 def _match(run: Comparison, wanted: WantedServer) -> ServerState | None:
     """The server that an entry means: by its id, its name, or the name it had; raises where that is not clear."""
     known = run.state.servers
+    if wanted.id is not None and run.state.workspace is None:
+        return None  # the workspace is made by this file, with the ids that its servers had elsewhere
     if wanted.id is not None and wanted.id not in known:
         raise wrong(wanted.place, f"there is no server with the id {wanted.id}; leave id out for a new one")
     named = run.servers_named.get(wanted.name, [])
@@ -346,6 +359,7 @@ def _create_server(doing: Doing, wanted: WantedServer) -> None:
         address=wanted.address,
         provider=wanted.provider,
         tags=wanted.tags,
+        server_id=wanted.id,
     )
     doing.servers[wanted.name] = made.id
 

@@ -25,6 +25,7 @@ class Workspace(_Table):
     """The workspace that the file is about."""
 
     name: str = Field(description="Its name.")
+    tags: Texts = Field([], description="Tags that grants may name though no server has them yet.")
 
 
 class Project(_Table):
@@ -52,6 +53,21 @@ class Token(_Table):
     expires_at: Moment | None = Field(None, description="When it ends, with its zone.")
 
 
+class UserKey(_Table):
+    """A public key that a user registered."""
+
+    public_key: str = Field(description="One line as ssh-keygen writes it.")
+    title: str | None = Field(None, description="What it is called.")
+
+
+class KeySource(_Table):
+    """An account elsewhere whose keys a user has here too."""
+
+    kind: str = Field(description="What speaks there.", json_schema_extra={"enum": ["github", "gitlab"]})
+    account: str = Field(description="The account's name there.")
+    url: str | None = Field(None, description="The service, where it is not github.com or gitlab.com.")
+
+
 class User(_Table):
     """A user, and what proves who that is."""
 
@@ -63,6 +79,12 @@ class User(_Table):
     policies: Texts = Field([], description="What a member may do beside it, such as codeartsrepo:*:*.")
     access_keys: list[AccessKey] = Field([], description="The user's access keys.")
     tokens: list[Token] = Field([], description="The user's API tokens.")
+    kind: str | None = Field(
+        None, description="A person, or a program.", json_schema_extra={"enum": ["person", "service", None]}
+    )
+    disabled: bool | None = Field(None, description="Whether the user is shut out.")
+    keys: list[UserKey] = Field([], description="The user's SSH keys.")
+    key_sources: list[KeySource] = Field([], description="Accounts whose keys the user has here too.")
 
 
 class Group(_Table):
@@ -70,6 +92,17 @@ class Group(_Table):
 
     name: str = Field(description="Its name.")
     members: Texts = Field([], description="Its users, by name.")
+
+
+class Credential(_Table):
+    """A key on a system user of a server."""
+
+    label: str = Field(description="What it is called there.")
+    username: str = Field(description="As which system user it logs in.")
+    public_key: str = Field(description="One line as ssh-keygen writes it.")
+    temporary: bool = Field(False, description="Whether the offline policy drop-temporary drops it.")
+    expires_at: Moment | None = Field(None, description="When it ends, with its zone.")
+    restrictions: dict[str, Any] | None = Field(None, description="What it may do.")
 
 
 class Server(_Table):
@@ -82,6 +115,10 @@ class Server(_Table):
     system_users: Texts = Field([], description="Its system users.")
     tags: Texts = Field([], description="Its tags.")
     provider: str | None = Field(None, description="Who runs the machine.")
+    mode: str | None = Field(
+        None, description="What its host is to do.", json_schema_extra={"enum": ["observe", "enforce", "auto", None]}
+    )
+    credentials: list[Credential] = Field([], description="The keys on it.")
 
 
 class Member(_Table):
@@ -108,15 +145,29 @@ class Repository(_Table):
 
 
 class Grant(_Table):
-    """Who may log in where: a user or a group, on a server or on servers with a tag."""
+    """Who may log in where: a user or a group, on a server, on servers with a tag, or on all."""
 
     user: str | None = Field(None, description="The user, by name.")
     group: str | None = Field(None, description="The group, by name.")
     server: str | None = Field(None, description="The server, by name.")
     tag: str | None = Field(None, description="All servers with this tag.")
+    all: bool = Field(False, description="All servers of the workspace.")
     system_user: str = Field(description="As which system user.")
+    starts_at: Moment | None = Field(None, description="When it begins, with its zone.")
+    reason: str | None = Field(None, description="Why it is given.")
     expires_at: Moment | None = Field(None, description="When it ends, with its zone.")
     restrictions: dict[str, Any] | None = Field(None, description="What the keys may do.")
+
+
+class RequestRule(_Table):
+    """How many must approve requests for access, and for how long at most."""
+
+    name: str = Field(description="What it is called.")
+    approvers: int = Field(1, description="How many different people must approve: 1 or 2.")
+    server: str | None = Field(None, description="For this server alone, by name.")
+    tag: str | None = Field(None, description="For servers with this tag alone.")
+    system_user: str | None = Field(None, description="For this system user alone.")
+    max_duration: str | None = Field(None, description="The longest span that may be asked for, such as 8h.")
 
 
 class File(_Table):
@@ -129,6 +180,7 @@ class File(_Table):
     servers: list[Server] = Field([], description="Its servers.")
     repositories: list[Repository] = Field([], description="Its repositories.")
     grants: list[Grant] = Field([], description="Its grants.")
+    request_rules: list[RequestRule] = Field([], description="Its rules of requests for access.")
 
 
 TABLES: Mapping[str, type[BaseModel]] = {
@@ -143,6 +195,10 @@ TABLES: Mapping[str, type[BaseModel]] = {
     "repositories": Repository,
     "members": Member,
     "grants": Grant,
+    "keys": UserKey,
+    "key_sources": KeySource,
+    "credentials": Credential,
+    "request_rules": RequestRule,
 }
 
 

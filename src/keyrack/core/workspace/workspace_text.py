@@ -46,8 +46,19 @@ class WantedToken:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedSource:
+    """An account elsewhere whose keys a user has here too; url: None for github.com and gitlab.com."""
+
+    kind: str
+    account: str
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class WantedUser:
-    """A user with what proves who that is; access_keys: pairs of id and secret; has_tokens: the file says which."""
+    """A user with what proves who that is; access_keys: pairs of id and secret; has_…: the file says which; keys: pairs
+    of title and line.
+    """
 
     place: str
     name: str
@@ -58,6 +69,24 @@ class WantedUser:
     access_keys: tuple[tuple[str, str], ...]
     tokens: tuple[WantedToken, ...]
     has_tokens: bool
+    kind: str | None
+    disabled: bool | None
+    keys: tuple[tuple[str | None, str], ...]
+    has_keys: bool
+    sources: tuple[WantedSource, ...]
+    has_sources: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WantedCredential:
+    """A key on a system user of a server; public_key: its line."""
+
+    label: str
+    username: str
+    public_key: str
+    temporary: bool
+    expires_at: datetime | None
+    restrictions: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +111,9 @@ class WantedServer:
     has_provider: bool
     tags: tuple[str, ...]
     accounts: tuple[str, ...]
+    mode: str | None
+    credentials: tuple[WantedCredential, ...]
+    has_credentials: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +137,37 @@ class WantedGrant:
     group: str | None
     server: str | None
     tag: str | None
+    all: bool
     system_user: str
+    starts_at: datetime | None
     expires_at: datetime | None
     restrictions: Mapping[str, object]
+    reason: str | None
 
     @property
     def words(self) -> str:
         """Who logs in where."""
-        return f"{self.user or f'group {self.group}'} as {self.system_user} on {self.server or f'tag {self.tag}'}"
+        where = "all servers" if self.all else self.server or f"tag {self.tag}"
+        return f"{self.user or f'group {self.group}'} as {self.system_user} on {where}"
+
+    @property
+    def whole(self) -> str:
+        """The same with its terms, by which one of several is told from the others."""
+        limits = sorted((name, str(value)) for name, value in self.restrictions.items())
+        return f"{self.words} {self.starts_at} {self.expires_at} {limits} {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRule:
+    """A rule of requests for access."""
+
+    place: str
+    name: str
+    approvers: int
+    server: str | None
+    tag: str | None
+    system_user: str | None
+    max_duration: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +175,15 @@ class WorkspaceFile:
     """What a file declares."""
 
     name: str
+    tags: tuple[str, ...]
     projects: tuple[WantedProject, ...]
     users: tuple[WantedUser, ...]
     groups: tuple[WantedGroup, ...]
     servers: tuple[WantedServer, ...]
     repositories: tuple[WantedRepository, ...]
     grants: tuple[WantedGrant, ...]
+    rules: tuple[WantedRule, ...]
+    has_rules: bool
 
 
 def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
@@ -145,16 +203,20 @@ def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
     if not isinstance(workspace, dict):
         raise wrong("", "the file lacks [workspace]")
     _shaped(workspace, "workspace", "[workspace]")
-    with _placed("[workspace]"):
+    with placed("[workspace]"):
         name = validation.text(workspace.get("name"), field="name")
+        tags = tuple(servers.tag(value) for value in workspace.get("tags", []))
     file = WorkspaceFile(
         name=name,
+        tags=tags,
         projects=reader.all(values, "projects", reader.project, lambda one: one.name),
         users=reader.all(values, "users", reader.user, lambda one: one.name),
         groups=reader.all(values, "groups", reader.group, lambda one: one.name),
         servers=reader.all(values, "servers", reader.server, lambda one: one.name),
         repositories=reader.all(values, "repositories", reader.repository, lambda one: one.path),
-        grants=reader.all(values, "grants", reader.grant, lambda one: one.words),
+        grants=reader.all(values, "grants", reader.grant, lambda one: one.whole),
+        rules=reader.all(values, "request_rules", reader.rule, lambda one: one.name),
+        has_rules="request_rules" in values,
     )
     reader.faults.refuse()
     return file
@@ -226,7 +288,7 @@ class _Reader:
             place += f", line {lines[number]}" if len(lines) == len(entries) else ""
             with self.faults.noted():
                 _shaped(entry, section, place)
-                with _placed(place):
+                with placed(place):
                     one = read(place, entry)
                 if name(one) in found:
                     raise wrong(place, f"{name(one)!r} stands twice")
@@ -264,6 +326,14 @@ class _Reader:
             access_keys=tuple(pairs),
             tokens=tuple(made),
             has_tokens="tokens" in entry,
+            kind=_one_of(entry.get("kind"), ("person", "service"), "kind", place),
+            disabled=entry.get("disabled"),
+            keys=tuple((item.get("title"), item["public_key"]) for item in entry.get("keys", [])),
+            has_keys="keys" in entry,
+            sources=tuple(
+                WantedSource(item["kind"], item["account"], item.get("url")) for item in entry.get("key_sources", [])
+            ),
+            has_sources="key_sources" in entry,
         )
 
     def group(self, place: str, entry: Mapping[str, Any]) -> WantedGroup:
@@ -281,7 +351,15 @@ class _Reader:
             has_provider="provider" in entry,
             tags=tuple(dict.fromkeys(servers.tag(value) for value in entry.get("tags", []))),
             accounts=tuple(dict.fromkeys(validation.username(value) for value in entry.get("system_users", []))),
+            mode=_one_of(entry.get("mode"), ("observe", "enforce", "auto"), "mode", place),
+            credentials=self._credentials(place, entry.get("credentials", [])),
+            has_credentials="credentials" in entry,
         )
+
+    def rule(self, place: str, entry: Mapping[str, Any]) -> WantedRule:
+        name = validation.text(entry.get("name"), field="name")
+        rest = {field: entry.get(field) for field in ("server", "tag", "system_user", "max_duration")}
+        return WantedRule(place=place, name=name, approvers=entry.get("approvers", 1), **rest)
 
     def repository(self, place: str, entry: Mapping[str, Any]) -> WantedRepository:
         visibility = entry.get("visibility")
@@ -307,17 +385,37 @@ class _Reader:
         names = {name: entry.get(name) for name in ("user", "group", "server", "tag")}
         if (names["user"] is None) == (names["group"] is None):
             raise wrong(place, "name either a user or a group")
-        if (names["server"] is None) == (names["tag"] is None):
-            raise wrong(place, "name either a server or a tag")
+        everywhere = bool(entry.get("all"))
+        if (names["server"] is not None) + (names["tag"] is not None) + everywhere != 1:
+            raise wrong(place, "name either a server or a tag, or write all = true")
         if names["tag"] is not None:
             servers.tag(names["tag"])
         return WantedGrant(
             place=place,
             **names,
+            all=everywhere,
             system_user=validation.username(entry.get("system_user"), field="system_user"),
+            starts_at=_moment(entry, "starts_at", place),
             expires_at=_moment(entry, "expires_at", place),
             restrictions=validation.restrictions(entry.get("restrictions")),
+            reason=entry.get("reason"),
         )
+
+    def _credentials(self, place: str, items: list[Mapping[str, Any]]) -> tuple[WantedCredential, ...]:
+        made = [
+            WantedCredential(
+                label=validation.text(item["label"], field="label"),
+                username=validation.username(item["username"]),
+                public_key=item["public_key"],
+                temporary=item.get("temporary", False),
+                expires_at=_moment(item, "expires_at", place),
+                restrictions=validation.restrictions(item.get("restrictions")),
+            )
+            for item in items
+        ]
+        if len({one.label for one in made}) != len(made):
+            raise wrong(place, "two credentials have the same label")
+        return tuple(made)
 
     def _access_key(self, place: str, item: Mapping[str, Any]) -> tuple[str, str]:
         key_id = validation.text(item.get("id"), field="id")
@@ -346,7 +444,7 @@ class _Reader:
 
 
 @contextmanager
-def _placed(place: str) -> Iterator[None]:
+def placed(place: str) -> Iterator[None]:
     """Say where in the file it was that the core refused something."""
     try:
         yield
@@ -362,6 +460,12 @@ def _shaped(value: Mapping[str, Any], section: str, place: str) -> None:
     problem = workspace_schema.problem(section, value)
     if problem is not None:
         raise wrong(place, problem)
+
+
+def _one_of(value: str | None, known: tuple[str, ...], name: str, place: str) -> str | None:
+    if value is not None and value not in known:
+        raise wrong(place, f"{name} is one of {', '.join(known)}")
+    return value
 
 
 def _role(value: Any, place: str) -> Role:

@@ -1,0 +1,177 @@
+"""A workspace as the file that `keyrack apply` reads; must hold no secret, and change nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.lifetimes import written
+from keyrack.core.work import Attempt
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor, Grant, Workspace
+from keyrack.store import keys, workspace_state
+from keyrack.store.workspace_state import ServerState, State
+
+HEAD = """\
+# Written by `keyrack export` at {at}; `keyrack apply` reads it.
+# It holds no secret: no password, token, access key or password of an account, nor deploy keys of repositories.
+"""
+
+
+def export(instance: Instance, actor: Actor, workspace: Workspace) -> str:
+    """The workspace as TOML: users with their keys, groups, servers with theirs, repositories, grants, rules.
+
+    What opens nothing is left out: what has ended, grants for an account that no server has, rows that are not as
+    Keyrack wrote them. Raises Refusal FORBIDDEN, or TAKEN where two servers have one name.
+    """
+    with Attempt(instance, actor, "people:read", "export the workspace", target_kind="workspace") as attempt:
+        at = instance.now()
+        state = attempt.read(lambda connection: _state(connection, workspace, at))
+    names = [server.name for server in state.servers.values()]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        words = f"Several servers are called {twice}; rename all but one first, as grants name servers by name."
+        raise Refusal(Kind.TAKEN, "name-ambiguous", words)
+    return _text(state, workspace.name, at)
+
+
+def _state(connection: Connection, workspace: Workspace, at: datetime) -> State:
+    state = workspace_state.load(
+        connection, workspace.name, token_hashes=(), access_key_ids=(), repository_paths=(), repository_ids=()
+    )
+    workspace_state.fill_keys(connection, state, at, users_named=list(state.users), servers_named=list(state.servers))
+    state.grants = keys.sound_grants(connection, workspace.id)
+    return state
+
+
+def _text(state: State, name: str, at: datetime) -> str:
+    held = [one for one in (_grant(state, grant, at) for grant in state.grants) if one is not None]
+    tags = {tag for server in state.servers.values() for tag in server.tags}
+    to_come = sorted({str(one["tag"]) for one in held if one["tag"]} - tags)
+    lines = [HEAD.format(at=_value(at)), *_table("[workspace]", {"name": name, "tags": to_come or None})]
+    for project in state.projects:
+        lines += _table("[[projects]]", {"name": project.name, "id": project.uid})
+    for user in state.users.values():
+        lines += _table("[[users]]", _user(state, user.id, user))
+    by_id = {user.id: user.name for user in state.users.values()}
+    for group, number in state.groups.items():
+        members = sorted(by_id[one] for one in state.members[number])
+        lines += _table("[[groups]]", {"name": group, "members": members})
+    for server in state.servers.values():
+        lines += _table("[[servers]]", _server(state, server))
+    for path, repository in state.repositories.items():
+        found = repository.repository
+        members_of = [{"user": by_id[one], "role": role.value} for one, role in repository.members.items()]
+        told = {"path": path, "id": found.id, "visibility": found.visibility, "protect_default": found.protect_default}
+        lines += _table("[[repositories]]", {**told, "members": members_of})
+    # In an order of their own, so that two exports of the same differ in nothing.
+    lines += sorted({"\n".join(_table("[[grants]]", one)) for one in held})
+    for rule in state.rules:
+        server_name = state.servers[rule.server_id].name if rule.server_id in state.servers else None
+        if rule.server_id is not None and server_name is None:
+            continue
+        most = None if rule.longest is None else written(rule.longest)
+        told = {"name": rule.name, "approvers": rule.approvers, "server": server_name, "tag": rule.tag}
+        lines += _table("[[request_rules]]", {**told, "system_user": rule.system_user, "max_duration": most})
+    return "\n".join(lines) + "\n"
+
+
+def _user(state: State, user_id: int, user: Any) -> dict[str, Any]:
+    sources = [one for one in state.sources if one.user_id == user_id]
+    return {
+        "name": user.name,
+        "id": user.uid,
+        "role": user.role.value,
+        "kind": user.kind,
+        "disabled": user.disabled_at is not None,
+        "policies": list(user.policies),
+        "keys": [{"title": key.title, "public_key": key.line} for key in state.user_keys.get(user_id, ())],
+        "key_sources": [{"kind": one.kind, "account": one.account, "url": one.url} for one in sources],
+    }
+
+
+def _server(state: State, server: ServerState) -> dict[str, Any]:
+    return {
+        "name": server.name,
+        "id": server.id,
+        "address": server.address,
+        "provider": server.provider,
+        "tags": sorted(server.tags),
+        "system_users": sorted(server.accounts),
+        "mode": server.mode,
+        "credentials": [
+            {
+                "label": one.label,
+                "username": one.username,
+                "public_key": one.line,
+                "temporary": one.temporary or None,
+                "expires_at": one.expires_at,
+                "restrictions": dict(one.restrictions) or None,
+            }
+            for one in state.credentials.get(server.id, ())
+        ],
+    }
+
+
+def _grant(state: State, grant: Grant, at: datetime) -> dict[str, Any] | None:
+    """A grant as the file names it; None for one that opens nothing."""
+    if grant.expires_at is not None and grant.expires_at <= at:
+        return None
+    users = {user.id: user.name for user in state.users.values()}
+    groups = {number: name for name, number in state.groups.items()}
+    places = [
+        server
+        for server in state.servers.values()
+        if grant.all_servers or server.id == grant.server_id or grant.tag in server.tags
+    ]
+    if places and not grant.all_servers and not any(grant.system_user in server.accounts for server in places):
+        return None
+    return {
+        "user": users.get(grant.user_id or 0),
+        "group": groups.get(grant.group_id or 0),
+        "server": state.servers[grant.server_id].name if grant.server_id in state.servers else None,
+        "tag": grant.tag,
+        "all": True if grant.all_servers else None,
+        "system_user": grant.system_user,
+        "starts_at": None if grant.has_begun(at) else grant.starts_at,
+        "expires_at": grant.expires_at,
+        "restrictions": dict(grant.restrictions) or None,
+        "reason": grant.reason,
+    }
+
+
+def _table(header: str, fields: Mapping[str, Any]) -> Iterable[str]:
+    yield header
+    for name, value in fields.items():
+        if value is not None:
+            yield f"{name} = {_value(value)}"
+    yield ""
+
+
+def _value(value: Any) -> str:
+    """A value as TOML has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        told = (f"{_name(name)} = {_value(one)}" for name, one in value.items() if one is not None)
+        return "{ " + ", ".join(told) + " }"
+    if isinstance(value, list | tuple):
+        # A table in each line, so that long lists are read, and differences between two exports too.
+        if any(isinstance(one, Mapping) for one in value):
+            return "[\n" + "".join(f"  {_value(one)},\n" for one in value) + "]"
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, int):
+        return str(value)
+    # A text of JSON is one of TOML, but for the character that TOML wants escaped and JSON does not.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _name(name: str) -> str:
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else json.dumps(name)

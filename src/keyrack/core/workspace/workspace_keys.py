@@ -1,0 +1,165 @@
+"""What a workspace file says of keys, of where they come from and of rules for requests, compared with the workspace;
+must change nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keyrack.core import validation
+from keyrack.core.hosts import modes
+from keyrack.core.hosts.facts import ENFORCE
+from keyrack.core.keys import credentials, key_sources, requests, user_keys
+from keyrack.core.people import named_people
+from keyrack.core.workspace.workspace_changes import Comparison, Doing
+from keyrack.core.workspace.workspace_text import WantedCredential, WantedRule, WantedServer, WantedUser
+from keyrack.model import Credential
+from keyrack.store.requests import RequestRule
+
+
+def compare_user(run: Comparison, wanted: WantedUser) -> None:
+    """Add to the plan what brings a user's kind, keys and sources to what the file says, and shuts the user out."""
+    known = run.state.users.get(wanted.name)
+    if wanted.kind is not None and wanted.kind != (known.kind if known else "person"):
+        run.do(f"note that {wanted.name} is a {wanted.kind}", _put(wanted.name, kind=wanted.kind))
+    if wanted.has_keys:
+        _user_keys(run, wanted)
+    if wanted.has_sources:
+        _sources(run, wanted)
+    shut = bool(known and known.disabled_at is not None)
+    if wanted.disabled is not None and wanted.disabled != shut:
+        verb = "shut out" if wanted.disabled else "let in again"
+        run.do(f"{verb} {wanted.name}", _put(wanted.name, disabled=wanted.disabled))
+
+
+def compare_server(run: Comparison, wanted: WantedServer) -> None:
+    """Add to the plan what brings a server's mode and its own keys to what the file says."""
+    known = run.matched.get(wanted.name)
+    if wanted.mode is not None and wanted.mode != (known.mode if known else ENFORCE):
+        run.do(
+            f"have server {wanted.name} {wanted.mode}",
+            lambda doing: modes.set_mode(doing.instance, doing.actor, doing.servers[wanted.name], wanted.mode),
+        )
+    if not wanted.has_credentials:
+        return
+    held = {one.label: one for one in (run.state.credentials.get(known.id, ()) if known else ())}
+    for one in wanted.credentials:
+        if one.expires_at is not None and one.expires_at <= run.at:
+            continue  # it has ended
+        was = held.pop(one.label, None)
+        if was is not None and _same(run, one, was):
+            continue
+        if was is not None:
+            run.do(f"delete SSH key {was.label} on server {wanted.name}, which another one replaces", _deleted(was))
+        run.do(f"add SSH key {one.label} for {one.username} on server {wanted.name}", _added(wanted.name, one))
+    for was in held.values():
+        run.remove(f"delete SSH key {was.label} on server {wanted.name}", _deleted(was))
+
+
+def compare_rules(run: Comparison) -> None:
+    """Add to the plan what brings the rules of requests to what the file says."""
+    held = {rule.name: rule for rule in run.state.rules}
+    names = {server.id: server.name for server in run.state.servers.values()}
+    names |= {server.id: name for name, server in run.matched.items()}
+    for wanted in run.wanted.rules:
+        was = held.pop(wanted.name, None)
+        if was is None or _rule(was, names) != _wanted_rule(wanted):
+            run.do(f"set the rule {wanted.name} of requests: {wanted.approvers} must approve", _set(wanted))
+    for name in held if run.wanted.has_rules else ():
+        run.remove(
+            f"delete the rule {name} of requests",
+            lambda doing, one=name: requests.delete_rule(doing.instance, doing.actor, one),  # type: ignore[misc]
+        )
+
+
+def _put(name: str, *, kind: str | None = None, disabled: bool | None = None) -> Callable[[Doing], object]:
+    return lambda doing: named_people.put(doing.instance, doing.actor, name, make=False, kind=kind, disabled=disabled)
+
+
+def _user_keys(run: Comparison, wanted: WantedUser) -> None:
+    known = run.state.users.get(wanted.name)
+    held = {key.fingerprint: key for key in (run.state.user_keys.get(known.id, ()) if known else ())}
+    for title, line in wanted.keys:
+        key = validation.public_key(run.instance, line)
+        if held.pop(key.sha256, None) is None:
+            run.do(
+                f"add SSH key {key.sha256} of {wanted.name}",
+                lambda doing, one=(title, line): user_keys.add(  # type: ignore[misc]
+                    doing.instance, doing.actor, title=one[0], public_key=one[1], user_id=doing.users[wanted.name].id
+                ),
+            )
+    for was in held.values():
+        run.remove(
+            f"delete SSH key {was.fingerprint} of {wanted.name}",
+            lambda doing, one=was: user_keys.delete(  # type: ignore[misc]
+                doing.instance, doing.actor, one.id, user_id=one.user_id
+            ),
+        )
+
+
+def _sources(run: Comparison, wanted: WantedUser) -> None:
+    known = run.state.users.get(wanted.name)
+    held = {one.kind: one for one in run.state.sources if known is not None and one.user_id == known.id}
+    for source in wanted.sources:
+        was = held.pop(source.kind, None)
+        if was is None or was.account != source.account or (source.url is not None and was.url != source.url):
+            run.do(
+                f"take keys of {wanted.name} from {source.account} at {source.url or source.kind}",
+                lambda doing, one=source: key_sources.put(  # type: ignore[misc]
+                    doing.instance, doing.actor, wanted.name, one.kind, account=one.account, url=one.url
+                ),
+            )
+    for kind in held:
+        run.remove(
+            f"take keys of {wanted.name} from {held[kind].account} no more",
+            lambda doing, one=kind: key_sources.remove(  # type: ignore[misc]
+                doing.instance, doing.actor, wanted.name, one
+            ),
+        )
+
+
+def _same(run: Comparison, wanted: WantedCredential, was: Credential) -> bool:
+    fingerprint = validation.public_key(run.instance, wanted.public_key).sha256
+    told = (wanted.username, fingerprint, wanted.temporary, wanted.expires_at, dict(wanted.restrictions))
+    return told == (was.username, was.fingerprint, was.temporary, was.expires_at, dict(was.restrictions))
+
+
+def _added(server: str, wanted: WantedCredential) -> Callable[[Doing], object]:
+    return lambda doing: credentials.add(
+        doing.instance,
+        doing.actor,
+        doing.servers[server],
+        label=wanted.label,
+        username=wanted.username,
+        public_key=wanted.public_key,
+        temporary=wanted.temporary,
+        expires_at=wanted.expires_at,
+        restrictions=wanted.restrictions,
+    )
+
+
+def _deleted(was: Credential) -> Callable[[Doing], object]:
+    return lambda doing: credentials.delete(doing.instance, doing.actor, was.server_id, was.id)
+
+
+def _set(wanted: WantedRule) -> Callable[[Doing], object]:
+    return lambda doing: requests.put_rule(
+        doing.instance,
+        doing.actor,
+        wanted.name,
+        approvers=wanted.approvers,
+        server=None if wanted.server is None else str(doing.servers[wanted.server]),
+        tag=wanted.tag,
+        system_user=wanted.system_user,
+        longest=wanted.max_duration,
+    )
+
+
+def _rule(rule: RequestRule, names: dict[int, str]) -> tuple[object, ...]:
+    server = None if rule.server_id is None else names.get(rule.server_id)
+    return rule.approvers, server, rule.tag, rule.system_user, rule.longest
+
+
+def _wanted_rule(wanted: WantedRule) -> tuple[object, ...]:
+    most = None if wanted.max_duration is None else requests.longest_span(wanted.max_duration)
+    return wanted.approvers, wanted.server, wanted.tag, wanted.system_user, most
