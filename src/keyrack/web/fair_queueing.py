@@ -226,9 +226,8 @@ class _Queue:
     """The queue of one pool: its free slots, and the callers who wait for one, by the processor time they used."""
 
     def __init__(self, pool: CallPool, rank: Callable[[Hashable], float]) -> None:
-        self._pool = pool
         self._rank = rank
-        self._free = pool.limit
+        self._free, self._limit_per_caller = pool.limit, pool.limit_per_caller
         self._flows: dict[Hashable, _Flow] = {}
         # A heap of the callers who wait and are below their own limit; each stands here once.
         self._next: list[tuple[float, int, Hashable]] = []
@@ -250,7 +249,7 @@ class _Queue:
         UNAVAILABLE when too many wait.
         """
         flow = self._flows.setdefault(name, _Flow())
-        if self._free and flow.running < self._pool.limit_per_caller and not flow.waiting:
+        if self._free and flow.running < self._limit_per_caller and not flow.waiting:
             self._free -= 1
             flow.running += 1
         else:
@@ -291,7 +290,7 @@ class _Queue:
             self._listed.discard(following)
             other = self._flows.get(following)
             came = next((one for one in other.waiting if not one.done()), None) if other is not None else None
-            if other is None or came is None or other.running >= self._pool.limit_per_caller:
+            if other is None or came is None or other.running >= self._limit_per_caller:
                 continue
             other.waiting.remove(came)
             self._waiting -= 1
@@ -301,7 +300,7 @@ class _Queue:
             self._list(following, other)
 
     def _list(self, name: Hashable, flow: _Flow) -> None:
-        if flow.waiting and flow.running < self._pool.limit_per_caller and name not in self._listed:
+        if flow.waiting and flow.running < self._limit_per_caller and name not in self._listed:
             self._listed.add(name)
             heapq.heappush(self._next, (self._rank(name), next(self._numbers), name))
 

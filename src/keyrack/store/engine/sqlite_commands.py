@@ -37,9 +37,11 @@ class Waiting:
         self._done.acquire()
 
     def finish(self) -> None:
+        """Let the thread go on."""
         self._done.release()
 
     def outcome(self) -> Any:
+        """What the command answered, once it is on the disk, or raised."""
         self._done.acquire()
         if self.error is None:
             return self.result
@@ -172,6 +174,7 @@ class Turn:
 
 
 def driver_connection(conn: Connection) -> sqlite3.Connection:
+    """The driver's own connection below SQLAlchemy's."""
     return cast(sqlite3.Connection, conn.connection.driver_connection)
 
 
