@@ -20,8 +20,8 @@ from tests.services import STRANGERS, TEAM, Service, running, settings_for
 pytest_plugins = ["tests.databases", "tests.costs"]
 
 # The longest first, so that no worker begins a long one when the others are done.
-SYSTEM = {"login", "agent", "crash", "git", "cli"}
-ORDER = ("login", "agent", "crash", "git", "cli", "store", "core", "web")
+SYSTEM = {"login", "agent", "crash", "git", "cli", "console"}
+ORDER = ("login", "agent", "crash", "git", "console", "cli", "store", "core", "web")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -146,6 +146,8 @@ class Server:
     copied_at: datetime | None = None
     # Whether the row is as Keyrack wrote it. If it is not, nothing that it says of its host may be signed or believed.
     sound: bool = True
+    # Keys that were there then open no new session on it until somebody confirms them (core/keys/freezes.py).
+    frozen_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,8 @@ class SystemUser:
 class Credential:
     """A public key with a label on a system user of a server; expires_at None means no end.
 
-    delivered: the host has said that it obeys the revision this key came with; delivered_at: since when.
+    delivered: the host has said that it obeys the revision this key came with; delivered_at: since when; noticed_at:
+    when its end was announced; break_glass: its use is an alarm; frozen_at: it opens nothing unless confirmed since.
     """
 
     id: int
@@ -195,6 +198,10 @@ class Credential:
     revision: int
     delivered: bool = False
     delivered_at: datetime | None = None
+    noticed_at: datetime | None = None
+    break_glass: bool | None = None
+    confirmed_at: datetime | None = None
+    frozen_at: datetime | None = None
 
     @property
     def line(self) -> str:
@@ -247,7 +254,10 @@ class UnmanagedKey:
 
 @dataclass(frozen=True, slots=True)
 class UserKey:
-    """A public key with a title that belongs to a user; public_key None: the published keyless entry."""
+    """A public key with a title that belongs to a user; public_key None: the published keyless entry.
+
+    expires_at: None means no end; noticed_at, confirmed_at and frozen_at: as Credential has them.
+    """
 
     id: int
     workspace_id: int
@@ -258,6 +268,10 @@ class UserKey:
     fingerprint: str | None
     key_type: str | None
     created_at: datetime
+    expires_at: datetime | None = None
+    noticed_at: datetime | None = None
+    confirmed_at: datetime | None = None
+    frozen_at: datetime | None = None
 
     @property
     def line(self) -> str | None:
@@ -271,7 +285,8 @@ class UserKey:
 class Grant:
     """A user or group may log in as system_user on a server, on all servers with a tag, or on all of the workspace.
 
-    starts_at: before it the grant opens nothing; begun_at: when hosts were told that it came; reason: why it was given.
+    starts_at: before it the grant opens nothing; begun_at: when hosts were told that it came; reason: why it was given;
+    noticed_at and break_glass: as Credential has them.
     """
 
     id: int
@@ -288,6 +303,8 @@ class Grant:
     starts_at: datetime | None = None
     begun_at: datetime | None = None
     reason: str | None = None
+    noticed_at: datetime | None = None
+    break_glass: bool | None = None
 
     def has_begun(self, at: datetime) -> bool:
         """Whether its start came, where it has one."""

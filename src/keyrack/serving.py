@@ -11,11 +11,11 @@ import structlog
 from keyrack.core.audit import retention
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials, grants, key_sync, requests
+from keyrack.core.keys import credentials, endings, grants, key_sync, requests
 from keyrack.core.people.users import system_actor
 from keyrack.store import servers
 from keyrack.store.database import DatabaseUnavailable
-from keyrack.web import server
+from keyrack.web import deliveries, server
 from keyrack.web.outgoing import Outgoing
 from keyrack.web.server import Service
 
@@ -33,11 +33,13 @@ def web_application(instance: Instance) -> Service:
         close_metrics = _serve_metrics(instance)
         stop_tidying = _tidy(instance, last_seen)
         stop_syncing = _sync(instance)
+        stop_delivering = deliveries.start(instance)
 
         def stop() -> None:
             close_metrics()
             stop_tidying()
             stop_syncing()
+            stop_delivering()
 
         return stop
 
@@ -101,6 +103,9 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
         while not stopping.wait(TIDY_EVERY_SECONDS):
             try:
                 credentials.end_expired(instance, system_actor())
+                endings.end_user_keys(instance, system_actor())
+                endings.close_requests(instance, system_actor())
+                endings.announce(instance, system_actor())
                 grants.begin(instance, system_actor())
                 requests.lapse(instance, system_actor())
                 last_seen.write(instance)

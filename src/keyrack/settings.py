@@ -96,6 +96,12 @@ class Settings(BaseSettings):
     )
     temporary_hours: float = Field(default=12, gt=0, le=8760, description="How long a temporary key lives, in hours.")
     token_hours: float = Field(default=24, gt=0, le=720, description="How long an IAM token lives, in hours.")
+    session_hours: float = Field(
+        default=24, gt=0, le=8760, description="How long somebody stays signed in to the console at most, in hours."
+    )
+    session_idle_minutes: float = Field(
+        default=120, gt=1, le=525_600, description="How long a session of the console lasts without use, in minutes."
+    )
     leaver_undo_hours: float = Field(
         default=72,
         ge=0,
@@ -222,6 +228,32 @@ class Settings(BaseSettings):
         le=MOST_DAYS,
         description="How many days a deleted server waits for its host to hear of it.",
     )
+    readd_expired_keys: bool = Field(
+        default=False,
+        description="Take a key again whose end came in the workspace; temporary keys always are. Keys that "
+        "were revoked everywhere stay refused until that is lifted.",
+    )
+    notice_hours: float = Field(
+        default=24,
+        ge=0,
+        le=24 * MOST_DAYS,
+        description="How long before the end of a key or a grant an event says so, once, in hours; 0: never.",
+    )
+    webhook_networks: str = Field(
+        default="",
+        description="Private networks to which webhooks may be sent, also over http, with commas between, e.g. "
+        "10.0.0.0/8; empty: to public addresses over https alone.",
+    )
+    syslog: str = Field(
+        default="",
+        description="Where each event of the audit log is sent as a line of syslog (RFC 5424): udp://HOST:PORT, "
+        "tcp://HOST:PORT or unix:/dev/log; empty: nowhere.",
+    )
+    event_lines: Path | None = Field(
+        default=None,
+        description="A file to which each event of the audit log is added as a line of JSON; it is opened anew for "
+        "each look, so that it may be rotated.",
+    )
     request_hours: float = Field(
         default=24, gt=0, le=8760, description="How long a request for access waits to be approved, in hours."
     )
@@ -229,7 +261,7 @@ class Settings(BaseSettings):
         default=1_000_000, ge=20_000, description="The longest request body that is read, in bytes."
     )
 
-    @field_validator("trusted_proxies", "key_source_networks")
+    @field_validator("trusted_proxies", "key_source_networks", "webhook_networks")
     @classmethod
     def _networks_are_some(cls, value: str, info: ValidationInfo) -> str:
         for part in filter(None, map(str.strip, value.split(","))):
@@ -239,6 +271,20 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"{info.field_name}: {part!r} is no address or network, such as 127.0.0.1 or 10.0.0.0/8"
                 ) from None
+        return value
+
+    @field_validator("syslog")
+    @classmethod
+    def _syslog_is_a_place(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            right = (
+                parts.scheme in ("udp", "tcp") and bool(parts.hostname) and bool(parts.port) and not parts.path
+            ) or (value.startswith("unix:/"))
+        except ValueError:
+            right = False
+        if value and not right:
+            raise ValueError("it takes udp://HOST:PORT, tcp://HOST:PORT or unix:/dev/log")
         return value
 
     @field_validator("time_zone")
@@ -313,10 +359,9 @@ class Settings(BaseSettings):
         parts = (part.strip() for part in self.trusted_proxies.split(","))
         return tuple(ipaddress.ip_network(part) for part in parts if part)
 
-    @property
-    def source_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-        """`key_source_networks`, taken apart."""
-        parts = (part.strip() for part in self.key_source_networks.split(","))
+    def networks(self, setting: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """`key_source_networks` or `webhook_networks`, taken apart; setting: its name."""
+        parts = (part.strip() for part in str(getattr(self, setting)).split(","))
         return tuple(ipaddress.ip_network(part) for part in parts if part)
 
     @property

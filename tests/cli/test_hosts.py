@@ -111,6 +111,14 @@ def test_revoke_says_so_when_a_host_stays_silent(team: Service) -> None:
     assert "not yet on web-1" in ended.stdout
     again = run(team, "revoke", parse(lines[0]).sha256)
     assert "keyrack hosts receipts" in again.output
+    put(team, lines[1])
+    told = run(team, "revoke", parse(lines[1]).sha256, "--json", "--wait", "0")
+    assert told.exit_code == 3
+    found = json.loads(told.stdout)
+    assert (found["fingerprint"], found["credentials"], found["done"]) == (parse(lines[1]).sha256, 1, False)
+    assert [one["server"] for one in found["servers"]] == ["web-1"]
+    lifted = good(team, "revoke", parse(lines[1]).sha256, "--lift", "--json")
+    assert json.loads(lifted) == {"fingerprint": parse(lines[1]).sha256, "lifted": True}
 
 
 def test_sessions(team: Service) -> None:

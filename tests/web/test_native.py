@@ -165,6 +165,11 @@ def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
         ("event", "1"),
         ("tag", "web"),
         ("row", "grant:1"),
+        ("freeze", "1"),
+        ("webhook", "1"),
+        ("credential", "1"),
+        ("key", "1"),
+        ("grant", "1"),
         ("kind", "github"),
     ):
         path = path.replace("{" + name + "}", value)
@@ -175,6 +180,11 @@ def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
         "set_offline_policy_of_tag": {"after_seconds": 60, "then": "keep"},
         "ask": {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": "a look"},
         "put_key_source": {"account": "octocat"},
+        "freeze_keys": {"user": "alice"},
+        "create_webhook": {"url": "https://alerts.example.org/"},
+        "renew_credential": {"duration": "1h"},
+        "renew_key": {"duration": "1h"},
+        "renew_grant": {"duration": "1h"},
         "rehearse": {"method": "DELETE", "path": "/grants/1"},
     }.get(endpoint.handler.__name__)
     assert set(call(team, endpoint.method, path, body, token=None, status=401)["error"]) == {"code", "message"}
@@ -205,7 +215,7 @@ def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
         ("PUT", "/tags/nothing-has-it/offline-policy", {"after_seconds": 3600, "then": "keep"}, 404, None),
         ("PUT", "/tags/%00/offline-policy", {"after_seconds": 3600, "then": "keep"}, 422, "tags"),
         ("POST", "/keys/revoke", {"fingerprint": "MD5:12"}, 422, "fingerprint"),
-        ("POST", "/servers/1/unmanaged-keys/1/accept", {"expires_at": "tomorrow"}, 422, "expires_at"),
+        ("POST", "/servers/1/unmanaged-keys/1/accept", {"expires_at": 5}, 422, "expires_at"),
         ("GET", "/servers/nowhere", None, 404, None),
         ("GET", "/servers/%00", None, 404, None),
         ("GET", "/servers/99999999999", None, 404, None),

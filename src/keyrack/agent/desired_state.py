@@ -14,7 +14,7 @@ from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import local as decisions
 from keyrack.agent.system.accounts import Accounts
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, OBSERVE, HostDocument
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, OBSERVE, AuthorizedKey, HostDocument
 from keyrack.protocol.report import Report, ReportedKey, wire_word
 
 TOLD_OF_SSHD = (*SETTINGS, "KbdInteractiveAuthentication", "PubkeyAuthentication", "AuthorizedKeysFile")
@@ -227,12 +227,16 @@ def as_offline(document: HostDocument, silent: float) -> HostDocument:
     after, then = document.offline_policy
     if not after or silent < after or then == KEEP:
         return document
-    if then == DROP_ALL:
-        return document._replace(users={})
     users = {
-        name: tuple(entry for entry in entries if entry.expires_at is None) for name, entries in document.users.items()
+        name: tuple(entry for entry in entries if _is_kept(document, name, entry, then))
+        for name, entries in document.users.items()
     }
-    return document._replace(users=users)
+    return document._replace(users={name: entries for name, entries in users.items() if entries or then != DROP_ALL})
+
+
+def _is_kept(document: HostDocument, name: str, entry: AuthorizedKey, then: str) -> bool:
+    """Keys to break glass with are for the very time in which nothing answers."""
+    return (then != DROP_ALL and entry.expires_at is None) or entry.key in document.break_glass.get(name, ())
 
 
 def silence(confirmed_at: float) -> float:

@@ -18,6 +18,7 @@ from keyrack.agent.keys import unmanaged_keys
 from keyrack.agent.keys.ends import IN_UTC, Ends, EndWriter, next_end
 from keyrack.agent.keys.key_files import KeyFiles, Outcome, Rendered, differ_by_ends, render
 from keyrack.agent.service import signature
+from keyrack.agent.sshd.probe import ASK_SECONDS
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Accepted, Enrolment, StateFolder
 from keyrack.agent.system.folder import FolderProblem
@@ -27,6 +28,8 @@ from keyrack.protocol.report import Report
 from keyrack.ssh import public_key
 
 _CLOCK_SECONDS = 1.0  # how late an end may be seen when the clock was set
+_AGAIN_PAUSE_SECONDS = 0.5
+AGAIN_SECONDS = ASK_SECONDS + 5.0  # after an end, in which it is looked at again and again
 
 
 class DocumentRefused(Exception):
@@ -72,6 +75,7 @@ class Reconciler:
         self._ends = EndWriter(Sshd(enrolment.sshd_config))
         self._rendered: Optional[_Put] = None
         self._next_end = math.inf
+        self._ours_ends = math.inf  # the next end that nobody but the agent sees to
         self._ends_problem = ""
         self._ends_changed = threading.Event()
         self._writing = threading.Lock()  # around the files, and around what was made of which document
@@ -165,9 +169,10 @@ class Reconciler:
             is_usual = checked is not None and checked.allowed is counted and ends == IN_UTC
             rendered = checked.rendered if checked is not None and is_usual else render(counted, ends)
             last = self._rendered = _Put(counted, ends, rendered)
-        soonest, self._ends_problem = next_end(counted, ends), ends.problem
-        if soonest != self._next_end:
-            self._next_end = soonest
+        self._next_end, self._ends_problem = next_end(counted, ends), ends.problem
+        ours = self._next_end if ends.by_agent else math.inf
+        if ours != self._ours_ends:
+            self._ours_ends = ours
             self._ends_changed.set()
         # Opened anew each time: where somebody moved the folders away, they are made again.
         files = KeyFiles.open(self._enrolment.keys_folder, self._enrolment.revoked_keys, create=True)
@@ -179,31 +184,36 @@ class Reconciler:
         return outcome._replace(changed=tuple(path for path in outcome.changed if path not in by_time))
 
     def start_ending_keys(self, say: Callable[[str], None]) -> None:
-        """Take keys away at their ends until the process ends, where sshd does not see to that in UTC itself.
+        """Take keys away at their ends until the process ends, where sshd reads no ends.
 
         On a thread of its own, as every other one may wait for the service just now.
         """
         threading.Thread(target=self._end_keys_for_good, args=(say,), name="ends", daemon=True).start()
 
     def _end_keys_for_good(self, say: Callable[[str], None]) -> None:
+        again_until = 0.0
         while True:
-            left = self._next_end - time.time()
+            left = self._ours_ends - time.time()
+            if time.monotonic() < again_until:
+                left = min(left, _AGAIN_PAUSE_SECONDS) if left > 0 else _AGAIN_PAUSE_SECONDS
             # Not for long: somebody may set the clock.
             self._ends_changed.wait(None if left == math.inf else max(0.0, min(left, _CLOCK_SECONDS)))
             self._ends_changed.clear()
+            is_due = time.time() >= self._ours_ends
+            if not is_due and time.monotonic() >= again_until:
+                continue
+            if is_due:
+                # What sshd is asked meanwhile (proof.py) puts a file back as it was when the question began.
+                again_until = time.monotonic() + AGAIN_SECONDS
             try:
                 words = self.end_keys()
             except Exception as error:  # whatever it is, the next second may be better
                 words = [f"a key that has ended could not be taken away: {type(error).__name__}: {error}"]
             for problem in words:
                 say(problem)
-            if words:
-                time.sleep(_CLOCK_SECONDS)
 
     def end_keys(self) -> List[str]:
         """Take away what has ended since the files were made; answers in words what could not be."""
-        if time.time() < self._next_end:
-            return []
         with self._writing:
             if self._rendered is None:
                 return []

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli import keys_on_many
+from keyrack.cli import keys_found, keys_on_many
 from keyrack.cli.calls import ID, either, known, reached, to
 from keyrack.cli.changes import changed, changing, dash
 from keyrack.cli.keys_on_many import KEY_FILE, line_of
@@ -30,6 +30,8 @@ def command() -> None:
 command.add_command(keys_on_many.add)
 command.add_command(keys_on_many.revoke)
 command.add_command(keys_on_many.replace)
+command.add_command(keys_found.find)
+command.add_command(keys_found.confirm)
 
 
 @command.command(name="list")

@@ -8,7 +8,7 @@ import click
 
 from keyrack.cli.operator_context import OperatorContext, operator_context, shared
 from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, table
+from keyrack.cli.tables import as_json, show_json, table
 from keyrack.core.hosts import resync
 from keyrack.core.keys import damaged_rows as damaged
 from keyrack.model import Server
@@ -27,6 +27,7 @@ HELD_WORDS = {
 @click.option("--let-in", multiple=True, metavar="FINGERPRINT", help="Let this key in again; may be given repeatedly.")
 @click.option("--accept-database", is_flag=True, help="Hold nothing back: what the database says counts.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
 @shared
 def resync_hosts(
     reference: str | None,
@@ -34,21 +35,49 @@ def resync_hosts(
     let_in: tuple[str, ...],
     accept_database: bool,
     yes: bool,
+    json_wanted: bool,
     **given: Any,
 ) -> None:
     """Decide on hosts that know more than the database, as it went back.
 
     It shows what the host refused and the database would let in, and what the host had and the database lost. What
-    was refused stays refused, unless you say otherwise.
+    was refused stays refused, unless you say otherwise. With --json it decides only if --yes is given.
     """
     if (reference is None) != everything:
         raise click.UsageError("Name one SERVER, or --all.")
     with operator_context(given) as at:
         chosen = resync.waiting(at.instance, at.actor) if reference is None else (at.server(reference),)
+        if json_wanted:
+            show_json([_resync_quietly(at, server, let_in, accept_database, yes) for server in chosen])
+            return
         if not chosen:
             say("No host knows more than the database.")
         for server in chosen:
             _resync(at, server, let_in, accept_database, yes)
+
+
+def _resync_quietly(
+    at: OperatorContext, server: Server, let_in: tuple[str, ...], accept_database: bool, yes: bool
+) -> dict[str, object]:
+    """One server for programs: what its host knew, whether that waits for the host, and whether it was decided now."""
+    found = resync.difference(at.instance, at.actor, server.id)
+    mine = tuple(one for one in let_in if any(row.fingerprint == one for row in found.held))
+    waits = found.asked and not accept_database
+    wanted = bool(mine) or accept_database or (found.undecided and not let_in)
+    if yes and wanted and not waits:
+        resync.decide(at.instance, at.actor, server.id, let_in=mine, accept_database=accept_database)
+    held = [
+        {
+            "what": HELD_WORDS[row.kind],
+            "account": row.username,
+            "fingerprint": row.fingerprint,
+            "options": list(row.options),
+            "name": row.name,
+        }
+        for row in found.held
+    ]
+    decided = bool(yes and wanted and not waits)
+    return {"server": server.name, "waits_for_host": bool(waits), "held": held, "decided": decided}
 
 
 def _resync(at: OperatorContext, server: Server, let_in: tuple[str, ...], accept_database: bool, yes: bool) -> None:

@@ -16,6 +16,7 @@ from keyrack.core.keys import receipts, revocation
 from keyrack.core.keys.receipts import Receipts
 
 LOOK_SECONDS = 0.5
+_TITLES = ("SERVER", "WANTED", "APPLIED", "DONE AT")
 
 
 @click.command()
@@ -23,8 +24,9 @@ LOOK_SECONDS = 0.5
 @click.option("--wait", type=click.IntRange(min=0), metavar="SECONDS", help="Wait until every host obeys.")
 @click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
 @click.option("--lift", is_flag=True, help="Let a key that was revoked be registered again.")
+@as_json_object
 @shared
-def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, **given: Any) -> None:
+def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, json_wanted: bool, **given: Any) -> None:
     """Revoke a key everywhere.
 
     It shows which hosts refuse it. Nobody can register the key again until it is lifted.
@@ -39,14 +41,24 @@ def revoke(fingerprint: str, wait: int | None, reason: str | None, lift: bool, *
     with operator_context(given) as at, known_id(hint):
         if lift:
             noted = revocation.lift(at.instance, at.actor, fingerprint)
+            if json_wanted:
+                show_json({"fingerprint": noted.fingerprint, "lifted": True})
+                return
             say(f"{noted.fingerprint} may be registered again; hosts refuse it until somebody does.")
             return
         done = revocation.revoke_everywhere(at.instance, at.actor, fingerprint, reason=reason)
-        say(
-            f"Revoked {done.fingerprint}: {done.credentials} credentials, {done.user_keys} user keys and "
-            f"{done.repositories} deploy keys, on {len(done.revisions)} servers."
-        )
-        if done.revisions and not _follow(at, fingerprint, wait) and wait is not None:
+        if not json_wanted:
+            say(
+                f"Revoked {done.fingerprint}: {done.credentials} credentials, {done.user_keys} user keys and "
+                f"{done.repositories} deploy keys, on {len(done.revisions)} servers."
+            )
+        told = _follow(at, fingerprint, wait) if done.revisions or json_wanted else None
+        if told is not None and json_wanted:
+            gone = {"credentials": done.credentials, "user_keys": done.user_keys, "repositories": done.repositories}
+            show_json({"fingerprint": done.fingerprint, **gone, **_as_object(told)})
+        elif told is not None:
+            _show_receipts(told)
+        if told is not None and not told.done and wait is not None:
             raise partly()
 
 
@@ -81,8 +93,8 @@ def show_receipts(change: str, json_wanted: bool, **given: Any) -> None:
             _show_receipts(receipts.of_key(at.instance, at.actor, change), json_wanted)
 
 
-def _follow(at: OperatorContext, fingerprint: str, wait: int | None) -> bool:
-    """Show the receipts, and each change of them while there is time; whether every host obeys."""
+def _follow(at: OperatorContext, fingerprint: str, wait: int | None) -> Receipts:
+    """The receipts once every host obeys or the time is over; each change of them is told meanwhile."""
     deadline = time.monotonic() + (wait or 0)
     said = ""
     while True:
@@ -91,16 +103,21 @@ def _follow(at: OperatorContext, fingerprint: str, wait: int | None) -> bool:
             said = now.words
             say(now.words, err=True)
         if now.done or time.monotonic() >= deadline:
-            _show_receipts(now)
-            return now.done
+            return now
         time.sleep(LOOK_SECONDS)
 
 
 def _show_receipts(found: Receipts, json_wanted: bool = False) -> None:
-    titles = ("SERVER", "WANTED", "APPLIED", "DONE AT")
-    rows = [(one.server_name, one.wanted, one.applied, moment(one.at if one.done else None)) for one in found.of]
     if json_wanted:
-        show_json({"done": found.done, "words": found.words, "servers": objects(titles, rows)})
+        show_json(_as_object(found))
         return
-    table(titles, rows)
+    table(_TITLES, _rows(found))
     say(found.words)
+
+
+def _as_object(found: Receipts) -> dict[str, object]:
+    return {"done": found.done, "words": found.words, "servers": objects(_TITLES, _rows(found))}
+
+
+def _rows(found: Receipts) -> list[tuple[object, ...]]:
+    return [(one.server_name, one.wanted, one.applied, moment(one.at if one.done else None)) for one in found.of]

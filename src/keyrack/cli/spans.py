@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
 import click
 
+from keyrack.core import lifetimes
 from keyrack.core.audit import events
 from keyrack.core.instance import Instance
+from keyrack.core.lifetimes import LifetimeError
 from keyrack.errors import Refusal
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds_of(text: str) -> int:
-    """Seconds of a span such as 90, 30s, 15m or 1h; exits with words for anything else."""
-    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
-    if match is None:
-        raise click.UsageError("--after takes a number and s, m, h or d, such as 1h; 0 for never.")
-    return int(match[1]) * UNITS.get(match[2], 1)
+    """Seconds of a span such as 90 (seconds), 15min or 1h, as lifetimes.span reads it; exits with words otherwise."""
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    try:
+        return int(lifetimes.span(text).total_seconds())
+    except LifetimeError as problem:
+        raise click.UsageError(f"{text!r} {problem}; 0 for never.") from None
 
 
 def ago(instance: Instance, at: datetime | None) -> str:

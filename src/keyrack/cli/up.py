@@ -121,6 +121,7 @@ class Demo:
             else:
                 host = DemoHost(self._data / "demo-host", self._sshd_port, sshd)
                 self._start_host(host, admin, server)
+                first_start.note_port(self._instance, server, self._sshd_port)
                 git = self._start_git()
             self._tell(admin, server, username, host, git)
             self._stopping.wait()
@@ -195,7 +196,9 @@ class Demo:
         }
         _write_private(self._data / "demo.json", json.dumps(facts, indent=1) + "\n")
         click.echo(f"Admin {admin.user.name} of workspace {admin.workspace.name}, shown this once:")
-        click.echo(f"  password  {admin.password}\n  API token {admin.token}\n")
+        chosen = admin.password or "the one that you chose"
+        click.echo(f"  password  {chosen}\n  API token {admin.token}\n")
+        click.echo(f"Sign in with a browser at {self._settings.url}/ and go on there, or go on here.\n")
         click.echo("Register a public key (one made for this demo; put your own in its place):\n")
         key = self._demo_key()
         click.echo(self._curl(admin, server, username, key.with_suffix(".pub").read_text("ascii").strip()) + "\n")

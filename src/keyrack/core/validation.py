@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from keyrack import policy
+from keyrack.core import lifetimes
 from keyrack.core.instance import Instance
+from keyrack.core.lifetimes import LifetimeError
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.ssh import known_private, names, options
 from keyrack.ssh.public_key import KeyProblem, PublicKey, parse
@@ -68,14 +70,50 @@ def restrictions(value: object, key_type: str | None = None, *, field: str = "re
     return read.to_json()
 
 
-def end(now: datetime, expires_at: datetime | None, *, field: str = "expires_at") -> datetime | None:
-    """An end that lies ahead and not absurdly far; None means no end. Raises Refusal INVALID."""
+def end(
+    now: datetime,
+    expires_at: object,
+    *,
+    duration: object = None,
+    field: str = "expires_at",
+    begins: datetime | None = None,
+) -> datetime | None:
+    """An end that lies ahead and not absurdly far, in UTC; None where neither is given means no end.
+
+    expires_at: a time, or what lifetimes.read takes; duration: the same by another name, and only one of them;
+    begins: when a span begins that does not begin now; field: the name of expires_at. Raises Refusal INVALID.
+    """
+    if duration is not None:
+        if expires_at is not None:
+            raise invalid("duration", f"Name either {field} or duration.")
+        expires_at, field = duration, "duration"
     if expires_at is None:
         return None
-    if expires_at.tzinfo is None:
-        raise invalid(field, "This time names no zone; write it with Z or an offset.")
-    if expires_at <= now:
+    at = _instant(begins or now, expires_at, field)
+    if at <= now:
         raise invalid(field, "This time is past already.")
-    if expires_at > now + LONGEST_LIFE:
+    if at > now + LONGEST_LIFE:
         raise invalid(field, "This time is more than ten years ahead; leave it out for no end.")
-    return expires_at
+    return at
+
+
+def is_span(value: object) -> bool:
+    """Whether an end was given by how long it lasts."""
+    return isinstance(value, str) and lifetime(value, field="expires_at").span is not None
+
+
+def lifetime(value: object, *, field: str) -> lifetimes.Lifetime:
+    """What somebody wrote about how long something lasts. Raises Refusal INVALID with what to write instead."""
+    try:
+        return lifetimes.read(value if isinstance(value, str) else "")
+    except LifetimeError as problem:
+        raise invalid(field, f"{field} {problem}.") from None
+
+
+def _instant(start: datetime, value: object, field: str) -> datetime:
+    try:
+        if isinstance(value, datetime):
+            return lifetimes.zoned(value)
+        return lifetime(value, field=field).end(start)
+    except LifetimeError as problem:
+        raise invalid(field, f"{field} {problem}.") from None

@@ -18,6 +18,8 @@ Format 1 is one JSON object, ASCII, keys sorted, no blanks, so that the same wis
 These fields may be absent:
 
     take_away    list of {"path", "fingerprint"}: unmanaged keys that must go from that file
+    break_glass  account name -> list of public keys that the offline policy does not drop there
+    frozen       account name -> list as in users: keys that open no new session; those that are open go on
     deleted      true: the service does not serve this host any more, and there will be no other document
 
 "adopt", "stale" and "take_away" are this format's words for what is called observe, offline policy and removal of
@@ -123,6 +125,8 @@ class HostDocument(NamedTuple):
     remove_keys: Sequence[KeyRemoval] = ()
     end_sessions: Sequence[str] = ()
     deleted: bool = False
+    break_glass: Mapping[str, Sequence[str]] = {}
+    frozen: Mapping[str, Sequence[AuthorizedKey]] = {}
     lineage: str = ""  # drawn by lot for this revision; the host says it with the revision that it obeys
 
 
@@ -137,18 +141,7 @@ def encode(document: HostDocument) -> str:
             "host": document.host,
             "revision": document.revision,
             "issued_at": _moment_text(document.issued_at),
-            "users": {
-                username: [
-                    {
-                        "key": entry.key,
-                        "expires_at": None if entry.expires_at is None else _moment_text(entry.expires_at),
-                        "options": list(entry.options),
-                        "name": entry.name,
-                    }
-                    for entry in entries
-                ]
-                for username, entries in document.users.items()
-            },
+            "users": _user_fields(document.users),
             "accounts": {name: _account_fields(account) for name, account in document.accounts.items()},
             "revoked": list(document.revoked),
             "sshd": dict(document.sshd),
@@ -156,6 +149,12 @@ def encode(document: HostDocument) -> str:
             "stale": {"after_seconds": document.offline_policy.after_seconds, "then": document.offline_policy.then},
             **({"take_away": [entry._asdict() for entry in document.remove_keys]} if document.remove_keys else {}),
             **({"end_sessions": list(document.end_sessions)} if document.end_sessions else {}),
+            **(
+                {"break_glass": {n: list(some) for n, some in document.break_glass.items()}}
+                if document.break_glass
+                else {}
+            ),
+            **({"frozen": _user_fields(document.frozen)} if document.frozen else {}),
             **({"deleted": True} if document.deleted else {}),
             **({"lineage": document.lineage} if document.lineage else {}),
         },
@@ -163,6 +162,21 @@ def encode(document: HostDocument) -> str:
         separators=(",", ":"),
         ensure_ascii=True,
     )
+
+
+def _user_fields(users: Mapping[str, Sequence[AuthorizedKey]]) -> dict[str, Any]:
+    return {
+        username: [
+            {
+                "key": entry.key,
+                "expires_at": None if entry.expires_at is None else _moment_text(entry.expires_at),
+                "options": list(entry.options),
+                "name": entry.name,
+            }
+            for entry in entries
+        ]
+        for username, entries in users.items()
+    }
 
 
 def _account_fields(account: DesiredAccount) -> dict[str, Any]:
@@ -204,6 +218,8 @@ def decode(text: str) -> HostDocument:
         offline_policy=_offline_policy(_field(fields, "stale", _mapping)),
         remove_keys=_removals(_field(fields, "take_away", _list)) if "take_away" in fields else (),
         end_sessions=_located("end_sessions", _end_sessions, fields.get("end_sessions", [])),
+        break_glass=_keys_of_accounts(_optional(fields, "break_glass", _mapping, "") or {}),
+        frozen=_users(_optional(fields, "frozen", _mapping, "") or {}),
         deleted=_optional(fields, "deleted", _boolean, "") or False,
         lineage=_field(fields, "lineage", _matching(_LINEAGE, "a mark")) if "lineage" in fields else "",
     )
@@ -265,6 +281,18 @@ def _key(value: Any) -> str:
         return public_key.read_canonical(value).canonical
     except public_key.KeyProblem as problem:
         raise DocumentError(f"is not a public key: {problem}") from None
+
+
+def _keys_of_accounts(value: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    if len(value) > MAX_USERS:
+        raise DocumentError(f"break_glass: more than {MAX_USERS}")
+    found: dict[str, tuple[str, ...]] = {}
+    for username, lines in value.items():
+        _username(username, "break_glass")
+        if not isinstance(lines, list) or len(lines) > MAX_KEYS:
+            raise DocumentError(f"break_glass.{username}: is no list of at most {MAX_KEYS} keys")
+        found[username] = tuple(_located(f"break_glass.{username}", _key, line) for line in lines)
+    return found
 
 
 def _revoked(value: list[Any]) -> tuple[str, ...]:

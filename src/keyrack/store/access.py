@@ -35,7 +35,12 @@ def _granted_keys(server_id: int, workspace_id: int, at: datetime, user_id: int 
         .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)
         .join(users, or_(users.c.id == grants.c.user_id, users.c.id == group_members.c.user_id))
         .join(user_keys, user_keys.c.user_id == users.c.id)
-        .where(applies(server_id, workspace_id, at), users.c.disabled_at.is_(None), user_keys.c.public_key.is_not(None))
+        .where(
+            applies(server_id, workspace_id, at),
+            users.c.disabled_at.is_(None),
+            user_keys.c.public_key.is_not(None),
+            in_force(user_keys.c.expires_at, at),
+        )
         .order_by(grants.c.id, user_keys.c.id)
     )
     return found if user_id is None else found.where(users.c.id == user_id)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, cast, insert, or_, select
+from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select
 
 from keyrack.model import Actor, Event, Page
-from keyrack.store.engine.prepared import Statement, placeholder
+from keyrack.store.engine.prepared import Statement, placeholder, prepared
 from keyrack.store.rows import contains, page
 from keyrack.store.tables import events
 
@@ -117,6 +117,26 @@ def get(connection: Connection, workspace_id: int, event_id: int) -> Event | Non
     statement = select(events).where(events.c.id == event_id, events.c.workspace_id == workspace_id)
     row = connection.execute(statement).one_or_none()
     return None if row is None else _event(row)
+
+
+@prepared
+def _newest_id() -> Select[Any]:
+    return select(func.max(events.c.id))
+
+
+def newest_id(connection: Connection) -> int:
+    """The id of the newest event of all workspaces, 0 where there is none."""
+    return int(_newest_id.value(connection) or 0)
+
+
+@prepared
+def _after(event_id: int, limit: int) -> Select[Any]:
+    return select(events).where(events.c.id > event_id).order_by(events.c.id).limit(limit)
+
+
+def after(connection: Connection, event_id: int, limit: int) -> tuple[Event, ...]:
+    """The events of all workspaces with a larger id, oldest first, at most `limit`."""
+    return tuple(Event(**row) for row in _after.rows(connection, event_id, limit))
 
 
 def was_raised(connection: Connection, server_id: int, reason: str, summary: str, since: datetime) -> bool:

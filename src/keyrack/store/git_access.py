@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, func, or_, select
 
 from keyrack.model import RepositoryRole, User
 from keyrack.store import host_reports, people, sealed
+from keyrack.store.keys import is_frozen
 from keyrack.store.repositories import Repository, record
 from keyrack.store.tables import (
     deploy_keys,
@@ -39,6 +40,8 @@ class HeldKey:
     title: str
     public_key: str
     user: User
+    expires_at: datetime | None = None
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,8 @@ def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, He
                 values["key_title"] or "",
                 values["key_public_key"],
                 people.user_record(connection, row, "user_"),
+                values["key_expires_at"],
+                is_frozen(values["key_frozen_at"], values["key_confirmed_at"], values["key_created_at"]),
             )
     return found
 

@@ -217,6 +217,7 @@ def _granted(workspace_id: int, fingerprints: Sequence[str], at: datetime) -> Co
     holders = select(*columns).join_from(user_keys, users, users.c.id == user_keys.c.user_id)
     which = (
         among(user_keys.c.fingerprint, fingerprints),
+        in_force(user_keys.c.expires_at, at),
         users.c.disabled_at.is_(None),
         grants.c.workspace_id + 0 == workspace_id,  # or its index would be taken, in which all grants are
         begun(at),

@@ -52,6 +52,7 @@ def of_account(
         .join(user_keys, user_keys.c.user_id == users.c.id)
         .where(
             user_keys.c.fingerprint == fingerprint,
+            in_force(user_keys.c.expires_at, at),
             users.c.disabled_at.is_(None),
             grants.c.system_user == username,
             applies(server_id, workspace_id, at),
@@ -130,7 +131,9 @@ def _credential_lets_in(server_id: int, fingerprint: str, at: datetime) -> Selec
 
 @prepared
 def _grant_lets_in(server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> Select[Any]:
-    owner = select(user_keys.c.user_id).where(user_keys.c.fingerprint == fingerprint)
+    owner = select(user_keys.c.user_id).where(
+        user_keys.c.fingerprint == fingerprint, in_force(user_keys.c.expires_at, at)
+    )
     found = (
         select(grants.c.id)
         .outerjoin(group_members, group_members.c.group_id == grants.c.group_id)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from keyrack.store import ending_tables as ending_tables
 from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store import offboarding_tables as offboarding_tables
 from keyrack.store import request_tables as request_tables
+from keyrack.store import sign_in_tables as sign_in_tables
 from keyrack.store import tables as tables
+from keyrack.store import webhook_tables as webhook_tables
 from keyrack.store.columns import metadata
 
 __all__ = ["metadata"]

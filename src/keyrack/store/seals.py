@@ -15,9 +15,11 @@ from typing import Any
 
 from sqlalchemy import Boolean, Column, Connection, Engine, Table, event
 
+from keyrack.store.ending_tables import expired_keys
 from keyrack.store.plain import encode
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
 from keyrack.store.schema import metadata
+from keyrack.store.sign_in_tables import authenticators, identities, web_sessions
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
@@ -33,7 +35,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "removed_accounts": frozenset(),
     "enrolments": frozenset(),
     # Who made it is emptied by the database itself once that user is gone.
-    "credentials": frozenset(("created_by", "delivered_at")),
+    "credentials": frozenset(("created_by", "delivered_at", "noticed_at")),
     "revocations": frozenset(("confirmed_at",)),
     "revoked_keys": frozenset(),
     "held_back": frozenset(),
@@ -42,9 +44,9 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "group_members": frozenset(),
     "tokens": frozenset(("last_used_at",)),
     "access_keys": frozenset(),
-    "user_keys": frozenset(),
+    "user_keys": frozenset(("noticed_at",)),
     "key_sources": frozenset(("checked_at", "next_at")),
-    "grants": frozenset(("begun_at",)),
+    "grants": frozenset(("begun_at", "noticed_at")),
     "projects": frozenset(),
     "repositories": frozenset(("created_by",)),
     "repository_members": frozenset(),
@@ -52,7 +54,11 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     access_requests.name: frozenset(),
     access_request_approvals.name: frozenset(),
     request_rules.name: frozenset(),
+    expired_keys.name: frozenset(),
     "offboardings": frozenset(),
+    web_sessions.name: frozenset(("seen_at",)),
+    authenticators.name: frozenset(("last_used_at",)),
+    identities.name: frozenset(),
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 

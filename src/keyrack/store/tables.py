@@ -19,6 +19,8 @@ from sqlalchemy import (
 
 from keyrack.store.columns import Json, Moment, id_column, index_where, metadata, numbered, referring, seal_column
 
+UNNOTICED = "noticed_at IS NULL AND expires_at IS NOT NULL"
+
 workspaces = numbered(
     "workspaces",
     id_column(),
@@ -151,6 +153,7 @@ servers = numbered(
     seal_column(),
     # The sum of the seals of all rows that belong to it, see store/sealed.py; empty until the first change of one.
     Column("rows_sum", LargeBinary(32)),
+    Column("frozen_at", Moment),
 )
 
 deleted_servers = Table(
@@ -247,10 +250,15 @@ credentials = numbered(
     Column("revision", BigInteger, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
     Column("delivered_at", Moment),
+    Column("noticed_at", Moment),
+    Column("break_glass", Boolean),
+    Column("confirmed_at", Moment),
+    Column("frozen_at", Moment),
     UniqueConstraint("server_id", "label"),
     Index("ix_credentials_server_id_id", "server_id", "id"),
     Index("ix_credentials_server_id_expires_at", "server_id", "expires_at"),
     index_where("ix_credentials_undelivered", "server_id", "revision", condition="delivered_at IS NULL"),
+    index_where("ix_credentials_unnoticed", "expires_at", condition=UNNOTICED),
 )
 
 user_keys = numbered(
@@ -265,6 +273,11 @@ user_keys = numbered(
     Column("key_type", String(64)),
     Column("created_at", Moment, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
+    Column("expires_at", Moment, index=True),
+    Column("noticed_at", Moment),
+    Column("confirmed_at", Moment),
+    Column("frozen_at", Moment),
+    index_where("ix_user_keys_unnoticed", "expires_at", condition=UNNOTICED),
 )
 
 key_owners = Table(
@@ -293,6 +306,10 @@ grants = numbered(
     Column("starts_at", Moment),
     Column("begun_at", Moment),  # when hosts were told that the start came
     Column("reason", Text),
+    Column("noticed_at", Moment),
+    Column("break_glass", Boolean),
+    index_where("ix_grants_break_glass", "workspace_id", condition="break_glass IS NOT NULL"),
+    index_where("ix_grants_unnoticed", "expires_at", condition=UNNOTICED),
     index_where("ix_grants_to_begin", "starts_at", condition="begun_at IS NULL AND starts_at IS NOT NULL"),
 )
 

@@ -83,7 +83,11 @@ class Callers:
         return mark
 
     def _made(self, request: Request, address: str) -> bytes | None:
-        proofs = [value for name, value in request.scope["headers"] if name in PROOFS]
+        headers = request.scope["headers"]
+        # A browser proves itself by its cookies, which others than we may have set too.
+        proofs = [value for name, value in headers if name in PROOFS] or [
+            value for name, value in headers if name == b"cookie"
+        ]
         if not proofs:
             return None
         mark = hashlib.blake2b(address.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16)

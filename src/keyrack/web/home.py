@@ -1,4 +1,4 @@
-"""The plain first page, until there is a console; must show nothing of any workspace."""
+"""The plain first page for whoever asks without a browser; must show nothing of any workspace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GET of addresses that others name, within bounds of time and size and at allowed places alone; must follow nothing.
+"""GET and POST of addresses that others name, in bounds of time and size, at allowed places; must follow nothing.
 
 The name is looked up once, and the connection goes to the very address that was judged.
 """
@@ -23,19 +23,30 @@ MOST_BYTES = 262_144
 
 
 class Outgoing:
-    """Asks for others' addresses; private ones only in the networks that the settings name."""
+    """Asks for others' addresses; private ones only in the networks that a setting names.
 
-    def __init__(self, settings: Settings) -> None:
-        self._networks = settings.source_networks
+    setting: which one, for the words of what is refused.
+    """
+
+    def __init__(self, settings: Settings, setting: str = "key_source_networks") -> None:
+        self._networks = settings.networks(setting)
+        self._setting = setting
 
     def __call__(self, url: str, headers: Mapping[str, str]) -> Answer:
         """GET. Raises NoAnswer with words for people; statuses of any kind are answers."""
+        return self._asked("GET", url, headers, None)
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """POST; otherwise as GET."""
+        return self._asked("POST", url, headers, body)
+
+    def _asked(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         try:
-            return self._get(url, headers)
+            return self._ask(method, url, headers, body)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise NoAnswer(f"{urlsplit(url).hostname}: {type(error).__name__}: {str(error)[:200]}") from None
 
-    def _get(self, url: str, headers: Mapping[str, str]) -> Answer:
+    def _ask(self, method: str, url: str, headers: Mapping[str, str], sent_body: bytes | None) -> Answer:
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
@@ -47,7 +58,7 @@ class Outgoing:
             connection.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if secure else raw
             path = parts.path + (f"?{parts.query}" if parts.query else "")
             sent = {"User-Agent": f"keyrack/{__version__}", "Accept": "*/*", **headers}
-            connection.request("GET", path, headers=sent)
+            connection.request(method, path, body=sent_body, headers=sent)
             response = connection.getresponse()
             body = _body(response, until)
             named = {name.lower(): value for name, value in response.getheaders()}
@@ -64,7 +75,7 @@ class Outgoing:
             inside = any(address in network for network in self._networks)
             plain = getattr(address, "ipv4_mapped", None) or address
             if not inside and (not plain.is_global or plain.is_multicast):
-                raise NoAnswer(f"{host} is at the private address {text}; key_source_networks would allow it.")
+                raise NoAnswer(f"{host} is at the private address {text}; {self._setting} would allow it.")
             if not inside and not secure:
                 raise NoAnswer(f"{host} is asked over https alone.")
         return found[0]

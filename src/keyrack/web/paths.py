@@ -12,6 +12,8 @@ from starlette.routing import compile_path
 
 T = TypeVar("T")
 
+REST = ":path}"
+
 
 @dataclass(frozen=True, slots=True)
 class _Pattern(Generic[T]):
@@ -23,12 +25,15 @@ class _Pattern(Generic[T]):
 class Paths(Generic[T]):
     """Templates such as /servers/{serverId} in order; a name in braces stands for one segment.
 
-    Only those are tried that have as many segments as the path, and begin with its first one: of a hundred templates
+    At the end {name:path} stands for all that is left, slashes and all, where no other template fits. Of the others
+    only those are tried that have as many segments as the path, and begin with its first one: of a hundred templates
     one or two.
     """
 
     def __init__(self, templates: Iterable[tuple[str, T]]) -> None:
-        listed = [(template, _Pattern(*_compiled(template), target)) for template, target in templates]
+        given = list(templates)
+        listed = [(one, _Pattern(*_compiled(one), target)) for one, target in given if not one.endswith(REST)]
+        self._rest = [(_first(one), _Pattern(*_compiled(one), target)) for one, target in given if one.endswith(REST)]
         self._open: dict[int, list[_Pattern[T]]] = {}
         self._by_first: dict[tuple[int, str], list[_Pattern[T]]] = {}
         places = {(template.count("/"), _first(template)) for template, _ in listed}
@@ -51,11 +56,15 @@ class Paths(Generic[T]):
             if match:
                 texts = match.groupdict()
                 return pattern.target, {name: pattern.convertors[name].convert(text) for name, text in texts.items()}
+        for first, pattern in self._rest:
+            match = pattern.regex.match(path) if first == _first(path) else None
+            if match:
+                return pattern.target, match.groupdict()
         return None
 
 
 def _compiled(template: str) -> tuple[Pattern[str], Mapping[str, Convertor[Any]]]:
-    if ":" in template:
+    if ":" in template.removesuffix(REST):
         raise ValueError(f"{template}: a name stands for one segment, and has no kind")
     regex, _, convertors = compile_path(template)
     return regex, convertors

@@ -37,6 +37,7 @@ from keyrack.web.access_log import Notes
 from keyrack.web.api import Dialect, Sharing, address_of, application
 from keyrack.web.codearts import api as codearts
 from keyrack.web.codearts import api_v1
+from keyrack.web.console import api as console
 from keyrack.web.github import api as github
 from keyrack.web.gitlab import api as gitlab
 from keyrack.web.home import page
@@ -183,8 +184,10 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
         (AGENCY, application(instance, limited(runcloud.V3, limit), sharing)),
         ("/agent", agent_api.application(instance, waiting, last_seen, limit, sharing)),
     )
-    root = Starlette(routes=_root_routes(instance, waiting, limit), lifespan=lifespan)
+    pages = application(instance, limited(console.dialect(instance), limit), sharing)
+    root = Starlette(routes=_root_routes(instance, waiting, limit, pages), lifespan=lifespan)
     root.router.redirect_slashes = False
+    root.router.default = _for_people(pages, root.router.default)
     proxies = Proxies(instance.settings.proxy_networks, instance.settings.forwarded_header)
     service = Service(mounts, root, waiting.let_go, proxies)
     service.note = Notes(instance).note
@@ -250,6 +253,35 @@ def _counted(limit: RateLimit, handler: Handler) -> Handler:
     return answer
 
 
+def _for_people(pages: ASGIApp, otherwise: ASGIApp) -> ASGIApp:
+    """What has no other route is a page of the console; a trailing slash is the same page."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await otherwise(scope, receive, send)
+            return
+        path = scope["path"]
+        await pages({**scope, "path": path.rstrip("/") or path[:2]}, receive, send)
+
+    return answer
+
+
+class _First:
+    """The first page: the console for people, a word of what there is for programs."""
+
+    def __init__(self, pages: ASGIApp, otherwise: Handler) -> None:
+        self._pages = pages
+        self._otherwise = otherwise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if console.is_for_people(request):
+            await self._pages(scope, receive, send)
+            return
+        response = await self._otherwise(request)
+        await response(scope, receive, send)
+
+
 def _pages(instance: Instance) -> list[tuple[str, Handler]]:
     """What people and programs read before they call; made once."""
     url = instance.settings.url
@@ -274,7 +306,7 @@ def _pages(instance: Instance) -> list[tuple[str, Handler]]:
     return [("/", home), ("/docs", docs), ("/openapi.json", openapi)]
 
 
-def _root_routes(instance: Instance, waiting: Waiting, limit: RateLimit) -> list[Route]:
+def _root_routes(instance: Instance, waiting: Waiting, limit: RateLimit, pages: ASGIApp) -> list[Route]:
     asking = ThreadPoolExecutor(1, "keyrack-ready")
 
     async def alive(request: Request) -> Response:
@@ -300,9 +332,12 @@ def _root_routes(instance: Instance, waiting: Waiting, limit: RateLimit) -> list
     async def keys_file(request: Request) -> Response:
         return await forges.keys_file(instance, request)
 
+    (_, home), *others = _pages(instance)
+
     return [
         Route("/{name}.keys", _counted(limit, keys_file)),
-        *(Route(path, _counted(limit, handler)) for path, handler in _pages(instance)),
+        Route("/", _First(pages, _counted(limit, home)), methods=None),
+        *(Route(path, _counted(limit, handler)) for path, handler in others),
         Route("/healthz", alive),
         Route("/readyz", ready),
         Route("/metrics", metrics),

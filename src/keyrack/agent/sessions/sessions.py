@@ -47,7 +47,9 @@ class Rights:
         ends = self._ends.get(session.user)
         if ends is None:
             ends = self._ends[session.user] = {}
-            for entry in self.document.users.get(session.user, ()):
+            document = self.document
+            # A frozen key opens no new session, and ends none.
+            for entry in (*document.users.get(session.user, ()), *document.frozen.get(session.user, ())):
                 fingerprint = fingerprint_of(entry.key)
                 end = math.inf if entry.expires_at is None else entry.expires_at.timestamp()
                 ends[fingerprint] = max(end, ends.get(fingerprint, 0.0))

@@ -200,7 +200,8 @@ class Watch:
 
 def _opened(document: HostDocument) -> Set[Tuple[str, str]]:
     """What a document opens: accounts with keys."""
-    return {(user, entry.key) for user, entries in document.users.items() for entry in entries}
+    let_in = (*document.users.items(), *document.frozen.items())
+    return {(user, entry.key) for user, entries in let_in for entry in entries}
 
 
 def _end_of(rights: Rights, session: LoginSession) -> float:

@@ -14,6 +14,7 @@ import pwd
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import structlog
 from sqlalchemy import Connection
@@ -73,7 +74,7 @@ def key_line_of(instance: Instance, fingerprint: str) -> str | None:
     # (1) sshd asks with the fingerprint of a key that a client offers; nothing but one may become a question.
     if not is_fingerprint(fingerprint):
         return None
-    holder = instance.database.read(lambda connection: _holder(connection, fingerprint, address=""))
+    holder = instance.database.read(lambda connection: _holder(connection, fingerprint, instance.now(), address=""))
     return None if holder is None else holder.public_key
 
 
@@ -82,7 +83,7 @@ def holder_of(instance: Instance, fingerprint: str, *, address: str = "") -> Hol
     # (1) sshd checked a signature by the key in whose line this fingerprint stands.
     if not is_fingerprint(fingerprint):
         return None
-    return instance.database.read(lambda connection: _holder(connection, fingerprint, address=address))
+    return instance.database.read(lambda connection: _holder(connection, fingerprint, instance.now(), address=address))
 
 
 def read_command(command: bytes) -> tuple[str, str]:
@@ -134,7 +135,7 @@ def ended(instance: Instance, accesses: Iterable[Access]) -> list[tuple[Access, 
         facts = _Facts.about(connection, [(access.holder, access.repository) for access in wanted])
         lost = []
         for access in wanted:
-            reason = _still(facts, held, present, access)
+            reason = _still(facts, instance.now(), held, present, access)
             if reason is not None:
                 lost.append((access, reason))
         return lost
@@ -196,6 +197,7 @@ def _judge(facts: _Facts, holder: Holder, repository: Repository, verb: str, pat
 
 def _still(
     facts: _Facts,
+    now: datetime,
     held: dict[str, git_access.HeldKey | None],
     present: dict[int, Repository],
     access: Access,
@@ -207,20 +209,22 @@ def _still(
     if old.kind == "deploy":
         holder: Holder | None = old if old.fingerprint in held and held[old.fingerprint] is None else None
     else:
-        holder = _user_holder(old.fingerprint, held.get(old.fingerprint), old.actor.address)
+        holder = _user_holder(old.fingerprint, held.get(old.fingerprint), old.actor.address, now)
     if holder is None or holder.actor.user_id != old.actor.user_id:
         return key_gone()
     answer = _judge(facts, holder, repository, access.verb, repository.path)
     return answer if isinstance(answer, Refusal) else None
 
 
-def _holder(connection: Connection, fingerprint: str, *, address: str) -> Holder | None:
+def _holder(connection: Connection, fingerprint: str, now: datetime, *, address: str) -> Holder | None:
     # (2) It leads to one user key or to deploy keys; (3) their rows carry our seal, which the store checks.
     held = git_access.holders(connection, (fingerprint,))
     if fingerprint not in held:
         return None
-    if held[fingerprint] is not None:
-        return _user_holder(fingerprint, held[fingerprint], address)
+    user_key = held[fingerprint]
+    if user_key is not None:
+        # What is under way with a frozen key goes on; nothing new begins.
+        return None if user_key.frozen else _user_holder(fingerprint, user_key, address, now)
     for deploy in git_access.deploy_keys_with(connection, fingerprint):
         if _deploy_key_holds(deploy, fingerprint):
             repository = git_access.repositories_by_id(connection, (deploy.repository_id,)).get(deploy.repository_id)
@@ -242,8 +246,10 @@ def _holder(connection: Connection, fingerprint: str, *, address: str) -> Holder
     return None
 
 
-def _user_holder(fingerprint: str, held: git_access.HeldKey | None, address: str) -> Holder | None:
+def _user_holder(fingerprint: str, held: git_access.HeldKey | None, address: str, now: datetime) -> Holder | None:
     if held is None or held.user.disabled_at is not None:  # (4)
+        return None
+    if held.expires_at is not None and held.expires_at <= now:
         return None
     # (3) The key in the row has the very fingerprint that led to it.
     if _fingerprint(held.public_key) != fingerprint:

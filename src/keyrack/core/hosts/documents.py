@@ -98,6 +98,14 @@ def _build(
     for line in widest(decision.lines):
         key = AuthorizedKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
         users.setdefault(line.username, []).append(key)
+    frozen: dict[str, list[AuthorizedKey]] = {}
+    for line in decision.frozen:
+        key = AuthorizedKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
+        frozen.setdefault(line.username, []).append(key)
+    glass: dict[str, dict[str, None]] = {}
+    for line in decision.lines:
+        if line.break_glass:
+            glass.setdefault(line.username, {})[line.public_key] = None
     document = HostDocument(
         host=server.host,
         revision=server.revision,
@@ -114,6 +122,8 @@ def _build(
             for path, fingerprint in unmanaged_keys.to_remove(connection, server.id, REMOVING)
         ),
         end_sessions=host_reports.ending_sessions(connection, server.id),
+        break_glass={name: tuple(some) for name, some in glass.items()},
+        frozen={name: tuple(some) for name, some in frozen.items()},
         lineage=server.lineage[: servers.MARK_CHARACTERS],
     )
     return document, damaged

@@ -8,13 +8,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
+from keyrack.core.hosts import break_glass
+from keyrack.core.hosts.break_glass import Broken, Login
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.errors import Refusal, invalid
@@ -41,12 +43,14 @@ _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 class Logins:
     """Who is in, by the session's name, and which keys were used; None: the report does not say.
 
-    live: names of all sessions that are still open, even where the rest of an entry could not be read.
+    live: names of all sessions that are still open, even where the rest of an entry could not be read; accounts: as
+    whom a key was used, by fingerprint and address.
     """
 
     sessions: Mapping[str, Mapping[str, Any]] | None
     live: frozenset[str]
     uses: Sequence[tuple[str, datetime, str]] | None
+    accounts: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def read(told: Mapping[str, Any], now: datetime) -> Logins:
@@ -55,7 +59,7 @@ def read(told: Mapping[str, Any], now: datetime) -> Logins:
     sessions: all that are live now; last_used: accepted logins since the report before, at most one a key. To be called
     before the transaction: a host may tell of thousands, and everybody's writes would wait for that.
     """
-    sessions, live, uses = None, frozenset[str](), None
+    sessions, live, uses, accounts = None, frozenset[str](), None, {}
     if "sessions" in told:
         listed = _entries(told["sessions"], "sessions", MOST_SESSIONS)
         # One that is known stays, even where what else is told of it now cannot be: it is not over.
@@ -64,7 +68,9 @@ def read(told: Mapping[str, Any], now: datetime) -> Logins:
     if "last_used" in told:
         listed = _entries(told["last_used"], "last_used", MOST_USES)
         uses = _sound(listed, lambda entry: _use(entry, now))
-    return Logins(sessions, live, uses)
+        named = _sound(listed, lambda entry: (*_use(entry, now), _username(entry)))
+        accounts = {(fingerprint, address): user for fingerprint, _, address, user in named}
+    return Logins(sessions, live, uses, accounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ class LoginBatch:
     over: Sequence[str]
     new: Sequence[Mapping[str, Any]]
     uses: Sequence[tuple[str, datetime, str]]
+    broken: Sequence[Broken] = ()
 
 
 def pieces(instance: Instance, server: Server, logins: Logins) -> list[LoginBatch]:
@@ -84,23 +91,36 @@ def pieces(instance: Instance, server: Server, logins: Logins) -> list[LoginBatc
     if logins.sessions is None and not told_uses:
         return []
 
-    def question(connection: Connection) -> tuple[frozenset[str], frozenset[str]]:
+    def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[Broken]]:
         known = frozenset[str]()
         if logins.sessions is not None:
             known = host_reports.session_names(connection, server.id)
         # A host may only speak of keys that are its workspace's: a key's uses are shown to who has the key.
         told = {use[0] for use in told_uses}
-        return known, host_reports.known_fingerprints(connection, server.workspace_id, told)
+        opened = (
+            ()
+            if logins.sessions is None
+            else [
+                Login(row["fingerprint"], row["username"], row["address"], row["started_at"])
+                for name, row in logins.sessions.items()
+                if name not in known
+            ]
+        )
+        used = [Login(key, logins.accounts.get((key, address), ""), address, at) for key, at, address in told_uses]
+        broken = break_glass.among(connection, server, used, opened, instance.now())
+        return known, host_reports.known_fingerprints(connection, server.workspace_id, told), broken
 
-    known, mine = instance.database.read(question)
+    known, mine, broken = instance.database.read(question)
     changes: list[tuple[str, Any]] = []
     if logins.sessions is not None:
         changes += [("over", name) for name in sorted(known - logins.sessions.keys() - logins.live)]
         new = ({"host_session": name, **values} for name, values in logins.sessions.items() if name not in known)
         changes += [("new", row) for row in new]
+    # After the sessions, whose numbers they name.
+    changes += [("broken", one) for one in broken]
     changes += [("uses", use) for use in told_uses if use[0] in mine]
     return [
-        LoginBatch(*([change for name, change in some if name == kind] for kind in ("over", "new", "uses")))
+        LoginBatch(*([change for name, change in some if name == kind] for kind in ("over", "new", "uses", "broken")))
         for some in (changes[at : at + MOST_AT_ONCE] for at in range(0, len(changes), MOST_AT_ONCE))
     ]
 
@@ -111,6 +131,8 @@ def store(work: Work, server: Server, piece: LoginBatch) -> None:
     if servers.by_id(work.connection, server.id) is not None:
         host_reports.end_sessions(work.connection, server.id, piece.over)
         host_reports.add_sessions(work.connection, server.id, piece.new)
+        for one in piece.broken:
+            break_glass.alarm(work, server, one)
         host_reports.note_uses(work.connection, server.id, piece.uses)
 
 

@@ -96,12 +96,13 @@ def accept(
     *,
     label: object = None,
     username: object = None,
-    expires_at: datetime | None = None,
+    expires_at: object = None,
+    duration: object = None,
 ) -> Credential:
     """Make an unmanaged key a credential of its server, with the restrictions and the end that its line has.
 
     label: None for its comment or fingerprint; username: needed where the key counts for every account;
-    expires_at: an end instead of the line's. Raises Refusal MISSING, INVALID for a key that is not acceptable or
+    expires_at or duration: an end instead of the line's. Raises Refusal MISSING, INVALID for a key not acceptable or
     options that cannot be kept, TAKEN for the label.
     """
     attempt = _attempt(instance, actor, "accept a key found on a server", server_id, found_id)
@@ -125,7 +126,7 @@ def accept(
                 name,
                 key,
                 temporary=False,
-                end=validation.end(work.now, expires_at or end),
+                end=validation.end(work.now, expires_at, duration=duration) or validation.end(work.now, end),
                 limits=limits,
             )
             unmanaged_keys.change(work.connection, [found.id], {"state": ACCEPTED})

@@ -41,6 +41,13 @@ class Line:
     credential: Credential | None = None
     grant: Grant | None = None
     user_key: UserKey | None = None
+    frozen: bool = False
+
+    @property
+    def break_glass(self) -> bool:
+        """Whether its use is an alarm."""
+        of = self.credential or self.grant
+        return bool(of and of.break_glass)
 
     @property
     def fingerprint(self) -> str:
@@ -74,13 +81,15 @@ class Whose:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Who can log in on a server. lines: every way in; revoked: what the host refuses whatever else lets it in, by
-    type and base64; damaged: rows left out; held_back: what a database that went back would do, and does not.
+    type and base64; damaged: rows left out; held_back: what a database that went back would do, and does not; frozen:
+    ways in that open no new session until somebody confirms their keys.
     """
 
     lines: tuple[Line, ...]
     revoked: tuple[str, ...]
     damaged: tuple[Damaged, ...]
     held_back: tuple[held_back.HeldBack, ...] = ()
+    frozen: tuple[Line, ...] = ()
 
 
 def decide(
@@ -112,7 +121,10 @@ def decide(
                 "signed for it.",
             )
         entered = tuple(_without_held_back(entered, held))
-    return Decision(entered, revoked, (*damaged, *damaged_revocations), held)
+    frozen = tuple(line for line in entered if line.frozen)
+    if frozen:
+        entered = tuple(line for line in entered if not line.frozen)
+    return Decision(entered, revoked, (*damaged, *damaged_revocations), held, frozen)
 
 
 def changed(server: Server) -> Refusal:
@@ -154,6 +166,7 @@ def _entered(connection: Connection, server: Server, now: datetime, whose: Whose
             entered_at=credential.created_at,
             key_entered_at=credential.created_at,
             credential=credential,
+            frozen=_is_frozen(server, credential, glass=bool(credential.break_glass)),
         )
 
 
@@ -176,13 +189,27 @@ def _granted(connection: Connection, server: Server, now: datetime, whose: Whose
             username=grant.system_user,
             public_key=key.public_key,
             options=limits,
-            expires_at=grant.expires_at,
+            expires_at=_first(grant.expires_at, key.expires_at),
             name=key.title or "",
             entered_at=max(grant.created_at, key.created_at),
             key_entered_at=key.created_at,
             grant=grant,
             user_key=key,
+            frozen=_is_frozen(server, key, glass=bool(grant.break_glass)),
         )
+
+
+def _is_frozen(server: Server, key: Credential | UserKey, *, glass: bool) -> bool:
+    """Whether a key was frozen, by itself or on its server, and neither entered nor confirmed since."""
+    if glass or (server.frozen_at is None and key.frozen_at is None):
+        return False
+    marks = (at for at in (server.frozen_at, key.frozen_at) if at is not None)
+    return any(keys.is_frozen(at, key.confirmed_at, key.created_at) for at in marks)
+
+
+def _first(end: datetime | None, other: datetime | None) -> datetime | None:
+    """The earlier of two ends, where there is one."""
+    return min((at for at in (end, other) if at is not None), default=None)
 
 
 def _without_held_back(found: Iterable[Line], held: Iterable[held_back.HeldBack]) -> Iterator[Line]:

@@ -14,7 +14,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import keys, new_credentials, servers
+from keyrack.store import expired_keys, keys, new_credentials, servers
 from keyrack.store.new_credentials import Place
 from keyrack.store.openings import Opening
 from keyrack.store.openings import of_account as openings_of
@@ -32,14 +32,17 @@ def add(
     username: object,
     public_key: object,
     temporary: bool = False,
-    expires_at: datetime | None = None,
+    expires_at: object = None,
+    duration: object = None,
     restrictions: Mapping[str, Any] | None = None,
+    break_glass: bool = False,
 ) -> Credential:
     """Put a public key on a system user of a server; returns once that is durable.
 
     label: unique on the server, 1 to 255 characters; username: a system user of the server; public_key:
-    one OpenSSH line; temporary: it ends after the instance's `temporary_hours`; expires_at: another end;
-    restrictions: as ssh.options.Restrictions reads them, and only what a key of this type can obey.
+    one OpenSSH line; temporary: it ends after the instance's `temporary_hours`; expires_at or duration: another end, as
+    validation.end takes it; restrictions: as ssh.options.Restrictions reads them, and only what a key of this type can
+    obey; break_glass: its use is an alarm.
     Raises Refusal: MISSING for the server, INVALID for fields, TAKEN for the label.
     """
     aim = "add an SSH key"
@@ -52,13 +55,20 @@ def add(
 
         def change(work: Work) -> Credential:
             place = _place(work, actor.workspace_id, server_id, user, name, key)
-            end = validation.end(work.now, expires_at)
+            end = validation.end(work.now, expires_at, duration=duration)
             if temporary and end is None:
                 end = work.now + timedelta(hours=instance.settings.temporary_hours)
-            added = _put(work, place, user, name, key, temporary=temporary, end=end, limits=limits)
+            terms = {
+                "temporary": temporary,
+                "expires_at": end,
+                "restrictions": dict(limits),
+                "break_glass": break_glass or None,
+            }
+            added = _put(work, place, user, name, key, terms)
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
+            alarmed = ", to break glass with" if break_glass else ""
             work.record(
-                f"Added SSH key {name} ({key.sha256}) for {user} on server {place.name}{until}",
+                f"Added SSH key {name} ({key.sha256}) for {user} on server {place.name}{until}{alarmed}",
                 target_id=added.id,
                 details={"label": name, "username": user, "fingerprint": key.sha256},
             )
@@ -203,10 +213,12 @@ def put(
     temporary: bool,
     end: datetime | None,
     limits: Mapping[str, Any],
+    break_glass: bool | None = None,
 ) -> Credential:
     """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, TAKEN or LIMIT."""
     place = _place(work, server.workspace_id, server.id, username, label, key)
-    return _put(work, place, username, label, key, temporary=temporary, end=end, limits=limits)
+    terms = {"temporary": temporary, "expires_at": end, "restrictions": dict(limits), "break_glass": break_glass}
+    return _put(work, place, username, label, key, terms)
 
 
 def _place(work: Work, workspace_id: int, server_id: int, username: str, label: str, key: PublicKey) -> Place:
@@ -225,10 +237,7 @@ def _put(
     username: str,
     label: str,
     key: PublicKey,
-    *,
-    temporary: bool,
-    end: datetime | None,
-    limits: Mapping[str, Any],
+    terms: Mapping[str, Any],
 ) -> Credential:
     if place.revoked:
         revocation.refuse(work, key)
@@ -258,9 +267,7 @@ def _put(
                 "comment": key.comment,
                 "fingerprint": key.sha256,
                 "key_type": key.type,
-                "temporary": temporary,
-                "expires_at": end,
-                "restrictions": dict(limits),
+                **terms,
                 "created_by": work.actor.user_id,
                 "created_at": work.now,
                 "revision": revisions[place.id],
@@ -271,6 +278,8 @@ def _put(
 def _record_end(work: Work, credential: Credential) -> None:
     server = servers.by_id(work.connection, credential.server_id)
     assert server is not None
+    if not credential.temporary:
+        expired_keys.add(work.connection, server.workspace_id, credential.fingerprint, work.now)
     work.bump_revision(server.id)
     work.record(
         f"SSH key {credential.label} ({credential.fingerprint}) of {credential.username} "

@@ -19,7 +19,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import keys_of_many
+from keyrack.store import expired_keys, keys_of_many
 from keyrack.store.keys_of_many import ChosenServer, HeldCredential
 from keyrack.store.room import MOST
 
@@ -54,14 +54,18 @@ class _Wanted:
     temporary: bool
     end: datetime | None
     limits: Mapping[str, Any]
+    for_a_span: bool = False
+    break_glass: bool = False
 
     def is_met_by(self, held: HeldCredential) -> bool:
-        """Whether a credential is this very thing already; where no end is named a temporary one keeps its own."""
+        """Whether a credential is this very thing already; where no end is named, or a span, one keeps its own."""
         row = held.row
+        keeps = self.for_a_span or (self.temporary and self.end is None)
         return (
             (row.fingerprint, held.username, row.temporary) == (self.key.sha256, self.username, self.temporary)
             and dict(row.restrictions) == dict(self.limits)
-            and (row.expires_at == self.end or (self.temporary and self.end is None))
+            and bool(row.break_glass) == self.break_glass
+            and (row.expires_at == self.end or (keeps and row.expires_at is not None))
         )
 
 
@@ -74,8 +78,10 @@ def add(
     username: object,
     public_key: object,
     temporary: bool = False,
-    expires_at: datetime | None = None,
+    expires_at: object = None,
+    duration: object = None,
     restrictions: Mapping[str, Any] | None = None,
+    break_glass: bool = False,
 ) -> tuple[Placed, ...]:
     """Put a public key on a system user of many servers as one change; answers what became of it on each.
 
@@ -91,8 +97,10 @@ def add(
             username=validation.username(username),
             key=key,
             temporary=temporary,
-            end=validation.end(instance.now(), expires_at),
+            end=validation.end(instance.now(), expires_at, duration=duration),
             limits=validation.restrictions(restrictions, key.type),
+            for_a_span=validation.is_span(expires_at if duration is None else duration),
+            break_glass=break_glass,
         )
         choice = _Choice.read(chosen)
 
@@ -147,6 +155,8 @@ def _present(work: Work, servers: Sequence[ChosenServer], wanted: _Wanted) -> di
     words = f"have this very key as {wanted.label!r} with another end or other restrictions. Revoke it there first"
     _refuse(changed, Kind.TAKEN, "terms-differ", words, field="label")
     keys_of_many.remove_credentials(work.connection, (held.row.id for held in ended))
+    for fingerprint in {held.row.fingerprint for held in ended if not held.row.temporary}:
+        expired_keys.add(work.connection, work.actor.workspace_id, fingerprint, work.now)
     work.record_each(
         _told(held, by_id[held.row.server_id].name, f"SSH key {held.row.label} reached its end") for held in ended
     )
@@ -170,6 +180,7 @@ def _put(work: Work, servers: Sequence[ChosenServer], accounts: Mapping[int, int
         "temporary": wanted.temporary,
         "expires_at": end,
         "restrictions": dict(wanted.limits),
+        "break_glass": wanted.break_glass or None,
         "created_by": work.actor.user_id,
         "created_at": work.now,
     }

@@ -39,25 +39,25 @@ def give(
     all_servers: bool = False,
     system_user: object,
     starts_at: datetime | None = None,
-    expires_at: datetime | None = None,
+    expires_at: object = None,
+    duration: object = None,
     restrictions: Mapping[str, Any] | None = None,
     reason: object = None,
+    break_glass: bool = False,
 ) -> Grant:
     """Let a user (or a group) log in as system_user on a server, on servers with a tag or on all of the workspace.
 
     Exactly one of user_id and group_id, and one of server_id, tag and all_servers. starts_at: it opens nothing before,
-    and hosts are told when that comes (begin); reason: for those who ask later. A key that cannot obey the
+    and hosts are told when that comes (begin); expires_at or duration: as validation.end takes them, a span from the
+    start on; reason: for those who ask later; break_glass: its use is an alarm. A key that cannot obey the
     restrictions (verify_required for a key that is not on a security key) is not let in by this grant.
     Raises Refusal INVALID or MISSING.
     """
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant", server_id=server_id)
     with attempt:
-        if (user_id is None) == (group_id is None):
-            raise invalid("user", "Name either a user or a group.")
-        if sum((server_id is not None, tag is not None, all_servers)) != 1:
-            raise invalid("server", "Name either a server or a tag, or all.")
+        _refuse_unclear(user_id, group_id, server_id, tag, all_servers=all_servers)
         now = instance.now()
-        start = _start(now, starts_at, expires_at)
+        start, end = _when(now, starts_at, expires_at, duration)
         values: dict[str, Any] = {
             "workspace_id": actor.workspace_id,
             "user_id": user_id,
@@ -66,7 +66,8 @@ def give(
             "tag": None if tag is None else server_tag(tag),
             "system_user": validation.username(system_user, field="system_user"),
             "restrictions": validation.restrictions(restrictions),
-            "expires_at": validation.end(now, expires_at),
+            "expires_at": end,
+            "break_glass": break_glass or None,
             "all_servers": all_servers or None,
             "starts_at": start,
             "reason": None if reason in (None, "") else validation.text(reason, field="reason", maximum=LONGEST_REASON),
@@ -77,8 +78,7 @@ def give(
                 own_server(work, server_id)
             who = _subject(work, user_id, group_id)
             room.refuse_more(work, "grant")
-            grant_id = keys.add_grant(work.connection, {**values, "created_at": work.now})
-            grant = _own(work, grant_id)
+            grant = _own(work, keys.add_grant(work.connection, {**values, "created_at": work.now}))
             if grant.has_begun(work.now):
                 _open(work, grant)
             work.record(
@@ -183,17 +183,16 @@ def give_named(
     all_servers: bool = False,
     system_user: object,
     starts_at: datetime | None = None,
-    expires_at: datetime | None = None,
+    expires_at: object = None,
+    duration: object = None,
     restrictions: Mapping[str, Any] | None = None,
     reason: object = None,
+    break_glass: bool = False,
 ) -> Grant:
     """The same as give, by names; server: a name or an id. Raises Refusal INVALID or TAKEN, and as give does."""
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant")
     with attempt:
-        for field, value in (("user", user), ("group", group), ("server", server), ("tag", tag)):
-            text = isinstance(value, str) or (field == "server" and isinstance(value, int))
-            if value is not None and (not text or isinstance(value, bool) or value == ""):
-                raise invalid(field, f"{field} takes a name.")
+        _refuse_unnamed(user=user, group=group, server=server, tag=tag)
 
         def look(connection: Connection) -> tuple[int | None, int | None, tuple[int, ...]]:
             found = people.user_by_name(connection, actor.workspace_id, str(user)) if user is not None else None
@@ -227,8 +226,10 @@ def give_named(
         system_user=system_user,
         starts_at=starts_at,
         expires_at=expires_at,
+        duration=duration,
         restrictions=restrictions,
         reason=reason,
+        break_glass=break_glass,
     )
 
 
@@ -303,12 +304,38 @@ def _open(work: Work, grant: Grant) -> None:
     propagation.granted_all(work, opened, (fingerprint for fingerprint, _ in held_keys(work, grant)))
 
 
+def _refuse_unnamed(**named: object) -> None:
+    """Raises Refusal INVALID for what is no name, or for a server no id."""
+    for field, value in named.items():
+        text = isinstance(value, str) or (field == "server" and isinstance(value, int))
+        if value is not None and (not text or isinstance(value, bool) or value == ""):
+            raise invalid(field, f"{field} takes a name.")
+
+
+def _refuse_unclear(
+    user_id: int | None, group_id: int | None, server_id: int | None, tag: str | None, *, all_servers: bool
+) -> None:
+    if (user_id is None) == (group_id is None):
+        raise invalid("user", "Name either a user or a group.")
+    if sum((server_id is not None, tag is not None, all_servers)) != 1:
+        raise invalid("server", "Name either a server or a tag, or all.")
+
+
+def _when(
+    now: datetime, starts_at: datetime | None, expires_at: object, duration: object
+) -> tuple[datetime | None, datetime | None]:
+    """Start and end; a span begins with the start. Raises Refusal INVALID."""
+    begins = None if starts_at is None or starts_at.tzinfo is None else max(now, starts_at)
+    end = validation.end(now, expires_at, duration=duration, begins=begins)
+    return _start(now, starts_at, end), end
+
+
 def _start(now: datetime, starts_at: datetime | None, expires_at: datetime | None) -> datetime | None:
     """A start that lies ahead, None for one that came already. Raises Refusal INVALID."""
     if starts_at is None or (starts_at.tzinfo is not None and starts_at <= now):
         return None
     start = validation.end(now, starts_at, field="starts_at")
-    if start is not None and expires_at is not None and expires_at.tzinfo is not None and expires_at <= start:
+    if start is not None and expires_at is not None and expires_at <= start:
         raise invalid("expires_at", "It would end before it starts.")
     return start
 
@@ -320,7 +347,8 @@ def _terms(grant: Grant) -> str:
         for word, at in (("from", grant.starts_at), ("until", grant.expires_at))
         if at is not None
     ]
-    return "".join(told) + (f" ({grant.reason})" if grant.reason else "")
+    glass = ", to break glass with" if grant.break_glass else ""
+    return "".join(told) + glass + (f" ({grant.reason})" if grant.reason else "")
 
 
 def held_keys(work: Work, grant: Grant) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ Who asks never approves; how many approve, and for how long at most, is said by 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import Connection
 
@@ -15,7 +15,6 @@ from keyrack.core import lifetimes, validation
 from keyrack.core.hosts import servers as hosts
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
-from keyrack.core.lifetimes import LifetimeError
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page
@@ -50,8 +49,8 @@ def ask(
         why = validation.text(reason, field="reason", maximum=LONGEST_REASON)
         if (server is None) == (tag is None):
             raise invalid("server", "Name either a server or a tag.")
-        lasting = _lifetime(duration)
-        end = validation.end(instance.now(), _end(lasting, instance.now()), field="duration")
+        lasting = validation.lifetime(duration, field="duration")
+        end = validation.end(instance.now(), None, duration=duration)
         assert end is not None
 
         def change(work: Work) -> AccessRequest:
@@ -247,7 +246,7 @@ def put_rule(
 
 def longest_span(text: object) -> timedelta:
     """The longest span that may be asked for, as a rule says it. Raises Refusal INVALID."""
-    most = _lifetime(text, field="max_duration").span
+    most = validation.lifetime(text, field="max_duration").span
     if most is None:
         raise invalid("max_duration", "max_duration takes a span such as 8h.")
     if most > validation.LONGEST_LIFE:
@@ -279,20 +278,6 @@ def delete_rule(instance: Instance, actor: Actor, name: str) -> None:
 def _attempt(instance: Instance, actor: Actor, verb: str, request_id: int) -> Attempt:
     aim = f"{verb} a request for access"
     return Attempt(instance, actor, "requests:approve", aim, target_kind="request", target_id=request_id)
-
-
-def _lifetime(value: object, *, field: str = "duration") -> lifetimes.Lifetime:
-    try:
-        return lifetimes.read(value if isinstance(value, str) else "")
-    except LifetimeError as problem:
-        raise invalid(field, f"{field} {problem}.") from None
-
-
-def _end(lasting: lifetimes.Lifetime, start: datetime) -> datetime:
-    try:
-        return lasting.end(start)
-    except LifetimeError as problem:
-        raise invalid("duration", f"duration {problem}.") from None
 
 
 def _asker(work: Work, user: str | None) -> int:

@@ -15,7 +15,7 @@ from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
-from keyrack.store import keys, keys_of_many, revocations, revoked_keys
+from keyrack.store import expired_keys, keys, keys_of_many, revocations, revoked_keys
 from keyrack.store.revoked_keys import RevokedKey
 
 
@@ -107,7 +107,9 @@ def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15) 
 
 
 def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
-    """Called wherever a key is registered: raises Refusal INVALID for one that is revoked everywhere."""
+    """Called wherever a key is registered: raises Refusal INVALID for one that is revoked everywhere, and for one
+    whose end came, unless `readd_expired_keys` allows that.
+    """
     noted = revoked_keys.get(work.connection, work.actor.workspace_id, key.sha256)
     if noted is not None:
         raise invalid(
@@ -115,6 +117,16 @@ def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:
             f"This key was revoked everywhere on {noted.revoked_at:%Y-%m-%d}. Make a new key pair; if it was revoked "
             "by mistake, an owner or admin of the workspace can lift that.",
             "key-revoked",
+        )
+    if work.instance.settings.readd_expired_keys:
+        return
+    ended = expired_keys.end_of(work.connection, work.actor.workspace_id, key.sha256, work.now)
+    if ended is not None:
+        raise invalid(
+            field,
+            f"This key reached its end on {ended:%Y-%m-%d} and is not taken again. Make a new key pair, and renew the "
+            "next one before it ends; the setting readd_expired_keys would allow it.",
+            "key-expired",
         )
 
 

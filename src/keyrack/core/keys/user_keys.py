@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, openings, propagation, revocation
@@ -27,11 +29,14 @@ def add(
     longest_title: int = validation.LONGEST_TITLE,
     keyless: bool = False,
     user_id: int | None = None,
+    expires_at: object = None,
+    duration: object = None,
 ) -> UserKey:
     """Register a public key of the actor's own, or of another user; returns once that is durable.
 
     title: at most longest_title characters, or None; public_key: one OpenSSH line, or None where the
-    API allows a keyless entry, which authorises nothing. user_id: whose key it becomes, None for the actor's; for
+    API allows a keyless entry, which authorises nothing. expires_at or duration: an end, as validation.end takes it;
+    after it the key is deleted everywhere. user_id: whose key it becomes, None for the actor's; for
     others it takes people:write, and rights that are not less than theirs. Raises Refusal: INVALID for fields, TAKEN
     when the key leads to somebody or something already, LIMIT, MISSING for a user that is not there.
     """
@@ -48,10 +53,12 @@ def add(
 
         def change(work: Work) -> UserKey:
             whom = _other(work, owner)
-            made = enter(work, owner, name, key, whom)
+            end = validation.end(work.now, expires_at, duration=duration)
+            made = enter(work, owner, name, key, whom, end=end)
+            until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
             work.record(
                 f"{actor.name} added SSH key {name or 'without a title'} ({key.sha256 if key else 'no key'})"
-                f"{_for(whom)}",
+                f"{_for(whom)}{until}",
                 target_id=made.id,
                 details={"title": name, "fingerprint": key.sha256 if key else None},
             )
@@ -60,7 +67,15 @@ def add(
         return attempt.write(change)
 
 
-def enter(work: Work, owner: int, title: str | None, key: PublicKey | None, whom: User | None = None) -> UserKey:
+def enter(
+    work: Work,
+    owner: int,
+    title: str | None,
+    key: PublicKey | None,
+    whom: User | None = None,
+    *,
+    end: datetime | None = None,
+) -> UserKey:
     """Insert a user's key within a unit of work, which leaves the event; whom: the owner where another one acts.
 
     Raises Refusal LIMIT, INVALID or TAKEN.
@@ -73,7 +88,7 @@ def enter(work: Work, owner: int, title: str | None, key: PublicKey | None, whom
     if key is not None:
         revocation.refuse(work, key)
         _refuse_known(work, owner, key)
-    return _insert(work, owner, title, key)
+    return _insert(work, owner, title, key, end)
 
 
 def person(actor: Actor) -> int:
@@ -150,7 +165,7 @@ def _elsewhere(work: Work, fingerprint: str) -> tuple[Opening, ...]:
     )
 
 
-def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None) -> UserKey:
+def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None) -> UserKey:
     public_key = key.canonical if key else None
     made = keys.add_user_key(
         work.connection,
@@ -163,6 +178,7 @@ def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None) ->
             "fingerprint": key.sha256 if key else None,
             "key_type": key.type if key else None,
             "created_at": work.now,
+            "expires_at": end,
         },
     )
     if key is not None:

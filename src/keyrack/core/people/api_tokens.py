@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from keyrack.store.people import Bearer
 MOST_TOKENS = 500
 """API tokens of one user that are not revoked; ended ones count until they are tidied away."""
 LONGEST_OVERLAP = timedelta(days=30)
-SPAN = re.compile(r"([0-9]{1,7})(s|m|min|h|d)")
-UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,8 @@ def make(
     *,
     name: object,
     scopes: Iterable[object],
-    expires_at: datetime | None = None,
+    expires_at: object = None,
+    duration: object = None,
     user: str | None = None,
 ) -> Made:
     """Make an API token of the actor's own, or of a user by name.
@@ -57,7 +55,7 @@ def make(
         if not wanted:
             raise invalid("scopes", "Name what the token may do, such as servers:read, or * for all that you may.")
         bounds = policy.both(wanted, actor.scopes)
-        end = _bounded(actor, validation.end(instance.now(), expires_at))
+        end = _bounded(actor, validation.end(instance.now(), expires_at, duration=duration))
 
         def change(work: Work) -> Made:
             owner = _owner(work, user)
@@ -116,17 +114,15 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
 
 
 def span_of(value: object) -> timedelta:
-    """A span such as 30s, 30min, 24h or 7d, at most LONGEST_OVERLAP; raises Refusal INVALID with what to write."""
-    match = SPAN.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise invalid("overlap", "Write a number and s, min, h or d, such as 24h.")
-    count, unit = int(match[1]), match[2]
-    if unit == "m" and count <= 12:
-        raise invalid("overlap", f"{count}m may mean minutes or months; write {count}min or {30 * count}d.")
-    seconds = count * UNITS[unit]
-    if seconds > LONGEST_OVERLAP.total_seconds():
+    """A span as lifetimes.read takes it, at most LONGEST_OVERLAP, or 0s; raises Refusal INVALID with what to write."""
+    if value == "0s":
+        return timedelta()
+    span = validation.lifetime(value, field="overlap").span
+    if span is None:
+        raise invalid("overlap", "overlap takes a span such as 30min, 24h or 7d.")
+    if span > LONGEST_OVERLAP:
         raise invalid("overlap", f"An overlap is at most {LONGEST_OVERLAP.days} days; make a new token instead.")
-    return timedelta(seconds=seconds)
+    return span
 
 
 def _owner(work: Work, name: str | None) -> User:

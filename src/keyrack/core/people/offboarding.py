@@ -20,7 +20,7 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page, Role, User
-from keyrack.store import columns, keys, offboardings, people, sealed, tables
+from keyrack.store import columns, keys, offboardings, people, sealed, tables, web_sessions
 from keyrack.store.offboardings import GitReceipt, Held, HostReceipt, Offboarding, Place
 
 OFFBOARD = "people:offboard"
@@ -271,6 +271,7 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
     if user.disabled_at is None:
         people.change_user(connection, user.id, {"disabled_at": work.now})
     people.revoke_tokens(connection, work.now, user_id=user.id)
+    web_sessions.remove_of_user(connection, user.id)
     offboardings.take_away(connection, user.workspace_id, user.id, list(lines))
     revisions = {place.id: work.bump_revision(place.id) for place in going.places}
     refusing = offboardings.refuse(connection, revisions, lines, work.now)

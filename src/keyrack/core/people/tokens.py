@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -23,6 +23,8 @@ from keyrack.model import Actor, Page, Project, Token, User, Workspace
 from keyrack.store import people
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people import Bearer, Claimed
+
+T = TypeVar("T")
 
 log = structlog.get_logger("keyrack")
 
@@ -153,6 +155,16 @@ def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str) -> S
     Raises Refusal UNAUTHENTICATED, after the same work and so the same time whether there is such a user or not,
     FORBIDDEN for a foreign scope, or THROTTLED (see core/people/throttle.py).
     """
+    return by_password(
+        instance, who, lambda work, user: _issue_iam_token(work, user, scope), address=address, channel="iam"
+    )
+
+
+def by_password(instance: Instance, who: SignIn, then: Callable[[Work, User], T], *, address: str, channel: str) -> T:
+    """What `then` makes for the user who has this password, in one transaction; it leaves an event.
+
+    Raises Refusal as sign_in does.
+    """
     claimed = instance.database.read(
         lambda connection: people.claimed(
             connection,
@@ -166,7 +178,7 @@ def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str) -> S
         throttle.PASSWORD,
         address,
         _account(who, claimed),
-        lambda: _sign_in(instance, claimed, who.password, scope, address),
+        lambda: _by_password(instance, claimed, who.password, then, address, channel),
     )
 
 
@@ -177,7 +189,9 @@ def _account(who: SignIn, claimed: Claimed) -> bytes:
     return throttle.name_of("claimed", who.user_uid, who.workspace_uid, who.workspace_name, who.user_name)
 
 
-def _sign_in(instance: Instance, claimed: Claimed, password: str, scope: Scope, address: str) -> SignedIn:
+def _by_password(
+    instance: Instance, claimed: Claimed, password: str, then: Callable[[Work, User], T], address: str, channel: str
+) -> T:
     wrong = Refusal(
         Kind.UNAUTHENTICATED,
         "sign-in-failed",
@@ -194,23 +208,23 @@ def _sign_in(instance: Instance, claimed: Claimed, password: str, scope: Scope, 
             name=claimed.user_name or "",
             role=None,
             address=address,
-            channel="iam",
+            channel=channel,
         )
         refused = RefusedAttempt(stranger, "iam:self", wrong.code, "sign in", "token")
         instance.refusals.record(instance.database, refused, instance.now(), later=True)
         raise wrong
-    actor = actor_of(user, None, address=address, channel="iam")
+    actor = actor_of(user, None, address=address, channel=channel)
     attempt = Attempt(instance, actor, "iam:self", "sign in", target_kind="token", target_id=None)
     with attempt:
 
-        def issue(work: Work) -> SignedIn:
+        def run(work: Work) -> T:
             now = people.user(work.connection, user.id)
             if now is None or now.disabled_at is not None or people.password_hash(work.connection, user.id) != hashed:
                 # The password was changed while it was being checked; a token of the old one would outlive it.
                 raise wrong
-            return _issue_iam_token(work, now, scope)
+            return then(work, now)
 
-        return attempt.write(issue)
+        return attempt.write(run)
 
 
 def _issue_iam_token(work: Work, user: User, scope: Scope) -> SignedIn:

@@ -18,7 +18,8 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Project, Role, User, Workspace
-from keyrack.store import access_keys, keys, people
+from keyrack.store import access_keys, authenticators, keys, people, web_sessions
+from keyrack.store.authenticators import OWN_PASSWORD
 
 PROJECT_UID = re.compile(r"[0-9a-f]{32}")
 
@@ -114,10 +115,12 @@ def change(
     password: str | None = None,
     enabled: bool | None = None,
     proven: bool = False,
+    session_id: int | None = None,
 ) -> User:
     """Give a user a new password, let them in again or shut them out, all or nothing; None leaves things.
 
     proven: the actor showed the user's present password, and so could sign in with all of the user's rights already.
+    session_id: the session in the console that a new password does not end, as it is given there.
     Raises Refusal INVALID or MISSING, or FORBIDDEN for a user who may more than the actor.
     """
     aim = {None: "change a password", True: "enable a user", False: "disable a user"}[enabled]
@@ -130,7 +133,7 @@ def change(
             if not proven:
                 refuse_exceeding(work, user)
             if hashed is not None:
-                _set_password(work, user, hashed)
+                _set_password(work, user, hashed, session_id)
             if enabled is not None:
                 (_enable if enabled else _disable)(work, user)
             return own_user(work, user.id)
@@ -138,9 +141,24 @@ def change(
         return attempt.write(run)
 
 
-def change_own_password(instance: Instance, actor: Actor, *, original: str, password: str) -> None:
-    """Give the actor a new password for the old one. Raises Refusal UNAUTHENTICATED when the old one is wrong."""
-    attempt = Attempt(instance, actor, "iam:self", "change one's own password", target_kind="user")
+def change_own_password(
+    instance: Instance, actor: Actor, *, original: str, password: str, session_id: int | None = None
+) -> None:
+    """Give the actor a new password for the old one. Raises Refusal UNAUTHENTICATED when the old one is wrong.
+
+    session_id: as change has it.
+    """
+    prove_own_password(instance, actor, original)
+    assert actor.user_id is not None
+    change(instance, actor, actor.user_id, password=password, proven=True, session_id=session_id)
+
+
+def prove_own_password(instance: Instance, actor: Actor, password: str) -> None:
+    """Check that somebody who acts as a user knows the user's password.
+
+    Raises Refusal UNAUTHENTICATED when it is wrong, MISSING for who is no user, or THROTTLED.
+    """
+    attempt = Attempt(instance, actor, "iam:self", "prove one's own password", target_kind="user")
     with attempt:
         if actor.user_id is None:
             raise missing("user")
@@ -148,13 +166,12 @@ def change_own_password(instance: Instance, actor: Actor, *, original: str, pass
         hashed = attempt.read(lambda connection: people.password_hash(connection, user_id))
 
         def check() -> None:
-            if not passwords.verify(hashed, original):
+            if not passwords.verify(hashed, password):
                 raise Refusal(Kind.UNAUTHENTICATED, "password-wrong", "The original password is wrong.")
 
         # A token in the wrong hands must be no way around the bounds of signing in.
         account = throttle.name_of("user", str(user_id))
         instance.throttle.prove(throttle.PASSWORD, actor.address, account, check)
-    change(instance, actor, user_id, password=password, proven=True)
 
 
 def find(instance: Instance, actor: Actor) -> tuple[User, ...]:
@@ -237,9 +254,13 @@ def disable(instance: Instance, actor: Actor, user_id: int) -> User:
     return change(instance, actor, user_id, enabled=False)
 
 
-def _set_password(work: Work, user: User, hashed: str) -> None:
+def _set_password(work: Work, user: User, hashed: str, but_session: int | None) -> None:
     people.change_user(work.connection, user.id, {"password_hash": hashed})
+    authenticators.remove_kind(work.connection, user.id, OWN_PASSWORD)
+    if work.actor.user_id == user.id:
+        authenticators.note_own_password(work.connection, user.id, work.now)
     people.revoke_tokens(work.connection, work.now, user_id=user.id, kind="iam")
+    web_sessions.remove_of_user(work.connection, user.id, but=but_session)
     access_keys.remove_temporary(work.connection, user.id)
     work.record(f"Changed the password of {user.name}", target_id=user.id)
 
@@ -264,6 +285,7 @@ def _disable(work: Work, user: User) -> None:
     opened = keys.servers_of_user(work.connection, user.id)
     people.change_user(work.connection, user.id, {"disabled_at": work.now})
     people.revoke_tokens(work.connection, work.now, user_id=user.id)
+    web_sessions.remove_of_user(work.connection, user.id)
     access_keys.remove_temporary(work.connection, user.id)
     # A permanent key may be switched on again by whoever may have one of this user's; by itself it stays off.
     access_keys.switch_off(work.connection, user.id)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
+
 from keyrack.core.git import repositories
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
-from keyrack.core.people import tokens, users
+from keyrack.core.people import first_visit, tokens, users
 from keyrack.model import Actor, Role, Server, User, Workspace
 from keyrack.store import keys as key_rows
 from keyrack.store import people as people_rows
@@ -24,19 +26,23 @@ REPOSITORY = "demo/hello"
 
 @dataclass(frozen=True, slots=True)
 class FirstAdmin:
-    """Who may do everything at first; token and password are new ones, shown this once; by: the operator, if one."""
+    """Who may do everything at first; token and password are new ones, shown this once; by: the operator, if one.
+
+    password: None where the person has chosen another since.
+    """
 
     workspace: Workspace
     user: User
     token: str
-    password: str
+    password: str | None
     by: Actor | None = None
 
 
 def ensure_admin(instance: Instance, by: Actor | None = None) -> FirstAdmin:
     """Make sure that the demo workspace has its admin; token and password are renewed at each start.
 
-    They are renewed because only their hashes are kept, and `keyrack up` shows them each time.
+    They are renewed because only their hashes are kept, and `keyrack up` shows them each time. A password that the
+    person chose stays.
     """
     workspace = instance.database.read(lambda connection: people_rows.workspace_by_name(connection, WORKSPACE))
     if workspace is None:
@@ -45,11 +51,13 @@ def ensure_admin(instance: Instance, by: Actor | None = None) -> FirstAdmin:
     users.ensure_project(instance, actor, name=PROJECT, uid=None)
     number = workspace.id
     user = instance.database.read(lambda connection: people_rows.user_by_name(connection, number, ADMIN))
-    password = secrets.token_urlsafe(12)
-    if user is None:
+    password: str | None = secrets.token_urlsafe(12)
+    if user is not None and first_visit.chose_password(instance, user.id):
+        password = None
+    elif user is None:
         user = users.create_user(instance, actor, name=ADMIN, role=Role.OWNER, password=password)
     else:
-        users.change_password(instance, actor, user.id, password)
+        users.change_password(instance, actor, user.id, str(password))
     for bearer in tokens.of_user(instance, user.id, name="first token"):
         tokens.revoke(instance, actor, bearer)
     token, _ = tokens.create(instance, actor, user, name="first token", scopes=("*",))
@@ -65,6 +73,17 @@ def ensure_demo_server(instance: Instance, admin: FirstAdmin, username: str) -> 
         server = servers.create(instance, actor, name=SERVER, address="127.0.0.1", tags=("demo",))
     _ensure_login(instance, actor, server, admin.user, username)
     return server
+
+
+def note_port(instance: Instance, server: Server, port: int) -> None:
+    """Have the lines that people are shown name the port of the demo host's sshd."""
+
+    def change(connection: Connection) -> None:
+        now = server_rows.by_id(connection, server.id)
+        assert now is not None
+        server_rows.change(connection, server.id, {"facts": {**now.facts, "ssh_port": port}})
+
+    instance.database.write(change)
 
 
 def ensure_demo_repository(instance: Instance, admin: FirstAdmin) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ class NewKey(NamedTuple):
 
     title: Any
     key: Any
+    expires_at: datetime | None
 
 
 def new_key(call: Call) -> NewKey:
@@ -46,9 +47,18 @@ def new_key(call: Call) -> NewKey:
         raise invalid("usage_type", "Keys for signing alone are not taken here.")
     if usage not in (None, "", *USAGES):
         raise Lacking("usage_type does not have a valid value")
-    if sent.get("expires_at") not in (None, ""):
-        raise invalid("expires_at", "A user's key has no end here. Leave expires_at out, or give the grant an end.")
-    return NewKey(sent["title"], sent["key"])
+    return NewKey(sent["title"], sent["key"], _end(sent.get("expires_at")))
+
+
+def _end(value: Any) -> datetime | None:
+    """An end as GitLab takes it: a time by ISO 8601, in UTC where it names no zone. Raises Refusal."""
+    if value in (None, ""):
+        return None
+    try:
+        at = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise Lacking("expires_at is invalid") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def window(call: Call) -> tuple[int, int]:

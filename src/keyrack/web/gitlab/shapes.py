@@ -80,7 +80,7 @@ def key(instance: Instance, found: UserKey, owner: str) -> dict[str, Any]:
         "title": found.title or found.comment or "",
         "key": f"{found.public_key} {owner} ({host})",
         "created_at": moment(found.created_at),
-        "expires_at": None,
+        "expires_at": None if found.expires_at is None else moment(found.expires_at),
         "last_used_at": None,
         "usage_type": "auth_and_signing",
     }

@@ -30,7 +30,7 @@ def show_own_key(call: Call) -> Response:
 def add_own_key(call: Call) -> Response:
     """Register a public key as one's own, as GitLab's clients do"""
     new = parameters.new_key(call)
-    key = user_keys.add(call.instance, call.actor, title=new.title, public_key=new.key)
+    key = user_keys.add(call.instance, call.actor, title=new.title, public_key=new.key, expires_at=new.expires_at)
     return JSONResponse(shapes.key(call.instance, key, call.actor.name), 201)
 
 

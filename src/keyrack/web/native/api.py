@@ -18,11 +18,14 @@ from keyrack.web.native import (
     damaged_rows,
     events,
     everywhere,
+    findings,
+    freezes,
     grants,
     groups,
     key_sources,
     offboardings,
     rehearsals,
+    renewals,
     repositories,
     requests,
     resync,
@@ -32,6 +35,7 @@ from keyrack.web.native import (
     tokens,
     unmanaged_keys,
     user_keys,
+    webhooks,
 )
 from keyrack.web.native.shapes import Error, parameter_names
 
@@ -62,6 +66,9 @@ ENDPOINTS = (
     *rehearsals.ENDPOINTS,
     *groups.ENDPOINTS,
     *credentials.ENDPOINTS,
+    *renewals.ENDPOINTS,
+    *freezes.ENDPOINTS,
+    *findings.ENDPOINTS,
     *everywhere.ENDPOINTS,
     *requests.ENDPOINTS,
     *claims.ENDPOINTS,
@@ -69,6 +76,7 @@ ENDPOINTS = (
     *offboardings.ENDPOINTS,
     *key_sources.ENDPOINTS,
     *tokens.ENDPOINTS,
+    *webhooks.ENDPOINTS,
     *repositories.ENDPOINTS,
 )
 # What each call takes in its query; any other name is refused, so that a misspelt one is not silently left out.

@@ -19,13 +19,14 @@ from keyrack.web.api import Call, Endpoint
 # Where the calls are whose paths begin so; tests hold it true.
 MODULES: dict[str, tuple[str, ...]] = {
     "access": ("access",),
-    "credentials": ("everywhere",),
+    "credentials": ("everywhere", "renewals", "freezes"),
     "damaged-rows": ("damaged_rows",),
     "deleted-servers": ("servers",),
     "events": ("events",),
-    "grants": ("grants",),
+    "freezes": ("freezes",),
+    "grants": ("grants", "renewals"),
     "groups": ("groups",),
-    "keys": ("revocations", "claims"),
+    "keys": ("revocations", "claims", "renewals", "freezes", "findings"),
     "offboardings": ("offboardings",),
     "people": ("groups", "key_sources", "offboardings"),
     "rehearsals": ("rehearsals",),
@@ -37,6 +38,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "tags": ("servers",),
     "tokens": ("tokens",),
     "user-keys": ("user_keys",),
+    "webhooks": ("webhooks",),
 }
 
 

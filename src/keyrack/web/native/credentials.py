@@ -35,6 +35,8 @@ def add_credential(call: Call, new: shapes.NewCredential) -> shapes.ListedCreden
         public_key=new.public_key,
         temporary=new.temporary,
         expires_at=new.expires_at,
+        duration=new.duration,
+        break_glass=new.break_glass,
         restrictions=new.restrictions,
     )
     return shapes.listed_credential(made, ())

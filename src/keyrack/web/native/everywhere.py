@@ -19,6 +19,8 @@ def add_key(call: Call, new: shapes.KeyForMany) -> shapes.PlacedKeys:
         public_key=new.publicKey,
         temporary=new.temporary,
         expires_at=new.expires_at,
+        duration=new.duration,
+        break_glass=new.break_glass,
         restrictions=new.restrictions,
     )
     return shapes.placed(made)

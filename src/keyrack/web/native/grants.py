@@ -29,6 +29,8 @@ def give_grant(call: Call, new: shapes.NewGrant) -> shapes.Grant:
         system_user=new.system_user,
         starts_at=new.starts_at,
         expires_at=new.expires_at,
+        duration=new.duration,
+        break_glass=new.break_glass,
         restrictions=new.restrictions,
         reason=new.reason,
     )

@@ -31,7 +31,15 @@ def list_own_keys(call: Call, asked: Search) -> shapes.OwnKeyPage:
 
 def add_own_key(call: Call, new: shapes.NewOwnKey) -> shapes.OwnKey:
     """Add a key of one's own"""
-    return shapes.own_key(user_keys.add(call.instance, call.actor, title=new.title, public_key=new.public_key))
+    made = user_keys.add(
+        call.instance,
+        call.actor,
+        title=new.title,
+        public_key=new.public_key,
+        expires_at=new.expires_at,
+        duration=new.duration,
+    )
+    return shapes.own_key(made)
 
 
 def delete_own_key(call: Call) -> None:

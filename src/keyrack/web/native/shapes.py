@@ -90,6 +90,9 @@ def _from_1_to(most: int) -> Any:
 
 PageNumber = Annotated[int, _whole(bodies.LARGEST_ID, default=1), _from_1_to(bodies.LARGEST_ID)]
 PerPage = Annotated[int, _whole(MOST_PER_PAGE, default=PER_PAGE), _from_1_to(MOST_PER_PAGE)]
+MOST_DAYS = 36_500
+Days = Annotated[int, _whole(MOST_DAYS, default=1), _from_1_to(MOST_DAYS)]
+"""Days in a query."""
 IdAsked = Annotated[int | None, _whole(bodies.LARGEST_ID, default=None), _from_1_to(bodies.LARGEST_ID)]
 """An id in a query, or none."""
 Id = Annotated[int, Field(examples=[7])]
@@ -102,6 +105,9 @@ Moment = Annotated[
     datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time", "examples": [_END]})
 ]
 """A time in a body: ISO 8601 with a zone, which the core asks for."""
+_LIFETIME = {"type": "string", "examples": [_END, "12h"]}
+End = Annotated[str, WithJsonSchema(_LIFETIME)]
+"""An end in a body: a time by ISO 8601 with its zone, or a span from now on; the core reads it."""
 Fingerprint = Annotated[str, Field(examples=[FINGERPRINT])]
 PublicKey = Annotated[str, Field(examples=[PUBLIC_KEY])]
 _FLAG = {"type": "boolean"}

@@ -10,10 +10,10 @@ from pydantic import WithJsonSchema
 from keyrack.core.keys.everywhere import Placed as PlacedRecord
 from keyrack.web.native.shapes import (
     Answer,
+    End,
     Fingerprint,
     Flag,
     Id,
-    Moment,
     Name,
     PublicKey,
     Request,
@@ -45,8 +45,10 @@ class KeyForMany(Request):
     publicKey: Annotated[PublicKey, about("One line as ssh-keygen writes it.")]  # noqa: N815 — the call's own word
     servers: Annotated[Servers, about("On which servers: those with a tag, a list of names or ids, or all.")]
     temporary: Annotated[bool, about("Whether it ends by itself after the instance's hours.", False)] = False
-    expires_at: Annotated[Moment | None, about("When it ends; none for no end.")] = None
+    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
+    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
     restrictions: Annotated[Restrictions | None, about("What it may do; none for everything.")] = None
+    break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
 
 
 class RevokedOnMany(Request):

@@ -9,6 +9,7 @@ from keyrack.model import User
 from keyrack.model import UserKey as UserKeyRecord
 from keyrack.web.native.shapes import (
     Answer,
+    End,
     Fingerprint,
     Flag,
     Id,
@@ -18,6 +19,7 @@ from keyrack.web.native.shapes import (
     Time,
     about,
     time,
+    time_or_null,
 )
 
 RoleName = Literal["owner", "admin", "member", "auditor"]
@@ -50,6 +52,8 @@ class NewOwnKey(Request):
 
     title: Annotated[str | None, about("What it is called.", "laptop")] = None
     public_key: Annotated[str, about("One OpenSSH line.", "ssh-ed25519 AAAA… laptop")]
+    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
+    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
 
 
 class OwnKey(Answer):
@@ -60,6 +64,7 @@ class OwnKey(Answer):
     fingerprint: Annotated[Fingerprint | None, about("Its fingerprint.")]
     public_key: Annotated[PublicKey | None, about("The key as it was registered.")]
     created_at: Annotated[Time, about("When it was registered.")]
+    expires_at: Annotated[Time | None, about("When it ends.")]
 
 
 class GroupChange(Request):
@@ -110,6 +115,7 @@ def own_key(key: UserKeyRecord) -> OwnKey:
         fingerprint=key.fingerprint,
         public_key=key.line,
         created_at=time(key.created_at),
+        expires_at=time_or_null(key.expires_at),
     )
 
 

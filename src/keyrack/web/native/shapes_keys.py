@@ -16,11 +16,11 @@ from keyrack.store.uses import Use
 from keyrack.web.native.shapes import (
     Answer,
     Count,
+    End,
     Fingerprint,
     Flag,
     Id,
     Listed,
-    Moment,
     Name,
     PublicKey,
     Query,
@@ -41,8 +41,10 @@ class NewCredential(Request):
     username: Annotated[str, about("As which system user it logs in.", "deploy")]
     public_key: Annotated[PublicKey, about("One line as ssh-keygen writes it.")]
     temporary: Annotated[bool, about("Whether the offline policy drop-temporary drops it.", False)] = False
-    expires_at: Annotated[Moment | None, about("When it ends; none for no end.")] = None
+    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
+    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
     restrictions: Annotated[Restrictions | None, about("What it may do; none for everything.")] = None
+    break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
 
 
 class Acceptance(Request):
@@ -52,7 +54,15 @@ class Acceptance(Request):
     username: Annotated[
         str | None, about("As which system user; needed where the key counts for every account.", "deploy")
     ] = None
-    expires_at: Annotated[Moment | None, about("When it ends; none for the end that its line has.")] = None
+    expires_at: Annotated[End | None, about("When it ends; none for the end that its line has.")] = None
+    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
+
+
+class Renewal(Request):
+    """Another end, under the same id; one of both."""
+
+    expires_at: Annotated[End | None, about("When it ends from now on: a time with its zone, or a span.")] = None
+    duration: Annotated[End | None, about("For how long from now on, instead of expires_at.", "12h")] = None
 
 
 class Revocation(Request):
@@ -97,6 +107,7 @@ class Credential(Answer):
     public_key: Annotated[PublicKey, about("The key as it was registered.")]
     restrictions: Annotated[Restrictions, about("What it may do; {} for everything.")]
     expires_at: Annotated[Time | None, about("When it ends.")]
+    break_glass: Annotated[Flag, about("Whether its use is an alarm.")]
     revision: Annotated[Count, about("The revision of the server that it came with.")]
 
 
@@ -151,6 +162,7 @@ class UserKey(Answer):
     fingerprint: Annotated[Fingerprint | None, about("Its fingerprint.")]
     public_key: Annotated[PublicKey | None, about("The key as it was registered.")]
     created_at: Annotated[Time, about("When it was registered.")]
+    expires_at: Annotated[Time | None, about("When it ends.")]
     last_uses: Annotated[list[LastUse], about("Its last use at each place, newest first.")]
 
 
@@ -233,6 +245,7 @@ def credential(made: CredentialRecord) -> Credential:
         public_key=made.line,
         restrictions=dict(made.restrictions),
         expires_at=time_or_null(made.expires_at),
+        break_glass=bool(made.break_glass),
         revision=made.revision,
     )
 
@@ -248,6 +261,7 @@ def listed_credential(one: CredentialRecord, used: tuple[Use, ...]) -> ListedCre
         public_key=one.line,
         restrictions=dict(one.restrictions),
         expires_at=time_or_null(one.expires_at),
+        break_glass=bool(one.break_glass),
         revision=one.revision,
         temporary=one.temporary,
         delivered=one.delivered,
@@ -271,6 +285,7 @@ def user_key(key: UserKeyRecord, names: dict[int, str], used: tuple[Use, ...]) -
         fingerprint=key.fingerprint,
         public_key=key.line,
         created_at=time(key.created_at),
+        expires_at=time_or_null(key.expires_at),
         last_uses=[
             LastUse(server=one.server or "git", server_id=one.server_id, at=time(one.at), address=one.address)
             for one in used

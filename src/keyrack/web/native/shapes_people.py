@@ -10,6 +10,7 @@ from keyrack.model import Grant as GrantRecord
 from keyrack.store.people import Bearer
 from keyrack.web.native.shapes import (
     Answer,
+    End,
     Flag,
     Id,
     Listed,
@@ -33,9 +34,11 @@ class NewGrant(Request):
     all: Annotated[bool, about("Whether all servers of the workspace are meant, now and later.", False)] = False
     system_user: Annotated[str, about("As which system user.", "deploy")]
     starts_at: Annotated[Moment | None, about("When it begins; none for at once.", None)] = None
-    expires_at: Annotated[Moment | None, about("When it ends; none for no end.")] = None
+    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
+    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
     restrictions: Annotated[Restrictions | None, about("What the keys may do; none for everything.")] = None
     reason: Annotated[str | None, about("Why, for those who ask later.", "release 12")] = None
+    break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
 
 
 class Grant(Answer):
@@ -53,6 +56,7 @@ class Grant(Answer):
     expires_at: Annotated[Time | None, about("When it ends.")]
     restrictions: Annotated[Restrictions, about("What the keys may do; {} for everything.")]
     reason: Annotated[str | None, about("Why it was given.", "release 12")]
+    break_glass: Annotated[Flag, about("Whether its use is an alarm.")]
     created_at: Annotated[Time, about("When it was given.")]
 
 
@@ -73,7 +77,8 @@ class NewToken(Request):
 
     name: Annotated[str, about("What it is called.", "ci")]
     scopes: Annotated[list[str], about("What it may be used for; never more than the caller may.", ["servers:read"])]
-    expires_at: Annotated[Moment | None, about("When it ends; none for no end.")] = None
+    expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
+    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
     user: Annotated[str | None, about("Whose it is; the caller's own where it is left out.", "alice")] = None
 
 
@@ -114,6 +119,7 @@ def grant(given: GrantRecord, names: Names) -> Grant:
         expires_at=time_or_null(given.expires_at),
         restrictions=dict(given.restrictions),
         reason=given.reason,
+        break_glass=bool(given.break_glass),
         created_at=time(given.created_at),
     )
 

@@ -17,7 +17,13 @@ def list_tokens(call: Call, asked: Window) -> shapes.TokenPage:
 def make_token(call: Call, new: shapes.NewToken) -> shapes.MadeToken:
     """Make an API token, whose secret is shown this once"""
     made = api_tokens.make(
-        call.instance, call.actor, name=new.name, scopes=new.scopes, expires_at=new.expires_at, user=new.user
+        call.instance,
+        call.actor,
+        name=new.name,
+        scopes=new.scopes,
+        expires_at=new.expires_at,
+        duration=new.duration,
+        user=new.user,
     )
     return shapes.made_token(made)
 

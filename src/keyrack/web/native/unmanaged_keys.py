@@ -31,6 +31,7 @@ def accept_unmanaged_key(call: Call, acceptance: shapes.Acceptance) -> shapes.Cr
         label=acceptance.label,
         username=acceptance.username,
         expires_at=acceptance.expires_at,
+        duration=acceptance.duration,
     )
     return shapes.credential(made)
 

@@ -1,0 +1,95 @@
+"""`keyrack freeze …`: keys open no new session until their owners confirm them; must hold no rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from keyrack.cli.calls import ID, either, known, reached, to
+from keyrack.cli.changes import dash
+from keyrack.cli.shown import say
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
+
+HINT = "`keyrack freeze list` shows which there are."
+
+
+@click.group(name="freeze")
+def command() -> None:
+    """Stop keys from opening new sessions until their owners confirm them (`keyrack keys confirm`).
+
+    Sessions go on, and keys to break glass with work.
+    """
+
+
+@command.command()
+@click.option("--user", metavar="NAME", help="The keys of this user.")
+@click.option("--server", metavar="SERVER", help="The keys on this server.")
+@click.option("--all", "everything", is_flag=True, help="All keys of the workspace.")
+@click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
+@click.option("--dry-run", is_flag=True, help="Show how many keys and which servers it would be for; change nothing.")
+@as_json_object
+@either
+def keys(
+    user: str | None,
+    server: str | None,
+    everything: bool,
+    reason: str | None,
+    dry_run: bool,
+    json_wanted: bool,
+    **given: Any,
+) -> None:
+    """Freeze keys: keyrack freeze keys --user alice --reason "a laptop was stolen" """
+    if sum((user is not None, server is not None, everything)) != 1:
+        raise click.UsageError("Name one: --user, --server or --all.")
+    with reached(given) as calls:
+        body = {"user": user, "server": server, "reason": reason, "preview": dry_run}
+        made = calls.ask("POST", "/freezes", body)
+    if json_wanted:
+        show_json(made)
+        return
+    servers, glass = len(made["servers"]), made["break_glass"]
+    more = f"; {glass} to break glass with go on" if glass else ""
+    if dry_run:
+        say(f"{made['keys']} keys would open no new session, on {servers} servers{more}. Nothing was changed.")
+    else:
+        say(f"{made['keys']} keys open no new session on {servers} servers until they are confirmed{more}.")
+        say(f"Which hosts obey: keyrack freeze show {made['id']}", err=True)
+
+
+@command.command(name="list")
+@as_json
+@either
+def list_freezes(json_wanted: bool, **given: Any) -> None:
+    """List freezes, newest first."""
+    with reached(given) as calls:
+        rows = [
+            (one["id"], one["at"], one["asked_by"], one["keys"], dash(one["ended_at"]), dash(one["reason"]))
+            for one in calls.ask("GET", "/freezes", query={"per_page": 200})["items"]
+        ]
+    table(("ID", "AT", "BY", "KEYS", "ENDED", "REASON"), rows, json_wanted)
+
+
+@command.command()
+@click.argument("freeze_id", metavar="ID", type=ID)
+@as_json
+@either
+def show(freeze_id: int, json_wanted: bool, **given: Any) -> None:
+    """Show which hosts obey a freeze."""
+    with reached(given) as calls, known(HINT):
+        found = calls.ask("GET", to("freezes", freeze_id))
+    rows = [
+        (one["server_name"], one["wanted"], one["applied"], "yes" if one["done"] else "no", dash(one["at"]))
+        for one in found["servers"]
+    ]
+    table(("SERVER", "WANTED", "APPLIED", "OBEYS", "SINCE"), rows, json_wanted)
+
+
+@command.command()
+@click.argument("freeze_id", metavar="ID", type=ID)
+@either
+def end(freeze_id: int, **given: Any) -> None:
+    """End a freeze: keys that nobody confirmed open sessions again."""
+    with reached(given) as calls, known(HINT):
+        calls.ask("DELETE", to("freezes", freeze_id))
+        say(f"Freeze {freeze_id} is over.")

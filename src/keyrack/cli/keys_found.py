@@ -1,0 +1,70 @@
+"""`keyrack keys find` and `keyrack keys confirm`: keys that should go, and those that stay; must hold no rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from keyrack.cli.calls import AT_ONCE, ID, either, known, reached, to
+from keyrack.cli.changes import dash
+from keyrack.cli.shown import say
+from keyrack.cli.tables import as_json, table
+
+KINDS = ("weak", "old", "unused", "unowned")
+TITLES = ("WHAT", "KIND", "ID", "NAME", "USER", "SERVER", "AS", "FINGERPRINT", "LAST USED", "WHY")
+
+
+@click.command(name="find")
+@click.option("--weak", is_flag=True, help="What today's rules would refuse.")
+@click.option("--old", is_flag=True, help="Entered more than --old-days ago.")
+@click.option("--unused", is_flag=True, help="No login for --unused-days.")
+@click.option("--unowned", is_flag=True, help="Registered by no user who may log in.")
+@click.option("--old-days", type=click.IntRange(1, 36_500), default=365, metavar="DAYS", help="[365]")
+@click.option("--unused-days", type=click.IntRange(1, 36_500), default=90, metavar="DAYS", help="[90]")
+@as_json
+@either
+def find(old_days: int, unused_days: int, json_wanted: bool, **given: Any) -> None:
+    """Find keys that should go: of one kind or several, otherwise of all."""
+    kinds = [kind for kind in KINDS if given.pop(kind)]
+    query: dict[str, Any] = {
+        "kind": ",".join(kinds or KINDS),
+        "old_days": old_days,
+        "unused_days": unused_days,
+        "per_page": AT_ONCE,
+    }
+    rows: list[tuple[object, ...]] = []
+    with reached(given) as calls:
+        while True:
+            page = calls.ask("GET", "/keys/findings", query=query)
+            rows += [_row(one) for one in page["items"]]
+            if page["next"] is None:
+                break
+            query["cursor"] = page["next"]
+    table(TITLES, rows, json_wanted)
+
+
+def _row(one: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        " ".join(one["findings"]),
+        one["kind"],
+        one["id"],
+        dash(one["name"]),
+        dash(one["user"]),
+        dash(one["server"]),
+        dash(one["username"]),
+        one["fingerprint"],
+        dash(one["last_used_at"]),
+        one["words"],
+    )
+
+
+@click.command(name="confirm")
+@click.argument("key_id", metavar="ID", type=ID)
+@click.option("--credential", is_flag=True, help="ID is that of a key on a server that no user registered.")
+@either
+def confirm(key_id: int, credential: bool, **given: Any) -> None:
+    """Confirm a key that was frozen: it opens sessions again. One's own, as `keyrack keys mine list` shows them."""
+    with reached(given) as calls, known("`keyrack keys mine list` shows your own."):
+        calls.ask("POST", to("credentials" if credential else "keys", key_id, "confirm"))
+        say(f"Confirmed key {key_id}.")

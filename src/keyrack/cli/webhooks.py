@@ -1,0 +1,90 @@
+"""`keyrack webhooks …`: where events are sent; must hold no rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from keyrack.cli.calls import ID, either, known, reached, to
+from keyrack.cli.changes import dash
+from keyrack.cli.shown import say
+from keyrack.cli.tables import as_json, table
+
+LEVELS = ("info", "warning", "alarm")
+HINT = "`keyrack webhooks list` shows which there are."
+
+
+@click.group(name="webhooks")
+def command() -> None:
+    """Where events are sent: signed, at least once, again until they are taken."""
+
+
+@command.command(name="list")
+@as_json
+@either
+def list_webhooks(json_wanted: bool, **given: Any) -> None:
+    """List webhooks, oldest first."""
+    with reached(given) as calls:
+        rows = [
+            (one["id"], one["url"], one["level"], " ".join(one["actions"]), one["created_by"], one["created_at"])
+            for one in calls.ask("GET", "/webhooks")["items"]
+        ]
+    table(("ID", "URL", "LEVEL", "ACTIONS", "BY", "CREATED"), rows, json_wanted)
+
+
+@command.command()
+@click.argument("url", metavar="URL")
+@click.option("--level", type=click.Choice(LEVELS), default="warning", help="The least that is sent. [warning]")
+@click.option("--action", "actions", multiple=True, metavar="PATTERN", help="Such as grants:*; repeated. [*]")
+@either
+def create(url: str, level: str, actions: tuple[str, ...], **given: Any) -> None:
+    """Send events to an address, and print the secret that signs them, this once."""
+    with reached(given) as calls:
+        made = calls.ask("POST", "/webhooks", {"url": url, "level": level, "actions": list(actions) or None})
+        say(made["secret"])
+        say(f"Webhook {made['id']} sends events from {level} on to {made['url']}.", err=True)
+
+
+@command.command()
+@click.argument("webhook_id", metavar="ID", type=ID)
+@either
+def delete(webhook_id: int, **given: Any) -> None:
+    """Send events there no more."""
+    with reached(given) as calls, known(HINT):
+        calls.ask("DELETE", to("webhooks", webhook_id))
+        say(f"Webhook {webhook_id} is deleted.")
+
+
+@command.command()
+@click.argument("webhook_id", metavar="ID", type=ID)
+@either
+def test(webhook_id: int, **given: Any) -> None:
+    """Have a test sent there by the service; `keyrack webhooks deliveries ID` says what became of it."""
+    with reached(given) as calls, known(HINT):
+        queued = calls.ask("POST", to("webhooks", webhook_id, "test"))
+        say(f"Delivery {queued['id']} waits for the service to send it.")
+
+
+@command.command()
+@click.argument("webhook_id", metavar="ID", type=ID)
+@click.option("--limit", type=click.IntRange(1, 200), default=50, help="How many at most. [50]")
+@as_json
+@either
+def deliveries(webhook_id: int, limit: int, json_wanted: bool, **given: Any) -> None:
+    """List what was sent there or waits, newest first."""
+    with reached(given) as calls, known(HINT):
+        found = calls.ask("GET", to("webhooks", webhook_id, "deliveries"), query={"per_page": limit})["items"]
+    rows = [
+        (
+            one["id"],
+            one["event"] or "test",
+            one["state"],
+            one["attempts"],
+            dash(one["status"]),
+            dash(one["next_at"]),
+            dash(one["words"]),
+        )
+        for one in found
+    ]
+    table(("ID", "EVENT", "STATE", "ATTEMPTS", "STATUS", "NEXT", "WHY"), rows, json_wanted)

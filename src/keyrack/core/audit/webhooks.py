@@ -1,0 +1,336 @@
+"""Webhooks: where events of a workspace are sent, signed and at least once; must speak no HTTP itself.
+
+The log of events is the queue's source, so that no change pays for its delivery: a look each second queues what is new.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection
+
+from keyrack import policy
+from keyrack.core.instance import Instance
+from keyrack.core.keys.key_sync import Answer, NoAnswer
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Event
+from keyrack.store import events, webhooks
+from keyrack.store.webhooks import DELIVERED, FAILED, Delivery, Webhook
+
+READ, WRITE = "webhooks:read", "webhooks:write"
+LEVELS = ("info", "warning", "alarm")
+MOST = 50
+LONGEST_URL = 2000
+SHORTEST_SECRET, LONGEST_SECRET = 16, 256
+WAITS = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 3600, *(6 * 3600,) * 12))
+"""After each failed attempt; three days in all, then it is given up."""
+LEASE = timedelta(minutes=2)
+KEPT = timedelta(days=14)
+LATE = timedelta(seconds=30)
+"""PostgreSQL may show an event after one with a larger id; so late a transaction is waited for."""
+AT_ONCE = 500
+
+Post = Callable[[str, Mapping[str, str], bytes], Answer]
+"""POST of a body with headers to an address; raises NoAnswer. See web/outgoing.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new webhook, and its secret, which is shown this once."""
+
+    webhook: Webhook
+    secret: str
+
+
+def create(
+    instance: Instance,
+    actor: Actor,
+    *,
+    url: object,
+    secret: object = None,
+    level: object = "warning",
+    actions: Iterable[object] = ("*",),
+) -> Made:
+    """Send events of the actor's workspace to an address from now on.
+
+    url: https, or http where `webhook_networks` names networks of one's own; secret: of 16 to 256 printable characters,
+    None for one that is made; level: the least that is sent, of LEVELS; actions: patterns over actions.
+    Raises Refusal INVALID, LIMIT or FORBIDDEN.
+    """
+    with Attempt(instance, actor, WRITE, "create a webhook", target_kind="webhook") as attempt:
+        place = _url(instance, url)
+        chosen = f"krwh_{secrets.token_urlsafe(32)}" if secret is None else _secret(secret)
+        if level not in LEVELS:
+            raise invalid("level", f"level takes one of {', '.join(LEVELS)}.")
+        wanted = policy.patterns(actions, field="actions") or ("*",)
+
+        def change(work: Work) -> Webhook:
+            held = webhooks.of_workspace(work.connection, actor.workspace_id)
+            if len(held) >= MOST:
+                raise Refusal(Kind.LIMIT, "no-room", f"There are {MOST} webhooks, which is the most; delete one first.")
+            values: dict[str, Any] = {
+                "workspace_id": actor.workspace_id,
+                "url": place,
+                "encrypted_secret": instance.key.encrypt(chosen, _context(actor.workspace_id, place)),
+                "level": level,
+                "actions": list(wanted),
+                "active": True,
+                "cursor": 0,
+                "created_by": actor.name,
+                "created_at": work.now,
+            }
+            number = webhooks.add(work.connection, values)
+            work.record(f"Events from {level} on are sent to {_host(place)}", target_id=number, level="warning")
+            webhooks.set_cursor(work.connection, number, events.newest_id(work.connection))
+            made = webhooks.get(work.connection, actor.workspace_id, number)
+            assert made is not None
+            return made
+
+        return Made(attempt.write(change), chosen)
+
+
+def find(instance: Instance, actor: Actor) -> tuple[Webhook, ...]:
+    """The webhooks of the workspace, oldest first. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, READ, "list webhooks", target_kind="webhook") as attempt:
+        return attempt.read(lambda connection: webhooks.of_workspace(connection, actor.workspace_id))
+
+
+def delete(instance: Instance, actor: Actor, webhook_id: int) -> Webhook:
+    """Send events there no more, and forget what waits; answers it as it was. Raises Refusal MISSING."""
+    aim = "delete a webhook"
+    with Attempt(instance, actor, WRITE, aim, target_kind="webhook", target_id=webhook_id) as attempt:
+
+        def change(work: Work) -> Webhook:
+            gone = _own(work.connection, actor, webhook_id)
+            webhooks.remove(work.connection, gone.id)
+            work.record(f"Events are sent to {_host(gone.url)} no more", target_id=gone.id, level="warning")
+            return gone
+
+        return attempt.write(change)
+
+
+def test(instance: Instance, actor: Actor, webhook_id: int) -> Delivery:
+    """Queue something to be sent there now, and answer it as it waits. Raises Refusal MISSING."""
+    aim = "test a webhook"
+    with Attempt(instance, actor, WRITE, aim, target_kind="webhook", target_id=webhook_id) as attempt:
+
+        def change(work: Work) -> Delivery:
+            held = _own(work.connection, actor, webhook_id)
+            webhooks.enqueue(work.connection, held.id, (None,), work.now)
+            work.record(f"Sent a test to {_host(held.url)}", target_id=held.id)
+            return webhooks.deliveries(work.connection, held.id, None, 1)[0]
+
+        return attempt.write(change)
+
+
+def deliveries(
+    instance: Instance, actor: Actor, webhook_id: int, *, before: int | None = None, limit: int = 50
+) -> tuple[Delivery, ...]:
+    """What was sent there or waits, newest first; before: only those with a smaller id. Raises Refusal MISSING."""
+    aim = "see what was sent"
+    with Attempt(instance, actor, READ, aim, target_kind="webhook", target_id=webhook_id) as attempt:
+
+        def question(connection: Connection) -> tuple[Delivery, ...]:
+            return webhooks.deliveries(connection, _own(connection, actor, webhook_id).id, before, limit)
+
+        return attempt.read(question)
+
+
+def queue_new(instance: Instance) -> int:
+    """Queue the events that came since for the webhooks that want them; answers how many."""
+    held = instance.database.read(webhooks.active)
+    if not held or all(one.cursor == instance.database.read(events.newest_id) for one in held):
+        return 0
+    return sum(_queue(instance, one) for one in held)
+
+
+def _queue(instance: Instance, webhook: Webhook) -> int:
+    now = instance.now()
+    count, after = 0, webhook.cursor
+
+    def look(connection: Connection) -> list[Event]:
+        return webhooks.new_events(connection, webhook, after, AT_ONCE)
+
+    while found := instance.database.read(look):
+        wanted = [event.id for event in found if _wants(webhook, event)]
+        settled = [event.id for event in found if not _is_postgresql(instance) or event.at < now - LATE]
+
+        def write(connection: Connection, wanted: list[int] = wanted, settled: list[int] = settled) -> None:
+            webhooks.enqueue(connection, webhook.id, wanted, now)
+            if settled:
+                webhooks.set_cursor(connection, webhook.id, max(settled))
+
+        if wanted or settled:
+            instance.database.write(write)
+        count, after = count + len(wanted), found[-1].id
+    return count
+
+
+def _is_postgresql(instance: Instance) -> bool:
+    return instance.settings.database_url.startswith("postgresql")
+
+
+def _wants(webhook: Webhook, event: Event) -> bool:
+    level = LEVELS.index(event.level) if event.level in LEVELS else 0
+    return level >= LEVELS.index(webhook.level) and any(policy.matches(one, event.action) for one in webhook.actions)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is to be sent to one webhook now, the longest waiting first."""
+
+    webhook: Webhook
+    deliveries: tuple[Delivery, ...]
+    events: Mapping[int, Event]
+
+
+def claim(instance: Instance, busy: frozenset[int] = frozenset()) -> tuple[Due, ...]:
+    """What is due, so that no other process sends it meanwhile; busy: webhooks that are being sent to."""
+    now = instance.now()
+    if not instance.database.read(lambda connection: webhooks.due(connection, now, 1)):
+        return ()
+
+    def take(connection: Connection) -> tuple[Due, ...]:
+        found = [one for one in webhooks.due(connection, now, AT_ONCE) if one.webhook_id not in busy]
+        for one in found:
+            webhooks.change(connection, replace(one, next_at=now + LEASE))
+        held = webhooks.by_ids(connection, [one.webhook_id for one in found])
+        known = webhooks.events_by_ids(connection, [one.event_id for one in found if one.event_id is not None])
+        return tuple(
+            Due(webhook, tuple(one for one in found if one.webhook_id == webhook.id), known)
+            for webhook in held.values()
+        )
+
+    return instance.database.write(take)
+
+
+def send(instance: Instance, due: Due, post: Post) -> int:
+    """Send what is due to one webhook, in order; after one that was not taken the others wait. How many went."""
+    secret = instance.key.decrypt(due.webhook.encrypted_secret, _context(due.webhook.workspace_id, due.webhook.url))
+    taken, down = 0, False
+    for one in due.deliveries:
+        if down:
+            later = replace(one, next_at=instance.now() + WAITS[0])
+        else:
+            later = _sent(instance, due, one, secret, post)
+            down = later.state != DELIVERED
+            taken += not down
+        instance.database.write(lambda connection, later=later: webhooks.change(connection, later))  # type: ignore[misc]
+    return taken
+
+
+def forget_old(instance: Instance) -> None:
+    """Delete what was sent, or given up, long ago."""
+    before = instance.now() - KEPT
+    instance.database.write(lambda connection: webhooks.forget(connection, before))
+
+
+def _sent(instance: Instance, due: Due, one: Delivery, secret: str, post: Post) -> Delivery:
+    """A delivery after an attempt."""
+    event = None if one.event_id is None else due.events.get(one.event_id)
+    now = instance.now()
+    if event is None and one.event_id is not None:
+        return replace(one, state=FAILED, words="The event was deleted before it could be sent.")
+    body = json.dumps(shown(instance, one, event), separators=(",", ":")).encode()
+    stamp = str(int(now.timestamp()))
+    headers = {
+        "Content-Type": "application/json",
+        "X-Keyrack-Delivery": str(one.id),
+        "X-Keyrack-Timestamp": stamp,
+        "X-Keyrack-Signature": f"sha256={sign(secret, stamp, body)}",
+    }
+    status: int | None = None
+    try:
+        status = post(due.webhook.url, headers, body).status
+        words = "" if 200 <= status < 300 else f"It answered {status}."
+    except NoAnswer as error:
+        words = str(error)
+    tried = replace(one, attempts=one.attempts + 1, status=status, words=words)
+    if not words:
+        return replace(tried, state=DELIVERED, delivered_at=now)
+    if tried.attempts > len(WAITS):
+        return replace(tried, state=FAILED)
+    return replace(tried, next_at=now + WAITS[tried.attempts - 1])
+
+
+def sign(secret: str, timestamp: str, body: bytes) -> str:
+    """HMAC-SHA256 over the timestamp, a point and the body, in hexadecimal digits."""
+    return hmac.new(secret.encode(), timestamp.encode() + b"." + body, "sha256").hexdigest()
+
+
+def shown(instance: Instance, one: Delivery, event: Event | None) -> dict[str, Any]:
+    """What is sent: the event with all that its line in the log has, or a test."""
+    told: dict[str, Any] = {"delivery": one.id, "webhook": one.webhook_id, "service": instance.settings.url}
+    if event is None:
+        return {**told, "type": "test", "event": None}
+    return {**told, "type": "event", "event": fields(event)}
+
+
+def fields(event: Event) -> dict[str, Any]:
+    """An event for programs outside."""
+    return {
+        "id": event.id,
+        "at": event.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "workspace_id": event.workspace_id,
+        "actor": event.actor_name,
+        "token": event.token_name,
+        "address": event.address,
+        "channel": event.channel,
+        "action": event.action,
+        "outcome": event.outcome,
+        "reason": event.reason,
+        "target_kind": event.target_kind,
+        "target_id": event.target_id,
+        "server_id": event.server_id,
+        "summary": event.summary,
+        "level": event.level,
+        "details": dict(event.details),
+    }
+
+
+def _own(connection: Connection, actor: Actor, webhook_id: int) -> Webhook:
+    found = webhooks.get(connection, actor.workspace_id, webhook_id)
+    if found is None:
+        raise missing("webhook")
+    return found
+
+
+def _context(workspace_id: int, url: str) -> str:
+    """What a secret is encrypted for: whoever changes the address in the database has nothing signed for it."""
+    return f"webhook {workspace_id} {url}"
+
+
+def _host(url: str) -> str:
+    return str(urlsplit(url).hostname)
+
+
+def _secret(value: object) -> str:
+    if not isinstance(value, str) or not SHORTEST_SECRET <= len(value) <= LONGEST_SECRET:
+        raise invalid("secret", f"A secret has {SHORTEST_SECRET} to {LONGEST_SECRET} characters.")
+    if not value.isascii() or not value.isprintable():
+        raise invalid("secret", "A secret is written in printable ASCII.")
+    return value
+
+
+def _url(instance: Instance, url: object) -> str:
+    words = "url takes the https address that events are sent to, such as https://alerts.example.org/keyrack."
+    if not isinstance(url, str) or len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
+        raise invalid("url", words)
+    try:
+        parts = urlsplit(url)
+        known = bool(parts.hostname) and not (parts.fragment or "@" in parts.netloc) and parts.port != 0
+    except ValueError:
+        known = False
+    # Plain http is for services inside networks that the settings name; which address it is, is seen when it is called.
+    schemes = ("https", "http") if instance.settings.webhook_networks else ("https",)
+    if not known or parts.scheme not in schemes:
+        raise invalid("url", words)
+    return url

@@ -1,0 +1,123 @@
+"""Raises the alarm when a key is used that is there to break glass with; must keep nobody out.
+
+A host tells of each login (core/hosts/reports.py), also of those while the service was away, once it is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from keyrack.core.people.users import system_actor
+from keyrack.core.work import Work
+from keyrack.model import Server
+from keyrack.store import break_glass, events
+from keyrack.store.break_glass import Glass
+
+log = structlog.get_logger("keyrack")
+
+CODE = "break-glass"
+NEAR = timedelta(minutes=1)
+"""A session and the login that began it are told with times that differ by less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A login that a host tells of; username: "" where it does not say."""
+
+    fingerprint: str
+    username: str
+    address: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Glass that was broken: by which login, with what."""
+
+    login: Login
+    glass: Glass
+
+
+def among(
+    connection: Connection, server: Server, used: Iterable[Login], opened: Iterable[Login], now: datetime
+) -> list[Broken]:
+    """The logins with keys to break glass with, of which nobody was told yet.
+
+    used: as the host tells of uses of keys, opened: of sessions that were not known before.
+    """
+    told = [*used]
+    sessions = [login for login in opened if not any(_same(login, use) for use in told)]
+    logins = [*told, *sessions]
+    fingerprints = sorted({login.fingerprint for login in logins if login.fingerprint})
+    if not fingerprints:
+        return []
+    glasses = break_glass.of_keys(connection, server.id, server.workspace_id, fingerprints, now)
+    if not glasses:
+        return []
+    known = break_glass.last_uses(connection, server.id, fingerprints)
+    found = []
+    for login in logins:
+        glass = _glass(glasses, login)
+        before = known.get(login.fingerprint)
+        late = NEAR if login in sessions else timedelta()
+        if glass is not None and (before is None or before < login.at - late):
+            found.append(Broken(login, glass))
+    return found
+
+
+def alarm(work: Work, server: Server, broken: Broken) -> None:
+    """Leave the event: who, where, from where, and how to end it; webhooks and other receivers of events hear of it."""
+    login, glass = broken.login, broken.glass
+    account = login.username or glass.username
+    who = f"{glass.user} " if glass.user else ""
+    key = f"{glass.name} ({glass.fingerprint})" if glass.name else glass.fingerprint
+    number = break_glass.session(work.connection, server.id, login.fingerprint, account, login.address)
+    end = "the login is over already" if number is None else f"end it: keyrack sessions end {server.name} {number}"
+    words = (
+        f"Alarm: glass broken: {who}logged in as {account} on server {server.name} from {login.address} at "
+        f"{login.at:%Y-%m-%d %H:%M:%S} UTC with SSH key {key}, by {glass.kind} {glass.id}; {end}"
+    )
+    details: dict[str, Any] = {
+        "fingerprint": glass.fingerprint,
+        "user": glass.user,
+        "username": account,
+        "server": server.name,
+        "address": login.address,
+        "at": f"{login.at:%Y-%m-%dT%H:%M:%SZ}",
+        glass.kind: glass.id,
+        "session": number,
+        "end": None if number is None else f"DELETE /api/keyrack/v1/servers/{server.id}/sessions/{number}",
+    }
+    events.add(
+        work.connection,
+        system_actor(server.workspace_id, channel="agent"),
+        at=work.now,
+        action="sessions:write",
+        outcome="done",
+        reason=CODE,
+        target_kind="session",
+        target_id=number,
+        server_id=server.id,
+        summary=words,
+        level="alarm",
+        details=details,
+    )
+    log.error("alarm", server=server.id, reason=words)
+
+
+def _same(login: Login, other: Login) -> bool:
+    return (login.fingerprint, login.address) == (other.fingerprint, other.address) and (
+        not other.username or other.username == login.username
+    )
+
+
+def _glass(glasses: Mapping[tuple[str, str], Glass], login: Login) -> Glass | None:
+    if login.username:
+        return glasses.get((login.fingerprint, login.username))
+    return next((one for (fingerprint, _), one in glasses.items() if fingerprint == login.fingerprint), None)

@@ -1,0 +1,134 @@
+"""Finds keys that should not be there any more: weak, old, unused, unowned; must change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from keyrack import policy
+from keyrack.core import cursors
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt
+from keyrack.errors import invalid
+from keyrack.model import Actor
+from keyrack.ssh import known_private
+from keyrack.ssh.public_key import KeyProblem, read_canonical
+from keyrack.store import findings
+from keyrack.store.findings import Held
+
+WEAK, OLD, UNUSED, UNOWNED = "weak", "old", "unused", "unowned"
+KINDS = (WEAK, OLD, UNUSED, UNOWNED)
+OLD_DAYS, UNUSED_DAYS = 365, 90
+AT_ONCE = 500
+MOST_LOOKED = 20_000
+"""Keys that one call looks at; a page may then have less than it could, and still name a next one."""
+_CREDENTIALS, _USER_KEYS = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A key, and what is wrong with it: of KINDS, and in words."""
+
+    key: Held
+    kinds: tuple[str, ...]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """A page of findings; next: the cursor of the next one, None at the end."""
+
+    items: tuple[Finding, ...]
+    next: str | None
+
+
+def find(
+    instance: Instance,
+    actor: Actor,
+    *,
+    kinds: Iterable[str] = KINDS,
+    old_days: int = OLD_DAYS,
+    unused_days: int = UNUSED_DAYS,
+    cursor: str = "",
+    limit: int = 50,
+) -> Findings:
+    """Keys of the workspace that are weak (by the rules of today), older than so many days, not used for so many, or
+    registered by nobody who may log in; on servers first, then users' own. Raises Refusal INVALID or FORBIDDEN.
+    """
+    with Attempt(instance, actor, "credentials:read", "find keys that should go", target_kind="key") as attempt:
+        wanted = tuple(kinds)
+        for kind in wanted:
+            if kind not in KINDS:
+                raise invalid("kind", f"kind takes of {', '.join(KINDS)}, with commas between.")
+        place = cursors.read(cursor, (int, int)) if cursor else (_CREDENTIALS, 0)
+        now = instance.now()
+        look = _Look(instance, wanted, now - timedelta(days=old_days), now - timedelta(days=unused_days), now)
+
+        def question(connection: Connection) -> Findings:
+            found: list[Finding] = []
+            last = (int(place[0]), int(place[1]))
+            for count, (where, key) in enumerate(_keys(connection, actor.workspace_id, last), 1):
+                if len(found) == limit or count > MOST_LOOKED:
+                    return Findings(tuple(found), cursors.write(last))
+                last = where
+                finding = look.at(key)
+                if finding is not None:
+                    found.append(finding)
+            return Findings(tuple(found), None)
+
+        return attempt.read(question)
+
+
+def _keys(connection: Connection, workspace_id: int, after: tuple[int, int]) -> Iterator[tuple[tuple[int, int], Held]]:
+    questions = ((_CREDENTIALS, findings.credentials_after), (_USER_KEYS, findings.user_keys_after))
+    for number, question in questions:
+        if number < after[0]:
+            continue
+        last = after[1] if number == after[0] else 0
+        while some := question(connection, workspace_id, last, AT_ONCE):
+            for key in some:
+                last = key.id
+                yield (number, key.id), key
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is looked for."""
+
+    instance: Instance
+    kinds: tuple[str, ...]
+    old_before: datetime
+    unused_before: datetime
+    now: datetime
+
+    def at(self, key: Held) -> Finding | None:
+        """What is wrong with a key, None for nothing; one whose end came opens nothing and is left out."""
+        if key.expires_at is not None and key.expires_at <= self.now:
+            return None
+        found: list[tuple[str, str]] = []
+        if WEAK in self.kinds and (words := self._weak(key)):
+            found.append((WEAK, words))
+        if OLD in self.kinds and key.created_at < self.old_before:
+            found.append((OLD, f"It was entered on {key.created_at:%Y-%m-%d}."))
+        if UNUSED in self.kinds and (key.used_at or key.created_at) < self.unused_before:
+            since = "never" if key.used_at is None else f"last on {key.used_at:%Y-%m-%d}"
+            found.append((UNUSED, f"It was used {since}."))
+        if UNOWNED in self.kinds and (key.user is None or key.disabled):
+            owner = "No user registered it." if key.user is None else f"Its owner {key.user} is shut out."
+            found.append((UNOWNED, owner))
+        if not found:
+            return None
+        return Finding(key, tuple(kind for kind, _ in found), " ".join(words for _, words in found))
+
+    def _weak(self, key: Held) -> str:
+        try:
+            read = read_canonical(key.public_key)
+        except KeyProblem as problem:
+            return str(problem)
+        refusal = policy.key_problem(read, self.instance.key_rules)
+        if refusal is None and known_private.is_known(read):
+            refusal = policy.compromised()
+        return "" if refusal is None else refusal.message

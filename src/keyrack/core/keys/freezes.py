@@ -1,0 +1,286 @@
+"""Freezes keys: they open no new session until their owners confirm them; sessions go on, and keys to break glass with
+work. Must take no key away.
+
+What decides is a mark on the rows of servers and keys, under their seals (decision 151); access.py reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from keyrack.core import validation
+from keyrack.core.hosts.servers import look_up
+from keyrack.core.instance import Instance
+from keyrack.core.keys import access, user_keys
+from keyrack.core.keys.receipts import Receipt
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Server, User
+from keyrack.store import freezes, keys, people, revocations, servers
+from keyrack.store.access import servers_with_credentials
+from keyrack.store.engine.prepared import Row
+from keyrack.store.freezes import Freeze
+
+FREEZE, READ = "keys:freeze", "credentials:read"
+LONGEST_REASON = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A freeze, or what one would be for (freeze None). where: in words; keys: how many, and those to break glass with
+    that go on; servers: who obeys.
+    """
+
+    freeze: Freeze | None
+    where: str
+    keys: int
+    break_glass: int
+    servers: tuple[Receipt, ...]
+
+    @property
+    def done(self) -> bool:
+        """Whether every host has said that it obeys."""
+        return all(one.done for one in self.servers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What is frozen: the rows, the servers that are marked and those that are told."""
+
+    where: str
+    user_id: int | None
+    server_id: int | None
+    marked: list[int]
+    told: list[int]
+    keys: list[Row]
+    held: list[Row]
+    count: int
+    break_glass: int
+
+
+def preview(instance: Instance, actor: Actor, *, user: object = None, server: object = None) -> Frozen:
+    """What a freeze would be for; changes nothing. Raises Refusal as freeze does."""
+    with Attempt(instance, actor, FREEZE, "see what a freeze would stop", target_kind="freeze") as attempt:
+
+        def look(connection: Connection) -> Frozen:
+            scope = _scope(instance, connection, actor, *_named(connection, actor, user, server))
+            revisions = {
+                one.server_id: one.applied_revision
+                for one in revocations.applied(connection, actor.workspace_id, scope.told)
+            }
+            return Frozen(
+                None, scope.where, scope.count, scope.break_glass, _receipts(connection, actor, revisions, waiting=True)
+            )
+
+        return attempt.read(look)
+
+
+def freeze(
+    instance: Instance, actor: Actor, *, user: object = None, server: object = None, reason: object = None
+) -> Frozen:
+    """Stop keys from opening new sessions until they are confirmed: of a user, on a server, or of the whole workspace.
+
+    user: a name; server: a name or an id; at most one of them. Keys that are entered afterwards are not meant.
+    Raises Refusal INVALID or FORBIDDEN.
+    """
+    with Attempt(instance, actor, FREEZE, "freeze keys", target_kind="freeze") as attempt:
+        why = "" if reason in (None, "") else validation.text(reason, field="reason", maximum=LONGEST_REASON)
+
+        def change(work: Work) -> Frozen:
+            scope = _scope(instance, work.connection, actor, *_named(work.connection, actor, user, server))
+            _mark(work, scope, work.now)
+            revisions = work.bump_revisions(scope.told)
+            number = freezes.add(
+                work.connection,
+                {
+                    "workspace_id": actor.workspace_id,
+                    "user_id": scope.user_id,
+                    "server_id": scope.server_id,
+                    "reason": why,
+                    "asked_by": actor.name,
+                    "at": work.now,
+                    "keys": scope.count,
+                    "revisions": {str(one): revision for one, revision in revisions.items()},
+                },
+            )
+            work.record(
+                f"Froze {scope.count} SSH keys {scope.where}: they open no new session until they are confirmed"
+                + (f" ({why})" if why else ""),
+                target_id=number,
+                server_id=scope.server_id,
+                level="warning",
+                details={"break_glass": scope.break_glass},
+            )
+            made = freezes.get(work.connection, actor.workspace_id, number)
+            return Frozen(
+                made, scope.where, scope.count, scope.break_glass, _receipts(work.connection, actor, revisions)
+            )
+
+        return attempt.write(change)
+
+
+def get(instance: Instance, actor: Actor, freeze_id: int) -> Frozen:
+    """A freeze, and which hosts obey it. Raises Refusal MISSING."""
+    with Attempt(instance, actor, READ, "see a freeze", target_kind="freeze", target_id=freeze_id) as attempt:
+
+        def look(connection: Connection) -> Frozen:
+            found = freezes.get(connection, actor.workspace_id, freeze_id)
+            if found is None:
+                raise missing("freeze")
+            revisions = {int(server): revision for server, revision in found.revisions.items()}
+            return Frozen(found, "", found.keys, 0, _receipts(connection, actor, revisions))
+
+        return attempt.read(look)
+
+
+def find(instance: Instance, actor: Actor, *, before: int | None = None, limit: int = 50) -> tuple[Freeze, ...]:
+    """The freezes of the workspace, newest first; before: only those with a smaller id. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, READ, "list freezes", target_kind="freeze") as attempt:
+        return attempt.read(lambda connection: freezes.find(connection, actor.workspace_id, before, limit))
+
+
+def end(instance: Instance, actor: Actor, freeze_id: int) -> Freeze:
+    """End a freeze: what nobody confirmed opens sessions again, unless another freeze is for it.
+
+    Raises Refusal MISSING, or TAKEN for one that has ended.
+    """
+    with Attempt(instance, actor, FREEZE, "end a freeze", target_kind="freeze", target_id=freeze_id) as attempt:
+
+        def change(work: Work) -> Freeze:
+            found = freezes.get(work.connection, actor.workspace_id, freeze_id)
+            if found is None:
+                raise missing("freeze")
+            if found.ended_at is not None:
+                raise Refusal(Kind.TAKEN, "freeze-ended", f"{found.ended_by} ended this freeze already.")
+            freezes.end(work.connection, found.id, work.now, actor.name)
+            freezes.unmark(work.connection, actor.workspace_id, found.at)
+            # An older one for the same keys had its marks overwritten.
+            for other in freezes.active(work.connection, actor.workspace_id):
+                user = None if other.user_id is None else people.user(work.connection, other.user_id)
+                place = None if other.server_id is None else servers.by_id(work.connection, other.server_id)
+                if (other.user_id, other.server_id) == (user.id if user else None, place.id if place else None):
+                    _mark(work, _scope(instance, work.connection, actor, user, place), other.at, only_free=True)
+            work.bump_revisions(int(server) for server in found.revisions)
+            work.record(f"Ended freeze {found.id} of {found.keys} SSH keys", target_id=found.id, level="warning")
+            ended = freezes.get(work.connection, actor.workspace_id, found.id)
+            assert ended is not None
+            return ended
+
+        return attempt.write(change)
+
+
+def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
+    """Confirm a key of one's own: it opens sessions again, wherever it stands. A program's key is confirmed by whoever
+    deals with users. Raises Refusal MISSING or FORBIDDEN.
+    """
+    row = instance.database.read(lambda connection: freezes.user_key(connection, actor.workspace_id, key_id))
+    others = row is not None and row.user_id != actor.user_id and row.user_kind == "service"
+    action = "people:write" if others else user_keys.ADD
+    with Attempt(instance, actor, action, "confirm an SSH key", target_kind="user key", target_id=key_id) as attempt:
+
+        def change(work: Work) -> None:
+            found = freezes.user_key(work.connection, actor.workspace_id, key_id)
+            if found is None or (found.user_id != actor.user_id and found.user_kind != "service"):
+                raise missing("SSH key")
+            whose = str(found.user_name)
+            row = Row({name: value for name, value in found.items() if name not in ("user_kind", "user_name")})
+            held = freezes.credentials_of_keys(work.connection, actor.workspace_id, (row.fingerprint,))
+            freezes.confirm(work.connection, (row,), held, work.now)
+            told = {one.server_id for one in held} | keys.servers_of_user(work.connection, row.user_id)
+            work.bump_revisions(told)
+            words = f"Confirmed SSH key {row.title or 'without a title'} ({row.fingerprint}) of {whose}"
+            work.record(words, target_id=row.id, details={"fingerprint": row.fingerprint})
+
+        attempt.write(change)
+
+
+def confirm_credential(instance: Instance, actor: Actor, credential_id: int) -> None:
+    """Confirm a key that no user registered, on one server. Raises Refusal MISSING, or FORBIDDEN for a user's key."""
+    aim = "confirm an SSH key on a server"
+    with Attempt(
+        instance, actor, "credentials:write", aim, target_kind="credential", target_id=credential_id
+    ) as attempt:
+
+        def change(work: Work) -> None:
+            found = freezes.credential(work.connection, actor.workspace_id, credential_id)
+            if found is None:
+                raise missing("SSH key")
+            owner = freezes.owner_of(work.connection, actor.workspace_id, found.fingerprint)
+            if owner is not None and owner != actor.name:
+                raise Refusal(Kind.FORBIDDEN, "not-the-owner", f"This key is {owner}'s, who confirms it: /keys.")
+            where = f"{found.username} on server {found.server_name}"
+            row = Row({name: value for name, value in found.items() if name not in ("server_name", "username")})
+            freezes.confirm(work.connection, (), (row,), work.now)
+            work.bump_revision(row.server_id)
+            work.record(
+                f"Confirmed SSH key {row.label} ({row.fingerprint}) of {where}",
+                target_id=row.id,
+                server_id=row.server_id,
+                details={"fingerprint": row.fingerprint},
+            )
+
+        attempt.write(change)
+
+
+def _named(connection: Connection, actor: Actor, user: object, server: object) -> tuple[User | None, Server | None]:
+    """Who or where is meant; neither is the whole workspace. Raises Refusal INVALID, MISSING or TAKEN."""
+    if user is not None and server is not None:
+        raise invalid("server", "Name a user or a server, or neither for the whole workspace.")
+    if server is not None:
+        return None, look_up(connection, actor.workspace_id, str(server))
+    if user is None:
+        return None, None
+    person = people.user_by_name(connection, actor.workspace_id, str(user))
+    if person is None:
+        raise invalid("user", "There is no such user.", "user-missing")
+    return person, None
+
+
+def _scope(
+    instance: Instance, connection: Connection, actor: Actor, person: User | None, place: Server | None
+) -> _Scope:
+    workspace = actor.workspace_id
+    if person is not None:
+        found = freezes.user_keys_of(connection, workspace, person.id)
+        prints = [row.fingerprint for row in found]
+        held = freezes.credentials_of_keys(connection, workspace, prints)
+        told = keys.servers_of_user(connection, person.id)
+        told |= servers_with_credentials(connection, workspace, prints, instance.now())
+        glass = sum(1 for row in held if row.break_glass)
+        return _Scope(f"of {person.name}", person.id, None, [], sorted(told), found, held, len(set(prints)), glass)
+    marked = freezes.servers_of(connection, workspace, None if place is None else place.id)
+    at = freezes.credentials_at(connection, workspace, None if place is None else place.id)
+    prints_at = {row.fingerprint for row in at}
+    glass = sum(1 for row in at if row.break_glass)
+    if place is not None:
+        prints_at |= {
+            line.fingerprint for line in access.lines(connection, place, instance.now())[0] if line.fingerprint
+        }
+        return _Scope(f"on server {place.name}", None, place.id, marked, marked, [], [], len(prints_at), glass)
+    found = freezes.user_keys_of(connection, workspace)
+    count = len(prints_at | {row.fingerprint for row in found})
+    return _Scope("of the workspace", None, None, marked, marked, found, [], count, glass)
+
+
+def _mark(work: Work, scope: _Scope, at: datetime, *, only_free: bool = False) -> None:
+    """Leave the marks of a freeze; only_free: where no other freeze left its own."""
+    free = [row for row in scope.keys if not only_free or row["frozen_at"] is None]
+    held = [row for row in scope.held if not only_free or row["frozen_at"] is None]
+    freezes.mark_servers(work.connection, scope.marked, at, only_free=only_free)
+    freezes.mark_user_keys(work.connection, free, at)
+    freezes.mark_credentials(work.connection, held, at)
+
+
+def _receipts(
+    connection: Connection, actor: Actor, revisions: Mapping[int, int], *, waiting: bool = False
+) -> tuple[Receipt, ...]:
+    found = []
+    for one in revocations.applied(connection, actor.workspace_id, revisions):
+        revision = revisions[one.server_id]
+        at = one.applied_at if one.applied_revision >= revision and not waiting else None
+        found.append(Receipt(one.server_id, one.server_name, revision, one.applied_revision, at))
+    return tuple(found)

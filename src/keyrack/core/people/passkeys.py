@@ -1,0 +1,221 @@
+"""Passkeys (WebAuthn): registered by who is signed in, and proven, beside a password or alone; must trust no browser.
+
+A challenge is not kept: it is one of ours, for one browser and five minutes, and spent by the answer to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import webauthn
+from webauthn.helpers import base64url_to_bytes, options_to_json
+from webauthn.helpers.exceptions import WebAuthnException
+from webauthn.helpers.structs import (
+    AuthenticatorSelectionCriteria,
+    PublicKeyCredentialDescriptor,
+    ResidentKeyRequirement,
+    UserVerificationRequirement,
+)
+
+from keyrack.core import validation
+from keyrack.core.instance import Instance
+from keyrack.core.people import second_proofs
+from keyrack.core.people.users import own_user
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid
+from keyrack.model import Actor, User
+from keyrack.store import authenticators, people, web_sessions
+
+CHALLENGE_LASTS = timedelta(minutes=5)
+LONGEST = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a browser is: origin, such as https://keys.example.org, its host, and the cookie that it has."""
+
+    origin: str
+    host: str
+    cookie: str
+
+
+def registration(instance: Instance, actor: Actor, place: Place) -> str:
+    """What the browser is asked for to make a passkey: the options as JSON."""
+    with Attempt(instance, actor, "iam:self", "register a passkey", target_kind="authenticator") as attempt:
+        held = attempt.read(lambda connection: authenticators.of_user(connection, actor.user_id or 0))
+        options = webauthn.generate_registration_options(
+            rp_id=place.host,
+            rp_name="Keyrack",
+            user_id=instance.key.hash_token(f"passkeys of {actor.user_id}"),
+            user_name=actor.name,
+            challenge=_challenge(instance, place),
+            authenticator_selection=AuthenticatorSelectionCriteria(
+                resident_key=ResidentKeyRequirement.PREFERRED,
+                user_verification=UserVerificationRequirement.PREFERRED,
+            ),
+            exclude_credentials=[
+                PublicKeyCredentialDescriptor(id=one.credential) for one in held if one.credential is not None
+            ],
+        )
+        return options_to_json(options)
+
+
+def register(instance: Instance, actor: Actor, place: Place, *, name: str, answer: str) -> tuple[str, ...]:
+    """Keep the passkey that a browser made; recovery codes, shown this once, where there were none.
+
+    answer: the browser's, as JSON. Raises Refusal INVALID or TAKEN.
+    """
+    with Attempt(instance, actor, "iam:self", "register a passkey", target_kind="authenticator") as attempt:
+        title = validation.text(name, field="name")
+        challenge = _answered(answer)
+        _check_challenge(instance, place, challenge)
+        try:
+            made = webauthn.verify_registration_response(
+                credential=answer,
+                expected_challenge=challenge,
+                expected_rp_id=place.host,
+                expected_origin=place.origin,
+            )
+        except (WebAuthnException, ValueError):
+            raise invalid("answer", "The browser's answer is not that of a passkey made here; try again.") from None
+
+        def run(work: Work) -> tuple[str, ...]:
+            _spend(work, challenge)
+            user = own_user(work, actor.user_id or 0)
+            number = second_proofs.add_passkey(
+                work,
+                user,
+                name=title,
+                credential=made.credential_id,
+                public_key=made.credential_public_key,
+                count=made.sign_count,
+            )
+            codes = second_proofs.ensure_recovery(work, user)
+            work.record(f"{user.name} has the passkey {title}", target_id=number, level="warning")
+            return codes
+
+        return attempt.write(run)
+
+
+def options(instance: Instance, place: Place, *, user_id: int | None = None) -> str:
+    """What the browser is asked for to prove a passkey: of a user, or of whoever it is; the options as JSON.
+
+    "" for a user who has none.
+    """
+    allowed: list[PublicKeyCredentialDescriptor] | None = None
+    if user_id is not None:
+        held = instance.database.read(lambda connection: authenticators.of_user(connection, user_id))
+        allowed = [PublicKeyCredentialDescriptor(id=one.credential) for one in held if one.credential is not None]
+        if not allowed:
+            return ""
+    asked = webauthn.generate_authentication_options(
+        rp_id=place.host,
+        challenge=_challenge(instance, place),
+        allow_credentials=allowed,
+        user_verification=(
+            UserVerificationRequirement.REQUIRED if user_id is None else UserVerificationRequirement.PREFERRED
+        ),
+    )
+    return options_to_json(asked)
+
+
+def owner(instance: Instance, answer: str) -> int | None:
+    """Whose passkey an answer claims to be of; no proof yet of anything."""
+    credential = _credential(answer)
+    found = instance.database.read(lambda connection: authenticators.by_credential(connection, credential))
+    return None if found is None else found.user_id
+
+
+def use(work: Work, place: Place, answer: str, *, alone: bool) -> User:
+    """The user whose passkey answered, which spends the challenge. Raises Refusal UNAUTHENTICATED.
+
+    alone: nothing else was proven, so that the authenticator must have asked for a finger or a PIN.
+    """
+    wrong = Refusal(Kind.UNAUTHENTICATED, "passkey-wrong", "This passkey does not open anything here.", field="answer")
+    try:
+        challenge, credential = _answered(answer), _credential(answer)
+        _check_challenge(work.instance, place, challenge)
+        _spend(work, challenge)
+    except Refusal:
+        raise wrong from None
+    held = authenticators.by_credential(work.connection, credential)
+    user = None if held is None else people.user(work.connection, held.user_id)
+    if held is None or user is None or user.disabled_at is not None:
+        raise wrong
+    try:
+        proven = webauthn.verify_authentication_response(
+            credential=answer,
+            expected_challenge=challenge,
+            expected_rp_id=place.host,
+            expected_origin=place.origin,
+            credential_public_key=held.secret,
+            credential_current_sign_count=held.step or 0,
+            require_user_verification=alone,
+        )
+    except (WebAuthnException, ValueError):
+        raise wrong from None
+    authenticators.change(work.connection, held.id, {"step": proven.new_sign_count, "last_used_at": work.now})
+    return user
+
+
+def prove(instance: Instance, actor: Actor, place: Place, answer: str) -> None:
+    """Check the passkey of somebody who is signed in. Raises Refusal UNAUTHENTICATED."""
+    with Attempt(instance, actor, "iam:self", "prove who one is by a passkey", target_kind="authenticator") as attempt:
+
+        def run(work: Work) -> None:
+            if use(work, place, answer, alone=False).id != actor.user_id:
+                raise Refusal(Kind.UNAUTHENTICATED, "passkey-wrong", "This passkey is somebody else's.")
+            work.record(f"{actor.name} showed a passkey")
+
+        attempt.write(run)
+
+
+def _challenge(instance: Instance, place: Place) -> bytes:
+    ends = int((instance.now() + CHALLENGE_LASTS).timestamp())
+    head = secrets.token_bytes(16) + ends.to_bytes(8, "big")
+    return head + _mark(instance, place, head)
+
+
+def _mark(instance: Instance, place: Place, head: bytes) -> bytes:
+    return instance.key.hash_token(f"challenge {place.origin} {place.cookie}\x00{head.hex()}")[:16]
+
+
+def _check_challenge(instance: Instance, place: Place, challenge: bytes) -> None:
+    head, mark = challenge[:24], challenge[24:]
+    ours = bool(place.cookie) and hmac.compare_digest(mark, _mark(instance, place, head))
+    if not ours or int.from_bytes(head[16:], "big") < instance.now().timestamp():
+        raise invalid("answer", "This took longer than five minutes, or began in another browser; try again.")
+
+
+def _spend(work: Work, challenge: bytes) -> None:
+    mark = hashlib.sha256(challenge).digest()
+    if not web_sessions.spend(work.connection, mark, work.now + CHALLENGE_LASTS * 2):
+        raise invalid("answer", "This answer was used already; try again.")
+
+
+def _answered(answer: str) -> bytes:
+    """The challenge that an answer says it is for."""
+    try:
+        client = _parsed(answer)["response"]["clientDataJSON"]
+        return base64url_to_bytes(json.loads(base64url_to_bytes(client))["challenge"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise invalid("answer", "The browser's answer cannot be read; try again.") from None
+
+
+def _credential(answer: str) -> bytes:
+    try:
+        return base64url_to_bytes(_parsed(answer)["id"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise invalid("answer", "The browser's answer cannot be read; try again.") from None
+
+
+def _parsed(answer: str) -> Any:
+    if len(answer) > LONGEST:
+        raise ValueError("too long")
+    return json.loads(answer)

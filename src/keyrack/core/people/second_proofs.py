@@ -1,0 +1,266 @@
+"""Codes from an app and recovery codes, as second proof beside a password; must keep no code in clear."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import quote
+
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.people import carried, throttle
+from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.people.users import own_user
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, User
+from keyrack.store import authenticators, people
+from keyrack.store.authenticators import Authenticator
+
+TOTP_KIND, PASSKEY, RECOVERY = "totp", "passkey", "recovery"
+SECOND = (TOTP_KIND, PASSKEY)
+STEP_SECONDS = 30
+DIGITS = 6
+NEIGHBOURS = (0, -1, 1)
+"""How many steps a phone's clock may differ by."""
+RECOVERY_CODES = 10
+MOST = 20
+ENROLMENT_LASTS = timedelta(minutes=15)
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """An app's key that is not in force yet: to be shown, and carried until a code of it is entered."""
+
+    secret: str
+    address: str
+    carried: str
+
+
+def is_asked(work: Work, user: User) -> bool:
+    """Whether a password alone does not sign this user in."""
+    return authenticators.any_of_user(work.connection, user.id, SECOND)
+
+
+def mine(instance: Instance, actor: Actor) -> tuple[Authenticator, ...]:
+    """What the actor signs in with beside the password, oldest first."""
+    with Attempt(instance, actor, "iam:self", "see how one signs in", target_kind="authenticator") as attempt:
+        return attempt.read(lambda connection: authenticators.of_user(connection, actor.user_id or 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """By what somebody can prove again who they are."""
+
+    password: bool
+    codes: bool
+    passkeys: bool
+
+
+def ways(instance: Instance, actor: Actor) -> Ways:
+    """By what the actor can prove again who they are: for what a page shows."""
+
+    def question(connection: Connection) -> Ways:
+        kinds = {one.kind for one in authenticators.of_user(connection, actor.user_id or 0)}
+        has_password = people.password_hash(connection, actor.user_id or 0) is not None
+        return Ways(has_password, TOTP_KIND in kinds, PASSKEY in kinds)
+
+    return instance.database.read(question)
+
+
+def begin_totp(instance: Instance, actor: Actor) -> Enrolment:
+    """A new key for an app; nothing is kept until a code of it is entered."""
+    secret = base64.b32encode(secrets.token_bytes(20)).decode()
+    kept = carried.pack(instance, f"totp of {actor.user_id}", {"secret": secret}, lasts=ENROLMENT_LASTS)
+    label = quote(f"Keyrack:{actor.name}")
+    return Enrolment(secret, f"otpauth://totp/{label}?secret={secret}&issuer=Keyrack", kept)
+
+
+def enrolment(instance: Instance, actor: Actor, text: str) -> Enrolment | None:
+    """An enrolment again, None for one that is too old or somebody else's."""
+    held = carried.unpack(instance, f"totp of {actor.user_id}", text)
+    if held is None:
+        return None
+    label = quote(f"Keyrack:{actor.name}")
+    return Enrolment(held["secret"], f"otpauth://totp/{label}?secret={held['secret']}&issuer=Keyrack", text)
+
+
+def finish_totp(instance: Instance, actor: Actor, text: str, code: str) -> tuple[str, ...]:
+    """Ask for codes of an app from now on; the recovery codes, shown this once, where there were none.
+
+    text: the enrolment as it was carried. Raises Refusal INVALID.
+    """
+    with Attempt(instance, actor, "iam:self", "ask for codes of an app", target_kind="authenticator") as attempt:
+        begun = enrolment(instance, actor, text)
+        if begun is None:
+            raise invalid("code", "This took longer than 15 minutes; begin again.", "enrolment-ended")
+        step = _matching(base64.b32decode(begun.secret), code, int(instance.now().timestamp()), after=0)
+        if step is None:
+            raise invalid("code", "This is not the code that the app shows; look at the phone's clock too.")
+
+        def run(work: Work) -> tuple[str, ...]:
+            user = own_user(work, actor.user_id or 0)
+            authenticators.remove_kind(work.connection, user.id, TOTP_KIND)
+            number = _add(work, user, TOTP_KIND, "Codes from an app", b"", step=step)
+            sealed = instance.key.encrypt(begun.secret, _context(number))
+            authenticators.change(work.connection, number, {"secret": sealed})
+            codes = ensure_recovery(work, user)
+            work.record(f"{user.name} signs in with codes from an app from now on", target_id=number, level="warning")
+            return codes
+
+        return attempt.write(run)
+
+
+def ensure_recovery(work: Work, user: User) -> tuple[str, ...]:
+    """Recovery codes for a user who has none left; () where some are."""
+    if any(one.kind == RECOVERY for one in authenticators.of_user(work.connection, user.id)):
+        return ()
+    codes = tuple(_new_code() for _ in range(RECOVERY_CODES))
+    for number, code in enumerate(codes, 1):
+        _add(work, user, RECOVERY, f"Recovery code {number}", _hash(work.instance, user, code))
+    return codes
+
+
+def renew_recovery(instance: Instance, actor: Actor) -> tuple[str, ...]:
+    """New recovery codes in place of the old ones, shown this once."""
+    with Attempt(instance, actor, "iam:self", "make recovery codes", target_kind="authenticator") as attempt:
+
+        def run(work: Work) -> tuple[str, ...]:
+            user = own_user(work, actor.user_id or 0)
+            authenticators.remove_kind(work.connection, user.id, RECOVERY)
+            codes = ensure_recovery(work, user)
+            work.record(f"{user.name} has new recovery codes", target_id=user.id, level="warning")
+            return codes
+
+        return attempt.write(run)
+
+
+def remove(instance: Instance, actor: Actor, authenticator_id: int) -> None:
+    """Take away an app or a passkey of the actor's own; the recovery codes go with the last. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance, actor, "iam:self", "take a proof away", target_kind="authenticator", target_id=authenticator_id
+    )
+    with attempt:
+
+        def run(work: Work) -> None:
+            user = own_user(work, actor.user_id or 0)
+            held = {one.id: one for one in authenticators.of_user(work.connection, user.id)}
+            found = held.get(authenticator_id)
+            if found is None or found.kind not in SECOND:
+                raise missing("proof")
+            authenticators.remove(work.connection, found.id)
+            if not authenticators.any_of_user(work.connection, user.id, SECOND):
+                authenticators.remove_kind(work.connection, user.id, RECOVERY)
+            work.record(f"{user.name} signs in without {found.name} from now on", target_id=found.id, level="warning")
+
+        attempt.write(run)
+
+
+def reset(instance: Instance, actor: Actor, user_id: int) -> None:
+    """Take all second proofs of somebody away, who lost them. Raises Refusal MISSING or FORBIDDEN."""
+    attempt = Attempt(
+        instance, actor, "people:write", "take somebody's second proofs away", target_kind="user", target_id=user_id
+    )
+    with attempt:
+
+        def run(work: Work) -> None:
+            user = own_user(work, user_id)
+            refuse_exceeding(work, user)
+            for kind in (*SECOND, RECOVERY):
+                authenticators.remove_kind(work.connection, user.id, kind)
+            work.record(f"{user.name} signs in by password alone again", target_id=user.id, level="warning")
+
+        attempt.write(run)
+
+
+def prove_code(instance: Instance, actor: Actor, code: str) -> None:
+    """Check a code of somebody who is signed in. Raises Refusal UNAUTHENTICATED or THROTTLED."""
+    with Attempt(instance, actor, "iam:self", "prove who one is by a code", target_kind="authenticator") as attempt:
+
+        def run(work: Work) -> None:
+            use(work, own_user(work, actor.user_id or 0), code)
+            work.record(f"{actor.name} entered a code")
+
+        account = throttle.name_of("second", str(actor.user_id))
+        instance.throttle.prove(throttle.PASSWORD, actor.address, account, lambda: attempt.write(run))
+
+
+def use(work: Work, user: User, code: str) -> str:
+    """Use a code up, and say what it was: "code" or "recovery code". Raises Refusal UNAUTHENTICATED."""
+    typed = "".join(code.split()).replace("-", "").lower()
+    for one in authenticators.of_user(work.connection, user.id):
+        if one.kind == TOTP_KIND:
+            key = base64.b32decode(work.instance.key.decrypt(one.secret, _context(one.id)))
+            step = _matching(key, typed, int(work.now.timestamp()), after=one.step or 0)
+            if step is not None:
+                authenticators.change(work.connection, one.id, {"step": step, "last_used_at": work.now})
+                return "code"
+        elif one.kind == RECOVERY and hmac.compare_digest(one.secret, _hash(work.instance, user, typed)):
+            authenticators.remove(work.connection, one.id)
+            return "recovery code"
+    raise Refusal(Kind.UNAUTHENTICATED, "code-wrong", "This code is wrong, or it was used already.", field="code")
+
+
+def held_password(work: Work, user: User) -> str | None:
+    """The hash of a user's password, to see that it is still the one that was proven."""
+    return people.password_hash(work.connection, user.id)
+
+
+def add_passkey(work: Work, user: User, *, name: str, credential: bytes, public_key: bytes, count: int) -> int:
+    """Keep a passkey of a user; answers its id. Raises Refusal TAKEN or LIMIT."""
+    if authenticators.by_credential(work.connection, credential) is not None:
+        raise Refusal(Kind.TAKEN, "passkey-taken", "This passkey is registered already.")
+    return _add(work, user, PASSKEY, name, public_key, credential=credential, step=count)
+
+
+def _add(
+    work: Work, user: User, kind: str, name: str, secret: bytes, *, credential: bytes | None = None, step: int = 0
+) -> int:
+    held = authenticators.of_user(work.connection, user.id)
+    if sum(one.kind == kind for one in held) >= MOST:
+        raise Refusal(Kind.LIMIT, "too-many-proofs", f"Nobody has more than {MOST} of these; take one away first.")
+    values = {
+        "user_id": user.id,
+        "kind": kind,
+        "name": name,
+        "secret": secret,
+        "credential": credential,
+        "step": step,
+        "created_at": work.now,
+    }
+    return authenticators.add(work.connection, values)
+
+
+def _matching(key: bytes, code: str, now: int, *, after: int) -> int | None:
+    """The step whose code this is, of those that are not used yet; None where there is none."""
+    typed = "".join(code.split())
+    if len(typed) != DIGITS or not (typed.isascii() and typed.isdigit()):
+        return None
+    made = TOTP(key, DIGITS, SHA1(), STEP_SECONDS, enforce_key_length=False)  # noqa: S303 — what apps can do
+    here = now // STEP_SECONDS
+    for step in (here + offset for offset in NEIGHBOURS):
+        right = hmac.compare_digest(made.generate(step * STEP_SECONDS), typed.encode())
+        if right and step > after:
+            return step
+    return None
+
+
+def _new_code() -> str:
+    text = "".join(secrets.choice(_ALPHABET) for _ in range(12))
+    return f"{text[:4]}-{text[4:8]}-{text[8:]}"
+
+
+def _hash(instance: Instance, user: User, code: str) -> bytes:
+    plain = code.replace("-", "").lower()
+    return instance.key.hash_token(f"recovery code of {user.id}\x00{plain}")
+
+
+def _context(authenticator_id: int) -> str:
+    return f"totp {authenticator_id}"

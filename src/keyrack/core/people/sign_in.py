@@ -1,0 +1,153 @@
+"""Signing in with a browser: whom a name means, which proofs it takes, the session they begin; must keep no secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import Connection
+
+from keyrack.core.audit.refusals import RefusedAttempt
+from keyrack.core.instance import Instance
+from keyrack.core.people import carried, passkeys, second_proofs, throttle, tokens, web_sessions
+from keyrack.core.people.passkeys import Place
+from keyrack.core.people.tokens import SignIn
+from keyrack.core.people.web_sessions import Begun
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor, User
+from keyrack.store import people
+
+LONGEST_NAME = 1024
+SECOND_LASTS = timedelta(minutes=10)
+PURPOSE = "second proof"
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """A password was right, and a second proof is asked; carried: what the browser brings back with it."""
+
+    carried: str
+
+
+def by_password(instance: Instance, name: str, password: str, *, address: str, browser: str) -> Begun | Half:
+    """Begin a session for a user name and a password, or say that a second proof is asked.
+
+    name: of a user of the first workspace; "name@workspace" names one of another. Raises Refusal UNAUTHENTICATED, in
+    the same words and after the same work whatever was wrong, or THROTTLED.
+    """
+
+    def begin(work: Work, user: User) -> Begun | Half:
+        if second_proofs.is_asked(work, user):
+            work.no_event("the second proof is still asked")
+            proven = instance.key.hash_token(second_proofs.held_password(work, user) or "").hex()
+            held = {"user": user.id, "proven": proven}
+            return Half(carried.pack(instance, PURPOSE, held, lasts=SECOND_LASTS))
+        return web_sessions.begin(work, user, method="password", browser=browser)
+
+    who = instance.database.read(lambda connection: _named(connection, name[:LONGEST_NAME], password))
+    return tokens.by_password(instance, who, begin, address=address, channel=web_sessions.CHANNEL)
+
+
+def half_of(instance: Instance, text: str) -> int | None:
+    """The id of the user whose password was right; None where it was not, or too long ago."""
+    held = carried.unpack(instance, PURPOSE, text)
+    return None if held is None else int(held["user"])
+
+
+def by_code(instance: Instance, text: str, code: str, *, address: str, browser: str) -> Begun:
+    """Begin a session by a code after a password; text: what the browser carried.
+
+    Raises Refusal UNAUTHENTICATED or THROTTLED.
+    """
+    return _second(
+        instance, text, address, browser, lambda work, user: f"password and {second_proofs.use(work, user, code)}"
+    )
+
+
+def by_second_passkey(instance: Instance, text: str, place: Place, answer: str, *, address: str, browser: str) -> Begun:
+    """The same by a passkey after a password."""
+
+    def check(work: Work, user: User) -> str:
+        if passkeys.use(work, place, answer, alone=False).id != user.id:
+            raise Refusal(Kind.UNAUTHENTICATED, "passkey-wrong", "This passkey is somebody else's.", field="answer")
+        return "password and passkey"
+
+    return _second(instance, text, address, browser, check)
+
+
+def by_passkey(instance: Instance, place: Place, answer: str, *, address: str, browser: str) -> Begun:
+    """Begin a session by a passkey alone. Raises Refusal UNAUTHENTICATED or THROTTLED."""
+    wrong = Refusal(Kind.UNAUTHENTICATED, "passkey-wrong", "This passkey does not open anything here.", field="answer")
+
+    def attempt() -> Begun:
+        try:
+            number = passkeys.owner(instance, answer)
+        except Refusal:
+            raise wrong from None
+        user = None if number is None else instance.database.read(lambda connection: people.user(connection, number))
+        if user is None:
+            raise wrong
+        return _begin(instance, user, address, browser, lambda work: _alone(work, place, answer))
+
+    return instance.throttle.prove(throttle.TOKEN, address, throttle.name_of("passkey", answer[:200]), attempt)
+
+
+def _alone(work: Work, place: Place, answer: str) -> str:
+    passkeys.use(work, place, answer, alone=True)
+    return "passkey"
+
+
+def _second(instance: Instance, text: str, address: str, browser: str, check: Callable[[Work, User], str]) -> Begun:
+    ended = Refusal(Kind.UNAUTHENTICATED, "sign-in-ended", "This took too long; begin with your password again.")
+    held = carried.unpack(instance, PURPOSE, text)
+    if held is None:
+        raise ended
+    user = instance.database.read(lambda connection: people.user(connection, int(held["user"])))
+    if user is None:
+        raise ended
+
+    def checked(work: Work) -> str:
+        now = second_proofs.held_password(work, user) or ""
+        if instance.key.hash_token(now).hex() != held["proven"]:
+            raise ended
+        return check(work, user)
+
+    account = throttle.name_of("second", str(user.id))
+    return instance.throttle.prove(
+        throttle.PASSWORD, address, account, lambda: _begin(instance, user, address, browser, checked)
+    )
+
+
+def _begin(instance: Instance, user: User, address: str, browser: str, check: Callable[[Work], str]) -> Begun:
+    """Begin a session of a user by a proof, checked within the transaction; check answers what it was."""
+    actor = web_sessions.actor_of(user, address=address)
+    wrong = Refusal(Kind.UNAUTHENTICATED, "sign-in-failed", "Nobody is signed in by this.")
+    if user.disabled_at is not None:
+        _refused(instance, actor, wrong)
+        raise wrong
+    with Attempt(instance, actor, "iam:self", "sign in", target_kind="session") as attempt:
+
+        def run(work: Work) -> Begun:
+            now = people.user(work.connection, user.id)
+            if now is None or now.disabled_at is not None:
+                raise wrong
+            return web_sessions.begin(work, now, method=check(work), browser=browser)
+
+        return attempt.write(run)
+
+
+def _refused(instance: Instance, actor: Actor, refusal: Refusal) -> None:
+    refused = RefusedAttempt(actor, "iam:self", refusal.code, "sign in", "session")
+    instance.refusals.record(instance.database, refused, instance.now(), later=True)
+
+
+def _named(connection: Connection, name: str, password: str) -> SignIn:
+    """Whom a name means; user names may hold an @ too, so that what stands behind it counts only as a workspace's."""
+    workspaces = people.workspaces_by_name(connection)
+    user, _, workspace = name.rpartition("@")
+    if len(workspaces) > 1 and user and workspace in {one.name for one in workspaces}:
+        return SignIn(password=password, user_name=user, workspace_name=workspace)
+    first = min(workspaces, key=lambda one: one.id, default=None)
+    return SignIn(password=password, user_name=name, workspace_name=first.name if first else "")

@@ -1,0 +1,215 @@
+"""Browsers' sessions: begun by a proof, found by their secret, ended by time, by the person and by owners; must never
+keep the secret itself, nor check a proof.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.people import throttle
+from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.people.users import own_user
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, missing
+from keyrack.model import Actor, User
+from keyrack.store import people, web_sessions
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.web_sessions import Visitor, WebSession
+
+log = structlog.get_logger("keyrack")
+
+CHANNEL = "console"
+LONGEST_SECRET = 128
+LONGEST_BROWSER = 255
+SEEN_EVERY = timedelta(minutes=1)
+PROOF_HOLDS = timedelta(minutes=10)
+"""How long after proving who they are somebody may do what is dangerous."""
+MOST_SESSIONS = 100
+"""Of one user in force at once; the oldest one ends for the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A session that begins; secret: what the browser keeps, shown this once."""
+
+    secret: str
+    visitor: Visitor
+
+
+def actor_of(user: User, *, address: str) -> Actor:
+    """The actor that a user is in a browser."""
+    return Actor(
+        workspace_id=user.workspace_id,
+        user_id=user.id,
+        name=user.name,
+        role=user.role,
+        policies=user.policies,
+        address=address,
+        channel=CHANNEL,
+    )
+
+
+def begin(
+    work: Work, user: User, *, method: str, browser: str, issuer: str | None = None, issuer_session: str | None = None
+) -> Begun:
+    """Begin a session of a user who has proven who they are, in the transaction that checked it.
+
+    method: by what, such as "password"; browser: what the browser calls itself; issuer: the OpenID provider.
+    """
+    now, settings = work.now, work.instance.settings
+    web_sessions.remove_ended(work.connection, now, now - timedelta(minutes=settings.session_idle_minutes))
+    held = web_sessions.of_user(work.connection, user.id, now)
+    for old in held[MOST_SESSIONS - 1 :]:
+        web_sessions.remove(work.connection, old.id)
+    secret = secrets.token_urlsafe(32)
+    number = web_sessions.add(
+        work.connection,
+        {
+            "workspace_id": user.workspace_id,
+            "user_id": user.id,
+            "secret_hash": _hash(work.instance, secret),
+            "method": method,
+            "address": work.actor.address[:64],
+            "browser": _printable(browser),
+            "issuer": issuer,
+            "issuer_session": issuer_session,
+            "created_at": now,
+            "expires_at": now + timedelta(hours=settings.session_hours),
+            "proven_at": now,
+            "seen_at": now,
+        },
+    )
+    work.record(f"{user.name} signed in to the console by {method}", target_kind="session", target_id=number)
+    found = web_sessions.by_secret(work.connection, _hash(work.instance, secret))
+    assert found is not None
+    return Begun(secret, found)
+
+
+def find(instance: Instance, secret: str, *, address: str) -> Visitor:
+    """The session in force with this secret, and its user.
+
+    Raises Refusal UNAUTHENTICATED, alike for all others, or THROTTLED (see core/people/throttle.py).
+    """
+    ended = Refusal(Kind.UNAUTHENTICATED, "session-ended", "You are not signed in, or your session has ended.")
+    if not (0 < len(secret) <= LONGEST_SECRET and secret.isascii()):
+        raise ended
+    hashed = _hash(instance, secret)
+
+    def attempt() -> Visitor:
+        found = instance.database.read(lambda connection: web_sessions.by_secret(connection, hashed))
+        if found is None:
+            raise ended
+        return found
+
+    found = instance.throttle.prove(throttle.TOKEN, address, hashed, attempt)
+    if not _in_force(instance, found):
+        raise ended
+    _note_seen(instance, found.session)
+    return found
+
+
+def is_proven(instance: Instance, session: WebSession) -> bool:
+    """Whether the person proved lately enough who they are for what is dangerous."""
+    return instance.now() - session.proven_at <= PROOF_HOLDS
+
+
+def note_proof(instance: Instance, actor: Actor, session: WebSession) -> WebSession:
+    """Note that the person has just proven again who they are."""
+    with Attempt(instance, actor, "iam:self", "prove who one is", target_kind="session") as attempt:
+
+        def change(work: Work) -> WebSession:
+            web_sessions.change(work.connection, session.id, {"proven_at": work.now})
+            work.record(f"{actor.name} proved again who they are", target_id=session.id)
+            return replace(session, proven_at=work.now)
+
+        return attempt.write(change)
+
+
+def mine(instance: Instance, actor: Actor) -> tuple[WebSession, ...]:
+    """The actor's own sessions in force, newest first."""
+    with Attempt(instance, actor, "iam:self", "list one's own sessions", target_kind="session") as attempt:
+        return attempt.read(lambda connection: _of(instance, connection, actor.user_id or 0))
+
+
+def of_user(instance: Instance, actor: Actor, name: str) -> tuple[WebSession, ...]:
+    """The sessions in force of a user of the workspace by name. Raises Refusal FORBIDDEN or MISSING."""
+    with Attempt(instance, actor, "people:read", "list a user's sessions", target_kind="session") as attempt:
+
+        def question(connection: Connection) -> tuple[WebSession, ...]:
+            user = people.user_by_name(connection, actor.workspace_id, name)
+            if user is None:
+                raise missing("user")
+            return _of(instance, connection, user.id)
+
+        return attempt.read(question)
+
+
+def end(instance: Instance, actor: Actor, session_id: int, *, user_id: int | None = None) -> None:
+    """End a session of the actor's own, or of another user. Raises Refusal FORBIDDEN or MISSING."""
+    owner = actor.user_id if user_id is None else user_id
+    own = owner == actor.user_id and owner is not None
+    action = "iam:self" if own else "people:write"
+    attempt = Attempt(instance, actor, action, "end a session", target_kind="session", target_id=session_id)
+    with attempt:
+
+        def change(work: Work) -> None:
+            user = own_user(work, owner or 0)
+            if not own:
+                refuse_exceeding(work, user)
+            if session_id not in {one.id for one in web_sessions.of_user(work.connection, user.id, work.now)}:
+                raise missing("session")
+            web_sessions.remove(work.connection, session_id)
+            work.record(f"Ended a session of {user.name} in the console", target_id=session_id)
+
+        attempt.write(change)
+
+
+def end_others(instance: Instance, actor: Actor, *, but: int) -> int:
+    """End all of the actor's own sessions but the one they act in; answers how many."""
+    with Attempt(instance, actor, "iam:self", "end one's other sessions", target_kind="session") as attempt:
+
+        def change(work: Work) -> int:
+            ended = web_sessions.remove_of_user(work.connection, actor.user_id or 0, but=but)
+            work.record(f"{actor.name} ended {ended} other sessions in the console", target_id=but)
+            return ended
+
+        return attempt.write(change)
+
+
+def _of(instance: Instance, connection: Connection, user_id: int) -> tuple[WebSession, ...]:
+    since = instance.now() - timedelta(minutes=instance.settings.session_idle_minutes)
+    found = web_sessions.of_user(connection, user_id, instance.now())
+    return tuple(one for one in found if one.holds and one.seen_at > since)
+
+
+def _in_force(instance: Instance, found: Visitor) -> bool:
+    session, now = found.session, instance.now()
+    idle = timedelta(minutes=instance.settings.session_idle_minutes)
+    ended = session.expires_at <= now or session.seen_at + idle <= now
+    return session.holds and not ended and found.user.disabled_at is None
+
+
+def _note_seen(instance: Instance, session: WebSession) -> None:
+    """Note that a session is in use, at most once a minute; what cannot be noted just now is noted later."""
+    at = instance.now()
+    if at - session.seen_at < SEEN_EVERY:
+        return
+    try:
+        instance.database.write(lambda connection: web_sessions.change(connection, session.id, {"seen_at": at}))
+    except DatabaseUnavailable:
+        log.info("use of a session not noted", session=session.id)
+
+
+def _hash(instance: Instance, secret: str) -> bytes:
+    # Apart from tokens: what a browser keeps is no token of any API, and no token is a session.
+    return instance.key.hash_token("session of a browser\x00" + secret)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)[:LONGEST_BROWSER]

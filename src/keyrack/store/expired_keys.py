@@ -1,0 +1,54 @@
+"""Questions about keys whose end came in a workspace; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CompoundSelect, Connection, select, union_all
+
+from keyrack.store import sealed
+from keyrack.store.ending_tables import expired_keys
+from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.tables import credentials, servers, user_keys
+
+
+def add(connection: Connection, workspace_id: int, fingerprint: str, at: datetime) -> None:
+    """Note that a key's end came; the first note stays."""
+    values = {"workspace_id": workspace_id, "fingerprint": fingerprint, "expired_at": at}
+    sealed.insert_new(connection, expired_keys, values)
+
+
+@prepared
+def _ends(workspace_id: int, fingerprints: Sequence[str], at: datetime) -> CompoundSelect[Any]:
+    noted = select(expired_keys.c.expired_at).where(
+        expired_keys.c.workspace_id == workspace_id, among(expired_keys.c.fingerprint, fingerprints)
+    )
+    # What ended a moment ago is not noted yet.
+    of_servers = (
+        select(credentials.c.expires_at)
+        .join(servers, servers.c.id == credentials.c.server_id)
+        .where(
+            among(credentials.c.fingerprint, fingerprints),
+            servers.c.workspace_id == workspace_id,
+            credentials.c.expires_at <= at,
+            credentials.c.temporary.is_(False),
+        )
+    )
+    of_users = select(user_keys.c.expires_at).where(
+        among(user_keys.c.fingerprint, fingerprints),
+        user_keys.c.workspace_id == workspace_id,
+        user_keys.c.expires_at <= at,
+    )
+    return union_all(noted, of_servers, of_users)
+
+
+def end_of(connection: Connection, workspace_id: int, fingerprint: str, at: datetime) -> datetime | None:
+    """When a key's end came in a workspace, None where it did not; temporary keys have none that counts."""
+    return max(_ends.values(connection, workspace_id, (fingerprint,), at), default=None)
+
+
+def remove(connection: Connection, workspace_id: int, fingerprint: str) -> None:
+    """Forget that a key's end came."""
+    sealed.remove(connection, expired_keys, sealed.row_of(workspace_id, fingerprint))

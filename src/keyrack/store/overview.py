@@ -1,0 +1,133 @@
+"""Counts and lists of what needs somebody in a workspace; must change nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, func, or_, select
+
+from keyrack.store.engine.prepared import Row, prepared
+from keyrack.store.tables import credentials, events, revocations, servers, system_users, unmanaged_keys, user_keys
+
+MOST = 20
+"""So many of a kind are named; how many there are is counted."""
+NAMED = 100_000
+DAY = timedelta(days=1)
+
+
+def silent(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
+    """Enrolled hosts that were not heard of since then: id, name, seen_at; the longest first."""
+    return list(_silent.rows(connection, workspace_id, since))
+
+
+@prepared
+def _silent(workspace_id: int, since: datetime) -> Select[Any]:
+    wanted = (
+        servers.c.workspace_id == workspace_id,
+        servers.c.enrolled_at.is_not(None),
+        or_(servers.c.seen_at.is_(None), servers.c.seen_at < since),
+    )
+    return (
+        select(servers.c.id, servers.c.name, servers.c.seen_at).where(*wanted).order_by(servers.c.seen_at).limit(1000)
+    )
+
+
+def behind(connection: Connection, workspace_id: int) -> list[Row]:
+    """Enrolled hosts that do not obey their newest document: id, name, revision, applied_revision, updated_at."""
+    return list(_behind.rows(connection, workspace_id))
+
+
+@prepared
+def _behind(workspace_id: int) -> Select[Any]:
+    of = (servers.c.id, servers.c.name, servers.c.revision, servers.c.applied_revision)
+    wanted = (
+        servers.c.workspace_id == workspace_id,
+        servers.c.enrolled_at.is_not(None),
+        servers.c.applied_revision < servers.c.revision,
+    )
+    return select(*of).where(*wanted).order_by(servers.c.name).limit(1000)
+
+
+def ending(connection: Connection, workspace_id: int, now: datetime, until: datetime) -> list[Row]:
+    """Keys on hosts that end within a span, the soonest first: label, username, server_id, name, expires_at."""
+    return list(_ending.rows(connection, workspace_id, now, until))
+
+
+@prepared
+def _ending(workspace_id: int, now: datetime, until: datetime) -> Select[Any]:
+    of = (credentials.c.label, credentials.c.fingerprint, credentials.c.expires_at, servers.c.name)
+    found = (
+        select(*of, servers.c.id.label("server_id"), system_users.c.username)
+        .join(system_users, system_users.c.id == credentials.c.system_user_id)
+        .join(servers, servers.c.id == credentials.c.server_id)
+        .where(
+            servers.c.workspace_id == workspace_id,
+            and_(credentials.c.expires_at > now, credentials.c.expires_at <= until),
+        )
+    )
+    return found.order_by(credentials.c.expires_at).limit(MOST + 1)
+
+
+def unconfirmed(connection: Connection, workspace_id: int) -> list[Row]:
+    """Revoked keys that hosts have not said they refuse: fingerprint, hosts (how many)."""
+    return list(_unconfirmed.rows(connection, workspace_id))
+
+
+@prepared
+def _unconfirmed(workspace_id: int) -> Select[Any]:
+    found = (
+        select(revocations.c.fingerprint, func.count().label("hosts"))
+        .join(servers, servers.c.id == revocations.c.server_id)
+        .where(servers.c.workspace_id == workspace_id, revocations.c.confirmed_at.is_(None))
+    )
+    return found.group_by(revocations.c.fingerprint).order_by(func.count().desc()).limit(MOST + 1)
+
+
+def unmanaged(connection: Connection, workspace_id: int) -> list[Row]:
+    """Hosts on which keys wait for a decision: server_id, name, keys (how many), the most first."""
+    return list(_unmanaged.rows(connection, workspace_id))
+
+
+@prepared
+def _unmanaged(workspace_id: int) -> Select[Any]:
+    found = (
+        select(servers.c.id.label("server_id"), servers.c.name, func.count().label("keys"))
+        .join(servers, servers.c.id == unmanaged_keys.c.server_id)
+        .where(servers.c.workspace_id == workspace_id, unmanaged_keys.c.state == "new")
+    )
+    return found.group_by(servers.c.id, servers.c.name).order_by(func.count().desc()).limit(1000)
+
+
+def key_types(connection: Connection, workspace_id: int) -> list[Row]:
+    """How many of the users' keys there are of each type: key_type, keys."""
+    return list(_key_types.rows(connection, workspace_id))
+
+
+@prepared
+def _key_types(workspace_id: int) -> Select[Any]:
+    found = select(user_keys.c.key_type, func.count().label("keys")).where(
+        user_keys.c.workspace_id == workspace_id, user_keys.c.key_type.is_not(None)
+    )
+    return found.group_by(user_keys.c.key_type).order_by(func.count().desc())
+
+
+def older_keys(connection: Connection, workspace_id: int, at: datetime) -> int:
+    """How many of the users' keys were registered before an instant."""
+    return int(_older_keys.value(connection, workspace_id, at) or 0)
+
+
+@prepared
+def _older_keys(workspace_id: int, at: datetime) -> Select[Any]:
+    return select(func.count()).where(user_keys.c.workspace_id == workspace_id, user_keys.c.created_at < at)
+
+
+def moments(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
+    """When things were decided or refused since an instant, at most NAMED of the newest: at, outcome."""
+    return list(_moments.rows(connection, workspace_id, since))
+
+
+@prepared
+def _moments(workspace_id: int, since: datetime) -> Select[Any]:
+    found = select(events.c.at, events.c.outcome).where(events.c.workspace_id == workspace_id, events.c.at >= since)
+    return found.order_by(events.c.id.desc()).limit(NAMED)

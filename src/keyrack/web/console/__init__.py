@@ -1,0 +1,1 @@
+"""The console: pages for people, as one more API beside the others."""

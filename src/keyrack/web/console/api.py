@@ -1,0 +1,226 @@
+"""The console as one API beside the others: its pages, who visits, how it says no; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from keyrack import policy
+from keyrack.core.instance import Instance
+from keyrack.core.people import web_sessions
+from keyrack.core.work import Attempt
+from keyrack.errors import Kind, Refusal, missing
+from keyrack.model import Actor
+from keyrack.store.web_sessions import Visitor
+from keyrack.web import bodies
+from keyrack.web.api import Call, Dialect, Endpoint, address_of, strangers
+from keyrack.web.console import (
+    again,
+    pages_access,
+    pages_activity,
+    pages_hosts,
+    pages_keys,
+    pages_overview,
+    pages_own_sign_in,
+    pages_people,
+    pages_repositories,
+    pages_requests,
+    pages_settings,
+    pages_sign_in,
+    pages_welcome,
+    safety,
+    templates,
+)
+from keyrack.web.console.visits import FORM_AGAIN, STATUS, Form, Page, Visit
+
+PAGES: tuple[Page, ...] = (
+    *pages_sign_in.PAGES,
+    *pages_own_sign_in.PAGES,
+    *pages_welcome.PAGES,
+    *pages_overview.PAGES,
+    *pages_keys.PAGES,
+    *pages_hosts.PAGES,
+    *pages_people.PAGES,
+    *pages_access.PAGES,
+    *pages_requests.PAGES,
+    *pages_repositories.PAGES,
+    *pages_activity.PAGES,
+    *pages_settings.PAGES,
+)
+GETS: Mapping[str, Page] = {page.path: page for page in PAGES if page.method == "GET"}
+
+
+def dialect(instance: Instance) -> Dialect:
+    """The console of one instance, as web/api.py serves it."""
+    return Dialect(
+        name=web_sessions.CHANNEL,
+        endpoints=tuple(_endpoint(page) for page in PAGES),
+        authenticate=authenticate,
+        refuse=partial(refuse, instance),
+        unknown_path=partial(unknown_path, instance),
+        not_supported=partial(not_supported, instance),
+        read_body=read_form,
+        finish=partial(finish, instance),
+    )
+
+
+def is_for_people(request: Request) -> bool:
+    """Whether a browser asks, rather than a program."""
+    return "text/html" in request.headers.get("accept", "") or "hx-request" in request.headers
+
+
+def authenticate(instance: Instance, request: Request) -> Actor:
+    """The actor that the session's cookie names. Raises Refusal UNAUTHENTICATED."""
+    address = address_of(request)
+    secret = safety.cookie(instance, request, safety.SESSION)
+    visitor = request.state.visitor = web_sessions.find(instance, secret, address=address)
+    return web_sessions.actor_of(visitor.user, address=address)
+
+
+def read_form(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
+    """The fields of a form, each with all its values. Raises Refusal."""
+    if bodies.media_type(request) != bodies.FORM:
+        raise bodies.malformed("The console takes forms.", "content-type")
+    try:
+        pairs = parse_qsl(
+            content.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=bodies.MOST_FIELDS
+        )
+    except (UnicodeError, ValueError):
+        raise bodies.malformed("The body is not a valid form.") from None
+    if any(bodies.NO_TEXT.search(name) or bodies.NO_TEXT.search(value) for name, value in pairs):
+        raise bodies.malformed("The form holds a NUL character.")
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value.replace("\r\n", "\n"))
+    return values, True
+
+
+def refuse(instance: Instance, request: Request, refusal: Refusal) -> Response:
+    """A refusal as a page or a part of one, in the core's words; whoever is not signed in is led to where one does."""
+    status = STATUS[refusal.kind]
+    visitor = _visitor(request)
+    if not is_for_people(request) and request.method in safety.SAFE:
+        return bodies.retried(PlainTextResponse(refusal.message, status), refusal)
+    if refusal.kind is Kind.UNAUTHENTICATED and visitor is None:
+        back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        login = "/login" if request.method not in safety.SAFE or back == "/" else f"/login?next={quote(back, safe='/')}"
+        if "hx-request" in request.headers:
+            return Response(status_code=401, headers={"HX-Redirect": "/login"})
+        if request.method in safety.SAFE:
+            return RedirectResponse(login, 303)
+    # What the frame shows of a person is asked of the database, which may be what is away.
+    away = refusal.kind in (Kind.UNAVAILABLE, Kind.FAULT)
+    visit = _visit(instance, request, None if away else visitor)
+    if "hx-request" in request.headers:
+        response = visit.show("_message.html", status=status, error=refusal)
+        response.headers["HX-Retarget"] = "#messages"
+        response.headers["HX-Reswap"] = "innerHTML"
+    else:
+        response = visit.show("error.html", status=status, error=refusal)
+    return bodies.retried(response, refusal)
+
+
+def unknown_path(instance: Instance, request: Request) -> Response:
+    """404; a static file is one of the paths that no page has."""
+    found = templates.static(request) if request.method in safety.SAFE else None
+    if found is not None:
+        return found
+    if not is_for_people(request):
+        return PlainTextResponse("Not Found", 404)
+    try:
+        authenticate(instance, request)
+    except Exception:
+        request.state.visitor = None
+    return refuse(instance, request, missing("page"))
+
+
+def not_supported(instance: Instance, request: Request, methods: tuple[str, ...]) -> Response:
+    """405 with the methods that the path has."""
+    allowed = ", ".join(sorted(methods))
+    return PlainTextResponse(f"This page takes: {allowed}.", 405, {"Allow": allowed})
+
+
+def finish(instance: Instance, request: Request, actor: Actor | None, response: Response) -> None:
+    """Every answer says what may act in it and who may keep it."""
+    for name, value in safety.HEADERS.items():
+        response.headers[name] = value
+    response.headers.setdefault("Cache-Control", safety.NO_STORE)
+    if safety.is_secure(instance, request):
+        response.headers["Strict-Transport-Security"] = "max-age=31536000"
+
+
+def _endpoint(page: Page) -> Endpoint:
+    return Endpoint(
+        page.method, page.path, partial(_answer, page), action=page.action, open=page.open, hashes=page.hashes
+    )
+
+
+def _visitor(request: Request) -> Visitor | None:
+    found: Visitor | None = getattr(request.state, "visitor", None)
+    return found
+
+
+def _visit(instance: Instance, request: Request, visitor: Visitor | None, call: Call | None = None) -> Visit:
+    address = address_of(request)
+    if visitor is None:
+        actor = strangers(web_sessions.CHANNEL, address)
+    else:
+        actor = web_sessions.actor_of(visitor.user, address=address)
+    return Visit(
+        instance=instance,
+        actor=actor,
+        request=request,
+        path=call.path if call else {},
+        query=call.query if call else {},
+        form=Form(call.body if call else {}),
+        session=visitor.session if visitor else None,
+        pages=GETS,
+        now=instance.now(),
+    )
+
+
+def _answer(page: Page, call: Call) -> Response:
+    request, instance = call.request, call.instance
+    if page.open:
+        request.state.visitor = _found(instance, request)
+    visit = _visit(instance, request, _visitor(request), call)
+    if page.method != "GET":
+        _check_form(visit)
+    if not page.open and policy.may(call.actor, page.action) is not None:
+        with Attempt(instance, call.actor, page.action, "open a page of the console", target_kind="page"):
+            pass
+    if page.dangerous:
+        asked = again.asked(visit)
+        if isinstance(asked, Response):
+            return asked
+        visit = asked
+    try:
+        return page.handler(visit)
+    except Refusal as refusal:
+        if page.again is None or refusal.kind not in FORM_AGAIN:
+            raise
+        return bodies.retried(page.again(replace(visit, refusal=refusal)), refusal)
+
+
+def _check_form(visit: Visit) -> None:
+    name = safety.SESSION if visit.session else safety.FORM
+    secret = safety.cookie(visit.instance, visit.request, name)
+    sent = visit.form.text(safety.FIELD) or visit.request.headers.get(safety.HEADER, "")
+    safety.check(visit.instance, visit.request, secret, sent)
+
+
+def _found(instance: Instance, request: Request) -> Visitor | None:
+    """Who is signed in, on a page that asks nobody to be."""
+    secret = safety.cookie(instance, request, safety.SESSION)
+    if not secret:
+        return None
+    try:
+        return web_sessions.find(instance, secret, address=address_of(request))
+    except Refusal:
+        return None

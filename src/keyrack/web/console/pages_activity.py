@@ -1,0 +1,116 @@
+"""The audit log as sentences by day, with filters, refusals visible, and an export; must hold no rule of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from itertools import groupby
+from urllib.parse import urlencode
+
+from starlette.responses import Response, StreamingResponse
+
+from keyrack.core.audit import events
+from keyrack.core.hosts import servers
+from keyrack.core.keys import receipts
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Event
+from keyrack.model import Page as Piece
+from keyrack.web.console.visits import Visit, page
+
+PER_PAGE = 100
+AT_ONCE = 1000
+FILTERS = ("q", "person", "host", "key", "since", "until")
+
+
+def _moment(visit: Visit, name: str, *, end: bool = False) -> datetime | None:
+    text = visit.query.get(name, "").strip()
+    return events.moment(text, field=name, end=end) if text else None
+
+
+def _find(visit: Visit, before: int | None, limit: int) -> Piece[Event]:
+    host = visit.query.get("host", "").strip()
+    words = next((visit.query[name].strip() for name in ("key", "person", "q") if visit.query.get(name)), "")
+    return events.find(
+        visit.instance,
+        visit.actor,
+        server_id=servers.named(visit.instance, visit.actor, host).id if host else None,
+        search=words,
+        since=_moment(visit, "since"),
+        until=_moment(visit, "until", end=True),
+        before=before,
+        limit=limit,
+    )
+
+
+def activity(visit: Visit) -> Response:
+    """What was done and refused, the newest first."""
+    refused = None
+    before = visit.query.get("before", "")
+    try:
+        found = _find(visit, int(before) if before.isdecimal() and len(before) < 16 else None, PER_PAGE + 1)
+        items = found.items
+    except Refusal as refusal:
+        if refusal.kind not in (Kind.INVALID, Kind.MISSING):
+            raise
+        items, refused = (), refusal
+    shown = items[:PER_PAGE]
+    kept = {name: visit.query[name] for name in FILTERS if visit.query.get(name)}
+    onward = urlencode({**kept, "before": shown[-1].id}) if len(items) > PER_PAGE else ""
+    return visit.show(
+        "activity.html",
+        days=[(day, list(some)) for day, some in groupby(shown, key=_day)],
+        filters=kept,
+        wrong=refused,
+        first=f"/activity?{urlencode(kept)}" if before else "",
+        next=f"/activity?{onward}" if onward else "",
+    )
+
+
+def _day(event: Event) -> date:
+    return event.at.astimezone(UTC).date()
+
+
+def event(visit: Visit) -> Response:
+    """How far hosts are with what an event changed."""
+    found = receipts.of_event(visit.instance, visit.actor, visit.number("id"))
+    return visit.show("event.html", receipts=found.of, number=visit.number("id"))
+
+
+def export(visit: Visit) -> Response:
+    """All that the filters leave, one JSON object a line, the newest first."""
+    first = _find(visit, None, AT_ONCE)
+
+    def lines() -> Iterator[str]:
+        found = first
+        while found.items:
+            for one in found.items:
+                yield json.dumps(_plain(one), ensure_ascii=False) + "\n"
+            found = _find(visit, found.items[-1].id, AT_ONCE)
+
+    headers = {"Content-Disposition": 'attachment; filename="activity.jsonl"'}
+    return StreamingResponse(lines(), media_type="application/jsonl; charset=utf-8", headers=headers)
+
+
+def _plain(one: Event) -> dict[str, object]:
+    return {
+        "id": one.id,
+        "at": one.at.isoformat(),
+        "actor": one.actor_name,
+        "token": one.token_name,
+        "address": one.address,
+        "channel": one.channel,
+        "action": one.action,
+        "outcome": one.outcome,
+        "reason": one.reason,
+        "summary": one.summary,
+        "level": one.level,
+        "details": dict(one.details),
+    }
+
+
+PAGES = (
+    page("/activity", activity, "events:read"),
+    page("/activity.jsonl", export, "events:read"),
+    page("/activity/{id}", event, "servers:read"),
+)

@@ -1,0 +1,242 @@
+"""Hosts: the table, one host with all that opens it, and what is decided about it; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+
+from keyrack.core.audit import events
+from keyrack.core.hosts import modes, servers, sessions, sshd_settings, status, unmanaged_keys
+from keyrack.core.hosts.facts import ENFORCE, OBSERVE
+from keyrack.core.hosts.status import HostStatus
+from keyrack.core.keys import who_can
+from keyrack.errors import Refusal
+from keyrack.model import Page as Piece
+from keyrack.model import Server, UnmanagedKey
+from keyrack.web.console.visits import Visit, change, offset_of, page
+
+PER_PAGE = 100
+MOST = 200
+TROUBLE = {"silent", "enforcing undone", "not shown to enforce", "key files only", "not enrolled", "uninstalled"}
+QUIET = {"enforcing", "observing"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A host in the table. unmanaged: keys that wait for a decision."""
+
+    server: Server
+    status: HostStatus
+    unmanaged: int
+
+    @property
+    def kind(self) -> str:
+        """Which mark its state has."""
+        return mark_of(self.status)
+
+
+def mark_of(held: HostStatus) -> str:
+    """Which mark a host's state has: in force, on its way, or needs somebody."""
+    if held.state in TROUBLE or held.problems:
+        return "needs"
+    return "force" if held.state in QUIET else "way"
+
+
+def hosts(visit: Visit) -> Response:
+    """All hosts; search: part of name or address."""
+    search, offset = visit.query.get("q", ""), offset_of(visit)
+    found = servers.find(visit.instance, visit.actor, search=search, offset=offset, limit=PER_PAGE)
+    waiting: Mapping[int, int] = {}
+    if visit.may("credentials:read"):
+        waiting = unmanaged_keys.counts(visit.instance, visit.actor)
+    rows = [Row(one, status.of(visit.instance, one), waiting.get(one.id, 0)) for one in found.items]
+    onward = offset + PER_PAGE
+    return visit.show(
+        "hosts.html",
+        rows=rows,
+        total=found.total,
+        search=search,
+        adding="add" in visit.query or visit.refusal is not None,
+        first="/hosts" if offset else "",
+        next=f"/hosts?from={onward}" if found.total > onward else "",
+    )
+
+
+def add(visit: Visit) -> Response:
+    """Create a host that waits for its agent."""
+    made = servers.create(
+        visit.instance,
+        visit.actor,
+        name=visit.form.text("name"),
+        address=visit.form.text("address"),
+        tags=visit.form.text("tags").replace(",", " ").split(),
+        mode=OBSERVE,
+    )
+    return invite(visit, made.id)
+
+
+def invite(visit: Visit, server_id: int = 0) -> Response:
+    """Show the line that enrols a host, this once, and wait for the host."""
+    number = server_id or visit.number("server")
+    line = servers.installation_line(visit.instance, visit.actor, number)
+    return visit.show("enrol.html", server=servers.get(visit.instance, visit.actor, number), line=line, status=200)
+
+
+def arrival(visit: Visit) -> Response:
+    """Whether a host has come yet, for the page that waits for it."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    return visit.show("_arrival.html", server=server)
+
+
+def host(visit: Visit) -> Response:
+    """One host: who gets in and why, what nobody knows of, who is in, settings, what happened."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    held = status.of(visit.instance, server)
+    part = visit.target if visit.is_part else ""
+    given: dict[str, Any] = {"server": server, "held": held, "kind": mark_of(held)}
+    if part == "state":
+        return visit.show("_host_state.html", **given)
+    if part == "sessions":
+        return visit.show("_host_sessions.html", **given, sessions=_sessions(visit, server))
+    ways, unknown = _ways(visit, server)
+    return visit.show(
+        "host.html",
+        **given,
+        ways=ways,
+        unknown=unknown,
+        unmanaged=_unmanaged(visit, server),
+        sessions=_sessions(visit, server),
+        settings=sshd_settings.get(visit.instance, visit.actor, server.id) if visit.may("sshconfig:read") else None,
+        happened=_happened(visit, server),
+    )
+
+
+def _ways(visit: Visit, server: Server) -> tuple[tuple[who_can.Way, ...], str]:
+    if not visit.may("access:read"):
+        return (), ""
+    try:
+        return who_can.find(visit.instance, visit.actor, server=str(server.id), limit=MOST).items, ""
+    except Refusal as refusal:
+        return (), refusal.message
+
+
+def _unmanaged(visit: Visit, server: Server) -> Piece[UnmanagedKey] | None:
+    if not visit.may("credentials:read"):
+        return None
+    return unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
+
+
+def _sessions(visit: Visit, server: Server) -> Piece[object] | None:
+    if not visit.may("sessions:read"):
+        return None
+    found = sessions.find(visit.instance, visit.actor, server.id, limit=MOST)
+    return Piece(found.items, found.total, found.offset, found.limit)
+
+
+def _happened(visit: Visit, server: Server) -> tuple[object, ...]:
+    if not visit.may("events:read"):
+        return ()
+    return events.find(visit.instance, visit.actor, server_id=server.id, limit=15).items
+
+
+def manage(visit: Visit) -> Response:
+    """Make a key that the host found one of Keyrack's."""
+    server, found = visit.number("server"), visit.number("id")
+    made = unmanaged_keys.accept(
+        visit.instance, visit.actor, server, found, username=visit.form.text("username") or None
+    )
+    return visit.go(f"/hosts/{server}", f"The key {made.label} is Keyrack's to look after now.")
+
+
+def ignore(visit: Visit) -> Response:
+    """Let a found key be."""
+    server = visit.number("server")
+    found = unmanaged_keys.ignore(visit.instance, visit.actor, server, visit.number("id"))
+    return visit.go(f"/hosts/{server}", f"The key {found.comment or found.fingerprint} stays, unspoken of.")
+
+
+def remove(visit: Visit) -> Response:
+    """Have the host take a found key out of its file."""
+    server = visit.number("server")
+    found = unmanaged_keys.remove(visit.instance, visit.actor, server, visit.number("id"))
+    name = found.comment or found.fingerprint
+    return visit.go(f"/hosts/{server}", f"The host is asked to take {name} out of {found.path}.")
+
+
+def end_session(visit: Visit) -> Response:
+    """End a login."""
+    server = visit.number("server")
+    ended = sessions.end(visit.instance, visit.actor, server, visit.number("id"))
+    return visit.go(f"/hosts/{server}", f"The login of {ended.username} is being ended.")
+
+
+def enforcing(visit: Visit) -> Response:
+    """What enforcing would do on a host: who stays, and whose way in ends."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    ways, unknown = _ways(visit, server)
+    found = unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
+    managed = {(way.line.username, way.line.fingerprint) for way in ways}
+    loses = [
+        one
+        for one in found.items
+        if one.in_force and one.state != "gone" and (one.username, one.fingerprint) not in managed
+    ]
+    return visit.show(
+        "enforce.html",
+        server=server,
+        held=status.of(visit.instance, server),
+        ways=ways,
+        unknown=unknown,
+        loses=loses,
+        more=found.total > MOST,
+    )
+
+
+def set_mode(visit: Visit) -> Response:
+    """Have a host enforce, or observe."""
+    number, mode = visit.number("server"), visit.form.text("mode")
+    server = modes.set_mode(visit.instance, visit.actor, number, mode)
+    words = "tries enforcing for a minute, and takes it back by itself if nobody could log in"
+    return visit.go(f"/hosts/{number}", f"{server.name} {words if mode == ENFORCE else 'goes back to observing'}.")
+
+
+def set_sshd(visit: Visit) -> Response:
+    """Ask settings of the host's sshd."""
+    number = visit.number("server")
+    wishes = {name: visit.form.flag(name) for name in sshd_settings.KEYWORDS}
+    sshd_settings.change(visit.instance, visit.actor, number, wishes)
+    return visit.go(f"/hosts/{number}", "The host is asked for these SSH settings.")
+
+
+def deleting(visit: Visit) -> Response:
+    """What removing a host does."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    ways, unknown = _ways(visit, server)
+    return visit.show("delete_host.html", server=server, ways=ways, unknown=unknown)
+
+
+def delete(visit: Visit) -> Response:
+    """Remove a host; its agent is told to take Keyrack's keys away."""
+    gone = servers.delete(visit.instance, visit.actor, visit.number("server"))
+    return visit.go("/hosts", f"{gone.name} is removed; its host is told to take Keyrack's keys away.")
+
+
+PAGES = (
+    page("/hosts", hosts, "servers:read"),
+    change("/hosts", add, "servers:write", again=hosts),
+    page("/hosts/{server}", host, "servers:read"),
+    change("/hosts/{server}/invite", invite, "servers:write"),
+    page("/hosts/{server}/arrival", arrival, "servers:read"),
+    change("/hosts/{server}/unmanaged/{id}/manage", manage, "credentials:write", again=host),
+    change("/hosts/{server}/unmanaged/{id}/ignore", ignore, "credentials:write", again=host),
+    change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host),
+    change("/hosts/{server}/sessions/{id}/end", end_session, "sessions:write"),
+    page("/hosts/{server}/enforce", enforcing, "servers:write"),
+    change("/hosts/{server}/mode", set_mode, "servers:write", again=enforcing, dangerous=True),
+    change("/hosts/{server}/sshd", set_sshd, "sshconfig:write", again=host),
+    page("/hosts/{server}/remove", deleting, "servers:write"),
+    change("/hosts/{server}/remove", delete, "servers:write", dangerous=True),
+)

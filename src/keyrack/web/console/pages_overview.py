@@ -1,0 +1,65 @@
+"""The overview: what needs somebody, or where one can log in oneself; and the search; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from keyrack.core.audit import overview as core
+from keyrack.core.git import repositories
+from keyrack.core.hosts import servers
+from keyrack.core.keys import published_keys, user_keys, who_can
+from keyrack.core.people import named_people
+from keyrack.errors import Refusal
+from keyrack.ssh.fingerprint import is_fingerprint
+from keyrack.web.console.visits import Visit, page
+
+MOST = 20
+
+
+def overview(visit: Visit) -> Response:
+    """The first page."""
+    if not visit.may("access:read"):
+        ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name, limit=200)
+        own = visit.may(user_keys.READ)
+        keys = user_keys.find(visit.instance, visit.actor, limit=200).items if own else ()
+        return visit.show("my_overview.html", ways=ways.items, keys=keys, own=own)
+    found = core.look(visit.instance, visit.actor)
+    return visit.show("overview.html", found=found, most=max((a + b for _, a, b in found.days), default=0))
+
+
+def search(visit: Visit) -> Response:
+    """People, hosts, keys by fingerprint or title, and repositories with a piece of text in their name."""
+    text = visit.query.get("q", "").strip()
+    found: dict[str, list[tuple[str, str]]] = {"People": [], "Hosts": [], "Keys": [], "Repositories": []}
+    if text:
+        if visit.may("people:read"):
+            people = named_people.find(visit.instance, visit.actor, search=text, limit=MOST)
+            found["People"] = [(one.name, f"/people/{one.name}") for one in people.items]
+        if visit.may("servers:read"):
+            hosts = servers.find(visit.instance, visit.actor, search=text, limit=MOST)
+            found["Hosts"] = [(one.name, f"/hosts/{one.id}") for one in hosts.items]
+        found["Keys"] = _keys(visit, text)
+        if visit.may(repositories.READ):
+            repos = repositories.find(visit.instance, visit.actor, search=text, limit=MOST)
+            found["Repositories"] = [(one.path, f"/repositories/{one.id}") for one in repos.items]
+    return visit.show("search.html", text=text, found={name: items for name, items in found.items() if items})
+
+
+def _keys(visit: Visit, text: str) -> list[tuple[str, str]]:
+    if not visit.may(user_keys.READ):
+        return []
+    mine = user_keys.find(visit.instance, visit.actor, search=text, limit=MOST).items
+    shown = [(one.title or "without a title", f"/keys/{one.fingerprint}") for one in mine if one.fingerprint]
+    if is_fingerprint(text) and visit.may("people:read"):
+        try:
+            key, owner = published_keys.by_fingerprint(visit.instance, visit.actor, text)
+        except Refusal:
+            return shown
+        shown.append((f"{key.title or text} of {owner.name}", f"/keys/{text}"))
+    return shown
+
+
+PAGES = (
+    page("/", overview),
+    page("/search", search),
+)

@@ -1,0 +1,124 @@
+"""How one signs in oneself: password, codes, passkeys, sessions; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from keyrack.core.people import passkeys, second_proofs, users, web_sessions
+from keyrack.errors import Kind, Refusal, invalid
+from keyrack.web.console import place
+from keyrack.web.console.visits import Visit, change, page
+
+HERE = "/settings/sign-in"
+
+
+def show(visit: Visit) -> Response:
+    """Everything by which one signs in, and where one is signed in."""
+    held = second_proofs.mine(visit.instance, visit.actor)
+    here = place.of(visit)
+    return visit.show(
+        "own_sign_in.html",
+        ways=second_proofs.ways(visit.instance, visit.actor),
+        apps=[one for one in held if one.kind == second_proofs.TOTP_KIND],
+        passkeys=[one for one in held if one.kind == second_proofs.PASSKEY],
+        codes=sum(one.kind == second_proofs.RECOVERY for one in held),
+        options=passkeys.registration(visit.instance, visit.actor, here) if here else "",
+        sessions=web_sessions.mine(visit.instance, visit.actor),
+    )
+
+
+def set_password(visit: Visit) -> Response:
+    """A new password for the old one."""
+    set_own_password(visit)
+    return visit.go(HERE, "Your password is changed. Your other sessions have ended.")
+
+
+def set_own_password(visit: Visit) -> None:
+    """Change the password as the form says. Raises Refusal INVALID with the field at fault."""
+    assert visit.session is not None
+    new = visit.form.text("password")
+    if new != visit.form.text("repeated"):
+        raise invalid("repeated", "The two are not the same.")
+    original = visit.form.text("original")
+    try:
+        users.change_own_password(
+            visit.instance, visit.actor, original=original, password=new, session_id=visit.session.id
+        )
+    except Refusal as refusal:
+        if refusal.code != "password-wrong":
+            raise
+        raise Refusal(Kind.INVALID, refusal.code, "This is not your present password.", field="original") from None
+
+
+def begin_app(visit: Visit) -> Response:
+    """The key for an app, and the field for its first code."""
+    begun = second_proofs.begin_totp(visit.instance, visit.actor)
+    return visit.show("own_app.html", begun=begun)
+
+
+def app_again(visit: Visit) -> Response:
+    """The same again after a wrong code."""
+    begun = second_proofs.enrolment(visit.instance, visit.actor, visit.form.text("carried"))
+    return (
+        visit.go(HERE, "That took too long; begin again.") if begun is None else visit.show("own_app.html", begun=begun)
+    )
+
+
+def finish_app(visit: Visit) -> Response:
+    """Ask for codes from now on."""
+    carried, code = visit.form.text("carried"), visit.form.text("code")
+    codes = second_proofs.finish_totp(visit.instance, visit.actor, carried, code)
+    return _codes(visit, codes, "From now on signing in asks for a code of your app.")
+
+
+def add_passkey(visit: Visit) -> Response:
+    """Keep a passkey that the browser made."""
+    here = place.of(visit)
+    if here is None:
+        raise invalid("answer", "Passkeys need the console to be opened by its name, over https.")
+    name, answer = visit.form.text("name"), visit.form.text("answer")
+    codes = passkeys.register(visit.instance, visit.actor, here, name=name, answer=answer)
+    return _codes(visit, codes, f"The passkey {name} opens the console for you.")
+
+
+def renew_codes(visit: Visit) -> Response:
+    """New recovery codes; the old ones are worth nothing then."""
+    codes = second_proofs.renew_recovery(visit.instance, visit.actor)
+    return _codes(visit, codes, "The recovery codes of before are worth nothing now.")
+
+
+def remove(visit: Visit) -> Response:
+    """Sign in without an app or a passkey."""
+    second_proofs.remove(visit.instance, visit.actor, visit.form.number("id"))
+    return visit.go(HERE, "It opens nothing any more.")
+
+
+def end_session(visit: Visit) -> Response:
+    """End one session."""
+    web_sessions.end(visit.instance, visit.actor, visit.form.number("id"))
+    return visit.go(HERE, "That session has ended.")
+
+
+def end_others(visit: Visit) -> Response:
+    """End all sessions but this one."""
+    assert visit.session is not None
+    ended = web_sessions.end_others(visit.instance, visit.actor, but=visit.session.id)
+    return visit.go(HERE, "You were signed in nowhere else." if not ended else f"Ended {ended} other sessions.")
+
+
+def _codes(visit: Visit, codes: tuple[str, ...], said: str) -> Response:
+    """Codes are shown on the answer itself, as no address may show them again."""
+    return visit.show("own_codes.html", codes=codes, done=said) if codes else visit.go(HERE, said)
+
+
+PAGES = (
+    page(HERE, show),
+    change(f"{HERE}/password", set_password, "iam:self", again=show, hashes=True),
+    change(f"{HERE}/app", begin_app, "iam:self", dangerous=True),
+    change(f"{HERE}/app/confirm", finish_app, "iam:self", again=app_again, dangerous=True),
+    change(f"{HERE}/passkeys", add_passkey, "iam:self", again=show, dangerous=True),
+    change(f"{HERE}/codes", renew_codes, "iam:self", again=show, dangerous=True),
+    change(f"{HERE}/remove", remove, "iam:self", again=show, dangerous=True),
+    change(f"{HERE}/sessions/end", end_session, "iam:self", again=show),
+    change(f"{HERE}/sessions/others", end_others, "iam:self", again=show),
+)

@@ -1,0 +1,135 @@
+"""People and groups: who there is, what each has, and taking somebody out everywhere; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from starlette.responses import Response
+
+from keyrack.core.instance import Instance
+from keyrack.core.keys import last_uses, rehearsal, who_can
+from keyrack.core.people import groups, named_people, offboarding, offboarding_undo
+from keyrack.errors import invalid
+from keyrack.model import Role
+from keyrack.web.console.visits import Visit, change, offset_of, page
+
+PER_PAGE = 100
+MOST = 200
+ROLES = tuple((role.value, role.value) for role in Role)
+CONFIRM = "confirm"
+
+
+def people(visit: Visit) -> Response:
+    """Everybody; search: part of the name."""
+    offset, search = offset_of(visit), visit.query.get("q", "")
+    found = named_people.find(visit.instance, visit.actor, search=search, offset=offset, limit=PER_PAGE)
+    onward = offset + PER_PAGE
+    return visit.show(
+        "people.html",
+        people=found.items,
+        groups=groups.find(visit.instance, visit.actor, limit=PER_PAGE).items,
+        search=search,
+        adding="add" in visit.query or visit.refusal is not None,
+        roles=ROLES,
+        first="/people" if offset else "",
+        next=f"/people?from={onward}" if found.total > onward else "",
+    )
+
+
+def add(visit: Visit) -> Response:
+    """Make a person."""
+    name = visit.form.text("name").strip()
+    role = next((one for one in Role if one.value == visit.form.text("role")), None)
+    if not name:
+        raise invalid("name", "Say what the person is called.")
+    made = named_people.put(visit.instance, visit.actor, name, make=True, role=role)
+    return visit.go(f"/people/{made.name}", f"{made.name} is there now, and can log in nowhere yet.")
+
+
+def person(visit: Visit) -> Response:
+    """One person: keys, where they can log in, what they hold."""
+    user = named_people.get(visit.instance, visit.actor, visit.path["name"])
+    keys, _, used = last_uses.user_keys(visit.instance, visit.actor, user=user.name, offset=0, limit=MOST)
+    ways: tuple[who_can.Way, ...] = ()
+    if visit.may("access:read"):
+        ways = who_can.find(visit.instance, visit.actor, user=user.name, limit=MOST).items
+    held = None
+    if visit.may(offboarding.OFFBOARD) and user.disabled_at is None and visit.actor.user_id != user.id:
+        held = True
+    return visit.show("person.html", user=user, keys=keys.items, used=used, ways=ways, may_offboard=bool(held))
+
+
+def going(visit: Visit) -> Response:
+    """What goes with a person, before anything does."""
+    found = offboarding.preview(visit.instance, visit.actor, visit.path["name"])
+    return visit.show("offboard.html", going=found, counted=offboarding.counted(found.gone))
+
+
+def offboard(visit: Visit) -> Response:
+    """Take a person out everywhere, once their name was typed."""
+    name = visit.path["name"]
+    if visit.form.text(CONFIRM).strip() != name:
+        raise invalid(CONFIRM, f"Type {name} to confirm; nothing was changed.")
+    made = offboarding.offboard(visit.instance, visit.actor, name, reason=visit.form.text("reason"))
+    return visit.go(f"/offboardings/{made.id}", f"{name} is out; hosts say so one by one.")
+
+
+def receipt(visit: Visit) -> Response:
+    """Who has obeyed an offboarding by now."""
+    found = offboarding.get(visit.instance, visit.actor, visit.number("id"))
+    counted = offboarding.counted(found.offboarding.gone)
+    if visit.is_part:
+        return visit.show("_offboarding.html", progress=found)
+    return visit.show("offboarding.html", progress=found, counted=counted)
+
+
+def undo(visit: Visit) -> Response:
+    """Bring a person's access back, not their sessions."""
+    number = visit.number("id")
+    offboarding_undo.undo(visit.instance, visit.actor, number)
+    return visit.go(f"/offboardings/{number}", "Their access is back; sessions that ended are not.")
+
+
+def group(visit: Visit) -> Response:
+    """One group and who is in it."""
+    return visit.show("group.html", group=groups.get(visit.instance, visit.actor, visit.path["name"]))
+
+
+def add_group(visit: Visit) -> Response:
+    """Make a group."""
+    name = visit.form.text("group").strip()
+    if not name:
+        raise invalid("group", "Say what the group is called.")
+    made = groups.put(visit.instance, visit.actor, name, None)
+    return visit.go(f"/groups/{made.name}", f"The group {made.name} is there.")
+
+
+def _membership(visit: Visit, instance: Instance) -> groups.Group:
+    name, member = visit.path["name"], visit.form.text("member").strip()
+    if visit.form.flag("leaves"):
+        return groups.remove_member(instance, visit.actor, name, member)
+    return groups.add_member(instance, visit.actor, name, member)
+
+
+def member(visit: Visit) -> Response:
+    """Show what it does that somebody joins or leaves a group, and do it once confirmed."""
+    name, who = visit.path["name"], visit.form.text("member").strip()
+    if not visit.form.flag("confirmed"):
+        done = rehearsal.rehearse(visit.instance, visit.actor, partial(_membership, visit))
+        return visit.show("member.html", done=done, name=name, who=who, leaves=visit.form.flag("leaves"))
+    _membership(visit, visit.instance)
+    return visit.go(f"/groups/{name}", f"{who} {'is no longer' if visit.form.flag('leaves') else 'is'} in {name}.")
+
+
+PAGES = (
+    page("/people", people, "people:read"),
+    change("/people", add, "people:write", again=people),
+    page("/people/{name}", person, "people:read"),
+    page("/people/{name}/offboard", going, offboarding.OFFBOARD),
+    change("/people/{name}/offboard", offboard, offboarding.OFFBOARD, again=going, dangerous=True),
+    page("/offboardings/{id}", receipt, "people:read"),
+    change("/offboardings/{id}/undo", undo, offboarding.OFFBOARD, again=receipt, dangerous=True),
+    change("/groups", add_group, "people:write", again=people),
+    page("/groups/{name}", group, "people:read"),
+    change("/groups/{name}/member", member, "people:write", again=group),
+)

@@ -1,0 +1,86 @@
+"""Repositories: who may read and write each, its deploy keys, how to clone it; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from keyrack.core.audit import events
+from keyrack.core.git import deploy_keys, repositories
+from keyrack.core.git.access import clone_address
+from keyrack.core.people import users
+from keyrack.model import Event
+from keyrack.web.console.visits import Visit, change, offset_of, page
+
+PER_PAGE = 50
+ANYBODY = "iam:self"
+"""A role in a repository lets in whoever has no right over all of them: the core says who sees what."""
+
+
+def listed(visit: Visit) -> Response:
+    """The repositories that the person may see."""
+    offset, search = offset_of(visit), visit.query.get("q", "")
+    found = repositories.find(visit.instance, visit.actor, search=search, offset=offset, limit=PER_PAGE)
+    onward = offset + PER_PAGE
+    return visit.show(
+        "repositories.html",
+        repositories=found.items,
+        search=search,
+        adding="add" in visit.query or visit.refusal is not None,
+        projects=users.projects(visit.instance, visit.actor) if visit.may(repositories.CREATE) else (),
+        first="/repositories" if offset else "",
+        next=f"/repositories?from={onward}" if found.total > onward else "",
+    )
+
+
+def add(visit: Visit) -> Response:
+    """Create a repository."""
+    made = repositories.create(
+        visit.instance, visit.actor, name=visit.form.text("name"), project_uid=visit.form.text("project")
+    )
+    return visit.go(f"/repositories/{made.id}", f"{made.path} is there, and empty.")
+
+
+def repository(visit: Visit) -> Response:
+    """One repository."""
+    found = repositories.get(visit.instance, visit.actor, visit.number("id"))
+    happened: tuple[Event, ...] = ()
+    if visit.may("events:read"):
+        happened = events.find(visit.instance, visit.actor, search=found.path, limit=15).items
+    return visit.show(
+        "repository.html",
+        repository=found,
+        address=clone_address(visit.instance, found.path),
+        members=repositories.members(visit.instance, visit.actor, found.id, limit=200).items,
+        keys=deploy_keys.find(visit.instance, visit.actor, found.id, limit=200).items,
+        happened=happened,
+    )
+
+
+def add_key(visit: Visit) -> Response:
+    """Register a deploy key."""
+    number = visit.number("id")
+    made = deploy_keys.add(
+        visit.instance,
+        visit.actor,
+        number,
+        title=visit.form.text("title"),
+        public_key=visit.form.text("public_key"),
+        can_push=visit.form.flag("can_push"),
+    )
+    return visit.go(f"/repositories/{number}", f"The deploy key {made.title} is registered.")
+
+
+def remove_key(visit: Visit) -> Response:
+    """Take a deploy key away."""
+    number = visit.number("id")
+    gone = deploy_keys.delete(visit.instance, visit.actor, number, visit.number("number"))
+    return visit.go(f"/repositories/{number}", f"The deploy key {gone.title} opens this repository no more.")
+
+
+PAGES = (
+    page("/repositories", listed),
+    change("/repositories", add, repositories.CREATE, again=listed),
+    page("/repositories/{id}", repository, judged=True),
+    change("/repositories/{id}/keys", add_key, ANYBODY, again=repository, judged=True),
+    change("/repositories/{id}/keys/{number}/remove", remove_key, ANYBODY, judged=True),
+)

@@ -1,0 +1,82 @@
+"""Requests for access: asking, approving, refusing, and the clock while one runs; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+
+from keyrack.core.keys import requests, who_can
+from keyrack.store.requests import PENDING
+from keyrack.web.console.visits import Visit, change, offset_of, page
+
+PER_PAGE = 50
+ASK = "requests:ask"
+
+
+def listed(visit: Visit) -> Response:
+    """Requests, those that wait first; members see their own."""
+    offset = offset_of(visit)
+    waiting, users, hosts = requests.page(visit.instance, visit.actor, state=PENDING, limit=PER_PAGE)
+    decided, more_users, more_hosts = requests.page(visit.instance, visit.actor, offset=offset, limit=PER_PAGE)
+    onward = offset + PER_PAGE
+    given: dict[str, Any] = {
+        "waiting": waiting.items,
+        "decided": [one for one in decided.items if one.state != PENDING],
+        "users": {**users, **more_users},
+        "hosts": {**hosts, **more_hosts},
+    }
+    if visit.is_part:
+        return visit.show("_requests.html", **given)
+    reachable = who_can.find(visit.instance, visit.actor, user=visit.actor.name).items if visit.actor.user_id else ()
+    return visit.show(
+        "requests.html",
+        **given,
+        asking="ask" in visit.query or visit.refusal is not None,
+        known=sorted({way.server.name for way in reachable}),
+        first="/requests" if offset else "",
+        next=f"/requests?from={onward}" if decided.total > onward else "",
+    )
+
+
+def ask(visit: Visit) -> Response:
+    """Ask to log in somewhere for a while."""
+    where, place = visit.form.text("where"), visit.form.text("server").strip()
+    requests.ask(
+        visit.instance,
+        visit.actor,
+        server=None if where == "tag" else place,
+        tag=place if where == "tag" else None,
+        system_user=visit.form.text("system_user").strip(),
+        duration=visit.form.text("duration").strip(),
+        reason=visit.form.text("reason"),
+    )
+    return visit.go("/requests", "You asked; it opens once somebody else approves.")
+
+
+def approve(visit: Visit) -> Response:
+    """Approve a request."""
+    one = requests.approve(visit.instance, visit.actor, visit.number("id"))
+    words = "It takes another person's approval too." if one.state == PENDING else "It is open, and closes by itself."
+    return visit.go("/requests", words)
+
+
+def refuse(visit: Visit) -> Response:
+    """Refuse a request."""
+    requests.deny(visit.instance, visit.actor, visit.number("id"))
+    return visit.go("/requests", "The request is refused.")
+
+
+def cancel(visit: Visit) -> Response:
+    """Take back a request of one's own."""
+    requests.cancel(visit.instance, visit.actor, visit.number("id"))
+    return visit.go("/requests", "You took your request back.")
+
+
+PAGES = (
+    page("/requests", listed, ASK),
+    change("/requests", ask, ASK, again=listed),
+    change("/requests/{id}/approve", approve, "requests:approve", again=listed),
+    change("/requests/{id}/refuse", refuse, "requests:approve", again=listed),
+    change("/requests/{id}/cancel", cancel, ASK, again=listed),
+)

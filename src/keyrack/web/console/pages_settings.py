@@ -1,0 +1,55 @@
+"""Settings: tokens, the policy of keys, and where else there is something to set; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from keyrack.core import validation
+from keyrack.core.people import access_keys, api_tokens, tokens
+from keyrack.web.console.visits import Visit, change, offset_of, page
+
+PER_PAGE = 100
+ENDS = (("1h", "1 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"), ("", "never"))
+
+
+def settings(visit: Visit) -> Response:
+    """Everything that is set here, and what the instance was started with."""
+    offset = offset_of(visit)
+    found = None
+    if visit.may("people:read"):
+        found = tokens.find(visit.instance, visit.actor, offset=offset, limit=PER_PAGE)
+    onward = offset + PER_PAGE
+    return visit.show(
+        "settings.html",
+        tokens=found.items if found else (),
+        access_keys=access_keys.find(visit.instance, visit.actor),
+        config=visit.instance.settings,
+        ends=ENDS,
+        first="/settings" if offset else "",
+        next=f"/settings?from={onward}" if found and found.total > onward else "",
+    )
+
+
+def add_token(visit: Visit) -> Response:
+    """Make a token of one's own, and show its secret this once."""
+    made = api_tokens.make(
+        visit.instance,
+        visit.actor,
+        name=visit.form.text("name"),
+        scopes=visit.form.text("scopes").replace(",", " ").split(),
+        expires_at=validation.end(visit.instance.now(), None, duration=visit.form.text("ends") or None),
+    )
+    return visit.show("secret.html", title=f"Token {made.bearer.token.name}", secret=made.secret, status=200)
+
+
+def revoke_token(visit: Visit) -> Response:
+    """Revoke a token."""
+    gone = tokens.revoke_id(visit.instance, visit.actor, visit.number("id"))
+    return visit.go("/settings", f"The token {gone.token.name} of {gone.user.name} opens nothing any more.")
+
+
+PAGES = (
+    page("/settings", settings),
+    change("/settings/tokens", add_token, "iam:self", again=settings, dangerous=True),
+    change("/settings/tokens/{id}/revoke", revoke_token, "iam:self", judged=True),
+)

@@ -1,0 +1,124 @@
+"""Signing in and out: by password, with a second proof, by a passkey; must hold no rule of who may."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from keyrack.core.people import first_visit, passkeys, sign_in, web_sessions
+from keyrack.core.people.sign_in import Half
+from keyrack.errors import Kind, Refusal
+from keyrack.web.api import address_of
+from keyrack.web.console import place, safety
+from keyrack.web.console.visits import Visit, change, page
+
+
+def login(visit: Visit) -> Response:
+    """The form to sign in with; whoever is signed in goes on."""
+    onward = _onward(visit)
+    if visit.session is not None and visit.refusal is None:
+        return visit.go(onward)
+    safety.refuse_in_the_clear(visit.instance, visit.request)
+    here = place.of(visit)
+    options = passkeys.options(visit.instance, here) if here else ""
+    return visit.show("login.html", onward=onward, name=visit.form.text("name"), options=options)
+
+
+def enter(visit: Visit) -> Response:
+    """Sign in by name and password."""
+    safety.refuse_in_the_clear(visit.instance, visit.request)
+    begun = sign_in.by_password(
+        visit.instance,
+        visit.form.text("name"),
+        visit.form.text("password"),
+        address=address_of(visit.request),
+        browser=_browser(visit),
+    )
+    if isinstance(begun, Half):
+        response = visit.go("/login/second")
+        value = safety.with_path(begun.carried, _onward(visit))
+        safety.set_cookie(visit.instance, visit.request, response, safety.STEP, value, seconds=600)
+        return response
+    onward = _onward(visit)
+    if onward == "/" and first_visit.is_first(visit.instance, begun.visitor.user.id):
+        onward = "/welcome"
+    return signed_in(visit, visit.go(onward), begun)
+
+
+def second(visit: Visit) -> Response:
+    """The form for the second proof."""
+    carried, onward = _half(visit)
+    number = sign_in.half_of(visit.instance, carried)
+    if number is None:
+        return visit.go("/login")
+    here = place.of(visit)
+    options = passkeys.options(visit.instance, here, user_id=number) if here else ""
+    return visit.show("second.html", onward=onward, options=options)
+
+
+def enter_code(visit: Visit) -> Response:
+    """Sign in by the second proof."""
+    carried, onward = _half(visit)
+    address, browser = address_of(visit.request), _browser(visit)
+    answer, here = visit.form.text("answer"), place.of(visit)
+    if answer and here is not None:
+        begun = sign_in.by_second_passkey(visit.instance, carried, here, answer, address=address, browser=browser)
+    else:
+        begun = sign_in.by_code(visit.instance, carried, visit.form.text("code"), address=address, browser=browser)
+    return signed_in(visit, visit.go(onward), begun)
+
+
+def enter_by_passkey(visit: Visit) -> Response:
+    """Sign in by a passkey alone."""
+    here = place.of(visit)
+    if here is None:
+        raise Refusal(Kind.INVALID, "passkey-place", "Passkeys need the console to be opened by its name, over https.")
+    begun = sign_in.by_passkey(
+        visit.instance, here, visit.form.text("answer"), address=address_of(visit.request), browser=_browser(visit)
+    )
+    return signed_in(visit, visit.go(_onward(visit)), begun)
+
+
+def signed_in(visit: Visit, response: Response, begun: web_sessions.Begun) -> Response:
+    """Have the browser keep its new session, which is never one that it had before."""
+    safety.set_cookie(visit.instance, visit.request, response, safety.SESSION, begun.secret)
+    for name in (safety.FORM, safety.STEP):
+        safety.set_cookie(visit.instance, visit.request, response, name, "")
+    return response
+
+
+def leaving(visit: Visit) -> Response:
+    """The form to sign out with, for those whose menu does not open."""
+    return visit.show("logout.html")
+
+
+def leave(visit: Visit) -> Response:
+    """End this session."""
+    assert visit.session is not None
+    web_sessions.end(visit.instance, visit.actor, visit.session.id)
+    response = visit.go("/login")
+    safety.set_cookie(visit.instance, visit.request, response, safety.SESSION, "")
+    return response
+
+
+def _onward(visit: Visit) -> str:
+    return safety.local_path(visit.form.text("next") or visit.query.get("next", "") or "/")
+
+
+def _browser(visit: Visit) -> str:
+    return visit.request.headers.get("user-agent", "")
+
+
+def _half(visit: Visit) -> tuple[str, str]:
+    """What the browser carried from the password, and where it wanted to go."""
+    return safety.without_path(safety.cookie(visit.instance, visit.request, safety.STEP))
+
+
+PAGES = (
+    page("/login", login, open=True),
+    change("/login", enter, "iam:self", again=login, open=True, hashes=True),
+    change("/login/passkey", enter_by_passkey, "iam:self", again=login, open=True),
+    page("/login/second", second, open=True),
+    change("/login/second", enter_code, "iam:self", again=second, open=True),
+    page("/logout", leaving),
+    change("/logout", leave, "iam:self"),
+)

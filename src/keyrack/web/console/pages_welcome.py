@@ -1,0 +1,51 @@
+"""The first visit, three steps to a login: a password of one's own, a key, the line; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from keyrack.core.keys import user_keys
+from keyrack.core.people import first_visit
+from keyrack.errors import Kind, Refusal
+from keyrack.web.console import pages_own_sign_in
+from keyrack.web.console.visits import Visit, change, page
+
+HERE = "/welcome"
+
+
+def welcome(visit: Visit) -> Response:
+    """The step that comes next; `?step=2` leaves the first one."""
+    found = first_visit.look(visit.instance, visit.actor)
+    step = 3 if found.keys else 2 if found.own_password or visit.query.get("step") == "2" else 1
+    if visit.refusal is not None:
+        step = 2 if visit.form.text("public_key") or visit.refusal.field == "public_key" else 1
+    if visit.is_part:
+        return visit.show("_welcome_lines.html", found=found)
+    return visit.show("welcome.html", found=found, step=step, adds=visit.may(user_keys.ADD))
+
+
+def set_password(visit: Visit) -> Response:
+    """The first step."""
+    pages_own_sign_in.set_own_password(visit)
+    return visit.go(HERE, "Your password is changed.")
+
+
+def add_key(visit: Visit) -> Response:
+    """The second step."""
+    line = visit.form.text("public_key").strip()
+    comment = line.split(None, 2)[2:]
+    title = comment[0][:100] if comment else f"{visit.actor.name}'s key"
+    try:
+        user_keys.add(visit.instance, visit.actor, title=title, public_key=line)
+    except Refusal as refusal:
+        if refusal.kind in (Kind.INVALID, Kind.TAKEN):
+            raise Refusal(refusal.kind, refusal.code, refusal.message, field="public_key") from None
+        raise
+    return visit.go(HERE, "Your key is registered.")
+
+
+PAGES = (
+    page(HERE, welcome),
+    change(f"{HERE}/password", set_password, "iam:self", again=welcome, hashes=True),
+    change(f"{HERE}/key", add_key, user_keys.ADD, again=welcome),
+)

@@ -1,0 +1,149 @@
+"""Pages' templates and static files: loaded once, escaped always; must know no page and ask nothing of the core."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import Response
+
+from keyrack.core.lifetimes import written
+
+FOLDER = resources.files("keyrack.web.console")
+FOR_EVER = "public, max-age=31536000, immutable"
+STATIC = "/static"
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A file as it is sent: address: with the hash of what it holds, so that it may be kept for ever."""
+
+    address: str
+    media_type: str
+    content: bytes
+    packed: bytes
+
+
+@cache
+def static_files() -> Mapping[str, StaticFile]:
+    """Every static file by its name."""
+    found = {}
+    for entry in FOLDER.joinpath("static").iterdir():
+        content = entry.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()[:16]
+        media = mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
+        if media.startswith("text/") or media.endswith("javascript"):
+            media += "; charset=utf-8"
+        packed = gzip.compress(content, 9, mtime=0)
+        found[entry.name] = StaticFile(f"{STATIC}/{digest}/{entry.name}", media, content, packed)
+    return found
+
+
+def static(request: Request) -> Response | None:
+    """The answer to a request for a static file, None where there is none."""
+    file = static_files().get(request.url.path.rpartition("/")[2])
+    if file is None or file.address != request.url.path:
+        return None
+    headers = {"Cache-Control": FOR_EVER, "Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(file.packed, media_type=file.media_type, headers={**headers, "Content-Encoding": "gzip"})
+    return Response(file.content, media_type=file.media_type, headers=headers)
+
+
+@cache
+def environment() -> Environment:
+    """The templates: every value is escaped, and one that nobody gave is an error rather than nothing."""
+    made = Environment(
+        loader=FileSystemLoader(str(FOLDER.joinpath("templates"))),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.globals["static"] = _static_address
+    made.filters["ago"] = ago
+    made.filters["exact"] = exact
+    made.filters["iso"] = iso
+    made.filters["short_fingerprint"] = short_fingerprint
+    made.filters["count"] = count
+    made.filters["span"] = written
+    made.filters["browser"] = browser
+    return made
+
+
+def render(name: str, values: Mapping[str, Any]) -> str:
+    """A template's text."""
+    return environment().get_template(name).render(values)
+
+
+def _static_address(name: str) -> str:
+    return static_files()[name].address
+
+
+def iso(at: datetime) -> str:
+    """An instant for programs: 2026-01-31T12:00:00Z."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def exact(at: datetime) -> str:
+    """An instant for people, to the minute, in UTC; the browser puts it into the person's zone."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+_STEPS = ((60, "second"), (60, "minute"), (24, "hour"), (30, "day"), (12, "month"), (10_000, "year"))
+
+
+def ago(at: datetime, now: datetime) -> str:
+    """How far an instant is from now, in words: "3 hours ago", "in 2 days"."""
+    left = (at - now) / timedelta(seconds=1)
+    number, word = abs(left), "second"
+    if number < 5:
+        return "just now" if left <= 0 else "in a moment"
+    for size, name in _STEPS:
+        word = name
+        if number < size:
+            break
+        number /= size
+    whole = max(1, int(number))
+    words = f"{whole} {word}{'' if whole == 1 else 's'}"
+    return f"in {words}" if left > 0 else f"{words} ago"
+
+
+def short_fingerprint(fingerprint: str) -> str:
+    """A fingerprint shortened in the middle: SHA256:abcdefgh…wxyz."""
+    kind, colon, digest = fingerprint.partition(":")
+    return fingerprint if len(digest) <= 16 else f"{kind}{colon}{digest[:8]}…{digest[-6:]}"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: "1 host", "12 hosts"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+_BROWSERS = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"))
+_SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("CrOS", "ChromeOS"),
+    ("Linux", "Linux"),
+)
+
+
+def browser(agent: str) -> str:
+    """What a browser calls itself, in a few words: "Firefox on Linux"."""
+    program = next((words for mark, words in _BROWSERS if mark in agent), "")
+    system = next((words for mark, words in _SYSTEMS if mark in agent), "")
+    return f"{program} on {system}" if program and system else program or agent[:40] or "unknown"

@@ -1,0 +1,224 @@
+"""One request of a person as a page sees it, and what a page and a change are; must know no page and hold no rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from keyrack import policy
+from keyrack.core.instance import Instance
+from keyrack.core.people import users
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor
+from keyrack.store.web_sessions import WebSession
+from keyrack.web import bodies
+from keyrack.web.console import safety, templates
+
+STATUS = {
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.MISSING: 404,
+    Kind.INVALID: 422,
+    Kind.TAKEN: 409,
+    Kind.LIMIT: 409,
+    Kind.THROTTLED: 429,
+    Kind.TOO_LARGE: 413,
+    Kind.UNAVAILABLE: 503,
+    Kind.FAULT: 500,
+}
+FORM_AGAIN = (Kind.INVALID, Kind.TAKEN, Kind.LIMIT, Kind.UNAUTHENTICATED, Kind.THROTTLED)
+"""What a person mends in the form itself, which is shown again with what they wrote."""
+
+# The rail, in its order: what it says, what it says to those who may not see everybody's, and where it leads.
+RAIL = (
+    ("Overview", "Overview", "/"),
+    ("My keys", "My keys", "/keys"),
+    ("Hosts", "Hosts", "/hosts"),
+    ("People", "People", "/people"),
+    ("Access", "My access", "/access"),
+    ("Requests", "Requests", "/requests"),
+    ("Repositories", "Repositories", "/repositories"),
+    ("Activity", "Activity", "/activity"),
+    ("Settings", "Settings", "/settings"),
+)
+
+
+class Form:
+    """The fields of a form that was sent, each with all its values; {} where none was."""
+
+    def __init__(self, values: Mapping[str, Sequence[str]]) -> None:
+        self._values = values
+
+    def text(self, name: str, otherwise: str = "") -> str:
+        """A field's first value, as it was typed."""
+        return next(iter(self._values.get(name, ())), otherwise)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """All values of a field, such as of boxes that were ticked."""
+        return tuple(self._values.get(name, ()))
+
+    def flag(self, name: str) -> bool:
+        """Whether a box was ticked."""
+        return bool(self.text(name))
+
+    def number(self, name: str) -> int:
+        """An id in a field; what is none is 0, which nothing has."""
+        return bodies.identifier(self.text(name))
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every field with each of its values."""
+        return [(name, value) for name, values in self._values.items() for value in values]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request of a person.
+
+    path, query: texts by name; form: what was sent; session: None on pages that ask no sign-in; refusal: why a form is
+    shown again; pages: all that there is, for the rail.
+    """
+
+    instance: Instance
+    actor: Actor
+    request: Request
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    form: Form
+    session: WebSession | None
+    pages: Mapping[str, Page]
+    now: datetime
+    refusal: Refusal | None = None
+
+    def number(self, name: str) -> int:
+        """An id in the path; what is none is 0, which nothing has."""
+        return bodies.identifier(self.path[name])
+
+    def may(self, action: str) -> bool:
+        """Whether the person may do an action: to show what leads somewhere, never to let anybody do it."""
+        return policy.may(self.actor, action) is None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the browser asks for a part of a page that it shows already."""
+        return "hx-request" in self.request.headers and "hx-boosted" not in self.request.headers
+
+    @property
+    def target(self) -> str:
+        """The id of the element that the part is for."""
+        return self.request.headers.get("hx-target", "")
+
+    @cached_property
+    def secret(self) -> str:
+        """The cookie that forms of this visit are for; a new one where there is none yet."""
+        name = safety.SESSION if self.session else safety.FORM
+        return safety.cookie(self.instance, self.request, name) or safety.new_secret()
+
+    def show(self, template: str, /, *, status: int = 0, **values: Any) -> Response:
+        """A page, or a part of one, whose template's name begins with an underscore.
+
+        Where a form is shown again the refusal's status is the answer's. Templates know `visit`, `refusal`, `now`,
+        `csrf` and what is given.
+        """
+        is_whole = not template.startswith("_")
+        said = safety.cookie(self.instance, self.request, safety.SAID) if is_whole else ""
+        given = {
+            "visit": self,
+            "actor": self.actor,
+            "refusal": self.refusal,
+            "now": self.now,
+            "csrf": safety.token(self.instance, self.secret),
+            "said": safety.unsigned(self.instance, said),
+            "rail": self._rail() if self.session else (),
+            "workspace": self.workspace,
+            **values,
+        }
+        code = status or (STATUS[self.refusal.kind] if self.refusal else 200)
+        response = HTMLResponse(templates.render(template, given), code)
+        if said:
+            safety.set_cookie(self.instance, self.request, response, safety.SAID, "")
+        if self.session is None and not safety.cookie(self.instance, self.request, safety.FORM):
+            safety.set_cookie(self.instance, self.request, response, safety.FORM, self.secret)
+        return response
+
+    def go(self, address: str, said: str = "") -> Response:
+        """On to another page of ours; said: a sentence about what was done, which that page shows once."""
+        if "hx-request" in self.request.headers:
+            response = Response(status_code=204, headers={"HX-Redirect": address})
+        else:
+            response = RedirectResponse(address, 303)
+        if said:
+            value = safety.signed(self.instance, said[:1000])
+            safety.set_cookie(self.instance, self.request, response, safety.SAID, value, seconds=60)
+        return response
+
+    @cached_property
+    def workspace(self) -> str:
+        """What the person's workspace is called, "" for strangers."""
+        return users.workspace_of(self.instance, self.actor).name if self.session else ""
+
+    def _rail(self) -> list[tuple[str, str, bool]]:
+        """What the rail leads to: words, address, and whether the page is there."""
+        here = self.request.url.path
+        shown = []
+        for words, own, address in RAIL:
+            page = self.pages.get(address)
+            if page is not None and self.may(page.action):
+                inside = here == address or (address != "/" and here.startswith(address + "/"))
+                shown.append((words if self.may("access:read") else own, address, inside))
+        return shown
+
+
+def offset_of(visit: Visit, name: str = "from") -> int:
+    """Where a page of a list starts, as its address says; what is no number is the beginning."""
+    return bodies.identifier(visit.query.get(name, "0"))
+
+
+Handler = Callable[[Visit], Response]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page, or a change that one of its forms makes.
+
+    path: with {names}, {name:path} where a name holds slashes; action: the name in policy.ACTIONS that whoever sees it
+    or does it needs: others get 403 before anything is asked; the core decides again. again: the page that shows the
+    form with what was typed, where a change is refused; dangerous: the person must have proven lately who they are;
+    open: for anybody; hashes: it may hash a password; judged: what lets somebody in may also be the thing itself, such
+    as a role in a repository, so that the core alone says who may.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    action: str
+    again: Handler | None = None
+    dangerous: bool = False
+    open: bool = False
+    hashes: bool = False
+    judged: bool = False
+
+
+def page(path: str, handler: Handler, action: str = "iam:self", *, open: bool = False, judged: bool = False) -> Page:
+    """A page, GET."""
+    return Page("GET", path, handler, action, open=open, judged=judged)
+
+
+def change(
+    path: str,
+    handler: Handler,
+    action: str,
+    *,
+    again: Handler | None = None,
+    dangerous: bool = False,
+    open: bool = False,
+    hashes: bool = False,
+    judged: bool = False,
+) -> Page:
+    """What a form does, POST; it ends by `visit.go(…, said)` or by showing a part."""
+    return Page("POST", path, handler, action, again, dangerous, open, hashes or dangerous, judged)

@@ -1,0 +1,83 @@
+"""Sends events to webhooks, syslog and a file, on threads beside the service; must hold no rule of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import structlog
+
+from keyrack.core.audit import webhooks
+from keyrack.core.audit.sinks import Sinks
+from keyrack.core.audit.webhooks import Due
+from keyrack.core.instance import Instance
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.web.outgoing import Outgoing
+
+log = structlog.get_logger("keyrack")
+
+EVERY_SECONDS = 1.0
+FORGET_EVERY = 3600
+AT_ONCE = 8
+
+
+def start(instance: Instance) -> Callable[[], None]:
+    """Begin; answers how to stop it."""
+    stopping = threading.Event()
+    loop = _Loop(instance)
+
+    def run() -> None:
+        while not stopping.wait(EVERY_SECONDS):
+            try:
+                loop.turn()
+            except DatabaseUnavailable:
+                pass  # said by the database itself, once; what waits is durable
+            except Exception:
+                log.exception("events are not delivered")
+
+    thread = threading.Thread(target=run, name="deliveries", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        stopping.set()
+        thread.join(timeout=10)
+        loop.close()
+
+    return stop
+
+
+class _Loop:
+    """A webhook that does not answer keeps no other one waiting: each has at most one sender at a time."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._post = Outgoing(instance.settings, "webhook_networks").post
+        self._pool = ThreadPoolExecutor(AT_ONCE, "webhook")
+        self._busy: dict[int, Future[int]] = {}
+        self._sinks = Sinks(instance)
+        self._turns = 0
+
+    def turn(self) -> None:
+        self._turns += 1
+        self._busy = {number: future for number, future in self._busy.items() if not future.done()}
+        webhooks.queue_new(self._instance)
+        for due in webhooks.claim(self._instance, frozenset(self._busy)):
+            self._busy[due.webhook.id] = self._pool.submit(self._send, due)
+        if self._sinks.wanted:
+            self._sinks.look()
+        if self._turns % FORGET_EVERY == 0:
+            webhooks.forget_old(self._instance)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._sinks.close()
+
+    def _send(self, due: Due) -> int:
+        try:
+            return webhooks.send(self._instance, due, self._post)
+        except DatabaseUnavailable:
+            return 0
+        except Exception:
+            log.exception("a webhook could not be sent to", webhook=due.webhook.id)
+            return 0

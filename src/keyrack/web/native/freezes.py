@@ -1,0 +1,63 @@
+"""Keyrack's own API: keys that open no new session until they are confirmed; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from keyrack.core.keys import freezes, user_keys
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_freezes as shapes
+from keyrack.web.native.calls import endpoint, written
+
+
+def freeze_keys(call: Call, new: shapes.NewFreeze) -> shapes.FreezeProgress | Response:
+    """Stop keys from opening new sessions until their owners confirm them, or show which"""
+    if new.preview:
+        found = freezes.preview(call.instance, call.actor, user=new.user, server=new.server)
+        return written(shapes.progress(found))
+    made = freezes.freeze(call.instance, call.actor, user=new.user, server=new.server, reason=new.reason)
+    return shapes.progress(made)
+
+
+def list_freezes(call: Call, asked: shapes.FreezesAsked) -> shapes.Freezes:
+    """List freezes, newest first"""
+    found = freezes.find(call.instance, call.actor, before=asked.before, limit=asked.per_page)
+    return shapes.Freezes(items=[shapes.freeze(one) for one in found])
+
+
+def show_freeze(call: Call) -> shapes.FreezeProgress:
+    """Show a freeze, and which hosts obey it"""
+    return shapes.progress(freezes.get(call.instance, call.actor, call.ids["freeze"]))
+
+
+def end_freeze(call: Call) -> None:
+    """End a freeze: keys that nobody confirmed open sessions again"""
+    freezes.end(call.instance, call.actor, call.ids["freeze"])
+
+
+def confirm_key(call: Call) -> None:
+    """Confirm a key of one's own: it opens sessions again"""
+    freezes.confirm_key(call.instance, call.actor, call.ids["key"])
+
+
+def confirm_credential(call: Call) -> None:
+    """Confirm a key on a server that no user registered"""
+    freezes.confirm_credential(call.instance, call.actor, call.ids["credential"])
+
+
+ENDPOINTS = (
+    endpoint("GET", "/freezes", list_freezes, freezes.READ, asks=shapes.FreezesAsked, answers=shapes.Freezes),
+    endpoint(
+        "POST",
+        "/freezes",
+        freeze_keys,
+        freezes.FREEZE,
+        takes=shapes.NewFreeze,
+        answers=shapes.FreezeProgress,
+        status=202,
+    ),
+    endpoint("GET", "/freezes/{freeze}", show_freeze, freezes.READ, answers=shapes.FreezeProgress),
+    endpoint("DELETE", "/freezes/{freeze}", end_freeze, freezes.FREEZE),
+    endpoint("POST", "/keys/{key}/confirm", confirm_key, user_keys.ADD),
+    endpoint("POST", "/credentials/{credential}/confirm", confirm_credential, "credentials:write"),
+)

@@ -1,0 +1,45 @@
+"""Keyrack's own API: another end for keys and grants, under the id they have; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from keyrack.core.keys import grants, renewals, user_keys
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_groups, shapes_keys, shapes_people
+from keyrack.web.native.calls import endpoint
+from keyrack.web.native.shapes_keys import Renewal
+
+
+def renew_credential(call: Call, new: Renewal) -> shapes_keys.Credential:
+    """Give a key on a server another end, under the same id"""
+    made = renewals.credential(
+        call.instance, call.actor, call.ids["credential"], expires_at=new.expires_at, duration=new.duration
+    )
+    return shapes_keys.credential(made)
+
+
+def renew_key(call: Call, new: Renewal) -> shapes_groups.OwnKey:
+    """Give a user's key another end, under the same id"""
+    made = renewals.key(call.instance, call.actor, call.ids["key"], expires_at=new.expires_at, duration=new.duration)
+    return shapes_groups.own_key(made)
+
+
+def renew_grant(call: Call, new: Renewal) -> shapes_people.Grant:
+    """Give a grant another end, under the same id"""
+    made = renewals.grant(
+        call.instance, call.actor, call.ids["grant"], expires_at=new.expires_at, duration=new.duration
+    )
+    return shapes_people.grant(made, grants.names(call.instance, call.actor, (made,), written=True))
+
+
+ENDPOINTS = (
+    endpoint(
+        "POST",
+        "/credentials/{credential}/renew",
+        renew_credential,
+        "credentials:write",
+        takes=Renewal,
+        answers=shapes_keys.Credential,
+    ),
+    endpoint("POST", "/keys/{key}/renew", renew_key, user_keys.ADD, takes=Renewal, answers=shapes_groups.OwnKey),
+    endpoint("POST", "/grants/{grant}/renew", renew_grant, "grants:write", takes=Renewal, answers=shapes_people.Grant),
+)

@@ -1,0 +1,102 @@
+"""Freezes of keys: what calls take and answer; must call no use case."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from keyrack.core.keys.freezes import Frozen
+from keyrack.store.freezes import Freeze as FreezeRecord
+from keyrack.web.native.shapes import (
+    Answer,
+    Count,
+    Flag,
+    Id,
+    IdAsked,
+    PerPage,
+    Query,
+    Request,
+    Time,
+    about,
+    time,
+    time_or_null,
+)
+from keyrack.web.native.shapes_keys import Receipt
+
+
+class NewFreeze(Request):
+    """Which keys open no new session until they are confirmed: a user's, those on a server, or all."""
+
+    user: Annotated[str | None, about("The keys of this user, by name.", "alice")] = None
+    server: Annotated[str | int | None, about("The keys on this server, by name or id.", None)] = None
+    reason: Annotated[str | None, about("Why, for those who ask later.", "a laptop was stolen")] = None
+    preview: Annotated[bool, about("Whether only to show what it would be for.", False)] = False
+
+
+class FreezesAsked(Query):
+    """Which part of the freezes."""
+
+    before: Annotated[IdAsked, about("What is older than the freeze with this id.", 99)] = None
+    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", 50)] = 50
+
+
+class Freeze(Answer):
+    """Keys that open no new session until they are confirmed."""
+
+    id: Annotated[Id | None, about("Its id; null in a preview.")]
+    user_id: Annotated[Id | None, about("Whose keys; null for everybody's.")]
+    server_id: Annotated[Id | None, about("On which server; null for all.")]
+    keys: Annotated[Count, about("How many keys it is for.")]
+    reason: Annotated[str, about("Why.", "a laptop was stolen")]
+    asked_by: Annotated[str, about("Who asked for it.", "olga")]
+    at: Annotated[Time | None, about("When.")]
+    ended_at: Annotated[Time | None, about("When somebody ended it.")]
+    ended_by: Annotated[str | None, about("Who that was.", None)]
+
+
+class FreezeProgress(Freeze):
+    """A freeze, and which hosts obey it."""
+
+    done: Annotated[Flag, about("Whether every host obeys.")]
+    break_glass: Annotated[Count, about("In a preview and where it was made: keys to break glass with, which go on.")]
+    servers: Annotated[list[Receipt], about("Host by host.")]
+
+
+class Freezes(Answer):
+    """The freezes of the workspace."""
+
+    items: Annotated[list[Freeze], about("Newest first.")]
+
+
+def freeze(found: FreezeRecord) -> Freeze:
+    """A freeze."""
+    return Freeze(
+        id=found.id,
+        user_id=found.user_id,
+        server_id=found.server_id,
+        keys=found.keys,
+        reason=found.reason,
+        asked_by=found.asked_by,
+        at=time(found.at),
+        ended_at=time_or_null(found.ended_at),
+        ended_by=found.ended_by,
+    )
+
+
+def progress(found: Frozen) -> FreezeProgress:
+    """A freeze, or what one would be for, and which hosts obey it."""
+    held = found.freeze
+    return FreezeProgress(
+        id=held.id if held else None,
+        user_id=held.user_id if held else None,
+        server_id=held.server_id if held else None,
+        keys=found.keys,
+        reason=held.reason if held else "",
+        asked_by=held.asked_by if held else "",
+        at=time(held.at) if held else None,
+        ended_at=time_or_null(held.ended_at) if held else None,
+        ended_by=held.ended_by if held else None,
+        done=found.done,
+        break_glass=found.break_glass,
+        servers=[Receipt(**asdict(one) | {"at": time_or_null(one.at), "done": one.done}) for one in found.servers],
+    )

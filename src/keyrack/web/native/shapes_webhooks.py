@@ -1,0 +1,123 @@
+"""Webhooks: what calls take and answer; must call no use case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from keyrack.core.audit.webhooks import Made
+from keyrack.store.webhooks import Delivery as DeliveryRecord
+from keyrack.store.webhooks import Webhook as WebhookRecord
+from keyrack.web.native.shapes import (
+    Answer,
+    Count,
+    Id,
+    IdAsked,
+    PerPage,
+    Query,
+    Request,
+    Time,
+    about,
+    time,
+    time_or_null,
+)
+
+Level = Literal["info", "warning", "alarm"]
+
+
+class NewWebhook(Request):
+    """Where events are to be sent."""
+
+    url: Annotated[str, about("The https address.", "https://alerts.example.org/keyrack")]
+    secret: Annotated[str | None, about("What signatures are made with; one is made where it is left out.", None)] = (
+        None
+    )
+    level: Annotated[Level, about("The least that is sent.", "warning")] = "warning"
+    actions: Annotated[list[str] | None, about("Patterns over actions; all where it is left out.", ["*"])] = None
+
+
+class Webhook(Answer):
+    """Where events are sent."""
+
+    id: Annotated[Id, about("Its id.")]
+    url: Annotated[str, about("The address.", "https://alerts.example.org/keyrack")]
+    level: Annotated[Level, about("The least that is sent.", "warning")]
+    actions: Annotated[list[str], about("Patterns over actions.", ["*"])]
+    created_by: Annotated[str, about("Who made it.", "olga")]
+    created_at: Annotated[Time, about("When it was made.")]
+
+
+class MadeWebhook(Webhook):
+    """A new webhook, with its secret, which is shown this once."""
+
+    secret: Annotated[str, about("What signatures are made with. It is shown this once.", "krwh_EXAMPLE")]
+
+
+class Webhooks(Answer):
+    """The webhooks of the workspace."""
+
+    items: Annotated[list[Webhook], about("Oldest first.")]
+
+
+class DeliveriesAsked(Query):
+    """Which part of what was sent."""
+
+    before: Annotated[IdAsked, about("What is older than the delivery with this id.", 99)] = None
+    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", 50)] = 50
+
+
+class Delivery(Answer):
+    """An event for a webhook."""
+
+    id: Annotated[Id, about("Its id, which the receiver gets as X-Keyrack-Delivery.")]
+    event: Annotated[Id | None, about("The event; null for a test.")]
+    state: Annotated[Literal["waiting", "delivered", "failed"], about("How far it is.", "delivered")]
+    attempts: Annotated[Count, about("How often it was tried.")]
+    status: Annotated[int | None, about("What was answered last; null where nobody answered.", 200)]
+    words: Annotated[str, about("Why it was not taken.", "")]
+    next_at: Annotated[Time | None, about("When it is tried next; null where it is not.")]
+    created_at: Annotated[Time, about("Since when it waits.")]
+    delivered_at: Annotated[Time | None, about("When it was taken.")]
+
+
+class Deliveries(Answer):
+    """What was sent or waits, newest first."""
+
+    items: Annotated[list[Delivery], about("What the page holds.")]
+
+
+def webhook(held: WebhookRecord) -> Webhook:
+    """A webhook, never its secret."""
+    return Webhook(
+        id=held.id,
+        url=held.url,
+        level=held.level,  # type: ignore[arg-type]
+        actions=list(held.actions),
+        created_by=held.created_by,
+        created_at=time(held.created_at),
+    )
+
+
+def made(new: Made) -> MadeWebhook:
+    """A new webhook, this once with its secret."""
+    return MadeWebhook(**webhook(new.webhook).model_dump(), secret=new.secret)
+
+
+def delivery(one: DeliveryRecord) -> Delivery:
+    """An event for a webhook."""
+    return Delivery(
+        id=one.id,
+        event=one.event_id,
+        state=one.state,  # type: ignore[arg-type]
+        attempts=one.attempts,
+        status=one.status,
+        words=one.words,
+        next_at=time(one.next_at) if one.state == "waiting" else None,
+        created_at=time(one.created_at),
+        delivered_at=time_or_null(one.delivered_at),
+    )
+
+
+def deliveries(found: Sequence[DeliveryRecord]) -> Deliveries:
+    """What was sent or waits."""
+    return Deliveries(items=[delivery(one) for one in found])

@@ -1,0 +1,64 @@
+"""Keyrack's own API: where events are sent; must hold no rule of its own."""
+
+from __future__ import annotations
+
+from keyrack.core.audit import webhooks
+from keyrack.web.api import Call
+from keyrack.web.native import shapes_webhooks as shapes
+from keyrack.web.native.calls import endpoint
+
+
+def list_webhooks(call: Call) -> shapes.Webhooks:
+    """List the webhooks of the workspace, oldest first"""
+    return shapes.Webhooks(items=[shapes.webhook(one) for one in webhooks.find(call.instance, call.actor)])
+
+
+def create_webhook(call: Call, new: shapes.NewWebhook) -> shapes.MadeWebhook:
+    """Send events to an address, signed, from now on"""
+    made = webhooks.create(
+        call.instance, call.actor, url=new.url, secret=new.secret, level=new.level, actions=new.actions or ("*",)
+    )
+    return shapes.made(made)
+
+
+def delete_webhook(call: Call) -> None:
+    """Send events there no more"""
+    webhooks.delete(call.instance, call.actor, call.ids["webhook"])
+
+
+def test_webhook(call: Call) -> shapes.Delivery:
+    """Send a test there"""
+    return shapes.delivery(webhooks.test(call.instance, call.actor, call.ids["webhook"]))
+
+
+def list_deliveries(call: Call, asked: shapes.DeliveriesAsked) -> shapes.Deliveries:
+    """List what was sent there or waits, newest first"""
+    found = webhooks.deliveries(
+        call.instance, call.actor, call.ids["webhook"], before=asked.before, limit=asked.per_page
+    )
+    return shapes.deliveries(found)
+
+
+ONE = "/webhooks/{webhook}"
+ENDPOINTS = (
+    endpoint("GET", "/webhooks", list_webhooks, webhooks.READ, answers=shapes.Webhooks),
+    endpoint(
+        "POST",
+        "/webhooks",
+        create_webhook,
+        webhooks.WRITE,
+        takes=shapes.NewWebhook,
+        answers=shapes.MadeWebhook,
+        status=201,
+    ),
+    endpoint("DELETE", ONE, delete_webhook, webhooks.WRITE),
+    endpoint("POST", ONE + "/test", test_webhook, webhooks.WRITE, answers=shapes.Delivery, status=202),
+    endpoint(
+        "GET",
+        ONE + "/deliveries",
+        list_deliveries,
+        webhooks.READ,
+        asks=shapes.DeliveriesAsked,
+        answers=shapes.Deliveries,
+    ),
+)

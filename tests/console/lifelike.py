@@ -1,0 +1,263 @@
+"""A workspace as one that has been used for months: people, hosts, keys, alarms, long names; checks nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from keyrack.core.git import repositories
+from keyrack.core.hosts import enrolment, modes, servers, system_users
+from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials, grants, requests, user_keys
+from keyrack.core.people import tokens, users
+from keyrack.errors import Refusal
+from keyrack.model import Actor, Role, Server, User
+from keyrack.protocol.report import ReportedKey
+from keyrack.ssh.public_key import parse
+from tests.core.keys_for_tests import fresh_line
+
+NAMES = Path(__file__).parents[1] / "data" / "names.jsonl"
+FIRST = (
+    "alice",
+    "bob",
+    "carol",
+    "david",
+    "erin",
+    "frank",
+    "grace",
+    "heidi",
+    "ivan",
+    "judy",
+    "karl",
+    "lena",
+    "mona",
+    "nils",
+    "omar",
+    "petra",
+    "quentin",
+    "rosa",
+    "sven",
+    "tanja",
+    "ursula",
+    "viktor",
+    "wanda",
+    "xavier",
+    "yara",
+    "zoe",
+    "anton",
+    "britta",
+    "clemens",
+    "doris",
+    "emil",
+    "frieda",
+    "gustav",
+    "hanna",
+)
+PLACES = ("fra", "ams", "sin")
+KINDS = ("web", "db", "cache", "build", "mail", "edge")
+SYSTEMS = (("debian", "12"), ("ubuntu", "24.04"), ("debian", "13"), ("almalinux", "9"))
+
+
+class Workspace:
+    """What is being made: its instance, its owner, and what there is so far."""
+
+    def __init__(self, instance: Instance, owner: Actor) -> None:
+        self.instance = instance
+        self.owner = owner
+        self.random = Random(20261126)
+        self.people: list[User] = []
+        self.hosts: list[tuple[Server, str]] = []
+        self.lines: dict[int, list[str]] = {}
+
+
+def make(instance: Instance, *, people: int = 40, hosts: int = 60) -> Workspace:
+    """Fill the workspace acme: its owner is olga."""
+    system = users.system_actor()
+    place = users.create_workspace(instance, system, "acme")
+    keyrack = users.system_actor(place.id)
+    olga = users.create_user(instance, keyrack, name="olga", role=Role.OWNER, password="olga's password")
+    owner = tokens.actor_of(olga, None, address="203.0.113.20", channel="console")
+    made = Workspace(instance, owner)
+    made.people.append(olga)
+    _people(made, people)
+    _hosts(made, hosts)
+    _grants(made)
+    _keys_of_hosts(made)
+    _repositories(made)
+    _requests(made)
+    _reports(made)
+    return made
+
+
+def corpus() -> list[str]:
+    """Names in every script of the corpus, that a name may be."""
+    records = [json.loads(line) for line in NAMES.read_text("utf-8").splitlines() if line.strip()]
+    return [str(one["value"]) for one in records if one["field"] != "username" and one["must_be"] == "accepted"]
+
+
+def _try(step: Callable[..., Any], *args: Any, **more: Any) -> Any:
+    """What a step makes; None where the core does not take it, as some names of the corpus."""
+    try:
+        return step(*args, **more)
+    except Refusal:
+        return None
+
+
+def _people(made: Workspace, count: int) -> None:
+    names = [*FIRST, "maximiliane-alexandra.von-und-zu-hohenlohe-waldenburg-schillingsfuerst", *corpus()]
+    step = max(1, (len(names) - 20) // max(1, count - 20))
+    chosen = dict.fromkeys([*names[:20], *names[20::step]])
+    for number, name in enumerate(list(chosen)[:count]):
+        role = {1: Role.ADMIN, 2: Role.AUDITOR}.get(number, Role.MEMBER)
+        user = _try(users.create_user, made.instance, made.owner, name=name, role=role, policies=("codeartsrepo::*",))
+        if user is not None:
+            made.people.append(user)
+    for number, user in enumerate(made.people):
+        for title in ("laptop", "workstation", "yubikey")[: 1 + number % 3]:
+            line = fresh_line(f"{user.name.split()[0][:20]}@{title}")
+            key = _try(user_keys.add, made.instance, made.owner, title=title, public_key=line, user_id=user.id)
+            if key is not None:
+                made.lines.setdefault(user.id, []).append(line)
+    for name, members in (("ops", made.people[:6]), ("developers", made.people[4:22]), ("on-call", made.people[2:5])):
+        users.ensure_group(made.instance, made.owner, name=name, user_ids=[user.id for user in members])
+
+
+def _hosts(made: Workspace, count: int) -> None:
+    long_name = "db-primary-replica-with-a-very-long-name-for-billing-and-reporting.eu-central-1.internal.example.org"
+    for number in range(count):
+        kind, where = KINDS[number % len(KINDS)], PLACES[number % len(PLACES)]
+        name = long_name if number == 7 else f"{kind}-{where}-{number + 1}"
+        server = servers.create(
+            made.instance, made.owner, name=name, address=f"10.{number % 3}.{number // 200}.{number + 10}",
+            tags=(kind, where) if number % 5 else (kind, where, "production", "customer-data"),
+        )  # fmt: skip
+        for account in ("deploy",) if number % 3 else ("deploy", "postgres"):
+            system_users.create(made.instance, made.owner, server.id, username=account)
+        made.hosts.append((server, ""))
+
+
+def _grants(made: Workspace) -> None:
+    now = made.instance.now()
+    group_ids = [users.group_id(made.instance, made.owner, name) for name in ("ops", "developers", "on-call")]
+    grants.give(made.instance, made.owner, group_id=group_ids[0], tag="production", system_user="root")
+    grants.give(made.instance, made.owner, group_id=group_ids[1], tag="web", system_user="deploy")
+    grants.give(
+        made.instance, made.owner, group_id=group_ids[2], tag="db", system_user="postgres",
+        expires_at=now + timedelta(hours=11),
+    )  # fmt: skip
+    for number, user in enumerate(made.people[8:20]):
+        ends = None if number % 2 else now + timedelta(hours=6 * (number + 1))
+        server = made.hosts[number % len(made.hosts)][0]
+        _try(
+            grants.give,
+            made.instance,
+            made.owner,
+            user_id=user.id,
+            server_id=server.id,
+            system_user="deploy",
+            expires_at=ends,
+        )
+
+
+def _keys_of_hosts(made: Workspace) -> None:
+    for number, (server, _) in enumerate(made.hosts[::4]):
+        ends = made.instance.now() + timedelta(hours=3 + number * 30) if number % 2 else None
+        _try(
+            credentials.add,
+            made.instance,
+            made.owner,
+            server.id,
+            label=f"deployment pipeline {number + 1}",
+            username="deploy",
+            public_key=fresh_line("ci"),
+            expires_at=ends,
+        )
+
+
+def _repositories(made: Workspace) -> None:
+    for path in ("platform/api", "platform/web", "infrastructure/terraform", "docs/handbook-of-the-whole-company"):
+        members = {user.id: "developer" for user in made.people[1:9]}
+        _try(repositories.ensure, made.instance, made.owner, path=path, members=members)
+
+
+def _requests(made: Workspace) -> None:
+    for user in made.people[9:13]:
+        who = tokens.actor_of(user, None, address="203.0.113.40", channel="console")
+        server = made.hosts[user.id % len(made.hosts)][0]
+        _try(
+            requests.ask,
+            made.instance,
+            who,
+            server=server.name,
+            system_user="deploy",
+            duration="2h",
+            reason="Deploy fix for #4711",
+        )
+
+
+def _reports(made: Workspace) -> None:
+    """Most hosts obey, some are silent, behind, observe, or have keys that nobody manages."""
+    for number, (server, _) in enumerate(list(made.hosts)):
+        if number % 11 == 10:
+            continue  # waits for its host
+        token = servers.invite(made.instance, made.owner, server.id)
+        system = SYSTEMS[number % len(SYSTEMS)]
+        facts = {"host": f"host-{number}", "os": system[0], "os_version": system[1], "agent_version": "0.2.0"}
+        enrolled = _try(enrolment.enrol, made.instance, token, facts, address=f"198.51.100.{number % 250}")
+        if enrolled is None:
+            continue
+        if number % 3 == 0:
+            _try(modes.set_mode, made.instance, made.owner, server.id, "enforce")
+        now = servers.get(made.instance, made.owner, server.id)
+        behind = number % 13 == 5
+        told: dict[str, Any] = {
+            "revision": now.revision - (2 if behind else 0),
+            "state": "applied",
+            "facts": {"enforcement": "enforce" if number % 3 == 0 else "observe", "sshd": {"Port": "22"}},
+            "sessions": _sessions(made, number),
+        }
+        if number % 6 == 1:
+            told["keys_found"] = [_unmanaged(made, number, place) for place in range(1 + number % 3)]
+        _try(enrolment.report, made.instance, replace(now), told)
+        made.hosts[number] = (servers.get(made.instance, made.owner, server.id), enrolled.secret)
+
+
+def _sessions(made: Workspace, number: int) -> list[dict[str, str]]:
+    if number % 4:
+        return []
+    person = made.people[number % len(made.people)]
+    lines = made.lines.get(person.id)
+    if not lines:
+        return []
+    started = made.instance.now() - timedelta(minutes=7 * (number + 1))
+    return [
+        {
+            "id": f"{number}-{number * 100 + 7}",
+            "user": "deploy",
+            "address": f"203.0.113.{number % 250}",
+            "fingerprint": parse(lines[0]).sha256,
+            "started_at": started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+    ]
+
+
+def _unmanaged(made: Workspace, number: int, place: int) -> dict[str, Any]:
+    line = fresh_line(f"root@old-laptop-{number}")
+    key = parse(line)
+    return ReportedKey(
+        username=("root", "deploy", "postgres")[place % 3],
+        path=("/root/.ssh/authorized_keys", "/home/deploy/.ssh/authorized_keys", "/var/lib/postgresql/.ssh/keys")[
+            place % 3
+        ],
+        kind="key",
+        line=place + 1,
+        type=key.type,
+        fingerprint=key.sha256,
+        key=line.rsplit(" ", 1)[0],
+        comment=f"root@old-laptop-{number}",
+    ).to_json()

@@ -1,0 +1,94 @@
+"""Pictures of every page of the console, light, dark and as wide as a phone, of a lifelike workspace; checks nothing.
+
+`python -m tests.console.screenshots FOLDER [PATH …]`: PATH: these pages alone.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+from sqlalchemy import Connection, text
+
+from keyrack.web.console.api import PAGES
+from tests.console import lifelike
+from tests.console.conftest import ARGUMENTS, CHROMIUM, COOKIE, session_of
+from tests.services import Service, running, settings_for
+
+WIDE, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
+LOOKS: tuple[tuple[str, Any, Any], ...] = (("light", "light", WIDE), ("dark", "dark", WIDE), ("phone", "light", PHONE))
+
+
+@contextmanager
+def instance_to_look_at(*, people: int = 40, hosts: int = 60) -> Iterator[Service]:
+    """A service with a lifelike workspace, olga's."""
+    with tempfile.TemporaryDirectory() as folder, running(settings_for(Path(folder) / "data", "")) as service:
+        lifelike.make(service.instance, people=people, hosts=hosts)
+        yield service
+
+
+def addresses(service: Service) -> dict[str, str]:
+    """Where each page is, with something that is there for the names in its path; by the page's path."""
+    found = {}
+    for page in PAGES:
+        if page.method == "GET" and page.path != "/login/second":
+            found[page.path] = page.path
+            for name in re.findall(r"\{(\w+(?::\w+)?)\}", page.path):
+                found[page.path] = found[page.path].replace(f"{{{name}}}", example(service, page.path))
+    return found
+
+
+def example(service: Service, path: str) -> str:
+    """Something that is there for the name in a path, by the path's first word."""
+    questions = {
+        "hosts": "SELECT id FROM servers WHERE host IS NOT NULL ORDER BY id LIMIT 1 OFFSET 1",
+        "people": "SELECT name FROM users ORDER BY id LIMIT 1 OFFSET 1",
+        "groups": "SELECT name FROM groups ORDER BY id LIMIT 1",
+        "keys": "SELECT fingerprint FROM user_keys ORDER BY id LIMIT 1",
+        "repositories": "SELECT path FROM repositories ORDER BY id LIMIT 1",
+        "requests": "SELECT id FROM access_requests ORDER BY id LIMIT 1",
+        "offboardings": "SELECT id FROM offboardings ORDER BY id LIMIT 1",
+    }
+    question = questions.get(path.split("/")[1])
+
+    def ask(connection: Connection) -> object:
+        return None if question is None else connection.execute(text(question)).scalar()
+
+    value = service.instance.database.read(ask)
+    return str(value if value is not None else 1)
+
+
+def take(folder: Path, only: tuple[str, ...] = ()) -> list[Path]:
+    """Take the pictures; answers them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = []
+    with instance_to_look_at() as service, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        pages = {path: address for path, address in addresses(service).items() if not only or path in only}
+        for look, scheme, size in LOOKS:
+            context = browser.new_context(base_url=service.url, color_scheme=scheme, viewport=size)
+            secret = session_of(service, "olga")
+            for path, address in pages.items():
+                context.clear_cookies()
+                if path != "/login":
+                    context.add_cookies([{"name": COOKIE, "value": secret, "url": service.url}])
+                page = context.new_page()
+                page.goto(address)
+                name = re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-") or "overview"
+                taken.append(folder / f"{name}-{look}.png")
+                page.screenshot(path=taken[-1])
+                page.close()
+            context.close()
+        browser.close()
+    return taken
+
+
+if __name__ == "__main__":
+    for picture in take(Path(sys.argv[1]), tuple(sys.argv[2:])):
+        print(picture)

@@ -1,0 +1,83 @@
+"""A person's keys and the hosts as they are met in the browser."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.console.conftest import SignedIn
+from tests.core.keys_for_tests import fresh_line
+from tests.services import Service
+
+PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gt\n"
+
+
+def test_a_key_is_added_judged_and_removed(page: Page, signed_in: SignedIn) -> None:
+    line = f"{fresh_line()} olga@laptop"
+    signed_in(page, "olga").goto("/keys")
+    page.get_by_role("button", name="Add key").click()
+    page.get_by_label("Public key").fill("ssh-ed25519 AAAA")
+    expect(page.locator("#verdict .problem")).to_be_visible()
+    page.get_by_label("Public key").fill(line)
+    expect(page.locator("#verdict")).to_contain_text("256 bits")
+    expect(page.get_by_label("Title")).to_have_value("olga@laptop")
+    page.get_by_label("Ends").select_option("12 h")
+    page.get_by_role("button", name="Add key").click()
+    expect(page).to_have_url(re.compile("/keys/SHA256"))
+    expect(page.locator("#messages")).to_contain_text("olga@laptop")
+    expect(page.locator(".art")).to_contain_text("ED25519 256")
+    page.goto("/keys")
+    row = page.get_by_role("table", name="My keys").get_by_role("row", name="olga@laptop")
+    expect(row.locator("time[data-exact]")).to_be_visible()
+    row.get_by_role("link", name="olga@laptop").click()
+    page.get_by_role("button", name="Remove this key").click()
+    expect(page.get_by_role("link", name="olga@laptop")).to_have_count(0)
+
+
+def test_a_private_key_never_leaves_the_browser_nor_is_kept(page: Page, console: Service, signed_in: SignedIn) -> None:
+    sent: list[str] = []
+    signed_in(page, "olga").goto("/keys?add=1")
+    page.on("request", lambda request: sent.append(request.post_data or ""))
+    page.get_by_label("Public key").fill(PRIVATE)
+    expect(page.locator("#verdict")).to_contain_text("private key")
+    expect(page.get_by_label("Public key")).to_have_value("")
+    assert not any("PRIVATE" in body for body in sent)
+
+
+def test_an_invalid_key_keeps_what_was_typed(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "olga").goto("/keys?add=1")
+    page.get_by_label("Public key").fill("nothing of a key")
+    page.get_by_label("Title").fill("laptop")
+    page.get_by_role("button", name="Add key").click()
+    expect(page.get_by_label("Title")).to_have_value("laptop")
+    expect(page.locator("#verdict .problem")).to_be_visible()
+
+
+def test_a_host_is_added_and_shows_its_line(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "olga").goto("/hosts")
+    page.get_by_role("button", name="Add host").click()
+    page.get_by_label("Name").fill("fresh-1")
+    page.get_by_label("Address").fill("192.0.2.77")
+    page.get_by_role("button", name="Add host").click()
+    expect(page.locator("pre")).to_contain_text("curl -fsSL")
+    expect(page.get_by_text("Waiting for the host…")).to_be_visible()
+    page.get_by_role("link", name="To the host's page").click()
+    expect(page.get_by_role("heading", name="fresh-1")).to_be_visible()
+    page.get_by_role("button", name="Enforce").click()
+    expect(page.get_by_text("Nobody: no key of Keyrack's opens this host")).to_be_visible()
+
+
+def test_a_member_sees_neither_hosts_nor_others_keys(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "mallory").goto("/keys")
+    expect(page.get_by_role("link", name="Hosts")).to_have_count(0)
+    response = page.goto("/hosts")
+    assert response is not None
+    assert response.status == 403
+
+
+def test_the_page_says_when_it_is_no_longer_live(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "olga").goto("/hosts/1")
+    expect(page.locator("[data-live-words]")).to_have_text("Live.")
+    page.context.set_offline(True)
+    expect(page.locator("[data-live-words]")).to_contain_text("No longer live")

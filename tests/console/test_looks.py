@@ -1,0 +1,73 @@
+"""Every page in both themes, as somebody meets it who sees little, hears it, or has a keyboard alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from keyrack.web.console.templates import static_files
+from tests.console.conftest import COOKIE, session_of
+from tests.console.screenshots import PHONE, WIDE, addresses, instance_to_look_at
+from tests.services import Service
+
+AXE = Path(__file__).parents[1] / "data" / "axe" / "axe.min.js"
+# SHA-256 of axe.min.js in axe-core 4.14.1 of npm's registry (MPL-2.0).
+AXE_HASH = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+RUN = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
+  .filter((one) => ["serious", "critical"].includes(one.impact))
+  .map((one) => one.id + ": " + one.nodes.slice(0, 3).map((node) => node.html.slice(0, 160)).join(" | "))"""
+FIRST_PAGE_BYTES = 100_000
+
+
+@pytest.fixture(scope="module")
+def lifelike() -> Iterator[Service]:
+    """A small workspace with something of everything."""
+    with instance_to_look_at(people=24, hosts=14) as service:
+        yield service
+
+
+def test_the_checker_is_as_published() -> None:
+    assert hashlib.sha256(AXE.read_bytes()).hexdigest() == AXE_HASH
+
+
+def test_nothing_serious_on_any_page_in_either_theme(lifelike: Service, chromium: Browser) -> None:
+    """And nothing of a page lies beyond the right edge of a phone."""
+    checker = AXE.read_text("utf-8")
+    faults: dict[str, list[str]] = {}
+    secret = session_of(lifelike, "olga")
+    # The checker is a script of ours in the page, which the page's policy rightly refuses.
+    context = chromium.new_context(base_url=lifelike.url, viewport=_size(WIDE), bypass_csp=True)
+    page = context.new_page()
+    for path, address in addresses(lifelike).items():
+        context.clear_cookies()
+        if path != "/login":
+            context.add_cookies([{"name": COOKIE, "value": secret, "url": lifelike.url}])
+        answer = page.goto(address)
+        assert answer is not None
+        assert answer.status < 500, path
+        page.evaluate(checker)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+            found: list[str] = page.evaluate(RUN)
+            if found:
+                faults[f"{path} {scheme}"] = found
+        page.set_viewport_size(_size(PHONE))
+        beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if beyond > 0:
+            faults[f"{path} phone"] = [f"{beyond} pixels beyond the edge"]
+        page.set_viewport_size(_size(WIDE))
+    context.close()
+    assert faults == {}
+
+
+def test_the_first_page_is_small() -> None:
+    assert sum(len(file.packed) for file in static_files().values()) < FIRST_PAGE_BYTES / 2
+
+
+def _size(of: dict[str, int]) -> Any:
+    return of

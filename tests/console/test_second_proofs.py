@@ -1,0 +1,185 @@
+"""Codes from an app, recovery codes and passkeys, as a person and as a thief meets them."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import httpx2
+import pytest
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.console.conftest import COOKIE, session_of
+from tests.console.test_sign_in import browser, form_token, sign_in
+from tests.services import Service
+
+HERE = "/settings/sign-in"
+
+
+def code_of(secret: str, service: Service) -> str:
+    """What an app shows at this moment."""
+    made = TOTP(base64.b32decode(secret), 6, SHA1(), 30, enforce_key_length=False)
+    return made.generate(int(service.instance.now().timestamp())).decode()
+
+
+def post(client: httpx2.Client, path: str, shown: str = "/logout", **fields: str) -> httpx2.Response:
+    """Send a form of a page."""
+    return client.post(path, data={"csrf": form_token(client.get(shown).text), **fields})
+
+
+@pytest.fixture
+def later(console: Service) -> Iterator[list[timedelta]]:
+    """The service's clock is this much ahead: a list of one."""
+    instance, passed = console.instance, [timedelta()]
+    clock = instance.now
+    object.__setattr__(instance, "now", lambda: clock() + passed[0])
+    yield passed
+    object.__setattr__(instance, "now", clock)
+
+
+def test_codes_from_an_app_and_recovery(console: Service, later: list[timedelta]) -> None:
+    with browser(console, "alice") as client:
+        begun = post(client, f"{HERE}/app").text
+        secret = re.search(r'data-copy="([A-Z2-7]{32})"', begun)
+        carried = re.search(r'name="carried" value="([^"]+)"', begun)
+        assert secret is not None
+        assert carried is not None
+        assert post(client, f"{HERE}/app/confirm", carried=carried[1], code="000000").status_code == 422
+        first = code_of(secret[1], console)
+        done = post(client, f"{HERE}/app/confirm", carried=carried[1], code=first)
+        recovery = re.findall(r"\b[a-z2-9]{4}-[a-z2-9]{4}-[a-z2-9]{4}\b", done.text)
+        assert len(set(recovery)) == 10
+        # They are shown this once.
+        assert recovery[0] not in client.get(HERE).text
+        assert secret[1] not in client.get(HERE).text
+
+    def half(client: httpx2.Client) -> httpx2.Response:
+        answer = sign_in(client, "alice", "alice's password", next="/settings/sign-in")
+        assert answer.headers["location"] == "/login/second"
+        assert COOKIE not in client.cookies
+        assert client.get("/").status_code == 303
+        return answer
+
+    later[0] += timedelta(seconds=90)
+    with browser(console) as client:
+        half(client)
+        assert post(client, "/login/second", "/login/second", code=first).status_code == 401, "used already"
+        right = code_of(secret[1], console)
+        answer = post(client, "/login/second", "/login/second", code=right)
+        assert (answer.status_code, answer.headers["location"]) == (303, HERE)
+        assert client.get("/").status_code == 200
+    with browser(console) as client:
+        half(client)
+        assert post(client, "/login/second", "/login/second", code=right).status_code == 401, "the same code again"
+        assert post(client, "/login/second", "/login/second", code=recovery[3].upper()).status_code == 303
+    with browser(console) as client:
+        half(client)
+        assert post(client, "/login/second", "/login/second", code=recovery[3]).status_code == 401
+        later[0] += timedelta(minutes=11)
+        assert client.get("/login/second").headers["location"] == "/login", "a password holds for ten minutes"
+
+
+def test_dangerous_changes_ask_again(console: Service, later: list[timedelta]) -> None:
+    with browser(console, "mallory") as client:
+        assert post(client, f"{HERE}/app").status_code == 200
+        later[0] = timedelta(minutes=11)
+        asked = post(client, f"{HERE}/codes", extra="kept <b>")
+        assert asked.status_code == 403
+        assert "Is it you?" in asked.text
+        assert 'name="extra" value="kept &lt;b&gt;"' in asked.text
+        assert post(client, f"{HERE}/app", proof_password="wrong").status_code == 403
+        assert post(client, f"{HERE}/app", proof_password="mallory's password").status_code == 200
+        assert post(client, f"{HERE}/app").status_code == 200, "it holds for ten minutes"
+
+
+def test_a_session_is_listed_and_ended(console: Service) -> None:
+    with browser(console, "audrey") as client, browser(console, "audrey") as other:
+        page = client.get(HERE).text
+        assert page.count("this one") == 1
+        number = re.search(r'name="id" value="(\d+)"', page)
+        assert number is not None
+        assert other.get("/").status_code == 200
+        assert post(client, f"{HERE}/sessions/others").status_code == 303
+        assert other.get("/").status_code == 303
+        assert client.get("/").status_code == 200
+    with browser(console, "mallory") as thief, browser(console, "audrey") as client:
+        with browser(console, "audrey") as third:
+            held = re.findall(r'name="id" value="(\d+)"', third.get(HERE).text)
+        for number in held:
+            assert post(thief, f"{HERE}/sessions/end", id=number).status_code == 404
+        assert client.get("/").status_code == 200
+
+
+def test_a_password_is_changed_here(console: Service) -> None:
+    with browser(console, "bob") as client, browser(console, "bob") as other:
+        fields = {"original": "wrong", "password": "a new password", "repeated": "a new password"}
+        assert post(client, f"{HERE}/password", **fields).status_code == 422
+        fields["original"] = "bob's password"
+        assert post(client, f"{HERE}/password", **{**fields, "repeated": "another"}).status_code == 422
+        assert post(client, f"{HERE}/password", **fields).status_code == 303
+        assert client.get("/").status_code == 200
+        assert other.get("/").status_code == 303
+    with browser(console) as client:
+        assert sign_in(client, "bob", "bob's password").status_code == 401
+        assert sign_in(client, "bob", "a new password").status_code == 303
+
+
+@pytest.fixture
+def at_a_name(chromium: Browser, console: Service) -> Iterator[BrowserContext]:
+    """A browser that opens the service by a name, which passkeys need, with an authenticator that agrees by itself."""
+    context = chromium.new_context(base_url=console.url.replace("127.0.0.1", "localhost"))
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+def authenticator(page: Page) -> None:
+    """Give the page's browser a device that holds passkeys."""
+    session = page.context.new_cdp_session(page)
+    session.send("WebAuthn.enable")
+    device = {
+        "protocol": "ctap2",
+        "transport": "internal",
+        "hasResidentKey": True,
+        "hasUserVerification": True,
+        "isUserVerified": True,
+        "automaticPresenceSimulation": True,
+    }
+    session.send("WebAuthn.addVirtualAuthenticator", {"options": device})
+
+
+def test_a_passkey_beside_a_password_and_alone(at_a_name: BrowserContext, console: Service) -> None:
+    page = at_a_name.new_page()
+    authenticator(page)
+    url = console.url.replace("127.0.0.1", "localhost")
+    at_a_name.add_cookies([{"name": COOKIE, "value": session_of(console, "olga"), "url": url}])
+    page.goto(HERE)
+    page.get_by_label("Name").fill("laptop")
+    page.get_by_role("button", name="Add a passkey").click()
+    expect(page.get_by_role("heading", name="Recovery codes")).to_be_visible()
+    page.get_by_role("link", name="I have them").click()
+    expect(page.get_by_role("table", name="Second proofs")).to_contain_text("laptop")
+
+    at_a_name.clear_cookies()
+    page.goto("/login")
+    page.get_by_role("button", name="Use a passkey").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+    at_a_name.clear_cookies()
+    page.goto("/login")
+    page.get_by_label("User name").fill("olga")
+    page.get_by_label("Password").fill("olga's password")
+    page.get_by_role("button", name="Sign in").click()
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.post_data or "") if request.method == "POST" else None)
+    page.get_by_role("button", name="Use a passkey").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    # The same answer once more, from the same browser, opens nothing: its challenge is spent.
+    again = at_a_name.request.post(
+        "/login/second", data=sent[0], headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
+    assert again.status in (401, 403)

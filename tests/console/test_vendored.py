@@ -1,0 +1,39 @@
+"""What others wrote and we serve is what they published, with its licence."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from keyrack.web.console.templates import FOLDER, static_files
+
+# SHA-256 of the files in the packages of npm's registry: htmx.org 2.0.11, htmx-ext-sse 2.2.4 (both 0BSD).
+VENDORED = {
+    "htmx.min.js": "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717",
+    "htmx.LICENSE.txt": "d3d2456f76414f2456104660ebd65aff1c04cd7966b942bdabd63f3cdb316a38",
+    "htmx-sse.min.js": "98a46496de0c3605fbffdce9167ba427bdd9553184f83f149c261891a92c0136",
+    "htmx-sse.LICENSE.txt": "a17d224ce9afdc21ec9491b76a2f5d036d19aa641ac4f85ca29c21f9f7e54fdf",
+}
+
+
+@pytest.mark.parametrize("name", list(VENDORED))
+def test_a_vendored_file_is_as_published(name: str) -> None:
+    assert hashlib.sha256(FOLDER.joinpath("static", name).read_bytes()).hexdigest() == VENDORED[name]
+
+
+def test_each_vendored_script_has_its_licence() -> None:
+    for name in VENDORED:
+        if name.endswith(".js"):
+            assert f"{name.partition('.')[0]}.LICENSE.txt" in VENDORED
+
+
+def test_scripts_of_ours_are_small_and_ask_nobody_else() -> None:
+    for name in static_files():
+        if name in VENDORED:
+            continue
+        text = FOLDER.joinpath("static", name).read_text("utf-8")
+        assert "http://" not in text.replace("http://www.w3.org", "")
+        assert "https://" not in text
+        assert "eval(" not in text
+        assert "innerHTML" not in text

@@ -1,0 +1,118 @@
+"""Keys to break glass with: each use is an alarm that says who, where and how to end it; nothing drops them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from keyrack.agent.desired_state import as_offline
+from keyrack.core.audit import events
+from keyrack.core.hosts import documents, modes, sessions
+from keyrack.core.keys import credentials, grants, user_keys
+from keyrack.model import Event
+from keyrack.protocol import host_document
+from keyrack.ssh.public_key import parse
+from tests.core.conftest import Team
+from tests.core.keys_for_tests import fresh_line
+from tests.core.test_host_reports import session, tell
+
+
+def alarms(team: Team) -> Sequence[Event]:
+    """The alarms of the workspace, oldest first."""
+    found = events.find(team.instance, team.owner, limit=100).items
+    return [one for one in found if one.level == "alarm"][::-1]
+
+
+def moment(team: Team, before: timedelta = timedelta()) -> str:
+    """A time as agents write it."""
+    return (team.instance.now() - before).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def use(team: Team, line: str, before: timedelta = timedelta(), **more: str) -> dict[str, str]:
+    """A login as agents tell it."""
+    told = {"fingerprint": parse(line).sha256, "at": moment(team, before), "address": "203.0.113.7", "user": "deploy"}
+    return {**told, **more}
+
+
+def glass(team: Team, kind: str) -> str:
+    """A key to break glass with as deploy: alice's own, by a credential or by a grant."""
+    line = fresh_line()
+    user_keys.add(team.instance, team.member, title="vault", public_key=line)
+    if kind == "grant":
+        assert team.member.user_id is not None
+        to: dict[str, Any] = {"user_id": team.member.user_id, "server_id": team.server.id, "system_user": "deploy"}
+        grants.give(team.instance, team.owner, **to, break_glass=True)
+    else:
+        terms: dict[str, Any] = {"label": "vault", "username": "deploy", "public_key": line, "break_glass": True}
+        credentials.add(team.instance, team.owner, team.server.id, **terms)
+    return line
+
+
+@pytest.mark.parametrize("kind", ["credential", "grant"])
+def test_its_use_is_an_alarm_that_says_who_where_and_how_to_end_it(team: Team, kind: str) -> None:
+    line = glass(team, kind)
+    named = use(team, line)
+    open_now = session("7-700", named["fingerprint"], started_at=named["at"])
+    tell(team, last_used=[named], sessions=[open_now])
+    (alarm,) = alarms(team)
+    number = sessions.find(team.instance, team.owner, team.server.id).items[0].id
+    for words in ("alice", "as deploy", "server web-1", "203.0.113.7", "vault", f"keyrack sessions end web-1 {number}"):
+        assert words in alarm.summary
+    assert (alarm.details["session"], alarm.details["user"], alarm.reason) == (number, "alice", "break-glass")
+    assert alarm.details["end"] == f"DELETE /api/keyrack/v1/servers/{team.server.id}/sessions/{number}"
+    # The same told again, and the session that goes on, are no news; the next login is.
+    tell(team, last_used=[named], sessions=[open_now])
+    assert len(alarms(team)) == 1
+    tell(team, sessions=[])
+    later = replace(team, instance=replace(team.instance, now=lambda: team.instance.now() + timedelta(hours=1)))
+    tell(later, last_used=[use(later, line)])
+    assert alarms(team)[-1].summary.endswith("the login is over already")
+
+
+def test_what_happened_while_the_service_was_away_is_told_when_the_host_is_back(team: Team) -> None:
+    line = glass(team, "credential")
+    long_ago = use(team, line, timedelta(hours=9))
+    tell(team, last_used=[long_ago])
+    (alarm,) = alarms(team)
+    assert alarm.details["at"] == long_ago["at"]
+    assert "over already" in alarm.summary
+
+
+def test_an_agent_that_tells_sessions_alone_or_no_account_raises_it_too(team: Team) -> None:
+    line = glass(team, "credential")
+    told = use(team, line)
+    del told["user"]
+    tell(team, last_used=[told])
+    other = fresh_line()
+    terms: dict[str, Any] = {"label": "second", "username": "deploy", "public_key": other, "break_glass": True}
+    credentials.add(team.instance, team.owner, team.server.id, **terms)
+    tell(team, sessions=[session("8-800", parse(other).sha256, started_at=moment(team))])
+    assert [alarm.details["username"] for alarm in alarms(team)] == ["deploy", "deploy"]
+
+
+def test_other_keys_and_other_accounts_raise_none(team: Team) -> None:
+    line = glass(team, "credential")
+    usual = fresh_line()
+    credentials.add(team.instance, team.owner, team.server.id, label="usual", username="deploy", public_key=usual)
+    tell(team, last_used=[use(team, usual), use(team, line, user="root"), use(team, fresh_line())])
+    assert alarms(team) == []
+
+
+def test_the_offline_policy_drops_all_but_keys_to_break_glass_with(team: Team) -> None:
+    line, usual = glass(team, "credential"), fresh_line()
+    credentials.add(team.instance, team.owner, team.server.id, label="usual", username="deploy", public_key=usual)
+    for then in ("drop-all", "drop-temporary"):
+        modes.set_offline_policy(
+            team.instance, team.owner, after_seconds=3600, then=then, server_id=team.server.id, tag=None
+        )
+        signed = documents.signed(team.instance, team.server.id)
+        assert signed is not None
+        document = host_document.decode(signed.text)
+        kept = as_offline(document, 4000.0).users
+        fingerprints = {parse(entry.key).sha256 for entries in kept.values() for entry in entries}
+        assert parse(line).sha256 in fingerprints
+        assert (parse(usual).sha256 in fingerprints) is (then == "drop-temporary")

@@ -1,0 +1,208 @@
+"""Webhooks, syslog and a file of events, with real receivers: signed, at least once, not into private networks."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyrack.core.audit import alarms, webhooks
+from keyrack.core.audit.webhooks import Due
+from keyrack.core.keys.key_sync import Answer
+from keyrack.store import events
+from keyrack.store import webhooks as stored
+from keyrack.store.webhook_tables import webhooks as webhook_rows
+from tests.services import Service, running, settings_for
+from tests.web.test_native import call
+
+PATH = "/webhooks"
+
+
+class Receiver:
+    """A service elsewhere that takes events. status: what it answers next, then 200."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.statuses: list[int] = []
+        self.url = ""
+
+    def events(self) -> list[Any]:
+        """What came, without the tests."""
+        return [told["event"] for told in (json.loads(body) for _, body in self.got) if told["event"]]
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A receiver on a port of its own, until the block ends."""
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            receiver.got.append((dict(self.headers.items()), body))
+            status = receiver.statuses.pop(0) if receiver.statuses else 200
+            self.send_response(status)
+            if status == 302:
+                self.send_header("Location", receiver.url + "elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    receiver.url = f"http://127.0.0.1:{server.server_address[1]}/"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def eventually(question: Callable[[], Any]) -> Any:
+    """The first answer that is one, or a failure after a while."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        found = question()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not come")
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver elsewhere."""
+    with receiving() as made:
+        yield made
+
+
+@pytest.fixture
+def team(team_folder: Path, tmp_path: Path) -> Iterator[Service]:
+    """The team's service, which may send to this machine, and writes events to a file and to syslog."""
+    folder = tmp_path / "data"
+    shutil.copytree(team_folder, folder)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "log"))
+        more = {"webhook_networks": "127.0.0.0/8", "syslog": f"unix:{tmp_path / 'log'}"}
+        with running(settings_for(folder, "", event_lines=tmp_path / "events.jsonl", **more)) as service:
+            service.log = log  # type: ignore[attr-defined]
+            yield service
+
+
+def test_an_alarm_arrives_signed_within_seconds_and_is_shown(team: Service, receiver: Receiver) -> None:
+    made = call(team, "POST", PATH, {"url": receiver.url}, status=201)
+    (listed,) = call(team, "GET", PATH)["items"]
+    assert made == {**listed, "secret": made["secret"]}
+    call(team, "PUT", "/groups/ops", {"members": ["alice"]})  # of level info: not sent
+    alarms.raise_once(team.instance, 1, "seal-broken", "A row was changed.")
+    eventually(receiver.events)
+    headers, body = receiver.got[-1]
+    (event,) = [one for one in receiver.events() if one["level"] == "alarm"]
+    assert (event["summary"], event["server_id"]) == ("Alarm: A row was changed.", 1)
+    stamp = headers["X-Keyrack-Timestamp"].encode()
+    assert abs(int(stamp) - time.time()) < 60
+    signed = hmac.new(made["secret"].encode(), stamp + b"." + body, "sha256").hexdigest()
+    assert headers["X-Keyrack-Signature"] == f"sha256={signed}"
+    sent = eventually(lambda: [one for one in deliveries(team, made["id"]) if one["state"] == "delivered"])[0]
+    assert (str(sent["id"]), sent["event"], sent["status"]) == (headers["X-Keyrack-Delivery"], event["id"], 200)
+    held = team.instance.database.read(lambda c: c.execute(webhook_rows.select()).mappings().one())
+    assert made["secret"].encode() not in held["encrypted_secret"]
+    assert made["secret"] not in json.dumps(call(team, "GET", "/events?per_page=200"))
+
+
+def deliveries(team: Service, webhook: int) -> list[Any]:
+    """What was sent to a webhook, newest first."""
+    found: list[Any] = call(team, "GET", f"{PATH}/{webhook}/deliveries")["items"]
+    return found
+
+
+def test_what_is_not_taken_is_tried_again_and_no_redirect_is_followed(team: Service, receiver: Receiver) -> None:
+    made = call(team, "POST", PATH, {"url": receiver.url, "secret": "s" * 20, "level": "alarm"}, status=201)
+    receiver.statuses = [302]
+    queued = call(team, "POST", f"{PATH}/{made['id']}/test", status=202)
+    waiting = eventually(lambda: [one for one in deliveries(team, made["id"]) if one["attempts"]])[0]
+    assert (waiting["id"], waiting["state"], waiting["status"]) == (queued["id"], "waiting", 302)
+    assert waiting["words"] == "It answered 302."
+    assert len(receiver.got) == 1
+    now = team.instance.now
+    object.__setattr__(team.instance, "now", lambda: now() + webhooks.WAITS[0])
+    eventually(lambda: deliveries(team, made["id"])[0]["state"] == "delivered")
+    assert [json.loads(body)["type"] for _, body in receiver.got] == ["test"] * 2
+    assert len({headers["X-Keyrack-Delivery"] for headers, _ in receiver.got}) == 1
+    assert team.call("DELETE", f"/api/keyrack/v1{PATH}/{made['id']}", token="token-of-olga").status_code == 204
+    assert call(team, "GET", PATH)["items"] == []
+
+
+def test_what_waited_while_the_service_was_away_is_sent_and_given_up_at_last(team: Service) -> None:
+    made = call(team, "POST", PATH, {"url": "http://127.0.0.1:1/", "level": "alarm"}, status=201)
+    alarms.raise_once(team.instance, 1, "seal-broken", "A row was changed.")
+    first = eventually(lambda: [one for one in deliveries(team, made["id"]) if one["attempts"]])[0]
+    assert (first["status"], "ConnectionRefusedError" in first["words"]) == (None, True)
+
+    def nobody(url: str, headers: Any, body: bytes) -> Answer:
+        return Answer(500, {}, b"")
+
+    (webhook,) = team.instance.database.read(stored.active)
+    for _ in range(len(webhooks.WAITS)):
+        (one,) = team.instance.database.read(lambda c: stored.deliveries(c, webhook.id, None, 5))
+        assert one.event_id is not None
+        event = team.instance.database.read(lambda c, number=one.event_id: events.get(c, 1, number))  # type: ignore[misc]
+        assert event is not None
+        assert webhooks.send(team.instance, Due(webhook, (one,), {one.event_id: event}), nobody) == 0
+    (last,) = deliveries(team, made["id"])
+    assert (last["state"], last["attempts"], last["next_at"]) == ("failed", len(webhooks.WAITS) + 1, None)
+
+
+def test_addresses_and_people_that_may_not_be(team: Service, team_folder: Path, tmp_path: Path) -> None:
+    for body, field in (
+        ({"url": "file:///etc/passwd"}, "url"),
+        ({"url": "https://user:secret@example.org/"}, "url"),
+        ({"url": "https://"}, "url"),
+        ({"url": "https://example.org/ x"}, "url"),
+        ({"url": "https://example.org/", "secret": "short"}, "secret"),
+        ({"url": "https://example.org/", "level": "loud"}, "level"),
+        ({"url": "https://example.org/", "actions": ["a b"]}, "actions"),
+    ):
+        assert call(team, "POST", PATH, body, status=422)["error"]["field"] == field
+    call(team, "POST", PATH, {"url": "https://example.org/"}, token="token-of-alice", status=403)
+    call(team, "GET", PATH, token="token-of-audrey")
+    folder = tmp_path / "other"
+    shutil.copytree(team_folder, folder)
+    with running(settings_for(folder, "")) as other:
+        assert call(other, "POST", PATH, {"url": "http://example.org/"}, status=422)["error"]["field"] == "url"
+        made = call(other, "POST", PATH, {"url": "https://127.0.0.1:9/"}, status=201)
+        call(other, "POST", f"{PATH}/{made['id']}/test", status=202)
+        tried = eventually(lambda: [one for one in deliveries(other, made["id"]) if one["attempts"]])[0]
+        assert "webhook_networks would allow it" in tried["words"]
+
+
+def test_each_event_is_a_line_of_json_and_of_syslog(team: Service, tmp_path: Path) -> None:
+    eventually((tmp_path / "data" / "sinks.json").exists)
+    call(team, "PUT", "/groups/ops", {"members": ["alice"]})
+    path = tmp_path / "events.jsonl"
+    lines = eventually(lambda: path.exists() and path.read_text().splitlines())
+    (told,) = [json.loads(line) for line in lines]
+    newest = call(team, "GET", "/events?per_page=1")["items"][0]
+    assert (told["id"], told["summary"], told["actor"]) == (newest["id"], newest["summary"], "olga")
+    line = team.log.recv(10_000).decode()  # type: ignore[attr-defined]
+    assert line.startswith("<110>1 ")
+    assert json.loads(line.partition(" event - ")[2]) == told
+    path.rename(tmp_path / "rotated")
+    call(team, "DELETE", "/groups/nobody", status=404)
+    call(team, "PUT", "/groups/dev", {"members": []})
+    assert "dev" in eventually(lambda: path.exists() and path.read_text())
+    assert path.stat().st_mode & 0o777 == 0o600
