@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, exists, select
 
 from keyrack.store.engine.prepared import prepared
-from keyrack.store.tables import credentials, revocations, revoked_keys, servers, system_users
+from keyrack.store.tables import credentials, revocations, servers, system_users
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +16,7 @@ class Place:
     """A server on which a credential is to stand, and what is in its way.
 
     account_id: of the system user, None where the server has none of that name; labelled: whether a credential there
-    has the label; revoked: whether the key is revoked everywhere in the workspace; refused: whether this host refuses
-    it.
+    has the label; refused: whether this host refuses the key.
     """
 
     id: int
@@ -26,7 +25,6 @@ class Place:
     revision: int
     account_id: int | None
     labelled: bool
-    revoked: bool
     refused: bool
 
 
@@ -42,7 +40,6 @@ def place(
 def _place(workspace_id: int, server_id: int, username: str, label: str, fingerprint: str) -> Select[Any]:
     named = and_(system_users.c.server_id == servers.c.id, system_users.c.username == username)
     labelled = exists().where(credentials.c.server_id == servers.c.id, credentials.c.label == label)
-    revoked = exists().where(revoked_keys.c.workspace_id == workspace_id, revoked_keys.c.fingerprint == fingerprint)
     refused = exists().where(revocations.c.server_id == servers.c.id, revocations.c.fingerprint == fingerprint)
     return (
         select(
@@ -52,7 +49,6 @@ def _place(workspace_id: int, server_id: int, username: str, label: str, fingerp
             servers.c.revision,
             system_users.c.id.label("account_id"),
             labelled.label("labelled"),
-            revoked.label("revoked"),
             refused.label("refused"),
         )
         .select_from(servers.outerjoin(system_users, named))

@@ -239,8 +239,7 @@ def _put(
     key: PublicKey,
     terms: Mapping[str, Any],
 ) -> Credential:
-    if place.revoked:
-        revocation.refuse(work, key)
+    revocation.refuse(work, key)
     if place.account_id is None:
         raise Refusal(
             Kind.INVALID,
