@@ -23,7 +23,7 @@ class _Joined:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def read(self, question: Callable[[Connection], T], *, single: bool = False) -> T:
+    def read(self, question: Callable[[Connection], T]) -> T:
         return question(self._connection)
 
     def write(self, command: Callable[[Connection], T]) -> T:

@@ -189,9 +189,9 @@ class Attempt:
             return  # a look at something that is not there is no attempt on anything
         self._record_refusal(error)
 
-    def read(self, question: Callable[[Connection], T], *, single: bool = False) -> T:
-        """Answer a question to the database, of one statement where single is said; no event is left."""
-        return self.instance.database.read(question, single=single)
+    def read(self, question: Callable[[Connection], T]) -> T:
+        """Answer a question to the database; no event is left."""
+        return self.instance.database.read(question)
 
     def write(self, command: Callable[[Work], T]) -> T:
         """Run a command; returns once it is durable.

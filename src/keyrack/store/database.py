@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
+from keyrack.store import access_tree
 from keyrack.store.changes import announce
 from keyrack.store.engine.at_once import AtOnce, NotAtOnce, TookLonger
 from keyrack.store.engine.connect import (
@@ -18,7 +19,6 @@ from keyrack.store.engine.connect import (
     DatabaseUnavailable,
     Dialect,
     answer,
-    by_itself,
     is_damage,
     parse_url,
     postgresql_engine,
@@ -91,12 +91,10 @@ class Database:
         dialect, parsed = parse_url(url)
         return cls(parsed, dialect)
 
-    def read(self, question: Question[T], *, single: bool = False) -> T:
+    def read(self, question: Question[T]) -> T:
         """Ask in one read transaction: all of it sees the same instant, and it cannot write.
 
-        single: it is one statement, which sees one instant by itself, so that PostgreSQL need not be told where a
-        transaction begins and ends. The question may be asked a second time if the connection broke. Raises
-        DatabaseUnavailable.
+        The question may be asked a second time if the connection broke. Raises DatabaseUnavailable.
         """
         at_once = self._at_once
         if at_once is not None:
@@ -104,7 +102,7 @@ class Database:
                 return self._asked_at_once(at_once, question)
             at_once.prepare()
         try:
-            return self._answer(lambda: self._ask(question, single), again=True)
+            return self._answer(lambda: self._ask(question), again=True)
         finally:
             self._tell_broken()
 
@@ -140,8 +138,11 @@ class Database:
         if self._closed or (self._file is not None and self._file.problem is not None):
             raise NotAtOnce("there are words for that")
         turn = self._turn
-        # What was written is not seen by the other connection before the commit.
-        result = at_once.read(question) if turn is None or not turn.wrote else turn.run(question)
+        if turn is None or not turn.wrote:
+            result = at_once.read(lambda conn: _begun(conn, question))
+        else:
+            # What was written is not seen by the other connection before the commit.
+            result = turn.run(question)
         if self.seals.untold:
             raise NotAtOnce("an alarm is to be written")
         self._outage.answered()
@@ -250,11 +251,11 @@ class Database:
         if self._file is not None and self._file.problem is not None:
             raise DatabaseSpoilt(self._file.problem)
 
-    def _ask(self, question: Question[T], single: bool) -> T:
+    def _ask(self, question: Question[T]) -> T:
         with self._readers.lend() as conn:
             try:
-                with by_itself(conn) if single and self._file is None else conn.begin():
-                    return question(conn)
+                with conn.begin():
+                    return _begun(conn, question)
             except Exception as error:
                 # Before the connection is closed, which may write.
                 if self._file is not None and is_damage(error):
@@ -267,6 +268,11 @@ class Database:
                 listener(server_ids)
             except Exception:
                 log.exception("A listener failed; the others are told all the same.")
+
+
+def _begun(conn: Connection, question: Question[T]) -> T:
+    access_tree.begin(conn, reads=True)
+    return question(conn)
 
 
 def lock_workspace(conn: Connection, workspace_id: int) -> None:

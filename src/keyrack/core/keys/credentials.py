@@ -95,7 +95,6 @@ def get(instance: Instance, actor: Actor, server_id: int, credential_id: int) ->
         at = instance.now()
         found = attempt.read(
             lambda connection: keys.own_credential(connection, actor.workspace_id, server_id, credential_id, at),
-            single=True,
         )
         if found is None:
             raise missing("SSH key")

@@ -121,7 +121,7 @@ def get(instance: Instance, actor: Actor, key_id: int) -> UserKey:
     attempt = Attempt(instance, actor, READ, "see an SSH key of one's own", target_kind="user key", target_id=key_id)
     with attempt:
         owner = _person(actor)
-        found = attempt.read(lambda connection: keys.get_user_key(connection, owner, key_id), single=True)
+        found = attempt.read(lambda connection: keys.get_user_key(connection, owner, key_id))
         if found is None:
             raise missing("SSH key")
         return found

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
@@ -154,10 +153,6 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
     @event.listens_for(engine, "connect")
     def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
         if not writer:
-            raw.autocommit = True
-            # For statements outside of a transaction, whose own settings are the driver's.
-            raw.execute("SET default_transaction_read_only = on")
-            raw.autocommit = False
             raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             raw.read_only = True
             return
@@ -169,19 +164,6 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
         raw.autocommit = False
 
     return engine
-
-
-@contextmanager
-def by_itself(conn: Connection) -> Iterator[None]:
-    """Around one statement to PostgreSQL, which is a transaction by itself: two ways to the server and back fewer."""
-    raw: Any = conn.connection.driver_connection
-    raw.autocommit = True
-    try:
-        with conn.begin():
-            yield
-    finally:
-        if not raw.closed:
-            raw.autocommit = False
 
 
 def _as_text(json: str | bytes) -> str:
