@@ -10,6 +10,7 @@ from keyrack.agent.keys.search import Search, SearchResult
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd.drop_in import SETTINGS
 from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
+from keyrack.agent.sshd.host_keys import HostKeyLook, HostKeys
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import local as decisions
@@ -51,6 +52,10 @@ class DesiredState:
         self._told_digest = ""
         self._telling_digest = ""
         self._sshd_state: Tuple[object, ...] = ()
+        self._host_key_look = HostKeyLook(self._sshd)
+        self._host_keys: Optional[HostKeys] = None
+        self._told_host_keys: Optional[HostKeys] = None
+        self._telling_host_keys: Optional[HostKeys] = None
 
     @property
     def hurry(self) -> bool:
@@ -115,6 +120,7 @@ class DesiredState:
         try:
             self._look(document, unmet, scan=scan)
             if scan:
+                self._host_keys = self._host_key_look.look()
                 self._shut_out = self._whom_enforcing_shuts_out(document)
             unseen = "" if self._looked is None else _scan_words(self._looked)
         except (SshdProblem, OSError) as problem:
@@ -123,9 +129,12 @@ class DesiredState:
         return Met(tuple(unmet), tuple(put_back))
 
     def told(self) -> Report:
-        """What a report has of it; keys_found only when they changed since the last that was delivered."""
+        """What a report has of it; keys_found, host_keys only when they changed since the last that was delivered."""
         self._telling = self._state()
         report = Report(facts=self._facts)
+        self._telling_host_keys = self._host_keys
+        if self._host_keys is not None and self._host_keys != self._told_host_keys:
+            report = report._replace(host_keys={"port": self._host_keys.port, "keys": list(self._host_keys.keys)})
         if self._looked is None:
             return report  # nobody has looked yet, which is not: there is nothing
         self._telling_digest = self._digest()
@@ -136,6 +145,7 @@ class DesiredState:
     def delivered(self) -> None:
         """The service has what told() answered last."""
         self._told, self._told_digest = self._telling, self._telling_digest
+        self._told_host_keys = self._telling_host_keys
 
     def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
@@ -196,7 +206,7 @@ class DesiredState:
         return unmanaged_keys.digest(self._looked.found + self._foreign, self._looked.cut)
 
     def _state(self) -> Tuple[object, ...]:
-        return (repr(sorted(self._facts.items())), self._digest())
+        return (repr(sorted(self._facts.items())), self._digest(), self._host_keys)
 
 
 def _scan_words(looked: SearchResult) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from keyrack.cli import events, options, recovery, revocation, server_changes, unmanaged_keys
+from keyrack.cli import servers as shared_servers
 from keyrack.cli.operator_context import ID, known_id, operator_context, shared
 from keyrack.cli.shown import say
 from keyrack.cli.spans import ago, moment, seconds_of
@@ -38,6 +39,7 @@ for _elsewhere in (
     recovery.damaged_rows,
     server_changes.rename,
     server_changes.move,
+    shared_servers.host_keys,
     server_changes.copy_gone,
     events.command,
 ):

@@ -183,3 +183,35 @@ def delete_key(server: str, key_id: int, dry_run: bool, json_wanted: bool, **giv
         path = to("servers", server, "credentials", key_id)
         words = f"Deleted SSH key {key_id} from {server}."
         changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
+
+
+@command.command(name="host-keys")
+@click.argument("server", metavar="SERVER")
+@click.option("--confirm", is_flag=True, help="Trust what the host shows now, and nothing that it showed before.")
+@as_json
+@either
+def host_keys(server: str, confirm: bool, json_wanted: bool, **given: Any) -> None:
+    """List the host keys that a server's own agent told.
+
+    One that changed is an alarm until somebody confirms it; `keyrack ssh-config` leaves it out until then.
+    """
+    with reached(given) as calls, known(HINT):
+        path = to("servers", server, "host-keys")
+        found = calls.ask("GET", path)
+        if confirm:
+            seen = [one["fingerprint"] for one in found["items"] if one["shown"] and not one["confirmed"]]
+            found = calls.ask("POST", f"{path}/confirm", {"fingerprints": seen})
+        rows = [
+            (
+                one["public_key"].partition(" ")[0],
+                one["fingerprint"],
+                one["port"],
+                ("trusted" if one["shown"] else "not shown any more") if one["confirmed"] else "CHANGED",
+                one["first_at"],
+                dash(one["confirmed_by"]),
+            )
+            for one in found["items"]
+        ]
+        table(("TYPE", "FINGERPRINT", "PORT", "STATE", "FIRST TOLD", "CONFIRMED BY"), rows, json_wanted)
+        if found["changed"]:
+            say(f"Ask on the host itself; if it is right: keyrack servers host-keys {server} --confirm", err=True)

@@ -8,6 +8,7 @@ A report is one JSON object, and every field of it may be absent, which says not
     agent_version, machine, facts
     keys_found    list of ReportedKey: keys of this host that the document does not have
     keys_cut      list of Cut: where keys_found proves nothing, because the look was cut
+    host_keys     {"port", "keys"}: what the running sshd shows, keys by type and base64
     sessions      who is in;  last_used: logins since the report before
 
 A host that observes says "adopt" on the wire, where it enrols (`mode`) and in its facts (`enforcement`), as the host
@@ -98,6 +99,7 @@ class Report(NamedTuple):
     machine: Optional[Mapping[str, Any]] = None
     last_used: Optional[Sequence[Mapping[str, str]]] = None
     sessions: Optional[Sequence[Mapping[str, str]]] = None
+    host_keys: Optional[Mapping[str, Any]] = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields that are said, as they go over the wire."""

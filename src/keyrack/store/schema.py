@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keyrack.store import ending_tables as ending_tables
+from keyrack.store import host_key_tables as host_key_tables
 from keyrack.store import key_source_tables as key_source_tables
 from keyrack.store import offboarding_tables as offboarding_tables
 from keyrack.store import request_tables as request_tables

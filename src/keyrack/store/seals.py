@@ -44,6 +44,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     "group_members": frozenset(),
     "tokens": frozenset(("last_used_at",)),
     "access_keys": frozenset(),
+    "host_keys": frozenset(),
     "user_keys": frozenset(("noticed_at",)),
     "key_sources": frozenset(("checked_at", "next_at")),
     "grants": frozenset(("begun_at", "noticed_at")),

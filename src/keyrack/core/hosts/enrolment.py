@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core.hosts import copies, deleted_servers, news, reports, unmanaged_keys, went_back
+from keyrack.core.hosts import copies, deleted_servers, host_keys, news, reports, unmanaged_keys, went_back
 from keyrack.core.hosts import facts as host_facts
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
@@ -248,6 +248,7 @@ class _Judged:
     problems: list[str] | None
     seen: str
     keys: list[unmanaged_keys.KeyBatch]
+    host_keys: host_keys.Shown | None
     logins: list[reports.LoginBatch]
 
 
@@ -269,6 +270,7 @@ def _judged(instance: Instance, server: Server, told: Mapping[str, Any]) -> _Jud
         problems=reports.problems(told),
         seen="" if found is None else seen,
         keys=[] if found is None else unmanaged_keys.plan(instance, server, found),
+        host_keys=host_keys.read(told),
         logins=logins,
     )
 
@@ -309,6 +311,8 @@ def _take(work: Work, server_id: int, judged: _Judged) -> float | None:
     if (version := _fact(told, "agent_version")) is not None:
         values["agent_version"] = version
     servers.change(work.connection, server_id, values)
+    if judged.host_keys is not None:
+        host_keys.store(work, now, judged.host_keys)
     for logins_piece in judged.logins[:1]:
         reports.store(work, now, logins_piece)
     work.no_event("a receipt is kept with the server, not as an event of its own")

@@ -1,0 +1,67 @@
+"""Asks the running sshd for its host keys, so that nobody has to trust the first one that is shown; changes nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple, Optional, Tuple
+
+from keyrack.agent.sshd import listening
+from keyrack.agent.sshd.listening import Listener
+from keyrack.agent.sshd.settings import Sshd
+from keyrack.agent.system import programs
+from keyrack.ssh import public_key
+
+ASK_AGAIN_SECONDS = 3600.0
+_ANSWER_SECONDS = 3
+_ALL_SECONDS = 15.0
+_MOST = 16
+
+
+class HostKeys(NamedTuple):
+    """What sshd shows: the port on which it does, and its keys, by type and base64, in order."""
+
+    port: int
+    keys: Tuple[str, ...]
+
+
+class HostKeyLook:
+    """The host keys of one sshd, asked for again when it was started anew, its settings changed, or after an hour."""
+
+    def __init__(self, sshd: Sshd) -> None:
+        self._sshd = sshd
+        self._asked: Optional[Tuple[Tuple[object, ...], Tuple[Listener, ...]]] = None
+        self._asked_at = 0.0
+        self._found: Optional[HostKeys] = None
+
+    def look(self) -> Optional[HostKeys]:
+        """The host keys, as the running sshd shows them; None where that is not known."""
+        signature = self._sshd.signature()
+        if self._asked is not None and time.monotonic() - self._asked_at < ASK_AGAIN_SECONDS:
+            before, listeners = self._asked
+            if before == signature and listening.still(listeners):
+                return self._found
+        listeners = self._sshd.listeners()
+        self._asked, self._asked_at = (signature, listeners), time.monotonic()
+        for one in sorted(listeners, key=lambda one: not one.near[0].startswith("127.")):
+            found = ask(*one.near)
+            if found is not None:
+                # One that gives no answer now has not lost its keys: what it showed last stays.
+                self._found = found
+                break
+        return self._found
+
+
+def ask(host: str, port: int) -> Optional[HostKeys]:
+    """The host keys that are shown at an address of this machine; None where none is."""
+    program = programs.find("ssh-keyscan")
+    if program is None:
+        return None
+    asked = [program, "-T", str(_ANSWER_SECONDS), "-p", str(port), host]
+    keys = set()
+    for line in programs.run(asked, seconds=_ALL_SECONDS).output.split("\n"):
+        _, _, rest = line.partition(" ")
+        try:
+            keys.add(public_key.parse(rest).canonical)
+        except public_key.KeyProblem:
+            continue  # a comment, or a type that nobody can check
+    return HostKeys(port, tuple(sorted(keys)[:_MOST])) if keys else None

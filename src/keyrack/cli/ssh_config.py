@@ -1,0 +1,145 @@
+"""`keyrack ssh-config`: ssh's configuration and known hosts for where one may log in; must let nothing else into them.
+
+What a service answers is written into a file that can start programs, so every word is held to what it may be.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyrack.cli import logins
+from keyrack.cli.calls import either, reached
+from keyrack.cli.ends import partly
+from keyrack.cli.shown import say
+from keyrack.cli.tables import as_json, show_json
+from keyrack.ssh import public_key
+from keyrack.ssh.key_problem import KeyProblem
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+ALIAS = "keyrack-"
+_MARK = "# Written by `keyrack ssh-config`; it is written anew, so change nothing here."
+
+
+@click.command(name="ssh-config")
+@click.option("--user", metavar="NAME", help="For another user; otherwise for oneself.")
+@click.option("--write", is_flag=True, help="Write both files beside the login, instead of printing the configuration.")
+@click.option("--known-hosts", "alias", metavar="ALIAS", help="Print known hosts alone; - for all.")
+@click.option("--live", is_flag=True, help="Have ssh ask for host keys at each login (KnownHostsCommand, OpenSSH 8.5).")
+@as_json
+@either
+def command(user: str | None, write: bool, alias: str | None, live: bool, json_wanted: bool, **given: Any) -> None:
+    """Write ssh's configuration for what one may reach: hosts, accounts, and host keys that need no trust on first use.
+
+    `keyrack ssh-config --write`, and `Include ~/.config/keyrack/ssh_config` at the top of ~/.ssh/config; write it anew
+    whenever something changed. Then: ssh web-1, or ssh deploy.web-1 where there are several accounts.
+    """
+    with reached(given) as calls:
+        found = calls.ask("GET", "/ssh-config", query={"user": user})["items"]
+    hosts = [one for one in map(checked, found) if one is not None]
+    if json_wanted:
+        show_json(hosts)
+    elif alias is not None:
+        for line in known_hosts(one for one in hosts if alias in ("-", ALIAS + str(one["server_id"]))):
+            click.echo(line)
+    else:
+        folder = logins.path().parent
+        lines = "\n".join((_MARK, *config(hosts, folder / "known_hosts", live=live))) + "\n"
+        if write:
+            _write(folder / "known_hosts", "\n".join((_MARK, *known_hosts(hosts))) + "\n")
+            _write(folder / "ssh_config", lines)
+            say(f"Wrote {len(hosts)} hosts. At the top of ~/.ssh/config: Include {folder / 'ssh_config'}", err=True)
+        else:
+            click.echo(lines, nl=False)
+    for one in hosts:
+        if one["changed"]:
+            say(
+                f"{one['server']} shows a host key that nobody confirmed: keyrack servers host-keys {one['server']}",
+                err=True,
+            )
+        elif not one["host_keys"]:
+            say(f"{one['server']} has told no host key yet; ssh will refuse it.", err=True)
+    if len(hosts) < len(found):
+        say(f"{len(found) - len(hosts)} hosts are left out, as their addresses cannot stand in ssh's files.", err=True)
+        raise partly()
+
+
+def config(hosts: Iterable[dict[str, Any]], known: Path, *, live: bool = False) -> Iterator[str]:
+    """ssh_config(5) for some hosts: one entry each, and one for each account where there are several."""
+    for one in hosts:
+        name, accounts = one["name"], one["system_users"]
+        entries = [(name, accounts[0])] + [(f"{account}.{name}", account) for account in accounts if len(accounts) > 1]
+        for host, account in entries:
+            yield f"Host {host}"
+            yield f"  HostName {one['address']}"
+            yield f"  Port {one['port']}"
+            yield f"  User {account}"
+            # By the server's id, whatever it is called and wherever it is; no other file of known hosts says more.
+            yield f"  HostKeyAlias {ALIAS}{one['server_id']}"
+            if live:
+                yield "  UserKnownHostsFile none"
+                yield "  KnownHostsCommand /usr/bin/env keyrack ssh-config --known-hosts %H"
+            else:
+                yield f'  UserKnownHostsFile "{known}"'
+            yield "  GlobalKnownHostsFile none"
+            yield "  StrictHostKeyChecking yes"
+            yield "  CheckHostIP no"
+            yield "  UpdateHostKeys no"
+            yield ""
+
+
+def known_hosts(hosts: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The lines of known_hosts (sshd(8)) for some hosts."""
+    for one in hosts:
+        for key in one["host_keys"]:
+            yield f"{ALIAS}{one['server_id']} {key}"
+
+
+def checked(told: dict[str, Any]) -> dict[str, Any] | None:
+    """A host, of words that can be nothing else in ssh's files; None for one whose address or account is none."""
+    number, port, address = told["server_id"], told["port"], str(told["address"])
+    accounts = [name for name in told["system_users"] if isinstance(name, str) and _ACCOUNT.fullmatch(name)]
+    if type(number) is not int or type(port) is not int or not 1 <= port <= 65_535 or not accounts:
+        return None
+    if not _NAME.fullmatch(address) and not _is_address(address):
+        return None
+    name = str(told["server"])
+    keys = []
+    for line in told["host_keys"]:
+        try:
+            keys.append(public_key.parse(line).canonical)
+        except (KeyProblem, TypeError, AttributeError):
+            continue
+    return {
+        **{"server": name, "server_id": number, "address": address, "port": port, "system_users": accounts},
+        # A name that ssh would read as a pattern, or as several, is not one to type.
+        "name": name if _NAME.fullmatch(name) else f"{ALIAS}{number}",
+        "host_keys": keys,
+        "changed": bool(told["changed"]),
+    }
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file, old or new at any time; exits with words where that cannot be."""
+    new = file.with_name(f"{file.name}.new")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new.write_text(text, "ascii")
+        os.replace(new, file)
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written: {error.strerror}.") from None

@@ -1,0 +1,173 @@
+"""The host keys of servers, as their own agents tell them: who connects need trust none on first use; must take no
+host's word about another.
+
+The first keys of a host are noted: they come signed with its agent's own secret. Any other one is an alarm, and people
+are not told to trust it until somebody confirms it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keyrack.core.audit import alarms
+from keyrack.core.hosts.servers import look_up
+from keyrack.core.instance import Instance
+from keyrack.core.keys import who_can
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor, Server
+from keyrack.ssh import public_key
+from keyrack.store import host_keys
+from keyrack.store.host_keys import HostKey
+
+MOST = 16
+AT_ONCE = 200
+CHANGED = "host-key-changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a host says that its sshd shows: the port, and the keys by fingerprint, by type and base64."""
+
+    port: int
+    keys: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """A server that somebody may log in on, as which accounts, and the host keys that may be trusted there.
+
+    changed: it shows another one that nobody confirmed; port: 22 where its host never said.
+    """
+
+    server: Server
+    accounts: tuple[str, ...]
+    port: int
+    keys: tuple[str, ...]
+    changed: bool
+
+
+def read(told: Mapping[str, Any]) -> Shown | None:
+    """The host keys in a report; None where it says nothing of them. Raises Refusal INVALID.
+
+    Invariant 1: what a host calls its key is one only if the strict parser says so; others are left out.
+    """
+    said = told.get("host_keys")
+    if said is None:
+        return None
+    port = said.get("port") if isinstance(said, Mapping) else None
+    lines = said.get("keys") if isinstance(said, Mapping) else None
+    if type(port) is not int or not 1 <= port <= 65_535 or not isinstance(lines, list) or len(lines) > MOST:
+        raise invalid("host_keys", f"This takes a port and at most {MOST} keys.")
+    found: dict[str, str] = {}
+    for line in lines:
+        try:
+            key = public_key.parse(line)
+        except (public_key.KeyProblem, TypeError, AttributeError):
+            continue
+        found[key.sha256] = key.canonical
+    return Shown(port, found) if found else None
+
+
+def store(work: Work, server: Server, told: Shown) -> None:
+    """Keep what a host shows, within the unit of work that takes its report."""
+    held = {one.fingerprint: one for one in host_keys.of_server(work.connection, server.id)}
+    for one in held.values():
+        shown = one.fingerprint in told.keys
+        if not shown and not one.confirmed:
+            host_keys.remove(work.connection, one.id)  # it is gone again, and nobody ever trusted it
+        elif (one.shown, one.port) != (shown, told.port):
+            host_keys.change(work.connection, one.id, {"shown": shown, "port": told.port})
+    new = [fingerprint for fingerprint in told.keys if fingerprint not in held]
+    for fingerprint in new:
+        host_keys.add(
+            work.connection,
+            {
+                "server_id": server.id,
+                "public_key": told.keys[fingerprint],
+                "fingerprint": fingerprint,
+                "port": told.port,
+                "shown": True,
+                "confirmed": not held,
+                "first_at": work.now,
+                "confirmed_at": None if held else work.now,
+                "confirmed_by": None,
+            },
+        )
+    if new and held:
+        words = f"server {server.name} shows a host key that nobody confirmed: {', '.join(new)}"
+        alarms.record(work.connection, server, CHANGED, words, work.now)
+    elif new:
+        work.record(f"Noted the host keys of server {server.name}: {', '.join(new)}", naming_revisions=False)
+
+
+def find(instance: Instance, actor: Actor, reference: str) -> list[HostKey]:
+    """The host keys of a server, by name or id. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "servers:read", "see host keys", target_kind="server") as attempt:
+        return attempt.read(
+            lambda connection: host_keys.of_server(connection, look_up(connection, actor.workspace_id, reference).id)
+        )
+
+
+def confirm(
+    instance: Instance, actor: Actor, reference: str, *, fingerprints: Sequence[str] | None = None
+) -> list[HostKey]:
+    """Have people trust what a server's host shows now, and nothing that it showed before.
+
+    fingerprints: what the caller has seen of keys that are not confirmed; where it is not that any more, nothing is.
+    Raises Refusal MISSING, or TAKEN.
+    """
+    with Attempt(instance, actor, "servers:write", "confirm host keys", target_kind="server") as attempt:
+
+        def change(work: Work) -> list[HostKey]:
+            server = look_up(work.connection, actor.workspace_id, reference)
+            held = host_keys.of_server(work.connection, server.id)
+            if not any(one.shown for one in held):
+                raise missing("host key")
+            new = sorted(one.fingerprint for one in held if one.shown and not one.confirmed)
+            if fingerprints is not None and sorted(fingerprints) != new:
+                words = "The host shows other keys by now; look at them again."
+                raise Refusal(Kind.TAKEN, "host-keys-changed", words, field="fingerprints")
+            for one in held:
+                if not one.shown:
+                    host_keys.remove(work.connection, one.id)
+                elif not one.confirmed:
+                    values = {"confirmed": True, "confirmed_at": work.now, "confirmed_by": actor.name}
+                    host_keys.change(work.connection, one.id, values)
+            told = f": {', '.join(new)}" if new else ", which had not changed"
+            work.record(
+                f"Confirmed the host keys of server {server.name}{told}",
+                target_id=server.id,
+                server_id=server.id,
+                level="warning",
+            )
+            return host_keys.of_server(work.connection, server.id)
+
+        return attempt.write(change)
+
+
+def reachable(instance: Instance, actor: Actor, user: str | None = None) -> list[Reachable]:
+    """Where somebody may log in; user: by name, None for the actor. Raises Refusal as who_can.find does."""
+    if user is None and actor.user_id is None:
+        raise invalid("user", "Say who: an operator logs in nowhere.")
+    accounts: dict[int, tuple[Server, dict[str, None]]] = {}
+    cursor: str | None = ""
+    while cursor is not None:
+        page = who_can.find(instance, actor, user=user or actor.name, cursor=cursor, limit=AT_ONCE)
+        for way in page.items:
+            accounts.setdefault(way.server.id, (way.server, {}))[1][way.line.username] = None
+        cursor = page.next
+    held = instance.database.read(lambda connection: host_keys.of_servers(connection, accounts))
+    return [_reachable(server, names, held.get(server.id, ())) for server, names in accounts.values()]
+
+
+def _reachable(server: Server, names: Iterable[str], held: Sequence[HostKey]) -> Reachable:
+    return Reachable(
+        server=server,
+        accounts=tuple(sorted(names)),
+        port=held[-1].port if held else 22,
+        keys=tuple(one.public_key for one in held if one.confirmed),
+        changed=any(one.shown and not one.confirmed for one in held),
+    )
