@@ -337,9 +337,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A piece of a list: the items, how many match in all, and where this piece starts."""
+    """A piece of a list: the items, how many match in all, and where this piece starts.
+
+    after: what names the last item where more follow and the list can be gone on with from there; None otherwise.
+    """
 
     items: tuple[T, ...]
     total: int
     offset: int
     limit: int
+    after: str | int | None = None

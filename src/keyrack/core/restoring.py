@@ -29,6 +29,7 @@ WORDS = {
     "repository_members": "members of repositories",
     "group_members": "members of groups",
     "server_tags": "tags of servers",
+    "key_sources": "key sources",
 }
 
 

@@ -380,6 +380,26 @@ def _api_tokens(workspace_id: int) -> Select[Any]:
     return _bearer.where(tokens.c.workspace_id == workspace_id, *of_kind).order_by(tokens.c.id)
 
 
+@paged
+def _tokens_of_instance() -> Select[Any]:
+    return _bearer.where(tokens.c.kind == "api", tokens.c.revoked_at.is_(None)).order_by(tokens.c.id)
+
+
+def tokens_of_instance(connection: Connection, *, after: str | int | None, limit: int) -> Page[Bearer]:
+    """The page of all workspaces' API tokens that are not revoked after the one with this id, oldest first."""
+    return _tokens_of_instance.page_after(connection, lambda row: _bearer_record(connection, row), after, limit)
+
+
+@prepared
+def _workspace_names() -> Select[Any]:
+    return select(workspaces.c.id, workspaces.c.name).order_by(workspaces.c.id)
+
+
+def workspace_names(connection: Connection) -> dict[int, str]:
+    """The names of all workspaces by id, that which was there first first."""
+    return {row.id: row.name for row in _workspace_names.rows(connection)}
+
+
 def change_token(connection: Connection, token_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a token."""
     sealed.change(connection, tokens, sealed.row_of(token_id), values=values)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Row, Select, Table, false, func, insert, literal, select
+from sqlalchemy import Connection, Row, Select, Table, UnaryExpression, false, func, insert, literal, select
+from sqlalchemy.sql.operators import desc_op
 
 from keyrack.model import Page
 from keyrack.store import sealed
@@ -18,6 +19,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_SEARCH = 4096
+_PLACE = "place_in_the_list"
 ONE_ROW = select(literal(1).label("one")).subquery("one_row")
 """What a question begins with that answers one row whether there is such a thing or not."""
 
@@ -61,8 +63,22 @@ class Paged(Generic[P]):
         bounds = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("offset", "limit")]
         parameters = [*inspect.signature(make).parameters.values(), *bounds]
         rows.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+
+        def further(*args: Any, **kwargs: Any) -> Select[Any]:
+            after, limit = kwargs.pop("after"), kwargs.pop("limit")
+            found = make(*args, **kwargs)
+            column, descending = _order(found)
+            found = found.add_columns(column.label(_PLACE))
+            if after is not None:
+                found = found.where(column < after if descending else column > after)
+            return found.limit(limit)
+
+        bounds = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("after", "limit")]
+        parameters = [*inspect.signature(make).parameters.values(), *bounds]
+        further.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         self._count = Prepared(count)
         self._rows: Prepared[...] = Prepared(rows)
+        self._further: Prepared[...] = Prepared(further)
 
     def page(
         self,
@@ -81,6 +97,33 @@ class Paged(Generic[P]):
             rows = self._rows.rows(connection, *args, offset=offset, limit=limit, **kwargs)
             items = tuple(record(row) for row in rows)
         return Page(items=items, total=total, offset=offset, limit=limit)
+
+    def page_after(
+        self,
+        connection: Connection,
+        record: Callable[[PreparedRow], T],
+        after: str | int | None,
+        limit: int,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Page[T]:
+        """The page after what names an item in the order of the list, the first one for None, at the same cost wherever
+        it is; for lists in the order of one column in which no two are alike.
+        """
+        total = self._count.value(connection, *args, **kwargs)
+        rows = self._further.rows(connection, *args, after=after, limit=limit + 1, **kwargs)
+        places = [row.pop(_PLACE) for row in rows]
+        more, rows = len(rows) > limit, rows[:limit]
+        last = places[limit - 1] if more else None
+        return Page(items=tuple(record(row) for row in rows), total=total, offset=0, limit=limit, after=last)
+
+
+def _order(statement: Select[Any]) -> tuple[Any, bool]:
+    """The one column that orders a statement, and whether it does so downwards."""
+    (clause,) = statement._order_by_clauses
+    if isinstance(clause, UnaryExpression):
+        return clause.element, clause.modifier is desc_op
+    return clause, False
 
 
 class Records(Generic[T]):

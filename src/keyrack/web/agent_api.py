@@ -62,6 +62,7 @@ STATUS = {
     Kind.INVALID: 400,
     Kind.TAKEN: 409,
     Kind.TOO_LARGE: 413,
+    Kind.CHANGED: 412,
     Kind.THROTTLED: 429,
     Kind.UNAVAILABLE: 503,
     Kind.FAULT: 500,
