@@ -248,6 +248,10 @@ class Settings(BaseSettings):
         le=MOST_DAYS,
         description="How many days the audit log goes back; 0: for ever. Ended tokens are kept as long.",
     )
+    audit_checkpoint_file: Path | None = Field(
+        default=None,
+        description="A file that holds the last signed checkpoint of the audit log, for whoever keeps it elsewhere.",
+    )
     key_uses_days: int = Field(
         default=400,
         ge=1,

@@ -15,7 +15,7 @@ import pytest
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, AuthorizedKey, OfflinePolicy
 from keyrack.ssh.public_key import fingerprint_of
 from tests.agent.small_service import SmallService
-from tests.agent.watched_host import Watched, enrolled
+from tests.agent.watched_host import SshdOneByOne, Watched, enrolled
 from tests.login.observed_host import accounts
 from tests.login.private_sshd import USERNAME, Key
 from tests.waiting import wait_until
@@ -60,6 +60,24 @@ def test_sessions_are_told_with_the_key_that_signed(watched: Watched, keys: Call
     assert {use["fingerprint"] for use in watched.used()} == {fingerprint_of(signed.public)}
     watched._clients[0].kill()
     watched.wait_for_sessions(0)
+
+
+def test_connections_that_are_started_one_by_one_are_known_and_ended(
+    folder: Path, service: SmallService, keys: Callable[[str], Key]
+) -> None:
+    key, stays = keys("key"), keys("stays")
+    with enrolled(folder, service, SshdOneByOne) as watched:
+        watched.publish({USERNAME: [AuthorizedKey(key.public), AuthorizedKey(stays.public)]})
+        client, other = watched.ssh(key, "-N"), watched.ssh(stays, "-N")
+        told = watched.wait_for_sessions(2)
+        assert {one["fingerprint"] for one in told} == {fingerprint_of(key.public), fingerprint_of(stays.public)}
+        watched.kill_agent()
+        watched.start_agent()
+        watched.publish({USERNAME: [AuthorizedKey(stays.public)]}, revoked=(key.public,))
+        client.wait(60)
+        (session,) = watched.wait_for_sessions(1)
+        assert session["fingerprint"] == fingerprint_of(stays.public)
+        assert other.poll() is None
 
 
 def test_many_logins_are_few_reports(watched: Watched, keys: Callable[[str], Key]) -> None:

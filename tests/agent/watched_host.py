@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,13 +111,52 @@ class Watched:
         self.kill_agent()
 
 
+class SshdOneByOne(PrivateSshd):
+    """Started anew for each connection, as inetd does and a socket of systemd with Accept=yes."""
+
+    def start(self) -> None:
+        """Listen, in place of sshd."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self._started: list[subprocess.Popen[bytes]] = []
+        threading.Thread(target=self._accept, name="inetd", daemon=True).start()
+
+    def stop(self) -> None:
+        """Listen no more, and end what was started."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for process in self._started:
+            process.kill()
+            process.wait()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection, self.log.open("ab") as log:
+                    given = [str(sshd_path()), "-i", "-e", "-f", str(self.config)]
+                    self._started.append(
+                        subprocess.Popen(
+                            given,
+                            stdin=connection.fileno(),
+                            stdout=connection.fileno(),
+                            stderr=log,
+                            start_new_session=True,
+                        )
+                    )
+
+
 @contextmanager
-def enrolled(folder: Path, service: SmallService) -> Iterator[Watched]:
+def enrolled(
+    folder: Path, service: SmallService, kind: type[PrivateSshd] = PrivateSshd, settings: str = ""
+) -> Iterator[Watched]:
     """sshd and the agent of a host in a folder, both running, with nothing published yet."""
-    sshd = PrivateSshd(folder / "sshd", free_port(), sshd_path())
+    sshd = kind(folder / "sshd", free_port(), sshd_path())
     host = EnrolledHost(folder)
     sshd.keys, sshd.revoked_keys = host.keys, host.revoked_keys
     sshd.prepare()
+    if settings:
+        sshd.config.write_text(f"{settings}\n{sshd.config.read_text('utf-8')}", "utf-8")
     ended = host.agent(
         "enroll",
         f"--sshd-config={sshd.config}",

@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
+from keyrack.agent.keys import other_sources
 from keyrack.agent.state import StateFolder
 from keyrack.agent.system.accounts import NOT_ALLOWED, Accounts, exists
 from keyrack.agent.system.local import read
 from keyrack.core.audit import events
-from keyrack.core.hosts import modes, servers, system_users, unmanaged_keys
-from keyrack.core.keys import credentials
+from keyrack.core.hosts import enrolment, modes, servers, system_users, unmanaged_keys
+from keyrack.core.keys import credentials, revocation
 from keyrack.errors import Refusal
 from keyrack.model import UnmanagedKey
 from keyrack.protocol.host_document import DesiredAccount, HostDocument
+from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store import servers as server_rows
 from tests.login.observed_host import ACCOUNTS, AdoptedHost, accounts, owner, remove_accounts
 from tests.login.private_sshd import Key, strict_folder
@@ -439,3 +441,65 @@ def accounts_gone(*names: str) -> Iterator[None]:
         remove_accounts(names)
         for name in names:
             shutil.rmtree(Path("/home") / name, ignore_errors=True)
+
+
+def test_a_command_that_names_keys_stays_beside_the_document_where_its_host_wants_that(scene: Scene) -> None:
+    """It is known by name, asked as before, and a key that is revoked opens nothing, whoever names it."""
+    host = scene.host
+    named = host.etc / "sss_ssh_authorizedkeys"
+    shutil.copy2(host.etc / "helper", named)
+    host.config.write_text(host.config.read_text("ascii").replace("/helper %u", f"/{named.name} %u"), "ascii")
+    host.tell_sshd()
+    host.enrol(scene.service, SERVER, "--chain-keys-command")
+    host.start_agent()
+    scene.wait_for(8)
+    (command,) = (one for one in scene.found() if one.kind == "command")
+    assert command.comment == "SSSD: keys of its directory"
+    scene.accept(*ACCOUNTS)
+    wait_until(lambda: all((host.etc / "keyrack" / "keys" / name).exists() for name in ACCOUNTS), "key files")
+    plan = host.agent("plan").stdout
+    assert f"= whoever {named} %u names (SSSD: keys of its directory): AuthorizedKeysCommand goes on" in plan
+    scene.enforce()
+    assert host.client.lets_in(host.keys["krfive"], "krfive")
+    assert host.client.lets_in(host.keys["helper"], "krfive")
+    assert not host.client.lets_in(host.keys["rogue"], "krtwo")
+    held = servers.get(scene.service.instance, owner(), SERVER).facts["problems"]
+    assert f"AuthorizedKeysCommand {named} %u lets in whom it names, as this host's administrator decided" in held
+    scene.add(host.keys["helper"], "helper", temporary=False)
+    revocation.revoke_everywhere(scene.service.instance, owner(), fingerprint_of(host.keys["helper"].public))
+    host.client.wait_until_closed(host.keys["helper"], "krfive")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("/usr/bin/sss_ssh_authorizedkeys", "SSSD: keys of its directory"),
+        ("/usr/bin/google_authorized_keys %u", "Google OS Login"),
+        ("/usr/share/ec2-instance-connect/eic_run_authorized_keys %u %f", "EC2 Instance Connect"),
+        ('"/usr/local/bin/opkssh" verify %u %k %t', "opkssh: identities of OpenID providers"),
+        ("/usr/bin/env userdbctl ssh-authorized-keys %u", "systemd-userdbd: keys of user records"),
+        ("/usr/sbin/aad_certhandler %u %k", "Microsoft Entra login"),
+        ("/usr/local/bin/keys-of-our-own %u", ""),
+    ],
+)
+def test_programs_that_name_keys_are_known(command: str, name: str) -> None:
+    assert other_sources.name_of(command) == name
+
+
+def test_agents_that_write_keys_are_known_and_named_when_a_key_is_there_again(scene: Scene, tmp_path: Path) -> None:
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin/cloud-init").touch()
+    (tmp_path / "usr/bin/google_guest_agent").touch()
+    assert other_sources.writers(str(tmp_path)) == ["Google guest agent", "cloud-init"]
+    server = servers.get(scene.service.instance, owner(), SERVER)
+    line = {"username": "krone", "path": "/home/krone/.ssh/authorized_keys", "kind": "key", "line": 1}
+    key = Key.make(tmp_path / "key").public
+    line |= {"type": "ssh-ed25519", "key": key, "fingerprint": fingerprint_of(key), "in_force": True}
+    for found in ([line], [], [line]):
+        told = {"facts": {"writers": ["Google guest agent"]}, "keys_found": found}
+        enrolment.report(scene.service.instance, server, {"revision": 0, "state": "applied", **told})
+        server = servers.get(scene.service.instance, owner(), SERVER)
+    assert any(
+        "is in /home/krone/.ssh/authorized_keys on server" in words and "again" in words for words in scene.events()
+    )
+    scene.wait_for_event("writes keys again and again: Google guest agent")

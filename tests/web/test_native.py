@@ -77,6 +77,27 @@ def test_undone_says_why(team: Service) -> None:
     assert (shown["mode"], shown["undone"]) == ("observe", "sshd greets nobody any more")
 
 
+def test_a_key_that_sshd_refuses_says_so_where_it_is_added_and_listed(team: Service) -> None:
+    add = {"label": "laptop", "username": "deploy", "public_key": fresh_line()}
+    made = call(team, "POST", "/servers/1/credentials", add, status=201)
+    assert made["refused"] is None, "its host has not said"
+    told = {
+        "deploy": {"keys": {made["fingerprint"]: "it has 1024 bits\x1b[2J", "no fingerprint": "x"}},
+        "root": {"why": "PermitRootLogin no"},
+        "shop": [],
+    }
+    tell(team, facts={"enforcement": "enforce", "logins": told})
+    (listed,) = [one for one in call(team, "GET", "/servers/1/credentials")["items"] if one["id"] == made["id"]]
+    assert listed["refused"].startswith("sshd refuses deploy: it has 1024 bits")
+    assert "\x1b" not in listed["refused"]
+    other = call(team, "POST", "/servers/1/credentials", {**add, "label": "b", "public_key": fresh_line()}, status=201)
+    assert other["refused"] == ""
+    rows = {one["fingerprint"]: one["refused"] for one in call(team, "GET", "/access?server=1")["items"]}
+    assert rows[made["fingerprint"]] == listed["refused"]
+    assert rows[other["fingerprint"]] == ""
+    assert "sshd refuses root: PermitRootLogin no" in call(team, "GET", "/servers/1")["problems"]
+
+
 def test_mode_and_silence(team: Service) -> None:
     before = call(team, "GET", "/servers/1")["wanted"]
     changed = call(team, "PATCH", "/servers/web-1", {"mode": "observe"})

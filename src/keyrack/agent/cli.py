@@ -14,9 +14,11 @@ from keyrack import __version__
 from keyrack.agent import doctor, state
 from keyrack.agent.desired_state import DesiredState
 from keyrack.agent.reconcile import Reconciler
+from keyrack.agent.service import proxy as proxies
 from keyrack.agent.service.client import AddressProblem, NoAnswer, Sender, ServiceClient
 from keyrack.agent.service.enrolment import EnrolmentProblem, enrol
 from keyrack.agent.service.follow import Follower, say
+from keyrack.agent.service.witness import Witness
 from keyrack.agent.sessions.watch import Watch
 from keyrack.agent.sshd import drop_in, enforcement
 from keyrack.agent.sshd.settings import DEFAULT_CONFIG, SshdProblem
@@ -86,6 +88,11 @@ def _enroll_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
     _option(enroll, "--revoked-keys", "file of revoked keys, for sshd's RevokedKeys", state.DEFAULT_REVOKED_KEYS)
     _option(enroll, "--sshd-config", "sshd's settings, where they are not in the usual place")
     _option(enroll, "--ca-file", "certificate authorities to trust for the service, in place of the system's")
+    _option(
+        enroll,
+        "--proxy",
+        "the proxy that leads out to the service, or none; without it, what HTTPS_PROXY and NO_PROXY say",
+    )
     enroll.add_argument("--replace", action="store_true", help="this machine is a host already: make it a new one")
     enroll.add_argument("--plain-http", action="store_true", help="speak http:// over a private network")
     _option(
@@ -96,6 +103,11 @@ def _enroll_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
     )
     _option(enroll, "--mode", "observe (only look), auto (enforce once nobody loses a way in) or enforce")
     _option(enroll, "--only-accounts", "the accounts that the service may speak for, with commas; without it, all")
+    enroll.add_argument(
+        "--chain-keys-command",
+        action="store_true",
+        help="while enforcing, let in those too whom sshd's own AuthorizedKeysCommand names, but for revoked keys",
+    )
     enroll.add_argument("--allow-accounts", action="store_true", help="let the service create and remove accounts")
 
 
@@ -123,7 +135,8 @@ def _enroll(given: argparse.Namespace) -> int:
     if given.mode not in (None, "observe", "auto", "enforce"):
         raise EnrolmentProblem("--mode is observe, auto or enforce")
     ca_file = os.path.abspath(given.ca_file) if given.ca_file else None
-    client = ServiceClient(given.url, plain_http=given.plain_http, ca_file=ca_file)
+    proxy = given.proxy or proxies.said(given.url, os.environ)
+    client = ServiceClient(given.url, plain_http=given.plain_http, ca_file=ca_file, proxy=proxy)
     decided = _decided(given)
     store = StateFolder.open(os.path.abspath(given.state_dir), create=True)
     store.lock()
@@ -141,6 +154,7 @@ def _enroll(given: argparse.Namespace) -> int:
             sshd_config=os.path.abspath(given.sshd_config) if given.sshd_config else None,
             mode=given.mode,
             ca_file=ca_file,
+            proxy=proxy,
         )
     local.write(store, decided)
     if given.mode in ("observe", "auto"):
@@ -166,7 +180,12 @@ def _decided(given: argparse.Namespace) -> local.Local:
         only = local.account_names(given.only_accounts)
     except ValueError as error:
         raise EnrolmentProblem(f"--only-accounts: {error}") from None
-    return local.Local(given.allow_accounts, only, os.path.abspath(path) if path else None)
+    return local.Local(
+        given.allow_accounts,
+        only,
+        os.path.abspath(path) if path else None,
+        chain_keys_command=given.chain_keys_command,
+    )
 
 
 def _is_enrolled(store: StateFolder) -> bool:
@@ -193,7 +212,7 @@ def _run(given: argparse.Namespace) -> int:
         say,
         given.sshd_log,
     )
-    follower = Follower(store, reconciler, client, say, watch.obey)
+    follower = Follower(store, reconciler, client, say, watch.obey, Witness(store, enrolment.signing_key))
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(client):
         if not given.once:
@@ -208,7 +227,14 @@ def _run(given: argparse.Namespace) -> int:
 
 def _client(enrolment: Enrolment, sender: Sender) -> ServiceClient:
     # Whether plain HTTP is fine was settled when the host enrolled.
-    return ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file, sender=sender)
+    return ServiceClient(
+        enrolment.url,
+        enrolment.secret,
+        plain_http=True,
+        ca_file=enrolment.ca_file,
+        sender=sender,
+        proxy=enrolment.proxy,
+    )
 
 
 def _once(follower: Follower) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from keyrack.agent.keys import unmanaged_keys
+from keyrack.agent.keys import other_sources, unmanaged_keys
 from keyrack.agent.keys.search import Search, SearchResult
 from keyrack.agent.keys.unmanaged_keys import Scanner
+from keyrack.agent.sshd import refused_logins
 from keyrack.agent.sshd.drop_in import SETTINGS
 from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
 from keyrack.agent.sshd.host_keys import HostKeyLook, HostKeys
+from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import local as decisions
@@ -43,6 +45,9 @@ class DesiredState:
         self._enforcement: Optional[Enforcement] = None
         if self.local.drop_in is not None:
             self._enforcement = Enforcement(state, enrolment, self.local.drop_in, say, self.local.trial_seconds)
+        self._login_check = LoginCheck(self._sshd) if self._enforcement is None else self._enforcement.login_check
+        self._logins: Dict[str, Dict[str, Any]] = {}
+        self._keys_folder = enrolment.keys_folder
         self._facts: Dict[str, Any] = {}
         self._looked: Optional[SearchResult] = None
         self._shut_out = ""
@@ -121,11 +126,17 @@ class DesiredState:
             self._look(document, unmet, scan=scan)
             if scan:
                 self._host_keys = self._host_key_look.look()
+                self._logins = self._told_logins(document)
                 self._shut_out = self._whom_enforcing_shuts_out(document)
             unseen = "" if self._looked is None else _scan_words(self._looked)
         except (SshdProblem, OSError) as problem:
             unseen = f"sshd does not say what it reads: {problem}"
-        self._facts = {"sshd": self._facts.get("sshd", {}), **self._state_facts(document), "scan": unseen}
+        self._facts = {
+            "sshd": self._facts.get("sshd", {}),
+            **self._state_facts(document),
+            "scan": unseen,
+            "writers": other_sources.writers(),
+        }
         return Met(tuple(unmet), tuple(put_back))
 
     def told(self) -> Report:
@@ -162,7 +173,7 @@ class DesiredState:
             self._sshd_state = state
 
     def _state_facts(self, document: HostDocument) -> Dict[str, Any]:
-        facts: Dict[str, Any] = {"accounts": self._accounts.facts(document.accounts)}
+        facts: Dict[str, Any] = {"accounts": self._accounts.facts(document.accounts), "logins": self._logins}
         if self._enforcement is None:
             facts["enforcement"] = "unmanaged"
         else:
@@ -175,6 +186,12 @@ class DesiredState:
                 facts["undone"] = self._enforcement.why
                 facts["begun"] = self._enforcement.begun
         return facts
+
+    def _told_logins(self, document: HostDocument) -> Dict[str, Dict[str, Any]]:
+        """Whether keys open their accounts. Where this host observes, what its files hold is no matter of this."""
+        enforces = self._enforcement is None or self._enforcement.state in (TRYING, ON)
+        reads = self._keys_folder if enforces and not document.deleted else None
+        return refused_logins.told(self._login_check, self._sshd, self.allowed(document), reads)
 
     def _whom_enforcing_shuts_out(self, document: HostDocument) -> str:
         """In words; empty where that is not known, or no question."""

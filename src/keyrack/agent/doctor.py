@@ -280,7 +280,9 @@ def _setting(keyword: str, effective: Effective, wanted: str, check: Callable[[s
 
 def _look_at_service(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
     try:
-        client = ServiceClient(enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file)
+        client = ServiceClient(
+            enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file, proxy=enrolment.proxy
+        )
         answer = client.get(f"/agent/v1/document?revision={state.status().revision}&wait=0")
     except (NoAnswer, AddressProblem) as problem:
         yield Finding(False, f"the service does not answer: {problem}", f"is {enrolment.url} right, and does it run?")

@@ -39,6 +39,7 @@ class Enrolment(NamedTuple):
     revoked_keys: str
     sshd_config: Optional[str] = None
     ca_file: Optional[str] = None
+    proxy: Optional[str] = None
 
 
 class Accepted(NamedTuple):

@@ -65,7 +65,7 @@ class _Telling(threading.Thread):
         """Tell."""
         given = self._enrolment
         with contextlib.suppress(NoAnswer, AddressProblem, OSError):
-            client = ServiceClient(given.url, given.secret, plain_http=True, ca_file=given.ca_file)
+            client = ServiceClient(given.url, given.secret, plain_http=True, ca_file=given.ca_file, proxy=given.proxy)
             with contextlib.closing(client):
                 report = Report(facts={"enforcement": UNINSTALLED}, problems=[]).to_json()
                 self.taken = client.post("/agent/v1/report", report).status == 200

@@ -13,8 +13,9 @@ from keyrack.cli.operator_context import ID, known_id, operator_context, shared
 from keyrack.cli.shown import say
 from keyrack.cli.spans import ago, moment, seconds_of
 from keyrack.cli.tables import AT_ONCE, as_json, as_json_object, every, show_json, table
-from keyrack.core.hosts import deleted_servers, modes, servers, sessions, status
+from keyrack.core.hosts import deleted_servers, modes, refused_logins, servers, sessions, status
 from keyrack.core.hosts import unmanaged_keys as unmanaged
+from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.keys import credentials, last_uses
 from keyrack.model import Server
 
@@ -98,6 +99,7 @@ def show(reference: str, json_wanted: bool, **given: Any) -> None:
             ("revision", f"wanted {held.wanted}, applied {applied}"),
             ("last seen", moment(held.seen_at)),
             ("when silent", held.offline_words),
+            ("keys too", ", ".join(map(str, server.facts.get(WRITERS) or ()))),
             ("agent", server.agent_version or "none"),
             ("system", " ".join(filter(None, (server.os, server.os_version))) or "unknown"),
         )
@@ -160,14 +162,19 @@ def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
         found = list(
             every(lambda offset: credentials.find(at.instance, at.actor, server.id, offset=offset, limit=AT_ONCE))
         )
+        logins = refused_logins.of(server)
         used = last_uses.on_server(at.instance, at.actor, server.id, [one.fingerprint for one in found])
         rows = []
         for one in found:
             last = used.get(one.fingerprint, ())
             seen = f"{moment(last[0].at)} from {last[0].address}" if last else "-"
             limits = ", ".join(sorted(one.restrictions)) or "-"
-            rows.append((one.id, one.label, one.username, one.fingerprint, moment(one.expires_at), limits, seen))
-        table(("ID", "LABEL", "ACCOUNT", "FINGERPRINT", "END", "RESTRICTIONS", "LAST USED"), rows, json_wanted)
+            state = "delivered" if one.delivered else "on its way"
+            refused = logins.why(one.username, one.fingerprint)
+            state = f"{state}, but {refused}" if refused else state
+            rows.append((one.id, one.label, one.username, one.fingerprint, moment(one.expires_at), limits, seen, state))
+        titles = ("ID", "LABEL", "ACCOUNT", "FINGERPRINT", "END", "RESTRICTIONS", "LAST USED", "STATE")
+        table(titles, rows, json_wanted)
 
 
 @command.command(name="sessions")

@@ -13,7 +13,17 @@ from keyrack.cli.ends import partly
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, table
 
-TITLES = ("USER", "SYSTEM USER", "SERVER", "VIA", "FINGERPRINT", "RESTRICTIONS", "EXPIRES AT", "LAST USED AT")
+TITLES = (
+    "USER",
+    "SYSTEM USER",
+    "SERVER",
+    "VIA",
+    "FINGERPRINT",
+    "RESTRICTIONS",
+    "EXPIRES AT",
+    "LAST USED AT",
+    "REFUSED",
+)
 
 
 @click.command(name="who-can")
@@ -65,6 +75,7 @@ def _row(way: dict[str, Any]) -> tuple[object, ...]:
         json.dumps(way["restrictions"]) if way["restrictions"] else "-",
         dash(way["expires_at"]),
         dash(way["last_used_at"]),
+        dash(way["refused"] or None),
     )
 
 

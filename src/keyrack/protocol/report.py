@@ -10,6 +10,7 @@ A report is one JSON object, and every field of it may be absent, which says not
     keys_cut      list of Cut: where keys_found proves nothing, because the look was cut
     host_keys     {"port", "keys"}: what the running sshd shows, keys by type and base64
     sessions      who is in;  last_used: logins since the report before
+    sessions_unknown  why somebody may be in whom `sessions` does not have, in words; empty where nobody may
 
 A host that observes says "adopt" on the wire, where it enrols (`mode`) and in its facts (`enforcement`), as the host
 document does (host_document.py): an older service knows no other word. A reader takes "observe" for the same.
@@ -100,6 +101,7 @@ class Report(NamedTuple):
     last_used: Optional[Sequence[Mapping[str, str]]] = None
     sessions: Optional[Sequence[Mapping[str, str]]] = None
     host_keys: Optional[Mapping[str, Any]] = None
+    sessions_unknown: Optional[str] = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields that are said, as they go over the wire."""

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, Table, UnaryExpression, false, f
 from sqlalchemy.sql.operators import desc_op
 
 from keyrack.model import Page
-from keyrack.store import sealed
+from keyrack.store import access_tree, sealed
 from keyrack.store.engine.prepared import Plan, Prepared, Statement, placeholder
 from keyrack.store.engine.prepared import Row as PreparedRow
 
@@ -19,6 +19,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_SEARCH = 4096
+COUNTED = "tree_root"
 _PLACE = "place_in_the_list"
 ONE_ROW = select(literal(1).label("one")).subquery("one_row")
 """What a question begins with that answers one row whether there is such a thing or not."""
@@ -130,7 +131,9 @@ class Records(Generic[T]):
     """Makes records of rows, and makes no second one of a row that was read before, to the byte as it is now.
 
     To read a row's values, check its seal and make a record takes ten times as long as to ask the database for it. What
-    is kept is compared with the row as it stands at this moment, so nothing that was changed is ever taken for true.
+    is kept is compared with the row as it stands at this moment, and with what counts it (store/access_tree.py), so
+    nothing that was changed or put back is ever taken for true. A question whose last column is COUNTED reads the
+    tree's root beside its rows.
     """
 
     def __init__(
@@ -147,20 +150,36 @@ class Records(Generic[T]):
         """A record of each row that answers a question."""
         plan, found = question.raw(connection, *args, **kwargs)
         kept = sealed.seals_of(connection).kept.setdefault((self, plan.sql), {})
-        return [kept[row] if row in kept else self._made(connection, plan, kept, row) for row in found]
+        counted = plan.names[-1:] == (COUNTED,)
+        records = []
+        for raw in found:
+            row = raw[:-1] if counted else raw
+            if counted:
+                access_tree.know(connection, raw[-1])
+            known = kept.get(row)
+            if known is None or not access_tree.as_noted(connection, known[1]):
+                known = self._made(connection, plan, kept, row)
+            records.append(known[0])
+        return records
 
     def one(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """The record of the first row, None where there is none."""
         found = self.all(connection, question, *args, **kwargs)
         return found[0] if found else None
 
-    def _made(self, connection: Connection, plan: Plan, kept: dict[Any, T], row: tuple[Any, ...]) -> T:
-        record = self._make(connection, plan.row(row))
+    def _made(
+        self, connection: Connection, plan: Plan, kept: dict[Any, Any], row: tuple[Any, ...]
+    ) -> tuple[T, access_tree.Account]:
+        account = access_tree.noting(connection)
+        try:
+            record = self._make(connection, plan.row(row))
+        finally:
+            access_tree.stop_noting(connection)
         if self._keep(record):
             if len(kept) >= self._most:
                 kept.clear()
-            kept[row] = record
-        return record
+            kept[row] = (record, account)
+        return record, account
 
 
 def paged(make: Callable[P, Select[Any]]) -> Paged[P]:

@@ -10,7 +10,7 @@
 set -eu
 
 url='' token=${KEYRACK_AGENT_TOKEN:-} mode=observe prefix='' state='' keys='' revoked='' sshd_config='' drop_in=auto only='' python=''
-accounts='' started='' plain='' ca='' replace='' start=yes
+accounts='' started='' plain='' ca='' proxy='' chain='' replace='' start=yes
 
 usage() {
     cat <<'TEXT'
@@ -26,9 +26,11 @@ usage: KEYRACK_AGENT_TOKEN=TOKEN install.sh --url URL [options]
   --revoked-keys FILE    the file of revoked keys (root: /etc/ssh/keyrack/revoked_keys)
   --prefix DIR           where the agent itself goes (root: /usr/local/lib/keyrack-agent)
   --allow-accounts       let the service create and remove accounts here
+  --chain-keys-command   while enforcing, let in those too whom sshd's own AuthorizedKeysCommand names
   --only-accounts A,B    the accounts that the service may speak for; without it, all
   --python FILE          a Python of 3.9 or newer, where it is not found
   --ca-file FILE         certificate authorities to trust for the service, in place of the system's
+  --proxy URL|none       the proxy that leads out to the service; without it, what HTTPS_PROXY and NO_PROXY say here
   --plain-http           speak http:// over a private network
   --replace              this machine is a host already: make it a new one
   --no-start             do not start the agent
@@ -45,6 +47,7 @@ read_arguments() {
     while [ $# -gt 0 ]; do
         case $1 in
             --allow-accounts) accounts=$1; shift; continue ;;
+            --chain-keys-command) chain=$1; shift; continue ;;
             --plain-http) plain=$1; shift; continue ;;
             --replace) replace=$1; shift; continue ;;
             --no-start) start=no; shift; continue ;;
@@ -64,10 +67,16 @@ read_arguments() {
             --only-accounts) only=$2 ;;
             --python) python=$2 ;;
             --ca-file) ca=$2 ;;
+            --proxy) proxy=$2 ;;
             *) fail "$1 is unknown; --help lists what there is" ;;
         esac
         shift 2
     done
+    case $proxy in
+        '') ;;
+        none) unset HTTPS_PROXY https_proxy HTTP_PROXY http_proxy ALL_PROXY all_proxy || : ;;
+        *) HTTPS_PROXY=$proxy https_proxy=$proxy http_proxy=$proxy; export HTTPS_PROXY https_proxy http_proxy ;;
+    esac
     # Not for what this starts, but for enrolling alone.
     unset KEYRACK_AGENT_TOKEN
     [ -n "$url" ] || { usage >&2; exit 2; }
@@ -191,6 +200,8 @@ enrol() {
     [ "$drop_in" = none ] || set -- "$@" --drop-in "$drop_in"
     [ -z "$sshd_config" ] || set -- "$@" --sshd-config "$sshd_config"
     [ -z "$ca" ] || set -- "$@" --ca-file "$ca"
+    [ -z "$proxy" ] || set -- "$@" --proxy "$proxy"
+    [ -z "$chain" ] || set -- "$@" "$chain"
     [ -z "$only" ] || set -- "$@" --only-accounts "$only"
     # The token goes by the environment: arguments can be read by every account.
     # shellcheck disable=SC2086 - each is one word or none

@@ -11,7 +11,7 @@ import os
 import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from keyrack.agent.keys import account_tasks, key_file
+from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.sshd.running import UNKNOWN, TimeZone, Version
 from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd
 from keyrack.agent.system import account_names
@@ -176,7 +176,8 @@ class Scanner:
                     places.setdefault((EVERYBODY, path), _Place(EVERYBODY, path, True, True))
             for command in (effective.one("authorizedkeyscommand"), *somewhere["authorizedkeyscommand"]):
                 if command not in ("", "none"):
-                    commands.append(ReportedKey(account.name if single else EVERYBODY, command, COMMAND))
+                    who = account.name if single else EVERYBODY
+                    commands.append(ReportedKey(who, command, COMMAND, comment=other_sources.name_of(command)))
             for pattern in sorted(others):
                 self._place(places, account, pattern, False)
         self._commands = sorted(set(commands))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import json
+import os
 import re
 import socket
 import time
@@ -12,7 +13,8 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from keyrack import __version__
-from keyrack.agent.service.http1 import Connection, Dropped, UnusableAuthorities
+from keyrack.agent.service import proxy as proxies
+from keyrack.agent.service.http1 import Connection, Dropped, ProxyRefused, UnusableAuthorities
 from keyrack.agent.system.identity import HEADER, Identity
 from keyrack.protocol import host_document
 
@@ -75,9 +77,11 @@ class ServiceClient:
         plain_http: bool = False,
         ca_file: Optional[str] = None,
         sender: Optional[Sender] = None,
+        proxy: Optional[str] = None,
     ) -> None:
         """plain_http: also speak http:// over a network, where everybody can read the secret; ca_file: certificate
-        authorities to trust, in place of the system's; sender: who asks, for questions that say so.
+        authorities to trust, in place of the system's; sender: who asks, for questions that say so;
+        proxy: as proxy.find has its setting.
         """
         self._sender = sender
         try:
@@ -92,6 +96,10 @@ class ServiceClient:
                 f"{url} sends this host's secret over the network for everybody to read; "
                 "use https://, or --plain-http where the network itself is private"
             )
+        try:
+            way_out = proxies.find(url, proxy, os.environ)
+        except proxies.ProxyProblem as problem:
+            raise AddressProblem(str(problem)) from None
         self._prefix = parts.path.rstrip("/")
         self._headers: Dict[str, str] = {
             "User-Agent": f"keyrack-agent/{__version__}",
@@ -103,7 +111,12 @@ class ServiceClient:
             self._headers["Authorization"] = f"Bearer {secret}"
         tls = parts.scheme == "https"
         self._connection = Connection(
-            host, port or (443 if tls else 80), tls=tls, connect_seconds=CONNECT_SECONDS, ca_file=ca_file
+            host,
+            port or (443 if tls else 80),
+            tls=tls,
+            connect_seconds=CONNECT_SECONDS,
+            ca_file=ca_file,
+            proxy=way_out,
         )
 
     def get(self, path: str, *, wait: float = 0.0) -> ServiceAnswer:
@@ -220,7 +233,7 @@ def _words(error: Exception) -> str:
         return "it did not answer in time"
     if isinstance(error, socket.gaierror):
         return f"its name was not found: {error.strerror}"
-    if isinstance(error, UnusableAuthorities):
+    if isinstance(error, (UnusableAuthorities, ProxyRefused)):
         return str(error.strerror)
     if isinstance(error, OSError) and isinstance(getattr(error, "reason", None), str):
         # Of OpenSSL, in capitals.

@@ -34,11 +34,12 @@ def enrol(
     sshd_config: Optional[str] = None,
     mode: Optional[str] = None,
     ca_file: Optional[str] = None,
+    proxy: Optional[str] = None,
 ) -> Enrolment:
     """Make the folders, trade the token for this host's own secret, remember both.
 
-    mode: "observe", "auto" or "enforce", for the service to note; None leaves it as the service has it. ca_file: as
-    ServiceClient has it. All that can fail here is tried before the token is used up. Paths are absolute. Raises
+    mode: "observe", "auto" or "enforce", for the service to note; None leaves it as the service has it. ca_file, proxy:
+    as ServiceClient has them. All that can fail here is tried before the token is used up. Paths are absolute. Raises
     EnrolmentProblem, FolderProblem, NoAnswer or OSError.
     """
     files = KeyFiles.open(keys_folder, revoked_keys, create=True)
@@ -48,7 +49,7 @@ def enrol(
         files.close()
     asked = {"token": token, **facts(), **({"mode": wire_word(mode)} if mode else {}), **_left(state, url)}
     answer = client.post("/agent/v1/enroll", asked)
-    enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)._replace(ca_file=ca_file)
+    enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)._replace(ca_file=ca_file, proxy=proxy)
     signature.allow(state.folder, enrolment.signing_key)
     state.enrol(enrolment)
     return enrolment

@@ -1,14 +1,17 @@
 """Just enough HTTP/1.1 (RFC 9112) for one kept-open connection to one server; it judges no answer.
 
 In place of http.client, which loads ssl and email whatever the address: a third of the memory that an agent needs
-on a host. What is not understood ends the connection: no redirects, no compression, no proxies.
+on a host. What is not understood ends the connection: no redirects, no compression. A proxy on the way out
+(proxy.py) is asked for a tunnel (RFC 9110 section 9.3.6), through which nobody but the server reads.
 """
 
 from __future__ import annotations
 
 import re
 import socket
-from typing import BinaryIO, Dict, List, Mapping, NamedTuple, Optional
+from typing import BinaryIO, Dict, List, Mapping, NamedTuple, Optional, cast
+
+from keyrack.agent.service.proxy import Proxy
 
 _LONGEST_LINE = 16384
 _MOST_HEADERS = 100
@@ -21,6 +24,10 @@ class BrokenAnswer(OSError):
 
 class Dropped(BrokenAnswer):
     """The connection ended before the first byte of an answer."""
+
+
+class ProxyRefused(OSError):
+    """The proxy on the way out was not reached, or makes no tunnel; the service itself was not asked."""
 
 
 class UnusableAuthorities(OSError):
@@ -39,9 +46,17 @@ class Connection:
     """To one server; connects when it is needed and stays open as long as both sides want it."""
 
     def __init__(
-        self, host: str, port: int, *, tls: bool, connect_seconds: float, ca_file: Optional[str] = None
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: bool,
+        connect_seconds: float,
+        ca_file: Optional[str] = None,
+        proxy: Optional[Proxy] = None,
     ) -> None:
-        """ca_file: certificate authorities to trust, in place of the system's."""
+        """ca_file: certificate authorities to trust, in place of the system's; proxy: what leads out to the server."""
+        self._proxy = proxy
         self._host = host
         self._port = port
         self._tls = tls
@@ -50,6 +65,7 @@ class Connection:
         self._socket: Optional[socket.socket] = None
         self._stream: Optional[BinaryIO] = None
         named = f"[{host}]" if ":" in host else host
+        self._place = f"{named}:{port}"
         self._authority = named if port == (443 if tls else 80) else f"{named}:{port}"
 
     @property
@@ -93,7 +109,7 @@ class Connection:
         return response
 
     def _connect(self) -> None:
-        plain = socket.create_connection((self._host, self._port), self._connect_seconds)
+        plain = self._reached()
         try:
             # The question is one write; the answer must not wait for the system to gather more.
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -102,6 +118,41 @@ class Connection:
             plain.close()
             raise
         self._stream = self._socket.makefile("rb")
+
+    def _reached(self) -> socket.socket:
+        """A connection that leads to the server."""
+        if self._proxy is None:
+            return socket.create_connection((self._host, self._port), self._connect_seconds)
+        try:
+            plain = socket.create_connection((self._proxy.host, self._proxy.port), self._connect_seconds)
+        except OSError as error:
+            why = error.strerror or "it did not answer in time"
+            raise ProxyRefused(None, f"the proxy {self._proxy.name} was not reached: {why}") from None
+        try:
+            self._ask_for_tunnel(plain, self._proxy)
+        except BaseException:
+            plain.close()
+            raise
+        return plain
+
+    def _ask_for_tunnel(self, plain: socket.socket, proxy: Proxy) -> None:
+        lines = [f"CONNECT {self._place} HTTP/1.1", f"Host: {self._place}"]
+        if proxy.authorization:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
+        plain.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        # Not one byte more than the answer's head: what follows is the server's.
+        with plain.makefile("rb", buffering=0) as raw:
+            stream = cast(BinaryIO, raw)
+            try:
+                match = _STATUS_LINE.fullmatch(_line(stream))
+                _headers(stream)
+            except (BrokenAnswer, socket.timeout) as error:
+                words = error.strerror or "it did not answer in time"
+                raise ProxyRefused(None, f"the proxy {proxy.name} makes no connection: {words}") from None
+        status = 0 if match is None else int(match.group(2))
+        if status // 100 != 2:
+            why = "it wants a user and a password" if status == 407 else f"status {status}"
+            raise ProxyRefused(None, f"the proxy {proxy.name} makes no connection to {self._place}: {why}")
 
     def _secured(self, plain: socket.socket) -> socket.socket:
         import ssl  # saves 15 ms and 4 MB where the service is on the same machine
@@ -126,7 +177,7 @@ class Connection:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        plain = socket.create_connection((self._host, self._port), self._connect_seconds)
+        plain = self._reached()
         with plain, context.wrap_socket(plain, server_hostname=self._host) as secured:
             secured.sendall(
                 f"HEAD / HTTP/1.1\r\nHost: {self._authority}\r\nConnection: close\r\n\r\n".encode("latin-1")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import re
@@ -22,7 +23,9 @@ from typing import List, NamedTuple, Optional, Union
 from keyrack.agent.system import programs
 from keyrack.ssh.fingerprint import PATTERN as FINGERPRINT
 
-SYSLOG_FILES = ("/var/log/auth.log", "/var/log/secure")
+# In this order: who has one of the first has more than logins in the last ones.
+SYSLOG_FILES = ("/var/log/auth.log", "/var/log/secure", "/var/log/messages")
+JOURNALS = ("/run/log/journal", "/var/log/journal")
 _LONGEST_TAIL = 8 * 1024 * 1024
 _AT_ONCE = 4 * 1024 * 1024
 _LONGEST_LINE = 64 * 1024
@@ -33,7 +36,9 @@ _ACCEPTED = re.compile(
     rf"(?:: (?:([A-Z0-9-]+) ({FINGERPRINT}))?.*)?"
 )
 _SYSLOG = re.compile(
-    r"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+) \S+ sshd(?:-session)?\[([0-9]+)\]: (.*)"
+    r"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+) \S+ "
+    # busybox's syslogd names facility and level.
+    r"(?:[a-z0-9]+\.[a-z]+ )?sshd(?:-session)?\[([0-9]+)\]: (.*)"
 )
 
 
@@ -229,12 +234,17 @@ def find(path: Optional[str], place: Place) -> Optional[Log]:
     if path is not None:
         return FileLog(path, place)
     journalctl = programs.find("journalctl")
-    if journalctl is not None and os.path.isdir("/run/systemd/system"):
+    if journalctl is not None and os.path.isdir("/run/systemd/system") and _is_kept():
         return Journal(journalctl, place)
     for file in SYSLOG_FILES:
         if os.path.exists(file):
             return FileLog(file, place)
     return None
+
+
+def _is_kept() -> bool:
+    """Whether the journal keeps anything: with Storage=none it hands all on to syslog."""
+    return any(name for folder in JOURNALS for name in glob.glob(f"{folder}/*/*.journal"))
 
 
 def _line(line: str, at: float) -> Optional[Login]:

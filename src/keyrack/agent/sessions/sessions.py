@@ -79,6 +79,8 @@ class Sessions:
         self._since = 0
         self._waiting: List[Tuple[float, int, Login]] = []
         self._children: FrozenSet[int] = frozenset()
+        self._alone: FrozenSet[int] = frozenset()
+        self._alone_at = -math.inf
         self.unsaved = False
 
     @property
@@ -92,6 +94,11 @@ class Sessions:
         """The numbers of the processes that sshd listens with."""
         return frozenset(process.pid for process in self._listeners)
 
+    @property
+    def strangers(self) -> FrozenSet[int]:
+        """Connections, as of the last look, that no line of the log belongs to, whether somebody is in or not yet."""
+        return self._children - self._known.keys()
+
     def look(self, logins: Sequence[Login]) -> bool:
         """Take in what was logged since the last look; True when who is in has changed."""
         now = time.monotonic()
@@ -102,12 +109,17 @@ class Sessions:
         self._since = processes.ticks_now()
         self._find_listeners(now)
         children: FrozenSet[int] = frozenset().union(*(processes.children(process.pid) for process in self._listeners))
+        known = {*self._alone, *(session.pid for session in self._over.values() if not session.left)}
+        self._alone = frozenset(pid for pid in known - children if listening.is_lone_connection(pid))
+        children |= self._alone
         self._come_back(children)
         if children != self._children or self._waiting or not self._known.keys() <= children:
             self._children = children
             self._part(children)
             if self._waiting:
                 self._match(children)
+                if self._waiting and now >= self._alone_at:
+                    self._match(self._find_alone(now) - children)
                 self._miss(now)
         self._mark(now)
         self._look_at_left(now)
@@ -200,6 +212,14 @@ class Sessions:
             self._over[session.id] = session
         else:
             self._known[session.pid] = session
+
+    def _find_alone(self, now: float) -> FrozenSet[int]:
+        """Connections that no listening sshd started, as inetd and systemd's sockets have each started by itself."""
+        alone = (pid for pid in processes.everything() if listening.is_lone_connection(pid))
+        found = frozenset(pid for pid in alone if processes.peers(pid))
+        self._alone |= found
+        self._alone_at = now + max(_BRIEF_SECONDS / 2, _REST * (time.monotonic() - now))
+        return found
 
     def _find_listeners(self, now: float) -> None:
         alive = tuple(process for process in self._listeners if processes.read(process.pid) == process)

@@ -28,6 +28,8 @@ from keyrack.agent.sessions import last_uses, login_log, sessions, termination
 from keyrack.agent.sessions.last_uses import Uses
 from keyrack.agent.sessions.session_processes import LoginSession
 from keyrack.agent.sessions.sessions import Rights, Sessions
+from keyrack.agent.sessions.unknown import UnknownSessions
+from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import machine, processes
 from keyrack.agent.system.folder import PRIVATE_FILE
@@ -65,6 +67,8 @@ class Watch:
         remembered = self._remembered()
         self._sessions = Sessions(enrolment.sshd_config, sessions.load(remembered.get("sessions")))
         self._log = login_log.find(log_path, _place(remembered.get("place")))
+        self._unknown = UnknownSessions(Sshd(enrolment.sshd_config), self._log)
+        self._not_known = ""
         self._uses = Uses()
         self._obeyed: Optional[InForce] = None
         self._judged: Optional[InForce] = None
@@ -106,7 +110,9 @@ class Watch:
         if changed or self._sessions.unsaved:
             self._sessions.unsaved = False
             self._remember()
-        self._news = self._news or changed
+        not_known = self._unknown.look(self._sessions.strangers)
+        self._news = self._news or changed or not_known != self._not_known
+        self._not_known = not_known
         if obeyed is None or obeyed.document.deleted:
             return
         due = self._news or self._uses or time.monotonic() >= self._machine_at
@@ -160,6 +166,7 @@ class Watch:
             machine=machine.facts(),
             last_used=last_uses.told(taken) if taken else None,
             sessions=[sessions.told(session) for session in self._sessions.live] if self._news else None,
+            sessions_unknown=self._not_known if self._news else None,
         )
         self._report_at = time.monotonic() + REPORT_SECONDS
         try:

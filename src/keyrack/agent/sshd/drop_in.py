@@ -28,8 +28,8 @@ OTHER_WAYS = (
 )
 
 
-def wanted(keys_folder: str, revoked_keys: str, asked: Mapping[str, str]) -> Dict[str, str]:
-    """The settings, keyword to value, that enforcing takes."""
+def wanted(keys_folder: str, revoked_keys: str, asked: Mapping[str, str], *, chain: bool = False) -> Dict[str, str]:
+    """The settings, keyword to value, that enforcing takes. chain: AuthorizedKeysCommand stays as this host has it."""
     settings = {
         # Invariant 4: at a login sshd reads files of root that lie here already, and nothing else.
         "AuthorizedKeysFile": f"{keys_folder}/%u",
@@ -37,8 +37,15 @@ def wanted(keys_folder: str, revoked_keys: str, asked: Mapping[str, str]) -> Dic
         "ExposeAuthInfo": "yes",
         **dict.fromkeys(OTHER_WAYS, "none"),
     }
+    if chain:
+        del settings["AuthorizedKeysCommand"]
     settings.update((keyword, value) for keyword, value in asked.items() if keyword in SETTINGS)
     return settings
+
+
+def chained_words(command: str) -> str:
+    """That others than the document let in, where this host's administrator wants it so."""
+    return f"AuthorizedKeysCommand {command} lets in whom it names, as this host's administrator decided"
 
 
 def render(settings: Mapping[str, str]) -> bytes:

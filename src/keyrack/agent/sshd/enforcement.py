@@ -22,10 +22,10 @@ from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem
 from keyrack.agent.sshd.settings_files import SettingsFiles
 from keyrack.agent.sshd.tried_settings import tried
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
-from keyrack.agent.system import programs
+from keyrack.agent.system import local, programs
 from keyrack.agent.system.folder import PUBLIC_FOLDER, Folder, FolderProblem
 from keyrack.protocol.host_document import HostDocument
-from keyrack.protocol.report import EVERYBODY, KEY, ReportedKey
+from keyrack.protocol.report import COMMAND, EVERYBODY, KEY, ReportedKey
 from keyrack.ssh.public_key import fingerprint_of
 
 NOTE = "enforcement.json"
@@ -84,6 +84,7 @@ class Enforcement:
         self._path = path
         self._say = say
         self._trial = trial
+        self._chain = local.read(state).chain_keys_command
         self.sshd = Sshd(enrolment.sshd_config)
         self._files = SettingsFiles(self.sshd, path)
         self._check = LoginCheck(self.sshd)
@@ -101,6 +102,11 @@ class Enforcement:
         self._judged: Optional[Tuple[object, str]] = None
         self._checked: Optional[Tuple[bytes, Tuple[object, ...]]] = None
         self.put_back: List[str] = []
+
+    @property
+    def login_check(self) -> LoginCheck:
+        """What judges who gets in."""
+        return self._check
 
     @property
     def state(self) -> str:
@@ -177,7 +183,9 @@ class Enforcement:
 
     def settings(self, document: HostDocument) -> Dict[str, str]:
         """What enforcing this document asks of sshd."""
-        return drop_in.wanted(self._enrolment.keys_folder, self._enrolment.revoked_keys, document.sshd)
+        return drop_in.wanted(
+            self._enrolment.keys_folder, self._enrolment.revoked_keys, document.sshd, chain=self._chain
+        )
 
     def accounts(self) -> List[Optional[str]]:
         """Whom to ask sshd about: None for everybody, and each account where a rule may be for it alone."""
@@ -191,7 +199,8 @@ class Enforcement:
         """
         state = (document, tuple(found), self.sshd.signature())
         if self._judged is None or self._judged[0] != state:
-            losing = sorted({_loser(one) for one in found if one.in_force and not _stays(one, document)})
+            there = [one for one in found if one.in_force and not (self._chain and one.kind == COMMAND)]
+            losing = sorted({_loser(one) for one in there if not _stays(one, document)})
             more = [f"and {len(losing) - _MOST_LOSERS} more"] if len(losing) > _MOST_LOSERS else []
             words = ", ".join(losing[:_MOST_LOSERS] + more)
             self._judged = (state, words or self._cannot_begin(document, self.settings(document)) or NOBODY)
@@ -291,6 +300,8 @@ class Enforcement:
         others = self.sshd.others()
         if others:
             problems.append(f"another sshd listens at {others}; whom that one lets in is not known here")
+        if self._chain:
+            problems += [drop_in.chained_words(command) for command in self.sshd.keys_commands()]
         self._words = problems + login_check.words_of(verdicts)
         return list(self._words)
 
@@ -420,7 +431,7 @@ class Enforcement:
 
     def _keys_only(self) -> Dict[str, str]:
         """What enforcing takes where no other setting is asked for."""
-        return drop_in.wanted(self._enrolment.keys_folder, self._enrolment.revoked_keys, {})
+        return drop_in.wanted(self._enrolment.keys_folder, self._enrolment.revoked_keys, {}, chain=self._chain)
 
     def _patterns(self) -> Tuple[str, ...]:
         """Every AuthorizedKeysFile that counts for somebody today."""

@@ -20,6 +20,7 @@ DEFAULT_CONFIG = "/etc/ssh/sshd_config"
 _SOCKET = re.compile(r"socket:\[([0-9]+)\]")
 # What OpenSSH's listener calls itself since 8.2, behind whatever name its file has.
 _LISTENER_TITLE = re.compile(r"\[listener\] [0-9]+ of [0-9]+-[0-9]+ startups")
+_PROGRAMS = ("sshd", "sshd-session")
 _SYSTEMD = 1
 _LISTENING = "0A"  # TCP_LISTEN in the kernel's table
 _UNITS = ("ssh.socket", "sshd.socket")
@@ -120,6 +121,27 @@ def is_sshd(pid: int) -> bool:
         if os.path.basename(file.replace(" (deleted)", "")) == "sshd":
             return True
     return process.name == "sshd" or _LISTENER_TITLE.search(processes.title(pid)) is not None
+
+
+def is_lone_connection(pid: int) -> bool:
+    """Whether a process is a connection's sshd that no listening sshd started: systemd or inetd starts each by itself
+    (sshd -i).
+    """
+    process = processes.read(pid)
+    if process is None or not _is_of_sshd(process):
+        return False
+    parent = processes.read(process.parent)
+    own = processes.namespace(os.getpid())
+    return (parent is None or not _is_of_sshd(parent)) and processes.namespace(pid) in ("", own)
+
+
+def _is_of_sshd(process: processes.Process) -> bool:
+    """Whether it is sshd or, from 9.8 on, a session's program of it."""
+    with contextlib.suppress(OSError):
+        file = os.readlink(f"/proc/{process.pid}/exe")
+        if os.path.basename(file.replace(" (deleted)", "")) in _PROGRAMS:
+            return True
+    return process.name in _PROGRAMS
 
 
 def overridden(listeners: Iterable[Listener], keywords: Iterable[str]) -> List[str]:

@@ -95,9 +95,12 @@ class Verdict:
 
 
 class _Judged(NamedTuple):
-    """What keeps everybody out of an account, and, of that, what keeps sshd from taking any key for it."""
+    """What keeps everybody out of an account, wherever they come from or from some places only (why), or from all that
+    were asked about (everywhere); and, of that, what keeps sshd from taking any key for it.
+    """
 
     why: str
+    everywhere: str
     no_key: str
     effective: Effective
 
@@ -115,12 +118,29 @@ class LoginCheck:
 
         Raises SshdProblem when sshd does not answer.
         """
-        names = [name for name, entries in sorted(document.users.items()) if entries]
-        accounts = self._judged(names, config)
-        revoked = set(document.revoked)
-        return [
-            Verdict(name, accounts[name].why, document.users[name], accounts[name].effective, revoked) for name in names
-        ]
+        users = {name: entries for name, entries in sorted(document.users.items()) if entries}
+        return self.judge(users, document.revoked, config)
+
+    def judge(
+        self,
+        users: Mapping[str, Sequence[AuthorizedKey]],
+        revoked: Iterable[str],
+        config: Optional[str] = None,
+        *,
+        everywhere: bool = False,
+    ) -> List[Verdict]:
+        """The same for these accounts and their keys, which may be none; revoked: keys that are refused here.
+
+        everywhere: what keeps out those alone who come from some places keeps nobody out.
+        """
+        accounts = self._judged(users, config)
+        refused = set(revoked)
+        found = []
+        for name, entries in users.items():
+            judged = accounts[name]
+            why = judged.everywhere if everywhere else judged.why
+            found.append(Verdict(name, why, entries, judged.effective, refused))
+        return found
 
     def key_problem(self, name: str) -> str:
         """Why sshd takes no key for this account, whatever comes of the login; empty where it does. Raises
@@ -146,10 +166,16 @@ class LoginCheck:
             asked = _Answers(self._sshd, config)
             for name in missing:
                 effective = asked.of(name)
-                everywhere = (effective, *asked.elsewhere(name))
-                no_key = next(filter(None, (_no_key(name, one) for one in everywhere)), "")
-                after = (_no_session(pwd.getpwnam(name), one) for one in everywhere) if not no_key else ()
-                known[name] = _Judged(no_key or next(filter(None, after), ""), no_key, effective)
+                places = (effective, *asked.elsewhere(name))
+                no_keys = [_no_key(name, one) for one in places]
+                # Parallel to places: what ends a login there, of a key that is taken.
+                whys = [
+                    no_key or _no_session(pwd.getpwnam(name), one)
+                    for no_key, one in zip(no_keys, places)  # noqa: B905 - not in Python 3.9
+                ]
+                no_key = next(filter(None, no_keys), "")
+                everywhere = whys[0] if all(whys) else ""
+                known[name] = _Judged(no_key or next(filter(None, whys), ""), everywhere, no_key, effective)
         return known
 
 
@@ -298,28 +324,28 @@ def _nologin_problem(account: pwd.struct_passwd) -> str:
 
 def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     if effective.one("refuseconnection") == "yes":
-        return "sshd refuses every connection (RefuseConnection yes)"
+        return "RefuseConnection yes"
     if effective.one("pubkeyauthentication") == "no":
-        return "sshd takes no keys (PubkeyAuthentication no)"
+        return "PubkeyAuthentication no"
     methods = effective.one("authenticationmethods").split()
     if methods and methods != ["any"] and "publickey" not in methods:
-        return f"sshd asks for more than one key (AuthenticationMethods {' '.join(methods)})"
+        return f"AuthenticationMethods {' '.join(methods)}: a key alone is not enough"
     if account.pw_uid == 0 and effective.one("permitrootlogin") == "no":
-        return "sshd does not let root in (PermitRootLogin no)"
+        return "PermitRootLogin no"
     denied = _first_match(effective.all("denyusers"), account.pw_name, with_place=False)
     if denied:
-        return f"sshd refuses it (DenyUsers {denied})"
+        return f"DenyUsers {denied}"
     allowed = effective.all("allowusers")
     if allowed and not _first_match(allowed, account.pw_name, with_place=True):
-        return f"sshd lets only others in (AllowUsers {' '.join(allowed)})"
+        return f"AllowUsers {' '.join(allowed)}: only others"
     denied_groups, allowed_groups = effective.all("denygroups"), effective.all("allowgroups")
     if denied_groups or allowed_groups:
         groups = _groups(account)
         for pattern in denied_groups:
             if any(_like(pattern, group) for group in groups):
-                return f"sshd refuses a group of it (DenyGroups {pattern})"
+                return f"DenyGroups {pattern}"
         if allowed_groups and not any(_like(pattern, group) for pattern in allowed_groups for group in groups):
-            return f"sshd lets only others in (AllowGroups {' '.join(allowed_groups)})"
+            return f"AllowGroups {' '.join(allowed_groups)}: no group of it"
     return ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Dict, Iterable, Iterator, List, Set
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Set
 
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import config_block, drop_in, login_check, originals
@@ -30,14 +30,18 @@ def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
         raise StateProblem("no document was accepted yet, so there is nothing to enforce: keyrack-agent run --once")
     document = host_document.decode(accepted.document)
     sshd = Sshd(enrolment.sshd_config)
-    path = local.read(state).drop_in or drop_in.default_path(sshd.config)
+    decided = local.read(state)
+    path = decided.drop_in or drop_in.default_path(sshd.config)
     scanner = Scanner(sshd, enrolment.keys_folder)
     found = scanner.scan(names=[*document.users, *document.accounts])
     yield f"What enforcing revision {document.revision} would change on this host:"
-    yield from _keys(document, found)
+    yield from _keys(document, found, decided.chain_keys_command)
     yield from _unseen(scanner)
-    yield from _files(sshd, path, enrolment, document)
-    yield from _settings(state, sshd, enrolment, document)
+    settings = drop_in.wanted(
+        enrolment.keys_folder, enrolment.revoked_keys, document.sshd, chain=decided.chain_keys_command
+    )
+    yield from _files(sshd, path, settings)
+    yield from _settings(state, sshd, settings, document)
 
 
 def as_object(lines: Iterable[str]) -> Dict[str, Any]:
@@ -52,7 +56,7 @@ def as_object(lines: Iterable[str]) -> Dict[str, Any]:
     return {"title": title.rstrip(":"), "sections": sections}
 
 
-def _keys(document: HostDocument, found: List[ReportedKey]) -> Iterator[str]:
+def _keys(document: HostDocument, found: List[ReportedKey], chain: bool) -> Iterator[str]:
     wanted: Dict[str, Set[str]] = {
         name: {public_key.read_canonical(entry.key).sha256 for entry in entries}
         for name, entries in document.users.items()
@@ -65,8 +69,12 @@ def _keys(document: HostDocument, found: List[ReportedKey]) -> Iterator[str]:
         if not one.in_force:
             continue
         today.setdefault(one.username, set()).add(one.fingerprint)
+        who = f" ({one.comment})" if one.comment else ""
+        if one.kind == COMMAND and chain:
+            yield f"  = whoever {one.path} names{who}: AuthorizedKeysCommand goes on being asked, as decided here"
+            continue
         if one.kind == COMMAND:
-            yield f"  - whoever {one.path} names: AuthorizedKeysCommand would not be asked any more"
+            yield f"  - whoever {one.path} names{who}: AuthorizedKeysCommand would not be asked any more"
         elif one.kind == AUTHORITY:
             yield f"  - {one.username}: whoever {one.fingerprint} certifies ({one.path} line {one.line})"
         elif one.username == EVERYBODY:
@@ -102,8 +110,7 @@ def _unseen(scanner: Scanner) -> Iterator[str]:
         yield f"  {cut.username or 'every account'}: {cut.path or 'all files'}: {cut.why}"
 
 
-def _files(sshd: Sshd, path: str, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
-    settings = drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd)
+def _files(sshd: Sshd, path: str, settings: Mapping[str, str]) -> Iterator[str]:
     yield ""
     yield "Files:"
     before = wanted = originals.look(path).data or b""
@@ -124,9 +131,8 @@ def _files(sshd: Sshd, path: str, enrolment: Enrolment, document: HostDocument) 
         yield "  no change"
 
 
-def _settings(state: StateFolder, sshd: Sshd, enrolment: Enrolment, document: HostDocument) -> Iterator[str]:
+def _settings(state: StateFolder, sshd: Sshd, wanted: Mapping[str, str], document: HostDocument) -> Iterator[str]:
     """What sshd itself says that it would do otherwise: its settings are tried from a copy."""
-    wanted = drop_in.wanted(enrolment.keys_folder, enrolment.revoked_keys, document.sshd)
     with tried(sshd, wanted, state.folder.path) as copy:
         yield ""
         yield "What sshd would do otherwise:"

@@ -146,6 +146,11 @@ class Sshd:
         """Every setting as written, those of included files where they are included. Unreadable files are left out."""
         return list(_lines(self.config, 0))
 
+    def keys_commands(self) -> List[str]:
+        """The programs that its settings name to be asked for keys, whoever they are for, as written."""
+        said = (" ".join(line.values) for line in self.lines() if line.keyword == "authorizedkeyscommand")
+        return sorted({command for command in said if command not in ("", "none")})
+
     def signature(self) -> Tuple[object, ...]:
         """Something that changes whenever a file of settings does."""
         found: List[object] = []

@@ -15,13 +15,15 @@ class Local(NamedTuple):
 
     allow_accounts: accounts may be created and removed; only: the accounts that the service may speak for, None:
     all; drop_in: the file for sshd's settings, None: sshd's settings are left alone; trial_seconds: how long
-    enforcing is watched before it counts as safe.
+    enforcing is watched before it counts as safe; chain_keys_command: while enforcing, whoever sshd's own
+    AuthorizedKeysCommand names is let in too, but for revoked keys.
     """
 
     allow_accounts: bool = False
     only: Optional[Tuple[str, ...]] = None
     drop_in: Optional[str] = None
     trial_seconds: float = 60.0
+    chain_keys_command: bool = False
 
     def speaks_for(self, username: str) -> bool:
         """Whether the service may say who logs in as this account."""
@@ -40,7 +42,10 @@ def read(state: StateFolder) -> Local:
         raise StateProblem(f"{state.folder.path}/{FILE}: trial_seconds is a number from 1 to 3600")
     if not isinstance(allow, bool) or not (only is None or listed) or not (drop_in is None or isinstance(drop_in, str)):
         raise StateProblem(f"{state.folder.path}/{FILE} is not as it must be; see the agent's page in the manual")
-    return Local(allow, None if only is None else tuple(only), drop_in, float(trial))
+    chain = fields.get("chain_keys_command", False)
+    if not isinstance(chain, bool):
+        raise StateProblem(f"{state.folder.path}/{FILE}: chain_keys_command is true or false")
+    return Local(allow, None if only is None else tuple(only), drop_in, float(trial), chain)
 
 
 def write(state: StateFolder, local: Local) -> None:

@@ -332,6 +332,8 @@ def _noted(work: Work, server: Server, told: Mapping[str, Any], facts: dict[str,
     """The facts with what a report says of the machine, and a no that is over."""
     if isinstance(told.get("machine"), Mapping):
         facts["machine"] = host_facts.machine(told["machine"], work.now)
+    if isinstance(told.get("sessions_unknown"), str):
+        facts = host_facts.sessions_unknown(work, server, facts, told["sessions_unknown"])
     if told.get("state") == APPLIED:
         return news.applied(work, server, facts)
     return facts

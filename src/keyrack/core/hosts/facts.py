@@ -12,13 +12,20 @@ from keyrack.core.work import Work
 from keyrack.model import Server
 from keyrack.protocol.report import read_word
 from keyrack.ssh import names, public_key
+from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.store import servers
 
 KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 MOST = 200
 LONGEST = 300
+LONGEST_NAME = 64
+MOST_REASONS = 500  # why single keys are refused, of one host
 MACHINE_TEXTS = ("kernel", "processor")
 MACHINE_NUMBERS = ("cores", "memory_total", "memory_free", "disk_total", "disk_free", "load", "uptime")
+SESSIONS = "sessions_unknown"  # why somebody may be in whom nobody knows of
+WRITERS = "writers"  # agents of the host that may write keys into files again and again
+MOST_WRITERS = 20
+LOGINS = "logins"  # which accounts a key of Keyrack's opens, and why not
 NOBODY = "nobody"  # whom enforcing would shut out, by a host's word
 OBSERVE, ENFORCE, AUTO, UNDONE = "observe", "enforce", "auto", "undone"
 TRYING, UNMANAGED, UNPROVEN, UNINSTALLED = "trying", "unmanaged", "unproven", "uninstalled"
@@ -43,9 +50,11 @@ def ingest(work: Work, server: Server, told: object, problems: Iterable[str] | N
     facts = dict(server.facts)
     values: dict[str, Any] = {}
     if isinstance(told, Mapping):
-        for name, read in (("sshd", _settings), ("accounts", _accounts)):
+        for name, read in (("sshd", _settings), ("accounts", _accounts), (LOGINS, _logins)):
             if isinstance(told.get(name), Mapping):
                 facts[name] = read(told[name])
+        if isinstance(told.get(WRITERS), list):
+            facts[WRITERS] = [str(name)[:LONGEST_NAME] for name in told[WRITERS][:MOST_WRITERS]]
         before = str(facts.get("enforcement") or "")
         for name in ("enforcement", "scan", "shut_out"):
             facts.pop(name, None)
@@ -77,6 +86,15 @@ def machine(told: Mapping[str, Any], at: datetime) -> dict[str, Any]:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63:
             found[name] = value
     return {**found, "at": at.isoformat()}
+
+
+def sessions_unknown(work: Work, server: Server, facts: Mapping[str, Any], words: str) -> dict[str, Any]:
+    """The facts with why somebody may be in whom nobody knows of; an event when that is new."""
+    words = words[:LONGEST]
+    if words and words != facts.get(SESSIONS):
+        _tell(work, server, f"Server {server.name} does not know all sessions: {words}")
+    others = {name: fact for name, fact in facts.items() if name != SESSIONS}
+    return {**others, SESSIONS: words} if words else others
 
 
 def _mode_after(work: Work, server: Server, facts: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:
@@ -131,6 +149,24 @@ def _accounts(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         for name, account in list(told.items())[:MOST]
         if isinstance(name, str) and names.username_problem(name) is None and isinstance(account, Mapping)
     }
+
+
+def _logins(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Why keys do not open accounts: of each account `why`, or `keys` with a reason by fingerprint."""
+    found: dict[str, dict[str, Any]] = {}
+    room = MOST_REASONS
+    for name, account in list(told.items())[:MOST]:
+        if not isinstance(account, Mapping):
+            continue
+        why, keys = account.get("why"), account.get("keys")
+        known = found.setdefault(str(name)[:LONGEST_NAME], {})
+        if isinstance(why, str) and why:
+            known["why"] = why[:LONGEST]
+        elif isinstance(keys, Mapping):
+            reasons = {key: words for key, words in keys.items() if is_fingerprint(key) and isinstance(words, str)}
+            known["keys"] = {key: words[:LONGEST] for key, words in list(reasons.items())[:room]}
+            room -= len(known["keys"])
+    return found
 
 
 def _keep_deployment_keys(work: Work, server: Server, told: Mapping[str, Any]) -> None:

@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyrack.core.hosts import copies, last_seen
-from keyrack.core.hosts.facts import AUTO, ENFORCE, NOBODY, OBSERVE, TRYING, UNDONE, UNINSTALLED, UNMANAGED, UNPROVEN
+from keyrack.core.hosts import copies, last_seen, refused_logins
+from keyrack.core.hosts.facts import (
+    AUTO,
+    ENFORCE,
+    NOBODY,
+    OBSERVE,
+    SESSIONS,
+    TRYING,
+    UNDONE,
+    UNINSTALLED,
+    UNMANAGED,
+    UNPROVEN,
+)
 from keyrack.core.hosts.modes import OFFLINE_WORDS
 from keyrack.core.instance import Instance
 from keyrack.model import Server
@@ -53,7 +64,12 @@ def of(instance: Instance, server: Server) -> HostStatus:
         online=online,
         offline_after_seconds=server.offline_after_seconds,
         offline_then=server.offline_then,
-        problems=(*_copied(server), *_went_back(server), *_problems(server, facts)),
+        problems=(
+            *_copied(server),
+            *refused_logins.of(server).accounts(),
+            *_went_back(server),
+            *_problems(server, facts),
+        ),
         state=_state(server, told, online),
         offline_words=(
             f"after {server.offline_after_seconds} seconds {OFFLINE_WORDS[server.offline_then]}"
@@ -65,6 +81,8 @@ def of(instance: Instance, server: Server) -> HostStatus:
 
 def _problems(server: Server, facts: Mapping[str, Any]) -> tuple[str, ...]:
     found = [*map(str, facts.get("problems") or ()), *([str(facts["scan"])] if facts.get("scan") else ())]
+    if facts.get(SESSIONS):
+        found.append(f"{facts[SESSIONS]}; a session of a revoked key may go on unseen")
     if server.mode == AUTO and facts.get("shut_out") not in (None, NOBODY):
         found.append(
             f"enforcing waits, as it would shut out: {facts['shut_out']}; Keyrack's keys open nothing until then"

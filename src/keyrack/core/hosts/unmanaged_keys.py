@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from keyrack.core import room, validation
+from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, revocation
@@ -205,6 +206,13 @@ def read(told: object, cut: object = None) -> Told | None:
     return Told(keys, unseen)
 
 
+def _again(server: Server, values: Mapping[str, Any]) -> str:
+    """That a key is there again, and who may have put it there: nobody takes it out in silence again and again."""
+    writers = ", ".join(server.facts.get(WRITERS) or ())
+    who = f"; this host has what writes keys again and again: {writers}" if writers else ""
+    return f"The key {values['fingerprint']} is in {values['path']} on server {server.name} again{who}"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyBatch:
     """Some of what a list changes, so little that nobody's write waits long for it; each is true by itself.
@@ -239,6 +247,7 @@ def plan(instance: Instance, server: Server, told: Told) -> list[KeyBatch]:
             fresh.append(values)
         elif before.state == GONE:
             changes.append(("back", {"row_id": before.id, **values}))
+            changes.append(("told", _again(server, values)))
             fresh.append(values)
         elif any(getattr(before, name) != value for name, value in values.items()):
             changes.append(("changed", {"row_id": before.id, **values}))

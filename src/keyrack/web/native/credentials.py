@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core.hosts import refused_logins
 from keyrack.core.keys import credentials, last_uses
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
@@ -17,8 +18,9 @@ def list_credentials(call: Call, asked: Search) -> shapes.ListedCredentialPage:
     server_id = parameters.server_id(call)
     found = credentials.find(call.instance, call.actor, server_id, search=asked.search, **asked.window())
     used = last_uses.on_server(call.instance, call.actor, server_id, [one.fingerprint for one in found.items])
+    logins = refused_logins.on_server(call.instance, call.actor, server_id)
     return shapes.ListedCredentialPage.of(
-        found, lambda one: shapes.listed_credential(one, used.get(one.fingerprint, ()))
+        found, lambda one: shapes.listed_credential(one, logins, used.get(one.fingerprint, ()))
     )
 
 
@@ -39,7 +41,8 @@ def add_credential(call: Call, new: shapes.NewCredential) -> shapes.ListedCreden
         break_glass=new.break_glass,
         restrictions=new.restrictions,
     )
-    return shapes.listed_credential(made, ())
+    logins = refused_logins.on_server(call.instance, call.actor, server_id, "credentials:write")
+    return shapes.listed_credential(made, logins, ())
 
 
 def delete_credential(call: Call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core.hosts import refused_logins
 from keyrack.core.keys import grants, renewals, user_keys
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_groups, shapes_keys, shapes_people
@@ -14,7 +15,8 @@ def renew_credential(call: Call, new: Renewal) -> shapes_keys.Credential:
     made = renewals.credential(
         call.instance, call.actor, call.ids["credential"], expires_at=new.expires_at, duration=new.duration
     )
-    return shapes_keys.credential(made)
+    logins = refused_logins.on_server(call.instance, call.actor, made.server_id, "credentials:write")
+    return shapes_keys.credential(made, logins)
 
 
 def renew_key(call: Call, new: Renewal) -> shapes_groups.OwnKey:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import WithJsonSchema
 
+from keyrack.core.hosts import refused_logins
 from keyrack.core.keys.rehearsal import Rehearsed
 from keyrack.core.keys.who_can import Way as WayIn
 from keyrack.core.keys.who_can import Ways as WaysIn
@@ -59,6 +60,14 @@ class Way(Answer):
     restrictions: Annotated[Restrictions, about("What the key may do there, and from where; {} for everything.")]
     expires_at: Annotated[Time | None, about("Until when; null for no end.")]
     last_used_at: Annotated[Time | None, about("When the key last logged in on this server.")]
+    refused: Annotated[
+        str | None,
+        about(
+            "Why sshd refuses it there all the same, by the host's word; empty where it does not, null where the host "
+            "has not said.",
+            "sshd refuses root: PermitRootLogin no",
+        ),
+    ]
 
 
 class Access(Answer):
@@ -137,4 +146,5 @@ def _way(way: WayIn) -> Way:
         restrictions=dict(opened_by.restrictions),
         expires_at=time_or_null(line.expires_at),
         last_used_at=time_or_null(way.last_used_at),
+        refused=refused_logins.of(way.server).why(line.username, line.fingerprint),
     )

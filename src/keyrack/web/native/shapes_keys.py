@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
+from keyrack.core.hosts.refused_logins import Logins
 from keyrack.core.keys.damaged_rows import DamagedRow as DamagedRecord
 from keyrack.core.keys.receipts import Receipts as ReceiptsRecord
 from keyrack.core.keys.revocation import Revoked as RevokedRecord
@@ -109,6 +110,14 @@ class Credential(Answer):
     expires_at: Annotated[Time | None, about("When it ends.")]
     break_glass: Annotated[Flag, about("Whether its use is an alarm.")]
     revision: Annotated[Count, about("The revision of the server that it came with.")]
+    refused: Annotated[
+        str | None,
+        about(
+            "Why sshd refuses it there, by the host's word: it may be delivered, and opens nothing. Empty where sshd "
+            "does not, null where the host has not said.",
+            "sshd refuses root: PermitRootLogin no",
+        ),
+    ]
 
 
 class ListedCredential(Credential):
@@ -234,7 +243,7 @@ class RevokedKeyPage(Listed[RevokedKey]):
     """A page of revoked keys."""
 
 
-def credential(made: CredentialRecord) -> Credential:
+def credential(made: CredentialRecord, logins: Logins) -> Credential:
     """A credential as far as an operator needs it."""
     return Credential(
         id=made.id,
@@ -247,10 +256,11 @@ def credential(made: CredentialRecord) -> Credential:
         expires_at=time_or_null(made.expires_at),
         break_glass=bool(made.break_glass),
         revision=made.revision,
+        refused=logins.why(made.username, made.fingerprint),
     )
 
 
-def listed_credential(one: CredentialRecord, used: tuple[Use, ...]) -> ListedCredential:
+def listed_credential(one: CredentialRecord, logins: Logins, used: tuple[Use, ...]) -> ListedCredential:
     """A credential as it is listed; used: its last uses on its server, newest first."""
     return ListedCredential(
         id=one.id,
@@ -263,6 +273,7 @@ def listed_credential(one: CredentialRecord, used: tuple[Use, ...]) -> ListedCre
         expires_at=time_or_null(one.expires_at),
         break_glass=bool(one.break_glass),
         revision=one.revision,
+        refused=logins.why(one.username, one.fingerprint),
         temporary=one.temporary,
         delivered=one.delivered,
         created_at=time(one.created_at),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core.hosts import unmanaged_keys
+from keyrack.core.hosts import refused_logins, unmanaged_keys
 from keyrack.errors import invalid
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
@@ -23,17 +23,19 @@ def list_unmanaged_keys(call: Call, asked: shapes.UnmanagedKeysAsked) -> shapes.
 
 def accept_unmanaged_key(call: Call, acceptance: shapes.Acceptance) -> shapes.Credential:
     """Make an unmanaged key a credential of its server"""
+    server_id = parameters.server_id(call)
     made = unmanaged_keys.accept(
         call.instance,
         call.actor,
-        parameters.server_id(call),
+        server_id,
         call.ids["found"],
         label=acceptance.label,
         username=acceptance.username,
         expires_at=acceptance.expires_at,
         duration=acceptance.duration,
     )
-    return shapes.credential(made)
+    logins = refused_logins.on_server(call.instance, call.actor, server_id, "credentials:write")
+    return shapes.credential(made, logins)
 
 
 def ignore_unmanaged_key(call: Call) -> shapes.UnmanagedKey:

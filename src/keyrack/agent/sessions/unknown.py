@@ -1,0 +1,61 @@
+"""Says in words why who is in may not be known here: sshd logs nothing, or not where it is read; it mends nothing."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Dict, FrozenSet, Iterable, Optional
+
+from keyrack.agent.sessions.login_log import SYSLOG_FILES, Log
+from keyrack.agent.sshd.settings import Sshd, SshdProblem
+from keyrack.agent.system import processes
+
+PATIENCE_SECONDS = 15.0  # what a line of the log may need after its login
+ASK_SECONDS = 600.0  # between two questions to sshd
+_SILENT = ("SILENT", "QUIET", "FATAL", "ERROR")  # the first is what `sshd -T` calls QUIET
+# What a connection's own process is called once somebody is in: the account, with its terminal or none. Before that,
+# and where it only watches over another, a word in brackets follows.
+_IN = re.compile(r"sshd(?:-session)?: [^\[\]/]+(?:@\S+)?")
+
+
+class UnknownSessions:
+    """Looks again and again; what it asks sshd, seldom."""
+
+    def __init__(self, sshd: Sshd, log: Optional[Log]) -> None:
+        self._sshd = sshd
+        self._log = log
+        self._seen: Dict[int, float] = {}
+        self._asked_at = float("-inf")
+        self._level = ""
+
+    def look(self, strangers: Iterable[int]) -> str:
+        """Why, empty where nothing speaks against it. strangers: connections of sshd that no line of the log names."""
+        now = time.monotonic()
+        if now - self._asked_at >= ASK_SECONDS:
+            self._asked_at, self._level = now, self._log_level()
+        known = self._seen
+        self._seen = {pid: known.get(pid, now) for pid in strangers}
+        if self._log is None:
+            return f"who is in is not known: sshd's log was not found (the journal, {', '.join(SYSLOG_FILES)})"
+        if self._level in _SILENT:
+            level = "QUIET" if self._level == "SILENT" else self._level
+            return f"who is in is not known: sshd logs no logins (LogLevel {level}; INFO does)"
+        late = [pid for pid, since in self._seen.items() if now - since >= PATIENCE_SECONDS and is_in(pid)]
+        if not late:
+            return ""
+        return (
+            f"{len(late)} connections of sshd are in, and its log does not say by which key: it logs elsewhere "
+            "(keyrack-agent run --sshd-log FILE), or what it logs is left out"
+        )
+
+    def _log_level(self) -> str:
+        try:
+            return self._sshd.effective().one("loglevel").upper()
+        except (SshdProblem, OSError):
+            return ""
+
+
+def is_in(pid: int) -> bool:
+    """Whether a connection's process has let somebody in, by what it and its children call themselves."""
+    family: FrozenSet[int] = frozenset((pid, *processes.children(pid)))
+    return any(_IN.fullmatch(processes.title(one).strip()) for one in family)

@@ -1,0 +1,57 @@
+"""Tells the service for each account whether a key of Keyrack's would open it, and which rule stands in the way.
+
+The judgement is login_check's, the same as that of enforcing, `plan` and `doctor`. Only one thing is looked at beyond
+it: whether sshd reads Keyrack's file for the account, where it is another's work to have it read. It changes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pwd
+from typing import Any, Dict, Iterable, Optional, Tuple
+
+from keyrack.agent.keys.unmanaged_keys import expand
+from keyrack.agent.sshd.login_check import LoginCheck
+from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd
+from keyrack.agent.system.account_names import LocalAccount
+from keyrack.protocol.host_document import HostDocument
+
+MOST_ACCOUNTS, MOST_KEYS = 200, 50  # told of
+
+
+def told(
+    check: LoginCheck, sshd: Sshd, document: HostDocument, reads: Optional[str] = None
+) -> Dict[str, Dict[str, Any]]:
+    """An entry for each account that the document speaks of, and for root: `why` nobody gets in by any key, `keys`: by
+    fingerprint, why not by this one. Both are left out where nothing stands in the way.
+
+    reads: the folder whose files sshd must read, where that is to be looked at. Raises SshdProblem.
+    """
+    users = {name: tuple(document.users.get(name, ())) for name in _names(document)}
+    lines = sshd.lines() if reads is not None else ()
+    found: Dict[str, Dict[str, Any]] = {}
+    for verdict in check.judge(users, document.revoked, everywhere=True):
+        why = verdict.why
+        if not why and reads is not None:
+            why = unread(verdict.username, check.effective(verdict.username), lines, reads)
+        if why:
+            found[verdict.username] = {"why": why}
+            continue
+        refused = {one.fingerprint: one.why for one in itertools.islice(verdict.judged(), MOST_KEYS) if one.why}
+        found[verdict.username] = {"keys": refused} if refused else {}
+    return found
+
+
+def unread(username: str, effective: Effective, lines: Iterable[SettingLine], folder: str) -> str:
+    """That sshd reads another file than Keyrack's for an account; empty where it reads it."""
+    account = pwd.getpwnam(username)
+    local = LocalAccount(username, account.pw_uid, account.pw_gid, account.pw_dir, account.pw_shell)
+    patterns = effective.patterns("authorizedkeysfile", lines)
+    if f"{folder}/{username}" in [expand(pattern, local) for pattern in patterns]:
+        return ""
+    return f"sshd does not read Keyrack's file (AuthorizedKeysFile {' '.join(patterns) or 'none'})"
+
+
+def _names(document: HostDocument) -> Tuple[str, ...]:
+    present = (name for name, account in sorted(document.accounts.items()) if account.present)
+    return tuple(itertools.islice(dict.fromkeys(("root", *sorted(document.users), *present)), MOST_ACCOUNTS))

@@ -1,0 +1,55 @@
+"""Whether a host would let somebody in by a key that it was given, by the host's own word; must not judge itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keyrack.core.hosts.facts import LOGINS
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt
+from keyrack.errors import missing
+from keyrack.model import Actor, Server
+from keyrack.store import servers
+
+
+@dataclass(frozen=True, slots=True)
+class Logins:
+    """What a host said of the accounts that it was told of."""
+
+    told: Mapping[str, Any]
+
+    def why(self, username: str, fingerprint: str) -> str | None:
+        """Why sshd refuses this key for this account, such as "sshd refuses root: PermitRootLogin no".
+
+        Empty where it does not; None where the host has not said.
+        """
+        account = self.told.get(username)
+        if account is None:
+            return None
+        reason = account.get("why") or (account.get("keys") or {}).get(fingerprint, "")
+        return f"sshd refuses {username}: {reason}" if reason else ""
+
+    def accounts(self) -> Iterator[str]:
+        """The accounts that no key opens, each with its reason."""
+        for username, account in sorted(self.told.items()):
+            if account.get("why"):
+                yield f"sshd refuses {username}: {account['why']}"
+
+
+def of(server: Server) -> Logins:
+    """What the host of a server said."""
+    return Logins(server.facts.get(LOGINS) or {})
+
+
+def on_server(instance: Instance, actor: Actor, server_id: int, action: str = "credentials:read") -> Logins:
+    """The same for who deals with its keys; action: what they may do with them. Raises Refusal MISSING."""
+    attempt = Attempt(
+        instance, actor, action, "see whether keys open a server", target_kind="server", server_id=server_id
+    )
+    with attempt:
+        server = attempt.read(lambda connection: servers.get(connection, actor.workspace_id, server_id))
+        if server is None:
+            raise missing("server")
+        return of(server)

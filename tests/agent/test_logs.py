@@ -1,0 +1,98 @@
+"""Where who is in cannot be known, that is said; each kind of log that hosts have is read."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from keyrack.agent.sessions import unknown
+from keyrack.agent.sessions.login_log import FileLog, Login, Place, _line
+from keyrack.agent.sessions.unknown import UnknownSessions, is_in
+from keyrack.agent.sshd.settings import Sshd
+from keyrack.agent.system import processes
+from keyrack.protocol.host_document import AuthorizedKey
+from tests.agent.small_service import SmallService
+from tests.agent.watched_host import enrolled
+from tests.login.private_sshd import USERNAME, Key
+from tests.waiting import wait_until
+
+FINGERPRINT = "SHA256:oJ6hYG5/9hSbTjdX8PM1tTMeXH8Sm88K/dKOWytfN2g"
+SAID = f"Accepted publickey for deploy from 192.0.2.7 port 41000 ssh2: ED25519 {FINGERPRINT}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"Nov 26 12:00:01 web-1 sshd[812]: {SAID}",
+        f"Nov  6 12:00:01 web-1 sshd-session[812]: {SAID}",
+        f"2026-11-26T12:00:01.123456+01:00 web-1 sshd[812]: {SAID}",
+        f"Nov 26 12:00:01 web-1 auth.info sshd[812]: {SAID}",  # busybox
+        f"Nov 26 12:00:01 web-1 authpriv.info sshd-session[812]: {SAID}",
+    ],
+)
+def test_lines_of_every_kind_of_syslog_are_read(line: str) -> None:
+    assert _line(line, 5.0) == Login("deploy", "192.0.2.7", 41000, FINGERPRINT, 812, 5.0)
+
+
+@pytest.mark.parametrize("way", ["renamed", "copied and emptied", "removed"])
+def test_a_log_is_followed_over_its_rotation(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "messages"
+    line = f"Nov 26 12:00:01 web-1 sshd[812]: {SAID}\n"
+    path.write_text(line)
+    log = FileLog(str(path), Place())
+    assert len(log.read()) == 1
+    with path.open("a") as old:
+        old.write(line)
+        old.flush()
+        if way == "renamed":
+            path.rename(tmp_path / "messages.1")
+        elif way == "removed":
+            path.unlink()
+        else:
+            assert len(log.read()) == 1
+            old.truncate(0)
+        path.write_text(line)
+        assert len(log.read()) == (1 if way == "copied and emptied" else 2)
+    log.close()
+
+
+def test_an_sshd_that_logs_no_logins_is_told_of(folder: Path, service: SmallService) -> None:
+    with enrolled(folder, service, settings="LogLevel QUIET") as watched:
+        watched.publish({})
+
+        def told() -> str:
+            return next((one["sessions_unknown"] for one in list(service.reports) if "sessions_unknown" in one), "")
+
+        wait_until(told, "words on what is not known")
+        assert "LogLevel QUIET" in told()
+
+
+def test_a_connection_that_the_log_does_not_know_is_told_of(
+    folder: Path, service: SmallService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unknown, "PATIENCE_SECONDS", 0.0)
+    key = Key.make(tmp_path / "key")
+    with enrolled(folder, service) as watched:
+        watched.publish({USERNAME: [AuthorizedKey(key.public)]})
+        looks = UnknownSessions(Sshd(str(watched.sshd.config)), FileLog(str(tmp_path / "nothing"), Place()))
+        with socket.create_connection(("127.0.0.1", watched.sshd.port)) as waiting:
+            assert waiting.recv(4) == b"SSH-"
+            (stranger,) = processes.children(watched.sshd.pid)
+            assert not is_in(stranger)
+            assert looks.look([stranger]) == ""
+        wait_until(lambda: not processes.children(watched.sshd.pid), "the end of that connection")
+        watched.ssh(key, "-N")
+        wait_until(lambda: is_in_now(watched.sshd.pid), "a login")
+        assert "1 connections of sshd are in" in looks.look(processes.children(watched.sshd.pid))
+        watched.wait_for_sessions(1)
+        assert not any(report.get("sessions_unknown") for report in list(service.reports))
+
+
+def is_in_now(sshd: int) -> bool:
+    return any(map(is_in, processes.children(sshd)))
+
+
+def test_a_host_without_any_log_says_so(folder: Path) -> None:
+    assert "was not found" in UnknownSessions(Sshd(str(folder / "none")), None).look(())

@@ -1,0 +1,213 @@
+"""What the agent tells of who could log in is what the real ssh meets: settings, accounts and keys made by chance."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from keyrack.agent.sshd import refused_logins
+from keyrack.agent.sshd.login_check import LoginCheck
+from keyrack.agent.sshd.settings import Sshd
+from keyrack.protocol.host_document import AuthorizedKey, HostDocument
+from keyrack.ssh import revoked_keys
+from keyrack.ssh.authorized_keys import key_line
+from keyrack.ssh.public_key import fingerprint_of
+from tests.login.observed_host import AdoptedHost, accounts
+from tests.login.private_sshd import Key, strict_folder
+
+LONG = os.environ.get("KEYRACK_LONG") == "1"
+COUNT = 200 if LONG else 8
+ACCOUNTS = ("krone", "krtwo", "root")
+GROUP = "krones"
+
+ONE_OF = {
+    "PermitRootLogin": ("yes", "no", "prohibit-password", "forced-commands-only"),
+    "PubkeyAuthentication": ("yes", "yes", "yes", "no"),
+    "AllowUsers": ("", "", "krone", "kr*", "k?two root", "krtwo@192.0.2.0/24 krone", "*"),
+    "DenyUsers": ("", "", "", "krtwo", "ro?t", "krone@192.0.2.1"),
+    "AllowGroups": ("", "", "", GROUP, "root kr*", "nobodies"),
+    "DenyGroups": ("", "", "", GROUP, "root"),
+    "AuthenticationMethods": ("", "", "", "publickey", "publickey,keyboard-interactive", "any", "publickey,publickey"),
+    "PubkeyAcceptedAlgorithms": ("", "", "", "-ssh-ed25519", "rsa-sha2-512", "+ssh-rsa"),
+    "RequiredRSASize": ("", "", "3072"),
+    "ForceCommand": ("", "", "", "/bin/echo forced", "internal-sftp", "/usr/sbin/nologin"),
+    "ChrootDirectory": ("", "", "", "", "/nosuch", "%h", "/"),
+    "MaxSessions": ("", "", "", "", "0"),
+    "AuthorizedKeysFile": (
+        "OURS",
+        "OURS",
+        "OURS",
+        '"OURS"',
+        ".ssh/none OURS",
+        "none",
+        ".ssh/authorized_keys",
+        "KEYS/%%u",
+    ),
+}
+RULES = (
+    "",
+    "",
+    "Match User krone",
+    "Match Group krones",
+    "Match User kr*,!krtwo",
+    "Match Address 192.0.2.0/24",
+    "Match all",
+)
+
+
+@dataclass
+class Case:
+    """One set of settings and what is done to the accounts."""
+
+    number: int
+    settings: list[str] = field(default_factory=list)
+    commands: list[list[str]] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, number: int) -> Case:
+        """By chance, and the same again for the same number. A few settings differ from the usual at once."""
+        chance = random.Random(number)
+        case = cls(number)
+        chosen = set(chance.sample(sorted(ONE_OF), 3))
+        for keyword, values in ONE_OF.items():
+            value = chance.choice(values) if keyword in chosen else values[0]
+            if keyword == "PermitRootLogin" and keyword not in chosen:
+                value = "yes"
+            if value:
+                case.settings.append(f"{keyword} {value}")
+        rule = chance.choice(RULES)
+        if rule:
+            keyword = chance.choice(
+                ("PermitRootLogin", "PubkeyAuthentication", "ForceCommand", "AuthenticationMethods")
+            )
+            value = next(filter(None, reversed(ONE_OF[keyword])))
+            case.settings += [rule, f"    {keyword} {value}"]
+        wild: tuple[list[str], ...] = (
+            [],
+            [],
+            ["usermod", "-s", "/nonexistent/shell"],
+            ["usermod", "-s", "/usr/sbin/nologin"],
+            ["usermod", "-L"],
+            ["usermod", "-p", "!"],
+            ["chage", "-E", "1"],
+            ["usermod", "-aG", GROUP],
+        )
+        for name in ("krone", "krtwo"):
+            words = chance.choice(wild)
+            if words:
+                case.commands.append([*words, name])
+        return case
+
+
+class Host(AdoptedHost):
+    """One whose settings are made anew for each case; key files lie where Keyrack's would."""
+
+    def begin(self) -> None:
+        self.prepare()
+        self.ours = self.etc / "keyrack" / "keys"
+        self.ours.mkdir(parents=True)
+        self.revoked = self.etc / "keyrack" / "revoked"
+        self.rsa = Key.make(self.folder / "key-rsa", "rsa", 2048)
+        self.gone = Key.make(self.folder / "key-gone")
+        now = datetime.now(UTC)
+        users: dict[str, list[AuthorizedKey]] = {}
+        for name in ACCOUNTS:
+            entries = [
+                AuthorizedKey(self.keys["krone"].public),
+                AuthorizedKey(self.rsa.public),
+                AuthorizedKey(self.keys["krtwo"].public, options=('command="/bin/echo key"',)),
+                AuthorizedKey(self.keys["krthree"].public, expires_at=now - timedelta(hours=1)),
+                AuthorizedKey(self.gone.public),
+            ]
+            lines = [key_line(entry.key, entry.options, entry.expires_at) for entry in entries]
+            (self.ours / name).write_text("".join(f"{line}\n" for line in lines), "ascii")
+            users[name] = entries
+        self.revoked.write_bytes(revoked_keys.render([self.gone.public]))
+        self.document = HostDocument("h", 1, now, users, revoked=(self.gone.public,))
+        self.pairs = [self.keys["krone"], self.rsa, self.keys["krtwo"], self.keys["krthree"], self.gone]
+
+    def become(self, case: Case) -> None:
+        base = [
+            f"Port {self.port}",
+            "ListenAddress 127.0.0.1",
+            f"HostKey {self.etc}/host_key",
+            f"PidFile {self.etc}/sshd.pid",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication yes",
+            "UsePAM no",
+            "MaxStartups 100",
+            f"RevokedKeys {self.revoked}",
+        ]
+        text = "\n".join([*base, *case.settings, ""])
+        text = text.replace("OURS", f"{self.ours}/%u").replace("KEYS", str(self.ours))
+        self.config.write_text(text, "ascii")
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    with ExitStack() as stack:
+        stack.enter_context(accounts(("krone", "krtwo", "krfive", "krthree", "krfour")))
+        subprocess.run(["groupadd", "-f", GROUP], check=True)
+        stack.callback(subprocess.run, ["groupdel", GROUP], check=False, capture_output=True)
+        host = Host(stack.enter_context(strict_folder()))
+        host.begin()
+        stack.callback(host.stop)
+        yield host
+
+
+@pytest.mark.timeout(3600)
+def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
+    inside = asked = 0
+    wrong = []
+    for number in range(COUNT):
+        case = Case.make(number)
+        host.become(case)
+        for words in case.commands:
+            subprocess.run(words, check=True, capture_output=True)
+        try:
+            told = refused_logins.told(
+                LoginCheck(Sshd(str(host.config))), Sshd(str(host.config)), host.document, str(host.ours)
+            )
+            host.start_sshd()
+            for name in ACCOUNTS:
+                for key in chosen(host, number, name):
+                    entry = next(one for one in host.document.users[name] if one.key == key.public)
+                    why = told[name].get("why") or told[name].get("keys", {}).get(fingerprint_of(entry.key), "")
+                    ended = host.client.login(key, name, "exit 0", ["-o", "LogLevel=VERBOSE"])
+                    opened = ended.returncode == 0 or ("Authenticated to" in ended.stderr and carries_files(case, why))
+                    asked += 1
+                    inside += opened
+                    if opened == bool(why):
+                        wrong.append((number, name, opened, why, ended.returncode, case, ended.stderr[-300:]))
+        finally:
+            host.stop_sshd()
+            restore(case)
+    assert not wrong, "\n".join(map(str, wrong[:10]))
+    assert asked // 8 < inside < asked * 7 // 8, f"{inside} of {asked}: cases that all are one thing show little"
+    print(f"{COUNT} settings, {asked} logins, {inside} inside")
+
+
+def carries_files(case: Case, why: str) -> bool:
+    """Whether whoever gets in there can do nothing but carry files, so that no command says that they got in."""
+    text = " ".join(case.settings)
+    return not why and "internal-sftp" in text and "ChrootDirectory" not in text
+
+
+def chosen(host: Host, number: int, name: str) -> list[Key]:
+    """One plain one and one of the others; in the long form, now and then all."""
+    if LONG and number % 5 == 0:
+        return host.pairs
+    return [host.pairs[0], host.pairs[1 + (number + len(name)) % 4]]
+
+
+def restore(case: Case) -> None:
+    for name in {words[-1] for words in case.commands}:
+        subprocess.run(["usermod", "-s", "/bin/sh", "-p", "*", "-G", "", name], check=True, capture_output=True)
+        subprocess.run(["chage", "-E", "-1", name], check=True, capture_output=True)
