@@ -49,7 +49,7 @@ PAGES = (
     "/people?from=10000",
     "/people?q=person-1999",
     "/people/person-7",
-    "/people/person-7/offboard",
+    "/offboard/person-7",
     "/groups/team-1",
     "/access",
     "/access?view=list",

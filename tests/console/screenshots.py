@@ -56,6 +56,7 @@ def example(service: Service, path: str) -> str:
     questions = {
         "hosts": "SELECT id FROM servers WHERE host IS NOT NULL ORDER BY id LIMIT 1 OFFSET 1",
         "people": "SELECT name FROM users ORDER BY id LIMIT 1 OFFSET 1",
+        "offboard": "SELECT name FROM users ORDER BY id LIMIT 1 OFFSET 1",
         "groups": "SELECT name FROM groups ORDER BY id LIMIT 1",
         "keys": "SELECT fingerprint FROM user_keys WHERE fingerprint IS NOT NULL ORDER BY id LIMIT 1",
         "revoke": "SELECT fingerprint FROM user_keys WHERE fingerprint IS NOT NULL ORDER BY id LIMIT 1",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, or_, select
+from sqlalchemy import BigInteger, Connection, Select, and_, case, func, literal_column, or_, select, type_coerce
 
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.tables import credentials, events, revocations, servers, system_users, unmanaged_keys, user_keys
 
 MOST = 20
 """So many of a kind are named; how many there are is counted."""
-NAMED = 100_000
-DAY = timedelta(days=1)
+NEWEST = 20_000
+"""So many of the newest events are counted by day: what there is before them costs nothing."""
 
 
 def silent(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
@@ -99,35 +100,46 @@ def _unmanaged(workspace_id: int) -> Select[Any]:
     return found.group_by(servers.c.id, servers.c.name).order_by(func.count().desc()).limit(1000)
 
 
-def key_types(connection: Connection, workspace_id: int) -> list[Row]:
-    """How many of the users' keys there are of each type: key_type, keys."""
-    return list(_key_types.rows(connection, workspace_id))
+def keys_by_type_and_age(connection: Connection, workspace_id: int, ages: Sequence[datetime]) -> list[Row]:
+    """How many of the users' keys there are of each type and age: key_type, age, keys.
+
+    ages: four instants, the newest first; age: how many of them are after the key was registered. One look at the keys.
+    """
+    return list(_keys_by_type_and_age.rows(connection, workspace_id, *ages))
 
 
 @prepared
-def _key_types(workspace_id: int) -> Select[Any]:
-    found = select(user_keys.c.key_type, func.count().label("keys")).where(
+def _keys_by_type_and_age(
+    workspace_id: int, first: datetime, second: datetime, third: datetime, fourth: datetime
+) -> Select[Any]:
+    instants = enumerate((first, second, third, fourth))
+    age = case(
+        *((user_keys.c.created_at >= at, literal_column(str(number))) for number, at in instants),
+        else_=literal_column("4"),
+    )
+    found = select(user_keys.c.key_type, age.label("age"), func.count().label("keys")).where(
         user_keys.c.workspace_id == workspace_id, user_keys.c.key_type.is_not(None)
     )
-    return found.group_by(user_keys.c.key_type).order_by(func.count().desc())
+    return found.group_by(user_keys.c.key_type, literal_column("age"))
 
 
-def older_keys(connection: Connection, workspace_id: int, at: datetime) -> int:
-    """How many of the users' keys were registered before an instant."""
-    return int(_older_keys.value(connection, workspace_id, at) or 0)
+def by_day(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
+    """How much was done and refused a day since an instant, of the newest NEWEST events: day, outcome, number.
 
-
-@prepared
-def _older_keys(workspace_id: int, at: datetime) -> Select[Any]:
-    return select(func.count()).where(user_keys.c.workspace_id == workspace_id, user_keys.c.created_at < at)
-
-
-def moments(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
-    """When things were decided or refused since an instant, at most NAMED of the newest: at, outcome."""
-    return list(_moments.rows(connection, workspace_id, since))
+    day: days since 1970, in UTC.
+    """
+    return list(_by_day.rows(connection, workspace_id, since))
 
 
 @prepared
-def _moments(workspace_id: int, since: datetime) -> Select[Any]:
-    found = select(events.c.at, events.c.outcome).where(events.c.workspace_id == workspace_id, events.c.at >= since)
-    return found.order_by(events.c.id.desc()).limit(NAMED)
+def _by_day(workspace_id: int, since: datetime) -> Select[Any]:
+    newest = (
+        select(events.c.at, events.c.outcome)
+        .where(events.c.workspace_id == workspace_id)
+        .order_by(events.c.id.desc())
+        .limit(literal_column(str(NEWEST)))
+        .subquery()
+    )
+    day = type_coerce(newest.c.at, BigInteger) // literal_column("86400000000", BigInteger)
+    found = select(day.label("day"), newest.c.outcome, func.count().label("number")).where(newest.c.at >= since)
+    return found.group_by(literal_column("day"), newest.c.outcome)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection
 
@@ -15,6 +16,7 @@ from keyrack.store import overview as rows
 from keyrack.store import requests
 from keyrack.store.engine.prepared import Row
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SOON = timedelta(days=7)
 DAYS = 30
 AGES = ((30, "under a month"), (180, "under half a year"), (365, "under a year"), (730, "under two years"))
@@ -23,8 +25,9 @@ OLDER = "older"
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Rows as store/overview.py has them. ages: how many of the users' keys are how old; days: per day since a month
-    ago, the oldest first, how much was done and how much refused; requests: how many wait.
+    """Rows as store/overview.py has them. types, ages: how many of the users' keys are of a type, and how old; days:
+    per day of the last month, or of its end where more happened than is counted, the oldest first, how much was done
+    and how much refused; requests: how many wait.
     """
 
     unmanaged: list[Row]
@@ -33,7 +36,7 @@ class Overview:
     ending: list[Row]
     unconfirmed: list[Row]
     requests: int
-    types: list[Row]
+    types: tuple[tuple[str, int], ...]
     ages: tuple[tuple[str, int], ...]
     days: tuple[tuple[datetime, int, int], ...]
     at: datetime
@@ -51,6 +54,7 @@ def look(instance: Instance, actor: Actor) -> Overview:
 
 
 def _look(connection: Connection, workspace: int, now: datetime) -> Overview:
+    types, ages = _keys(connection, workspace, now)
     return Overview(
         unmanaged=rows.unmanaged(connection, workspace),
         silent=rows.silent(connection, workspace, now - ONLINE),
@@ -58,25 +62,33 @@ def _look(connection: Connection, workspace: int, now: datetime) -> Overview:
         ending=rows.ending(connection, workspace, now, now + SOON),
         unconfirmed=rows.unconfirmed(connection, workspace),
         requests=requests.page(connection, workspace, state=requests.PENDING, user_id=None, offset=0, limit=1).total,
-        types=rows.key_types(connection, workspace),
-        ages=_ages(connection, workspace, now),
+        types=types,
+        ages=ages,
         days=_days(connection, workspace, now),
         at=now,
     )
 
 
-def _ages(connection: Connection, workspace: int, now: datetime) -> tuple[tuple[str, int], ...]:
-    counts = [rows.older_keys(connection, workspace, now + timedelta(days=1))]
-    counts += [rows.older_keys(connection, workspace, now - timedelta(days=days)) for days, _ in AGES]
-    named = [(words, counts[index] - counts[index + 1]) for index, (_, words) in enumerate(AGES)]
-    return (*named, (OLDER, counts[-1]))
+def _keys(
+    connection: Connection, workspace: int, now: datetime
+) -> tuple[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]]:
+    """The users' keys by type, the most first, and by age."""
+    types: Counter[str] = Counter()
+    ages = dict.fromkeys((*(words for _, words in AGES), OLDER), 0)
+    named = tuple(ages)
+    for row in rows.keys_by_type_and_age(connection, workspace, [now - timedelta(days=days) for days, _ in AGES]):
+        types[row.key_type] += row["keys"]
+        ages[named[row.age]] += row["keys"]
+    return tuple(types.most_common()), tuple(ages.items())
 
 
 def _days(connection: Connection, workspace: int, now: datetime) -> tuple[tuple[datetime, int, int], ...]:
     first = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS - 1)
-    done, refused = [0] * DAYS, [0] * DAYS
-    for row in rows.moments(connection, workspace, first):
-        day = min((row.at - first).days, DAYS - 1)
-        counted = done if row.outcome == "done" else refused
-        counted[day] += 1
-    return tuple((first + timedelta(days=day), done[day], refused[day]) for day in range(DAYS))
+    counted: dict[int, dict[str, int]] = {}
+    for row in rows.by_day(connection, workspace, first):
+        counted.setdefault((EPOCH + timedelta(days=row.day) - first).days, {})[row.outcome] = row.number
+    # What is older than the newest so many was not counted: the day in which they begin is not whole.
+    cut = sum(sum(some.values()) for some in counted.values()) >= rows.NEWEST
+    shown = range(min(min(counted) + 1, DAYS - 1) if cut else 0, DAYS)
+    days = [(first + timedelta(days=day), counted.get(day, {})) for day in shown]
+    return tuple((at, some.get("done", 0), sum(some.values()) - some.get("done", 0)) for at, some in days)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from urllib.parse import quote
 
 from starlette.responses import Response
 
@@ -43,7 +44,7 @@ def add(visit: Visit) -> Response:
     if not name:
         raise invalid("name", "Say what the person is called.")
     made = named_people.put(visit.instance, visit.actor, name, make=True, role=role)
-    return visit.go(f"/people/{made.name}", f"{made.name} is there now, and can log in nowhere yet.")
+    return visit.go(f"/people/{quote(made.name)}", f"{made.name} is there now, and can log in nowhere yet.")
 
 
 def person(visit: Visit) -> Response:
@@ -101,7 +102,7 @@ def add_group(visit: Visit) -> Response:
     if not name:
         raise invalid("group", "Say what the group is called.")
     made = groups.put(visit.instance, visit.actor, name, None)
-    return visit.go(f"/groups/{made.name}", f"The group {made.name} is there.")
+    return visit.go(f"/groups/{quote(made.name)}", f"The group {made.name} is there.")
 
 
 def _membership(visit: Visit, instance: Instance) -> groups.Group:
@@ -118,18 +119,20 @@ def member(visit: Visit) -> Response:
         done = rehearsal.rehearse(visit.instance, visit.actor, partial(_membership, visit))
         return visit.show("member.html", done=done, name=name, who=who, leaves=visit.form.flag("leaves"))
     _membership(visit, visit.instance)
-    return visit.go(f"/groups/{name}", f"{who} {'is no longer' if visit.form.flag('leaves') else 'is'} in {name}.")
+    return visit.go(
+        f"/groups/{quote(name)}", f"{who} {'is no longer' if visit.form.flag('leaves') else 'is'} in {name}."
+    )
 
 
 PAGES = (
     page("/people", people, "people:read"),
     change("/people", add, "people:write", again=people),
-    page("/people/{name}", person, "people:read"),
-    page("/people/{name}/offboard", going, offboarding.OFFBOARD),
-    change("/people/{name}/offboard", offboard, offboarding.OFFBOARD, again=going, dangerous=True),
+    page("/people/{name:path}", person, "people:read"),
+    page("/offboard/{name:path}", going, offboarding.OFFBOARD),
+    change("/offboard/{name:path}", offboard, offboarding.OFFBOARD, again=going, dangerous=True),
     page("/offboardings/{id}", receipt, "people:read"),
     change("/offboardings/{id}/undo", undo, offboarding.OFFBOARD, again=receipt, dangerous=True),
     change("/groups", add_group, "people:write", again=people),
-    page("/groups/{name}", group, "people:read"),
-    change("/groups/{name}/member", member, "people:write", again=group),
+    page("/groups/{name:path}", group, "people:read"),
+    change("/members/{name:path}", member, "people:write", again=group),
 )
