@@ -274,6 +274,13 @@ class UserKey:
     frozen_at: datetime | None = None
 
     @property
+    def frozen(self) -> bool:
+        """Whether the key itself was frozen, and not confirmed since; a server's freeze is the server's."""
+        return (
+            self.frozen_at is not None and max(self.confirmed_at or self.created_at, self.created_at) <= self.frozen_at
+        )
+
+    @property
     def line(self) -> str | None:
         """The key as it was registered: type, base64 and comment; None for a keyless entry."""
         if self.public_key is None:

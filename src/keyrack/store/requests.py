@@ -13,6 +13,7 @@ from keyrack.model import Grant, Page
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.request_tables import (
+    IS_OPEN,
     IS_PENDING,
     access_request_approvals,
     access_requests,
@@ -167,8 +168,8 @@ def _over(at: datetime, limit: int) -> Select[Any]:
     gone = or_(grants.c.id.is_(None), grants.c.expires_at <= at)
     return (
         found.outerjoin(grants, grants.c.id == access_requests.c.grant_id)
-        .where(access_requests.c.state == APPROVED, gone)
-        .order_by(access_requests.c.id)
+        .where(IS_OPEN, access_requests.c.grant_id > 0, gone)
+        .order_by(access_requests.c.grant_id)
         .limit(limit)
     )
 
