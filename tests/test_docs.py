@@ -54,6 +54,13 @@ def test_commands_that_are_named_exist() -> None:
             assert name in groups[group], f"{file.name} names `keyrack {group} {name}`"
 
 
+def test_tests_that_the_threat_model_names_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", read("docs/threat-model.md"))
+    assert len(named) > 30
+    for file, name in named:
+        assert f"def {name}(" in read(file), f"docs/threat-model.md names {file}::{name}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):

@@ -17,6 +17,7 @@ from keyrack.store.database import Database
 from keyrack.store.engine import migrate
 
 SEALED_SINCE = "0030"
+COUNTED_SINCE = "0130"
 
 
 def open_instance(settings: Settings, *, new_database: bool = False, restoring: bool = False) -> Instance:
@@ -47,15 +48,19 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
         if there is not None:
             ownership.check_key(database, path)
         then: Callable[[Connection], None] | None = None
-        if there is not None and not migrate.knows(there, SEALED_SINCE):
+        if there is not None and not migrate.knows(there, COUNTED_SINCE):
+            is_sealed = migrate.knows(there, SEALED_SINCE)
 
             def then(connection: Connection) -> None:
-                ownership.seal_older(connection, path, restoring=restoring)
+                if not is_sealed:
+                    ownership.seal_older(connection, path, restoring=restoring)
+                ownership.count_older(connection, path, restoring=restoring)
 
         migrate.upgrade(settings.database_url, then=then)
         instance = ownership.open_as_owner(database, path, with_key)
         sealing.use(instance)
         sealing.note(database, instance.key, settings.data)
+        sealing.note_counted(database, settings.data)
         return instance
     except BaseException:
         database.close()

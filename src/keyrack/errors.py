@@ -18,6 +18,8 @@ class Kind(StrEnum):
     """What was sent cannot be accepted as it stands."""
     TAKEN = "taken"
     """It would collide with something that exists."""
+    CHANGED = "changed"
+    """It is not any more what the caller saw when it decided."""
     LIMIT = "limit"
     """A bound of the instance is reached."""
     TOO_LARGE = "too-large"

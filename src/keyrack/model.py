@@ -274,6 +274,13 @@ class UserKey:
     frozen_at: datetime | None = None
 
     @property
+    def frozen(self) -> bool:
+        """Whether the key itself was frozen, and not confirmed since; a server's freeze is the server's."""
+        return (
+            self.frozen_at is not None and max(self.confirmed_at or self.created_at, self.created_at) <= self.frozen_at
+        )
+
+    @property
     def line(self) -> str | None:
         """The key as it was registered: type, base64 and comment; None for a keyless entry."""
         if self.public_key is None:
@@ -337,9 +344,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A piece of a list: the items, how many match in all, and where this piece starts."""
+    """A piece of a list: the items, how many match in all, and where this piece starts.
+
+    after: what names the last item where more follow and the list can be gone on with from there; None otherwise.
+    """
 
     items: tuple[T, ...]
     total: int
     offset: int
     limit: int
+    after: str | int | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import prometheus_client
 import structlog
 
-from keyrack.core.audit import retention
+from keyrack.core.audit import chain, retention
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, endings, grants, key_sync, requests
@@ -23,6 +23,7 @@ log = structlog.get_logger("keyrack")
 
 TIDY_EVERY_SECONDS = 5.0
 SYNC_EVERY_SECONDS = 10.0
+CHAIN_EVERY_SECONDS = 1.0
 
 
 def web_application(instance: Instance) -> Service:
@@ -33,12 +34,14 @@ def web_application(instance: Instance) -> Service:
         close_metrics = _serve_metrics(instance)
         stop_tidying = _tidy(instance, last_seen)
         stop_syncing = _sync(instance)
+        stop_chaining = _chain(instance)
         stop_delivering = deliveries.start(instance)
 
         def stop() -> None:
             close_metrics()
             stop_tidying()
             stop_syncing()
+            stop_chaining()
             stop_delivering()
 
         return stop
@@ -85,6 +88,32 @@ def _sync(instance: Instance) -> Callable[[], None]:
     if not instance.settings.key_source_minutes:
         return lambda: None
     thread = threading.Thread(target=run, name="key-sync", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        stopping.set()
+        thread.join(timeout=10)
+
+    return stop
+
+
+def _chain(instance: Instance) -> Callable[[], None]:
+    """Chain events and sign checkpoints, on a thread of its own; answers how to stop it."""
+    stopping = threading.Event()
+    path = instance.settings.audit_checkpoint_file
+    handed = () if path is None else (chain.file_keeper(path),)
+
+    def run() -> None:
+        while not stopping.wait(CHAIN_EVERY_SECONDS):
+            try:
+                while chain.extend(instance, handed) and not stopping.is_set():
+                    pass
+            except DatabaseUnavailable:
+                pass  # said by the database itself, once
+            except Exception:
+                log.exception("chaining the audit log failed")
+
+    thread = threading.Thread(target=run, name="audit-chain", daemon=True)
     thread.start()
 
     def stop() -> None:

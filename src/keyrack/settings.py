@@ -96,6 +96,38 @@ class Settings(BaseSettings):
     )
     temporary_hours: float = Field(default=12, gt=0, le=8760, description="How long a temporary key lives, in hours.")
     token_hours: float = Field(default=24, gt=0, le=720, description="How long an IAM token lives, in hours.")
+    oidc_issuer: str = Field(
+        default="",
+        description="The OpenID provider through which people of the first workspace may sign in to the console, as it "
+        "names itself, e.g. https://login.example.org; empty: none. It sends them back to `public_url` and "
+        "/login/oidc/callback, and may tell /login/oidc/backchannel which sessions are over.",
+    )
+    oidc_name: str = Field(default="OpenID Connect", description="What the button for that provider says.")
+    oidc_client_id: str = Field(default="", description="What Keyrack is called at that provider.")
+    oidc_client_secret: str = Field(
+        default="", repr=False, description="The secret by which it proves itself there; empty: by PKCE alone."
+    )
+    oidc_scopes: str = Field(
+        default="openid profile email", description="What that provider is asked for, with blanks between."
+    )
+    oidc_name_claim: str = Field(
+        default="preferred_username", description="The claim of its tokens that is the name of a new user."
+    )
+    oidc_groups_claim: str = Field(default="groups", description="The claim of its tokens that lists groups.")
+    oidc_roles: str = Field(
+        default="",
+        description="Whom that provider lets in, by its groups, and as what: GROUP=ROLE with commas between, * for "
+        "everybody, e.g. ssh-admins=admin, staff=member; the highest counts, at each sign-in. Empty: nobody.",
+    )
+    oidc_groups: str = Field(
+        default="",
+        description="Which of its groups are groups here, followed at each sign-in: GROUP=GROUP with commas between.",
+    )
+    oidc_networks: str = Field(
+        default="",
+        description="Private networks in which that provider may be, also over http, with commas between; empty: it is "
+        "at a public address over https.",
+    )
     session_hours: float = Field(
         default=24, gt=0, le=8760, description="How long somebody stays signed in to the console at most, in hours."
     )
@@ -216,6 +248,10 @@ class Settings(BaseSettings):
         le=MOST_DAYS,
         description="How many days the audit log goes back; 0: for ever. Ended tokens are kept as long.",
     )
+    audit_checkpoint_file: Path | None = Field(
+        default=None,
+        description="A file that holds the last signed checkpoint of the audit log, for whoever keeps it elsewhere.",
+    )
     key_uses_days: int = Field(
         default=400,
         ge=1,
@@ -261,7 +297,7 @@ class Settings(BaseSettings):
         default=1_000_000, ge=20_000, description="The longest request body that is read, in bytes."
     )
 
-    @field_validator("trusted_proxies", "key_source_networks", "webhook_networks")
+    @field_validator("trusted_proxies", "key_source_networks", "webhook_networks", "oidc_networks")
     @classmethod
     def _networks_are_some(cls, value: str, info: ValidationInfo) -> str:
         for part in filter(None, map(str.strip, value.split(","))):
@@ -360,7 +396,7 @@ class Settings(BaseSettings):
         return tuple(ipaddress.ip_network(part) for part in parts if part)
 
     def networks(self, setting: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-        """`key_source_networks` or `webhook_networks`, taken apart; setting: its name."""
+        """A setting that lists networks, taken apart; setting: its name."""
         parts = (part.strip() for part in str(getattr(self, setting)).split(","))
         return tuple(ipaddress.ip_network(part) for part in parts if part)
 

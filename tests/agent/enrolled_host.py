@@ -12,6 +12,7 @@ from pathlib import Path
 from keyrack.agent.reconcile import Reconciler
 from keyrack.agent.service.client import ServiceClient
 from keyrack.agent.service.follow import Follower
+from keyrack.agent.service.witness import Witness
 from keyrack.agent.state import StateFolder
 from tests.agent.small_service import SmallService
 
@@ -60,7 +61,9 @@ class EnrolledHost:
         assert enrolment is not None
         client = ServiceClient(enrolment.url, enrolment.secret)
         self._open.append((memory, client))
-        follower = Follower(memory, Reconciler(memory, enrolment), client, self.said.append)
+        witness = Witness(memory, enrolment.signing_key)
+        reconciler = Reconciler(memory, enrolment)
+        follower = Follower(memory, reconciler, client, self.said.append, witness=witness)
         follower.start()
         return follower
 

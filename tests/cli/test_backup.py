@@ -16,7 +16,7 @@ from keyrack import app
 from keyrack.cli.main import main
 from keyrack.core.git import access
 from keyrack.core.instance import Instance
-from keyrack.core.keys import user_keys
+from keyrack.core.keys import key_sources, user_keys
 from keyrack.core.people import tokens, users
 from keyrack.core.people.tokens import actor_of
 from keyrack.errors import Refusal
@@ -81,9 +81,11 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
     with opened(data) as instance:
         alice = actor_of(named(instance, "alice"), None, address="192.0.2.1", channel="test")
         key = user_keys.add(instance, alice, title="laptop", public_key=line)
+        key_sources.put(instance, alice, "alice", "github", account="octocat")
     assert run("backup", str(copy), data=data).exit_code == 0
     with opened(data) as instance:
         user_keys.delete(instance, alice, key.id)
+        key_sources.remove(instance, alice, "alice", "github")
         tokens.revoke_secret(instance, alice, "token-of-alice")
         users.disable(instance, keyrack, named(instance, "bob").id)
         users.delete_user(instance, keyrack, named(instance, "mallory").id)
@@ -94,6 +96,7 @@ def test_what_was_taken_away_since_the_backup_stays_away(data: Path, tmp_path: P
     assert "1 users' keys" in done.output
     with opened(data) as instance:
         assert (access.key_line_of(instance, parse(line).sha256) is not None) is bring_back
+        assert bool(key_sources.find(instance, keyrack, "alice")) is bring_back
         assert is_known(instance, "token-of-alice") is bring_back
         assert is_known(instance, "token-of-bob") is bring_back
         assert is_known(instance, "token-of-mallory") is bring_back

@@ -122,6 +122,7 @@ ENDS = [
     ("tidy --apply", 0),
     ("tidy --nothing", 2),
     ("tokens list", 0),
+    ("tokens list --all-workspaces", 0),
     ("freeze list", 0),
     ("freeze keys --all --dry-run", 0),
     ("freeze keys", 2),

@@ -51,6 +51,7 @@ def matrix(instance: Instance) -> Ways:
                         *(way.kind, way.user, way.group, way.line.options, way.line.expires_at),
                         way.line.credential and way.line.name,
                         way.line.grant and way.line.grant.reason,
+                        way.line.break_glass,
                     )
                 )
         return found
@@ -109,6 +110,7 @@ class Operations:
         if later and self.lot.random() < 0.5:
             body["starts_at"] = f"{YEAR + 2}-01-01T00:00:00Z"
         body |= {"expires_at": later or None, "restrictions": self.lot.choice((None, {"sources": ["192.0.2.0/24"]}))}
+        body["break_glass"] = self.lot.random() < 0.3
         return self.api("POST", "/grants", body)
 
     def take_back(self) -> bool:
@@ -126,9 +128,8 @@ class Operations:
     def own_key(self) -> bool:
         """Somebody registers a key."""
         person = self.lot.choice(("alice", "bob", "mallory"))
-        return self.api(
-            "POST", "/people/me/keys", {"title": "é \x7f", "public_key": fresh_line()}, token=f"token-of-{person}"
-        )
+        body = {"title": "é \x7f", "public_key": fresh_line(), "expires_at": self.lot.choice((None, "90d"))}
+        return self.api("POST", "/people/me/keys", body, token=f"token-of-{person}")
 
     def put_key(self) -> bool:
         """A key comes on servers, or goes."""

@@ -37,7 +37,7 @@ def addresses(service: Service) -> dict[str, str]:
     """Where each page is, with something that is there for the names in its path; by the page's path."""
     found = {}
     for page in PAGES:
-        if page.method == "GET" and page.path != "/login/second":
+        if page.method == "GET" and not page.path.startswith("/login/") and "." not in page.path:
             found[page.path] = page.path
             for name in re.findall(r"\{(\w+(?::\w+)?)\}", page.path):
                 found[page.path] = found[page.path].replace(f"{{{name}}}", example(service, page.path))
@@ -51,7 +51,11 @@ def example(service: Service, path: str) -> str:
         "people": "SELECT name FROM users ORDER BY id LIMIT 1 OFFSET 1",
         "groups": "SELECT name FROM groups ORDER BY id LIMIT 1",
         "keys": "SELECT fingerprint FROM user_keys ORDER BY id LIMIT 1",
-        "repositories": "SELECT path FROM repositories ORDER BY id LIMIT 1",
+        "repositories": "SELECT id FROM repositories ORDER BY id LIMIT 1",
+        "grants": "SELECT id FROM grants ORDER BY id LIMIT 1",
+        "revoke": "SELECT fingerprint FROM user_keys ORDER BY id LIMIT 1",
+        "revoked": "SELECT fingerprint FROM user_keys ORDER BY id LIMIT 1",
+        "activity": "SELECT id FROM events ORDER BY id LIMIT 1",
         "requests": "SELECT id FROM access_requests ORDER BY id LIMIT 1",
         "offboardings": "SELECT id FROM offboardings ORDER BY id LIMIT 1",
     }

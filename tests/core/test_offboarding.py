@@ -22,7 +22,7 @@ from keyrack.core.git.endpoints import Endpoint
 from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.hosts.system_users import create
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials, grants, revocation, user_keys
+from keyrack.core.keys import credentials, grants, key_sources, requests, revocation, user_keys
 from keyrack.core.people import access_keys, offboarding, offboarding_undo, tokens, users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, Server
@@ -131,6 +131,24 @@ def test_what_a_preview_shows_is_what_goes(team: Team) -> None:
     words = events.find(instance, owner, limit=1).items[0].summary
     assert words.startswith("Removed alice everywhere: 2 SSH keys, 2 credentials, 1 grant, 1 group membership")
     assert words.endswith("on 4 servers (left)")
+
+
+def test_pending_requests_and_key_sources_go_too(team: Team) -> None:
+    instance, owner = team.instance, team.owner
+    key_sources.put(instance, team.member, "alice", "github", account="octocat")
+    asked = {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": "a look"}
+    mine = requests.ask(instance, team.member, **asked)
+    going = offboarding.preview(instance, owner, "alice")
+    assert going.gone["key_sources"] == ["octocat at https://github.com"]
+    assert going.gone["requests"] == [{"id": mine.id, "server": "web-1", "tag": None, "system_user": "deploy"}]
+    made = offboarding.offboard(instance, owner, "alice")
+    assert made.gone == going.gone
+    assert "1 key source and 1 pending request" in events.find(instance, owner, limit=1).items[0].summary
+    (left,) = requests.page(instance, owner)[0].items
+    assert (left.state, left.decided_by) == ("cancelled", "olga")
+    assert key_sources.find(instance, owner, "alice") == ()
+    with pytest.raises(Refusal, match="cancelled"):
+        requests.approve(instance, owner, mine.id)
 
 
 def test_the_receipt_fills_until_the_last_host_obeys(team: Team) -> None:

@@ -23,11 +23,11 @@ from keyrack.core.keys import credentials, damaged_rows, grants, revocation, use
 from keyrack.core.people import access_keys, basic_access, tokens
 from keyrack.core.people import users as people
 from keyrack.core.people.tokens import Scope, SignIn
-from keyrack.core.sealing import MARK
+from keyrack.core.sealing import COUNTED, MARK, WORDS
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Role, User
 from keyrack.ssh.public_key import parse
-from keyrack.store import schema, sealed, tables
+from keyrack.store import access_tree, schema, sealed, tables
 from keyrack.store.database import Database
 from keyrack.store.engine import migrate
 from tests.core.conftest import Team, actor, make_team
@@ -361,7 +361,8 @@ def later_tables() -> tuple[str, ...]:
     """The tables that came after seals did, those first that point to others."""
     made = {
         name
-        for file in sorted(Path(migrate.__file__).parents[1].glob("migrations/r00[5-9]*.py"))
+        for file in sorted(Path(migrate.__file__).parents[1].glob("migrations/r*.py"))
+        if file.name >= "r0050"
         for name in re.findall(r'create_table\(\s*"(\w+)"', file.read_text("utf-8"))
     }
     return tuple(table.name for table in reversed(schema.metadata.sorted_tables) if table.name in made)
@@ -421,6 +422,7 @@ def test_a_database_from_before_is_sealed_once_and_never_again(bare_url: str, tm
         raw.write(lambda connection: connection.execute(update(tables.user_keys).values(seal=former)))
     # As the first start after the upgrade finds it: no mark beside the key.
     (folder / MARK).unlink()
+    (folder / COUNTED).unlink()
     instance = app.open_instance(settings)
     assert tokens.authenticate(instance, token, address="203.0.113.1", channel="test").name == "alice"
     assert damaged_rows.find(instance, people.system_actor(team.owner.workspace_id)) == []
@@ -484,11 +486,16 @@ def test_every_table_is_sealed_or_decides_nothing() -> None:
     undecided = {
         "access_key_failures", "alembic_version", "changes", "deleted_server_keys", "deleted_servers", "events",
         "unmanaged_keys", "instance_facts", "key_owners", "key_uses", "repository_names", "sessions", "told_documents",
-        "workspaces", "git_endpoints", "key_challenges", "offboarding_git", "offboarding_hosts",
+        "workspaces", "access_tree", "audit_checkpoints", "audit_leaves", "audit_nodes",
+        "git_endpoints", "key_challenges", "offboarding_git", "offboarding_hosts",
         "spent_proofs",
         "freezes", "webhooks", "webhook_deliveries",
     }  # fmt: skip
     assert set(schema.metadata.tables) - set(sealed.VOLATILE) <= undecided, "say whether the new table decides"
+    assert set(sealed.VOLATILE) <= set(WORDS), "an alarm must have a word for it"
+    assert set(sealed.TABLES) == set(damaged_rows.KINDS.values()), "it can be named where it is damaged"
     for table in sealed.TABLES:
         assert "seal" in table.c
         assert sealed.VOLATILE[table.name] <= set(table.c.keys())
+        counted = table.name in sealed.OF_SERVER or table.name in access_tree.TREES
+        assert counted, f"say in access_tree.TREES, under a number of its own, where rows of {table.name} are counted"

@@ -12,7 +12,11 @@ import pytest
 from sqlalchemy import Connection, event
 
 from keyrack.store import (
+    break_glass,
     deploy_keys,
+    endings,
+    events,
+    expired_keys,
     host_reports,
     keys,
     keys_of_many,
@@ -22,6 +26,7 @@ from keyrack.store import (
     revocations,
     revoked_keys,
     unmanaged_keys,
+    webhooks,
 )
 from keyrack.store.database import Database
 from keyrack.store.engine import prepared
@@ -55,13 +60,20 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "note a delivery": lambda c: keys.note_delivery(c, 1, 5, NOW),
     "known fingerprints": lambda c: host_reports.known_fingerprints(c, 1, [FINGERPRINT]),
     "requests that nobody decided": lambda c: requests.lapsing(c, NOW, 500),
+    "requests that are over": lambda c: requests.over(c, NOW, 200),
+    "did the key end": lambda c: expired_keys.end_of(c, 1, FINGERPRINT, NOW),
+    "what ends soon": lambda c: endings.ending(c, NOW, NOW, 200),
+    "ended user keys": lambda c: endings.ended_user_keys(c, NOW, 200),
+    "what is to be sent": lambda c: webhooks.due(c, NOW, 500),
+    "glass that was broken": lambda c: break_glass.of_keys(c, 1, 1, [FINGERPRINT], NOW),
+    "events after one": lambda c: events.after(c, 1, 500),
     "delete a user key": lambda c: keys.remove_user_key(c, 1),
     "delete a credential": lambda c: keys.remove_credential(c, 1),
 }
 # Tables with as many rows as there are keys, events or sessions; scanning one is what must not be.
 LARGE = (
     "credentials|user_keys|key_owners|revocations|revoked_keys|unmanaged_keys|deploy_keys|events|key_uses|repositories"
-    "|access_requests"
+    "|access_requests|expired_keys|webhook_deliveries"
 )
 
 

@@ -172,9 +172,13 @@ def test_what_a_request_opened_is_swept_after_its_end(team: Service) -> None:
     opened = call(team, "POST", f"/requests/{asked['id']}/approve")
     other = {"user": "alice", "server": "web-1", "system_user": "deploy", "duration": "1h"}
     kept = call(team, "POST", "/grants", other, status=201)
-    assert endings.close_requests(team.instance, system_actor()) == 0
+    early = call(team, "POST", "/requests", wanted, token=ALICE, status=201)
+    taken = call(team, "POST", f"/requests/{early['id']}/approve")["grant_id"]
+    assert team.call("DELETE", f"/api/keyrack/v1/grants/{taken}", token="token-of-olga").status_code == 204
+    assert [endings.close_requests(team.instance, system_actor()) for _ in range(2)] == [1, 0]
     after = later(team.instance, 2 * HOUR)
     assert [endings.close_requests(after, system_actor()) for _ in range(2)] == [1, 0]
     assert [one["id"] for one in call(team, "GET", "/grants")["items"]] == [kept["id"]]
+    assert {one["state"] for one in call(team, "GET", "/requests?state=ended")["items"]} == {"ended"}
     (told,) = call(team, "GET", "/events?search=opened+by+a+request")["items"]
     assert told["summary"].startswith(f"Grant {opened['grant_id']} ")

@@ -94,6 +94,8 @@ def test_open_sessions_go_on_and_git_lets_nobody_in_anew(team: Service, lines: d
     (frozen,) = prints(lines, "alice")
     assert git.holder_of(team.instance, frozen) is not None
     call(team, "POST", "/freezes", {"user": "alice"}, status=202)
+    assert call(team, "GET", "/people/me/keys", token=ALICE)["items"][0]["frozen"]
+    assert not call(team, "GET", "/people/me/keys", token=BOB)["items"][0]["frozen"]
     assert git.holder_of(team.instance, frozen) is None
     assert git.key_line_of(team.instance, frozen) is None
     told = document(team)

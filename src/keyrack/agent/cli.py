@@ -18,6 +18,7 @@ from keyrack.agent.service import proxy as proxies
 from keyrack.agent.service.client import AddressProblem, NoAnswer, Sender, ServiceClient
 from keyrack.agent.service.enrolment import EnrolmentProblem, enrol
 from keyrack.agent.service.follow import Follower, say
+from keyrack.agent.service.witness import Witness
 from keyrack.agent.sessions.watch import Watch
 from keyrack.agent.sshd import drop_in, enforcement
 from keyrack.agent.sshd.settings import DEFAULT_CONFIG, SshdProblem
@@ -211,7 +212,7 @@ def _run(given: argparse.Namespace) -> int:
         say,
         given.sshd_log,
     )
-    follower = Follower(store, reconciler, client, say, watch.obey)
+    follower = Follower(store, reconciler, client, say, watch.obey, Witness(store, enrolment.signing_key))
     say(f"{__version__}: host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}")
     with contextlib.closing(client):
         if not given.once:

@@ -1,4 +1,4 @@
-"""`keyrack audit list`: the audit log, page by page as it is read, however long it is; must hold no rule."""
+"""`keyrack audit`: the audit log, page by page as it is read, however long it is; must hold no rule."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from keyrack.cli.audit_proof import export_command, verify_command
 from keyrack.cli.calls import AT_ONCE, Calls, either, known, reached
 from keyrack.cli.changes import dash, moment
 from keyrack.cli.shown import say
@@ -79,3 +80,7 @@ def _stream(found: Iterator[dict[str, Any]]) -> None:
         click.echo(f"{mark}\n{json.dumps(one)}", nl=False)
         mark = ","
     click.echo("[]" if mark == "[" else "\n]")
+
+
+command.add_command(verify_command)
+command.add_command(export_command)

@@ -14,7 +14,7 @@ from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
 
 _HINT = "`keyrack requests list` shows which there are."
-STATES = ("pending", "approved", "denied", "cancelled", "lapsed")
+STATES = ("pending", "approved", "denied", "cancelled", "lapsed", "ended")
 
 
 @click.command(name="request")

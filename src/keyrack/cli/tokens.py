@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from keyrack.cli.calls import ID, either, known, on_data, reached, to
+from keyrack.cli.calls import AT_ONCE, ID, Calls, either, known, on_data, reached, to
 from keyrack.cli.changes import dash, end_of, lasting
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
@@ -20,13 +21,16 @@ def command() -> None:
 
 
 @command.command(name="list")
+@click.option("--all-workspaces", is_flag=True, help="Of all workspaces, for the operator and the first one's owners.")
 @as_json
 @either
-def list_tokens(json_wanted: bool, **given: Any) -> None:
+def list_tokens(all_workspaces: bool, json_wanted: bool, **given: Any) -> None:
     """List API tokens that are not revoked."""
+    titles = ("ID", "NAME", "USER", "SCOPES", "CREATED", "END", "LAST USED")
     with reached(given) as calls:
         rows = [
             (
+                *((one["workspace"],) if all_workspaces else ()),
                 one["id"],
                 one["name"],
                 one["user"],
@@ -35,9 +39,17 @@ def list_tokens(json_wanted: bool, **given: Any) -> None:
                 dash(one["expires_at"]),
                 dash(one["last_used_at"]),
             )
-            for one in calls.every("/tokens")
+            for one in (_of_instance(calls) if all_workspaces else calls.every("/tokens"))
         ]
-        table(("ID", "NAME", "USER", "SCOPES", "CREATED", "END", "LAST USED"), rows, json_wanted)
+        table(("WORKSPACE", *titles) if all_workspaces else titles, rows, json_wanted)
+
+
+def _of_instance(calls: Calls) -> Iterator[dict[str, Any]]:
+    cursor = ""
+    while cursor is not None:
+        page = calls.ask("GET", "/instance/tokens", query={"per_page": AT_ONCE, "cursor": cursor})
+        yield from page["items"]
+        cursor = page["next"]
 
 
 @command.command()

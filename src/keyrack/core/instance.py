@@ -12,12 +12,21 @@ from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.throttle import Throttle
 from keyrack.policy import KeyRules
 from keyrack.settings import Settings
+from keyrack.store.audit_log import Signed
 from keyrack.store.database import Database
 
 
 def utc_now() -> datetime:
     """The time now, aware, in UTC."""
     return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Checkpoints:
+    """The last checkpoint of the audit log that this process knows, and proofs for those who saw smaller ones."""
+
+    newest: Signed | None = None
+    proofs: dict[tuple[int, int], list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +41,4 @@ class Instance:
     throttle: Throttle = field(default_factory=Throttle, compare=False, repr=False)
     figures: Figures = field(default_factory=Figures, compare=False, repr=False)
     refusals: Refusals = field(default_factory=Refusals, compare=False, repr=False)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints, compare=False, repr=False)

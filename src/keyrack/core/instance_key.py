@@ -71,9 +71,9 @@ class InstanceKey:
         signature = self._signing_key.sign(sshsig.message(namespace, text.encode()))
         return sshsig.armour(self._public_blob, namespace, signature)
 
-    def signed(self, text: str, signature: str) -> bool:
+    def signed(self, text: str, signature: str, namespace: str = host_document.NAMESPACE) -> bool:
         """Whether a signature is our own over this text; the same text always has the same one (Ed25519)."""
-        return hmac.compare_digest(self.sign(text).encode(), signature.encode("utf-8", "replace"))
+        return hmac.compare_digest(self.sign(text, namespace).encode(), signature.encode("utf-8", "replace"))
 
     def seal(self, *fields: object) -> bytes:
         """A 32-byte seal over the fields of a row, so that a row changed in the database is noticed."""

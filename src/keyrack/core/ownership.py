@@ -93,6 +93,12 @@ def seal_older(connection: Connection, path: Path, *, restoring: bool) -> None:
     sealing.first_time(connection, key, path.parent, restoring=restoring)
 
 
+def count_older(connection: Connection, path: Path, *, restoring: bool) -> None:
+    """Count the rows of a database from before rows were counted, with the key that it belongs to."""
+    if instance_facts.is_in_use(connection):
+        sealing.count_first_time(connection, InstanceKey.load(path), path.parent, restoring=restoring)
+
+
 def _unfit(path: Path, key: InstanceKey) -> ForeignKey:
     return ForeignKey(
         f"{path} ({key.fingerprint}) is not the instance key that sealed the rows of this database. "

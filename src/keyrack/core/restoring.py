@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, delete, func, select, text
 from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt, Work
-from keyrack.store import people, sealed, sealed_tables
+from keyrack.store import audit_log, people, sealed, sealed_tables
 from keyrack.store.columns import EPOCH, MICROSECOND
 from keyrack.store.engine.backup import NARROWED, OPENING, REFUSING, Newer
 from keyrack.store.schema import metadata
@@ -29,6 +29,7 @@ WORDS = {
     "repository_members": "members of repositories",
     "group_members": "members of groups",
     "server_tags": "tags of servers",
+    "key_sources": "key sources",
 }
 
 
@@ -87,6 +88,7 @@ def ready(instance: Instance, newer: Newer | None, loss: Loss, *, keep_gone: boo
             work.record(
                 f"Restored the database from a backup{since}{lost}{kept}", workspace_id=workspace.id, level="alarm"
             )
+        audit_log.forget(work.connection)
         work.no_event("there may be no workspace to tell")
 
     with attempt:
@@ -107,7 +109,7 @@ def _take_away(connection: Connection, newer: Newer) -> None:
         for raw in newer.rows(name):
             last = sealed_tables.typed(table, raw)
             # What somebody wrote into the database that is replaced, past Keyrack, must not be sealed here.
-            if sealed.holds(connection, table, last):
+            if sealed.seals_of(connection).holds(table, last):
                 values = {column: last[column] for column in columns}
                 sealed.change(connection, table, table.c.id == last["id"], values=values)
     known = set(connection.execute(select(servers.c.id)).scalars())

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Table, select
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.users import system_actor
-from keyrack.store import events, instance_facts, people, sealed, sealed_tables
+from keyrack.store import access_tree, events, instance_facts, people, sealed, sealed_tables
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.schema import metadata
 from keyrack.store.sealed import Broken
@@ -29,6 +29,7 @@ from keyrack.store.tables import credentials, deploy_keys, grants, system_users,
 log = structlog.get_logger("keyrack")
 
 MARK = "instance.key.sealed"
+COUNTED = "instance.key.counted"
 AGAIN_AFTER = timedelta(hours=1)
 WORDS: Mapping[str, str] = {
     "users": "user",
@@ -46,6 +47,7 @@ WORDS: Mapping[str, str] = {
     "grants": "grant",
     "revocations": "revocation",
     "revoked_keys": "key revoked everywhere",
+    "expired_keys": "key whose end came",
     "held_back": "held back entry",
     "projects": "project",
     "repositories": "repository",
@@ -55,10 +57,17 @@ WORDS: Mapping[str, str] = {
     "access_request_approvals": "approval of a request",
     "request_rules": "rule of requests",
     "offboardings": "offboarding",
+    "key_sources": "account elsewhere",
+    "web_sessions": "session of a browser",
+    "authenticators": "second factor",
+    "identities": "identity at a provider",
+    "host_keys": "host key",
+    "access_tree": "count of what decides",
 }
 # Rows that only refuse count although they do not hold, and no document is signed without the server's own.
-_REFUSING = frozenset(("revocations", "revoked_keys", "held_back"))
+_REFUSING = frozenset(("revocations", "revoked_keys", "expired_keys", "held_back"))
 OWNERS = (("server_id", "servers"), ("user_id", "users"), ("group_id", "groups"), ("repository_id", "repositories"))
+_HAVING_IDS = frozenset(WORDS) - {"access_tree"}
 MOST_REMEMBERED = 10_000
 
 
@@ -102,6 +111,37 @@ def first_time(connection: Connection, key: InstanceKey, folder: Path, *, restor
     instance_facts.mark_as_sealed(connection, _proof(key))
 
 
+def count_first_time(connection: Connection, key: InstanceKey, folder: Path, *, restoring: bool = False) -> None:
+    """Count the rows of a database that was brought up from a version that did not, in that same transaction.
+
+    As first_time: never where the mark says that they were counted, unless an operator restores that very copy.
+    """
+    if (folder / COUNTED).exists() and not restoring:
+        log.error("this database is from before its rows were counted; none counts until they are counted again")
+        return
+    seals = sealed.Seals()
+    seals.use(key.seal_row)
+    sealed.lend(connection, seals)
+    log.info("rows that decide about access are counted from now on", rows=sealed_tables.count_all(connection))
+
+
+def note_counted(database: Database, folder: Path) -> None:
+    """Put the mark beside the key, once the rows of its database are counted; a new database's are from here on."""
+    if (folder / COUNTED).exists():
+        return
+
+    def begin(connection: Connection) -> None:
+        if not instance_facts.is_in_use(connection) and not access_tree.is_there(connection):
+            access_tree.start(connection)
+
+    if not database.read(access_tree.is_there):
+        database.write(begin)
+    if database.read(access_tree.is_there):
+        _put(folder / COUNTED, "The rows of this key's database are counted. Keep this file with the key.")
+    else:
+        log.error("nothing counts the rows of this database; they are not counted anew by themselves")
+
+
 def note(database: Database, key: InstanceKey, folder: Path) -> None:
     """Put the mark beside the key, once the rows of its database are sealed; say so where that is in doubt."""
     if (folder / MARK).exists():
@@ -117,7 +157,7 @@ def note(database: Database, key: InstanceKey, folder: Path) -> None:
     if not database.read(is_sealed):
         database.write(begin)
     if database.read(is_sealed):
-        _put(folder / MARK)
+        _put(folder / MARK, "The rows of this key's database are sealed. Keep this file with the key.")
     else:
         log.error("nothing proves that the rows of this database were sealed; none is sealed anew")
 
@@ -126,14 +166,14 @@ def _proof(key: InstanceKey) -> str:
     return key.seal_row(b"rows are sealed").hex()
 
 
-def _put(mark: Path) -> None:
+def _put(mark: Path, words: str) -> None:
     try:
         descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         log.warning("the mark that rows are sealed cannot be kept beside the key", file=str(mark), why=str(error))
         return
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write("The rows of this key's database are sealed. Keep this file with the key.\n")
+        file.write(words + "\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -200,7 +240,7 @@ def _alarm(instance: Instance, found: list[Broken]) -> None:
                 outcome="refused",
                 reason="seal-broken",
                 target_kind=named(row.table),
-                target_id=row.key[0] if isinstance(row.key[0], int) else None,
+                target_id=row.key[0] if isinstance(row.key[0], int) and row.table in _HAVING_IDS else None,
                 server_id=server_id,
                 summary=summary,
                 level="alarm",
@@ -216,6 +256,21 @@ def _alarm(instance: Instance, found: list[Broken]) -> None:
 def _words(row: Broken) -> str:
     called = row.values.get("name") or row.values.get("path") or row.values.get("username") or ""
     what = f"{named(row.table)} {','.join(str(part) for part in row.key)}" + (f" ({called})" if called else "")
+    if row.table == "access_tree" and row.older:
+        return (
+            "What decides about access was put back in the database to an older state, all of it. If nobody restored "
+            "a copy, somebody else did; each host goes on refusing what it refused."
+        )
+    if row.table == "access_tree":
+        return (
+            f"The count of what decides ({row.name}) was changed or put back in the database, not by Keyrack. "
+            "What it counted counts for nothing, until it is sealed again."
+        )
+    if row.older:
+        return (
+            f"The {what} is not the newest that Keyrack wrote: it, or one that is counted with it, was put back or "
+            "deleted in the database. It counts for nothing, until it is removed or sealed again."
+        )
     if row.incomplete:
         return f"Rows of the {what} were deleted or put back in the database, not by Keyrack. Nothing is signed for it."
     meaning = "It counts all the same, as it only refuses" if row.table in _REFUSING else "It counts for nothing"

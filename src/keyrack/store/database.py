@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
+from keyrack.store import access_tree
 from keyrack.store.changes import announce
 from keyrack.store.engine.at_once import AtOnce, NotAtOnce, TookLonger
 from keyrack.store.engine.connect import (
@@ -119,7 +120,7 @@ class Database:
     def _asked_at_once(self, at_once: AtOnce, question: Question[T]) -> T:
         if self._closed or (self._file is not None and self._file.problem is not None):
             raise NotAtOnce("there are words for that")
-        result = at_once.read(question)
+        result = at_once.read(lambda conn: _begun(conn, question))
         if self.seals.untold:
             raise NotAtOnce("an alarm is to be written")
         self._outage.answered()
@@ -227,7 +228,7 @@ class Database:
         with self._readers.lend() as conn:
             try:
                 with conn.begin():
-                    return question(conn)
+                    return _begun(conn, question)
             except Exception as error:
                 # Before the connection is closed, which may write.
                 if self._file is not None and is_damage(error):
@@ -240,6 +241,11 @@ class Database:
                 listener(server_ids)
             except Exception:
                 log.exception("A listener failed; the others are told all the same.")
+
+
+def _begun(conn: Connection, question: Question[T]) -> T:
+    access_tree.begin(conn, reads=True)
+    return question(conn)
 
 
 def lock_workspace(conn: Connection, workspace_id: int) -> None:

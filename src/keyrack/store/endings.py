@@ -8,11 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Table, select
 
-from keyrack.model import Credential, Grant, UserKey
+from keyrack.model import Credential, UserKey
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, prepared
-from keyrack.store.keys import credential_question, grant_of, in_force, user_key_of
-from keyrack.store.request_tables import access_requests
+from keyrack.store.keys import credential_question, in_force, user_key_of
 from keyrack.store.tables import credentials, grants, servers, system_users, user_keys, users
 
 
@@ -136,14 +135,3 @@ def _ended_user_keys(at: datetime, limit: int) -> Select[Any]:
 def ended_user_keys(connection: Connection, at: datetime, limit: int) -> tuple[UserKey, ...]:
     """Users' keys whose end has come, at most `limit` of them, the earliest end first."""
     return tuple(user_key_of(row) for row in _ended_user_keys.rows(connection, at, limit))
-
-
-@prepared
-def _ended_grants(at: datetime, limit: int) -> Select[Any]:
-    asked = select(access_requests.c.grant_id).where(access_requests.c.grant_id == grants.c.id).exists()
-    return select(grants).where(grants.c.expires_at <= at, asked).order_by(grants.c.expires_at).limit(limit)
-
-
-def ended_grants_of_requests(connection: Connection, at: datetime, limit: int) -> tuple[Grant, ...]:
-    """Grants that a request opened and whose end has come, at most `limit` of them."""
-    return tuple(grant_of(row) for row in _ended_grants.rows(connection, at, limit))

@@ -35,6 +35,13 @@ def page(connection: Connection, workspace_id: int, *, search: str, offset: int,
     return _groups.page(connection, _record, offset, limit, workspace_id, pattern(search))
 
 
+def page_after(
+    connection: Connection, workspace_id: int, *, search: str, after: str | int | None, limit: int
+) -> Page[GroupRow]:
+    """The page after the group with this name, as `page` has them."""
+    return _groups.page_after(connection, _record, after, limit, workspace_id, pattern(search))
+
+
 @prepared
 def _by_name(workspace_id: int, name: str) -> Select[Any]:
     return select(groups).where(groups.c.workspace_id == workspace_id, groups.c.name == name)
@@ -75,3 +82,10 @@ def _people(workspace_id: int, sought: str | None) -> Select[Any]:
 def page_of_people(connection: Connection, workspace_id: int, *, search: str, offset: int, limit: int) -> Page[Row]:
     """A page of the rows of a workspace's users, oldest first; search: part of the name."""
     return _people.page(connection, lambda row: row, offset, limit, workspace_id, pattern(search))
+
+
+def page_of_people_after(
+    connection: Connection, workspace_id: int, *, search: str, after: str | int | None, limit: int
+) -> Page[Row]:
+    """The page after the user with this id, as `page_of_people` has them."""
+    return _people.page_after(connection, lambda row: row, after, limit, workspace_id, pattern(search))

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, select
 
 from keyrack.store import sealed
+from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.key_source_tables import key_sources
 from keyrack.store.rows import inserted
 from keyrack.store.tables import users
@@ -44,6 +45,16 @@ class KeySource:
 def of_user(connection: Connection, user_id: int) -> tuple[KeySource, ...]:
     """The sources of a user that are as Keyrack wrote them."""
     return _read(connection, key_sources.c.user_id == user_id)
+
+
+@prepared
+def _rows_of_user(user_id: int) -> Select[Any]:
+    return select(key_sources).where(key_sources.c.user_id == user_id).order_by(key_sources.c.id)
+
+
+def rows_of_user(connection: Connection, user_id: int) -> list[Row]:
+    """The rows of a user's sources, also of those that are not as Keyrack wrote them."""
+    return _rows_of_user.rows(connection, user_id)
 
 
 def of_workspace(connection: Connection, workspace_id: int) -> tuple[KeySource, ...]:

@@ -263,6 +263,13 @@ def page_of_grants(connection: Connection, workspace_id: int, *, offset: int, li
     return _grants_of_workspace.page(connection, grant_of, offset, limit, workspace_id)
 
 
+def page_of_grants_after(
+    connection: Connection, workspace_id: int, *, after: str | int | None, limit: int
+) -> Page[Grant]:
+    """The page after the grant with this id, as `page_of_grants` has them."""
+    return _grants_of_workspace.page_after(connection, grant_of, after, limit, workspace_id)
+
+
 @prepared
 def _count_user_keys(user_id: int) -> Select[Any]:
     return select(func.count()).select_from(user_keys).where(user_keys.c.user_id == user_id)

@@ -10,8 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, Select, Table, func, insert, or_, select, update
 
 from keyrack.model import Page
+from keyrack.store import key_sources as sources
+from keyrack.store import requests as asked
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.key_source_tables import key_sources
 from keyrack.store.offboarding_tables import git_endpoints, offboarding_git, offboarding_hosts, offboardings
 from keyrack.store.rows import inserted, paged
 from keyrack.store.tables import (
@@ -197,6 +200,8 @@ class Held:
     access_keys: Sequence[Row]
     sessions: Sequence[Row]
     found: Sequence[Row]
+    key_sources: Sequence[Row]
+    requests: Sequence[Row]
 
 
 def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) -> Held:
@@ -213,6 +218,8 @@ def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) 
         access_keys=_access_keys.rows(connection, user_id),
         sessions=_sessions.rows(connection, workspace_id, fingerprints),
         found=_found.rows(connection, workspace_id, fingerprints),
+        key_sources=sources.rows_of_user(connection, user_id),
+        requests=asked.pending_rows(connection, user_id),
     )
 
 
@@ -286,9 +293,11 @@ def made(connection: Connection, user_id: int) -> tuple[int, int]:
 # What goes, and what comes back
 
 
-def take_away(connection: Connection, workspace_id: int, user_id: int, fingerprints: Sequence[str]) -> None:
-    """Delete a user's keys, grants, memberships and access keys, and credentials with one of the keys; ask for the end
-    of the sessions that one of them opened. A statement for each kind.
+def take_away(
+    connection: Connection, workspace_id: int, user_id: int, fingerprints: Sequence[str], *, at: datetime, by: str
+) -> None:
+    """Delete a user's keys, grants, memberships, access keys and key sources, and credentials with one of the keys;
+    cancel requests that are pending; ask for the end of the sessions that a key opened. A statement for each kind.
     """
     mine = select(servers.c.id).where(servers.c.workspace_id == workspace_id)
     if fingerprints:
@@ -296,8 +305,9 @@ def take_away(connection: Connection, workspace_id: int, user_id: int, fingerpri
         sealed.remove(connection, credentials, *of_keys)
         opened = (sessions.c.fingerprint.in_(fingerprints), sessions.c.server_id.in_(mine))
         connection.execute(update(sessions).where(*opened).values(ending=True))
-    for table in (grants, group_members, repository_members, access_keys, user_keys):
+    for table in (grants, group_members, repository_members, access_keys, user_keys, key_sources):
         sealed.remove(connection, table, table.c.user_id == user_id)
+    asked.cancel_pending(connection, user_id, at, by)
 
 
 @prepared

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, func, select
 
 from keyrack.model import Page, Project, Role, Token, User, Workspace
-from keyrack.store import sealed
+from keyrack.store import access_tree, sealed
 from keyrack.store.columns import EPOCH
 from keyrack.store.engine.prepared import Row, among, prepared
-from keyrack.store.rows import ONE_ROW, Records, inserted, paged
+from keyrack.store.rows import COUNTED, ONE_ROW, Records, inserted, paged
 from keyrack.store.tables import group_members, groups, projects, tokens, users, workspaces
 
 
@@ -321,8 +321,8 @@ def add_token(
     )
 
 
-_bearer = select(*sealed.columns(tokens, "token_"), *sealed.columns(users, "user_")).join(
-    users, users.c.id == tokens.c.user_id
+_bearer = select(*sealed.columns(tokens, "token_"), *sealed.columns(users, "user_")).join_from(
+    tokens, users, users.c.id == tokens.c.user_id
 )
 
 
@@ -333,7 +333,8 @@ def bearer(connection: Connection, secret_hash: bytes) -> Bearer | None:
 
 @prepared
 def _bearer_by_secret(secret_hash: bytes) -> Select[Any]:
-    return _bearer.where(tokens.c.secret_hash == secret_hash)
+    # With what counts it beside it, as this is asked before each call.
+    return _bearer.add_columns(access_tree.root_content.label(COUNTED)).where(tokens.c.secret_hash == secret_hash)
 
 
 def _bearer_record(connection: Connection, row: Row) -> Bearer:
@@ -378,6 +379,26 @@ def find_api_tokens(connection: Connection, workspace_id: int, *, offset: int, l
 def _api_tokens(workspace_id: int) -> Select[Any]:
     of_kind = (tokens.c.kind == "api", tokens.c.revoked_at.is_(None))
     return _bearer.where(tokens.c.workspace_id == workspace_id, *of_kind).order_by(tokens.c.id)
+
+
+@paged
+def _tokens_of_instance() -> Select[Any]:
+    return _bearer.where(tokens.c.kind == "api", tokens.c.revoked_at.is_(None)).order_by(tokens.c.id)
+
+
+def tokens_of_instance(connection: Connection, *, after: str | int | None, limit: int) -> Page[Bearer]:
+    """The page of all workspaces' API tokens that are not revoked after the one with this id, oldest first."""
+    return _tokens_of_instance.page_after(connection, lambda row: _bearer_record(connection, row), after, limit)
+
+
+@prepared
+def _workspace_names() -> Select[Any]:
+    return select(workspaces.c.id, workspaces.c.name).order_by(workspaces.c.id)
+
+
+def workspace_names(connection: Connection) -> dict[int, str]:
+    """The names of all workspaces by id, that which was there first first."""
+    return {row.id: row.name for row in _workspace_names.rows(connection)}
 
 
 def change_token(connection: Connection, token_id: int, values: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from keyrack.store.columns import Moment, id_column, metadata, numbered, referri
 
 # As it stands here in a question too: a database uses such an index for these very words, not for a value given to it.
 IS_PENDING = text("state = 'pending'")
+IS_OPEN = text("state = 'approved'")
 
 access_requests = numbered(
     "access_requests",
@@ -39,6 +40,7 @@ access_requests = numbered(
     Column("grant_id", Integer),
     seal_column(),
     Index("ix_access_requests_workspace_id_id", "workspace_id", "id"),
+    Index("ix_access_requests_open", "grant_id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     Index("ix_access_requests_pending", "pending_until", sqlite_where=IS_PENDING, postgresql_where=IS_PENDING),
 )
 

@@ -7,22 +7,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, or_, select
 
-from keyrack.model import Page
+from keyrack.model import Grant, Page
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.request_tables import (
+    IS_OPEN,
     IS_PENDING,
     access_request_approvals,
     access_requests,
     request_rules,
 )
 from keyrack.store.rows import inserted, paged
-from keyrack.store.tables import server_tags
+from keyrack.store.tables import grants, server_tags, servers
 
 PENDING, APPROVED, DENIED, CANCELLED, LAPSED = "pending", "approved", "denied", "cancelled", "lapsed"
-STATES = (PENDING, APPROVED, DENIED, CANCELLED, LAPSED)
+ENDED = "ended"
+STATES = (PENDING, APPROVED, DENIED, CANCELLED, LAPSED, ENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,49 @@ def _pending_of_user(user_id: int, most: int) -> Select[Any]:
 def count_pending(connection: Connection, user_id: int, most: int) -> int:
     """How many requests of a user are pending; counts no further than most."""
     return len(_pending_of_user.values(connection, user_id, most))
+
+
+@prepared
+def _pending_rows(user_id: int) -> Select[Any]:
+    mine = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
+    found = select(access_requests, servers.c.name.label("server_name"))
+    return (
+        found.outerjoin(servers, servers.c.id == access_requests.c.server_id)
+        .where(*mine)
+        .order_by(access_requests.c.id)
+    )
+
+
+def pending_rows(connection: Connection, user_id: int) -> list[Row]:
+    """The rows of a user's pending requests, with server_name beside them."""
+    return _pending_rows.rows(connection, user_id)
+
+
+def cancel_pending(connection: Connection, user_id: int, at: datetime, by: str) -> None:
+    """Cancel a user's pending requests; by: whose decision it is."""
+    pending = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
+    values = {"state": CANCELLED, "decided_at": at, "decided_by": by}
+    sealed.change(connection, access_requests, *pending, values=values)
+
+
+@prepared
+def _over(at: datetime, limit: int) -> Select[Any]:
+    found = select(access_requests.c.id, access_requests.c.workspace_id, *sealed.columns(grants, "grant_"))
+    gone = or_(grants.c.id.is_(None), grants.c.expires_at <= at)
+    return (
+        found.outerjoin(grants, grants.c.id == access_requests.c.grant_id)
+        .where(IS_OPEN, access_requests.c.grant_id > 0, gone)
+        .order_by(access_requests.c.grant_id)
+        .limit(limit)
+    )
+
+
+def over(connection: Connection, at: datetime, limit: int) -> list[tuple[int, Grant | None]]:
+    """Approved requests whose grant's end has come, with the grant, or whose grant somebody took back, with None."""
+    return [
+        (row.id, None if row.grant_id is None else Grant(**sealed.unsealed(sealed.part(row, grants, "grant_"))))
+        for row in _over.rows(connection, at, limit)
+    ]
 
 
 @prepared

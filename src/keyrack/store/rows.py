@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Row, Select, Table, false, func, insert, literal, select
+from sqlalchemy import Connection, Row, Select, Table, UnaryExpression, false, func, insert, literal, select
+from sqlalchemy.sql.operators import desc_op
 
 from keyrack.model import Page
-from keyrack.store import sealed
+from keyrack.store import access_tree, sealed
 from keyrack.store.engine.prepared import Plan, Prepared, Statement, placeholder
 from keyrack.store.engine.prepared import Row as PreparedRow
 
@@ -18,6 +19,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_SEARCH = 4096
+COUNTED = "tree_root"
+_PLACE = "place_in_the_list"
 ONE_ROW = select(literal(1).label("one")).subquery("one_row")
 """What a question begins with that answers one row whether there is such a thing or not."""
 
@@ -61,8 +64,22 @@ class Paged(Generic[P]):
         bounds = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("offset", "limit")]
         parameters = [*inspect.signature(make).parameters.values(), *bounds]
         rows.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+
+        def further(*args: Any, **kwargs: Any) -> Select[Any]:
+            after, limit = kwargs.pop("after"), kwargs.pop("limit")
+            found = make(*args, **kwargs)
+            column, descending = _order(found)
+            found = found.add_columns(column.label(_PLACE))
+            if after is not None:
+                found = found.where(column < after if descending else column > after)
+            return found.limit(limit)
+
+        bounds = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("after", "limit")]
+        parameters = [*inspect.signature(make).parameters.values(), *bounds]
+        further.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         self._count = Prepared(count)
         self._rows: Prepared[...] = Prepared(rows)
+        self._further: Prepared[...] = Prepared(further)
 
     def page(
         self,
@@ -82,12 +99,41 @@ class Paged(Generic[P]):
             items = tuple(record(row) for row in rows)
         return Page(items=items, total=total, offset=offset, limit=limit)
 
+    def page_after(
+        self,
+        connection: Connection,
+        record: Callable[[PreparedRow], T],
+        after: str | int | None,
+        limit: int,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Page[T]:
+        """The page after what names an item in the order of the list, the first one for None, at the same cost wherever
+        it is; for lists in the order of one column in which no two are alike.
+        """
+        total = self._count.value(connection, *args, **kwargs)
+        rows = self._further.rows(connection, *args, after=after, limit=limit + 1, **kwargs)
+        places = [row.pop(_PLACE) for row in rows]
+        more, rows = len(rows) > limit, rows[:limit]
+        last = places[limit - 1] if more else None
+        return Page(items=tuple(record(row) for row in rows), total=total, offset=0, limit=limit, after=last)
+
+
+def _order(statement: Select[Any]) -> tuple[Any, bool]:
+    """The one column that orders a statement, and whether it does so downwards."""
+    (clause,) = statement._order_by_clauses
+    if isinstance(clause, UnaryExpression):
+        return clause.element, clause.modifier is desc_op
+    return clause, False
+
 
 class Records(Generic[T]):
     """Makes records of rows, and makes no second one of a row that was read before, to the byte as it is now.
 
     To read a row's values, check its seal and make a record takes ten times as long as to ask the database for it. What
-    is kept is compared with the row as it stands at this moment, so nothing that was changed is ever taken for true.
+    is kept is compared with the row as it stands at this moment, and with what counts it (store/access_tree.py), so
+    nothing that was changed or put back is ever taken for true. A question whose last column is COUNTED reads the
+    tree's root beside its rows.
     """
 
     def __init__(
@@ -104,20 +150,36 @@ class Records(Generic[T]):
         """A record of each row that answers a question."""
         plan, found = question.raw(connection, *args, **kwargs)
         kept = sealed.seals_of(connection).kept.setdefault((self, plan.sql), {})
-        return [kept[row] if row in kept else self._made(connection, plan, kept, row) for row in found]
+        counted = plan.names[-1:] == (COUNTED,)
+        records = []
+        for raw in found:
+            row = raw[:-1] if counted else raw
+            if counted:
+                access_tree.know(connection, raw[-1])
+            known = kept.get(row)
+            if known is None or not access_tree.as_noted(connection, known[1]):
+                known = self._made(connection, plan, kept, row)
+            records.append(known[0])
+        return records
 
     def one(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """The record of the first row, None where there is none."""
         found = self.all(connection, question, *args, **kwargs)
         return found[0] if found else None
 
-    def _made(self, connection: Connection, plan: Plan, kept: dict[Any, T], row: tuple[Any, ...]) -> T:
-        record = self._make(connection, plan.row(row))
+    def _made(
+        self, connection: Connection, plan: Plan, kept: dict[Any, Any], row: tuple[Any, ...]
+    ) -> tuple[T, access_tree.Account]:
+        account = access_tree.noting(connection)
+        try:
+            record = self._make(connection, plan.row(row))
+        finally:
+            access_tree.stop_noting(connection)
         if self._keep(record):
             if len(kept) >= self._most:
                 kept.clear()
-            kept[row] = record
-        return record
+            kept[row] = (record, account)
+        return record, account
 
 
 def paged(make: Callable[P, Select[Any]]) -> Paged[P]:

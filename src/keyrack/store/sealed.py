@@ -14,9 +14,10 @@ from typing import Any
 from sqlalchemy import BinaryExpression, BindParameter, Connection, Table, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from keyrack.store import access_tree
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, placeholder
-from keyrack.store.schema import metadata
+from keyrack.store.seals import OF_SERVER as OF_SERVER
 from keyrack.store.seals import SEAL as SEAL
 from keyrack.store.seals import TABLES as TABLES
 from keyrack.store.seals import VOLATILE as VOLATILE
@@ -26,16 +27,14 @@ from keyrack.store.seals import attach as attach
 from keyrack.store.seals import broken as broken
 from keyrack.store.seals import column_names as column_names
 from keyrack.store.seals import columns as columns
-from keyrack.store.seals import holds as holds
 from keyrack.store.seals import incomplete as incomplete
 from keyrack.store.seals import is_sealed as is_sealed
 from keyrack.store.seals import lend as lend
+from keyrack.store.seals import mapping_of
 from keyrack.store.seals import part as part
 from keyrack.store.seals import seals_of as seals_of
-from keyrack.store.seals import sound as sound
 from keyrack.store.seals import unsealed as unsealed
 from keyrack.store.sums import AT_ONCE as AT_ONCE
-from keyrack.store.sums import OF_SERVER as OF_SERVER
 from keyrack.store.sums import begin_counting as begin_counting
 from keyrack.store.sums import count as count
 from keyrack.store.sums import counting as counting
@@ -46,12 +45,20 @@ from keyrack.store.sums import settle as settle
 from keyrack.store.sums import sum_anew
 from keyrack.store.sums import sum_of as sum_of
 
-# What the database itself deletes with a row, and is counted.
-_HANGING: Mapping[str, tuple[tuple[Table, Any], ...]] = {
-    "users": ((metadata.tables["grants"], metadata.tables["grants"].c.user_id),),
-    "groups": ((metadata.tables["grants"], metadata.tables["grants"].c.group_id),),
-    "system_users": ((metadata.tables["credentials"], metadata.tables["credentials"].c.system_user_id),),
-}
+
+def _hanging() -> dict[str, tuple[tuple[Table, Any], ...]]:
+    """By table what the database itself deletes with a row, and is counted elsewhere than in that row."""
+    found: dict[str, list[tuple[Table, Any]]] = {}
+    for table in TABLES:
+        for key in table.foreign_keys:
+            owner = key.column.table.name
+            # The rows that a server counts are gone with it.
+            if key.ondelete == "CASCADE" and not (owner == "servers" and table.name in OF_SERVER):
+                found.setdefault(owner, []).append((table, key.parent))
+    return {owner: tuple(children) for owner, children in found.items()}
+
+
+_HANGING = _hanging()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,30 @@ class Key:
 def row_of(*values: Any) -> Key:
     """The row with this primary key."""
     return Key(values)
+
+
+def holds(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
+    """Whether a row is as Keyrack wrote it last; row: a mapping with all columns of the table, their names after
+    prefix.
+    """
+    values = mapping_of(row, table, prefix)
+    return seals_of(connection).holds(table, values) and _is_newest(connection, table, values)
+
+
+def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
+    """As holds, and a row that does not hold is remembered, so that an alarm names it."""
+    seals, values = seals_of(connection), mapping_of(row, table, prefix)
+    if not seals.holds(table, values):
+        seals.found(broken(table, part(row, table, prefix)))
+        return False
+    if _is_newest(connection, table, values):
+        return True
+    seals.found(broken(table, part(row, table, prefix), older=True))
+    return False
+
+
+def _is_newest(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+    return table.name in access_tree.NOT_AT_EACH_LOOK or access_tree.fits(connection, table, values)
 
 
 def insert_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -171,8 +202,6 @@ def remove(connection: Connection, table: Table, *where: Any) -> int:
         remove(connection, child, column.in_(of_these))
     if key is not None:
         gone: Sequence[Mapping[str, Any]] = _deleting(table).rows(connection, key)
-    elif table.name not in OF_SERVER:
-        return connection.execute(delete(table).where(*where)).rowcount
     else:
         gone = [dict(row) for row in connection.execute(delete(table).where(*where).returning(*table.c)).mappings()]
     for row in gone:
@@ -187,8 +216,9 @@ def _deleting(table: Table) -> Statement:
 
 
 def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[str, Any] | None:
-    """Seal a row as it stands, because somebody decided so; the row, None where there is none."""
+    """Seal a row as it stands, because somebody decided so; the row, None where there is none and none is missed."""
     if not (rows := _locked(connection, table, row_of(*key))):
+        access_tree.note_as_it_stands(connection, table, _blank(table, key))
         return None
     row = dict(rows[0])
     if table.name == "servers":
@@ -198,12 +228,21 @@ def reseal(connection: Connection, table: Table, key: Sequence[Any]) -> Mapping[
     row[SEAL] = seals_of(connection).of(table, row)
     count(connection, table, None, row)
     set_seals(connection, table, [row])
+    access_tree.note_as_it_stands(connection, table, row)
     return row
 
 
 def drop(connection: Connection, table: Table, key: Sequence[Any]) -> None:
-    """Delete the row with this primary key."""
-    remove(connection, table, row_of(*key))
+    """Delete the row with this primary key, which is not as Keyrack wrote it; those beside it count as they stand."""
+    rows = _locked(connection, table, row_of(*key))
+    for row in rows or [_blank(table, key)]:
+        remove(connection, table, row_of(*key))
+        access_tree.note_as_it_stands(connection, table, row)
+
+
+def _blank(table: Table, key: Sequence[Any]) -> Mapping[str, Any]:
+    """A row that is not there, by its key."""
+    return {**dict.fromkeys(table.c.keys()), **dict(zip(_KEY_NAMES[table.name], key, strict=True))}
 
 
 def _key_in(table: Table, where: Sequence[Any]) -> Mapping[str, Any] | None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from sqlalchemy import Boolean, Column, Connection, Table, select, tuple_
 
-from keyrack.store import sealed
+from keyrack.store import access_tree, sealed
 from keyrack.store.columns import EPOCH, MICROSECOND, Json, Moment
 
 AT_ONCE = 10_000
+MOST_NAMED = 500
 
 
 def every(connection: Connection, table: Table, *where: Any) -> Iterator[Mapping[str, Any]]:
@@ -53,6 +54,36 @@ def seal_all(
         sealed.set_seals(connection, table, done)
         count += of_table + len(done)
     return count
+
+
+def count_all(connection: Connection, *, since: int = 0) -> int:
+    """Count anew all rows that hold as they stand; how many. since: how often the counts were changed before."""
+    access_tree.start(connection, since)
+    seals, rows = sealed.seals_of(connection), 0
+    for table in sealed.TABLES:
+        if table.name not in access_tree.TREES:
+            continue
+        for row in every(connection, table):
+            if table.name == "servers" or seals.holds(table, row):
+                access_tree.note(connection, table, None, row)
+                rows += 1
+            if rows % AT_ONCE == 0:
+                access_tree.settle(connection)
+        access_tree.settle(connection)
+    return rows
+
+
+def missing(connection: Connection) -> Iterator[tuple[Table, int]]:
+    """What was counted and is not there: the table, and the id of the row or of what its rows belonged to."""
+    for table in sealed.TABLES:
+        if table.name not in access_tree.TREES:
+            continue
+        column = table.c[access_tree.TREES[table.name][1]]
+        held = list(access_tree.places_held(connection, table))
+        for start in range(0, len(held), MOST_NAMED):
+            some = held[start : start + MOST_NAMED]
+            there = set(connection.execute(select(column).where(column.in_(some))).scalars())
+            yield from ((table, index) for index in some if index not in there)
 
 
 def typed(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:

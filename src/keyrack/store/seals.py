@@ -63,6 +63,20 @@ VOLATILE: Mapping[str, frozenset[str]] = {
 }
 """The sealed tables, each with the columns that its seal leaves out because they decide nothing and change often."""
 
+# What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
+# back as it was has a good seal or leaves none, but the sum fits no longer.
+OF_SERVER = frozenset(
+    (
+        "server_tags",
+        "system_users",
+        "removed_accounts",
+        "enrolments",
+        "credentials",
+        "revocations",
+        "held_back",
+        "grants",
+    )
+)
 _NAMES: Mapping[str, tuple[str, ...]] = {name: tuple(metadata.tables[name].c.keys()) for name in VOLATILE}
 TABLES: tuple[Table, ...] = tuple(metadata.tables[name] for name in VOLATILE)
 _KEY = "keyrack seals"
@@ -72,18 +86,29 @@ MOST_FOUND = 1000
 @dataclass(frozen=True, slots=True)
 class Broken:
     """A row that is not as Keyrack wrote it. key: its primary key; values: what it says now; incomplete: it holds, and
-    what belongs to it does not.
+    what belongs to it does not; older: it holds, and it is not the newest of it.
     """
 
     table: str
     key: tuple[Any, ...]
     values: Mapping[str, Any]
     incomplete: bool = False
+    older: bool = False
 
     @property
     def name(self) -> str:
         """How it is named to be looked at, removed or sealed again: such as users:5 or server_tags:3,web."""
         return f"{self.table}:{','.join(str(part) for part in self.key)}"
+
+
+class Seen:
+    """What was found true of the tree (see access_tree.py), so that it is not reckoned again."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[int, tuple[bytes, bytes]] = {}  # each with the link that fits it
+        self.fitting: dict[tuple[int, int], tuple[bytes, frozenset[bytes | int]]] = {}
+        self.root = b""
+        self.newest = (0, 0.0)  # the highest count of changes, and since when it is known
 
 
 class Seals:
@@ -93,6 +118,7 @@ class Seals:
         self._mac: Callable[[bytes], bytes] | None = None
         self._lock = threading.Lock()
         self.untold: dict[str, Broken] = {}
+        self.seen = Seen()
         self.kept: dict[Any, dict[Any, Any]] = {}
         """What was made of rows that hold, by what made it and by the row as it was read (see rows.Records)."""
 
@@ -100,6 +126,13 @@ class Seals:
         """Seal with this keyed function from now on: text to 32 bytes."""
         self._mac = mac
         self.kept.clear()
+        self.seen = Seen()
+
+    def mac(self, told: bytes) -> bytes:
+        """32 bytes over a text that is no row's, whose first words say what it is."""
+        if self._mac is None:
+            raise RuntimeError("What is counted of access is sealed, and there is no key to seal it with.")
+        return self._mac(told)
 
     def of(self, table: Table, values: Mapping[str, Any]) -> bytes:
         """The seal of a row; values: its columns as they are read from the database."""
@@ -149,23 +182,9 @@ def seals_of(connection: Connection) -> Seals:
     return seals
 
 
-def holds(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
-    """Whether a row is as Keyrack wrote it; row: a mapping with all columns of the table, their names after prefix."""
-    return seals_of(connection).holds(table, _mapping(row, table, prefix))
-
-
-def sound(connection: Connection, table: Table, row: Any, prefix: str = "") -> bool:
-    """As holds, and a row that does not hold is remembered, so that an alarm names it."""
-    seals = seals_of(connection)
-    if seals.holds(table, _mapping(row, table, prefix)):
-        return True
-    seals.found(broken(table, part(row, table, prefix)))
-    return False
-
-
-def broken(table: Table, values: Mapping[str, Any]) -> Broken:
-    """The record of a row that does not hold."""
-    return Broken(table.name, key_of(table, values), dict(values))
+def broken(table: Table, values: Mapping[str, Any], *, older: bool = False) -> Broken:
+    """The record of a row that does not hold, or is an older one."""
+    return Broken(table.name, key_of(table, values), dict(values), older=older)
 
 
 def incomplete(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
@@ -184,7 +203,7 @@ def part(row: Any, table: Table, prefix: str = "") -> Mapping[str, Any]:
     return {name: mapping[prefix + name] for name in _NAMES[table.name]}
 
 
-def _mapping(row: Any, table: Table, prefix: str) -> Mapping[str, Any]:
+def mapping_of(row: Any, table: Table, prefix: str) -> Mapping[str, Any]:
     """The row by its table's own names, and perhaps more; no copy where it has them, as this is asked of every row."""
     if prefix:
         return part(row, table, prefix)

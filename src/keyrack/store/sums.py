@@ -13,26 +13,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Table, select, update
 
+from keyrack.store import access_tree
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
 from keyrack.store.per_server import PerServer, per_server
 from keyrack.store.schema import metadata
-from keyrack.store.seals import SEAL, holds, seals_of
+from keyrack.store.seals import OF_SERVER, SEAL, seals_of
 
 AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
-# What belongs to one server, and is counted in the sum that its own row holds: a row that somebody deletes or puts
-# back as it was has a good seal or leaves none, but the sum fits no longer.
-OF_SERVER = frozenset(
-    (
-        "server_tags",
-        "system_users",
-        "removed_accounts",
-        "enrolments",
-        "credentials",
-        "revocations",
-        "held_back",
-        "grants",
-    )
-)
 _MODULUS = 2**256
 _PENDING = "keyrack sums"
 _RAISED = "keyrack servers"
@@ -42,23 +29,25 @@ def begin_counting(connection: Connection) -> None:
     """Start a command's counts afresh."""
     connection.info[_PENDING] = {}
     connection.info[_RAISED] = {}
+    access_tree.begin(connection, reads=False)
 
 
 @contextmanager
 def counting(connection: Connection) -> Iterator[None]:
     """Around a savepoint: what is undone with it does not count."""
     info = connection.info  # which a connection that broke has no more
-    before = dict(info.get(_PENDING, {}))
+    before, noted = dict(info.get(_PENDING, {})), dict(access_tree.pending(connection))
     try:
         yield
     except BaseException:
         info[_PENDING] = before
         info[_RAISED] = {}
+        access_tree.put_pending(info, noted)
         raise
 
 
 def settle(connection: Connection) -> None:
-    """Bring what a command changed into the sums of the servers concerned, before it is committed."""
+    """Bring what a command changed into the sums of the servers concerned and into the tree, before it is committed."""
     pending: dict[int, int] = connection.info.get(_PENDING, {})
     # What this command wrote itself is as it wrote it: nobody else can until it ends.
     written: dict[int, Mapping[str, Any]] = connection.info.get(_RAISED, {})
@@ -75,6 +64,7 @@ def settle(connection: Connection) -> None:
             new[SEAL] = seals.of(table, new) if number in written or seals.holds(table, row) else b""
             given.append(new)
     setting(table, ("rows_sum", SEAL)).run_many(connection, given)
+    access_tree.settle(connection)  # last: others wait for its root, and whoever holds that waits for nobody
     begin_counting(connection)
 
 
@@ -104,8 +94,12 @@ def fits(connection: Connection, server_id: int) -> bool:
 
     What was entered by others does not hold, and is left out; what was deleted or put back by others makes it False.
     """
-    held = next((row["rows_sum"] for row in _sum_of_server.rows(connection, server_id)), None)
-    if held is None:
+    found = next(iter(_sum_of_server.rows(connection, server_id)), None)
+    if found is None:
+        return True
+    if not access_tree.fits(connection, metadata.tables["servers"], found):
+        return False  # it was deleted, and others put it back
+    if (held := found["rows_sum"]) is None:
         return True
     return any(held == _bytes(_total(connection, server_id, holding=holding)) for holding in (False, True))
 
@@ -122,7 +116,8 @@ def sum_anew(connection: Connection, server_id: int) -> bytes:
 @per_server
 def _sum_of_server(server_ids: Sequence[int]) -> Select[Any]:
     table = metadata.tables["servers"]
-    return select(table.c.id.label("server_id"), table.c.rows_sum).where(among(table.c.id, server_ids))
+    columns = (table.c.id, table.c.workspace_id, table.c.host, table.c.rows_sum)
+    return select(table.c.id.label("server_id"), *columns).where(among(table.c.id, server_ids))
 
 
 @cache
@@ -139,14 +134,15 @@ def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
         table = metadata.tables[name]
         if holding:
             for row in connection.execute(select(table).where(table.c.server_id == server_id)):
-                total += _int(row.seal) if holds(connection, table, row) else 0
+                total += _int(row.seal) if seals_of(connection).holds(table, dict(row._mapping)) else 0
         else:
             total += sum(_int(row["seal"]) for row in _seals_of_server(table).rows(connection, server_id))
     return total
 
 
 def count(connection: Connection, table: Table, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
-    """Note for the sums that a row changed; old and new: None where there was or is none."""
+    """Note for the sums and the tree that a row changed; old and new: None where there was or is none."""
+    access_tree.note(connection, table, old, new)
     if table.name not in OF_SERVER:
         return
     for row, sign in ((old, -1), (new, 1)):

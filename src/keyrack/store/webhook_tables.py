@@ -6,7 +6,8 @@ from sqlalchemy import Boolean, Column, Index, Integer, LargeBinary, String, Tex
 
 from keyrack.store.columns import Json, Moment, id_column, numbered, referring
 
-_WAITING = text("state = 'waiting'")
+# As it stands here in a question too: a database uses such an index for these very words.
+IS_WAITING = text("state = 'waiting'")
 
 webhooks = numbered(
     "webhooks",
@@ -37,6 +38,6 @@ webhook_deliveries = numbered(
     Column("next_at", Moment, nullable=False),
     Column("delivered_at", Moment),
     UniqueConstraint("webhook_id", "event_id"),
-    Index("ix_webhook_deliveries_waiting", "next_at", sqlite_where=_WAITING, postgresql_where=_WAITING),
+    Index("ix_webhook_deliveries_waiting", "next_at", sqlite_where=IS_WAITING, postgresql_where=IS_WAITING),
     Index("ix_webhook_deliveries_created_at", "created_at"),
 )

@@ -13,7 +13,7 @@ from keyrack.model import Event
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
 from keyrack.store.tables import events
-from keyrack.store.webhook_tables import webhook_deliveries, webhooks
+from keyrack.store.webhook_tables import IS_WAITING, webhook_deliveries, webhooks
 
 WAITING, DELIVERED, FAILED = "waiting", "delivered", "failed"
 
@@ -143,8 +143,8 @@ def enqueue(connection: Connection, webhook_id: int, event_ids: Sequence[int | N
 @prepared
 def _due(at: datetime, limit: int) -> Select[Any]:
     held = webhook_deliveries
-    due = select(held).where(held.c.state == WAITING, held.c.next_at <= at)
-    return due.order_by(held.c.next_at, held.c.id).limit(limit)
+    due = select(held).where(IS_WAITING, held.c.next_at <= at)
+    return due.order_by(held.c.next_at).limit(limit)
 
 
 def due(connection: Connection, at: datetime, limit: int) -> tuple[Delivery, ...]:

@@ -62,6 +62,7 @@ STATUS = {
     Kind.INVALID: 400,
     Kind.TAKEN: 409,
     Kind.TOO_LARGE: 413,
+    Kind.CHANGED: 412,
     Kind.THROTTLED: 429,
     Kind.UNAVAILABLE: 503,
     Kind.FAULT: 500,
@@ -173,7 +174,8 @@ class _AgentCalls:
         if (answer := self._machines.repeated(server_id, told)) is not None:
             return answer
         packs = "gzip" in request.headers.get("accept-encoding", "")
-        contact = Contact(server_id, secret_hash, known, lineage, packs, run)
+        audit = bodies.number(asked.get("audit", ""))
+        contact = Contact(server_id, secret_hash, known, lineage, packs, run, -1 if audit is None else audit)
         with self._instance.figures.waiting.track_inprogress(), self._machines.waiting(server_id, request):
             # A service that stops asks nothing more: with thousands of hosts that would keep its end waiting.
             while not self._waiting.closing:

@@ -13,6 +13,7 @@ from keyrack.agent.desired_state import silence
 from keyrack.agent.reconcile import DocumentRefused, Failed, InForce, Reconciler
 from keyrack.agent.service.client import NoAnswer, ServiceAnswer, ServiceClient, seconds_ahead
 from keyrack.agent.service.outbox import Outbox
+from keyrack.agent.service.witness import Witness
 from keyrack.agent.state import Accepted, StateFolder, StateProblem
 from keyrack.protocol.report import APPLIED, FAILED, REFUSED
 from keyrack.ssh.printable import printable
@@ -55,8 +56,10 @@ class Follower:
         client: ServiceClient,
         say: Callable[[str], None],
         in_force: Callable[[InForce], None] = lambda obeyed: None,
+        witness: Optional[Witness] = None,
     ) -> None:
-        """in_force: told what this host obeys, after each look at its files."""
+        """in_force: told what this host obeys, after each look at its files; witness: of the service's audit log."""
+        self._witness = witness
         self._state_folder = state
         self._reconciler = reconciler
         self._client = client
@@ -109,7 +112,8 @@ class Follower:
                 return self._pause()
             wait = self._patience(wait)
             mark = f"&lineage={self._reconciler.lineage}" if self._reconciler.lineage else ""
-            path = f"/agent/v1/document?revision={self._reconciler.revision}{mark}&wait={wait}"
+            seen = "" if self._witness is None else f"&audit={self._witness.size}"
+            path = f"/agent/v1/document?revision={self._reconciler.revision}{mark}{seen}&wait={wait}"
             answer = self._client.get(path, wait=wait)
         except NoAnswer as error:
             return self._no_answer(str(error))
@@ -147,6 +151,9 @@ class Follower:
         if not isinstance(document, str) or not isinstance(signature, str):
             return self._no_answer("it answered without a document")
         self._answered("ok")
+        if self._witness is not None and self._witness.take(answer.fields.get("checkpoint")):
+            # The document counts all the same: who may log in does not hang on the log.
+            self._tell(APPLIED, self._unmet())
         new = Accepted(document, signature)
         if self._refusal is not None and self._refusal.document == new:
             # Told already. Perhaps there is a better one in a while.
@@ -249,13 +256,14 @@ class Follower:
 
     def _unmet(self) -> List[str]:
         """What is not as it should be though the files are, in words."""
+        rewritten = [] if self._witness is None or not self._witness.problem else [self._witness.problem]
         if not self._clock_ahead:
-            return self._reconciler.unmet()
+            return [*self._reconciler.unmet(), *rewritten]
         minutes = max(1, round(abs(self._clock_ahead) / 60))
         span = f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
         way = "ahead of" if self._clock_ahead > 0 else "behind"
         words = f"this host's clock is about {span} {way} the service's, and keys end by it: set it right"
-        return [*self._reconciler.unmet(), f"{words} (timedatectl set-ntp true)"]
+        return [*self._reconciler.unmet(), *rewritten, f"{words} (timedatectl set-ntp true)"]
 
     def _compare_clocks(self, date: str) -> None:
         """Have a clock told that goes wrong by much, by the Date header of an answer, and one that is right again."""

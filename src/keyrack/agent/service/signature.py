@@ -29,8 +29,8 @@ def allow(state: Folder, signing_key: str) -> None:
     state.write(ALLOWED_SIGNERS, line.encode("ascii"), PRIVATE_FILE)
 
 
-def check(signing_key: str, document: str, signature: str) -> None:
-    """Raise DocumentSignatureProblem unless this key (type and base64) signed exactly this text."""
+def check(signing_key: str, document: str, signature: str, namespace: str = host_document.NAMESPACE) -> None:
+    """Raise DocumentSignatureProblem unless this key (type and base64) signed exactly this text, for this purpose."""
     if len(signature) > _LONGEST_SIGNATURE or not signature.isascii():
         raise DocumentSignatureProblem("the signature of the document is no SSH signature")
     try:
@@ -40,7 +40,7 @@ def check(signing_key: str, document: str, signature: str) -> None:
     public = _public(signing_key)
     if signed.public_blob != _PREFIX + public:
         raise DocumentSignatureProblem("the signature of the document is not the service's: it is of another key")
-    if signed.namespace != host_document.NAMESPACE:
+    if signed.namespace != namespace:
         raise DocumentSignatureProblem("the signature of the document is not the service's: it is for something else")
     text = document.encode("utf-8", "surrogatepass")
     message = sshsig.message(signed.namespace, text, signed.hash)

@@ -83,17 +83,22 @@ def tidy(instance: Instance, actor: Actor) -> Counter[str]:
 
         def change(work: Work) -> Counter[str]:
             gone: Counter[str] = Counter()
+            last_event = 0
             by_workspace: dict[int, Counter[str]] = {}
             for (kind, before), rows in found.items():
                 removed = retention.remove(work.connection, kind, before, rows) if rows else set()
+                if kind == "events":
+                    last_event = max((int(key[0]) for key in removed), default=0)
                 for row in rows:
                     if row[:-1] in removed:
                         gone[kind] += 1
                         by_workspace.setdefault(int(row[-1]), Counter())[kind] += 1
+            # Who verifies the chain knows by this, which is in it, that these are not missing (core/audit/verify.py).
+            until = {"events_until": last_event} if last_event else {}
             for workspace_id, counts in sorted(by_workspace.items()):
                 words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
                 summary = f"Deleted what was kept long enough: {words}"
-                work.record(summary, workspace_id=workspace_id, details={"deleted": dict(counts)})
+                work.record(summary, workspace_id=workspace_id, details={"deleted": dict(counts), **until})
             if not by_workspace:
                 work.no_event("another process was quicker")
             return gone

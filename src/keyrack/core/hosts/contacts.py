@@ -9,11 +9,13 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 
+from keyrack.core.audit import chain
 from keyrack.core.hosts import documents, went_back
 from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.instance import Instance
@@ -41,6 +43,8 @@ class Contact:
     lineage: str
     packs: bool = False
     run: str = ""
+    audit: int = -1
+    """The records of the audit log that it saw a checkpoint of; -1: it takes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,10 @@ def answer(instance: Instance, contacts: Sequence[Contact]) -> list[Answer | Exc
             signed[server_id] = documents.sign(instance, server_id, document)
         except Exception as error:
             signed[server_id] = error
-    return [_answer(one, found, signed) for one in contacts]
+    checkpoints = chain.for_hosts(
+        instance, {one.audit for one in contacts if one.audit >= 0 and one.server_id in signed}
+    )
+    return [_answer(one, found, signed, checkpoints) for one in contacts]
 
 
 def _is_plain(standing: Standing, one: Contact) -> bool:
@@ -96,6 +103,7 @@ def _answer(
     one: Contact,
     found: dict[int, tuple[bytes | None, Standing]],
     signed: dict[int, documents.SignedDocument | Exception | None],
+    checkpoints: Mapping[int, dict[str, Any]],
 ) -> Answer | Exception:
     secret_hash, standing = found.get(one.server_id, (None, None))
     if standing is None or secret_hash != one.secret_hash or not _is_plain(standing, one):
@@ -107,7 +115,10 @@ def _answer(
         return document
     if document is None:
         return Refusal(Kind.MISSING, "server-deleted", "This server was deleted.")
-    body = json.dumps({"document": document.text, "signature": document.signature}, separators=(",", ":")).encode()
+    told: dict[str, Any] = {"document": document.text, "signature": document.signature}
+    if one.audit in checkpoints:
+        told["checkpoint"] = checkpoints[one.audit]
+    body = json.dumps(told, separators=(",", ":")).encode()
     if one.packs and len(body) >= LEAST_TO_PACK:
         return Answer(standing, gzip.compress(body, 1, mtime=0), packed=True, size=len(body))
     return Answer(standing, body, size=len(body))

@@ -18,8 +18,13 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import read_canonical
-from keyrack.store import keys, schema, sealed, sealed_tables, servers
+from keyrack.store import access_tree, keys, people, schema, sealed, sealed_tables, servers
 from keyrack.store import tables as held
+from keyrack.store.ending_tables import expired_keys
+from keyrack.store.host_key_tables import host_keys
+from keyrack.store.key_source_tables import key_sources
+from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
+from keyrack.store.sign_in_tables import authenticators, identities, web_sessions
 
 CREDENTIAL, GRANT, USER_KEY = "credential", "grant", "user-key"
 KINDS: Mapping[str, Table] = {
@@ -32,17 +37,27 @@ KINDS: Mapping[str, Table] = {
     "group": held.groups,
     "group-member": held.group_members,
     "held-back": held.held_back,
+    "host-key": host_keys,
     "project": held.projects,
     "removed-account": held.removed_accounts,
     "repository": held.repositories,
     "repository-member": held.repository_members,
     "revocation": held.revocations,
+    "authenticator": authenticators,
+    "expired-key": expired_keys,
+    "identity": identities,
+    "web-session": web_sessions,
     "revoked-key": held.revoked_keys,
     "server": held.servers,
     "system-user": held.system_users,
     "tag": held.server_tags,
     "token": held.tokens,
     "user": held.users,
+    "key-source": key_sources,
+    "offboarding": schema.metadata.tables["offboardings"],
+    "access-request": access_requests,
+    "access-request-approval": access_request_approvals,
+    "request-rule": request_rules,
 }
 _KIND_OF = {table.name: kind for kind, table in KINDS.items()}
 # What others hang on is deleted as usual, with all that belongs to it, or sealed again.
@@ -50,6 +65,8 @@ OWNING = frozenset(("group", "project", "repository", "server", "system-user", "
 _HIDDEN = frozenset(
     (
         "seal",
+        "secret",
+        "credential",
         "secret_hash",
         "agent_secret_hash",
         "encrypted_secret",
@@ -60,6 +77,8 @@ _HIDDEN = frozenset(
     )
 )
 LONGEST_SHOWN = 300
+ANY = "*"
+COUNT = "count"
 MOST_DIGITS = 9
 
 
@@ -130,10 +149,14 @@ def reseal(instance: Instance, actor: Actor, names: Sequence[str]) -> list[Damag
             workspace_id = work.actor.workspace_id
             if list(names) == ["all"]:
                 rows = list(_all(work.connection, workspace_id))
+                for row in rows:
+                    if row.kind != COUNT:  # all of it is counted anew below
+                        sealed.reseal(work.connection, KINDS[row.kind], row.key)
+                sealed_tables.count_all(work.connection, since=access_tree.highest(work.connection) + 1)
             else:
                 rows = [_damaged(work.connection, workspace_id, kind, key) for kind, key in wanted]
-            for row in rows:
-                sealed.reseal(work.connection, KINDS[row.kind], row.key)
+                for row in rows:
+                    sealed.reseal(work.connection, KINDS[row.kind], row.key)
             work.bump_revisions(frozenset[int]().union(*(row.server_ids for row in rows)))
             for row in rows:
                 work.record(f"Sealed the damaged row {row.name} again as it stands: {row.what}", level="alarm")
@@ -179,7 +202,7 @@ def _read_name(name: str) -> tuple[str, tuple[Any, ...]]:
         raise problem
     key: list[Any] = []
     for column, part in zip(columns, parts, strict=True):
-        if not isinstance(column.type, Integer):
+        if not isinstance(column.type, Integer) or part == ANY:
             key.append(part)
         elif not (part.isascii() and part.isdecimal()):
             raise problem
@@ -195,18 +218,36 @@ def _damaged(connection: Connection, workspace_id: int, kind: str, key: tuple[An
     named = [column == value for column, value in zip(table.primary_key, key, strict=True)]
     for row in _of_table(connection, workspace_id, table, *named):
         return row
+    for row in _missing(connection, workspace_id):
+        if (row.kind, row.key[0]) == (kind, key[0]):
+            return row
     raise missing("damaged row")
 
 
 def _all(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
     for table in sealed.TABLES:
         yield from _of_table(connection, workspace_id, table)
+    yield from _missing(connection, workspace_id)
+
+
+def _missing(connection: Connection, workspace_id: int) -> Iterator[DamagedRow]:
+    """What is not there any more: nobody knows of which workspace it was, so the first one's people hear of it."""
+    if workspace_id != min((workspace.id for workspace in people.workspaces_by_name(connection)), default=0):
+        return
+    for name, node in access_tree.broken_nodes(connection):
+        of = f" of {sealing.named(name)}s" if name else ""
+        yield DamagedRow(COUNT, (node,), f"the count{of} was changed in the database, not by Keyrack", frozenset())
+    for table, number in sealed_tables.missing(connection):
+        key = (number, *(ANY for _ in list(table.primary_key)[1:]))
+        if access_tree.TREES[table.name][1] not in table.primary_key:
+            key = (f"of user {number}",)
+        yield DamagedRow(_KIND_OF[table.name], key, "deleted in the database, not by Keyrack", frozenset())
 
 
 def _of_table(connection: Connection, workspace_id: int, table: Table, *where: Any) -> Iterator[DamagedRow]:
     for row in sealed_tables.every(connection, table, _belongs(table, workspace_id), *where):
-        if not sealed.holds(connection, table, row) or (
-            table is held.servers and not sealed.fits(connection, row["id"])
+        if not sealed.holds(connection, table, row) or not (
+            sealed.fits(connection, row["id"]) if table is held.servers else access_tree.fits(connection, table, row)
         ):
             yield _record(connection, table, row)
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt, Work
 from keyrack.model import Actor
-from keyrack.store import endings, expired_keys, keys, people
+from keyrack.store import endings, expired_keys, keys, people, requests
 
 AT_ONCE = 200
 
@@ -75,15 +75,22 @@ def end_user_keys(instance: Instance, keyrack: Actor) -> int:
 
 
 def close_requests(instance: Instance, keyrack: Actor) -> int:
-    """Take away grants that requests opened and whose end has come, each with its event; answers how many."""
+    """End the requests whose grant's end has come, and take the grant away, each with its event; answers how many.
+
+    A request whose grant somebody took back before ends as well.
+    """
     at = instance.now()
-    if not instance.database.read(lambda connection: endings.ended_grants_of_requests(connection, at, 1)):
+    if not instance.database.read(lambda connection: requests.over(connection, at, 1)):
         return 0
     with Attempt(instance, keyrack, "grants:write", "close what requests opened", target_kind="grant") as attempt:
 
         def change(work: Work) -> int:
-            ended = endings.ended_grants_of_requests(work.connection, work.now, AT_ONCE)
-            for grant in ended:
+            over = requests.over(work.connection, work.now, AT_ONCE)
+            for request_id, grant in over:
+                requests.set_state(work.connection, request_id, state=requests.ENDED)
+                if grant is None:
+                    work.no_event("taking it back left one")
+                    continue
                 opened = keys.servers_of_grant(work.connection, grant)
                 keys.remove_grant(work.connection, grant.id)
                 work.bumped.clear()
@@ -94,8 +101,8 @@ def close_requests(instance: Instance, keyrack: Actor) -> int:
                     server_id=grant.server_id,
                     workspace_id=grant.workspace_id,
                 )
-            if not ended:
+            if not over:
                 work.no_event("another process was quicker")
-            return len(ended)
+            return len(over)
 
         return attempt.write(change)

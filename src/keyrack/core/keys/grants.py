@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import room, validation
+from keyrack.core import cursors, room, validation
 from keyrack.core.hosts.servers import NUMBER
 from keyrack.core.hosts.servers import tag as server_tag
 from keyrack.core.instance import Instance
@@ -136,9 +136,18 @@ def find(instance: Instance, actor: Actor) -> tuple[Grant, ...]:
         return attempt.read(lambda connection: keys.find_grants(connection, actor.workspace_id))
 
 
-def page(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50) -> Page[Grant]:
-    """A page of the workspace's grants, oldest first. Raises Refusal FORBIDDEN."""
+def page(
+    instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50, cursor: str | None = None
+) -> Page[Grant]:
+    """A page of the workspace's grants, oldest first; cursor: instead of offset, of the page before, "" for the first
+    one. Raises Refusal FORBIDDEN, or INVALID for a cursor that is none.
+    """
     with Attempt(instance, actor, "grants:read", "list grants", target_kind="grant") as attempt:
+        if cursor is not None:
+            after = cursors.read(cursor, (int,))[0] if cursor else None
+            return attempt.read(
+                lambda connection: keys.page_of_grants_after(connection, actor.workspace_id, after=after, limit=limit)
+            )
         return attempt.read(
             lambda connection: keys.page_of_grants(connection, actor.workspace_id, offset=offset, limit=limit)
         )

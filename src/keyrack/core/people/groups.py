@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.people import users
 from keyrack.core.together import within
@@ -29,13 +30,22 @@ class Group:
     members: tuple[str, ...]
 
 
-def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 50) -> Page[Group]:
-    """A page of the workspace's groups by name; search: part of it. Raises Refusal FORBIDDEN."""
+def find(
+    instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 50, cursor: str | None = None
+) -> Page[Group]:
+    """A page of the workspace's groups by name; search: part of it; cursor: instead of offset, of the page before, ""
+    for the first one. Raises Refusal FORBIDDEN, or INVALID for a cursor that is none.
+    """
     with Attempt(instance, actor, "people:read", "list groups", target_kind="group") as attempt:
 
         def question(connection: Connection) -> Page[Group]:
-            page = groups.page(connection, actor.workspace_id, search=search, offset=offset, limit=limit)
-            return Page(tuple(_record(connection, one) for one in page.items), page.total, offset, limit)
+            if cursor is None:
+                page = groups.page(connection, actor.workspace_id, search=search, offset=offset, limit=limit)
+            else:
+                after = cursors.read(cursor, (str,))[0] if cursor else None
+                page = groups.page_after(connection, actor.workspace_id, search=search, after=after, limit=limit)
+            found = tuple(_record(connection, one) for one in page.items)
+            return Page(found, page.total, page.offset, limit, page.after)
 
         return attempt.read(question)
 

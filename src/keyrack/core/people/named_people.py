@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
+from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.people import users
 from keyrack.core.people.rights import refuse_exceeding
@@ -19,13 +20,24 @@ ME = "me"
 """Stands in paths for whoever asks, so nobody is called so."""
 
 
-def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 50) -> Page[User]:
-    """A page of the workspace's users, oldest first; search: part of the name. Raises Refusal FORBIDDEN."""
+def find(
+    instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 50, cursor: str | None = None
+) -> Page[User]:
+    """A page of the workspace's users, oldest first; search: part of the name; cursor: instead of offset, of the page
+    before, "" for the first one. Raises Refusal FORBIDDEN, or INVALID for a cursor that is none.
+    """
     with Attempt(instance, actor, "people:read", "list users", target_kind="user") as attempt:
 
         def question(connection: Connection) -> Page[User]:
-            page = groups.page_of_people(connection, actor.workspace_id, search=search, offset=offset, limit=limit)
-            return Page(tuple(people.user_record(connection, row) for row in page.items), page.total, offset, limit)
+            if cursor is None:
+                page = groups.page_of_people(connection, actor.workspace_id, search=search, offset=offset, limit=limit)
+            else:
+                after = cursors.read(cursor, (int,))[0] if cursor else None
+                page = groups.page_of_people_after(
+                    connection, actor.workspace_id, search=search, after=after, limit=limit
+                )
+            users = tuple(people.user_record(connection, row) for row in page.items)
+            return Page(users, page.total, page.offset, limit, page.after)
 
         return attempt.read(question)
 

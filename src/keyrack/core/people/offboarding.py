@@ -261,6 +261,11 @@ def _shown(held: Held, places: Iterable[Place]) -> dict[str, Any]:
             {"server": row.server_name, "username": row.username, "path": row.path, "fingerprint": row.fingerprint}
             for row in held.found
         ],
+        "key_sources": [f"{row.account} at {row.url}" for row in held.key_sources],
+        "requests": [
+            {"id": row.id, "server": row.server_name, "tag": row.tag, "system_user": row.system_user}
+            for row in held.requests
+        ],
         "servers": [place.name for place in places],
     }
 
@@ -272,7 +277,7 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
         people.change_user(connection, user.id, {"disabled_at": work.now})
     people.revoke_tokens(connection, work.now, user_id=user.id)
     web_sessions.remove_of_user(connection, user.id)
-    offboardings.take_away(connection, user.workspace_id, user.id, list(lines))
+    offboardings.take_away(connection, user.workspace_id, user.id, list(lines), at=work.now, by=work.actor.name)
     revisions = {place.id: work.bump_revision(place.id) for place in going.places}
     refusing = offboardings.refuse(connection, revisions, lines, work.now)
     number = offboardings.add(
@@ -337,6 +342,8 @@ def counted(gone: Mapping[str, Any]) -> str:
         (len(gone["tokens"]) + gone["iam_tokens"], "token", "tokens"),
         (len(gone["access_keys"]), "access key", "access keys"),
         (len(gone["sessions"]), "session", "sessions"),
+        (len(gone.get("key_sources", ())), "key source", "key sources"),
+        (len(gone.get("requests", ())), "pending request", "pending requests"),
     )
     words = [f"{count} {one if count == 1 else many}" for count, one, many in counts if count]
     if len(words) < 2:

@@ -12,14 +12,14 @@ import structlog
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import validation
+from keyrack.core import cursors, validation
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.people import passwords, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
-from keyrack.model import Actor, Page, Project, Token, User, Workspace
+from keyrack.model import Actor, Page, Project, Role, Token, User, Workspace
 from keyrack.store import people
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people import Bearer, Claimed
@@ -393,6 +393,29 @@ def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50) 
         return attempt.read(
             lambda connection: people.find_api_tokens(connection, actor.workspace_id, offset=offset, limit=limit)
         )
+
+
+def find_everywhere(
+    instance: Instance, actor: Actor, *, cursor: str | None = None, limit: int = 50
+) -> tuple[Page[Bearer], dict[int, str]]:
+    """A page of the API tokens of all workspaces that are not revoked, oldest first, and the workspaces' names by id.
+
+    For the operator, and for owners of the workspace that was there first, whose instance it is. cursor: of the page
+    before, "" or None for the first one. Raises Refusal FORBIDDEN, or INVALID for a cursor that is none.
+    """
+    aim = "list the tokens of all workspaces"
+    with Attempt(instance, actor, "people:read", aim, target_kind="token") as attempt:
+
+        def question(connection: Connection) -> tuple[Page[Bearer], dict[int, str]]:
+            names = people.workspace_names(connection)
+            operator = actor.user_id is None
+            if not operator and (actor.role is not Role.OWNER or actor.workspace_id != next(iter(names), None)):
+                words = "Only the operator, and owners of the first workspace, see the tokens of all workspaces."
+                raise Refusal(Kind.FORBIDDEN, "not-the-instance-owner", words)
+            after = cursors.read(cursor, (int,))[0] if cursor else None
+            return people.tokens_of_instance(connection, after=after, limit=limit), names
+
+        return attempt.read(question)
 
 
 def revoke_id(instance: Instance, actor: Actor, token_id: int) -> Bearer:

@@ -90,7 +90,10 @@ def _user(state: State, user_id: int, user: Any) -> dict[str, Any]:
         "kind": user.kind,
         "disabled": user.disabled_at is not None,
         "policies": list(user.policies),
-        "keys": [{"title": key.title, "public_key": key.line} for key in state.user_keys.get(user_id, ())],
+        "keys": [
+            {"title": key.title, "public_key": key.line, "expires_at": key.expires_at}
+            for key in state.user_keys.get(user_id, ())
+        ],
         "key_sources": [{"kind": one.kind, "account": one.account, "url": one.url} for one in sources],
     }
 
@@ -112,6 +115,7 @@ def _server(state: State, server: ServerState) -> dict[str, Any]:
                 "temporary": one.temporary or None,
                 "expires_at": one.expires_at,
                 "restrictions": dict(one.restrictions) or None,
+                "break_glass": one.break_glass or None,
             }
             for one in state.credentials.get(server.id, ())
         ],
@@ -142,6 +146,7 @@ def _grant(state: State, grant: Grant, at: datetime) -> dict[str, Any] | None:
         "expires_at": grant.expires_at,
         "restrictions": dict(grant.restrictions) or None,
         "reason": grant.reason,
+        "break_glass": grant.break_glass or None,
     }
 
 

@@ -140,18 +140,19 @@ def _grants(run: Comparison, wanted: list[WantedGrant], found: list[Grant]) -> N
             run.remove(f"take back another login of {wanted[0].words}, on other terms", _take_back(old))
 
 
-_Terms = tuple[datetime | None, datetime | None, dict[str, object], str | None]
+_Terms = tuple[datetime | None, datetime | None, dict[str, object], str | None, bool]
 
 
 def _terms(run: Comparison, wanted: WantedGrant) -> _Terms:
     """A start that came already is none; what the file does not say of the reason does not count."""
     start = None if wanted.starts_at is None or wanted.starts_at <= run.at else wanted.starts_at
-    return start, wanted.expires_at, dict(wanted.restrictions), wanted.reason
+    return start, wanted.expires_at, dict(wanted.restrictions), wanted.reason, wanted.break_glass
 
 
 def _terms_of(run: Comparison, grant: Grant, wanted: WantedGrant) -> _Terms:
     start = None if grant.has_begun(run.at) else grant.starts_at
-    return start, grant.expires_at, dict(grant.restrictions), None if wanted.reason is None else grant.reason
+    reason = None if wanted.reason is None else grant.reason
+    return start, grant.expires_at, dict(grant.restrictions), reason, bool(grant.break_glass)
 
 
 def _give(doing: Doing, wanted: WantedGrant) -> None:
@@ -168,6 +169,7 @@ def _give(doing: Doing, wanted: WantedGrant) -> None:
         expires_at=wanted.expires_at,
         restrictions=wanted.restrictions,
         reason=wanted.reason,
+        break_glass=wanted.break_glass,
     )
 
 

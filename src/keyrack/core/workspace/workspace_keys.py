@@ -5,15 +5,16 @@ must change nothing itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from keyrack.core import validation
 from keyrack.core.hosts import modes
 from keyrack.core.hosts.facts import ENFORCE
-from keyrack.core.keys import credentials, key_sources, requests, user_keys
+from keyrack.core.keys import credentials, key_sources, renewals, requests, user_keys
 from keyrack.core.people import named_people
 from keyrack.core.workspace.workspace_changes import Comparison, Doing
 from keyrack.core.workspace.workspace_text import WantedCredential, WantedRule, WantedServer, WantedUser
-from keyrack.model import Credential
+from keyrack.model import Credential, UserKey
 from keyrack.store.requests import RequestRule
 
 
@@ -79,15 +80,13 @@ def _put(name: str, *, kind: str | None = None, disabled: bool | None = None) ->
 def _user_keys(run: Comparison, wanted: WantedUser) -> None:
     known = run.state.users.get(wanted.name)
     held = {key.fingerprint: key for key in (run.state.user_keys.get(known.id, ()) if known else ())}
-    for title, line in wanted.keys:
+    for title, line, end in wanted.keys:
         key = validation.public_key(run.instance, line)
-        if held.pop(key.sha256, None) is None:
-            run.do(
-                f"add SSH key {key.sha256} of {wanted.name}",
-                lambda doing, one=(title, line): user_keys.add(  # type: ignore[misc]
-                    doing.instance, doing.actor, title=one[0], public_key=one[1], user_id=doing.users[wanted.name].id
-                ),
-            )
+        there = held.pop(key.sha256, None)
+        if there is None:
+            run.do(f"add SSH key {key.sha256} of {wanted.name}", _added_key(wanted, title, line, end))
+        elif end is not None and end != there.expires_at:
+            run.do(f"give SSH key {key.sha256} of {wanted.name} another end", _renewed(there, end))
     for was in held.values():
         run.remove(
             f"delete SSH key {was.fingerprint} of {wanted.name}",
@@ -95,6 +94,21 @@ def _user_keys(run: Comparison, wanted: WantedUser) -> None:
                 doing.instance, doing.actor, one.id, user_id=one.user_id
             ),
         )
+
+
+def _added_key(wanted: WantedUser, title: str | None, line: str, end: datetime | None) -> Callable[[Doing], object]:
+    return lambda doing: user_keys.add(
+        doing.instance,
+        doing.actor,
+        title=title,
+        public_key=line,
+        user_id=doing.users[wanted.name].id,
+        expires_at=end,
+    )
+
+
+def _renewed(was: UserKey, end: datetime) -> Callable[[Doing], object]:
+    return lambda doing: renewals.key(doing.instance, doing.actor, was.id, expires_at=end)
 
 
 def _sources(run: Comparison, wanted: WantedUser) -> None:
@@ -121,7 +135,8 @@ def _sources(run: Comparison, wanted: WantedUser) -> None:
 def _same(run: Comparison, wanted: WantedCredential, was: Credential) -> bool:
     fingerprint = validation.public_key(run.instance, wanted.public_key).sha256
     told = (wanted.username, fingerprint, wanted.temporary, wanted.expires_at, dict(wanted.restrictions))
-    return told == (was.username, was.fingerprint, was.temporary, was.expires_at, dict(was.restrictions))
+    held = (was.username, was.fingerprint, was.temporary, was.expires_at, dict(was.restrictions))
+    return told == held and wanted.break_glass == bool(was.break_glass)
 
 
 def _added(server: str, wanted: WantedCredential) -> Callable[[Doing], object]:
@@ -135,6 +150,7 @@ def _added(server: str, wanted: WantedCredential) -> Callable[[Doing], object]:
         temporary=wanted.temporary,
         expires_at=wanted.expires_at,
         restrictions=wanted.restrictions,
+        break_glass=wanted.break_glass,
     )
 
 

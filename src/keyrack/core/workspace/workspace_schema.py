@@ -58,6 +58,7 @@ class UserKey(_Table):
 
     public_key: str = Field(description="One line as ssh-keygen writes it.")
     title: str | None = Field(None, description="What it is called.")
+    expires_at: Moment | None = Field(None, description="When it ends, with its zone; left out: as it is.")
 
 
 class KeySource(_Table):
@@ -103,6 +104,7 @@ class Credential(_Table):
     temporary: bool = Field(False, description="Whether the offline policy drop-temporary drops it.")
     expires_at: Moment | None = Field(None, description="When it ends, with its zone.")
     restrictions: dict[str, Any] | None = Field(None, description="What it may do.")
+    break_glass: bool = Field(False, description="Whether its use is an alarm.")
 
 
 class Server(_Table):
@@ -157,6 +159,7 @@ class Grant(_Table):
     reason: str | None = Field(None, description="Why it is given.")
     expires_at: Moment | None = Field(None, description="When it ends, with its zone.")
     restrictions: dict[str, Any] | None = Field(None, description="What the keys may do.")
+    break_glass: bool = Field(False, description="Whether its use is an alarm.")
 
 
 class RequestRule(_Table):

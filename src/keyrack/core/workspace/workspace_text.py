@@ -56,8 +56,8 @@ class WantedSource:
 
 @dataclass(frozen=True, slots=True)
 class WantedUser:
-    """A user with what proves who that is; access_keys: pairs of id and secret; has_…: the file says which; keys: pairs
-    of title and line.
+    """A user with what proves who that is; access_keys: pairs of id and secret; has_…: the file says which; keys:
+    title, line and end of each.
     """
 
     place: str
@@ -71,7 +71,7 @@ class WantedUser:
     has_tokens: bool
     kind: str | None
     disabled: bool | None
-    keys: tuple[tuple[str | None, str], ...]
+    keys: tuple[tuple[str | None, str, datetime | None], ...]
     has_keys: bool
     sources: tuple[WantedSource, ...]
     has_sources: bool
@@ -87,6 +87,7 @@ class WantedCredential:
     temporary: bool
     expires_at: datetime | None
     restrictions: Mapping[str, object]
+    break_glass: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ class WantedGrant:
     expires_at: datetime | None
     restrictions: Mapping[str, object]
     reason: str | None
+    break_glass: bool
 
     @property
     def words(self) -> str:
@@ -154,7 +156,7 @@ class WantedGrant:
     def whole(self) -> str:
         """The same with its terms, by which one of several is told from the others."""
         limits = sorted((name, str(value)) for name, value in self.restrictions.items())
-        return f"{self.words} {self.starts_at} {self.expires_at} {limits} {self.reason}"
+        return f"{self.words} {self.starts_at} {self.expires_at} {limits} {self.reason} {self.break_glass}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +330,10 @@ class _Reader:
             has_tokens="tokens" in entry,
             kind=_one_of(entry.get("kind"), ("person", "service"), "kind", place),
             disabled=entry.get("disabled"),
-            keys=tuple((item.get("title"), item["public_key"]) for item in entry.get("keys", [])),
+            keys=tuple(
+                (item.get("title"), item["public_key"], _moment(item, "expires_at", place))
+                for item in entry.get("keys", [])
+            ),
             has_keys="keys" in entry,
             sources=tuple(
                 WantedSource(item["kind"], item["account"], item.get("url")) for item in entry.get("key_sources", [])
@@ -399,6 +404,7 @@ class _Reader:
             expires_at=_moment(entry, "expires_at", place),
             restrictions=validation.restrictions(entry.get("restrictions")),
             reason=entry.get("reason"),
+            break_glass=entry.get("break_glass", False),
         )
 
     def _credentials(self, place: str, items: list[Mapping[str, Any]]) -> tuple[WantedCredential, ...]:
@@ -410,6 +416,7 @@ class _Reader:
                 temporary=item.get("temporary", False),
                 expires_at=_moment(item, "expires_at", place),
                 restrictions=validation.restrictions(item.get("restrictions")),
+                break_glass=item.get("break_glass", False),
             )
             for item in items
         ]

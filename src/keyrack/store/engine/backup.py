@@ -24,6 +24,8 @@ OPENING: Mapping[str, tuple[str, ...]] = {
     "repository_members": ("id",),
     "group_members": ("group_id", "user_id"),
     "server_tags": ("server_id", "tag"),
+    # A source that was taken away since would bring back its keys.
+    "key_sources": ("id",),
 }
 # What may have been narrowed since; it counts as it was last.
 NARROWED: Mapping[str, tuple[str, ...]] = {
@@ -31,7 +33,7 @@ NARROWED: Mapping[str, tuple[str, ...]] = {
     "tokens": ("revoked_at",),
     "access_keys": ("active",),
 }
-REFUSING = ("revocations", "revoked_keys")
+REFUSING = ("revocations", "revoked_keys", "expired_keys")
 
 Row = tuple[object, ...]
 

@@ -16,6 +16,7 @@ ANSWERS: dict[Kind, tuple[int, str]] = {
     Kind.INVALID: (400, "CH.010001"),
     Kind.TAKEN: (409, "CH.080002"),
     Kind.LIMIT: (400, "CH.010001"),
+    Kind.CHANGED: (412, "CH.080002"),
     Kind.THROTTLED: (429, "APIGW.0308"),
     Kind.TOO_LARGE: (413, "APIGW.0201"),
     Kind.UNAVAILABLE: (503, "CH.000001"),

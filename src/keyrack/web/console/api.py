@@ -29,6 +29,7 @@ from keyrack.web.console import (
     pages_overview,
     pages_own_sign_in,
     pages_people,
+    pages_provider,
     pages_repositories,
     pages_requests,
     pages_settings,
@@ -41,6 +42,7 @@ from keyrack.web.console.visits import FORM_AGAIN, STATUS, Form, Page, Visit
 
 PAGES: tuple[Page, ...] = (
     *pages_sign_in.PAGES,
+    *pages_provider.PAGES,
     *pages_own_sign_in.PAGES,
     *pages_welcome.PAGES,
     *pages_overview.PAGES,
@@ -190,7 +192,7 @@ def _answer(page: Page, call: Call) -> Response:
     if page.open:
         request.state.visitor = _found(instance, request)
     visit = _visit(instance, request, _visitor(request), call)
-    if page.method != "GET":
+    if page.method != "GET" and not page.from_outside:
         _check_form(visit)
     if not page.open and policy.may(call.actor, page.action) is not None:
         with Attempt(instance, call.actor, page.action, "open a page of the console", target_kind="page"):

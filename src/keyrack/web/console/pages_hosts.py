@@ -85,12 +85,6 @@ def invite(visit: Visit, server_id: int = 0) -> Response:
     return visit.show("enrol.html", server=servers.get(visit.instance, visit.actor, number), line=line, status=200)
 
 
-def arrival(visit: Visit) -> Response:
-    """Whether a host has come yet, for the page that waits for it."""
-    server = servers.get(visit.instance, visit.actor, visit.number("server"))
-    return visit.show("_arrival.html", server=server)
-
-
 def host(visit: Visit) -> Response:
     """One host: who gets in and why, what nobody knows of, who is in, settings, what happened."""
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
@@ -99,6 +93,8 @@ def host(visit: Visit) -> Response:
     given: dict[str, Any] = {"server": server, "held": held, "kind": mark_of(held)}
     if part == "state":
         return visit.show("_host_state.html", **given)
+    if part == "arrival":
+        return visit.show("_arrival.html", **given)
     if part == "sessions":
         return visit.show("_host_sessions.html", **given, sessions=_sessions(visit, server))
     ways, unknown = _ways(visit, server)
@@ -229,7 +225,6 @@ PAGES = (
     change("/hosts", add, "servers:write", again=hosts),
     page("/hosts/{server}", host, "servers:read"),
     change("/hosts/{server}/invite", invite, "servers:write"),
-    page("/hosts/{server}/arrival", arrival, "servers:read"),
     change("/hosts/{server}/unmanaged/{id}/manage", manage, "credentials:write", again=host),
     change("/hosts/{server}/unmanaged/{id}/ignore", ignore, "credentials:write", again=host),
     change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host),

@@ -20,7 +20,13 @@ def login(visit: Visit) -> Response:
     safety.refuse_in_the_clear(visit.instance, visit.request)
     here = place.of(visit)
     options = passkeys.options(visit.instance, here) if here else ""
-    return visit.show("login.html", onward=onward, name=visit.form.text("name"), options=options)
+    return visit.show(
+        "login.html",
+        onward=onward,
+        name=visit.form.text("name"),
+        options=options,
+        provider=visit.instance.settings.oidc_name,
+    )
 
 
 def enter(visit: Visit) -> Response:

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
+from keyrack.core.hosts import ssh_lines
 from keyrack.core.lifetimes import written
 
 FOLDER = resources.files("keyrack.web.console")
@@ -77,6 +78,7 @@ def environment() -> Environment:
     made.filters["short_fingerprint"] = short_fingerprint
     made.filters["count"] = count
     made.filters["span"] = written
+    made.filters["ssh_line"] = ssh_lines.line
     made.filters["browser"] = browser
     return made
 

@@ -190,7 +190,8 @@ class Page:
     or does it needs: others get 403 before anything is asked; the core decides again. again: the page that shows the
     form with what was typed, where a change is refused; dangerous: the person must have proven lately who they are;
     open: for anybody; hashes: it may hash a password; judged: what lets somebody in may also be the thing itself, such
-    as a role in a repository, so that the core alone says who may.
+    as a role in a repository, so that the core alone says who may; from_outside: a program sends it, which proves
+    itself by what it sends, and no form of ours.
     """
 
     method: str
@@ -202,6 +203,7 @@ class Page:
     open: bool = False
     hashes: bool = False
     judged: bool = False
+    from_outside: bool = False
 
 
 def page(path: str, handler: Handler, action: str = "iam:self", *, open: bool = False, judged: bool = False) -> Page:
@@ -219,6 +221,7 @@ def change(
     open: bool = False,
     hashes: bool = False,
     judged: bool = False,
+    from_outside: bool = False,
 ) -> Page:
     """What a form does, POST; it ends by `visit.go(…, said)` or by showing a part."""
-    return Page("POST", path, handler, action, again, dangerous, open, hashes or dangerous, judged)
+    return Page("POST", path, handler, action, again, dangerous, open, hashes or dangerous, judged, from_outside)

@@ -21,6 +21,7 @@ STATUS = {
     Kind.INVALID: 400,
     Kind.TAKEN: 409,
     Kind.LIMIT: 400,
+    Kind.CHANGED: 412,
     Kind.THROTTLED: 429,
     Kind.TOO_LARGE: 413,
     Kind.UNAVAILABLE: 503,

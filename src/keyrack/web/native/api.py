@@ -48,6 +48,7 @@ STATUS = {
     Kind.INVALID: 422,
     Kind.TAKEN: 409,
     Kind.LIMIT: 409,
+    Kind.CHANGED: 412,
     Kind.THROTTLED: 429,
     Kind.TOO_LARGE: 413,
     Kind.UNAVAILABLE: 503,

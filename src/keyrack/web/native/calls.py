@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import wraps
+from dataclasses import replace
+from functools import partial, wraps
 from typing import Any, TypeVar, overload
 
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from keyrack.core import shape
+from keyrack.core import preconditions, shape
 from keyrack.core.hosts import servers
+from keyrack.core.instance import Instance
 from keyrack.core.work import refuse
-from keyrack.errors import Refusal, invalid
-from keyrack.web.api import Call, Endpoint
+from keyrack.errors import Kind, Refusal, invalid
+from keyrack.web.api import Call, Endpoint, Handler
+from keyrack.web.native import conditions
+from keyrack.web.native.conditions import Condition
 from keyrack.web.native.shapes import Answer, Query, Request, parameter_names
 
 R = TypeVar("R", bound=Request)
@@ -102,19 +106,61 @@ def endpoint(
         arguments: list[object] = [] if takes is None else [_sent(call, takes, action, first)]
         if takes is None and call.body:
             raise invalid("body", "This call takes no body.", "field-unknown")
-        answer = handler(call, *arguments, *([] if asks is None else [asked]))
+        more = [] if asks is None else [asked]
+        condition = conditions.of(call, method)
+        if condition is None:
+            answer = handler(call, *arguments, *more)
+        else:
+            answer = preconditions.guarded(
+                call.instance,
+                call.actor,
+                action,
+                partial(_holds, call, path, condition),
+                lambda inner: handler(replace(call, instance=inner), *arguments, *more),
+            )
         if isinstance(answer, Response):
             return answer
-        return Response(status_code=code) if answer is None else written(answer, code)
+        if answer is None:
+            return Response(status_code=code)
+        if method == "GET" and conditions.unchanged(call, answer):
+            return Response(status_code=304, headers={"ETag": conditions.tag_of(answer)})
+        return written(answer, code)
 
     code = status or (200 if answers is not None else 204)
+    if method == "GET" and asks is None:
+        _showing[path] = answered
     return Endpoint(method, path, answered, action, takes=takes, asks=asks, answers=answers, status=code)
 
 
 def written(answer: Answer, status: int = 200) -> Response:
     """An answer as JSON, by pydantic's own writer."""
     content = answer.__pydantic_serializer__.to_json(answer)
-    return Response(content, status, media_type="application/json")
+    return Response(
+        content, status, media_type="application/json", headers={"ETag": conditions.tag_of(answer, content)}
+    )
+
+
+def _holds(call: Call, path: str, condition: Condition, inner: Instance) -> bool:
+    """Whether what the path names is as the caller saw it, by the tag of what GET answers for it."""
+    shown = showing(path)
+    try:
+        answer = shown(replace(call, instance=inner, body={}, query={}, request=conditions.without(call.request)))
+    except Refusal as refusal:
+        if refusal.kind is not Kind.MISSING:
+            raise
+        return condition.met_by(None)
+    return condition.met_by(answer.headers.get("etag"))
+
+
+def showing(path: str) -> Handler:
+    """What answers GET of a path. Raises Refusal INVALID where nothing does, as there is no tag to compare with."""
+    found = _showing.get(path)
+    if found is None:
+        raise invalid("If-Match", "This path shows nothing that could be compared; leave the header out.")
+    return found
+
+
+_showing: dict[str, Handler] = {}
 
 
 def _asked(call: Call, asks: type[Query] | None) -> Query | None:

@@ -26,6 +26,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "freezes": ("freezes",),
     "grants": ("grants", "renewals"),
     "groups": ("groups",),
+    "instance": ("tokens",),
     "keys": ("revocations", "claims", "renewals", "freezes", "findings"),
     "offboardings": ("offboardings",),
     "people": ("groups", "key_sources", "offboardings"),

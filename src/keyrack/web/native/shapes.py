@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, WrapValidator
 from pydantic_core import PydanticCustomError
 
+from keyrack.core import cursors
 from keyrack.model import Page
 from keyrack.web import bodies
 from keyrack.web.examples import FINGERPRINT, PUBLIC_KEY
@@ -39,6 +40,8 @@ class Answer(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    untagged: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the answer's tag leaves out, as nobody decided them: what a host tells of itself."""
 
 
 def parameter_names(asks: type[BaseModel]) -> tuple[str, ...]:
@@ -157,6 +160,22 @@ class Search(Window):
     search: Annotated[str, about("A part of what is looked for.", "web")] = ""
 
 
+class Further(Window):
+    """The same by cursor, at the same cost wherever one is."""
+
+    cursor: Annotated[str | None, about("Instead of page: next of the page before; empty for the first.", "")] = None
+
+    def window(self) -> dict[str, Any]:
+        """Offset, limit and cursor, as the core's functions take them."""
+        return {**super().window(), "cursor": self.cursor}
+
+
+class FurtherSearch(Further):
+    """A page of what matches a text, by cursor too."""
+
+    search: Annotated[str, about("A part of what is looked for.", "web")] = ""
+
+
 class Listed(Answer, Generic[T]):
     """A page of a list."""
 
@@ -164,6 +183,7 @@ class Listed(Answer, Generic[T]):
     total: Annotated[int, about("How many there are on all pages.", 1)]
     page: Annotated[int, about("Which page this is, from 1.", 1)]
     per_page: Annotated[int, about("How many a page holds.", PER_PAGE)]
+    next: Annotated[str | None, about("The cursor of the next page, where one asks by cursor; null at the end.", None)]
 
     @classmethod
     def of(cls, found: Page[S], show: Callable[[S], T]) -> Self:
@@ -173,6 +193,7 @@ class Listed(Answer, Generic[T]):
             total=found.total,
             page=found.offset // found.limit + 1,
             per_page=found.limit,
+            next=None if found.after is None else cursors.write((found.after,)),
         )
 
 

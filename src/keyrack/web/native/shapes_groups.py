@@ -65,6 +65,7 @@ class OwnKey(Answer):
     public_key: Annotated[PublicKey | None, about("The key as it was registered.")]
     created_at: Annotated[Time, about("When it was registered.")]
     expires_at: Annotated[Time | None, about("When it ends.")]
+    frozen: Annotated[Flag, about("Whether it opens nothing new until it is confirmed.")]
 
 
 class GroupChange(Request):
@@ -116,6 +117,7 @@ def own_key(key: UserKeyRecord) -> OwnKey:
         public_key=key.line,
         created_at=time(key.created_at),
         expires_at=time_or_null(key.expires_at),
+        frozen=key.frozen,
     )
 
 

@@ -105,6 +105,8 @@ class Gone(Answer):
     access_keys: Annotated[list[str], about("The ids of access keys.", ["AKEXAMPLE"])]
     sessions: Annotated[list[GoneSession], about("Open logins.")]
     found: Annotated[list[FoundKey], about("The keys in files of hosts' own.")]
+    key_sources: Annotated[list[str], about("Accounts that keys came from.", ["octocat at https://github.com"])]
+    requests: Annotated[list[GoneGrant], about("Requests for access that were pending.")]
     servers: Annotated[list[str], about("The servers concerned.", ["web-1"])]
 
 
@@ -174,7 +176,8 @@ class Undone(Answer):
 
 
 def _gone(gone: Any) -> Gone:
-    return Gone.model_validate(dict(gone))
+    # Older ones say nothing of these.
+    return Gone.model_validate({"key_sources": [], "requests": [], **gone})
 
 
 def preview(going: Going) -> Offboarding:

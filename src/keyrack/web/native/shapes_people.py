@@ -15,6 +15,8 @@ from keyrack.web.native.shapes import (
     Id,
     Listed,
     Moment,
+    PerPage,
+    Query,
     Request,
     Restrictions,
     Time,
@@ -102,6 +104,28 @@ class GrantPage(Listed[Grant]):
 
 class TokenPage(Listed[Token]):
     """A page of tokens."""
+
+
+class TokenOfInstance(Token):
+    """A token of the API of one of all workspaces."""
+
+    workspace: Annotated[str, about("In which workspace.", "acme")]
+
+
+class InstanceTokenPage(Listed[TokenOfInstance]):
+    """A page of the tokens of all workspaces."""
+
+
+class InstanceTokensAsked(Query):
+    """Which part of the tokens of all workspaces."""
+
+    cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
+    per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", 50)] = 50
+
+
+def token_of_instance(found: Bearer, workspaces: dict[int, str]) -> TokenOfInstance:
+    """A token of one of all workspaces; workspaces: their names."""
+    return TokenOfInstance(**token(found).model_dump(), workspace=workspaces.get(found.token.workspace_id, "?"))
 
 
 def grant(given: GrantRecord, names: Names) -> Grant:

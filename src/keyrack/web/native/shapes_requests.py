@@ -40,7 +40,7 @@ class NewRequest(Request):
 class RequestsAsked(Window):
     """Which requests."""
 
-    state: Annotated[str | None, about("pending, approved, denied, cancelled or lapsed.", "pending")] = None
+    state: Annotated[str | None, about("pending, approved, denied, cancelled, lapsed or ended.", "pending")] = None
 
 
 class NewRule(Request):
@@ -80,7 +80,7 @@ class AccessRequest(Answer):
     duration: Annotated[str | None, about("How long it opens, from the approval on.", "1h")]
     until: Annotated[Time | None, about("Or until when.")]
     reason: Annotated[str, about("Why.", "the release of today")]
-    state: Annotated[str, about("pending, approved, denied, cancelled or lapsed.", "pending")]
+    state: Annotated[str, about("pending, approved, denied, cancelled, lapsed or ended.", "pending")]
     approvers: Annotated[Count, about("How many must approve.")]
     created_at: Annotated[Time, about("When it was made.")]
     pending_until: Annotated[Time, about("When it lapses if nobody decides.")]

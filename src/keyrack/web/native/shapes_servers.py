@@ -67,6 +67,11 @@ class ResyncDecision(Request):
 class Server(Answer):
     """A server with the status of its host."""
 
+    untagged = frozenset(
+        {"agent_version", "os", "os_version", "enforcement", "undone", "wanted", "applied", "applied_at"}
+        | {"seen_at", "online", "problems", "state"}
+    )
+
     id: Annotated[Id, about("Its id.")]
     name: Annotated[Name, about("Its name.")]
     address: Annotated[str, about("Its address.", "192.0.2.10")]

@@ -14,6 +14,12 @@ def list_tokens(call: Call, asked: Window) -> shapes.TokenPage:
     return shapes.TokenPage.of(tokens.find(call.instance, call.actor, **asked.window()), shapes.token)
 
 
+def list_tokens_of_instance(call: Call, asked: shapes.InstanceTokensAsked) -> shapes.InstanceTokenPage:
+    """List the API tokens of all workspaces, for the owner of the instance"""
+    found, names = tokens.find_everywhere(call.instance, call.actor, cursor=asked.cursor, limit=asked.per_page)
+    return shapes.InstanceTokenPage.of(found, lambda one: shapes.token_of_instance(one, names))
+
+
 def make_token(call: Call, new: shapes.NewToken) -> shapes.MadeToken:
     """Make an API token, whose secret is shown this once"""
     made = api_tokens.make(
@@ -40,6 +46,14 @@ def revoke_token(call: Call) -> None:
 
 ENDPOINTS = (
     endpoint("GET", "/tokens", list_tokens, "people:read", asks=Window, answers=shapes.TokenPage),
+    endpoint(
+        "GET",
+        "/instance/tokens",
+        list_tokens_of_instance,
+        "people:read",
+        asks=shapes.InstanceTokensAsked,
+        answers=shapes.InstanceTokenPage,
+    ),
     endpoint("POST", "/tokens", make_token, "iam:self", takes=shapes.NewToken, answers=shapes.MadeToken, status=201),
     endpoint(
         "POST",

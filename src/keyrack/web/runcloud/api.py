@@ -28,6 +28,7 @@ STATUS = {
     Kind.INVALID: 422,
     Kind.TAKEN: 422,
     Kind.LIMIT: 422,
+    Kind.CHANGED: 412,
     Kind.THROTTLED: 429,
     Kind.TOO_LARGE: 413,
     Kind.UNAVAILABLE: 503,

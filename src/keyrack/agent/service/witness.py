@@ -1,0 +1,74 @@
+"""Remembers what the audit log was, so that it cannot be rewritten unnoticed; must change nothing about who gets in.
+
+Invariant 9: a checkpoint that does not go on from the last one is refused and told.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+from keyrack.agent.service import signature
+from keyrack.agent.state import StateFolder, StateProblem
+from keyrack.protocol import audit_tree
+from keyrack.protocol.audit_tree import Checkpoint, CheckpointProblem
+
+FILE = "checkpoint.json"
+_REMEDY = "; if the service was restored from a backup, `rm {}` here begins anew"
+
+
+class Witness:
+    """The last checkpoint of the service's audit log that went on from the one before."""
+
+    def __init__(self, state: StateFolder, signing_key: str) -> None:
+        self._state = state
+        self._signing_key = signing_key
+        self.problem = ""
+        """Why the last checkpoint that came is refused; "" where it is not."""
+        self._last = self._noted()
+
+    @property
+    def size(self) -> int:
+        """How many records the log had, 0 before anything was seen."""
+        return self._last.size if self._last is not None else 0
+
+    def take(self, told: Any) -> bool:
+        """Look at a checkpoint as it came beside a document; whether there is news for people (problem changed)."""
+        if told is None:
+            return False
+        before, self.problem = self.problem, ""
+        try:
+            new = self._read(told)
+            words = audit_tree.problem(self._last, new, audit_tree.read_path(told.get("proof")))
+            if words:
+                self.problem = words + _REMEDY.format(f"{self._state.folder.path}/{FILE}")
+            elif self._last is None or new.size > self._last.size:
+                self._keep(told, new)
+        except (CheckpointProblem, signature.DocumentSignatureProblem) as problem:
+            self.problem = f"a checkpoint of the audit log is refused: {problem}"
+        except OSError as error:
+            self.problem = f"the checkpoint of the audit log cannot be kept: {error.strerror}"
+        return self.problem != before
+
+    def _keep(self, told: Dict[str, Any], new: Checkpoint) -> None:
+        fields = {"text": told["text"], "signature": told["signature"]}
+        self._state.save(FILE, fields, durable=self._last is None)
+        self._last = new
+
+    def _read(self, told: Any) -> Checkpoint:
+        """A checkpoint that the service signed. Raises CheckpointProblem or DocumentSignatureProblem."""
+        if not isinstance(told, dict):
+            raise CheckpointProblem("it is not a checkpoint")
+        text, signed = told.get("text"), told.get("signature")
+        if not isinstance(text, str) or not isinstance(signed, str):
+            raise CheckpointProblem("it is not a checkpoint")
+        signature.check(self._signing_key, text, signed, audit_tree.NAMESPACE)
+        return audit_tree.read(text)
+
+    def _noted(self) -> Optional[Checkpoint]:
+        """What was kept; a damaged note counts as none, and is said."""
+        try:
+            fields = self._state.load(FILE)
+            return None if fields is None else self._read(fields)
+        except (StateProblem, CheckpointProblem, signature.DocumentSignatureProblem) as problem:
+            self.problem = f"what was kept of the audit log is damaged: {problem}"
+            return None

@@ -1,0 +1,122 @@
+"""`keyrack audit verify` and `export`: whether the audit log is as it was, and a copy of it; must hold no rule."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from keyrack.cli import options
+from keyrack.cli.opened import opened
+from keyrack.core.audit import chain, verify
+from keyrack.core.instance_key import InstanceKey
+from keyrack.core.people.users import system_actor
+from keyrack.protocol import audit_tree
+from keyrack.ssh import sshsig
+from keyrack.ssh.key_problem import KeyProblem
+from keyrack.ssh.public_key import parse
+
+EVERY = 100_000
+
+
+def _told(what: str) -> verify.Told:
+    """Say now and then how far it is, on standard error."""
+    said = 0
+
+    def told(count: int) -> None:
+        nonlocal said
+        if count - said >= EVERY:
+            said = count
+            click.echo(f"{count} records {what}", err=True)
+
+    return told
+
+
+@click.command(name="verify")
+@click.option(
+    "--export",
+    "exported",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
+    help="Look through this export instead of the database; - is standard input.",
+)
+@click.option("--key", "trusted", metavar="LINE", help="The instance's public key that an export must be signed with.")
+@options.data
+@options.database
+def verify_command(exported: Path | None, trusted: str | None, **given: Any) -> None:
+    """Look whether any event was altered, deleted, inserted or reordered, and name the first one.
+
+    An export needs neither database nor service: only the instance's public key, which each host has noted as well.
+    """
+    if exported is None:
+        with opened(given) as instance:
+            outcome = verify.database(instance, system_actor(channel="cli"), _told("looked at"))
+    else:
+        signed = _by_key(trusted, given)
+        if str(exported) == "-":
+            outcome = verify.exported(sys.stdin, signed, _told("looked at"))
+        else:
+            with exported.open(encoding="utf-8", errors="surrogateescape") as lines:
+                outcome = verify.exported(lines, signed, _told("looked at"))
+    if outcome.problem:
+        raise click.ClickException(
+            f"The audit log is not as it was: {outcome.problem}. The {outcome.records} records before that are."
+        )
+    pruned = f", {outcome.pruned} of them deleted after they were kept long enough" if outcome.pruned else ""
+    new = f"; {outcome.new} more have no place yet" if outcome.new else ""
+    click.echo(f"The audit log is as it was: {outcome.records} records{pruned}{new}.")
+
+
+def _by_key(trusted: str | None, given: dict[str, Any]) -> verify.Verified:
+    """What checks signatures by the key that is named, or by this instance's own."""
+    if trusted is None:
+        path = options.settings(**given).data / "instance.key"
+        if not path.exists():
+            raise click.UsageError("Name the instance's public key with --key, or its folder with --data.")
+        trusted = InstanceKey.load(path).public_line
+    try:
+        key = parse(trusted)
+        if key.type != "ssh-ed25519":
+            raise click.UsageError("--key: an instance signs with an ssh-ed25519 key.")
+    except KeyProblem as problem:
+        raise click.UsageError(f"--key: {problem}") from None
+    public = Ed25519PublicKey.from_public_bytes(key.blob[-32:])
+
+    def signed(text: str, signature: str) -> bool:
+        try:
+            found = sshsig.read(signature)
+            public.verify(found.value, sshsig.message(audit_tree.NAMESPACE, text.encode(), found.hash))
+        except (sshsig.SignatureProblem, InvalidSignature, ValueError):
+            return False
+        return bool(found.namespace == audit_tree.NAMESPACE and found.public_blob == key.blob)
+
+    return signed
+
+
+@click.command(name="export")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@options.data
+@options.database
+def export_command(file: Path, **given: Any) -> None:
+    """Write the whole audit log to FILE, as lines of JSON that `keyrack audit verify --export` takes.
+
+    - is standard output.
+    """
+    with opened(given) as instance:
+        while chain.extend(instance):
+            pass
+        lines = verify.export(instance, system_actor(channel="cli"), _told("written"))
+        if str(file) == "-":
+            for line in lines:
+                click.echo(line)
+            return
+        fresh = file.with_name(file.name + ".new")
+        with fresh.open("w", encoding="utf-8") as out:
+            for line in lines:
+                out.write(line + "\n")
+        fresh.replace(file)
+    click.echo(f"Wrote {file}.", err=True)

@@ -1,0 +1,235 @@
+"""Chains events, signs checkpoints and proves what the log was; must change no event and keep no write waiting.
+
+Invariant 9: the audit log is sealed. Within a second of its commit an event has its place in a tree of hashes
+(protocol/audit_tree.py), and a checkpoint over all of them is signed with the instance's key. Each checkpoint goes on
+from the last one that was signed, whatever the database says of older events by now, and is handed out: to hosts with
+their documents, which refuse one that does not go on from the last they saw; to a file; to whoever listens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from keyrack.core.instance import Instance
+from keyrack.core.people.users import system_actor
+from keyrack.core.work import Attempt
+from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.model import Actor
+from keyrack.protocol import audit_tree
+from keyrack.protocol.audit_tree import Checkpoint, CheckpointProblem
+from keyrack.store import access_tree, audit_log, events, people
+from keyrack.store.audit_log import Signed
+from keyrack.store.database import lock_workspace
+
+log = structlog.get_logger("keyrack")
+
+KEPT_EVERY = timedelta(hours=1)
+"""One checkpoint of so much time is kept: it says where a log was rewritten."""
+AGAIN_AFTER = timedelta(hours=1)
+MOST_PROOFS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That an event is in the log of a checkpoint. position: its place; record: the text that was hashed."""
+
+    position: int
+    record: str
+    path: tuple[bytes, ...]
+    checkpoint: Signed
+
+
+def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) -> bool:
+    """Chain what is new and sign a checkpoint over it; whether there may be more at once.
+
+    handed: who is told of each checkpoint, after it is kept. Raises DatabaseUnavailable.
+    """
+    if not instance.database.read(audit_log.unchained):
+        if (newest := instance.database.read(audit_log.newest)) is not None:
+            instance.checkpoints.newest = newest
+        return False
+
+    def change(connection: Connection) -> tuple[Signed | None, int, str]:
+        lock_workspace(connection, 0)  # one process at a time
+        found = audit_log.unchained(connection)
+        if not found:
+            return audit_log.newest(connection), 0, ""
+        try:
+            last, tree = _last(instance, connection)
+        except CheckpointProblem as problem:
+            return None, 0, str(problem)
+        audit_log.chain(connection, tree, found)
+        now = instance.now()
+        checkpoint = Checkpoint(tree.size, tree.root(), access_tree.counter(connection), int(now.timestamp()))
+        text = checkpoint.encode()
+        signed = Signed(text, instance.key.sign(text, audit_tree.NAMESPACE))
+        is_close = last is not None and last.at // KEPT_EVERY.seconds == checkpoint.at // KEPT_EVERY.seconds
+        instead_of = last.size if last is not None and is_close else None
+        audit_log.put_checkpoint(connection, checkpoint.size, signed, now, instead_of=instead_of)
+        return signed, len(found), ""
+
+    signed, count, problem = instance.database.write(change)
+    if problem:
+        _alarm(instance, f"Alarm: the chain of the audit log is broken, and nothing is added to it: {problem}")
+    if signed is not None:
+        instance.checkpoints.newest = signed
+        if count:
+            for told in handed:
+                told(signed)
+    return count == audit_log.AT_ONCE
+
+
+def _last(instance: Instance, connection: Connection) -> tuple[Checkpoint | None, audit_tree.Frontier]:
+    """The last checkpoint, and the tree that it is over. Raises CheckpointProblem where they do not belong together."""
+    newest = audit_log.newest(connection)
+    if newest is None:
+        if not audit_log.is_empty(connection):
+            raise CheckpointProblem("its checkpoints were deleted in the database")
+        return None, audit_tree.Frontier()
+    checkpoint = read_signed(instance, newest)
+    tree = audit_tree.frontier(audit_log.whole(connection), checkpoint.size)
+    if tree.root() != checkpoint.root:
+        raise CheckpointProblem(f"its first {checkpoint.size} records are not those of the last checkpoint")
+    return checkpoint, tree
+
+
+def read_signed(instance: Instance, signed: Signed) -> Checkpoint:
+    """A checkpoint that this instance signed. Raises CheckpointProblem."""
+    if not instance.key.signed(signed.text, signed.signature, audit_tree.NAMESPACE):
+        raise CheckpointProblem("a checkpoint in the database is not signed by this instance")
+    return audit_tree.read(signed.text)
+
+
+def _alarm(instance: Instance, summary: str) -> None:
+    now = instance.now()
+
+    def add(connection: Connection) -> None:
+        workspace_id = min((one.id for one in people.workspaces_by_name(connection)), default=0)
+        if events.was_raised_in(connection, workspace_id, "audit-broken", summary, now - AGAIN_AFTER):
+            return
+        log.error("alarm", reason=summary)
+        events.add(
+            connection,
+            system_actor(workspace_id, channel="agent"),
+            at=now,
+            action="events:read",
+            outcome="refused",
+            reason="audit-broken",
+            target_kind="event",
+            target_id=None,
+            server_id=None,
+            summary=summary,
+            level="alarm",
+            details={},
+        )
+
+    instance.database.write(add)
+
+
+def file_keeper(path: Path) -> Callable[[Signed], None]:
+    """What keeps the last checkpoint in a file: as another witness, where the file is on another machine."""
+
+    def keep(signed: Signed) -> None:
+        text = json.dumps({"checkpoint": signed.text, "signature": signed.signature}) + "\n"
+        fresh = path.with_name(path.name + ".new")
+        try:
+            fresh.write_text(text, "ascii")
+            os.replace(fresh, path)
+        except OSError as error:
+            log.warning("the checkpoint cannot be kept", file=str(path), why=str(error))
+
+    return keep
+
+
+def for_hosts(instance: Instance, sizes: Collection[int]) -> dict[int, dict[str, Any]]:
+    """What hosts are handed with their documents, by the size of the log that each saw last (0: none)."""
+    newest = instance.checkpoints.newest
+    if newest is None or not sizes:
+        return {}
+    size = audit_tree.read(newest.text).size
+    known = instance.checkpoints.proofs
+    wanted = {one for one in sizes if (one, size) not in known}
+    if wanted:
+        if len(known) > MOST_PROOFS:
+            known.clear()
+        found = instance.database.read(lambda connection: {one: _path(connection, one, size) for one in wanted})
+        known.update(((one, size), path) for one, path in found.items())
+    told = {"text": newest.text, "signature": newest.signature}
+    return {one: {**told, "proof": known.get((one, size), [])} for one in sizes}
+
+
+def _path(connection: Connection, first: int, second: int) -> list[str]:
+    """The proof for a host; none where there can be none: it tells by that."""
+    if not 0 < first < second:
+        return []
+    try:
+        return [one.hex() for one in audit_tree.consistency(audit_log.whole(connection), first, second)]
+    except CheckpointProblem:
+        return []
+
+
+def checkpoint(instance: Instance, actor: Actor) -> Signed:
+    """The last checkpoint. Raises Refusal FORBIDDEN, MISSING before there is one."""
+    with Attempt(instance, actor, "events:read", "read the audit log's checkpoint", target_kind="event") as attempt:
+        newest = attempt.read(audit_log.newest)
+        if newest is None:
+            raise missing("checkpoint")
+        return newest
+
+
+def prove(instance: Instance, actor: Actor, event_id: int) -> Proof:
+    """That an event is in the log of the last checkpoint. Raises Refusal MISSING, also where it has no place yet."""
+
+    def question(connection: Connection) -> Proof | None:
+        if events.get(connection, actor.workspace_id, event_id) is None:
+            return None
+        newest, place = audit_log.newest(connection), audit_log.place_of(connection, event_id)
+        if newest is None or place is None:
+            return None
+        size = audit_tree.read(newest.text).size
+        (found,) = [one for one in audit_log.places(connection, place[0]) if one.position == place[0]]
+        assert found.record is not None
+        path = tuple(audit_tree.inclusion(audit_log.whole(connection), place[0], size))
+        return Proof(place[0], audit_log.text_of(found.record).decode(), path, newest)
+
+    with Attempt(instance, actor, "events:read", "prove an event", target_kind="event", target_id=event_id) as attempt:
+        try:
+            found = attempt.read(question)
+        except CheckpointProblem as problem:
+            raise _broken(problem) from problem
+        if found is None:
+            raise missing("event")
+        return found
+
+
+def consistency(instance: Instance, actor: Actor, first: int, second: int) -> tuple[bytes, ...]:
+    """The proof that the log of `second` records begins with that of `first` ones. Raises Refusal INVALID."""
+    with Attempt(instance, actor, "events:read", "prove the audit log", target_kind="event") as attempt:
+        newest = attempt.read(audit_log.newest)
+        size = 0 if newest is None else audit_tree.read(newest.text).size
+        if not 0 <= first <= second <= size:
+            raise invalid("second", f"The log has {size} records; first is at most second, and second at most that.")
+        try:
+            return tuple(
+                attempt.read(lambda connection: audit_tree.consistency(audit_log.whole(connection), first, second))
+            )
+        except CheckpointProblem as problem:
+            raise _broken(problem) from problem
+
+
+def _broken(problem: CheckpointProblem) -> Refusal:
+    return Refusal(Kind.UNAVAILABLE, "audit-broken", f"The chain of the audit log is broken: {problem}.")
+
+
+def age(checkpoint: Checkpoint, now: datetime) -> float:
+    """Seconds since a checkpoint was made."""
+    return now.timestamp() - checkpoint.at

@@ -1,0 +1,205 @@
+"""Who an OpenID provider's people are here: made, given roles and groups by rule, signed in; must read no token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from keyrack.core.audit.refusals import RefusedAttempt
+from keyrack.core.instance import Instance
+from keyrack.core.people import users, web_sessions
+from keyrack.core.people.users import system_actor
+from keyrack.core.people.web_sessions import Begun
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor, Role, User
+from keyrack.store import authenticators, people
+from keyrack.store import web_sessions as session_rows
+
+ANYBODY = "*"
+# The one that counts where several rules give one.
+ORDER = (Role.OWNER, Role.ADMIN, Role.AUDITOR, Role.MEMBER)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a provider says of somebody, once its signature held. session: the provider's name for this sign-in."""
+
+    issuer: str
+    subject: str
+    name: str
+    groups: tuple[str, ...]
+    session: str | None
+
+
+def rules(text: str) -> Mapping[str, str]:
+    """`admins=admin, *=member` taken apart: what a group of the provider's is here."""
+    pairs = (part.partition("=") for part in text.split(",") if part.strip())
+    return {group.strip(): value.strip() for group, _, value in pairs if group.strip() and value.strip()}
+
+
+def role_of(instance: Instance, groups: Iterable[str]) -> Role | None:
+    """The highest role that a rule gives somebody in these groups; None where none does."""
+    known = rules(instance.settings.oidc_roles)
+    given = {known[group] for group in (*groups, ANYBODY) if group in known}
+    return next((role for role in ORDER if role.value in given), None)
+
+
+def sign_in(instance: Instance, claims: Claims, *, address: str, browser: str) -> Begun:
+    """Begin a session of whom the provider signed in; the first time the user is made, where a rule gives a role.
+
+    Role and groups follow the provider at each sign-in. Raises Refusal FORBIDDEN.
+    """
+    role = role_of(instance, claims.groups)
+    user = _known(instance, claims)
+    if role is None or (user is not None and user.disabled_at is not None):
+        raise _refused(instance, user, address)
+    if user is None:
+        user = _make(instance, claims, role)
+    _follow(instance, user, claims, role)
+    actor = web_sessions.actor_of(user, address=address)
+    with Attempt(instance, actor, "iam:self", "sign in", target_kind="session") as attempt:
+
+        def begin(work: Work) -> Begun:
+            now = people.user(work.connection, user.id)
+            if now is None or now.disabled_at is not None:
+                raise _no_access()
+            return web_sessions.begin(
+                work,
+                now,
+                method="OpenID Connect",
+                browser=browser,
+                issuer=claims.issuer,
+                issuer_session=claims.session,
+            )
+
+        return attempt.write(begin)
+
+
+def link(instance: Instance, actor: Actor, claims: Claims) -> None:
+    """Note that the actor, who is signed in, is this person at the provider. Raises Refusal TAKEN."""
+    with Attempt(instance, actor, "iam:self", "link an account of a provider", target_kind="identity") as attempt:
+
+        def run(work: Work) -> None:
+            held = authenticators.identify(work.connection, issuer=claims.issuer, subject=claims.subject)
+            if held is not None:
+                raise Refusal(Kind.TAKEN, "identity-taken", "This account of the provider is somebody's already.")
+            user = users.own_user(work, actor.user_id or 0)
+            _add_identity(work, user, claims)
+            work.record(f"{user.name} signs in through {claims.issuer} from now on", level="warning")
+
+        attempt.write(run)
+
+
+def end(instance: Instance, *, issuer: str, session: str | None, subject: str | None, mark: bytes) -> int:
+    """End the sessions that a provider says are over: by its session, else all of a subject; answers how many.
+
+    mark: of the provider's message, which counts once. Raises Refusal INVALID for one that came before.
+    """
+    attempt = Attempt(instance, system_actor(), "people:write", "end sessions for a provider", target_kind="session")
+    with attempt:
+
+        def run(work: Work) -> int:
+            if not session_rows.spend(work.connection, mark, work.now + web_sessions.PROOF_HOLDS):
+                raise Refusal(Kind.INVALID, "message-repeated", "This message came before.")
+            ended = 0
+            if session:
+                for one in session_rows.of_issuer(work.connection, issuer, session):
+                    ended += session_rows.remove(work.connection, one.id)
+            elif subject:
+                user_id = authenticators.identify(work.connection, issuer=issuer, subject=subject)
+                ended = session_rows.remove_of_user(work.connection, user_id) if user_id else 0
+            work.record(f"The provider {issuer} ended {ended} sessions in the console")
+            return ended
+
+        return attempt.write(run)
+
+
+def _known(instance: Instance, claims: Claims) -> User | None:
+    def question(connection: Connection) -> User | None:
+        number = authenticators.identify(connection, issuer=claims.issuer, subject=claims.subject)
+        return None if number is None else people.user(connection, number)
+
+    return instance.database.read(question)
+
+
+def _make(instance: Instance, claims: Claims, role: Role) -> User:
+    """Make the user. Nobody becomes somebody who is here already by bearing the same name."""
+    actor = _keyrack(instance)
+    try:
+        user = users.create_user(instance, actor, name=claims.name, role=role)
+    except Refusal as refusal:
+        if refusal.kind is not Kind.TAKEN:
+            raise
+        words = (
+            f"There is a user {claims.name} here who is not linked to this account of the provider. "
+            "Sign in as that user and link it under Sign-in and sessions, or ask an owner of the workspace."
+        )
+        raise Refusal(Kind.FORBIDDEN, "identity-not-linked", words) from None
+    with Attempt(instance, actor, "people:write", "note who a user is at a provider", target_kind="user") as attempt:
+
+        def run(work: Work) -> None:
+            _add_identity(work, user, claims)
+            work.record(f"{user.name} came through {claims.issuer}", target_id=user.id)
+
+        attempt.write(run)
+    return user
+
+
+def _follow(instance: Instance, user: User, claims: Claims, role: Role) -> None:
+    """Bring role and groups to what the rules say; a group that no rule names is left alone."""
+    actor = _keyrack(instance)
+    if user.role is not role:
+        try:
+            users.change_rights(instance, actor, user.id, role=role, policies=user.policies)
+        except Refusal as refusal:
+            if refusal.code != "last-owner":
+                raise
+    for theirs, ours in rules(instance.settings.oidc_groups).items():
+        inside = theirs in claims.groups
+
+        def held(connection: Connection, ours: str = ours) -> frozenset[int]:
+            number = people.group_id(connection, user.workspace_id, ours)
+            return people.group_member_ids(connection, number) if number else frozenset()
+
+        members = instance.database.read(held)
+        if inside != (user.id in members):
+            wanted = members | {user.id} if inside else members - {user.id}
+            users.ensure_group(instance, actor, name=ours, user_ids=wanted)
+
+
+def _add_identity(work: Work, user: User, claims: Claims) -> None:
+    authenticators.add_identity(
+        work.connection, user_id=user.id, issuer=claims.issuer, subject=claims.subject, at=work.now
+    )
+
+
+def _keyrack(instance: Instance) -> Actor:
+    """Keyrack itself in the first workspace, whose people the provider signs in."""
+    found = instance.database.read(people.workspaces_by_name)
+    if not found:
+        raise _no_access()
+    return system_actor(min(one.id for one in found), channel=web_sessions.CHANNEL)
+
+
+def _no_access() -> Refusal:
+    words = "The provider knows you, but no rule here lets you in. Ask an owner of the workspace."
+    return Refusal(Kind.FORBIDDEN, "no-rule", words)
+
+
+def _refused(instance: Instance, user: User | None, address: str) -> Refusal:
+    refusal = _no_access()
+    number = user.workspace_id if user else _keyrack(instance).workspace_id
+    stranger = Actor(
+        workspace_id=number,
+        user_id=user.id if user else None,
+        name=user.name if user else "",
+        role=None,
+        address=address,
+        channel=web_sessions.CHANNEL,
+    )
+    refused = RefusedAttempt(stranger, "iam:self", refusal.code, "sign in", "session")
+    instance.refusals.record(instance.database, refused, instance.now(), later=True)
+    return refusal

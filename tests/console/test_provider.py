@@ -1,0 +1,227 @@
+"""Signing in through an OpenID provider: whom it brings, and what it cannot make us believe."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, parse_qsl, urlsplit
+
+import httpx2
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+
+from keyrack.core.people import users
+from tests.console.conftest import COOKIE
+from tests.console.test_second_proofs import post
+from tests.console.test_sign_in import browser
+from tests.ports import free_port
+from tests.services import TEAM, Service, running, settings_for
+
+LOGOUT = "http://schemas.openid.net/event/backchannel-logout"
+
+
+class Provider:
+    """A provider as small as can be, which signs what a test has it say."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.issuer = f"http://127.0.0.1:{self.port}"
+        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.said: dict[str, Any] = {}
+        self.token: str | None = None
+        self.asked: list[dict[str, str]] = []
+        self.expected: dict[str, str] = {}
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler())
+
+    def signed(self, said: dict[str, Any], *, key: Any = None, alg: str = "RS256", kid: str = "one") -> str:
+        """A token; key: whose it is."""
+        now = int(time.time())
+        usual = {"iss": self.issuer, "aud": "keyrack", "iat": now, "exp": now + 300}
+        whole = {name: value for name, value in {**usual, **said}.items() if value is not None}
+        return jwt.encode(whole, self.key if key is None else key, algorithm=alg, headers={"kid": kid})
+
+    def answer(self, path: str, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        """What it answers to the service."""
+        if path == "/.well-known/openid-configuration":
+            names = {"authorization_endpoint": "auth", "token_endpoint": "token", "jwks_uri": "keys"}
+            return 200, {"issuer": self.issuer} | {name: f"{self.issuer}/{word}" for name, word in names.items()}
+        if path == "/keys":
+            return 200, {"keys": [{**RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True), "kid": "one"}]}
+        self.asked.append(form)
+        return 200, {"id_token": self.token or self.signed({**self.expected, **self.said}), "token_type": "Bearer"}
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers.get("content-length", 0))
+                form = dict(parse_qsl(self.rfile.read(length).decode()))
+                status, body = provider.answer(self.path, form)
+                raw = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            do_POST = do_GET  # noqa: N815
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    """The provider, for the file."""
+    made = Provider()
+    thread = threading.Thread(target=made.server.serve_forever)
+    thread.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def console(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose people that provider signs in."""
+    folder: Path = tmp_path_factory.mktemp("provider") / "data"
+    settings = settings_for(
+        folder,
+        "",
+        oidc_issuer=provider.issuer,
+        oidc_client_id="keyrack",
+        oidc_client_secret="a secret",
+        oidc_networks="127.0.0.0/8",
+        oidc_roles="ssh-admins=admin, staff=member",
+        oidc_groups="operations=ops",
+        oidc_name="Example",
+    )
+    with running(settings) as service:
+        service.apply(TEAM)
+        yield service
+
+
+def through(client: httpx2.Client, provider: Provider, path: str = "/login/oidc", **said: Any) -> httpx2.Response:
+    """Go to the provider and come back with what it says."""
+    sent = client.get(path)
+    assert sent.status_code == 303
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(sent.headers["location"]).query).items()}
+    assert asked["code_challenge_method"] == "S256"
+    assert asked["response_type"] == "code"
+    provider.expected = {"nonce": asked["nonce"]}
+    provider.said = {"sub": "s-1", "preferred_username": "nina", "groups": ["staff"], "sid": "session-1", **said}
+    return client.get("/login/oidc/callback", params={"code": "c", "state": asked["state"]})
+
+
+def role_and_groups(console: Service, name: str) -> str | None:
+    """What a user is here; None for one that is not there."""
+    found = {user.name: user for user in users.find(console.instance, users.system_actor(1))}
+    return found[name].role.value if name in found else None
+
+
+def test_the_first_sign_in_makes_the_user_by_rule(console: Service, provider: Provider) -> None:
+    with browser(console) as client:
+        assert "Sign in with Example" in client.get("/login").text
+        assert through(client, provider, groups=["others"]).status_code == 403
+        assert role_and_groups(console, "nina") is None
+        answer = through(client, provider, "/login/oidc?next=/settings/sign-in", groups=["staff", "operations"])
+        assert (answer.status_code, answer.headers["location"]) == (303, "/settings/sign-in")
+        assert client.get("/").status_code == 200
+        assert role_and_groups(console, "nina") == "member"
+        assert "code_verifier" in provider.asked[-1]
+    with browser(console) as client:
+        # Role and groups follow; the name does not make another user.
+        assert through(client, provider, groups=["ssh-admins"], preferred_username="nina.b").status_code == 303
+        assert role_and_groups(console, "nina") == "admin"
+        assert role_and_groups(console, "nina.b") is None
+    with browser(console) as client:
+        assert through(client, provider, groups=[]).status_code == 403, "who lost the group comes in no more"
+
+
+def test_nobody_becomes_somebody_by_a_name(console: Service, provider: Provider) -> None:
+    with browser(console) as client:
+        answer = through(client, provider, sub="evil", preferred_username="olga", groups=["ssh-admins"])
+        assert answer.status_code == 403
+        assert COOKIE not in client.cookies
+    with browser(console, "olga") as client:
+        linked = through(client, provider, "/login/oidc?link=1", sub="olga-there", groups=["ssh-admins"])
+        assert linked.headers["location"] == "/settings/sign-in"
+    with browser(console) as client:
+        assert through(client, provider, sub="olga-there", groups=["ssh-admins"]).status_code == 303
+        assert "olga" in client.get("/").text
+
+
+def test_what_is_not_believed(console: Service, provider: Provider) -> None:
+    wrong_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    now = int(time.time())
+    wrong: list[dict[str, Any]] = [
+        {"nonce": "another"},
+        {"aud": "somebody"},
+        {"aud": ["keyrack", "somebody"]},
+        {"iss": "https://evil.example"},
+        {"exp": now - 3600},
+        {"sub": None},
+        {"azp": "somebody"},
+    ]
+    for said in wrong:
+        with browser(console) as client:
+            assert through(client, provider, **said).status_code in (303, 401), said
+            assert COOKIE not in client.cookies, said
+    usual = {"sub": "s-1", "preferred_username": "nina", "groups": ["staff"]}
+    public = b"not a key of the provider, which anybody has"
+    for token in (
+        provider.signed(usual, key=wrong_key),
+        provider.signed(usual, key=public, alg="HS256"),
+        provider.signed(usual, kid="unknown"),
+        jwt.encode({**usual, "iss": provider.issuer, "aud": "keyrack"}, "", algorithm="none"),
+        "no token",
+    ):
+        provider.token = token
+        with browser(console) as client:
+            through(client, provider)
+            assert COOKIE not in client.cookies
+    provider.token = None
+    with browser(console) as client:
+        through(client, provider, groups=["ssh-admins"])
+        used = dict(client.cookies)
+        client.get("/login/oidc")
+        assert client.get("/login/oidc/callback", params={"code": "c", "state": "x"}).status_code in (303, 401)
+        assert used
+    with browser(console) as client:
+        sent = client.get("/login/oidc")
+        state = parse_qs(urlsplit(sent.headers["location"]).query)["state"][0]
+        with browser(console) as other:
+            other.get("/login/oidc/callback", params={"code": "c", "state": state})
+            assert COOKIE not in other.cookies, "a sign-in that began in another browser"
+
+
+def test_the_provider_ends_sessions(console: Service, provider: Provider) -> None:
+    with browser(console) as client, browser(console) as other:
+        assert through(client, provider, groups=["staff"], sid="session-7").status_code == 303
+        assert through(other, provider, groups=["staff"], sid="session-8").status_code == 303
+        said = {"sid": "session-7", "jti": "1", "events": {LOGOUT: {}}}
+        for wrong in (
+            provider.signed({**said, "events": {}}),
+            provider.signed({**said, "nonce": "n"}),
+            provider.signed({**said, "aud": "x"}),
+            provider.signed({"jti": "2", "events": {LOGOUT: {}}}),
+            "x",
+        ):
+            assert console.client.post("/login/oidc/backchannel", data={"logout_token": wrong}).status_code == 400
+        assert client.get("/").status_code == 200
+        right = {"logout_token": provider.signed(said)}
+        assert console.client.post("/login/oidc/backchannel", data=right).status_code == 200
+        assert client.get("/").status_code == 303
+        assert other.get("/").status_code == 200
+        assert console.client.post("/login/oidc/backchannel", data=right).status_code != 200, "it counts once"
+        assert post(other, "/logout").status_code == 303

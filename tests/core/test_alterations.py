@@ -1,0 +1,304 @@
+"""Whoever can write to the database alone gains nothing: alterations at random, each found and named, none opens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Table, and_, delete, insert, select, update
+from sqlalchemy.exc import DBAPIError, StatementError
+
+from keyrack.core.audit import events
+from keyrack.core.git import access, repositories
+from keyrack.core.hosts import documents
+from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials, damaged_rows, grants, requests, revocation, user_keys, who_can
+from keyrack.core.people import access_keys, basic_access, tokens
+from keyrack.core.people import users as people
+from keyrack.errors import Refusal
+from keyrack.model import Role, User
+from keyrack.ssh.public_key import parse
+from keyrack.store import access_tree, sealed
+from keyrack.store import people as stored_people
+from keyrack.store.tree_tables import access_tree as tree
+from tests.core.altering import Inside, Undo
+from tests.core.conftest import Team, actor
+from tests.core.keys_for_tests import fresh_line
+
+ALTERATIONS = 1000 if os.environ.get("KEYRACK_LONG") else 40
+OWNERS_TOKEN = "a-token-that-nobody-else-has"
+PROJECT = "aa2d97d7e62c4b7da3ffdfc11551f878"
+TABLES: tuple[Table, ...] = (*sealed.TABLES, tree)
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class World:
+    """Mallory had a way in of each kind, and has none any more; older: the rows as they were while she had."""
+
+    team: Team
+    mallory: User
+    evil: str
+    token: str
+    access_key: tuple[str, str]
+    path: str
+    older: Rows
+
+    def gained(self, instance: Instance) -> list[str]:
+        """What mallory can do as the database is now."""
+        ways = []
+        with contextlib.suppress(Refusal):
+            signed = documents.signed(instance, self.team.server.id)
+            if signed is not None:
+                told = json.loads(signed.text)
+                mine = parse(self.evil).canonical
+                ways += [name for name, lines in told["users"].items() if mine in [line["key"] for line in lines]]
+        with contextlib.suppress(Refusal):
+            found = who_can.find(instance, self.team.owner, server=str(self.team.server.id))
+            ways += ["who can" for way in found.items if way.line.public_key == parse(self.evil).canonical]
+        with contextlib.suppress(Refusal):
+            tokens.authenticate(instance, self.token, address="203.0.113.1", channel="test")
+            ways.append("token")
+        with contextlib.suppress(Refusal):
+            basic_access.authenticate(instance, *self.access_key, address="203.0.113.1", channel="test")
+            ways.append("access key")
+        holder = access.holder_of(instance, parse(self.evil).sha256)
+        with contextlib.suppress(Refusal):
+            if holder is not None:
+                access.decide(instance, holder, "fetch", self.path)
+                ways.append("git")
+        return ways
+
+
+@pytest.fixture
+def world(team: Team) -> World:
+    instance, owner = team.instance, team.owner
+    operator = people.system_actor(owner.workspace_id)
+    mallory_actor, mallory = actor(instance, owner.workspace_id, "mallory", Role.MEMBER, "codeartsrepo::*")
+    user_keys.add(instance, team.member, title="laptop", public_key=fresh_line())
+    people.ensure_group(instance, owner, name="ops", user_ids=[team.member_user.id, mallory.id])
+    group = people.group_id(instance, owner, "ops")
+    grants.give(instance, owner, group_id=group, tag="web", system_user="deploy")
+    mine = grants.give(instance, owner, user_id=mallory.id, tag="web", system_user="deploy")
+    people.ensure_project(instance, owner, name="cn-north-4", uid=PROJECT)
+    repository = repositories.create(instance, owner, name="site", project_uid=PROJECT)
+    repositories.set_member(instance, owner, repository.id, user_uid=mallory.uid, role="developer", new=True)
+    evil = fresh_line()
+    credentials.add(instance, owner, team.server.id, label="hers", username="deploy", public_key=evil)
+    key = user_keys.add(instance, mallory_actor, title="laptop", public_key=evil)
+    token, _ = tokens.create(instance, operator, mallory, name="laptop", scopes=("*",))
+    made = access_keys.create(instance, mallory_actor)
+    requests.put_rule(instance, owner, "two", tag="web", approvers=2)
+    olga = instance.database.read(lambda connection: stored_people.user(connection, owner.user_id or 0))
+    assert olga is not None
+    tokens.create(instance, owner, olga, name="program", scopes=("*",), secret=OWNERS_TOKEN)
+    older = instance.database.read(rows_of)
+    (hers,) = [one for one in credentials.find(instance, owner, team.server.id).items if one.label == "hers"]
+    credentials.delete(instance, owner, team.server.id, hers.id)
+    people.ensure_group(instance, owner, name="ops", user_ids=[team.member_user.id])
+    grants.take_back(instance, owner, mine.id)
+    repositories.remove_member(instance, owner, repository.id, user_uid=mallory.uid)
+    (bearer,) = tokens.of_user(instance, mallory.id, name="laptop")
+    tokens.revoke(instance, operator, bearer)
+    access_keys.delete(instance, mallory_actor, made.id)
+    user_keys.delete(instance, mallory_actor, key.id)
+    lost = fresh_line()
+    user_keys.add(instance, team.member, title="lost", public_key=lost)
+    revocation.revoke_everywhere(instance, owner, parse(lost).sha256)
+    return World(team, mallory, evil, token, (made.id, made.secret), repository.path, older)
+
+
+def rows_of(connection: Connection) -> Rows:
+    return {table.name: [dict(row) for row in connection.execute(select(table)).mappings()] for table in TABLES}
+
+
+def named(table: Table, row: Mapping[str, Any]) -> Any:
+    return and_(*(column == row[column.name] for column in table.primary_key))
+
+
+def put(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        connection.execute(delete(table).where(named(table, row)))
+    if rows:
+        connection.execute(insert(table), rows)
+
+
+def alter(connection: Connection, world: World, chance: random.Random) -> str:
+    """One alteration past Keyrack; what was done, or "" where nothing changed."""
+    kind = chance.choice(("edit", "delete", "insert", "swap", "truncate", "put back", "older table", "older tree"))
+    now = rows_of(connection)
+    filled = [table for table in TABLES if now[table.name]]
+    table = chance.choice(filled)
+    if kind in ("put back", "older table"):
+        changed = [one for one in TABLES if world.older[one.name] != now[one.name] and world.older[one.name]]
+        table = chance.choice(changed)
+    rows = now[table.name]
+    if kind == "edit":
+        row, other = chance.choice(rows), chance.choice(world.older[table.name] or rows)
+        columns = ("content",) if table is tree else (*sealed.column_names(table), sealed.SEAL)
+        column = chance.choice(columns)
+        value = other[column] if other[column] != row[column] else changed_value(row[column])
+        connection.execute(update(table).where(named(table, row)).values({column: value}))
+    elif kind == "delete":
+        connection.execute(delete(table).where(named(table, chance.choice(rows))))
+    elif kind == "insert":
+        row = dict(chance.choice(rows))
+        first = next(iter(table.primary_key)).name
+        row[first] = changed_value(row[first])
+        connection.execute(insert(table).values(**row))
+    elif kind == "swap" and len(rows) > 1:
+        one, other = chance.sample(rows, 2)
+        key = {column.name for column in table.primary_key}
+        for row, values in ((one, other), (other, one)):
+            given = {name: value for name, value in values.items() if name not in key}
+            if given:
+                connection.execute(update(table).where(named(table, row)).values(given))
+    elif kind == "truncate":
+        connection.execute(delete(table))
+    elif kind == "put back":
+        gone = [row for row in world.older[table.name] if row not in rows]
+        put(connection, table, [chance.choice(gone)] if gone else [])
+    elif kind == "older table":
+        put(connection, table, world.older[table.name])
+    elif kind == "older tree":
+        # All nodes but the root, and perhaps the rows of one table with them.
+        put(connection, tree, [row for row in world.older[tree.name] if row["id"] != access_tree.ROOT])
+        some = chance.choice([one for one in TABLES if world.older[one.name]])
+        put(connection, some, world.older[some.name])
+        table = tree
+    after = rows_of(connection)
+    if stable(now) == stable(after):
+        return ""
+    return f"{kind} {table.name}"
+
+
+def changed_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 17
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, bytes):
+        return bytes(reversed(value)) + b"x"
+    return {"x": 1} if isinstance(value, dict) else None if value is not None else "x"
+
+
+def stable(rows: Rows) -> Any:
+    """Rows by what is sealed of them, in any order."""
+    return {
+        name: sorted(
+            repr([row[column] for column in ("id", "content")])
+            if name == tree.name
+            else repr([row[column] for column in (*sealed.column_names(by_name[name]), sealed.SEAL)])
+            for row in found
+            if name != tree.name or row["content"]  # an empty node says as much as none
+        )
+        for name, found in rows.items()
+    }
+
+
+by_name = {table.name: table for table in TABLES}
+
+
+def altered(world: World, chance: random.Random) -> tuple[str, list[str], list[str]]:
+    """One alteration, what is named of it, and what mallory gains."""
+    outcome: list[tuple[str, list[str], list[str]]] = []
+
+    def command(connection: Connection) -> None:
+        try:
+            with connection.begin_nested():
+                done = alter(connection, world, chance)
+        except (DBAPIError, StatementError, TypeError):
+            done = ""
+        if done:
+            inside = replace(world.team.instance, database=Inside(world.team.instance, connection))  # type: ignore[arg-type]
+            gained = world.gained(inside)
+            names = [row.name for row in damaged_rows.find(inside, world.team.owner)]
+            outcome.append((done, names, gained))
+        raise Undo
+
+    with pytest.raises(Undo):
+        world.team.instance.database.write(command)
+    return outcome[0] if outcome else ("", [], [])
+
+
+@pytest.mark.timeout(3600 if os.environ.get("KEYRACK_LONG") else 300)
+def test_each_alteration_is_found_and_none_opens(world: World) -> None:
+    assert world.gained(world.team.instance) == []
+    assert damaged_rows.find(world.team.instance, world.team.owner) == []
+    seed = int(os.environ.get("KEYRACK_SEED", random.randrange(10**6)))
+    chance = random.Random(seed)
+    done = 0
+    # What is done is the same on both; once is enough for most of it.
+    wanted = ALTERATIONS if world.team.instance.database.dialect == "sqlite" else ALTERATIONS // 5
+    while done < wanted:
+        what, names, gained = altered(world, chance)
+        if not what:
+            continue
+        assert gained == [], f"{what} opens {gained} (KEYRACK_SEED={seed}, alteration {done})"
+        assert names, f"{what} is not found (KEYRACK_SEED={seed}, alteration {done})"
+        done += 1
+    assert damaged_rows.find(world.team.instance, world.team.owner) == [], "and nothing of it stays"
+
+
+def test_what_was_taken_away_and_is_put_back_counts_for_nothing_and_is_named(world: World) -> None:
+    """Each table as it was while mallory had a way in, one after another, and all of them together but the root."""
+    instance = world.team.instance
+
+    def put_back(connection: Connection) -> None:
+        for table in sealed.TABLES:
+            # A server's own row with all of its rows is an older revision, which its host does not take.
+            if table.name != "servers":
+                put(connection, table, world.older[table.name])
+        put(connection, tree, [row for row in world.older[tree.name] if row["id"] != access_tree.ROOT])
+
+    instance.database.write(put_back)
+    assert world.gained(instance) == []
+    kinds = {row.kind for row in damaged_rows.find(instance, world.team.owner)}
+    assert {"grant", "group-member", "repository-member", "token", "access-key", "user-key", "count"} <= kinds
+    assert [
+        event.summary for event in events.find(instance, world.team.owner, limit=500).items if event.level == "alarm"
+    ]
+
+
+def test_an_operator_has_everything_counted_anew(world: World) -> None:
+    instance, owner = world.team.instance, world.team.owner
+    instance.database.write(lambda connection: connection.execute(delete(tree)))
+    operator = people.system_actor(owner.workspace_id)
+    assert tokens_hold(world) is False
+    assert {row.kind for row in damaged_rows.find(instance, owner)} >= {"user", "token", "count"}
+    damaged_rows.reseal(instance, operator, ["all"])
+    assert damaged_rows.find(instance, owner) == []
+    assert tokens_hold(world) is True
+
+
+def tokens_hold(world: World) -> bool:
+    """Whether the owner's token, made before, is believed."""
+    instance = world.team.instance
+    with contextlib.suppress(Refusal):
+        tokens.authenticate(instance, OWNERS_TOKEN, address="203.0.113.1", channel="test")
+        return True
+    return False
+
+
+def test_people_hear_that_all_of_it_went_back(world: World) -> None:
+    """With the root, as one older state: a restore does the same, so it counts, and hosts know what they were told."""
+    instance = world.team.instance
+    assert tokens_hold(world)
+
+    def put_back(connection: Connection) -> None:
+        for table in TABLES:
+            if table.name != "servers":
+                put(connection, table, world.older[table.name])
+
+    instance.database.write(put_back)
+    assert tokens_hold(world)
+    summaries = [event.summary for event in events.find(instance, world.team.owner, limit=50).items]
+    assert any("to an older state, all of it" in summary for summary in summaries)

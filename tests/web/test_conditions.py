@@ -1,0 +1,85 @@
+"""Changes that are made only where nobody changed the thing since it was read: ETag, If-Match and If-None-Match."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+
+from tests.services import Service
+from tests.web.test_native import call, tell
+
+OLGA = "token-of-olga"
+BASE = "/api/keyrack/v1"
+
+
+def ask(team: Service, method: str, path: str, body: Any = None, **headers: str) -> httpx2.Response:
+    """One call with headers, whose names have _ for -."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return team.call(method, BASE + path, token=OLGA, json=body, headers=named)
+
+
+def test_a_change_of_what_somebody_else_changed_is_refused_and_changes_nothing(team_on_each: Service) -> None:
+    team = team_on_each
+    made = ask(team, "PUT", "/groups/ops", {"members": ["alice"]})
+    seen = ask(team, "GET", "/groups/ops")
+    assert made.headers["ETag"] == seen.headers["ETag"]
+    other = ask(team, "PUT", "/groups/ops", {"members": ["bob"]}, If_Match=seen.headers["ETag"])
+    assert (other.status_code, other.json()["members"]) == (200, ["bob"])
+    for method, body in (("PUT", {"members": []}), ("DELETE", None)):
+        late = ask(team, method, "/groups/ops", body, If_Match=seen.headers["ETag"])
+        assert (late.status_code, late.json()["error"]["code"]) == (412, "changed")
+    assert call(team, "GET", "/groups/ops")["members"] == ["bob"]
+    (event,) = call(team, "GET", "/events?search=change+what+was+read")["items"]
+    assert (event["outcome"], event["actor"]) == ("refused", "olga")
+    gone = ask(team, "DELETE", "/groups/ops", If_Match=f'"other", {other.headers["ETag"]}')
+    assert gone.status_code == 204
+    assert ask(team, "DELETE", "/groups/ops", If_Match="*").status_code == 412
+    assert ask(team, "DELETE", "/groups/ops").status_code == 404
+
+
+def test_of_many_at_once_who_saw_the_same_one_wins(team_on_each: Service) -> None:
+    team = team_on_each
+    tag = ask(team, "PUT", "/groups/ops", {"members": []}).headers["ETag"]
+    names = ("alice", "bob", "mallory", "audrey") * 2
+    with ThreadPoolExecutor(8) as pool:
+        ends = list(
+            pool.map(lambda name: ask(team, "PUT", "/groups/ops", {"members": [name]}, If_Match=tag).status_code, names)
+        )
+    assert sorted(ends) == [200, *(412,) * 7]
+
+
+def test_what_is_to_be_new_must_not_be_there(team: Service) -> None:
+    for status in (200, 412):
+        assert ask(team, "PUT", "/groups/dev", {"members": []}, If_None_Match="*").status_code == status
+    refused = ask(team, "PUT", "/groups/dev", {"members": []}, If_None_Match='"x"')
+    assert (refused.status_code, refused.json()["error"]["field"]) == (422, "If-None-Match")
+
+
+def test_what_is_known_already_is_not_sent_again(team: Service) -> None:
+    seen = ask(team, "GET", "/people/alice")
+    again = ask(team, "GET", "/people/alice", If_None_Match=seen.headers["ETag"])
+    assert (again.status_code, again.content) == (304, b"")
+    call(team, "PATCH", "/people/alice", {"policies": []})
+    assert ask(team, "GET", "/people/alice", If_None_Match=seen.headers["ETag"]).status_code == 200
+
+
+def test_what_a_host_tells_is_no_change_of_its_server(team: Service) -> None:
+    seen = ask(team, "GET", "/servers/web-1")
+    tell(team, agent_version="9.9", problems=["the disk is full"])
+    assert ask(team, "GET", "/servers/1").json()["agent_version"] == "9.9"
+    named = ask(team, "PATCH", "/servers/web-1", {"name": "web-one"}, If_Match=seen.headers["ETag"])
+    assert named.status_code == 200
+    assert ask(team, "PATCH", "/servers/1", {"name": "x"}, If_Match=seen.headers["ETag"]).status_code == 412
+
+
+def test_headers_that_cannot_be(team: Service) -> None:
+    for tag in ("nothing", "W/" + '"x"', '"x', "", ",".join(['"x"'] * 30)):
+        refused = ask(team, "PATCH", "/people/alice", {"disabled": True}, If_Match=tag)
+        assert (refused.status_code, refused.json()["error"]["field"]) == (422, "If-Match"), tag
+    nowhere = ask(team, "PUT", "/groups/ops/members/alice", None, If_Match='"x"')
+    assert nowhere.status_code == 422
+    assert team.call("PUT", f"{BASE}/groups/ops", json={}, headers={"If-Match": '"x"'}).status_code == 401
+    denied = {"Authorization": "Bearer token-of-alice", "If-Match": '"x"'}
+    assert team.call("PUT", f"{BASE}/groups/ops", json={}, headers=denied).status_code == 403
