@@ -50,6 +50,7 @@ def list_grants(json_wanted: bool, **given: Any) -> None:
 @click.option("--from", "start", metavar="TIME", help="When it begins; otherwise at once.")
 @lasting
 @click.option("--restrictions", metavar="JSON", help='What the keys may do, such as {"sources": ["192.0.2.0/24"]}.')
+@click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
 @click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
 @click.option("--break-glass", is_flag=True, help="For the night when nothing else works: its use is an alarm.")
 @changing
@@ -65,6 +66,7 @@ def give(
     until: str | None,
     span: str | None,
     restrictions: str | None,
+    break_glass: bool,
     reason: str | None,
     break_glass: bool,
     dry_run: bool,
@@ -88,6 +90,7 @@ def give(
             "starts_at": None if start is None else moment("--from", start),
             "expires_at": end_of(calls, until, span),
             "restrictions": limits,
+            "break_glass": break_glass,
             "reason": reason,
             "break_glass": break_glass,
         }

@@ -61,6 +61,7 @@ def _show(placed: dict[str, Any], json_wanted: bool) -> None:
 @click.option("--as", "username", required=True, metavar="ACCOUNT", help="As which system user it logs in.")
 @lasting
 @click.option("--restrictions", metavar="JSON", help='What it may do, such as {"sources": ["192.0.2.0/24"]}.')
+@click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
 @_chosen
 @_dry_run
 @as_json
@@ -72,6 +73,7 @@ def add(
     until: str | None,
     span: str | None,
     restrictions: str | None,
+    break_glass: bool,
     tag: str | None,
     servers: tuple[str, ...],
     everything: bool,
@@ -93,6 +95,7 @@ def add(
             "publicKey": line_of(file),
             "expires_at": end_of(calls, until, span),
             "restrictions": limits,
+            "break_glass": break_glass,
         }
         _show(changed(calls, "POST", "/credentials", body, dry_run=dry_run, json_wanted=json_wanted), json_wanted)
 

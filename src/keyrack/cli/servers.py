@@ -137,6 +137,7 @@ def list_keys(server: str, json_wanted: bool, **given: Any) -> None:
 @click.option("--as", "username", required=True, metavar="ACCOUNT", help="As which system user it logs in.")
 @lasting
 @click.option("--restrictions", metavar="JSON", help='What it may do, such as {"sources": ["192.0.2.0/24"]}.')
+@click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
 @changing
 @either
 def add_key(
@@ -147,6 +148,7 @@ def add_key(
     until: str | None,
     span: str | None,
     restrictions: str | None,
+    break_glass: bool,
     dry_run: bool,
     json_wanted: bool,
     **given: Any,
@@ -160,6 +162,7 @@ def add_key(
             "public_key": line_of(file),
             "expires_at": end_of(calls, until, span),
             "restrictions": limits,
+            "break_glass": break_glass,
         }
         changed(
             calls,
