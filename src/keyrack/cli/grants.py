@@ -52,7 +52,6 @@ def list_grants(json_wanted: bool, **given: Any) -> None:
 @click.option("--restrictions", metavar="JSON", help='What the keys may do, such as {"sources": ["192.0.2.0/24"]}.')
 @click.option("--break-glass", is_flag=True, help="For emergencies: its use is an alarm.")
 @click.option("--reason", metavar="TEXT", help="Why, for those who ask later.")
-@click.option("--break-glass", is_flag=True, help="For the night when nothing else works: its use is an alarm.")
 @changing
 @either
 def give(
@@ -68,7 +67,6 @@ def give(
     restrictions: str | None,
     break_glass: bool,
     reason: str | None,
-    break_glass: bool,
     dry_run: bool,
     json_wanted: bool,
     **given: Any,
@@ -92,7 +90,6 @@ def give(
             "restrictions": limits,
             "break_glass": break_glass,
             "reason": reason,
-            "break_glass": break_glass,
         }
         changed(calls, "POST", "/grants", body, dry_run=dry_run, json_wanted=json_wanted, words=_given)
 
