@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from keyrack import policy
 from keyrack.core.instance import Instance
-from keyrack.core.people import web_sessions
+from keyrack.core.people import users, web_sessions
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
@@ -81,8 +82,12 @@ def authenticate(instance: Instance, request: Request) -> Actor:
     """The actor that the session's cookie names. Raises Refusal UNAUTHENTICATED."""
     address = address_of(request)
     secret = safety.cookie(instance, request, safety.SESSION)
-    visitor = request.state.visitor = web_sessions.find(instance, secret, address=address)
-    return web_sessions.actor_of(visitor.user, address=address)
+    visitor = web_sessions.find(instance, secret, address=address)
+    actor = web_sessions.actor_of(visitor.user, address=address)
+    # Here, on a thread: a refusal is shown where nothing may wait for the database.
+    request.state.workspace = users.workspace_of(instance, actor).name
+    request.state.visitor = visitor
+    return actor
 
 
 def read_form(request: Request, content: bytes) -> tuple[Mapping[str, Any], bool]:
@@ -116,9 +121,7 @@ def refuse(instance: Instance, request: Request, refusal: Refusal) -> Response:
             return Response(status_code=401, headers={"HX-Redirect": "/login"})
         if request.method in safety.SAFE:
             return RedirectResponse(login, 303)
-    # What the frame shows of a person is asked of the database, which may be what is away.
-    away = refusal.kind in (Kind.UNAVAILABLE, Kind.FAULT)
-    visit = _visit(instance, request, None if away else visitor)
+    visit = _visit(instance, request, visitor)
     if "hx-request" in request.headers:
         response = visit.show("_message.html", status=status, error=refusal)
         response.headers["HX-Retarget"] = "#messages"
@@ -135,10 +138,6 @@ def unknown_path(instance: Instance, request: Request) -> Response:
         return found
     if not is_for_people(request):
         return PlainTextResponse("Not Found", 404)
-    try:
-        authenticate(instance, request)
-    except Exception:
-        request.state.visitor = None
     return refuse(instance, request, missing("page"))
 
 
@@ -184,13 +183,14 @@ def _visit(instance: Instance, request: Request, visitor: Visitor | None, call: 
         session=visitor.session if visitor else None,
         pages=GETS,
         now=instance.now(),
+        workspace=getattr(request.state, "workspace", ""),
     )
 
 
 def _answer(page: Page, call: Call) -> Response:
     request, instance = call.request, call.instance
     if page.open:
-        request.state.visitor = _found(instance, request)
+        _find(instance, request)
     visit = _visit(instance, request, _visitor(request), call)
     if page.method != "GET" and not page.from_outside:
         _check_form(visit)
@@ -217,12 +217,8 @@ def _check_form(visit: Visit) -> None:
     safety.check(visit.instance, visit.request, secret, sent)
 
 
-def _found(instance: Instance, request: Request) -> Visitor | None:
-    """Who is signed in, on a page that asks nobody to be."""
-    secret = safety.cookie(instance, request, safety.SESSION)
-    if not secret:
-        return None
-    try:
-        return web_sessions.find(instance, secret, address=address_of(request))
-    except Refusal:
-        return None
+def _find(instance: Instance, request: Request) -> None:
+    """Note who is signed in, on a page that asks nobody to be."""
+    if safety.cookie(instance, request, safety.SESSION):
+        with suppress(Refusal):
+            authenticate(instance, request)

@@ -13,7 +13,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from keyrack import policy
 from keyrack.core.instance import Instance
-from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
 from keyrack.store.web_sessions import WebSession
@@ -80,7 +79,8 @@ class Form:
 class Visit:
     """One request of a person.
 
-    path, query: texts by name; form: what was sent; session: None on pages that ask no sign-in; refusal: why a form is
+    path, query: texts by name; form: what was sent; session: None on pages that ask no sign-in; workspace: its
+    name, read with the session, so that to show a page asks the database nothing; refusal: why a form is
     shown again; pages: all that there is, for the rail.
     """
 
@@ -93,6 +93,7 @@ class Visit:
     session: WebSession | None
     pages: Mapping[str, Page]
     now: datetime
+    workspace: str = ""
     refusal: Refusal | None = None
 
     def number(self, name: str) -> int:
@@ -156,11 +157,6 @@ class Visit:
             value = safety.signed(self.instance, said[:1000])
             safety.set_cookie(self.instance, self.request, response, safety.SAID, value, seconds=60)
         return response
-
-    @cached_property
-    def workspace(self) -> str:
-        """What the person's workspace is called, "" for strangers."""
-        return users.workspace_of(self.instance, self.actor).name if self.session else ""
 
     def _rail(self) -> list[tuple[str, str, bool]]:
         """What the rail leads to: words, address, and whether the page is there."""
