@@ -282,8 +282,8 @@ def run(kind: str, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if kind == "postgresql":
-            with running_cluster() as cluster:
-                _compare(kind, cluster.url("bench_ours"), cluster.url("bench_bare"), folder, seconds)
+            with running_cluster(durable=True) as cluster:
+                _compare(kind, cluster.create_database(), cluster.create_database(), folder, seconds)
         else:
             _compare(kind, "", "", folder, seconds)
 

@@ -99,6 +99,15 @@ def measured(instance: Instance, owner: Actor, server_id: int) -> dict[str, floa
         user_keys.add(instance, owner, title="a", public_key=line)
         revocation.revoke_everywhere(instance, owner, parse(line).sha256)
 
+    registered: list[str] = []
+
+    def register() -> None:
+        registered.append(fresh_line())
+        user_keys.add(instance, owner, title="a", public_key=registered[-1])
+
+    def revoke_one() -> None:
+        revocation.revoke_everywhere(instance, owner, parse(registered.pop()).sha256)
+
     def page() -> None:
         credentials.find(instance, owner, server_id, limit=15)
 
@@ -106,7 +115,15 @@ def measured(instance: Instance, owner: Actor, server_id: int) -> dict[str, floa
         at = instance.now()
         instance.database.read(lambda connection: keys.ended_credentials(connection, at, 1))
 
-    actions = {"add": add, "delete": delete, "register and revoke": revoke, "first page": page, "look for ended": ended}
+    actions = {
+        "add": add,
+        "delete": delete,
+        "register and revoke": revoke,
+        "register": register,
+        "revoke": revoke_one,
+        "first page": page,
+        "look for ended": ended,
+    }
     return {name: median(action) for name, action in actions.items()}
 
 

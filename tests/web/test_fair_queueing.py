@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -64,6 +66,19 @@ def test_what_others_have_running_keeps_nobody_waiting(
             await asyncio.gather(*theirs)
 
     asyncio.run(run())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a niceness of each thread's own")
+def test_threads_that_hash_leave_the_processors_to_others() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    async def run() -> tuple[int, int]:
+        shared = FairScheduler()
+        return await shared.run(OLGA, niceness), await shared.run(OLGA, niceness, hashes=True)
+
+    usual, hashing = asyncio.run(run())
+    assert hashing > usual
 
 
 def test_who_used_less_comes_first() -> None:

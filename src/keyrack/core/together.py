@@ -12,6 +12,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.store import sealed
 from keyrack.store.database import Database
+from keyrack.store.engine.prepared import savepoint
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ class _Joined:
 
     def write(self, command: Callable[[Connection], T]) -> T:
         # What a command raises must undo that command before it is looked at again, see Attempt.write.
-        with sealed.counting(self._connection), self._connection.begin_nested():
+        with sealed.counting(self._connection), savepoint(self._connection):
             return command(self._connection)
 
 

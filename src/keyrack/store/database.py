@@ -26,6 +26,7 @@ from keyrack.store.engine.connect import (
 )
 from keyrack.store.engine.outage import Outage
 from keyrack.store.engine.pool import Pool
+from keyrack.store.engine.sqlite_commands import Turn
 from keyrack.store.engine.sqlite_file import SqliteFile
 from keyrack.store.engine.sqlite_writer import SqliteWriter
 from keyrack.store.sealed import Broken, Seals, attach
@@ -33,7 +34,7 @@ from keyrack.store.sealed import Broken, Seals, attach
 if TYPE_CHECKING:
     from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 
-__all__ = ["Database", "DatabaseUnavailable", "NotAtOnce", "TookLonger", "announce", "lock_workspace"]
+__all__ = ["Database", "DatabaseUnavailable", "NotAtOnce", "TookLonger", "Turn", "announce", "lock_workspace"]
 
 T = TypeVar("T")
 Question = Callable[[Connection], T]
@@ -64,6 +65,7 @@ class Database:
         self._outage = Outage()
         self._file: SqliteFile | None = None
         self._at_once: AtOnce | None = None
+        self._turn: Turn | None = None  # that of the thread which is within at_once()
         self._writer: SqliteWriter | PostgresqlWriter
         if dialect == "sqlite":
             self._file = SqliteFile(str(url.database))
@@ -105,22 +107,42 @@ class Database:
             self._tell_broken()
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
+    def at_once(self, turn: Turn | None = None) -> Iterator[None]:
         """Within it the calling thread may read, and is never kept waiting: for an event loop's own thread.
 
         All that is read is of one instant. Raises NotAtOnce, within as well, where somebody would have to wait, where
         more is asked than is answered in a few milliseconds, where anything is written, where a row does not hold, and
         always on PostgreSQL; nothing was changed then, and the same may be asked by a thread that may wait.
+        turn: it may write, in this turn, which this thread has begun; what it wrote is on the disk once the turn ended.
         """
         if self._at_once is None:
             raise NotAtOnce("the database is elsewhere")
         with self._at_once.block():
-            yield
+            if turn is None:
+                yield
+                return
+            with turn.call():
+                self._turn = turn
+                try:
+                    yield
+                finally:
+                    self._turn = None
+
+    def lend(self, turn: Turn) -> None:
+        """Have a turn begin as soon as nothing else is written; returns at once. Raises NotAtOnce on PostgreSQL."""
+        if not isinstance(self._writer, SqliteWriter) or self._closed:
+            raise NotAtOnce("nothing is lent")
+        self._writer.lend(turn)
 
     def _asked_at_once(self, at_once: AtOnce, question: Question[T]) -> T:
         if self._closed or (self._file is not None and self._file.problem is not None):
             raise NotAtOnce("there are words for that")
-        result = at_once.read(lambda conn: _begun(conn, question))
+        turn = self._turn
+        if turn is None or not turn.wrote:
+            result = at_once.read(lambda conn: _begun(conn, question))
+        else:
+            # What was written is not seen by the other connection before the commit.
+            result = turn.run(question)
         if self.seals.untold:
             raise NotAtOnce("an alarm is to be written")
         self._outage.answered()
@@ -136,7 +158,12 @@ class Database:
         broke during the commit itself, the change may have been made after all.
         """
         if self._at_once is not None and self._at_once.is_here:
-            raise NotAtOnce("it must be durable")
+            if self._turn is None:
+                raise NotAtOnce("it must be durable")
+            result = self._turn.run(command)
+            if self.seals.untold:
+                raise NotAtOnce("an alarm is to be written")
+            return result
         try:
             return self._answer(lambda: self._writer.run(command), again=False)
         finally:

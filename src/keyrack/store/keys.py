@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Update, and_, func, or_, select, union, update
 
 from keyrack.model import Credential, Grant, Page, UserKey
-from keyrack.store import sealed
-from keyrack.store.dialect import dialect_insert
-from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store import sealed, sealed_sets
+from keyrack.store.dialect import insert_of
+from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, inserted, matches, paged, pattern
 from keyrack.store.tables import (
@@ -58,7 +59,7 @@ def begun(at: datetime) -> ColumnElement[bool]:
 
 def add_credential(connection: Connection, username: str, values: Mapping[str, Any]) -> Credential:
     """Insert a credential (the columns of the table) of the system user with this name; answers it."""
-    row = sealed.insert_row(connection, credentials, values)
+    (row,) = sealed_sets.insert_many(connection, credentials, [values])
     return Credential(**sealed.unsealed(row), username=username, delivered=False)
 
 
@@ -190,18 +191,22 @@ def remove_credential(connection: Connection, credential_id: int) -> bool:
     return sealed.remove(connection, credentials, sealed.row_of(credential_id)) == 1
 
 
-def add_user_key(connection: Connection, values: Mapping[str, Any]) -> int:
-    """Insert a user key (the columns of the table); answers its id."""
-    return inserted(connection, user_keys, values)
+def add_user_key(connection: Connection, values: Mapping[str, Any]) -> UserKey:
+    """Insert a user key (the columns of the table); answers it."""
+    return user_key_of(sealed_sets.insert_many(connection, user_keys, [values])[0])
 
 
 def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None) -> bool:
     """Make a key lead to one identity (kind "user" or "deploy"); False when it leads to one already."""
-    statement = dialect_insert(connection, key_owners).values(
-        fingerprint=fingerprint, kind=kind, user_key_id=user_key_id
-    )
-    claimed = statement.on_conflict_do_nothing().returning(key_owners.c.fingerprint)
-    return connection.execute(claimed).scalar() is not None
+    values = {"fingerprint": fingerprint, "kind": kind, "user_key_id": user_key_id}
+    return _claiming(connection.dialect.name).value(connection, values) is not None
+
+
+@cache
+def _claiming(dialect: str) -> Statement:
+    values = {column.name: placeholder(column) for column in key_owners.c}
+    claimed = insert_of(dialect)(key_owners).values(values).on_conflict_do_nothing()
+    return Statement(lambda: claimed.returning(key_owners.c.fingerprint))
 
 
 @prepared

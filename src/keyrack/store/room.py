@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sqlalchemy import Column, Connection, select
+from sqlalchemy import Column, Connection, func, select
 
 from keyrack.store.engine.prepared import Statement, placeholder
 from keyrack.store.offboarding_tables import offboardings
@@ -37,7 +37,16 @@ MOST: dict[str, tuple[Column[int], int]] = {
 
 def is_full(connection: Connection, kind: str, owner: int) -> bool:
     """Whether a workspace or server has as many of a kind as it may; kind: a name in MOST."""
-    return _last(*MOST[kind]).row(connection, {"owner": owner}) is not None
+    column, most = MOST[kind]
+    # An id is never given twice: where fewer were given than one may have, nothing need be counted.
+    if (_newest(column).value(connection, {}) or 0) < most:
+        return False
+    return _last(column, most).row(connection, {"owner": owner}) is not None
+
+
+@cache
+def _newest(column: Column[int]) -> Statement:
+    return Statement(lambda: select(func.max(column.table.c.id)))
 
 
 @cache

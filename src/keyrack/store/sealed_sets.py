@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table, delete, insert, select
+from sqlalchemy import Connection, Integer, Select, String, Table, column, delete, insert, select
+from sqlalchemy import table as lightweight
 
 from keyrack.store import sealed
-from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder
+from keyrack.store.engine.prepared import Prepared, Row, Statement, among, placeholder, prepared
 from keyrack.store.sealed import AT_ONCE, SEAL
 from keyrack.store.tables import servers
 
@@ -58,8 +59,16 @@ def _reserved(connection: Connection, table: Table, count: int) -> Iterable[int]
         named = "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)"
         return [row[0] for row in connection.exec_driver_sql(named, (table.name, count))]
     # The one writer holds the file; SQLite moves the sequence on to the highest id that is inserted.
-    last = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = ?", (table.name,)).scalar() or 0
+    last = _last_id.value(connection, table.name) or 0
     return range(last + 1, last + 1 + count)
+
+
+_sequences = lightweight("sqlite_sequence", column("name", String), column("seq", Integer))
+
+
+@prepared
+def _last_id(name: str) -> Select[Any]:
+    return select(_sequences.c.seq).where(_sequences.c.name == name)
 
 
 def remove_among(connection: Connection, table: Table, **named: Sequence[Any]) -> list[Row]:

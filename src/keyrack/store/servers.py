@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Select, func, or_, select
 from keyrack.model import Page, Server, SystemUser
 from keyrack.store import sealed, sealed_sets
 from keyrack.store.database import announce
+from keyrack.store.engine.at_once import expect
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import inserted, matches, move_on, paged, pattern
@@ -204,7 +205,9 @@ def raised(connection: Connection, server_ids: Iterable[int], at: datetime) -> I
     Inside the block the new revisions are known, by server, and nothing else may change a server's row; at its end
     they are written, with the sums of all rows that were entered and removed until then.
     """
-    rows = sealed_sets.locked_servers(connection, server_ids)
+    concerned = tuple(server_ids)
+    expect(connection, len(concerned))
+    rows = sealed_sets.locked_servers(connection, concerned)
     yield {row.id: row.revision + 1 for row in rows}
 
     def new(old: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -342,14 +345,27 @@ def use_enrolment(connection: Connection, secret_hash: bytes, at: datetime) -> i
 
 
 def add_system_user(
-    connection: Connection, server_id: int, username: str, *, deletable: bool, managed: bool, at: datetime
+    connection: Connection,
+    server_id: int,
+    username: str,
+    *,
+    deletable: bool,
+    managed: bool,
+    at: datetime,
+    revision: int | None = None,
+    encrypted_password: bytes | None = None,
 ) -> int:
-    """Insert a system user; answers its id."""
-    return inserted(
-        connection,
-        system_users,
-        {"server_id": server_id, "username": username, "deletable": deletable, "managed": managed, "created_at": at},
-    )
+    """Insert a system user; revision: with which its host is asked for the account. Answers its id."""
+    values = {
+        "server_id": server_id,
+        "username": username,
+        "deletable": deletable,
+        "managed": managed,
+        "created_at": at,
+        "revision": revision,
+        "encrypted_password": encrypted_password,
+    }
+    return int(sealed_sets.insert_many(connection, system_users, [values])[0].id)
 
 
 def get_system_user(connection: Connection, server_id: int, system_user_id: int) -> SystemUser | None:

@@ -22,6 +22,7 @@ from keyrack.web import bodies
 from keyrack.web.callers import Caller, Callers, is_signed
 from keyrack.web.fair_queueing import LONG_BODY, FairScheduler
 from keyrack.web.paths import Paths
+from keyrack.web.turns import Turns
 
 AWAY_SECONDS = 2
 SLOW_SECONDS = 1.0
@@ -61,10 +62,10 @@ class Endpoint:
 
     action: the name in policy.ACTIONS that the core will ask for, "" where none is needed: what docs and tests
     say about the call; the core alone decides. open: no authentication is asked. hashes: it may hash a password,
-    which takes long. at_once: it reads one thing or one page and does little with it, so that the event loop may
-    answer it by itself (see Database.at_once). takes, asks, answers: the models of body, query and answer and the
-    answer's status, where the API has models: for the description; the API's own frame checks them. All other handlers
-    run on a worker thread and may block on the database.
+    which takes long. at_once: it reads one thing or one page, or makes one short change, and does little else, so that
+    the event loop may answer it by itself (see Database.at_once). takes, asks, answers: the models of body, query and
+    answer and the answer's status, where the API has models: for the description; the API's own frame checks them. All
+    other handlers run on a worker thread and may block on the database.
     """
 
     method: str
@@ -132,8 +133,9 @@ def fault() -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What all APIs share: who called lately, and the threads that answer."""
+    """What all APIs share: who called lately, the threads that answer, and the turns in which is written."""
 
+    turns: Turns
     callers: Callers = field(default_factory=Callers)
     scheduler: FairScheduler = field(default_factory=FairScheduler)
 
@@ -169,6 +171,7 @@ class _Path:
         self._callers, self._scheduler = sharing.callers, sharing.scheduler
         self._methods = dict(methods)
         self._slow: dict[tuple[Hashable, str], float] = {}
+        self._turns = sharing.turns
         if "GET" in self._methods:
             self._methods.setdefault("HEAD", self._methods["GET"])
 
@@ -191,7 +194,10 @@ class _Path:
             run = partial(self._run, endpoint, request, content, actor)
             if endpoint.at_once and caller.known and self._slow.get((caller.name, endpoint.path), 0) < monotonic():
                 try:
-                    return await self._scheduler.at_once(caller, partial(self._at_once, run)), actor[0]
+                    if request.method in ("GET", "HEAD"):
+                        return await self._scheduler.at_once(caller, partial(self._at_once, run)), actor[0]
+                    if len(content) < LONG_BODY:
+                        return await self._scheduler.in_turn(caller, run, self._turns), actor[0]
                 except TookLonger:
                     self._note_slow((caller.name, endpoint.path))
                 except NotAtOnce:

@@ -11,17 +11,20 @@ import contextvars
 import heapq
 import itertools
 import math
+import os
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, unique
 from typing import TypeVar
 
 from keyrack.errors import Kind, Refusal
 from keyrack.web.callers import Caller
+from keyrack.web.turns import Turns
 
 T = TypeVar("T")
 
@@ -54,6 +57,8 @@ class CallPool(Enum):
     """The same for strangers."""
     AT_ONCE = ("at once", 4, 4)
     """What the event loop answers by itself, in each of its rounds; between two rounds it looks at all that came in."""
+    TURNS = ("turns", 32, 16)
+    """Short changes that wait for the turn in which they are made, or for its end."""
     BODIES = ("bodies", 32, 4)
     """Long bodies that are being read; each is kept in memory until it is whole."""
 
@@ -68,7 +73,10 @@ class CallPool(Enum):
         return self.value[2]
 
 
-ON_THREADS = (CallPool.KNOWN, CallPool.STRANGERS, CallPool.LONG, CallPool.HASHING, CallPool.GUESSES)
+ON_THREADS = (CallPool.KNOWN, CallPool.STRANGERS, CallPool.LONG)
+ON_STEPPED_BACK_THREADS = (CallPool.HASHING, CallPool.GUESSES)
+STEP_BACK = 5
+"""How much nicer threads that hash are than all others: a hash takes a processor for a tenth of a second."""
 
 
 @dataclass(slots=True)
@@ -106,6 +114,8 @@ class FairScheduler:
         self._queues = {pool: _Queue(pool, self._rank) for pool in CallPool}
         # SimpleQueue's hand-over of a call to a thread takes a third of the time that anyio's takes.
         self._threads = ThreadPoolExecutor(sum(pool.limit for pool in ON_THREADS), "keyrack-call")
+        hashing = sum(pool.limit for pool in ON_STEPPED_BACK_THREADS)
+        self._hashing_threads = ThreadPoolExecutor(hashing, "keyrack-hash", initializer=_step_back)
 
     async def run(self, caller: Caller, call: Callable[[], T], *, long: bool = False, hashes: bool = False) -> T:
         """What the call answers, which runs on a thread. long: it is known to take much; hashes: a password.
@@ -125,9 +135,11 @@ class FairScheduler:
                 spent = time.thread_time() - began
 
         context = contextvars.copy_context()
-        async with self._queues[self._pool(caller, used, long, hashes)].slot(caller.name):
+        pool = self._pool(caller, used, long, hashes)
+        threads = self._hashing_threads if pool in ON_STEPPED_BACK_THREADS else self._threads
+        async with self._queues[pool].slot(caller.name):
             try:
-                return await _whole(asyncio.get_running_loop().run_in_executor(self._threads, context.run, timed))
+                return await _whole(asyncio.get_running_loop().run_in_executor(threads, context.run, timed))
             finally:
                 # Hashing leaves the interpreter to the others, and has bounds of its own.
                 used.add(0.0 if hashes and not long else spent, time.monotonic())
@@ -148,6 +160,21 @@ class FairScheduler:
             used.add(ended - began, ended)
             # Not before the next round, or whoever sends many at once would be served before all others are heard.
             asyncio.get_running_loop().call_soon(queue.leave, caller.name, flow)
+
+    async def in_turn(self, caller: Caller, call: Callable[[], T], turns: Turns) -> T:
+        """What the call answers, which runs on the event loop in one of these turns. Raises as run does."""
+        used = self._account(caller.name)
+
+        def timed() -> T:
+            began = time.monotonic()
+            try:
+                return call()
+            finally:
+                ended = time.monotonic()
+                used.add(ended - began, ended)
+
+        async with self._queues[CallPool.TURNS].slot(caller.name):
+            return await turns.run(timed)
 
     @asynccontextmanager
     async def reading(self, caller: Caller, *, long: bool) -> AsyncIterator[None]:
@@ -179,6 +206,13 @@ class FairScheduler:
         return used.rank if used is not None else -math.inf
 
 
+def _step_back() -> None:
+    """Have the calling thread leave the processors to others; on Linux each thread has a niceness of its own."""
+    with suppress(OSError):
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + STEP_BACK)
+
+
 async def _whole(running: asyncio.Future[T]) -> T:
     """What a thread answers. Who gives up waits all the same: the thread goes on, and its slot is taken until then."""
     try:
@@ -192,9 +226,8 @@ class _Queue:
     """The queue of one pool: its free slots, and the callers who wait for one, by the processor time they used."""
 
     def __init__(self, pool: CallPool, rank: Callable[[Hashable], float]) -> None:
-        self._pool = pool
         self._rank = rank
-        self._free = pool.limit
+        self._free, self._limit_per_caller = pool.limit, pool.limit_per_caller
         self._flows: dict[Hashable, _Flow] = {}
         # A heap of the callers who wait and are below their own limit; each stands here once.
         self._next: list[tuple[float, int, Hashable]] = []
@@ -216,7 +249,7 @@ class _Queue:
         UNAVAILABLE when too many wait.
         """
         flow = self._flows.setdefault(name, _Flow())
-        if self._free and flow.running < self._pool.limit_per_caller and not flow.waiting:
+        if self._free and flow.running < self._limit_per_caller and not flow.waiting:
             self._free -= 1
             flow.running += 1
         else:
@@ -257,7 +290,7 @@ class _Queue:
             self._listed.discard(following)
             other = self._flows.get(following)
             came = next((one for one in other.waiting if not one.done()), None) if other is not None else None
-            if other is None or came is None or other.running >= self._pool.limit_per_caller:
+            if other is None or came is None or other.running >= self._limit_per_caller:
                 continue
             other.waiting.remove(came)
             self._waiting -= 1
@@ -267,7 +300,7 @@ class _Queue:
             self._list(following, other)
 
     def _list(self, name: Hashable, flow: _Flow) -> None:
-        if flow.waiting and flow.running < self._pool.limit_per_caller and name not in self._listed:
+        if flow.waiting and flow.running < self._limit_per_caller and name not in self._listed:
             self._listed.add(name)
             heapq.heappush(self._next, (self._rank(name), next(self._numbers), name))
 

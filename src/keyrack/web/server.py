@@ -48,6 +48,7 @@ from keyrack.web.native import api as native
 from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.runcloud import api as runcloud
+from keyrack.web.turns import Turns
 from keyrack.web.waiting import Waiting
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -175,7 +176,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
             waiting.let_go()
             await run_in_threadpool(stop)
 
-    sharing = Sharing()
+    sharing = Sharing(Turns(instance.database))
     limit = RateLimit(instance.settings.rate_limit)
     dialects = ((prefix, limited(dialect, limit)) for prefix, dialect in APIS)
     mounts: Mounts = (

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from keyrack.model import Actor
 from keyrack.store import events, servers
-from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.store.database import Database, DatabaseUnavailable, NotAtOnce
 
 WINDOW_SECONDS = 60.0
 SEPARATE = 10
@@ -83,7 +83,13 @@ class Refusals:
         if later:
             self._write_soon(database)
             return
-        _write(database, refused, at, 0)
+        try:
+            _write(database, refused, at, 0)
+        except NotAtOnce:
+            # The same is tried again by a thread that may wait, and is the first one then.
+            with self._lock:
+                self._forget(refused)
+            raise
 
     def write(self, database: Database, *, everything: bool = False) -> None:
         """Write what waits, and the counts of minutes that are over, or all counts. Never raises."""
@@ -114,6 +120,11 @@ class Refusals:
             sort = self._begin(refused.sort, common, at, now, sort.more if sort else 0)
         sort.separate += 1
         return True
+
+    def _forget(self, refused: RefusedAttempt) -> None:
+        self._minutes.pop(refused.same, None)
+        if (sort := self._minutes.get(refused.sort)) is not None:
+            sort.separate -= 1
 
     def _begin(self, name: Hashable, refused: RefusedAttempt, at: datetime, now: float, more: int) -> _Minute:
         if name not in self._minutes and len(self._minutes) >= MOST_KEPT:

@@ -54,14 +54,19 @@ def create(
                     Kind.TAKEN, "username-taken", "The server has a system user of that name.", field="username"
                 )
             room.refuse_more(work, "system user", server.id)
-            system_user_id = servers.add_system_user(
-                work.connection, server.id, name, deletable=True, managed=True, at=work.now
-            )
-            servers.keep_account(work.connection, server.id, name)
-            asked: dict[str, Any] = {}
-            if hashed is not None:
-                asked["encrypted_password"] = accounts.encrypt_password(instance, server.id, name, hashed)
-            _ask(work, server.id, system_user_id, asked)
+            encrypted = None if hashed is None else accounts.encrypt_password(instance, server.id, name, hashed)
+            with work.raising((server.id,)) as revisions:
+                system_user_id = servers.add_system_user(
+                    work.connection,
+                    server.id,
+                    name,
+                    deletable=True,
+                    managed=True,
+                    at=work.now,
+                    revision=revisions[server.id],
+                    encrypted_password=encrypted,
+                )
+                servers.keep_account(work.connection, server.id, name)
             work.record(f"Created system user {name} on server {server.name}", target_id=system_user_id)
             return _own(work, server.id, system_user_id)
 

@@ -12,9 +12,10 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, openings, propagation, revocation
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import Actor, Credential, Page, Server, SystemUser
+from keyrack.model import Actor, Credential, Page, Server
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import expired_keys, keys, servers
+from keyrack.store import expired_keys, keys, new_credentials, servers
+from keyrack.store.new_credentials import Place
 from keyrack.store.openings import Opening
 from keyrack.store.openings import of_account as openings_of
 from keyrack.store.room import MOST
@@ -53,16 +54,21 @@ def add(
         limits = validation.restrictions(restrictions, key.type)
 
         def change(work: Work) -> Credential:
-            server = own_server(work, server_id)
+            place = _place(work, actor.workspace_id, server_id, user, name, key)
             end = validation.end(work.now, expires_at, duration=duration)
             if temporary and end is None:
                 end = work.now + timedelta(hours=instance.settings.temporary_hours)
-            glass = break_glass or None
-            added = put(work, server, user, name, key, temporary=temporary, end=end, limits=limits, break_glass=glass)
+            terms = {
+                "temporary": temporary,
+                "expires_at": end,
+                "restrictions": dict(limits),
+                "break_glass": break_glass or None,
+            }
+            added = _put(work, place, user, name, key, terms)
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
             alarmed = ", to break glass with" if break_glass else ""
             work.record(
-                f"Added SSH key {name} ({key.sha256}) for {user} on server {server.name}{until}{alarmed}",
+                f"Added SSH key {name} ({key.sha256}) for {user} on server {place.name}{until}{alarmed}",
                 target_id=added.id,
                 details={"label": name, "username": user, "fingerprint": key.sha256},
             )
@@ -88,7 +94,7 @@ def get(instance: Instance, actor: Actor, server_id: int, credential_id: int) ->
     with attempt:
         at = instance.now()
         found = attempt.read(
-            lambda connection: keys.own_credential(connection, actor.workspace_id, server_id, credential_id, at)
+            lambda connection: keys.own_credential(connection, actor.workspace_id, server_id, credential_id, at),
         )
         if found is None:
             raise missing("SSH key")
@@ -209,49 +215,62 @@ def put(
     break_glass: bool | None = None,
 ) -> Credential:
     """Insert a credential within a unit of work, which leaves the event. Raises Refusal INVALID, TAKEN or LIMIT."""
+    place = _place(work, server.workspace_id, server.id, username, label, key)
+    terms = {"temporary": temporary, "expires_at": end, "restrictions": dict(limits), "break_glass": break_glass}
+    return _put(work, place, username, label, key, terms)
+
+
+def _place(work: Work, workspace_id: int, server_id: int, username: str, label: str, key: PublicKey) -> Place:
+    """Where a credential is to stand. Raises Refusal MISSING where there is no such server."""
+    place = new_credentials.place(
+        work.connection, workspace_id, server_id, username=username, label=label, fingerprint=key.sha256
+    )
+    if place is None:
+        raise missing("server")
+    return place
+
+
+def _put(
+    work: Work,
+    place: Place,
+    username: str,
+    label: str,
+    key: PublicKey,
+    terms: Mapping[str, Any],
+) -> Credential:
     revocation.refuse(work, key)
-    system_user = servers.system_user_by_name(work.connection, server.id, username)
-    if system_user is None:
+    if place.account_id is None:
         raise Refusal(
             Kind.INVALID,
             "system-user-missing",
             "The server has no system user of that name. Create it first, or use another.",
             field="username",
         )
-    _free_label(work, server, label)
+    if place.labelled:
+        _free_label(work, place, label)
     # Each key raised the revision, so that nothing is counted before there can be as many.
-    if server.revision >= MOST["SSH key"][1]:
-        room.refuse_more(work, "SSH key", server.id)
-    terms = {"temporary": temporary, "expires_at": end, "restrictions": dict(limits), "break_glass": break_glass}
-    return _insert(work, server, system_user, label, key, terms)
-
-
-def _insert(
-    work: Work,
-    server: Server,
-    system_user: SystemUser,
-    label: str,
-    key: PublicKey,
-    terms: Mapping[str, Any],
-) -> Credential:
-    revision = propagation.granted(work, (server.id,), key.sha256)
-    return keys.add_credential(
-        work.connection,
-        system_user.username,
-        {
-            "server_id": server.id,
-            "system_user_id": system_user.id,
-            "label": label,
-            "public_key": key.canonical,
-            "comment": key.comment,
-            "fingerprint": key.sha256,
-            "key_type": key.type,
-            **terms,
-            "created_by": work.actor.user_id,
-            "created_at": work.now,
-            "revision": revision,
-        },
-    )
+    if place.revision >= MOST["SSH key"][1]:
+        room.refuse_more(work, "SSH key", place.id)
+    with work.raising((place.id,)) as revisions:
+        if place.refused:
+            propagation.unrevoke(work, (place.id,), (key.sha256,))
+        return keys.add_credential(
+            work.connection,
+            username,
+            {
+                "server_id": place.id,
+                "system_user_id": place.account_id,
+                "label": label,
+                "public_key": key.canonical,
+                "comment": key.comment,
+                "fingerprint": key.sha256,
+                "key_type": key.type,
+                **terms,
+                "created_by": work.actor.user_id,
+                "created_at": work.now,
+                "revision": revisions[place.id],
+            },
+        )
 
 
 def _record_end(work: Work, credential: Credential) -> None:
@@ -270,7 +289,7 @@ def _record_end(work: Work, credential: Credential) -> None:
     )
 
 
-def _free_label(work: Work, server: Server, label: str) -> None:
+def _free_label(work: Work, server: Place, label: str) -> None:
     """Make sure that a label is free; one whose key has ended is freed here and now."""
     holder = keys.credential_by_label(work.connection, server.id, label)
     if holder is None:

@@ -88,7 +88,7 @@ def enter(
     if key is not None:
         revocation.refuse(work, key)
         _refuse_known(work, owner, key)
-    return _own(work, owner, _insert(work, owner, title, key, end))
+    return _insert(work, owner, title, key, end)
 
 
 def person(actor: Actor) -> int:
@@ -165,9 +165,9 @@ def _elsewhere(work: Work, fingerprint: str) -> tuple[Opening, ...]:
     )
 
 
-def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None) -> int:
+def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None) -> UserKey:
     public_key = key.canonical if key else None
-    key_id = keys.add_user_key(
+    made = keys.add_user_key(
         work.connection,
         {
             "workspace_id": work.actor.workspace_id,
@@ -182,12 +182,12 @@ def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None, en
         },
     )
     if key is not None:
-        if not keys.claim_fingerprint(work.connection, key.sha256, kind="user", user_key_id=key_id):
+        if not keys.claim_fingerprint(work.connection, key.sha256, kind="user", user_key_id=made.id):
             # Somebody in another workspace took it since we looked; raising undoes our row.
             _refuse_known(work, owner, key)
             raise _taken("This key is in use.")
         propagation.granted(work, keys.servers_of_user(work.connection, owner), key.sha256)
-    return key_id
+    return made
 
 
 def _refuse_known(work: Work, owner: int, key: PublicKey) -> None:

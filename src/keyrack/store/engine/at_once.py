@@ -26,12 +26,28 @@ MOST_LOOKS = 20
 """So often within one block; all steps together take a few milliseconds."""
 
 
+MOST_ROWS = 50
+"""So many rows at most are written by a command that runs at once: each takes some time besides SQLite's steps."""
+_SHORT = "keyrack short"
+
+
 class NotAtOnce(Exception):
     """It may take longer, or needs more than reading: nothing was changed, ask again on a thread that may wait."""
 
 
 class TookLonger(NotAtOnce):
     """It was tried, and took more than is done at once: it will again."""
+
+
+def keep_short(connection: Connection, short: bool) -> None:
+    """Have commands on this connection be stopped where they are about to write many rows, or no more."""
+    connection.info[_SHORT] = short
+
+
+def expect(connection: Connection, rows: int) -> None:
+    """Called before so many rows are written together. Raises TookLonger where a command must be short."""
+    if rows > MOST_ROWS and connection.info.get(_SHORT):
+        raise TookLonger
 
 
 class AtOnce:

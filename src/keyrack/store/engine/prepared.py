@@ -11,7 +11,8 @@ from __future__ import annotations
 import inspect
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec
 
@@ -292,13 +293,33 @@ def _planned(statement: Executable, dialect: Dialect) -> Plan:
     )
 
 
+@contextmanager
+def savepoint(connection: Connection) -> Iterator[None]:
+    """What is done within is undone where it ends by an error; as begin_nested(), beside SQLAlchemy, which takes longer
+    for that than many a command. Savepoints may stand within each other.
+    """
+    _driven(connection, "SAVEPOINT nested", ())
+    try:
+        yield
+    except BaseException:
+        # Whatever broke the connection, or ended the transaction, undid more than this.
+        with suppress(DBAPIError):
+            _driven(connection, "ROLLBACK TO SAVEPOINT nested", ())
+            _driven(connection, "RELEASE SAVEPOINT nested", ())
+        raise
+    _driven(connection, "RELEASE SAVEPOINT nested", ())
+
+
 def _execute(connection: Connection, sql: str, values: Any, *, many: bool = False) -> Any:
     """Have the driver act; its errors are raised as SQLAlchemy's, so that one kind is caught everywhere."""
     if not connection.in_transaction():
         raise RuntimeError("A prepared statement runs inside a transaction.")
-    if listeners:
-        for listener in listeners:
-            listener(sql, values)
+    for listener in listeners:
+        listener(sql, values)
+    return _driven(connection, sql, values, many=many)
+
+
+def _driven(connection: Connection, sql: str, values: Any, *, many: bool = False) -> Any:
     raw: Any = connection.connection.driver_connection
     try:
         return raw.cursor().executemany(sql, values) if many else raw.execute(sql, values)

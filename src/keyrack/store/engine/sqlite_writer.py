@@ -7,12 +7,13 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from keyrack.store import changes, sealed
+from keyrack.store import changes
 from keyrack.store.engine.connect import DatabaseSpoilt, DatabaseUnavailable, is_damage, unavailable
+from keyrack.store.engine.sqlite_commands import Command, Turn, Waiting, driver_connection, run_in_savepoint
 from keyrack.store.engine.sqlite_file import SqliteFile, count_commit
 
 log = logging.getLogger(__name__)
@@ -23,32 +24,6 @@ LOOK_SECONDS = 0.1
 """How often an idle writer looks whether another process changed the file; a look costs microseconds."""
 
 Deliver = Callable[[frozenset[int]], None]
-Command = Callable[[Connection], Any]
-
-
-class _Waiting:
-    """A command and the thread that waits for its outcome."""
-
-    __slots__ = ("_done", "command", "error", "result")
-
-    def __init__(self, command: Command) -> None:
-        self.command = command
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self._done = threading.Lock()  # a lock taken twice is the cheapest signal there is
-        self._done.acquire()
-
-    def finish(self) -> None:
-        self._done.release()
-
-    def outcome(self) -> Any:
-        self._done.acquire()
-        if self.error is None:
-            return self.result
-        try:
-            raise self.error
-        finally:
-            self.error = None  # its traceback leads back here; the circle would live until the collector comes
 
 
 class SqliteWriter:
@@ -63,7 +38,7 @@ class SqliteWriter:
         self._engine = engine
         self._file = file
         self._deliver = deliver
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Waiting | Turn | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -73,12 +48,21 @@ class SqliteWriter:
         self._seen_change = 0
         self._seen_version = 0
         self._stumbled = ""
+        self._next: Waiting | Turn | None = None
 
     def run(self, command: Command) -> Any:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("A command must not start another write: it would wait for itself.")
-        waiting = _Waiting(command)
+        waiting = Waiting(command)
+        self._put(waiting)
+        return waiting.outcome()
+
+    def lend(self, turn: Turn) -> None:
+        """Lend the connection as soon as it is free, for commands that are then committed together; returns at once."""
+        self._put(turn)
+
+    def _put(self, waiting: Waiting | Turn) -> None:
         with self._gate:
             if self._closed:
                 raise RuntimeError("The database is closed.")
@@ -86,7 +70,6 @@ class SqliteWriter:
                 self._thread = threading.Thread(target=self._work, name="keyrack-sqlite-writer", daemon=True)
                 self._thread.start()
             self._queue.put(waiting)
-        return waiting.outcome()
 
     def watch(self) -> None:
         """From now on look for changes made by other processes, and deliver them."""
@@ -120,16 +103,22 @@ class SqliteWriter:
                 self._drop_connection()
                 return
 
-    def _take(self) -> tuple[list[_Waiting], bool]:
+    def _take(self) -> tuple[list[Waiting | Turn], bool]:
         """All that is waiting, up to the limit, or nothing after a while; and whether that was the end."""
-        try:
-            first = self._queue.get(timeout=LOOK_SECONDS if self._watching else None)
-        except queue.Empty:
-            return [], False
-        batch: list[_Waiting] = []
+        first, self._next = self._next, None
+        if first is None:
+            try:
+                first = self._queue.get(timeout=LOOK_SECONDS if self._watching else None)
+            except queue.Empty:
+                return [], False
+        batch: list[Waiting | Turn] = []
         while first is not None:
+            # What is lost with a turn is lost for it alone.
+            if isinstance(first, Turn) and batch:
+                self._next = first
+                return batch, False
             batch.append(first)
-            if len(batch) == BATCH_LIMIT:
+            if len(batch) == BATCH_LIMIT or isinstance(first, Turn):
                 return batch, False
             try:
                 first = self._queue.get_nowait()
@@ -137,19 +126,19 @@ class SqliteWriter:
                 return batch, False
         return batch, True
 
-    def _commit_together(self, batch: list[_Waiting]) -> None:
+    def _commit_together(self, batch: list[Waiting | Turn]) -> None:
         """One transaction for the batch. Callers wake after the commit; listeners after the callers."""
         touched: set[int] = set()
         others: frozenset[int] = frozenset()
         try:
             conn = self._open()
             self._check_file(conn)
-            raw = _driver_connection(conn)
+            raw = driver_connection(conn)
             with conn.begin():
                 commits = self._count(raw)
                 before = raw.total_changes
                 for waiting in batch:
-                    touched |= _run_in_savepoint(conn, waiting)
+                    touched |= waiting.go(conn) if isinstance(waiting, Turn) else run_in_savepoint(conn, waiting)
                 latest = self._seen_change
                 if touched or self._watching:
                     others, latest = self._record(conn, touched)
@@ -195,13 +184,13 @@ class SqliteWriter:
             return
         try:
             conn = self._open()
-            if not self._file.look(_driver_connection(conn)):
+            if not self._file.look(driver_connection(conn)):
                 return
-            version = _driver_connection(conn).execute("PRAGMA data_version").fetchone()[0]
+            version = driver_connection(conn).execute("PRAGMA data_version").fetchone()[0]
             if version == self._seen_version:
                 return
             with conn.begin():
-                commits = self._count(_driver_connection(conn))
+                commits = self._count(driver_connection(conn))
                 others, latest = self._record(conn, set())
         except Exception as error:
             self._note_damage(error)
@@ -215,12 +204,12 @@ class SqliteWriter:
     def _open(self) -> Connection:
         if self._connection is None:
             self._connection = self._engine.connect()
-            self._file.watch(_driver_connection(self._connection))
+            self._file.watch(driver_connection(self._connection))
             self._seen_version = 0
         return self._connection
 
     def _check_file(self, conn: Connection) -> None:
-        if not self._file.look(_driver_connection(conn)):
+        if not self._file.look(driver_connection(conn)):
             raise DatabaseSpoilt(self._file.problem)
 
     def _count(self, raw: sqlite3.Connection) -> int:
@@ -246,32 +235,3 @@ class SqliteWriter:
             conn.close()
         except Exception:
             log.exception("A broken SQLite connection did not close cleanly.")
-
-
-def _driver_connection(conn: Connection) -> sqlite3.Connection:
-    return cast(sqlite3.Connection, conn.connection.driver_connection)
-
-
-def _run_in_savepoint(conn: Connection, waiting: _Waiting) -> set[int]:
-    """Run one command so that it leaves all or nothing; what it announced. Raises if the batch is lost."""
-    raw = _driver_connection(conn)
-    transaction = conn.get_transaction()
-    raw.execute("SAVEPOINT command")
-    changes.begin_announcing(conn)
-    sealed.begin_counting(conn)
-    try:
-        waiting.result = waiting.command(conn)
-        sealed.settle(conn)
-    except BaseException as error:
-        waiting.error = error
-    announced = changes.end_announcing(conn)
-    if conn.get_transaction() is not transaction or not raw.in_transaction:
-        # A full disk makes SQLite undo everything; a command that commits by itself is a mistake of ours.
-        raise RuntimeError(f"the transaction ended inside a command ({waiting.error or 'it must not commit'})")
-    if waiting.error is not None and is_damage(waiting.error):
-        raise waiting.error  # nothing more goes into this file
-    if waiting.error is not None:
-        raw.execute("ROLLBACK TO command")
-        announced = set()
-    raw.execute("RELEASE command")
-    return announced

@@ -45,7 +45,7 @@ def delete_ssh_key(call: Call) -> Response:
 
 
 ENDPOINTS = (
-    Endpoint("POST", "/user/keys", add_ssh_key),
+    Endpoint("POST", "/user/keys", add_ssh_key, at_once=True),
     Endpoint("GET", "/user/keys", list_user_keys, at_once=True),
     Endpoint("DELETE", "/user/keys/{key_id}", delete_ssh_key),
 )

@@ -36,6 +36,7 @@ def endpoint(
     asks: type[Q],
     answers: type[Answer] | None = ...,
     status: int = ...,
+    at_once: bool = ...,
     first: Callable[[Call], object] | None = ...,
 ) -> Endpoint: ...
 
@@ -50,6 +51,7 @@ def endpoint(
     takes: type[R],
     answers: type[Answer] | None = ...,
     status: int = ...,
+    at_once: bool = ...,
     first: Callable[[Call], object] | None = ...,
 ) -> Endpoint: ...
 
@@ -64,6 +66,7 @@ def endpoint(
     asks: type[Q],
     answers: type[Answer] | None = ...,
     status: int = ...,
+    at_once: bool = ...,
 ) -> Endpoint: ...
 
 
@@ -76,6 +79,7 @@ def endpoint(
     *,
     answers: type[Answer] | None = ...,
     status: int = ...,
+    at_once: bool = ...,
 ) -> Endpoint: ...
 
 
@@ -90,13 +94,14 @@ def endpoint(
     answers: type[Answer] | None = None,
     status: int = 0,
     first: Callable[[Call], object] | None = None,
+    at_once: bool = False,
 ) -> Endpoint:
     """One call, as the API serves it and as it is described.
 
     handler: gets the call, then the body as takes has it, then the query as asks has it; its first line of text is
     the call's summary. takes: None for a call without a body; asks: None for one without a query; answers: None for
     an empty answer; status: of the answer, 200 or 204 where it is left out; first: what refuses a caller before a body
-    that is wrong is spoken of, where the action alone does not say who may call.
+    that is wrong is spoken of, where the action alone does not say who may call; at_once: see Endpoint.
     """
 
     @wraps(handler)
@@ -129,7 +134,9 @@ def endpoint(
     code = status or (200 if answers is not None else 204)
     if method == "GET" and asks is None:
         _showing[path] = answered
-    return Endpoint(method, path, answered, action, takes=takes, asks=asks, answers=answers, status=code)
+    return Endpoint(
+        method, path, answered, action, takes=takes, asks=asks, answers=answers, status=code, at_once=at_once
+    )
 
 
 def written(answer: Answer, status: int = 200) -> Response:

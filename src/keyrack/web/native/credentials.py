@@ -58,6 +58,7 @@ ENDPOINTS = (
         "credentials:read",
         asks=Search,
         answers=shapes.ListedCredentialPage,
+        at_once=True,
     ),
     endpoint(
         "POST",
@@ -67,6 +68,7 @@ ENDPOINTS = (
         takes=shapes.NewCredential,
         answers=shapes.ListedCredential,
         status=201,
+        at_once=True,
     ),
-    endpoint("DELETE", PATH + "/{credential}", delete_credential, "credentials:write"),
+    endpoint("DELETE", PATH + "/{credential}", delete_credential, "credentials:write", at_once=True),
 )

@@ -49,7 +49,7 @@ def ping(call: Call) -> Response:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/ping", ping),
+    Endpoint("GET", "/ping", ping, at_once=True),
     *servers.ENDPOINTS,
     *system_users.ENDPOINTS,
     *credentials.ENDPOINTS,

@@ -67,9 +67,9 @@ def _endpoints(path: str) -> tuple[Endpoint, ...]:
     one = path + "/{sshId}"
     return (
         Endpoint("GET", path, list_credentials, "credentials:read", at_once=True),
-        Endpoint("POST", path, add_credential, "credentials:write"),
+        Endpoint("POST", path, add_credential, "credentials:write", at_once=True),
         Endpoint("GET", one, show_credential, "credentials:read", at_once=True),
-        Endpoint("DELETE", one, delete_credential, "credentials:write"),
+        Endpoint("DELETE", one, delete_credential, "credentials:write", at_once=True),
     )
 
 

@@ -107,11 +107,11 @@ def list_nothing(call: Call) -> Response:
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/servers", list_servers, "servers:read"),
+    Endpoint("GET", "/servers", list_servers, "servers:read", at_once=True),
     Endpoint("POST", "/servers", create_server, "servers:write"),
     # Before the path with an id, which would take "shared" for one.
     Endpoint("GET", "/servers/shared", list_shared_servers, "servers:read"),
-    Endpoint("GET", "/servers/{serverId}", show_server, "servers:read"),
+    Endpoint("GET", "/servers/{serverId}", show_server, "servers:read", at_once=True),
     Endpoint("DELETE", "/servers/{serverId}", delete_server, "servers:write"),
     Endpoint("PATCH", "/servers/{serverId}/settings/meta", rename_server, "servers:write"),
     Endpoint("GET", "/servers/{serverId}/installationscript", show_installation_script, "servers:write"),

@@ -1,0 +1,111 @@
+"""Short changes in SQLite, run by the event loop itself, many in one transaction; must decide nothing about a call.
+
+All of it belongs to the event loop. The thread that writes to SQLite lends its connection, and commits what was run
+while the event loop goes on; answers leave once that is on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from keyrack.store.database import Database, NotAtOnce, Turn
+
+T = TypeVar("T")
+
+TURN_SECONDS = 0.006
+"""After so long no further call begins within one turn: meanwhile nobody else is served."""
+FEWEST = 4
+"""So many may begin all the same, where the processor is somebody else's for a while."""
+
+
+class _Call:
+    """A call, and what comes of it."""
+
+    __slots__ = ("error", "future", "result", "run")
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        self.run = run
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def end(self, error: Exception | None) -> None:
+        if self.future.done():
+            return
+        error = error or self.error
+        if error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(error)
+
+
+class Turns:
+    """Runs calls in turns of the writer's: what came while the last one was committed makes up the next one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: deque[_Call] = deque()
+        self._asked = False
+
+    async def run(self, run: Callable[[], T]) -> T:
+        """What the call answers, once what it wrote is on the disk; run within Database.at_once.
+
+        Raises what it raises. NotAtOnce: nothing of it was kept, and a thread may run it again.
+        """
+        call = _Call(run)
+        self._waiting.append(call)
+        self._ask()
+        result: T = await call.future
+        return result
+
+    def _ask(self) -> None:
+        if self._asked or not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        ran: list[_Call] = []
+        turn: Turn
+
+        def lent() -> None:
+            loop.call_soon_threadsafe(self._go, turn, ran)
+
+        def ended(error: Exception | None) -> None:
+            loop.call_soon_threadsafe(self._end, ran, error)
+
+        turn = Turn(lent, ended)
+        self._asked = True
+        try:
+            self._database.lend(turn)
+        except (NotAtOnce, RuntimeError) as error:
+            self._asked = False
+            ran, self._waiting = list(self._waiting), deque()
+            self._end(ran, NotAtOnce(str(error)))
+
+    def _go(self, turn: Turn, ran: list[_Call]) -> None:
+        self._asked = False
+        try:
+            if not turn.begin():
+                return
+            until = time.monotonic() + TURN_SECONDS
+            while self._waiting and (len(ran) < FEWEST or time.monotonic() < until):
+                call = self._waiting.popleft()
+                if not call.future.done():
+                    ran.append(call)
+                    self._try(turn, call)
+        finally:
+            turn.give_back()
+            self._ask()
+
+    def _try(self, turn: Turn, call: _Call) -> None:
+        try:
+            with self._database.at_once(turn):
+                call.result = call.run()
+        except Exception as error:
+            call.error = error
+
+    def _end(self, ran: list[_Call], error: Exception | None) -> None:
+        for call in ran:
+            call.end(error)

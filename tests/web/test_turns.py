@@ -1,0 +1,163 @@
+"""Changes that are committed together are made or refused each by itself, and answered once they are on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from keyrack import app
+from keyrack.core.audit import events
+from keyrack.core.keys import credentials
+from keyrack.errors import Refusal
+from keyrack.store.database import Database, DatabaseUnavailable, NotAtOnce
+from keyrack.store.engine import at_once
+from keyrack.web.turns import Turns
+from tests.core.conftest import Team, make_team
+from tests.core.keys_for_tests import fresh_line
+from tests.services import Service, settings_for
+from tests.web.test_at_once import LONG, askers
+from tests.web.test_at_once import team as service
+from tests.web.test_runcloud import add as add_credential
+
+__all__ = ["service"]
+
+
+@pytest.fixture
+def acme(tmp_path: Path) -> Iterator[Team]:
+    """A workspace on SQLite."""
+    instance = app.open_instance(settings_for(tmp_path / "data", ""))
+    yield make_team(instance)
+    instance.database.close()
+
+
+def adding(team: Team, label: str, after: Callable[[], Any] = lambda: None) -> Callable[[], Any]:
+    """A call that adds a credential, and then does something more."""
+    line = fresh_line()
+
+    def add() -> Any:
+        of = (team.instance, team.owner, team.server.id)
+        added = credentials.add(*of, label=label, username="deploy", public_key=line)
+        after()
+        return added
+
+    return add
+
+
+def in_one_turn(database: Database, *calls: Callable[[], Any]) -> list[Any]:
+    """What each call answers or raises, all of which wait when the turn comes."""
+
+    async def run() -> list[Any]:
+        turns = Turns(database)
+        return await asyncio.gather(*(turns.run(one) for one in calls), return_exceptions=True)
+
+    try:
+        with database.at_once():
+            pass
+    except NotAtOnce:
+        database.read(lambda connection: None)  # which opens what is asked at once
+    return asyncio.run(run())
+
+
+def commits(team: Team) -> int:
+    return int(
+        team.instance.database.read(lambda connection: connection.execute(text("PRAGMA user_version")).scalar_one())
+    )
+
+
+def labels(team: Team) -> list[str]:
+    return [one.label for one in credentials.find(team.instance, team.owner, team.server.id).items]
+
+
+def summaries(team: Team) -> list[str]:
+    return [event.summary.split(" (")[0] for event in events.find(team.instance, team.owner, search="SSH key").items]
+
+
+def revision(team: Team) -> int:
+    statement = text("SELECT revision FROM servers")
+    return int(team.instance.database.read(lambda connection: connection.execute(statement).scalar_one()))
+
+
+def test_a_command_that_fails_leaves_the_others_whole(acme: Team) -> None:
+    before, revised = commits(acme), revision(acme)
+    first, refused, last = in_one_turn(
+        acme.instance.database, adding(acme, "first"), adding(acme, "first"), adding(acme, "last")
+    )
+    assert (first.label, last.label) == ("first", "last")
+    assert isinstance(refused, Refusal)
+    assert refused.code == "label-taken"
+    assert commits(acme) == before + 1
+    assert labels(acme) == ["first", "last"]
+    assert revision(acme) == revised + 2
+    assert sorted(summaries(acme)) == [
+        "Added SSH key first",
+        "Added SSH key last",
+        "Refused: tried to add an SSH key",
+    ]
+
+
+def test_a_call_that_takes_too_long_is_undone_and_may_be_made_by_a_thread(acme: Team) -> None:
+    database = acme.instance.database
+
+    def count() -> None:
+        database.read(lambda connection: connection.execute(LONG).scalar())
+
+    slow = adding(acme, "slow", count)
+    first, late, last = in_one_turn(database, adding(acme, "first"), slow, adding(acme, "last"))
+    assert isinstance(late, NotAtOnce)
+    assert (first.label, last.label) == ("first", "last")
+    assert labels(acme) == ["first", "last"]
+    slow()
+    assert labels(acme) == ["first", "last", "slow"]
+
+
+def test_a_call_sees_what_it_wrote_itself(acme: Team) -> None:
+    seen: list[list[str]] = []
+    in_one_turn(acme.instance.database, adding(acme, "one", lambda: seen.append(labels(acme))))
+    assert seen == [["one"]]
+
+
+def test_what_would_write_many_rows_is_not_made_at_once(acme: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(at_once, "MOST_ROWS", 0)
+    (refused,) = in_one_turn(acme.instance.database, adding(acme, "one"))
+    assert isinstance(refused, NotAtOnce)
+    adding(acme, "one")()
+    assert labels(acme) == ["one"]
+
+
+def test_a_turn_whose_transaction_is_lost_leaves_nothing_and_is_tried_again(acme: Team) -> None:
+    database = acme.instance.database
+
+    def end(connection: Connection) -> None:
+        connection.connection.driver_connection.execute("ROLLBACK")  # type: ignore[union-attr]
+
+    add, other = adding(acme, "one"), adding(acme, "two")
+    assert all(isinstance(one, NotAtOnce) for one in in_one_turn(database, add, lambda: database.write(end), other))
+    assert labels(acme) == []
+    assert [one.label for one in in_one_turn(database, add, other)] == ["one", "two"]
+
+
+def test_nothing_is_answered_that_could_not_be_committed(acme: Team) -> None:
+    database = acme.instance.database
+
+    def fill(connection: Connection) -> None:
+        # What a transaction leaves open until its end is found by its commit alone.
+        connection.execute(text("PRAGMA defer_foreign_keys = ON"))
+        connection.execute(text("UPDATE credentials SET server_id = 999"))
+
+    results = in_one_turn(database, adding(acme, "one"), lambda: database.write(fill))
+    assert [type(one) for one in results] == [DatabaseUnavailable] * 2
+    assert labels(acme) == []
+    adding(acme, "one")()
+    assert labels(acme) == ["one"]
+
+
+def test_a_service_hands_a_short_change_to_no_thread(service: Service) -> None:
+    with askers() as seen:
+        assert add_credential(service, label="another", publicKey=fresh_line()).status_code == 200
+        assert add_credential(service, label="another", publicKey=fresh_line()).status_code == 422
+    assert not [name for name in seen if name.startswith("keyrack-call")]
