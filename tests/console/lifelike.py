@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 from keyrack.core.git import repositories
 from keyrack.core.hosts import enrolment, modes, servers, system_users
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials, grants, requests, user_keys
-from keyrack.core.people import tokens, users
+from keyrack.core.keys import credentials, grants, requests, revocation, user_keys
+from keyrack.core.people import offboarding, tokens, users
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Role, Server, User
 from keyrack.protocol.report import ReportedKey
@@ -91,6 +91,7 @@ def make(instance: Instance, *, people: int = 40, hosts: int = 60) -> Workspace:
     _repositories(made)
     _requests(made)
     _reports(made)
+    _ended(made)
     return made
 
 
@@ -117,14 +118,28 @@ def _people(made: Workspace, count: int) -> None:
         user = _try(users.create_user, made.instance, made.owner, name=name, role=role, policies=("codeartsrepo::*",))
         if user is not None:
             made.people.append(user)
-    for number, user in enumerate(made.people):
-        for title in ("laptop", "workstation", "yubikey")[: 1 + number % 3]:
-            line = fresh_line(f"{user.name.split()[0][:20]}@{title}")
-            key = _try(user_keys.add, made.instance, made.owner, title=title, public_key=line, user_id=user.id)
-            if key is not None:
-                made.lines.setdefault(user.id, []).append(line)
+    now, titles = made.instance.now(), ("laptop", "workstation", "yubikey")
+    wanted = [(user, title) for number, user in enumerate(made.people) for title in titles[: 1 + number % 3]]
+    # The oldest first, as the log of a workspace grows.
+    for days in sorted(range(len(wanted)), key=lambda place: _age(place), reverse=True):
+        user, title = wanted[days]
+        then = replace(made.instance, now=_standing(now - timedelta(days=_age(days))))
+        line = fresh_line(f"{user.name.split()[0][:20]}@{title}")
+        key = _try(user_keys.add, then, made.owner, title=title, public_key=line, user_id=user.id)
+        if key is not None:
+            made.lines.setdefault(user.id, []).append(line)
     for name, members in (("ops", made.people[:6]), ("developers", made.people[4:22]), ("on-call", made.people[2:5])):
         users.ensure_group(made.instance, made.owner, name=name, user_ids=[user.id for user in members])
+
+
+def _standing(at: datetime) -> Callable[[], datetime]:
+    """A clock that stands."""
+    return lambda: at
+
+
+def _age(place: int) -> int:
+    """How many days ago a key was registered: half of them within a month."""
+    return place * 7 % 30 if place % 2 else place * 37 % 800
 
 
 def _hosts(made: Workspace, count: int) -> None:
@@ -225,6 +240,13 @@ def _reports(made: Workspace) -> None:
             told["keys_found"] = [_unmanaged(made, number, place) for place in range(1 + number % 3)]
         _try(enrolment.report, made.instance, replace(now), told)
         made.hosts[number] = (servers.get(made.instance, made.owner, server.id), enrolled.secret)
+
+
+def _ended(made: Workspace) -> None:
+    """Somebody who left, and a key that was lost."""
+    offboarding.offboard(made.instance, made.owner, made.people[6].name, reason="left the company")
+    lost = parse(made.lines[made.people[5].id][0]).sha256
+    revocation.revoke_everywhere(made.instance, made.owner, lost, reason="laptop lost on a train")
 
 
 def _sessions(made: Workspace, number: int) -> list[dict[str, str]]:

@@ -38,6 +38,10 @@ class Shown:
         """When it last logged in on any of those hosts."""
         return max((way.last_used_at for way in self.ways if way.last_used_at), default=None)
 
+    def has_ended(self, now: datetime) -> bool:
+        """Whether its end has come."""
+        return self.key.expires_at is not None and self.key.expires_at <= now
+
     @property
     def waiting(self) -> tuple[str, ...]:
         """The hosts that have not said yet that they obey what is decided by now."""

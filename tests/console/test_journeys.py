@@ -1,0 +1,208 @@
+"""What people come for, from the first click to what they see of it: drift, leaving, asking, granting, ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from keyrack.core.hosts import enrolment, servers
+from keyrack.core.keys import grants, user_keys
+from keyrack.core.people import users
+from keyrack.model import User
+from keyrack.ssh.public_key import parse
+from tests.console.conftest import COOKIE, SignedIn, session_of
+from tests.core.keys_for_tests import fresh_line
+from tests.services import Service
+
+KEYRACK = users.system_actor(1)
+
+
+class Host:
+    """web-1 as its agent would speak for it."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        token = servers.invite(service.instance, KEYRACK, 1)
+        enrolment.enrol(service.instance, token, {"host": "web-1"}, address="192.0.2.10")
+
+    def report(self, *found: dict[str, Any], **more: Any) -> None:
+        """Say that all is obeyed that is decided by now, and which keys were found."""
+        server = servers.get(self.service.instance, KEYRACK, 1)
+        told = {"revision": server.revision, "state": "applied", "keys_found": list(found), **more}
+        enrolment.report(self.service.instance, server, told)
+
+
+@pytest.fixture(scope="module")
+def host(console: Service) -> Host:
+    """web-1, enrolled."""
+    return Host(console)
+
+
+@pytest.fixture
+def other_page(chromium: Browser, console: Service) -> Iterator[Page]:
+    """A page in another person's browser."""
+    context = chromium.new_context(base_url=console.url)
+    yield context.new_page()
+    context.close()
+
+
+def person(service: Service, name: str, *, keys: tuple[str, ...] = ()) -> User:
+    """Somebody of the team, with keys."""
+    user = next(one for one in users.find(service.instance, KEYRACK) if one.name == name)
+    for line in keys:
+        user_keys.add(service.instance, KEYRACK, title="laptop", public_key=line, user_id=user.id)
+    return user
+
+
+def test_drift_is_found_and_removed(page: Page, host: Host, signed_in: SignedIn) -> None:
+    key = parse(fresh_line("somebody@old-laptop"))
+    found = {
+        "username": "deploy",
+        "path": "/home/deploy/.ssh/authorized_keys",
+        "kind": "key",
+        "line": 3,
+        "type": key.type,
+        "fingerprint": key.sha256,
+        "key": key.canonical,
+        "comment": key.comment,
+        "in_force": True,
+    }
+    host.report(found)
+    signed_in(page, "olga").goto("/")
+    page.get_by_role("link", name="Decide").click()
+    row = page.get_by_role("table", name="Unmanaged keys").get_by_role("row", name="somebody@old-laptop")
+    expect(row).to_contain_text("lets in")
+    row.get_by_role("button", name="Remove").click()
+    expect(page.locator("#messages")).to_contain_text("somebody@old-laptop out of /home/deploy/.ssh/authorized_keys")
+    expect(row).to_contain_text("being removed")
+    host.report()
+    page.goto("/hosts/1")
+    expect(page.get_by_text("nothing opens this host that Keyrack did not put there")).to_be_visible()
+
+
+def test_whoever_leaves_is_out_host_by_host(page: Page, console: Service, host: Host, signed_in: SignedIn) -> None:
+    bob = person(console, "bob", keys=(fresh_line(),))
+    grants.give(console.instance, KEYRACK, user_id=bob.id, server_id=1, system_user="deploy")
+    host.report()
+    signed_in(page, "olga").goto("/people/bob")
+    expect(page.get_by_role("table", name="Where they can log in")).to_contain_text("web-1")
+    page.get_by_role("button", name="Offboard", exact=True).click()
+    expect(page.get_by_text("1 host will be told")).to_be_visible()
+    page.get_by_label("Type the name to confirm").fill("bop")
+    page.get_by_role("button", name="Offboard bob").click()
+    expect(page.get_by_label("Type the name to confirm")).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Type the name to confirm").fill("bob")
+    page.get_by_role("button", name="Offboard bob").click()
+    receipt = page.locator("#receipt")
+    expect(receipt).to_contain_text("Done on 0 of 1 host")
+    host.report()
+    expect(receipt).to_contain_text("Done everywhere")
+    expect(receipt.get_by_role("table", name="Receipt")).to_contain_text("refuses them")
+
+
+def test_one_asks_and_another_approves(
+    page: Page, other_page: Page, console: Service, host: Host, signed_in: SignedIn
+) -> None:
+    other_page.context.add_cookies([{"name": COOKIE, "value": session_of(console, "mallory"), "url": console.url}])
+    other_page.goto("/requests")
+    other_page.get_by_role("button", name="Ask for access").click()
+    other_page.get_by_label("Host", exact=True).fill("web-1")
+    other_page.get_by_label("Account").fill("deploy")
+    other_page.get_by_label("Why").fill("the shop is down")
+    other_page.get_by_role("button", name="Ask for access").click()
+    mine = other_page.get_by_role("table", name="Waiting")
+    expect(mine).to_contain_text("the shop is down")
+    expect(mine.get_by_role("button", name="Approve")).to_have_count(0)
+
+    signed_in(page, "olga").goto("/requests")
+    waiting = page.get_by_role("table", name="Waiting").get_by_role("row", name="the shop is down")
+    waiting.get_by_role("button", name="Approve").click()
+    expect(page.get_by_role("table", name="Decided")).to_contain_text("open")
+    # Who asked sees it without doing anything.
+    expect(other_page.get_by_role("table", name="Decided")).to_contain_text("open until")
+
+
+def test_a_grant_says_what_it_does_and_two_tabs_take_it_back(
+    page: Page, console: Service, host: Host, signed_in: SignedIn
+) -> None:
+    person(console, "alice", keys=(fresh_line(),))
+    signed_in(page, "olga").goto("/access")
+    page.get_by_role("link", name="Grant access").click()
+    page.get_by_label("Their name").fill("alice")
+    page.get_by_label("Host or tag").fill("web-1")
+    page.get_by_label("Account").fill("deploy")
+    page.get_by_role("button", name="See what it does").click()
+    expect(page.get_by_text("alice as deploy on web-1")).to_be_visible()
+    page.get_by_role("button", name="Grant access").click()
+    row = page.get_by_role("table", name="Access map").get_by_role("row", name="alice")
+    row.get_by_role("link", name="deploy").click()
+    expect(page.get_by_text("because access was granted")).to_be_visible()
+
+    page.get_by_role("link", name="Take the grant back").click()
+    second = page.context.new_page()
+    second.goto(page.url)
+    expect(second.get_by_text("alice as deploy on web-1")).to_be_visible()
+    page.get_by_role("button", name="Take back from 1 host").click()
+    expect(page.locator("#messages")).to_contain_text("taken back")
+    second.get_by_role("button", name="Take back from 1 host").click()
+    expect(second.get_by_role("main")).to_contain_text(re.compile("no .*grant|grant.* not", re.IGNORECASE))
+    page.goto("/access")
+    expect(page.get_by_role("row", name="alice")).to_have_count(0)
+
+
+def test_a_temporary_key_visibly_ends(page: Page, console: Service, host: Host, signed_in: SignedIn) -> None:
+    alice = person(console, "alice")
+    grants.give(console.instance, KEYRACK, user_id=alice.id, server_id=1, system_user="deploy")
+    signed_in(page, "alice").goto("/keys?add=1")
+    page.get_by_label("Public key").fill(fresh_line())
+    page.get_by_label("Title").fill("borrowed laptop")
+    page.get_by_label("Ends").select_option("1 h")
+    page.get_by_role("button", name="Add key").click()
+    expect(page.locator("#delivery")).to_contain_text("web-1")
+    before = console.instance.now
+    object.__setattr__(console.instance, "now", lambda: before() + timedelta(minutes=61))
+    try:
+        expect(page.locator("#delivery")).to_contain_text("It has ended")
+        page.goto("/keys")
+        row = page.get_by_role("table", name="My keys").get_by_role("row", name="borrowed laptop")
+        expect(row).to_contain_text("ended")
+        expect(row).to_contain_text("nothing any more")
+    finally:
+        object.__setattr__(console.instance, "now", before)
+
+
+def test_a_key_comes_and_goes_by_keyboard_alone(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "alice").goto("/")
+    page.keyboard.press("g")
+    page.keyboard.press("k")
+    expect(page).to_have_url(re.compile("/keys$"))
+    _press(page, page.get_by_role("button", name="Add key"))
+    expect(page.get_by_label("Public key")).to_be_focused()
+    page.keyboard.insert_text(f"{fresh_line()} alice@keyboard")
+    _reach(page, page.get_by_label("Title"))
+    expect(page.get_by_label("Title")).to_have_value("alice@keyboard")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/keys/SHA256"))
+    _press(page, page.get_by_role("button", name=re.compile("^Remove this key")))
+    expect(page.locator("#messages")).to_contain_text("alice@keyboard is removed")
+
+
+def _reach(page: Page, place: Locator) -> None:
+    """Press Tab until the place has the keyboard, and shows that it has."""
+    expect(place).to_be_visible()
+    for _ in range(80):
+        if place.evaluate("(element) => element === document.activeElement"):
+            assert place.evaluate("(element) => element.matches(':focus-visible')")
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError("the keyboard does not come there")
+
+
+def _press(page: Page, button: Locator) -> None:
+    _reach(page, button)
+    page.keyboard.press("Enter")
