@@ -162,7 +162,7 @@ def crafted(canary: Path) -> list[bytes]:
         "'acme/site", "acme/'site", "acme/\"site\"", "ACME/site", "acme/Site.git", "acme/site.GIT", "acme/nothing",
     ]  # fmt: skip
     commands = [f"{verb} '{path}'" for verb in verbs for path in bad_paths]
-    commands += [f"{verb} {path}" for verb in verbs for path in ("acme/site.git", '"acme/site.git"', "acme/site.git x")]
+    commands += [f"{verb} {path}" for verb in verbs for path in ("'acme/site.git", '"acme/site.git', "acme/site.git x")]
     for verb in verbs:
         commands += [
             f"{verb}  'acme/site.git'", f" {verb} 'acme/site.git'", f"{verb} 'acme/site.git' ",
@@ -170,7 +170,7 @@ def crafted(canary: Path) -> list[bytes]:
             f"{verb} 'acme/site.git' && {run}", f"{verb} 'acme/site.git' --strict", f"{verb} --strict 'acme/site.git'",
             f"{verb} -c core.sshCommand='{run}' 'acme/site.git'", f"{verb} --upload-pack='{run}' 'acme/site.git'",
             f"{verb} 'acme/site.git' 'acme/site.git'", f"{verb} 'acme/'site.git", f"{verb}'acme/site.git'",
-            f"{verb.replace('-', ' ', 1)} 'acme/site.git'", f"/usr/bin/{verb} 'acme/site.git'",
+            f"{verb.replace('-', '  ', 1)} 'acme/site.git'", f"/usr/bin/{verb} 'acme/site.git'",
             f"./{verb} 'acme/site.git'",
             f"{verb.upper()} 'acme/site.git'", f"env {verb} 'acme/site.git'", f"exec {verb} 'acme/site.git'",
             f"sudo {verb} 'acme/site.git'", f"{verb}; {run}", f"{verb}", f"{verb} ", f"{verb} ''", f"$({run})",
@@ -225,6 +225,21 @@ def test_crafted_commands_are_not_served(site: Site, alice: Person, tmp_path: Pa
     log = site.events()
     assert [entry[2] for entry in log].count("done") == 2
     assert not any("touch" in entry[3] for entry in log), "nothing that was sent unjudged may reach the log"
+
+
+@pytest.mark.parametrize("path", ["'{}'", "{}", '"{}"', "'/{}'", "/{}"])
+@pytest.mark.parametrize("verb", ["git-upload-pack", "git upload-pack"])
+def test_the_spellings_of_other_clients_are_taken(verb: str, path: str) -> None:
+    for name in ("acme/site.git", "acme/site"):
+        assert access.read_command(f"{verb} {path.format(name)}".encode()) == ("fetch", "acme/site")
+
+
+@pytest.mark.parametrize(
+    "path", ["'acme/site", "acme/site'", "'acme/site\"", "acme/si te", "--x", "-x/y", "$HOME/x", ""]
+)
+def test_a_path_without_quotes_is_held_to_the_same_grammar(path: str) -> None:
+    with pytest.raises(Refusal):
+        access.read_command(f"git-upload-pack {path}".encode())
 
 
 def test_a_command_with_nul_is_not_served() -> None:

@@ -29,7 +29,7 @@ KEY = {"label": "laptop", "username": "deploy", "public_key": "ssh-ed25519 AAAA"
         ("/grants", {"user": "alice", "server": "web-1"}, "system_user", "system_user is needed."),
         ("/grants", {**GRANT, "system_user": 5}, "system_user", "system_user takes a text."),
         ("/grants", {**GRANT, "server": True}, "server", "server takes a text or a whole number."),
-        ("/grants", {**GRANT, "expires_at": 1795363200}, "expires_at", "written like 2026-11-22T16:00:00Z."),
+        ("/grants", {**GRANT, "expires_at": 1795363200}, "expires_at", "expires_at takes a text."),
         ("/grants", {**GRANT, "restrictions": ["pty"]}, "restrictions", "restrictions takes an object."),
         ("/grants", {**GRANT, "sytem_user": "root"}, "body", "There is no field sytem_user. This call takes: user,"),
         ("/servers/1/credentials", {**KEY, "temporary": "yes"}, "temporary", "temporary takes true or false."),

@@ -9,6 +9,7 @@ import click
 
 from keyrack.cli.calls import ID, Calls, Refused, either, known, reached, to
 from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, restrictions_of
+from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, table
 
 
@@ -91,6 +92,20 @@ def give(
             "reason": reason,
         }
         changed(calls, "POST", "/grants", body, dry_run=dry_run, json_wanted=json_wanted, words=_given)
+
+
+@command.command()
+@click.argument("grant_id", metavar="ID", type=ID)
+@lasting
+@either
+def renew(grant_id: int, until: str | None, span: str | None, **given: Any) -> None:
+    """Give a grant another end, under the same id: keyrack grants renew 7 --for 8h"""
+    with reached(given) as calls, known("`keyrack grants list` shows which there are."):
+        end = end_of(calls, until, span)
+        if end is None:
+            raise click.UsageError("Say how long: --for or --until.")
+        made = calls.ask("POST", to("grants", grant_id, "renew"), {"expires_at": end})
+        say(f"Grant {grant_id} lasts until {made['expires_at']}.")
 
 
 @command.command(name="take-back")

@@ -106,6 +106,12 @@ def _read_line(text: str) -> PublicKey:
             "control-characters",
             f"This contains {hidden}, which a public key never does. {_COPY_AGAIN}",
         )
+    odd = next((one for one in "".join(line.split(" ")[:2]) if one.isspace() and one != "\t"), None)
+    if odd is not None:
+        raise KeyProblem(
+            "control-characters",
+            f"In front of the comment stands U+{ord(odd):04X}, which looks like a blank and is none. {_COPY_AGAIN}",
+        )
     # (3) The first field is a known type, exactly.
     fields = _FIELDS.fullmatch(line)
     if fields is None or fields.group(1) not in TYPES:

@@ -35,8 +35,9 @@ log = structlog.get_logger("keyrack.git")
 FETCH, PUSH = "fetch", "push"
 VERBS = {"git-upload-pack": FETCH, "git-receive-pack": PUSH}
 LONGEST_COMMAND = 512
-# What git clients send: one verb, one blank, one path in quotes. ssh:// addresses put a slash before it.
-COMMAND = re.compile(r"(git-upload-pack|git-receive-pack) '/?([A-Za-z0-9._/-]+)'")
+# What clients send: one verb, one blank, one path. git puts the path in quotes, others in none, as no path here needs
+# them; `git upload-pack` is what git-shell(1) takes as well. ssh:// addresses put a slash before the path.
+COMMAND = re.compile(r"(git[- ]upload-pack|git[- ]receive-pack) (['\"]?)/?([A-Za-z0-9._/-]+)\2")
 CHANNEL = "git"
 
 
@@ -100,7 +101,7 @@ def read_command(command: bytes) -> tuple[str, str]:
     if asked is None:
         raise _not_offered()
     try:
-        return VERBS[asked.group(1)], path_of(asked.group(2).removesuffix(".git"))
+        return VERBS[asked.group(1).replace(" ", "-")], path_of(asked.group(3).removesuffix(".git"))
     except Refusal:
         raise _not_offered() from None
 

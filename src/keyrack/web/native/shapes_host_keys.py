@@ -7,6 +7,7 @@ from typing import Annotated
 
 from keyrack.core.hosts.host_keys import Reachable
 from keyrack.store.host_keys import HostKey as HostKeyRecord
+from keyrack.web.examples import FINGERPRINT
 from keyrack.web.native.shapes import (
     Answer,
     Fingerprint,
@@ -47,7 +48,8 @@ class Confirmation(Request):
     """Which keys were seen."""
 
     fingerprints: Annotated[
-        list[Fingerprint] | None, about("Those not confirmed that were seen; left out: whatever it shows now.")
+        list[Fingerprint] | None,
+        about("Those not confirmed that were seen; left out: whatever it shows now.", [FINGERPRINT]),
     ] = None
 
 
