@@ -16,6 +16,7 @@ from keyrack.web.console.visits import Visit, change, offset_of, page
 
 PER_PAGE = 100
 MOST = 200
+MOST_WAYS = 80
 ROLES = tuple((role.value, role.value) for role in Role)
 CONFIRM = "confirm"
 
@@ -52,12 +53,16 @@ def person(visit: Visit) -> Response:
     user = named_people.get(visit.instance, visit.actor, visit.path["name"])
     keys, _, used = last_uses.user_keys(visit.instance, visit.actor, user=user.name, offset=0, limit=MOST)
     ways: tuple[who_can.Way, ...] = ()
+    more = False
     if visit.may("access:read"):
-        ways = who_can.find(visit.instance, visit.actor, user=user.name, limit=MOST).items
+        found = who_can.find(visit.instance, visit.actor, user=user.name, limit=MOST_WAYS)
+        ways, more = found.items, found.next is not None
     held = None
     if visit.may(offboarding.OFFBOARD) and user.disabled_at is None and visit.actor.user_id != user.id:
         held = True
-    return visit.show("person.html", user=user, keys=keys.items, used=used, ways=ways, may_offboard=bool(held))
+    return visit.show(
+        "person.html", user=user, keys=keys.items, used=used, ways=ways, more=more, may_offboard=bool(held)
+    )
 
 
 def going(visit: Visit) -> Response:
