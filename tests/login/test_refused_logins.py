@@ -24,13 +24,14 @@ from tests.login.private_sshd import Key, strict_folder
 
 LONG = os.environ.get("KEYRACK_LONG") == "1"
 COUNT = 200 if LONG else 8
+FOUND = (163,)  # a forced command and a shell that ends every login: found by the long form
 ACCOUNTS = ("krone", "krtwo", "root")
 GROUP = "krones"
 
 ONE_OF = {
     "PermitRootLogin": ("yes", "no", "prohibit-password", "forced-commands-only"),
     "PubkeyAuthentication": ("yes", "yes", "yes", "no"),
-    "AllowUsers": ("", "", "krone", "kr*", "k?two root", "krtwo@192.0.2.0/24 krone", "*"),
+    "AllowUsers": ("", "", "krone", "kr*", "k?two root", "krtwo@127.0.0.0/8 krone", "*"),
     "DenyUsers": ("", "", "", "krtwo", "ro?t", "krone@192.0.2.1"),
     "AllowGroups": ("", "", "", GROUP, "root kr*", "nobodies"),
     "DenyGroups": ("", "", "", GROUP, "root"),
@@ -166,7 +167,7 @@ def host() -> Iterator[Host]:
 def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
     inside = asked = 0
     wrong = []
-    for number in range(COUNT):
+    for number in [*range(COUNT), *(() if LONG else FOUND)]:
         case = Case.make(number)
         host.become(case)
         for words in case.commands:

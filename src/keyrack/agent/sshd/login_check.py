@@ -259,9 +259,12 @@ def _shell_problem(account: pwd.struct_passwd, effective: Effective) -> str:
     forced = effective.one("forcecommand")
     if forced.startswith("internal-sftp"):
         return ""
+    # sshd has the account's shell run a forced command.
+    if os.path.basename(shell) in _NO_LOGIN:
+        return f"its shell {shell} ends every login at once"
     first = forced.split(" ")[0] if forced not in ("", "none") else shell
     if os.path.basename(first) in _NO_LOGIN:
-        return f"{'ForceCommand' if first != shell else 'its shell'} {first} ends every login at once"
+        return f"ForceCommand {first} ends every login at once"
     return ""
 
 
