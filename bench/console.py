@@ -116,7 +116,7 @@ def fill(instance: Instance, keys: int, hosts: int) -> tuple[int, str]:
         users.ensure_group(instance, owner, name=f"team-{number}", user_ids=members)
         group = users.group_id(instance, owner, f"team-{number}")
         grants.give(instance, owner, group_id=group, tag=f"tag-{number}", system_user="deploy")
-    return made[7]["id"], registered[7 * KEYS_EACH]["fingerprint"]
+    return made[7]["id"], parse(line).sha256
 
 
 def ask(service: Service, path: str, cookie: str, rounds: int) -> tuple[list[float], int]:
