@@ -152,7 +152,7 @@ def test_the_line_to_paste(team: Service) -> None:
         (("end-session", "web-1", "999"), "keyrack hosts sessions web-1"),
         (("receipts", "999999"), "keyrack hosts events"),
         (("revoke", "nonsense"), "ssh-keygen -l"),
-        (("offline-policy", "web-1", "--after", "soon", "--then", "keep"), "1h"),
+        (("offline-policy", "web-1", "--after", "soon", "--then", "keep"), "12h"),
         (("offline-policy", "web-1", "--after", "1h", "--then", "explode"), "drop-temporary"),
         (("offline-policy", "--after", "1h", "--then", "keep"), "--tag"),
         (("ignore", "web-1", "99999999999999999999"), "range"),

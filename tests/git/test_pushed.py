@@ -81,3 +81,17 @@ def test_a_push_that_breaks_off_changed_nothing(site: Site, alice: Person) -> No
         assert len(said(site, 1)) == 1, "it has begun, and no more is known"
         client.kill()
     assert "ended without a change" in said(site, 2)[-1][1]
+
+
+def test_the_first_branch_is_what_a_clone_checks_out(site: Site, alice: Person) -> None:
+    _, folder = clone(alice, "acme/site")
+    first = commit(alice, folder, "one")
+    assert alice.git("push", "-q", "origin", "HEAD:master", where=folder).code == 0
+    ended, again = clone(alice, "acme/site")
+    assert ended.code == 0, ended.said
+    assert alice.git("rev-parse", "--short=7", "HEAD", where=again).out.decode().strip() == first
+    assert any("master is the default branch of acme/site" in entry[3] for entry in site.events())
+    # Whatever comes later does not change it.
+    assert alice.git("push", "-q", "origin", "HEAD:main", where=folder).code == 0
+    _, later = clone(alice, "acme/site")
+    assert alice.git("rev-parse", "--abbrev-ref", "HEAD", where=later).out.decode().strip() == "master"

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import structlog
 
 from keyrack.core.git import access as git_access
-from keyrack.core.git import bounds, storage
+from keyrack.core.git import bounds, repositories, storage
 from keyrack.core.git.access import Access, Holder
 from keyrack.core.git.activity import GitLog, PushedRefs
 from keyrack.core.git.endpoints import Endpoint
@@ -233,7 +233,12 @@ class Authorizer:
             if kind == b"line" and len(fields) == 1:
                 await self._answer_line(writer, fields[0].decode("ascii"))
             elif kind == b"refs" and len(fields) == 4:
-                self._note_refs(*(each.decode("utf-8", "replace") for each in fields))
+                operation, state, count, lines = (each.decode("utf-8", "replace") for each in fields)
+                self._note_refs(operation, state, count, lines)
+                pushed = self._pushes.get(operation)
+                if state == "changed" and pushed is not None:
+                    # Before git ends the push, so that a clone right after it has something to check out.
+                    await asyncio.to_thread(self._take_first_branch, pushed.access, lines)
                 await _send(writer, b"noted")
             elif kind in (b"open", b"again") and len(fields) == 4:
                 running = await self._answer_operation(writer, kind == b"again", *fields)
@@ -273,6 +278,18 @@ class Authorizer:
             running.refs.changed, running.refs.lines = int(count), lines
             if operation in self._ended:  # whoever watched it for us was killed, and git went on
                 self.log.pushed(running.access, running.refs)
+
+    def _take_first_branch(self, access: Access, lines: str) -> None:
+        folder = self._folder(access)
+        branch = storage.first_branch(folder, lines)
+        if branch is None:
+            return
+        try:
+            repositories.take_first_branch(self._instance, access.repository, branch)
+            storage.point_head(folder, branch)
+        except (OSError, Refusal, DatabaseUnavailable) as error:
+            path = access.repository.path
+            log.warning("first branch not taken as the default", repository=path, error=str(error))
 
     async def _answer_line(self, writer: asyncio.StreamWriter, fingerprint: str) -> None:
         try:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from keyrack import policy
 from keyrack.core import room, validation
 from keyrack.core.instance import Instance
-from keyrack.core.people.users import own_user
+from keyrack.core.people.users import own_user, system_actor
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Project, RepositoryRole
@@ -374,6 +374,21 @@ def change(
             return _own(work, now.id)
 
         return attempt.write(change)
+
+
+def take_first_branch(instance: Instance, repository: Repository, branch: str) -> None:
+    """Note that the first branch pushed to a repository is its default, as Git has it. Raises Refusal MISSING."""
+    keyrack = system_actor(repository.workspace_id, channel="git")
+    aim = "take the first branch as the default"
+    with Attempt(instance, keyrack, CHANGE, aim, target_kind="repository", target_id=repository.id) as attempt:
+
+        def note(work: Work) -> None:
+            repositories.change(work.connection, _own(work, repository.id).id, {"default_branch": branch})
+            work.record(
+                f"{branch} is the default branch of {repository.path}, as it came first", target_id=repository.id
+            )
+
+        attempt.write(note)
 
 
 def _in_project(connection: Connection, actor: Actor, project_id: int | None) -> bool:

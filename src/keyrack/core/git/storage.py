@@ -20,6 +20,7 @@ KEPT_AFTER_DELETION = 30 * 24 * 3600.0
 FIRST_MISSED = "keyrack-deleted"
 """A file in a folder that belongs to no repository; it is as old as that is known."""
 AT_ONCE = 1000
+BRANCHES = "refs/heads/"
 
 
 def root_of(data: Path) -> Path:
@@ -62,6 +63,34 @@ def ensure(root: Path, repository: Repository, git: str) -> Path:
     if not (folder / "HEAD").exists():
         raise Refusal(Kind.UNAVAILABLE, "repository-not-made", "The repository's folder cannot be made.")
     return folder
+
+
+def first_branch(folder: Path, changed: str) -> str | None:
+    """The branch that a repository's HEAD is to name after a push: the first new one, where HEAD's own is not there.
+
+    changed: lines "OLD NEW REF" as git's post-receive hook has them. None where HEAD is right already.
+    """
+    try:
+        head = (folder / "HEAD").read_text("utf-8").strip().removeprefix("ref: ")
+        packed = folder / "packed-refs"
+        names = packed.read_text("utf-8", "replace").split() if packed.exists() else ()
+    except (OSError, UnicodeError):
+        return None
+    if (folder / head).exists() or head in names:
+        return None
+    for line in changed.splitlines():
+        old, new, ref = (*line.split(" ", 2), "", "")[:3]
+        if ref.startswith(BRANCHES) and new.strip("0") and not old.strip("0"):
+            return ref.removeprefix(BRANCHES)
+    return None
+
+
+def point_head(folder: Path, branch: str) -> None:
+    """Have a clone check this branch out. Raises OSError."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, delete=False) as made:
+        made.write(f"ref: {BRANCHES}{branch}\n")
+    Path(made.name).chmod(0o644)
+    Path(made.name).replace(folder / "HEAD")
 
 
 def remove_deleted(database: Database, root: Path, *, older_than: float = KEPT_AFTER_DELETION) -> list[Path]:
