@@ -182,6 +182,7 @@ def enforcing(visit: Visit) -> Response:
     ]
     return visit.show(
         "enforce.html",
+        stops=False,
         server=server,
         held=status.of(visit.instance, server),
         ways=ways,
@@ -189,6 +190,12 @@ def enforcing(visit: Visit) -> Response:
         loses=loses,
         more=found.total > MOST,
     )
+
+
+def stopping(visit: Visit) -> Response:
+    """What going back to observing does."""
+    server = servers.get(visit.instance, visit.actor, visit.number("server"))
+    return visit.show("enforce.html", stops=True, server=server)
 
 
 def set_mode(visit: Visit) -> Response:
@@ -230,6 +237,7 @@ PAGES = (
     change("/hosts/{server}/unmanaged/{id}/remove", remove, "credentials:write", again=host),
     change("/hosts/{server}/sessions/{id}/end", end_session, "sessions:write"),
     page("/hosts/{server}/enforce", enforcing, "servers:write"),
+    page("/hosts/{server}/observe", stopping, "servers:write"),
     change("/hosts/{server}/mode", set_mode, "servers:write", again=enforcing, dangerous=True),
     change("/hosts/{server}/sshd", set_sshd, "sshconfig:write", again=host),
     page("/hosts/{server}/remove", deleting, "servers:write"),
