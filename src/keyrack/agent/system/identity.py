@@ -7,6 +7,7 @@ an agent was started with this folder, and a number that rises with each questio
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -55,7 +56,9 @@ class Identity:
         with self._lock:
             self.run = secrets.token_hex(8)
             self._numbers = {}
-        self._state_folder.save(NOTE, {"starts": self.starts, "run": self.run}, durable=False)
+        # A folder that is full or takes nothing is said elsewhere; it must not keep the agent from its work.
+        with contextlib.suppress(OSError):
+            self._state_folder.save(NOTE, {"starts": self.starts, "run": self.run}, durable=False)
 
     def header(self, lane: str) -> str:
         """The value for the next question of a lane."""
