@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -16,7 +17,8 @@ from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
-from keyrack.store import changes, servers
+from keyrack.store import changes, sealed, servers
+from keyrack.store.engine.prepared import savepoint
 
 T = TypeVar("T")
 
@@ -37,6 +39,10 @@ class Rehearsed(Generic[T]):
     unknown: tuple[str, ...]
 
 
+class _Done(Exception):
+    """The change was made and looked at."""
+
+
 class _Undo(Exception):
     def __init__(self, found: Rehearsed[object]) -> None:
         super().__init__()
@@ -54,13 +60,12 @@ def rehearse(instance: Instance, actor: Actor, change: Callable[[Instance], T]) 
         work.no_event("it is undone")
         # Refusals are this attempt's to record, as the change's own go with the transaction.
         inner = replace(within(work), refusals=Refusals())
-        undoing = work.connection.begin_nested()
-        try:
+        # What was counted of the rows that the change wrote is undone with them, or what stands would not be believed.
+        with suppress(_Done), sealed.counting(work.connection), savepoint(work.connection):
             answer = change(inner)
             concerned = sorted(changes.announced(work.connection))
             after, unknown = _ways(instance, work.connection, actor, concerned[:MOST_SERVERS])
-        finally:
-            undoing.rollback()
+            raise _Done
         before, unknown_before = _ways(instance, work.connection, actor, concerned[:MOST_SERVERS])
         raise _Undo(
             Rehearsed(
