@@ -91,7 +91,8 @@ def test_many_logins_are_few_reports(watched: Watched, keys: Callable[[str], Key
     assert not watched.client.lets_in(refused)
     wait_until(watched.used, "a use of the key")
     spent = time.monotonic() - began
-    assert len(watched.service.reports) - before <= 2 + spent / 5
+    # Beside those of uses some tell what the host itself found, such as whom sshd would refuse: of those there are few.
+    assert len(watched.service.reports) - before <= 4 + spent / 5
     assert all(use["fingerprint"] == fingerprint_of(key.public) for use in watched.used())
 
 
