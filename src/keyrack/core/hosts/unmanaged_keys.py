@@ -83,6 +83,14 @@ def find(
         return page
 
 
+def losing(found: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> list[UnmanagedKey]:
+    """Which of these let somebody in now and would not once the host enforces; managed: account and fingerprint of
+    the ways in that Keyrack looks after.
+    """
+    kept = set(managed)
+    return [one for one in found if one.in_force and one.state != GONE and (one.username, one.fingerprint) not in kept]
+
+
 def counts(instance: Instance, actor: Actor) -> Mapping[int, int]:
     """How many unmanaged keys wait for a decision, by server; servers with none are left out."""
     with Attempt(instance, actor, "credentials:read", "count unmanaged keys", target_kind="unmanaged key") as attempt:

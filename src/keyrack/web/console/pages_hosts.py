@@ -174,12 +174,8 @@ def enforcing(visit: Visit) -> Response:
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
     ways, unknown = _ways(visit, server)
     found = unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
-    managed = {(way.line.username, way.line.fingerprint) for way in ways}
-    loses = [
-        one
-        for one in found.items
-        if one.in_force and one.state != "gone" and (one.username, one.fingerprint) not in managed
-    ]
+    managed = [(way.line.username, way.line.fingerprint) for way in ways]
+    loses = unmanaged_keys.losing(found.items, managed)
     return visit.show(
         "enforce.html",
         stops=False,

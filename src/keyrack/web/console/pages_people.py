@@ -57,11 +57,10 @@ def person(visit: Visit) -> Response:
     if visit.may("access:read"):
         found = who_can.find(visit.instance, visit.actor, user=user.name, limit=MOST_WAYS)
         ways, more = found.items, found.next is not None
-    held = None
-    if visit.may(offboarding.OFFBOARD) and user.disabled_at is None and visit.actor.user_id != user.id:
-        held = True
+    others = user.disabled_at is None and visit.actor.user_id != user.id
+    may_offboard = others and visit.may(offboarding.OFFBOARD)
     return visit.show(
-        "person.html", user=user, keys=keys.items, used=used, ways=ways, more=more, may_offboard=bool(held)
+        "person.html", user=user, keys=keys.items, used=used, ways=ways, more=more, may_offboard=may_offboard
     )
 
 
