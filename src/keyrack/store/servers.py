@@ -140,8 +140,10 @@ def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> 
 
 
 @paged
-def _find(workspace_id: int, sought: str | None) -> Select[Any]:
+def _find(workspace_id: int, sought: str | None, tag: str | None) -> Select[Any]:
     found = select(servers).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
+    if tag is not None:
+        found = found.where(servers.c.id.in_(select(server_tags.c.server_id).where(server_tags.c.tag == tag)))
     if sought is None:
         return found
     return found.where(or_(matches(servers.c.name, sought), matches(servers.c.address, sought)))
@@ -152,13 +154,14 @@ def find(
     workspace_id: int,
     *,
     search: str = "",
+    tag: str | None = None,
     offset: int,
     limit: int,
     after: Place | None = None,
 ) -> Page[Server]:
-    """A page of servers, oldest first; search: part of the name or address, any case."""
+    """A page of servers, oldest first; search: part of the name or address, any case; tag: that they have."""
     window = Window(limit, offset, after)
-    found = _find.page(connection, lambda row: _server(connection, row), window, workspace_id, pattern(search))
+    found = _find.page(connection, lambda row: _server(connection, row), window, workspace_id, pattern(search), tag)
     tags = _tags(connection, [server.id for server in found.items])
     return found.showing(_with_tags(server, tags) for server in found.items)
 
