@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, insert, select, union, update
 
-from keyrack.model import Page
+from keyrack.model import Page, Place
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import page
@@ -103,10 +103,13 @@ def _by_agent_secret(secret_hash: bytes) -> Select[Any]:
     return select(deleted_servers).where(deleted_servers.c.agent_secret_hash == secret_hash)
 
 
-def find(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[DeletedServer]:
+def find(
+    connection: Connection, workspace_id: int, *, offset: int, limit: int, after: Place | None = None
+) -> Page[DeletedServer]:
     """A page of a workspace's deleted servers, the last one first."""
     statement = select(deleted_servers).where(deleted_servers.c.workspace_id == workspace_id)
-    return page(connection, statement.order_by(deleted_servers.c.server_id.desc()), _record, offset=offset, limit=limit)
+    ordered = statement.order_by(deleted_servers.c.server_id.desc())
+    return page(connection, ordered, _record, offset=offset, limit=limit, after=after)
 
 
 def acknowledge(connection: Connection, server_id: int, at: datetime) -> bool:
