@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, union, update
 
-from keyrack.model import Page
+from keyrack.model import Page, Place
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.rows import page
 from keyrack.store.tables import credentials, deleted_server_keys, deleted_servers, revocations, servers
@@ -97,10 +97,13 @@ def by_agent_secret(connection: Connection, secret_hash: bytes) -> DeletedServer
     return _one(connection.execute(statement).one_or_none())
 
 
-def find(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[DeletedServer]:
+def find(
+    connection: Connection, workspace_id: int, *, offset: int, limit: int, after: Place | None = None
+) -> Page[DeletedServer]:
     """A page of a workspace's deleted servers, the last one first."""
     statement = select(deleted_servers).where(deleted_servers.c.workspace_id == workspace_id)
-    return page(connection, statement.order_by(deleted_servers.c.server_id.desc()), _record, offset=offset, limit=limit)
+    ordered = statement.order_by(deleted_servers.c.server_id.desc())
+    return page(connection, ordered, _record, offset=offset, limit=limit, after=after)
 
 
 def acknowledge(connection: Connection, server_id: int, at: datetime) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, or_, select
 
-from keyrack.model import Page, Server, SystemUser
+from keyrack.model import Page, Place, Server, SystemUser, Window
 from keyrack.store import sealed, sealed_sets
 from keyrack.store.database import announce
 from keyrack.store.engine.at_once import expect
@@ -140,23 +140,30 @@ def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> 
 
 
 @paged
-def _find(workspace_id: int, sought: str | None) -> Select[Any]:
+def _find(workspace_id: int, sought: str | None, tag: str | None) -> Select[Any]:
     found = select(servers).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
+    if tag is not None:
+        found = found.where(servers.c.id.in_(select(server_tags.c.server_id).where(server_tags.c.tag == tag)))
     if sought is None:
         return found
     return found.where(or_(matches(servers.c.name, sought), matches(servers.c.address, sought)))
 
 
-def find(connection: Connection, workspace_id: int, *, search: str = "", offset: int, limit: int) -> Page[Server]:
-    """A page of servers, oldest first; search: part of the name or address, any case."""
-    found = _find.page(connection, lambda row: _server(connection, row), offset, limit, workspace_id, pattern(search))
+def find(
+    connection: Connection,
+    workspace_id: int,
+    *,
+    search: str = "",
+    tag: str | None = None,
+    offset: int,
+    limit: int,
+    after: Place | None = None,
+) -> Page[Server]:
+    """A page of servers, oldest first; search: part of the name or address, any case; tag: that they have."""
+    window = Window(limit, offset, after)
+    found = _find.page(connection, lambda row: _server(connection, row), window, workspace_id, pattern(search), tag)
     tags = _tags(connection, [server.id for server in found.items])
-    return Page(
-        items=tuple(_with_tags(server, tags) for server in found.items),
-        total=found.total,
-        offset=found.offset,
-        limit=found.limit,
-    )
+    return found.showing(_with_tags(server, tags) for server in found.items)
 
 
 def change(connection: Connection, server_id: int, values: Mapping[str, Any]) -> None:
@@ -405,7 +412,7 @@ def find_system_users(
     connection: Connection, server_id: int, *, search: str = "", offset: int, limit: int
 ) -> Page[SystemUser]:
     """A page of a server's system users, oldest first; search: part of the name."""
-    return _system_users.page(connection, _system_user, offset, limit, server_id, pattern(search))
+    return _system_users.page(connection, _system_user, Window(limit, offset), server_id, pattern(search))
 
 
 @paged
