@@ -109,7 +109,7 @@ def of_hosts(
     Raises Refusal INVALID or FORBIDDEN.
     """
     with Attempt(instance, actor, "access:read", "see who can log in", target_kind="access") as attempt:
-        account = None if system_user is None else validation.username(system_user, field="system_user")
+        account = None if system_user is None else validation.account(system_user, field="system_user")
 
         def question(connection: Connection) -> AccessMap:
             page = servers.find(connection, actor.workspace_id, search=search, tag=tag, offset=offset, limit=limit)

@@ -6,7 +6,7 @@ from alembic import op
 from sqlalchemy import String, text
 
 revision = "0170"
-down_revision = "0131"
+down_revision = "0180"
 
 COLUMNS = {
     "system_users": "username",
