@@ -160,7 +160,7 @@ def change(connection: Connection, table: Table, *where: Any, values: Mapping[st
             connection.execute(update(table).where(*where).values(**values))
         else:
             named = {f"of_{name}": value for name, value in key.items()}
-            setting(table, tuple(values)).run(connection, {**values, **named})
+            setting(table, tuple(values)).tell(connection, {**values, **named})
         return []
     return recompute(connection, table, *where, new=lambda _old: values)
 
@@ -179,7 +179,7 @@ def _written(
     row = Row({**old, **values})
     row[SEAL] = seals.of(table, row) if seals.holds(table, old) else b""
     named = {f"of_{column.name}": old[column.name] for column in table.primary_key}
-    setting(table, (*values, SEAL)).run(connection, {**values, **named, SEAL: row[SEAL]})
+    setting(table, (*values, SEAL)).tell(connection, {**values, **named, SEAL: row[SEAL]})
     count(connection, table, old, row)
     if table.name == "servers":
         note_written(connection, (row,))
