@@ -22,6 +22,7 @@ from keyrack.core.work import Work
 from keyrack.errors import Refusal, invalid
 from keyrack.model import Server
 from keyrack.ssh.fingerprint import is_fingerprint
+from keyrack.ssh.names import LONGEST_ACCOUNT
 from keyrack.ssh.printable import printable
 from keyrack.store import host_reports, servers
 
@@ -30,7 +31,7 @@ MOST_USES = 10_000
 MOST_AT_ONCE = 500
 """Changes in one transaction: there is one writer, and everybody's writes wait for it."""
 MOST_PROBLEMS, LONGEST_PROBLEM = 20, 500
-LONGEST_ACCOUNT, LONGEST_ADDRESS = 32, 64
+LONGEST_ADDRESS = 64
 
 _Read = TypeVar("_Read")
 

@@ -88,7 +88,7 @@ def find(
     with Attempt(instance, actor, action, "see who can log in", target_kind="access") as attempt:
         if server is None and user is None:
             raise invalid("server", "Name a server, a user, or both.")
-        account = None if system_user is None else validation.username(system_user, field="system_user")
+        account = None if system_user is None else validation.account(system_user, field="system_user")
         after = cursors.read(cursor, _PLACE) if cursor else None
         return attempt.read(lambda connection: _find(instance, connection, actor, server, user, account, after, limit))
 
@@ -109,7 +109,7 @@ def of_hosts(
     Raises Refusal INVALID or FORBIDDEN.
     """
     with Attempt(instance, actor, "access:read", "see who can log in", target_kind="access") as attempt:
-        account = None if system_user is None else validation.username(system_user, field="system_user")
+        account = None if system_user is None else validation.account(system_user, field="system_user")
 
         def question(connection: Connection) -> AccessMap:
             page = servers.find(connection, actor.workspace_id, search=search, tag=tag, offset=offset, limit=limit)
