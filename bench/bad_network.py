@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -122,9 +123,10 @@ def one_way(service: Service, host: DemoHost, server_id: int, relay: Relay, scra
     keys = {name: Key.make(scratch / name) for name in ("stays", "ends", "revoked")}
     ends = datetime.now(UTC) + timedelta(seconds=8)
     for name, key in keys.items():
-        given = {"label": f"{way} {name}", "username": USERNAME, "public_key": key.public}
-        end = {"expires_at": ends} if name == "ends" else {}
-        credentials.add(service.instance, actor, server_id, **given, **end)
+        given: dict[str, Any] = {"label": f"{way} {name}", "username": USERNAME, "public_key": key.public}
+        if name == "ends":
+            given["expires_at"] = ends
+        credentials.add(service.instance, actor, server_id, **given)
     for key in keys.values():
         client.wait_until_open(key)
     relay.fail(way)
