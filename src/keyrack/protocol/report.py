@@ -9,7 +9,8 @@ A report is one JSON object, and every field of it may be absent, which says not
     keys_found    list of ReportedKey: keys of this host that the document does not have
     keys_cut      list of Cut: where keys_found proves nothing, because the look was cut
     host_keys     {"port", "keys"}: what the running sshd shows, keys by type and base64
-    sessions      who is in;  last_used: logins since the report before
+    sessions      who is in;  last_used: logins since the report before; each with `break_glass` where the document
+                  that let it in called its key one to break glass with
     sessions_unknown  why somebody may be in whom `sessions` does not have, in words; empty where nobody may
 
 A host that observes says "adopt" on the wire, where it enrols (`mode`) and in its facts (`enforcement`), as the host
@@ -98,8 +99,8 @@ class Report(NamedTuple):
     keys_found: Optional[Sequence[ReportedKey]] = None
     keys_cut: Optional[Sequence[Cut]] = None
     machine: Optional[Mapping[str, Any]] = None
-    last_used: Optional[Sequence[Mapping[str, str]]] = None
-    sessions: Optional[Sequence[Mapping[str, str]]] = None
+    last_used: Optional[Sequence[Mapping[str, Any]]] = None
+    sessions: Optional[Sequence[Mapping[str, Any]]] = None
     host_keys: Optional[Mapping[str, Any]] = None
     sessions_unknown: Optional[str] = None
 
