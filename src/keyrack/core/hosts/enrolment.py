@@ -157,7 +157,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         delay = attempt.write(partial(_take, server_id=server.id, judged=judged))
         for logins_piece in judged.logins[1:]:
             attempt.write(partial(reports.store, server=server, piece=logins_piece))
-        instance.figures.delivered([] if delay is None else [delay])
+        _count(instance, server, judged, delay)
 
 
 def report_together(
@@ -196,15 +196,15 @@ def report_together(
 def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Judged]]) -> bool:
     """Keep short reports of one workspace's hosts in one transaction; False: nothing was kept."""
 
-    def take(work: Work) -> list[float]:
+    def take(work: Work) -> list[float | None]:
         work.no_event("each report accounts for itself")
-        delays = []
+        delays: list[float | None] = []
         for _, server, judged in several:
             one = Work(_attempt(instance, server), work.connection)
             delay = _take(one, server.id, judged)
             if not one.accounted:
                 raise RuntimeError("a report left no event")
-            delays += [] if delay is None else [delay]
+            delays.append(delay)
         return delays
 
     attempt = _attempt(instance, several[0][1])
@@ -217,9 +217,18 @@ def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Ju
         raise
     except Exception:
         return False
-    for delay in delays:
-        instance.figures.delivered([delay])
+    for (_, server, judged), delay in zip(several, delays, strict=True):
+        _count(instance, server, judged, delay)
     return True
+
+
+def _count(instance: Instance, server: Server, judged: _Judged, delay: float | None) -> None:
+    """Count what a report told, once it is kept; delay: after how many seconds its host obeys."""
+    now = instance.now()
+    instance.tallies.logins(server.workspace_id, sum(piece.logins for piece in judged.logins), now)
+    if delay is not None:
+        instance.figures.delivered([delay])
+        instance.tallies.delivered(server.workspace_id, delay, now)
 
 
 def _attempt(instance: Instance, server: Server) -> Attempt:
