@@ -36,7 +36,7 @@ def add(
     details: Mapping[str, Any],
 ) -> None:
     """Append one event by an actor; see model.Event for what the fields mean."""
-    _append.run(
+    _append.tell(
         connection,
         {
             **_by(actor),

@@ -64,7 +64,7 @@ def give(
             "group_id": group_id,
             "server_id": server_id,
             "tag": None if tag is None else server_tag(tag),
-            "system_user": validation.username(system_user, field="system_user"),
+            "system_user": validation.account(system_user, field="system_user"),
             "restrictions": validation.restrictions(restrictions),
             "expires_at": end,
             "break_glass": break_glass or None,
@@ -217,7 +217,7 @@ def give_named(
             words = "Several servers have this name; use the id." if server_ids else "There is no such server."
             raise invalid("server", words, "server-ambiguous" if server_ids else "server-missing")
         if (server is None) != (tag is None) and not all_servers:
-            _refuse_account_of_nobody(attempt, server_ids, tag, validation.username(system_user, field="system_user"))
+            _refuse_account_of_nobody(attempt, server_ids, tag, validation.account(system_user, field="system_user"))
     return give(
         instance,
         actor,

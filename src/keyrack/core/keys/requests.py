@@ -45,7 +45,7 @@ def ask(
     Raises Refusal INVALID, LIMIT or FORBIDDEN.
     """
     with Attempt(instance, actor, "requests:ask", "ask for access", target_kind="request") as attempt:
-        account = validation.username(system_user, field="system_user")
+        account = validation.account(system_user, field="system_user")
         why = validation.text(reason, field="reason", maximum=LONGEST_REASON)
         if (server is None) == (tag is None):
             raise invalid("server", "Name either a server or a tag.")
@@ -225,7 +225,7 @@ def put_rule(
             raise invalid("approvers", f"approvers takes 1 to {MOST_APPROVERS}.")
         if server is not None and tag is not None:
             raise invalid("server", "Name a server or a tag, or neither for all.")
-        account = None if system_user is None else validation.username(system_user, field="system_user")
+        account = None if system_user is None else validation.account(system_user, field="system_user")
         most = None if longest is None else longest_span(longest)
 
         def change(work: Work) -> tuple[RequestRule, bool]:

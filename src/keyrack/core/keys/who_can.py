@@ -90,7 +90,7 @@ def find(
     with Attempt(instance, actor, action, "see who can log in", target_kind="access") as attempt:
         if server is None and user is None:
             raise invalid("server", "Name a server, a user, or both.")
-        account = None if system_user is None else validation.username(system_user, field="system_user")
+        account = None if system_user is None else validation.account(system_user, field="system_user")
         after = cursors.read(cursor, _PLACE) if cursor else None
         return attempt.read(lambda connection: _find(instance, connection, actor, server, user, account, after, limit))
 
@@ -112,7 +112,7 @@ def of_hosts(
     """
     with Attempt(instance, actor, "access:read", "see who can log in", target_kind="access") as attempt:
         after = cursors.place(cursor, int)
-        account = None if system_user is None else validation.username(system_user, field="system_user")
+        account = None if system_user is None else validation.account(system_user, field="system_user")
 
         def question(connection: Connection) -> AccessMap:
             page = servers.find(
