@@ -6,7 +6,7 @@ from alembic import op
 from sqlalchemy import Column, ForeignKey, Integer, String
 
 revision = "0160"
-down_revision = "0131"
+down_revision = "0170"
 
 
 def upgrade() -> None:
