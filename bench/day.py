@@ -5,8 +5,8 @@
 HOSTS (1,000 unless said) wait for their documents for MINUTES (20) while CHANGES (50) a second are made: a key is put
 on a host chosen by chance, listed, taken away again. Somebody signs in with a password each second. After each tenth of
 the time a line says how quick changes were, how much memory and how many descriptors the service has, and how much of
-the processor it took. What is flat in the last half ends this well; growth of memory or descriptors there by more than a
-tenth, an answer that is no success, or a host that was turned away does not.
+the processor it took. What is flat in the last half ends this well; growth of memory or descriptors there by more than
+a tenth, an answer that is no success, or a host that was turned away does not.
 """
 
 from __future__ import annotations
