@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name
 from tests.services import STRANGERS, TEAM, Service, running, settings_for
 
-pytest_plugins = ["tests.databases", "tests.costs"]
+pytest_plugins = ["tests.databases", "tests.costs", "tests.scheduling"]
 
 # The longest first, so that no worker begins a long one when the others are done.
 SYSTEM = {"login", "agent", "crash", "git", "cli", "console"}
@@ -26,6 +29,9 @@ ORDER = ("login", "agent", "crash", "git", "console", "cli", "store", "core", "w
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the process that runs tests a machine of its own; of several workers, each."""
+    # What tests start hundreds of times, and the tests themselves, are compiled once, whatever is usual here.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         own_machine.take()
 
@@ -47,6 +53,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         shared = module is not None and bool({"accounts", "machine"} & set(vars(module.obj)))
         if shared and not own_machine.taken:
             item.add_marker(pytest.mark.xdist_group("machine"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Of many processes one compiles a file of tests that is new; the others, which need it too, wait for that."""
+    if not isinstance(collector, pytest.Module) or _is_compiled(collector.path):
+        return (yield)
+    with collector.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return (yield)
+
+
+def _is_compiled(path: Path) -> bool:
+    compiled = (path.parent / "__pycache__").glob(f"{path.stem}.*-pytest-*.pyc")
+    return any(one.stat().st_mtime >= path.stat().st_mtime for one in compiled)
 
 
 def _needs_system(item: pytest.Item) -> bool:

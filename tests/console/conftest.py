@@ -40,9 +40,9 @@ def console(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield service
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """One Chromium for the file."""
+    """One Chromium for the folder: while it runs, asyncio cannot run on this thread, which other tests need."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
