@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 class Role(StrEnum):
@@ -342,15 +343,34 @@ class Event:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+Place = tuple[str | int | datetime, ...]
+"""What names an item by the order of its list; () is the beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which piece of a list is asked for: limit items from offset on, or, with after, those that follow it."""
+
+    limit: int
+    offset: int = 0
+    after: Place | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """A piece of a list: the items, how many match in all, and where this piece starts.
 
-    after: what names the last item where more follow and the list can be gone on with from there; None otherwise.
+    counted: whether total says how many match; a piece that follows a place counts nothing, as that would cost more
+    than the piece. after: the place of its last item where more follow, None otherwise.
     """
 
     items: tuple[T, ...]
     total: int
     offset: int
     limit: int
-    after: str | int | None = None
+    after: Place | None = None
+    counted: bool = True
+
+    def showing(self, items: Iterable[S]) -> Page[S]:
+        """The same piece, of what was made of its items."""
+        return Page(tuple(items), self.total, self.offset, self.limit, self.after, self.counted)

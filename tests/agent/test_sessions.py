@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,35 @@ def test_sessions_are_told_with_the_key_that_signed(watched: Watched, keys: Call
     assert {use["fingerprint"] for use in watched.used()} == {fingerprint_of(signed.public)}
     watched._clients[0].kill()
     watched.wait_for_sessions(0)
+
+
+def test_each_login_is_told_once_also_of_those_while_the_service_did_not_answer(
+    watched: Watched, keys: Callable[[str], Key]
+) -> None:
+    first, second = keys("first"), keys("second")
+    watched.publish({USERNAME: [AuthorizedKey(first.public), AuthorizedKey(second.public)]})
+    watched.ssh(first, command="true").wait(60)
+    expected = [(USERNAME, fingerprint_of(first.public))]
+    wait_until(lambda: watched.logins() == expected, "a login")
+    refused: list[object] = []
+
+    def refuse(told: dict[str, Any]) -> int | None:
+        if "logins" not in told:
+            return None
+        refused.append(told)
+        return 503
+
+    watched.service.refuses = refuse
+    for key in (second, first, second):
+        watched.ssh(key, command="true").wait(60)
+        expected.append((USERNAME, fingerprint_of(key.public)))
+    wait_until(lambda: refused, "a report that was not taken")
+    # What the service did not hear is kept over a restart.
+    watched.kill_agent()
+    watched.service.refuses = lambda told: None
+    watched.start_agent()
+    wait_until(lambda: len(watched.logins()) == len(expected), "the logins meanwhile")
+    assert watched.logins() == expected
 
 
 def test_connections_that_are_started_one_by_one_are_known_and_ended(

@@ -96,6 +96,15 @@ class Watched:
         """All uses of keys that were told."""
         return [use for report in list(self.service.reports) for use in report.get("last_used", ())]
 
+    def logins(self) -> list[tuple[str, str]]:
+        """All logins that the service took, account and key, each batch once."""
+        batches = {
+            told["batch"]: told["entries"]
+            for told in (report.get("logins") for report in list(self.service.reports))
+            if told is not None
+        }
+        return [(one["user"], one["fingerprint"]) for entries in batches.values() for one in entries]
+
     def wait_for_sessions(self, count: int) -> list[dict[str, str]]:
         """The list, once it has so many sessions."""
         wait_until(lambda: len(self.told()) == count, f"{count} sessions in a report")

@@ -17,6 +17,7 @@ from playwright.sync_api import sync_playwright
 from sqlalchemy import Connection, text
 
 from keyrack.web.console.api import PAGES
+from keyrack.web.console.live import STREAM
 from tests.console import lifelike
 from tests.console.conftest import ARGUMENTS, CHROMIUM, COOKIE, session_of
 from tests.services import Service, running, settings_for
@@ -44,7 +45,7 @@ def addresses(service: Service) -> dict[str, str]:
     """Where each page is, with something that is there for the names in its path; by the page's path."""
     found = {}
     for page in PAGES:
-        if page.method == "GET" and not page.path.startswith("/login/") and "." not in page.path:
+        if page.method == "GET" and not page.path.startswith(("/login/", STREAM)) and "." not in page.path:
             found[page.path] = page.path
             for name in re.findall(r"\{(\w+(?::\w+)?)\}", page.path):
                 found[page.path] = found[page.path].replace(f"{{{name}}}", example(service, page.path))

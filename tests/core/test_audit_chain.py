@@ -7,6 +7,7 @@ import os
 import random
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,35 @@ def test_the_last_checkpoint_is_kept_in_a_file(log: Team, tmp_path: Path) -> Non
     chain.extend(log.instance, (chain.file_keeper(path),))
     kept = json.loads(path.read_text())
     assert log.instance.key.signed(kept["checkpoint"], kept["signature"], audit_tree.NAMESPACE)
+
+
+def test_a_kept_checkpoint_tells_a_log_that_was_rewritten_from_the_one_it_was(log: Team, tmp_path: Path) -> None:
+    """By whoever holds the signing key: within itself the new log is whole, in the database and in an export."""
+    instance, path = log.instance, tmp_path / "checkpoint"
+    servers.create(instance, log.owner, name="later", address="192.0.2.9")
+    chain.extend(instance, (chain.file_keeper(path),))
+    kept = json.loads(path.read_text())
+    seen = (audit_log.Signed(kept["checkpoint"], kept["signature"]),)
+    by_key = partial(instance.key.signed, namespace=audit_tree.NAMESPACE)
+
+    def problems() -> tuple[str, str]:
+        lines = list(verify.export(instance, OPERATOR))
+        found = verify.database(instance, OPERATOR, witnesses=seen), verify.exported(lines, by_key, witnesses=seen)
+        return found[0].problem, found[1].problem
+
+    servers.create(instance, log.owner, name="and-later", address="192.0.2.9")
+    chained(instance)
+    assert problems() == ("", "")
+    strange = (replace(seen[0], text=kept["checkpoint"].replace("size", "Size")),)
+    assert "not signed" in verify.database(instance, OPERATOR, witnesses=strange).problem
+
+    size = audit_tree.read(kept["checkpoint"]).size
+    alter(instance, update(held).where(held.c.id == 3).values(summary="nothing happened"))
+    instance.database.write(audit_log.forget)
+    chained(instance)
+    assert outcome(instance).problem == ""
+    assert problems() == (f"the first {size} records are not those that were seen by a witness",) * 2
+    alter(instance, delete(held).where(held.c.id > 20))
+    instance.database.write(audit_log.forget)
+    chained(instance)
+    assert all(f"there were {size}" in problem for problem in problems())

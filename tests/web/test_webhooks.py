@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from keyrack.core.audit import alarms, webhooks
+from keyrack.cli.main import main
+from keyrack.core.audit import alarms, chain, webhooks
 from keyrack.core.audit.webhooks import Due
 from keyrack.core.keys.key_sync import Answer
-from keyrack.store import events
+from keyrack.store import audit_log, events
 from keyrack.store import webhooks as stored
+from keyrack.store.tables import events as event_rows
 from keyrack.store.webhook_tables import webhooks as webhook_rows
 from tests.services import Service, running, settings_for
 from tests.web.test_native import call
@@ -122,6 +125,30 @@ def test_an_alarm_arrives_signed_within_seconds_and_is_shown(team: Service, rece
     held = team.instance.database.read(lambda c: c.execute(webhook_rows.select()).mappings().one())
     assert made["secret"].encode() not in held["encrypted_secret"]
     assert made["secret"] not in json.dumps(call(team, "GET", "/events?per_page=200"))
+
+
+def test_whoever_keeps_deliveries_is_a_witness_of_the_audit_log(
+    team: Service, receiver: Receiver, tmp_path: Path
+) -> None:
+    made = call(team, "POST", PATH, {"url": receiver.url}, status=201)
+    eventually(lambda: team.instance.checkpoints.newest)
+    call(team, "POST", f"{PATH}/{made['id']}/test", status=202)
+    kept = tmp_path / "delivery"
+    kept.write_bytes(eventually(lambda: receiver.got)[0][1])
+
+    def verified(*more: str) -> str:
+        ended = CliRunner().invoke(main, ["audit", "verify", "--data", str(team.instance.settings.data), *more])
+        return f"{ended.exit_code} {ended.output}"
+
+    assert verified("--witness", str(kept)).startswith("0 The audit log is as it was")
+    team.instance.database.write(lambda c: c.execute(event_rows.update().values(summary="nothing happened")))
+    team.instance.database.write(audit_log.forget)
+    while chain.extend(team.instance):
+        pass
+    assert verified().startswith("0 ")
+    assert "are not those that were seen by a witness" in verified("--witness", str(kept))
+    kept.write_text("{}")
+    assert "holds no checkpoint" in verified("--witness", str(kept))
 
 
 def deliveries(team: Service, webhook: int) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from keyrack.protocol import audit_tree
 from keyrack.ssh import sshsig
 from keyrack.ssh.key_problem import KeyProblem
 from keyrack.ssh.public_key import parse
+from keyrack.store.audit_log import Signed
 
 EVERY = 100_000
 
@@ -44,24 +46,34 @@ def _told(what: str) -> verify.Told:
     type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True),
     help="Look through this export instead of the database; - is standard input.",
 )
+@click.option(
+    "--witness",
+    "witnesses",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A checkpoint kept elsewhere that the log must go on from: of `audit_checkpoint_file`, of a host "
+    "(checkpoint.json) or of a webhook's delivery. May be given several times.",
+)
 @click.option("--key", "trusted", metavar="LINE", help="The instance's public key that an export must be signed with.")
 @options.data
 @options.database
-def verify_command(exported: Path | None, trusted: str | None, **given: Any) -> None:
+def verify_command(exported: Path | None, witnesses: tuple[Path, ...], trusted: str | None, **given: Any) -> None:
     """Look whether any event was altered, deleted, inserted or reordered, and name the first one.
 
     An export needs neither database nor service: only the instance's public key, which each host has noted as well.
     """
+    kept = [_witness(path) for path in witnesses]
     if exported is None:
         with opened(given) as instance:
-            outcome = verify.database(instance, system_actor(channel="cli"), _told("looked at"))
+            outcome = verify.database(instance, system_actor(channel="cli"), _told("looked at"), kept)
     else:
         signed = _by_key(trusted, given)
         if str(exported) == "-":
-            outcome = verify.exported(sys.stdin, signed, _told("looked at"))
+            outcome = verify.exported(sys.stdin, signed, _told("looked at"), kept)
         else:
             with exported.open(encoding="utf-8", errors="surrogateescape") as lines:
-                outcome = verify.exported(lines, signed, _told("looked at"))
+                outcome = verify.exported(lines, signed, _told("looked at"), kept)
     if outcome.problem:
         raise click.ClickException(
             f"The audit log is not as it was: {outcome.problem}. The {outcome.records} records before that are."
@@ -69,6 +81,17 @@ def verify_command(exported: Path | None, trusted: str | None, **given: Any) -> 
     pruned = f", {outcome.pruned} of them deleted after they were kept long enough" if outcome.pruned else ""
     new = f"; {outcome.new} more have no place yet" if outcome.new else ""
     click.echo(f"The audit log is as it was: {outcome.records} records{pruned}{new}.")
+
+
+def _witness(path: Path) -> Signed:
+    """A checkpoint as the service's file, a host or a receiver of webhooks keeps it."""
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+        fields = fields["checkpoint"] if isinstance(fields.get("checkpoint"), dict) else fields
+        text = fields["checkpoint"] if "checkpoint" in fields else fields["text"]
+        return Signed(str(text), str(fields["signature"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise click.UsageError(f"--witness: {path} holds no checkpoint.") from None
 
 
 def _by_key(trusted: str | None, given: dict[str, Any]) -> verify.Verified:

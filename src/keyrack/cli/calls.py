@@ -52,14 +52,11 @@ class Calls(ABC):
 
     def every(self, path: str, query: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """All items of a list that comes in pages, one page after the other as they are looked at."""
-        seen, page = 0, 1
-        while True:
-            found = self.ask("GET", path, query={**(query or {}), "page": page, "per_page": AT_ONCE})
+        cursor: str | None = ""
+        while cursor is not None:
+            found = self.ask("GET", path, query={**(query or {}), "cursor": cursor, "per_page": AT_ONCE})
             yield from found["items"]
-            seen += len(found["items"])
-            page += 1
-            if not found["items"] or seen >= found["total"]:
-                return
+            cursor = found["next"]
 
 
 def texts(query: Mapping[str, Any] | None) -> dict[str, str]:

@@ -21,7 +21,7 @@ def command() -> None:
 
 
 @command.command(name="list")
-@click.option("--search", metavar="TEXT", help="Those whose name, address or tag holds TEXT.")
+@click.option("--search", metavar="TEXT", help="Those whose name or address holds TEXT.")
 @as_json
 @either
 def list_servers(search: str | None, json_wanted: bool, **given: Any) -> None:

@@ -6,30 +6,61 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from keyrack.errors import Refusal, invalid
+from keyrack.model import Place
 
 LONGEST = 1024
 
 
-def write(place: Sequence[str | int]) -> str:
-    """The mark of a place, which is named by texts and whole numbers."""
-    return base64.urlsafe_b64encode(json.dumps(list(place), separators=(",", ":")).encode()).decode().rstrip("=")
+def write(place: Place) -> str:
+    """The mark of a place."""
+    parts = [part.isoformat() if isinstance(part, datetime) else part for part in place]
+    return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
-def read(mark: str, like: Sequence[type], *, field: str = "cursor") -> tuple[str | int, ...]:
+def place(mark: str | None, *like: type) -> Place | None:
+    """Where a page begins: None where it is not asked for by a mark, () for the first one; like: as read has it.
+
+    Raises Refusal INVALID.
+    """
+    if mark is None:
+        return None
+    return read(mark, like) if mark else ()
+
+
+def read(mark: str, like: Sequence[type], *, field: str = "cursor") -> Place:
     """The place that a mark names; like: the types of its parts. Raises Refusal INVALID for any other text."""
     if len(mark) > LONGEST or not mark.isascii():
         raise _no_mark(field)
     try:
-        place = json.loads(base64.b64decode(mark + "=" * (-len(mark) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, RecursionError):
+        parts = json.loads(base64.b64decode(mark + "=" * (-len(mark) % 4), altchars=b"-_", validate=True))
+        if not isinstance(parts, list):
+            raise _no_mark(field)
+        return tuple(_part(value, kind) for value, kind in zip(parts, like, strict=True))
+    except (binascii.Error, ValueError, OverflowError, RecursionError):
         raise _no_mark(field) from None
-    if not isinstance(place, list) or [type(part) for part in place] != list(like):
-        raise _no_mark(field)
-    if any(isinstance(part, int) and not -(2**31) <= part < 2**31 for part in place):
-        raise _no_mark(field)
-    return tuple(place)
+
+
+def _part(value: object, kind: type) -> str | int | datetime:
+    """A part of a place, which every database can compare with. Raises ValueError or OverflowError for any other.
+
+    PostgreSQL has no NUL in a text, and no database has half a character or a whole number beyond 32 bits in an id.
+    """
+    if kind is datetime and isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError("no zone")
+        return moment.astimezone(UTC)
+    if type(value) is not kind:
+        raise ValueError("another type")
+    if isinstance(value, int) and -(2**31) <= value < 2**31:
+        return value
+    if isinstance(value, str) and "\0" not in value:
+        value.encode("utf-8")  # UnicodeEncodeError is a ValueError
+        return value
+    raise ValueError("nothing that could be compared")
 
 
 def _no_mark(field: str) -> Refusal:

@@ -41,8 +41,16 @@ def public_key(instance: Instance, text: object, *, field: str = "public_key") -
 
 
 def username(value: object, *, field: str = "username") -> str:
-    """A system user's name by the field's grammar; raises Refusal INVALID."""
+    """The name of an account that a host is to make, by the field's grammar; raises Refusal INVALID."""
     problem = names.username_problem(value)
+    if problem is not None:
+        raise invalid(field, problem)
+    return str(value)
+
+
+def account(value: object, *, field: str = "username") -> str:
+    """The name of an account that a host may have, whoever made it; raises Refusal INVALID."""
+    problem = names.account_problem(value)
     if problem is not None:
         raise invalid(field, problem)
     return str(value)

@@ -9,7 +9,10 @@ A report is one JSON object, and every field of it may be absent, which says not
     keys_found    list of ReportedKey: keys of this host that the document does not have
     keys_cut      list of Cut: where keys_found proves nothing, because the look was cut
     host_keys     {"port", "keys"}: what the running sshd shows, keys by type and base64
-    sessions      who is in;  last_used: logins since the report before
+    sessions      who is in;  last_used: the last login of each key since the report before
+    logins        {"batch", "entries", "more", "anybodys"}: each login since the batch before, as last_used has it, also
+                  those without a key; told again under the same name until it was answered. more: how many beyond
+                  those; anybodys: the log they stand in takes lines from every account
     sessions_unknown  why somebody may be in whom `sessions` does not have, in words; empty where nobody may
 
 A host that observes says "adopt" on the wire, where it enrols (`mode`) and in its facts (`enforcement`), as the host
@@ -99,6 +102,7 @@ class Report(NamedTuple):
     keys_cut: Optional[Sequence[Cut]] = None
     machine: Optional[Mapping[str, Any]] = None
     last_used: Optional[Sequence[Mapping[str, str]]] = None
+    logins: Optional[Mapping[str, Any]] = None
     sessions: Optional[Sequence[Mapping[str, str]]] = None
     host_keys: Optional[Mapping[str, Any]] = None
     sessions_unknown: Optional[str] = None

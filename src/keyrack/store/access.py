@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from keyrack.model import Grant, UserKey
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.keys import applies, grant_of, in_force, user_key_of
+from keyrack.store.rows import Records
 from keyrack.store.tables import credentials, grants, group_members, groups, server_tags, servers, user_keys, users
 
 
@@ -50,25 +51,28 @@ def granted_keys(
     connection: Connection, server_id: int, workspace_id: int, at: datetime, user_id: int | None = None
 ) -> tuple[GrantedKey, ...]:
     """What grants in force put on a server: each grant with each key of each user it is for; user_id: of one alone."""
-    rows = _granted_keys.rows(connection, server_id, workspace_id, at, user_id)
+    rows = _grants_with_keys.all(connection, _granted_keys, server_id, workspace_id, at, user_id)
     ways = _Ways.read(connection, server_id, workspace_id, at) if rows else _Ways.none()
-    known: dict[tuple[str, int], bool] = {}
     found = []
     for row in rows:
-        grant = grant_of(sealed.part(row, grants))
-        key = user_key_of(sealed.part(row, user_keys, "key_"))
-        if ("grant", grant.id) not in known:
-            known["grant", grant.id] = sealed.holds(connection, grants, row)
-        if ("key", key.id) not in known:
-            known["key", key.id] = sealed.holds(connection, user_keys, row, "key_")
-        if not known["grant", grant.id]:
-            broken: tuple[str, Any] | None = ("grants", grant.id)
-        elif not known["key", key.id]:
-            broken = ("user_keys", key.id)
-        else:
-            broken = ways.broken(grant, key)
-        found.append(GrantedKey(grant, key, broken))
+        broken = row.broken or ways.broken(row.grant, row.user_key)
+        found.append(row if broken == row.broken else replace(row, broken=broken))
     return tuple(found)
+
+
+def _grant_with_key(connection: Connection, row: Row) -> GrantedKey:
+    """A grant and a key, as far as their own rows tell."""
+    grant, key = grant_of(sealed.part(row, grants)), user_key_of(sealed.part(row, user_keys, "key_"))
+    broken: tuple[str, Any] | None = None
+    if not sealed.holds(connection, grants, row):
+        broken = ("grants", grant.id)
+    elif not sealed.holds(connection, user_keys, row, "key_"):
+        broken = ("user_keys", key.id)
+    return GrantedKey(grant, key, broken)
+
+
+# What does not hold is looked at anew each time: it may hold again.
+_grants_with_keys = Records(_grant_with_key, keep=lambda found: found.broken is None)
 
 
 def _by_group(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
@@ -117,21 +121,13 @@ class _Ways:
     @classmethod
     def read(cls, connection: Connection, server_id: int, workspace_id: int, at: datetime) -> _Ways:
         """Those that the grants that apply lead over; each is read once, however many keys it leads to."""
-
-        def rows(table: Table, found: list[Row]) -> Iterator[tuple[Row, bool]]:
-            for row in found:
-                yield row, sealed.holds(connection, table, row)
-
         place = (server_id, workspace_id, at)
         return cls(
-            users={row.id: holds for row, holds in rows(users, _granted_people.rows(connection, *place))},
-            groups={row.id: holds for row, holds in rows(groups, _granted_groups.rows(connection, *place))},
-            members={
-                (row.group_id, row.user_id): holds
-                for row, holds in rows(group_members, _granted_members.rows(connection, *place))
-            },
+            users=dict(_people.all(connection, _granted_people, *place)),
+            groups=dict(_groups.all(connection, _granted_groups, *place)),
+            members=dict(_members.all(connection, _granted_members, *place)),
             server_id=server_id,
-            tags={row.tag: holds for row, holds in rows(server_tags, _tags_of.rows(connection, server_id))},
+            tags=dict(_tags.all(connection, _tags_of, server_id)),
         )
 
     def broken(self, grant: Grant, key: UserKey) -> tuple[str, Any] | None:
@@ -146,6 +142,20 @@ class _Ways:
         if not self.groups.get(group):
             return "groups", group
         return None if self.members.get((group, key.user_id)) else ("group_members", f"{group},{key.user_id}")
+
+
+def _held(table: Table, *named: str) -> Records[tuple[Any, bool]]:
+    """Rows of a table by what names them, one column or several, each with whether it is as Keyrack wrote it."""
+
+    def make(connection: Connection, row: Row) -> tuple[Any, bool]:
+        name = row[named[0]] if len(named) == 1 else tuple(row[column] for column in named)
+        return name, sealed.holds(connection, table, row)
+
+    return Records(make, keep=lambda found: found[1])
+
+
+_people, _groups = _held(users, "id"), _held(groups, "id")
+_members, _tags = _held(group_members, "group_id", "user_id"), _held(server_tags, "tag")
 
 
 @prepared

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Column, Connection, Integer, Table
+from sqlalchemy import BigInteger, Column, Connection, Integer, Table, text
 
+from keyrack.store.engine.prepared import Statement
 from keyrack.store.schema import metadata
 
 if TYPE_CHECKING:
@@ -73,15 +74,20 @@ def since_on_sqlite(conn: Connection, change: int) -> frozenset[int]:
     return frozenset(row[0] for row in rows)
 
 
-def record_on_postgresql(conn: Connection, server_ids: Iterable[int]) -> dict[int, int]:
-    """Note a transaction's announcements; the number each server got."""
-    rows = conn.exec_driver_sql(
+def record_on_postgresql(conn: Connection, server_ids: Iterable[int]) -> Callable[[], dict[int, int]]:
+    """Note a transaction's announcements; the number each server got can be asked for after the commit."""
+    # In order, so that two transactions never wait for each other here.
+    told = _recording.tell(conn, {"given": sorted(server_ids)})
+    return lambda: {row[0]: row[1] for row in told.answer.fetchall()}
+
+
+_recording = Statement(
+    lambda: text(
         "INSERT INTO changes (server_id, change)"
-        " SELECT unnest(%s::int[]), pg_current_xact_id()::text::bigint"
-        " ON CONFLICT (server_id) DO UPDATE SET change = excluded.change RETURNING server_id, change",
-        (sorted(server_ids),),  # in order, so that two transactions never wait for each other here
+        " SELECT unnest(CAST(:given_given AS int[])), pg_current_xact_id()::text::bigint"
+        " ON CONFLICT (server_id) DO UPDATE SET change = excluded.change RETURNING server_id, change"
     )
-    return {row[0]: row[1] for row in rows}
+)
 
 
 def since_on_postgresql(raw: psycopg.Connection[Any], floor: int) -> tuple[int, dict[int, int]]:

@@ -6,9 +6,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Select, func, select
 from sqlalchemy.engine import URL
 
 from keyrack.store import access_tree
@@ -26,6 +26,7 @@ from keyrack.store.engine.connect import (
 )
 from keyrack.store.engine.outage import Outage
 from keyrack.store.engine.pool import Pool
+from keyrack.store.engine.prepared import prepared
 from keyrack.store.engine.sqlite_commands import Turn
 from keyrack.store.engine.sqlite_file import SqliteFile
 from keyrack.store.engine.sqlite_writer import SqliteWriter
@@ -284,4 +285,9 @@ def lock_workspace(conn: Connection, workspace_id: int) -> None:
     SERIALIZABLE prevents that too: under load it undid four commands out of five.)
     """
     if conn.dialect.name == "postgresql":
-        conn.exec_driver_sql("SELECT pg_advisory_xact_lock(%s, %s)", (_TURN, workspace_id))
+        _locking.tell(conn, _TURN, workspace_id)
+
+
+@prepared
+def _locking(kind: int, number: int) -> Select[Any]:
+    return select(func.pg_advisory_xact_lock(kind, number))

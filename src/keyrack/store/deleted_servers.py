@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, union, update
+from sqlalchemy import Connection, Row, Select, delete, insert, select, union, update
 
-from keyrack.model import Page
+from keyrack.model import Page, Place
 from keyrack.store.dialect import dialect_insert
+from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import page
 from keyrack.store.tables import credentials, deleted_server_keys, deleted_servers, revocations, servers
 
@@ -93,14 +94,22 @@ def get(connection: Connection, server_id: int) -> DeletedServer | None:
 
 def by_agent_secret(connection: Connection, secret_hash: bytes) -> DeletedServer | None:
     """The deleted server whose agent proves itself with this secret, or None."""
-    statement = select(deleted_servers).where(deleted_servers.c.agent_secret_hash == secret_hash)
-    return _one(connection.execute(statement).one_or_none())
+    row = _by_agent_secret.row(connection, secret_hash)
+    return None if row is None else _record(row)
 
 
-def find(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[DeletedServer]:
+@prepared
+def _by_agent_secret(secret_hash: bytes) -> Select[Any]:
+    return select(deleted_servers).where(deleted_servers.c.agent_secret_hash == secret_hash)
+
+
+def find(
+    connection: Connection, workspace_id: int, *, offset: int, limit: int, after: Place | None = None
+) -> Page[DeletedServer]:
     """A page of a workspace's deleted servers, the last one first."""
     statement = select(deleted_servers).where(deleted_servers.c.workspace_id == workspace_id)
-    return page(connection, statement.order_by(deleted_servers.c.server_id.desc()), _record, offset=offset, limit=limit)
+    ordered = statement.order_by(deleted_servers.c.server_id.desc())
+    return page(connection, ordered, _record, offset=offset, limit=limit, after=after)
 
 
 def acknowledge(connection: Connection, server_id: int, at: datetime) -> bool:
@@ -122,7 +131,7 @@ def _one(row: Row[Any] | None) -> DeletedServer | None:
     return None if row is None else _record(row)
 
 
-def _record(row: Row[Any]) -> DeletedServer:
-    values = dict(row._mapping)
+def _record(row: Row[Any] | Mapping[str, Any]) -> DeletedServer:
+    values = dict(row if isinstance(row, Mapping) else row._mapping)
     del values["agent_secret_hash"]
     return DeletedServer(id=values.pop("server_id"), **values)

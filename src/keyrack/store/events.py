@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select
 
-from keyrack.model import Actor, Event, Page
+from keyrack.model import Actor, Event, Page, Place
 from keyrack.store.engine.prepared import Statement, placeholder, prepared
 from keyrack.store.rows import contains, page
 from keyrack.store.tables import events
@@ -36,7 +36,7 @@ def add(
     details: Mapping[str, Any],
 ) -> None:
     """Append one event by an actor; see model.Event for what the fields mean."""
-    _append.run(
+    _append.tell(
         connection,
         {
             **_by(actor),
@@ -87,6 +87,7 @@ def find(
     key: str = "",
     offset: int,
     limit: int,
+    after: Place | None = None,
 ) -> Page[Event]:
     """A page of a workspace's events, newest first; search: part of the summary, any case.
 
@@ -109,7 +110,8 @@ def find(
         statement = statement.where(events.c.server_id == server_id)
     if search:
         statement = statement.where(contains(events.c.summary, search))
-    return page(connection, statement.order_by(events.c.id.desc()), _event, offset=offset, limit=limit)
+    ordered = statement.order_by(events.c.id.desc())
+    return page(connection, ordered, _event, offset=offset, limit=limit, after=after)
 
 
 def get(connection: Connection, workspace_id: int, event_id: int) -> Event | None:

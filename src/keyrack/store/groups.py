@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
-from keyrack.model import Page
+from keyrack.model import Page, Window
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.rows import matches, paged, pattern
@@ -30,16 +30,9 @@ def _groups(workspace_id: int, sought: str | None) -> Select[Any]:
     return found if sought is None else found.where(matches(groups.c.name, sought))
 
 
-def page(connection: Connection, workspace_id: int, *, search: str, offset: int, limit: int) -> Page[GroupRow]:
+def page(connection: Connection, workspace_id: int, window: Window, *, search: str) -> Page[GroupRow]:
     """A page of a workspace's groups, by name; search: part of it."""
-    return _groups.page(connection, _record, offset, limit, workspace_id, pattern(search))
-
-
-def page_after(
-    connection: Connection, workspace_id: int, *, search: str, after: str | int | None, limit: int
-) -> Page[GroupRow]:
-    """The page after the group with this name, as `page` has them."""
-    return _groups.page_after(connection, _record, after, limit, workspace_id, pattern(search))
+    return _groups.page(connection, _record, window, workspace_id, pattern(search))
 
 
 @prepared
@@ -79,13 +72,6 @@ def _people(workspace_id: int, sought: str | None) -> Select[Any]:
     return found if sought is None else found.where(matches(users.c.name, sought))
 
 
-def page_of_people(connection: Connection, workspace_id: int, *, search: str, offset: int, limit: int) -> Page[Row]:
+def page_of_people(connection: Connection, workspace_id: int, window: Window, *, search: str) -> Page[Row]:
     """A page of the rows of a workspace's users, oldest first; search: part of the name."""
-    return _people.page(connection, lambda row: row, offset, limit, workspace_id, pattern(search))
-
-
-def page_of_people_after(
-    connection: Connection, workspace_id: int, *, search: str, after: str | int | None, limit: int
-) -> Page[Row]:
-    """The page after the user with this id, as `page_of_people` has them."""
-    return _people.page_after(connection, lambda row: row, after, limit, workspace_id, pattern(search))
+    return _people.page(connection, lambda row: row, window, workspace_id, pattern(search))

@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Update, and_, func, or_, select, union, update
 
-from keyrack.model import Credential, Grant, Page, UserKey
+from keyrack.model import Credential, Grant, Page, Place, UserKey, Window
 from keyrack.store import sealed, sealed_sets
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
 from keyrack.store.per_server import per_server
-from keyrack.store.rows import Records, inserted, matches, paged, pattern
+from keyrack.store.rows import Records, inserted, matches, paged, pattern, piece_after
 from keyrack.store.tables import (
     credentials,
     grants,
@@ -118,6 +118,19 @@ def _some_credentials(server_id: int, at: datetime, sought: str | None, offset: 
 
 
 @prepared
+def _own_server(server_id: int, workspace_id: int) -> Select[Any]:
+    return select(servers.c.id).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
+
+
+@prepared
+def _credentials_after(server_id: int, at: datetime, sought: str | None, after: Any, limit: int) -> Select[Any]:
+    chosen = (
+        _ids(server_id, at, sought).where(credentials.c.id > after).order_by(credentials.c.id).limit(limit).subquery()
+    )
+    return _credential.join(chosen, chosen.c.id == credentials.c.id).order_by(credentials.c.id)
+
+
+@prepared
 def _count_found(server_id: int, workspace_id: int, at: datetime, sought: str | None) -> Select[Any]:
     """How many there are, for a server of this workspace: no row for any other."""
     of_server = credentials.c.server_id == server_id
@@ -138,6 +151,7 @@ def find_credentials(
     search: str = "",
     offset: int,
     limit: int,
+    after: Place | None = None,
 ) -> Page[Credential] | None:
     """A page of a server's credentials in force, oldest first; None where the server is not of this workspace.
 
@@ -145,6 +159,12 @@ def find_credentials(
     them is read and joined.
     """
     sought = pattern(search)
+    if after is not None:
+        if _own_server.value(connection, server_id, workspace_id) is None:
+            return None
+        (place,) = after or (0,)
+        found = _credentials.all(connection, _credentials_after, server_id, at, sought, place, limit + 1)
+        return piece_after([(one, (one.id,)) for one in found], Window(limit, after=after))
     total = _count_found.value(connection, server_id, workspace_id, at, sought)
     if total is None:
         return None
@@ -240,9 +260,17 @@ def _user_keys_of(user_id: int, sought: str | None) -> Select[Any]:
     return found if sought is None else found.where(matches(user_keys.c.title, sought))
 
 
-def find_user_keys(connection: Connection, user_id: int, *, search: str = "", offset: int, limit: int) -> Page[UserKey]:
+def find_user_keys(
+    connection: Connection,
+    user_id: int,
+    *,
+    search: str = "",
+    offset: int = 0,
+    limit: int,
+    after: Place | None = None,
+) -> Page[UserKey]:
     """A page of a user's keys, newest first; search: part of the title, any case."""
-    return _user_keys_of.page(connection, _user_keys, offset, limit, user_id, pattern(search))
+    return _user_keys_of.page(connection, _user_keys, Window(limit, offset, after), user_id, pattern(search))
 
 
 @paged
@@ -252,10 +280,10 @@ def _user_keys_of_workspace(workspace_id: int, user_id: int | None) -> Select[An
 
 
 def user_keys_of_workspace(
-    connection: Connection, workspace_id: int, *, user_id: int | None = None, offset: int, limit: int
+    connection: Connection, workspace_id: int, window: Window, *, user_id: int | None = None
 ) -> Page[UserKey]:
     """A page of the keys of a workspace's users, newest first; user_id: of this one alone."""
-    return _user_keys_of_workspace.page(connection, user_key_of, offset, limit, workspace_id, user_id)
+    return _user_keys_of_workspace.page(connection, user_key_of, window, workspace_id, user_id)
 
 
 @paged
@@ -263,16 +291,9 @@ def _grants_of_workspace(workspace_id: int) -> Select[Any]:
     return select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
 
 
-def page_of_grants(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[Grant]:
+def page_of_grants(connection: Connection, workspace_id: int, window: Window) -> Page[Grant]:
     """A page of a workspace's grants, oldest first."""
-    return _grants_of_workspace.page(connection, grant_of, offset, limit, workspace_id)
-
-
-def page_of_grants_after(
-    connection: Connection, workspace_id: int, *, after: str | int | None, limit: int
-) -> Page[Grant]:
-    """The page after the grant with this id, as `page_of_grants` has them."""
-    return _grants_of_workspace.page_after(connection, grant_of, after, limit, workspace_id)
+    return _grants_of_workspace.page(connection, grant_of, window, workspace_id)
 
 
 @prepared

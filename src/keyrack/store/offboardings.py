@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Table, func, insert, or_, select, update
 
-from keyrack.model import Page
+from keyrack.model import Page, Window
 from keyrack.store import key_sources as sources
 from keyrack.store import requests as asked
 from keyrack.store import sealed
@@ -450,9 +450,9 @@ def _of_workspace(workspace_id: int) -> Select[Any]:
     return select(offboardings).where(offboardings.c.workspace_id == workspace_id).order_by(offboardings.c.id.desc())
 
 
-def find(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[Offboarding]:
+def find(connection: Connection, workspace_id: int, window: Window) -> Page[Offboarding]:
     """A page of a workspace's offboardings, newest first."""
-    return _of_workspace.page(connection, lambda row: _record(connection, row), offset, limit, workspace_id)
+    return _of_workspace.page(connection, lambda row: _record(connection, row), window, workspace_id)
 
 
 @prepared

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, select
 
-from keyrack.model import Page, Project, Role, Token, User, Workspace
+from keyrack.model import Page, Project, Role, Token, User, Window, Workspace
 from keyrack.store import access_tree, sealed
 from keyrack.store.columns import EPOCH
 from keyrack.store.engine.prepared import Row, among, prepared
@@ -370,9 +370,9 @@ def _api_token(workspace_id: int, token_id: int) -> Select[Any]:
     return _bearer.where(tokens.c.id == token_id, tokens.c.workspace_id == workspace_id, tokens.c.kind == "api")
 
 
-def find_api_tokens(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[Bearer]:
+def find_api_tokens(connection: Connection, workspace_id: int, window: Window) -> Page[Bearer]:
     """A page of a workspace's API tokens that are not revoked, oldest first."""
-    return _api_tokens.page(connection, lambda row: _bearer_record(connection, row), offset, limit, workspace_id)
+    return _api_tokens.page(connection, lambda row: _bearer_record(connection, row), window, workspace_id)
 
 
 @paged
@@ -386,9 +386,9 @@ def _tokens_of_instance() -> Select[Any]:
     return _bearer.where(tokens.c.kind == "api", tokens.c.revoked_at.is_(None)).order_by(tokens.c.id)
 
 
-def tokens_of_instance(connection: Connection, *, after: str | int | None, limit: int) -> Page[Bearer]:
-    """The page of all workspaces' API tokens that are not revoked after the one with this id, oldest first."""
-    return _tokens_of_instance.page_after(connection, lambda row: _bearer_record(connection, row), after, limit)
+def tokens_of_instance(connection: Connection, window: Window) -> Page[Bearer]:
+    """A page of all workspaces' API tokens that are not revoked, oldest first."""
+    return _tokens_of_instance.page(connection, lambda row: _bearer_record(connection, row), window)
 
 
 @prepared

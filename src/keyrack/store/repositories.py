@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, or_, select
 
-from keyrack.model import Page, RepositoryRole, User
+from keyrack.model import Page, Place, RepositoryRole, User
 from keyrack.store import people, sealed
 from keyrack.store.rows import contains, inserted, move_on, page
 from keyrack.store.tables import repositories, repository_members, users
@@ -73,6 +73,7 @@ def find(
     search: str = "",
     offset: int,
     limit: int,
+    after: Place | None = None,
 ) -> Page[Repository]:
     """A page of a workspace's repositories, newest first.
 
@@ -90,7 +91,7 @@ def find(
     if search:
         statement = statement.where(contains(repositories.c.path, search))
     ordered = statement.order_by(repositories.c.id.desc())
-    return page(connection, ordered, lambda row: record(connection, row), offset=offset, limit=limit)
+    return page(connection, ordered, lambda row: record(connection, row), offset=offset, limit=limit, after=after)
 
 
 def change(connection: Connection, repository_id: int, values: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, or_, select
 
-from keyrack.model import Grant, Page
+from keyrack.model import Grant, Page, Window
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.request_tables import (
@@ -122,10 +122,10 @@ def _page(workspace_id: int, state: str | None, user_id: int | None) -> Select[A
 
 
 def page(
-    connection: Connection, workspace_id: int, *, state: str | None, user_id: int | None, offset: int, limit: int
+    connection: Connection, workspace_id: int, window: Window, *, state: str | None, user_id: int | None
 ) -> Page[AccessRequest]:
     """A page of requests, newest first; state, user_id: only such."""
-    return _page.page(connection, _request, offset, limit, workspace_id, state, user_id)
+    return _page.page(connection, _request, window, workspace_id, state, user_id)
 
 
 @prepared

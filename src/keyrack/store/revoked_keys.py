@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, or_, select
 
-from keyrack.model import Page
+from keyrack.model import Page, Place, Window
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import prepared
-from keyrack.store.rows import page
+from keyrack.store.rows import page, piece_after
 from keyrack.store.tables import revoked_keys
 
 AT_ONCE = 500
@@ -58,11 +58,20 @@ def among(connection: Connection, workspace_id: int, fingerprints: Sequence[str]
     return frozenset(found)
 
 
-def find(connection: Connection, workspace_id: int, *, offset: int, limit: int) -> Page[RevokedKey]:
-    """A page of them, newest first."""
+def find(
+    connection: Connection, workspace_id: int, *, offset: int, limit: int, after: Place | None = None
+) -> Page[RevokedKey]:
+    """A page of them, newest first; after: when the one before was revoked, and its fingerprint."""
     statement = select(revoked_keys).where(revoked_keys.c.workspace_id == workspace_id)
     ordered = statement.order_by(revoked_keys.c.revoked_at.desc(), revoked_keys.c.fingerprint)
-    return page(connection, ordered, lambda row: _record(connection, row), offset=offset, limit=limit)
+    if after is None:
+        return page(connection, ordered, lambda row: _record(connection, row), offset=offset, limit=limit)
+    if after:
+        at, fingerprint = after
+        later = or_(revoked_keys.c.revoked_at < at, revoked_keys.c.fingerprint > fingerprint)
+        ordered = ordered.where(revoked_keys.c.revoked_at <= at, later)
+    found = [_record(connection, row) for row in connection.execute(ordered.limit(limit + 1))]
+    return piece_after([(one, (one.revoked_at, one.fingerprint)) for one in found], Window(limit, after=after))
 
 
 def remove(connection: Connection, workspace_id: int, fingerprint: str) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Row, Select, Table, UnaryExpression, false, func, insert, literal, select
 from sqlalchemy.sql.operators import desc_op
 
-from keyrack.model import Page
+from keyrack.model import Page, Place, Window
 from keyrack.store import access_tree, sealed
 from keyrack.store.engine.prepared import Plan, Prepared, Statement, placeholder
 from keyrack.store.engine.prepared import Row as PreparedRow
@@ -69,28 +69,37 @@ class Paged(Generic[P]):
             after, limit = kwargs.pop("after"), kwargs.pop("limit")
             found = make(*args, **kwargs)
             column, descending = _order(found)
-            found = found.add_columns(column.label(_PLACE))
             if after is not None:
                 found = found.where(column < after if descending else column > after)
             return found.limit(limit)
 
+        def further_placed(*args: Any, **kwargs: Any) -> Select[Any]:
+            found = further(*args, **kwargs)
+            return found.add_columns(_order(found)[0].label(_PLACE))
+
         bounds = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in ("after", "limit")]
         parameters = [*inspect.signature(make).parameters.values(), *bounds]
-        further.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        for question in (further, further_placed):
+            question.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         self._count = Prepared(count)
         self._rows: Prepared[...] = Prepared(rows)
         self._further: Prepared[...] = Prepared(further)
+        self._further_placed: Prepared[...] = Prepared(further_placed)
 
     def page(
         self,
         connection: Connection,
         record: Callable[[PreparedRow], T] | Records[T],
-        offset: int,
-        limit: int,
+        window: Window,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Page[T]:
-        """One page and the count of all; offset and limit in rows."""
+        """One page. By offset it has the count of all; by a place it costs the same wherever it is, counts nothing, and
+        is for lists in the order of one column in which no two are alike.
+        """
+        if window.after is not None:
+            return self._after(connection, record, window, *args, **kwargs)
+        offset, limit = window.offset, window.limit
         total = self._count.value(connection, *args, **kwargs)
         if isinstance(record, Records):
             items = tuple(record.all(connection, self._rows, *args, offset=offset, limit=limit, **kwargs))
@@ -99,24 +108,31 @@ class Paged(Generic[P]):
             items = tuple(record(row) for row in rows)
         return Page(items=items, total=total, offset=offset, limit=limit)
 
-    def page_after(
+    def _after(
         self,
         connection: Connection,
-        record: Callable[[PreparedRow], T],
-        after: str | int | None,
-        limit: int,
+        record: Callable[[PreparedRow], T] | Records[T],
+        window: Window,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Page[T]:
-        """The page after what names an item in the order of the list, the first one for None, at the same cost wherever
-        it is; for lists in the order of one column in which no two are alike.
-        """
-        total = self._count.value(connection, *args, **kwargs)
-        rows = self._further.rows(connection, *args, after=after, limit=limit + 1, **kwargs)
-        places = [row.pop(_PLACE) for row in rows]
-        more, rows = len(rows) > limit, rows[:limit]
-        last = places[limit - 1] if more else None
-        return Page(items=tuple(record(row) for row in rows), total=total, offset=0, limit=limit, after=last)
+        (after,) = window.after or (None,)
+        bounds = {"after": after, "limit": window.limit + 1}
+        if isinstance(record, Records):
+            found: list[Any] = record.all(connection, self._further, *args, **bounds, **kwargs)
+            return piece_after([(one, (one.id,)) for one in found], window)
+        rows = self._further_placed.rows(connection, *args, **bounds, **kwargs)
+        places = [(row.pop(_PLACE),) for row in rows]
+        return piece_after(
+            [(record(row), at) for row, at in zip(rows[: window.limit + 1], places, strict=True)], window
+        )
+
+
+def piece_after(found: Sequence[tuple[T, Place]], window: Window) -> Page[T]:
+    """The page that follows a place; found: its items with their places, and one more where more follow."""
+    shown = found[: window.limit]
+    after = shown[-1][1] if len(found) > window.limit else None
+    return Page(tuple(item for item, _ in shown), 0, 0, window.limit, after, counted=False)
 
 
 def _order(statement: Select[Any]) -> tuple[Any, bool]:
@@ -194,8 +210,17 @@ def page(
     *,
     offset: int,
     limit: int,
+    after: Place | None = None,
 ) -> Page[T]:
-    """One page of an ordered statement and the count of all its rows; offset and limit in rows."""
+    """One page of an ordered statement and the count of all its rows, or, as Paged.page has it, after a place; offset
+    and limit in rows.
+    """
+    if after is not None:
+        column, descending = _order(statement)
+        if after:
+            statement = statement.where(column < after[0] if descending else column > after[0])
+        found = connection.execute(statement.limit(limit + 1)).all()
+        return piece_after([(record(row), (getattr(row, column.key),)) for row in found], Window(limit, after=after))
     total = connection.execute(select(func.count()).select_from(statement.order_by(None).subquery())).scalar_one()
     rows = connection.execute(statement.offset(offset).limit(limit))
     return Page(items=tuple(record(row) for row in rows), total=total, offset=offset, limit=limit)

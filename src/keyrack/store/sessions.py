@@ -8,15 +8,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from keyrack.model import Page, Session
+from keyrack.model import Page, Place, Session
 from keyrack.store.rows import page
 from keyrack.store.tables import credentials, sessions, system_users, user_keys
 
 
-def find(connection: Connection, workspace_id: int, server_id: int, *, offset: int, limit: int) -> Page[Session]:
+def find(
+    connection: Connection, workspace_id: int, server_id: int, *, offset: int, limit: int, after: Place | None = None
+) -> Page[Session]:
     """A page of a server's open logins, oldest first, each with the label of its key where that is known."""
     statement = select(sessions).where(sessions.c.server_id == server_id).order_by(sessions.c.id)
-    found = page(connection, statement, _session, offset=offset, limit=limit)
+    found = page(connection, statement, _session, offset=offset, limit=limit, after=after)
     return replace(found, items=_labelled(connection, workspace_id, server_id, found.items))
 
 

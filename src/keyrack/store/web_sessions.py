@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Delete, Select, delete, select
 
 from keyrack.model import User
 from keyrack.store import sealed
-from keyrack.store.engine.prepared import Row, prepared
+from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.people import user_record
 from keyrack.store.rows import inserted
 from keyrack.store.sign_in_tables import spent_proofs, web_sessions
@@ -63,6 +63,19 @@ def by_secret(connection: Connection, secret_hash: bytes) -> Visitor | None:
 def _by_secret(secret_hash: bytes) -> Select[Any]:
     named = select(*sealed.columns(web_sessions, "session_"), *sealed.columns(users, "user_"))
     return named.join(users, users.c.id == web_sessions.c.user_id).where(web_sessions.c.secret_hash == secret_hash)
+
+
+def by_ids(connection: Connection, ids: Iterable[int]) -> dict[int, Visitor]:
+    """Sessions and whose they are, by id, in force or not."""
+    rows = _by_ids.rows(connection, sorted(ids))
+    found = (Visitor(_record(connection, row, "session_"), user_record(connection, row, "user_")) for row in rows)
+    return {one.session.id: one for one in found}
+
+
+@prepared
+def _by_ids(ids: Sequence[int]) -> Select[Any]:
+    named = select(*sealed.columns(web_sessions, "session_"), *sealed.columns(users, "user_"))
+    return named.join(users, users.c.id == web_sessions.c.user_id).where(among(web_sessions.c.id, ids))
 
 
 def of_user(connection: Connection, user_id: int, at: datetime) -> tuple[WebSession, ...]:

@@ -38,6 +38,7 @@ from keyrack.web.api import Dialect, Sharing, address_of, application
 from keyrack.web.codearts import api as codearts
 from keyrack.web.codearts import api_v1
 from keyrack.web.console import api as console
+from keyrack.web.console.live import LIVE, Live
 from keyrack.web.github import api as github
 from keyrack.web.gitlab import api as gitlab
 from keyrack.web.home import page
@@ -152,28 +153,34 @@ class Service:
 def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last_seen: LastSeen) -> Service:
     """The application to serve; on_start: starts background work and answers how to stop it.
 
-    Its `let_go()`, called from any thread before the server stops, sends waiting agents away, so that
-    stopping does not wait for them.
+    Its `let_go()`, called from any thread before the server stops, sends waiting agents and open pages away, so
+    that stopping does not wait for them.
     """
-    waiting = Waiting()
+    waiting, live = Waiting(), Live(instance)
+
+    def let_go() -> None:
+        waiting.let_go()
+        live.let_go()
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         waiting.start()
-        _let_go_on_signals(waiting)
+        live.start()
+        _let_go_on_signals(let_go)
         deaf = instance.database.listen(waiting.wake)
         stop = on_start()
 
         async def changed() -> frozenset[int]:
             return await run_in_threadpool(lambda: frozenset(contacts.changed(instance, waiting.known.all())))
 
-        looking = asyncio.create_task(waiting.look(changed))
+        looking = [asyncio.create_task(waiting.look(changed)), asyncio.create_task(live.look())]
         try:
-            yield
+            yield {LIVE: live}
         finally:
-            looking.cancel()
+            for task in looking:
+                task.cancel()
             deaf()
-            waiting.let_go()
+            let_go()
             await run_in_threadpool(stop)
 
     sharing = Sharing(Turns(instance.database))
@@ -189,20 +196,20 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
     root.router.redirect_slashes = False
     root.router.default = _for_people(pages, root.router.default)
     proxies = Proxies(instance.settings.proxy_networks, instance.settings.forwarded_header)
-    service = Service(mounts, root, waiting.let_go, proxies)
+    service = Service(mounts, root, let_go, proxies)
     service.note = Notes(instance).note
     return service
 
 
-def _let_go_on_signals(waiting: Waiting) -> None:
-    """Send waiting agents away on SIGTERM and SIGINT, before the server begins to wait for them."""
+def _let_go_on_signals(let_go: Callable[[], None]) -> None:
+    """Send waiting agents and open pages away on SIGTERM and SIGINT, before the server begins to wait for them."""
     if threading.current_thread() is not threading.main_thread():
         return  # whoever runs the server on a thread of its own calls let_go() itself
     for number in (signal.SIGTERM, signal.SIGINT):
         before = signal.getsignal(number)
 
         def handle(sig: int, frame: FrameType | None, before: Any = before) -> None:
-            waiting.let_go()
+            let_go()
             if callable(before):
                 before(sig, frame)
 

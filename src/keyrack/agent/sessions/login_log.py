@@ -122,7 +122,7 @@ class FileLog:
         self._rest = lines.pop()[-_LONGEST_LINE:]
         now = time.time()
         found = (_line(line.decode("utf-8", "replace").rstrip("\r"), now) for line in lines if b"Accepted " in line)
-        own = self.path not in SYSLOG_FILES
+        own = not is_anybodys(self)
         return [login._replace(sure=own and not login.pid) for login in found if login is not None]
 
     def _open(self) -> bool:
@@ -240,6 +240,11 @@ def find(path: Optional[str], place: Place) -> Optional[Log]:
         if os.path.exists(file):
             return FileLog(file, place)
     return None
+
+
+def is_anybodys(log: Optional[Log]) -> bool:
+    """Whether every account of the host can have lines written to a log, through syslog."""
+    return isinstance(log, FileLog) and log.path in SYSLOG_FILES
 
 
 def _is_kept() -> bool:

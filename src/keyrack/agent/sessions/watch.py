@@ -29,6 +29,7 @@ from keyrack.agent.sessions.last_uses import Uses
 from keyrack.agent.sessions.session_processes import LoginSession
 from keyrack.agent.sessions.sessions import Rights, Sessions
 from keyrack.agent.sessions.unknown import UnknownSessions
+from keyrack.agent.sessions.untold_logins import UntoldLogins
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment, StateFolder
 from keyrack.agent.system import machine, processes
@@ -70,6 +71,8 @@ class Watch:
         self._unknown = UnknownSessions(Sshd(enrolment.sshd_config), self._log)
         self._not_known = ""
         self._uses = Uses()
+        self._untold = UntoldLogins(remembered.get("untold"))
+        self._is_known = "place" in remembered
         self._obeyed: Optional[InForce] = None
         self._judged: Optional[InForce] = None
         self._rights = self._counted = Rights(NOTHING)
@@ -101,13 +104,16 @@ class Watch:
         """Look once, end what is to be ended, tell what is to be told."""
         logins = self._log.read() if self._log else []
         self._uses.add(logins)
+        # What is in the log before this host was watched for the first time happened before, and nobody asked for it.
+        self._untold.add(logins if self._is_known else ())
+        self._is_known = True
         changed = self._sessions.look(logins)
         obeyed = self._obeyed
         if obeyed is not None and (changed or obeyed is not self._judged):
             changed = self._judge(obeyed) or changed
         if obeyed is not None and self._end_due():
             changed = self._sessions.look(()) or changed
-        if changed or self._sessions.unsaved:
+        if changed or logins or self._sessions.unsaved:
             self._sessions.unsaved = False
             self._remember()
         not_known = self._unknown.look(self._sessions.strangers)
@@ -115,7 +121,7 @@ class Watch:
         self._not_known = not_known
         if obeyed is None or obeyed.document.deleted:
             return
-        due = self._news or self._uses or time.monotonic() >= self._machine_at
+        due = self._news or self._uses or self._untold or time.monotonic() >= self._machine_at
         if due and time.monotonic() >= self._report_at:
             self._report()
 
@@ -165,6 +171,7 @@ class Watch:
             agent_version=__version__,
             machine=machine.facts(),
             last_used=last_uses.told(taken) if taken else None,
+            logins=self._untold.batch(anybodys=login_log.is_anybodys(self._log)),
             sessions=[sessions.told(session) for session in self._sessions.live] if self._news else None,
             sessions_unknown=self._not_known if self._news else None,
         )
@@ -183,6 +190,9 @@ class Watch:
         self._machine_at = time.monotonic() + MACHINE_SECONDS
         # An older service does not take such a report, and will not like it better the next time.
         self._news = False
+        self._untold.answered()
+        if report.logins is not None:
+            self._remember()
 
     def _remembered(self) -> Dict[str, Any]:
         try:
@@ -198,7 +208,12 @@ class Watch:
 
     def _remember(self) -> None:
         place = list(self._log.mark()) if self._log else None
-        fields = {"sessions": sessions.save(self._sessions.live), "place": place, "boot": processes.boot_id()}
+        fields = {
+            "sessions": sessions.save(self._sessions.live),
+            "place": place,
+            "boot": processes.boot_id(),
+            "untold": self._untold.save(),
+        }
         try:
             self._state_folder.folder.write(_FILE, json.dumps(fields).encode("ascii"), PRIVATE_FILE, durable=False)
         except OSError as error:

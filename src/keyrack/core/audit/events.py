@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.errors import invalid, missing
@@ -24,15 +25,17 @@ def find(
     key: str = "",
     offset: int = 0,
     limit: int = 15,
+    cursor: str | None = None,
 ) -> Page[Event]:
     """A page of the workspace's events, or of one server's, newest first.
 
     since, until: from that instant on, and before that one; before: only events with a smaller id, so that who reads
-    all of a log goes on from the last one; person: what a user, by name, did; key: what names this fingerprint. Raises
-    Refusal MISSING for the server.
+    all of a log goes on from the last one; person: what a user, by name, did; key: what names this fingerprint; cursor:
+    instead of offset, of the page before, "" for the first one. Raises Refusal MISSING for the server.
     """
     attempt = Attempt(instance, actor, "events:read", "read the audit log", target_kind="event", server_id=server_id)
     with attempt:
+        after = cursors.place(cursor, int)
         found = attempt.read(
             lambda connection: (
                 events.find(
@@ -47,6 +50,7 @@ def find(
                     key=key,
                     offset=offset,
                     limit=limit,
+                    after=after,
                 )
                 if server_id is None or servers.own_id(connection, actor.workspace_id, server_id)
                 else None

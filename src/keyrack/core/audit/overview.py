@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from keyrack.core.hosts.last_seen import ONLINE
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
-from keyrack.model import Actor
+from keyrack.model import Actor, Window
 from keyrack.store import overview as rows
 from keyrack.store import requests
 from keyrack.store.engine.prepared import Row
@@ -61,7 +61,7 @@ def _look(connection: Connection, workspace: int, now: datetime) -> Overview:
         behind=rows.behind(connection, workspace),
         ending=rows.ending(connection, workspace, now, now + SOON),
         unconfirmed=rows.unconfirmed(connection, workspace),
-        requests=requests.page(connection, workspace, state=requests.PENDING, user_id=None, offset=0, limit=1).total,
+        requests=requests.page(connection, workspace, Window(1), state=requests.PENDING, user_id=None).total,
         types=types,
         ages=ages,
         days=_days(connection, workspace, now),

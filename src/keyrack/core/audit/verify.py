@@ -8,8 +8,9 @@ can be looked through by whoever knows the public key, without database and serv
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -43,15 +44,58 @@ class Outcome:
     new: int = 0
 
 
-def database(instance: Instance, actor: Actor, told: Told = lambda count: None) -> Outcome:
-    """Look through the log in the database; told: hears how many records were looked at."""
+class _Marks:
+    """What the log was at certain sizes, as checkpoints say; each is compared when so many records were looked at."""
+
+    def __init__(self, kept: Iterable[Signed], witnessed: Iterable[Signed]) -> None:
+        self._waiting = sorted(
+            (found.size, found.root, who)
+            for who, several in (("signed", kept), ("seen by a witness", witnessed))
+            for found in (audit_tree.read(one.text) for one in several)
+        )
+
+    def problem(self, tree: audit_tree.Frontier) -> str:
+        """What is wrong with the records that the tree is over by now; "" where nothing is."""
+        while self._waiting and self._waiting[0][0] <= tree.size:
+            _size, root, who = self._waiting.pop(0)
+            if root != tree.root():
+                return f"the first {tree.size} records are not those that were {who}"
+        return ""
+
+    def missing(self, tree: audit_tree.Frontier) -> str:
+        """What is wrong with the end of the log; "" where nothing is."""
+        if not self._waiting:
+            return ""
+        size, _root, who = self._waiting[-1]
+        return f"records from place {tree.size} on are missing; there were {size}, as was {who}"
+
+
+def _unsigned(witnesses: Iterable[Signed], signed: Verified) -> str:
+    """What is wrong with checkpoints that witnesses kept; "" where nothing is."""
+    for one in witnesses:
+        if not signed(one.text, one.signature):
+            return "the checkpoint of a witness is not signed by this instance"
+        try:
+            audit_tree.read(one.text)
+        except CheckpointProblem as problem:
+            return f"the checkpoint of a witness cannot be read: {problem}"
+    return ""
+
+
+def database(
+    instance: Instance, actor: Actor, told: Told = lambda count: None, witnesses: Sequence[Signed] = ()
+) -> Outcome:
+    """Look through the log in the database; told: hears how many records were looked at.
+
+    witnesses: checkpoints kept elsewhere, that this log must go on from.
+    """
     with Attempt(instance, actor, "instance:tidy", "verify the audit log", target_kind="event") as attempt:
+        by_instance = partial(instance.key.signed, namespace=audit_tree.NAMESPACE)
         if problem := attempt.read(lambda connection: _signed(instance, connection)):
             return Outcome(0, 0, problem)
-        marks = [
-            (one.size, one.root)
-            for one in (audit_tree.read(signed.text) for signed in attempt.read(audit_log.checkpoints))
-        ]
+        if problem := _unsigned(witnesses, by_instance):
+            return Outcome(0, 0, problem)
+        marks = _Marks(attempt.read(audit_log.checkpoints), witnesses)
         until = attempt.read(_pruned_until)
         tree, pruned = audit_tree.Frontier(), 0
         while True:
@@ -62,16 +106,13 @@ def database(instance: Instance, actor: Actor, told: Told = lambda count: None) 
                     return Outcome(tree.size, pruned, problem)
                 pruned += place.record is None
                 tree.add(place.hash)
-                if marks and marks[0][0] == tree.size and marks.pop(0)[1] != tree.root():
-                    words = f"the first {tree.size} records are not those that were signed"
-                    return Outcome(tree.size, pruned, words)
+                if problem := marks.problem(tree):
+                    return Outcome(tree.size, pruned, problem)
             told(tree.size)
             if not found:
                 break
-        if marks:
-            return Outcome(
-                tree.size, pruned, f"records from place {tree.size} on are missing; there were {marks[-1][0]}"
-            )
+        if problem := marks.missing(tree):
+            return Outcome(tree.size, pruned, problem)
         new = attempt.read(lambda connection: audit_log.unchained(connection, everything=True))
         last = attempt.read(audit_log.newest_event)
         for event in new:
@@ -153,9 +194,16 @@ def _block(instance: Instance, end: int, hashes: list[bytes]) -> str:
     return json.dumps({"block": text, "signature": instance.key.sign(text, audit_tree.NAMESPACE)})
 
 
-def exported(lines: Iterable[str], signed: Verified, told: Told = lambda count: None) -> Outcome:
-    """Look through an export; signed: asks the key that is trusted."""
-    tree, pruned = audit_tree.Frontier(), 0
+def exported(
+    lines: Iterable[str],
+    signed: Verified,
+    told: Told = lambda count: None,
+    witnesses: Sequence[Signed] = (),
+) -> Outcome:
+    """Look through an export; signed: asks the key that is trusted; witnesses: checkpoints that it must go on from."""
+    if problem := _unsigned(witnesses, signed):
+        return Outcome(0, 0, problem)
+    tree, pruned, marks = audit_tree.Frontier(), 0, _Marks((), witnesses)
     waiting: list[dict[str, Any]] = []
     for number, line in enumerate(lines):
         try:
@@ -171,14 +219,15 @@ def exported(lines: Iterable[str], signed: Verified, told: Told = lambda count: 
                 pruned += sum(one["record"] is None for one in waiting)
                 for hashed in block["hashes"]:
                     tree.add(bytes.fromhex(hashed))
+                    if problem := marks.problem(tree):
+                        return Outcome(tree.size, pruned, problem)
                 waiting = []
                 told(tree.size)
             elif "checkpoint" in fields:
                 if waiting:
                     break
-                return Outcome(
-                    tree.size, pruned, _end_problem(tree, Signed(fields["checkpoint"], fields["signature"]), signed)
-                )
+                last = Signed(fields["checkpoint"], fields["signature"])
+                return Outcome(tree.size, pruned, _end_problem(tree, last, signed) or marks.missing(tree))
         except (ValueError, KeyError, TypeError, AttributeError):
             return Outcome(tree.size, pruned, f"line {number + 1} is not of an export")
     return Outcome(tree.size, pruned, f"records from place {tree.size} on are missing: the export was cut")

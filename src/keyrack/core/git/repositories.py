@@ -10,7 +10,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import room, validation
+from keyrack.core import cursors, room, validation
 from keyrack.core.instance import Instance
 from keyrack.core.people.users import own_user, system_actor
 from keyrack.core.work import Attempt, Work
@@ -130,15 +130,18 @@ def find(
     search: str = "",
     offset: int = 0,
     limit: int = 20,
+    cursor: str | None = None,
 ) -> Page[Repository]:
     """A page of the repositories that the actor may see, newest first; search: part of the path, any case.
 
-    Raises Refusal MISSING for a project that is not the workspace's.
+    cursor: instead of offset, of the page before, "" for the first one. Raises Refusal MISSING for a project that is
+    not the workspace's.
     """
     everything = policy.may(actor, READ) is None
     # Everybody may list what they are members of or what is open to the workspace; scopes still bound it.
     entitled = replace(actor, policies=(*actor.policies, READ))
     with Attempt(instance, entitled, READ, "list repositories", target_kind="repository") as attempt:
+        after = cursors.place(cursor, int)
 
         def question(connection: Connection) -> Page[Repository] | None:
             project = None if project_uid is None else people.project_by_uid(connection, project_uid)
@@ -157,6 +160,7 @@ def find(
                 search=search,
                 offset=offset,
                 limit=limit,
+                after=after,
             )
 
         found = attempt.read(question)

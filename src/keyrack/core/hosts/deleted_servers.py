@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from keyrack.core import cursors
 from keyrack.core.hosts import reports
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
@@ -138,11 +139,18 @@ def report(instance: Instance, keyrack: Actor, gone: DeletedServer, told: Mappin
         attempt.write(change)
 
 
-def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15) -> Page[DeletedServer]:
-    """A page of the workspace's deleted servers that had a host, the last one first."""
+def find(
+    instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15, cursor: str | None = None
+) -> Page[DeletedServer]:
+    """A page of the workspace's deleted servers that had a host, the last one first; cursor: instead of offset, of the
+    page before, "" for the first one.
+    """
     with Attempt(instance, actor, "servers:read", "list deleted servers", target_kind="server") as attempt:
+        after = cursors.place(cursor, int)
         return attempt.read(
-            lambda connection: deleted_servers.find(connection, actor.workspace_id, offset=offset, limit=limit)
+            lambda connection: deleted_servers.find(
+                connection, actor.workspace_id, offset=offset, limit=limit, after=after
+            )
         )
 
 

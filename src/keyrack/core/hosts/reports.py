@@ -8,20 +8,21 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from keyrack.core.hosts import break_glass
+from keyrack.core.hosts import break_glass, logins
 from keyrack.core.hosts.break_glass import Broken, Login
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.errors import Refusal, invalid
 from keyrack.model import Server
 from keyrack.ssh.fingerprint import is_fingerprint
+from keyrack.ssh.names import LONGEST_ACCOUNT
 from keyrack.ssh.printable import printable
 from keyrack.store import host_reports, servers
 
@@ -30,7 +31,7 @@ MOST_USES = 10_000
 MOST_AT_ONCE = 500
 """Changes in one transaction: there is one writer, and everybody's writes wait for it."""
 MOST_PROBLEMS, LONGEST_PROBLEM = 20, 500
-LONGEST_ACCOUNT, LONGEST_ADDRESS = 32, 64
+LONGEST_ADDRESS = 64
 
 _Read = TypeVar("_Read")
 
@@ -44,13 +45,14 @@ class Logins:
     """Who is in, by the session's name, and which keys were used; None: the report does not say.
 
     live: names of all sessions that are still open, even where the rest of an entry could not be read; accounts: as
-    whom a key was used, by fingerprint and address.
+    whom a key was used, by fingerprint and address; batch: the logins that become events.
     """
 
     sessions: Mapping[str, Mapping[str, Any]] | None
     live: frozenset[str]
     uses: Sequence[tuple[str, datetime, str]] | None
     accounts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    batch: logins.Batch | None = None
 
 
 def read(told: Mapping[str, Any], now: datetime) -> Logins:
@@ -70,7 +72,7 @@ def read(told: Mapping[str, Any], now: datetime) -> Logins:
         uses = _sound(listed, lambda entry: _use(entry, now))
         named = _sound(listed, lambda entry: (*_use(entry, now), _username(entry)))
         accounts = {(fingerprint, address): user for fingerprint, _, address, user in named}
-    return Logins(sessions, live, uses, accounts)
+    return Logins(sessions, live, uses, accounts, logins.read(told.get("logins"), lambda entry: _login(entry, now)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,48 +83,54 @@ class LoginBatch:
     new: Sequence[Mapping[str, Any]]
     uses: Sequence[tuple[str, datetime, str]]
     broken: Sequence[Broken] = ()
+    batch: logins.Batch | None = None
 
 
-def pieces(instance: Instance, server: Server, logins: Logins) -> list[LoginBatch]:
+def pieces(instance: Instance, server: Server, told: Logins) -> list[LoginBatch]:
     """What is to be stored of a report's sessions and uses. Each piece is true without the others, and a report that
     ended halfway is told again.
     """
-    told_uses = logins.uses or ()
-    if logins.sessions is None and not told_uses:
-        return []
+    told_uses = told.uses or ()
+    if told.sessions is None and not told_uses:
+        return [] if told.batch is None else [LoginBatch((), (), (), batch=told.batch)]
 
     def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[Broken]]:
         known = frozenset[str]()
-        if logins.sessions is not None:
+        if told.sessions is not None:
             known = host_reports.session_names(connection, server.id)
         # A host may only speak of keys that are its workspace's: a key's uses are shown to who has the key.
-        told = {use[0] for use in told_uses}
+        used_keys = {use[0] for use in told_uses}
         opened = (
             ()
-            if logins.sessions is None
+            if told.sessions is None
             else [
                 Login(row["fingerprint"], row["username"], row["address"], row["started_at"])
-                for name, row in logins.sessions.items()
+                for name, row in told.sessions.items()
                 if name not in known
             ]
         )
-        used = [Login(key, logins.accounts.get((key, address), ""), address, at) for key, at, address in told_uses]
+        used = [Login(key, told.accounts.get((key, address), ""), address, at) for key, at, address in told_uses]
         broken = break_glass.among(connection, server, used, opened, instance.now())
-        return known, host_reports.known_fingerprints(connection, server.workspace_id, told), broken
+        return known, host_reports.known_fingerprints(connection, server.workspace_id, used_keys), broken
 
     known, mine, broken = instance.database.read(question)
     changes: list[tuple[str, Any]] = []
-    if logins.sessions is not None:
-        changes += [("over", name) for name in sorted(known - logins.sessions.keys() - logins.live)]
-        new = ({"host_session": name, **values} for name, values in logins.sessions.items() if name not in known)
+    if told.sessions is not None:
+        changes += [("over", name) for name in sorted(known - told.sessions.keys() - told.live)]
+        new = ({"host_session": name, **values} for name, values in told.sessions.items() if name not in known)
         changes += [("new", row) for row in new]
     # After the sessions, whose numbers they name.
     changes += [("broken", one) for one in broken]
     changes += [("uses", use) for use in told_uses if use[0] in mine]
-    return [
-        LoginBatch(*([change for name, change in some if name == kind] for kind in ("over", "new", "uses", "broken")))
-        for some in (changes[at : at + MOST_AT_ONCE] for at in range(0, len(changes), MOST_AT_ONCE))
-    ]
+    found = []
+    for at in range(0, max(1, len(changes)), MOST_AT_ONCE):
+        some = changes[at : at + MOST_AT_ONCE]
+        over, new_ones, uses, alarms = (
+            [change for name, change in some if name == kind] for kind in ("over", "new", "uses", "broken")
+        )
+        found.append(LoginBatch(over, new_ones, uses, alarms))
+    found[0] = replace(found[0], batch=told.batch)
+    return found
 
 
 def store(work: Work, server: Server, piece: LoginBatch) -> None:
@@ -134,6 +142,8 @@ def store(work: Work, server: Server, piece: LoginBatch) -> None:
         for one in piece.broken:
             break_glass.alarm(work, server, one)
         host_reports.note_uses(work.connection, server.id, piece.uses)
+        if piece.batch is not None:
+            logins.record(work, server, piece.batch)
 
 
 def problems(told: Mapping[str, Any]) -> list[str] | None:
@@ -173,6 +183,11 @@ def _is_session(name: object) -> bool:
 
 def _use(entry: Mapping[str, Any], now: datetime) -> tuple[str, datetime, str]:
     return _fingerprint(entry), _moment(entry.get("at"), now), _address(entry)
+
+
+def _login(entry: Mapping[str, Any], now: datetime) -> logins.Login:
+    key = _fingerprint(entry, empty=True)
+    return logins.Login(key, _username(entry), _address(entry), _moment(entry.get("at"), now))
 
 
 def _entries(value: object, field: str, most: int) -> list[Mapping[str, Any]]:

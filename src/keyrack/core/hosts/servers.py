@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from keyrack.core import room, validation
+from keyrack.core import cursors, room, validation
 from keyrack.core.hosts import deleted_servers
 from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
@@ -141,12 +141,19 @@ def is_there(instance: Instance, actor: Actor, reference: str) -> bool:
     return hidden_character(reference) is None and instance.database.read(look)
 
 
-def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 15) -> Page[Server]:
-    """A page of the workspace's servers, oldest first; search: part of name or address."""
+def find(
+    instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 15, cursor: str | None = None
+) -> Page[Server]:
+    """A page of the workspace's servers, oldest first; search: part of name or address; cursor: instead of offset, of
+    the page before, "" for the first one.
+    """
     attempt = Attempt(instance, actor, "servers:read", "list servers", target_kind="server")
     with attempt:
+        after = cursors.place(cursor, int)
         return attempt.read(
-            lambda connection: servers.find(connection, actor.workspace_id, search=search, offset=offset, limit=limit)
+            lambda connection: servers.find(
+                connection, actor.workspace_id, search=search, offset=offset, limit=limit, after=after
+            )
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
@@ -10,13 +11,18 @@ from keyrack.model import Actor, Page, Session
 from keyrack.store import servers, sessions
 
 
-def find(instance: Instance, actor: Actor, server_id: int, *, offset: int = 0, limit: int = 15) -> Page[Session]:
-    """A page of a server's open logins, oldest first. Raises Refusal MISSING for the server."""
+def find(
+    instance: Instance, actor: Actor, server_id: int, *, offset: int = 0, limit: int = 15, cursor: str | None = None
+) -> Page[Session]:
+    """A page of a server's open logins, oldest first; cursor: instead of offset, of the page before, "" for the first
+    one. Raises Refusal MISSING for the server.
+    """
     attempt = Attempt(instance, actor, "sessions:read", "list sessions", target_kind="session", server_id=server_id)
     with attempt:
+        after = cursors.place(cursor, int)
         found = attempt.read(
             lambda connection: (
-                sessions.find(connection, actor.workspace_id, server_id, offset=offset, limit=limit)
+                sessions.find(connection, actor.workspace_id, server_id, offset=offset, limit=limit, after=after)
                 if servers.own_id(connection, actor.workspace_id, server_id)
                 else None
             )

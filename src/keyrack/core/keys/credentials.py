@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyrack.core import room, validation
+from keyrack.core import cursors, room, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, openings, propagation, revocation
 from keyrack.core.work import Attempt, Work
@@ -49,7 +49,7 @@ def add(
     attempt = Attempt(instance, actor, "credentials:write", aim, target_kind="credential", server_id=server_id)
     with attempt:
         name = validation.text(label, field="label")
-        user = validation.username(username)
+        user = validation.account(username)
         key = validation.public_key(instance, public_key)
         limits = validation.restrictions(restrictions, key.type)
 
@@ -102,17 +102,26 @@ def get(instance: Instance, actor: Actor, server_id: int, credential_id: int) ->
 
 
 def find(
-    instance: Instance, actor: Actor, server_id: int, *, search: str = "", offset: int = 0, limit: int = 15
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    *,
+    search: str = "",
+    offset: int = 0,
+    limit: int = 15,
+    cursor: str | None = None,
 ) -> Page[Credential]:
-    """A page of a server's credentials in force, oldest first. Raises Refusal MISSING for the server."""
+    """A page of a server's credentials in force, oldest first; cursor: instead of offset, of the page before, "" for
+    the first one. Raises Refusal MISSING for the server, or INVALID for a cursor that is none.
+    """
     attempt = Attempt(
         instance, actor, "credentials:read", "list SSH keys", target_kind="credential", server_id=server_id
     )
     with attempt:
-        at = instance.now()
+        at, after = instance.now(), cursors.place(cursor, int)
         found = attempt.read(
             lambda connection: keys.find_credentials(
-                connection, actor.workspace_id, server_id, at=at, search=search, offset=offset, limit=limit
+                connection, actor.workspace_id, server_id, at=at, search=search, offset=offset, limit=limit, after=after
             )
         )
         if found is None:

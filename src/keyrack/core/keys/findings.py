@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -63,13 +64,13 @@ def find(
         for kind in wanted:
             if kind not in KINDS:
                 raise invalid("kind", f"kind takes of {', '.join(KINDS)}, with commas between.")
-        place = cursors.read(cursor, (int, int)) if cursor else (_CREDENTIALS, 0)
+        place: tuple[Any, ...] = cursors.read(cursor, (int, int)) if cursor else (_CREDENTIALS, 0)
         now = instance.now()
         look = _Look(instance, wanted, now - timedelta(days=old_days), now - timedelta(days=unused_days), now)
 
         def question(connection: Connection) -> Findings:
             found: list[Finding] = []
-            last = (int(place[0]), int(place[1]))
+            last = (place[0], place[1])
             for count, (where, key) in enumerate(_keys(connection, actor.workspace_id, last), 1):
                 if len(found) == limit or count > MOST_LOOKED:
                     return Findings(tuple(found), cursors.write(last))

@@ -18,7 +18,7 @@ from keyrack.core.keys import openings, propagation
 from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
-from keyrack.model import Actor, Grant, Page
+from keyrack.model import Actor, Grant, Page, Window
 from keyrack.store import keys, people, servers
 from keyrack.store.openings import Opening
 from keyrack.store.openings import of_account as openings_of
@@ -64,7 +64,7 @@ def give(
             "group_id": group_id,
             "server_id": server_id,
             "tag": None if tag is None else server_tag(tag),
-            "system_user": validation.username(system_user, field="system_user"),
+            "system_user": validation.account(system_user, field="system_user"),
             "restrictions": validation.restrictions(restrictions),
             "expires_at": end,
             "break_glass": break_glass or None,
@@ -143,14 +143,8 @@ def page(
     one. Raises Refusal FORBIDDEN, or INVALID for a cursor that is none.
     """
     with Attempt(instance, actor, "grants:read", "list grants", target_kind="grant") as attempt:
-        if cursor is not None:
-            after = cursors.read(cursor, (int,))[0] if cursor else None
-            return attempt.read(
-                lambda connection: keys.page_of_grants_after(connection, actor.workspace_id, after=after, limit=limit)
-            )
-        return attempt.read(
-            lambda connection: keys.page_of_grants(connection, actor.workspace_id, offset=offset, limit=limit)
-        )
+        window = Window(limit, offset, cursors.place(cursor, int))
+        return attempt.read(lambda connection: keys.page_of_grants(connection, actor.workspace_id, window))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +217,7 @@ def give_named(
             words = "Several servers have this name; use the id." if server_ids else "There is no such server."
             raise invalid("server", words, "server-ambiguous" if server_ids else "server-missing")
         if (server is None) != (tag is None) and not all_servers:
-            _refuse_account_of_nobody(attempt, server_ids, tag, validation.username(system_user, field="system_user"))
+            _refuse_account_of_nobody(attempt, server_ids, tag, validation.account(system_user, field="system_user"))
     return give(
         instance,
         actor,

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection
 
+from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.errors import missing
-from keyrack.model import Actor, Page, UserKey
+from keyrack.model import Actor, Page, UserKey, Window
 from keyrack.store import keys, people, servers, uses
 from keyrack.store.uses import Use
 
@@ -34,20 +35,28 @@ def on_server(instance: Instance, actor: Actor, server_id: int, fingerprints: It
 
 
 def user_keys(
-    instance: Instance, actor: Actor, *, user: str | None = None, offset: int = 0, limit: int = 50
+    instance: Instance,
+    actor: Actor,
+    *,
+    user: str | None = None,
+    offset: int = 0,
+    limit: int = 50,
+    cursor: str | None = None,
 ) -> tuple[Page[UserKey], dict[int, str], Uses]:
     """A page of the keys of the workspace's users, newest first, with the users' names by id and the last uses.
 
-    user: of this one alone, by name. Raises Refusal MISSING or FORBIDDEN.
+    user: of this one alone, by name; cursor: instead of offset, of the page before, "" for the first one. Raises
+    Refusal MISSING or FORBIDDEN, or INVALID for a cursor that is none.
     """
     with Attempt(instance, actor, "people:read", "list SSH keys of users", target_kind="user key") as attempt:
+        window = Window(limit, offset, cursors.place(cursor, int))
 
         def question(connection: Connection) -> tuple[Page[UserKey], dict[int, str], Uses] | None:
             owner = None if user is None else people.user_by_name(connection, actor.workspace_id, user)
             if user is not None and owner is None:
                 return None
             page = keys.user_keys_of_workspace(
-                connection, actor.workspace_id, user_id=owner.id if owner else None, offset=offset, limit=limit
+                connection, actor.workspace_id, window, user_id=owner.id if owner else None
             )
             names = people.user_names(connection, (key.user_id for key in page.items))
             known = [key.fingerprint for key in page.items if key.fingerprint]

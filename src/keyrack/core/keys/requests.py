@@ -11,13 +11,13 @@ from datetime import timedelta
 from sqlalchemy import Connection
 
 from keyrack import policy
-from keyrack.core import lifetimes, validation
+from keyrack.core import cursors, lifetimes, validation
 from keyrack.core.hosts import servers as hosts
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, Page
+from keyrack.model import Actor, Page, Window
 from keyrack.store import people, requests, servers
 from keyrack.store.requests import APPROVED, CANCELLED, DENIED, LAPSED, PENDING, STATES, AccessRequest, RequestRule
 
@@ -45,7 +45,7 @@ def ask(
     Raises Refusal INVALID, LIMIT or FORBIDDEN.
     """
     with Attempt(instance, actor, "requests:ask", "ask for access", target_kind="request") as attempt:
-        account = validation.username(system_user, field="system_user")
+        account = validation.account(system_user, field="system_user")
         why = validation.text(reason, field="reason", maximum=LONGEST_REASON)
         if (server is None) == (tag is None):
             raise invalid("server", "Name either a server or a tag.")
@@ -91,25 +91,31 @@ def ask(
 
 
 def page(
-    instance: Instance, actor: Actor, *, state: str | None = None, offset: int = 0, limit: int = 50
+    instance: Instance,
+    actor: Actor,
+    *,
+    state: str | None = None,
+    offset: int = 0,
+    limit: int = 50,
+    cursor: str | None = None,
 ) -> tuple[Page[AccessRequest], dict[int, str], dict[int, str]]:
     """A page of requests, newest first, with the names of users and servers by id; members see their own alone.
 
-    Raises Refusal INVALID or FORBIDDEN.
+    cursor: instead of offset, of the page before, "" for the first one. Raises Refusal INVALID or FORBIDDEN.
     """
     with Attempt(instance, actor, "requests:ask", "list requests for access", target_kind="request") as attempt:
         if state is not None and state not in STATES:
             raise invalid("state", f"state takes one of {', '.join(STATES)}.")
         everybody = policy.may(actor, "grants:read") is None
+        window = Window(limit, offset, cursors.place(cursor, int))
 
         def question(connection: Connection) -> tuple[Page[AccessRequest], dict[int, str], dict[int, str]]:
             found = requests.page(
                 connection,
                 actor.workspace_id,
+                window,
                 state=state,
                 user_id=None if everybody else actor.user_id or 0,
-                offset=offset,
-                limit=limit,
             )
             return found, *_names(connection, actor, found.items)
 
@@ -219,7 +225,7 @@ def put_rule(
             raise invalid("approvers", f"approvers takes 1 to {MOST_APPROVERS}.")
         if server is not None and tag is not None:
             raise invalid("server", "Name a server or a tag, or neither for all.")
-        account = None if system_user is None else validation.username(system_user, field="system_user")
+        account = None if system_user is None else validation.account(system_user, field="system_user")
         most = None if longest is None else longest_span(longest)
 
         def change(work: Work) -> tuple[RequestRule, bool]:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
-from keyrack.core import validation
+from keyrack.core import cursors, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import propagation
 from keyrack.core.work import Attempt, Recorded, Work
@@ -98,12 +99,20 @@ def lift(instance: Instance, actor: Actor, fingerprint: object) -> RevokedKey:
         return attempt.write(change)
 
 
-def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15) -> Page[RevokedKey]:
-    """A page of the keys that are revoked everywhere in the workspace, newest first."""
+def find(
+    instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 15, cursor: str | None = None
+) -> Page[RevokedKey]:
+    """A page of the keys that are revoked everywhere in the workspace, newest first; cursor: instead of offset, of the
+    page before, "" for the first one.
+    """
     attempt = Attempt(instance, actor, "credentials:read", "list revoked keys", target_kind="key")
     with attempt:
-        workspace = actor.workspace_id
-        return attempt.read(lambda connection: revoked_keys.find(connection, workspace, offset=offset, limit=limit))
+        after = cursors.place(cursor, datetime, str)
+        return attempt.read(
+            lambda connection: revoked_keys.find(
+                connection, actor.workspace_id, offset=offset, limit=limit, after=after
+            )
+        )
 
 
 def refuse(work: Work, key: PublicKey, *, field: str = "public_key") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from keyrack.core import validation
+from keyrack.core import cursors, validation
 from keyrack.core.instance import Instance
 from keyrack.core.keys import damaged_rows, openings, propagation, revocation
 from keyrack.core.people.rights import refuse_exceeding
@@ -96,13 +96,20 @@ def person(actor: Actor) -> int:
     return _person(actor)
 
 
-def find(instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 20) -> Page[UserKey]:
-    """A page of the actor's own keys, newest first; search: part of the title, any case."""
+def find(
+    instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 20, cursor: str | None = None
+) -> Page[UserKey]:
+    """A page of the actor's own keys, newest first; search: part of the title, any case; cursor: instead of offset, of
+    the page before, "" for the first one.
+    """
     attempt = Attempt(instance, actor, READ, "list one's own SSH keys", target_kind="user key")
     with attempt:
         owner = _person(actor)
+        after = cursors.place(cursor, int)
         return attempt.read(
-            lambda connection: keys.find_user_keys(connection, owner, search=search, offset=offset, limit=limit)
+            lambda connection: keys.find_user_keys(
+                connection, owner, search=search, offset=offset, limit=limit, after=after
+            )
         )
 
 

@@ -16,10 +16,11 @@ from keyrack.core.keys import access
 from keyrack.core.keys.access import Line, Whose
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, invalid, missing
-from keyrack.model import Actor, Server, User
+from keyrack.model import Actor, Page, Server, User
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store import access as rows
 from keyrack.store import keys, people, servers, uses
+from keyrack.store.per_server import batch
 
 PER_PAGE = 50
 _PLACE = (int, str, str, str, int)
@@ -58,6 +59,15 @@ class Ways:
     unknown: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class AccessMap:
+    """A page of servers and every way into each; unknown: those of which nothing can be said, and why."""
+
+    servers: Page[Server]
+    ways: tuple[Way, ...]
+    unknown: tuple[tuple[Server, str], ...]
+
+
 def find(
     instance: Instance,
     actor: Actor,
@@ -78,9 +88,45 @@ def find(
     with Attempt(instance, actor, action, "see who can log in", target_kind="access") as attempt:
         if server is None and user is None:
             raise invalid("server", "Name a server, a user, or both.")
-        account = None if system_user is None else validation.username(system_user, field="system_user")
+        account = None if system_user is None else validation.account(system_user, field="system_user")
         after = cursors.read(cursor, _PLACE) if cursor else None
         return attempt.read(lambda connection: _find(instance, connection, actor, server, user, account, after, limit))
+
+
+def of_hosts(
+    instance: Instance,
+    actor: Actor,
+    *,
+    search: str = "",
+    tag: str | None = None,
+    system_user: str | None = None,
+    offset: int = 0,
+    limit: int = PER_PAGE,
+) -> AccessMap:
+    """All who can log in on each server of a page of them, by few questions for all of the page.
+
+    search: part of a server's name or address; tag: that the servers have; system_user: as this one alone.
+    Raises Refusal INVALID or FORBIDDEN.
+    """
+    with Attempt(instance, actor, "access:read", "see who can log in", target_kind="access") as attempt:
+        account = None if system_user is None else validation.account(system_user, field="system_user")
+
+        def question(connection: Connection) -> AccessMap:
+            page = servers.find(connection, actor.workspace_id, search=search, tag=tag, offset=offset, limit=limit)
+            now = instance.now()
+            found: list[tuple[Server, Line]] = []
+            unknown: list[tuple[Server, str]] = []
+            with batch(connection, [server.id for server in page.items]):
+                for server in page.items:
+                    try:
+                        found += _of_server(instance, connection, server, now, None, account, None)
+                    except Refusal as refusal:
+                        if refusal.kind is not Kind.UNAVAILABLE:
+                            raise
+                        unknown.append((server, refusal.message))
+            return AccessMap(page, tuple(_ways(connection, actor, found)), tuple(unknown))
+
+        return attempt.read(question)
 
 
 def into(instance: Instance, connection: Connection, actor: Actor, server: Server) -> tuple[Way, ...]:

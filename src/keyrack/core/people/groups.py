@@ -14,7 +14,7 @@ from keyrack.core.people import users
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
-from keyrack.model import Actor, Page
+from keyrack.model import Actor, Page, Window
 from keyrack.store import groups, people
 
 _Change = Callable[[Instance, Connection], None]
@@ -37,15 +37,11 @@ def find(
     for the first one. Raises Refusal FORBIDDEN, or INVALID for a cursor that is none.
     """
     with Attempt(instance, actor, "people:read", "list groups", target_kind="group") as attempt:
+        window = Window(limit, offset, cursors.place(cursor, str))
 
         def question(connection: Connection) -> Page[Group]:
-            if cursor is None:
-                page = groups.page(connection, actor.workspace_id, search=search, offset=offset, limit=limit)
-            else:
-                after = cursors.read(cursor, (str,))[0] if cursor else None
-                page = groups.page_after(connection, actor.workspace_id, search=search, after=after, limit=limit)
-            found = tuple(_record(connection, one) for one in page.items)
-            return Page(found, page.total, page.offset, limit, page.after)
+            page = groups.page(connection, actor.workspace_id, window, search=search)
+            return page.showing(_record(connection, one) for one in page.items)
 
         return attempt.read(question)
 

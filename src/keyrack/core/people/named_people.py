@@ -13,7 +13,7 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
-from keyrack.model import Actor, Page, Role, User
+from keyrack.model import Actor, Page, Role, User, Window
 from keyrack.store import groups, people
 
 ME = "me"
@@ -27,17 +27,11 @@ def find(
     before, "" for the first one. Raises Refusal FORBIDDEN, or INVALID for a cursor that is none.
     """
     with Attempt(instance, actor, "people:read", "list users", target_kind="user") as attempt:
+        window = Window(limit, offset, cursors.place(cursor, int))
 
         def question(connection: Connection) -> Page[User]:
-            if cursor is None:
-                page = groups.page_of_people(connection, actor.workspace_id, search=search, offset=offset, limit=limit)
-            else:
-                after = cursors.read(cursor, (int,))[0] if cursor else None
-                page = groups.page_of_people_after(
-                    connection, actor.workspace_id, search=search, after=after, limit=limit
-                )
-            users = tuple(people.user_record(connection, row) for row in page.items)
-            return Page(users, page.total, page.offset, limit, page.after)
+            page = groups.page_of_people(connection, actor.workspace_id, window, search=search)
+            return page.showing(people.user_record(connection, row) for row in page.items)
 
         return attempt.read(question)
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Table
 
-from keyrack.core import room, validation
+from keyrack.core import cursors, room, validation
 from keyrack.core.instance import Instance
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
-from keyrack.model import Actor, Page, Role, User
+from keyrack.model import Actor, Page, Role, User, Window
 from keyrack.store import columns, keys, offboardings, people, sealed, tables, web_sessions
 from keyrack.store.offboardings import GitReceipt, Held, HostReceipt, Offboarding, Place
 
@@ -141,13 +141,18 @@ def receipt(instance: Instance, actor: Actor, made: Offboarding) -> Progress:
     return instance.database.read(lambda connection: _progress(instance, connection, (made,)))[0]
 
 
-def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50) -> Page[Progress]:
-    """A page of the workspace's offboardings, newest first, each with who has obeyed by now."""
+def find(
+    instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50, cursor: str | None = None
+) -> Page[Progress]:
+    """A page of the workspace's offboardings, newest first, each with who has obeyed by now; cursor: instead of offset,
+    of the page before, "" for the first one.
+    """
     with Attempt(instance, actor, "people:read", "list offboardings", target_kind="offboarding") as attempt:
+        window = Window(limit, offset, cursors.place(cursor, int))
 
         def look(connection: Connection) -> Page[Progress]:
-            found = offboardings.find(connection, actor.workspace_id, offset=offset, limit=limit)
-            return Page(_progress(instance, connection, found.items), found.total, found.offset, found.limit)
+            found = offboardings.find(connection, actor.workspace_id, window)
+            return found.showing(_progress(instance, connection, found.items))
 
         return attempt.read(look)
 

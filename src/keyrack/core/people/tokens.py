@@ -19,7 +19,7 @@ from keyrack.core.people import passwords, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
-from keyrack.model import Actor, Page, Project, Role, Token, User, Workspace
+from keyrack.model import Actor, Page, Project, Role, Token, User, Window, Workspace
 from keyrack.store import people
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.people import Bearer, Claimed
@@ -387,12 +387,15 @@ def change(
         attempt.write(run)
 
 
-def find(instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50) -> Page[Bearer]:
-    """A page of the API tokens of the actor's workspace that are not revoked, oldest first. Raises Refusal."""
+def find(
+    instance: Instance, actor: Actor, *, offset: int = 0, limit: int = 50, cursor: str | None = None
+) -> Page[Bearer]:
+    """A page of the API tokens of the actor's workspace that are not revoked, oldest first; cursor: instead of offset,
+    of the page before, "" for the first one. Raises Refusal.
+    """
     with Attempt(instance, actor, "people:read", "list tokens", target_kind="token") as attempt:
-        return attempt.read(
-            lambda connection: people.find_api_tokens(connection, actor.workspace_id, offset=offset, limit=limit)
-        )
+        window = Window(limit, offset, cursors.place(cursor, int))
+        return attempt.read(lambda connection: people.find_api_tokens(connection, actor.workspace_id, window))
 
 
 def find_everywhere(
@@ -405,6 +408,7 @@ def find_everywhere(
     """
     aim = "list the tokens of all workspaces"
     with Attempt(instance, actor, "people:read", aim, target_kind="token") as attempt:
+        window = Window(limit, after=cursors.place(cursor or "", int))
 
         def question(connection: Connection) -> tuple[Page[Bearer], dict[int, str]]:
             names = people.workspace_names(connection)
@@ -412,8 +416,7 @@ def find_everywhere(
             if not operator and (actor.role is not Role.OWNER or actor.workspace_id != next(iter(names), None)):
                 words = "Only the operator, and owners of the first workspace, see the tokens of all workspaces."
                 raise Refusal(Kind.FORBIDDEN, "not-the-instance-owner", words)
-            after = cursors.read(cursor, (int,))[0] if cursor else None
-            return people.tokens_of_instance(connection, after=after, limit=limit), names
+            return people.tokens_of_instance(connection, window), names
 
         return attempt.read(question)
 

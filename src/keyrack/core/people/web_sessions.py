@@ -5,6 +5,7 @@ keep the secret itself, nor check a proof.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -91,8 +92,8 @@ def begin(
     return Begun(secret, found)
 
 
-def find(instance: Instance, secret: str, *, address: str) -> Visitor:
-    """The session in force with this secret, and its user.
+def find(instance: Instance, secret: str, *, address: str, in_use: bool = True) -> Visitor:
+    """The session in force with this secret, and its user. in_use: whether that keeps the session from ending idle.
 
     Raises Refusal UNAUTHENTICATED, alike for all others, or THROTTLED (see core/people/throttle.py).
     """
@@ -110,8 +111,20 @@ def find(instance: Instance, secret: str, *, address: str) -> Visitor:
     found = instance.throttle.prove(throttle.TOKEN, address, hashed, attempt)
     if not _in_force(instance, found):
         raise ended
-    _note_seen(instance, found.session)
+    if in_use:
+        _note_seen(instance, found.session)
     return found
+
+
+def as_they_were(instance: Instance, visitors: Collection[Visitor]) -> frozenset[int]:
+    """The ids of the sessions that are in force still, and whose users may do what they might."""
+    asked = {one.session.id: one.user for one in visitors}
+    found = instance.database.read(lambda connection: web_sessions.by_ids(connection, asked))
+    return frozenset(
+        id
+        for id, one in found.items()
+        if _in_force(instance, one) and (one.user.role, one.user.policies) == (asked[id].role, asked[id].policies)
+    )
 
 
 def is_proven(instance: Instance, session: WebSession) -> bool:

@@ -22,6 +22,7 @@ from keyrack.core.workspace.workspace_text import (
     wrong,
 )
 from keyrack.model import Role, User
+from keyrack.ssh.names import username_problem
 from keyrack.store.workspace_state import ServerState, State, TokenRow
 
 
@@ -303,7 +304,12 @@ def _server(run: Comparison, wanted: WantedServer) -> None:
             run.do(
                 f"create system user {account} on server {wanted.name}",
                 lambda doing, name=account: system_users.create(  # type: ignore[misc]
-                    doing.instance, doing.actor, doing.servers[wanted.name], username=name
+                    doing.instance,
+                    doing.actor,
+                    doing.servers[wanted.name],
+                    username=name,
+                    # Of a name that Keyrack gives to no account it makes: one that the host must have.
+                    existing=username_problem(name) is not None,
                 ),
             )
 

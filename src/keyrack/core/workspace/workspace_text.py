@@ -355,7 +355,7 @@ class _Reader:
             provider=validation.text(entry["provider"], field="provider") if "provider" in entry else None,
             has_provider="provider" in entry,
             tags=tuple(dict.fromkeys(servers.tag(value) for value in entry.get("tags", []))),
-            accounts=tuple(dict.fromkeys(validation.username(value) for value in entry.get("system_users", []))),
+            accounts=tuple(dict.fromkeys(validation.account(value) for value in entry.get("system_users", []))),
             mode=_one_of(entry.get("mode"), ("observe", "enforce", "auto"), "mode", place),
             credentials=self._credentials(place, entry.get("credentials", [])),
             has_credentials="credentials" in entry,
@@ -399,7 +399,7 @@ class _Reader:
             place=place,
             **names,
             all=everywhere,
-            system_user=validation.username(entry.get("system_user"), field="system_user"),
+            system_user=validation.account(entry.get("system_user"), field="system_user"),
             starts_at=_moment(entry, "starts_at", place),
             expires_at=_moment(entry, "expires_at", place),
             restrictions=validation.restrictions(entry.get("restrictions")),
@@ -411,7 +411,7 @@ class _Reader:
         made = [
             WantedCredential(
                 label=validation.text(item["label"], field="label"),
-                username=validation.username(item["username"]),
+                username=validation.account(item["username"]),
                 public_key=item["public_key"],
                 temporary=item.get("temporary", False),
                 expires_at=_moment(item, "expires_at", place),

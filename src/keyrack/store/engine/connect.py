@@ -150,6 +150,12 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
 
     import psycopg
 
+    from keyrack.store.engine.pipeline import PipelinedConnection
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> psycopg.Connection[Any]:
+        return PipelinedConnection.connect(*arguments, **named)
+
     @event.listens_for(engine, "connect")
     def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
         if not writer:

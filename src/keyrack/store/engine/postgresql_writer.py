@@ -94,7 +94,7 @@ def _run_once(pool: Pool, command: Command[T]) -> tuple[T, dict[int, int]]:
             result = command(conn)
             sealed.settle(conn)
             announced = changes.end_announcing(conn)
-            recorded = changes.record_on_postgresql(conn, announced) if announced else {}
+            recorded = changes.record_on_postgresql(conn, announced) if announced else dict
             if conn.get_transaction() is not transaction:
                 raise RuntimeError("A command must not commit or roll back by itself.")
         except BaseException:
@@ -106,5 +106,6 @@ def _run_once(pool: Pool, command: Command[T]) -> tuple[T, dict[int, int]]:
         except Exception as error:
             if is_unavailable(error):
                 raise CommitInDoubt from error
+            transaction.rollback()  # what was told and failed shows here
             raise
-    return result, recorded
+    return result, recorded()

@@ -119,6 +119,18 @@ class Plan:
         return row
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What comes of a statement that nobody waited for."""
+
+    plan: Plan
+    answer: Any
+
+    def rows(self) -> list[Row]:
+        """All rows, at most once."""
+        return [self.plan.row(values) for values in self.answer.fetchall()]
+
+
 class Statement:
     """One statement, planned once for each kind of database."""
 
@@ -163,13 +175,18 @@ class Statement:
         plan = self._plan(connection)
         return int(_execute(connection, plan.sql, plan.bound(given)).rowcount)
 
+    def tell(self, connection: Connection, given: Mapping[str, Any]) -> Told:
+        """Once, as run_many; rows of what it answers may be asked for later, also after the commit."""
+        plan = self._plan(connection)
+        return Told(plan, _execute(connection, plan.sql, plan.bound(given), ahead=True))
+
     def run_many(self, connection: Connection, given: Iterable[Mapping[str, Any]]) -> None:
-        """Once for each set of values."""
+        """Once for each set of values. On PostgreSQL nobody waits for it: what it fails by is raised by the next
+        question, or by the commit.
+        """
         plan = self._plan(connection)
         bound = [plan.bound(one) for one in given]
-        if len(bound) == 1:
-            _execute(connection, plan.sql, bound[0])
-        elif bound:
+        if bound:
             _execute(connection, plan.sql, bound, many=True)
 
     def _plan(self, connection: Connection) -> Plan:
@@ -220,6 +237,11 @@ class Prepared(Generic[P]):
         """How many rows it changed."""
         given = self._given(args, kwargs)
         return self._statement(given).run(connection, given)
+
+    def tell(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> Told:
+        """Once, as run_many; rows of what it answers may be asked for later, also after the commit."""
+        given = self._given(args, kwargs)
+        return self._statement(given).tell(connection, given)
 
     def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) == len(self._names):
@@ -301,28 +323,36 @@ def savepoint(connection: Connection) -> Iterator[None]:
     _driven(connection, "SAVEPOINT nested", ())
     try:
         yield
+        _driven(connection, "RELEASE SAVEPOINT nested", ())
     except BaseException:
         # Whatever broke the connection, or ended the transaction, undid more than this.
         with suppress(DBAPIError):
             _driven(connection, "ROLLBACK TO SAVEPOINT nested", ())
             _driven(connection, "RELEASE SAVEPOINT nested", ())
         raise
-    _driven(connection, "RELEASE SAVEPOINT nested", ())
 
 
-def _execute(connection: Connection, sql: str, values: Any, *, many: bool = False) -> Any:
+def _execute(connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False) -> Any:
     """Have the driver act; its errors are raised as SQLAlchemy's, so that one kind is caught everywhere."""
     if not connection.in_transaction():
         raise RuntimeError("A prepared statement runs inside a transaction.")
     for listener in listeners:
         listener(sql, values)
-    return _driven(connection, sql, values, many=many)
+    return _driven(connection, sql, values, many=many, ahead=ahead)
 
 
-def _driven(connection: Connection, sql: str, values: Any, *, many: bool = False) -> Any:
+def _driven(connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False) -> Any:
     raw: Any = connection.connection.driver_connection
     try:
-        return raw.cursor().executemany(sql, values) if many else raw.execute(sql, values)
+        if connection.dialect.name == "postgresql":
+            if not many:
+                return raw.tell(sql, values) if ahead else raw.ask(sql, values)
+            for one in values:
+                raw.tell(sql, one)
+            return None
+        if many and len(values) > 1:
+            return raw.cursor().executemany(sql, values)
+        return raw.execute(sql, values[0] if many else values)
     except connection.dialect.loaded_dbapi.Error as error:
         raise _wrapped(connection, error) from error
 

@@ -23,10 +23,12 @@ from keyrack.web import bodies
 from keyrack.web.api import Call, Dialect, Endpoint, address_of, strangers
 from keyrack.web.console import (
     again,
+    live,
     pages_access,
     pages_activity,
     pages_hosts,
     pages_keys,
+    pages_live,
     pages_overview,
     pages_own_sign_in,
     pages_people,
@@ -55,6 +57,7 @@ PAGES: tuple[Page, ...] = (
     *pages_repositories.PAGES,
     *pages_activity.PAGES,
     *pages_settings.PAGES,
+    *pages_live.PAGES,
 )
 GETS: Mapping[str, Page] = {page.path: page for page in PAGES if page.method == "GET"}
 
@@ -82,7 +85,7 @@ def authenticate(instance: Instance, request: Request) -> Actor:
     """The actor that the session's cookie names. Raises Refusal UNAUTHENTICATED."""
     address = address_of(request)
     secret = safety.cookie(instance, request, safety.SESSION)
-    visitor = web_sessions.find(instance, secret, address=address)
+    visitor = web_sessions.find(instance, secret, address=address, in_use=not live.is_by_itself(request))
     actor = web_sessions.actor_of(visitor.user, address=address)
     # Here, on a thread: a refusal is shown where nothing may wait for the database.
     request.state.workspace = users.workspace_of(instance, actor).name
@@ -118,7 +121,8 @@ def refuse(instance: Instance, request: Request, refusal: Refusal) -> Response:
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         login = "/login" if request.method not in safety.SAFE or back == "/" else f"/login?next={quote(back, safe='/')}"
         if "hx-request" in request.headers:
-            return Response(status_code=401, headers={"HX-Redirect": "/login"})
+            # A page that looks by itself stays as it is, with what somebody may be typing there.
+            return Response(status_code=401, headers={} if live.is_by_itself(request) else {"HX-Redirect": "/login"})
         if request.method in safety.SAFE:
             return RedirectResponse(login, 303)
     visit = _visit(instance, request, visitor)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from keyrack.core import validation
 from keyrack.core.hosts import servers
@@ -18,15 +19,25 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import grants, rehearsal, who_can
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import groups, named_people
-from keyrack.errors import Refusal
 from keyrack.model import Grant, Server
 from keyrack.web.console.visits import Visit, change, offset_of, page
 
-HOSTS = 40
+HOSTS, PEOPLE, LISTED = 40, 100, 40
+"""On one page: of the map, and of the list, where somebody has many lines."""
 MOST = 1000
 NOBODY = "(no user)"
 ENDS = (("", "never"), ("1h", "1 h"), ("12h", "12 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"))
 FIELDS = ("who", "name", "where", "place", "system_user", "ends", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Where a person and a host meet. accounts: as whom they can log in; until: when the first of it ends, if all of it
+    ends by itself.
+    """
+
+    accounts: str
+    until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +46,43 @@ class Map:
 
     people: tuple[str, ...]
     hosts: tuple[Server, ...]
-    cells: Mapping[tuple[str, int], tuple[Way, ...]]
+    cells: Mapping[tuple[str, int], Sequence[Way]]
     unknown: tuple[str, ...]
     total: int
-    offset: int
+
+    def rows(self, people: Sequence[str]) -> list[tuple[str, list[Cell | None]]]:
+        """The map's lines of some people: a cell a host, None where there is no way in."""
+        return [(who, [_cell(self.cells.get((who, host.id), ())) for host in self.hosts]) for who in people]
 
 
-def _map(visit: Visit) -> Map:
-    offset = offset_of(visit)
+def _cell(ways: Sequence[Way]) -> Cell | None:
+    if not ways:
+        return None
+    ends = [way.line.expires_at for way in ways if way.line.expires_at is not None]
+    accounts = ", ".join(dict.fromkeys(way.line.username for way in ways))
+    return Cell(accounts, min(ends) if len(ends) == len(ways) else None)
+
+
+def _map(visit: Visit, offset: int) -> Map:
     tag, account, group = (visit.query.get(name, "").strip() for name in ("tag", "account", "group"))
-    found = servers.find(visit.instance, visit.actor, search=visit.query.get("q", ""), offset=offset, limit=HOSTS)
     members = set(groups.get(visit.instance, visit.actor, group).members) if group else None
-    hosts = tuple(one for one in found.items if not tag or tag in one.tags)
+    found = who_can.of_hosts(
+        visit.instance,
+        visit.actor,
+        search=visit.query.get("q", ""),
+        tag=tag or None,
+        system_user=account or None,
+        offset=offset,
+        limit=HOSTS,
+    )
     cells: dict[tuple[str, int], list[Way]] = {}
-    unknown = []
-    for host in hosts:
-        try:
-            ways = who_can.find(
-                visit.instance, visit.actor, server=str(host.id), system_user=account or None, limit=MOST
-            )
-        except Refusal as refusal:
-            unknown.append(f"{host.name}: {refusal.message}")
-            continue
-        for way in ways.items:
-            who = way.user or NOBODY
-            if members is None or who in members:
-                cells.setdefault((who, host.id), []).append(way)
+    for way in found.ways:
+        who = way.user or NOBODY
+        if members is None or who in members:
+            cells.setdefault((who, way.server.id), []).append(way)
     people = sorted({who for who, _ in cells}, key=lambda name: (name == NOBODY, name))
-    shown = {place: tuple(ways) for place, ways in cells.items()}
-    return Map(tuple(people), hosts, shown, tuple(unknown), found.total, offset)
+    unknown = tuple(f"{server.name}: {words}" for server, words in found.unknown)
+    return Map(tuple(people), found.servers.items, cells, unknown, found.servers.total)
 
 
 def access(visit: Visit) -> Response:
@@ -73,16 +92,24 @@ def access(visit: Visit) -> Response:
         return visit.show("my_access.html", ways=found.items, unknown=found.unknown)
     if "server" in visit.query:
         return _why(visit)
-    shown = _map(visit)
-    onward = shown.offset + HOSTS
-    kept = {name: visit.query[name] for name in ("q", "tag", "account", "group") if visit.query.get(name)}
+    offset, above = offset_of(visit), offset_of(visit, "below")
+    shown = _map(visit, offset)
+    listed = visit.query.get("view") == "list"
+    most = LISTED if listed else PEOPLE
+    people = shown.people[above : above + most]
+    kept = {name: visit.query[name] for name in ("q", "tag", "account", "group", "view") if visit.query.get(name)}
+    here = {**kept, "from": str(offset)} if offset else kept
     return visit.show(
         "access.html",
         map=shown,
-        filters=kept,
-        listed=visit.query.get("view") == "list",
-        first=_address(kept) if shown.offset else "",
-        next=_address(kept, str(onward)) if shown.total > onward else "",
+        people=people,
+        rows=() if listed else shown.rows(people),
+        filters={name: value for name, value in kept.items() if name != "view"},
+        listed=listed,
+        first=_address(kept) if offset else "",
+        next=_address(kept, str(offset + HOSTS)) if shown.total > offset + HOSTS else "",
+        first_people=_address(here) if above else "",
+        more_people=_address({**here, "below": str(above + most)}) if len(shown.people) > above + most else "",
     )
 
 
@@ -99,26 +126,34 @@ def _why(visit: Visit) -> Response:
 
 
 def as_csv(visit: Visit) -> Response:
-    """The map's hosts as CSV: one line a way in."""
-    shown = _map(visit)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(("user", "host", "system_user", "fingerprint", "via", "expires_at", "last_used_at"))
-    for (who, _), ways in sorted(shown.cells.items()):
-        for way in ways:
-            of = way.line.credential or way.line.grant
-            row = (
-                who,
-                way.server.name,
-                way.line.username,
-                way.line.fingerprint,
-                f"{way.kind} {of.id if of else ''}",
-                way.line.expires_at.isoformat() if way.line.expires_at else "",
-                way.last_used_at.isoformat() if way.last_used_at else "",
-            )
-            writer.writerow([_harmless(value) for value in row])
+    """All that the filters leave as CSV: one line a way in, host by host, and one a host of which nothing is known."""
+    first = _map(visit, 0)
+
+    def lines() -> Iterator[str]:
+        yield _line("user", "host", "system_user", "fingerprint", "via", "expires_at", "last_used_at")
+        shown, offset = first, 0
+        while shown.hosts:
+            for words in shown.unknown:
+                yield _line("?", "", "", "", words, "", "")
+            for (who, _), ways in sorted(shown.cells.items()):
+                for way in ways:
+                    of = way.line.credential or way.line.grant
+                    via = f"{way.kind} {of.id if of else ''}"
+                    named = (who, way.server.name, way.line.username, way.line.fingerprint, via)
+                    yield _line(
+                        *named, *(at.isoformat() if at else "" for at in (way.line.expires_at, way.last_used_at))
+                    )
+            offset += HOSTS
+            shown = _map(visit, offset)
+
     headers = {"Content-Disposition": 'attachment; filename="access.csv"'}
-    return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _line(*values: str) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow([_harmless(value) for value in values])
+    return text.getvalue()
 
 
 def _harmless(value: str) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from itertools import groupby
+from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import Response, StreamingResponse
@@ -16,6 +17,7 @@ from keyrack.core.keys import receipts
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Event
 from keyrack.model import Page as Piece
+from keyrack.web.console.pages_live import of_hosts
 from keyrack.web.console.visits import Visit, page
 
 PER_PAGE = 100
@@ -74,7 +76,10 @@ def _day(event: Event) -> date:
 def event(visit: Visit) -> Response:
     """How far hosts are with what an event changed."""
     found = receipts.of_event(visit.instance, visit.actor, visit.number("id"))
-    return visit.show("event.html", receipts=found.of, number=visit.number("id"))
+    given: dict[str, Any] = {"receipts": found.of, "obeyed": "obeys it"}
+    if visit.is_part:
+        return visit.show("_receipts.html", **given)
+    return visit.show("event.html", **given, number=visit.number("id"), waiting=of_hosts(found.of))
 
 
 def export(visit: Visit) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from starlette.responses import Response
 
@@ -15,6 +16,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import User, UserKey
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
+from keyrack.web.console.pages_live import of_hosts
 from keyrack.web.console.visits import Visit, change, offset_of, page
 
 PER_PAGE = 50
@@ -185,7 +187,8 @@ def revoked(visit: Visit) -> Response:
         if refusal.kind is not Kind.MISSING:
             raise
         found = ()
-    return visit.show("_receipts.html" if visit.is_part else "revoked.html", fingerprint=fingerprint, receipts=found)
+    given: dict[str, Any] = {"fingerprint": fingerprint, "receipts": found, "obeyed": "refuses it"}
+    return visit.show("_receipts.html" if visit.is_part else "revoked.html", **given, waiting=of_hosts(found))
 
 
 PAGES = (

@@ -12,6 +12,7 @@ from keyrack.core.keys import last_uses, rehearsal, who_can
 from keyrack.core.people import groups, named_people, offboarding, offboarding_undo
 from keyrack.errors import invalid
 from keyrack.model import Role
+from keyrack.web.console.pages_live import of_hosts
 from keyrack.web.console.visits import Visit, change, offset_of, page
 
 PER_PAGE = 100
@@ -85,7 +86,8 @@ def receipt(visit: Visit) -> Response:
     counted = offboarding.counted(found.offboarding.gone)
     if visit.is_part:
         return visit.show("_offboarding.html", progress=found)
-    return visit.show("offboarding.html", progress=found, counted=counted)
+    waiting = of_hosts(found.hosts)
+    return visit.show("offboarding.html", progress=found, counted=counted, waiting=waiting)
 
 
 def undo(visit: Visit) -> Response:

@@ -47,6 +47,19 @@ RAIL = (
     ("Settings", "Settings", "/settings"),
 )
 
+BELOW = {
+    "/groups": "/people",
+    "/members": "/people",
+    "/offboard": "/people",
+    "/offboardings": "/people",
+    "/grants": "/access",
+    "/freezes": "/access",
+    "/revoke": "/keys",
+    "/revoked": "/keys",
+    "/remove-key": "/keys",
+}
+"""Where in the rail somebody is on pages whose address begins with another word."""
+
 
 class Form:
     """The fields of a form that was sent, each with all its values; {} where none was."""
@@ -161,6 +174,8 @@ class Visit:
     def _rail(self) -> list[tuple[str, str, bool]]:
         """What the rail leads to: words, address, and whether the page is there."""
         here = self.request.url.path
+        first = "/" + here.split("/")[1]
+        here = here.replace(first, BELOW.get(first, first), 1)
         shown = []
         for words, own, address in RAIL:
             page = self.pages.get(address)

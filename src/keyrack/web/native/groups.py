@@ -8,10 +8,10 @@ from keyrack.model import Role
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_groups as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import FurtherSearch, Search
+from keyrack.web.native.shapes import Search
 
 
-def list_people(call: Call, asked: FurtherSearch) -> shapes.PersonPage:
+def list_people(call: Call, asked: Search) -> shapes.PersonPage:
     """List users, oldest first"""
     found = named_people.find(call.instance, call.actor, search=asked.search, **asked.window())
     return shapes.PersonPage.of(found, shapes.person)
@@ -67,7 +67,7 @@ def delete_person(call: Call) -> None:
     named_people.delete(call.instance, call.actor, call.path["person"])
 
 
-def list_groups(call: Call, asked: FurtherSearch) -> shapes.GroupPage:
+def list_groups(call: Call, asked: Search) -> shapes.GroupPage:
     """List groups by name, each with its users"""
     found = groups.find(call.instance, call.actor, search=asked.search, **asked.window())
     return shapes.GroupPage.of(found, shapes.group)
@@ -115,7 +115,7 @@ def _set(call: Call, change: shapes.PersonChange, *, make: bool) -> shapes.Perso
 PERSON, GROUP, OWN = "/people/{person}", "/groups/{group}", "/people/me/keys"
 MEMBER = GROUP + "/members/{person}"
 ENDPOINTS = (
-    endpoint("GET", "/people", list_people, "people:read", asks=FurtherSearch, answers=shapes.PersonPage),
+    endpoint("GET", "/people", list_people, "people:read", asks=Search, answers=shapes.PersonPage),
     endpoint("GET", "/people/me", show_me, "iam:self", answers=shapes.Person),
     endpoint("GET", OWN, list_own_keys, user_keys.READ, asks=Search, answers=shapes.OwnKeyPage),
     endpoint("POST", OWN, add_own_key, user_keys.ADD, takes=shapes.NewOwnKey, answers=shapes.OwnKey, status=201),
@@ -124,7 +124,7 @@ ENDPOINTS = (
     endpoint("PUT", PERSON, put_person, "people:write", takes=shapes.PersonChange, answers=shapes.Person),
     endpoint("PATCH", PERSON, change_person, "people:write", takes=shapes.PersonChange, answers=shapes.Person),
     endpoint("DELETE", PERSON, delete_person, "people:write"),
-    endpoint("GET", "/groups", list_groups, "people:read", asks=FurtherSearch, answers=shapes.GroupPage),
+    endpoint("GET", "/groups", list_groups, "people:read", asks=Search, answers=shapes.GroupPage),
     endpoint("GET", GROUP, show_group, "people:read", answers=shapes.Group),
     endpoint("PUT", GROUP, put_group, "people:write", takes=shapes.GroupChange, answers=shapes.Group),
     endpoint("DELETE", GROUP, delete_group, "people:write"),

@@ -154,14 +154,8 @@ class Window(Query):
         return {"offset": (self.page - 1) * self.per_page, "limit": self.per_page}
 
 
-class Search(Window):
-    """A page of what matches a text."""
-
-    search: Annotated[str, about("A part of what is looked for.", "web")] = ""
-
-
 class Further(Window):
-    """The same by cursor, at the same cost wherever one is."""
+    """A page of a list, also by cursor, which costs the same wherever one is."""
 
     cursor: Annotated[str | None, about("Instead of page: next of the page before; empty for the first.", "")] = None
 
@@ -170,8 +164,8 @@ class Further(Window):
         return {**super().window(), "cursor": self.cursor}
 
 
-class FurtherSearch(Further):
-    """A page of what matches a text, by cursor too."""
+class Search(Further):
+    """A page of what matches a text."""
 
     search: Annotated[str, about("A part of what is looked for.", "web")] = ""
 
@@ -180,7 +174,7 @@ class Listed(Answer, Generic[T]):
     """A page of a list."""
 
     items: Annotated[list[T], about("What the page holds.")]
-    total: Annotated[int, about("How many there are on all pages.", 1)]
+    total: Annotated[int | None, about("How many there are on all pages; null in a page by cursor.", 1)]
     page: Annotated[int, about("Which page this is, from 1.", 1)]
     per_page: Annotated[int, about("How many a page holds.", PER_PAGE)]
     next: Annotated[str | None, about("The cursor of the next page, where one asks by cursor; null at the end.", None)]
@@ -190,10 +184,10 @@ class Listed(Answer, Generic[T]):
         """A page of the core's as it is shown; show: one entry."""
         return cls(
             items=[show(item) for item in found.items],
-            total=found.total,
+            total=found.total if found.counted else None,
             page=found.offset // found.limit + 1,
             per_page=found.limit,
-            next=None if found.after is None else cursors.write((found.after,)),
+            next=None if found.after is None else cursors.write(found.after),
         )
 
 

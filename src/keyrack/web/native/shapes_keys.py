@@ -20,6 +20,7 @@ from keyrack.web.native.shapes import (
     End,
     Fingerprint,
     Flag,
+    Further,
     Id,
     Listed,
     Name,
@@ -91,7 +92,7 @@ class ReceiptsAsked(Query):
     fingerprint: Annotated[Fingerprint, about("The key that was revoked.")] = ""
 
 
-class UserKeysAsked(Window):
+class UserKeysAsked(Further):
     """Whose keys."""
 
     user: Annotated[str | None, about("Of this user alone, by name.", "alice")] = None

@@ -1,0 +1,83 @@
+"""Keeps each accepted login until the service has heard of it; it reads no log and writes no file."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, Dict, Iterable, List, Mapping, Optional
+
+from keyrack.agent.sessions.login_log import Login
+from keyrack.agent.sessions.sessions import moment_text
+
+MOST = 1000  # logins that are kept; of those beyond, only the number is
+
+
+class UntoldLogins:
+    """Logins in a batch that has a name, and those that came since: a batch stays as it is until it was answered."""
+
+    def __init__(self, remembered: object = None) -> None:
+        self._name = ""
+        self._batch: List[Dict[str, str]] = []
+        self._more = 0
+        self._new: List[Dict[str, str]] = []
+        self._new_more = 0
+        if isinstance(remembered, dict):
+            self._load(remembered)
+
+    def __bool__(self) -> bool:
+        return bool(self._name or self._new)
+
+    def add(self, logins: Iterable[Login]) -> None:
+        """Take in accepted logins, oldest first."""
+        for login in logins:
+            if len(self._batch) + len(self._new) < MOST:
+                self._new.append(
+                    {
+                        "fingerprint": login.fingerprint,
+                        "at": moment_text(login.at),
+                        "address": login.address,
+                        "user": login.user,
+                    }
+                )
+            else:
+                self._new_more += 1
+
+    def batch(self, anybodys: bool) -> Optional[Dict[str, Any]]:
+        """What is to be told, as reports have it, until answered() is called; None where there is nothing."""
+        if not self._name:
+            if not self._new:
+                return None
+            self._name = secrets.token_hex(8)
+            self._batch, self._more, self._new, self._new_more = self._new, self._new_more, [], 0
+        return {"batch": self._name, "entries": self._batch, "more": self._more, "anybodys": anybodys}
+
+    def answered(self) -> None:
+        """The batch was heard."""
+        self._name, self._batch, self._more = "", [], 0
+
+    def save(self) -> Dict[str, Any]:
+        """For a file."""
+        return {
+            "name": self._name,
+            "batch": self._batch,
+            "more": self._more,
+            "new": self._new,
+            "new_more": self._new_more,
+        }
+
+    def _load(self, fields: Mapping[str, Any]) -> None:
+        """As save() gave it; what is of another shape is left out."""
+        batch, new = _sound(fields.get("batch")), _sound(fields.get("new"))
+        name = fields.get("name")
+        if isinstance(name, str) and name and batch:
+            self._name, self._batch, self._more = name, batch, _count(fields.get("more"))
+        self._new, self._new_more = new, _count(fields.get("new_more"))
+
+
+def _sound(entries: object) -> List[Dict[str, str]]:
+    if not isinstance(entries, list):
+        return []
+    return [one for one in entries[:MOST] if isinstance(one, dict) and all(isinstance(v, str) for v in one.values())]
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0

@@ -1,0 +1,155 @@
+"""Makes an event of each login that a host tells of, each once; must let nobody in and keep nobody out.
+
+A host tells logins in batches, and a batch again until it hears an answer: the last one that was taken is known by its
+name. What a host tells is its own word, about itself alone: whoever is root there can make it say anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from keyrack.core.work import Work
+from keyrack.errors import Refusal
+from keyrack.model import Actor, Server
+from keyrack.store import events, told_logins
+from keyrack.store.told_logins import KnownKey, Told
+
+CHANNEL = "ssh"
+ACTION = "sessions:login"
+MOST_AN_HOUR = 1000
+"""Events of one host in an hour; the others are counted: somebody who logs in again and again must not fill the log."""
+MOST = 1000
+LONGEST = 1000
+HOUR = timedelta(hours=1)
+
+_BATCH = re.compile(r"[0-9a-f]{16,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """An accepted login. fingerprint: of the key that signed, "" where no plain key did."""
+
+    fingerprint: str
+    username: str
+    address: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Logins that a host tells at once, oldest first. more: how many beyond those it could not keep; anybodys: its log
+    takes lines from every account.
+    """
+
+    name: str
+    logins: tuple[Login, ...]
+    more: int
+    anybodys: bool
+
+
+def read(told: object, one: Any) -> Batch | None:
+    """The batch in a report, checked; None where it tells none. one: reads an entry, or raises Refusal."""
+    if not isinstance(told, Mapping):
+        return None
+    name, more, entries = told.get("batch"), told.get("more"), told.get("entries")
+    if not isinstance(name, str) or not _BATCH.fullmatch(name) or not isinstance(entries, list):
+        return None
+    logins = []
+    for entry in entries[:MOST]:
+        try:
+            logins.append(one(entry))
+        except Refusal:
+            continue
+    count = more if isinstance(more, int) and not isinstance(more, bool) and 0 <= more < 10**9 else 0
+    return Batch(name, tuple(logins), count + max(0, len(entries) - MOST), told.get("anybodys") is True)
+
+
+def record(work: Work, server: Server, batch: Batch) -> None:
+    """Leave an event of each login, with the key that signed and whose it is; of a batch that was taken, none."""
+    before = told_logins.of_server(work.connection, server.id)
+    if before is not None and before.batch == batch.name:
+        return
+    is_same_hour = before is not None and work.now - before.hour_from < HOUR
+    count, left_out = (before.events, before.left_out) if before is not None and is_same_hour else (0, 0)
+    if before is not None and not is_same_hour and before.left_out:
+        words = f"Server {server.name} told of {before.left_out} more logins in the hour from"
+        _add(work, server, f"{words} {before.hour_from:%Y-%m-%d %H:%M} UTC on; they are no events", {})
+    room = MOST_AN_HOUR - count
+    shown = batch.logins[: max(0, room)]
+    keys = told_logins.known_keys(
+        work.connection,
+        server.workspace_id,
+        server.id,
+        sorted({login.fingerprint for login in shown if login.fingerprint}),
+    )
+    for login in shown:
+        key = keys.get(login.fingerprint)
+        _add(work, server, _words(server, login, key, batch), _details(server, login, key), login=login, key=key)
+    left_out += len(batch.logins) - len(shown) + batch.more
+    hour_from = before.hour_from if before is not None and is_same_hour else work.now
+    told_logins.keep(work.connection, server.id, Told(batch.name, hour_from, count + len(shown), left_out))
+
+
+def _words(server: Server, login: Login, key: KnownKey | None, batch: Batch) -> str:
+    where = f"logged in as {login.username} on server {server.name} from {login.address}"
+    told = "".join(_doubts(login, batch))
+    if not login.fingerprint:
+        return f"Somebody {where}, without a key of their own: by a password, or a certificate{told}"
+    if key is None:
+        return f"Somebody {where} with SSH key {login.fingerprint}, which is not registered here{told}"
+    return f"{key.user or 'Somebody'} {where} with SSH key {key.name} ({login.fingerprint}){told}"
+
+
+def _doubts(login: Login, batch: Batch) -> Iterator[str]:
+    if batch.anybodys:
+        yield f"; at {login.at:%H:%M:%S} UTC, as a log says that every account there can write to"
+
+
+def _details(server: Server, login: Login, key: KnownKey | None) -> dict[str, Any]:
+    return {
+        "fingerprint": login.fingerprint,
+        "user": "" if key is None else key.user,
+        "username": login.username,
+        "server": server.name,
+        "address": login.address,
+        "at": f"{login.at:%Y-%m-%dT%H:%M:%SZ}",
+    }
+
+
+def _add(
+    work: Work,
+    server: Server,
+    summary: str,
+    details: Mapping[str, Any],
+    *,
+    login: Login | None = None,
+    key: KnownKey | None = None,
+) -> None:
+    """In the name of whose key it is: what that person did is then found by the person."""
+    person = key if key is not None and key.user_id is not None else None
+    actor = Actor(
+        workspace_id=server.workspace_id,
+        user_id=None if person is None else person.user_id,
+        name="keyrack" if person is None else person.user,
+        role=None,
+        address="" if login is None else login.address,
+        channel=CHANNEL,
+    )
+    events.add(
+        work.connection,
+        actor,
+        at=work.now,
+        action=ACTION,
+        outcome="done",
+        reason="",
+        target_kind="server",
+        target_id=server.id,
+        server_id=server.id,
+        summary=summary[:LONGEST],
+        level="info",
+        details=details,
+    )

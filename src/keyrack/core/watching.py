@@ -1,0 +1,132 @@
+"""Tells when something moved that an open page shows, for many pages by few questions; must tell nothing of what it is.
+
+A page asks for what moved by itself, with all that is asked of whoever sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from keyrack import policy
+from keyrack.core.hosts.last_seen import ONLINE
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt
+from keyrack.errors import missing
+from keyrack.model import Actor
+from keyrack.store import keys, people
+from keyrack.store import watching as rows
+from keyrack.store.access import servers_with_credentials
+from keyrack.store.engine.prepared import Row
+
+MOST_SERVERS = 200
+MOST_WHOLE = 5
+"""Of so many servers it counts also who is logged in and what their hosts tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a page shows. servers: ids; user_id: whose keys, and where they open; requests: those for access, of one
+    user (requests_of) or of everybody (None).
+    """
+
+    workspace_id: int
+    servers: tuple[int, ...] = ()
+    user_id: int | None = None
+    requests: bool = False
+    requests_of: int | None = None
+
+    @property
+    def is_anything(self) -> bool:
+        """Whether there is anything that could move."""
+        return bool(self.servers or self.user_id or self.requests)
+
+
+def watch(
+    instance: Instance,
+    actor: Actor,
+    *,
+    servers: Iterable[int] = (),
+    user: str | None = None,
+    requests: bool = False,
+) -> Watched:
+    """What is to be watched for somebody who may see it. servers: ids, MOST_SERVERS at most count; user: a name.
+
+    Raises Refusal FORBIDDEN or MISSING.
+    """
+    wanted = tuple(sorted(set(servers)))[:MOST_SERVERS]
+    if wanted:
+        with Attempt(instance, actor, "servers:read", "watch servers", target_kind="server"):
+            pass
+    user_id = None
+    if user is not None:
+        own = user == actor.name and actor.user_id is not None
+        action = "iam:self" if own else "people:read"
+        with Attempt(instance, actor, action, "watch where a user can log in", target_kind="user") as attempt:
+            found = attempt.read(lambda connection: people.user_by_name(connection, actor.workspace_id, user))
+            if found is None:
+                raise missing("user")
+            user_id = found.id
+    requests_of = None
+    if requests:
+        with Attempt(instance, actor, "requests:ask", "watch requests for access", target_kind="request"):
+            requests_of = None if policy.may(actor, "grants:read") is None else actor.user_id or 0
+    return Watched(actor.workspace_id, wanted, user_id, requests, requests_of)
+
+
+def marks(instance: Instance, watched: Collection[Watched]) -> dict[Watched, Hashable]:
+    """For each a mark that is another one once something moved."""
+    now = instance.now()
+    return instance.database.read(lambda connection: _marks(connection, watched, now))
+
+
+def _marks(connection: Connection, watched: Collection[Watched], now: datetime) -> dict[Watched, Hashable]:
+    held = {one.user_id: _held(connection, one, now) for one in watched if one.user_id is not None}
+    places = {one: frozenset(one.servers) | (held[one.user_id][1] if one.user_id else frozenset()) for one in watched}
+    states = {row.id: row for row in rows.states(connection, sorted(set().union(*places.values())))}
+    whole = sorted({server for one in watched if len(one.servers) <= MOST_WHOLE for server in one.servers})
+    more: dict[int, list[Hashable]] = {}
+    for row in rows.told(connection, whole):
+        more.setdefault(row.id, []).append(str(row.facts))
+    for row in rows.logins(connection, whole):
+        more.setdefault(row.server_id, []).append((row.id, row.ending))
+    asked = {(one.workspace_id, one.requests_of) for one in watched if one.requests}
+    requests = {one: tuple((row.id, row.state) for row in rows.requests(connection, *one)) for one in asked}
+    return {
+        one: (
+            tuple(_state(states[place], one, now) for place in sorted(places[one]) if place in states),
+            _whole(one, states, more),
+            held[one.user_id][0] if one.user_id else None,
+            requests.get((one.workspace_id, one.requests_of)) if one.requests else None,
+        )
+        for one in watched
+    }
+
+
+def _whole(watched: Watched, states: Mapping[int, Row], more: Mapping[int, Sequence[Hashable]]) -> Hashable:
+    """What the hosts of few servers tell, none of another workspace's."""
+    if len(watched.servers) > MOST_WHOLE:
+        return None
+    own = (id for id in watched.servers if id in states and states[id].workspace_id == watched.workspace_id)
+    return tuple((id, *more.get(id, ())) for id in own)
+
+
+def _held(connection: Connection, watched: Watched, now: datetime) -> tuple[Hashable, frozenset[int]]:
+    """A user's keys as a mark, and the servers on which they stand."""
+    assert watched.user_id is not None
+    found = rows.keys(connection, watched.user_id)
+    prints = sorted({row.fingerprint for row in found if row.fingerprint})
+    places = keys.servers_of_user(connection, watched.user_id)
+    places |= servers_with_credentials(connection, watched.workspace_id, prints, now)
+    mark = tuple((tuple(row.values()), row.expires_at is not None and row.expires_at <= now) for row in found)
+    return mark, places
+
+
+def _state(row: Row, watched: Watched, now: datetime) -> Hashable:
+    if row.workspace_id != watched.workspace_id:
+        return None
+    online = row.seen_at is not None and now - row.seen_at < ONLINE
+    return (row.id, row.revision, row.applied_revision, row.enrolled_at, row.mode, row.copied_at, online)

@@ -1,0 +1,314 @@
+"""A connection to PostgreSQL that sends statements ahead of the answers; must know no statement.
+
+psycopg sends a statement and waits for its answer, one after another: each wait is a hand-over between processes and,
+on our side, between threads, and takes longer than most statements do. Here a transaction begins with its first
+statement, in one go; what nobody needs an answer of yet is told, and goes with the next statement that is asked, or
+with the commit. Statements are prepared in the server once for each connection. What psycopg itself is asked for, such
+as whatever SQLAlchemy runs, works between all that as it always does.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
+
+MOST_AHEAD = 256
+"""So many statements at most are sent before their answers are read, which wait in memory here or there."""
+MOST_PREPARED = 400
+"""Statements that a connection keeps prepared; a server process keeps some ten kilobytes for each."""
+
+_PLACE = re.compile(r"%\((\w+)\)s|%%")
+
+
+class Answer:
+    """What comes of a statement that was sent; whoever looks at it waits for it."""
+
+    __slots__ = ("_pipeline", "result")
+
+    def __init__(self, pipeline: _Pipeline) -> None:
+        self._pipeline = pipeline
+        self.result: PGresult | None = None
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows it changed or found."""
+        return self._come().command_tuples or 0
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows, as tuples."""
+        return self._pipeline.rows(self._come())
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """The first row, as a tuple."""
+        return next(iter(self.fetchall()), None)
+
+    def _come(self) -> PGresult:
+        if self.result is None:
+            self._pipeline.read()
+        if self.result is None:
+            raise psycopg.InternalError("The statement was not run, as one before it failed.")
+        return self.result
+
+
+class PipelinedConnection(psycopg.Connection[Any]):
+    """A connection of psycopg's that can be asked and told besides; for one thread at a time."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.ahead = _Pipeline(self)  # whose names are not psycopg's
+
+    def ask(self, sql: str, values: Mapping[str, Any]) -> Answer:
+        """Run a statement, in a transaction, and wait for what comes of it. sql: with places as psycopg has them.
+
+        Raises psycopg's errors, also that of a statement which was told before.
+        """
+        return self.ahead.ask(sql, values)
+
+    def tell(self, sql: str, values: Mapping[str, Any]) -> Answer:
+        """Have a statement run before all that is asked, told or committed later; an error shows there."""
+        return self.ahead.tell(sql, values)
+
+    def commit(self) -> None:
+        """As psycopg's; that a transaction which could only read ended is not waited for."""
+        if self.ahead.is_used:
+            self.ahead.commit()
+        else:
+            super().commit()
+
+    def rollback(self) -> None:
+        """As psycopg's."""
+        if self.ahead.is_used:
+            self.ahead.rollback()
+        else:
+            super().rollback()
+
+    def wait(self, gen: PQGen[Any], *args: Any, **options: Any) -> Any:
+        """As psycopg's, which does through this whatever takes an answer of the server."""
+        self.ahead.leave()
+        return super().wait(gen, *args, **options)
+
+
+class _Pipeline:
+    """What was sent on a connection and not answered yet."""
+
+    def __init__(self, raw: psycopg.Connection[Any]) -> None:
+        self._raw = raw
+        self._pgconn = raw.pgconn
+        self._piped = False
+        self._within = False
+        self._sent: deque[Answer | None] = deque()  # None for an end
+        self._open_ended = False
+        self._prepared: OrderedDict[str, bytes] = OrderedDict()
+        self._unsure: list[str] = []
+        self._number = 0
+        self._poll: select.poll | None = None
+        self._transformer: Any = None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the connection is not as psycopg itself uses it."""
+        return self._piped and not self._raw.closed
+
+    def ask(self, sql: str, values: Mapping[str, Any]) -> Answer:
+        answer = self._send(sql, values)
+        self.read()
+        return answer
+
+    def tell(self, sql: str, values: Mapping[str, Any]) -> Answer:
+        answer = self._send(sql, values)
+        if len(self._sent) >= MOST_AHEAD:
+            self.read()
+        return answer
+
+    def rows(self, result: PGresult) -> list[tuple[Any, ...]]:
+        """The rows of a result."""
+        if not result.ntuples:
+            return []
+        transformer = self._transformed()
+        transformer.set_pgresult(result, set_loaders=True, format=0)
+        rows: list[tuple[Any, ...]] = transformer.load_rows(0, result.ntuples, tuple)
+        return rows
+
+    def commit(self) -> None:
+        ended = self._word(b"COMMIT") if self._within else None
+        self._end()
+        if self._raw.read_only:
+            self._within = False
+            self._pgconn.flush()
+            return
+        try:
+            self.read()
+            if ended is not None and (ended.result is None or ended.result.command_status == b"ROLLBACK"):
+                raise psycopg.InternalError("The transaction was aborted before, and could not be committed.")
+        except BaseException:
+            if not self._raw.closed:
+                self.rollback()
+            raise
+        self._within = False
+
+    def rollback(self) -> None:
+        if self._sent or self._open_ended:
+            # After one that failed the server passes over all that comes before this end.
+            self._end()
+            with suppress(psycopg.DatabaseError):
+                self.read()
+        if self._within and not self._raw.closed:
+            self._word(b"ROLLBACK")
+            self._end()
+            self.read()
+        self._within = False
+
+    def leave(self) -> None:
+        """Go back to psycopg's own way, within the same transaction."""
+        if not self.is_used:
+            return
+        if self._sent or self._open_ended:
+            self._end()
+            self.read()
+        self._pgconn.exit_pipeline_mode()
+        self._piped = False
+
+    # Sending -----------------------------------------------------------------------------------------
+
+    def _send(self, sql: str, values: Mapping[str, Any]) -> Answer:
+        if not self._piped:
+            self._enter()
+        if not self._within and not self._raw.autocommit:
+            self._within = True
+            isolation = b" ISOLATION LEVEL REPEATABLE READ READ ONLY" if self._raw.read_only else b""
+            self._word(b"BEGIN" + isolation)
+        text, names = _translated(sql)
+        name = self._prepared.get(sql)
+        if name is None:
+            name = self._prepare(sql, text)
+        given = None
+        if names:
+            given = self._transformed().dump_sequence([values[one] for one in names], _texts(len(names)))
+        self._pgconn.send_query_prepared(name, given)
+        return self._noted()
+
+    def _word(self, text: bytes) -> Answer:
+        self._pgconn.send_query_params(text, None)
+        return self._noted()
+
+    def _noted(self) -> Answer:
+        answer = Answer(self)
+        self._sent.append(answer)
+        self._open_ended = True
+        return answer
+
+    def _prepare(self, sql: str, text: bytes) -> bytes:
+        if len(self._prepared) >= MOST_PREPARED:
+            _, oldest = self._prepared.popitem(last=False)
+            self._word(b"DEALLOCATE " + oldest)
+        self._number += 1
+        name = b"keyrack_%d" % self._number
+        self._pgconn.send_prepare(name, text)
+        self._noted()
+        self._prepared[sql] = name
+        self._unsure.append(sql)
+        return name
+
+    def _end(self) -> None:
+        """Nothing that fails after this keeps what came before it from being done, nor the other way round."""
+        self._pgconn.pipeline_sync()
+        self._sent.append(None)
+        self._open_ended = False
+
+    def _enter(self) -> None:
+        self._pgconn.enter_pipeline_mode()
+        self._piped = True
+        self._within = self._pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+    # Reading -----------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Read what comes of all that was sent. Raises what the first of them failed by."""
+        pgconn, sent = self._pgconn, self._sent
+        if self._open_ended:
+            pgconn.send_flush_request()
+        self._flush()
+        failed = None
+        while sent:
+            while pgconn.is_busy():
+                self._polled().poll()
+                pgconn.consume_input()
+            result = pgconn.get_result()
+            if result is None:
+                sent.popleft()  # that was all of it
+                continue
+            status = result.status
+            if status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+                if (answer := sent[0]) is not None:
+                    answer.result = result
+            elif status == ExecStatus.PIPELINE_SYNC:
+                sent.popleft()
+            elif status != ExecStatus.PIPELINE_ABORTED and failed is None:
+                failed = result
+                if self._open_ended:
+                    with suppress(psycopg.OperationalError):  # it broke, which the reason read here says better
+                        self._end()
+                        self._flush()
+        if failed is not None or pgconn.status == ConnStatus.BAD:
+            self._fail(failed)
+        self._unsure.clear()
+
+    def _fail(self, failed: PGresult | None) -> None:
+        for sql in self._unsure:
+            self._prepared.pop(sql, None)
+        self._unsure.clear()
+        if failed is None or failed.error_field(DiagnosticField.SQLSTATE) is None:  # of libpq itself
+            raise psycopg.OperationalError(self._pgconn.get_error_message().strip() or "The connection broke.")
+        raise psycopg.errors.error_from_result(failed, self._raw.info.encoding)
+
+    def _flush(self) -> None:
+        while self._pgconn.flush():
+            # The server reads no more before its answers are read.
+            self._polled().modify(self._pgconn.socket, select.POLLIN | select.POLLOUT)
+            self._polled().poll()
+            self._polled().modify(self._pgconn.socket, select.POLLIN)
+            self._pgconn.consume_input()
+
+    def _polled(self) -> select.poll:
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._pgconn.socket, select.POLLIN)
+        return self._poll
+
+    def _transformed(self) -> Any:
+        # Not before SQLAlchemy said how JSON is read.
+        if self._transformer is None:
+            self._transformer = Transformer(self._raw)
+        return self._transformer
+
+
+@cache
+def _translated(sql: str) -> tuple[bytes, tuple[str, ...]]:
+    """A statement with numbered places, and the names of their values in that order."""
+    names: list[str] = []
+
+    def numbered(found: re.Match[str]) -> str:
+        name = found[1]
+        if name is None:
+            return "%"
+        if name not in names:
+            names.append(name)
+        return f"${names.index(name) + 1}"
+
+    return _PLACE.sub(numbered, sql).encode(), tuple(names)
+
+
+@cache
+def _texts(count: int) -> Sequence[PyFormat]:
+    return [PyFormat.TEXT] * count

@@ -1,0 +1,81 @@
+"""Questions about the logins that hosts told of: how far, and whose keys they were; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+
+from keyrack.store.dialect import dialect_insert
+from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.login_tables import told_logins
+from keyrack.store.tables import credentials, user_keys, users
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How far one host is: its last batch, and what became of the logins of the hour that began at hour_from."""
+
+    batch: str
+    hour_from: datetime
+    events: int
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A key that is registered here: its name there, and whose it is (None: a key on a server alone)."""
+
+    name: str
+    user_id: int | None = None
+    user: str = ""
+
+
+@prepared
+def _told(server_id: int) -> Select[Any]:
+    return select(told_logins).where(told_logins.c.server_id == server_id)
+
+
+def of_server(connection: Connection, server_id: int) -> Told | None:
+    """How far a host is; None before its first batch."""
+    row = _told.row(connection, server_id)
+    return None if row is None else Told(row.batch, row.hour_from, row.events, row.left_out)
+
+
+def keep(connection: Connection, server_id: int, told: Told) -> None:
+    """Write down how far a host is."""
+    values = {
+        "batch": told.batch,
+        "hour_from": told.hour_from,
+        "events": told.events,
+        "left_out": told.left_out,
+    }
+    statement = dialect_insert(connection, told_logins).values(server_id=server_id, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=[told_logins.c.server_id], set_=values))
+
+
+@prepared
+def _of_users(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
+    found = select(user_keys.c.fingerprint, user_keys.c.title, users.c.id, users.c.name)
+    found = found.join(users, users.c.id == user_keys.c.user_id)
+    return found.where(user_keys.c.workspace_id == workspace_id, among(user_keys.c.fingerprint, fingerprints))
+
+
+@prepared
+def _on_server(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
+    found = select(credentials.c.fingerprint, credentials.c.label).order_by(credentials.c.id.desc())
+    return found.where(credentials.c.server_id == server_id, among(credentials.c.fingerprint, fingerprints))
+
+
+def known_keys(
+    connection: Connection, workspace_id: int, server_id: int, fingerprints: Sequence[str]
+) -> dict[str, KnownKey]:
+    """Those of these keys that are a user's, or on this server, by fingerprint."""
+    held = {row.fingerprint: KnownKey(row.label) for row in _on_server.rows(connection, server_id, fingerprints)}
+    for row in _of_users.rows(connection, workspace_id, fingerprints):
+        name = held[row.fingerprint].name if row.fingerprint in held else row.title
+        held[row.fingerprint] = KnownKey(name, row.id, row.name)
+    return held

@@ -1,0 +1,74 @@
+"""Questions whose answers change when something moves that an open page shows; must decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+
+from keyrack.store.engine.prepared import Row, among, prepared
+from keyrack.store.request_tables import access_requests
+from keyrack.store.tables import servers, sessions, user_keys
+
+NEWEST = 100
+"""So many of the newest requests are looked at."""
+
+
+def states(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
+    """How far servers are: id, workspace_id, revision, applied_revision, enrolled_at, mode, copied_at, seen_at."""
+    return list(_states.rows(connection, server_ids))
+
+
+@prepared
+def _states(server_ids: Sequence[int]) -> Select[Any]:
+    held = servers.c
+    of = (held.id, held.workspace_id, held.revision, held.applied_revision, held.enrolled_at, held.mode, held.copied_at)
+    return select(*of, held.seen_at).where(among(held.id, server_ids))
+
+
+def told(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
+    """What hosts told of themselves: id, workspace_id, facts."""
+    return list(_told.rows(connection, server_ids))
+
+
+@prepared
+def _told(server_ids: Sequence[int]) -> Select[Any]:
+    return select(servers.c.id, servers.c.workspace_id, servers.c.facts).where(among(servers.c.id, server_ids))
+
+
+def logins(connection: Connection, server_ids: Sequence[int]) -> list[Row]:
+    """Who is logged in: id, server_id, ending."""
+    return list(_logins.rows(connection, server_ids))
+
+
+@prepared
+def _logins(server_ids: Sequence[int]) -> Select[Any]:
+    found = select(sessions.c.id, sessions.c.server_id, sessions.c.ending)
+    return found.where(among(sessions.c.server_id, server_ids)).order_by(sessions.c.id)
+
+
+def keys(connection: Connection, user_id: int) -> list[Row]:
+    """A user's keys: id, fingerprint, expires_at, confirmed_at, frozen_at."""
+    return list(_keys.rows(connection, user_id))
+
+
+@prepared
+def _keys(user_id: int) -> Select[Any]:
+    held = user_keys.c
+    found = select(held.id, held.fingerprint, held.expires_at, held.confirmed_at, held.frozen_at)
+    return found.where(held.user_id == user_id).order_by(held.id)
+
+
+def requests(connection: Connection, workspace_id: int, user_id: int | None) -> list[Row]:
+    """The newest requests, or those of a user: id, state."""
+    return list(_requests.rows(connection, workspace_id, user_id))
+
+
+@prepared
+def _requests(workspace_id: int, user_id: int | None) -> Select[Any]:
+    held = access_requests.c
+    found = select(held.id, held.state).where(held.workspace_id == workspace_id)
+    if user_id is not None:
+        found = found.where(held.user_id == user_id)
+    return found.order_by(held.id.desc()).limit(NEWEST)

@@ -1,0 +1,190 @@
+"""Streams that tell open pages when something moved (server-sent events); must tell nothing of what moved.
+
+One look a second a process serves all of them, on the event loop: a stream has no thread, and no question of its own.
+A page that is told asks for its parts anew, as it asked for them first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Hashable
+from contextlib import suppress
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from keyrack.core import watching
+from keyrack.core.instance import Instance
+from keyrack.core.people import web_sessions
+from keyrack.core.watching import Watched
+from keyrack.store.database import DatabaseUnavailable
+from keyrack.store.web_sessions import Visitor
+
+LIVE = "live"
+"""What the streams of a process are called in a request's state."""
+BY_ITSELF = "x-keyrack-live"
+"""The header of what a page asks for by itself: it does not keep a session from ending idle."""
+STREAM = "/live"
+LOOK_SECONDS = 1.0
+SESSIONS_EACH = 3
+"""In each so many looks it is asked whether sessions go on."""
+BEAT_SECONDS = 10.0
+MOST_OF_SESSION = 8
+MOST = 2000
+BUSY_SECONDS = 5
+CHANGED, AWAY, OVER, BEAT = "changed", "away", "over", "beat"
+
+
+def is_by_itself(request: Request) -> bool:
+    """Whether nobody did anything: a page looks after what it shows."""
+    return BY_ITSELF in request.headers or request.url.path == STREAM
+
+
+class _Listener:
+    """One stream. mark: of what it showed last, None before the first look; said: what it is told next."""
+
+    def __init__(self, visitor: Visitor, watched: Watched) -> None:
+        self.visitor, self.watched = visitor, watched
+        self.mark: Hashable = None
+        self.is_away = False
+        self._said: str | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def say(self, word: str) -> None:
+        """Have the stream tell a word; one that was not told yet is replaced, but by nothing once it is over."""
+        if self._said != OVER:
+            self._said = word
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def heard(self, gone: asyncio.Future[None]) -> str:
+        """What there is to tell, a beat where nothing was for a while; gone: done when nobody listens any more."""
+        if self._said is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._waiter, gone), timeout=BEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        word, self._said = self._said or BEAT, None
+        return word
+
+
+class Live:
+    """The open streams of a process."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._listeners: set[_Listener] = set()
+        self._of_session: Counter[int] = Counter()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = False
+
+    def start(self) -> None:
+        """Remember the loop that streams run on; call it there."""
+        self._loop = asyncio.get_running_loop()
+
+    def let_go(self) -> None:
+        """End all streams, so that a stopping service waits for none; from any thread."""
+        self._closing = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end_all)
+
+    async def look(self) -> None:
+        """Look each second whether something moved, until cancelled; without a stream nothing is asked."""
+        number = 0
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            number += 1
+            if listeners := tuple(self._listeners):
+                await self._look(listeners, sessions=number % SESSIONS_EACH == 0)
+
+    def stream(self, visitor: Visitor, watched: Watched) -> Response:
+        """An answer that goes on until its session ends, its reader leaves or the service stops."""
+        return _Stream(self, _Listener(visitor, watched))
+
+    def is_full_for(self, listener: _Listener) -> bool:
+        """Whether this stream would be one too many."""
+        full = len(self._listeners) >= MOST
+        return self._closing or full or self._of_session[listener.visitor.session.id] >= MOST_OF_SESSION
+
+    def enter(self, listener: _Listener) -> None:
+        """Tell a stream what moves from now on."""
+        self._listeners.add(listener)
+        self._of_session[listener.visitor.session.id] += 1
+
+    def leave(self, listener: _Listener) -> None:
+        """Tell it no more."""
+        number = listener.visitor.session.id
+        self._listeners.discard(listener)
+        self._of_session[number] -= 1
+        if not self._of_session[number]:
+            del self._of_session[number]
+
+    async def _look(self, listeners: tuple[_Listener, ...], *, sessions: bool) -> None:
+        watched = frozenset(one.watched for one in listeners)
+        visitors = [one.visitor for one in listeners]
+        try:
+            marks = await run_in_threadpool(watching.marks, self._instance, watched)
+            going = await run_in_threadpool(web_sessions.as_they_were, self._instance, visitors) if sessions else None
+        except DatabaseUnavailable:
+            for listener in listeners:
+                if not listener.is_away:
+                    listener.is_away = True
+                    listener.say(AWAY)
+            return
+        for listener in listeners:
+            mark = marks[listener.watched]
+            if going is not None and listener.visitor.session.id not in going:
+                listener.say(OVER)
+            elif mark != listener.mark or listener.is_away:
+                # Also at the first look: what moved since the page was made has been told nobody.
+                listener.mark, listener.is_away = mark, False
+                listener.say(CHANGED)
+
+    def _end_all(self) -> None:
+        for listener in self._listeners:
+            listener.say(OVER)
+
+
+class _Stream(Response):
+    """The answer: events without any news in them, until the last one."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, live: Live, listener: _Listener) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self.headers["X-Accel-Buffering"] = "no"  # or nginx keeps it back
+        self._live, self._listener = live, listener
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._live.is_full_for(self._listener):
+            headers = {**self.headers, "Retry-After": str(BUSY_SECONDS)}
+            del headers["content-type"]
+            await PlainTextResponse("Too many pages are kept up to date.", 429, headers)(scope, receive, send)
+            return
+        self._live.enter(self._listener)
+        gone: asyncio.Future[None] = asyncio.ensure_future(_until_gone(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            if scope["method"] == "GET":
+                await self._tell(gone, send)
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._live.leave(self._listener)
+            gone.cancel()
+            with suppress(asyncio.CancelledError):
+                await gone
+
+    async def _tell(self, gone: asyncio.Future[None], send: Send) -> None:
+        await send({"type": "http.response.body", "body": b"retry: 3000\n\n", "more_body": True})
+        word = ""
+        while word != OVER and not gone.done():
+            word = await self._listener.heard(gone)
+            text = f"event: {word}\ndata: 1\n\n".encode()
+            await send({"type": "http.response.body", "body": text, "more_body": True})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
