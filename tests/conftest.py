@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from argon2 import PasswordHasher
 
 from keyrack import app
@@ -32,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # What tests start hundreds of times, and the tests themselves, are compiled once, whatever is usual here.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # With rich, which tools of tests bring along, it would print every value on the way to an exception.
+    structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         own_machine.take()
 
@@ -39,6 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--no-system, for scripts/check."""
     parser.addoption("--no-system", action="store_true", help="only tests that start no sshd, Git host or PostgreSQL")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What nobody asked for is not even loaded."""
+    unasked = config.getoption("no_system") and collection_path in {Path(__file__).parent / name for name in SYSTEM}
+    return True if unasked else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

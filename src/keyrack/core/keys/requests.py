@@ -122,6 +122,26 @@ def page(
         return attempt.read(question)
 
 
+def get(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
+    """One request; members see their own alone. Raises Refusal MISSING."""
+    aim = "see a request for access"
+    with Attempt(instance, actor, "requests:ask", aim, target_kind="request", target_id=request_id) as attempt:
+        found = attempt.read(lambda connection: requests.get(connection, actor.workspace_id, request_id))
+        if found is None or (found.user_id != actor.user_id and policy.may(actor, "grants:read") is not None):
+            raise missing("request")
+        return found
+
+
+def rule(instance: Instance, actor: Actor, name: str) -> RequestRule:
+    """The rule of this name. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "grants:read", "see a rule of requests", target_kind="request rule") as attempt:
+        held = attempt.read(lambda connection: requests.rules(connection, actor.workspace_id))
+        found = next((one for one in held if one.name == name), None)
+        if found is None:
+            raise missing("rule")
+        return found
+
+
 def names(instance: Instance, actor: Actor, one: AccessRequest) -> tuple[dict[int, str], dict[int, str]]:
     """The names of a request's user and server by id, for who wrote or decided it just now."""
     return instance.database.read(lambda connection: _names(connection, actor, (one,)))
