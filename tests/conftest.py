@@ -166,3 +166,12 @@ def team(team_folder: Path, tmp_path: Path) -> Iterator[Service]:
     shutil.copytree(team_folder, folder)
     with running(settings_for(folder, "")) as service:
         yield service
+
+
+@pytest.fixture(scope="module")
+def unchanged_team(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service of `team`, one for the file: for tests that change nothing, as all that they ask is refused."""
+    folder = tmp_path_factory.mktemp("unchanged") / "data"
+    shutil.copytree(team_folder, folder)
+    with running(settings_for(folder, "")) as service:
+        yield service
