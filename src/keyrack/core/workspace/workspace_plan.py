@@ -11,6 +11,12 @@ from keyrack.core.instance import Instance
 from keyrack.core.people import access_keys, tokens, users
 from keyrack.core.workspace.workspace_changes import Comparison, Doing, Plan, refuse_unknown, some
 from keyrack.core.workspace.workspace_grants import compare_grants
+from keyrack.core.workspace.workspace_guards import (
+    compare_deploy_keys,
+    compare_frozen_keys,
+    compare_host,
+    compare_revoked_keys,
+)
 from keyrack.core.workspace.workspace_keys import compare_rules, compare_server, compare_user
 from keyrack.core.workspace.workspace_text import (
     WantedRepository,
@@ -48,6 +54,7 @@ def compare(
     if state.workspace is None:
         run.do(f"create workspace {wanted.name}", lambda doing: _found(doing, wanted.name))
     _projects(run)
+    compare_revoked_keys(run)
     for user in wanted.users:
         with run.faults.noted():
             _user(run, user)
@@ -63,17 +70,21 @@ def compare(
             _server(run, server)
         with run.faults.noted(), placed(server.place):
             compare_server(run, server)
+            compare_host(run, server)
     for rule in wanted.rules:
         if rule.server is not None and rule.server not in run.servers_declared | set(run.servers_named):
             run.faults.add(wrong(rule.place, f"the server {rule.server!r} is named, and there is none"))
     for repository in wanted.repositories:
         with run.faults.noted():
             _repository(run, repository)
+        with run.faults.noted(), placed(repository.place):
+            compare_deploy_keys(run, repository)
     # What follows names servers, and would find fault with those that are wrong themselves.
     run.faults.refuse()
     compare_grants(run)
     with run.faults.noted(), placed("[[request_rules]]"):
         compare_rules(run)
+    compare_frozen_keys(run)
     run.faults.refuse()
     return run.plan
 
