@@ -130,3 +130,22 @@ def test_more_statements_than_are_kept_or_sent_ahead(database: Database, monkeyp
 
     assert database.write(command) == [1, 2, 3, 4] * 2
     assert len(database.read(lambda conn: found(conn, "fact 19"))) == 1
+
+
+def test_what_is_prepared_stays_whatever_the_driver_is_asked_and_undoes(database: Database) -> None:
+    """psycopg prepares what it is asked often, and lets go of all that is prepared once a transaction is undone."""
+
+    class Undo(Exception):
+        pass
+
+    def command(conn: Connection) -> None:
+        put(conn, "undone")
+        found(conn, "undone")
+        for _ in range(10):
+            conn.execute(select(instance_facts.c.value).where(instance_facts.c.name == "undone")).all()
+        raise Undo
+
+    for _ in range(3):
+        with pytest.raises(Undo):
+            database.write(command)
+        assert database.read(lambda conn: found(conn, "undone")) == []

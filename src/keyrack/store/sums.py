@@ -209,7 +209,7 @@ def _of_seals(connection: Connection, server_id: int, holding: bool) -> bytes:
 
 def _adds(seals: Seals, seal: Any) -> int:
     """What a row adds to the sum of its server."""
-    if not isinstance(seal, bytes):
+    if not isinstance(seal, bytes) or not seal:
         return 0
     if (known := seals.summands.get(seal)) is None:
         known = int.from_bytes(seals.mac(b"what a server's row adds " + seal), "big")
