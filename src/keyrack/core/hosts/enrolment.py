@@ -184,7 +184,7 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         delay = attempt.write(partial(_take_one, server_id=server.id, judged=judged))
         for logins_piece in judged.logins[1:]:
             attempt.write(partial(reports.store, server=server, piece=logins_piece))
-        instance.figures.delivered([] if delay is None else [delay])
+        _count(instance, server, judged, delay)
 
 
 def report_together(
@@ -225,12 +225,12 @@ def report_together(
 def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Judged]]) -> bool:
     """Keep short reports of one workspace's hosts in one transaction; False: nothing was kept."""
 
-    def take(work: Work) -> list[float]:
+    def take(work: Work) -> list[float | None]:
         work.no_event("each report accounts for itself")
         ids = [server.id for _, server, _ in several]
         found = servers.by_ids(work.connection, ids, locked=True)
         awaited = host_reports.awaited(work.connection, ids)
-        delays: list[float] = []
+        delays: list[float | None] = []
         changes = {}
         for _, server, judged in several:
             one = Work(_attempt(instance, server), work.connection)
@@ -238,7 +238,7 @@ def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Ju
             changes[server.id], delay = _take(one, now, judged, awaited.get(server.id, frozenset()))
             if not one.accounted:
                 raise RuntimeError("a report left no event")
-            delays += [] if delay is None else [delay]
+            delays.append(delay)
         servers.change_each(work.connection, changes)
         return delays
 
@@ -252,9 +252,18 @@ def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Ju
         raise
     except Exception:
         return False
-    for delay in delays:
-        instance.figures.delivered([delay])
+    for (_, server, judged), delay in zip(several, delays, strict=True):
+        _count(instance, server, judged, delay)
     return True
+
+
+def _count(instance: Instance, server: Server, judged: _Judged, delay: float | None) -> None:
+    """Count what a report told, once it is kept; delay: after how many seconds its host obeys."""
+    now = instance.now()
+    instance.tallies.logins(server.workspace_id, sum(piece.logins for piece in judged.logins), now)
+    if delay is not None:
+        instance.figures.delivered([delay])
+        instance.tallies.delivered(server.workspace_id, delay, now)
 
 
 def _attempt(instance: Instance, server: Server) -> Attempt:

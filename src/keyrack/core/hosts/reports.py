@@ -91,6 +91,12 @@ class LoginBatch:
     broken: Sequence[Broken] = ()
     batch: logins.Batch | None = None
 
+    @property
+    def logins(self) -> int:
+        """How many logins it tells of: a key that was used is told of with the session that it opened, too."""
+        opened = {(row["fingerprint"], row["address"]) for row in self.new}
+        return len(self.new) + sum(1 for fingerprint, _, address in self.uses if (fingerprint, address) not in opened)
+
 
 def pieces(instance: Instance, server: Server, told: Logins) -> list[LoginBatch]:
     """What is to be stored of a report's sessions and uses. Each piece is true without the others, and a report that
