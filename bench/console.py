@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants, user_keys
 from keyrack.core.people import users
@@ -41,12 +42,12 @@ PAGES = (
     "/keys",
     "/keys?add=1",
     "/hosts",
-    "/hosts?from=500",
+    "/hosts?after={middle host}",
     "/hosts?q=host-77",
     "/hosts/{host}",
     "/hosts/{host}/enforce",
     "/people",
-    "/people?from=10000",
+    "/people?after={middle person}",
     "/people?q=person-1999",
     "/people/person-7",
     "/offboard/person-7",
@@ -144,6 +145,8 @@ def main() -> None:
         print(f"{keys:,} keys, {hosts:,} hosts; milliseconds of processor time: middle, slowest but one; kB")
         for path in PAGES:
             address = path.replace("{host}", str(host)).replace("{key}", key)
+            address = address.replace("{middle host}", cursors.write((hosts // 2,)))
+            address = address.replace("{middle person}", cursors.write((keys // KEYS_EACH // 2,)))
             spent, size = ask(service, address, cookie, ROUNDS)
             print(f"{path:32} {statistics.median(spent):8.1f} {spent[-2]:8.1f} {size / 1000:8.1f}", flush=True)
 

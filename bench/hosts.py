@@ -102,7 +102,7 @@ def populate(instance: Instance, hosts: int, keys: int) -> list[str]:
         users = sealed.insert_rows(connection, tables.system_users, [{**account, "server_id": one} for one in ids])
         sealed.insert_rows(connection, tables.server_tags, [{"server_id": one, "tag": "fleet"} for one in ids])
         credential = {"server_id": ids[0], "system_user_id": users[0]["id"], "created_at": now, "revision": 1}
-        credential |= {"restrictions": {}, "expires_at": None}
+        credential |= {"temporary": False, "restrictions": {}, "expires_at": None}
         sealed.insert_rows(
             connection,
             tables.credentials,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from argon2 import PasswordHasher
 
 from keyrack import app
@@ -26,6 +27,8 @@ ORDER = ("login", "agent", "crash", "git", "console", "cli", "store", "core", "w
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the process that runs tests a machine of its own; of several workers, each."""
+    # With rich, which tools of tests bring along, it would print every value on the way to an exception.
+    structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         own_machine.take()
 

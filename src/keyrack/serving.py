@@ -139,6 +139,7 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
                 requests.lapse(instance, system_actor())
                 last_seen.write(instance)
                 instance.refusals.write(instance.database)
+                instance.tallies.write(instance.database, instance.now())
                 calm.tidy(instance, system_actor())
                 instance.figures.behind.set(instance.database.read(servers.count_behind))
             except DatabaseUnavailable:
@@ -153,5 +154,6 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
         stopping.set()
         thread.join(timeout=10)
         instance.refusals.write(instance.database, everything=True)
+        instance.tallies.write(instance.database, instance.now())
 
     return stop

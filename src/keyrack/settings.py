@@ -264,6 +264,12 @@ class Settings(BaseSettings):
         le=MOST_DAYS,
         description="How many days a deleted server waits for its host to hear of it.",
     )
+    expired_keys_days: int = Field(
+        default=0,
+        ge=0,
+        le=MOST_DAYS,
+        description="For how many days after its end a key is not taken again; 0 is for ever.",
+    )
     readd_expired_keys: bool = Field(
         default=False,
         description="Take a key again whose end came in the workspace; temporary keys always are. Keys that "

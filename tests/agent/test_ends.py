@@ -41,7 +41,7 @@ ABSENT = Ends(EndForm.ABSENT, ended=frozenset([moment(SOON)]))
 
 
 def test_each_form_stands_in_its_lines() -> None:
-    assert file(Ends()).count(b'expiry-time="20260701130000Z"') == 1
+    assert file(Ends()).count(b'expiry-time="20260701125959Z"') == 1
     assert file(LOCAL).count(b'expiry-time="20260701150000"') == 1
     assert b'"20260701' not in file(ABSENT)
     assert KEYS[1].encode() not in file(ABSENT)

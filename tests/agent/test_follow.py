@@ -37,7 +37,7 @@ def test_a_document_becomes_files_that_sshd_reads(host: EnrolledHost, service: S
 
     deploy = host.keys / "deploy"
     assert deploy.read_bytes() == authorized_keys.render(
-        [f'restrict,pty,from="10.0.0.0/8",expiry-time="20310203040506Z" {first}', second]
+        [f'restrict,pty,from="10.0.0.0/8",expiry-time="20310203040505Z" {first}', second]
     )
     assert host.revoked_keys.read_bytes() == revoked_keys.render([gone])
     assert sorted(host.files()) == ["deploy", "revoked", "root"]

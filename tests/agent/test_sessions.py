@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, AuthorizedKey, OfflinePolicy
+from keyrack.agent.sessions.watch import glass_of
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, AuthorizedKey, HostDocument, OfflinePolicy
 from keyrack.ssh.public_key import fingerprint_of
+from tests.agent.signed_documents import ISSUED, public_key
 from tests.agent.small_service import SmallService
 from tests.agent.watched_host import SshdOneByOne, Watched, enrolled
 from tests.login.observed_host import accounts
@@ -299,3 +301,20 @@ def _running(argument: str) -> list[int]:
             if (path / "cmdline").read_bytes() == b"sleep\0" + argument.encode() + b"\0" and is_alive(int(path.name)):
                 found.append(int(path.name))
     return found
+
+
+def test_a_key_to_break_glass_with_is_told_as_one_also_when_it_is_gone_by_then() -> None:
+    glass, usual = public_key(), public_key()
+    both = {"deploy": [AuthorizedKey(glass), AuthorizedKey(usual)]}
+
+    def named(users: Any, broken: Any) -> HostDocument:
+        return HostDocument("h", 1, ISSUED, users, break_glass=broken)
+
+    pair = ("deploy", fingerprint_of(glass))
+    known = glass_of(named(both, {"deploy": (glass,)}), set())
+    assert known == {pair}
+    assert glass_of(named({"deploy": [AuthorizedKey(usual)]}, {}), known) == {pair}, (
+        "it is gone, and may have been used"
+    )
+    assert glass_of(named(both, {}), known) == set(), "it is a key like any other now"
+    assert glass_of(named({}, {"root": (usual,)}), known) == {pair, ("root", fingerprint_of(usual))}

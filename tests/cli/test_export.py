@@ -13,10 +13,15 @@ from typing import Any
 import pytest
 
 from keyrack import app
+from keyrack.cli.opened import workspaces
+from keyrack.core.git import deploy_keys, repositories
+from keyrack.core.hosts import host_keys
 from keyrack.core.instance import Instance
-from keyrack.core.keys import who_can
+from keyrack.core.keys import revocation, user_keys, who_can
 from keyrack.core.people import users
-from keyrack.core.workspace import workspace_file
+from keyrack.core.workspace import workspace_export, workspace_file
+from keyrack.errors import Refusal
+from keyrack.ssh.public_key import parse
 from keyrack.store import servers
 from tests.cli.test_over_http import good, home, log_in, run
 from tests.core.keys_for_tests import fresh_line
@@ -159,6 +164,32 @@ class Operations:
         """Somebody is shut out, or in again."""
         return self.api("PUT", f"/people/{self.lot.choice(PEOPLE)}", {"disabled": self.lot.random() < 0.3})
 
+    def freeze(self) -> bool:
+        """Keys of somebody, or of all, open nothing for now; or do again."""
+        held = self.team.call("GET", API + "/freezes", token="token-of-olga").json()["items"]
+        going = [one["id"] for one in held if one["ended_at"] is None]
+        if going and self.lot.random() < 0.5:
+            return self.command("freeze", "end", str(self.lot.choice(going)))
+        whose = ("--all",) if self.lot.random() < 0.2 else ("--user", self.lot.choice(("alice", "bob")))
+        return self.command("freeze", "keys", *whose)
+
+    def confirm(self) -> bool:
+        """Somebody confirms a key."""
+        person = self.lot.choice(("alice", "bob", "mallory"))
+        held = self.team.call("GET", API + "/people/me/keys", token=f"token-of-{person}").json()["items"]
+        key = self.lot.choice(held)["id"] if held else 0
+        return self.api("POST", f"/keys/{key}/confirm", token=f"token-of-{person}")
+
+    def revoke(self) -> bool:
+        """A key goes for good."""
+        held = self.team.call("GET", API + "/user-keys", token="token-of-olga").json()["items"]
+        return bool(held) and self.api("POST", "/keys/revoke", {"fingerprint": self.lot.choice(held)["fingerprint"]})
+
+    def offline(self) -> bool:
+        """What a host does by itself."""
+        policy = {"after_seconds": self.lot.choice((0, 3600)), "then": self.lot.choice(("keep", "drop-all"))}
+        return self.api("PUT", f"/servers/{self.lot.choice(self.ids('/servers'))}/offline-policy", policy)
+
     def applied(self) -> bool:
         """A file adds a server and lets a group in there."""
         self.made += 1
@@ -172,11 +203,23 @@ class Operations:
         """So many of them, drawn by lot; most are taken."""
         each: tuple[Callable[[], bool], ...] = (
             *(self.give, self.give, self.give, self.take_back, self.join, self.join, self.own_key, self.put_key),
-            *(self.server, self.person, self.applied),
+            *(self.server, self.person, self.applied, self.own_key, self.put_key, self.confirm),
+            *(self.freeze, self.revoke, self.offline),
         )
         for _ in range(count):
             self.done += self.lot.choice(each)()
         assert self.done > count / 2, "what is refused proves nothing"
+
+
+def _kept_apart(instance: Instance) -> None:
+    """A deploy key, host keys that are known, and a key that nobody may register."""
+    actor = users.system_actor(1)
+    repositories.ensure(instance, actor, path="acme/site", members={})
+    repository = repositories.at(instance, actor, "acme/site")
+    deploy_keys.add(instance, actor, repository.id, title="ci", public_key=fresh_line(), can_push=True)
+    host_keys.know(instance, actor, 1, [(fresh_line(), 2222), (fresh_line(), 22)])
+    gone = parse(fresh_line()).sha256
+    revocation.revoke_everywhere(instance, actor, gone, reason="lost", unknown=True)
 
 
 @pytest.mark.usefixtures("home")
@@ -192,6 +235,7 @@ def test_a_new_instance_lets_in_the_same(team: Service, tmp_path: Path, seed: in
     everywhere = {"group": "ops", "all": True, "system_user": "deploy", "reason": "on call"}
     assert drawn.api("POST", "/grants", everywhere)
     assert drawn.api("POST", "/grants", everywhere | {"starts_at": f"{YEAR + 2}-01-01T00:00:00Z"})
+    _kept_apart(team.instance)
     drawn.run(OPERATIONS)
     before = matrix(team.instance)
     assert before, "somebody can log in"
@@ -210,6 +254,30 @@ def test_a_new_instance_lets_in_the_same(team: Service, tmp_path: Path, seed: in
         other.database.close()
     run("export", "--output", str(tmp_path / "again.toml"), "--data", str(tmp_path / "new"))
     assert {**tomllib.loads((tmp_path / "again.toml").read_text("utf-8"))} == tomllib.loads(text)
+
+
+def test_a_key_that_is_frozen_or_revoked_opens_nothing_elsewhere_either(team: Service, tmp_path: Path) -> None:
+    """Also where one server alone is frozen, of which a file has no word: its keys open nothing until confirmed."""
+    actor = users.system_actor(1)
+    alice, bob, gone = fresh_line(), fresh_line(), fresh_line()
+    drawn = Operations(team, tmp_path, 1)
+    for name, line in (("alice", alice), ("bob", bob), ("bob", gone)):
+        assert drawn.api("POST", "/people/me/keys", {"public_key": line}, token=f"token-of-{name}")
+    for name in ("alice", "bob"):
+        assert drawn.api("POST", "/grants", {"user": name, "all": True, "system_user": "deploy"})
+    assert drawn.api("POST", "/freezes", {"server": "web-1"})
+    mine = team.call("GET", API + "/people/me/keys", token="token-of-bob").json()["items"]
+    assert drawn.api("POST", f"/keys/{mine[-1]['id']}/confirm", token="token-of-bob")
+    assert drawn.api("POST", "/keys/revoke", {"fingerprint": parse(gone).sha256, "reason": "lost"})
+    text = workspace_export.export(team.instance, actor, workspaces(team.instance)[0])
+    other = app.open_instance(settings_for(tmp_path / "new", ""))
+    try:
+        workspace_file.apply(other, text, {})
+        assert {way[4] for way in matrix(other)} == {parse(bob).sha256}
+        with pytest.raises(Refusal, match="revoked everywhere"):
+            user_keys.add(other, users.system_actor(1), title="again", public_key=gone, user_id=2)
+    finally:
+        other.database.close()
 
 
 def test_what_cannot_be_named_is_refused(team: Service, home: Path) -> None:

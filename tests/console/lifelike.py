@@ -10,10 +10,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from keyrack.core.audit import webhooks
 from keyrack.core.git import repositories
 from keyrack.core.hosts import enrolment, modes, servers, system_users
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials, grants, requests, revocation, user_keys
+from keyrack.core.keys import credentials, freezes, grants, requests, revocation, user_keys
 from keyrack.core.people import offboarding, tokens, users
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Role, Server, User
@@ -92,6 +93,7 @@ def make(instance: Instance, *, people: int = 40, hosts: int = 60) -> Workspace:
     _requests(made)
     _reports(made)
     _ended(made)
+    _tallies(made)
     return made
 
 
@@ -247,6 +249,20 @@ def _ended(made: Workspace) -> None:
     offboarding.offboard(made.instance, made.owner, made.people[6].name, reason="left the company")
     lost = parse(made.lines[made.people[5].id][0]).sha256
     revocation.revoke_everywhere(made.instance, made.owner, lost, reason="laptop lost on a train")
+    freezes.freeze(made.instance, made.owner, user=made.people[8].name, reason="laptop left in a taxi")
+    webhooks.create(made.instance, made.owner, url="https://alerts.example.org/keyrack", level="alarm")
+
+
+def _tallies(made: Workspace) -> None:
+    """A month of logins, fewer at weekends, and how long hosts took."""
+    now = made.instance.now()
+    for day in range(30):
+        at = now - timedelta(days=day)
+        made.instance.tallies.logins(made.owner.workspace_id, (9 if at.weekday() > 4 else 64) + day * 7 % 23, at)
+        for number in range(40):
+            seconds = 0.4 + number * number * day * 0.37
+            made.instance.tallies.delivered(made.owner.workspace_id, seconds, at)
+    made.instance.tallies.write(made.instance.database, now)
 
 
 def _sessions(made: Workspace, number: int) -> list[dict[str, str]]:

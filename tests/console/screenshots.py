@@ -29,6 +29,9 @@ OPENED = {
     "/hosts": "/hosts?add=1",
     "/requests": "/requests?ask=1",
     "/access": "/access?view=list",
+    "/freezes": "/freezes?whose=user",
+    "/settings/webhooks": "/settings/webhooks?add=1",
+    "/people": "/people?add=1",
 }
 LOOKS: tuple[tuple[str, Any, Any], ...] = (("light", "light", WIDE), ("dark", "dark", WIDE), ("phone", "light", PHONE))
 
@@ -66,6 +69,8 @@ def example(service: Service, path: str) -> str:
         "activity": "SELECT id FROM events WHERE CAST(details AS TEXT) LIKE '%revisions%' ORDER BY id DESC LIMIT 1",
         "repositories": "SELECT id FROM repositories ORDER BY id LIMIT 1",
         "requests": "SELECT id FROM access_requests ORDER BY id LIMIT 1",
+        "freezes": "SELECT id FROM freezes ORDER BY id LIMIT 1",
+        "settings": "SELECT id FROM webhooks ORDER BY id LIMIT 1",
         "offboardings": "SELECT id FROM offboardings ORDER BY id LIMIT 1",
     }
     question = questions.get(path.split("/")[1])

@@ -82,6 +82,25 @@ def test_what_happened_while_the_service_was_away_is_told_when_the_host_is_back(
     assert "over already" in alarm.summary
 
 
+def test_what_was_taken_away_before_the_host_told_raises_it_by_the_hosts_word(team: Team) -> None:
+    line = glass(team, "grant")
+    named: dict[str, Any] = {**use(team, line, timedelta(minutes=5)), "break_glass": True}
+    (grant,) = grants.find(team.instance, team.owner)
+    grants.take_back(team.instance, team.owner, grant.id)
+    tell(team, last_used=[use(team, line, timedelta(hours=1))])
+    assert alarms(team) == []
+    tell(team, last_used=[named], sessions=[])
+    (alarm,) = alarms(team)
+    for words in ("alice", "as deploy", "203.0.113.7", "taken away before this was told", "over already"):
+        assert words in alarm.summary
+    tell(team, last_used=[named])
+    assert len(alarms(team)) == 1
+    # Also with nothing of the key left here, and from a session alone.
+    gone = parse(fresh_line()).sha256
+    tell(team, sessions=[{**session("8-801", gone, started_at=moment(team)), "break_glass": True}])
+    assert gone in alarms(team)[-1].summary
+
+
 def test_an_agent_that_tells_sessions_alone_or_no_account_raises_it_too(team: Team) -> None:
     line = glass(team, "credential")
     told = use(team, line)

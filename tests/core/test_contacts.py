@@ -9,9 +9,10 @@ from typing import Any
 
 from keyrack.core.hosts import contacts, documents, enrolment, servers, system_users
 from keyrack.core.hosts.contacts import Answer, Contact
-from keyrack.core.keys import credentials
+from keyrack.core.keys import credentials, grants
 from keyrack.errors import Refusal
 from keyrack.model import Server
+from keyrack.store import people
 from keyrack.store.engine import prepared
 from keyrack.store.tables import servers as servers_table
 from tests.core.conftest import Team
@@ -128,3 +129,37 @@ def test_reports_together_are_kept_and_a_bad_one_costs_the_others_nothing(team: 
     assert isinstance(results[2], Refusal)
     applied = [servers.get(team.instance, team.owner, server.id).applied_revision for server, _ in hosts]
     assert applied == [told[0]["revision"], told[1]["revision"], 0, told[3]["revision"]]
+
+
+def told_by(team: Team, hosts: list[tuple[Server, str]]) -> list[tuple[Server, dict[str, Any]]]:
+    """Reports of hosts that obey what is newest, each by the server's record as its secret proves it."""
+    proofs = [(secret, "192.0.2.1") for _, secret in hosts]
+    proved = [found for found in enrolment.authenticate_together(team.instance, proofs) if isinstance(found, Server)]
+    assert [server.id for server in proved] == [server.id for server, _ in hosts]
+    return [(server, {"revision": server.revision, "state": "applied"}) for server in proved]
+
+
+def test_the_reports_of_many_hosts_take_as_many_statements_as_those_of_two(team: Team) -> None:
+    hosts = [enrolled(team, number) for number in range(12)]
+    assert enrolment.report_together(team.instance, told_by(team, hosts)) == [None] * 12
+    user = team.instance.database.read(lambda connection: people.user(connection, team.owner.user_id or 0))
+    assert user is not None
+    for some in (hosts, hosts[:2]):
+        grants.give(team.instance, team.owner, user_id=user.id, tag="web", system_user="deploy")
+        with counted() as asked:
+            proved = told_by(team, some)
+        by_secret = [sql for sql in asked if "agent_secret_hash = " in sql]
+        assert (len(by_secret), len(asked) - len(by_secret)) == (len(some), 2)
+        with counted() as asked:
+            assert enrolment.report_together(team.instance, proved) == [None] * len(some)
+        assert len(asked) == 4, asked
+    applied = [servers.get(team.instance, team.owner, server.id) for server, _ in hosts]
+    assert [one.applied_revision - one.revision for one in applied] == [0, 0] + [-1] * 10
+
+
+def test_the_second_report_of_a_host_among_many_follows_its_first(team: Team) -> None:
+    (server, told), (other, others) = told_by(team, [enrolled(team, number) for number in range(2)])
+    first, second = {**told, "problems": ["not yet"]}, {**told, "problems": ["still not"]}
+    reports = [(server, first), (other, others), (server, second)]
+    assert enrolment.report_together(team.instance, reports) == [None] * 3
+    assert servers.get(team.instance, team.owner, server.id).facts.get("problems") == ["still not"]

@@ -345,7 +345,7 @@ def test_all_or_nothing(instance: Instance) -> None:
         ('server = "web-1"', 'server = "web-9"', "'web-9'"),
         ('name = "acme"', "name = ", "not valid TOML"),
         ('path = "acme/site"', 'path = "../site"', "path"),
-        ('"root", "deploy"', '"Root"', "user name"),
+        ('"root", "deploy"', '"../root"', "name of the account"),
         ('tag = "web"', 'tag = "wbe"', r"\[\[grants\]\] number 2, line 30: the tag 'wbe'"),
         ('system_user = "deploy"', 'system_user = "depoly"', "the account 'depoly'"),
         ('group = "ops"\ntag', 'group = "opps"\ntag', "the group 'opps'"),

@@ -69,6 +69,28 @@ def remove_accounts(names: Sequence[str]) -> None:
             subprocess.run(["userdel", "-f", "-r", name], check=False, capture_output=True)
 
 
+@contextlib.contextmanager
+def accounts_of_directories(names: Sequence[str]) -> Iterator[None]:
+    """Accounts of names that no program here would give, as directories have them, with homes. Within accounts()."""
+    files = [Path("/etc/passwd"), Path("/etc/shadow")]
+    before = [file.read_bytes() for file in files]
+    homes = [Path(f"/home/kr-odd-{number}") for number in range(len(names))]
+    first = 1 + max(account.pw_uid for account in pwd.getpwall() if account.pw_uid < 60_000 or own_machine.taken)
+    try:
+        for number, (name, home) in enumerate(zip(names, homes, strict=True), first):
+            with files[0].open("a") as passwd, files[1].open("a") as shadow:
+                passwd.write(f"{name}:x:{number}:{number}::{home}:/bin/sh\n")
+                shadow.write(f"{name}:*:19000:0:99999:7:::\n")
+            home.mkdir(mode=0o755)
+            os.chown(home, number, number)
+        yield
+    finally:
+        for file, data in zip(files, before, strict=True):
+            file.write_bytes(data)
+        for home in homes:
+            shutil.rmtree(home, ignore_errors=True)
+
+
 class PatientSshClient(SshClient):
     """Knocks again while sshd reads its settings: it closes its port for a moment (SIGHUP, sshd(8))."""
 
@@ -117,14 +139,14 @@ class AdoptedHost:
         helper = self.etc / "helper"
         helper.write_text(f"#!/bin/sh\n[ \"$1\" = krfive ] && echo '{self.keys['helper'].public}'\nexit 0\n", "ascii")
         helper.chmod(0o755)
-        self._place("krone", ".ssh/authorized_keys", f'from="127.0.0.1",no-pty {self.keys["krone"].public} one\n')
+        self.place("krone", ".ssh/authorized_keys", f'from="127.0.0.1",no-pty {self.keys["krone"].public} one\n')
         rogue = f"{self.keys['krtwo'].public} two\n# left by somebody\n{self.keys['rogue'].public} rogue@nowhere\n"
-        self._place("krtwo", ".ssh/authorized_keys2", rogue)
+        self.place("krtwo", ".ssh/authorized_keys2", rogue)
         (self.etc / "odd").mkdir()
         (self.etc / "odd" / "krthree.pub").write_text(f"{self.keys['krthree'].public} three\n", "ascii")
-        self._place("krfour", "keys-of-krfour", f"{self.keys['krfour'].public} four\n")
+        self.place("krfour", "keys-of-krfour", f"{self.keys['krfour'].public} four\n")
         authority = f'cert-authority,principals="krfive" {self._public(self.ca)} authority\n'
-        self._place("krfive", ".ssh/authorized_keys", f"{self.keys['krfive'].public} five\n{authority}")
+        self.place("krfive", ".ssh/authorized_keys", f"{self.keys['krfive'].public} five\n{authority}")
         (self.etc / "global_keys").write_text(f"{self.keys['global'].public} everywhere\n", "ascii")
         self.config.write_text(self._settings(helper), "ascii")
         self.config.chmod(0o640)
@@ -263,7 +285,8 @@ Match User krfive
     AuthorizedKeysCommandUser nobody
 """
 
-    def _place(self, name: str, path: str, text: str) -> None:
+    def place(self, name: str, path: str, text: str) -> None:
+        """Put a file into the home of an account, as the account's own."""
         account = pwd.getpwnam(name)
         file = Path(account.pw_dir) / path
         file.parent.mkdir(mode=0o700, exist_ok=True)

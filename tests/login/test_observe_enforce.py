@@ -25,7 +25,14 @@ from keyrack.model import UnmanagedKey
 from keyrack.protocol.host_document import DesiredAccount, HostDocument
 from keyrack.ssh.public_key import fingerprint_of
 from keyrack.store import servers as server_rows
-from tests.login.observed_host import ACCOUNTS, AdoptedHost, accounts, owner, remove_accounts
+from tests.login.observed_host import (
+    ACCOUNTS,
+    AdoptedHost,
+    accounts,
+    accounts_of_directories,
+    owner,
+    remove_accounts,
+)
 from tests.login.private_sshd import Key, strict_folder
 from tests.services import Service, running, settings_for
 from tests.waiting import wait_until
@@ -336,6 +343,25 @@ def test_a_key_added_by_hand_is_found_and_decided_on(scene: Scene, tmp_path: Pat
     assert file.read_bytes() == before
     assert (file.stat().st_uid, file.stat().st_mode & 0o777) == (pwd.getpwnam("krone").pw_uid, 0o600)
     wait_until(lambda: any("was taken out of" in summary for summary in scene.events()), "words that it is gone")
+
+
+# A trailing hyphen, a computer's account, fully qualified names, and longer than any that useradd makes.
+ODD_NAMES = ("kr.Last", "9kr-", "krhost$", f"kr{'x' * 30}@corp.example", "CORP\\kranna")
+
+
+def test_accounts_of_any_name_that_hosts_have_are_accepted_and_not_locked_out(scene: Scene, tmp_path: Path) -> None:
+    host = scene.host
+    keys = {name: Key.make(tmp_path / f"odd-{number}") for number, name in enumerate(ODD_NAMES)}
+    with accounts_of_directories(ODD_NAMES):
+        for name, key in keys.items():
+            host.place(name, ".ssh/authorized_keys", f"{key.public} of {name}\n")
+        host.enrol(scene.service, SERVER)
+        host.start_agent()
+        wait_until(lambda: {one.username for one in scene.found()} >= set(ODD_NAMES), "the keys of all accounts")
+        scene.accept(*ODD_NAMES)
+        scene.enforce()
+        for name, key in keys.items():
+            assert host.client.lets_in(key, name), name
 
 
 def test_what_is_put_into_keyracks_own_files_is_taken_out_and_told(scene: Scene, tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ def written(moment: datetime) -> str:
 
 
 def test_the_end_is_written_in_utc_and_never_later_than_asked() -> None:
-    assert written(NOON) == 'expiry-time="20261123040000Z"'
-    assert written(NOON + timedelta(microseconds=999_999)) == 'expiry-time="20261123040000Z"'
-    assert written(NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))) == 'expiry-time="20261123040000Z"'
+    assert written(NOON) == 'expiry-time="20261123035959Z"'
+    assert written(NOON + timedelta(microseconds=999_999)) == 'expiry-time="20261123035959Z"'
+    assert written(NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))) == 'expiry-time="20261123035959Z"'
     with pytest.raises(ValueError, match="time zone"):
         written(NOON.replace(tzinfo=None))
 
@@ -34,7 +34,7 @@ def test_the_end_is_written_in_utc_and_never_later_than_asked() -> None:
 def test_a_key_line_is_options_end_and_key() -> None:
     assert key_line(GOOD) == GOOD
     assert key_line(GOOD, ["restrict", 'from="::1"'], NOON) == (
-        f'restrict,from="::1",expiry-time="20261123040000Z" {GOOD}'
+        f'restrict,from="::1",expiry-time="20261123035959Z" {GOOD}'
     )
 
 

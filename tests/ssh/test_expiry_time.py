@@ -63,6 +63,11 @@ def as_sshd_reads(text: str) -> int:
     return int(time.mktime((fields[0], fields[1], fields[2], fields[3], fields[4], fields[5], 0, 0, 0)))
 
 
+def opens_until(text: str) -> int:
+    """auth2-pubkeyfile.c: a key is refused when what its line says is less than time(2), which counts whole seconds."""
+    return as_sshd_reads(text) + 1
+
+
 @pytest.mark.parametrize("zone", ZONES)
 def test_never_later_and_at_most_a_repetition_earlier(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", zone)
@@ -77,7 +82,7 @@ def test_never_later_and_at_most_a_repetition_earlier(zone: str, monkeypatch: py
         assert text is not None
         for asked_before in (0, -200 * DAY, 200 * DAY, -7200, 7200):
             time.mktime(time.localtime(moment + asked_before))
-            early = moment - as_sshd_reads(text)
+            early = moment - opens_until(text)
             assert 0 <= early <= 25 * 3600, (zone, moment, text, asked_before)
             inexact += early > 0
     if zone in ("Europe/Berlin", "Europe/Dublin", "America/Santiago", "Australia/Lord_Howe", "UTC", "Asia/Kathmandu"):
@@ -85,5 +90,5 @@ def test_never_later_and_at_most_a_repetition_earlier(zone: str, monkeypatch: py
 
 
 def test_utc_needs_no_zone() -> None:
-    assert in_utc(0) == "19700101000000Z"
-    assert in_utc(1_795_000_000) == "20261118110640Z"
+    assert in_utc(1) == "19700101000000Z"
+    assert in_utc(1_795_000_000) == "20261118110639Z"

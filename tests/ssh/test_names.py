@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.ssh.names import display_text_problem, hidden_character, username_problem
+from keyrack.ssh.names import account_problem, display_text_problem, hidden_character, username_problem
 from tests.ssh.cases import cases, value_of
 
 NAMES = cases("names.jsonl")
@@ -43,6 +43,26 @@ def test_other_user_names_are_refused(value: object) -> None:
 @pytest.mark.parametrize("value", ["a", "_", "a" * 32, "web-1", "_apt", "a_b-c9", "systemd-timesync"])
 def test_other_user_names_are_taken(value: str) -> None:
     assert username_problem(value) is None
+
+
+@pytest.mark.parametrize(
+    "value", ["a", "first.last", "Anna", "9a", "a-", "host$", "anna@corp.example", "CORP\\anna", "a+b", "a" * 64, "_"]
+)
+def test_names_that_hosts_have_are_names_of_accounts(value: str) -> None:
+    assert account_problem(value) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "", ".", "..", ".a", "-a", "$a", "@a", "\\a", "a" * 65, "a/b", "a b", "a,b", "a:b", "a%u", "a*", "a?", "!a",
+        "a\n", "a\0", "a'b", 'a"b', "a#b", "a=b", "é", "ａ", b"a", None, 0, ["a"],
+    ],
+)  # fmt: skip
+def test_what_would_mean_something_else_is_no_name_of_an_account(value: object) -> None:
+    problem = account_problem(value)
+    assert problem is not None
+    assert problem.endswith(".")
 
 
 @pytest.mark.parametrize(

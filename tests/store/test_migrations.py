@@ -187,6 +187,19 @@ def test_what_is_called_otherwise_now_is_carried_over(bare_url: str) -> None:
         assert max(key["id"] for key in contents(conn)["unmanaged_keys"]) > last
 
 
+def test_a_table_that_is_made_anew_uses_no_id_twice(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'keyrack.db'}"
+    migrate.upgrade(url, to="0131")
+    with connected(url) as conn:
+        fill(conn)
+        conn.execute(text("DELETE FROM sessions WHERE id = (SELECT max(id) FROM sessions)"))
+        before = {row.name: row.seq for row in conn.execute(text("SELECT name, seq FROM sqlite_sequence"))}
+    migrate.upgrade(url)
+    with connected(url) as conn:
+        after = {row.name: row.seq for row in conn.execute(text("SELECT name, seq FROM sqlite_sequence"))}
+    assert {name: after[name] for name in before} == before
+
+
 def test_an_empty_database_is_at_no_revision(bare_url: str) -> None:
     assert migrate.current(bare_url) is None
     assert not migrate.is_current(bare_url)

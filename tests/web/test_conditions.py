@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 
+from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
 from tests.web.test_native import call, tell
 
@@ -74,11 +75,50 @@ def test_what_a_host_tells_is_no_change_of_its_server(team: Service) -> None:
     assert ask(team, "PATCH", "/servers/1", {"name": "x"}, If_Match=seen.headers["ETag"]).status_code == 412
 
 
+def test_the_tag_of_whatever_can_be_changed_or_deleted(team: Service) -> None:
+    """Each thing shows its tag, as making it did; another one's is no condition that holds, and its own is."""
+    line = fresh_line()
+    made = {
+        "/servers/1/credentials": {"label": "desk", "username": "deploy", "public_key": line},
+        "/people/me/keys": {"title": "desk", "public_key": fresh_line()},
+        "/grants": {"user": "alice", "tag": "nobodys", "system_user": "deploy"},
+        "/tokens": {"name": "ci", "scopes": ["servers:read"]},
+        "/webhooks": {"url": "https://alerts.example.org/"},
+    }
+    seen = {}
+    for path, body in made.items():
+        answer = ask(team, "POST", path, body)
+        seen[f"{path}/{answer.json()['id']}"] = answer.headers["ETag"]
+    named = {
+        "/groups/ops": {"members": ["alice"]},
+        "/request-rules/production": {"approvers": 2},
+        "/people/alice/key-sources/github": {"account": "octocat"},
+        "/groups/ops/members/bob": None,
+    }
+    for path, body in named.items():
+        assert ask(team, "PUT", path, body, If_None_Match="*").status_code == 200, path
+        assert ask(team, "PUT", path, body, If_None_Match="*").status_code == 412, path
+        seen[path] = ask(team, "GET", path).headers["ETag"]
+    for path in reversed(seen):
+        assert ask(team, "GET", path).headers["ETag"] == seen[path], path
+        late = ask(team, "DELETE", path, If_Match='"another"')
+        assert (late.status_code, late.json()["error"]["code"]) == (412, "changed"), path
+        assert ask(team, "DELETE", path, If_Match=seen[path]).status_code == 204, path
+        gone = ask(team, "GET", path)
+        assert gone.status_code == 404, path
+        assert gone.json()["error"]["hint"], path
+    policy = ask(team, "GET", "/servers/web-1/offline-policy").headers["ETag"]
+    new = {"after_seconds": 3600, "then": "drop-all"}
+    assert ask(team, "PUT", "/servers/web-1/offline-policy", new, If_Match=policy).status_code == 200
+    assert ask(team, "PUT", "/servers/web-1/offline-policy", new, If_Match=policy).status_code == 412
+
+
 def test_headers_that_cannot_be(team: Service) -> None:
     for tag in ("nothing", "W/" + '"x"', '"x', "", ",".join(['"x"'] * 30)):
         refused = ask(team, "PATCH", "/people/alice", {"disabled": True}, If_Match=tag)
         assert (refused.status_code, refused.json()["error"]["field"]) == (422, "If-Match"), tag
-    nowhere = ask(team, "PUT", "/groups/ops/members/alice", None, If_Match='"x"')
+    policy = {"after_seconds": 3600, "then": "keep"}
+    nowhere = ask(team, "PUT", "/tags/web/offline-policy", policy, If_Match='"x"')
     assert nowhere.status_code == 422
     assert team.call("PUT", f"{BASE}/groups/ops", json={}, headers={"If-Match": '"x"'}).status_code == 401
     denied = {"Authorization": "Bearer token-of-alice", "If-Match": '"x"'}

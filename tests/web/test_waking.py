@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from keyrack.core.people import tokens
 from keyrack.store import people
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
+from tests.waiting import wait_until
 
 HOSTS = 6
 
@@ -55,3 +58,26 @@ def test_a_change_reaches_every_host_at_both_processes(kind: str, postgresql_url
             answers = [one.result(40) for one in waiting]
             assert [answer.status_code for answer in answers] == [200] * HOSTS
             assert all("deploy" in answer.json()["document"] for answer in answers)
+
+
+def test_who_waits_with_a_secret_that_was_replaced_is_handed_nothing(tmp_path: Path) -> None:
+    with running(settings_for(tmp_path / "data", "")) as service, ThreadPoolExecutor(1) as hosts:
+        service.apply(TEAM)
+        owner = tokens.authenticate(service.instance, "token-of-olga", address="192.0.2.1", channel="test")
+        server = servers.create(service.instance, owner, name="host", address="192.0.2.1", tags=())
+        enrolled = []
+        for _ in range(2):
+            _, token = servers.invitation(service.instance, owner, server.id)
+            enrolled.append(partial(enrolment.enrol, service.instance, token, {}, address="192.0.2.1"))
+        old = enrolled[0]().secret
+        revision = json.loads(asked(service, old, 0, 0).json()["document"])["revision"]
+        assert asked(service, old, revision, 0).status_code == 204
+        waiting = hosts.submit(asked, service, old, revision, 30)
+        gauge = service.instance.figures.waiting
+        wait_until(lambda: gauge._value.get() == 1, "the host waits")
+        new = enrolled[1]().secret
+        assert waiting.result(40).status_code == 401
+        told = {"revision": revision, "state": "applied"}
+        headers = {"Authorization": f"Bearer {old}"}
+        assert service.client.post("/agent/v1/report", json=told, headers=headers).status_code == 401
+        assert asked(service, new, 0, 0).status_code == 200

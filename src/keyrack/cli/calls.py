@@ -25,6 +25,16 @@ AT_ONCE = 200
 FOLDER = Path("keyrack-data")
 
 
+NEXT = {
+    "server-missing": "`keyrack servers list` shows which there are.",
+    "user-missing": "`keyrack people list` shows whom there is.",
+    "group-missing": "`keyrack groups list` shows which there are.",
+    "token-missing": "`keyrack tokens list` shows which there are.",
+    "repository-missing": "`keyrack repos list` shows which you may see.",
+}
+"""What to do next where something named is not there, by the refusal's code; a command may know better (known)."""
+
+
 class Refused(click.ClickException):
     """What was called refuses, in words: status as HTTP has it, code for programs. The command ends with 1."""
 
@@ -32,6 +42,13 @@ class Refused(click.ClickException):
         super().__init__(message)
         self.status = status
         self.code = code
+        self.advised = False
+
+    def with_advice(self, words: str) -> Refused:
+        """The same, with what to do next."""
+        told = Refused(self.status, self.code, f"{self.message} {words}")
+        told.advised = True
+        return told
 
 
 class Calls(ABC):
@@ -98,13 +115,13 @@ def reached(given: dict[str, Any]) -> Iterator[Calls]:
             if given.get("workspace"):
                 raise click.UsageError("--workspace goes with --data; a login is of one workspace.")
             # Each way is loaded where it is gone: over HTTP a command answers in a tenth of the time.
-            with importlib.import_module("keyrack.cli.over_http").OverHttp(login.url, login.token) as calls:
+            with importlib.import_module("keyrack.cli.over_http").OverHttp(login.url, login.token) as calls, _advised():
                 yield calls
             return
         raise click.ClickException(
             f"You are not logged in, and there is no instance's data in {FOLDER}: `keyrack login URL`, or --data DIR."
         )
-    with importlib.import_module("keyrack.cli.on_data").on_data(given) as calls:
+    with importlib.import_module("keyrack.cli.on_data").on_data(given) as calls, _advised():
         yield calls
 
 
@@ -117,6 +134,17 @@ def on_data(given: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
+def _advised() -> Iterator[None]:
+    """Say what to do next where something that a command names is missing, and the command does not know better."""
+    try:
+        yield
+    except Refused as refused:
+        if refused.advised or refused.code not in NEXT:
+            raise
+        raise refused.with_advice(NEXT[refused.code]) from None
+
+
+@contextmanager
 def known(hint: str) -> Iterator[None]:
     """Say what to do next where something is missing."""
     try:
@@ -124,7 +152,7 @@ def known(hint: str) -> Iterator[None]:
     except Refused as refused:
         if refused.status != 404:
             raise
-        raise Refused(404, refused.code, f"{refused.message} {hint}") from None
+        raise refused.with_advice(hint) from None
 
 
 __all__ = ["AT_ONCE", "ID", "Calls", "Refused", "Unreachable", "either", "known", "on_data", "reached", "texts", "to"]

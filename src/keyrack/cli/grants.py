@@ -91,7 +91,9 @@ def give(
             "break_glass": break_glass,
             "reason": reason,
         }
-        changed(calls, "POST", "/grants", body, dry_run=dry_run, json_wanted=json_wanted, words=_given)
+        made = changed(calls, "POST", "/grants", body, dry_run=dry_run, json_wanted=json_wanted, words=_given)
+        if made["note"]:
+            say(made["note"], err=True)
 
 
 @command.command()

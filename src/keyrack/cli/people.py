@@ -81,7 +81,7 @@ def list_people(json_wanted: bool, **given: Any) -> None:
                 one["role"],
                 one["kind"],
                 dash(", ".join(one["policies"])),
-                "yes" if one["disabled"] else "-",
+                dash(one["disabled_at"]),
                 one["created_at"],
             )
             for one in calls.every("/people")

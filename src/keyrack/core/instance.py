@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from keyrack.core.audit.refusals import Refusals
+from keyrack.core.audit.tallies import Tallies
 from keyrack.core.figures import Figures
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.throttle import Throttle
@@ -41,4 +42,5 @@ class Instance:
     throttle: Throttle = field(default_factory=Throttle, compare=False, repr=False)
     figures: Figures = field(default_factory=Figures, compare=False, repr=False)
     refusals: Refusals = field(default_factory=Refusals, compare=False, repr=False)
+    tallies: Tallies = field(default_factory=Tallies, compare=False, repr=False)
     checkpoints: Checkpoints = field(default_factory=Checkpoints, compare=False, repr=False)

@@ -10,6 +10,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.ssh import known_private, names, options
+from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import KeyProblem, PublicKey, parse
 
 LONGEST_TITLE = 255
@@ -41,11 +42,26 @@ def public_key(instance: Instance, text: object, *, field: str = "public_key") -
 
 
 def username(value: object, *, field: str = "username") -> str:
-    """A system user's name by the field's grammar; raises Refusal INVALID."""
+    """The name of an account that a host is to make, by the field's grammar; raises Refusal INVALID."""
     problem = names.username_problem(value)
     if problem is not None:
         raise invalid(field, problem)
     return str(value)
+
+
+def account(value: object, *, field: str = "username") -> str:
+    """The name of an account that a host may have, whoever made it; raises Refusal INVALID."""
+    problem = names.account_problem(value)
+    if problem is not None:
+        raise invalid(field, problem)
+    return str(value)
+
+
+def fingerprint(value: object) -> str:
+    """A fingerprint as ssh-keygen -l prints it; raises Refusal INVALID."""
+    if not isinstance(value, str) or not is_fingerprint(value):
+        raise invalid("fingerprint", "Write the key's fingerprint as ssh-keygen -l prints it: SHA256:…")
+    return value
 
 
 def text(value: object, *, field: str, maximum: int = LONGEST_TITLE) -> str:

@@ -391,7 +391,7 @@ def _no_constant(name: str) -> Any:
 
 def _username(value: str, where: str) -> None:
     # Invariant 6: a name becomes a file's name, so nothing but the grammar of accounts passes.
-    if names.username_problem(value) is not None:
+    if names.account_problem(value) is not None:
         raise DocumentError(f"{where}: holds a name that no account can have")
 
 

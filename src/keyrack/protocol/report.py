@@ -9,7 +9,8 @@ A report is one JSON object, and every field of it may be absent, which says not
     keys_found    list of ReportedKey: keys of this host that the document does not have
     keys_cut      list of Cut: where keys_found proves nothing, because the look was cut
     host_keys     {"port", "keys"}: what the running sshd shows, keys by type and base64
-    sessions      who is in;  last_used: the last login of each key since the report before
+    sessions      who is in;  last_used: the last login of each key since the report before; both with `break_glass`
+                  where the document that let it in called its key one to break glass with
     logins        {"batch", "entries", "more", "anybodys"}: each login since the batch before, as last_used has it, also
                   those without a key; told again under the same name until it was answered. more: how many beyond
                   those; anybodys: the log they stand in takes lines from every account
@@ -101,9 +102,9 @@ class Report(NamedTuple):
     keys_found: Optional[Sequence[ReportedKey]] = None
     keys_cut: Optional[Sequence[Cut]] = None
     machine: Optional[Mapping[str, Any]] = None
-    last_used: Optional[Sequence[Mapping[str, str]]] = None
+    last_used: Optional[Sequence[Mapping[str, Any]]] = None
     logins: Optional[Mapping[str, Any]] = None
-    sessions: Optional[Sequence[Mapping[str, str]]] = None
+    sessions: Optional[Sequence[Mapping[str, Any]]] = None
     host_keys: Optional[Mapping[str, Any]] = None
     sessions_unknown: Optional[str] = None
 

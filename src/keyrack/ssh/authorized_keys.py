@@ -38,8 +38,8 @@ class KeyLine(NamedTuple):
 
 
 def end_of(expires_at: datetime) -> int:
-    """The end of a key (aware) in whole seconds since 1970. Fractions are cut off, never rounded up: sshd lets in
-    during the second that is written, and not after it.
+    """The end of a key (aware) in whole seconds since 1970: from then on it opens nothing. Fractions are cut off, never
+    rounded up. How that is written: expiry_time.py.
     """
     if expires_at.tzinfo is None:
         raise ValueError("the end of a key must have a time zone")

@@ -1,8 +1,11 @@
 """Writes the moment at which a key ends as an sshd of some version reads it; it judges no key and asks no sshd.
 
-Source: OpenSSH, auth-options.c and misc.c (parse_absolute_time): expiry-time came with 7.7, its Z with 9.1. A time
-without Z goes to mktime(3) with tm_isdst 0. So a summer's day is counted in winter time, what stands in an hour that
-comes twice means one of two moments, and which one can hang on what that process asked of mktime before.
+Source: OpenSSH, auth-options.c, auth2-pubkeyfile.c and misc.c (parse_absolute_time): expiry-time came with 7.7, its Z
+with 9.1. sshd still takes a key during the whole second that is written, and refuses it when that has passed. So what
+is written is the last second before the end: at the end itself nobody gets in any more.
+
+A time without Z goes to mktime(3) with tm_isdst 0. So a summer's day is counted in winter time, what stands in an hour
+that comes twice means one of two moments, and which one can hang on what that process asked of mktime before.
 """
 
 from __future__ import annotations
@@ -16,20 +19,24 @@ FIRST_IN_UTC = (9, 1)
 
 _Fields = Tuple[int, int, int, int, int, int]
 _HOUR, _DAY = 3600, 86400
+_SECOND = 1  # of which sshd takes a key to the last
 # How the zone may have stood when the process asked last; mktime(3) of the GNU library begins with the same distance.
 _ASKED_BEFORE = (-200 * _DAY, -_DAY, -2 * _HOUR, 2 * _HOUR, _DAY, 200 * _DAY)
 _LONGEST_REPETITION = 25 * 60  # minutes: a day that comes twice, where a country changed sides of the date line
 
 
 def in_utc(moment: int) -> str:
-    """Seconds since 1970 as the value of expiry-time, for OpenSSH 9.1 and newer."""
-    return _text(_utc(moment)) + "Z"
+    """For OpenSSH 9.1 and newer: the value of expiry-time for a key that opens nothing from this moment (seconds since
+    1970).
+    """
+    return _text(_utc(moment - _SECOND)) + "Z"
 
 
 def in_local_time(moment: int) -> Optional[str]:
     """The same for 7.7 to 9.0, in the time zone of this process, which must be that of sshd: never later than the
     moment, however sshd's mktime(3) reads it. None where nothing in the day before it can be written so.
     """
+    moment -= _SECOND
     best: Optional[Tuple[int, str]] = None
     for fields in _spellings(moment):
         meant = _meant(fields)

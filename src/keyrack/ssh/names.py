@@ -7,6 +7,9 @@ import unicodedata
 from typing import Optional
 
 _USERNAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+# Of hosts as they are: those of directories too (first.last, CORP\\anna, anna@corp.example, HOST$).
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+$\\-]{0,63}")
+LONGEST_ACCOUNT = 64
 
 # Unicode categories that are refused wherever people see text: control, format (bidirectional marks and
 # zero-width characters are here), surrogate, private use, unassigned (noncharacters too), and the two
@@ -21,7 +24,7 @@ _ZWNJ, _ZWJ = "\u200c", "\u200d"
 
 
 def username_problem(value: object) -> Optional[str]:
-    """Why `value` is no name for an account on a host, in words for a person; None when it is one."""
+    """Why `value` is no name for an account that is yet to be made, in words for a person; None when it is one."""
     if not isinstance(value, str):
         return "The user name must be text."
     if _USERNAME.fullmatch(value):
@@ -33,6 +36,26 @@ def username_problem(value: object) -> Optional[str]:
     return (
         "The user name must start with a lower-case letter a-z or an underscore and go on with "
         "lower-case letters, digits, underscores and hyphens only."
+    )
+
+
+def account_problem(value: object) -> Optional[str]:
+    """Why `value` cannot be the name of an account that a host has, in words for a person; None when it can.
+
+    What passes is safe as a file's name, in a list with commas, and in sshd's settings; every name that
+    username_problem() takes passes.
+    """
+    if not isinstance(value, str):
+        return "The name of the account must be text."
+    if _ACCOUNT.fullmatch(value):
+        return None
+    if not value:
+        return "The name of the account is empty."
+    if len(value) > LONGEST_ACCOUNT:
+        return f"The name of the account is longer than {LONGEST_ACCOUNT} characters."
+    return (
+        "The name of the account must start with a letter, a digit or an underscore and go on with "
+        "letters, digits and . _ - + @ $ \\ only."
     )
 
 

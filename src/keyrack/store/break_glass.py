@@ -70,6 +70,11 @@ def _owners(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
     return found.where(user_keys.c.workspace_id == workspace_id, among(user_keys.c.fingerprint, fingerprints))
 
 
+def owners(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> dict[str, str]:
+    """The names of the users who registered these keys, by fingerprint."""
+    return {row.fingerprint: row.name for row in _owners.rows(connection, workspace_id, fingerprints)}
+
+
 def of_keys(
     connection: Connection, server_id: int, workspace_id: int, fingerprints: Sequence[str], at: datetime
 ) -> dict[tuple[str, str], Glass]:
@@ -80,9 +85,9 @@ def of_keys(
     ]
     held = _credentials.rows(connection, server_id, fingerprints)
     if held:
-        owners = {row.fingerprint: row.name for row in _owners.rows(connection, workspace_id, fingerprints)}
+        whose = owners(connection, workspace_id, fingerprints)
         found += [
-            Glass(row.fingerprint, row.username, "credential", row.id, row.label, owners.get(row.fingerprint))
+            Glass(row.fingerprint, row.username, "credential", row.id, row.label, whose.get(row.fingerprint))
             for row in held
         ]
     return {(one.fingerprint, one.username): one for one in found}

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, union, update
+from sqlalchemy import Connection, Row, Select, delete, insert, select, union, update
 
 from keyrack.model import Page, Place
 from keyrack.store.dialect import dialect_insert
+from keyrack.store.engine.prepared import prepared
 from keyrack.store.rows import page
 from keyrack.store.tables import credentials, deleted_server_keys, deleted_servers, revocations, servers
 
@@ -93,8 +94,13 @@ def get(connection: Connection, server_id: int) -> DeletedServer | None:
 
 def by_agent_secret(connection: Connection, secret_hash: bytes) -> DeletedServer | None:
     """The deleted server whose agent proves itself with this secret, or None."""
-    statement = select(deleted_servers).where(deleted_servers.c.agent_secret_hash == secret_hash)
-    return _one(connection.execute(statement).one_or_none())
+    row = _by_agent_secret.row(connection, secret_hash)
+    return None if row is None else _record(row)
+
+
+@prepared
+def _by_agent_secret(secret_hash: bytes) -> Select[Any]:
+    return select(deleted_servers).where(deleted_servers.c.agent_secret_hash == secret_hash)
 
 
 def find(
@@ -125,7 +131,7 @@ def _one(row: Row[Any] | None) -> DeletedServer | None:
     return None if row is None else _record(row)
 
 
-def _record(row: Row[Any]) -> DeletedServer:
-    values = dict(row._mapping)
+def _record(row: Row[Any] | Mapping[str, Any]) -> DeletedServer:
+    values = dict(row if isinstance(row, Mapping) else row._mapping)
     del values["agent_secret_hash"]
     return DeletedServer(id=values.pop("server_id"), **values)

@@ -114,6 +114,16 @@ def credentials_of_keys(connection: Connection, workspace_id: int, fingerprints:
     return found
 
 
+@prepared
+def _credentials_of_servers(server_ids: Iterable[int]) -> Select[Any]:
+    return select(credentials).where(among(credentials.c.server_id, server_ids))
+
+
+def credentials_of_servers(connection: Connection, server_ids: Iterable[int]) -> list[Row]:
+    """The rows of all credentials of these servers."""
+    return _credentials_of_servers.rows(connection, sorted(server_ids))
+
+
 def mark_servers(
     connection: Connection, server_ids: Iterable[int], at: datetime | None, *, only_free: bool = False
 ) -> None:

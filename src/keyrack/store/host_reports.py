@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, or_, select
+from sqlalchemy import CompoundSelect, Connection, Select, Table, delete, literal, or_, select, union_all
 
 from keyrack.store import sealed
 from keyrack.store.dialect import dialect_insert
-from keyrack.store.engine.prepared import among
+from keyrack.store.engine.prepared import among, prepared
+from keyrack.store.offboarding_tables import offboarding_hosts
 from keyrack.store.per_server import per_server
-from keyrack.store.tables import credentials, key_uses, servers, sessions, user_keys
+from keyrack.store.tables import credentials, key_uses, revocations, servers, sessions, user_keys
 
 AT_ONCE = 500
 
@@ -47,6 +48,31 @@ def ending_sessions(connection: Connection, server_id: int) -> tuple[str, ...]:
 def _ending_sessions(server_ids: Sequence[int]) -> Select[Any]:
     found = select(sessions.c.server_id, sessions.c.host_session)
     return found.where(among(sessions.c.server_id, server_ids), sessions.c.ending).order_by(sessions.c.id)
+
+
+DELIVERIES, REFUSALS, REMOVALS = "deliveries", "refusals", "removals"
+"""What may wait for a host's word: keys for when they came into force there, keys it is to refuse, people removed."""
+
+
+def awaited(connection: Connection, server_ids: Iterable[int]) -> dict[int, frozenset[str]]:
+    """What waits for the word of these servers' hosts; those for which nothing does are missing."""
+    found: dict[int, set[str]] = {}
+    for row in _awaited.rows(connection, tuple(server_ids)):
+        found.setdefault(row["server_id"], set()).add(row["what"])
+    return {server_id: frozenset(what) for server_id, what in found.items()}
+
+
+@prepared
+def _awaited(server_ids: Iterable[int]) -> CompoundSelect[Any]:
+    def waiting(what: str, table: Table, column: Any) -> Select[Any]:
+        mine = select(table.c.server_id, literal(what).label("what"))
+        return mine.where(among(table.c.server_id, server_ids), column.is_(None)).distinct()
+
+    return union_all(
+        waiting(DELIVERIES, credentials, credentials.c.delivered_at),
+        waiting(REFUSALS, revocations, revocations.c.confirmed_at),
+        waiting(REMOVALS, offboarding_hosts, offboarding_hosts.c.confirmed_at),
+    )
 
 
 def known_fingerprints(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> frozenset[str]:

@@ -291,6 +291,30 @@ def _grants_of_workspace(workspace_id: int) -> Select[Any]:
     return select(grants).where(grants.c.workspace_id == workspace_id).order_by(grants.c.id)
 
 
+@prepared
+def _grant_like(
+    workspace_id: int,
+    system_user: str,
+    user_id: int | None,
+    group_id: int | None,
+    server_id: int | None,
+    tag: str | None,
+    besides: int,
+) -> Select[Any]:
+    same = [grants.c.workspace_id == workspace_id, grants.c.system_user == system_user, grants.c.id != besides]
+    for column, value in ((grants.c.user_id, user_id), (grants.c.group_id, group_id), (grants.c.server_id, server_id)):
+        same.append(column.is_(None) if value is None else column == value)
+    same.append(grants.c.tag.is_(None) if tag is None else grants.c.tag == tag)
+    return select(grants.c.id).where(*same).order_by(grants.c.id).limit(1)
+
+
+def grant_like(connection: Connection, grant: Grant) -> int | None:
+    """The id of another grant to the same user or group, for the same account at the same place, or None."""
+    place = (grant.user_id, grant.group_id, grant.server_id, grant.tag)
+    found = _grant_like.value(connection, grant.workspace_id, grant.system_user, *place, grant.id)
+    return None if found is None else int(found)
+
+
 def page_of_grants(connection: Connection, workspace_id: int, window: Window) -> Page[Grant]:
     """A page of a workspace's grants, oldest first."""
     return _grants_of_workspace.page(connection, grant_of, window, workspace_id)

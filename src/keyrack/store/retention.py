@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Select, Table, and_, delete, func, or_, select, tuple_
 
 from keyrack.store import sealed
+from keyrack.store.ending_tables import expired_keys
 from keyrack.store.tables import (
     access_key_failures,
     access_keys,
@@ -116,6 +117,13 @@ def _deleted_servers(before: datetime) -> Select[Any]:
     )
 
 
+def _expired_keys(before: datetime) -> Select[Any]:
+    held = expired_keys
+    return select(held.c.workspace_id, held.c.fingerprint, held.c.workspace_id.label("of")).where(
+        held.c.expired_at < before
+    )
+
+
 KINDS: dict[str, ExpiringRows] = {
     "events": ExpiringRows(events, (events.c.id,), _events),
     "IAM tokens": ExpiringRows(tokens, (tokens.c.id,), _ended_tokens(tokens.c.kind == "iam")),
@@ -127,6 +135,7 @@ KINDS: dict[str, ExpiringRows] = {
     "enrolment tokens": ExpiringRows(enrolments, (enrolments.c.id,), _enrolments),
     "last uses": ExpiringRows(key_uses, (key_uses.c.fingerprint, key_uses.c.server_id), _key_uses),
     "revocations": ExpiringRows(revocations, (revocations.c.server_id, revocations.c.fingerprint), _revocations),
+    "ended keys": ExpiringRows(expired_keys, (expired_keys.c.workspace_id, expired_keys.c.fingerprint), _expired_keys),
     "deleted servers": ExpiringRows(deleted_servers, (deleted_servers.c.server_id,), _deleted_servers),
 }
 

@@ -58,6 +58,13 @@ def among(connection: Connection, workspace_id: int, fingerprints: Sequence[str]
     return frozenset(found)
 
 
+def of_workspace(connection: Connection, workspace_id: int) -> tuple[RevokedKey, ...]:
+    """All of a workspace, in the order of their fingerprints."""
+    statement = select(revoked_keys).where(revoked_keys.c.workspace_id == workspace_id)
+    found = connection.execute(statement.order_by(revoked_keys.c.fingerprint))
+    return tuple(_record(connection, row) for row in found)
+
+
 def find(
     connection: Connection, workspace_id: int, *, offset: int, limit: int, after: Place | None = None
 ) -> Page[RevokedKey]:

@@ -11,6 +11,7 @@ from keyrack.store import offboarding_tables as offboarding_tables
 from keyrack.store import request_tables as request_tables
 from keyrack.store import sign_in_tables as sign_in_tables
 from keyrack.store import tables as tables
+from keyrack.store import tally_tables as tally_tables
 from keyrack.store import tree_tables as tree_tables
 from keyrack.store import webhook_tables as webhook_tables
 from keyrack.store.columns import metadata

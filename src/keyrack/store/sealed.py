@@ -165,6 +165,20 @@ def change(connection: Connection, table: Table, *where: Any, values: Mapping[st
     return recompute(connection, table, *where, new=lambda _old: values)
 
 
+def change_each(connection: Connection, table: Table, changes: Mapping[int, Mapping[str, Any]]) -> None:
+    """As change, for many rows, by id, each with values of its own: in one statement for all that set the same columns
+    and nothing that decides.
+    """
+    alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for number, values in changes.items():
+        if VOLATILE[table.name].issuperset(values):
+            alike.setdefault(tuple(values), []).append({**values, "of_id": number})
+        else:
+            change(connection, table, row_of(number), values=values)
+    for names, given in alike.items():
+        setting(table, names).run_many(connection, given)
+
+
 def recompute(
     connection: Connection, table: Table, *where: Any, new: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:

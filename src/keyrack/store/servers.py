@@ -17,9 +17,10 @@ from keyrack.store.database import announce
 from keyrack.store.engine.at_once import expect
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.per_server import per_server
-from keyrack.store.rows import inserted, matches, move_on, paged, pattern
+from keyrack.store.rows import Records, inserted, matches, move_on, paged, pattern
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
+MOST_KEPT = 10_000
 MARK_BYTES = 4
 MARK_CHARACTERS = 2 * MARK_BYTES
 LONGEST_LINEAGE = 64 * MARK_CHARACTERS
@@ -97,6 +98,17 @@ def _by_agent_secret(secret_hash: bytes) -> Select[Any]:
 
 
 @prepared
+def _id_by_agent_secret(secret_hash: bytes) -> Select[Any]:
+    return select(servers.c.id).where(servers.c.agent_secret_hash == secret_hash)
+
+
+@prepared
+def _by_ids(ids: Iterable[int], locked: bool) -> Select[Any]:
+    found = select(servers).where(among(servers.c.id, ids)).order_by(servers.c.id)
+    return found.with_for_update() if locked else found
+
+
+@prepared
 def _own_id(workspace_id: int, server_id: int) -> Select[Any]:
     return select(servers.c.id).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
 
@@ -110,6 +122,15 @@ def by_id(connection: Connection, server_id: int) -> Server | None:
     """A server of any workspace: for hosts, which prove themselves otherwise."""
     rows = _of_host.rows(connection, server_id)
     return _one(connection, Row((column.name, rows[0][column.name]) for column in servers.c) if rows else None)
+
+
+def by_ids(connection: Connection, server_ids: Iterable[int], *, locked: bool = False) -> dict[int, Server]:
+    """The same for many, by id, in two questions; those that are gone are missing. locked: nobody else changes them
+    until the transaction's end.
+    """
+    found = _servers.all(connection, _by_ids, tuple(server_ids), locked)
+    tags = _tags(connection, [server.id for server in found])
+    return {server.id: _with_tags(server, tags) for server in found}
 
 
 @per_server
@@ -132,6 +153,13 @@ def all_by_name(connection: Connection, workspace_id: int, name: str) -> tuple[S
 def by_agent_secret(connection: Connection, secret_hash: bytes) -> Server | None:
     """The server whose agent proves itself with this secret, or None."""
     return _one(connection, _by_agent_secret.row(connection, secret_hash))
+
+
+def by_agent_secrets(connection: Connection, secret_hashes: Iterable[bytes]) -> dict[bytes, Server]:
+    """By the hash of its agent's secret each server that one of these proves."""
+    ids = {one: _id_by_agent_secret.value(connection, one) for one in secret_hashes}
+    found = by_ids(connection, [server_id for server_id in ids.values() if server_id is not None])
+    return {one: found[server_id] for one, server_id in ids.items() if server_id in found}
 
 
 def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> int | None:
@@ -169,6 +197,11 @@ def find(
 def change(connection: Connection, server_id: int, values: Mapping[str, Any]) -> None:
     """Set columns of a server."""
     sealed.change(connection, servers, sealed.row_of(server_id), values=values)
+
+
+def change_each(connection: Connection, changes: Mapping[int, Mapping[str, Any]]) -> None:
+    """Set columns of many servers, by id, each its own."""
+    sealed.change_each(connection, servers, changes)
 
 
 def remove(connection: Connection, server_id: int) -> None:
@@ -477,9 +510,9 @@ def keep_account(connection: Connection, server_id: int, username: str) -> None:
 
 def _tags(connection: Connection, ids: list[int]) -> dict[int, list[str]]:
     tags: dict[int, list[str]] = {}
-    for row in _tags_of.rows(connection, ids) if ids else ():
-        if sealed.sound(connection, server_tags, row):
-            tags.setdefault(row.server_id, []).append(row.tag)
+    for server_id, tag, sound in _tags_held.all(connection, _tags_of, ids) if ids else ():
+        if sound:
+            tags.setdefault(server_id, []).append(tag)
     return tags
 
 
@@ -507,7 +540,17 @@ def _server(connection: Connection, row: Row) -> Server:
 
 
 def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
-    return replace(server, tags=tuple(tags.get(server.id, ())))
+    held = tags.get(server.id)
+    return replace(server, tags=tuple(held)) if held else server
+
+
+# A host's row is read for its document, for the proof of its agent and for its report, and changes with that alone.
+_servers = Records(_server, keep=lambda server: server.sound, most=MOST_KEPT)
+_tags_held = Records(
+    lambda connection, row: (row.server_id, row.tag, sealed.sound(connection, server_tags, row)),
+    keep=lambda held: held[2],
+    most=MOST_KEPT,
+)
 
 
 def _system_user(row: Row) -> SystemUser:

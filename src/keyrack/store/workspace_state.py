@@ -10,11 +10,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, select
 
 from keyrack.model import Credential, Grant, Project, RepositoryRole, User, UserKey, Workspace
-from keyrack.store import key_sources, keys, people, requests
+from keyrack.store import deploy_keys, host_keys, key_sources, keys, people, requests, revoked_keys
 from keyrack.store.access_keys import AccessKeyRow, access_key_record
+from keyrack.store.deploy_keys import DeployKey
+from keyrack.store.host_keys import HostKey
 from keyrack.store.key_sources import KeySource
 from keyrack.store.repositories import Repository, record
 from keyrack.store.requests import RequestRule
+from keyrack.store.revoked_keys import RevokedKey
 from keyrack.store.tables import (
     access_keys,
     group_members,
@@ -54,6 +57,9 @@ class ServerState:
     address: str
     provider: str | None
     mode: str
+    offline_after_seconds: int = 0
+    offline_then: str = "keep"
+    frozen_at: datetime | None = None
     tags: set[str] = field(default_factory=set)
     accounts: set[str] = field(default_factory=set)
 
@@ -86,6 +92,9 @@ class State:
     credentials: dict[int, tuple[Credential, ...]] = field(default_factory=dict)
     sources: tuple[KeySource, ...] = ()
     rules: tuple[RequestRule, ...] = ()
+    revoked_keys: tuple[RevokedKey, ...] = ()
+    host_keys: dict[int, list[HostKey]] = field(default_factory=dict)
+    deploy_keys: dict[int, tuple[DeployKey, ...]] = field(default_factory=dict)
     known_tokens: dict[bytes, TokenRow] = field(default_factory=dict)
     known_access_keys: dict[str, AccessKeyRow] = field(default_factory=dict)
     known_repositories: tuple[Repository, ...] = ()
@@ -156,8 +165,8 @@ def _fill(connection: Connection, state: State, number: int) -> None:
 def fill_keys(
     connection: Connection, state: State, at: datetime, *, users_named: Iterable[str], servers_named: Iterable[int]
 ) -> None:
-    """Add the keys of users, and those of servers that hold at a time and are as Keyrack wrote them; and the sources
-    of keys and the rules of requests of all of the workspace.
+    """Add the keys of users, and those of servers that hold at a time and are as Keyrack wrote them; and of all of the
+    workspace the sources of keys, the rules of requests, the keys that are revoked, deploy keys and host keys.
     """
     if state.workspace is None:
         return
@@ -169,10 +178,17 @@ def fill_keys(
         state.credentials[number] = tuple(credential for credential, sound in held if sound)
     state.sources = key_sources.of_workspace(connection, state.workspace.id)
     state.rules = requests.rules(connection, state.workspace.id)
+    state.revoked_keys = revoked_keys.of_workspace(connection, state.workspace.id)
+    state.host_keys = host_keys.of_servers(connection, state.servers)
+    state.deploy_keys = {
+        one.repository.id: deploy_keys.of_repository(connection, one.repository.id)
+        for one in state.repositories.values()
+    }
 
 
 def _servers(connection: Connection, state: State, number: int) -> None:
-    columns: list[Any] = [servers.c.id, servers.c.name, servers.c.address, servers.c.provider, servers.c.mode]
+    named = ("id", "name", "address", "provider", "mode", "offline_after_seconds", "offline_then", "frozen_at")
+    columns: list[Any] = [servers.c[name] for name in named]
     for found in connection.execute(select(*columns).where(servers.c.workspace_id == number).order_by(servers.c.id)):
         state.servers[found.id] = ServerState(**found._mapping)
     tagged = select(server_tags).join(servers, servers.c.id == server_tags.c.server_id)

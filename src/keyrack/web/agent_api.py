@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keyrack.core.hosts import contacts, copies, documents, enrolment, went_back
 from keyrack.core.hosts.contacts import Contact
@@ -38,6 +37,8 @@ from keyrack.web.together import Together
 from keyrack.web.waiting import Waiting, within
 
 log = structlog.get_logger("keyrack.web")
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 INSTALL_SCRIPT = Path(__file__).with_name("install.sh")
 LONGEST_WAIT = 50.0
@@ -71,7 +72,7 @@ STATUS = {
 
 def application(
     instance: Instance, waiting: Waiting, last_seen: LastSeen, limit: RateLimit, sharing: Sharing
-) -> Starlette:
+) -> ASGIApp:
     """The application under /agent."""
     calls = _AgentCalls(instance, waiting, last_seen, limit, sharing)
     archive: list[bytes] = []
@@ -86,28 +87,47 @@ def application(
         count(limit, request, ("address", address_of(request)))
         return Response(INSTALL_SCRIPT.read_bytes(), media_type="text/x-shellscript")
 
-    routes = [
-        Route("/v1/enroll", _answering(calls.enrol), methods=["POST"]),
-        Route("/v1/document", _answering(calls.document), methods=["GET"]),
-        Route("/v1/report", _answering(calls.report), methods=["POST"]),
-        Route("/v1/last-document", _answering(calls.last_document), methods=["POST"]),
-        Route("/keyrack-agent.pyz", _answering(zipapp), methods=["GET"]),
-        Route("/install.sh", _answering(script), methods=["GET"]),
-    ]
-    app = Starlette(routes=routes, exception_handlers={404: _no_call, 405: _no_call})
-    app.router.redirect_slashes = False
-    return app
+    get, post = ("GET", "HEAD"), ("POST",)
+    paths: Mapping[str, tuple[tuple[str, ...], Handler]] = {
+        "/v1/enroll": (post, calls.enrol),
+        "/v1/document": (get, calls.document),
+        "/v1/report": (post, calls.report),
+        "/v1/last-document": (post, calls.last_document),
+        "/keyrack-agent.pyz": (get, zipapp),
+        "/install.sh": (get, script),
+    }
 
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        # Beside Starlette's application and routes: this stands in memory, and runs, for every host that waits.
+        methods, handler = paths.get(scope["path"].removeprefix(scope["root_path"]), ((), None))
+        if handler is None:
+            response: Response = JSONResponse({"error": "There is no such path."}, 404)
+        elif scope["method"] not in methods:
+            words = "This path takes another method."
+            response = JSONResponse({"error": words}, 405, headers={"Allow": ", ".join(methods)})
+        else:
+            response = await _answered(handler, Request(scope, receive))
+        await response(scope, receive, send)
 
-async def _no_call(request: Request, error: Exception) -> Response:
-    """404 and 405 in the one shape that agents read."""
-    assert isinstance(error, HTTPException)
-    words = "There is no such path." if error.status_code == 404 else "This path takes another method."
-    return JSONResponse({"error": words}, error.status_code, headers=error.headers)
+    return answer
 
 
 # In place of an answer: who asks took another run's place, or may be a copy.
 _SEAT = Response(status_code=409)
+_NOTHING_NEW = Response(status_code=204)
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """A report as it came. server: whose agent tells it, None where that was known from its last look: then proof is
+    its secret and its address, server_id the server, and run that of its agent.
+    """
+
+    content: bytes
+    proof: tuple[str, str] = ("", "")
+    server_id: int = 0
+    run: str = ""
+    server: Server | DeletedServer | None = None
 
 
 class _AgentCalls:
@@ -123,9 +143,11 @@ class _AgentCalls:
         self._callers, self._scheduler = sharing.callers, sharing.scheduler
         self._limits = _Limits()
         self._contacts = Together(partial(contacts.answer, instance), MOST_TOGETHER)
-        self._proofs: Together[tuple[str, str], Server | DeletedServer] = Together(self._prove, MOST_TOGETHER)
+        self._proofs: Together[tuple[str, str], Server | DeletedServer] = Together(
+            partial(enrolment.authenticate_together, instance), MOST_TOGETHER
+        )
         # Who waits for a document is served before it is noted who has one.
-        self._reports: Together[tuple[Server | DeletedServer, bytes], bool] = Together(
+        self._reports: Together[_Report, bool] = Together(
             self._take_reports, MOST_TOGETHER // 2, after=lambda: self._contacts.waiting
         )
         self._sizes: dict[int, int] = {}
@@ -166,6 +188,9 @@ class _AgentCalls:
         server_id = self._waiting.known.server_of(secret_hash, known, lineage, run)
         is_current = server_id is not None
         if server_id is None:
+            # Who it was a moment ago: what it is handed is read together with its secret.
+            server_id = self._waiting.known.seat_of(secret_hash, run)
+        if server_id is None:
             server, caller = await self._host(request)
             server_id = server.id
             if isinstance(server, Server):
@@ -183,7 +208,7 @@ class _AgentCalls:
                 try:
                     if not is_current:
                         await self._machines.hold(server_id, run, _caller_of(server_id))
-                        answer = await self._look(contact, waiter)
+                        answer = await self._look(request, contact, waiter)
                         if answer is _SEAT:
                             await self._machines.take_seat(request, server_id, told, _caller_of(server_id))
                             continue
@@ -196,9 +221,9 @@ class _AgentCalls:
                     is_current = False
                 finally:
                     self._waiting.leave(server_id, waiter)
-        return Response(status_code=204)
+        return _NOTHING_NEW
 
-    async def _look(self, contact: Contact, waiter: asyncio.Future[None]) -> Response | None:
+    async def _look(self, request: Request, contact: Contact, waiter: asyncio.Future[None]) -> Response | None:
         """What a host must be told now, None where it obeys what it must."""
         server_id, caller = contact.server_id, _caller_of(contact.server_id)
         if self._sizes.get(server_id, 0) < LARGE_DOCUMENT:
@@ -210,11 +235,13 @@ class _AgentCalls:
                 raise answer_or_error
             answer = answer_or_error
         if answer.standing is None:
-            return await self._look_alone(contact, caller)
+            return await self._look_alone(request, contact, caller)
         if not answer.body:
             if not waiter.done():
                 self._waiting.known.note(contact, answer.standing)
             return None
+        if not waiter.done():
+            self._waiting.known.note_seat(contact, answer.standing)
         self._last_seen.saw(server_id)
         if answer.size >= LARGE_DOCUMENT:
             self._sizes[server_id] = answer.size
@@ -223,9 +250,11 @@ class _AgentCalls:
         headers = {"Content-Encoding": "gzip"} if answer.packed else None
         return Response(answer.body, media_type="application/json", headers=headers)
 
-    async def _look_alone(self, contact: Contact, caller: Caller) -> Response | None:
+    async def _look_alone(self, request: Request, contact: Contact, caller: Caller) -> Response | None:
         """The same for a host about which more must be known, or whose secret is not its server's any more."""
         instance, server_id = self._instance, contact.server_id
+        self._waiting.known.forget(server_id)
+        await self._host(request)
         if not await self._scheduler.run(caller, partial(copies.is_seated, instance, server_id, contact.run)):
             return _SEAT
         look = partial(went_back.contact, instance, server_id, contact.revision, contact.lineage)
@@ -244,33 +273,52 @@ class _AgentCalls:
 
     async def report(self, request: Request) -> Response:
         """What a host says of itself."""
-        server, caller = await self._host(request)
         sender = machines.told(request)
-        if (repeated := self._machines.repeated(server.id, sender)) is not None:
+        secret, run = _secret(request), "" if sender is None else sender.run
+        server: Server | DeletedServer | None = None
+        server_id = self._waiting.known.seat_of(self._instance.key.hash_token(secret), run)
+        if server_id is None or bodies.may_be(request, LONG_BODY):
+            server, _ = await self._host(request)
+            server_id = server.id
+        caller = _caller_of(server_id)
+        if (repeated := self._machines.repeated(server_id, sender)) is not None:
             return repeated
         if isinstance(server, Server):
             await self._machines.seat(request, server, sender, caller)
-        content = await self._told(request, server.id, caller)
-
-        def call() -> None:
-            told = _object(content)
-            self._limits.check(server.id, told)
-            enrolment.report(self._instance, server, told)
-
+        content = await self._told(request, server_id, caller)
+        if server is None:
+            report = _Report(content, (secret, address_of(request)), server_id, run)
+            if await self._reports.ask(caller.name, report):
+                return JSONResponse({"ok": True})
+            # Not who it was a moment ago.
+            self._waiting.known.forget(server_id)
+            server, caller = await self._host(request)
+            if isinstance(server, Server):
+                await self._machines.seat(request, server, sender, caller)
         if len(content) < LONG_BODY:
-            await self._reports.ask(caller.name, (server, content))
+            await self._reports.ask(caller.name, _Report(content, server=server))
         else:
-            await self._scheduler.run(caller, call, long=True)
+            await self._scheduler.run(caller, partial(self._take_report, server, content), long=True)
         return JSONResponse({"ok": True})
 
-    def _take_reports(self, reports: Sequence[tuple[Server | DeletedServer, bytes]]) -> list[bool | Exception]:
-        """Take reports together; True for each that is kept."""
+    def _take_report(self, server: Server | DeletedServer, content: bytes) -> None:
+        told = _object(content)
+        self._limits.check(server.id, told)
+        enrolment.report(self._instance, server, told)
+
+    def _take_reports(self, reports: Sequence[_Report]) -> list[bool | Exception]:
+        """Take reports together; True for each that is kept, False for one whose sender is to be looked at first."""
         results: list[bool | Exception] = [True] * len(reports)
         read: list[tuple[Server | DeletedServer, Mapping[str, Any]]] = []
         places = []
-        for place, (server, content) in enumerate(reports):
+        proved = self._senders(reports)
+        for place, report in enumerate(reports):
+            server = report.server or proved.get(report.proof)
+            if server is None:
+                results[place] = False
+                continue
             try:
-                told = _object(content)
+                told = _object(report.content)
                 self._limits.check(server.id, told)
             except Exception as error:
                 results[place] = error
@@ -282,15 +330,20 @@ class _AgentCalls:
                 results[place] = error_or_none
         return results
 
-    def _prove(self, proofs: Sequence[tuple[str, str]]) -> list[Server | DeletedServer | Exception]:
-        """Whose agents these are, by secret and address."""
-        found: list[Server | DeletedServer | Exception] = []
-        for secret, address in proofs:
-            try:
-                found.append(enrolment.authenticate(self._instance, secret, address=address))
-            except Exception as error:
-                found.append(error)
-        return found
+    def _senders(self, reports: Sequence[_Report]) -> dict[tuple[str, str], Server]:
+        """By their proofs the servers that reports are of which come from who it was a moment ago."""
+        unproved = [report for report in reports if report.server is None]
+        if not unproved:
+            return {}
+        found = enrolment.authenticate_together(self._instance, [report.proof for report in unproved])
+        return {
+            report.proof: server
+            for report, server in zip(unproved, found, strict=True)
+            if isinstance(server, Server)
+            and server.id == report.server_id
+            and server.copied_at is None
+            and report.run in ("", server.agent_run)
+        }
 
     async def last_document(self, request: Request) -> Response:
         """A piece of what a host obeys, which the service does not know any more."""
@@ -334,21 +387,17 @@ class _AgentCalls:
         return content
 
 
-def _answering(
-    handler: Callable[[Request], Awaitable[Response]],
-) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except Refusal as refusal:
-            return _refuse(refusal)
-        except DatabaseUnavailable:
-            return _refuse(database_away())
-        except Exception:
-            log.exception("request failed", method=request.method, path=request.url.path)
-            return _refuse(fault())
-
-    return answer
+async def _answered(handler: Handler, request: Request) -> Response:
+    """What a handler answers, or the words of what it raises."""
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        return _refuse(refusal)
+    except DatabaseUnavailable:
+        return _refuse(database_away())
+    except Exception:
+        log.exception("request failed", method=request.method, path=request.url.path)
+        return _refuse(fault())
 
 
 def _refuse(refusal: Refusal) -> Response:

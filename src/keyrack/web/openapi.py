@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Mapping
 from html import escape
+from itertools import chain, count
 from typing import Any
 
 from keyrack import __version__
@@ -54,9 +55,10 @@ def openapi(apis: Described, url: str) -> dict[str, Any]:
     for prefix, dialect in apis:
         for endpoint in dialect.endpoints:
             shape = _shape(prefix, dialect, endpoint)
-            name = f"{dialect.name}.{prefix.strip('/').replace('/', '_')}.{endpoint.handler.__name__}"
-            while name in names:
-                name += "_"  # a second spelling of the same call
+            called = f"{dialect.name}.{prefix.strip('/').replace('/', '_')}.{endpoint.handler.__name__}"
+            # A second spelling of the same call; by a number, as generators of clients make one name of x and x_.
+            spellings = chain([called], (f"{called}_{number}" for number in count(2)))
+            name = next(one for one in spellings if one not in names)
             names.add(name)
             operation: dict[str, Any] = {
                 "tags": [dialect.name],

@@ -206,7 +206,7 @@ def rules(effective: Effective, version: Version, tz: Optional[str] = None) -> S
 def _judged(row: key_file.Row, place: _Place) -> ReportedKey:
     """What is found, as it counts there and now."""
     problem = row.problem
-    if not problem and row.ends_at is not None and row.ends_at < time.time():
+    if not problem and row.ends_at is not None and row.ends_at < int(time.time()):  # as sshd counts: in whole seconds
         problem = "its end has passed"
     kind = AUTHORITY if row.authority else KEY if row.fingerprint else UNREADABLE
     in_force = place.in_force and not problem

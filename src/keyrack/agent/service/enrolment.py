@@ -10,8 +10,9 @@ from keyrack import __version__
 from keyrack.agent.keys.key_files import KeyFiles
 from keyrack.agent.service import signature
 from keyrack.agent.service.client import ServiceAnswer, ServiceClient
+from keyrack.agent.sshd.running import UNKNOWN
+from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
-from keyrack.agent.system import programs
 from keyrack.protocol import host_document
 from keyrack.protocol.report import wire_word
 from keyrack.ssh import public_key
@@ -47,7 +48,7 @@ def enrol(
         files.prepare()
     finally:
         files.close()
-    asked = {"token": token, **facts(), **({"mode": wire_word(mode)} if mode else {}), **_left(state, url)}
+    asked = {"token": token, **facts(sshd_config), **({"mode": wire_word(mode)} if mode else {}), **_left(state, url)}
     answer = client.post("/agent/v1/enroll", asked)
     enrolment = _read(answer, url, keys_folder, revoked_keys, sshd_config)._replace(ca_file=ca_file, proxy=proxy)
     signature.allow(state.folder, enrolment.signing_key)
@@ -64,7 +65,7 @@ def _left(state: StateFolder, url: str) -> Dict[str, str]:
     return {"leaves": before.secret} if before is not None and before.url == url else {}
 
 
-def facts() -> Dict[str, str]:
+def facts(sshd_config: Optional[str] = None) -> Dict[str, str]:
     """What the service is told about this machine: names and versions, nothing about its people."""
     system = _os_release()
     return {
@@ -72,17 +73,14 @@ def facts() -> Dict[str, str]:
         "os": system.get("ID", os.uname().sysname.lower()),
         "os_version": system.get("VERSION_ID", os.uname().release),
         "agent_version": __version__,
-        "openssh_version": openssh_version(),
+        "openssh_version": openssh_version(sshd_config),
     }
 
 
-def openssh_version() -> str:
-    """As in OpenSSH_9.2p1; empty when there is no ssh."""
-    ssh = programs.find("ssh")
-    if ssh is None:
-        return ""
-    said = programs.run([ssh, "-V"]).errors.split()
-    return said[0].rstrip(",") if said else ""
+def openssh_version(sshd_config: Optional[str] = None) -> str:
+    """As in OpenSSH_9.2: that of the sshd that listens, or would, not the client's. Empty: nothing says it."""
+    version = Sshd(sshd_config).running.version()
+    return "" if version == UNKNOWN else f"OpenSSH_{version[0]}.{version[1]}"
 
 
 def _read(

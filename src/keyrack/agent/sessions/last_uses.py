@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, List
+from typing import Any, Collection, Dict, Iterable, List, Tuple
 
 from keyrack.agent.sessions.login_log import Login
 from keyrack.agent.sessions.sessions import moment_text
@@ -36,14 +36,15 @@ class Uses:
         self._last = {**{login.fingerprint: login for login in logins}, **self._last}
 
 
-def told(logins: Iterable[Login]) -> List[Dict[str, str]]:
-    """As reports have it."""
+def told(logins: Iterable[Login], glass: Collection[Tuple[str, str]] = ()) -> List[Dict[str, Any]]:
+    """As reports have it; glass: accounts with fingerprints whose logins break glass."""
     return [
         {
             "fingerprint": login.fingerprint,
             "at": moment_text(login.at),
             "address": login.address,
             "user": login.user,
+            **({"break_glass": True} if (login.user, login.fingerprint) in glass else {}),
         }
         for login in logins
     ]

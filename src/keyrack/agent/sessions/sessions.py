@@ -282,14 +282,15 @@ class Sessions:
         self._new[session.id] = time.monotonic()
 
 
-def told(session: LoginSession) -> Dict[str, str]:
-    """A session as reports have it."""
+def told(session: LoginSession, glass: Collection[Tuple[str, str]] = ()) -> Dict[str, Any]:
+    """A session as reports have it; glass: accounts with fingerprints whose logins break glass."""
     return {
         "id": session.id,
         "user": session.user,
         "address": session.address,
         "fingerprint": session.fingerprint,
         "started_at": moment_text(processes.start_time(session.started)),
+        **({"break_glass": True} if (session.user, session.fingerprint) in glass else {}),
     }
 
 

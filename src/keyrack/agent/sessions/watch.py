@@ -42,6 +42,7 @@ LOOK_SECONDS = 1.0  # how late the end of a key may end its sessions
 MACHINE_SECONDS = 600.0  # between two looks at the machine, where nothing else is reported
 REPORT_SECONDS = 5.0  # between two reports; the first after a quiet time goes at once
 NO_ANSWER_SECONDS = 15.0
+MOST_GLASS = 1000  # keys to break glass with that are gone, and of which a login may still be told
 LATE_LOGIN_SECONDS = 180.0  # sshd gives a login two minutes (LoginGraceTime)
 
 _FILE = "sessions.json"
@@ -79,6 +80,7 @@ class Watch:
         self._ends: Dict[str, float] = {}
         self._said: Set[str] = set()
         self._gone: Dict[Tuple[str, str], float] = {}
+        self._glass: Set[Tuple[str, str]] = set()
         self._lock = threading.Lock()  # around _gone
         self._news = True  # a fresh agent tells who is in, should the service think otherwise
         self._report_at = self._machine_at = 0.0
@@ -97,6 +99,7 @@ class Watch:
             gone = dict.fromkeys(_opened(before.document) - _opened(obeyed.document), forget_at)
             with self._lock:
                 self._gone.update(gone)
+        self._glass = glass_of(obeyed.document, self._glass)
         self._obeyed = obeyed
         self._awake.set()
 
@@ -170,9 +173,9 @@ class Watch:
         report = Report(
             agent_version=__version__,
             machine=machine.facts(),
-            last_used=last_uses.told(taken) if taken else None,
+            last_used=last_uses.told(taken, self._glass) if taken else None,
             logins=self._untold.batch(anybodys=login_log.is_anybodys(self._log)),
-            sessions=[sessions.told(session) for session in self._sessions.live] if self._news else None,
+            sessions=[sessions.told(session, self._glass) for session in self._sessions.live] if self._news else None,
             sessions_unknown=self._not_known if self._news else None,
         )
         self._report_at = time.monotonic() + REPORT_SECONDS
@@ -224,6 +227,16 @@ def _opened(document: HostDocument) -> Set[Tuple[str, str]]:
     """What a document opens: accounts with keys."""
     let_in = (*document.users.items(), *document.frozen.items())
     return {(user, entry.key) for user, entries in let_in for entry in entries}
+
+
+def glass_of(document: HostDocument, before: Set[Tuple[str, str]]) -> Set[Tuple[str, str]]:
+    """Accounts with fingerprints of keys to break glass with, by this document or by one before it: a login with such a
+    key is told as one, also where the service took the key away before it heard of the login.
+    """
+    glass = {(user, fingerprint_of(key)) for user, some in document.break_glass.items() for key in some}
+    others = {(user, fingerprint_of(key)) for user, key in _opened(document)} if before - glass else set()
+    kept = sorted(before - glass - others)[:MOST_GLASS]
+    return glass.union(kept)
 
 
 def _end_of(rights: Rights, session: LoginSession) -> float:

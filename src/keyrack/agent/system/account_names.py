@@ -12,12 +12,12 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
 
 from keyrack.agent.keys import account_tasks
 from keyrack.agent.sshd.settings import SettingLine
+from keyrack.ssh.names import account_problem
 
 SECONDS = 20.0
 _MOST_HOMES = 20_000
 _NO_SHELLS = ("nologin", "false")
 _LISTED = ("files", "compat", "systemd", "altfiles", "db")
-_LITERAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.$-]{0,63}")
 
 
 class LocalAccount(NamedTuple):
@@ -70,11 +70,12 @@ def named(lines: Iterable[SettingLine]) -> Set[str]:
     for line in lines:
         values: List[str] = []
         if line.keyword in ("allowusers", "denyusers"):
-            values = [value.partition("@")[0] for value in line.values]
+            # sshd_config(5): what follows the last @ is a place; an account's own name may have one before it.
+            values = [name for value in line.values for name in (value, value.rpartition("@")[0])]
         elif line.keyword == "match":
             for keyword, value in zip(line.values[0::2], line.values[1::2]):  # noqa: B905 - not in Python 3.9
                 values += value.split(",") if keyword.lower() == "user" else []
-        found.update(value for value in values if _LITERAL.fullmatch(value))
+        found.update(value for value in values if account_problem(value) is None)
     return found
 
 
@@ -94,7 +95,7 @@ def _ask(names: Sequence[str]) -> Any:
                 (numbers if is_known else strangers).add(owner)
             if owner in strangers:
                 ownerless.append(os.path.join(folder, name))
-            if name not in known and _LITERAL.fullmatch(name):
+            if name not in known and account_problem(name) is None:
                 _note(known, lambda name=name: pwd.getpwnam(name))
     accounts = [[one.pw_name, one.pw_uid, one.pw_gid, one.pw_dir, one.pw_shell] for one in known.values()]
     return {"accounts": accounts, "ownerless": ownerless[:1000]}

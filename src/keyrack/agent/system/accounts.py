@@ -17,6 +17,7 @@ from keyrack.agent.state import StateFolder
 from keyrack.agent.system import as_account, programs
 from keyrack.agent.system.local import Local
 from keyrack.protocol.host_document import DesiredAccount
+from keyrack.ssh import names
 from keyrack.ssh.digest import sha256
 
 NOTE = "accounts.json"
@@ -124,6 +125,9 @@ class Accounts:
         return ""
 
     def _create(self, name: str) -> str:
+        problem = names.username_problem(name)
+        if problem is not None:
+            return f"this host has no account {name}, and none of that name is made: {problem}"
         shell = next((path for path in _SHELLS if os.path.exists(path)), "/bin/sh")
         # Noted first: what a killed agent created is its own to remove later.
         self._note([*self._created, name], self._passwords)

@@ -59,6 +59,6 @@ def account_names(text: Optional[str]) -> Optional[Tuple[str, ...]]:
         return None
     found = tuple(name.strip() for name in text.split(","))
     for name in found:
-        if names.username_problem(name) is not None:
+        if names.account_problem(name) is not None:
             raise ValueError(f"{name!r} cannot be the name of an account")
     return found

@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection
 
+from keyrack.core.audit.tallies import DELAYS, LATER, LOGIN, day_of, within
 from keyrack.core.hosts.last_seen import ONLINE
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.model import Actor, Window
 from keyrack.store import overview as rows
-from keyrack.store import requests
+from keyrack.store import requests, tallies
 from keyrack.store.engine.prepared import Row
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,13 +22,15 @@ SOON = timedelta(days=7)
 DAYS = 30
 AGES = ((30, "under a month"), (180, "under half a year"), (365, "under a year"), (730, "under two years"))
 OLDER = "older"
+DELAY_WORDS = dict(zip(DELAYS, ("a second", "10 seconds", "a minute", "an hour", "a day"), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
     """Rows as store/overview.py has them. types, ages: how many of the users' keys are of a type, and how old; days:
     per day of the last month, or of its end where more happened than is counted, the oldest first, how much was done
-    and how much refused; requests: how many wait.
+    and how much refused; logins: that hosts told of, per day of the last month; delays: how long hosts took to obey
+    what was decided in that time, how often each; requests: how many wait.
     """
 
     unmanaged: list[Row]
@@ -39,6 +42,8 @@ class Overview:
     types: tuple[tuple[str, int], ...]
     ages: tuple[tuple[str, int], ...]
     days: tuple[tuple[datetime, int, int], ...]
+    logins: tuple[tuple[datetime, int], ...]
+    delays: tuple[tuple[str, int], ...]
     at: datetime
 
     @property
@@ -55,6 +60,7 @@ def look(instance: Instance, actor: Actor) -> Overview:
 
 def _look(connection: Connection, workspace: int, now: datetime) -> Overview:
     types, ages = _keys(connection, workspace, now)
+    logins, delays = _tallies(connection, workspace, now)
     return Overview(
         unmanaged=rows.unmanaged(connection, workspace),
         silent=rows.silent(connection, workspace, now - ONLINE),
@@ -65,6 +71,8 @@ def _look(connection: Connection, workspace: int, now: datetime) -> Overview:
         types=types,
         ages=ages,
         days=_days(connection, workspace, now),
+        logins=logins,
+        delays=delays,
         at=now,
     )
 
@@ -80,6 +88,25 @@ def _keys(
         types[row.key_type] += row["keys"]
         ages[named[row.age]] += row["keys"]
     return tuple(types.most_common()), tuple(ages.items())
+
+
+def _tallies(
+    connection: Connection, workspace: int, now: datetime
+) -> tuple[tuple[tuple[datetime, int], ...], tuple[tuple[str, int], ...]]:
+    """Logins by day, the oldest first, and how long changes took to hosts; both empty where none was counted."""
+    first = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS - 1)
+    logins: Counter[int] = Counter()
+    delays: Counter[str] = Counter()
+    for row in tallies.since(connection, workspace, day_of(first)):
+        if row.what == LOGIN:
+            logins[row.day - day_of(first)] += row.number
+        else:
+            delays[row.what] += row.number
+    named = ((DELAY_WORDS[seconds], delays[within(seconds)]) for seconds in DELAYS)
+    return (
+        tuple((first + timedelta(days=day), logins[day]) for day in range(DAYS)) if logins else (),
+        (*named, ("later", delays[LATER])) if delays else (),
+    )
 
 
 def _days(connection: Connection, workspace: int, now: datetime) -> tuple[tuple[datetime, int, int], ...]:

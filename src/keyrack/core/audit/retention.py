@@ -52,6 +52,7 @@ AGES: dict[str, Callable[[Settings], timedelta | None]] = {
     "enrolment tokens": lambda settings: A_WHILE,
     "last uses": _days("key_uses_days"),
     "revocations": _days("revocations_days"),
+    "ended keys": _days("expired_keys_days"),
     "deleted servers": _days("deleted_servers_days"),
 }
 

@@ -103,6 +103,12 @@ def find(instance: Instance, actor: Actor) -> tuple[Webhook, ...]:
         return attempt.read(lambda connection: webhooks.of_workspace(connection, actor.workspace_id))
 
 
+def get(instance: Instance, actor: Actor, webhook_id: int) -> Webhook:
+    """One webhook. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, READ, "see a webhook", target_kind="webhook", target_id=webhook_id) as attempt:
+        return attempt.read(lambda connection: _own(connection, actor, webhook_id))
+
+
 def delete(instance: Instance, actor: Actor, webhook_id: int) -> Webhook:
     """Send events there no more, and forget what waits; answers it as it was. Raises Refusal MISSING."""
     aim = "delete a webhook"

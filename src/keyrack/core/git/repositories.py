@@ -333,10 +333,14 @@ def change_at(
     instance: Instance, actor: Actor, path: str, *, visibility: object = None, protect_default: object = None
 ) -> Repository:
     """The same as change, for the repository at a path. Raises as change does."""
+    number = at(instance, actor, path).id
+    return change(instance, actor, number, visibility=visibility, protect_default=protect_default)
+
+
+def at(instance: Instance, actor: Actor, path: str) -> Repository:
+    """The repository at a path, as get has it. Raises Refusal MISSING or FORBIDDEN."""
     known = instance.database.read(lambda connection: repositories.by_path(connection, path))
-    if known is None:
-        raise missing("repository")
-    return change(instance, actor, known.id, visibility=visibility, protect_default=protect_default)
+    return get(instance, actor, 0 if known is None else known.id)
 
 
 def change(

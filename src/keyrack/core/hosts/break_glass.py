@@ -22,18 +22,23 @@ from keyrack.store.break_glass import Glass
 log = structlog.get_logger("keyrack")
 
 CODE = "break-glass"
+GONE = "gone"
+"""The kind of glass of which nothing is left here."""
 NEAR = timedelta(minutes=1)
 """A session and the login that began it are told with times that differ by less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A login that a host tells of; username: "" where it does not say."""
+    """A login that a host tells of; username: "" where it does not say; glass: whether it says that the document which
+    let it in called the key one to break glass with.
+    """
 
     fingerprint: str
     username: str
     address: str
     at: datetime
+    glass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +63,17 @@ def among(
     if not fingerprints:
         return []
     glasses = break_glass.of_keys(connection, server.id, server.workspace_id, fingerprints, now)
-    if not glasses:
+    # What was taken away before the host told is glass all the same, by the host's word.
+    gone = {login.fingerprint for login in logins if login.glass and _glass(glasses, login) is None}
+    if not glasses and not gone:
         return []
+    owners = break_glass.owners(connection, server.workspace_id, sorted(gone)) if gone else {}
     known = break_glass.last_uses(connection, server.id, fingerprints)
     found = []
     for login in logins:
         glass = _glass(glasses, login)
+        if glass is None and login.glass:
+            glass = Glass(login.fingerprint, login.username, GONE, 0, "", owners.get(login.fingerprint))
         before = known.get(login.fingerprint)
         late = NEAR if login in sessions else timedelta()
         if glass is not None and (before is None or before < login.at - late):
@@ -79,9 +89,10 @@ def alarm(work: Work, server: Server, broken: Broken) -> None:
     key = f"{glass.name} ({glass.fingerprint})" if glass.name else glass.fingerprint
     number = break_glass.session(work.connection, server.id, login.fingerprint, account, login.address)
     end = "the login is over already" if number is None else f"end it: keyrack sessions end {server.name} {number}"
+    by = "which was taken away before this was told" if glass.kind == GONE else f"by {glass.kind} {glass.id}"
     words = (
         f"Alarm: glass broken: {who}logged in as {account} on server {server.name} from {login.address} at "
-        f"{login.at:%Y-%m-%d %H:%M:%S} UTC with SSH key {key}, by {glass.kind} {glass.id}; {end}"
+        f"{login.at:%Y-%m-%d %H:%M:%S} UTC with SSH key {key}, {by}; {end}"
     )
     details: dict[str, Any] = {
         "fingerprint": glass.fingerprint,
@@ -90,7 +101,7 @@ def alarm(work: Work, server: Server, broken: Broken) -> None:
         "server": server.name,
         "address": login.address,
         "at": f"{login.at:%Y-%m-%dT%H:%M:%SZ}",
-        glass.kind: glass.id,
+        **({} if glass.kind == GONE else {glass.kind: glass.id}),
         "session": number,
         "end": None if number is None else f"DELETE /api/keyrack/v1/servers/{server.id}/sessions/{number}",
     }

@@ -131,6 +131,8 @@ class Known:
         self._clock = clock
         self._servers: dict[bytes, int] = {}
         self._standings: dict[int, tuple[bytes, Standing]] = {}
+        self._seats: dict[bytes, tuple[int, str | None]] = {}
+        self._seated: dict[int, bytes] = {}
         self._looked_at = float("-inf")
 
     def note(self, one: Contact, standing: Standing) -> None:
@@ -139,6 +141,7 @@ class Known:
             self.forget_all()
         if not self._standings:
             self._looked_at = self._clock()
+        self.note_seat(one, standing)
         self._servers[one.secret_hash] = one.server_id
         self._standings[one.server_id] = one.secret_hash, standing
 
@@ -154,8 +157,26 @@ class Known:
         is_current = held[1].revision == revision and _is_plain(held[1], one)
         return server_id if is_current else None
 
+    def note_seat(self, one: Contact, standing: Standing) -> None:
+        """A host's secret is its server's, as was just read, and its run the one that is known."""
+        if len(self._seats) >= MOST_KNOWN:
+            self.forget_all()
+        self._seats[one.secret_hash] = one.server_id, standing.agent_run
+        self._seated[one.server_id] = one.secret_hash
+
+    def seat_of(self, secret_hash: bytes, run: str = "") -> int | None:
+        """Whose secret this was a moment ago, and nothing else was heard since; None: not known.
+
+        It is no proof: whoever acts on it looks in the database whether it is so still.
+        """
+        server_id, seated = self._seats.get(secret_hash, (None, None))
+        return server_id if run in ("", seated) else None
+
     def forget(self, server_id: int) -> None:
         """Something about a server changed."""
+        secret_hash = self._seated.pop(server_id, None)
+        if secret_hash is not None:
+            self._seats.pop(secret_hash, None)
         held = self._standings.pop(server_id, None)
         if held is not None:
             self._servers.pop(held[0], None)
@@ -164,6 +185,8 @@ class Known:
         """Nothing is known any more."""
         self._standings.clear()
         self._servers.clear()
+        self._seats.clear()
+        self._seated.clear()
 
     def all(self) -> dict[int, tuple[bytes, Standing]]:
         """What is known of each server now, to be looked at again."""

@@ -59,10 +59,15 @@ def build(instance: Instance, connection: Connection, server_ids: Collection[int
     """The documents of servers as they are now, by few questions for all of them, still to be signed."""
     now = instance.now()
     documents: dict[int, Built] = {}
+    found = servers.by_ids(connection, server_ids)
     with batch(connection, server_ids):
         for server_id in server_ids:
             try:
-                documents[server_id] = _build(instance, connection, server_id, now)
+                server = found.get(server_id)
+                if server is None:
+                    documents[server_id] = deleted_servers.document(instance, connection, server_id), ()
+                else:
+                    documents[server_id] = _build(instance, connection, server, now)
             except Refusal as refusal:
                 documents[server_id] = refusal
     return documents
@@ -83,12 +88,9 @@ def sign(instance: Instance, server_id: int, built: Built) -> SignedDocument | N
 
 
 def _build(
-    instance: Instance, connection: Connection, server_id: int, now: datetime
-) -> tuple[HostDocument | None, tuple[Damaged, ...]]:
+    instance: Instance, connection: Connection, server: Server, now: datetime
+) -> tuple[HostDocument, tuple[Damaged, ...]]:
     """A server's document, and the rows that are left out of it."""
-    server = servers.by_id(connection, server_id)
-    if server is None:
-        return deleted_servers.document(instance, connection, server_id), ()
     users: dict[str, list[AuthorizedKey]] = {}
     decision = access.decide(instance, connection, server, now)
     wanted, damaged_accounts = accounts.wanted(instance, connection, server.id)

@@ -25,7 +25,7 @@ from keyrack.model import Server
 from keyrack.protocol.report import APPLIED, STATES, read_word
 from keyrack.ssh.printable import all_printable
 from keyrack.store import deleted_servers as gone_servers
-from keyrack.store import keys, revocations, servers
+from keyrack.store import host_reports, keys, revocations, servers
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.deleted_servers import DeletedServer
 
@@ -116,14 +116,41 @@ def authenticate(instance: Instance, secret: str, *, address: str) -> Server | D
 
     Raises Refusal UNAUTHENTICATED, or THROTTLED (core/people/throttle.py).
     """
-    secret_hash = instance.key.hash_token(secret)
+    (found,) = authenticate_together(instance, [(secret, address)])
+    if isinstance(found, Exception):
+        raise found
+    return found
 
-    def question(connection: Connection) -> Server | DeletedServer | None:
-        found = servers.by_agent_secret(connection, secret_hash)
-        return found or gone_servers.by_agent_secret(connection, secret_hash)
+
+def authenticate_together(
+    instance: Instance, proofs: Sequence[tuple[str, str]]
+) -> list[Server | DeletedServer | Exception]:
+    """The same for many secrets, each with the address that it came from: whose agent it is, or what is raised."""
+    hashes = [instance.key.hash_token(secret) for secret, _ in proofs]
+
+    def question(connection: Connection) -> dict[bytes, Server | DeletedServer]:
+        found: dict[bytes, Server | DeletedServer] = {**servers.by_agent_secrets(connection, set(hashes))}
+        for one in set(hashes).difference(found):
+            if (gone := gone_servers.by_agent_secret(connection, one)) is not None:
+                found[one] = gone
+        return found
+
+    held = instance.database.read(question)
+    results: list[Server | DeletedServer | Exception] = []
+    for secret_hash, (_, address) in zip(hashes, proofs, strict=True):
+        try:
+            results.append(_proved(instance, secret_hash, held.get(secret_hash), address))
+        except Exception as error:
+            results.append(error)
+    return results
+
+
+def _proved(
+    instance: Instance, secret_hash: bytes, server: Server | DeletedServer | None, address: str
+) -> Server | DeletedServer:
+    """The server that a secret was found to be of, None: of none; unless too many wrong ones came from there."""
 
     def attempt() -> Server | DeletedServer:
-        server = instance.database.read(question)
         if server is None:
             raise Refusal(
                 Kind.UNAUTHENTICATED,
@@ -154,10 +181,10 @@ def report(instance: Instance, server: Server | DeletedServer, told: Mapping[str
         # A list counts as taken in with its last piece: until then it is told, and taken in, again.
         for keys_piece in judged.keys[:-1]:
             attempt.write(partial(unmanaged_keys.store, server=server, piece=keys_piece))
-        delay = attempt.write(partial(_take, server_id=server.id, judged=judged))
+        delay = attempt.write(partial(_take_one, server_id=server.id, judged=judged))
         for logins_piece in judged.logins[1:]:
             attempt.write(partial(reports.store, server=server, piece=logins_piece))
-        instance.figures.delivered([] if delay is None else [delay])
+        _count(instance, server, judged, delay)
 
 
 def report_together(
@@ -170,6 +197,7 @@ def report_together(
     results: list[Exception | None] = [None] * len(told_by)
     short: dict[int, list[tuple[int, Server, _Judged]]] = {}
     alone: list[int] = []
+    begun: set[int] = set()
     for place, (server, told) in enumerate(told_by):
         judged = None
         if isinstance(server, Server):
@@ -177,10 +205,11 @@ def report_together(
                 judged = _judged(instance, server, all_printable(told))
             except Exception:
                 judged = None  # said again, and kept, by the attempt of its own
-        if judged is None or judged.keys or len(judged.logins) > 1:
+        if judged is None or judged.keys or len(judged.logins) > 1 or server.id in begun:
             alone.append(place)
         else:
             assert isinstance(server, Server)
+            begun.add(server.id)  # what else it tells follows what it told first
             short.setdefault(server.workspace_id, []).append((place, server, judged))
     for several in short.values():
         if len(several) == 1 or not _taken_together(instance, several):
@@ -196,15 +225,21 @@ def report_together(
 def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Judged]]) -> bool:
     """Keep short reports of one workspace's hosts in one transaction; False: nothing was kept."""
 
-    def take(work: Work) -> list[float]:
+    def take(work: Work) -> list[float | None]:
         work.no_event("each report accounts for itself")
-        delays = []
+        ids = [server.id for _, server, _ in several]
+        found = servers.by_ids(work.connection, ids, locked=True)
+        awaited = host_reports.awaited(work.connection, ids)
+        delays: list[float | None] = []
+        changes = {}
         for _, server, judged in several:
             one = Work(_attempt(instance, server), work.connection)
-            delay = _take(one, server.id, judged)
+            now = _there(found.get(server.id))
+            changes[server.id], delay = _take(one, now, judged, awaited.get(server.id, frozenset()))
             if not one.accounted:
                 raise RuntimeError("a report left no event")
-            delays += [] if delay is None else [delay]
+            delays.append(delay)
+        servers.change_each(work.connection, changes)
         return delays
 
     attempt = _attempt(instance, several[0][1])
@@ -217,9 +252,18 @@ def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Ju
         raise
     except Exception:
         return False
-    for delay in delays:
-        instance.figures.delivered([delay])
+    for (_, server, judged), delay in zip(several, delays, strict=True):
+        _count(instance, server, judged, delay)
     return True
+
+
+def _count(instance: Instance, server: Server, judged: _Judged, delay: float | None) -> None:
+    """Count what a report told, once it is kept; delay: after how many seconds its host obeys."""
+    now = instance.now()
+    instance.tallies.logins(server.workspace_id, sum(piece.logins for piece in judged.logins), now)
+    if delay is not None:
+        instance.figures.delivered([delay])
+        instance.tallies.delivered(server.workspace_id, delay, now)
 
 
 def _attempt(instance: Instance, server: Server) -> Attempt:
@@ -275,11 +319,26 @@ def _judged(instance: Instance, server: Server, told: Mapping[str, Any]) -> _Jud
     )
 
 
-def _take(work: Work, server_id: int, judged: _Judged) -> float | None:
+def _take_one(work: Work, server_id: int, judged: _Judged) -> float | None:
     """Keep a report; answers after how many seconds its host obeys, where it has not said so before."""
-    now = servers.by_id(work.connection, server_id)
-    if now is None:
+    now = _there(servers.by_id(work.connection, server_id))
+    awaited = host_reports.awaited(work.connection, (server_id,)).get(server_id, frozenset())
+    values, delay = _take(work, now, judged, awaited)
+    servers.change(work.connection, server_id, values)
+    return delay
+
+
+def _there(server: Server | None) -> Server:
+    """A server that must be there. Raises Refusal UNAUTHENTICATED."""
+    if server is None:
         raise Refusal(Kind.UNAUTHENTICATED, "agent-unknown", "The server was deleted.")
+    return server
+
+
+def _take(work: Work, now: Server, judged: _Judged, awaited: frozenset[str]) -> tuple[Mapping[str, Any], float | None]:
+    """Keep a report but for what it changes in the server's own row: the columns of that, and after how many seconds
+    its host obeys, where it has not said so before. awaited: what waits for the host's word (store/host_reports.py).
+    """
     copies.check(now)
     told, applied, state, problems = judged.told, judged.applied, judged.state, judged.problems
     values: dict[str, Any] = {"seen_at": work.now}
@@ -302,21 +361,28 @@ def _take(work: Work, server_id: int, judged: _Judged) -> float | None:
     if state == APPLIED and now.applied_revision < applied and went_back.knows(now, applied, lineage):
         values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
         delay = (work.now - now.updated_at).total_seconds()
-        keys.note_delivery(work.connection, server_id, applied, work.now)
-        # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
-        if revocations.confirm(work.connection, server_id, applied, work.now, most=MOST_UNCONFIRMED):
-            work.bump_revision(server_id)
-        else:
-            offboarding.acknowledged(work, server_id, applied)
+        _deliver(work, now.id, applied, awaited)
     if (version := _fact(told, "agent_version")) is not None:
         values["agent_version"] = version
-    servers.change(work.connection, server_id, values)
     if judged.host_keys is not None:
         host_keys.store(work, now, judged.host_keys)
     for logins_piece in judged.logins[:1]:
         reports.store(work, now, logins_piece)
     work.no_event("a receipt is kept with the server, not as an event of its own")
-    return delay
+    return values, delay
+
+
+def _deliver(work: Work, server_id: int, applied: int, awaited: frozenset[str]) -> None:
+    """Note what a host obeys for whatever waited for its word."""
+    if host_reports.DELIVERIES in awaited:
+        keys.note_delivery(work.connection, server_id, applied, work.now)
+    # Invariant 7: a revocation is delivered until the host has acknowledged it, and that is kept.
+    if host_reports.REFUSALS in awaited and revocations.confirm(
+        work.connection, server_id, applied, work.now, most=MOST_UNCONFIRMED
+    ):
+        work.bump_revision(server_id)
+    elif host_reports.REMOVALS in awaited:
+        offboarding.acknowledged(work, server_id, applied)
 
 
 def _not_applied(

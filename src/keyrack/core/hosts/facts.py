@@ -147,7 +147,7 @@ def _accounts(told: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         name: {"exists": account.get("exists") is True, **_refused(account)}
         for name, account in list(told.items())[:MOST]
-        if isinstance(name, str) and names.username_problem(name) is None and isinstance(account, Mapping)
+        if isinstance(name, str) and names.account_problem(name) is None and isinstance(account, Mapping)
     }
 
 

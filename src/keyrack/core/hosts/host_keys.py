@@ -15,6 +15,7 @@ from keyrack.core.audit import alarms
 from keyrack.core.hosts.servers import look_up
 from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
+from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server
@@ -109,6 +110,35 @@ def find(instance: Instance, actor: Actor, reference: str) -> list[HostKey]:
         return attempt.read(
             lambda connection: host_keys.of_server(connection, look_up(connection, actor.workspace_id, reference).id)
         )
+
+
+def know(instance: Instance, actor: Actor, server_id: int, known: Iterable[tuple[str, int]]) -> None:
+    """Have people trust these host keys of a server of which none is known yet; known: line and port of each.
+
+    Raises Refusal INVALID, MISSING, or TAKEN where some are known.
+    """
+    with Attempt(instance, actor, "servers:write", "name host keys", target_kind="server") as attempt:
+        parsed = {key.sha256: (key, port) for key, port in ((_host_key(line), port) for line, port in known)}
+
+        def change(work: Work) -> None:
+            server = own_server(work, server_id)
+            if host_keys.of_server(work.connection, server.id):
+                raise Refusal(Kind.TAKEN, "host-keys-known", "Host keys of this server are known; confirm those.")
+            for fingerprint, (key, port) in parsed.items():
+                told = {"server_id": server.id, "public_key": key.canonical, "fingerprint": fingerprint, "port": port}
+                by = {"confirmed": True, "first_at": work.now, "confirmed_at": work.now, "confirmed_by": actor.name}
+                host_keys.add(work.connection, {**told, **by, "shown": False})
+            words = f"Named the host keys of server {server.name}: {', '.join(parsed)}"
+            work.record(words, target_id=server.id, server_id=server.id, level="warning")
+
+        attempt.write(change)
+
+
+def _host_key(line: str) -> public_key.PublicKey:
+    try:
+        return public_key.parse(line)
+    except public_key.KeyProblem as problem:
+        raise invalid("host_keys", str(problem)) from None
 
 
 def confirm(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
@@ -22,6 +22,7 @@ from keyrack.core.work import Work
 from keyrack.errors import Refusal, invalid
 from keyrack.model import Server
 from keyrack.ssh.fingerprint import is_fingerprint
+from keyrack.ssh.names import LONGEST_ACCOUNT
 from keyrack.ssh.printable import printable
 from keyrack.store import host_reports, servers
 
@@ -30,7 +31,7 @@ MOST_USES = 10_000
 MOST_AT_ONCE = 500
 """Changes in one transaction: there is one writer, and everybody's writes wait for it."""
 MOST_PROBLEMS, LONGEST_PROBLEM = 20, 500
-LONGEST_ACCOUNT, LONGEST_ADDRESS = 32, 64
+LONGEST_ADDRESS = 64
 
 _Read = TypeVar("_Read")
 
@@ -44,13 +45,15 @@ class Logins:
     """Who is in, by the session's name, and which keys were used; None: the report does not say.
 
     live: names of all sessions that are still open, even where the rest of an entry could not be read; accounts: as
-    whom a key was used, by fingerprint and address; batch: the logins that become events.
+    whom a key was used, by fingerprint and address; glass: fingerprints and addresses of logins that broke glass, by
+    the host's word; batch: the logins that become events.
     """
 
     sessions: Mapping[str, Mapping[str, Any]] | None
     live: frozenset[str]
     uses: Sequence[tuple[str, datetime, str]] | None
     accounts: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    glass: frozenset[tuple[str, str]] = frozenset()
     batch: logins.Batch | None = None
 
 
@@ -61,6 +64,7 @@ def read(told: Mapping[str, Any], now: datetime) -> Logins:
     before the transaction: a host may tell of thousands, and everybody's writes would wait for that.
     """
     sessions, live, uses, accounts = None, frozenset[str](), None, {}
+    glass: set[tuple[str, str]] = set()
     if "sessions" in told:
         listed = _entries(told["sessions"], "sessions", MOST_SESSIONS)
         # One that is known stays, even where what else is told of it now cannot be: it is not over.
@@ -71,7 +75,10 @@ def read(told: Mapping[str, Any], now: datetime) -> Logins:
         uses = _sound(listed, lambda entry: _use(entry, now))
         named = _sound(listed, lambda entry: (*_use(entry, now), _username(entry)))
         accounts = {(fingerprint, address): user for fingerprint, _, address, user in named}
-    return Logins(sessions, live, uses, accounts, logins.read(told.get("logins"), lambda entry: _login(entry, now)))
+    for entry in (*_glass_of(told, "sessions"), *_glass_of(told, "last_used")):
+        glass.add((str(entry.get("fingerprint")), _read_address(str(entry.get("address")))))
+    batch = logins.read(told.get("logins"), lambda entry: _login(entry, now))
+    return Logins(sessions, live, uses, accounts, frozenset(glass), batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,12 @@ class LoginBatch:
     uses: Sequence[tuple[str, datetime, str]]
     broken: Sequence[Broken] = ()
     batch: logins.Batch | None = None
+
+    @property
+    def logins(self) -> int:
+        """How many logins it tells of: a key that was used is told of with the session that it opened, too."""
+        opened = {(row["fingerprint"], row["address"]) for row in self.new}
+        return len(self.new) + sum(1 for fingerprint, _, address in self.uses if (fingerprint, address) not in opened)
 
 
 def pieces(instance: Instance, server: Server, told: Logins) -> list[LoginBatch]:
@@ -103,12 +116,21 @@ def pieces(instance: Instance, server: Server, told: Logins) -> list[LoginBatch]
             ()
             if told.sessions is None
             else [
-                Login(row["fingerprint"], row["username"], row["address"], row["started_at"])
+                Login(
+                    row["fingerprint"],
+                    row["username"],
+                    row["address"],
+                    row["started_at"],
+                    (row["fingerprint"], row["address"]) in told.glass,
+                )
                 for name, row in told.sessions.items()
                 if name not in known
             ]
         )
-        used = [Login(key, told.accounts.get((key, address), ""), address, at) for key, at, address in told_uses]
+        used = [
+            Login(key, told.accounts.get((key, address), ""), address, at, (key, address) in told.glass)
+            for key, at, address in told_uses
+        ]
         broken = break_glass.among(connection, server, used, opened, instance.now())
         return known, host_reports.known_fingerprints(connection, server.workspace_id, used_keys), broken
 
@@ -151,6 +173,13 @@ def problems(told: Mapping[str, Any]) -> list[str] | None:
     if not isinstance(said, list):
         return None
     return [problem[:LONGEST_PROBLEM] for problem in said if isinstance(problem, str)][:MOST_PROBLEMS]
+
+
+def _glass_of(told: Mapping[str, Any], field: str) -> Iterable[Mapping[str, Any]]:
+    """What a host says was opened by a key to break glass with."""
+    listed = told.get(field)
+    entries = listed if isinstance(listed, list) else ()
+    return (entry for entry in entries if isinstance(entry, Mapping) and entry.get("break_glass") is True)
 
 
 def _sound(listed: list[Mapping[str, Any]], read: Callable[[Mapping[str, Any]], _Read]) -> list[_Read]:

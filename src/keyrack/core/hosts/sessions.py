@@ -32,6 +32,22 @@ def find(
         return found
 
 
+def get(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Session:
+    """An open login of a server. Raises Refusal MISSING."""
+    attempt = Attempt(instance, actor, "sessions:read", "see a session", target_kind="session", server_id=server_id)
+    with attempt:
+        found = attempt.read(
+            lambda connection: (
+                sessions.get(connection, actor.workspace_id, server_id, session_id)
+                if servers.own_id(connection, actor.workspace_id, server_id)
+                else None
+            )
+        )
+        if found is None:
+            raise missing("session")
+        return found
+
+
 def end(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Session:
     """Ask a host to end a login, and answer it; it leaves the list when the host says that it is over.
 

@@ -28,12 +28,18 @@ _waiting = BoundedSemaphore(8)
 
 
 def create(
-    instance: Instance, actor: Actor, server_id: int, *, username: object, password: object = None
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    *,
+    username: object,
+    password: object = None,
+    existing: bool = False,
 ) -> SystemUser:
     """Create a system user on a server; its host makes the account, if its own configuration allows that.
 
-    password: kept as a hash for the host alone; None: the account has no password. Raises Refusal MISSING,
-    INVALID, or TAKEN for the name.
+    password: kept as a hash for the host alone; None: the account has no password; existing: the host has the account
+    already, under whatever name, and is not asked to make it. Raises Refusal MISSING, INVALID, or TAKEN for the name.
     """
     attempt = Attempt(
         instance,
@@ -44,7 +50,7 @@ def create(
         server_id=server_id,
     )
     with attempt:
-        name = validation.username(username)
+        name = validation.account(username) if existing else validation.username(username)
         hashed = None if password is None else account_passwords.hash_for_host(password)
 
         def change(work: Work) -> SystemUser:
@@ -61,7 +67,7 @@ def create(
                     server.id,
                     name,
                     deletable=True,
-                    managed=True,
+                    managed=not existing,
                     at=work.now,
                     revision=revisions[server.id],
                     encrypted_password=encrypted,

@@ -121,7 +121,7 @@ def accept(
             server, found = _own(work, server_id, found_id)
             if found.kind != KEY or not found.public_key:
                 raise invalid("found_id", "Only a key can be accepted; this lets in by other means.", "not-a-key")
-            user = validation.username(found.username if username is None else username)
+            user = validation.account(found.username if username is None else username)
             key = validation.public_key(instance, f"{found.public_key} {found.comment}".strip())
             limits, end = _meaning(found, key.type)
             name = validation.text(label or found.comment or found.fingerprint, field="label")

@@ -49,7 +49,7 @@ def add(
     attempt = Attempt(instance, actor, "credentials:write", aim, target_kind="credential", server_id=server_id)
     with attempt:
         name = validation.text(label, field="label")
-        user = validation.username(username)
+        user = validation.account(username)
         key = validation.public_key(instance, public_key)
         limits = validation.restrictions(restrictions, key.type)
 

@@ -94,7 +94,7 @@ def add(
         key = validation.public_key(instance, public_key)
         wanted = _Wanted(
             label=validation.text(label, field="label"),
-            username=validation.username(username),
+            username=validation.account(username),
             key=key,
             temporary=temporary,
             end=validation.end(instance.now(), expires_at, duration=duration),

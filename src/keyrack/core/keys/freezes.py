@@ -6,7 +6,7 @@ What decides is a mark on the rows of servers and keys, under their seals (decis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -121,6 +121,32 @@ def freeze(
             )
 
         return attempt.write(change)
+
+
+def freeze_some(
+    instance: Instance, actor: Actor, *, fingerprints: Iterable[str], held: Iterable[tuple[int, str]]
+) -> None:
+    """Stop these keys from opening new sessions until they are confirmed: users' keys wherever they stand, and keys on
+    servers by server and label. It is no freeze that could be ended as a whole. Raises Refusal FORBIDDEN.
+    """
+    with Attempt(instance, actor, FREEZE, "freeze keys by name", target_kind="key") as attempt:
+
+        def change(work: Work) -> None:
+            prints, places = set(fingerprints), set(held)
+            of_users = freezes.user_keys_of(work.connection, actor.workspace_id)
+            mine = [row for row in of_users if row.fingerprint in prints]
+            on_servers = freezes.credentials_of_servers(work.connection, {server_id for server_id, _ in places})
+            there = [row for row in on_servers if (row.server_id, row.label) in places]
+            freezes.mark_user_keys(work.connection, mine, work.now)
+            freezes.mark_credentials(work.connection, there, work.now)
+            told = {row.server_id for row in there}
+            for user_id in {row.user_id for row in mine}:
+                told |= keys.servers_of_user(work.connection, user_id)
+            work.bump_revisions(told)
+            words = f"Froze {len(mine)} SSH keys of users and {len(there)} on servers until they are confirmed"
+            work.record(words, level="warning")
+
+        attempt.write(change)
 
 
 def get(instance: Instance, actor: Actor, freeze_id: int) -> Frozen:

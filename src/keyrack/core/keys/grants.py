@@ -64,7 +64,7 @@ def give(
             "group_id": group_id,
             "server_id": server_id,
             "tag": None if tag is None else server_tag(tag),
-            "system_user": validation.username(system_user, field="system_user"),
+            "system_user": validation.account(system_user, field="system_user"),
             "restrictions": validation.restrictions(restrictions),
             "expires_at": end,
             "break_glass": break_glass or None,
@@ -175,6 +175,28 @@ def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: b
         return attempt.read(question)
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A grant that was given just now; note: what to know of it, None for nothing."""
+
+    grant: Grant
+    note: str | None
+
+
+def noted(instance: Instance, given: Grant) -> Given:
+    """What whoever gave a grant just now should know: a tag that no server has, or another grant for the very same."""
+
+    def question(connection: Connection) -> str | None:
+        twin = keys.grant_like(connection, given)
+        if twin is not None:
+            return f"Grant {twin} lets the same in at the same place already; to end that login take back both."
+        if given.tag is not None and not servers.ids_with_tag(connection, given.workspace_id, given.tag):
+            return f"No server has the tag {given.tag!r} yet; this opens nothing until one has."
+        return None
+
+    return Given(given, instance.database.read(question))
+
+
 def give_named(
     instance: Instance,
     actor: Actor,
@@ -217,7 +239,7 @@ def give_named(
             words = "Several servers have this name; use the id." if server_ids else "There is no such server."
             raise invalid("server", words, "server-ambiguous" if server_ids else "server-missing")
         if (server is None) != (tag is None) and not all_servers:
-            _refuse_account_of_nobody(attempt, server_ids, tag, validation.username(system_user, field="system_user"))
+            _refuse_account_of_nobody(attempt, server_ids, tag, validation.account(system_user, field="system_user"))
     return give(
         instance,
         actor,

@@ -29,6 +29,14 @@ def find(instance: Instance, actor: Actor, name: str) -> tuple[KeySource, ...]:
         return attempt.read(lambda connection: key_sources.of_user(connection, found.id))
 
 
+def get(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
+    """The account of a kind that a user's keys come from. Raises Refusal as find does, or MISSING."""
+    found = next((one for one in find(instance, actor, name) if one.kind == kind), None)
+    if found is None:
+        raise missing("key source")
+    return found
+
+
 def put(instance: Instance, actor: Actor, name: str, kind: str, *, account: object, url: object = None) -> KeySource:
     """Take a user's keys from an account too, from now on; a source of this kind that there is names it instead.
 

@@ -45,7 +45,7 @@ def ask(
     Raises Refusal INVALID, LIMIT or FORBIDDEN.
     """
     with Attempt(instance, actor, "requests:ask", "ask for access", target_kind="request") as attempt:
-        account = validation.username(system_user, field="system_user")
+        account = validation.account(system_user, field="system_user")
         why = validation.text(reason, field="reason", maximum=LONGEST_REASON)
         if (server is None) == (tag is None):
             raise invalid("server", "Name either a server or a tag.")
@@ -120,6 +120,26 @@ def page(
             return found, *_names(connection, actor, found.items)
 
         return attempt.read(question)
+
+
+def get(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
+    """One request; members see their own alone. Raises Refusal MISSING."""
+    aim = "see a request for access"
+    with Attempt(instance, actor, "requests:ask", aim, target_kind="request", target_id=request_id) as attempt:
+        found = attempt.read(lambda connection: requests.get(connection, actor.workspace_id, request_id))
+        if found is None or (found.user_id != actor.user_id and policy.may(actor, "grants:read") is not None):
+            raise missing("request")
+        return found
+
+
+def rule(instance: Instance, actor: Actor, name: str) -> RequestRule:
+    """The rule of this name. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "grants:read", "see a rule of requests", target_kind="request rule") as attempt:
+        held = attempt.read(lambda connection: requests.rules(connection, actor.workspace_id))
+        found = next((one for one in held if one.name == name), None)
+        if found is None:
+            raise missing("rule")
+        return found
 
 
 def names(instance: Instance, actor: Actor, one: AccessRequest) -> tuple[dict[int, str], dict[int, str]]:
@@ -225,7 +245,7 @@ def put_rule(
             raise invalid("approvers", f"approvers takes 1 to {MOST_APPROVERS}.")
         if server is not None and tag is not None:
             raise invalid("server", "Name a server or a tag, or neither for all.")
-        account = None if system_user is None else validation.username(system_user, field="system_user")
+        account = None if system_user is None else validation.account(system_user, field="system_user")
         most = None if longest is None else longest_span(longest)
 
         def change(work: Work) -> tuple[RequestRule, bool]:

@@ -14,7 +14,6 @@ from keyrack.core.keys import propagation
 from keyrack.core.work import Attempt, Recorded, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Page
-from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.public_key import KeyProblem, PublicKey, read_canonical
 from keyrack.store import expired_keys, keys, keys_of_many, revocations, revoked_keys
 from keyrack.store.revoked_keys import RevokedKey
@@ -31,17 +30,19 @@ class Revoked:
     revisions: dict[int, int]
 
 
-def revoke_everywhere(instance: Instance, actor: Actor, fingerprint: object, *, reason: object = None) -> Revoked:
+def revoke_everywhere(
+    instance: Instance, actor: Actor, fingerprint: object, *, reason: object = None, unknown: bool = False
+) -> Revoked:
     """Delete every credential, user key and deploy key with this key in the workspace, as one change.
 
     Every server on which it stood, or whose host found it in a file, refuses it from its next contact on and ends its
     sessions; receipts.of_key tells how far that is. Nobody can register it in the workspace again until lift().
-    fingerprint: SHA256:… as ssh-keygen -l prints it; reason: for those who ask later, or None. Raises Refusal INVALID,
-    or MISSING when nothing here has the key.
+    fingerprint: SHA256:… as ssh-keygen -l prints it; reason: for those who ask later, or None; unknown: also where
+    nothing here has the key. Raises Refusal INVALID, or MISSING when nothing here has the key.
     """
     attempt = Attempt(instance, actor, "keys:revoke", "revoke a key everywhere", target_kind="key")
     with attempt:
-        key = _fingerprint(fingerprint)
+        key = validation.fingerprint(fingerprint)
         why = "" if reason in (None, "") else validation.text(reason, field="reason")
 
         def change(work: Work) -> Revoked:
@@ -58,7 +59,7 @@ def revoke_everywhere(instance: Instance, actor: Actor, fingerprint: object, *, 
             repositories = revocations.remove_deploy_keys(work.connection, workspace, key)
             lines = {line for _, line in (*on_servers.values(), *of_users.values(), *by_hand.values())}
             lines = {line for line in lines if _is_line_of(key, line)}
-            if not (on_servers or of_users or repositories or (by_hand and lines)):
+            if not (unknown or on_servers or of_users or repositories or (by_hand and lines)):
                 raise missing("key")
             revoked_keys.add(work.connection, workspace, key, by=work.actor.name, reason=why, at=work.now)
             propagation.withdrawn(work, opened, [(key, line) for line in lines])
@@ -82,7 +83,7 @@ def lift(instance: Instance, actor: Actor, fingerprint: object) -> RevokedKey:
     """
     attempt = Attempt(instance, actor, "keys:revoke", "lift the revocation of a key", target_kind="key")
     with attempt:
-        key = _fingerprint(fingerprint)
+        key = validation.fingerprint(fingerprint)
 
         def change(work: Work) -> RevokedKey:
             noted = revoked_keys.get(work.connection, work.actor.workspace_id, key)
@@ -146,12 +147,6 @@ def refuse_found(work: Work, server_id: int, found: Iterable[tuple[str, str]]) -
     for fingerprint, line in pairs:
         if fingerprint in noted and _is_line_of(fingerprint, line):
             propagation.withdrawn(work, (server_id,), [(fingerprint, line)])
-
-
-def _fingerprint(value: object) -> str:
-    if not isinstance(value, str) or not is_fingerprint(value):
-        raise invalid("fingerprint", "Write the key's fingerprint as ssh-keygen -l prints it: SHA256:…")
-    return value
 
 
 def _is_line_of(fingerprint: str, line: str) -> bool:

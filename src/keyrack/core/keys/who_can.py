@@ -13,7 +13,7 @@ from keyrack.core import cursors, validation
 from keyrack.core.hosts.servers import look_up
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access
-from keyrack.core.keys.access import Line, Whose
+from keyrack.core.keys.access import Decision, Line, Whose
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server, User
@@ -51,12 +51,14 @@ class Way:
 @dataclass(frozen=True, slots=True)
 class Ways:
     """A page of ways in. next: the mark of the next page, None where there is none; unknown: the servers within this
-    page of which nothing can be said, as their rows are not as Keyrack wrote them.
+    page of which nothing can be said, as their rows are not as Keyrack wrote them; frozen: of one user's keys, what
+    opens no new session until somebody confirms it.
     """
 
     items: tuple[Way, ...]
     next: str | None
     unknown: tuple[str, ...]
+    frozen: tuple[tuple[Server, Line], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def find(
     with Attempt(instance, actor, action, "see who can log in", target_kind="access") as attempt:
         if server is None and user is None:
             raise invalid("server", "Name a server, a user, or both.")
-        account = None if system_user is None else validation.username(system_user, field="system_user")
+        account = None if system_user is None else validation.account(system_user, field="system_user")
         after = cursors.read(cursor, _PLACE) if cursor else None
         return attempt.read(lambda connection: _find(instance, connection, actor, server, user, account, after, limit))
 
@@ -100,26 +102,29 @@ def of_hosts(
     search: str = "",
     tag: str | None = None,
     system_user: str | None = None,
-    offset: int = 0,
+    cursor: str = "",
     limit: int = PER_PAGE,
 ) -> AccessMap:
     """All who can log in on each server of a page of them, by few questions for all of the page.
 
-    search: part of a server's name or address; tag: that the servers have; system_user: as this one alone.
-    Raises Refusal INVALID or FORBIDDEN.
+    search: part of a server's name or address; tag: that the servers have; system_user: as this one alone;
+    cursor: of the page before. Raises Refusal INVALID or FORBIDDEN.
     """
     with Attempt(instance, actor, "access:read", "see who can log in", target_kind="access") as attempt:
-        account = None if system_user is None else validation.username(system_user, field="system_user")
+        after = cursors.place(cursor, int)
+        account = None if system_user is None else validation.account(system_user, field="system_user")
 
         def question(connection: Connection) -> AccessMap:
-            page = servers.find(connection, actor.workspace_id, search=search, tag=tag, offset=offset, limit=limit)
+            page = servers.find(
+                connection, actor.workspace_id, search=search, tag=tag, offset=0, limit=limit, after=after
+            )
             now = instance.now()
             found: list[tuple[Server, Line]] = []
             unknown: list[tuple[Server, str]] = []
             with batch(connection, [server.id for server in page.items]):
                 for server in page.items:
                     try:
-                        found += _of_server(instance, connection, server, now, None, account, None)
+                        found += _of_server(instance, connection, server, now, account)
                     except Refusal as refusal:
                         if refusal.kind is not Kind.UNAVAILABLE:
                             raise
@@ -131,7 +136,7 @@ def of_hosts(
 
 def into(instance: Instance, connection: Connection, actor: Actor, server: Server) -> tuple[Way, ...]:
     """All ways into a server, within a question that somebody asks already. Raises Refusal UNAVAILABLE."""
-    return tuple(_ways(connection, actor, _of_server(instance, connection, server, instance.now(), None, None, None)))
+    return tuple(_ways(connection, actor, _of_server(instance, connection, server, instance.now(), None)))
 
 
 def _find(
@@ -157,6 +162,7 @@ def _find(
             | keys.servers_of_user(connection, whose.user_id)
         )
     found: list[tuple[Server, Line]] = []
+    frozen: list[tuple[Server, Line]] = []
     unknown: list[str] = []
     for server_id in places:
         if after is not None and server_id < after[0]:
@@ -165,7 +171,9 @@ def _find(
         if one is None or one.workspace_id != actor.workspace_id:
             continue
         try:
-            found += _of_server(instance, connection, one, now, whose, account, after)
+            decision = access.decide(instance, connection, one, now, whose)
+            found += _in_order(one, decision, account, after)
+            frozen += ((one, line) for line in decision.frozen if whose is not None)
         except Refusal as refusal:
             if refusal.kind is not Kind.UNAVAILABLE or named is not None:
                 raise
@@ -174,20 +182,20 @@ def _find(
             break
     shown = found[:limit]
     rest = cursors.write(_place(*shown[-1])) if len(found) > limit else None
-    return Ways(tuple(_ways(connection, actor, shown)), rest, tuple(unknown))
+    return Ways(tuple(_ways(connection, actor, shown)), rest, tuple(unknown), tuple(frozen))
 
 
 def _of_server(
-    instance: Instance,
-    connection: Connection,
-    server: Server,
-    now: datetime,
-    whose: Whose | None,
-    account: str | None,
-    after: tuple[Any, ...] | None,
+    instance: Instance, connection: Connection, server: Server, now: datetime, account: str | None
+) -> list[tuple[Server, Line]]:
+    """All ways into a server, in order."""
+    return _in_order(server, access.decide(instance, connection, server, now), account, None)
+
+
+def _in_order(
+    server: Server, decision: Decision, account: str | None, after: tuple[Any, ...] | None
 ) -> list[tuple[Server, Line]]:
     """The ways into a server, in order, after a place in it."""
-    decision = access.decide(instance, connection, server, now, whose)
     refused = {of_line(line) for line in decision.revoked}
     ways = [
         (server, line)

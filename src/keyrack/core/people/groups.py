@@ -14,7 +14,7 @@ from keyrack.core.people import users
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
-from keyrack.model import Actor, Page, Window
+from keyrack.model import Actor, Page, User, Window
 from keyrack.store import groups, people
 
 _Change = Callable[[Instance, Connection], None]
@@ -50,6 +50,21 @@ def get(instance: Instance, actor: Actor, name: str) -> Group:
     """A group by name. Raises Refusal MISSING or FORBIDDEN."""
     with Attempt(instance, actor, "people:read", "see a group", target_kind="group") as attempt:
         return attempt.read(lambda connection: _get(connection, actor, name))
+
+
+def member(instance: Instance, actor: Actor, name: str, user: str) -> User:
+    """A user who is in a group. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "see a user in a group", target_kind="group") as attempt:
+
+        def question(connection: Connection) -> User:
+            held = people.group_member_ids(connection, _get(connection, actor, name).id)
+            number = _member_id(connection, actor, user)
+            found = people.user(connection, number) if number in held else None
+            if found is None:
+                raise missing("member")
+            return found
+
+        return attempt.read(question)
 
 
 def put(instance: Instance, actor: Actor, name: str, members: Iterable[str] | None) -> Group:

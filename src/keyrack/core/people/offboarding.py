@@ -101,6 +101,19 @@ def preview(instance: Instance, actor: Actor, name: str) -> Going:
         return attempt.read(look)
 
 
+def holds(instance: Instance, actor: Actor, name: str) -> dict[str, Any]:
+    """What a person holds at this moment, by kind, as `preview` names it. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "see what a person holds", target_kind="user") as attempt:
+
+        def look(connection: Connection) -> dict[str, Any]:
+            user = people.user_by_name(connection, actor.workspace_id, name)
+            if user is None:
+                raise missing("user")
+            return dict(_going(connection, user, instance.now()).gone)
+
+        return attempt.read(look)
+
+
 def offboard(instance: Instance, actor: Actor, name: str, *, reason: object = None) -> Offboarding:
     """Remove a person everywhere, as one change; who has obeyed tells `get`.
 

@@ -163,6 +163,19 @@ def remove(instance: Instance, actor: Actor, authenticator_id: int) -> None:
         attempt.write(run)
 
 
+def has_any(instance: Instance, actor: Actor, user_id: int) -> bool:
+    """Whether a password alone does not sign somebody in. Raises Refusal FORBIDDEN."""
+    aim = "see how somebody signs in"
+    with Attempt(instance, actor, "people:read", aim, target_kind="user", target_id=user_id) as attempt:
+
+        def question(connection: Connection) -> bool:
+            user = people.user(connection, user_id)
+            own = user is not None and user.workspace_id == actor.workspace_id
+            return own and authenticators.any_of_user(connection, user_id, SECOND)
+
+        return attempt.read(question)
+
+
 def reset(instance: Instance, actor: Actor, user_id: int) -> None:
     """Take all second proofs of somebody away, who lost them. Raises Refusal MISSING or FORBIDDEN."""
     attempt = Attempt(

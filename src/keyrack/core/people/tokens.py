@@ -398,6 +398,15 @@ def find(
         return attempt.read(lambda connection: people.find_api_tokens(connection, actor.workspace_id, window))
 
 
+def get(instance: Instance, actor: Actor, token_id: int) -> Bearer:
+    """An API token of the actor's workspace that is not revoked. Raises Refusal MISSING or FORBIDDEN."""
+    with Attempt(instance, actor, "people:read", "see a token", target_kind="token", target_id=token_id) as attempt:
+        found = attempt.read(lambda connection: people.api_token(connection, actor.workspace_id, token_id))
+        if found is None or found.token.revoked_at is not None:
+            raise Refusal(Kind.MISSING, "token-missing", "There is no such token.")
+        return found
+
+
 def find_everywhere(
     instance: Instance, actor: Actor, *, cursor: str | None = None, limit: int = 50
 ) -> tuple[Page[Bearer], dict[int, str]]:

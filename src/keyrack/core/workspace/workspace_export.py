@@ -13,13 +13,13 @@ from keyrack.core.instance import Instance
 from keyrack.core.lifetimes import written
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, Grant, Workspace
+from keyrack.model import Actor, Credential, Grant, UserKey, Workspace
 from keyrack.store import keys, workspace_state
 from keyrack.store.workspace_state import ServerState, State
 
 HEAD = """\
 # Written by `keyrack export` at {at}; `keyrack apply` reads it.
-# It holds no secret: no password, token, access key or password of an account, nor deploy keys of repositories.
+# It holds no secret: no password, token, access key or password of an account.
 """
 
 
@@ -68,7 +68,16 @@ def _text(state: State, name: str, at: datetime) -> str:
         found = repository.repository
         members_of = [{"user": by_id[one], "role": role.value} for one, role in repository.members.items()]
         told = {"path": path, "id": found.id, "visibility": found.visibility, "protect_default": found.protect_default}
-        lines += _table("[[repositories]]", {**told, "members": members_of})
+        opened_by = [
+            {
+                "title": key.title,
+                "public_key": key.line,
+                "application": key.application or None,
+                "can_push": key.can_push or None,
+            }
+            for key in state.deploy_keys.get(found.id, ())
+        ]
+        lines += _table("[[repositories]]", {**told, "members": members_of, "deploy_keys": opened_by or None})
     # In an order of their own, so that two exports of the same differ in nothing.
     lines += sorted({"\n".join(_table("[[grants]]", one)) for one in held})
     for rule in state.rules:
@@ -78,11 +87,15 @@ def _text(state: State, name: str, at: datetime) -> str:
         most = None if rule.longest is None else written(rule.longest)
         told = {"name": rule.name, "approvers": rule.approvers, "server": server_name, "tag": rule.tag}
         lines += _table("[[request_rules]]", {**told, "system_user": rule.system_user, "max_duration": most})
+    for one in state.revoked_keys:
+        lines += _table("[[revoked_keys]]", {"fingerprint": one.fingerprint, "reason": one.reason or None})
     return "\n".join(lines) + "\n"
 
 
 def _user(state: State, user_id: int, user: Any) -> dict[str, Any]:
     sources = [one for one in state.sources if one.user_id == user_id]
+    # A file has no freeze of one server: its keys are frozen everywhere, so that none opens what it did not before.
+    marks = [server.frozen_at for server in state.servers.values() if server.frozen_at is not None]
     return {
         "name": user.name,
         "id": user.uid,
@@ -91,7 +104,12 @@ def _user(state: State, user_id: int, user: Any) -> dict[str, Any]:
         "disabled": user.disabled_at is not None,
         "policies": list(user.policies),
         "keys": [
-            {"title": key.title, "public_key": key.line, "expires_at": key.expires_at}
+            {
+                "title": key.title,
+                "public_key": key.line,
+                "expires_at": key.expires_at,
+                "frozen": _is_frozen(key, marks) or None,
+            }
             for key in state.user_keys.get(user_id, ())
         ],
         "key_sources": [{"kind": one.kind, "account": one.account, "url": one.url} for one in sources],
@@ -116,10 +134,25 @@ def _server(state: State, server: ServerState) -> dict[str, Any]:
                 "expires_at": one.expires_at,
                 "restrictions": dict(one.restrictions) or None,
                 "break_glass": one.break_glass or None,
+                "frozen": (not one.break_glass and _is_frozen(one, [server.frozen_at])) or None,
             }
             for one in state.credentials.get(server.id, ())
         ],
+        "offline_after_seconds": server.offline_after_seconds or None,
+        "offline_then": server.offline_then if server.offline_then != "keep" else None,
+        "host_keys": [
+            {"public_key": one.public_key, "port": one.port if one.port != 22 else None}
+            for one in state.host_keys.get(server.id, ())
+            if one.confirmed
+        ]
+        or None,
     }
+
+
+def _is_frozen(key: UserKey | Credential, marks: Iterable[datetime | None]) -> bool:
+    """Whether a key is frozen by itself or by one of these marks of servers."""
+    set_at = [at for at in (key.frozen_at, *marks) if at is not None]
+    return any(keys.is_frozen(at, key.confirmed_at, key.created_at) for at in set_at)
 
 
 def _grant(state: State, grant: Grant, at: datetime) -> dict[str, Any] | None:

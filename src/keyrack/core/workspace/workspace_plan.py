@@ -11,6 +11,12 @@ from keyrack.core.instance import Instance
 from keyrack.core.people import access_keys, tokens, users
 from keyrack.core.workspace.workspace_changes import Comparison, Doing, Plan, refuse_unknown, some
 from keyrack.core.workspace.workspace_grants import compare_grants
+from keyrack.core.workspace.workspace_guards import (
+    compare_deploy_keys,
+    compare_frozen_keys,
+    compare_host,
+    compare_revoked_keys,
+)
 from keyrack.core.workspace.workspace_keys import compare_rules, compare_server, compare_user
 from keyrack.core.workspace.workspace_text import (
     WantedRepository,
@@ -22,6 +28,7 @@ from keyrack.core.workspace.workspace_text import (
     wrong,
 )
 from keyrack.model import Role, User
+from keyrack.ssh.names import username_problem
 from keyrack.store.workspace_state import ServerState, State, TokenRow
 
 
@@ -47,6 +54,7 @@ def compare(
     if state.workspace is None:
         run.do(f"create workspace {wanted.name}", lambda doing: _found(doing, wanted.name))
     _projects(run)
+    compare_revoked_keys(run)
     for user in wanted.users:
         with run.faults.noted():
             _user(run, user)
@@ -62,17 +70,21 @@ def compare(
             _server(run, server)
         with run.faults.noted(), placed(server.place):
             compare_server(run, server)
+            compare_host(run, server)
     for rule in wanted.rules:
         if rule.server is not None and rule.server not in run.servers_declared | set(run.servers_named):
             run.faults.add(wrong(rule.place, f"the server {rule.server!r} is named, and there is none"))
     for repository in wanted.repositories:
         with run.faults.noted():
             _repository(run, repository)
+        with run.faults.noted(), placed(repository.place):
+            compare_deploy_keys(run, repository)
     # What follows names servers, and would find fault with those that are wrong themselves.
     run.faults.refuse()
     compare_grants(run)
     with run.faults.noted(), placed("[[request_rules]]"):
         compare_rules(run)
+    compare_frozen_keys(run)
     run.faults.refuse()
     return run.plan
 
@@ -303,7 +315,12 @@ def _server(run: Comparison, wanted: WantedServer) -> None:
             run.do(
                 f"create system user {account} on server {wanted.name}",
                 lambda doing, name=account: system_users.create(  # type: ignore[misc]
-                    doing.instance, doing.actor, doing.servers[wanted.name], username=name
+                    doing.instance,
+                    doing.actor,
+                    doing.servers[wanted.name],
+                    username=name,
+                    # Of a name that Keyrack gives to no account it makes: one that the host must have.
+                    existing=username_problem(name) is not None,
                 ),
             )
 

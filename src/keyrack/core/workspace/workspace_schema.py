@@ -59,6 +59,7 @@ class UserKey(_Table):
     public_key: str = Field(description="One line as ssh-keygen writes it.")
     title: str | None = Field(None, description="What it is called.")
     expires_at: Moment | None = Field(None, description="When it ends, with its zone; left out: as it is.")
+    frozen: bool = Field(False, description="Whether it opens no new session until its owner confirms it.")
 
 
 class KeySource(_Table):
@@ -105,6 +106,14 @@ class Credential(_Table):
     expires_at: Moment | None = Field(None, description="When it ends, with its zone.")
     restrictions: dict[str, Any] | None = Field(None, description="What it may do.")
     break_glass: bool = Field(False, description="Whether its use is an alarm.")
+    frozen: bool = Field(False, description="Whether it opens no new session until somebody confirms it.")
+
+
+class HostKey(_Table):
+    """A key by which people know a server, which somebody confirmed."""
+
+    public_key: str = Field(description="One line as ssh-keyscan has it, without the name.")
+    port: int = Field(22, ge=1, le=65_535, description="The port of its sshd.")
 
 
 class Server(_Table):
@@ -121,6 +130,13 @@ class Server(_Table):
         None, description="What its host is to do.", json_schema_extra={"enum": ["observe", "enforce", "auto", None]}
     )
     credentials: list[Credential] = Field([], description="The keys on it.")
+    offline_after_seconds: int | None = Field(None, description="After how long without the service; 0 for never.")
+    offline_then: str | None = Field(
+        None,
+        description="What its host does then.",
+        json_schema_extra={"enum": ["keep", "drop-temporary", "drop-all", None]},
+    )
+    host_keys: list[HostKey] = Field([], description="Its own keys; taken where none is known of it yet.")
 
 
 class Member(_Table):
@@ -130,6 +146,15 @@ class Member(_Table):
     role: str = Field(
         "developer", description="What the user may do.", json_schema_extra={"enum": list(RepositoryRole)}
     )
+
+
+class DeployKey(_Table):
+    """A key that opens one repository."""
+
+    title: str = Field(description="What it is called.")
+    public_key: str = Field(description="One line as ssh-keygen writes it.")
+    application: str | None = Field(None, description="Where it comes from.")
+    can_push: bool = Field(False, description="Whether it may write, too.")
 
 
 class Repository(_Table):
@@ -144,6 +169,7 @@ class Repository(_Table):
         json_schema_extra={"enum": [0, 10, 20, None]},
     )
     protect_default: bool | None = Field(None, description="Whether its default branch is protected.")
+    deploy_keys: list[DeployKey] = Field([], description="Keys that open it and nothing else.")
 
 
 class Grant(_Table):
@@ -173,6 +199,13 @@ class RequestRule(_Table):
     max_duration: str | None = Field(None, description="The longest span that may be asked for, such as 8h.")
 
 
+class RevokedKey(_Table):
+    """A key that was revoked everywhere: nobody registers it in the workspace again."""
+
+    fingerprint: str = Field(description="SHA256:… as ssh-keygen -l prints it.")
+    reason: str | None = Field(None, description="Why it was revoked.")
+
+
 class File(_Table):
     """What `keyrack apply` reads, written in TOML."""
 
@@ -184,6 +217,7 @@ class File(_Table):
     repositories: list[Repository] = Field([], description="Its repositories.")
     grants: list[Grant] = Field([], description="Its grants.")
     request_rules: list[RequestRule] = Field([], description="Its rules of requests for access.")
+    revoked_keys: list[RevokedKey] = Field([], description="Keys that nobody may register.")
 
 
 TABLES: Mapping[str, type[BaseModel]] = {
@@ -202,6 +236,9 @@ TABLES: Mapping[str, type[BaseModel]] = {
     "key_sources": KeySource,
     "credentials": Credential,
     "request_rules": RequestRule,
+    "host_keys": HostKey,
+    "deploy_keys": DeployKey,
+    "revoked_keys": RevokedKey,
 }
 
 

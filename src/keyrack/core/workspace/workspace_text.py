@@ -57,7 +57,7 @@ class WantedSource:
 @dataclass(frozen=True, slots=True)
 class WantedUser:
     """A user with what proves who that is; access_keys: pairs of id and secret; has_…: the file says which; keys:
-    title, line and end of each.
+    title, line and end of each; frozen_keys: the lines of those that open nothing until they are confirmed.
     """
 
     place: str
@@ -72,6 +72,7 @@ class WantedUser:
     kind: str | None
     disabled: bool | None
     keys: tuple[tuple[str | None, str, datetime | None], ...]
+    frozen_keys: tuple[str, ...]
     has_keys: bool
     sources: tuple[WantedSource, ...]
     has_sources: bool
@@ -88,6 +89,7 @@ class WantedCredential:
     expires_at: datetime | None
     restrictions: Mapping[str, object]
     break_glass: bool
+    frozen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,19 @@ class WantedServer:
     mode: str | None
     credentials: tuple[WantedCredential, ...]
     has_credentials: bool
+    offline_after_seconds: int | None
+    offline_then: str | None
+    host_keys: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedDeployKey:
+    """A key that opens one repository; public_key: its line."""
+
+    title: str
+    public_key: str
+    application: str
+    can_push: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +142,8 @@ class WantedRepository:
     visibility: int | None
     protect_default: bool | None
     members: Mapping[str, RepositoryRole]
+    deploy_keys: tuple[WantedDeployKey, ...]
+    has_deploy_keys: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +190,15 @@ class WantedRule:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedRevocation:
+    """A key that nobody may register."""
+
+    place: str
+    fingerprint: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkspaceFile:
     """What a file declares."""
 
@@ -186,6 +212,7 @@ class WorkspaceFile:
     grants: tuple[WantedGrant, ...]
     rules: tuple[WantedRule, ...]
     has_rules: bool
+    revoked_keys: tuple[WantedRevocation, ...]
 
 
 def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
@@ -219,6 +246,7 @@ def read(text: str, environment: Mapping[str, str]) -> WorkspaceFile:
         grants=reader.all(values, "grants", reader.grant, lambda one: one.whole),
         rules=reader.all(values, "request_rules", reader.rule, lambda one: one.name),
         has_rules="request_rules" in values,
+        revoked_keys=reader.all(values, "revoked_keys", reader.revoked_key, lambda one: one.fingerprint),
     )
     reader.faults.refuse()
     return file
@@ -334,6 +362,7 @@ class _Reader:
                 (item.get("title"), item["public_key"], _moment(item, "expires_at", place))
                 for item in entry.get("keys", [])
             ),
+            frozen_keys=tuple(item["public_key"] for item in entry.get("keys", []) if item.get("frozen")),
             has_keys="keys" in entry,
             sources=tuple(
                 WantedSource(item["kind"], item["account"], item.get("url")) for item in entry.get("key_sources", [])
@@ -355,11 +384,17 @@ class _Reader:
             provider=validation.text(entry["provider"], field="provider") if "provider" in entry else None,
             has_provider="provider" in entry,
             tags=tuple(dict.fromkeys(servers.tag(value) for value in entry.get("tags", []))),
-            accounts=tuple(dict.fromkeys(validation.username(value) for value in entry.get("system_users", []))),
+            accounts=tuple(dict.fromkeys(validation.account(value) for value in entry.get("system_users", []))),
             mode=_one_of(entry.get("mode"), ("observe", "enforce", "auto"), "mode", place),
             credentials=self._credentials(place, entry.get("credentials", [])),
             has_credentials="credentials" in entry,
+            offline_after_seconds=entry.get("offline_after_seconds"),
+            offline_then=entry.get("offline_then"),
+            host_keys=tuple((item["public_key"], item.get("port", 22)) for item in entry.get("host_keys", [])),
         )
+
+    def revoked_key(self, place: str, entry: Mapping[str, Any]) -> WantedRevocation:
+        return WantedRevocation(place, validation.fingerprint(entry["fingerprint"]), entry.get("reason"))
 
     def rule(self, place: str, entry: Mapping[str, Any]) -> WantedRule:
         name = validation.text(entry.get("name"), field="name")
@@ -384,6 +419,13 @@ class _Reader:
             visibility=visibility,
             protect_default=protect,
             members=members,
+            deploy_keys=tuple(
+                WantedDeployKey(
+                    item["title"], item["public_key"], item.get("application") or "", item.get("can_push", False)
+                )
+                for item in entry.get("deploy_keys", [])
+            ),
+            has_deploy_keys="deploy_keys" in entry,
         )
 
     def grant(self, place: str, entry: Mapping[str, Any]) -> WantedGrant:
@@ -399,7 +441,7 @@ class _Reader:
             place=place,
             **names,
             all=everywhere,
-            system_user=validation.username(entry.get("system_user"), field="system_user"),
+            system_user=validation.account(entry.get("system_user"), field="system_user"),
             starts_at=_moment(entry, "starts_at", place),
             expires_at=_moment(entry, "expires_at", place),
             restrictions=validation.restrictions(entry.get("restrictions")),
@@ -411,12 +453,13 @@ class _Reader:
         made = [
             WantedCredential(
                 label=validation.text(item["label"], field="label"),
-                username=validation.username(item["username"]),
+                username=validation.account(item["username"]),
                 public_key=item["public_key"],
                 temporary=item.get("temporary", False),
                 expires_at=_moment(item, "expires_at", place),
                 restrictions=validation.restrictions(item.get("restrictions")),
                 break_glass=item.get("break_glass", False),
+                frozen=item.get("frozen", False),
             )
             for item in items
         ]

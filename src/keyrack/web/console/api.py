@@ -26,6 +26,7 @@ from keyrack.web.console import (
     live,
     pages_access,
     pages_activity,
+    pages_freezes,
     pages_hosts,
     pages_keys,
     pages_live,
@@ -37,6 +38,7 @@ from keyrack.web.console import (
     pages_requests,
     pages_settings,
     pages_sign_in,
+    pages_webhooks,
     pages_welcome,
     safety,
     templates,
@@ -57,6 +59,8 @@ PAGES: tuple[Page, ...] = (
     *pages_repositories.PAGES,
     *pages_activity.PAGES,
     *pages_settings.PAGES,
+    *pages_webhooks.PAGES,
+    *pages_freezes.PAGES,
     *pages_live.PAGES,
 )
 GETS: Mapping[str, Page] = {page.path: page for page in PAGES if page.method == "GET"}

@@ -13,21 +13,25 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response, StreamingResponse
 
-from keyrack.core import validation
+from keyrack.core import cursors, validation
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
-from keyrack.core.keys import grants, rehearsal, who_can
+from keyrack.core.keys import grants, rehearsal, renewals, who_can
 from keyrack.core.keys.who_can import Way
 from keyrack.core.people import groups, named_people
-from keyrack.model import Grant, Server
-from keyrack.web.console.visits import Visit, change, offset_of, page
+from keyrack.model import Grant, Page, Server
+from keyrack.web import bodies
+from keyrack.web.console import templates
+from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
 
 HOSTS, PEOPLE, LISTED = 40, 100, 40
 """On one page: of the map, and of the list, where somebody has many lines."""
 MOST = 1000
+BELOW_THESE = "below"
+"""What says in an address how many people stand above those that are shown."""
 NOBODY = "(no user)"
 ENDS = (("", "never"), ("1h", "1 h"), ("12h", "12 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"))
-FIELDS = ("who", "name", "where", "place", "system_user", "ends", "reason")
+FIELDS = ("who", "name", "where", "place", "system_user", "ends", "reason", "break_glass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Map:
     hosts: tuple[Server, ...]
     cells: Mapping[tuple[str, int], Sequence[Way]]
     unknown: tuple[str, ...]
-    total: int
+    page: Page[Server]
 
     def rows(self, people: Sequence[str]) -> list[tuple[str, list[Cell | None]]]:
         """The map's lines of some people: a cell a host, None where there is no way in."""
@@ -63,7 +67,7 @@ def _cell(ways: Sequence[Way]) -> Cell | None:
     return Cell(accounts, min(ends) if len(ends) == len(ways) else None)
 
 
-def _map(visit: Visit, offset: int) -> Map:
+def _map(visit: Visit, cursor: str) -> Map:
     tag, account, group = (visit.query.get(name, "").strip() for name in ("tag", "account", "group"))
     members = set(groups.get(visit.instance, visit.actor, group).members) if group else None
     found = who_can.of_hosts(
@@ -72,7 +76,7 @@ def _map(visit: Visit, offset: int) -> Map:
         search=visit.query.get("q", ""),
         tag=tag or None,
         system_user=account or None,
-        offset=offset,
+        cursor=cursor,
         limit=HOSTS,
     )
     cells: dict[tuple[str, int], list[Way]] = {}
@@ -82,7 +86,7 @@ def _map(visit: Visit, offset: int) -> Map:
             cells.setdefault((who, way.server.id), []).append(way)
     people = sorted({who for who, _ in cells}, key=lambda name: (name == NOBODY, name))
     unknown = tuple(f"{server.name}: {words}" for server, words in found.unknown)
-    return Map(tuple(people), found.servers.items, cells, unknown, found.servers.total)
+    return Map(tuple(people), found.servers.items, cells, unknown, found.servers)
 
 
 def access(visit: Visit) -> Response:
@@ -92,30 +96,27 @@ def access(visit: Visit) -> Response:
         return visit.show("my_access.html", ways=found.items, unknown=found.unknown)
     if "server" in visit.query:
         return _why(visit)
-    offset, above = offset_of(visit), offset_of(visit, "below")
-    shown = _map(visit, offset)
+    shown = _map(visit, cursor_of(visit))
     listed = visit.query.get("view") == "list"
-    most = LISTED if listed else PEOPLE
+    most, above = LISTED if listed else PEOPLE, bodies.identifier(visit.query.get(BELOW_THESE, "0"))
     people = shown.people[above : above + most]
-    kept = {name: visit.query[name] for name in ("q", "tag", "account", "group", "view") if visit.query.get(name)}
-    here = {**kept, "from": str(offset)} if offset else kept
+    filters = {name: visit.query[name] for name in ("q", "tag", "account", "group") if visit.query.get(name)}
+    here = {name: value for name, value in visit.query.items() if name != BELOW_THESE}
     return visit.show(
         "access.html",
         map=shown,
         people=people,
         rows=() if listed else shown.rows(people),
-        filters={name: value for name, value in kept.items() if name != "view"},
+        filters=filters,
         listed=listed,
-        first=_address(kept) if offset else "",
-        next=_address(kept, str(offset + HOSTS)) if shown.total > offset + HOSTS else "",
+        **paged(visit, shown.page, but=(BELOW_THESE,)),
         first_people=_address(here) if above else "",
-        more_people=_address({**here, "below": str(above + most)}) if len(shown.people) > above + most else "",
+        more_people=_address({**here, BELOW_THESE: str(above + most)}) if len(shown.people) > above + most else "",
     )
 
 
-def _address(kept: Mapping[str, str], start: str = "") -> str:
-    values = {**kept, **({"from": start} if start else {})}
-    return "/access" + (f"?{urlencode(values)}" if values else "")
+def _address(query: Mapping[str, str]) -> str:
+    return "/access" + (f"?{urlencode(query)}" if query else "")
 
 
 def _why(visit: Visit) -> Response:
@@ -127,12 +128,12 @@ def _why(visit: Visit) -> Response:
 
 def as_csv(visit: Visit) -> Response:
     """All that the filters leave as CSV: one line a way in, host by host, and one a host of which nothing is known."""
-    first = _map(visit, 0)
+    first = _map(visit, "")
 
     def lines() -> Iterator[str]:
         yield _line("user", "host", "system_user", "fingerprint", "via", "expires_at", "last_used_at")
-        shown, offset = first, 0
-        while shown.hosts:
+        shown: Map | None = first
+        while shown is not None:
             for words in shown.unknown:
                 yield _line("?", "", "", "", words, "", "")
             for (who, _), ways in sorted(shown.cells.items()):
@@ -143,8 +144,8 @@ def as_csv(visit: Visit) -> Response:
                     yield _line(
                         *named, *(at.isoformat() if at else "" for at in (way.line.expires_at, way.last_used_at))
                     )
-            offset += HOSTS
-            shown = _map(visit, offset)
+            after = shown.page.after
+            shown = None if after is None else _map(visit, cursors.write(after))
 
     headers = {"Content-Disposition": 'attachment; filename="access.csv"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
@@ -193,6 +194,7 @@ def _give(visit: Visit, instance: Instance) -> Grant:
         system_user=form.text("system_user"),
         expires_at=validation.end(instance.now(), None, duration=form.text("ends") or None),
         reason=form.text("reason") or None,
+        break_glass=form.flag("break_glass"),
     )
 
 
@@ -210,17 +212,9 @@ def grant(visit: Visit) -> Response:
 
 def all_grants(visit: Visit) -> Response:
     """The grants there are."""
-    offset = offset_of(visit)
-    found = grants.page(visit.instance, visit.actor, offset=offset, limit=100)
+    found = grants.page(visit.instance, visit.actor, cursor=cursor_of(visit), limit=100)
     named = grants.names(visit.instance, visit.actor, found.items)
-    onward = offset + 100
-    return visit.show(
-        "grants.html",
-        grants=found.items,
-        named=named,
-        first="/grants" if offset else "",
-        next=f"/grants?from={onward}" if found.total > onward else "",
-    )
+    return visit.show("grants.html", grants=found.items, named=named, **paged(visit, found))
 
 
 def taking(visit: Visit) -> Response:
@@ -240,12 +234,37 @@ def take(visit: Visit) -> Response:
     return visit.go("/grants", "The grant is taken back; hosts are told at once.")
 
 
+def renewing(visit: Visit) -> Response:
+    """The form for another end of a grant."""
+    found = grants.get(visit.instance, visit.actor, visit.number("grant"))
+    named = grants.names(visit.instance, visit.actor, [found])
+    return visit.show("renew_grant.html", grant=found, named=named, ends=ENDS[1:])
+
+
+def renew(visit: Visit) -> Response:
+    """Give a grant another end."""
+    number = visit.number("grant")
+
+    def seen(instance: Instance) -> str:
+        end = grants.get(instance, visit.actor, number).expires_at
+        return templates.iso(end) if end else ""
+
+    def set_end(instance: Instance) -> Grant:
+        return renewals.grant(instance, visit.actor, number, duration=visit.form.text("ends"))
+
+    made = unless_changed(visit, "grants:write", seen, set_end)
+    assert made.expires_at is not None
+    return visit.go("/grants", f"The grant ends {templates.exact(made.expires_at)}.")
+
+
 PAGES = (
     page("/access", access),
     page("/access.csv", as_csv, "access:read"),
     page("/access/grant", granting, "grants:write"),
     change("/access/grant", grant, "grants:write", again=granting),
     page("/grants", all_grants, "grants:read"),
+    page("/grants/{grant}/renew", renewing, "grants:write"),
+    change("/grants/{grant}/renew", renew, "grants:write", again=renewing),
     page("/grants/{grant}/remove", taking, "grants:write"),
     change("/grants/{grant}/remove", take, "grants:write"),
 )

@@ -12,11 +12,12 @@ from keyrack.core.audit import events
 from keyrack.core.hosts import modes, servers, sessions, sshd_settings, status, unmanaged_keys
 from keyrack.core.hosts.facts import ENFORCE, OBSERVE
 from keyrack.core.hosts.status import HostStatus
+from keyrack.core.instance import Instance
 from keyrack.core.keys import who_can
-from keyrack.errors import Refusal
+from keyrack.errors import Kind, Refusal
 from keyrack.model import Page as Piece
 from keyrack.model import Server, UnmanagedKey
-from keyrack.web.console.visits import Visit, change, offset_of, page
+from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
 
 PER_PAGE = 100
 MOST = 200
@@ -47,21 +48,18 @@ def mark_of(held: HostStatus) -> str:
 
 def hosts(visit: Visit) -> Response:
     """All hosts; search: part of name or address."""
-    search, offset = visit.query.get("q", ""), offset_of(visit)
-    found = servers.find(visit.instance, visit.actor, search=search, offset=offset, limit=PER_PAGE)
+    search = visit.query.get("q", "")
+    found = servers.find(visit.instance, visit.actor, search=search, cursor=cursor_of(visit), limit=PER_PAGE)
     waiting: Mapping[int, int] = {}
     if visit.may("credentials:read"):
         waiting = unmanaged_keys.counts(visit.instance, visit.actor)
     rows = [Row(one, status.of(visit.instance, one), waiting.get(one.id, 0)) for one in found.items]
-    onward = offset + PER_PAGE
     return visit.show(
         "hosts.html",
         rows=rows,
-        total=found.total,
         search=search,
         adding="add" in visit.query or visit.refusal is not None,
-        first="/hosts" if offset else "",
-        next=f"/hosts?from={onward}" if found.total > onward else "",
+        **paged(visit, found),
     )
 
 
@@ -98,6 +96,8 @@ def host(visit: Visit) -> Response:
     if part == "sessions":
         return visit.show("_host_sessions.html", **given, sessions=_sessions(visit, server))
     ways, unknown = _ways(visit, server)
+    settings = sshd_settings.get(visit.instance, visit.actor, server.id) if visit.may("sshconfig:read") else None
+    changed = visit.refusal is not None and visit.refusal.kind is Kind.CHANGED
     return visit.show(
         "host.html",
         **given,
@@ -105,7 +105,9 @@ def host(visit: Visit) -> Response:
         unknown=unknown,
         unmanaged=_unmanaged(visit, server),
         sessions=_sessions(visit, server),
-        settings=sshd_settings.get(visit.instance, visit.actor, server.id) if visit.may("sshconfig:read") else None,
+        settings=settings,
+        ticked=_ticked(settings) if settings else "",
+        wanted=[name for name in sshd_settings.KEYWORDS if visit.form.flag(name)] if changed else None,
         happened=_happened(visit, server),
     )
 
@@ -202,11 +204,23 @@ def set_mode(visit: Visit) -> Response:
     return visit.go(f"/hosts/{number}", f"{server.name} {words if mode == ENFORCE else 'goes back to observing'}.")
 
 
+def _ticked(settings: sshd_settings.SshSettings) -> str:
+    """Which of the settings are wanted, as the form has seen them."""
+    return " ".join(name for name in sshd_settings.KEYWORDS if getattr(settings, name))
+
+
 def set_sshd(visit: Visit) -> Response:
     """Ask settings of the host's sshd."""
     number = visit.number("server")
     wishes = {name: visit.form.flag(name) for name in sshd_settings.KEYWORDS}
-    sshd_settings.change(visit.instance, visit.actor, number, wishes)
+
+    def seen(instance: Instance) -> str:
+        return _ticked(sshd_settings.get(instance, visit.actor, number))
+
+    def change(instance: Instance) -> None:
+        sshd_settings.change(instance, visit.actor, number, wishes)
+
+    unless_changed(visit, "sshconfig:write", seen, change)
     return visit.go(f"/hosts/{number}", "The host is asked for these SSH settings.")
 
 

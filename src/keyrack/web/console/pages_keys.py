@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from starlette.responses import Response
 
 from keyrack.core import validation
-from keyrack.core.keys import published_keys, receipts, rehearsal, revocation, user_keys, who_can
+from keyrack.core.instance import Instance
+from keyrack.core.keys import (
+    freezes,
+    published_keys,
+    receipts,
+    rehearsal,
+    renewals,
+    revocation,
+    user_keys,
+    who_can,
+)
 from keyrack.core.keys.who_can import Way
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import User, UserKey
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
+from keyrack.web.console import templates
 from keyrack.web.console.pages_live import of_hosts
-from keyrack.web.console.visits import Visit, change, offset_of, page
+from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
 
 PER_PAGE = 50
 MOST_WAYS = 200
 DATE = "date"
+SPANS = (("1h", "in 1 h"), ("12h", "in 12 h"), ("7d", "in 7 days"), ("30d", "in 30 days"), ("365d", "in a year"))
 ENDS = (("", "never"), ("1h", "1 h"), ("12h", "12 h"), ("7d", "7 days"), (DATE, "a date"))
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A key with what people tell it by, and where it opens at this moment. cut: there are more ways than these."""
+    """A key with what people tell it by, and where it opens at this moment. cut: there are more ways than these;
+    frozen: the hosts on which it opens no new session until its owner confirms it.
+    """
 
     key: UserKey
     bits: int
     art: str
     ways: tuple[Way, ...] = ()
     cut: bool = False
+    frozen: tuple[str, ...] = ()
 
     @property
     def last_used_at(self) -> datetime | None:
@@ -51,35 +65,33 @@ class Shown:
         return tuple(sorted(behind))
 
 
-def _shown(key: UserKey, ways: Iterable[Way] = (), *, cut: bool = False) -> Shown:
-    if key.public_key is None or key.fingerprint is None or key.key_type is None:
+def _shown(key: UserKey, ways: who_can.Ways | None) -> Shown:
+    """A key among all that its owner's keys open."""
+    if key.public_key is None or key.fingerprint is None or key.key_type is None or ways is None:
         return Shown(key, 0, "")
     bits = parse(key.public_key).bits
-    return Shown(key, bits, random_art(key.key_type, bits, key.fingerprint), tuple(ways), cut)
+    own = tuple(way for way in ways.items if way.line.fingerprint == key.fingerprint)
+    frozen = sorted({server.name for server, line in ways.frozen if line.fingerprint == key.fingerprint})
+    art = random_art(key.key_type, bits, key.fingerprint)
+    return Shown(key, bits, art, own, ways.next is not None, tuple(frozen))
 
 
-def _ways(visit: Visit, user: str) -> tuple[tuple[Way, ...], bool]:
-    found = who_can.find(visit.instance, visit.actor, user=user, limit=MOST_WAYS)
-    return found.items, found.next is not None
+def _ways(visit: Visit, user: str) -> who_can.Ways:
+    return who_can.find(visit.instance, visit.actor, user=user, limit=MOST_WAYS)
 
 
 def keys(visit: Visit) -> Response:
     """One's own keys."""
-    offset = offset_of(visit)
-    found = user_keys.find(visit.instance, visit.actor, offset=offset, limit=PER_PAGE)
-    ways, cut = _ways(visit, visit.actor.name) if found.items else ((), False)
-    mine = [
-        _shown(key, [way for way in ways if way.line.fingerprint == key.fingerprint], cut=cut) for key in found.items
-    ]
-    onward = offset + PER_PAGE
+    found = user_keys.find(visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE)
+    ways = _ways(visit, visit.actor.name) if found.items else None
+    mine = [_shown(key, ways) for key in found.items]
     return visit.show(
         "keys.html",
         keys=mine,
         adding="add" in visit.query or visit.refusal is not None,
         ends=ENDS,
         date=DATE,
-        first="/keys" if offset else "",
-        next=f"/keys?from={onward}" if found.total > onward else "",
+        **paged(visit, found),
     )
 
 
@@ -142,11 +154,42 @@ def _whose(visit: Visit) -> tuple[UserKey, User | None]:
 def key(visit: Visit) -> Response:
     """One key: where it opens and why, when it was used, how far hosts are."""
     found, whose = _whose(visit)
-    ways, cut = _ways(visit, whose.name if whose else visit.actor.name)
-    shown = _shown(found, [way for way in ways if way.line.fingerprint == found.fingerprint], cut=cut)
+    shown = _shown(found, _ways(visit, whose.name if whose else visit.actor.name))
     if visit.is_part:
         return visit.show("_delivery.html", shown=shown)
-    return visit.show("key.html", shown=shown, whose=whose, may_revoke=visit.may("keys:revoke"))
+    renews = not shown.has_ended(visit.now) and visit.may("people:write" if whose else user_keys.ADD)
+    return visit.show(
+        "key.html", shown=shown, whose=whose, may_revoke=visit.may("keys:revoke"), renews=renews, spans=SPANS
+    )
+
+
+def _end_of(one: UserKey) -> str:
+    return templates.iso(one.expires_at) if one.expires_at else ""
+
+
+def renew(visit: Visit) -> Response:
+    """Give a key another end."""
+    found, whose = _whose(visit)
+
+    def seen(instance: Instance) -> str:
+        return _end_of(_whose(replace(visit, instance=instance))[0])
+
+    def set_end(instance: Instance) -> UserKey:
+        return renewals.key(instance, visit.actor, found.id, duration=visit.form.text("ends"))
+
+    made = unless_changed(visit, "people:write" if whose else user_keys.ADD, seen, set_end)
+    assert made.expires_at is not None
+    words = f"The key {made.title or made.fingerprint} ends {templates.exact(made.expires_at)}."
+    return visit.go(f"/keys/{made.fingerprint}", words)
+
+
+def confirm(visit: Visit) -> Response:
+    """Say that a key of one's own, which was frozen, is safe."""
+    found, whose = _whose(visit)
+    if whose is not None:
+        raise missing("SSH key")
+    freezes.confirm_key(visit.instance, visit.actor, found.id)
+    return visit.go(f"/keys/{found.fingerprint}", "You confirmed the key; hosts let it in again from now on.")
 
 
 def remove(visit: Visit) -> Response:
@@ -196,6 +239,8 @@ PAGES = (
     change("/keys", add, user_keys.ADD, again=keys),
     change("/keys/check", check, user_keys.ADD),
     page("/keys/{fingerprint:path}", key, user_keys.READ),
+    change("/renew-key/{fingerprint:path}", renew, user_keys.ADD, again=key),
+    change("/confirm-key/{fingerprint:path}", confirm, user_keys.ADD, again=key),
     change("/remove-key/{fingerprint:path}", remove, user_keys.DELETE),
     page("/revoke/{fingerprint:path}", revoking, "keys:revoke"),
     change("/revoke/{fingerprint:path}", revoke, "keys:revoke", again=revoking, dangerous=True),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from markupsafe import Markup
 from starlette.responses import Response
 
 from keyrack.core.audit import overview as core
@@ -11,9 +14,12 @@ from keyrack.core.keys import published_keys, user_keys, who_can
 from keyrack.core.people import named_people
 from keyrack.errors import Refusal
 from keyrack.ssh.fingerprint import is_fingerprint
+from keyrack.web.console import charts
 from keyrack.web.console.visits import Visit, page
 
 MOST = 20
+Drawn = tuple[str, tuple[str, ...], charts.Numbers, Markup]
+"""A chart: its title, the heads of the table beside it, the rows of both, and the drawing."""
 
 
 def overview(visit: Visit) -> Response:
@@ -24,7 +30,32 @@ def overview(visit: Visit) -> Response:
         keys = user_keys.find(visit.instance, visit.actor, limit=200).items if own else ()
         return visit.show("my_overview.html", ways=ways.items, keys=keys, own=own)
     found = core.look(visit.instance, visit.actor)
-    return visit.show("overview.html", found=found, most=max((a + b for _, a, b in found.days), default=0))
+    return visit.show("overview.html", found=found, charts=_charts(found))
+
+
+def _charts(found: core.Overview) -> list[Drawn]:
+    """What is drawn; nothing of what there is nothing."""
+
+    def day(at: datetime) -> str:
+        return f"{at:%-d %b}"
+
+    over_days: list[tuple[str, str, charts.Numbers]] = [
+        ("Logins a day", "Logins:number", tuple((day(at), number) for at, number in found.logins)),
+        ("Done a day", "Done:number", tuple((day(at), done) for at, done, _ in found.days)),
+        ("Refused a day", "Refused:number", tuple((day(at), refused) for at, _, refused in found.days)),
+    ]
+    parts: list[tuple[str, tuple[str, ...], charts.Numbers]] = [
+        ("Hosts obeyed within", ("Within", "Changes:number"), found.delays),
+        ("Keys by type", ("Type", "Keys:number"), found.types),
+        ("Keys by age", ("Age", "Keys:number"), found.ages),
+    ]
+    drawn: list[Drawn] = [
+        (title, ("Day", head), rows, charts.columns(title, rows))
+        for title, head, rows in over_days
+        if any(number for _, number in rows)
+    ]
+    drawn += [(title, heads, rows, charts.bars(title, rows)) for title, heads, rows in parts if rows]
+    return drawn
 
 
 def search(visit: Visit) -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import segno
+from markupsafe import Markup
 from starlette.responses import Response
 
 from keyrack.core.people import passkeys, second_proofs, users, web_sessions
@@ -53,15 +55,19 @@ def set_own_password(visit: Visit) -> None:
 def begin_app(visit: Visit) -> Response:
     """The key for an app, and the field for its first code."""
     begun = second_proofs.begin_totp(visit.instance, visit.actor)
-    return visit.show("own_app.html", begun=begun)
+    return _app(visit, begun)
+
+
+def _app(visit: Visit, begun: second_proofs.Enrolment) -> Response:
+    """The key as text and as a square code that phones read."""
+    square = segno.make(begun.address, micro=False, error="m").svg_inline(border=3, omitsize=True)
+    return visit.show("own_app.html", begun=begun, square=Markup(square))  # noqa: S704 — made of squares alone
 
 
 def app_again(visit: Visit) -> Response:
     """The same again after a wrong code."""
     begun = second_proofs.enrolment(visit.instance, visit.actor, visit.form.text("carried"))
-    return (
-        visit.go(HERE, "That took too long; begin again.") if begun is None else visit.show("own_app.html", begun=begun)
-    )
+    return visit.go(HERE, "That took too long; begin again.") if begun is None else _app(visit, begun)
 
 
 def finish_app(visit: Visit) -> Response:

@@ -9,11 +9,11 @@ from starlette.responses import Response
 
 from keyrack.core.instance import Instance
 from keyrack.core.keys import last_uses, rehearsal, who_can
-from keyrack.core.people import groups, named_people, offboarding, offboarding_undo
+from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_proofs, web_sessions
 from keyrack.errors import invalid
 from keyrack.model import Role
 from keyrack.web.console.pages_live import of_hosts
-from keyrack.web.console.visits import Visit, change, offset_of, page
+from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
 
 PER_PAGE = 100
 MOST = 200
@@ -24,18 +24,16 @@ CONFIRM = "confirm"
 
 def people(visit: Visit) -> Response:
     """Everybody; search: part of the name."""
-    offset, search = offset_of(visit), visit.query.get("q", "")
-    found = named_people.find(visit.instance, visit.actor, search=search, offset=offset, limit=PER_PAGE)
-    onward = offset + PER_PAGE
+    search = visit.query.get("q", "")
+    found = named_people.find(visit.instance, visit.actor, search=search, cursor=cursor_of(visit), limit=PER_PAGE)
     return visit.show(
         "people.html",
         people=found.items,
-        groups=groups.find(visit.instance, visit.actor, limit=PER_PAGE).items,
+        groups=groups.find(visit.instance, visit.actor, cursor="", limit=PER_PAGE).items,
         search=search,
-        adding="add" in visit.query or visit.refusal is not None,
+        adding="add" in visit.query or (visit.refusal is not None and visit.request.url.path == "/people"),
         roles=ROLES,
-        first="/people" if offset else "",
-        next=f"/people?from={onward}" if found.total > onward else "",
+        **paged(visit, found),
     )
 
 
@@ -59,10 +57,32 @@ def person(visit: Visit) -> Response:
         found = who_can.find(visit.instance, visit.actor, user=user.name, limit=MOST_WAYS)
         ways, more = found.items, found.next is not None
     others = user.disabled_at is None and visit.actor.user_id != user.id
-    may_offboard = others and visit.may(offboarding.OFFBOARD)
     return visit.show(
-        "person.html", user=user, keys=keys.items, used=used, ways=ways, more=more, may_offboard=may_offboard
+        "person.html",
+        user=user,
+        keys=keys.items,
+        used=used,
+        ways=ways,
+        more=more,
+        held=offboarding.holds(visit.instance, visit.actor, user.name),
+        signed_in=web_sessions.of_user(visit.instance, visit.actor, user.name),
+        proofs=second_proofs.has_any(visit.instance, visit.actor, user.id),
+        others=others,
     )
+
+
+def end_session(visit: Visit) -> Response:
+    """End a session of somebody in the console."""
+    user = named_people.get(visit.instance, visit.actor, visit.path["name"])
+    web_sessions.end(visit.instance, visit.actor, visit.form.number("id"), user_id=user.id)
+    return visit.go(f"/people/{quote(user.name)}", f"That session of {user.name} has ended.")
+
+
+def reset_proofs(visit: Visit) -> Response:
+    """Take the second proofs away of somebody who lost them."""
+    user = named_people.get(visit.instance, visit.actor, visit.path["name"])
+    second_proofs.reset(visit.instance, visit.actor, user.id)
+    return visit.go(f"/people/{quote(user.name)}", f"{user.name} signs in by password alone, until they add a proof.")
 
 
 def going(visit: Visit) -> Response:
@@ -134,6 +154,8 @@ PAGES = (
     page("/people", people, "people:read"),
     change("/people", add, "people:write", again=people),
     page("/people/{name:path}", person, "people:read"),
+    change("/end-session/{name:path}", end_session, "people:write", again=person),
+    change("/reset-proofs/{name:path}", reset_proofs, "people:write", again=person, dangerous=True),
     page("/offboard/{name:path}", going, offboarding.OFFBOARD),
     change("/offboard/{name:path}", offboard, offboarding.OFFBOARD, again=going, dangerous=True),
     page("/offboardings/{id}", receipt, "people:read"),

@@ -9,7 +9,7 @@ from keyrack.core.git import deploy_keys, repositories
 from keyrack.core.git.access import clone_address
 from keyrack.core.people import users
 from keyrack.model import Event
-from keyrack.web.console.visits import Visit, change, offset_of, page
+from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
 
 PER_PAGE = 50
 ANYBODY = "iam:self"
@@ -18,17 +18,15 @@ ANYBODY = "iam:self"
 
 def listed(visit: Visit) -> Response:
     """The repositories that the person may see."""
-    offset, search = offset_of(visit), visit.query.get("q", "")
-    found = repositories.find(visit.instance, visit.actor, search=search, offset=offset, limit=PER_PAGE)
-    onward = offset + PER_PAGE
+    search = visit.query.get("q", "")
+    found = repositories.find(visit.instance, visit.actor, search=search, cursor=cursor_of(visit), limit=PER_PAGE)
     return visit.show(
         "repositories.html",
         repositories=found.items,
         search=search,
         adding="add" in visit.query or visit.refusal is not None,
         projects=users.projects(visit.instance, visit.actor) if visit.may(repositories.CREATE) else (),
-        first="/repositories" if offset else "",
-        next=f"/repositories?from={onward}" if found.total > onward else "",
+        **paged(visit, found),
     )
 
 

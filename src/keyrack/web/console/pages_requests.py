@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from keyrack.core.keys import requests, who_can
 from keyrack.store.requests import PENDING
-from keyrack.web.console.visits import Visit, change, offset_of, page
+from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
 
 PER_PAGE = 50
 ASK = "requests:ask"
@@ -16,10 +16,10 @@ ASK = "requests:ask"
 
 def listed(visit: Visit) -> Response:
     """Requests, those that wait first; members see their own."""
-    offset = offset_of(visit)
-    waiting, users, hosts = requests.page(visit.instance, visit.actor, state=PENDING, limit=PER_PAGE)
-    decided, more_users, more_hosts = requests.page(visit.instance, visit.actor, offset=offset, limit=PER_PAGE)
-    onward = offset + PER_PAGE
+    waiting, users, hosts = requests.page(visit.instance, visit.actor, state=PENDING, cursor="", limit=PER_PAGE)
+    decided, more_users, more_hosts = requests.page(
+        visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE
+    )
     given: dict[str, Any] = {
         "waiting": waiting.items,
         "decided": [one for one in decided.items if one.state != PENDING],
@@ -32,10 +32,9 @@ def listed(visit: Visit) -> Response:
     return visit.show(
         "requests.html",
         **given,
-        asking="ask" in visit.query or visit.refusal is not None,
+        asking="ask" in visit.query or (visit.refusal is not None and visit.request.url.path == "/requests"),
         known=sorted({way.server.name for way in reachable}),
-        first="/requests" if offset else "",
-        next=f"/requests?from={onward}" if decided.total > onward else "",
+        **paged(visit, decided),
     )
 
 

@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from keyrack.core import validation
 from keyrack.core.people import access_keys, api_tokens, tokens
-from keyrack.web.console.visits import Visit, change, offset_of, page
+from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
 
 PER_PAGE = 100
 ENDS = (("1h", "1 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"), ("", "never"))
@@ -14,19 +14,16 @@ ENDS = (("1h", "1 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"),
 
 def settings(visit: Visit) -> Response:
     """Everything that is set here, and what the instance was started with."""
-    offset = offset_of(visit)
     found = None
     if visit.may("people:read"):
-        found = tokens.find(visit.instance, visit.actor, offset=offset, limit=PER_PAGE)
-    onward = offset + PER_PAGE
+        found = tokens.find(visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE)
     return visit.show(
         "settings.html",
         tokens=found.items if found else (),
         access_keys=access_keys.find(visit.instance, visit.actor),
         config=visit.instance.settings,
         ends=ENDS,
-        first="/settings" if offset else "",
-        next=f"/settings?from={onward}" if found and found.total > onward else "",
+        **(paged(visit, found) if found else {"first": "", "next": ""}),
     )
 
 
@@ -39,7 +36,9 @@ def add_token(visit: Visit) -> Response:
         scopes=visit.form.text("scopes").replace(",", " ").split(),
         expires_at=validation.end(visit.instance.now(), None, duration=visit.form.text("ends") or None),
     )
-    return visit.show("secret.html", title=f"Token {made.bearer.token.name}", secret=made.secret, status=200)
+    return visit.show(
+        "secret.html", title=f"Token {made.bearer.token.name}", secret=made.secret, back="/settings", status=200
+    )
 
 
 def revoke_token(visit: Visit) -> Response:

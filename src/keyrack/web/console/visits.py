@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from keyrack import policy
+from keyrack.core import cursors, preconditions
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor
+from keyrack.model import Page as Piece
 from keyrack.store.web_sessions import WebSession
 from keyrack.web import bodies
 from keyrack.web.console import safety, templates
@@ -25,14 +28,22 @@ STATUS = {
     Kind.MISSING: 404,
     Kind.INVALID: 422,
     Kind.TAKEN: 409,
+    Kind.CHANGED: 409,
     Kind.LIMIT: 409,
     Kind.THROTTLED: 429,
     Kind.TOO_LARGE: 413,
     Kind.UNAVAILABLE: 503,
     Kind.FAULT: 500,
 }
-FORM_AGAIN = (Kind.INVALID, Kind.TAKEN, Kind.LIMIT, Kind.UNAUTHENTICATED, Kind.THROTTLED)
+FORM_AGAIN = (Kind.INVALID, Kind.TAKEN, Kind.CHANGED, Kind.LIMIT, Kind.UNAUTHENTICATED, Kind.THROTTLED)
 """What a person mends in the form itself, which is shown again with what they wrote."""
+
+T = TypeVar("T")
+
+SEEN = "seen"
+"""The field of a form that says what it showed when it was made."""
+AFTER = "after"
+"""What names, in an address, the place after which a page of a list begins."""
 
 # The rail, in its order: what it says, what it says to those who may not see everybody's, and where it leads.
 RAIL = (
@@ -52,11 +63,15 @@ BELOW = {
     "/members": "/people",
     "/offboard": "/people",
     "/offboardings": "/people",
+    "/end-session": "/people",
+    "/reset-proofs": "/people",
     "/grants": "/access",
     "/freezes": "/access",
     "/revoke": "/keys",
     "/revoked": "/keys",
     "/remove-key": "/keys",
+    "/renew-key": "/keys",
+    "/confirm-key": "/keys",
 }
 """Where in the rail somebody is on pages whose address begins with another word."""
 
@@ -185,9 +200,33 @@ class Visit:
         return shown
 
 
-def offset_of(visit: Visit, name: str = "from") -> int:
-    """Where a page of a list starts, as its address says; what is no number is the beginning."""
-    return bodies.identifier(visit.query.get(name, "0"))
+def cursor_of(visit: Visit) -> str:
+    """Where a page of a list begins, as its address says: a cursor of the core's, "" for the first page."""
+    return visit.query.get(AFTER, "")
+
+
+def paged(visit: Visit, found: Piece[Any], *, but: Sequence[str] = ()) -> dict[str, Any]:
+    """The addresses of a list's first and next page, for p.pager: this one's, with all else that it asks, but for these
+    names; "" for none.
+    """
+    kept = {name: value for name, value in visit.query.items() if name not in (AFTER, *but)}
+    onward = {} if found.after is None else {**kept, AFTER: cursors.write(found.after)}
+    return {"first": _here(visit, kept) if cursor_of(visit) else "", "next": _here(visit, onward) if onward else ""}
+
+
+def _here(visit: Visit, query: Mapping[str, str]) -> str:
+    path = quote(visit.request.url.path, safe="/:")
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def unless_changed(visit: Visit, action: str, seen: Callable[[Instance], str], change: Callable[[Instance], T]) -> T:
+    """Make a change that a form asks for, if what it was made of is still so: two tabs do not overwrite each other.
+
+    seen: what the form's field SEEN would hold now, from this instance (p.seen writes it); change: the one to make, on
+    the instance that it gets. Raises Refusal CHANGED, and as the change does.
+    """
+    was = visit.form.text(SEEN)
+    return preconditions.guarded(visit.instance, visit.actor, action, lambda inner: seen(inner) == was, change)
 
 
 Handler = Callable[[Visit], Response]

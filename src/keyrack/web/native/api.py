@@ -22,6 +22,7 @@ from keyrack.web.native import (
     freezes,
     grants,
     groups,
+    hints,
     host_keys,
     key_sources,
     offboardings,
@@ -101,7 +102,7 @@ def refuse(request: Request, refusal: Refusal) -> Response:
     headers = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return _error(status, refusal.code, refusal.message, headers, refusal.field)
+    return _error(status, refusal.code, refusal.message, headers, refusal.field, hints.of(refusal.code))
 
 
 def unknown_path(request: Request) -> Response:
@@ -128,6 +129,9 @@ DIALECT = Dialect(
 )
 
 
-def _error(status: int, code: str, message: str, headers: dict[str, str], field: str | None = None) -> Response:
-    error = {"code": code, "message": message} | ({"field": field} if field else {})
+def _error(
+    status: int, code: str, message: str, headers: dict[str, str], field: str | None = None, hint: str = ""
+) -> Response:
+    error = {"code": code, "message": message}
+    error |= {name: text for name, text in (("field", field), ("hint", hint)) if text}
     return JSONResponse({"error": error}, status, headers=headers)

@@ -45,6 +45,15 @@ def add_credential(call: Call, new: shapes.NewCredential) -> shapes.ListedCreden
     return shapes.listed_credential(made, logins, ())
 
 
+def show_credential(call: Call) -> shapes.ListedCredential:
+    """Show a key on a server with its last use there"""
+    server_id = parameters.server_id(call)
+    one = credentials.get(call.instance, call.actor, server_id, call.ids["credential"])
+    used = last_uses.on_server(call.instance, call.actor, server_id, [one.fingerprint])
+    logins = refused_logins.on_server(call.instance, call.actor, server_id)
+    return shapes.listed_credential(one, logins, used.get(one.fingerprint, ()))
+
+
 def delete_credential(call: Call) -> None:
     """Take a key from a server"""
     credentials.delete(call.instance, call.actor, parameters.server_id(call), call.ids["credential"])
@@ -68,6 +77,14 @@ ENDPOINTS = (
         takes=shapes.NewCredential,
         answers=shapes.ListedCredential,
         status=201,
+        at_once=True,
+    ),
+    endpoint(
+        "GET",
+        PATH + "/{credential}",
+        show_credential,
+        "credentials:read",
+        answers=shapes.ListedCredential,
         at_once=True,
     ),
     endpoint("DELETE", PATH + "/{credential}", delete_credential, "credentials:write", at_once=True),

@@ -26,7 +26,7 @@ def add_key(call: Call, new: shapes.KeyForMany) -> shapes.PlacedKeys:
     return shapes.placed(made)
 
 
-def revoke_key(call: Call, gone: shapes.RevokedOnMany) -> shapes.PlacedKeys:
+def revoke_key_on_many(call: Call, gone: shapes.RevokedOnMany) -> shapes.PlacedKeys:
     """Take a key from many servers, all at once or not at all"""
     found = everywhere.revoke(call.instance, call.actor, gone.servers, fingerprint=gone.fingerprint, label=gone.label)
     return shapes.placed(found)
@@ -45,7 +45,7 @@ ENDPOINTS = (
     endpoint(
         "POST",
         "/credentials/revoke",
-        revoke_key,
+        revoke_key_on_many,
         "credentials:write",
         takes=shapes.RevokedOnMany,
         answers=shapes.PlacedKeys,

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from starlette.responses import Response
-
 from keyrack.core.keys import freezes, user_keys
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_freezes as shapes
-from keyrack.web.native.calls import endpoint, written
+from keyrack.web.native.calls import endpoint
 
 
-def freeze_keys(call: Call, new: shapes.NewFreeze) -> shapes.FreezeProgress | Response:
+def freeze_keys(call: Call, new: shapes.NewFreeze) -> shapes.FreezeProgress:
     """Stop keys from opening new sessions until their owners confirm them, or show which"""
     if new.preview:
-        found = freezes.preview(call.instance, call.actor, user=new.user, server=new.server)
-        return written(shapes.progress(found))
+        return shapes.progress(freezes.preview(call.instance, call.actor, user=new.user, server=new.server))
     made = freezes.freeze(call.instance, call.actor, user=new.user, server=new.server, reason=new.reason)
     return shapes.progress(made)
 

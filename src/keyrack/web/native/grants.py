@@ -16,7 +16,7 @@ def list_grants(call: Call, asked: Further) -> shapes.GrantPage:
     return shapes.GrantPage.of(found, lambda grant: shapes.grant(grant, names))
 
 
-def give_grant(call: Call, new: shapes.NewGrant) -> shapes.Grant:
+def give_grant(call: Call, new: shapes.NewGrant) -> shapes.GivenGrant:
     """Let a user or a group log in as a system user on a server, on servers with a tag, or on all"""
     given = grants.give_named(
         call.instance,
@@ -34,7 +34,8 @@ def give_grant(call: Call, new: shapes.NewGrant) -> shapes.Grant:
         restrictions=new.restrictions,
         reason=new.reason,
     )
-    return shapes.grant(given, grants.names(call.instance, call.actor, (given,), written=True))
+    made = grants.noted(call.instance, given)
+    return shapes.given_grant(made, grants.names(call.instance, call.actor, (given,), written=True))
 
 
 def show_grant(call: Call) -> shapes.Grant:
@@ -50,7 +51,9 @@ def take_back_grant(call: Call) -> None:
 
 ENDPOINTS = (
     endpoint("GET", "/grants", list_grants, "grants:read", asks=Further, answers=shapes.GrantPage),
-    endpoint("POST", "/grants", give_grant, "grants:write", takes=shapes.NewGrant, answers=shapes.Grant, status=201),
+    endpoint(
+        "POST", "/grants", give_grant, "grants:write", takes=shapes.NewGrant, answers=shapes.GivenGrant, status=201
+    ),
     endpoint("GET", "/grants/{grant}", show_grant, "grants:read", answers=shapes.Grant),
     endpoint("DELETE", "/grants/{grant}", take_back_grant, "grants:write"),
 )

@@ -29,6 +29,11 @@ def list_own_keys(call: Call, asked: Search) -> shapes.OwnKeyPage:
     )
 
 
+def show_own_key(call: Call) -> shapes.OwnKey:
+    """Show a key of one's own"""
+    return shapes.own_key(user_keys.get(call.instance, call.actor, call.ids["key"]))
+
+
 def add_own_key(call: Call, new: shapes.NewOwnKey) -> shapes.OwnKey:
     """Add a key of one's own"""
     made = user_keys.add(
@@ -88,6 +93,11 @@ def delete_group(call: Call) -> None:
     groups.delete(call.instance, call.actor, call.path["group"])
 
 
+def show_member(call: Call) -> shapes.Person:
+    """Show a user who is in a group"""
+    return shapes.person(groups.member(call.instance, call.actor, call.path["group"], call.path["person"]))
+
+
 def add_member(call: Call) -> shapes.Group:
     """Put a user into a group"""
     return shapes.group(groups.add_member(call.instance, call.actor, call.path["group"], call.path["person"]))
@@ -119,6 +129,7 @@ ENDPOINTS = (
     endpoint("GET", "/people/me", show_me, "iam:self", answers=shapes.Person),
     endpoint("GET", OWN, list_own_keys, user_keys.READ, asks=Search, answers=shapes.OwnKeyPage),
     endpoint("POST", OWN, add_own_key, user_keys.ADD, takes=shapes.NewOwnKey, answers=shapes.OwnKey, status=201),
+    endpoint("GET", OWN + "/{key}", show_own_key, user_keys.READ, answers=shapes.OwnKey),
     endpoint("DELETE", OWN + "/{key}", delete_own_key, user_keys.DELETE),
     endpoint("GET", PERSON, show_person, "people:read", answers=shapes.Person),
     endpoint("PUT", PERSON, put_person, "people:write", takes=shapes.PersonChange, answers=shapes.Person),
@@ -128,6 +139,7 @@ ENDPOINTS = (
     endpoint("GET", GROUP, show_group, "people:read", answers=shapes.Group),
     endpoint("PUT", GROUP, put_group, "people:write", takes=shapes.GroupChange, answers=shapes.Group),
     endpoint("DELETE", GROUP, delete_group, "people:write"),
+    endpoint("GET", MEMBER, show_member, "people:read", answers=shapes.Person),
     endpoint("PUT", MEMBER, add_member, "people:write", answers=shapes.Group),
     endpoint("DELETE", MEMBER, remove_member, "people:write"),
 )

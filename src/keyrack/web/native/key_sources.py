@@ -14,6 +14,11 @@ def list_key_sources(call: Call) -> shapes.KeySources:
     return shapes.listed(key_sources.find(call.instance, call.actor, call.path["name"]))
 
 
+def show_key_source(call: Call) -> shapes.KeySource:
+    """Show an account that a user's keys come from"""
+    return shapes.key_source(key_sources.get(call.instance, call.actor, call.path["name"], call.path["kind"]))
+
+
 def put_key_source(call: Call, new: shapes.NewKeySource) -> shapes.KeySource:
     """Take a user's keys from an account at GitHub or GitLab too, and keep them in step"""
     path = call.path
@@ -37,6 +42,7 @@ OWN = "codeartsrepo::createUserSSHkey"
 ENDPOINTS = (
     endpoint("GET", "/people/{name}/key-sources", list_key_sources, "people:read", answers=shapes.KeySources),
     endpoint("POST", "/people/{name}/key-sources/sync", sync_key_sources, OWN, answers=shapes.KeySources),
+    endpoint("GET", "/people/{name}/key-sources/{kind}", show_key_source, "people:read", answers=shapes.KeySource),
     endpoint(
         "PUT",
         "/people/{name}/key-sources/{kind}",

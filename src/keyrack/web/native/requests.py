@@ -29,6 +29,11 @@ def ask(call: Call, new: shapes.NewRequest) -> shapes.AccessRequest:
     return _shown(call, made)
 
 
+def show_request(call: Call) -> shapes.AccessRequest:
+    """Show a request for access"""
+    return _shown(call, requests.get(call.instance, call.actor, call.ids["request"]))
+
+
 def approve(call: Call) -> shapes.AccessRequest:
     """Approve a request; the last approval that it takes opens it"""
     return _shown(call, requests.approve(call.instance, call.actor, call.ids["request"]))
@@ -47,6 +52,11 @@ def cancel(call: Call) -> shapes.AccessRequest:
 def list_rules(call: Call) -> shapes.Rules:
     """List the rules of requests"""
     return shapes.Rules(items=[shapes.rule(one) for one in requests.rules(call.instance, call.actor)])
+
+
+def show_rule(call: Call) -> shapes.Rule:
+    """Show a rule of requests"""
+    return shapes.rule(requests.rule(call.instance, call.actor, call.path["name"]))
 
 
 def put_rule(call: Call, new: shapes.NewRule) -> shapes.Rule:
@@ -78,10 +88,12 @@ _ONE = shapes.AccessRequest
 ENDPOINTS = (
     endpoint("GET", "/requests", list_requests, _ASK, asks=shapes.RequestsAsked, answers=shapes.AccessRequestPage),
     endpoint("POST", "/requests", ask, _ASK, takes=shapes.NewRequest, answers=_ONE, status=201),
+    endpoint("GET", "/requests/{request}", show_request, _ASK, answers=_ONE),
     endpoint("POST", "/requests/{request}/approve", approve, _APPROVE, answers=_ONE),
     endpoint("POST", "/requests/{request}/deny", deny, _APPROVE, answers=_ONE),
     endpoint("POST", "/requests/{request}/cancel", cancel, _ASK, answers=_ONE),
     endpoint("GET", "/request-rules", list_rules, "grants:read", answers=shapes.Rules),
+    endpoint("GET", "/request-rules/{name}", show_rule, "grants:read", answers=shapes.Rule),
     endpoint("PUT", "/request-rules/{name}", put_rule, _RULE, takes=shapes.NewRule, answers=shapes.Rule),
     endpoint("DELETE", "/request-rules/{name}", delete_rule, _RULE),
 )

@@ -44,6 +44,11 @@ def change_server(call: Call, change: shapes.ServerChange) -> shapes.Server:
     return shapes.server(call.instance, server)
 
 
+def show_offline_policy(call: Call) -> shapes.HeldPolicy:
+    """Show a host's offline policy"""
+    return shapes.held_policy(parameters.server(call))
+
+
 def set_offline_policy_of_server(call: Call, policy: shapes.OfflinePolicy) -> shapes.Servers:
     """Set a host's offline policy: what it does while it cannot reach the service"""
     return _set_offline_policy(call, policy, server_id=parameters.server_id(call))
@@ -98,6 +103,7 @@ ENDPOINTS = (
         takes=shapes.ServerChange,
         answers=shapes.Server,
     ),
+    endpoint("GET", "/servers/{server}/offline-policy", show_offline_policy, "servers:read", answers=shapes.HeldPolicy),
     endpoint(
         "PUT",
         "/servers/{server}/offline-policy",

@@ -16,12 +16,18 @@ def list_sessions(call: Call, asked: Further) -> shapes.SessionPage:
     return shapes.SessionPage.of(found, shapes.session)
 
 
+def show_session(call: Call) -> shapes.Session:
+    """Show an open login on a server"""
+    return shapes.session(sessions.get(call.instance, call.actor, parameters.server_id(call), call.ids["session"]))
+
+
 def end_session(call: Call) -> shapes.Session:
     """End a session"""
     return shapes.session(sessions.end(call.instance, call.actor, parameters.server_id(call), call.ids["session"]))
 
 
 ENDPOINTS = (
+    endpoint("GET", "/servers/{server}/sessions/{session}", show_session, "sessions:read", answers=shapes.Session),
     endpoint(
         "GET",
         "/servers/{server}/sessions",

@@ -197,6 +197,7 @@ class ErrorFields(Answer):
     code: Annotated[str, about("What it is, for programs.", "invalid")]
     message: Annotated[str, about("What it is, for people.", "mode takes observe, enforce or auto.")]
     field: Annotated[str, about("The field or parameter at fault, if one is.", "mode")] = ""
+    hint: Annotated[str, about("What to do next, where that is known.", "GET /servers lists which there are.")] = ""
 
 
 class Error(Answer):

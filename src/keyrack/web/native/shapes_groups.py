@@ -44,6 +44,7 @@ class Person(Answer):
     kind: Annotated[KindName, about("A person, or a program.", "person")]
     policies: Annotated[list[str], about("What else the user may.", ["codeartsrepo::*"])]
     disabled: Annotated[Flag, about("Whether the user is shut out.")]
+    disabled_at: Annotated[Time | None, about("Since when the user is shut out.", None)]
     created_at: Annotated[Time, about("Since when there is the user.")]
 
 
@@ -104,6 +105,7 @@ def person(user: User) -> Person:
         kind="service" if user.kind == "service" else "person",
         policies=list(user.policies),
         disabled=user.disabled_at is not None,
+        disabled_at=time_or_null(user.disabled_at),
         created_at=time(user.created_at),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from keyrack.store.key_sources import KeySource as KeySourceRecord
 from keyrack.web.native.shapes import Answer, Count, Id, Request, Time, about, time, time_or_null
@@ -19,6 +19,8 @@ class NewKeySource(Request):
 
 class KeySource(Answer):
     """An account whose keys a user has here too."""
+
+    untagged: ClassVar[frozenset[str]] = frozenset({"account_id", "keys", "state", "words", "checked_at", "next_at"})
 
     id: Annotated[Id, about("Its id.")]
     kind: Annotated[str, about("What speaks there: github or gitlab.", "github")]

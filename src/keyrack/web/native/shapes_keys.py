@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from keyrack.core.hosts.refused_logins import Logins
 from keyrack.core.keys.damaged_rows import DamagedRow as DamagedRecord
@@ -123,6 +123,8 @@ class Credential(Answer):
 
 class ListedCredential(Credential):
     """A key on a system user of a server, with its last use there."""
+
+    untagged: ClassVar[frozenset[str]] = frozenset({"delivered", "last_used_at", "last_used_from", "refused"})
 
     temporary: Annotated[Flag, about("Whether the offline policy drop-temporary drops it.")]
     delivered: Annotated[Flag, about("Whether the host said that it obeys the revision that it came with.")]

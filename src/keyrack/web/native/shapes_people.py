@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from keyrack.core.keys.grants import Names
+from keyrack.core.keys.grants import Given, Names
 from keyrack.core.people.api_tokens import Made
 from keyrack.model import Grant as GrantRecord
 from keyrack.store.people import Bearer
@@ -62,8 +62,18 @@ class Grant(Answer):
     created_at: Annotated[Time, about("When it was given.")]
 
 
+class GivenGrant(Grant):
+    """A grant that was given just now."""
+
+    untagged: ClassVar[frozenset[str]] = frozenset({"note"})
+
+    note: Annotated[str | None, about("What to know: that it opens nothing yet, or that there is the same.", None)]
+
+
 class Token(Answer):
     """A token of the API, never its secret."""
+
+    untagged: ClassVar[frozenset[str]] = frozenset({"last_used_at"})
 
     id: Annotated[Id, about("Its id.")]
     name: Annotated[str, about("What it is called.", "ci")]
@@ -92,6 +102,8 @@ class Rotation(Request):
 
 class MadeToken(Token):
     """A new token, with its secret, which is shown this once."""
+
+    untagged: ClassVar[frozenset[str]] = Token.untagged | {"token", "replaces", "replaced_ends_at"}
 
     token: Annotated[str, about("The token itself. It is shown this once.", "kr_EXAMPLE")]
     replaces: Annotated[Id | None, about("The id of the token that it takes the place of, if it does.")]
@@ -146,6 +158,11 @@ def grant(given: GrantRecord, names: Names) -> Grant:
         break_glass=bool(given.break_glass),
         created_at=time(given.created_at),
     )
+
+
+def given_grant(made: Given, names: Names) -> GivenGrant:
+    """A grant that was given just now, with what is to be known of it."""
+    return GivenGrant(**grant(made.grant, names).model_dump(), note=made.note)
 
 
 def token(found: Bearer) -> Token:

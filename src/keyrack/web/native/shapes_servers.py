@@ -195,6 +195,18 @@ def server(instance: Instance, shown: ServerRecord) -> Server:
     )
 
 
+class HeldPolicy(Answer):
+    """What a host does while it cannot reach the service."""
+
+    after_seconds: Annotated[Count, about("After how many seconds; 0 for never.")]
+    then: Annotated[str, about("What it does then.", "keep")]
+
+
+def held_policy(found: ServerRecord) -> HeldPolicy:
+    """What a host does while it cannot reach the service."""
+    return HeldPolicy(after_seconds=found.offline_after_seconds or 0, then=found.offline_then)
+
+
 def deleted_server(gone: DeletedRecord) -> DeletedServer:
     """A server that was deleted."""
     return DeletedServer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from keyrack.core.audit.webhooks import Made
 from keyrack.store.webhooks import Delivery as DeliveryRecord
@@ -49,6 +49,8 @@ class Webhook(Answer):
 
 class MadeWebhook(Webhook):
     """A new webhook, with its secret, which is shown this once."""
+
+    untagged: ClassVar[frozenset[str]] = frozenset({"secret"})
 
     secret: Annotated[str, about("What signatures are made with. It is shown this once.", "krwh_EXAMPLE")]
 

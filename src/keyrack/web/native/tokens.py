@@ -20,6 +20,11 @@ def list_tokens_of_instance(call: Call, asked: shapes.InstanceTokensAsked) -> sh
     return shapes.InstanceTokenPage.of(found, lambda one: shapes.token_of_instance(one, names))
 
 
+def show_token(call: Call) -> shapes.Token:
+    """Show an API token, never the token itself"""
+    return shapes.token(tokens.get(call.instance, call.actor, call.ids["token"]))
+
+
 def make_token(call: Call, new: shapes.NewToken) -> shapes.MadeToken:
     """Make an API token, whose secret is shown this once"""
     made = api_tokens.make(
@@ -64,5 +69,6 @@ ENDPOINTS = (
         answers=shapes.MadeToken,
         status=201,
     ),
+    endpoint("GET", "/tokens/{token}", show_token, "people:read", answers=shapes.Token),
     endpoint("DELETE", "/tokens/{token}", revoke_token, "people:write"),
 )

@@ -13,6 +13,11 @@ def list_webhooks(call: Call) -> shapes.Webhooks:
     return shapes.Webhooks(items=[shapes.webhook(one) for one in webhooks.find(call.instance, call.actor)])
 
 
+def show_webhook(call: Call) -> shapes.Webhook:
+    """Show a webhook, never its secret"""
+    return shapes.webhook(webhooks.get(call.instance, call.actor, call.ids["webhook"]))
+
+
 def create_webhook(call: Call, new: shapes.NewWebhook) -> shapes.MadeWebhook:
     """Send events to an address, signed, from now on"""
     made = webhooks.create(
@@ -51,6 +56,7 @@ ENDPOINTS = (
         answers=shapes.MadeWebhook,
         status=201,
     ),
+    endpoint("GET", ONE, show_webhook, webhooks.READ, answers=shapes.Webhook),
     endpoint("DELETE", ONE, delete_webhook, webhooks.WRITE),
     endpoint("POST", ONE + "/test", test_webhook, webhooks.WRITE, answers=shapes.Delivery, status=202),
     endpoint(

@@ -33,7 +33,7 @@ def add_credential(call: Call) -> Response:
     temporary = fields.boolean("temporary", default=False)
     if not fields.good:
         # The core would not be asked any more, and its words on the other fields belong into the same answer.
-        fields.accepts("username", validation.username)
+        fields.accepts("username", validation.account)
         fields.accepts("publicKey", partial(validation.public_key, call.instance))
     fields.check()
     credential = credentials.add(

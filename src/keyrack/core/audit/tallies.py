@@ -1,0 +1,76 @@
+"""Counts what charts show over days: logins that hosts tell of, and how long changes take to them; must decide nothing.
+
+A process counts in memory and adds it to the database every few seconds, so that no report of a host waits for it; what
+a process that is killed had not added is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from datetime import UTC, datetime
+
+import structlog
+
+from keyrack.store import tallies
+from keyrack.store.database import Database, DatabaseUnavailable
+from keyrack.store.tallies import Tally
+
+LOGIN = "login"
+DELAYS = (1, 10, 60, 3600, 86_400)
+"""Seconds within which a host obeyed: each delay counts for the shortest that it kept."""
+LATER = "delivered later"
+KEPT_DAYS = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+log = structlog.get_logger("keyrack")
+
+
+def within(seconds: int) -> str:
+    """What a delivery within so many seconds of DELAYS is counted as."""
+    return f"delivered in {seconds} s"
+
+
+def day_of(at: datetime) -> int:
+    """The day of an instant, in days since 1970, in UTC."""
+    return (at - _EPOCH).days
+
+
+class Tallies:
+    """What one process counted and has not added yet."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counted: Counter[Tally] = Counter()
+        self._forgot = 0
+
+    def logins(self, workspace_id: int, number: int, at: datetime) -> None:
+        """Count logins that a host told of."""
+        if number:
+            self._count((workspace_id, day_of(at), LOGIN), number)
+
+    def delivered(self, workspace_id: int, seconds: float, at: datetime) -> None:
+        """Count a delivery that took so long."""
+        kept = next((within(most) for most in DELAYS if seconds <= most), LATER)
+        self._count((workspace_id, day_of(at), kept), 1)
+
+    def write(self, database: Database, now: datetime) -> None:
+        """Add what was counted to the database, and once a day forget what is old. Never raises."""
+        with self._lock:
+            counted, self._counted = self._counted, Counter()
+        today = day_of(now)
+        try:
+            if counted:
+                database.write(lambda connection: tallies.add(connection, counted))
+                counted = Counter()
+            if self._forgot != today:
+                database.write(lambda connection: tallies.forget(connection, today - KEPT_DAYS))
+                self._forgot = today
+        except (DatabaseUnavailable, RuntimeError):
+            with self._lock:
+                self._counted.update(counted)
+            log.info("what is counted a day is added later")
+
+    def _count(self, tally: Tally, number: int) -> None:
+        with self._lock:
+            self._counted[tally] += number

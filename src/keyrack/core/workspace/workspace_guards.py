@@ -1,0 +1,128 @@
+"""What a workspace file says of keys that are revoked or frozen, of offline policies, host keys and deploy keys,
+compared with the workspace; must change nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keyrack.core import validation
+from keyrack.core.git import deploy_keys, repositories
+from keyrack.core.hosts import host_keys, modes
+from keyrack.core.keys import freezes, revocation
+from keyrack.core.workspace.workspace_changes import Comparison, Doing
+from keyrack.core.workspace.workspace_text import (
+    WantedDeployKey,
+    WantedRepository,
+    WantedRevocation,
+    WantedServer,
+)
+from keyrack.model import Credential
+from keyrack.store import keys
+from keyrack.store.deploy_keys import DeployKey
+
+
+def compare_revoked_keys(run: Comparison) -> None:
+    """Add to the plan that nobody registers the keys that the file calls revoked; people alone lift that."""
+    noted = {one.fingerprint for one in run.state.revoked_keys}
+    for wanted in run.wanted.revoked_keys:
+        if wanted.fingerprint not in noted:
+            run.do(f"revoke key {wanted.fingerprint} everywhere", _noted(wanted))
+
+
+def compare_host(run: Comparison, wanted: WantedServer) -> None:
+    """Add to the plan what brings an offline policy to what the file says, and host keys where none is known."""
+    known = run.matched.get(wanted.name)
+    before = (known.offline_after_seconds, known.offline_then) if known else (0, "keep")
+    after = (
+        before[0] if wanted.offline_after_seconds is None else wanted.offline_after_seconds,
+        before[1] if wanted.offline_then is None else wanted.offline_then,
+    )
+    if before != after:
+        run.do(
+            f"have server {wanted.name} {after[1]} after {after[0]} seconds without the service",
+            lambda doing: modes.set_offline_policy(
+                doing.instance,
+                doing.actor,
+                after_seconds=after[0],
+                then=after[1],
+                server_id=doing.servers[wanted.name],
+            ),
+        )
+    if wanted.host_keys and not (known and run.state.host_keys.get(known.id)):
+        run.do(
+            f"name {len(wanted.host_keys)} host keys of server {wanted.name}",
+            lambda doing: host_keys.know(doing.instance, doing.actor, doing.servers[wanted.name], wanted.host_keys),
+        )
+
+
+def compare_deploy_keys(run: Comparison, wanted: WantedRepository) -> None:
+    """Add to the plan what brings a repository's deploy keys to what the file says."""
+    if not wanted.has_deploy_keys:
+        return
+    state = run.state.repositories.get(wanted.path)
+    held = {} if state is None else {one.fingerprint: one for one in run.state.deploy_keys.get(state.repository.id, ())}
+    for one in wanted.deploy_keys:
+        fingerprint = validation.public_key(run.instance, one.public_key).sha256
+        was = held.pop(fingerprint, None)
+        if was is not None and (was.title, was.application, was.can_push) == (one.title, one.application, one.can_push):
+            continue
+        if was is not None:
+            run.do(f"delete deploy key {was.title} of {wanted.path}, which is to be another", _deleted(was))
+        run.do(f"add deploy key {one.title} ({fingerprint}) to {wanted.path}", _added(wanted.path, one))
+    for was in held.values():
+        run.remove(f"delete deploy key {was.title} of {wanted.path}", _deleted(was))
+
+
+def compare_frozen_keys(run: Comparison) -> None:
+    """Add to the plan that the keys which the file calls frozen open nothing until somebody confirms them.
+
+    A key that the file does not call so stays frozen where it is.
+    """
+    prints, places = [], []
+    for user in run.wanted.users:
+        known = run.state.users.get(user.name)
+        frozen = {key.fingerprint for key in run.state.user_keys.get(known.id, ()) if key.frozen} if known else set()
+        wanted = [validation.public_key(run.instance, line).sha256 for line in user.frozen_keys]
+        prints += [fingerprint for fingerprint in wanted if fingerprint not in frozen]
+    for server in run.wanted.servers:
+        there = run.matched.get(server.name)
+        held = run.state.credentials.get(there.id, ()) if there else ()
+        labels = {one.label for one in held if _is_frozen(one)}
+        places += [(server.name, one.label) for one in server.credentials if one.frozen and one.label not in labels]
+    if prints or places:
+        run.do(
+            f"freeze {len(prints)} SSH keys of users and {len(places)} on servers until they are confirmed",
+            lambda doing: freezes.freeze_some(
+                doing.instance,
+                doing.actor,
+                fingerprints=prints,
+                held=[(doing.servers[name], label) for name, label in places],
+            ),
+        )
+
+
+def _is_frozen(one: Credential) -> bool:
+    return one.frozen_at is not None and keys.is_frozen(one.frozen_at, one.confirmed_at, one.created_at)
+
+
+def _noted(wanted: WantedRevocation) -> Callable[[Doing], object]:
+    return lambda doing: revocation.revoke_everywhere(
+        doing.instance, doing.actor, wanted.fingerprint, reason=wanted.reason, unknown=True
+    )
+
+
+def _added(path: str, wanted: WantedDeployKey) -> Callable[[Doing], object]:
+    return lambda doing: deploy_keys.add(
+        doing.instance,
+        doing.actor,
+        repositories.at(doing.instance, doing.actor, path).id,
+        title=wanted.title,
+        public_key=wanted.public_key,
+        application=wanted.application,
+        can_push=wanted.can_push,
+    )
+
+
+def _deleted(was: DeployKey) -> Callable[[Doing], object]:
+    return lambda doing: deploy_keys.delete(doing.instance, doing.actor, was.repository_id, was.id)

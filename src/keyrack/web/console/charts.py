@@ -1,0 +1,58 @@
+"""Charts as SVG that leather draws; colours are the stylesheet's, and the numbers stand beside each as a table."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import leather
+from markupsafe import Markup
+
+WIDTH = 380
+COLUMNS_HEIGHT, BAR_HEIGHT, AROUND = 160, 26, 70
+EACH_DAY = 7
+"""Under so many columns stands one name."""
+
+Numbers = tuple[tuple[str, int], ...]
+"""What a chart shows: a name and its number each."""
+
+
+@lru_cache(maxsize=64)
+def columns(title: str, rows: Numbers) -> Markup:
+    """One column a name, from left to right: for what goes over days."""
+    chart = leather.Chart()
+    chart.add_columns(list(rows))
+    top = _top(rows)
+    chart.add_y_scale(0, top)
+    chart.add_y_axis(ticks=[0, top // 4, top // 2, top * 3 // 4, top])
+    chart.add_x_axis(tick_formatter=lambda name, place, count: name if place % EACH_DAY == 0 else "")
+    return _drawn(chart, title, COLUMNS_HEIGHT)
+
+
+@lru_cache(maxsize=64)
+def bars(title: str, rows: Numbers) -> Markup:
+    """One bar a name, from top to bottom: for parts of a whole."""
+    chart = leather.Chart()
+    chart.add_bars([(number, name) for name, number in rows])
+    top = _top(rows)
+    chart.add_x_scale(0, top)
+    chart.add_x_axis(ticks=[0, top // 2, top])
+    return _drawn(chart, title, AROUND + BAR_HEIGHT * len(rows))
+
+
+def _top(rows: Numbers) -> int:
+    """A round number that none exceeds, four times 1, 2, 5, 10, 20 …"""
+    most = max((number for _, number in rows), default=0)
+    power = 1
+    while True:
+        for step in (1, 2, 5):
+            if most <= 4 * step * power:
+                return 4 * step * power
+        power *= 10
+
+
+def _drawn(chart: leather.Chart, title: str, height: int) -> Markup:
+    """The chart as a part of a page: of the width that there is, with words for those who do not see it."""
+    text: str = chart.to_svg(None, WIDTH, height)
+    drawing = text[text.index("<g>") :]
+    head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}; the numbers are in the table below">')
+    return head.format(WIDTH, height, title) + Markup(drawing)  # noqa: S704 — leather escapes what is written in it

@@ -1,0 +1,37 @@
+"""What a caller does next where Keyrack's own API misses something; must refuse nothing itself."""
+
+from __future__ import annotations
+
+_LISTED = {
+    "server-missing": "GET /servers lists which there are",
+    "user-missing": "GET /people lists whom there is",
+    "member-missing": "GET /groups/{group} shows who is in it",
+    "group-missing": "GET /groups lists which there are",
+    "grant-missing": "GET /grants lists which there are",
+    "request-missing": "GET /requests lists which there are",
+    "rule-missing": "GET /request-rules lists which there are",
+    "token-missing": "GET /tokens lists which there are",
+    "repository-missing": "GET /repositories lists which you may see",
+    "session-missing": "GET /servers/{server}/sessions lists who is in",
+    "unmanaged-key-missing": "GET /servers/{server}/unmanaged-keys lists which there are",
+    "SSH-key-missing": "GET /servers/{server}/credentials, /people/me/keys and /user-keys list which there are",
+    "key-source-missing": "GET /people/{name}/key-sources lists which there are",
+    "webhook-missing": "GET /webhooks lists which there are",
+    "freeze-missing": "GET /freezes lists which there are",
+    "offboarding-missing": "GET /offboardings lists which there are",
+    "event-missing": "GET /events lists which there are",
+    "damaged-row-missing": "GET /damaged-rows lists which there are",
+    "revoked-key-missing": "GET /keys/revoked lists which are",
+}
+_OTHERS = {
+    "account-missing": "POST /api/v3/servers/{id}/users adds it, as does the file of `keyrack apply`",
+    "server-ambiguous": "GET /servers?search=NAME shows the ids",
+    "changed": "GET it anew, and send its ETag",
+}
+HINTS = {**_LISTED, **_OTHERS}
+
+
+def of(code: str) -> str:
+    """A sentence, or "" where nothing general can be said."""
+    words = HINTS.get(code)
+    return f"{words}." if words else ""

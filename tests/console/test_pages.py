@@ -1,0 +1,189 @@
+"""What pages show and their forms do, by plain HTTP: what needs no browser to be seen."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx2
+import pytest
+
+from keyrack.core.hosts import enrolment, servers
+from keyrack.core.keys import grants, user_keys
+from keyrack.core.people import users, web_sessions
+from keyrack.model import Actor, User
+from keyrack.ssh.public_key import parse
+from tests.console.conftest import COOKIE, session_of
+from tests.core.keys_for_tests import fresh_line
+from tests.plain_http import PLAIN
+from tests.services import Service
+
+KEYRACK = users.system_actor(1)
+
+
+class Person:
+    """Somebody in front of the console."""
+
+    def __init__(self, service: Service, name: str, client: httpx2.Client) -> None:
+        self._client = client
+        client.cookies.set(COOKIE, session_of(service, name), domain="127.0.0.1")
+
+    def see(self, path: str, status: int = 200) -> str:
+        """The text of a page."""
+        answer = self._client.get(path)
+        assert answer.status_code == status, answer.text
+        return answer.text
+
+    def send(self, path: str, status: int = 303, /, **fields: str) -> str:
+        """Send a form; where it leads, or what it says."""
+        found = re.search(r'"X-CSRF-Token": "([0-9a-f]+)"', self.see("/logout"))
+        assert found is not None
+        answer = self._client.post(path, data={"csrf": found[1], **fields})
+        assert answer.status_code == status, answer.text
+        return answer.headers["location"] if status == 303 else answer.text
+
+
+@pytest.fixture(scope="module")
+def people(console: Service) -> Iterator[dict[str, Person]]:
+    """Olga, the owner, and alice, with web-1 in reach."""
+    with ExitStack() as stack:
+        named = {}
+        for name in ("olga", "alice"):
+            client = httpx2.Client(base_url=console.url, headers={"Accept": "text/html"}, verify=PLAIN)
+            named[name] = Person(console, name, stack.enter_context(client))
+        yield named
+
+
+def user(console: Service, name: str) -> User:
+    """Somebody of the team."""
+    return next(one for one in users.find(console.instance, KEYRACK) if one.name == name)
+
+
+def actor(console: Service, name: str) -> Actor:
+    """The same as who acts."""
+    return web_sessions.actor_of(user(console, name), address="127.0.0.1")
+
+
+def _seen(page: str) -> str:
+    found = re.search(r'name="seen" value="([^"]*)"', page)
+    assert found is not None
+    return found[1]
+
+
+def test_a_key_is_frozen_confirmed_and_given_another_end(console: Service, people: dict[str, Person]) -> None:
+    line = fresh_line()
+    key, address = parse(line).sha256, f"/keys/{parse(line).sha256}"
+    user_keys.add(console.instance, actor(console, "alice"), title="laptop", public_key=line)
+    grants.give(console.instance, KEYRACK, user_id=user(console, "alice").id, server_id=1, system_user="deploy")
+    olga, alice = people["olga"], people["alice"]
+
+    preview = olga.send("/freezes", 200, whose="user", name="alice", reason="lost")
+    assert "of alice?" in preview
+    assert "Frozen" not in alice.see(address), "a preview changes nothing"
+    freeze = olga.send("/freezes", whose="user", name="alice", reason="lost", confirmed="yes")
+    assert "web-1" in olga.see(freeze)
+    page = alice.see(address)
+    assert "Frozen" in page
+    assert "no new session on web-1" in page
+    alice.send(f"/confirm-key/{key}")
+    assert "Frozen" not in alice.see(address)
+    assert "web-1" in alice.see(address)
+    olga.send(f"{freeze}/end")
+    assert "olga" in olga.see(freeze)
+
+    assert alice.send(f"/renew-key/{key}", seen="", ends="12h") == address
+    assert "data-exact" in alice.see(address)
+    assert "changed since" in alice.send(f"/renew-key/{key}", 409, seen="", ends="1h"), "another tab had another end"
+    assert 'class="problem"' in alice.send(f"/renew-key/{key}", 422, seen=_seen(alice.see(address)), ends="tomorrow")
+
+
+def test_a_grant_to_break_glass_is_marked_and_given_another_end(console: Service, people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    fields = {"who": "user", "name": "alice", "where": "server", "place": "web-1", "system_user": "root"}
+    assert "alice" in olga.send("/access/grant", 200, **fields, break_glass="yes")
+    olga.send("/access/grant", **fields, break_glass="yes", confirmed="yes")
+    made = grants.find(console.instance, KEYRACK)[-1]
+    assert made.break_glass
+    assert "break glass" in olga.see("/grants")
+    olga.send(f"/grants/{made.id}/renew", seen="", ends="1h")
+    olga.send(f"/grants/{made.id}/renew", 409, seen="", ends="1h")
+    assert grants.get(console.instance, KEYRACK, made.id).expires_at is not None
+
+
+def test_two_tabs_do_not_overwrite_each_others_settings(people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    seen = _seen(olga.see("/hosts/1"))
+    olga.send("/hosts/1/sshd", seen=seen, prevent_root_login="yes")
+    refused = olga.send("/hosts/1/sshd", 409, seen=seen, use_dns="yes")
+    assert "What is asked now, and what you asked for" in refused
+    assert re.search(r'name="prevent_root_login"[^>]* checked', refused), "the first tab's is kept"
+    olga.send("/hosts/1/sshd", seen=_seen(refused), use_dns="yes")
+
+
+def test_a_webhook_shows_its_secret_once(people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    olga.send("/settings/webhooks", 422, url="ftp://example.org", level="alarm", actions="*")
+    shown = olga.send("/settings/webhooks", 200, url="https://alerts.example.org/x", level="alarm", actions="grants:*")
+    secret = re.search(r"krwh_[\w-]{20,}", shown)
+    assert secret is not None
+    listed = olga.see("/settings/webhooks")
+    assert secret[0] not in listed
+    address = re.search(r'href="(/settings/webhooks/\d+)"', listed)
+    assert address is not None
+    assert "grants:*" in olga.see(address[1])
+    assert olga.send(f"{address[1]}/remove") == "/settings/webhooks"
+    olga.see(address[1], 404)
+
+
+def test_a_persons_page_says_what_they_hold_and_ends_their_session(console: Service, people: dict[str, Person]) -> None:
+    olga, alice = people["olga"], people["alice"]
+    with httpx2.Client(base_url=console.url, headers={"Accept": "text/html"}, verify=PLAIN) as client:
+        elsewhere = Person(console, "alice", client)
+        elsewhere.see("/keys")
+        newest = web_sessions.mine(console.instance, actor(console, "alice"))[0]
+        page = olga.see("/people/alice")
+        assert "Signed in to the console" in page
+        assert "What else they hold" in page
+        olga.send("/end-session/alice", id=str(newest.id))
+        elsewhere.see("/keys", 303)
+    alice.see("/keys")
+    alice.send("/end-session/olga", 403, id="1")
+
+
+def test_the_map_is_filtered_by_tag_before_it_is_cut_and_its_csv_is_whole(
+    console: Service, people: dict[str, Person]
+) -> None:
+    made = [
+        servers.create(console.instance, KEYRACK, name=f"many-{number}", address="192.0.2.9", tags=["many"])
+        for number in range(45)
+    ]
+    grants.give(console.instance, KEYRACK, user_id=user(console, "alice").id, tag="many", system_user="deploy")
+    shown = people["olga"].see("/access?tag=many")
+    assert "many-0" in shown
+    assert "many-44" not in shown
+    onward = re.search(r'href="(/access\?[^"]*)">More hosts', shown)
+    assert onward is not None
+    assert "many-44" in people["olga"].see(onward[1].replace("&amp;", "&"))
+    lines = list(csv.reader(people["olga"].see("/access.csv?tag=many").splitlines()))
+    assert {line[1] for line in lines[1:]} == {one.name for one in made}
+
+
+def test_logins_and_delays_are_drawn_with_their_numbers_beside(console: Service, people: dict[str, Person]) -> None:
+    instance = console.instance
+    token = servers.invite(instance, KEYRACK, 1)
+    enrolment.enrol(instance, token, {"host": "web-1"}, address="192.0.2.10")
+    started = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
+    session = {"user": "deploy", "address": "203.0.113.5", "fingerprint": "", "started_at": started}
+    told = {"state": "applied", "sessions": [{"id": f"{number}-1", **session} for number in range(3)]}
+    for _ in range(2):  # what is told again is no other login
+        server = servers.get(instance, KEYRACK, 1)
+        enrolment.report(instance, server, {"revision": server.revision, **told})
+    instance.tallies.write(instance.database, instance.now())
+    page = people["olga"].see("/")
+    for title, number in (("Logins a day", 3), ("Hosts obeyed within", 1)):
+        chart = page[page.index(f"<figcaption>{title}") :].partition("</figure>")[0]
+        assert "<svg viewBox" in chart
+        assert f'<td class="number">{number}</td>' in chart
+        assert "style=" not in chart
