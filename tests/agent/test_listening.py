@@ -6,9 +6,13 @@ import socket
 import subprocess
 from pathlib import Path
 
-from keyrack.agent.sshd import listening
+import pytest
+
+from keyrack.agent.keys.unmanaged_keys import Scanner
+from keyrack.agent.sshd import listening, settings
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.private_sshd import free_port
+from keyrack.ssh.public_key import fingerprint_of
 from tests.login.private_sshd import USERNAME, Key, private_sshd, strict_folder
 from tests.waiting import wait_until
 
@@ -36,6 +40,25 @@ def test_an_sshd_with_settings_of_its_own_is_seen_and_a_forwarded_port_is_none(t
         finally:
             forwarding.kill()
             forwarding.wait()
+
+
+def test_keys_that_another_sshd_of_the_machine_takes_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [Key.make(tmp_path / name) for name in ("one", "two")]
+    with (
+        strict_folder() as folder,
+        private_sshd(folder / "one") as (one, _),
+        private_sshd(folder / "two") as (two, client),
+    ):
+        for server, key in zip((one, two), keys, strict=True):
+            (server.keys / USERNAME).write_text(f"{key.public}\n", "ascii")
+        assert client.lets_in(keys[1])
+        monkeypatch.setattr(settings, "DEFAULT_CONFIG", str(one.config))
+        sshd = Sshd(str(one.config))
+        assert str(two.config) in {other.config for other in sshd.beside()}
+        assert f"port {two.port}" in sshd.others()
+        found = {found.path: found for found in Scanner(sshd, str(one.keys)).scan()}
+        assert found[str(two.keys / USERNAME)].in_force
+        assert fingerprint_of(keys[1].public) == found[str(two.keys / USERNAME)].fingerprint
 
 
 def _answers(port: int) -> bool:

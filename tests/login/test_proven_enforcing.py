@@ -141,12 +141,20 @@ def test_an_sshd_of_another_name_is_told_too(scene: Scene) -> None:
     assert not scene.hand_key_works()
 
 
-def test_an_sshd_that_obeys_its_command_line_does_not_count_as_enforcing(scene: Scene) -> None:
-    """Its settings say one thing, and what runs does another."""
-    scene.host.arguments = ["-o", "AuthorizedKeysFile=.ssh/authorized_keys .ssh/authorized_keys2"]
+def test_what_sshd_was_started_with_counts_as_it_does_there(scene: Scene) -> None:
+    """What stands below a Match counts more than a command line; what no file changes keeps enforcing away."""
+    by_hand = ["-o", "AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2"]
+    scene.host.arguments = [*by_hand, "-oAllowUsers=krone", "-oPubkeyAuthentication=no"]
     scene.start()
-    assert "on its command line" in scene.refused()
+    assert "PubkeyAuthentication no" in scene.refused()
+    assert "AllowUsers=krone" in scene.host.agent("doctor").stdout
+    scene.host.stop_sshd()
+    scene.host.arguments = by_hand
+    scene.host.start_sshd()
     assert scene.hand_key_works()
+    scene.enforced()
+    assert scene.host.client.lets_in(scene.key, "krone")
+    assert not scene.hand_key_works()
 
 
 def test_an_sshd_that_was_started_anew_with_other_settings_is_noticed(scene: Scene) -> None:

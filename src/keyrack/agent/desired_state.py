@@ -199,6 +199,9 @@ class DesiredState:
             return ""
         # Who was not seen may be somebody.
         unseen = _scan_words(self._looked)
+        others = self._sshd.others()
+        if others:
+            return f"another sshd listens at {others}, and enforcing binds this one alone"
         return unseen or self._enforcement.shuts_out(self.allowed(document), self._looked.found)
 
     def _unmanaged(self, document: HostDocument) -> List[str]:

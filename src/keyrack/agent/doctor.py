@@ -183,42 +183,45 @@ def _has_ends(state: StateFolder) -> bool:
 
 
 def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
-    sshd = programs.find("sshd")
-    if sshd is None:
+    if programs.find("sshd") is None:
         yield Finding(False, "sshd was not found", "install OpenSSH's server (openssh-server)")
         return
-    choice = ["-f", enrolment.sshd_config] if enrolment.sshd_config else []
-    ended = programs.run([sshd, "-T", *choice])
-    if ended.status != 0:
-        reason = " ".join(ended.errors.split())[:300]
-        yield Finding(False, f"sshd's settings cannot be read: {reason}", "repair them, or run this as root")
+    sshd = Sshd(enrolment.sshd_config)
+    try:
+        effective = sshd.effective()
+    except SshdProblem as problem:
+        yield Finding(False, f"sshd's settings cannot be read: {problem}", "repair them, or run this as root")
         return
-    yield _look_for_sshd(enrolment)
+    yield from _look_for_sshd(sshd)
     observes = yield from _look_at_drop_in(state, enrolment)
     if observes:
         return
     yield from _look_at_logins(state, enrolment)
     wanted = f"{enrolment.keys_folder}/%u"
-    try:
-        effective = Effective(ended.output)
-    except SshdProblem as problem:
-        yield Finding(False, str(problem), "get a newer agent: paste the line of `keyrack hosts enrol` again")
-        return
-    patterns = effective.patterns("authorizedkeysfile", Sshd(enrolment.sshd_config).lines())
+    patterns = effective.patterns("authorizedkeysfile", sshd.lines())
     yield _setting("AuthorizedKeysFile", effective, wanted, lambda value: wanted in patterns)
     yield _setting("RevokedKeys", effective, enrolment.revoked_keys, lambda value: value == enrolment.revoked_keys)
     yield _setting("ExposeAuthInfo", effective, "yes", lambda value: value == "yes")
 
 
-def _look_for_sshd(enrolment: Enrolment) -> Finding:
-    """Whether one runs; what it has read only the running agent asks, for it writes to do so."""
+def _look_for_sshd(sshd: Sshd) -> Iterator[Finding]:
+    """Whether one runs, and alone; what it has read only the running agent asks, for it writes to do so."""
     if not listening.can_be_seen():
-        return Finding(True, "whether sshd is running cannot be seen on this system")
-    listeners = Sshd(enrolment.sshd_config).listeners()
+        yield Finding(True, "whether sshd is running cannot be seen on this system")
+        return
+    listeners = sshd.listeners()
     if not listeners:
-        return Finding(False, "sshd is not running: nobody listens where it should", "start it: systemctl start ssh")
+        yield Finding(False, "sshd is not running: nobody listens where it should", "start it: systemctl start ssh")
+        return
     places = ", ".join(f"{one.address} port {one.port}" for one in listeners)
-    return Finding(True, f"sshd listens at {places}")
+    given = sshd.running.arguments()
+    said = f", and was started with {' '.join(given)}" if given else ""
+    yield Finding(True, f"sshd listens at {places}{said}")
+    others = sshd.others()
+    if others:
+        yield Finding(
+            False, f"another sshd listens at {others}: Keyrack does not bind it", "stop it, or give it no keys"
+        )
 
 
 def _look_at_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:

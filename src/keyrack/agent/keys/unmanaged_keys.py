@@ -13,7 +13,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tu
 
 from keyrack.agent.keys import account_tasks, key_file, other_sources
 from keyrack.agent.sshd.running import UNKNOWN, TimeZone, Version
-from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd
+from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem
 from keyrack.agent.system import account_names
 from keyrack.agent.system.account_names import AccountList, LocalAccount
 from keyrack.protocol.report import AUTHORITY, COMMAND, EVERYBODY, KEY, UNREADABLE, Cut, ReportedKey
@@ -24,6 +24,7 @@ from keyrack.ssh.line_key import USUAL_RULES, SshdRules
 MOST_FOUND, MOST_CHARACTERS = 1400, 600_000  # in one report, which the service reads up to a megabyte of
 MOST_CUT = 200
 LIST_SECONDS = 60.0  # how old the list of accounts may get: a directory tells of no change
+GROUPS_SECONDS = 600.0  # how old sshd's answers may get where a directory says who is in which group
 _MOST_ASKED = 500  # accounts that sshd is asked about in one look
 _USUAL = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 _WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # of a Match
@@ -52,6 +53,8 @@ class Scanner:
         self._gone_names: Set[str] = set()
         self._places: List[_Place] = []
         self._asked: Dict[str, Effective] = {}
+        self._asked_at = 0.0
+        self._unasked: List[Cut] = []
         self._rules = SshdRules()
         self._zone: Optional[TimeZone] = None
         self._commands: List[ReportedKey] = []
@@ -109,15 +112,20 @@ class Scanner:
     def _find_places(self, before: Tuple[str, ...], names: Tuple[str, ...]) -> List[Cut]:
         """Find out anew what is to be looked at, where that may have changed; answers what is left out."""
         files = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
-        state = (self._sshd.signature(), tuple(_stamp(path) for path in files), before, names)
+        stamps = tuple(_stamp(path) for path in files)
+        state = (self._sshd.signature(), self._sshd.running.arguments(), stamps, before, names)
         old = time.monotonic() - self._listed_at > LIST_SECONDS
         if state != self._known or old:
-            lines = self._sshd.lines()
-            self._list(account_names.find(names, lines), anew=state != self._known)
+            sshds = [self._sshd, *self._sshd.beside()]
+            lines = [line for sshd in sshds for line in sshd.lines()]
+            # Files tell of a change, a directory of groups does not.
+            stale = account_names.directories("group") and time.monotonic() - self._asked_at > GROUPS_SECONDS
+            self._list(account_names.find(names, lines), anew=state != self._known or bool(stale))
             self._listed_at = time.monotonic()
-            self._name_places(before, lines)
+            self._name_places(before, sshds)
             self._known = state
-        cut = [Cut(name, "", "this account is not known now; its directory may be away") for name in self._gone_names]
+        cut = [*self._unasked]
+        cut += [Cut(name, "", "this account is not known now; its directory may be away") for name in self._gone_names]
         for home in self._account_list.ownerless:
             cut += [Cut("", os.path.join(home, usual), "whose home this is nobody knows now") for usual in _USUAL]
         self.problem = self._account_list.problem
@@ -132,7 +140,7 @@ class Scanner:
             own = tuple(one for one in listed.accounts if one.uid == os.geteuid())
             listed = listed._replace(accounts=own, ownerless=())
         if anew:
-            self._asked = {}
+            self._asked, self._asked_at = {}, time.monotonic()
         if not listed.accounts and self._account_list.accounts:
             # No answer is no empty list.
             self._account_list = self._account_list._replace(problem=listed.problem)
@@ -144,29 +152,50 @@ class Scanner:
             self._gone_names = set()
         self._account_list = listed
 
-    def _name_places(self, before: Sequence[str], lines: Sequence[SettingLine]) -> None:
-        """Every file that counts for somebody, and those that would if a rule applied or the agent left."""
+    def _name_places(self, before: Sequence[str], sshds: Sequence[Sshd]) -> None:
+        """Every file that counts for somebody, and those that would if a rule applied or the agent left.
+
+        sshds: the one that is this host's, then others of this machine, whose files let in too.
+        """
+        commands: List[ReportedKey] = []
+        places: Dict[Tuple[str, str], _Place] = {}
+        self._unasked = []
+        self._add_places(self._sshd, self._asked, before, commands, places)
+        for sshd in sshds[1:]:
+            try:
+                self._add_places(sshd, {}, (), commands, places)
+            except SshdProblem as problem:
+                self._unasked.append(Cut("", sshd.config, f"another sshd does not say what it reads: {problem}"))
+        self._commands = sorted(set(commands))
+        self._places = list(places.values())
+
+    def _add_places(
+        self,
+        sshd: Sshd,
+        known: Dict[str, Effective],
+        before: Sequence[str],
+        commands: List[ReportedKey],
+        places: Dict[Tuple[str, str], _Place],
+    ) -> None:
+        """Those of one sshd. known: what it said of accounts."""
+        lines = sshd.lines()
         single = _differs(lines)
-        for_all = self._sshd.effective()
-        zone = self._sshd.running.zone()
-        now = rules(for_all, self._sshd.running.version(), zone.tz)
-        if (now, zone) != (self._rules, self._zone):
-            self._rules, self._zone, self._read = now, zone, {}
+        for_all = sshd.effective()
+        if sshd is self._sshd:
+            self._judge_by(for_all)
         written = [value for line in lines if line.keyword == "authorizedkeysfile" for value in line.values]
         others: Set[str] = {*written, *before, *_USUAL}
         somewhere = by_place(lines)
-        commands: List[ReportedKey] = []
-        places: Dict[Tuple[str, str], _Place] = {}
         asked = 0
         for account in self._account_list.accounts:
             effective = for_all
             in_force: Sequence[str] = ()
-            if single and account.name not in self._asked and asked < _MOST_ASKED:
+            if single and account.name not in known and asked < _MOST_ASKED:
                 asked += 1
-                self._asked[account.name] = self._sshd.effective(account.name)
-            if single and account.name not in self._asked:
+                known[account.name] = sshd.effective(account.name)
+            if single and account.name not in known:
                 in_force = sorted(others)  # until sshd is asked, at a later look
-            effective = self._asked.get(account.name, for_all) if single else for_all
+            effective = known.get(account.name, for_all) if single else for_all
             for pattern in in_force or effective.patterns("authorizedkeysfile", lines):
                 self._place(places, account, pattern, True)
             for pattern in somewhere["authorizedkeysfile"]:
@@ -180,10 +209,15 @@ class Scanner:
                     commands.append(ReportedKey(who, command, COMMAND, comment=other_sources.name_of(command)))
             for pattern in sorted(others):
                 self._place(places, account, pattern, False)
-        self._commands = sorted(set(commands))
-        self._places = list(places.values())
-        if single and len(self._asked) < len(self._account_list.accounts):
+        if sshd is self._sshd and single and len(known) < len(self._account_list.accounts):
             self._listed_at = 0.0
+
+    def _judge_by(self, effective: Effective) -> None:
+        """Take what this host's sshd asks of keys now; where that changed, all lines are judged anew."""
+        zone = self._sshd.running.zone()
+        now = rules(effective, self._sshd.running.version(), zone.tz)
+        if (now, zone) != (self._rules, self._zone):
+            self._rules, self._zone, self._read = now, zone, {}
 
     def _place(
         self, places: Dict[Tuple[str, str], _Place], account: LocalAccount, pattern: str, in_force: bool
@@ -192,7 +226,9 @@ class Scanner:
         if path is None or os.path.dirname(path) == self._ours:
             return
         username = EVERYBODY if pattern == path and "%" not in pattern else account.name
-        places.setdefault((username, path), _Place(username, path, in_force))
+        known = places.get((username, path))
+        if known is None or (in_force and not known.in_force):
+            places[(username, path)] = _Place(username, path, in_force)
 
 
 def rules(effective: Effective, version: Version, tz: Optional[str] = None) -> SshdRules:

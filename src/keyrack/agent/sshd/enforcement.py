@@ -209,7 +209,11 @@ class Enforcement:
     def missing(self, settings: Mapping[str, str], config: Optional[str] = None) -> List[str]:
         """What sshd would do otherwise than these settings say, in words. Raises SshdProblem."""
         found: Dict[str, None] = {}
-        for account in self.accounts():
+        accounts = self.accounts()
+        if self.sshd.running.arguments():
+            # What stands below a Match counts more than a command line, for whoever it is.
+            accounts = ["root" if account is None else account for account in accounts]
+        for account in accounts:
             for keyword, value, now in drop_in.missing(self.sshd.effective(account, config), settings):
                 whom = f" for {account}" if account else ""
                 found.setdefault(f"sshd has {keyword} {now}{whom} instead of {value}")
@@ -279,10 +283,15 @@ class Enforcement:
         with tried(self.sshd, settings, self._state_folder.folder.path) as copy:
             verdicts = self._check.look(document, copy)
             if login_check.opens_for_long(verdicts, max(self._trial, LASTING_SECONDS)):
-                return ""
+                return self._on_command_line(settings, copy)
             whys = login_check.words_of(verdicts)
         keys = "no key of this document opens an account of this host for long and without a forced command"
         return f"nobody could log in: {'; '.join(whys) or keys}"
+
+    def _on_command_line(self, settings: Mapping[str, str], config: str) -> str:
+        """What no file changes, as sshd was started with it; empty where that does not stand in the way."""
+        missing = self.missing(settings, config) if self.sshd.running.arguments() else []
+        return f"nothing was changed: by its command line {'; '.join(missing)}" if missing else ""
 
     def _looked(self, document: HostDocument) -> List[str]:
         """What the running sshd shows now, and who gets in; answers in words what is not as it should be."""
@@ -299,7 +308,7 @@ class Enforcement:
         problems = [] if shown.yes else [f"it is not shown that this host enforces: {shown.words}"]
         others = self.sshd.others()
         if others:
-            problems.append(f"another sshd listens at {others}; whom that one lets in is not known here")
+            problems.append(f"another sshd listens at {others}: whom it lets in is told, and nothing here binds it")
         if self._chain:
             problems += [drop_in.chained_words(command) for command in self.sshd.keys_commands()]
         self._words = problems + login_check.words_of(verdicts)

@@ -12,6 +12,7 @@ import re
 import socket
 from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+from keyrack.agent.sshd import command_line
 from keyrack.agent.system import processes, programs
 
 Address = Tuple[str, int]
@@ -144,19 +145,6 @@ def _is_of_sshd(process: processes.Process) -> bool:
     return process.name in _PROGRAMS
 
 
-def overridden(listeners: Iterable[Listener], keywords: Iterable[str]) -> List[str]:
-    """Settings that were given to a listening sshd on its command line, where no file can change them."""
-    found = []
-    for pid in sorted({pid for one in listeners for pid in one.sshds}):
-        words = processes.title(pid).split(" ")
-        given = [words[at + 1] for at, word in enumerate(words[:-1]) if word == "-o"]
-        given += [word[2:] for word in words if word.startswith("-o") and len(word) > 2]
-        for setting in given:
-            name = re.split(r"[=\s]", setting, maxsplit=1)[0].lower()
-            found += [keyword for keyword in keywords if keyword.lower() == name]
-    return found
-
-
 def unit_of(pid: int) -> str:
     """The unit of systemd that a process belongs to; empty where there is none."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
@@ -202,16 +190,15 @@ def _is_ours(pid: int, config: Optional[str]) -> bool:
 
 def was_started_with(pid: int, config: Optional[str]) -> bool:
     """Whether an sshd's command line names this file of settings; None: the usual one, named or not."""
-    words = processes.title(pid).split(" ")
-    given = DEFAULT_CONFIG
-    for at, word in enumerate(words):
-        if word == "-f" and at + 1 < len(words):
-            given = words[at + 1]
-        elif word.startswith("-f") and len(word) > 2:
-            given = word[2:]
+    return os.path.realpath(config_of(pid)) == os.path.realpath(config or DEFAULT_CONFIG)
+
+
+def config_of(pid: int) -> str:
+    """The file of settings that an sshd was started with."""
+    given = command_line.of(pid).config or DEFAULT_CONFIG
     with contextlib.suppress(OSError):
         given = os.path.join(os.readlink(f"/proc/{pid}/cwd"), given)
-    return os.path.realpath(given) == os.path.realpath(config or DEFAULT_CONFIG)
+    return given
 
 
 def _of_units() -> FrozenSet[Address]:

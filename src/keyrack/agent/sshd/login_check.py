@@ -22,16 +22,17 @@ import time
 from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.sshd.settings import Effective, Sshd
-from keyrack.agent.system import programs
+from keyrack.agent.system import account_names, programs
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import public_key
 
 _NO_LOGIN = ("nologin", "false", "true", "sync", "halt", "shutdown", "reboot", "poweroff")  # shells that end at once
 _NO_WORK = ("git-shell", "rssh", "scponly", "sftp-server")  # shells that only carry files
-_ACCOUNT_FILES = ("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/shells")
+_ACCOUNT_FILES = ("/etc/passwd", "/etc/group", "/etc/shadow", "/etc/shells", "/etc/nsswitch.conf")
 _NOLOGIN_FILES = ("/etc/nologin", "/run/nologin")
 _RSA_SIGNATURES = ("ssh-rsa", "rsa-sha2-256", "rsa-sha2-512")
 _DAY = 86400
+_DATABASES, _DIRECTORY_SECONDS = ("passwd", "group", "shadow"), 600
 _MOST_WORDS = 10
 _WHERE = ("address", "host", "localaddress", "localport", "rdomain")  # what Match asks beside the account
 _SOMEWHERE_ELSE = "192.0.2.1"  # of nobody (RFC 5737)
@@ -157,7 +158,9 @@ class LoginCheck:
             known: Dict[str, _Judged] = {}
         else:
             stamps = [_stamp(path) for path in (*_ACCOUNT_FILES, *_NOLOGIN_FILES)]
-            state = (self._sshd.signature(), int(time.time() // _DAY), *stamps)
+            # Files tell of a change, a directory of accounts does not.
+            lasts = _DIRECTORY_SECONDS if any(map(account_names.directories, _DATABASES)) else _DAY
+            state = (self._sshd.signature(), self._sshd.running.arguments(), int(time.time() // lasts), *stamps)
             if state != self._state:
                 self._state, self._accounts = state, {}
             known = self._accounts
@@ -185,7 +188,8 @@ class _Answers:
     def __init__(self, sshd: Sshd, config: Optional[str]) -> None:
         self._sshd = sshd
         self._config = config
-        rules = [line.values for line in Sshd(config or sshd.config).lines() if line.keyword == "match"]
+        lines = sshd.lines() if config is None else Sshd(config).lines()
+        rules = [line.values for line in lines if line.keyword == "match"]
         words = {word.lower().partition("=")[0] for rule in rules for word in rule}
         self._single = bool(words - {"all"})
         self._by_place = bool(words & set(_WHERE))

@@ -37,6 +37,7 @@ def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
     yield f"What enforcing revision {document.revision} would change on this host:"
     yield from _keys(document, found, decided.chain_keys_command)
     yield from _unseen(scanner)
+    yield from _unbound(sshd)
     settings = drop_in.wanted(
         enrolment.keys_folder, enrolment.revoked_keys, document.sshd, chain=decided.chain_keys_command
     )
@@ -108,6 +109,15 @@ def _unseen(scanner: Scanner) -> Iterator[str]:
         yield f"  {scanner.problem}; seen are those who own a home or are named in sshd's settings or the document"
     for cut in scanner.cut:
         yield f"  {cut.username or 'every account'}: {cut.path or 'all files'}: {cut.why}"
+
+
+def _unbound(sshd: Sshd) -> Iterator[str]:
+    """What goes on letting in whom it does today."""
+    others = sshd.others()
+    if others:
+        yield ""
+        yield "Not bound by it:"
+        yield f"  another sshd, which listens at {others} with settings of its own: keys that it takes go on opening"
 
 
 def _files(sshd: Sshd, path: str, settings: Mapping[str, str]) -> Iterator[str]:

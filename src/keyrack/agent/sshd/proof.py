@@ -17,7 +17,6 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys.ends import EndForm, form_of, write
 from keyrack.agent.sshd import listening, probe
-from keyrack.agent.sshd.drop_in import OTHER_WAYS
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.login_check import LoginCheck, Verdict
 from keyrack.agent.sshd.settings import Sshd
@@ -33,7 +32,6 @@ _LARGEST_FILE = 64 * 1024 * 1024
 _MOST_KEYS = 50  # looked at for one without a place
 _SHELLS = ("sh", "bash", "zsh")
 _MOST_ACCOUNTS = 3  # to ask with, one after the other, where one is refused
-_TAKEN_FROM_FILES = ("AuthorizedKeysFile", "RevokedKeys", "PubkeyAuthentication", *OTHER_WAYS)
 
 
 class Shown(NamedTuple):
@@ -76,9 +74,6 @@ class Proof:
         listeners = self._sshd.listeners()
         if not listeners and listening.can_be_seen():
             return Shown(False, False, "sshd is not running: nobody listens where it should, so nobody can log in")
-        given = listening.overridden(listeners, _TAKEN_FROM_FILES)
-        if given:
-            return Shown(False, True, f"sshd was started with {', '.join(given)} on its command line")
         settings = self._sshd.signature()
         places = _places(listeners) or [one.near for one in self._sshd.configured()][:1]
         for place in places:

@@ -1,4 +1,4 @@
-"""Knows which OpenSSH the running sshd is and in which time zone it reads ends, by its processes; it judges nothing.
+"""Knows which OpenSSH the running sshd is, what it was started with and in which time zone; it judges nothing.
 
 What its files say may be of another time: a package is replaced while the old program runs on, a zone is set for one
 service alone. So the program that runs is asked for its version, and the zone is the one that it was started with.
@@ -16,7 +16,7 @@ import socket
 import time
 from typing import Callable, List, NamedTuple, Optional, Tuple
 
-from keyrack.agent.sshd import listening
+from keyrack.agent.sshd import command_line, listening
 from keyrack.agent.sshd.listening import Address, Listener
 from keyrack.agent.system import processes, programs
 
@@ -31,6 +31,9 @@ _DELETED = " (deleted)"
 _LARGEST_ENVIRONMENT = 1 << 20
 # Of a template there is no telling, so: of any one instance.
 _UNITS_OF_CONNECTIONS = ("ssh@keyrack.service", "sshd@keyrack.service")
+_UNITS = ("ssh.service", "sshd.service", *_UNITS_OF_CONNECTIONS)
+_ARGUMENTS = re.compile(r"argv\[\]=(.*?) ; ")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _TRIES = 5
 _CATCH_SECONDS = 2.0
 
@@ -61,6 +64,7 @@ class RunningSshd:
         self._find = find
         self._listeners: Tuple[Listener, ...] = ()
         self._zone: Optional[str] = None
+        self._arguments: Optional[Tuple[str, ...]] = None
 
     def version(self) -> Version:
         """OpenSSH's version, such as (9, 2): the lowest where several run; where none does, that of the program that
@@ -84,9 +88,21 @@ class RunningSshd:
             self._zone = next(filter(None, found), LOCAL_TIME)
         return TimeZone(self._zone, _rules(self._zone))
 
+    def arguments(self) -> Tuple[str, ...]:
+        """What its command line says beside its files, as arguments for another sshd that is asked in its place."""
+        pids = self._processes()
+        known = self._arguments
+        if known is None:
+            given = command_line.of(pids[0]) if pids else command_line.CommandLine()
+            if not pids and any(one.is_systemds for one in self._listeners):
+                units = (_command_line_of_unit(unit) for unit in _UNITS)
+                given = next((one for one in units if one.options), given)
+            known = self._arguments = given.settings
+        return known
+
     def _processes(self) -> List[int]:
         if not self._listeners or not listening.still(self._listeners):
-            self._listeners, self._zone = self._find(), None
+            self._listeners, self._zone, self._arguments = self._find(), None, None
         return sorted({pid for one in self._listeners for pid in one.sshds})
 
 
@@ -177,9 +193,14 @@ def _tz(environment: List[str]) -> Optional[str]:
 
 
 def _tz_of_unit(unit: str) -> Optional[str]:
+    return _tz(_environment_of_unit(unit))
+
+
+def _environment_of_unit(unit: str) -> List[str]:
+    """What systemd starts a unit with, as far as files and settings of this host say."""
     systemctl = programs.find("systemctl")
     if systemctl is None:
-        return None
+        return []
     said = programs.run([systemctl, "show", "--property=Environment,EnvironmentFiles", unit]).output
     given = _words(programs.run([systemctl, "show-environment"]).output.replace("\n", " "))
     for line in said.split("\n"):
@@ -188,7 +209,20 @@ def _tz_of_unit(unit: str) -> Optional[str]:
     for path in _ENVIRONMENT_FILE.findall(said):
         with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
             given += [word for line in file.read(_LARGEST_ENVIRONMENT).split("\n") for word in _words(line)[:1]]
-    return _tz(given)
+    return given
+
+
+def _command_line_of_unit(unit: str) -> command_line.CommandLine:
+    """What systemd would start sshd with; a variable of its environment may stand for several words."""
+    systemctl = programs.find("systemctl")
+    if systemctl is None:
+        return command_line.CommandLine()
+    said = _ARGUMENTS.search(programs.run([systemctl, "show", "--property=ExecStart", unit]).output)
+    if said is None:
+        return command_line.CommandLine()
+    known = dict(entry.split("=", 1) for entry in _environment_of_unit(unit) if "=" in entry)
+    text = _VARIABLE.sub(lambda found: known.get(found.group(1) or found.group(2), ""), said.group(1))
+    return command_line.read(text.split(" ")[1:], bounded=False)
 
 
 def _words(text: str) -> List[str]:

@@ -16,7 +16,7 @@ import stat
 import time
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.sshd import listening
+from keyrack.agent.sshd import command_line, listening
 from keyrack.agent.sshd.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
 from keyrack.agent.sshd.listening import Listener
 from keyrack.agent.sshd.running import RunningSshd
@@ -91,10 +91,11 @@ class Effective:
 
 
 class Sshd:
-    """One sshd, known by its file of settings; None: the usual one."""
+    """One sshd, known by its file of settings; None: the usual one. held: its sockets, where it is known by these."""
 
-    def __init__(self, config: Optional[str] = None) -> None:
+    def __init__(self, config: Optional[str] = None, held: Tuple[Listener, ...] = ()) -> None:
         self.config = config or DEFAULT_CONFIG
+        self._held = held
         self.running = RunningSshd(self.listeners)
 
     def problem(self) -> Optional[str]:
@@ -111,25 +112,29 @@ class Sshd:
     ) -> Effective:
         """What sshd would do, for everybody or for one account that comes from this host. Raises SshdProblem.
 
-        config: another file of settings to try; address: of another place that the account comes from.
+        config: another file of settings to try; address: of another place that the account comes from. What the running
+        sshd was given on its command line counts as it does there.
         """
+        return self._ask(user, config, address, self.running.arguments())
+
+    def _ask(self, user: Optional[str], config: Optional[str], address: str, given: Sequence[str]) -> Effective:
         program = programs.find("sshd")
         if program is None:
             raise SshdProblem("sshd was not found; install OpenSSH's server (openssh-server)")
         # All three are given, because an older sshd refuses to answer when a rule needs one that is not.
         name = "localhost" if address == "127.0.0.1" else address
-        given = [f"user={user}", f"host={name}", f"addr={address}"] if user is not None else []
-        given += self._local_port(config or self.config)
-        who = ["-C", ",".join(given)] if given else []
+        asked = [f"user={user}", f"host={name}", f"addr={address}"] if user is not None else []
+        asked += self._local_port(config or self.config, given)
+        who = ["-C", ",".join(asked)] if asked else []
         _make_privilege_folder()
-        ended = programs.run([program, "-T", "-f", config or self.config, *who])
+        ended = programs.run([program, "-T", "-f", config or self.config, *given, *who])
         if ended.status != 0:
             raise SshdProblem(_said(ended))
         return Effective(ended.output)
 
-    def _local_port(self, config: str) -> List[str]:
+    def _local_port(self, config: str, given: Sequence[str]) -> List[str]:
         """What -C must say of the port where a rule asks for it: without that, sshd does not answer at all."""
-        lines = list(_lines(config, 0))
+        lines = [*read_lines(command_line.as_written(given)), *_lines(config, 0)]
         rules = [line.values for line in lines if line.keyword == "match"]
         if not any(word.lower().partition("=")[0] == "localport" for words in rules for word in words):
             return []
@@ -143,8 +148,10 @@ class Sshd:
         return [f"lport={ports[0] if ports else '22'}"]
 
     def lines(self) -> List[SettingLine]:
-        """Every setting as written, those of included files where they are included. Unreadable files are left out."""
-        return list(_lines(self.config, 0))
+        """Every setting as written, those of the running sshd's command line first, those of included files where they
+        are included. Unreadable files are left out.
+        """
+        return [*read_lines(command_line.as_written(self.running.arguments())), *_lines(self.config, 0)]
 
     def keys_commands(self) -> List[str]:
         """The programs that its settings name to be asked for keys, whoever they are for, as written."""
@@ -225,15 +232,28 @@ class Sshd:
 
     def listeners(self) -> Tuple[Listener, ...]:
         """Who listens where this sshd should, by the kernel's word; nobody where that cannot be seen."""
+        if self._held:
+            return self._held if listening.still(self._held) else ()
         config = None if os.path.realpath(self.config) == os.path.realpath(DEFAULT_CONFIG) else self.config
         return listening.find(self._addresses(), config) if listening.can_be_seen() else ()
 
     def others(self) -> str:
         """Where other sshds of this machine listen, in words; empty where none does, or this is not the usual one."""
+        return _places(self._beside())
+
+    def beside(self) -> List[Sshd]:
+        """Those others, each with its own settings and command line."""
+        found: Dict[Tuple[object, ...], List[Listener]] = {}
+        for one in self._beside():
+            pid = one.owners[0][0]
+            found.setdefault((listening.config_of(pid), command_line.of(pid).settings), []).append(one)
+        return [Sshd(str(config), tuple(held)) for (config, _), held in sorted(found.items())]
+
+    def _beside(self) -> Tuple[Listener, ...]:
         if os.path.realpath(self.config) != os.path.realpath(DEFAULT_CONFIG) or not listening.can_be_seen():
-            return ""
+            return ()
         known = self.listeners()
-        return _places(listening.beside(known)) if known else ""
+        return listening.beside(known) if known else ()
 
     def configured(self) -> List[Listener]:
         """Where it should listen, by its settings; whether somebody does is not looked at."""
@@ -252,7 +272,8 @@ class Sshd:
 
     def _addresses(self) -> List[Tuple[str, int]]:
         try:
-            listening = self.effective().all("listenaddress")
+            # Who listens is found by this, and what it was given only then.
+            listening = self._ask(None, None, "127.0.0.1", ()).all("listenaddress")
         except SshdProblem:
             return []
         found = []

@@ -57,7 +57,7 @@ def find(names: Iterable[str], lines: Iterable[SettingLine]) -> AccountList:
         return AccountList(problem=f"this host does not say which accounts it has: {answer.problem}")
     accounts = {str(one[0]): LocalAccount(*one) for one in answer.value["accounts"]}
     order = sorted(accounts.values(), key=lambda one: (one.uid != 0, not one.may_log_in, one.name))
-    sources = _unlisted_sources()
+    sources = directories("passwd")
     problem = ""
     if sources:
         problem = f"this host has accounts which cannot be listed (nsswitch.conf: {', '.join(sources)})"
@@ -126,7 +126,8 @@ def _homes(folder: str) -> List[Tuple[str, int]]:
     return [one for one in found if one[1] != 0 or one[0] != "lost+found"]
 
 
-def _unlisted_sources() -> List[str]:
+def directories(database: str) -> List[str]:
+    """What this host asks beside its own files for accounts or groups (nsswitch.conf: "passwd", "group", "shadow")."""
     try:
         with open("/etc/nsswitch.conf", encoding="utf-8", errors="replace") as file:
             text = file.read(1 << 16)
@@ -134,7 +135,7 @@ def _unlisted_sources() -> List[str]:
         return []
     for line in text.split("\n"):
         keyword, _, sources = line.partition("#")[0].partition(":")
-        if keyword.strip() == "passwd":
+        if keyword.strip() == database:
             sources = re.sub(r"\[[^]]*\]", " ", sources)
             return sorted({source for source in sources.split() if source not in _LISTED})
     return []
