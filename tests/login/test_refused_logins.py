@@ -66,6 +66,9 @@ RULES = (
 )
 
 MORE_RULES = (
+    "",
+    "",
+    "",
     "Match LocalPort PORT",
     "Match LocalPort OTHER",
     "Match User krtwo LocalPort PORT",
