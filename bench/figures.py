@@ -236,7 +236,10 @@ def write(found: dict[str, str], when: str) -> None:
                 f"{text} {figure.unit}" if text[-1:].isdigit() else text for text in (figure.before, figure.aim)
             )
             lines.append(f"| {name} | {was} | {now} | {aim} | {measured} |")
-    PAGE.write_text("\n".join(re.sub(r" +\|", " |", line) for line in lines) + "\n", "utf-8")
+    table = "\n".join(re.sub(r" +\|", " |", line) for line in lines) + "\n"
+    # What stands below is written by proof.py.
+    below = PAGE.read_text("utf-8").partition("\n## ") if PAGE.exists() else ("", "", "")
+    PAGE.write_text(table + below[1] + below[2], "utf-8")
 
 
 def main() -> None:

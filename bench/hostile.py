@@ -1,4 +1,4 @@
-"""Requests that no program of good will sends, to every API of a service of its own: what was answered, and what broke.
+"""Requests that no program of good will sends, to every API and the console: what was answered, and what broke.
 
     .venv/bin/python bench/hostile.py
 
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.hostile_http import cases, send
 from tests.services import TEAM, running, settings_for
-from tests.web.test_hostile_http import TARGETS
+from tests.web.test_hostile_http import TARGETS, signed_in
 
 AT_ONCE = 32
 
@@ -34,7 +34,7 @@ def main() -> int:
         data = Path(folder) / "data"
         with running(settings_for(data, f"sqlite:///{folder}/keyrack.db", rate_limit=100_000)) as service:
             service.apply(TEAM)
-            for target in TARGETS:
+            for target in (signed_in(service, one) for one in TARGETS):
                 with ThreadPoolExecutor(AT_ONCE) as pool:
                     found = list(pool.map(lambda case, at=target: (case, send(service.url, at, case)), cases()))
                 bad = [case["name"] for case, answer in found if answer.problems(case, target.token)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from tests.once import made_once, run_folder
 from tests.postgres import Cluster, database_name
 from tests.services import STRANGERS, TEAM, Service, running, settings_for
 
-pytest_plugins = ["tests.databases", "tests.costs"]
+pytest_plugins = ["tests.databases", "tests.costs", "tests.scheduling"]
 
 # The longest first, so that no worker begins a long one when the others are done.
 SYSTEM = {"login", "agent", "crash", "git", "cli", "console"}
@@ -27,6 +30,9 @@ ORDER = ("login", "agent", "crash", "git", "console", "cli", "store", "core", "w
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the process that runs tests a machine of its own; of several workers, each."""
+    # What tests start hundreds of times, and the tests themselves, are compiled once, whatever is usual here.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # With rich, which tools of tests bring along, it would print every value on the way to an exception.
     structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
@@ -36,6 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--no-system, for scripts/check."""
     parser.addoption("--no-system", action="store_true", help="only tests that start no sshd, Git host or PostgreSQL")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What nobody asked for is not even loaded."""
+    unasked = config.getoption("no_system") and collection_path in {Path(__file__).parent / name for name in SYSTEM}
+    return True if unasked else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -50,6 +62,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         shared = module is not None and bool({"accounts", "machine"} & set(vars(module.obj)))
         if shared and not own_machine.taken:
             item.add_marker(pytest.mark.xdist_group("machine"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Of many processes one compiles a file of tests that is new; the others, which need it too, wait for that."""
+    if not isinstance(collector, pytest.Module) or _is_compiled(collector.path):
+        return (yield)
+    with collector.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return (yield)
+
+
+def _is_compiled(path: Path) -> bool:
+    compiled = (path.parent / "__pycache__").glob(f"{path.stem}.*-pytest-*.pyc")
+    return any(one.stat().st_mtime >= path.stat().st_mtime for one in compiled)
 
 
 def _needs_system(item: pytest.Item) -> bool:
@@ -134,6 +163,15 @@ def team_on_each(team_data: tuple[Path, str], tmp_path: Path) -> Iterator[Servic
 def team(team_folder: Path, tmp_path: Path) -> Iterator[Service]:
     """A service with two workspaces: a team with one server (id 1), and strangers with another (id 2)."""
     folder = tmp_path / "data"
+    shutil.copytree(team_folder, folder)
+    with running(settings_for(folder, "")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def unchanged_team(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service of `team`, one for the file: for tests that change nothing, as all that they ask is refused."""
+    folder = tmp_path_factory.mktemp("unchanged") / "data"
     shutil.copytree(team_folder, folder)
     with running(settings_for(folder, "")) as service:
         yield service

@@ -63,6 +63,11 @@ class Cluster:
         """Where it lies; what is put there too ends with it."""
         return self._folder
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started here and neither stopped nor killed."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         with (self._folder / "log").open("ab") as log:

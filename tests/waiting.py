@@ -11,8 +11,8 @@ DEADLINE_SECONDS = 60
 def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE_SECONDS) -> None:
     """Return once the condition is true; fail with ``what`` was missing after a long while.
 
-    It is asked a hundred times a second, and less often when asking starts programs: what is waited for needs the
-    processors too.
+    It is asked fifty times a second, and less often when asking starts programs: what is waited for needs the
+    processors too, and so do the tests beside it.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -21,4 +21,4 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = DEAD
             return
         now = time.monotonic()
         assert now < deadline, f"waited {seconds} s in vain: {what}"
-        time.sleep(min(max(0.01, 2 * (now - asked)), 0.25))
+        time.sleep(min(max(0.02, 3 * (now - asked)), 0.5))

@@ -11,18 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from keyrack.cli.main import main
 from tests.services import TEAM
 
 WHO = pwd.getpwuid(os.geteuid()).pw_name
 
 
 def run(folder: Path, *words: str, status: int = 0) -> str:
-    """One command, its status checked; answers what it printed."""
-    program = [sys.executable, "-m", "keyrack.cli.main", *words, "--data", str(folder)]
+    """One command, in this process, its status checked; answers what it printed."""
     workspace = [] if words[0] == "apply" else ["--workspace", "acme"]
-    done = subprocess.run([*program, *workspace], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == status, done.stdout + done.stderr
+    done = CliRunner().invoke(main, [*words, "--data", str(folder), *workspace])
+    assert done.exit_code == status, (done.output, done.exception)
     return done.stdout + done.stderr
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from keyrack.core.people import tokens, web_sessions
 from keyrack.core.work import Attempt
@@ -26,6 +26,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 COOKIE = "keyrack-loopback"
+PATIENCE_MILLISECONDS = 60_000  # with what a page is to show: only what hangs takes so long, beside whatever else runs
 # What a browser says of refusals, and of a network that a test took away.
 EXPECTED = ("the server responded with a status of", "ERR_INTERNET_DISCONNECTED", "htmx:afterRequest", "htmx:sendError")
 SignedIn = Callable[[Page, str], Page]
@@ -40,9 +41,9 @@ def console(team_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield service
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """One Chromium for the file."""
+    """One Chromium for the folder: while it runs, asyncio cannot run on this thread, which other tests need."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
@@ -53,7 +54,8 @@ def chromium() -> Iterator[Browser]:
 def context(chromium: Browser, console: Service) -> Iterator[BrowserContext]:
     """A browser's profile of its own; a page that breaks its own policy or throws fails the test."""
     context = chromium.new_context(base_url=console.url, viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE_MILLISECONDS)
+    expect.set_options(timeout=PATIENCE_MILLISECONDS)
     faults: list[str] = []
     context.on("weberror", lambda error: faults.append(str(error.error)))
 

@@ -121,10 +121,12 @@ def test_one_asks_and_another_approves(
 
     signed_in(page, "olga").goto("/requests")
     waiting = page.get_by_role("table", name="Waiting").get_by_role("row", name="the shop is down")
+    waiting.get_by_label("A word to mallory").fill("until the shop is up again")
     waiting.get_by_role("button", name="Approve").click()
     expect(page.get_by_role("table", name="Decided")).to_contain_text("open")
     # Who asked sees it without doing anything.
     expect(other_page.get_by_role("table", name="Decided")).to_contain_text("open until")
+    expect(other_page.get_by_role("table", name="Decided")).to_contain_text("until the shop is up again")
 
 
 def test_a_grant_says_what_it_does_and_two_tabs_take_it_back(

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import httpx2
 import pytest
 
+from keyrack.core.audit import chain
 from keyrack.core.hosts import enrolment, servers
 from keyrack.core.keys import grants, user_keys
 from keyrack.core.people import users, web_sessions
@@ -187,3 +188,47 @@ def test_logins_and_delays_are_drawn_with_their_numbers_beside(console: Service,
         assert "<svg viewBox" in chart
         assert f'<td class="number">{number}</td>' in chart
         assert "style=" not in chart
+
+
+def test_a_host_is_told_what_to_do_without_keyrack(console: Service, people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    page = olga.see("/hosts/1")
+    seen = re.search(r'name="seen" value="(\d+ [\w-]+)"', page)
+    assert seen is not None
+    olga.send("/hosts/1/offline", seen=seen[1], after="3600", then="drop-temporary")
+    held = servers.get(console.instance, KEYRACK, 1)
+    assert (held.offline_after_seconds, held.offline_then) == (3600, "drop-temporary")
+    olga.send("/hosts/1/offline", 409, seen=seen[1], after="0", then="keep")
+
+
+def test_an_access_key_shows_its_secret_once_and_goes(people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    shown = olga.send("/settings/access-keys", 200, description="a program")
+    secret = re.search(r'data-copy="(\w{30,})"', shown)
+    assert secret is not None
+    listed = olga.see("/settings")
+    assert secret[1] not in listed
+    address = re.search(r"/settings/access-keys/\w+/remove", listed)
+    assert address is not None
+    olga.send(address[0])
+    assert address[0] not in olga.see("/settings")
+
+
+def test_activity_says_how_far_the_log_is_signed_and_filters_by_who_did_it(
+    console: Service, people: dict[str, Person]
+) -> None:
+    chain.extend(console.instance)
+    olga = people["olga"]
+    assert "Chained and signed" in olga.see("/activity")
+    assert "laptop" in olga.see("/activity?person=alice&q=SSH")
+    assert "Nothing like that happened" in olga.see("/activity?person=alice&q=nothing-of-the-kind")
+
+
+def test_a_repository_has_its_path_as_address(people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    project = re.search(r'<option value="([^"]+)"', olga.see("/repositories?add=1"))
+    assert project is not None
+    olga.send("/repositories", project=project[1], name="site")
+    found = re.search(r'href="(/repositories/[\w-]+/site)"', olga.see("/repositories"))
+    assert found is not None
+    assert "git clone" in olga.see(found[1])

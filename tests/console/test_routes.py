@@ -25,6 +25,7 @@ EXAMPLES = {
     "id": "1",
     "number": "1",
     "grant": "1",
+    "key": "NOTHING",
 }
 PEOPLE = {Role.OWNER: "olga", Role.MEMBER: "mallory", Role.AUDITOR: "audrey"}
 # What a member without any right must find on no page: the others, and what is theirs.

@@ -44,6 +44,7 @@ def later(console: Service) -> Iterator[list[timedelta]]:
 def test_codes_from_an_app_and_recovery(console: Service, later: list[timedelta]) -> None:
     with browser(console, "alice") as client:
         begun = post(client, f"{HERE}/app").text
+        assert 'class="segno"' in begun, "what a phone's camera reads"
         secret = re.search(r'data-copy="([A-Z2-7]{32})"', begun)
         carried = re.search(r'name="carried" value="([^"]+)"', begun)
         assert secret is not None

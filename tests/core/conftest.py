@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from keyrack.core.instance import Instance
 from keyrack.core.people import users
 from keyrack.core.people.tokens import actor_of
 from keyrack.model import Actor, Role, Server, SystemUser, User
+from tests.databases import DIALECTS
+from tests.postgres import Cluster, database_name
 from tests.services import settings_for
 
 
@@ -46,15 +49,79 @@ def make_team(instance: Instance, name: str = "acme") -> Team:
     return Team(instance, owner, member, user, server, deploy)
 
 
+@dataclass(frozen=True)
+class Founded:
+    """make_team's workspace as a test before left it to be copied: its records, its data folder, its database."""
+
+    team: Team
+    data: Path
+    database: str
+
+
+@pytest.fixture(scope="session")
+def team_in_sqlite(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Founded:
+    """A team in a file, to be copied."""
+    folder = tmp_path_factory.mktemp("founded")
+    shutil.copyfile(migrated_file, folder / "keyrack.db")
+    return _found(folder / "data", f"sqlite:///{folder / 'keyrack.db'}", str(folder / "keyrack.db"))
+
+
+@pytest.fixture(scope="session")
+def team_in_postgresql(
+    cluster: Cluster, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Founded]:
+    """A team in a database, to be copied."""
+    url = cluster.create_database(migrated_template)
+    yield _found(tmp_path_factory.mktemp("founded") / "data", url, database_name(url))
+    cluster.drop_database(url)
+
+
+def _found(data: Path, url: str, database: str) -> Founded:
+    instance = app.open_instance(settings_for(data, url))
+    team = make_team(instance)
+    instance.database.close()
+    return Founded(team, data, database)
+
+
+@pytest.fixture(params=DIALECTS)
+def founded(request: pytest.FixtureRequest) -> Founded | None:
+    """What the test's database is a copy of, once of each kind; None where it asks for no team: an empty one."""
+    if "team" not in request.fixturenames:
+        return None
+    made: Founded = request.getfixturevalue(f"team_in_{request.param}")
+    return made
+
+
 @pytest.fixture
-def instance(database_url: str, tmp_path: Path) -> Iterator[Instance]:
-    """An instance on an empty database, once of each kind."""
+def database_url(request: pytest.FixtureRequest, founded: Founded | None, tmp_path: Path) -> Iterator[str]:
+    """The address of a migrated database, once of each kind; with the team in it where the test asks for `team`."""
+    dialect = request.node.callspec.params["founded"]
+    if founded is None:
+        yield request.getfixturevalue(f"{dialect}_url")
+    elif dialect == "sqlite":
+        path = tmp_path / "keyrack.db"
+        shutil.copyfile(founded.database, path)
+        path.chmod(0o600)
+        yield f"sqlite:///{path}"
+    else:
+        cluster: Cluster = request.getfixturevalue("cluster")
+        url = cluster.create_database(founded.database)
+        yield url
+        cluster.drop_database(url)
+
+
+@pytest.fixture
+def instance(database_url: str, founded: Founded | None, tmp_path: Path) -> Iterator[Instance]:
+    """An instance on an empty database, or on one with the team, once of each kind."""
+    if founded is not None:
+        shutil.copytree(founded.data, tmp_path / "data")
     opened = app.open_instance(settings_for(tmp_path / "data", database_url))
     yield opened
     opened.database.close()
 
 
 @pytest.fixture
-def team(instance: Instance) -> Team:
+def team(instance: Instance, founded: Founded | None) -> Team:
     """A workspace to work in, on each kind of database."""
-    return make_team(instance)
+    assert founded is not None
+    return replace(founded.team, instance=instance)

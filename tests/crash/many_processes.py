@@ -156,7 +156,7 @@ class ManyProcesses:
                     with self.acknowledged.lock:
                         self.acknowledged.added[label] = line
                 elif answer.status_code not in (409, 422, 503):  # another try was made although nobody said so
-                    self.problems.append(f"add: {answer.status_code} {answer.text}")
+                    self.problems.append(f"add: {answer.status_code} {answer.text}\n{self.logs()}")
                 time.sleep(PAUSE_SECONDS)
 
     def _command(self, name: str) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from keyrack.core.git import repositories
 from keyrack.core.people import users
+from keyrack.git import build
 from keyrack.git.host import GitHost
 from keyrack.store import events as event_rows
 from keyrack.store import people as people_rows
@@ -188,7 +193,18 @@ def run(
 
 
 def start_host(service: Service, folder: Path, *, compiler: str | None = None) -> GitHost:
-    """A Git host on a free port of loopback."""
+    """A Git host on a free port of loopback. compiler: as build() has it; None: what was compiled once, copied."""
+    if compiler is None:
+        shutil.copytree(_programs(), folder / "programs", dirs_exist_ok=True)
     host = GitHost(service.instance, port=free_port(), directory=folder, compiler=compiler)
     host.start()
     return host
+
+
+@cache
+def _programs() -> Path:
+    """The programs that sshd and git start, compiled once for all hosts of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="keyrack-programs-"))
+    atexit.register(shutil.rmtree, folder)
+    build.build(folder)
+    return folder

@@ -95,7 +95,8 @@ class DebianHost:
             self._pid = _first_process(self._process.pid)
         if not self._pid:
             return False
-        state = self.run("systemctl is-system-running", check=False).strip()
+        # Asked once, and answered when it has booted; only while there is nobody to ask yet, again and again.
+        state = self.run("systemctl is-system-running --wait", check=False).strip()
         return state in ("running", "degraded")
 
 

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from keyrack.store.changes import changes
-from keyrack.store.database import Database, DatabaseUnavailable, announce, lock_workspace
+from keyrack.store.database import Database, DatabaseUnavailable, announce
+from keyrack.store.engine.connect import parse_url
 from keyrack.store.tables import instance_facts
 from tests.waiting import wait_until
 
@@ -185,7 +186,6 @@ def test_fifty_threads_write_and_read_at_once(database: Database) -> None:
 def test_commands_that_take_their_workspaces_turn_decide_on_what_is_so(database: Database) -> None:
     def only_if_alone(name: str) -> Callable[[Connection], bool]:
         def command(conn: Connection) -> bool:
-            lock_workspace(conn, 1)
             if conn.execute(select(func.count()).select_from(instance_facts)).scalar_one():
                 return False
             put(name)(conn)
@@ -194,7 +194,7 @@ def test_commands_that_take_their_workspaces_turn_decide_on_what_is_so(database:
         return command
 
     with ThreadPoolExecutor(20) as pool:
-        tried = [pool.submit(database.write, only_if_alone(f"n{number}")) for number in range(20)]
+        tried = [pool.submit(database.write, only_if_alone(f"n{number}"), turn=1) for number in range(20)]
         assert sum(done.result(60) for done in tried) == 1
 
 
@@ -317,7 +317,31 @@ def test_a_missing_table_is_not_taken_for_a_missing_database(bare_url: str) -> N
         bare.read(names)
 
 
-@pytest.mark.parametrize("url", ["mysql://root@localhost/x", "sqlite://", "sqlite:///:memory:", "keyrack.db", ""])
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("postgresql://keyrack@db-1,db-2/keyrack?target_session_attrs=read-write", "db-1,db-2", "5432,5432"),
+        ("postgres://k:p%40w@db-1:6000,[::1]:6001/keyrack", "db-1,::1", "6000,6001"),
+    ],
+)
+def test_an_address_may_name_a_standby_too(url: str, host: str, port: str) -> None:
+    parsed = parse_url(url)[1]
+    given = parsed.get_dialect()().create_connect_args(parsed)[1]
+    assert (given["host"], given["port"], given["dbname"]) == (host, port, "keyrack")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://root@localhost/x",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "keyrack.db",
+        "",
+        "postgresql://a@h:x/k",
+        "postgresql://a@h:1,g:y/k",
+    ],
+)
 def test_an_address_that_cannot_be_served_is_refused_in_words(url: str) -> None:
     with pytest.raises(ValueError, match=r"sqlite:"):
         Database.open(url)

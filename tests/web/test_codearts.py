@@ -100,8 +100,8 @@ def test_a_wrong_password_gets_none(team: Service, name: str, password: str, dom
 
 
 @pytest.mark.parametrize("body", [{}, {"auth": 5}, {"auth": {"identity": {"methods": ["password"]}}}, [], "x"])
-def test_a_malformed_sign_in_is_400(team: Service, body: Any) -> None:
-    answer = team.call("POST", "/v3/auth/tokens", json=body)
+def test_a_malformed_sign_in_is_400(unchanged_team: Service, body: Any) -> None:
+    answer = unchanged_team.call("POST", "/v3/auth/tokens", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
 
 
@@ -151,16 +151,16 @@ def test_list_newest_first_with_query_and_window(team: Service) -> None:
 
 
 @pytest.mark.parametrize("window", ["limit=0", "limit=101", "limit=-1", "limit=abc", "offset=-1", "offset=2147483648"])
-def test_a_window_out_of_range_is_400(team: Service, window: str) -> None:
-    answer = call(team, "GET", f"/v4/user/keys?{window}")
+def test_a_window_out_of_range_is_400(unchanged_team: Service, window: str) -> None:
+    answer = call(unchanged_team, "GET", f"/v4/user/keys?{window}")
     assert (answer.status_code, answer.json()["error_code"]) == (400, "CH.010001")
 
 
 @pytest.mark.parametrize("key", ["", "   ", 5, [], {}, "hello", "ssh-ed25519 AAAA", "x" * 6000])
-def test_what_is_no_key_is_400(team: Service, key: Any) -> None:
-    answer = add(team, title="x", key=key)
+def test_what_is_no_key_is_400(unchanged_team: Service, key: Any) -> None:
+    answer = add(unchanged_team, title="x", key=key)
     assert (answer.status_code, answer.json()["error_code"]) == (400, "CH.010001")
-    assert call(team, "GET", "/v4/user/keys").json()["total"] == 0
+    assert call(unchanged_team, "GET", "/v4/user/keys").json()["total"] == 0
 
 
 def test_titles_round_trip_up_to_a_thousand_characters(team: Service) -> None:

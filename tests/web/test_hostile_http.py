@@ -6,6 +6,7 @@ import base64
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import func, select
 
 from keyrack.store.tables import credentials, user_keys
+from tests.console.conftest import COOKIE, session_of
 from tests.hostile_http import Target, cases, send
 from tests.services import Service
 
@@ -22,7 +24,14 @@ TARGETS = (
     Target("codearts", "/v4/user/keys", "token-of-olga", "X-Auth-Token", ""),
     Target("gitlab", "/api/v4/user/keys", "token-of-olga", "PRIVATE-TOKEN", ""),
     Target("github", "/api/github/user/keys", "token-of-olga"),
+    # A browser's session takes the place of its token.
+    Target("console", "/keys", "", "Cookie", f"{COOKIE}="),
 )
+
+
+def signed_in(team: Service, target: Target) -> Target:
+    """The target with what proves who asks; in the console it is a session's secret."""
+    return target if target.token else replace(target, token=session_of(team, "olga"))
 
 
 def keys(team: Service) -> int:
@@ -33,6 +42,7 @@ def keys(team: Service) -> int:
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_whatever_is_sent(team: Service, target: Target) -> None:
+    target = signed_in(team, target)
     before = keys(team)
     with ThreadPoolExecutor(32) as pool:  # some are answered only when their time is over
         answers = list(pool.map(lambda case: (case, send(team.url, target, case)), cases()))

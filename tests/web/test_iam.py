@@ -123,13 +123,13 @@ def test_owners_validate_others_tokens_and_members_do_not(team: Service) -> None
         {"project": {"name": "cn-north-4", "domain": {"name": "umbrella"}}},
     ],
 )
-def test_a_foreign_scope_is_refused(team: Service, scope: Any) -> None:
-    shape(sign_in(team, scope=scope), 403)
+def test_a_foreign_scope_is_refused(unchanged_team: Service, scope: Any) -> None:
+    shape(sign_in(unchanged_team, scope=scope), 403)
 
 
 @pytest.mark.parametrize("scope", ["x", {"project": {}}, {"project": "x"}, {"unscoped": {}}, {"project": {"id": 5}}])
-def test_a_malformed_scope_is_refused(team: Service, scope: Any) -> None:
-    shape(sign_in(team, scope=scope), 400)
+def test_a_malformed_scope_is_refused(unchanged_team: Service, scope: Any) -> None:
+    shape(sign_in(unchanged_team, scope=scope), 400)
 
 
 def test_discovery(team: Service) -> None:
@@ -195,10 +195,10 @@ def test_access_keys_are_ones_own_affair(team: Service) -> None:
 
 
 @pytest.mark.parametrize("seconds", [899, 86_401, 0, -1, True, "900", 1000.5, None])
-def test_a_temporary_key_lives_a_quarter_of_an_hour_to_a_day(team: Service, seconds: Any) -> None:
+def test_a_temporary_key_lives_a_quarter_of_an_hour_to_a_day(unchanged_team: Service, seconds: Any) -> None:
     identity = {"methods": ["token"], "token": {"duration_seconds": seconds}}
     path = "/v3.0/OS-CREDENTIAL/securitytokens"
-    shape(team.call("POST", path, headers=ALICE, json={"auth": {"identity": identity}}), 400)
+    shape(unchanged_team.call("POST", path, headers=ALICE, json={"auth": {"identity": identity}}), 400)
 
 
 @pytest.mark.parametrize(
@@ -211,10 +211,10 @@ def test_a_temporary_key_lives_a_quarter_of_an_hour_to_a_day(team: Service, seco
         {"Statement": [{"Effect": "Allow", "Action": "codeartsrepo::*"}]},
     ],
 )
-def test_a_policy_that_could_not_be_heeded_is_refused(team: Service, policy: Any) -> None:
+def test_a_policy_that_could_not_be_heeded_is_refused(unchanged_team: Service, policy: Any) -> None:
     identity = {"methods": ["token"], "policy": policy}
     path = "/v3.0/OS-CREDENTIAL/securitytokens"
-    shape(team.call("POST", path, headers=ALICE, json={"auth": {"identity": identity}}), 400)
+    shape(unchanged_team.call("POST", path, headers=ALICE, json={"auth": {"identity": identity}}), 400)
 
 
 def test_a_token_in_the_body_must_be_the_callers(team: Service) -> None:
@@ -227,9 +227,9 @@ def test_a_token_in_the_body_must_be_the_callers(team: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v3/nothing", "/v3.0", "/v3.0/nothing", "/v5/nothing"])
-def test_unknown_paths_stay_in_the_shape(team: Service, path: str) -> None:
-    shape(team.call("GET", path), 404)
-    shape(team.call("POST", path, json={}), 404)
+def test_unknown_paths_stay_in_the_shape(unchanged_team: Service, path: str) -> None:
+    shape(unchanged_team.call("GET", path), 404)
+    shape(unchanged_team.call("POST", path, json={}), 404)
 
 
 def test_unsupported_methods_stay_in_the_shape(team: Service) -> None:

@@ -177,7 +177,7 @@ NAMED_BY_THE_CALLER = ("put_group", "put_person", "put_rule")
 
 
 @pytest.mark.parametrize("endpoint", native.ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
-def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
+def test_who_is_refused_everywhere(unchanged_team: Service, endpoint: Any) -> None:
     path = endpoint.path
     for name, value in (
         ("server", "1"),
@@ -208,19 +208,22 @@ def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
         "renew_grant": {"duration": "1h"},
         "rehearse": {"method": "DELETE", "path": "/grants/1"},
     }.get(endpoint.handler.__name__)
-    assert set(call(team, endpoint.method, path, body, token=None, status=401)["error"]) == {"code", "message"}
-    call(team, endpoint.method, path, body, token="nonsense", status=401)
+    assert set(call(unchanged_team, endpoint.method, path, body, token=None, status=401)["error"]) == {
+        "code",
+        "message",
+    }
+    call(unchanged_team, endpoint.method, path, body, token="nonsense", status=401)
     if endpoint.action in policy.OF_EVERY_MEMBER and "{" not in endpoint.path:
         return  # everybody's own
     if endpoint.handler.__name__ == "list_repositories":
         return  # those that one may see, which are none of a stranger's
     if endpoint.action == "requests:ask":
-        call(team, endpoint.method, path, body, token="token-of-mallory", status=404)
+        call(unchanged_team, endpoint.method, path, body, token="token-of-mallory", status=404)
         return  # somebody else's is as missing as any that nobody has
-    call(team, endpoint.method, path, body, token="token-of-mallory", status=403)
+    call(unchanged_team, endpoint.method, path, body, token="token-of-mallory", status=403)
     if "{" in endpoint.path and endpoint.handler.__name__ not in NAMED_BY_THE_CALLER:
         # Another workspace's things are as missing as any that nobody has.
-        call(team, endpoint.method, path, body, token="token-of-victor", status=404)
+        call(unchanged_team, endpoint.method, path, body, token="token-of-victor", status=404)
 
 
 @pytest.mark.parametrize(
@@ -249,9 +252,9 @@ def test_who_is_refused_everywhere(team: Service, endpoint: Any) -> None:
     ],
 )
 def test_bad_input_is_refused_with_words(
-    team: Service, method: str, path: str, body: Any, status: int, field: str | None
+    unchanged_team: Service, method: str, path: str, body: Any, status: int, field: str | None
 ) -> None:
-    error = call(team, method, path, body, status=status)["error"]
+    error = call(unchanged_team, method, path, body, status=status)["error"]
     assert error.get("field") == field
     assert error["message"]
 

@@ -81,15 +81,17 @@ def test_add_show_list_delete(team: Service) -> None:
         ({"temporary": 2}, "temporary", "The temporary field must be true or false."),
     ],
 )
-def test_what_is_wrong_is_named(team: Service, fields: dict[str, Any], field: str, message: str | None) -> None:
-    answer = add(team, **fields)
+def test_what_is_wrong_is_named(
+    unchanged_team: Service, fields: dict[str, Any], field: str, message: str | None
+) -> None:
+    answer = add(unchanged_team, **fields)
     assert answer.status_code == 422
     body = answer.json()
     assert list(body["errors"]) == [field]
     assert body["errors"][field] == [body["message"]]
     if message is not None:
         assert body["message"] == message
-    listed = team.call("GET", "/api/v3/servers/1/ssh/credentials", token="token-of-olga").json()
+    listed = unchanged_team.call("GET", "/api/v3/servers/1/ssh/credentials", token="token-of-olga").json()
     assert listed["data"] == []
 
 
@@ -119,8 +121,8 @@ def test_temporary_key_is_announced_to_end_in_twelve_hours(team: Service) -> Non
         ({"Authorization": "token-of-olga"}, "Unauthenticated."),
     ],
 )
-def test_without_a_token_in_force(team: Service, headers: dict[str, str], message: str) -> None:
-    answer = team.call("GET", "/api/v3/servers", headers=headers)
+def test_without_a_token_in_force(unchanged_team: Service, headers: dict[str, str], message: str) -> None:
+    answer = unchanged_team.call("GET", "/api/v3/servers", headers=headers)
     assert (answer.status_code, answer.json()) == (401, {"message": message})
 
 

@@ -103,12 +103,12 @@ def test_pages(team: Service) -> None:
 @pytest.mark.parametrize(
     "password", ["", None, 12345678, "short", "x" * 256, "é" * 128, "line\nbreak here", "nul\0nul here", "\ud800" * 9]
 )
-def test_passwords_that_are_none(team: Service, password: Any) -> None:
-    user = team.call("GET", f"{USERS}?search=deploy", token="token-of-olga").json()["data"][0]
-    status, body = send(team, "PATCH", f"{USERS}/{user['id']}/password", {"password": password})
+def test_passwords_that_are_none(unchanged_team: Service, password: Any) -> None:
+    user = unchanged_team.call("GET", f"{USERS}?search=deploy", token="token-of-olga").json()["data"][0]
+    status, body = send(unchanged_team, "PATCH", f"{USERS}/{user['id']}/password", {"password": password})
     assert (status, list(body["errors"])) == (422, ["password"])
     if password not in ("", None):
-        status, body = send(team, "POST", USERS, {"username": "fresh", "password": password})
+        status, body = send(unchanged_team, "POST", USERS, {"username": "fresh", "password": password})
         assert (status, list(body["errors"])) == (422, ["password"])
 
 
@@ -150,15 +150,15 @@ def test_calls_without_fields_take_what_programs_send(team: Service, content: by
         "/api/v3/v4/user/keys",
     ],
 )
-def test_paths_that_lead_nowhere(team: Service, path: str) -> None:
-    answer = team.client.get(path, headers={"Authorization": "Bearer token-of-olga"}, follow_redirects=False)
+def test_paths_that_lead_nowhere(unchanged_team: Service, path: str) -> None:
+    answer = unchanged_team.client.get(path, headers={"Authorization": "Bearer token-of-olga"}, follow_redirects=False)
     assert (answer.status_code, answer.json()) == (404, {"message": "Resources not found."})
     assert answer.headers["x-ratelimit-limit"] == "6000"
 
 
 @pytest.mark.parametrize("path", ["/api/v3/servers/", "/api/v3/ping/", "/api/v2/servers/1/sshcredentials/"])
-def test_a_trailing_slash_is_no_redirect(team: Service, path: str) -> None:
-    answer = team.client.get(path, headers={"Authorization": "Bearer token-of-olga"}, follow_redirects=False)
+def test_a_trailing_slash_is_no_redirect(unchanged_team: Service, path: str) -> None:
+    answer = unchanged_team.client.get(path, headers={"Authorization": "Bearer token-of-olga"}, follow_redirects=False)
     assert answer.status_code == 200
 
 

@@ -6,10 +6,32 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Select, and_, case, func, literal_column, or_, select, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+    type_coerce,
+)
 
 from keyrack.store.engine.prepared import Row, prepared
-from keyrack.store.tables import credentials, events, revocations, servers, system_users, unmanaged_keys, user_keys
+from keyrack.store.tables import (
+    credentials,
+    events,
+    revocations,
+    servers,
+    system_users,
+    unmanaged_keys,
+    user_keys,
+    users,
+)
 
 MOST = 20
 """So many of a kind are named; how many there are is counted."""
@@ -68,6 +90,35 @@ def _ending(workspace_id: int, now: datetime, until: datetime) -> Select[Any]:
         )
     )
     return found.order_by(credentials.c.expires_at).limit(MOST + 1)
+
+
+def ending_keys(connection: Connection, workspace_id: int, now: datetime, until: datetime) -> list[Row]:
+    """Users' keys that end within a span, the soonest first: title, fingerprint, expires_at, user."""
+    return list(_ending_keys.rows(connection, workspace_id, now, until))
+
+
+@prepared
+def _ending_keys(workspace_id: int, now: datetime, until: datetime) -> Select[Any]:
+    held = user_keys.c
+    found = select(held.title, held.fingerprint, held.expires_at, users.c.name.label("user"))
+    found = found.join(users, users.c.id == held.user_id).where(
+        held.workspace_id == workspace_id,
+        users.c.disabled_at.is_(None),
+        and_(held.expires_at > now, held.expires_at <= until),
+    )
+    return found.order_by(held.expires_at).limit(MOST + 1)
+
+
+def undone(connection: Connection, workspace_id: int) -> list[Row]:
+    """Hosts that took enforcing back by themselves: id, name."""
+    return list(_undone.rows(connection, workspace_id))
+
+
+@prepared
+def _undone(workspace_id: int) -> Select[Any]:
+    told = cast(servers.c.facts, Text).contains('"enforcement": "undone"')
+    found = select(servers.c.id, servers.c.name).where(servers.c.workspace_id == workspace_id, told)
+    return found.order_by(servers.c.name).limit(1000)
 
 
 def unconfirmed(connection: Connection, workspace_id: int) -> list[Row]:

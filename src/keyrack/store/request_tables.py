@@ -38,6 +38,7 @@ access_requests = numbered(
     Column("decided_at", Moment),
     Column("decided_by", Text),
     Column("grant_id", Integer),
+    Column("word", Text),
     seal_column(),
     Index("ix_access_requests_workspace_id_id", "workspace_id", "id"),
     Index("ix_access_requests_open", "grant_id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),

@@ -31,7 +31,7 @@ STATES = (PENDING, APPROVED, DENIED, CANCELLED, LAPSED, ENDED)
 class AccessRequest:
     """Somebody wants to log in for a while. seconds: from its approval on, or until; approvers: how many it takes.
 
-    pending_until: when it lapses if nobody decides; grant_id: what opened it.
+    pending_until: when it lapses if nobody decides; grant_id: what opened it; word: what was said with the decision.
     """
 
     id: int
@@ -50,6 +50,7 @@ class AccessRequest:
     decided_at: datetime | None
     decided_by: str | None
     grant_id: int | None
+    word: str | None
 
     @property
     def span(self) -> timedelta | None:

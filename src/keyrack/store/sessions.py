@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, Select, func, select, update
 
 from keyrack.model import Page, Place, Session
+from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.rows import page
 from keyrack.store.tables import credentials, sessions, system_users, user_keys
 
@@ -20,6 +21,17 @@ def find(
     statement = select(sessions).where(sessions.c.server_id == server_id).order_by(sessions.c.id)
     found = page(connection, statement, _session, offset=offset, limit=limit, after=after)
     return replace(found, items=_labelled(connection, workspace_id, server_id, found.items))
+
+
+def counts(connection: Connection, server_ids: Sequence[int]) -> dict[int, int]:
+    """How many logins are open on each of these servers; those without one are left out."""
+    return {row.server_id: row.number for row in _counts.rows(connection, server_ids)}
+
+
+@prepared
+def _counts(server_ids: Sequence[int]) -> Select[Any]:
+    found = select(sessions.c.server_id, func.count().label("number")).where(among(sessions.c.server_id, server_ids))
+    return found.group_by(sessions.c.server_id)
 
 
 def get(connection: Connection, workspace_id: int, server_id: int, session_id: int) -> Session | None:

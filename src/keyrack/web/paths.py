@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from re import Pattern
 from typing import Any, Generic, TypeVar
 
@@ -31,22 +32,21 @@ class Paths(Generic[T]):
     """
 
     def __init__(self, templates: Iterable[tuple[str, T]]) -> None:
-        given = list(templates)
-        listed = [(one, _Pattern(*_compiled(one), target)) for one, target in given if not one.endswith(REST)]
-        self._rest = [(_first(one), _Pattern(*_compiled(one), target)) for one, target in given if one.endswith(REST)]
+        self._rest: list[tuple[str, _Pattern[T]]] = []
         self._open: dict[int, list[_Pattern[T]]] = {}
         self._by_first: dict[tuple[int, str], list[_Pattern[T]]] = {}
-        places = {(template.count("/"), _first(template)) for template, _ in listed}
-        for count, first in places:
-            found = [
-                pattern
-                for template, pattern in listed
-                if template.count("/") == count and (_first(template) == first or _first(template).startswith("{"))
-            ]
-            if first.startswith("{"):
-                self._open[count] = found
-            else:
-                self._by_first[count, first] = found
+        by_count: dict[int, list[tuple[str, _Pattern[T]]]] = {}
+        for template, target in templates:
+            regex, convertors = _compiled(template)
+            patterns = self._rest if template.endswith(REST) else by_count.setdefault(template.count("/"), [])
+            patterns.append((_first(template), _Pattern(regex, convertors, target)))
+        for count, patterns in by_count.items():
+            for first in {begins for begins, _ in patterns}:
+                found = [pattern for begins, pattern in patterns if begins == first or begins.startswith("{")]
+                if first.startswith("{"):
+                    self._open[count] = found
+                else:
+                    self._by_first[count, first] = found
 
     def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
         """The target of the first template that a path fits, and what stands in it by name; None where none does."""
@@ -63,6 +63,7 @@ class Paths(Generic[T]):
         return None
 
 
+@cache  # APIs have templates in common, and there are no more of them than are written down
 def _compiled(template: str) -> tuple[Pattern[str], Mapping[str, Convertor[Any]]]:
     if ":" in template.removesuffix(REST):
         raise ValueError(f"{template}: a name stands for one segment, and has no kind")

@@ -37,6 +37,8 @@ class Overview:
     silent: list[Row]
     behind: list[Row]
     ending: list[Row]
+    ending_keys: list[Row]
+    undone: list[Row]
     unconfirmed: list[Row]
     requests: int
     types: tuple[tuple[str, int], ...]
@@ -49,7 +51,8 @@ class Overview:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing needs anybody."""
-        return not (self.unmanaged or self.silent or self.behind or self.ending or self.unconfirmed or self.requests)
+        hosts = self.unmanaged or self.silent or self.behind or self.undone
+        return not (hosts or self.ending or self.ending_keys or self.unconfirmed or self.requests)
 
 
 def look(instance: Instance, actor: Actor) -> Overview:
@@ -66,6 +69,8 @@ def _look(connection: Connection, workspace: int, now: datetime) -> Overview:
         silent=rows.silent(connection, workspace, now - ONLINE),
         behind=rows.behind(connection, workspace),
         ending=rows.ending(connection, workspace, now, now + SOON),
+        ending_keys=rows.ending_keys(connection, workspace, now, now + SOON),
+        undone=rows.undone(connection, workspace),
         unconfirmed=rows.unconfirmed(connection, workspace),
         requests=requests.page(connection, workspace, Window(1), state=requests.PENDING, user_id=None).total,
         types=types,

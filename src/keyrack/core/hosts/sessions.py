@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.keys.credentials import own_server
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
-from keyrack.model import Actor, Page, Session
+from keyrack.model import Actor, Page, Server, Session
 from keyrack.store import servers, sessions
 
 
@@ -46,6 +48,13 @@ def get(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Se
         if found is None:
             raise missing("session")
         return found
+
+
+def counts(instance: Instance, actor: Actor, hosts: Iterable[Server]) -> dict[int, int]:
+    """How many logins are open on each of these servers of the actor's workspace. Raises Refusal FORBIDDEN."""
+    wanted = [server.id for server in hosts if server.workspace_id == actor.workspace_id]
+    with Attempt(instance, actor, "sessions:read", "count open logins", target_kind="session") as attempt:
+        return attempt.read(lambda connection: sessions.counts(connection, wanted))
 
 
 def end(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Session:

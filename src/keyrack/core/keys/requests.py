@@ -157,9 +157,13 @@ def _names(
     return people.user_names(connection, (one.user_id for one in shown)), named
 
 
-def approve(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
-    """Approve a request; the last approval that it takes opens it. Raises Refusal MISSING, FORBIDDEN or TAKEN."""
+def approve(instance: Instance, actor: Actor, request_id: int, *, word: object = None) -> AccessRequest:
+    """Approve a request; the last approval that it takes opens it. word: for whoever asked, or None.
+
+    Raises Refusal MISSING, FORBIDDEN, TAKEN or INVALID.
+    """
     with _attempt(instance, actor, "approve", request_id) as attempt:
+        said = _word(word)
 
         def change(work: Work) -> AccessRequest:
             one = _pending(work, request_id)
@@ -179,15 +183,20 @@ def approve(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
             if given < needed:
                 work.record(f"Approved {asked}; {given} of {needed} approvals", target_id=one.id)
                 return one
-            return _open(work, one, matching, asked)
+            return _open(work, one, matching, asked, said)
 
         return attempt.write(change)
 
 
-def deny(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
-    """Deny a pending request. Raises Refusal MISSING, FORBIDDEN or TAKEN."""
+def deny(instance: Instance, actor: Actor, request_id: int, *, word: object = None) -> AccessRequest:
+    """Deny a pending request. word: for whoever asked, or None. Raises Refusal MISSING, FORBIDDEN, TAKEN or INVALID."""
     with _attempt(instance, actor, "deny", request_id) as attempt:
-        return attempt.write(lambda work: _close(work, _pending(work, request_id), DENIED, "Denied"))
+        said = _word(word)
+        return attempt.write(lambda work: _close(work, _pending(work, request_id), DENIED, "Denied", said))
+
+
+def _word(word: object) -> str | None:
+    return None if word in (None, "") else validation.text(word, field="word")
 
 
 def cancel(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
@@ -379,7 +388,7 @@ def _approvals_that_count(work: Work, one: AccessRequest) -> int:
     return count
 
 
-def _open(work: Work, one: AccessRequest, matching: list[RequestRule], asked: str) -> AccessRequest:
+def _open(work: Work, one: AccessRequest, matching: list[RequestRule], asked: str, word: str | None) -> AccessRequest:
     end = one.until if one.span is None else work.now + one.span
     assert end is not None
     if end <= work.now:
@@ -392,11 +401,11 @@ def _open(work: Work, one: AccessRequest, matching: list[RequestRule], asked: st
         work, user_id=one.user_id, server_id=one.server_id, tag=one.tag, system_user=one.system_user, end=end
     )
     now = work.now
-    requests.set_state(
-        work.connection, one.id, state=APPROVED, decided_at=now, decided_by=work.actor.name, grant_id=grant.id
-    )
+    decided = {"decided_at": now, "decided_by": work.actor.name, "word": word}
+    requests.set_state(work.connection, one.id, state=APPROVED, grant_id=grant.id, **decided)
+    said = f"; {work.actor.name} says: {word}" if word else ""
     work.record(
-        f"Approved {asked}: open until {end:%Y-%m-%d %H:%M:%S} UTC (grant {grant.id})",
+        f"Approved {asked}: open until {end:%Y-%m-%d %H:%M:%S} UTC (grant {grant.id}){said}",
         target_id=one.id,
         server_id=one.server_id,
         details={"grant_id": grant.id},
@@ -404,10 +413,12 @@ def _open(work: Work, one: AccessRequest, matching: list[RequestRule], asked: st
     return _own(work, one.id)
 
 
-def _close(work: Work, one: AccessRequest, state: str, verb: str) -> AccessRequest:
-    requests.set_state(work.connection, one.id, state=state, decided_at=work.now, decided_by=work.actor.name)
+def _close(work: Work, one: AccessRequest, state: str, verb: str, word: str | None = None) -> AccessRequest:
+    decided = {"decided_at": work.now, "decided_by": work.actor.name, "word": word}
+    requests.set_state(work.connection, one.id, state=state, **decided)
+    said = f"; {work.actor.name} says: {word}" if word else ""
     asked = f"the request of {_name(work, one.user_id)} to log in as {one.system_user} on {_where(work, one)}"
-    work.record(f"{verb} {asked}", target_id=one.id, server_id=one.server_id)
+    work.record(f"{verb} {asked}{said}", target_id=one.id, server_id=one.server_id)
     return _own(work, one.id)
 
 

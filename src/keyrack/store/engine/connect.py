@@ -26,7 +26,8 @@ _REFUSED = re.compile(
     r"FATAL:\s+(.*(?:does not exist|authentication failed.*|no pg_hba\.conf entry.*|not permitted to log in"
     r"|permission denied for database.*))"
 )
-
+_PORT = 5432
+_SEVERAL_HOSTS = re.compile(r"(postgres(?:ql)?(?:\+\w+)?://(?:[^@/?]*@)?)([^@/?]+,[^@/?]+)(/.*)?")
 
 # serialization_failure and deadlock_detected: docs "PostgreSQL Error Codes".
 _CONFLICTS = ("40001", "40P01")
@@ -53,11 +54,12 @@ class CommitInDoubt(Exception):
 def parse_url(url: str) -> tuple[Dialect, URL]:
     """A database's address with the driver we use; ValueError with words for anything we cannot serve.
 
-    url: ``sqlite:////absolute/path/keyrack.db`` or ``postgresql://user@host/name`` (``postgres://`` too).
+    url: ``sqlite:////absolute/path/keyrack.db`` or ``postgresql://user@host/name`` (``postgres://`` too), also with
+    several hosts, each with its port, as libpq has it: ``postgresql://user@db-1:5432,db-2:5432/name``.
     """
     try:
-        parsed = make_url(url)
-    except ArgumentError as error:
+        parsed = _with_hosts(url)
+    except (ArgumentError, ValueError) as error:
         raise ValueError(
             "The database address cannot be read. Write sqlite:////path/keyrack.db or postgresql://user@host/name."
         ) from error
@@ -69,6 +71,19 @@ def parse_url(url: str) -> tuple[Dialect, URL]:
     if parsed.database in (None, "", ":memory:") or "mode=memory" in str(parsed):
         raise ValueError("SQLite needs a file, so that what was acknowledged survives: sqlite:////path/keyrack.db.")
     return "sqlite", parsed.set(drivername="sqlite+pysqlite")
+
+
+def _with_hosts(url: str) -> URL:
+    """The address as SQLAlchemy has it, which knows of several hosts only behind the "?"."""
+    found = _SEVERAL_HOSTS.fullmatch(url)
+    if found is None:
+        return make_url(url)
+    before, several, rest = found.groups()
+    places = [make_url(f"postgresql://{one}") for one in several.split(",")]
+    ports = ",".join(str(place.port or _PORT) for place in places)
+    return make_url(before + (rest or "")).update_query_dict(
+        {"host": ",".join(str(place.host) for place in places), "port": ports}
+    )
 
 
 def sqlite_engine(url: URL, *, writer: bool, file: SqliteFile | None = None) -> Engine:

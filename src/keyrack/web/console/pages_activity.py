@@ -11,12 +11,13 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response, StreamingResponse
 
-from keyrack.core.audit import events
+from keyrack.core.audit import chain, events
 from keyrack.core.hosts import servers
 from keyrack.core.keys import receipts
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Event
 from keyrack.model import Page as Piece
+from keyrack.protocol.audit_tree import CheckpointProblem
 from keyrack.web.console.pages_live import of_hosts
 from keyrack.web.console.visits import Visit, page
 
@@ -32,12 +33,13 @@ def _moment(visit: Visit, name: str, *, end: bool = False) -> datetime | None:
 
 def _find(visit: Visit, before: int | None, limit: int) -> Piece[Event]:
     host = visit.query.get("host", "").strip()
-    words = next((visit.query[name].strip() for name in ("key", "person", "q") if visit.query.get(name)), "")
     return events.find(
         visit.instance,
         visit.actor,
         server_id=servers.named(visit.instance, visit.actor, host).id if host else None,
-        search=words,
+        search=visit.query.get("q", "").strip(),
+        person=visit.query.get("person", "").strip(),
+        key=visit.query.get("key", "").strip(),
         since=_moment(visit, "since"),
         until=_moment(visit, "until", end=True),
         before=before,
@@ -64,9 +66,21 @@ def activity(visit: Visit) -> Response:
         days=[(day, list(some)) for day, some in groupby(shown, key=_day)],
         filters=kept,
         wrong=refused,
+        proven=_proven(visit),
         first=f"/activity?{urlencode(kept)}" if before else "",
         next=f"/activity?{onward}" if onward else "",
     )
+
+
+def _proven(visit: Visit) -> tuple[int, datetime] | str:
+    """How many events the last signed checkpoint holds fast, and when it was signed; or what is wrong with it."""
+    try:
+        found = chain.read_signed(visit.instance, chain.checkpoint(visit.instance, visit.actor))
+    except Refusal as refusal:
+        return "" if refusal.kind is Kind.MISSING else refusal.message
+    except CheckpointProblem as problem:
+        return f"The chain of the log is broken: {problem}."
+    return found.size, datetime.fromtimestamp(found.at, UTC)
 
 
 def _day(event: Event) -> date:

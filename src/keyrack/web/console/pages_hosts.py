@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from starlette.responses import Response
 
+from keyrack.core import lifetimes
 from keyrack.core.audit import events
 from keyrack.core.hosts import modes, servers, sessions, sshd_settings, status, unmanaged_keys
 from keyrack.core.hosts.facts import ENFORCE, OBSERVE
@@ -17,21 +19,36 @@ from keyrack.core.keys import who_can
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Page as Piece
 from keyrack.model import Server, UnmanagedKey
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
+from keyrack.web import bodies
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
 
 PER_PAGE = 100
 MOST = 200
 TROUBLE = {"silent", "enforcing undone", "not shown to enforce", "key files only", "not enrolled", "uninstalled"}
+SPANS = (
+    ("0", "never"),
+    ("300", "after 5 minutes"),
+    ("3600", "after an hour"),
+    ("86400", "after a day"),
+    ("604800", "after a week"),
+)
+THENS = (
+    (KEEP, "keys stay as they are"),
+    (DROP_TEMPORARY, "temporary keys open nothing any more"),
+    (DROP_ALL, "no key of Keyrack's opens anything any more"),
+)
 QUIET = {"enforcing", "observing"}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A host in the table. unmanaged: keys that wait for a decision."""
+    """A host in the table. unmanaged: keys that wait for a decision; sessions: logins that are open."""
 
     server: Server
     status: HostStatus
     unmanaged: int
+    sessions: int
 
     @property
     def kind(self) -> str:
@@ -53,7 +70,10 @@ def hosts(visit: Visit) -> Response:
     waiting: Mapping[int, int] = {}
     if visit.may("credentials:read"):
         waiting = unmanaged_keys.counts(visit.instance, visit.actor)
-    rows = [Row(one, status.of(visit.instance, one), waiting.get(one.id, 0)) for one in found.items]
+    inside = sessions.counts(visit.instance, visit.actor, found.items) if visit.may("sessions:read") else {}
+    rows = [
+        Row(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0)) for one in found.items
+    ]
     return visit.show(
         "hosts.html",
         rows=rows,
@@ -106,6 +126,9 @@ def host(visit: Visit) -> Response:
         unmanaged=_unmanaged(visit, server),
         sessions=_sessions(visit, server),
         settings=settings,
+        offline=_offline(server),
+        spans=_spans(server),
+        thens=THENS,
         ticked=_ticked(settings) if settings else "",
         wanted=[name for name in sshd_settings.KEYWORDS if visit.form.flag(name)] if changed else None,
         happened=_happened(visit, server),
@@ -224,6 +247,33 @@ def set_sshd(visit: Visit) -> Response:
     return visit.go(f"/hosts/{number}", "The host is asked for these SSH settings.")
 
 
+def _spans(server: Server) -> tuple[tuple[str, str], ...]:
+    """How long a host may be without Keyrack, and what is set for this one."""
+    held = str(server.offline_after_seconds)
+    if held in dict(SPANS):
+        return SPANS
+    return (*SPANS, (held, f"after {lifetimes.written(timedelta(seconds=server.offline_after_seconds))}"))
+
+
+def _offline(server: Server) -> str:
+    return f"{server.offline_after_seconds} {server.offline_then}"
+
+
+def set_offline(visit: Visit) -> Response:
+    """Say what a host does when it has not reached Keyrack for a while."""
+    number = visit.number("server")
+    after, then = bodies.identifier(visit.form.text("after")), visit.form.text("then") or KEEP
+
+    def seen(instance: Instance) -> str:
+        return _offline(servers.get(instance, visit.actor, number))
+
+    def change(instance: Instance) -> None:
+        modes.set_offline_policy(instance, visit.actor, after_seconds=after, then=then, server_id=number)
+
+    unless_changed(visit, "servers:write", seen, change)
+    return visit.go(f"/hosts/{number}", "The host is told what to do when it does not reach Keyrack.")
+
+
 def deleting(visit: Visit) -> Response:
     """What removing a host does."""
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
@@ -250,6 +300,7 @@ PAGES = (
     page("/hosts/{server}/observe", stopping, "servers:write"),
     change("/hosts/{server}/mode", set_mode, "servers:write", again=enforcing, dangerous=True),
     change("/hosts/{server}/sshd", set_sshd, "sshconfig:write", again=host),
+    change("/hosts/{server}/offline", set_offline, "servers:write", again=host, dangerous=True),
     page("/hosts/{server}/remove", deleting, "servers:write"),
     change("/hosts/{server}/remove", delete, "servers:write", dangerous=True),
 )

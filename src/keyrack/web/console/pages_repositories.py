@@ -9,6 +9,8 @@ from keyrack.core.git import deploy_keys, repositories
 from keyrack.core.git.access import clone_address
 from keyrack.core.people import users
 from keyrack.model import Event
+from keyrack.store.repositories import Repository
+from keyrack.web import bodies
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
 
 PER_PAGE = 50
@@ -38,9 +40,18 @@ def add(visit: Visit) -> Response:
     return visit.go(f"/repositories/{made.id}", f"{made.path} is there, and empty.")
 
 
+def _named(visit: Visit, name: str) -> Repository:
+    """The repository with an id, or of those that the person sees the one with a path. Raises Refusal MISSING."""
+    number = bodies.identifier(name)
+    if not number:
+        seen = repositories.find(visit.instance, visit.actor, search=name, cursor="", limit=200)
+        number = next((one.id for one in seen.items if one.path == name), 0)
+    return repositories.get(visit.instance, visit.actor, number)
+
+
 def repository(visit: Visit) -> Response:
     """One repository."""
-    found = repositories.get(visit.instance, visit.actor, visit.number("id"))
+    found = _named(visit, visit.path.get("path") or visit.path["id"])
     happened: tuple[Event, ...] = ()
     if visit.may("events:read"):
         happened = events.find(visit.instance, visit.actor, search=found.path, limit=15).items
@@ -78,7 +89,7 @@ def remove_key(visit: Visit) -> Response:
 PAGES = (
     page("/repositories", listed),
     change("/repositories", add, repositories.CREATE, again=listed),
-    page("/repositories/{id}", repository, judged=True),
+    page("/repositories/{path:path}", repository, judged=True),
     change("/repositories/{id}/keys", add_key, ANYBODY, again=repository, judged=True),
     change("/repositories/{id}/keys/{number}/remove", remove_key, ANYBODY, judged=True),
 )

@@ -55,14 +55,14 @@ def ask(visit: Visit) -> Response:
 
 def approve(visit: Visit) -> Response:
     """Approve a request."""
-    one = requests.approve(visit.instance, visit.actor, visit.number("id"))
+    one = requests.approve(visit.instance, visit.actor, visit.number("id"), word=visit.form.text("word"))
     words = "It takes another person's approval too." if one.state == PENDING else "It is open, and closes by itself."
     return visit.go("/requests", words)
 
 
 def refuse(visit: Visit) -> Response:
     """Refuse a request."""
-    requests.deny(visit.instance, visit.actor, visit.number("id"))
+    requests.deny(visit.instance, visit.actor, visit.number("id"), word=visit.form.text("word"))
     return visit.go("/requests", "The request is refused.")
 
 

@@ -41,6 +41,20 @@ def add_token(visit: Visit) -> Response:
     )
 
 
+def add_access_key(visit: Visit) -> Response:
+    """Make an access key of one's own, and show its secret this once."""
+    made = access_keys.create(visit.instance, visit.actor, description=visit.form.text("description"))
+    return visit.show(
+        "secret.html", title=f"Secret of access key {made.id}", secret=made.secret, back="/settings", status=200
+    )
+
+
+def remove_access_key(visit: Visit) -> Response:
+    """Take an access key away."""
+    access_keys.delete(visit.instance, visit.actor, visit.path["key"])
+    return visit.go("/settings", "The access key opens nothing any more.")
+
+
 def revoke_token(visit: Visit) -> Response:
     """Revoke a token."""
     gone = tokens.revoke_id(visit.instance, visit.actor, visit.number("id"))
@@ -50,5 +64,7 @@ def revoke_token(visit: Visit) -> Response:
 PAGES = (
     page("/settings", settings),
     change("/settings/tokens", add_token, "iam:self", again=settings, dangerous=True),
+    change("/settings/access-keys", add_access_key, "iam:self", again=settings, dangerous=True, judged=True),
+    change("/settings/access-keys/{key}/remove", remove_access_key, "iam:self", judged=True),
     change("/settings/tokens/{id}/revoke", revoke_token, "iam:self", judged=True),
 )

@@ -103,6 +103,12 @@
       return;
     }
     if (!stream || stream.readyState !== EventSource.CONNECTING) say("Live.");
+    // What somebody is typing there is theirs: it is looked at again later.
+    const typing = document.activeElement;
+    if (typing instanceof HTMLInputElement && typing.value && event.target.contains(typing)) {
+      event.detail.shouldSwap = false;
+      return;
+    }
     if (event.target.dataset.had === event.detail.serverResponse) event.detail.shouldSwap = false;
     else if (event.target.dataset.had !== undefined) event.target.classList.add("moved");
     event.target.dataset.had = event.detail.serverResponse;

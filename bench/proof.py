@@ -1,0 +1,121 @@
+"""Runs what tries to break Keyrack, and writes what came of it under "Proof" in docs/figures.md.
+
+    .venv/bin/python bench/proof.py [PART …] [--short]        (make figures)
+
+PART: names of parts below; the others stay as the page has them. --short: each in a few seconds. A part that finds a
+fault says so on the page, and this ends with an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PAGE = ROOT / "docs" / "figures.md"
+HEAD = "## Proof"
+LONGEST = 3600
+
+PYTHON = sys.executable
+CRASHES = (PYTHON, "-m", "pytest", "-q", "-s", "-p", "no:xdist", "tests/crash/test_many_processes.py", "-k")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One harness. long, short: its command in either form; rounds: how many kills in either."""
+
+    name: str
+    title: str
+    long: tuple[str, ...]
+    short: tuple[str, ...]
+    rounds: tuple[int, int] = (0, 0)
+
+
+def of_bench(name: str, title: str, file: str, long: str = "", short: str = "") -> Part:
+    """A harness of this folder, with its arguments."""
+    command = (PYTHON, f"bench/{file}")
+    return Part(name, title, (*command, *long.split()), (*command, *short.split()))
+
+
+PARTS = (
+    of_bench("hostile", "Requests that no program of good will sends", "hostile.py"),
+    of_bench("changed-keys", "Keys changed by chance, beside ssh-keygen", "mutations.py", "1000000", "5000"),
+    of_bench("fuzzing", "Everything that reads what strangers write, fuzzed", "fuzz.py", "60", "5"),
+    of_bench("network", "The network between service and host", "bad_network.py", "15", "9"),
+    Part("kills-sqlite", "SIGKILL of a random process, SQLite", (*CRASHES, "sqlite"), (*CRASHES, "sqlite"), (1000, 10)),
+    Part(
+        "kills-postgresql",
+        "SIGKILL of a random process and of the database, PostgreSQL",
+        (*CRASHES, "postgresql"),
+        (*CRASHES, "postgresql"),
+        (200, 10),
+    ),
+)
+
+
+def run(part: Part, short: bool) -> tuple[str, bool]:
+    """What a part printed, as the page shows it, and whether it found nothing wrong."""
+    command = part.short if short else part.long
+    print(f"== {part.name}", flush=True)
+    environment = {**os.environ, **({"KEYRACK_ROUNDS": str(part.rounds[short])} if part.rounds[0] else {})}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, cwd=ROOT, env=environment)
+    except subprocess.TimeoutExpired:
+        return f"Not within {LONGEST} s.", False
+    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    said = table or re.findall(r"Nothing was lost: (.*)", done.stdout)
+    print("\n".join(said) or done.stdout[-2000:], done.stderr[-2000:] if done.returncode else "", sep="\n", flush=True)
+    if done.returncode:
+        return "\n".join([*said, "", "**A fault was found.**"]).strip(), False
+    return "\n".join(said) if table else f"Nothing was lost: {said[0]}." if said else "It printed nothing.", bool(said)
+
+
+def kept(text: str) -> dict[str, str]:
+    """The sections that the page has, by title."""
+    sections = text.partition(f"\n{HEAD}\n")[2].split("\n### ")[1:]
+    return {title: body.strip() for title, _, body in (one.partition("\n") for one in sections)}
+
+
+def write(fresh: dict[str, str]) -> None:
+    """The page, with these sections in place of what it had."""
+    text = PAGE.read_text("utf-8")
+    sections = {**kept(text), **fresh}
+    lines = [
+        text.partition(f"\n{HEAD}\n")[0].rstrip(),
+        "",
+        HEAD,
+        "",
+        "`make figures` runs these and writes them here.",
+        "",
+    ]
+    for part in PARTS:
+        lines += [f"### {part.title}", "", sections.get(part.title, "Not run yet."), ""]
+    PAGE.write_text("\n".join(lines).rstrip() + "\n", "utf-8")
+
+
+def main() -> int:
+    """Run what was asked for, and write the page after each."""
+    names = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    short, sound = "--short" in sys.argv, True
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout
+    for part in PARTS:
+        if names and part.name not in names:
+            continue
+        load = os.getloadavg()[0]
+        words, is_sound = run(part, short)
+        sound = sound and is_sound
+        command = " ".join(one.replace(PYTHON, "python") for one in (part.short if short else part.long))
+        rounds = f"KEYRACK_ROUNDS={part.rounds[short]} " if part.rounds[0] else ""
+        when = f"{time.strftime('%Y-%m-%d')}, {commit.strip()}, load {load:.1f}: `{rounds}{command}`"
+        write({part.title: f"{when}\n\n{words}"})
+    return 0 if sound else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
