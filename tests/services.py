@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +83,7 @@ class Service:
     url: str
     instance: Instance
     client: httpx2.Client = field(repr=False)
+    let_go: Callable[[], None] = field(repr=False, default=lambda: None)
 
     def call(
         self, method: str, path: str, *, token: str | None = None, json: Any = None, **more: Any
@@ -125,7 +126,7 @@ def running(settings: Settings) -> Iterator[Service]:
             time.sleep(0.01)
         assert server.started, "the service did not start"
         with httpx2.Client(base_url=settings.url, timeout=30, verify=PLAIN) as client:
-            yield Service(settings.url, instance, client)
+            yield Service(settings.url, instance, client, application.let_go)
     finally:
         application.let_go()
         server.should_exit = True

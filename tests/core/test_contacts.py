@@ -152,7 +152,7 @@ def test_the_reports_of_many_hosts_take_as_many_statements_as_those_of_two(team:
         assert (len(by_secret), len(asked) - len(by_secret)) == (len(some), 2)
         with counted() as asked:
             assert enrolment.report_together(team.instance, proved) == [None] * len(some)
-        assert len(asked) == 4, asked
+        assert len([sql for sql in asked if "advisory" not in sql]) == 4, asked
     applied = [servers.get(team.instance, team.owner, server.id) for server, _ in hosts]
     assert [one.applied_revision - one.revision for one in applied] == [0, 0] + [-1] * 10
 

@@ -77,6 +77,10 @@ class Scene:
         server = self.server()
         return server.applied_revision == server.revision > 0
 
+    def enforces(self) -> bool:
+        """Whether the host has said that enforcing is in force."""
+        return self.server().facts.get("enforcement") == "enforce"
+
     def add(self, name: str, expires_at: datetime | None = None) -> tuple[Key, int]:
         """A fresh key on the account."""
         key = Key.make(self.folder / name)
@@ -149,7 +153,7 @@ def test_failing_logins_do_not_undo_enforcing(team: Service, tmp_path: Path) -> 
         # Only now: sshd forgets whom it shuts out when it reads its settings.
         scene.host.client.login(Key.make(tmp_path / "stranger"), "deploy")
         wait_until(lambda: not greets(scene.host.client.port), "an address that is shut out")
-        wait_until(lambda: "on trial" not in scene.agent("status"), "the end of the trial")
+        wait_until(scene.enforces, "the end of the trial")
         assert "this host enforces" in scene.agent("status")
         assert not greets(scene.host.client.port)
 
@@ -203,7 +207,8 @@ def enforce(scene: Scene) -> None:
     modes.set_mode(scene.service.instance, KEYRACK, SERVER, "enforce")
     host.client.wait_until_open(key, "deploy")
     host.client.wait_until_closed(scene.by_hand, "deploy")
-    wait_until(lambda: "this host enforces" in scene.agent("status"), "the end of the trial")
+    wait_until(scene.enforces, "the end of the trial")
+    assert "this host enforces" in scene.agent("status")
     assert "sshd obeys the document for every account" in scene.agent("doctor")
 
 

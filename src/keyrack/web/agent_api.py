@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keyrack.core.hosts import contacts, copies, documents, enrolment, went_back
-from keyrack.core.hosts.contacts import Contact
+from keyrack.core.hosts.contacts import Answer, Contact
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.instance import Instance
@@ -28,6 +28,7 @@ from keyrack.store.deleted_servers import DeletedServer
 from keyrack.web import bodies, machines
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.api import LONGEST_OPEN_BODY, Sharing, address_of, database_away, fault
+from keyrack.web.at_rest import RESTED, AtRest, Parts
 from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import LONG_BODY
 from keyrack.web.limits import count
@@ -41,6 +42,8 @@ log = structlog.get_logger("keyrack.web")
 Handler = Callable[[Request], Awaitable[Response]]
 
 INSTALL_SCRIPT = Path(__file__).with_name("install.sh")
+PREFIX = "/agent"
+DOCUMENT = PREFIX + "/v1/document"
 LONGEST_WAIT = 50.0
 # Hosts whose documents are made by one piece of work; and from which size, in bytes, one is made by itself, so that
 # nobody waits for it.
@@ -72,8 +75,8 @@ STATUS = {
 
 def application(
     instance: Instance, waiting: Waiting, last_seen: LastSeen, limit: RateLimit, sharing: Sharing
-) -> ASGIApp:
-    """The application under /agent."""
+) -> tuple[ASGIApp, AtRest]:
+    """The application under /agent, and what holds the questions of hosts that wait."""
     calls = _AgentCalls(instance, waiting, last_seen, limit, sharing)
     archive: list[bytes] = []
 
@@ -109,7 +112,7 @@ def application(
             response = await _answered(handler, Request(scope, receive))
         await response(scope, receive, send)
 
-    return answer
+    return answer, calls.at_rest
 
 
 # In place of an answer: who asks took another run's place, or may be a copy.
@@ -152,6 +155,9 @@ class _AgentCalls:
         )
         self._sizes: dict[int, int] = {}
         self._machines = Machines(instance, waiting, sharing.scheduler)
+        self.at_rest = AtRest(
+            Parts(instance, waiting, self._machines, last_seen, limit, self._look_together, LONGEST_WAIT)
+        )
 
     async def enrol(self, request: Request) -> Response:
         """Make a host the one that a one-time token was made for."""
@@ -186,7 +192,10 @@ class _AgentCalls:
         told = machines.told(request)
         run = "" if told is None else told.run
         server_id = self._waiting.known.server_of(secret_hash, known, lineage, run)
-        is_current = server_id is not None
+        rested: tuple[int, float] | None = request.scope["state"].get(RESTED)
+        if rested is not None:
+            server_id, deadline = rested
+        is_current = server_id is not None and rested is None
         if server_id is None:
             # Who it was a moment ago: what it is handed is read together with its secret.
             server_id = self._waiting.known.seat_of(secret_hash, run)
@@ -195,9 +204,10 @@ class _AgentCalls:
             server_id = server.id
             if isinstance(server, Server):
                 await self._machines.seat(request, server, told, caller)
-        count(self._limit, request, ("host", server_id))
-        if (answer := self._machines.repeated(server_id, told)) is not None:
-            return answer
+        if rested is None:
+            count(self._limit, request, ("host", server_id))
+            if (answer := self._machines.repeated(server_id, told)) is not None:
+                return answer
         packs = "gzip" in request.headers.get("accept-encoding", "")
         audit = bodies.number(asked.get("audit", ""))
         contact = Contact(server_id, secret_hash, known, lineage, packs, run, -1 if audit is None else audit)
@@ -226,14 +236,15 @@ class _AgentCalls:
     async def _look(self, request: Request, contact: Contact, waiter: asyncio.Future[None]) -> Response | None:
         """What a host must be told now, None where it obeys what it must."""
         server_id, caller = contact.server_id, _caller_of(contact.server_id)
-        if self._sizes.get(server_id, 0) < LARGE_DOCUMENT:
-            answer = await self._contacts.ask(caller.name, contact)
-        else:
+        answer = await self._look_together(contact)
+        if answer is None:
             work = partial(contacts.answer, self._instance, [contact])
             (answer_or_error,) = await self._scheduler.run(caller, work, long=True)
             if isinstance(answer_or_error, Exception):
                 raise answer_or_error
             answer = answer_or_error
+            if 0 < answer.size < LARGE_DOCUMENT:
+                self._sizes.pop(server_id, None)
         if answer.standing is None:
             return await self._look_alone(request, contact, caller)
         if not answer.body:
@@ -243,12 +254,17 @@ class _AgentCalls:
         if not waiter.done():
             self._waiting.known.note_seat(contact, answer.standing)
         self._last_seen.saw(server_id)
-        if answer.size >= LARGE_DOCUMENT:
-            self._sizes[server_id] = answer.size
-        else:
-            self._sizes.pop(server_id, None)
         headers = {"Content-Encoding": "gzip"} if answer.packed else None
         return Response(answer.body, media_type="application/json", headers=headers)
+
+    async def _look_together(self, contact: Contact) -> Answer | None:
+        """How a host stands, asked together with others; None where its document is so large that it is made alone."""
+        if contact.server_id in self._sizes:
+            return None
+        answer = await self._contacts.ask(_caller_of(contact.server_id).name, contact)
+        if answer.size >= LARGE_DOCUMENT:
+            self._sizes[contact.server_id] = answer.size
+        return answer
 
     async def _look_alone(self, request: Request, contact: Contact, caller: Caller) -> Response | None:
         """The same for a host about which more must be known, or whose secret is not its server's any more."""

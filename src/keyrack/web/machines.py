@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -29,6 +30,13 @@ HOLD = 3.0
 MOST_NUMBERS = 200_000
 
 
+class Asking(Protocol):
+    """A question that waits for an answer."""
+
+    async def is_disconnected(self) -> bool:
+        """Whether nobody waits any more."""
+
+
 class Machines:
     """What one process knows of the runs of agents; of the event loop."""
 
@@ -37,20 +45,28 @@ class Machines:
         self._waiting = waiting
         self._scheduler = scheduler
         self._numbers: dict[tuple[int, str], tuple[str, int]] = {}
-        self._open: dict[int, list[Request]] = {}
+        self._open: dict[int, list[Asking]] = {}
         self._held: dict[int, tuple[str, float]] = {}
 
     @contextmanager
     def waiting(self, server_id: int, request: Request) -> Iterator[None]:
         """While this question waits for an answer."""
-        waiting = self._open.setdefault(server_id, [])
-        waiting.append(request)
+        self.came(server_id, request)
         try:
             yield
         finally:
-            waiting.remove(request)
-            if not waiting:
-                self._open.pop(server_id, None)
+            self.left(server_id, request)
+
+    def came(self, server_id: int, question: Asking) -> None:
+        """A question waits for an answer from now on, until it `left`."""
+        self._open.setdefault(server_id, []).append(question)
+
+    def left(self, server_id: int, question: Asking) -> None:
+        """It waits no more."""
+        waiting = self._open[server_id]
+        waiting.remove(question)
+        if not waiting:
+            del self._open[server_id]
 
     def repeated(self, server_id: int, told: Told | None) -> Response | None:
         """What to answer to a question whose number was there before: the machine was copied while it ran, or went
@@ -83,11 +99,15 @@ class Machines:
         if seat is Seat.NEW_WHILE_SEEN or (seat is Seat.NEW and others):
             self._held[server_id] = told.run if told else "", asyncio.get_running_loop().time() + HOLD
 
+    def is_held(self, server_id: int, run: str) -> bool:
+        """Whether a run is to wait for what the one before it says."""
+        return server_id in self._held and self._held[server_id][0] == run
+
     async def hold(self, server_id: int, run: str, caller: Caller) -> None:
         """Have a run wait for what the one before it says, where that one may be there still."""
-        held, until = self._held.get(server_id, (None, 0.0))
-        if held != run:
+        if not self.is_held(server_id, run):
             return
+        _, until = self._held[server_id]
         loop = asyncio.get_running_loop()
         seated = partial(copies.is_seated, self._instance, server_id, run)
         while loop.time() < until and not self._waiting.closing:

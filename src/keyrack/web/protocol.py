@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, Optional, Protocol, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 # From the connection, or a request's first byte, until its headers are whole. Agents and SDKs need milliseconds.
 HEAD_SECONDS = 8.0
@@ -51,14 +53,26 @@ _log.setLevel(logging.WARNING)
 _log.addFilter(_Bounded())
 
 
+class Held(Protocol):
+    """A request that is held."""
+
+    def drop(self) -> None:
+        """Nobody waits for its answer any more."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes connections that take too long to say what they want or to hear the answer, or say too much."""
+    """Closes connections that take too long to say what they want or to hear the answer, or say too much.
+
+    An application that has a `hold` (Hold) is asked first whether it takes a request without a body that may wait long:
+    then there is no task for it, until it is answered or goes on the ordinary way.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
     _write_deadline: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_body = False
     _discarded: int | None = None
+    _held: Held | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the event loop."""
@@ -72,6 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._within(None)
         self._written_within(None)
         self._discarded = self._discarded or 0
+        self._drop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -103,7 +118,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Called by the parser, which stops at what is raised here."""
-        if len(self.pipeline) >= MOST_PIPELINED:
+        if len(self.pipeline) >= MOST_PIPELINED or self._held is not None:
             # Cutting is allowed (RFC 9112, 9.3.2): a client that pipelines must be ready to ask again.
             self._wire.abort()
             raise ConnectionAbortedError("too many requests wait for an answer")
@@ -119,7 +134,46 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = True
         self._head_bytes = 0
         self._within(BODY_SECONDS)
+        hold: Hold | None = getattr(self.app, "hold", None)
+        if hold is not None and self._may_be_held():
+            self._held = hold(self)
+            if self._held is not None:
+                return
         super().on_headers_complete()
+
+    def _may_be_held(self) -> bool:
+        parser = self.parser
+        is_plain = parser.get_method() == b"GET" and parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        return is_plain and (self.cycle is None or self.cycle.response_complete) and not self.finished
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Have the request that was held be answered by the application; state: what it gets to know."""
+        self._held = None
+        self.scope["state"] = {**self.scope.get("state", {}), **state}
+        super().on_headers_complete()
+        super().on_message_complete()
+
+    def answer_held(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Answer the request that was held."""
+        self._held = None
+        if self.finished:
+            return
+        named = [*self.server_state.default_headers, *headers]
+        if status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+            named.append((b"content-length", b"%d" % len(body)))
+        lines = [b"%b: %b\r\n" % header for header in named]
+        self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+        self.on_response_complete()
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Have a task of a request that is held go on until it ends, as those of other requests do."""
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def _drop(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.drop()
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
@@ -132,7 +186,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._head_bytes = 0
         self._within(None)
-        super().on_message_complete()
+        if self._held is None:
+            super().on_message_complete()
 
     def pause_writing(self) -> None:
         """Called by the event loop when the client takes no more."""
@@ -190,6 +245,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         self._deadline = None
         self._wire.abort() if self._discarded is not None else self._wire.close()
+
+
+Hold = Callable[[BoundedProtocol], Optional[Held]]
+"""Answers what holds the request whose head a connection just got, None where it goes the ordinary way."""
 
 
 class _ClosedByProtocol:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import random
-import secrets
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -46,6 +44,7 @@ from keyrack.web.iam import api as iam
 from keyrack.web.iam import discovery
 from keyrack.web.limits import limited
 from keyrack.web.native import api as native
+from keyrack.web.protocol import Hold
 from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.runcloud import api as runcloud
@@ -79,9 +78,6 @@ APIS: tuple[tuple[str, Dialect], ...] = (
 )
 
 
-# Names of requests in the log: nothing depends on their being secret, and the system's own take ten times as long.
-_ids = random.Random(secrets.randbits(256))  # noqa: S311
-
 # The agency's prefix is another spelling of the first.
 AGENCY = "/api/v3/agency"
 DESCRIBED = (*APIS, (AGENCY, runcloud.V3))
@@ -96,6 +92,8 @@ class Service:
     def __init__(self, mounts: Mounts, otherwise: ASGIApp, let_go: Callable[[], None], proxies: Proxies) -> None:
         self.let_go = let_go
         self.note: Callable[[Scope, str, int], None] | None = None
+        self.hold: Hold | None = None
+        """Takes requests that are held by their connection (protocol.py)."""
         self._proxies = proxies
         longest_first = sorted(mounts, key=lambda mount: -len(mount[0]))
         self._mounts = [(prefix, prefix + "/", app) for prefix, app in longest_first]
@@ -105,7 +103,7 @@ class Service:
         if scope["type"] != "http":
             await self._otherwise(scope, receive, send)
             return
-        request_id = f"{_ids.getrandbits(128):032x}"
+        request_id = request_ids.fresh()
         # Each request runs in a context of its own, and its threads in copies of that.
         request_ids.current.set(request_id)
         note = self.note
@@ -185,11 +183,12 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
 
     sharing = Sharing(Turns(instance.database))
     limit = RateLimit(instance.settings.rate_limit)
+    agents, resting = agent_api.application(instance, waiting, last_seen, limit, sharing)
     dialects = ((prefix, limited(dialect, limit)) for prefix, dialect in APIS)
     mounts: Mounts = (
         *((prefix, application(instance, dialect, sharing)) for prefix, dialect in dialects),
         (AGENCY, application(instance, limited(runcloud.V3, limit), sharing)),
-        ("/agent", agent_api.application(instance, waiting, last_seen, limit, sharing)),
+        (agent_api.PREFIX, agents),
     )
     pages = application(instance, limited(console.dialect(instance), limit), sharing)
     root = Starlette(routes=_root_routes(instance, waiting, limit, pages), lifespan=lifespan)
@@ -197,7 +196,9 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
     root.router.default = _for_people(pages, root.router.default)
     proxies = Proxies(instance.settings.proxy_networks, instance.settings.forwarded_header)
     service = Service(mounts, root, let_go, proxies)
-    service.note = Notes(instance).note
+    note = service.note = Notes(instance).note
+    resting.note = lambda status: note({"path": agent_api.DOCUMENT}, agent_api.PREFIX, status)
+    service.hold = resting.hold
     return service
 
 

@@ -332,6 +332,11 @@ def savepoint(connection: Connection) -> Iterator[None]:
         raise
 
 
+def told(connection: Connection, word: str) -> None:
+    """Have PostgreSQL run a statement without values or answer, as Statement.tell does."""
+    _driven(connection, word, (), ahead=True)
+
+
 def _execute(connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False) -> Any:
     """Have the driver act; its errors are raised as SQLAlchemy's, so that one kind is caught everywhere."""
     if not connection.in_transaction():

@@ -1,0 +1,216 @@
+"""Hosts that wait, held by their connections: a timer and a parsed head each, and no task; must decide nothing about a
+host, and answer no other question.
+
+Thousands of hosts ask every half minute, and nearly always there is nothing new. So the very question of an agent that
+was known a moment ago (waiting.py) goes past everything that other requests go through. One that is woken is looked at
+together with all others; what it takes more than a document in one piece goes the ordinary way (agent_api.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from keyrack.core.hosts import copies
+from keyrack.core.hosts.contacts import Answer, Contact
+from keyrack.core.hosts.last_seen import LastSeen
+from keyrack.core.instance import Instance
+from keyrack.web import request_ids
+from keyrack.web.machines import HEADER, Machines
+from keyrack.web.protocol import BoundedProtocol
+from keyrack.web.rate_limit import RateLimit
+from keyrack.web.waiting import Waiting
+
+RESTED = "rested"
+"""Where a request's state keeps what was found of it while it was held: its server, and until when it may wait."""
+# As agents write it (agent/service/follow.py); whatever is written otherwise goes the ordinary way.
+_QUESTION = re.compile(
+    rb"/agent/v1/document\?revision=([0-9]{1,10})(?:&lineage=([0-9a-f]{8}))?(?:&audit=([0-9]{1,10}))?&wait=([0-9]{1,3})"
+)
+_BEARER = b"Bearer "
+_MACHINE = HEADER.encode()
+_MORE = (b"transfer-encoding", b"expect", b"upgrade")
+_JSON, _GZIP = (b"content-type", b"application/json"), (b"content-encoding", b"gzip")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is shared with the ordinary way. look: asks how a host stands together with others; None where that is to be
+    found out the ordinary way.
+    """
+
+    instance: Instance
+    waiting: Waiting
+    machines: Machines
+    last_seen: LastSeen
+    limit: RateLimit
+    look: Callable[[Contact], Awaitable[Answer | None]]
+    longest_wait: float
+
+
+class AtRest:
+    """Takes what can be held; of the event loop. note: told of each answer, by its status."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.note: Callable[[int], None] = lambda status: None
+
+    def hold(self, connection: BoundedProtocol) -> Held | None:
+        """Hold the request whose head a connection just got, until there is something to say; None: it is another."""
+        match = _QUESTION.fullmatch(connection.url)
+        if match is None or self._parts.waiting.closing:
+            return None
+        found = _read(connection.headers)
+        if found is None:
+            return None
+        secret, machine, packs = found
+        told = None if machine is None else copies.read(machine)
+        run = "" if told is None else told.run
+        revision, lineage, audit, wait = match.groups(b"")
+        secret_hash = self._parts.instance.key.hash_token(secret)
+        mark = lineage.decode()
+        known = self._parts.waiting.known
+        server_id = known.server_of(secret_hash, int(revision), mark, run)
+        is_current = server_id is not None
+        if server_id is None:
+            server_id = known.seat_of(secret_hash, run)
+        seconds = min(float(wait), self._parts.longest_wait)
+        if server_id is None or not seconds or self._parts.limit.take(("host", server_id)).wait:
+            return None
+        if self._parts.machines.repeated(server_id, told) is not None:
+            return None  # which is found again, and said
+        contact = Contact(server_id, secret_hash, int(revision), mark, packs, run, int(audit) if audit else -1)
+        held = Held(self._parts, self.note, connection, contact, seconds)
+        if not is_current:
+            held.look()
+        return held
+
+
+def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, str | None, bool] | None:
+    """A question's secret, what it says of its sender, and whether it takes gzip; None where there is more to it."""
+    secret, machine, packs = b"", None, False
+    for name, value in headers:
+        if name == b"authorization":
+            if secret or not value.startswith(_BEARER):
+                return None
+            secret = value[len(_BEARER) :]
+        elif name == _MACHINE:
+            machine = value.decode("latin-1")
+        elif name == b"accept-encoding":
+            packs = b"gzip" in value
+        elif name in _MORE or (name == b"content-length" and value != b"0"):
+            return None
+    return (secret.decode("latin-1"), machine, packs) if secret else None
+
+
+class Held:
+    """One question that is held."""
+
+    __slots__ = ("_connection", "_contact", "_deadline", "_looks", "_loop", "_note", "_parts", "_timer", "_waiter")
+
+    def __init__(
+        self, parts: Parts, note: Callable[[int], None], connection: BoundedProtocol, contact: Contact, seconds: float
+    ) -> None:
+        self._parts, self._note, self._contact = parts, note, contact
+        self._connection: BoundedProtocol | None = connection
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + seconds
+        self._timer = self._loop.call_later(seconds, self._over)
+        self._waiter: asyncio.Future[None] | None = None
+        self._looks = 0
+        parts.last_seen.saw(contact.server_id)
+        parts.instance.figures.waiting.inc()
+        parts.machines.came(contact.server_id, self)
+        self._listen()
+
+    @property
+    def server_id(self) -> int:
+        """Whose host asks."""
+        return self._contact.server_id
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether it is being found out how the host stands: only then there is a task."""
+        return self._looks > 0
+
+    async def is_disconnected(self) -> bool:
+        """Whether nobody waits any more (machines.py)."""
+        return self._connection is None or self._connection.finished
+
+    def drop(self) -> None:
+        """The connection was lost, or is to be closed."""
+        self._end()
+
+    def _listen(self) -> None:
+        self._deaf()
+        self._waiter = self._parts.waiting.listen(self._contact.server_id)
+        self._waiter.add_done_callback(self._woken)
+
+    def _deaf(self) -> None:
+        if self._waiter is not None:
+            self._waiter.remove_done_callback(self._woken)
+            self._parts.waiting.leave(self._contact.server_id, self._waiter)
+            self._waiter = None
+
+    def _end(self) -> BoundedProtocol | None:
+        """Hold no more; answers the connection that is to be told something, None where it was ended before."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._timer.cancel()
+            self._deaf()
+            self._parts.instance.figures.waiting.dec()
+            self._parts.machines.left(self._contact.server_id, self)
+        return connection
+
+    def _over(self) -> None:
+        self._answer(204, ())
+
+    def _answer(self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes = b"") -> None:
+        if (connection := self._end()) is not None:
+            self._note(status)
+            named = (b"x-request-id", request_ids.fresh().encode())
+            connection.answer_held(status, (*headers, named), body)
+
+    def _go_on(self) -> None:
+        if (connection := self._end()) is not None:
+            connection.go_on({RESTED: (self._contact.server_id, self._deadline)})
+
+    def _woken(self, waiter: asyncio.Future[None]) -> None:
+        if self._connection is None:
+            return
+        if self._parts.waiting.closing:
+            self._over()
+            return
+        # Before looking, so that what is announced between the look and the wait is kept.
+        self._listen()
+        self.look()
+
+    def look(self) -> None:
+        """Find out how the host stands, and tell it what there is."""
+        if self._connection is not None:
+            self._connection.keep(self._loop.create_task(self._look()))
+
+    async def _look(self) -> None:
+        waiter, contact, known = self._waiter, self._contact, self._parts.waiting.known
+        self._looks += 1
+        try:
+            is_held = self._parts.machines.is_held(contact.server_id, contact.run)
+            answer = None if is_held else await self._parts.look(contact)
+        except Exception:
+            answer = None  # the ordinary way finds that again, and says it
+        finally:
+            self._looks -= 1
+        is_newest = self._waiter is waiter and waiter is not None and not waiter.done()
+        if answer is None or answer.standing is None:
+            self._go_on()
+            return
+        self._parts.last_seen.saw(contact.server_id)
+        if not answer.body:
+            if is_newest:  # else another look is under way
+                known.note(contact, answer.standing)
+            return
+        if is_newest:
+            known.note_seat(contact, answer.standing)
+        self._answer(200, (_JSON, _GZIP) if answer.packed else (_JSON,), answer.body)

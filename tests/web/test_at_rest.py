@@ -1,0 +1,186 @@
+"""A host that waits is held by its connection alone, with no task, and hears what it would have heard otherwise."""
+
+from __future__ import annotations
+
+import gc
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyrack.core.hosts import enrolment, servers, system_users
+from keyrack.core.keys import credentials
+from keyrack.core.people import tokens
+from keyrack.model import Actor, Server
+from keyrack.web import agent_api
+from keyrack.web.at_rest import Held
+from tests.core.keys_for_tests import fresh_line
+from tests.services import TEAM, Service, running, settings_for
+from tests.waiting import wait_until
+
+ALONE = 500
+
+
+class Host:
+    """A host's connection that stays open, as agents keep theirs."""
+
+    def __init__(self, service: Service, secret: str) -> None:
+        host, port = service.instance.settings.host_and_port
+        self._socket = socket.create_connection((host, port), timeout=30)
+        self._secret = secret
+        self._held = b""
+
+    def ask(self, question: str, **more: str) -> None:
+        """Ask for the document, and wait for nothing."""
+        headers = {"Host": "test", "Authorization": f"Bearer {self._secret}", **more}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self._socket.sendall(f"GET /agent/v1/document?{question} HTTP/1.1\r\n{lines}\r\n".encode())
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """The next answer: its status, headers and body; 0 where the connection ended."""
+        while b"\r\n\r\n" not in self._held:
+            if not self._more():
+                return 0, {}, b""
+        head, _, self._held = self._held.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        length = int(headers.get("content-length", 0))
+        while len(self._held) < length and self._more():
+            pass
+        body, self._held = self._held[:length], self._held[length:]
+        return int(first.split()[1]), headers, body
+
+    def _more(self) -> bool:
+        try:
+            data = self._socket.recv(65536)
+        except ConnectionResetError:
+            data = b""
+        self._held += data
+        return bool(data)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+def rests(server: Server) -> bool:
+    """Whether a server's host is held by its connection, and no task does anything for it."""
+    held = [one for one in gc.get_objects() if isinstance(one, Held) and one.server_id == server.id]
+    return bool(held) and not any(one.is_looking for one in held)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service for this file."""
+    with running(settings_for(tmp_path_factory.mktemp("rest") / "data", "")) as service:
+        service.apply(TEAM)
+        yield service
+
+
+@contextmanager
+def resting(
+    service: Service, name: str, wait: int, *, large: bool = False
+) -> Iterator[tuple[Host, Server, Actor, int]]:
+    """A host that was told its document, obeys it and waits at rest; and the revision that it obeys.
+
+    large: whose document is made by itself; it rests from its second question on.
+    """
+    owner = tokens.authenticate(service.instance, "token-of-olga", address="192.0.2.1", channel="test")
+    server = servers.create(service.instance, owner, name=name, address="192.0.2.1", tags=())
+    system_users.create(service.instance, owner, server.id, username="deploy")
+    _, token = servers.invitation(service.instance, owner, server.id)
+    host = Host(service, enrolment.enrol(service.instance, token, {}, address="192.0.2.1").secret)
+    try:
+        host.ask("revision=0&wait=0")
+        status, _, body = host.answer()
+        assert status == 200
+        revision = json.loads(json.loads(body)["document"])["revision"]
+        host.ask(f"revision={revision}&wait={wait}")
+        if wait > 1 and not large:
+            wait_until(lambda: rests(server), "the host rests")
+        yield host, server, owner, revision
+    finally:
+        host.close()
+
+
+def add_key(service: Service, owner: Actor, server: Server, label: str) -> str:
+    """Change what the host must obey; the key."""
+    line = fresh_line()
+    credentials.add(service.instance, owner, server.id, label=label, username="deploy", public_key=line)
+    return " ".join(line.split()[:2])
+
+
+def test_who_rests_is_told_what_is_new_and_rests_again(service: Service) -> None:
+    with resting(service, "rests", 30) as (host, server, owner, _):
+        for label in ("one", "two"):
+            key = add_key(service, owner, server, label)
+            status, headers, body = host.answer()
+            assert (status, headers["content-type"]) == (200, "application/json")
+            assert {"x-request-id", "date"} <= set(headers)
+            told = json.loads(body)
+            document = json.loads(told["document"])
+            assert key in [entry["key"] for entry in document["users"]["deploy"]]
+            host.ask(f"revision={document['revision']}&lineage={document['lineage']}&wait=30")
+            wait_until(lambda: rests(server), "it rests again")
+
+
+def test_who_heard_of_nothing_is_told_so_in_time(service: Service) -> None:
+    with resting(service, "hears", 1) as (host, _, _, revision):
+        status, headers, body = host.answer()
+        assert (status, body) == (204, b"")
+        assert {"x-request-id", "date"} <= set(headers)
+        assert "content-length" not in headers
+        before = service.instance.figures.requests.labels("/agent", "2xx")._value.get()
+        host.ask(f"revision={revision}&wait=1")
+        assert host.answer()[0] == 204
+        assert service.instance.figures.requests.labels("/agent", "2xx")._value.get() == before + 1
+
+
+def test_who_hangs_up_waits_no_more(service: Service) -> None:
+    with resting(service, "hangs-up", 30) as (_, server, _, _):
+        pass
+    wait_until(lambda: not rests(server), "nobody waits")
+
+
+def test_a_document_that_is_large_is_told_at_rest_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_api, "LARGE_DOCUMENT", ALONE)
+    with resting(service, "large", 30, large=True) as (host, server, owner, _):
+        for label in ("one", "two", "three"):
+            key = add_key(service, owner, server, label)
+            status, _, body = host.answer()
+            document = json.loads(json.loads(body)["document"])
+            assert status == 200
+            assert key in [entry["key"] for entry in document["users"]["deploy"]]
+            host.ask(f"revision={document['revision']}&wait=30")
+
+
+def test_two_machines_that_number_alike_are_told_apart_at_rest(service: Service) -> None:
+    told: dict[str, Any] = {
+        "Keyrack-Machine": "run=0123456789abcdef; boot=; machine=; keys=; starts=1; lane=follow; number={}; name=a"
+    }
+    with resting(service, "alike", 1) as (host, _, _, revision):
+        assert host.answer()[0] == 204
+        for number, wanted in ((1, 204), (2, 204), (2, 409)):
+            host.ask(f"revision={revision}&wait=1", **{name: text.format(number) for name, text in told.items()})
+            assert host.answer()[0] == wanted
+
+
+def test_who_asks_again_without_waiting_for_the_answer_is_cut(service: Service) -> None:
+    with resting(service, "impatient", 30) as (host, _, _, revision):
+        host.ask(f"revision={revision}&wait=30")
+        assert host.answer()[0] == 0
+
+
+def test_those_at_rest_are_let_go_when_the_service_stops(tmp_path: Path) -> None:
+    with running(settings_for(tmp_path / "data", "")) as stopping:
+        stopping.apply(TEAM)
+        with resting(stopping, "stops", 30) as (host, _, _, _):
+            stopping.let_go()
+            began = time.monotonic()
+            assert host.answer()[0] == 204
+            assert time.monotonic() - began < 20, "it waited on"
