@@ -28,7 +28,7 @@ def service() -> Iterator[SmallService]:
 
 @pytest.fixture
 def host(folder: Path, service: SmallService) -> Iterator[EnrolledHost]:
-    """A host that enrolled at the small service by the agent's own command."""
+    """A host that enrolled at the small service."""
     host = EnrolledHost.enrol(folder, service)
     yield host
     host.close()

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from keyrack.agent.reconcile import Reconciler
 from keyrack.agent.service.client import ServiceClient
+from keyrack.agent.service.enrolment import enrol
 from keyrack.agent.service.follow import Follower
 from keyrack.agent.service.witness import Witness
 from keyrack.agent.state import StateFolder
+from keyrack.agent.system import local
 from tests.agent.small_service import SmallService
 
 
@@ -30,11 +32,20 @@ class EnrolledHost:
 
     @classmethod
     def enrol(cls, folder: Path, service: SmallService) -> EnrolledHost:
-        """Enrol as an operator would."""
+        """Enrol by what the agent's command calls, in this process, which saves its start."""
         host = cls(folder)
-        ended = host.agent("enroll", environment={"KEYRACK_AGENT_URL": service.url, "KEYRACK_AGENT_TOKEN": "t0ken"})
-        if ended.returncode != 0:
-            raise RuntimeError(ended.stderr)
+        store = StateFolder.open(str(host.state), create=True)
+        client = ServiceClient(service.url)
+        with contextlib.closing(store.folder), contextlib.closing(client):
+            enrol(
+                store,
+                client,
+                url=service.url,
+                token="t0ken",
+                keys_folder=str(host.keys),
+                revoked_keys=str(host.revoked_keys),
+            )
+            local.write(store, local.Local())
         return host
 
     def command(self, *arguments: str) -> list[str]:

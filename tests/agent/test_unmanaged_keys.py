@@ -108,6 +108,12 @@ def test_no_answer_is_not_none(homes: dict[str, Path], tmp_path: Path) -> None:
         assert (QUIET, str(file)) in {(cut.username, cut.path) for cut in look.cut}
         path.chmod(mode & 0o777)
     assert [one.comment for one in of(look.scan(), QUIET)] == ["quiet"]
+    away = homes[QUIET].with_name("kraway")
+    homes[QUIET].rename(away)  # as one that is not mounted now
+    assert [one.comment for one in of(look.scan(), QUIET)] == ["quiet"]
+    assert (QUIET, str(file)) in {(cut.username, cut.path) for cut in look.cut}
+    away.rename(homes[QUIET])
+    assert [one.comment for one in of(look.scan(), QUIET)] == ["quiet"]
     file.unlink()
     assert of(look.scan(), QUIET) == []
     assert QUIET not in {cut.username for cut in look.cut}

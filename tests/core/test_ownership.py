@@ -77,7 +77,7 @@ def test_every_command_refuses_another_key(words: tuple[str, ...], database_url:
     begin(tmp_path / "first", database_url)
     where = ["--data", str(tmp_path / "second"), "--database", database_url]
     run = [sys.executable, "-m", "keyrack.cli.main", *words, *where]
-    ended = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(run, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 1
     assert "instance.key is missing" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -91,7 +91,7 @@ def test_every_command_refuses_to_begin_anew_in_the_place_of_a_lost_database(
     begin(tmp_path / "data", sqlite_url)
     (tmp_path / "keyrack.db").unlink()
     run = [sys.executable, "-m", "keyrack.cli.main", *words, "--data", str(tmp_path / "data"), "--database", sqlite_url]
-    ended = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(run, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 1
     assert "keyrack restore FILE" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -105,7 +105,7 @@ def test_an_empty_database_is_begun_for_a_key_only_where_that_is_asked_for(bare_
     (tmp_path / "team.toml").write_text(TEAM, "utf-8")
     where = ["--data", str(tmp_path), "--database", bare_url]
     run = [sys.executable, "-m", "keyrack.cli.main", "apply", str(tmp_path / "team.toml"), "--new-database", *where]
-    subprocess.run(run, check=True, capture_output=True, timeout=60)
+    subprocess.run(run, check=True, capture_output=True, timeout=240)
     app.open_instance(settings_for(tmp_path, bare_url)).database.close()
 
 

@@ -90,7 +90,10 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     credentials.add(service.instance, KEYRACK, 1, label="laptop", username=USERNAME, public_key=key.public)
     modes.set_mode(service.instance, KEYRACK, 1, "enforce")
     pasted.client.wait_until_open(key)
-    wait_until(lambda: "this host enforces" in pasted.agent("status").stdout, "enforcing in force")
+    wait_until(
+        lambda: servers.get(service.instance, KEYRACK, 1).facts.get("enforcement") == "enforce", "enforcing in force"
+    )
+    assert "this host enforces" in pasted.agent("status").stdout
     doctor = pasted.agent("doctor")
     assert "sshd obeys the document for every account" in doctor.stdout
     pid = (pasted.state / "lock").read_text("ascii")

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from keyrack.store.changes import changes
-from keyrack.store.database import Database, DatabaseUnavailable, announce, lock_workspace
+from keyrack.store.database import Database, DatabaseUnavailable, announce
 from keyrack.store.engine.connect import parse_url
 from keyrack.store.tables import instance_facts
 from tests.waiting import wait_until
@@ -186,7 +186,6 @@ def test_fifty_threads_write_and_read_at_once(database: Database) -> None:
 def test_commands_that_take_their_workspaces_turn_decide_on_what_is_so(database: Database) -> None:
     def only_if_alone(name: str) -> Callable[[Connection], bool]:
         def command(conn: Connection) -> bool:
-            lock_workspace(conn, 1)
             if conn.execute(select(func.count()).select_from(instance_facts)).scalar_one():
                 return False
             put(name)(conn)
@@ -195,7 +194,7 @@ def test_commands_that_take_their_workspaces_turn_decide_on_what_is_so(database:
         return command
 
     with ThreadPoolExecutor(20) as pool:
-        tried = [pool.submit(database.write, only_if_alone(f"n{number}")) for number in range(20)]
+        tried = [pool.submit(database.write, only_if_alone(f"n{number}"), turn=1) for number in range(20)]
         assert sum(done.result(60) for done in tried) == 1
 
 

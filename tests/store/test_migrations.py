@@ -112,18 +112,21 @@ def is_given(column: Any) -> bool:
     return column.name == "id" and isinstance(column.type, Integer) and not isinstance(column.type, BigInteger)
 
 
-def fill(conn: Connection) -> None:
-    """Some rows in every table, whatever tables there are."""
-    for table in tables_in(conn):
+def fill(conn: Connection) -> list[Table]:
+    """Some rows in every table, whatever tables there are; answers these."""
+    tables = tables_in(conn)
+    for table in tables:
         for row in range(1, ROWS + 1):
             columns = [column for column in table.c if not is_given(column)]
             conn.execute(insert(table).values({column.name: made_up(column, row) for column in columns}))
+    return tables
 
 
-def contents(conn: Connection) -> dict[str, list[dict[str, Any]]]:
+def contents(conn: Connection, tables: list[Table] | None = None) -> dict[str, list[dict[str, Any]]]:
+    """All rows; tables: those that there are, where somebody has looked already."""
     return {
         table.name: [dict(row) for row in conn.execute(select(table).order_by(*table.primary_key)).mappings()]
-        for table in tables_in(conn)
+        for table in tables or tables_in(conn)
     }
 
 
@@ -154,8 +157,7 @@ def test_an_old_database_keeps_what_is_in_it(bare_url: str, revision: str) -> No
     assert migrate.current(bare_url) == revision
     assert not migrate.is_current(bare_url)
     with connected(bare_url) as conn:
-        fill(conn)
-        before = contents(conn)
+        before = contents(conn, fill(conn))
     assert before["credentials"][1]["label"] == "2 label"
 
     migrate.upgrade(bare_url)
@@ -207,8 +209,7 @@ def test_an_empty_database_is_at_no_revision(bare_url: str) -> None:
 
 def test_a_second_upgrade_changes_nothing(database_url: str) -> None:
     with connected(database_url) as conn:
-        fill(conn)
-        before = contents(conn)
+        before = contents(conn, fill(conn))
     migrate.upgrade(database_url)
     with connected(database_url) as conn:
         assert contents(conn) == before
@@ -240,8 +241,7 @@ def later_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_rebuilding_a_table_keeps_the_rows_that_point_to_it(database_url: str, later_folder: Path) -> None:
     with connected(database_url) as conn:
-        fill(conn)
-        before = contents(conn)
+        before = contents(conn, fill(conn))
     (later_folder / "later.py").write_text(REBUILD.format(head=HEAD, then=""))
     migrate.upgrade(database_url)
     with connected(database_url) as conn:
@@ -253,8 +253,7 @@ def test_rebuilding_a_table_keeps_the_rows_that_point_to_it(database_url: str, l
 
 def test_a_migration_that_fails_leaves_everything_as_it_was(database_url: str, later_folder: Path) -> None:
     with connected(database_url) as conn:
-        fill(conn)
-        before = contents(conn)
+        before = contents(conn, fill(conn))
     failing = REBUILD.format(head=HEAD, then='op.execute("INSERT INTO no_such_table VALUES (1)")')
     (later_folder / "later.py").write_text(failing)
     with pytest.raises(Exception, match="no_such_table"):

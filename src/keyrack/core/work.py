@@ -18,7 +18,6 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
 from keyrack.store import events, servers
-from keyrack.store.database import lock_workspace
 
 T = TypeVar("T")
 
@@ -203,22 +202,22 @@ class Attempt:
         self._changing = True
 
         def run(connection: Connection) -> T:
-            # Two deletes of one key at once must not each see the other's line and revoke nothing.
-            lock_workspace(connection, self.actor.workspace_id)
             work = Work(self, connection)
             result = command(work)
             if not work.accounted:
                 raise RuntimeError(f"the command {self.action} left no event")
             return result
 
+        # Two deletes of one key at once must not each see the other's line and revoke nothing.
+        turn = self.actor.workspace_id
         for _ in range(RACES):
             try:
-                return self.instance.database.write(run)
+                return self.instance.database.write(run, turn=turn)
             except IntegrityError:
                 # Another process took the same label, name or key between our look and our write. Looked
                 # at again, it is there to be named, and the caller gets the refusal instead of a riddle.
                 continue
-        return self.instance.database.write(run)
+        return self.instance.database.write(run, turn=turn)
 
     def _record_refusal(self, refusal: Refusal) -> None:
         """Invariant 3: refusals leave an event too, repeated ones one that counts them. Its words are ours; nothing

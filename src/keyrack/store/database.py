@@ -6,14 +6,15 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
-from keyrack.store import access_tree
 from keyrack.store.changes import announce
+from keyrack.store.engine import fibers, snapshots
 from keyrack.store.engine.at_once import AtOnce, NotAtOnce, TookLonger
+from keyrack.store.engine.company import take_turn
 from keyrack.store.engine.connect import (
     DatabaseSpoilt,
     DatabaseUnavailable,
@@ -26,7 +27,6 @@ from keyrack.store.engine.connect import (
 )
 from keyrack.store.engine.outage import Outage
 from keyrack.store.engine.pool import Pool
-from keyrack.store.engine.prepared import prepared
 from keyrack.store.engine.sqlite_commands import Turn
 from keyrack.store.engine.sqlite_file import SqliteFile
 from keyrack.store.engine.sqlite_writer import SqliteWriter
@@ -35,7 +35,7 @@ from keyrack.store.sealed import Broken, Seals, attach
 if TYPE_CHECKING:
     from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 
-__all__ = ["Database", "DatabaseUnavailable", "NotAtOnce", "TookLonger", "Turn", "announce", "lock_workspace"]
+__all__ = ["Database", "DatabaseUnavailable", "NotAtOnce", "TookLonger", "Turn", "announce", "take_turn"]
 
 T = TypeVar("T")
 Question = Callable[[Connection], T]
@@ -48,8 +48,6 @@ WRITERS = 8
 """Connections of a process. With two more for the bell, four processes fit into PostgreSQL's usual 100."""
 PATIENCE_SECONDS = 30
 """How long a thread waits for one of them to become free."""
-
-_TURN = 0x6B6579  # keeps our advisory locks apart from those of others in the same database
 
 
 class Database:
@@ -107,6 +105,20 @@ class Database:
         finally:
             self._tell_broken()
 
+    @property
+    def waits_in_fibers(self) -> bool:
+        """Whether what it is asked in a fiber (store/engine/fibers.py) leaves the event loop to others meanwhile."""
+        return self.dialect == "postgresql"
+
+    @contextmanager
+    def sharing_reads(self) -> Iterator[None]:
+        """Within it all that the fiber which calls this reads is of one instant, and after a write of a later one."""
+        fiber = fibers.current()
+        if fiber is None:
+            raise RuntimeError("Only a fiber shares what it reads.")
+        with snapshots.sharing(fiber):
+            yield
+
     @contextmanager
     def at_once(self, turn: Turn | None = None) -> Iterator[None]:
         """Within it the calling thread may read, and is never kept waiting: for an event loop's own thread.
@@ -140,7 +152,7 @@ class Database:
             raise NotAtOnce("there are words for that")
         turn = self._turn
         if turn is None or not turn.wrote:
-            result = at_once.read(lambda conn: _begun(conn, question))
+            result = at_once.read(lambda conn: snapshots.begun(conn, question))
         else:
             # What was written is not seen by the other connection before the commit.
             result = turn.run(question)
@@ -149,7 +161,7 @@ class Database:
         self._outage.answered()
         return result
 
-    def write(self, command: Question[T]) -> T:
+    def write(self, command: Question[T], *, turn: int | None = None) -> T:
         """Run a command in one transaction; returns its result once the commit is on the disk.
 
         Whatever the command raises reaches the caller, and then nothing of it stays. The command must do
@@ -157,6 +169,12 @@ class Database:
         It neither commits nor rolls back, and starts no other write. To survive an expected error, such as
         a duplicate, it uses ``with conn.begin_nested()``. Raises DatabaseUnavailable; if the connection
         broke during the commit itself, the change may have been made after all.
+
+        turn: the workspace whose turn it takes: until its end no other command goes on that took the same one. Who
+        decides from what he reads ("nothing else on this host lets the key in") takes it. On SQLite commands run one
+        after another anyhow; on PostgreSQL they run side by side, and two that each see the other's key still in force
+        would both leave it unrevoked. (Isolation level SERIALIZABLE prevents that too: under load it undid four
+        commands out of five.)
         """
         if self._at_once is not None and self._at_once.is_here:
             if self._turn is None:
@@ -165,10 +183,16 @@ class Database:
             if self.seals.untold:
                 raise NotAtOnce("an alarm is to be written")
             return result
+        fiber = fibers.current()
+        if fiber is not None:
+            snapshots.end(fiber)  # what is read from now on is to be as it was written
         try:
-            return self._answer(lambda: self._writer.run(command), again=False)
+            result = self._answer(lambda: self._writer.run(command, turn), again=False)
         finally:
             self._tell_broken()
+        if fiber is not None:
+            fiber.wrote = True
+        return result
 
     def check(self) -> None:
         """Ask the database something that it cannot answer from memory of ours. Raises DatabaseUnavailable."""
@@ -253,10 +277,13 @@ class Database:
             raise DatabaseSpoilt(self._file.problem)
 
     def _ask(self, question: Question[T]) -> T:
+        fiber = fibers.current()
+        if fiber is not None and fiber.snapshot is not None:
+            return fiber.snapshot.read(self._readers, question)  # type: ignore[no-any-return]
         with self._readers.lend() as conn:
             try:
                 with conn.begin():
-                    return _begun(conn, question)
+                    return snapshots.begun(conn, question)
             except Exception as error:
                 # Before the connection is closed, which may write.
                 if self._file is not None and is_damage(error):
@@ -269,25 +296,3 @@ class Database:
                 listener(server_ids)
             except Exception:
                 log.exception("A listener failed; the others are told all the same.")
-
-
-def _begun(conn: Connection, question: Question[T]) -> T:
-    access_tree.begin(conn, reads=True)
-    return question(conn)
-
-
-def lock_workspace(conn: Connection, workspace_id: int) -> None:
-    """Inside a write: until its end, no other write that took the turn of this workspace goes on.
-
-    A command that decides from what it reads ("nothing else on this host lets the key in") takes the turn
-    first. On SQLite commands run one after another anyhow. On PostgreSQL they run side by side, and two
-    that each see the other's key still in force would both leave it unrevoked. (Isolation level
-    SERIALIZABLE prevents that too: under load it undid four commands out of five.)
-    """
-    if conn.dialect.name == "postgresql":
-        _locking.tell(conn, _TURN, workspace_id)
-
-
-@prepared
-def _locking(kind: int, number: int) -> Select[Any]:
-    return select(func.pg_advisory_xact_lock(kind, number))

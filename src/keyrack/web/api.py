@@ -172,6 +172,7 @@ class _Path:
         self._methods = dict(methods)
         self._slow: dict[tuple[Hashable, str], float] = {}
         self._turns = sharing.turns
+        self._in_fibers = instance.database.waits_in_fibers
         if "GET" in self._methods:
             self._methods.setdefault("HEAD", self._methods["GET"])
 
@@ -192,12 +193,14 @@ class _Path:
             caller = self._callers.of(request, at_home=at_home)
             content = await self._read(endpoint, request, caller)
             run = partial(self._run, endpoint, request, content, actor)
-            if endpoint.at_once and caller.known and self._slow.get((caller.name, endpoint.path), 0) < monotonic():
+            short = endpoint.at_once and caller.known and len(content) < LONG_BODY
+            if short and self._slow.get((caller.name, endpoint.path), 0) < monotonic():
                 try:
+                    if self._in_fibers:
+                        return await self._scheduler.in_fiber(caller, partial(self._sharing_reads, run)), actor[0]
                     if request.method in ("GET", "HEAD"):
                         return await self._scheduler.at_once(caller, partial(self._at_once, run)), actor[0]
-                    if len(content) < LONG_BODY:
-                        return await self._scheduler.in_turn(caller, run, self._turns), actor[0]
+                    return await self._scheduler.in_turn(caller, run, self._turns), actor[0]
                 except TookLonger:
                     self._note_slow((caller.name, endpoint.path))
                 except NotAtOnce:
@@ -219,6 +222,10 @@ class _Path:
 
     def _at_once(self, run: Callable[[], Response]) -> Response:
         with self._instance.database.at_once():
+            return run()
+
+    def _sharing_reads(self, run: Callable[[], Response]) -> Response:
+        with self._instance.database.sharing_reads():
             return run()
 
     def _note_slow(self, what: tuple[Hashable, str]) -> None:

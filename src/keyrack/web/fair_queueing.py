@@ -23,6 +23,7 @@ from enum import Enum, unique
 from typing import TypeVar
 
 from keyrack.errors import Kind, Refusal
+from keyrack.store.engine import fibers
 from keyrack.web.callers import Caller
 from keyrack.web.turns import Turns
 
@@ -57,6 +58,8 @@ class CallPool(Enum):
     """The same for strangers."""
     AT_ONCE = ("at once", 4, 4)
     """What the event loop answers by itself, in each of its rounds; between two rounds it looks at all that came in."""
+    FIBERS = ("fibers", 24, 16)
+    """What waits for PostgreSQL on the event loop; each may need a connection."""
     TURNS = ("turns", 32, 16)
     """Short changes that wait for the turn in which they are made, or for its end."""
     BODIES = ("bodies", 32, 4)
@@ -160,6 +163,19 @@ class FairScheduler:
             used.add(ended - began, ended)
             # Not before the next round, or whoever sends many at once would be served before all others are heard.
             asyncio.get_running_loop().call_soon(queue.leave, caller.name, flow)
+
+    async def in_fiber(self, caller: Caller, call: Callable[[], T]) -> T:
+        """What the call answers, which runs on the event loop, and lets it go on while it waits for the database.
+
+        Raises Refusal as run does, and whatever the call raises.
+        """
+        used = self._account(caller.name)
+        async with self._queues[CallPool.FIBERS].slot(caller.name):
+            fiber, ended = fibers.begin(call, asyncio.get_running_loop())
+            try:
+                return await (ended if ended.done() else _whole(ended))
+            finally:
+                used.add(fiber.seconds, time.monotonic())
 
     async def in_turn(self, caller: Caller, call: Callable[[], T], turns: Turns) -> T:
         """What the call answers, which runs on the event loop in one of these turns. Raises as run does."""

@@ -28,7 +28,6 @@ from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import Checkpoint, CheckpointProblem
 from keyrack.store import access_tree, audit_log, events, people
 from keyrack.store.audit_log import Signed
-from keyrack.store.database import lock_workspace
 
 log = structlog.get_logger("keyrack")
 
@@ -59,7 +58,6 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
         return False
 
     def change(connection: Connection) -> tuple[Signed | None, int, str]:
-        lock_workspace(connection, 0)  # one process at a time
         found = audit_log.unchained(connection)
         if not found:
             return audit_log.newest(connection), 0, ""
@@ -77,7 +75,7 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
         audit_log.put_checkpoint(connection, checkpoint.size, signed, now, instead_of=instead_of)
         return signed, len(found), ""
 
-    signed, count, problem = instance.database.write(change)
+    signed, count, problem = instance.database.write(change, turn=0)  # one process at a time
     if problem:
         _alarm(instance, f"Alarm: the chain of the audit log is broken, and nothing is added to it: {problem}")
     if signed is not None:

@@ -23,8 +23,12 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
+from keyrack.store.engine import fibers
+
 MOST_AHEAD = 256
 """So many statements at most are sent before their answers are read, which wait in memory here or there."""
+FULL_SECONDS = 0.001
+"""How long a fiber waits for a server that takes no more at the moment."""
 MOST_PREPARED = 400
 """Statements that a connection keeps prepared; a server process keeps some ten kilobytes for each."""
 
@@ -62,7 +66,7 @@ class Answer:
 
 
 class PipelinedConnection(psycopg.Connection[Any]):
-    """A connection of psycopg's that can be asked and told besides; for one thread at a time."""
+    """A connection of psycopg's that can be asked and told besides; for one thread or fiber at a time."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -94,9 +98,11 @@ class PipelinedConnection(psycopg.Connection[Any]):
             super().rollback()
 
     def wait(self, gen: PQGen[Any], *args: Any, **options: Any) -> Any:
-        """As psycopg's, which does through this whatever takes an answer of the server."""
+        """As psycopg's, which does through this whatever takes an answer of the server; a fiber waits as fibers do."""
         self.ahead.leave()
-        return super().wait(gen, *args, **options)
+        ours = super().wait
+        # What takes psycopg's own steps is asked seldom: for a fiber a thread makes them.
+        return fibers.aside(lambda: ours(gen, *args, **options))
 
 
 class _Pipeline:
@@ -242,7 +248,11 @@ class _Pipeline:
         failed = None
         while sent:
             while pgconn.is_busy():
-                self._polled().poll()
+                fiber = fibers.current()
+                if fiber is not None:
+                    fiber.until_readable(pgconn.socket)
+                else:
+                    self._polled().poll()
                 pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:
@@ -275,9 +285,12 @@ class _Pipeline:
     def _flush(self) -> None:
         while self._pgconn.flush():
             # The server reads no more before its answers are read.
-            self._polled().modify(self._pgconn.socket, select.POLLIN | select.POLLOUT)
-            self._polled().poll()
-            self._polled().modify(self._pgconn.socket, select.POLLIN)
+            if fibers.current() is not None:
+                fibers.sleep(FULL_SECONDS)
+            else:
+                self._polled().modify(self._pgconn.socket, select.POLLIN | select.POLLOUT)
+                self._polled().poll()
+                self._polled().modify(self._pgconn.socket, select.POLLIN)
             self._pgconn.consume_input()
 
     def _polled(self) -> select.poll:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
 
+from keyrack.store.engine import fibers
 from keyrack.store.engine.connect import DatabaseUnavailable, is_unavailable
 
 
@@ -18,8 +19,7 @@ class _Turn:
     __slots__ = ("came", "conn", "era")
 
     def __init__(self) -> None:
-        self.came = threading.Lock()
-        self.came.acquire()
+        self.came = fibers.signal()
         self.conn: Connection | None = None
         self.era = 0
 
@@ -52,7 +52,7 @@ class Pool:
                 conn = None
             if conn is None:
                 era = self._era
-                conn = self._engine.connect()
+                conn = fibers.aside(self._engine.connect)
             yield conn
         except BaseException as error:
             broken = not isinstance(error, Exception) or is_unavailable(error)

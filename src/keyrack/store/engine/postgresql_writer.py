@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,11 +12,13 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
 from keyrack.store import changes, sealed
+from keyrack.store.engine import fibers
+from keyrack.store.engine.at_once import keep_short
+from keyrack.store.engine.company import Companion, Company, committed, take_turn
 from keyrack.store.engine.connect import (
-    CommitInDoubt,
+    DatabaseUnavailable,
     answer,
     is_conflict,
-    is_unavailable,
     postgresql_connection,
     postgresql_engine,
 )
@@ -46,25 +48,79 @@ class PostgresqlWriter:
         self._pool = Pool(engine, connections, patience)
         self._notifier = Notifier(self._connect)
         self._listener: ChangeListener | None = None
+        self._patience = patience
+        self._queues: dict[tuple[object, int], deque[Companion]] = {}
 
-    def run(self, command: Command[T]) -> T:
-        """Run a command and return its result once it is on the disk; raise what it raised, nothing kept."""
+    def run(self, command: Command[T], turn: int | None = None) -> T:
+        """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
+
+        turn: whose turn it takes (see Database.write). Fibers that want the same turn are committed together.
+        """
+        fiber = fibers.current()
+        if fiber is None or turn is None:
+            return self._alone(command, turn)
+        me = Companion(command, fiber)
+        queue = self._queues.get((fiber.loop, turn))
+        if queue is None:
+            self._queues[fiber.loop, turn] = deque()
+            me.leads = True
+        else:
+            queue.append(me)
+            self._await_turn(me, queue)
+        if me.leads:
+            self._lead(me, turn)
+        if me.again:
+            return self._alone(command, turn)
+        if me.error is not None:
+            raise me.error
+        result: T = me.result
+        return result
+
+    def _alone(self, command: Command[T], turn: int | None) -> T:
         attempt = 0
         while True:
             attempt += 1
             try:
-                result, recorded = answer(lambda: _run_once(self._pool, command), again=True)
+                result, recorded = answer(lambda: _run_once(self._pool, command, turn), again=True)
                 break
             except Exception as error:
                 if not is_conflict(error) or attempt == ATTEMPTS:
                     raise
-            time.sleep(PAUSE_SECONDS * min(2 ** (attempt - 1), 50) * random.uniform(0, 2))  # noqa: S311
+            fibers.sleep(PAUSE_SECONDS * min(2 ** (attempt - 1), 50) * random.uniform(0, 2))  # noqa: S311
+        self._made_known(recorded)
+        return result
+
+    def _await_turn(self, me: Companion, queue: deque[Companion]) -> None:
+        while not me.came.acquire(timeout=self._patience):
+            if me in queue:
+                queue.remove(me)
+                raise DatabaseUnavailable("The database has too much to do at the moment. Try again later.")
+            # It is being made just now.
+
+    def _lead(self, me: Companion, turn: int) -> None:
+        """Make what a fiber wants, with what others who want the same turn ask for meanwhile."""
+        queue = self._queues[me.fiber.loop, turn]
+        company = Company(self._pool, turn, me, queue)
+        try:
+            company.go()
+        finally:
+            self._made_known(company.recorded)
+            for one in company.members:
+                if one is not me:
+                    one.came.release()
+            if queue:
+                following = queue.popleft()
+                following.leads = True
+                following.came.release()
+            else:
+                del self._queues[me.fiber.loop, turn]
+
+    def _made_known(self, recorded: dict[int, int]) -> None:
         if recorded:
             if self._listener is not None:
                 self._listener.known(recorded)
             self._notifier.ring()
             self._deliver(frozenset(recorded))
-        return result
 
     def watch(self) -> None:
         """From now on deliver what other processes change; not to be called by two threads at once."""
@@ -84,28 +140,19 @@ class PostgresqlWriter:
         return postgresql_connection(self._url)
 
 
-def _run_once(pool: Pool, command: Command[T]) -> tuple[T, dict[int, int]]:
+def _run_once(pool: Pool, command: Command[T], turn: int | None) -> tuple[T, dict[int, int]]:
     """One attempt: the command's result and the announcements recorded with it."""
-    with pool.lend() as conn:
-        transaction = conn.begin()
+    with pool.lend() as conn, committed(conn) as transaction:
+        if turn is not None:
+            take_turn(conn, turn)
+        fiber = fibers.current()
+        keep_short(conn, fiber is not None and not fiber.wrote)
         changes.begin_announcing(conn)
         sealed.begin_counting(conn)
-        try:
-            result = command(conn)
-            sealed.settle(conn)
-            announced = changes.end_announcing(conn)
-            recorded = changes.record_on_postgresql(conn, announced) if announced else dict
-            if conn.get_transaction() is not transaction:
-                raise RuntimeError("A command must not commit or roll back by itself.")
-        except BaseException:
-            if conn.get_transaction() is transaction:
-                transaction.rollback()
-            raise
-        try:
-            transaction.commit()
-        except Exception as error:
-            if is_unavailable(error):
-                raise CommitInDoubt from error
-            transaction.rollback()  # what was told and failed shows here
-            raise
+        result = command(conn)
+        sealed.settle(conn)
+        announced = changes.end_announcing(conn)
+        recorded = changes.record_on_postgresql(conn, announced) if announced else dict
+        if conn.get_transaction() is not transaction:
+            raise RuntimeError("A command must not commit or roll back by itself.")
     return result, recorded()

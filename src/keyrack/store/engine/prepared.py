@@ -325,11 +325,17 @@ def savepoint(connection: Connection) -> Iterator[None]:
         yield
         _driven(connection, "RELEASE SAVEPOINT nested", ())
     except BaseException:
-        # Whatever broke the connection, or ended the transaction, undid more than this.
-        with suppress(DBAPIError):
-            _driven(connection, "ROLLBACK TO SAVEPOINT nested", ())
-            _driven(connection, "RELEASE SAVEPOINT nested", ())
+        # Whatever broke the connection, or ended the transaction, undid more than this, and is what is to be told.
+        if not connection.invalidated:
+            with suppress(DBAPIError):
+                _driven(connection, "ROLLBACK TO SAVEPOINT nested", ())
+                _driven(connection, "RELEASE SAVEPOINT nested", ())
         raise
+
+
+def told(connection: Connection, word: str) -> None:
+    """Have PostgreSQL run a statement without values or answer, as Statement.tell does."""
+    _driven(connection, word, (), ahead=True)
 
 
 def _execute(connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False) -> Any:

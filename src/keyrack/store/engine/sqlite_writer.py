@@ -50,8 +50,11 @@ class SqliteWriter:
         self._stumbled = ""
         self._next: Waiting | Turn | None = None
 
-    def run(self, command: Command) -> Any:
-        """Run a command and return its result once it is on the disk; raise what it raised, nothing kept."""
+    def run(self, command: Command, turn: int | None = None) -> Any:
+        """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
+
+        turn: whose turn it takes; here no two commands run at once anyhow.
+        """
         if threading.current_thread() is self._thread:
             raise RuntimeError("A command must not start another write: it would wait for itself.")
         waiting = Waiting(command)

@@ -1,0 +1,146 @@
+"""Commands on PostgreSQL that take the same turn, made one after another and committed together; must know no command's
+meaning.
+
+Those that take one turn end one after another anyhow. So whoever comes while one of them waits for the database joins
+its transaction, instead of waiting for its commit and then for a commit of his own.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Select, Transaction, func, select
+from sqlalchemy.exc import DBAPIError
+
+from keyrack.store import changes, sealed
+from keyrack.store.engine import fibers
+from keyrack.store.engine.at_once import keep_short
+from keyrack.store.engine.connect import CommitInDoubt, answer, is_unavailable
+from keyrack.store.engine.fibers import Fiber
+from keyrack.store.engine.pool import Pool
+from keyrack.store.engine.prepared import prepared, told
+
+MOST_TOGETHER = 16
+MOST_SECONDS = 0.05
+"""After so long nobody joins any more, so that the first one is not kept waiting by the last."""
+_TURN = 0x6B6579  # keeps our advisory locks apart from those of others in the same database
+
+
+class Companion:
+    """A command that a fiber wants made, and what comes of it."""
+
+    def __init__(self, command: Callable[[Connection], Any], fiber: Fiber) -> None:
+        self.command, self.fiber = command, fiber
+        self.context = contextvars.copy_context()
+        self.came = fibers.signal()
+        self.leads = False
+        """Whether it is the one that makes what the others want too."""
+        self.again = False
+        """Whether nothing of it was kept for a reason that may be another one's: it is to be made by itself."""
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class _Lost(Exception):
+    """The transaction cannot go on."""
+
+
+class Company:
+    """One transaction of some of them."""
+
+    def __init__(self, pool: Pool, turn: int, first: Companion, queue: deque[Companion]) -> None:
+        """queue: of those who may join."""
+        self._pool, self._turn = pool, turn
+        self._queue = queue
+        self.members = [first]
+        self.recorded: dict[int, int] = {}
+
+    def go(self) -> None:
+        """Make what all want; what came of it, and of whom, stands in members."""
+        try:
+            self.recorded = answer(self._commit_all, again=False)
+        except _Lost:
+            for one in self.members:
+                one.again, one.error = True, None
+        except Exception as error:
+            for one in self.members:
+                one.error = error
+
+    def _commit_all(self) -> dict[int, int]:
+        ahead = False
+        try:
+            with self._pool.lend() as conn, committed(conn):
+                take_turn(conn, self._turn)
+                announced = self._make_all(conn)
+                recorded = changes.record_on_postgresql(conn, announced) if announced else dict
+                ahead = True
+        except (DBAPIError, _Lost) as error:
+            raise _Lost from error
+        return recorded() if ahead else {}
+
+    def _make_all(self, conn: Connection) -> set[int]:
+        announced = self._make(conn, self.members[0])  # which may have waited long for the turn
+        until = time.monotonic() + MOST_SECONDS
+        while self._queue and len(self.members) < MOST_TOGETHER and time.monotonic() < until:
+            self.members.append(self._queue.popleft())
+            announced |= self._make(conn, self.members[-1])
+        return announced
+
+    def _make(self, conn: Connection, one: Companion) -> set[int]:
+        """Make one so that it leaves all or nothing; what it announced."""
+        transaction = conn.get_transaction()
+        told(conn, "SAVEPOINT command")
+        keep_short(conn, not one.fiber.wrote)
+        changes.begin_announcing(conn)
+        sealed.begin_counting(conn)
+        try:
+            one.result = one.context.run(one.command, conn)
+            sealed.settle(conn)
+        except DBAPIError as error:
+            # It may be of what an earlier one told.
+            raise _Lost from error
+        except Exception as error:
+            one.error = error
+        announced = changes.end_announcing(conn)
+        if conn.get_transaction() is not transaction:
+            raise RuntimeError("A command must not commit or roll back by itself.")
+        if one.error is not None:
+            told(conn, "ROLLBACK TO SAVEPOINT command")
+            announced = set()
+        told(conn, "RELEASE SAVEPOINT command")
+        return announced
+
+
+@contextmanager
+def committed(conn: Connection) -> Iterator[Transaction]:
+    """A transaction that is committed at the end of the block; raises CommitInDoubt where it is not known whether."""
+    transaction = conn.begin()
+    try:
+        yield transaction
+    except BaseException:
+        if conn.get_transaction() is transaction:
+            transaction.rollback()
+        raise
+    try:
+        transaction.commit()
+    except Exception as error:
+        if is_unavailable(error):
+            raise CommitInDoubt from error
+        transaction.rollback()  # what was told and failed shows here
+        raise
+
+
+def take_turn(conn: Connection, turn: int) -> None:
+    """Until the end of its transaction no other one goes on that took this turn; on SQLite none does anyhow."""
+    if conn.dialect.name == "postgresql":
+        _locking.tell(conn, _TURN, turn)
+
+
+@prepared
+def _locking(kind: int, number: int) -> Select[Any]:
+    return select(func.pg_advisory_xact_lock(kind, number))

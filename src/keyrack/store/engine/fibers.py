@@ -1,0 +1,176 @@
+"""Calls that wait for PostgreSQL on an event loop without keeping it: each in a greenlet; must know no question.
+
+Ordinary code that is run as a fiber looks as it does on a thread. Where it waits, for an answer of the database or for
+a connection, the event loop goes on with others, and comes back to it. Nothing may be locked meanwhile that others on
+the event loop want, as they would wait for good: what waits outside of the functions here keeps all of them waiting.
+The event loop is spoken to outside of fibers alone: where one waits it leaves word of what is to be done.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from greenlet import getcurrent, greenlet
+
+if TYPE_CHECKING:
+    # Loaded by whoever has an event loop: an operator's command would wait for it.
+    import asyncio
+
+T = TypeVar("T")
+
+
+class Signal(Protocol):
+    """What one waits for and another one gives, once, from whatever thread."""
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Wait for it, so many seconds at most; whether it came."""
+        ...
+
+    def release(self) -> None:
+        """Give it."""
+        ...
+
+
+class Fiber(greenlet):  # type: ignore[misc]
+    """A call under way, which belongs to the event loop that began it."""
+
+    def __init__(self, call: Callable[[], Any], ended: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(self._work)
+        self._call, self._ended = call, ended
+        self.loop = loop
+        self.seconds = 0.0
+        """How long it kept the event loop so far."""
+        self.wrote = False
+        """Whether it committed something, so that it must not be begun anew elsewhere."""
+        self.snapshot: Any = None
+        """What it reads in (see store/engine/snapshots.py)."""
+        # Else it would begin in an empty one.
+        self.gr_context = contextvars.copy_context()
+
+    def go_on(self) -> None:
+        """Have it run until it waits again or ends; for the event loop alone."""
+        # Not from within what found that there is something to be read: that has a list on its part of the stack, into
+        # which the event loop writes by its address, and where a fiber may have its own part meanwhile.
+        self.loop.call_soon(self.run_now)
+
+    def run_now(self) -> None:
+        """Run it until it waits again or ends; for what the event loop calls by itself alone."""
+        began = time.monotonic()
+        wanted = self.switch()
+        self.seconds += time.monotonic() - began
+        if wanted is not None:
+            wanted()
+
+    def wait(self, wanted: Callable[[], object]) -> None:
+        """Let the event loop go on, until something calls go_on; for the fiber itself alone.
+
+        wanted: called outside of the fiber, as soon as it waits, to have go_on called in the end.
+        """
+        cast(greenlet, self.parent).switch(wanted)
+
+    def until_readable(self, descriptor: int) -> None:
+        """Wait until there is something to be read."""
+
+        def readable() -> None:
+            self.loop.remove_reader(descriptor)
+            self.go_on()
+
+        self.wait(lambda: self.loop.add_reader(descriptor, readable))
+
+    def _work(self) -> None:
+        result, failed = None, None
+        try:
+            result = self._call()
+        except BaseException as error:
+            failed = error
+        if self._ended.done():
+            return
+        if failed is None:
+            self._ended.set_result(result)
+        else:
+            self._ended.set_exception(failed)
+
+
+def current() -> Fiber | None:
+    """The fiber that is running, None outside of any."""
+    here = getcurrent()
+    return here if isinstance(here, Fiber) else None
+
+
+def begin(call: Callable[[], T], loop: asyncio.AbstractEventLoop) -> tuple[Fiber, asyncio.Future[T]]:
+    """Run a call until it waits for the first time; answers what it goes on in, and what will come of it. loop: the one
+    that runs now.
+    """
+    ended: asyncio.Future[T] = loop.create_future()
+    fiber = Fiber(call, ended, loop)
+    fiber.run_now()
+    return fiber, ended
+
+
+def aside(call: Callable[[], T]) -> T:
+    """What a call answers that waits in ways of its own: in a fiber a thread runs it, elsewhere it is just called."""
+    fiber = current()
+    if fiber is None:
+        return call()
+    handed: list[asyncio.Future[T]] = []
+
+    def hand_over() -> None:
+        handed.append(fiber.loop.run_in_executor(None, call))
+        handed[0].add_done_callback(lambda _done: fiber.go_on())
+
+    fiber.wait(hand_over)
+    return handed[0].result()
+
+
+def sleep(seconds: float) -> None:
+    """Wait for a while."""
+    fiber = current()
+    if fiber is None:
+        time.sleep(seconds)
+        return
+    fiber.wait(lambda: fiber.loop.call_later(seconds, fiber.go_on))
+
+
+def signal() -> Signal:
+    """A signal for whoever calls this, to be waited for by him alone."""
+    fiber = current()
+    if fiber is not None:
+        return _FiberSignal(fiber)
+    lock = threading.Lock()  # a lock taken twice is the cheapest signal there is
+    lock.acquire()
+    return cast(Signal, lock)
+
+
+class _FiberSignal:
+    def __init__(self, fiber: Fiber) -> None:
+        self._fiber = fiber
+        self._given = False
+        self._waiting = False
+        self._late: asyncio.TimerHandle | None = None
+
+    def acquire(self, *, timeout: float) -> bool:
+        if not self._given:
+            self._waiting = True
+            self._fiber.wait(lambda: self._until(timeout))
+        return self._given
+
+    def release(self) -> None:
+        self._fiber.loop.call_soon_threadsafe(self._give)
+
+    def _until(self, timeout: float) -> None:
+        self._late = self._fiber.loop.call_later(timeout, self._wake)
+
+    def _give(self) -> None:
+        self._given = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            if self._late is not None:
+                self._late.cancel()
+            self._fiber.go_on()

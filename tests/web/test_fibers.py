@@ -1,0 +1,143 @@
+"""Short calls on PostgreSQL are answered by the event loop, which nobody keeps while the database is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from keyrack.store.engine import company, prepared
+from tests.core.keys_for_tests import fresh_line
+from tests.services import TEAM, Service, running, settings_for
+from tests.waiting import wait_until
+from tests.web.test_at_once import KEYS, askers
+from tests.web.test_runcloud import add as add_credential
+
+TOKEN = "token-of-olga"
+WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"  # noqa: E501
+
+
+@pytest.fixture(scope="module")
+def url(cluster: Any, migrated_template: str) -> Iterator[str]:
+    made = cluster.create_database(migrated_template)
+    yield made
+    cluster.drop_database(made)
+
+
+@pytest.fixture(scope="module")
+def team(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service on PostgreSQL whose owner is known to it."""
+    folder: Path = tmp_path_factory.mktemp("fibers")
+    with running(settings_for(folder / "data", url, max_user_keys=1000)) as service:
+        service.apply(TEAM)
+        assert added(service, "first").status_code == 200
+        for _ in range(2):
+            assert got(service).status_code == 200
+        yield service
+
+
+def added(team: Service, label: str) -> Any:
+    return add_credential(team, label=label, publicKey=fresh_line())
+
+
+def got(team: Service) -> Any:
+    return team.call("GET", f"{KEYS}/1", token=TOKEN)
+
+
+def asked(team: Service, question: str) -> Any:
+    return team.instance.database.read(lambda connection: connection.execute(text(question)).scalar_one())
+
+
+@contextmanager
+def turns_taken() -> Iterator[list[Any]]:
+    """The transactions that take the turn of the workspace meanwhile."""
+    seen: list[Any] = []
+
+    def note(statement: str, values: Any) -> None:
+        if "pg_advisory_xact_lock" in statement and 1 in values.values():
+            seen.append(values)
+
+    prepared.listeners.append(note)
+    try:
+        yield seen
+    finally:
+        prepared.listeners.remove(note)
+
+
+def test_short_calls_are_handed_to_no_thread(team: Service) -> None:
+    with askers() as seen:
+        assert got(team).status_code == 200
+        assert added(team, "by-the-event-loop").status_code == 200
+        assert team.call("GET", KEYS, token=TOKEN).status_code == 200
+    assert not [name for name in seen if name.startswith("keyrack-call")]
+
+
+def test_what_waits_for_the_database_keeps_nobody_else(team: Service, url: str) -> None:
+    with closing(psycopg.connect(url)) as other, ThreadPoolExecutor(2) as pool:
+        other.execute("SELECT pg_advisory_xact_lock(%s, 1)", (0x6B6579,))
+        slow = pool.submit(added, team, "slow")
+        wait_until(lambda: asked(team, WAITING) == 1, "the add to wait for its turn")
+        assert got(team).status_code == 200
+        assert not slow.done()
+        other.rollback()
+        assert slow.result(60).status_code == 200
+
+
+def test_changes_that_wait_for_one_turn_are_committed_together_and_refused_apart(
+    team: Service, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(company, "MOST_SECONDS", 60)
+    before = asked(team, "SELECT revision FROM servers WHERE id = 1")
+    labels = [f"of-many-{number}" for number in range(8)]
+    with closing(psycopg.connect(url)) as other, ThreadPoolExecutor(12) as pool, turns_taken() as seen:
+        other.execute("SELECT pg_advisory_xact_lock(%s, 1)", (0x6B6579,))
+        first = pool.submit(added, team, "of-many-first")
+        wait_until(lambda: asked(team, WAITING) == 1, "the first to wait for its turn")
+        rest = [pool.submit(added, team, label) for label in [*labels, labels[0]]]
+        wait_until(lambda: _in_line(team) == len(rest), "the rest to wait for the first")
+        other.rollback()
+        assert first.result(60).status_code == 200
+        codes = sorted(one.result(60).status_code for one in rest)
+    assert codes == [200] * 8 + [422]
+    assert asked(team, "SELECT revision FROM servers WHERE id = 1") == before + 9
+    assert len(seen) == 1
+    told = "SELECT count(*) FROM events WHERE outcome = '{}' AND (summary LIKE '%of-many%' OR outcome = 'refused')"
+    assert asked(team, told.format("done")) == 9
+    assert asked(team, told.format("refused")) == 1
+    assert not team.instance.database.seals.untold
+
+
+def _in_line(team: Service) -> int:
+    queues: Any = team.instance.database._writer._queues  # type: ignore[union-attr]
+    return sum(len(queue) for queue in queues.values())
+
+
+def test_connections_that_broke_are_replaced(team: Service, url: str) -> None:
+    ended = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'keyrack' AND pid != pg_backend_pid()"
+    )
+    with closing(psycopg.connect(url, autocommit=True)) as other:
+        assert other.execute(ended).fetchone() != (0,)
+    assert got(team).status_code == 200
+    assert added(team, "after-the-break").status_code == 200
+    assert added(team, "after-the-break").status_code == 422
+
+
+def test_many_at_once_get_their_own_answers(team: Service) -> None:
+    def ask(number: int) -> bool:
+        if number % 3 == 0:
+            return bool(added(team, f"crowd-{number}").json()["label"] == f"crowd-{number}")
+        if number % 3 == 1:
+            return bool(got(team).json()["label"] == "first")
+        return team.call("GET", f"{KEYS}/999999", token=TOKEN).status_code == 404
+
+    with ThreadPoolExecutor(24) as pool:
+        assert all(pool.map(ask, range(90)))
+    assert asked(team, "SELECT count(*) FROM credentials WHERE label LIKE 'crowd-%'") == 30
