@@ -191,8 +191,16 @@ def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_pat
         "assert not pwd.getpwall()\n"
         "print(json.dumps([one.comment for one in Scanner(Sshd(sys.argv[1]), '/none').scan(names=sys.argv[2:])]))"
     )
-    for names in ((), (QUIET,)):
-        if names:
+    home, domain = homes[QUIET], homes[QUIET].with_name("krcorp.example")
+    for names, nested in (((), False), ((), True), ((QUIET,), False)):
+        if nested:  # as SSSD and winbind have them, in a folder of their domain
+            domain.mkdir()
+            home.rename(domain / QUIET)
+            subprocess.run(["usermod", "-d", str(domain / QUIET), QUIET], check=True)
+        elif names:
+            (domain / QUIET).rename(home)
+            domain.rmdir()
+            subprocess.run(["usermod", "-d", str(home), QUIET], check=True)
             os.chown(homes[QUIET], 0, 0)  # found by its name alone
             homes[QUIET].chmod(0o755)
         ended = subprocess.run(
