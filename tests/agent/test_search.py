@@ -33,10 +33,12 @@ class CountingSshd(Sshd):
 
     asked = 0
 
-    def effective(self, user: str | None = None, config: str | None = None, address: str = "127.0.0.1") -> Effective:
+    def effective(
+        self, user: str | None = None, config: str | None = None, address: str = "127.0.0.1", port: int | None = None
+    ) -> Effective:
         """As Sshd does."""
         self.asked += user is not None
-        return super().effective(user, config, address)
+        return super().effective(user, config, address, port)
 
 
 def is_searching(host: Watched) -> bool:

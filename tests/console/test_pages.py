@@ -232,3 +232,12 @@ def test_a_repository_has_its_path_as_address(people: dict[str, Person]) -> None
     found = re.search(r'href="(/repositories/[\w-]+/site)"', olga.see("/repositories"))
     assert found is not None
     assert "git clone" in olga.see(found[1])
+
+
+def test_hosts_are_filtered_by_state(console: Service, people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    assert "web-1" not in olga.see("/hosts?state=new").partition("<table")[2]
+    assert "many-1" in olga.see("/hosts?state=new")
+    assert "many-1" not in olga.see("/hosts?state=silent")
+    assert "Silent" in olga.see("/hosts?state=silent&q=web")
+    olga.see("/hosts?state=unknown", 422)

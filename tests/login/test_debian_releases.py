@@ -188,13 +188,15 @@ def look_first(scene: Scene) -> None:
         host.run(". /etc/os-release; echo ${VERSION_ID:-$(uname -r)}").strip(),
     )
 
-    def found() -> list[tuple[str, str]]:
-        page = unmanaged_keys.find(scene.service.instance, KEYRACK, SERVER).items
-        return [(one.username, one.path) for one in page if one.fingerprint == fingerprint_of(scene.by_hand.public)]
-
-    wait_until(found, "the key that somebody put there by hand")
-    assert found() == [("deploy", "/home/deploy/.ssh/authorized_keys")]
+    wait_until(lambda: found_by_hand(scene), "the key that somebody put there by hand")
+    assert found_by_hand(scene) == [("deploy", "/home/deploy/.ssh/authorized_keys")]
     assert host.client.lets_in(scene.by_hand, "deploy")
+
+
+def found_by_hand(scene: Scene) -> list[tuple[str, str]]:
+    """Where the service knows the key of that somebody to stand."""
+    page = unmanaged_keys.find(scene.service.instance, KEYRACK, SERVER).items
+    return [(one.username, one.path) for one in page if one.fingerprint == fingerprint_of(scene.by_hand.public)]
 
 
 def enforce(scene: Scene) -> None:
@@ -259,7 +261,7 @@ def ends_bite_without_anybody(scene: Scene) -> None:
         wait_until(scene.obeyed, "the key on the host")
         scene.host.run("systemctl kill --signal=KILL keyrack-agent; systemctl stop keyrack-agent")
         assert scene.host.client.lets_in(key, "deploy"), (rules, said)
-        time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds() + 1.1))
+        time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds() + 0.1))
         assert not scene.host.client.lets_in(key, "deploy"), rules
         scene.host.run("systemctl start keyrack-agent")
     scene.host.run("rm -rf /etc/systemd/system/ssh.service.d; ln -sf /usr/share/zoneinfo/Etc/UTC /etc/localtime")

@@ -19,11 +19,14 @@ from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import revoked_keys
 from keyrack.ssh.authorized_keys import key_line
 from keyrack.ssh.public_key import fingerprint_of
-from tests.login.observed_host import AdoptedHost, accounts
-from tests.login.private_sshd import Key, strict_folder
+from tests.login.observed_host import AdoptedHost, PatientSshClient, accounts
+from tests.login.private_sshd import Key, SshClient, strict_folder
+from tests.ports import free_port
 
 LONG = os.environ.get("KEYRACK_LONG") == "1"
 COUNT = 200 if LONG else 8
+FIRST = int(os.environ.get("KEYRACK_SEED", "0"))  # another number makes other cases
+MORE = 1000  # from this number on there are other rules, and a second port
 FOUND = (163,)  # a forced command and a shell that ends every login: found by the long form
 ACCOUNTS = ("krone", "krtwo", "root")
 GROUP = "krones"
@@ -62,6 +65,19 @@ RULES = (
     "Match all",
 )
 
+MORE_RULES = (
+    "",
+    "",
+    "",
+    "Match LocalPort PORT",
+    "Match LocalPort OTHER",
+    "Match User krtwo LocalPort PORT",
+    "Match User *,!krone",
+    "Match Group !krones,*",
+    "Match User krone Group kr*",
+    "Match Group root",
+)
+
 
 @dataclass
 class Case:
@@ -83,7 +99,7 @@ class Case:
                 value = "yes"
             if value:
                 case.settings.append(f"{keyword} {value}")
-        rule = chance.choice(RULES)
+        rule = chance.choice(RULES if number < MORE else MORE_RULES)
         if rule:
             keyword = chance.choice(
                 ("PermitRootLogin", "PubkeyAuthentication", "ForceCommand", "AuthenticationMethods")
@@ -112,6 +128,9 @@ class Host(AdoptedHost):
 
     def begin(self) -> None:
         self.prepare()
+        self.other = PatientSshClient(free_port(), self.client.known_hosts)
+        with self.client.known_hosts.open("a") as file:
+            file.write(f"[127.0.0.1]:{self.other.port} {(self.etc / 'host_key.pub').read_text('ascii')}")
         self.ours = self.etc / "keyrack" / "keys"
         self.ours.mkdir(parents=True)
         self.revoked = self.etc / "keyrack" / "revoked"
@@ -137,6 +156,7 @@ class Host(AdoptedHost):
     def become(self, case: Case) -> None:
         base = [
             f"Port {self.port}",
+            *([f"Port {self.other.port}"] if case.number >= MORE else []),
             "ListenAddress 127.0.0.1",
             f"HostKey {self.etc}/host_key",
             f"PidFile {self.etc}/sshd.pid",
@@ -148,6 +168,7 @@ class Host(AdoptedHost):
         ]
         text = "\n".join([*base, *case.settings, ""])
         text = text.replace("OURS", f"{self.ours}/%u").replace("KEYS", str(self.ours))
+        text = text.replace("PORT", str(self.port)).replace("OTHER", str(self.other.port))
         self.config.write_text(text, "ascii")
 
 
@@ -167,7 +188,7 @@ def host() -> Iterator[Host]:
 def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
     inside = asked = 0
     wrong = []
-    for number in [*range(COUNT), *(() if LONG else FOUND)]:
+    for number in [*range(FIRST, FIRST + COUNT), *(() if LONG else FOUND)]:
         case = Case.make(number)
         host.become(case)
         for words in case.commands:
@@ -181,8 +202,9 @@ def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
                 for key in chosen(host, number, name):
                     entry = next(one for one in host.document.users[name] if one.key == key.public)
                     why = told[name].get("why") or told[name].get("keys", {}).get(fingerprint_of(entry.key), "")
-                    ended = host.client.login(key, name, "exit 0", ["-o", "LogLevel=VERBOSE"])
-                    opened = ended.returncode == 0 or ("Authenticated to" in ended.stderr and carries_files(case, why))
+                    opened, ended = try_login(host.client, case, name, key, why)
+                    if not opened and "LocalPort" in " ".join(case.settings):
+                        opened, ended = try_login(host.other, case, name, key, why)
                     asked += 1
                     inside += opened
                     if opened == bool(why):
@@ -193,6 +215,15 @@ def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
     assert not wrong, "\n".join(map(str, wrong[:10]))
     assert asked // 8 < inside < asked * 7 // 8, f"{inside} of {asked}: cases that all are one thing show little"
     print(f"{COUNT} settings, {asked} logins, {inside} inside")
+
+
+def try_login(
+    client: SshClient, case: Case, name: str, key: Key, why: str
+) -> tuple[bool, subprocess.CompletedProcess[str]]:
+    """Whether somebody gets in, and how it ended."""
+    ended = client.login(key, name, "exit 0", ["-o", "LogLevel=VERBOSE"])
+    carried = "Authenticated to" in ended.stderr and carries_files(case, why)
+    return ended.returncode == 0 or carried, ended
 
 
 def carries_files(case: Case, why: str) -> bool:

@@ -15,6 +15,7 @@ from keyrack.store import sums
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import migrate
+from keyrack.store.engine.prepared import savepoint
 from keyrack.store.tables import instance_facts
 from tests.postgres import Cluster
 from tests.waiting import wait_until
@@ -67,6 +68,18 @@ def test_a_restart_in_the_middle_is_survived(durable_cluster: Cluster) -> None:
         assert set(acknowledged) <= other.read(names)
         database.write(lambda conn: announce(conn, 9))
         wait_until(lambda: 9 in heard, "the listener to hear again")
+
+
+def test_a_connection_that_breaks_within_a_savepoint_is_said_to_be_broken(postgresql_url: str) -> None:
+    def command(conn: Connection) -> None:
+        with savepoint(conn), savepoint(conn):
+            conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with Database.open(postgresql_url) as database:
+        with pytest.raises(DatabaseUnavailable):
+            database.write(command)
+        database.write(lambda conn: put(conn, "afterwards"))
+        assert database.read(names) >= {"afterwards"}
 
 
 def test_connections_that_died_unnoticed_are_replaced_without_an_error(postgresql_url: str, cluster: Cluster) -> None:

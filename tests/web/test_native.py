@@ -202,6 +202,7 @@ def test_who_is_refused_everywhere(unchanged_team: Service, endpoint: Any) -> No
         "ask": {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": "a look"},
         "put_key_source": {"account": "octocat"},
         "freeze_keys": {"user": "alice"},
+        "put_repository": {"path": "acme/new"},
         "create_webhook": {"url": "https://alerts.example.org/"},
         "renew_credential": {"duration": "1h"},
         "renew_key": {"duration": "1h"},

@@ -55,6 +55,8 @@ def keys(
     else:
         say(f"{made['keys']} keys open no new session on {servers} servers until they are confirmed{more}.")
         say(f"Which hosts obey: keyrack freeze show {made['id']}", err=True)
+    if everything:
+        say("Deploy keys of repositories go on; one that was stolen is revoked: keyrack hosts revoke.", err=True)
 
 
 @command.command(name="list")

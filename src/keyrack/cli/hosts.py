@@ -9,7 +9,8 @@ import click
 
 from keyrack.cli import events, options, recovery, revocation, server_changes, unmanaged_keys
 from keyrack.cli import servers as shared_servers
-from keyrack.cli.operator_context import ID, known_id, operator_context, shared
+from keyrack.cli.calls import ID, either, known, reached, to
+from keyrack.cli.operator_context import operator_context, shared
 from keyrack.cli.shown import say
 from keyrack.cli.spans import ago, moment, seconds_of
 from keyrack.cli.tables import AT_ONCE, as_json, as_json_object, every, show_json, table
@@ -24,7 +25,8 @@ from keyrack.model import Server
 def command() -> None:
     """Hosts as the operator of this instance sees and steers them.
 
-    SERVER is a name or an id. Everything here is also in the API: docs/api/keyrack.md.
+    SERVER is a name or an id. Everything here is also in the API: docs/api/keyrack.md. What revokes, renames, moves,
+    steers, ends and decides goes there where one is logged in; `keyrack servers` and `sessions` list there.
     """
 
 
@@ -114,7 +116,7 @@ def show(reference: str, json_wanted: bool, **given: Any) -> None:
 
 @command.command()
 @click.argument("reference", metavar="SERVER")
-@shared
+@either
 def observe(reference: str, **given: Any) -> None:
     """Have a host observe: it reports who gets in, and changes nothing about it."""
     _set_mode(reference, "observe", given)
@@ -122,7 +124,7 @@ def observe(reference: str, **given: Any) -> None:
 
 @command.command()
 @click.argument("reference", metavar="SERVER")
-@shared
+@either
 def enforce(reference: str, **given: Any) -> None:
     """Have Keyrack's keys alone open a host.
 
@@ -136,19 +138,17 @@ def enforce(reference: str, **given: Any) -> None:
 @click.option("--tag", help="All servers that have this tag now, instead of one.")
 @click.option("--after", required=True, metavar="TIME", help="Such as 90s, 30m, 1h, 7d; 0 for never.")
 @click.option("--then", required=True, type=click.Choice(modes.THEN), help="What the host does then.")
-@shared
+@either
 def set_offline_policy(reference: str | None, tag: str | None, after: str, then: str, **given: Any) -> None:
     """Set what hosts do while the service does not answer."""
     if (reference is None) == (tag is None):
         raise click.UsageError("Name one SERVER, or several with --tag.")
     seconds = seconds_of(after)
-    with operator_context(given) as at:
-        server_id = None if reference is None else at.server(reference).id
-        changed = modes.set_offline_policy(
-            at.instance, at.actor, after_seconds=seconds, then=then, server_id=server_id, tag=tag
-        )
-        for server in changed:
-            say(f"{server.name}: {status.of(at.instance, server).offline_words}")
+    where = to("servers", reference) if reference is not None else to("tags", tag)
+    with reached(given) as calls, known("`keyrack hosts list` shows which there are."):
+        policy = {"after_seconds": seconds, "then": then}
+        for server in calls.ask("PUT", f"{where}/offline-policy", policy)["items"]:
+            say(f"{server['name']}: {server['offline_words']}")
 
 
 @command.command(name="keys")
@@ -198,12 +198,12 @@ def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
 @command.command(name="end-session")
 @click.argument("reference", metavar="SERVER")
 @click.argument("session_id", metavar="ID", type=ID)
-@shared
+@either
 def end_session(reference: str, session_id: int, **given: Any) -> None:
     """Have a host end a login."""
-    with operator_context(given) as at, known_id(f"`keyrack hosts sessions {reference}` shows who is in."):
-        one = sessions.end(at.instance, at.actor, at.server(reference).id, session_id)
-        say(f"Asked to end the session of {one.username} from {one.address}.")
+    with reached(given) as calls, known(f"`keyrack hosts sessions {reference}` shows who is in."):
+        one = calls.ask("DELETE", to("servers", reference, "sessions", session_id))
+        say(f"Asked to end the session of {one['username']} from {one['address']}.")
 
 
 @command.command()
@@ -247,10 +247,10 @@ def _object(server: Server, held: status.HostStatus) -> dict[str, object]:
 
 
 def _set_mode(reference: str, mode: str, given: dict[str, Any]) -> None:
-    with operator_context(given) as at:
-        server = modes.set_mode(at.instance, at.actor, at.server(reference).id, mode)
-        say(f"{server.name} is to {server.mode}, with revision {server.revision}.")
-        say(f"See what the host says: keyrack hosts show {server.id}", err=True)
+    with reached(given) as calls, known("`keyrack hosts list` shows which there are."):
+        server = calls.ask("PATCH", to("servers", reference), {"mode": mode})
+        say(f"{server['name']} is to {server['mode']}, with revision {server['wanted']}.")
+        say(f"See what the host says: keyrack hosts show {server['id']}", err=True)
 
 
 # What they were called before 0.2; operators' scripts may still say so. No help shows them.

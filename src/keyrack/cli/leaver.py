@@ -56,7 +56,7 @@ def remove(
     With --wait it ends with status 3 when not all hosts said in time that they obey.
     """
     seconds = _seconds(timeout)
-    with reached(given) as calls, known(f"Nobody here is called {name!r}."):
+    with reached(given) as calls, known("`keyrack people list` shows whom there is."):
         made = calls.ask("POST", to("people", name, "offboard"), {"preview": dry_run, "reason": reason})
         if dry_run:
             _show_going(made, json_wanted)

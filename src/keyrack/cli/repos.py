@@ -29,15 +29,21 @@ def command() -> None:
     metavar="USER=ROLE",
     help="A user and viewer, developer or admin; may be given several times.",
 )
+@as_json_object
 @either
-def create(path: str, members: tuple[str, ...], **given: Any) -> None:
+def create(path: str, members: tuple[str, ...], json_wanted: bool, **given: Any) -> None:
     """Create a repository, or set the members of one that exists, and print its clone address.
 
-    This works on the data alone. Owners and admins of the workspace may use it without being members.
+    Such as: keyrack repos create acme/site --member alice=developer
     """
-    if not on_data(given):
-        raise click.UsageError("This works on the data alone: give --data. Over the API, CodeArts' calls create one.")
-    importlib.import_module("keyrack.cli.repos_on_data").create(path, members, given)
+    with reached(given) as calls:
+        roles = dict(_member(text) for text in members)
+        made = calls.ask("PUT", ALL, {"path": path, "members": roles or None})
+        if json_wanted:
+            show_json(made)
+            return
+        say(f"{path} is there.", err=True)
+        say(made["clone_url"])
 
 
 @command.command(name="list")
@@ -75,3 +81,10 @@ def change(path: str, visibility: str | None, protect: bool | None, json_wanted:
             return
         protected = "protected" if one["protect_default"] else "not protected"
         say(f"{one['path']}: visibility {one['visibility']}, default branch {protected}.")
+
+
+def _member(text: str) -> tuple[str, str]:
+    name, _, role = text.rpartition("=")
+    if not name:
+        raise click.UsageError(f"--member takes USER=ROLE, not {text!r}.")
+    return name, role

@@ -85,7 +85,7 @@ def create(
     """Make an API token, and print it this once."""
     if user is None and on_data(given):
         raise click.UsageError("Say whose it is: --user USER.")
-    with reached(given) as calls, known(f"Nobody here is called {user!r}."):
+    with reached(given) as calls, known("`keyrack people list` shows whom there is."):
         body = {"name": name, "user": user, "scopes": list(scopes), "expires_at": end_of(calls, until, span)}
         _show_made(calls.ask("POST", "/tokens", body), json_wanted)
 

@@ -26,6 +26,9 @@ TITLES = (
 )
 
 
+_NOWHERE = "That opens nothing: it takes an SSH key, and a grant or a key on a server."
+
+
 @click.command(name="who-can")
 @click.argument("server", metavar="SERVER")
 @click.argument("system_user", metavar="[SYSTEM_USER]", required=False)
@@ -59,6 +62,8 @@ def _show(given: dict[str, Any], json_wanted: bool, **asked: str | None) -> None
             unknown += page["unknown"]
             cursor = page["next"]
         table(TITLES, rows, json_wanted)
+        if not rows and not unknown:
+            say("Nobody can log in there, as far as Keyrack says." if asked.get("server") else _NOWHERE, err=True)
         for name in unknown:
             say(f"Nothing can be said of server {name}: its rows are not as Keyrack wrote them.", err=True)
         if unknown:

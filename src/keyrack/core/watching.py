@@ -115,14 +115,14 @@ def _whole(watched: Watched, states: Mapping[int, Row], more: Mapping[int, Seque
 
 
 def _held(connection: Connection, watched: Watched, now: datetime) -> tuple[Hashable, frozenset[int]]:
-    """A user's keys as a mark, and the servers on which they stand."""
+    """A user's keys and how many servers they stand on as a mark, and those servers, as far as a page shows them."""
     assert watched.user_id is not None
     found = rows.keys(connection, watched.user_id)
     prints = sorted({row.fingerprint for row in found if row.fingerprint})
     places = keys.servers_of_user(connection, watched.user_id)
     places |= servers_with_credentials(connection, watched.workspace_id, prints, now)
     mark = tuple((tuple(row.values()), row.expires_at is not None and row.expires_at <= now) for row in found)
-    return mark, places
+    return (mark, len(places)), frozenset(sorted(places)[:MOST_SERVERS])
 
 
 def _state(row: Row, watched: Watched, now: datetime) -> Hashable:

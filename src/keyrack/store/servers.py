@@ -168,8 +168,17 @@ def own_id(connection: Connection, workspace_id: int, server_id: int | None) -> 
 
 
 @paged
-def _find(workspace_id: int, sought: str | None, tag: str | None) -> Select[Any]:
+def _find(
+    workspace_id: int, sought: str | None, tag: str | None, silent_since: datetime | None, behind: bool, enrolled: bool
+) -> Select[Any]:
     found = select(servers).where(servers.c.workspace_id == workspace_id).order_by(servers.c.id)
+    if not enrolled:
+        found = found.where(servers.c.enrolled_at.is_(None))
+    if silent_since is not None:
+        unheard = or_(servers.c.seen_at.is_(None), servers.c.seen_at < silent_since)
+        found = found.where(servers.c.enrolled_at.is_not(None), unheard)
+    if behind:
+        found = found.where(servers.c.enrolled_at.is_not(None), servers.c.applied_revision < servers.c.revision)
     if tag is not None:
         found = found.where(servers.c.id.in_(select(server_tags.c.server_id).where(server_tags.c.tag == tag)))
     if sought is None:
@@ -183,13 +192,20 @@ def find(
     *,
     search: str = "",
     tag: str | None = None,
+    silent_since: datetime | None = None,
+    behind: bool = False,
+    enrolled: bool = True,
     offset: int,
     limit: int,
     after: Place | None = None,
 ) -> Page[Server]:
-    """A page of servers, oldest first; search: part of the name or address, any case; tag: that they have."""
-    window = Window(limit, offset, after)
-    found = _find.page(connection, lambda row: _server(connection, row), window, workspace_id, pattern(search), tag)
+    """A page of servers, oldest first; search: part of the name or address, any case; tag: that they have.
+
+    silent_since: enrolled ones that were not heard of since; behind: those that do not obey their newest document;
+    enrolled: False for those alone that wait for their host.
+    """
+    window, chosen = Window(limit, offset, after), (tag, silent_since, behind, enrolled)
+    found = _find.page(connection, lambda row: _server(connection, row), window, workspace_id, pattern(search), *chosen)
     tags = _tags(connection, [server.id for server in found.items])
     return found.showing(_with_tags(server, tags) for server in found.items)
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, func, literal, select, tuple_, update
 
-from keyrack.model import Page, UnmanagedKey
+from keyrack.model import Page, Place, UnmanagedKey, Window
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import among
 from keyrack.store.per_server import per_server
-from keyrack.store.rows import page
+from keyrack.store.rows import page, piece_after
 from keyrack.store.tables import credentials, servers, system_users, unmanaged_keys, user_keys, users
 
 AT_ONCE = 500
@@ -36,15 +36,28 @@ def known(connection: Connection, server_id: int) -> dict[tuple[str, str, str], 
 
 
 def find(
-    connection: Connection, workspace_id: int, server_id: int, *, states: tuple[str, ...], offset: int, limit: int
+    connection: Connection,
+    workspace_id: int,
+    server_id: int,
+    *,
+    states: tuple[str, ...],
+    offset: int,
+    limit: int,
+    after: Place | None = None,
 ) -> Page[UnmanagedKey]:
-    """A page of what was found on a server in these states, with the people of the workspace it belongs to."""
-    statement = (
-        _with_people(workspace_id)
-        .where(unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.state.in_(states))
-        .order_by(unmanaged_keys.c.username, unmanaged_keys.c.path, unmanaged_keys.c.line, unmanaged_keys.c.id)
-    )
-    return page(connection, statement, _found, offset=offset, limit=limit)
+    """A page of what was found on a server in these states, with the people of the workspace it belongs to; after:
+    account, file, line and id of the one before.
+    """
+    order = (unmanaged_keys.c.username, unmanaged_keys.c.path, unmanaged_keys.c.line, unmanaged_keys.c.id)
+    mine = (unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.state.in_(states))
+    statement = _with_people(workspace_id).where(*mine).order_by(*order)
+    if after is None:
+        return page(connection, statement, _found, offset=offset, limit=limit)
+    if after:
+        statement = statement.where(tuple_(*order) > tuple_(*(literal(part) for part in after)))
+    found = [_found(row) for row in connection.execute(statement.limit(limit + 1))]
+    placed = [(one, (one.username, one.path, one.line, one.id)) for one in found]
+    return piece_after(placed, Window(limit, after=after))
 
 
 def counts(connection: Connection, workspace_id: int, *, states: tuple[str, ...]) -> Mapping[int, int]:

@@ -23,6 +23,7 @@ LARGEST = 2 * 1024 * 1024
 MOST_ROWS, MOST_CHARACTERS = 1000, 400_000
 MOST_UNREADABLE = 20  # lines that are told one by one
 LONGEST_KEY, LONGEST_OPTIONS, LONGEST_COMMENT = 16_384, 2000, 200
+AWAY = "its home is not there now"
 _FRESH_SECONDS = 2.0  # a file may change again without a sign of it while its last change is as young
 
 
@@ -56,16 +57,23 @@ class Look:
     """One look, made ready where nothing of the file's owner is touched; `do` touches it.
 
     everybody: it counts for all accounts, and is read as root where nobody else could lead it elsewhere; authorities:
-    every key in it is a certificate authority's; known: of the last look.
+    every key in it is a certificate authority's; known: of the last look; home: the account's, where the file is in it.
     """
 
     def __init__(
-        self, path: str, everybody: bool, authorities: bool, rules: SshdRules, known: Optional[KnownFile]
+        self,
+        path: str,
+        everybody: bool,
+        authorities: bool,
+        rules: SshdRules,
+        known: Optional[KnownFile],
+        home: str = "",
     ) -> None:
         self._path = path
         self._everybody = everybody
         self._authorities = authorities
         self._rules = rules
+        self._home = home
         self._stamp = known.stamp if known is not None else None
 
     def do(self) -> Any:
@@ -82,7 +90,7 @@ class Look:
                     raise AccountProblem(problem)
             status = os.stat(self._path)
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            return {"away": True} if self._home and not os.path.isdir(self._home) else None
         stamp = _stamp(status)
         if stat.S_ISDIR(status.st_mode):
             return None  # a folder is no file of keys, for sshd either
@@ -139,6 +147,9 @@ def looked(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
         return before._replace(stamp=None, problem=answer.problem, refused=False)
     if told is None:
         return KnownFile()
+    if "away" in told:
+        # Not mounted, or not opened yet: what was in it may be there again.
+        return known._replace(stamp=None, problem=AWAY) if known is not None and known.rows else KnownFile()
     if "refused" in told:
         return KnownFile(problem=told["refused"], refused=True)
     if "same" in told:

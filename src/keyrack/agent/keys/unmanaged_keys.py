@@ -74,7 +74,7 @@ class Scanner:
             rows = [_judged(one, place) for one in looked.rows]
             if looked.problem:
                 cut.append(Cut(place.username, place.path, looked.problem))
-                if (place.in_force or looked.refused) and looked.problem != account_tasks.NO_TIME:
+                if (place.in_force or looked.refused) and looked.problem not in (account_tasks.NO_TIME, key_file.AWAY):
                     rows.append(ReportedKey(place.username, place.path, UNREADABLE, problem=looked.problem))
             if looked.cut:
                 cut.append(Cut(place.username, place.path, looked.cut))
@@ -99,7 +99,9 @@ class Scanner:
         for place in places:
             account = accounts.get(place.username)
             who = root if account is None else (account.uid, account.gid, account.name)
-            work = key_file.Look(place.path, account is None, place.authorities, self._rules, self._read.get(place[:2]))
+            home = account.home if account is not None and place.path.startswith(f"{account.home}/") else ""
+            last = self._read.get(place[:2])
+            work = key_file.Look(place.path, account is None, place.authorities, self._rules, last, home)
             tasks.append(account_tasks.Task(*who, work.do))
         known, self._read = self._read, {}
         looks = []

@@ -21,7 +21,7 @@ import stat
 import time
 from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.sshd.settings import Effective, Sshd
+from keyrack.agent.sshd.settings import HERE, Effective, Sshd
 from keyrack.agent.system import account_names, programs
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import public_key
@@ -193,6 +193,7 @@ class _Answers:
         words = {word.lower().partition("=")[0] for rule in rules for word in rule}
         self._single = bool(words - {"all"})
         self._by_place = bool(words & set(_WHERE))
+        self._by_port = "localport" in words
         self._all: Optional[Effective] = None
 
     def of(self, name: str) -> Effective:
@@ -204,10 +205,14 @@ class _Answers:
         return self._all
 
     def elsewhere(self, name: str) -> Tuple[Effective, ...]:
-        """For somebody from elsewhere, where rules ask for that."""
+        """For somebody from elsewhere, or to each of several ports, where rules ask for that."""
         if not self._by_place:
             return ()
-        return (self._sshd.effective(name, self._config, address=_SOMEWHERE_ELSE),)
+        found = [self._sshd.effective(name, self._config, address=_SOMEWHERE_ELSE)]
+        ports = self._sshd.ports() if self._by_port else []
+        for port in ports if len(ports) > 1 else ():
+            found += [self._sshd.effective(name, self._config, address, port) for address in (HERE, _SOMEWHERE_ELSE)]
+        return tuple(found)
 
 
 def opens_for_long(verdicts: Sequence[Verdict], seconds: float) -> bool:

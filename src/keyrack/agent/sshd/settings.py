@@ -23,6 +23,7 @@ from keyrack.agent.sshd.running import RunningSshd
 from keyrack.agent.system import programs
 from keyrack.ssh.quotes import setting_word
 
+HERE = "127.0.0.1"
 CONFIG_FOLDER = "/etc/ssh"  # where a relative Include begins
 GREETING_SECONDS = 10.0
 RELOAD_SECONDS = 15.0
@@ -108,23 +109,36 @@ class Sshd:
         return None if ended.status == 0 else _said(ended)
 
     def effective(
-        self, user: Optional[str] = None, config: Optional[str] = None, address: str = "127.0.0.1"
+        self,
+        user: Optional[str] = None,
+        config: Optional[str] = None,
+        address: str = HERE,
+        port: Optional[int] = None,
     ) -> Effective:
         """What sshd would do, for everybody or for one account that comes from this host. Raises SshdProblem.
 
-        config: another file of settings to try; address: of another place that the account comes from. What the running
-        sshd was given on its command line counts as it does there.
+        config: another file of settings to try; address: of another place that the account comes from; port: that it
+        comes to, None: the first. What the running sshd was given on its command line counts as it does there.
         """
-        return self._ask(user, config, address, self.running.arguments())
+        return self._ask(user, config, address, port, self.running.arguments())
 
-    def _ask(self, user: Optional[str], config: Optional[str], address: str, given: Sequence[str]) -> Effective:
+    def ports(self) -> List[int]:
+        """Those that it listens on, or would."""
+        places = self.listeners() or self.configured()
+        return sorted({one.port for one in places})
+
+    def _ask(
+        self, user: Optional[str], config: Optional[str], address: str, port: Optional[int], given: Sequence[str]
+    ) -> Effective:
         program = programs.find("sshd")
         if program is None:
             raise SshdProblem("sshd was not found; install OpenSSH's server (openssh-server)")
-        # All three are given, because an older sshd refuses to answer when a rule needs one that is not.
-        name = "localhost" if address == "127.0.0.1" else address
+        # All are given: where a rule needs one that is not, sshd refuses to answer, or takes the rule for one that
+        # does not apply.
+        name = "localhost" if address == HERE else address
         asked = [f"user={user}", f"host={name}", f"addr={address}"] if user is not None else []
-        asked += self._local_port(config or self.config, given)
+        asked += [f"laddr={HERE if address == HERE else _own_address()}"] if user is not None else []
+        asked += [f"lport={port}"] if port is not None else self._local_port(config or self.config, given)
         who = ["-C", ",".join(asked)] if asked else []
         _make_privilege_folder()
         ended = programs.run([program, "-T", "-f", config or self.config, *given, *who])
@@ -273,7 +287,7 @@ class Sshd:
     def _addresses(self) -> List[Tuple[str, int]]:
         try:
             # Who listens is found by this, and what it was given only then.
-            listening = self._ask(None, None, "127.0.0.1", ()).all("listenaddress")
+            listening = self._ask(None, None, HERE, None, ()).all("listenaddress")
         except SshdProblem:
             return []
         found = []
@@ -351,6 +365,16 @@ def _greets(address: Tuple[str, int]) -> bool:
             return connection.recv(64).startswith(_SIGNS_OF_LIFE)
     except OSError:
         return False
+
+
+def _own_address() -> str:
+    """Where somebody from elsewhere reaches this machine; nothing is sent to find out."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.connect(("192.0.2.1", 9))  # of nobody (RFC 5737)
+            return str(asking.getsockname()[0])
+    except OSError:
+        return HERE
 
 
 def _make_privilege_folder() -> None:

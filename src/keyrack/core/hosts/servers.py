@@ -28,6 +28,8 @@ from keyrack.store import deleted_servers as deleted_rows
 ENROLMENT_LIFE = timedelta(hours=24)
 # Agents ask again at least every 50 seconds.
 ONLINE_FOR = timedelta(seconds=90)
+STATES = SILENT, BEHIND, NEW = "silent", "behind", "new"
+"""Not heard of lately; not obeying the newest document yet; not enrolled yet."""
 KEEP: Final = object()
 """Stands for: leave this field as it is."""
 # RunCloud: a new server has these two, and neither can be deleted.
@@ -142,17 +144,34 @@ def is_there(instance: Instance, actor: Actor, reference: str) -> bool:
 
 
 def find(
-    instance: Instance, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 15, cursor: str | None = None
+    instance: Instance,
+    actor: Actor,
+    *,
+    search: str = "",
+    state: str = "",
+    offset: int = 0,
+    limit: int = 15,
+    cursor: str | None = None,
 ) -> Page[Server]:
-    """A page of the workspace's servers, oldest first; search: part of name or address; cursor: instead of offset, of
-    the page before, "" for the first one.
+    """A page of the workspace's servers, oldest first; search: part of name or address; state: one of STATES alone;
+    cursor: instead of offset, of the page before, "" for the first one. Raises Refusal INVALID or FORBIDDEN.
     """
     attempt = Attempt(instance, actor, "servers:read", "list servers", target_kind="server")
     with attempt:
         after = cursors.place(cursor, int)
+        if state and state not in STATES:
+            raise invalid("state", f"state takes one of {', '.join(STATES)}.")
         return attempt.read(
             lambda connection: servers.find(
-                connection, actor.workspace_id, search=search, offset=offset, limit=limit, after=after
+                connection,
+                actor.workspace_id,
+                search=search,
+                silent_since=instance.now() - ONLINE_FOR if state == SILENT else None,
+                behind=state == BEHIND,
+                enrolled=state != NEW,
+                offset=offset,
+                limit=limit,
+                after=after,
             )
         )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from keyrack.core import room, validation
+from keyrack.core import cursors, room, validation
 from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.news import tell as _tell
 from keyrack.core.instance import Instance
@@ -57,8 +57,11 @@ def find(
     states: Iterable[str] = (NEW, IGNORED, REMOVING, ACCEPTED),
     offset: int = 0,
     limit: int = 15,
+    cursor: str | None = None,
 ) -> Page[UnmanagedKey]:
-    """A page of what a host found, with the person each key belongs to. Raises Refusal MISSING for the server."""
+    """A page of what a host found, with the person each key belongs to; cursor: instead of offset, of the page before,
+    "" for the first one. Raises Refusal MISSING for the server, or INVALID for a cursor that is none.
+    """
     attempt = Attempt(
         instance,
         actor,
@@ -69,10 +72,11 @@ def find(
     )
     with attempt:
         wanted = tuple(state for state in states if state in STATES)
+        after = cursors.place(cursor, str, str, int, int)
         page = attempt.read(
             lambda connection: (
                 unmanaged_keys.find(
-                    connection, actor.workspace_id, server_id, states=wanted, offset=offset, limit=limit
+                    connection, actor.workspace_id, server_id, states=wanted, offset=offset, limit=limit, after=after
                 )
                 if servers.own_id(connection, actor.workspace_id, server_id)
                 else None

@@ -57,7 +57,7 @@ def ask(
             user_id = _asker(work, user)
             server_id, tagged = _place(work, server, tag)
             if not _has_account(work, server_id, tagged, account):
-                raise invalid("system_user", f"No server that this is for has the account {account!r}.")
+                raise invalid("system_user", f"No server there has the account {account!r}; name one that it has.")
             if requests.count_pending(work.connection, user_id, MOST_PENDING) >= MOST_PENDING:
                 words = f"{MOST_PENDING} of your requests are pending, which is the most; cancel one first."
                 raise Refusal(Kind.LIMIT, "too-many-requests", words)

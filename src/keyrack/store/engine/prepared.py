@@ -325,10 +325,11 @@ def savepoint(connection: Connection) -> Iterator[None]:
         yield
         _driven(connection, "RELEASE SAVEPOINT nested", ())
     except BaseException:
-        # Whatever broke the connection, or ended the transaction, undid more than this.
-        with suppress(DBAPIError):
-            _driven(connection, "ROLLBACK TO SAVEPOINT nested", ())
-            _driven(connection, "RELEASE SAVEPOINT nested", ())
+        # Whatever broke the connection, or ended the transaction, undid more than this, and is what is to be told.
+        if not connection.invalidated:
+            with suppress(DBAPIError):
+                _driven(connection, "ROLLBACK TO SAVEPOINT nested", ())
+                _driven(connection, "RELEASE SAVEPOINT nested", ())
         raise
 
 

@@ -33,6 +33,7 @@ SPANS = (
     ("86400", "after a day"),
     ("604800", "after a week"),
 )
+STATES = (("", "All"), (servers.SILENT, "Silent"), (servers.BEHIND, "Behind"), (servers.NEW, "Not enrolled"))
 THENS = (
     (KEEP, "keys stay as they are"),
     (DROP_TEMPORARY, "temporary keys open nothing any more"),
@@ -65,8 +66,10 @@ def mark_of(held: HostStatus) -> str:
 
 def hosts(visit: Visit) -> Response:
     """All hosts; search: part of name or address."""
-    search = visit.query.get("q", "")
-    found = servers.find(visit.instance, visit.actor, search=search, cursor=cursor_of(visit), limit=PER_PAGE)
+    search, state = visit.query.get("q", ""), visit.query.get("state", "")
+    found = servers.find(
+        visit.instance, visit.actor, search=search, state=state, cursor=cursor_of(visit), limit=PER_PAGE
+    )
     waiting: Mapping[int, int] = {}
     if visit.may("credentials:read"):
         waiting = unmanaged_keys.counts(visit.instance, visit.actor)
@@ -78,6 +81,8 @@ def hosts(visit: Visit) -> Response:
         "hosts.html",
         rows=rows,
         search=search,
+        state=state,
+        states=STATES,
         adding="add" in visit.query or visit.refusal is not None,
         **paged(visit, found),
     )

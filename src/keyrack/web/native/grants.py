@@ -6,10 +6,10 @@ from keyrack.core.keys import grants
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_people as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import Further
+from keyrack.web.native.shapes import Window
 
 
-def list_grants(call: Call, asked: Further) -> shapes.GrantPage:
+def list_grants(call: Call, asked: Window) -> shapes.GrantPage:
     """List who may log in where, oldest first"""
     found = grants.page(call.instance, call.actor, **asked.window())
     names = grants.names(call.instance, call.actor, found.items)
@@ -50,7 +50,7 @@ def take_back_grant(call: Call) -> None:
 
 
 ENDPOINTS = (
-    endpoint("GET", "/grants", list_grants, "grants:read", asks=Further, answers=shapes.GrantPage),
+    endpoint("GET", "/grants", list_grants, "grants:read", asks=Window, answers=shapes.GrantPage),
     endpoint(
         "POST", "/grants", give_grant, "grants:write", takes=shapes.NewGrant, answers=shapes.GivenGrant, status=201
     ),

@@ -6,7 +6,7 @@ from keyrack.core.people import offboarding, offboarding_undo
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_offboardings as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import Further
+from keyrack.web.native.shapes import Window
 
 
 def offboard(call: Call, wanted: shapes.Offboard, asked: shapes.PreviewAsked) -> shapes.Offboarding:
@@ -18,7 +18,7 @@ def offboard(call: Call, wanted: shapes.Offboard, asked: shapes.PreviewAsked) ->
     return shapes.offboarding(offboarding.receipt(call.instance, call.actor, made))
 
 
-def list_offboardings(call: Call, asked: Further) -> shapes.OffboardingPage:
+def list_offboardings(call: Call, asked: Window) -> shapes.OffboardingPage:
     """List people who were removed everywhere, newest first, each with who has obeyed"""
     found = offboarding.find(call.instance, call.actor, **asked.window())
     return shapes.OffboardingPage.of(found, shapes.offboarding)
@@ -45,7 +45,7 @@ ENDPOINTS = (
         answers=shapes.Offboarding,
         status=202,
     ),
-    endpoint("GET", "/offboardings", list_offboardings, "people:read", asks=Further, answers=shapes.OffboardingPage),
+    endpoint("GET", "/offboardings", list_offboardings, "people:read", asks=Window, answers=shapes.OffboardingPage),
     endpoint("GET", "/offboardings/{offboarding}", show_offboarding, "people:read", answers=shapes.Offboarding),
     endpoint("POST", "/offboardings/{offboarding}/undo", undo_offboarding, "people:offboard", answers=shapes.Undone),
 )

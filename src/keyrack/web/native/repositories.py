@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core.git import repositories
+from keyrack.core.git import named_repositories, repositories
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_repositories as shapes
 from keyrack.web.native.calls import endpoint
@@ -12,12 +12,17 @@ from keyrack.web.native.shapes import Search
 def list_repositories(call: Call, asked: Search) -> shapes.RepositoryPage:
     """List the repositories that one may see, newest first"""
     found = repositories.find(call.instance, call.actor, search=asked.search, **asked.window())
-    return shapes.RepositoryPage.of(found, shapes.repository)
+    return shapes.RepositoryPage.of(found, lambda one: shapes.repository(call.instance, one))
+
+
+def put_repository(call: Call, new: shapes.NewRepository) -> shapes.Repository:
+    """Make a repository exist at a path, with these members"""
+    return shapes.repository(call.instance, named_repositories.put(call.instance, call.actor, new.path, new.members))
 
 
 def show_repository(call: Call) -> shapes.Repository:
     """Show a repository and how it is protected"""
-    return shapes.repository(repositories.get(call.instance, call.actor, call.ids["repository"]))
+    return shapes.repository(call.instance, repositories.get(call.instance, call.actor, call.ids["repository"]))
 
 
 def change_repository(call: Call, change: shapes.RepositoryChange) -> shapes.Repository:
@@ -29,7 +34,7 @@ def change_repository(call: Call, change: shapes.RepositoryChange) -> shapes.Rep
         visibility=change.visibility,
         protect_default=change.protect_default,
     )
-    return shapes.repository(changed)
+    return shapes.repository(call.instance, changed)
 
 
 ENDPOINTS = (
@@ -40,6 +45,14 @@ ENDPOINTS = (
         "codeartsrepo:repository:getRepository",
         asks=Search,
         answers=shapes.RepositoryPage,
+    ),
+    endpoint(
+        "PUT",
+        "/repositories",
+        put_repository,
+        "codeartsrepo:repository:createRepository",
+        takes=shapes.NewRepository,
+        answers=shapes.Repository,
     ),
     endpoint(
         "GET",

@@ -6,7 +6,7 @@ from keyrack.core.keys import receipts, revocation
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_keys as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import Further
+from keyrack.web.native.shapes import Window
 
 
 def revoke_key(call: Call, wanted: shapes.Revocation) -> shapes.Revoked:
@@ -16,7 +16,7 @@ def revoke_key(call: Call, wanted: shapes.Revocation) -> shapes.Revoked:
     )
 
 
-def list_revoked_keys(call: Call, asked: Further) -> shapes.RevokedKeyPage:
+def list_revoked_keys(call: Call, asked: Window) -> shapes.RevokedKeyPage:
     """List keys that were revoked everywhere, newest first"""
     found = revocation.find(call.instance, call.actor, **asked.window())
     return shapes.RevokedKeyPage.of(found, shapes.revoked_key)
@@ -35,9 +35,7 @@ def show_receipts_of_key(call: Call, asked: shapes.ReceiptsAsked) -> shapes.Rece
 
 ENDPOINTS = (
     endpoint("POST", "/keys/revoke", revoke_key, "keys:revoke", takes=shapes.Revocation, answers=shapes.Revoked),
-    endpoint(
-        "GET", "/keys/revoked", list_revoked_keys, "credentials:read", asks=Further, answers=shapes.RevokedKeyPage
-    ),
+    endpoint("GET", "/keys/revoked", list_revoked_keys, "credentials:read", asks=Window, answers=shapes.RevokedKeyPage),
     endpoint("POST", "/keys/lift", lift_revocation, "keys:revoke", takes=shapes.Lifting, answers=shapes.RevokedKey),
     endpoint(
         "GET",

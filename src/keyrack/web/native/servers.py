@@ -8,7 +8,7 @@ from keyrack.web.api import Call
 from keyrack.web.native import parameters
 from keyrack.web.native import shapes_servers as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import Further, Search
+from keyrack.web.native.shapes import Search, Window
 
 
 def list_servers(call: Call, asked: Search) -> shapes.ServerPage:
@@ -22,7 +22,7 @@ def show_server(call: Call) -> shapes.Server:
     return shapes.server(call.instance, parameters.server(call))
 
 
-def list_deleted_servers(call: Call, asked: Further) -> shapes.DeletedServerPage:
+def list_deleted_servers(call: Call, asked: Window) -> shapes.DeletedServerPage:
     """List deleted servers that had a host, each with when the host said that no key of Keyrack opens it any more"""
     found = deleted_servers.find(call.instance, call.actor, **asked.window())
     return shapes.DeletedServerPage.of(found, shapes.deleted_server)
@@ -92,7 +92,7 @@ ENDPOINTS = (
         "/deleted-servers",
         list_deleted_servers,
         "servers:read",
-        asks=Further,
+        asks=Window,
         answers=shapes.DeletedServerPage,
     ),
     endpoint(

@@ -7,10 +7,10 @@ from keyrack.web.api import Call
 from keyrack.web.native import parameters
 from keyrack.web.native import shapes_servers as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import Further
+from keyrack.web.native.shapes import Window
 
 
-def list_sessions(call: Call, asked: Further) -> shapes.SessionPage:
+def list_sessions(call: Call, asked: Window) -> shapes.SessionPage:
     """List who is logged in on a server"""
     found = sessions.find(call.instance, call.actor, parameters.server_id(call), **asked.window())
     return shapes.SessionPage.of(found, shapes.session)
@@ -33,7 +33,7 @@ ENDPOINTS = (
         "/servers/{server}/sessions",
         list_sessions,
         "sessions:read",
-        asks=Further,
+        asks=Window,
         answers=shapes.SessionPage,
     ),
     endpoint(

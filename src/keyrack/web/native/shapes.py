@@ -144,27 +144,18 @@ Restrictions = Annotated[
 
 
 class Window(Query):
-    """Which page of a list."""
+    """Which page of a list: by number, or by cursor, which costs the same wherever one is."""
 
     page: Annotated[PageNumber, about("Which page, from 1.", 1)] = 1
     per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", PER_PAGE)] = PER_PAGE
-
-    def window(self) -> dict[str, Any]:
-        """Offset and limit, as the core's functions take them."""
-        return {"offset": (self.page - 1) * self.per_page, "limit": self.per_page}
-
-
-class Further(Window):
-    """A page of a list, also by cursor, which costs the same wherever one is."""
-
     cursor: Annotated[str | None, about("Instead of page: next of the page before; empty for the first.", "")] = None
 
     def window(self) -> dict[str, Any]:
         """Offset, limit and cursor, as the core's functions take them."""
-        return {**super().window(), "cursor": self.cursor}
+        return {"offset": (self.page - 1) * self.per_page, "limit": self.per_page, "cursor": self.cursor}
 
 
-class Search(Further):
+class Search(Window):
     """A page of what matches a text."""
 
     search: Annotated[str, about("A part of what is looked for.", "web")] = ""

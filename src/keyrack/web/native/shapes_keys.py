@@ -20,7 +20,6 @@ from keyrack.web.native.shapes import (
     End,
     Fingerprint,
     Flag,
-    Further,
     Id,
     Listed,
     Name,
@@ -92,7 +91,7 @@ class ReceiptsAsked(Query):
     fingerprint: Annotated[Fingerprint, about("The key that was revoked.")] = ""
 
 
-class UserKeysAsked(Further):
+class UserKeysAsked(Window):
     """Whose keys."""
 
     user: Annotated[str | None, about("Of this user alone, by name.", "alice")] = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from keyrack.core.git.access import clone_address
+from keyrack.core.instance import Instance
 from keyrack.store.repositories import Repository as RepositoryRecord
 from keyrack.web.native.shapes import Answer, Flag, Id, Listed, Request, about
 
@@ -17,6 +19,16 @@ class RepositoryChange(Request):
     protect_default: Annotated[bool | None, about("Whether its default branch is protected.", True)] = None
 
 
+class NewRepository(Request):
+    """A repository as wanted."""
+
+    path: Annotated[str, about("Its path: GROUP/NAME.", "acme/site")]
+    members: Annotated[
+        dict[str, Literal["viewer", "developer", "admin"]] | None,
+        about("Its members, these and no others: user to role; left out: as they are.", {"alice": "developer"}),
+    ] = None
+
+
 class Repository(Answer):
     """A repository and how it is protected."""
 
@@ -25,13 +37,14 @@ class Repository(Answer):
     visibility: Annotated[int, about("0 private, 10 for the workspace, 20 for everybody to read.", 10)]
     default_branch: Annotated[str | None, about("Its default branch.", "main")]
     protect_default: Annotated[Flag, about("Whether that is protected.")]
+    clone_url: Annotated[str, about("Where it is cloned from.", "ssh://git@git.example.org/acme/site.git")]
 
 
 class RepositoryPage(Listed[Repository]):
     """A page of repositories."""
 
 
-def repository(found: RepositoryRecord) -> Repository:
+def repository(instance: Instance, found: RepositoryRecord) -> Repository:
     """A repository and how it is protected."""
     return Repository(
         id=found.id,
@@ -39,4 +52,5 @@ def repository(found: RepositoryRecord) -> Repository:
         visibility=found.visibility,
         default_branch=found.default_branch,
         protect_default=found.protect_default,
+        clone_url=clone_address(instance, found.path),
     )

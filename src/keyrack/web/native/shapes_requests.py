@@ -13,12 +13,12 @@ from keyrack.web.native.shapes import (
     Answer,
     Count,
     Fingerprint,
-    Further,
     Id,
     Listed,
     PublicKey,
     Request,
     Time,
+    Window,
     about,
     time,
     time_or_null,
@@ -37,7 +37,7 @@ class NewRequest(Request):
     reason: Annotated[str, about("Why; those who approve read it.", "the release of today")]
 
 
-class RequestsAsked(Further):
+class RequestsAsked(Window):
     """Which requests."""
 
     state: Annotated[str | None, about("pending, approved, denied, cancelled, lapsed or ended.", "pending")] = None

@@ -6,10 +6,10 @@ from keyrack.core.people import api_tokens, tokens
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_people as shapes
 from keyrack.web.native.calls import endpoint
-from keyrack.web.native.shapes import Further
+from keyrack.web.native.shapes import Window
 
 
-def list_tokens(call: Call, asked: Further) -> shapes.TokenPage:
+def list_tokens(call: Call, asked: Window) -> shapes.TokenPage:
     """List API tokens, oldest first; never the tokens themselves"""
     return shapes.TokenPage.of(tokens.find(call.instance, call.actor, **asked.window()), shapes.token)
 
@@ -50,7 +50,7 @@ def revoke_token(call: Call) -> None:
 
 
 ENDPOINTS = (
-    endpoint("GET", "/tokens", list_tokens, "people:read", asks=Further, answers=shapes.TokenPage),
+    endpoint("GET", "/tokens", list_tokens, "people:read", asks=Window, answers=shapes.TokenPage),
     endpoint(
         "GET",
         "/instance/tokens",

@@ -1,0 +1,85 @@
+"""Repositories as people name them, by path, with members by name; must leave what each may to repositories.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+
+from keyrack.core.git import repositories
+from keyrack.core.git.repositories import ADD_MEMBERS, CREATE
+from keyrack.core.instance import Instance
+from keyrack.core.together import within
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid
+from keyrack.model import Actor, RepositoryRole, User
+from keyrack.store import people
+from keyrack.store import repositories as rows
+from keyrack.store.repositories import Repository
+
+_KIND = "repository"
+
+
+def put(instance: Instance, actor: Actor, path: object, members: Mapping[str, object] | None) -> Repository:
+    """Make a repository exist at a path, with exactly these members: user name to role; None leaves those it has.
+
+    A user who makes one is its admin. Raises Refusal INVALID, FORBIDDEN, TAKEN for a path that is another workspace's,
+    or MISSING for one that the actor may not see.
+    """
+    name = repositories.path_of(path)
+    wanted = {user: repositories.member_role(role) for user, role in (members or {}).items()}
+    known = instance.database.read(lambda connection: rows.by_path(connection, name))
+    if known is None or known.workspace_id != actor.workspace_id:
+        return _create(instance, actor, name, wanted)
+    found = repositories.get(instance, actor, known.id)
+    if members is None:
+        return found
+    _, entitled = repositories.reach(instance, actor, found.id, ADD_MEMBERS)
+    aim = "set the members of a repository"
+    with Attempt(instance, entitled, ADD_MEMBERS, aim, target_kind=_KIND, target_id=found.id) as attempt:
+
+        def change(work: Work) -> Repository:
+            work.no_event("each member leaves one")
+            _set_members(work, actor, found, wanted)
+            return found
+
+        return attempt.write(change)
+
+
+def _create(instance: Instance, actor: Actor, path: str, wanted: Mapping[str, RepositoryRole]) -> Repository:
+    with Attempt(instance, actor, CREATE, "create a repository", target_kind=_KIND) as attempt:
+        if actor.project:
+            words = "Your proof of who you are is for one project; a repository at a path of its own is in none."
+            raise Refusal(Kind.FORBIDDEN, "scope-foreign", words)
+
+        def change(work: Work) -> Repository:
+            work.no_event("the change within leaves it")
+            roles = {} if actor.user_id is None else {actor.user_id: RepositoryRole.ADMIN.value}
+            roles |= {_user(work.connection, actor, user).id: role.value for user, role in wanted.items()}
+            repositories.ensure(within(work), actor, path=path, members=roles)
+            made = rows.by_path(work.connection, path)
+            assert made is not None
+            return made
+
+        return attempt.write(change)
+
+
+def _set_members(work: Work, actor: Actor, found: Repository, wanted: Mapping[str, RepositoryRole]) -> None:
+    inner = within(work)
+    held = rows.members(work.connection, found.id)
+    users = {user: _user(work.connection, actor, user) for user in wanted}
+    for name, user in users.items():
+        if held.get(user.id) is not wanted[name]:
+            role = wanted[name].value
+            repositories.set_member(inner, actor, found.id, user_uid=user.uid, role=role, new=user.id not in held)
+    for number in held.keys() - {user.id for user in users.values()}:
+        gone = people.user(work.connection, number)
+        if gone is not None:
+            repositories.remove_member(inner, actor, found.id, user_uid=gone.uid)
+
+
+def _user(connection: Connection, actor: Actor, name: str) -> User:
+    found = people.user_by_name(connection, actor.workspace_id, name)
+    if found is None:
+        raise invalid("members", f"There is no user {name!r}; name users that exist.", "user-missing")
+    return found
