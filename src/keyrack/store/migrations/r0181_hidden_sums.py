@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 revision = "0181"
-down_revision = "0161"
+down_revision = "0162"
 
 
 def upgrade() -> None:
