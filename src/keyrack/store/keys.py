@@ -62,9 +62,19 @@ def begun(at: datetime) -> ColumnElement[bool]:
     return or_(grants.c.starts_at.is_(None), grants.c.starts_at <= at)
 
 
-def add_credential(connection: Connection, username: str, values: Mapping[str, Any]) -> Credential:
-    """Insert a credential (the columns of the table) of the system user with this name; answers it."""
-    (row,) = sealed_sets.insert_many(connection, credentials, [values])
+def credential_id(connection: Connection) -> sealed_sets.Ids:
+    """The id of a credential that is to be added; asked for with the next question."""
+    return sealed_sets.reserve(connection, credentials, 1)
+
+
+def add_credential(
+    connection: Connection, username: str, values: Mapping[str, Any], number: sealed_sets.Ids
+) -> Credential:
+    """Insert a credential (the columns of the table) of the system user with this name; answers it.
+
+    number: what credential_id answered.
+    """
+    (row,) = sealed_sets.insert_many(connection, credentials, [values], number)
     return Credential(**sealed.unsealed(row), username=username, delivered=False)
 
 
