@@ -1,4 +1,4 @@
-"""With a hundred thousand rows in the tables that grow, hot questions read no whole one, as each database plans them."""
+"""With a hundred thousand rows in tables that grow, hot questions read no whole one, as each database plans them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def value(column: Column[Any], count: int) -> str:
     """What the row with number n has there, in SQL that both databases take."""
     if column.foreign_keys:
         (key,) = column.foreign_keys
-        most = dict((table.name, rows) for table, rows in FILLED).get(key.column.table.name, 1)
+        most = {table.name: rows for table, rows in FILLED}.get(key.column.table.name, 1)
         owners = min(most, count)
         return f"n - (n - 1) / {owners} * {owners}"  # no %, which psycopg takes for a place
     if isinstance(column.type, Boolean):
@@ -92,7 +92,7 @@ def fill(connection: Connection) -> None:
             )
         columns = ", ".join(column.name for column in named)
         values = ", ".join(value(column, count) for column in named)
-        connection.exec_driver_sql(f"INSERT INTO {table.name} ({columns}) SELECT {values} FROM {numbers}")  # noqa: S608
+        connection.exec_driver_sql(f"INSERT INTO {table.name} ({columns}) SELECT {values} FROM {numbers}")
     connection.exec_driver_sql("ANALYZE")
 
 

@@ -532,7 +532,7 @@ def _with_seals(
     accounts = {
         row.id: sealed.sound(connection, system_users, row) for row in _system_users_of.rows(connection, server_id)
     }
-    # Whether a host was told follows from its server's row, and would change for all of them at each of the host's words.
+    # Whether a host was told follows from its server's row: it would change for all of them with each word of the host.
     assert plan.names[-1] == _DELIVERED
     reads = tuple(read for read in plan.reads if read[0] != _DELIVERED)
     apart = replace(plan, names=plan.names[:-1], reads=reads)
