@@ -63,9 +63,7 @@ def test_every_page_and_the_stream(postgresql_url: str, tmp_path: Path) -> None:
             seen = {path: client.get(path) for path in (*pages, *FILTERED)}
             assert not [(path, answer.text) for path, answer in seen.items() if answer.status_code >= 500]
             assert "Somebody tried something" in seen["/"].text
-            assert '<td class="number">7</td>' in seen["/"].text, (
-                "twice three logins, and the one that the host told of"
-            )
+            assert '<td class="number">7</td>' in seen["/"].text, "twice three logins, and the one of the host"
             with client.stream("GET", "/live?host=1&person=alice&requests=1") as answer:
                 words = (line for line in answer.iter_lines() if line.startswith("event: "))
                 assert next(words) == f"event: {live.CHANGED}"
