@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -61,6 +62,8 @@ def test_sessions_are_told_with_the_key_that_signed(watched: Watched, keys: Call
     assert abs(datetime.now(UTC) - started) < timedelta(minutes=5)
     wait_until(watched.used, "a use of the key")
     assert {use["fingerprint"] for use in watched.used()} == {fingerprint_of(signed.public)}
+    # Whom the log names has an account here, whatever no list of them says.
+    assert json.loads((watched.host.state / "sessions.json").read_bytes())["names"] == [USERNAME]
     watched._clients[0].kill()
     watched.wait_for_sessions(0)
 

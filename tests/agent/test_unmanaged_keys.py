@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,7 @@ from tests.agent.signed_documents import public_key
 from tests.login.observed_host import accounts
 from tests.login.private_sshd import Key
 
-LOUD, QUIET = "krloud", "krquiet"
+LOUD, QUIET, GROUP = "krloud", "krquiet", "krteam"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees other accounts' files")
 
 
@@ -120,6 +122,55 @@ def test_no_answer_is_not_none(homes: dict[str, Path], tmp_path: Path) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ELOOP])
+def test_every_error_but_absence_is_no_answer(
+    homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As file systems of a network give them when their server is away."""
+    file = homes[QUIET] / ".ssh" / "authorized_keys"
+    put(file, f"{public_key()} quiet\n")
+    look, stat = scanner(tmp_path), os.stat
+    look.scan()
+
+    def failing(path: Any, **more: Any) -> os.stat_result:
+        if path == str(file):
+            raise OSError(number, os.strerror(number), path)
+        return stat(path, **more)
+
+    monkeypatch.setattr(os, "stat", failing)
+    (one,) = of(look.scan(), QUIET)
+    assert (one.kind, one.problem) == (UNREADABLE, os.strerror(number))
+    assert (QUIET, str(file)) in {(cut.username, cut.path) for cut in look.cut}
+    monkeypatch.undo()
+    assert [one.comment for one in of(look.scan(), QUIET)] == ["quiet"]
+
+
+@needs_root
+def test_who_is_in_a_group_decides_at_once(homes: dict[str, Path], tmp_path: Path) -> None:
+    """What sshd's rules ask of groups is asked anew when somebody enters or leaves one."""
+    for name in (LOUD, QUIET):
+        put(homes[name] / ".ssh" / "of_team", f"{public_key()} {name}\n")
+    subprocess.run(["groupadd", "-f", GROUP], check=True)
+    try:
+        rule = f"AuthorizedKeysFile none\nMatch Group kr*,!{LOUD}\n"
+        look = scanner(tmp_path, f"{rule}    AuthorizedKeysFile .ssh/of_team\n")
+        # Each account is in the group of its own name, which the rule knows, too.
+        for command, quiet in ((["usermod", "-G", ""], True), (["usermod", "-g", "nogroup"], False)):
+            subprocess.run([*command, QUIET], check=True, capture_output=True)
+            assert in_force(look) == ({QUIET} if quiet else set())
+        for command, quiet in ((["gpasswd", "-a"], True), (["gpasswd", "-d"], False), (["gpasswd", "-a"], True)):
+            subprocess.run([*command, QUIET, GROUP], check=True, capture_output=True)
+            assert in_force(look) == ({QUIET} if quiet else set())
+    finally:
+        subprocess.run(["groupdel", "-f", GROUP], check=False, capture_output=True)
+
+
+def in_force(look: Scanner) -> set[str]:
+    """The accounts that a key of the team opens."""
+    return {one.username for one in look.scan() if one.path.endswith("/of_team") and one.in_force}
+
+
+@needs_root
 def test_every_line_is_told_for_what_it_is(homes: dict[str, Path], tmp_path: Path) -> None:
     rsa = Key.make(tmp_path / "rsa", "rsa", 2048).public
     keys = [public_key() for _ in range(6)]
@@ -191,8 +242,16 @@ def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_pat
         "assert not pwd.getpwall()\n"
         "print(json.dumps([one.comment for one in Scanner(Sshd(sys.argv[1]), '/none').scan(names=sys.argv[2:])]))"
     )
-    for names in ((), (QUIET,)):
-        if names:
+    home, domain = homes[QUIET], homes[QUIET].with_name("krcorp.example")
+    for names, nested in (((), False), ((), True), ((QUIET,), False)):
+        if nested:  # as SSSD and winbind have them, in a folder of their domain
+            domain.mkdir()
+            home.rename(domain / QUIET)
+            subprocess.run(["usermod", "-d", str(domain / QUIET), QUIET], check=True)
+        elif names:
+            (domain / QUIET).rename(home)
+            domain.rmdir()
+            subprocess.run(["usermod", "-d", str(home), QUIET], check=True)
             os.chown(homes[QUIET], 0, 0)  # found by its name alone
             homes[QUIET].chmod(0o755)
         ended = subprocess.run(

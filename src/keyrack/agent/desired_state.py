@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys import other_sources, unmanaged_keys
 from keyrack.agent.keys.search import Search, SearchResult
@@ -57,6 +57,7 @@ class DesiredState:
         self._told_digest = ""
         self._telling_digest = ""
         self._sshd_state: Tuple[object, ...] = ()
+        self._logged_in: Callable[[], Iterable[str]] = tuple
         self._host_key_look = HostKeyLook(self._sshd)
         self._host_keys: Optional[HostKeys] = None
         self._told_host_keys: Optional[HostKeys] = None
@@ -80,6 +81,10 @@ class DesiredState:
     def search_aside(self) -> None:
         """From now on put() does not wait for a long look for keys. For an agent that stays."""
         self._search.hurry()
+
+    def look_for(self, names: Callable[[], Iterable[str]]) -> None:
+        """Look for the keys of these accounts too, whom sshd's log named."""
+        self._logged_in = names
 
     def begin(self) -> None:
         """After a start, before anything else."""
@@ -161,7 +166,7 @@ class DesiredState:
     def _look(self, document: HostDocument, unmet: List[str], *, scan: bool) -> None:
         before = self._enforcement.before if self._enforcement is not None else ()
         if scan or document.remove_keys:
-            names = {*document.users, *document.accounts}
+            names = {*document.users, *document.accounts, *self._logged_in()}
             looked = self._search.look(before, sorted(names), document.remove_keys)
             self._looked = self._looked if looked is None else looked
         if document.remove_keys and self._looked is not None:

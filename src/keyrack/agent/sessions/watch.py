@@ -19,13 +19,14 @@ import math
 import threading
 import time
 from datetime import datetime, timezone
-from typing import Any, Callable, Dict, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 from keyrack import __version__
 from keyrack.agent.reconcile import InForce
 from keyrack.agent.service.client import NoAnswer, ServiceClient
 from keyrack.agent.sessions import last_uses, login_log, sessions, termination
 from keyrack.agent.sessions.last_uses import Uses
+from keyrack.agent.sessions.login_log import Login
 from keyrack.agent.sessions.session_processes import LoginSession
 from keyrack.agent.sessions.sessions import Rights, Sessions
 from keyrack.agent.sessions.unknown import UnknownSessions
@@ -36,6 +37,7 @@ from keyrack.agent.system import machine, processes
 from keyrack.agent.system.folder import PRIVATE_FILE
 from keyrack.protocol.host_document import ENFORCE, OBSERVE, HostDocument
 from keyrack.protocol.report import Report
+from keyrack.ssh.names import account_problem
 from keyrack.ssh.public_key import fingerprint_of
 
 LOOK_SECONDS = 1.0  # how late the end of a key may end its sessions
@@ -47,6 +49,7 @@ LATE_LOGIN_SECONDS = 180.0  # sshd gives a login two minutes (LoginGraceTime)
 
 _FILE = "sessions.json"
 _LARGEST_FILE = 16 * 1024 * 1024
+_MOST_NAMES = 1000
 
 
 NOTHING = HostDocument("", 0, datetime.fromtimestamp(0, timezone.utc), {}, mode=OBSERVE)
@@ -73,6 +76,7 @@ class Watch:
         self._not_known = ""
         self._uses = Uses()
         self._untold = UntoldLogins(remembered.get("untold"))
+        self._names: Set[str] = {str(name) for name in _list(remembered.get("names")) if account_problem(name) is None}
         self._is_known = "place" in remembered
         self._obeyed: Optional[InForce] = None
         self._judged: Optional[InForce] = None
@@ -107,6 +111,7 @@ class Watch:
         """Look once, end what is to be ended, tell what is to be told."""
         logins = self._log.read() if self._log else []
         self._uses.add(logins)
+        self._note_names(logins)
         # What is in the log before this host was watched for the first time happened before, and nobody asked for it.
         self._untold.add(logins if self._is_known else ())
         self._is_known = True
@@ -127,6 +132,17 @@ class Watch:
         due = self._news or self._uses or self._untold or time.monotonic() >= self._machine_at
         if due and time.monotonic() >= self._report_at:
             self._report()
+
+    @property
+    def names(self) -> Set[str]:
+        """Accounts that somebody logged in as, by the log: they are there, though no list may have them."""
+        return set(self._names)
+
+    def _note_names(self, logins: Iterable[Login]) -> None:
+        found = {login.user for login in logins if account_problem(login.user) is None} - self._names
+        if found:
+            # A new set, as another thread may read the old one.
+            self._names = set(sorted(self._names | found)[:_MOST_NAMES])
 
     def _run(self) -> None:
         while True:
@@ -216,11 +232,16 @@ class Watch:
             "place": place,
             "boot": processes.boot_id(),
             "untold": self._untold.save(),
+            "names": sorted(self._names),
         }
         try:
             self._state_folder.folder.write(_FILE, json.dumps(fields).encode("ascii"), PRIVATE_FILE, durable=False)
         except OSError as error:
             self._say(f"{self._state_folder.folder.path} cannot be written: {error.strerror}")
+
+
+def _list(value: object) -> List[object]:
+    return value if isinstance(value, list) else []
 
 
 def _opened(document: HostDocument) -> Set[Tuple[str, str]]:

@@ -5,6 +5,7 @@ Not listed is not absent: a directory of accounts (SSSD, LDAP, winbind) answers 
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import re
@@ -16,6 +17,7 @@ from keyrack.ssh.names import account_problem
 
 SECONDS = 20.0
 _MOST_HOMES = 20_000
+_MOST_DOMAINS = 100
 _NO_SHELLS = ("nologin", "false")
 _LISTED = ("files", "compat", "systemd", "altfiles", "db")
 
@@ -88,8 +90,11 @@ def _ask(names: Sequence[str]) -> Any:
     ownerless: List[str] = []
     numbers = {one.pw_uid for one in known.values()}
     strangers: Set[int] = set()
-    for folder in sorted({"/home", *(os.path.dirname(one.pw_dir) for one in known.values() if one.pw_uid >= 1000)}):
+    folders = {"/home", *(os.path.dirname(one.pw_dir) for one in known.values() if one.pw_uid >= 1000)}
+    for folder in sorted(folders | _of_domains(folders)):
         for name, owner in _homes(folder):
+            if os.path.join(folder, name) in folders:
+                continue
             if owner not in numbers and owner not in strangers:
                 is_known = _note(known, lambda owner=owner: pwd.getpwuid(owner))
                 (numbers if is_known else strangers).add(owner)
@@ -99,6 +104,14 @@ def _ask(names: Sequence[str]) -> Any:
                 _note(known, lambda name=name: pwd.getpwnam(name))
     accounts = [[one.pw_name, one.pw_uid, one.pw_gid, one.pw_dir, one.pw_shell] for one in known.values()]
     return {"accounts": accounts, "ownerless": ownerless[:1000]}
+
+
+def _of_domains(folders: Set[str]) -> Set[str]:
+    """Folders in those of homes that are root's, and so nobody's home: a directory's often lie in one for each domain
+    (SSSD: /home/%d/%u, winbind: /home/%D/%U).
+    """
+    inside = (os.path.join(folder, name) for folder in folders for name, owner in _homes(folder) if owner == 0)
+    return set(itertools.islice(inside, _MOST_DOMAINS))
 
 
 def _note(known: Dict[str, pwd.struct_passwd], ask: Any) -> bool:
