@@ -28,7 +28,10 @@ class Together(LoadGroupScheduling):  # type: ignore[misc]
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together | None:
     """Take the place of loadgroup's own scheduler."""
-    return Together(config, log) if config.getoption("dist") == "loadgroup" else None
+    if config.getoption("dist") != "loadgroup":
+        return None
+    config.option.loadscopereorder = False  # the order is that of conftest.py, where the longest tests come first
+    return Together(config, log)
 
 
 @cache

@@ -90,7 +90,7 @@ def test_workers_that_cannot_start_any_more_end_the_service(cluster: Cluster, tm
         (tmp_path / "data" / "instance.key").rename(tmp_path / "elsewhere")
         for child in children(process.pid):
             os.kill(child, signal.SIGKILL)
-        assert process.wait(60) == 1
+        assert process.wait(200) == 1
     log = (tmp_path / "data" / "log").read_text()
     assert "instance.key is missing" in log
     assert "Traceback" not in log

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
+
+import pytest
+from sqlalchemy import Table
 
 from keyrack.core.hosts import contacts, documents, enrolment, servers, system_users
 from keyrack.core.hosts.contacts import Answer, Contact
@@ -14,6 +18,8 @@ from keyrack.errors import Refusal
 from keyrack.model import Server
 from keyrack.store import people
 from keyrack.store.engine import prepared
+from keyrack.store.seals import Seals
+from keyrack.store.tables import credentials as credentials_table
 from keyrack.store.tables import servers as servers_table
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
@@ -163,3 +169,36 @@ def test_the_second_report_of_a_host_among_many_follows_its_first(team: Team) ->
     reports = [(server, first), (other, others), (server, second)]
     assert enrolment.report_together(team.instance, reports) == [None] * 3
     assert servers.get(team.instance, team.owner, server.id).facts.get("problems") == ["still not"]
+
+
+def test_a_row_that_stands_as_it_was_is_checked_once_and_one_that_was_altered_is_left_out(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = enrolled(team, 0)
+    add = partial(credentials.add, team.instance, team.owner, server.id, username="deploy")
+    made = [add(label=f"more-{number}", public_key=fresh_line()) for number in range(3)]
+    assert len(keys_of(team, server)) == 4
+    checked: list[str] = []
+    holds = Seals.holds
+
+    def counting(seals: Seals, table: Table, values: Mapping[str, Any]) -> bool:
+        checked.append(table.name)
+        return holds(seals, table, values)
+
+    monkeypatch.setattr(Seals, "holds", counting)
+    add(label="one more", public_key=fresh_line())
+    checked.clear()
+    assert len(keys_of(team, server)) == 5
+    assert checked.count("credentials") == 1
+    other = made[0].public_key
+    altered = credentials_table.update().where(credentials_table.c.id == made[1].id).values(public_key=other)
+    team.instance.database.write(lambda connection: connection.execute(altered))
+    assert sorted(keys_of(team, server)) == sorted(set(keys_of(team, server)) - {made[1].public_key})
+    assert len(keys_of(team, server)) == 4
+
+
+def keys_of(team: Team, server: Server) -> list[str]:
+    """The keys in a server's document."""
+    document = documents.signed(team.instance, server.id)
+    assert document is not None
+    return [entry["key"] for entry in json.loads(document.text)["users"]["deploy"]]

@@ -287,10 +287,12 @@ UNREADABLE = {**HERE, "kind": "unreadable", "problem": "Permission denied"}
         ({"keys_cut": []}, [UNREADABLE]),
         ({}, [UNREADABLE]),
         ({"keys_cut": []}, [{**HERE, "kind": "key", "comment": "x" * 201}]),
-        ({}, [entry(fresh_line(), path=f"/{number}") for number in range(1500)]),
+        ({}, 1500),
     ],
 )
-def test_a_cut_look_proves_nothing_gone(team: Team, more: dict[str, Any], told: list[Any]) -> None:
+def test_a_cut_look_proves_nothing_gone(team: Team, more: dict[str, Any], told: list[Any] | int) -> None:
+    if isinstance(told, int):  # so many keys are not made where tests are only collected
+        told = [entry(fresh_line(), path=f"/{number}") for number in range(told)]
     rogue, ignored = entry(fresh_line("rogue")), entry(fresh_line("ignored"), line=2)
     tell(team, rogue, ignored, keys_cut=[])
     for one in known(team):

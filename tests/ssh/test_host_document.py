@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, DocumentError, HostDocument, OfflinePolicy
-from keyrack.ssh import sshsig, wire
+from keyrack.ssh import public_key, sshsig, wire
 
 KEY = sshsig.public_line(wire.string(b"ssh-ed25519") + wire.string(bytes.fromhex("d75a980182b10ab7" * 4)))
 OTHER = sshsig.public_line(wire.string(b"ssh-ed25519") + wire.string(bytes.fromhex("3d4017c3e843895a" * 4)))
@@ -62,6 +62,42 @@ def test_any_time_and_any_title_come_back(moment: datetime, name: str, revision:
     assert read.expires_at == moment.replace(microsecond=0)
 
 
+def test_what_stood_in_the_last_document_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = host_document.decode(host_document.encode(FULL))
+    more = (*FULL.users["deploy"], AuthorizedKey(OTHER, None, (), "new"))
+    changed = (FULL.users["deploy"][0]._replace(expires_at=NOW),)
+    new = FULL._replace(revision=18, revoked=(), users={"deploy": more, "shop": changed})
+    read: list[str] = []
+    strictly = public_key.read_canonical
+
+    def reading(line: str) -> Any:
+        read.append(line)
+        return strictly(line)
+
+    monkeypatch.setattr(public_key, "read_canonical", reading)
+    assert host_document.decode(host_document.encode(new), last) == new
+    assert read == [OTHER, KEY]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"options": "restrict"},
+        {"options": [["restrict"]]},
+        {"name": ["ci"]},
+        {"expires_at": {"at": 1}},
+        {"key": None},
+        {"not_before": "2026-11-22T16:00:00Z"},
+    ],
+)
+def test_what_stood_in_the_last_document_is_refused_where_it_does_not_stand_so(changed: dict[str, Any]) -> None:
+    last = host_document.decode(host_document.encode(FULL))
+    fields = json.loads(host_document.encode(FULL))
+    fields["users"]["deploy"][0] |= changed
+    with pytest.raises(DocumentError, match=r"users\.deploy"):
+        host_document.decode(json.dumps(fields), last)
+
+
 def test_a_time_without_a_zone_is_not_written() -> None:
     with pytest.raises(ValueError, match="zone"):
         host_document.encode(FULL._replace(issued_at=NOW.replace(tzinfo=None)))
@@ -93,7 +129,7 @@ WRONG: dict[str, list[Any]] = {
     "users": [
         None,
         [],
-        {"Root": []},
+        {"-root": []},
         {"root ": []},
         {"a/b": []},
         {"": []},

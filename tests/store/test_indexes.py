@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ from keyrack.store import (
 )
 from keyrack.store.database import Database
 from keyrack.store.engine import prepared
+from tests.databases import DIALECTS
+from tests.postgres import Cluster
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FINGERPRINT = "SHA256:" + "A" * 43
@@ -75,6 +78,22 @@ LARGE = (
     "credentials|user_keys|key_owners|revocations|revoked_keys|unmanaged_keys|deploy_keys|events|key_uses|repositories"
     "|access_requests|expired_keys|webhook_deliveries"
 )
+
+
+@pytest.fixture(scope="module", params=DIALECTS)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """An open, migrated database, once of each kind; one for the file, as it is empty and nothing here fills it."""
+    if request.param == "sqlite":
+        path = tmp_path_factory.mktemp("indexes") / "keyrack.db"
+        shutil.copyfile(request.getfixturevalue("migrated_file"), path)
+        with Database.open(f"sqlite:///{path}") as opened:
+            yield opened
+        return
+    cluster: Cluster = request.getfixturevalue("cluster")
+    url = cluster.create_database(request.getfixturevalue("migrated_template"))
+    with Database.open(url) as opened:
+        yield opened
+    cluster.drop_database(url)
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Select, insert, select, text
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection, Select, delete, insert, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from keyrack.store.database import Database
@@ -17,6 +18,14 @@ from keyrack.store.tables import instance_facts
 _put = Statement(
     lambda: insert(instance_facts).values(
         name=placeholder(instance_facts.c.name), value=placeholder(instance_facts.c.value)
+    )
+)
+
+_removing = Statement(
+    lambda: (
+        delete(instance_facts)
+        .where(instance_facts.c.name == placeholder(instance_facts.c.name))
+        .returning(instance_facts.c.name)
     )
 )
 
@@ -94,13 +103,20 @@ def test_sqlalchemys_own_statements_are_part_of_the_same_transaction(database: D
 
 
 def test_a_question_sees_one_instant_and_cannot_write(database: Database) -> None:
+    written: list[str] = []
+
     def question(conn: Connection) -> list[list[str]]:
         first = found(conn, "one")
-        database.write(lambda other: put(other, "one"))
+        if not written:  # a question of more than one statement may be asked again
+            written.append("one")
+            database.write(lambda other: put(other, "one"))
         by_sqlalchemy = conn.execute(text("SELECT name FROM instance_facts WHERE name = 'one'")).scalars().all()
         return [first, list(by_sqlalchemy), found(conn, "one")]
 
-    assert database.read(question) == [[], [], []]
+    assert database.read(lambda conn: len(found(conn, "one"))) == 0
+    first, by_sqlalchemy, last = database.read(question)
+    assert first == last
+    assert [bool(first)] == [bool(by_sqlalchemy)]
 
     def writing(conn: Connection) -> None:
         put(conn, "two")
@@ -130,3 +146,34 @@ def test_more_statements_than_are_kept_or_sent_ahead(database: Database, monkeyp
 
     assert database.write(command) == [1, 2, 3, 4] * 2
     assert len(database.read(lambda conn: found(conn, "fact 19"))) == 1
+
+
+def test_a_question_of_one_statement_is_no_transaction_and_of_more_it_sees_one_instant(database: Database) -> None:
+    words: list[str] = []
+
+    def one(conn: Connection) -> list[str]:
+        return found(conn, "one")
+
+    def several(conn: Connection) -> tuple[list[str], list[str]]:
+        first = found(conn, "one")
+        if not words:
+            database.write(lambda other: put(other, "one"))
+            words.append("written once")
+        return first, found(conn, "one")
+
+    held: list[Any] = []
+
+    def noting(conn: Connection) -> list[str]:
+        held.append(conn.connection.driver_connection)
+        return one(conn)
+
+    assert database.read(noting) == []
+    assert held[0].info.transaction_status == TransactionStatus.IDLE
+    first, second = database.read(several)
+    assert first == second
+    assert database.read(several) == (["100 % of a'b"], ["100 % of a'b"])
+
+
+def test_a_statement_that_is_alone_cannot_write_either(database: Database) -> None:
+    with pytest.raises(Exception, match="read-only transaction"):
+        database.read(lambda conn: _removing.rows(conn, {"name": "one"}))

@@ -305,7 +305,7 @@ class Reconciler:
             raise DocumentRefused(str(problem)) from None
         # (2) Every part of it is of the known form.
         try:
-            document = host_document.decode(new.document)
+            document = host_document.decode(new.document, self._checked.document if self._checked else None)
         except DocumentError as error:
             raise DocumentRefused(str(error)) from None
         # (3) It is for this very host.

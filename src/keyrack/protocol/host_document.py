@@ -39,12 +39,15 @@ from typing import (
     Any,
     NamedTuple,
     Optional,
+    Tuple,
     TypeVar,
 )
 
 from keyrack.ssh import fingerprint, names, options, public_key
 
 T = TypeVar("T")
+_Entry = Tuple[str, Optional[str], Tuple[str, ...], str]
+"""A key as it stands in a document: the key, its end, its options, its name."""
 
 FORMAT = 1
 NAMESPACE = "keyrack-host-document"  # of the signature, so that it proves nothing in another place
@@ -188,11 +191,11 @@ def _account_fields(account: DesiredAccount) -> dict[str, Any]:
     return fields
 
 
-def decode(text: str) -> HostDocument:
+def decode(text: str, last: Optional[HostDocument] = None) -> HostDocument:
     """Read a document, or raise DocumentError: one bad thing refuses all of it.
 
     Keys are checked in all but their mathematics, which the service did before it stored them; the caller
-    checks the signature.
+    checks the signature. last: one that was read before; what stands in it to the letter is not read again.
     """
     if len(text) > MAX_CHARACTERS:
         raise DocumentError("the document is too large")
@@ -210,7 +213,7 @@ def decode(text: str) -> HostDocument:
         host=_field(fields, "host", _matching(_HOST, "the name of a host")),
         revision=_field(fields, "revision", _integer),
         issued_at=_field(fields, "issued_at", _moment),
-        users=_users(_field(fields, "users", _mapping)),
+        users=_users(_field(fields, "users", _mapping), _entries(last)),
         revoked=_revoked(_field(fields, "revoked", _list)),
         accounts=_accounts(_field(fields, "accounts", _mapping)),
         sshd=_sshd(_field(fields, "sshd", _mapping)),
@@ -225,7 +228,35 @@ def decode(text: str) -> HostDocument:
     )
 
 
-def _users(value: Mapping[str, Any]) -> dict[str, tuple[AuthorizedKey, ...]]:
+def _entries(last: Optional[HostDocument]) -> dict[_Entry, AuthorizedKey]:
+    """The keys of a document that was read before, by what stood there."""
+    if last is None:
+        return {}
+    return {
+        (
+            entry.key,
+            None if entry.expires_at is None else _moment_text(entry.expires_at),
+            entry.options,
+            entry.name,
+        ): entry
+        for entries in last.users.values()
+        for entry in entries
+    }
+
+
+def _entry(value: Any, known: Mapping[_Entry, AuthorizedKey]) -> Optional[AuthorizedKey]:
+    """A key that stands here as it stood in a document that was read before; None for any other."""
+    try:
+        if type(value["options"]) is list and len(value) == 4:
+            return known.get((value["key"], value["expires_at"], tuple(value["options"]), value["name"]))
+    except (TypeError, KeyError):
+        pass  # which is said where it is read
+    return None
+
+
+def _users(
+    value: Mapping[str, Any], known: Mapping[_Entry, AuthorizedKey] = {}
+) -> dict[str, tuple[AuthorizedKey, ...]]:
     if len(value) > MAX_USERS:
         raise DocumentError(f"users: more than {MAX_USERS}")
     users: dict[str, tuple[AuthorizedKey, ...]] = {}
@@ -238,7 +269,10 @@ def _users(value: Mapping[str, Any]) -> dict[str, tuple[AuthorizedKey, ...]]:
         count += len(entries)
         if count > MAX_KEYS:
             raise DocumentError(f"users: more than {MAX_KEYS} keys")
-        read = tuple(_user_key(entry, f"{where}[{at}]") for at, entry in enumerate(entries))
+        read = tuple(
+            (_entry(entry, known) if known else None) or _user_key(entry, f"{where}[{at}]")
+            for at, entry in enumerate(entries)
+        )
         # sshd goes on to the next line when one has expired, so of two equal ones the earlier end is void.
         if len({(entry.key, entry.options) for entry in read}) != len(read):
             raise DocumentError(f"{where}: holds a key twice")

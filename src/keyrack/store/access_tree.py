@@ -380,7 +380,7 @@ def settle(connection: Connection) -> None:
     if not noted:
         return
     if connection.dialect.name == "postgresql":
-        _locking_root.rows(connection)  # in a statement of its own: what others add meanwhile must be seen after it
+        _locking_root.tell(connection)  # in a statement of its own: what others add meanwhile must be seen after it
     wanted = sorted({ROOT}.union(*(_path(place) for place in noted)))
     read: dict[int, bytes] = {}
     for start in range(0, len(wanted), AT_ONCE):

@@ -6,13 +6,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
+from keyrack.store import access_tree
 from keyrack.store.changes import announce
-from keyrack.store.engine import fibers, snapshots
+from keyrack.store.engine import fibers
 from keyrack.store.engine.at_once import AtOnce, NotAtOnce, TookLonger
 from keyrack.store.engine.company import take_turn
 from keyrack.store.engine.connect import (
@@ -22,7 +23,6 @@ from keyrack.store.engine.connect import (
     answer,
     is_damage,
     parse_url,
-    postgresql_engine,
     sqlite_engine,
 )
 from keyrack.store.engine.outage import Outage
@@ -33,6 +33,7 @@ from keyrack.store.engine.sqlite_writer import SqliteWriter
 from keyrack.store.sealed import Broken, Seals, attach
 
 if TYPE_CHECKING:
+    from keyrack.store.engine.postgresql_reader import PostgresqlReader
     from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 
 __all__ = ["Database", "DatabaseUnavailable", "NotAtOnce", "TookLonger", "Turn", "announce", "take_turn"]
@@ -44,8 +45,19 @@ Listener = Callable[[frozenset[int]], None]
 log = logging.getLogger(__name__)
 
 READERS = 12
-WRITERS = 8
-"""Connections of a process. With two more for the bell, four processes fit into PostgreSQL's usual 100."""
+"""Connections of a process that read SQLite."""
+
+
+class OnPostgresql(NamedTuple):
+    """Connections of a process, for threads and for fibers: with two more for the bell, four processes fit into
+    PostgreSQL's usual 100.
+    """
+
+    readers: tuple[int, int] = (6, 8)
+    writers: tuple[int, int] = (5, 3)
+
+
+ON_POSTGRESQL = OnPostgresql()
 PATIENCE_SECONDS = 30
 """How long a thread waits for one of them to become free."""
 
@@ -65,6 +77,7 @@ class Database:
         self._file: SqliteFile | None = None
         self._at_once: AtOnce | None = None
         self._turn: Turn | None = None  # that of the thread which is within at_once()
+        self._readers: Pool | PostgresqlReader
         self._writer: SqliteWriter | PostgresqlWriter
         if dialect == "sqlite":
             self._file = SqliteFile(str(url.database))
@@ -72,17 +85,17 @@ class Database:
             writing = sqlite_engine(url, writer=True, file=self._file)
             attach(writing, self.seals)
             self._writer = SqliteWriter(writing, self._file, self._deliver)
+            attach(engine, self.seals)
+            self._at_once = AtOnce(engine)
+            # Apart from the writer's, so that writes that wait for a row cannot keep reads from going on.
+            self._readers = Pool(engine, READERS, PATIENCE_SECONDS)
         else:
             # Loaded here: with its driver it takes a while, for which commands on SQLite need not wait.
+            from keyrack.store.engine.postgresql_reader import PostgresqlReader
             from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 
-            engine = postgresql_engine(url, writer=False, json_as_text=True)
-            self._writer = PostgresqlWriter(url, WRITERS, PATIENCE_SECONDS, self._deliver, self.seals)
-        attach(engine, self.seals)
-        if dialect == "sqlite":
-            self._at_once = AtOnce(engine)
-        # Apart from the writer's, so that writes that wait for a row cannot keep reads from going on.
-        self._readers = Pool(engine, READERS, PATIENCE_SECONDS)
+            self._readers = PostgresqlReader(url, *ON_POSTGRESQL.readers, PATIENCE_SECONDS, self.seals)
+            self._writer = PostgresqlWriter(url, *ON_POSTGRESQL.writers, PATIENCE_SECONDS, self._deliver, self.seals)
 
     @classmethod
     def open(cls, url: str) -> Database:
@@ -109,15 +122,6 @@ class Database:
     def waits_in_fibers(self) -> bool:
         """Whether what it is asked in a fiber (store/engine/fibers.py) leaves the event loop to others meanwhile."""
         return self.dialect == "postgresql"
-
-    @contextmanager
-    def sharing_reads(self) -> Iterator[None]:
-        """Within it all that the fiber which calls this reads is of one instant, and after a write of a later one."""
-        fiber = fibers.current()
-        if fiber is None:
-            raise RuntimeError("Only a fiber shares what it reads.")
-        with snapshots.sharing(fiber):
-            yield
 
     @contextmanager
     def at_once(self, turn: Turn | None = None) -> Iterator[None]:
@@ -152,7 +156,7 @@ class Database:
             raise NotAtOnce("there are words for that")
         turn = self._turn
         if turn is None or not turn.wrote:
-            result = at_once.read(lambda conn: snapshots.begun(conn, question))
+            result = at_once.read(lambda conn: _begun(conn, question))
         else:
             # What was written is not seen by the other connection before the commit.
             result = turn.run(question)
@@ -184,8 +188,6 @@ class Database:
                 raise NotAtOnce("an alarm is to be written")
             return result
         fiber = fibers.current()
-        if fiber is not None:
-            snapshots.end(fiber)  # what is read from now on is to be as it was written
         try:
             result = self._answer(lambda: self._writer.run(command, turn), again=False)
         finally:
@@ -277,13 +279,12 @@ class Database:
             raise DatabaseSpoilt(self._file.problem)
 
     def _ask(self, question: Question[T]) -> T:
-        fiber = fibers.current()
-        if fiber is not None and fiber.snapshot is not None:
-            return fiber.snapshot.read(self._readers, question)  # type: ignore[no-any-return]
+        if not isinstance(self._readers, Pool):
+            return self._readers.ask(question)
         with self._readers.lend() as conn:
             try:
                 with conn.begin():
-                    return snapshots.begun(conn, question)
+                    return _begun(conn, question)
             except Exception as error:
                 # Before the connection is closed, which may write.
                 if self._file is not None and is_damage(error):
@@ -296,3 +297,8 @@ class Database:
                 listener(server_ids)
             except Exception:
                 log.exception("A listener failed; the others are told all the same.")
+
+
+def _begun(conn: Connection, question: Question[T]) -> T:
+    access_tree.begin(conn, reads=True)
+    return question(conn)

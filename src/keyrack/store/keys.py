@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Update
 from keyrack.model import Credential, Grant, Page, Place, UserKey, Window
 from keyrack.store import sealed, sealed_sets
 from keyrack.store.dialect import insert_of
-from keyrack.store.engine.prepared import Row, Statement, among, placeholder, prepared
+from keyrack.store.engine.prepared import Plan, Row, Statement, among, placeholder, prepared
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, inserted, matches, paged, pattern, piece_after
 from keyrack.store.tables import (
@@ -25,6 +25,9 @@ from keyrack.store.tables import (
     system_users,
     user_keys,
 )
+
+MOST_CHECKED = 60_000
+"""Credentials whose records are kept in memory with their seals checked; some 1.3 kB each."""
 
 _credential = (
     select(
@@ -57,9 +60,19 @@ def begun(at: datetime) -> ColumnElement[bool]:
     return or_(grants.c.starts_at.is_(None), grants.c.starts_at <= at)
 
 
-def add_credential(connection: Connection, username: str, values: Mapping[str, Any]) -> Credential:
-    """Insert a credential (the columns of the table) of the system user with this name; answers it."""
-    (row,) = sealed_sets.insert_many(connection, credentials, [values])
+def credential_id(connection: Connection) -> sealed_sets.Ids:
+    """The id of a credential that is to be added; asked for with the next question."""
+    return sealed_sets.reserve(connection, credentials, 1)
+
+
+def add_credential(
+    connection: Connection, username: str, values: Mapping[str, Any], number: sealed_sets.Ids
+) -> Credential:
+    """Insert a credential (the columns of the table) of the system user with this name; answers it.
+
+    number: what credential_id answered.
+    """
+    (row,) = sealed_sets.insert_many(connection, credentials, [values], number)
     return Credential(**sealed.unsealed(row), username=username, delivered=False)
 
 
@@ -475,10 +488,10 @@ def sealed_credentials(
     Keyrack wrote them; fingerprints: those of these keys alone.
     """
     if fingerprints is None:
-        rows = _credentials_in_force.rows(connection, server_id, at)
+        plan, rows = _credentials_in_force.raw(connection, server_id, at)
     else:
-        rows = _credentials_of_server.rows(connection, server_id, None, at, fingerprints)
-    return _with_seals(connection, server_id, rows)
+        plan, rows = _credentials_of_server.raw(connection, server_id, None, at, fingerprints)
+    return _with_seals(connection, server_id, plan, rows)
 
 
 @per_server
@@ -491,7 +504,7 @@ def credentials_with_seals(
     connection: Connection, server_id: int, *, label: str | None = None
 ) -> tuple[tuple[Credential, bool], ...]:
     """The credentials of a server, ended or not, or the one with a label, each with whether it holds."""
-    return _with_seals(connection, server_id, _credentials_of_server.rows(connection, server_id, label, None, None))
+    return _with_seals(connection, server_id, *_credentials_of_server.raw(connection, server_id, label, None, None))
 
 
 @prepared
@@ -511,16 +524,15 @@ def _system_users_of(server_ids: Sequence[int]) -> Select[Any]:
     return select(system_users).where(among(system_users.c.server_id, server_ids))
 
 
-def _with_seals(connection: Connection, server_id: int, rows: list[Row]) -> tuple[tuple[Credential, bool], ...]:
+def _with_seals(
+    connection: Connection, server_id: int, plan: Plan, rows: list[tuple[Any, ...]]
+) -> tuple[tuple[Credential, bool], ...]:
     accounts = {
         row.id: sealed.sound(connection, system_users, row) for row in _system_users_of.rows(connection, server_id)
     }
     return tuple(
-        (
-            _credential_record(row),
-            sealed.holds(connection, credentials, row) and accounts.get(row.system_user_id, False),
-        )
-        for row in rows
+        (credential, holds and accounts.get(credential.system_user_id, False))
+        for credential, holds in _checked_credentials.of(connection, plan, rows)
     )
 
 
@@ -558,4 +570,10 @@ def _credential_record(row: Row) -> Credential:
 
 
 _credentials = Records(lambda connection, row: _credential_record(row))
+# For documents: that of a large host is made anew for each of its keys that changes.
+_checked_credentials = Records(
+    lambda connection, row: (_credential_record(row), sealed.holds(connection, credentials, row)),
+    keep=lambda checked: checked[1],
+    most=MOST_CHECKED,
+)
 _user_keys = Records(lambda connection, row: user_key_of(row))

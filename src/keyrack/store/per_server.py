@@ -8,7 +8,7 @@ from typing import Any, Concatenate, Generic, ParamSpec
 
 from sqlalchemy import Connection, Executable
 
-from keyrack.store.engine.prepared import Prepared, Row
+from keyrack.store.engine.prepared import Plan, Prepared, Row
 
 P = ParamSpec("P")
 
@@ -21,7 +21,7 @@ class _Batch:
     def __init__(self, server_ids: Iterable[int]) -> None:
         self.server_ids = tuple(server_ids)
         self.known = frozenset(self.server_ids)
-        self.answers: dict[Any, dict[int, list[Row]]] = {}
+        self.answers: dict[Any, tuple[Plan, dict[int, list[tuple[Any, ...]]]]] = {}
 
 
 @contextmanager
@@ -44,16 +44,26 @@ class PerServer(Generic[P]):
 
     def rows(self, connection: Connection, server_id: int, *args: P.args, **kwargs: P.kwargs) -> list[Row]:
         """All rows of this server, in the order of the question."""
+        plan, found = self.raw(connection, server_id, *args, **kwargs)
+        return [plan.row(values) for values in found]
+
+    def raw(
+        self, connection: Connection, server_id: int, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[Plan, list[tuple[Any, ...]]]:
+        """The same as the driver has them, and the plan that reads them."""
         asked: _Batch | None = connection.info.get(_BATCH)
         if asked is None or server_id not in asked.known:
-            return self._question.rows(connection, (server_id,), *args, **kwargs)
+            return self._question.raw(connection, (server_id,), *args, **kwargs)
         name = (self, args, tuple(kwargs.items()))
-        found = asked.answers.get(name)
-        if found is None:
-            found = asked.answers[name] = {}
-            for row in self._question.rows(connection, asked.server_ids, *args, **kwargs):
-                found.setdefault(row["server_id"], []).append(row)
-        return found.get(server_id, [])
+        known = asked.answers.get(name)
+        if known is None:
+            plan, rows = self._question.raw(connection, asked.server_ids, *args, **kwargs)
+            at = plan.names.index("server_id")
+            found: dict[int, list[tuple[Any, ...]]] = {}
+            for values in rows:
+                found.setdefault(values[at], []).append(values)
+            known = asked.answers[name] = plan, found
+        return known[0], known[1].get(server_id, [])
 
 
 def per_server(make: Callable[Concatenate[Any, P], Executable]) -> PerServer[P]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -164,7 +164,10 @@ class Records(Generic[T]):
 
     def all(self, connection: Connection, question: Prepared[P], *args: P.args, **kwargs: P.kwargs) -> list[T]:
         """A record of each row that answers a question."""
-        plan, found = question.raw(connection, *args, **kwargs)
+        return self.of(connection, *question.raw(connection, *args, **kwargs))
+
+    def of(self, connection: Connection, plan: Plan, found: Iterable[tuple[Any, ...]]) -> list[T]:
+        """A record of each row, as the driver has them, and the plan that reads them."""
         kept = sealed.seals_of(connection).kept.setdefault((self, plan.sql), {})
         counted = plan.names[-1:] == (COUNTED,)
         records = []

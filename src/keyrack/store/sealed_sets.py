@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Integer, Select, String, Table, column, delete, insert, select
+from sqlalchemy import Connection, Integer, Select, String, Table, column, delete, insert, select, text
 from sqlalchemy import table as lightweight
 
 from keyrack.store import sealed
@@ -27,19 +27,23 @@ def chunks(values: Iterable[T]) -> Iterator[list[T]]:
     return (listed[start : start + AT_ONCE] for start in range(0, len(listed), AT_ONCE))
 
 
-def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+Ids = Callable[[], Iterable[int]]
+
+
+def insert_many(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], ids: Ids | None = None
+) -> list[Row]:
     """Insert rows; answers all columns of each. Columns that are left out are empty; one with a default must be given.
 
-    Raises IntegrityError where one collides with what there is.
+    ids: what `reserve` answered, for as many. Raises IntegrityError where one collides with what there is.
     """
     if not rows:
         return []
     seals = sealed.seals_of(connection)
     blank = dict.fromkeys(column.name for column in table.c if column.name not in (SEAL, "id"))
     numbered = "id" in table.c
-    ids = _reserved(connection, table, len(rows)) if numbered else ()
     made = [Row({**blank, **row}) for row in rows]
-    for number, row in zip(ids, made, strict=False):
+    for number, row in zip((ids or reserve(connection, table, len(rows)))() if numbered else (), made, strict=False):
         row["id"] = number
     for row in made:
         row[SEAL] = seals.of(table, row)
@@ -53,14 +57,26 @@ def _inserting(table: Table) -> Statement:
     return Statement(lambda: insert(table).values({column.name: placeholder(column) for column in table.c}))
 
 
-def _reserved(connection: Connection, table: Table, count: int) -> Iterable[int]:
-    """Ids that nobody else gets: a seal is over the id too, so that it must be known before the row is written."""
+def reserve(connection: Connection, table: Table, count: int) -> Ids:
+    """Ids that nobody else gets, as a seal is over the id too; PostgreSQL is asked with the next question."""
     if connection.dialect.name == "postgresql":
-        named = "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)"
-        return [row[0] for row in connection.exec_driver_sql(named, (table.name, count))]
-    # The one writer holds the file; SQLite moves the sequence on to the highest id that is inserted.
-    last = _last_id.value(connection, table.name) or 0
-    return range(last + 1, last + 1 + count)
+        told = _reserving.tell(connection, {"sequence_of": table.name, "count": count})
+        return lambda: [row[0] for row in told.answer.fetchall()]
+
+    def following() -> Iterable[int]:
+        # The one writer holds the file; SQLite moves the sequence on to the highest id that is inserted.
+        last = _last_id.value(connection, table.name) or 0
+        return range(last + 1, last + 1 + count)
+
+    return following
+
+
+_reserving = Statement(
+    lambda: text(
+        "SELECT nextval(pg_get_serial_sequence(:given_sequence_of, 'id'))"
+        " FROM generate_series(1, CAST(:given_count AS int))"
+    )
+)
 
 
 _sequences = lightweight("sqlite_sequence", column("name", String), column("seq", Integer))

@@ -136,7 +136,9 @@ def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
             for row in connection.execute(select(table).where(table.c.server_id == server_id)):
                 total += _int(row.seal) if seals_of(connection).holds(table, dict(row._mapping)) else 0
         else:
-            total += sum(_int(row["seal"]) for row in _seals_of_server(table).rows(connection, server_id))
+            plan, rows = _seals_of_server(table).raw(connection, server_id)
+            at = plan.names.index(SEAL)
+            total += sum([_int(values[at]) for values in rows])
     return total
 
 

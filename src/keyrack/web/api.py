@@ -197,7 +197,7 @@ class _Path:
             if short and self._slow.get((caller.name, endpoint.path), 0) < monotonic():
                 try:
                     if self._in_fibers:
-                        return await self._scheduler.in_fiber(caller, partial(self._sharing_reads, run)), actor[0]
+                        return await self._scheduler.in_fiber(caller, run), actor[0]
                     if request.method in ("GET", "HEAD"):
                         return await self._scheduler.at_once(caller, partial(self._at_once, run)), actor[0]
                     return await self._scheduler.in_turn(caller, run, self._turns), actor[0]
@@ -222,10 +222,6 @@ class _Path:
 
     def _at_once(self, run: Callable[[], Response]) -> Response:
         with self._instance.database.at_once():
-            return run()
-
-    def _sharing_reads(self, run: Callable[[], Response]) -> Response:
-        with self._instance.database.sharing_reads():
             return run()
 
     def _note_slow(self, what: tuple[Hashable, str]) -> None:

@@ -260,6 +260,7 @@ def _put(
     # Each key raised the revision, so that nothing is counted before there can be as many.
     if place.revision >= MOST["SSH key"][1]:
         room.refuse_more(work, "SSH key", place.id)
+    number = keys.credential_id(work.connection)
     with work.raising((place.id,)) as revisions:
         if place.refused:
             propagation.unrevoke(work, (place.id,), (key.sha256,))
@@ -279,6 +280,7 @@ def _put(
                 "created_at": work.now,
                 "revision": revisions[place.id],
             },
+            number,
         )
 
 

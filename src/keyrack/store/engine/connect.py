@@ -176,6 +176,10 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
         if not writer:
             raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             raw.read_only = True
+            # For the statement that is a transaction by itself.
+            raw.autocommit = True
+            raw.execute("SET default_transaction_read_only = on")
+            raw.autocommit = False
             return
         raw.autocommit = True
         # A server or role set to lose the last commits in a crash is overruled; a stricter setting is not.

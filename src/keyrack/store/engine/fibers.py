@@ -46,8 +46,6 @@ class Fiber(greenlet):  # type: ignore[misc]
         """How long it kept the event loop so far."""
         self.wrote = False
         """Whether it committed something, so that it must not be begun anew elsewhere."""
-        self.snapshot: Any = None
-        """What it reads in (see store/engine/snapshots.py)."""
         # Else it would begin in an empty one.
         self.gr_context = contextvars.copy_context()
 
@@ -72,15 +70,6 @@ class Fiber(greenlet):  # type: ignore[misc]
         """
         cast(greenlet, self.parent).switch(wanted)
 
-    def until_readable(self, descriptor: int) -> None:
-        """Wait until there is something to be read."""
-
-        def readable() -> None:
-            self.loop.remove_reader(descriptor)
-            self.go_on()
-
-        self.wait(lambda: self.loop.add_reader(descriptor, readable))
-
     def _work(self) -> None:
         result, failed = None, None
         try:
@@ -93,6 +82,45 @@ class Fiber(greenlet):  # type: ignore[misc]
             self._ended.set_result(result)
         else:
             self._ended.set_exception(failed)
+
+
+class Watch:
+    """Has an event loop look for what comes from a descriptor, of which one fiber at a time waits for it.
+
+    To begin and end that for each answer takes five calls of the system, so it goes on for as long as the descriptor is
+    open.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, unasked: Callable[[], None]) -> None:
+        """unasked: reads what came while nobody waited."""
+        self.loop = loop
+        self._descriptor = descriptor
+        self._unasked = unasked
+        self._fiber: Fiber | None = None
+        self._begun = False
+
+    def until_readable(self, fiber: Fiber) -> None:
+        """Wait until there is something to be read; for the fiber itself alone."""
+        self._fiber = fiber
+        fiber.wait(self._begin)
+
+    def end(self) -> None:
+        """Look no more; to be called by the loop's own thread, or when the loop runs no more."""
+        if self._begun and not self.loop.is_closed():
+            self.loop.remove_reader(self._descriptor)
+        self._begun = False
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self.loop.add_reader(self._descriptor, self._readable)
+            self._begun = True
+
+    def _readable(self) -> None:
+        fiber, self._fiber = self._fiber, None
+        if fiber is not None:
+            fiber.go_on()
+        else:
+            self._unasked()
 
 
 def current() -> Fiber | None:
@@ -159,7 +187,11 @@ class _FiberSignal:
         return self._given
 
     def release(self) -> None:
-        self._fiber.loop.call_soon_threadsafe(self._give)
+        here = current()
+        if here is not None and here.loop is self._fiber.loop:
+            self._fiber.loop.call_soon(self._give)
+        else:
+            self._fiber.loop.call_soon_threadsafe(self._give)
 
     def _until(self, timeout: float) -> None:
         self._late = self._fiber.loop.call_later(timeout, self._wake)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 import select
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -24,6 +24,7 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatu
 from psycopg.pq.abc import PGresult
 
 from keyrack.store.engine import fibers
+from keyrack.store.engine.fibers import Fiber
 
 MOST_AHEAD = 256
 """So many statements at most are sent before their answers are read, which wait in memory here or there."""
@@ -33,6 +34,10 @@ MOST_PREPARED = 400
 """Statements that a connection keeps prepared; a server process keeps some ten kilobytes for each."""
 
 _PLACE = re.compile(r"%\((\w+)\)s|%%")
+
+
+class MoreThanOne(Exception):
+    """A second statement where there was to be one."""
 
 
 class Answer:
@@ -83,12 +88,23 @@ class PipelinedConnection(psycopg.Connection[Any]):
         """Have a statement run before all that is asked, told or committed later; an error shows there."""
         return self.ahead.tell(sql, values)
 
+    def lone(self) -> AbstractContextManager[None]:
+        """A block in which one statement is asked, which is a transaction by itself. Raises MoreThanOne where there
+        would be another one.
+        """
+        return self.ahead.lone()
+
     def commit(self) -> None:
         """As psycopg's; that a transaction which could only read ended is not waited for."""
         if self.ahead.is_used:
             self.ahead.commit()
         else:
             super().commit()
+
+    def close(self) -> None:
+        """As psycopg's."""
+        self.ahead.unwatch()
+        super().close()
 
     def rollback(self) -> None:
         """As psycopg's."""
@@ -100,6 +116,7 @@ class PipelinedConnection(psycopg.Connection[Any]):
     def wait(self, gen: PQGen[Any], *args: Any, **options: Any) -> Any:
         """As psycopg's, which does through this whatever takes an answer of the server; a fiber waits as fibers do."""
         self.ahead.leave()
+        self.ahead.unwatch()  # or two threads would read
         ours = super().wait
         # What takes psycopg's own steps is asked seldom: for a fiber a thread makes them.
         return fibers.aside(lambda: ours(gen, *args, **options))
@@ -119,6 +136,8 @@ class _Pipeline:
         self._unsure: list[str] = []
         self._number = 0
         self._poll: select.poll | None = None
+        self._watch: fibers.Watch | None = None
+        self._lone = self._spent = False
         self._transformer: Any = None
 
     @property
@@ -128,6 +147,8 @@ class _Pipeline:
 
     def ask(self, sql: str, values: Mapping[str, Any]) -> Answer:
         answer = self._send(sql, values)
+        if self._lone:
+            self._end()
         self.read()
         return answer
 
@@ -146,7 +167,17 @@ class _Pipeline:
         rows: list[tuple[Any, ...]] = transformer.load_rows(0, result.ntuples, tuple)
         return rows
 
+    @contextmanager
+    def lone(self) -> Iterator[None]:
+        self._lone, self._spent = True, False
+        try:
+            yield
+        finally:
+            self._lone = False
+
     def commit(self) -> None:
+        if not self._within and not self._sent and not self._open_ended:
+            return
         ended = self._word(b"COMMIT") if self._within else None
         self._end()
         if self._raw.read_only:
@@ -177,6 +208,8 @@ class _Pipeline:
 
     def leave(self) -> None:
         """Go back to psycopg's own way, within the same transaction."""
+        if self._lone:
+            raise MoreThanOne
         if not self.is_used:
             return
         if self._sent or self._open_ended:
@@ -190,7 +223,9 @@ class _Pipeline:
     def _send(self, sql: str, values: Mapping[str, Any]) -> Answer:
         if not self._piped:
             self._enter()
-        if not self._within and not self._raw.autocommit:
+        if self._lone:
+            self._use_up()
+        elif not self._within and not self._raw.autocommit:
             self._within = True
             isolation = b" ISOLATION LEVEL REPEATABLE READ READ ONLY" if self._raw.read_only else b""
             self._word(b"BEGIN" + isolation)
@@ -203,6 +238,11 @@ class _Pipeline:
             given = self._transformed().dump_sequence([values[one] for one in names], _texts(len(names)))
         self._pgconn.send_query_prepared(name, given)
         return self._noted()
+
+    def _use_up(self) -> None:
+        if self._spent:
+            raise MoreThanOne
+        self._spent = True
 
     def _word(self, text: bytes) -> Answer:
         self._pgconn.send_query_params(text, None)
@@ -250,7 +290,7 @@ class _Pipeline:
             while pgconn.is_busy():
                 fiber = fibers.current()
                 if fiber is not None:
-                    fiber.until_readable(pgconn.socket)
+                    self._watched(fiber).until_readable(fiber)
                 else:
                     self._polled().poll()
                 pgconn.consume_input()
@@ -292,6 +332,24 @@ class _Pipeline:
                 self._polled().poll()
                 self._polled().modify(self._pgconn.socket, select.POLLIN)
             self._pgconn.consume_input()
+
+    def _watched(self, fiber: Fiber) -> fibers.Watch:
+        if self._watch is None or self._watch.loop is not fiber.loop:
+            self._watch = fibers.Watch(fiber.loop, self._pgconn.socket, self._unasked)
+        return self._watch
+
+    def _unasked(self) -> None:
+        """Read what the server says though nobody asked: that it goes down, or that a transaction ended."""
+        try:
+            self._pgconn.consume_input()
+        except psycopg.OperationalError:
+            self.unwatch()  # whoever asks next is told
+
+    def unwatch(self) -> None:
+        """Before the connection is closed."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.end()
 
     def _polled(self) -> select.poll:
         if self._poll is None:

@@ -39,13 +39,18 @@ PAUSE_SECONDS = 0.002
 class PostgresqlWriter:
     """Runs commands side by side, again where they undid each other, and rings when servers changed."""
 
-    def __init__(self, url: URL, connections: int, patience: float, deliver: Deliver, seals: Seals) -> None:
-        """connections and patience (seconds): see Pool; deliver: told the ids of servers that changed."""
+    def __init__(
+        self, url: URL, connections: int, for_fibers: int, patience: float, deliver: Deliver, seals: Seals
+    ) -> None:
+        """connections, for_fibers: how many at most, for threads and for fibers, which an event loop looks after;
+        patience (seconds): see Pool; deliver: told the ids of servers that changed.
+        """
         self._url = url
         self._deliver = deliver
         engine = postgresql_engine(url, writer=True, json_as_text=True)
         attach(engine, seals)
         self._pool = Pool(engine, connections, patience)
+        self._for_fibers = Pool(engine, for_fibers, patience)
         self._notifier = Notifier(self._connect)
         self._listener: ChangeListener | None = None
         self._patience = patience
@@ -78,10 +83,11 @@ class PostgresqlWriter:
 
     def _alone(self, command: Command[T], turn: int | None) -> T:
         attempt = 0
+        pool = self._pool if fibers.current() is None else self._for_fibers
         while True:
             attempt += 1
             try:
-                result, recorded = answer(lambda: _run_once(self._pool, command, turn), again=True)
+                result, recorded = answer(lambda: _run_once(pool, command, turn), again=True)
                 break
             except Exception as error:
                 if not is_conflict(error) or attempt == ATTEMPTS:
@@ -100,7 +106,7 @@ class PostgresqlWriter:
     def _lead(self, me: Companion, turn: int) -> None:
         """Make what a fiber wants, with what others who want the same turn ask for meanwhile."""
         queue = self._queues[me.fiber.loop, turn]
-        company = Company(self._pool, turn, me, queue)
+        company = Company(self._for_fibers, turn, me, queue)
         try:
             company.go()
         finally:
@@ -135,6 +141,7 @@ class PostgresqlWriter:
             self._listener.close()
         self._notifier.close()
         self._pool.close()
+        self._for_fibers.close()
 
     def _connect(self) -> psycopg.Connection[Any]:
         return postgresql_connection(self._url)
