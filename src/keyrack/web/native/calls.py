@@ -139,11 +139,7 @@ def endpoint(
             return Response(status_code=code)
         if method == "GET" and conditions.unchanged(call, answer):
             return Response(status_code=304, headers={"ETag": conditions.tag_of(answer)})
-        response = written(answer, code)
-        place = None if shown_at is None else _place(call, path, shown_at, answer)
-        if place is not None:
-            response.headers["Location"] = place
-        return response
+        return _placed(written(answer, code), call, path, shown_at, answer)
 
     code = status or (200 if answers is not None else 204)
     if method == "GET" and asks is None:
@@ -161,13 +157,14 @@ def written(answer: Answer, status: int = 200) -> Response:
     )
 
 
-def _place(call: Call, path: str, shown_at: str, answer: Answer) -> str | None:
-    """The address of what an answer shows, None for what is nowhere, as a preview."""
-    fields = {name: getattr(answer, name) for name in FIELD.findall(shown_at)}
-    if None in fields.values():
-        return None
-    above = call.request.scope["path"].split("/")[: -len(path.split("/")[1:])]
-    return "/".join(above) + shown_at.format(**{name: quote(str(value), safe="") for name, value in fields.items()})
+def _placed(response: Response, call: Call, path: str, shown_at: str | None, answer: Answer) -> Response:
+    """An answer with the address of what it shows; what is nowhere, as a preview, has none."""
+    fields = {name: getattr(answer, name) for name in FIELD.findall(shown_at or "")}
+    if shown_at is not None and None not in fields.values():
+        above = call.request.scope["path"].split("/")[: -len(path.split("/")[1:])]
+        place = shown_at.format(**{name: quote(str(value), safe="") for name, value in fields.items()})
+        response.headers["Location"] = "/".join(above) + place
+    return response
 
 
 def _holds(call: Call, path: str, condition: Condition, inner: Instance) -> bool:
