@@ -169,7 +169,8 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> psycopg.Connection[Any]:
-        return PipelinedConnection.connect(*arguments, **named)
+        # Where psycopg prepares something itself, it has the server forget all that is prepared after a rollback.
+        return PipelinedConnection.connect(*arguments, **named, prepare_threshold=None)
 
     @event.listens_for(engine, "connect")
     def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
