@@ -212,6 +212,9 @@ def _postgresql_arguments() -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
         "application_name": "keyrack",
+        # psycopg prepares nothing of its own: where it has, it sends DEALLOCATE ALL after a rollback, which takes away
+        # the statements of pipeline.py on the same connection.
+        "prepare_threshold": None,
     }
 
 
