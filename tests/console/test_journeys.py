@@ -83,6 +83,14 @@ def test_drift_is_found_and_removed(page: Page, host: Host, signed_in: SignedIn)
     host.report()
     page.goto("/hosts/1")
     expect(page.get_by_text("nothing opens this host that Keyrack did not put there")).to_be_visible()
+    # Who logs in meanwhile is seen without doing anything.
+    started = f"{host.service.instance.now():%Y-%m-%dT%H:%M:%SZ}"
+    login = {"id": "7-1", "user": "deploy", "address": "203.0.113.9", "fingerprint": key.sha256, "started_at": started}
+    expect(page.locator("[data-live-words]")).to_have_text("Live.")
+    host.report(sessions=[login])
+    expect(page.get_by_role("table", name="Sessions")).to_contain_text("203.0.113.9")
+    host.report(sessions=[])
+    expect(page.get_by_text("Nobody is logged in.")).to_be_visible()
 
 
 def test_whoever_leaves_is_out_host_by_host(page: Page, console: Service, host: Host, signed_in: SignedIn) -> None:

@@ -6,6 +6,8 @@ import re
 
 from playwright.sync_api import Page, expect
 
+from keyrack.core.keys import requests
+from keyrack.core.people import users, web_sessions
 from tests.console.conftest import SignedIn
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
@@ -81,3 +83,19 @@ def test_the_page_says_when_it_is_no_longer_live(page: Page, signed_in: SignedIn
     expect(page.locator("[data-live-words]")).to_have_text("Live.")
     page.context.set_offline(True)
     expect(page.locator("[data-live-words]")).to_contain_text("No longer live")
+
+
+def test_a_page_that_gets_no_stream_looks_by_itself(page: Page, console: Service, signed_in: SignedIn) -> None:
+    page.route("**/live?*", lambda route: route.fulfill(status=503))
+    signed_in(page, "olga").goto("/requests")
+    expect(page.locator("[data-live-words]")).to_have_text("Live.")
+    mallory = next(one for one in users.find(console.instance, users.system_actor(1)) if one.name == "mallory")
+    requests.ask(
+        console.instance,
+        web_sessions.actor_of(mallory, address="127.0.0.1"),
+        server="web-1",
+        system_user="deploy",
+        duration="1h",
+        reason="to look after the shop",
+    )
+    expect(page.get_by_role("table", name="Waiting")).to_contain_text("to look after the shop", timeout=15_000)

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import httpx2
 import pytest
 
-from keyrack.core.audit import chain
+from keyrack.core.audit import alarms, chain
 from keyrack.core.hosts import enrolment, servers
 from keyrack.core.keys import grants, user_keys
 from keyrack.core.people import users, web_sessions
@@ -241,3 +241,9 @@ def test_hosts_are_filtered_by_state(console: Service, people: dict[str, Person]
     assert "many-1" not in olga.see("/hosts?state=silent")
     assert "Silent" in olga.see("/hosts?state=silent&q=web")
     olga.see("/hosts?state=unknown", 422)
+
+
+def test_an_alarm_stands_first_on_the_overview_for_a_day(console: Service, people: dict[str, Person]) -> None:
+    alarms.raise_once(console.instance, 1, "tried", "Somebody tried something")
+    page = people["olga"].see("/")
+    assert "Somebody tried something" in page

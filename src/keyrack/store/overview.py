@@ -18,11 +18,13 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    text,
     type_coerce,
 )
 
 from keyrack.store.engine.prepared import Row, prepared
 from keyrack.store.tables import (
+    IS_ALARM,
     credentials,
     events,
     revocations,
@@ -37,6 +39,19 @@ MOST = 20
 """So many of a kind are named; how many there are is counted."""
 NEWEST = 20_000
 """So many of the newest events are counted by day: what there is before them costs nothing."""
+
+
+def alarms(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
+    """Alarms since an instant, the newest first: id, at, summary, server_id."""
+    return list(_alarms.rows(connection, workspace_id, since))
+
+
+@prepared
+def _alarms(workspace_id: int, since: datetime) -> Select[Any]:
+    held = events.c
+    found = select(held.id, held.at, held.summary, held.server_id)
+    found = found.where(held.workspace_id == workspace_id, text(IS_ALARM), held.at >= since)
+    return found.order_by(held.id.desc()).limit(MOST + 1)
 
 
 def silent(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
 
 from keyrack.store.columns import Json, Moment, id_column, index_where, metadata, numbered, referring, seal_column
 
+IS_ALARM = "level = 'alarm'"
 UNNOTICED = "noticed_at IS NULL AND expires_at IS NOT NULL"
 
 workspaces = numbered(
@@ -488,6 +489,7 @@ events = numbered(
     Column("details", Json, nullable=False),
     Index("ix_events_workspace_id_id", "workspace_id", "id"),
     Index("ix_events_server_id_id", "server_id", "id"),
+    index_where("ix_events_alarms", "workspace_id", "id", condition=IS_ALARM),
 )
 
 instance_facts = Table(

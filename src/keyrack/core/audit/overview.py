@@ -18,7 +18,7 @@ from keyrack.store import requests, tallies
 from keyrack.store.engine.prepared import Row
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-SOON = timedelta(days=7)
+SOON, LATELY = timedelta(days=7), timedelta(days=1)
 DAYS = 30
 AGES = ((30, "under a month"), (180, "under half a year"), (365, "under a year"), (730, "under two years"))
 OLDER = "older"
@@ -27,12 +27,13 @@ DELAY_WORDS = dict(zip(DELAYS, ("a second", "10 seconds", "a minute", "an hour",
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Rows as store/overview.py has them. types, ages: how many of the users' keys are of a type, and how old; days:
-    per day of the last month, or of its end where more happened than is counted, the oldest first, how much was done
-    and how much refused; logins: that hosts told of, per day of the last month; delays: how long hosts took to obey
-    what was decided in that time, how often each; requests: how many wait.
+    """Rows as store/overview.py has them. alarms: of the last day; types, ages: how many of the users' keys are of a
+    type, and how old; days: per day of the last month, or of its end where more happened than is counted, the oldest
+    first, how much was done and how much refused; logins: that hosts told of, per day of the last month; delays: how
+    long hosts took to obey what was decided in that time, how often each; requests: how many wait.
     """
 
+    alarms: list[Row]
     unmanaged: list[Row]
     silent: list[Row]
     behind: list[Row]
@@ -51,7 +52,7 @@ class Overview:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing needs anybody."""
-        hosts = self.unmanaged or self.silent or self.behind or self.undone
+        hosts = self.alarms or self.unmanaged or self.silent or self.behind or self.undone
         return not (hosts or self.ending or self.ending_keys or self.unconfirmed or self.requests)
 
 
@@ -65,6 +66,7 @@ def _look(connection: Connection, workspace: int, now: datetime) -> Overview:
     types, ages = _keys(connection, workspace, now)
     logins, delays = _tallies(connection, workspace, now)
     return Overview(
+        alarms=rows.alarms(connection, workspace, now - LATELY),
         unmanaged=rows.unmanaged(connection, workspace),
         silent=rows.silent(connection, workspace, now - ONLINE),
         behind=rows.behind(connection, workspace),

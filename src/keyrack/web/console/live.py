@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Hashable
 from contextlib import suppress
 
+import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -35,6 +36,8 @@ BEAT_SECONDS = 10.0
 MOST_OF_SESSION = 8
 MOST = 2000
 BUSY_SECONDS = 5
+log = structlog.get_logger("keyrack.web")
+
 CHANGED, AWAY, OVER, BEAT = "changed", "away", "over", "beat"
 
 
@@ -126,7 +129,9 @@ class Live:
         try:
             marks = await run_in_threadpool(watching.marks, self._instance, watched)
             going = await run_in_threadpool(web_sessions.as_they_were, self._instance, visitors) if sessions else None
-        except DatabaseUnavailable:
+        except Exception as error:
+            if not isinstance(error, DatabaseUnavailable):
+                log.exception("looking for what moved failed")
             for listener in listeners:
                 if not listener.is_away:
                     listener.is_away = True

@@ -38,6 +38,7 @@
     stream = new EventSource(address);
     stream.addEventListener("open", function () {
       heard = Date.now();
+      lookEvery(30);
       say("Live.");
     });
     stream.addEventListener("beat", function () {
@@ -57,13 +58,10 @@
       // A service that stops says so too: whoever is signed in still finds out by asking.
       lookEvery(4);
     });
+    // Whether the stream alone is gone, or Keyrack is, shows where the page looks by itself.
     stream.addEventListener("error", function () {
-      if (stream && stream.readyState === EventSource.CLOSED) {
-        lookEvery(4);
-        look();
-      } else {
-        say(lost);
-      }
+      lookEvery(4);
+      look();
     });
   }
   setInterval(function () {
@@ -74,10 +72,14 @@
   }, 5000);
   window.addEventListener("offline", function () {
     close();
+    lookEvery(4);
     say(lost);
   });
   window.addEventListener("online", open);
   window.addEventListener("pagehide", close);
+  window.addEventListener("pageshow", function (event) {
+    if (event.persisted) open();
+  });
   document.addEventListener("visibilitychange", function () {
     if (document.hidden) close();
     else open();
@@ -102,7 +104,8 @@
       }
       return;
     }
-    if (!stream || stream.readyState !== EventSource.CONNECTING) say("Live.");
+    say("Live.");
+    if (!stream && !document.hidden) open();
     // What somebody is typing there is theirs: it is looked at again later.
     const typing = document.activeElement;
     if (typing instanceof HTMLInputElement && typing.value && event.target.contains(typing)) {
