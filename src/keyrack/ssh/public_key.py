@@ -111,7 +111,7 @@ def _read_line(text: str) -> PublicKey:
     if odd is not None:
         raise KeyProblem(
             "control-characters",
-            f"In front of the comment stands U+{ord(odd.group()):04X}, which looks like a blank and is none. {_COPY_AGAIN}",
+            f"In front of the comment stands U+{ord(odd[0]):04X}, which looks like a blank and is none. {_COPY_AGAIN}",
         )
     # (3) The first field is a known type, exactly.
     fields = _FIELDS.fullmatch(line)
