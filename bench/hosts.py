@@ -124,10 +124,11 @@ def populate(instance: Instance, hosts: int, keys: int) -> list[str]:
 
 
 @contextmanager
-def service(url: str, folder: Path, hosts: int, keys: int = 0) -> Iterator[Served]:
-    """The service on a database with so many hosts."""
+def service(url: str, folder: Path, hosts: int, keys: int = 0, password: str = "") -> Iterator[Served]:
+    """The service on a database with so many hosts. password: olga's, "" for none."""
     instance = app.open_instance(Settings(data=folder / "data", database=url))
-    workspace_file.apply(instance, TEAM, {})
+    team = TEAM.replace('"owner"\n', f'"owner"\npassword = "{password}"\n') if password else TEAM
+    workspace_file.apply(instance, team, {})
     owner = instance.database.read(lambda connection: people.user(connection, 1))
     assert owner is not None
     tokens.create(instance, system_actor(1), owner, name="bench", scopes=("*",), secret=SECRET)

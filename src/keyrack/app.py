@@ -18,6 +18,7 @@ from keyrack.store.engine import migrate
 
 SEALED_SINCE = "0030"
 COUNTED_SINCE = "0130"
+HIDDEN_SINCE = "0181"
 
 
 def open_instance(settings: Settings, *, new_database: bool = False, restoring: bool = False) -> Instance:
@@ -48,13 +49,15 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
         if there is not None:
             ownership.check_key(database, path)
         then: Callable[[Connection], None] | None = None
-        if there is not None and not migrate.knows(there, COUNTED_SINCE):
-            is_sealed = migrate.knows(there, SEALED_SINCE)
+        if there is not None and not migrate.knows(there, HIDDEN_SINCE):
+            is_sealed, is_counted = (migrate.knows(there, since) for since in (SEALED_SINCE, COUNTED_SINCE))
 
             def then(connection: Connection) -> None:
                 if not is_sealed:
                     ownership.seal_older(connection, path, restoring=restoring)
-                ownership.count_older(connection, path, restoring=restoring)
+                if not is_counted:
+                    ownership.count_older(connection, path, restoring=restoring)
+                ownership.hide_older(connection, path)
 
         migrate.upgrade(settings.database_url, then=then)
         instance = ownership.open_as_owner(database, path, with_key)

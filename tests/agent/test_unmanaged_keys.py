@@ -122,7 +122,7 @@ def test_no_answer_is_not_none(homes: dict[str, Path], tmp_path: Path) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ELOOP])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ELOOP])
 def test_every_error_but_absence_is_no_answer(
     homes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -152,14 +152,11 @@ def test_who_is_in_a_group_decides_at_once(homes: dict[str, Path], tmp_path: Pat
         put(homes[name] / ".ssh" / "of_team", f"{public_key()} {name}\n")
     subprocess.run(["groupadd", "-f", GROUP], check=True)
     try:
-        rule = f"AuthorizedKeysFile none\nMatch Group kr*,!{LOUD}\n"
+        rule = f"AuthorizedKeysFile none\nMatch Group {GROUP},!{LOUD}\n"
         look = scanner(tmp_path, f"{rule}    AuthorizedKeysFile .ssh/of_team\n")
-        # Each account is in the group of its own name, which the rule knows, too.
-        for command, quiet in ((["usermod", "-G", ""], True), (["usermod", "-g", "nogroup"], False)):
-            subprocess.run([*command, QUIET], check=True, capture_output=True)
-            assert in_force(look) == ({QUIET} if quiet else set())
-        for command, quiet in ((["gpasswd", "-a"], True), (["gpasswd", "-d"], False), (["gpasswd", "-a"], True)):
-            subprocess.run([*command, QUIET, GROUP], check=True, capture_output=True)
+        # Each account is in the group of its own name, which is none of the rule's.
+        for command, quiet in (("-a", True), ("-d", False)):
+            subprocess.run(["gpasswd", command, QUIET, GROUP], check=True, capture_output=True)
             assert in_force(look) == ({QUIET} if quiet else set())
     finally:
         subprocess.run(["groupdel", "-f", GROUP], check=False, capture_output=True)

@@ -176,7 +176,7 @@ class Operations:
     def confirm(self) -> bool:
         """Somebody confirms a key."""
         person = self.lot.choice(("alice", "bob", "mallory"))
-        held = self.team.call("GET", API + "/people/me/keys", token=f"token-of-{person}").json()["items"]
+        held = self.team.call("GET", API + "/people/me/keys", token=f"token-of-{person}").json().get("items")
         key = self.lot.choice(held)["id"] if held else 0
         return self.api("POST", f"/keys/{key}/confirm", token=f"token-of-{person}")
 

@@ -84,4 +84,12 @@ def test_what_is_no_login_is_left_out_and_costs_the_others_nothing(team: Team) -
     bad = [use(team, line, address="nowhere"), use(team, line, user=""), use(team, line, fingerprint="SHA256:x")]
     tell(team, logins=batch("a", *bad, use(team, line), more=True, anybodys=True))
     (one,) = told(team)
-    assert one.summary.endswith("as a log says that every account there can write to")
+    assert one.summary.endswith("; its log takes lines from every account there")
+
+
+def test_a_login_that_is_told_late_says_when_it_was(team: Team) -> None:
+    line = fresh_line()
+    late = use(team, line, timedelta(hours=9))
+    tell(team, logins=batch("a", late))
+    (one,) = told(team)
+    assert one.summary.endswith(f", at {late['at'][:10]} {late['at'][11:19]} UTC")

@@ -19,7 +19,7 @@ from keyrack.core.keys import credentials, damaged_rows, grants, user_keys
 from keyrack.core.people import users
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
-from keyrack.store import sealed, tables
+from keyrack.store import schema, sealed, sums, tables
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 
@@ -236,3 +236,57 @@ def only_volatile(now: Any, team: Team, of_server: tuple[Table, ...]) -> bool:
         if before != after:
             return False
     return True
+
+
+def server_row(team: Team) -> dict[str, Any]:
+    return next(row for row in rows(team, tables.servers) if row["id"] == team.server.id)
+
+
+def test_nobody_learns_from_the_database_what_a_row_adds_to_the_sum(team: Team) -> None:
+    """Whoever knew that of many rows could find others that add the same, and put those in their place."""
+    states = [server_row(team)["rows_sum"]]
+    for label in ("one", "two"):
+        key = add(team, label, fresh_line())
+        states.append(server_row(team)["rows_sum"])
+        credentials.delete(team.instance, team.owner, team.server.id, key)
+    (tag,) = rows(team, tables.server_tags)
+    servers.retag(team.instance, team.owner, team.server.id, ())
+    servers.retag(team.instance, team.owner, team.server.id, (tag["tag"],))
+    states.append(server_row(team)["rows_sum"])
+    assert len(set(states)) == len(states)
+    seals = {int.from_bytes(row["seal"], "big") for name in ("credentials", "server_tags", "revocations")
+             for row in rows(team, schema.metadata.tables[name])}  # fmt: skip
+    sums = [int.from_bytes(state[-32:], "big") for state in states]
+    assert not {(a - b) % 2**256 for a in sums for b in sums} & seals
+
+
+def as_before_sums_were_hidden(connection: Connection, server_id: int, *, missing: int = 0) -> None:
+    """The sum as older versions kept it."""
+    total = missing
+    for name in sealed.OF_SERVER:
+        table = schema.metadata.tables[name]
+        found = connection.execute(select(table.c.seal).where(table.c.server_id == server_id)).scalars()
+        total += sum(int.from_bytes(seal, "big") for seal in found)
+    row = dict(connection.execute(select(tables.servers).where(tables.servers.c.id == server_id)).mappings().one())
+    row["rows_sum"] = (total % 2**256).to_bytes(32, "big")
+    values = {"rows_sum": row["rows_sum"], "seal": sealed.seals_of(connection).of(tables.servers, row)}
+    connection.execute(update(tables.servers).where(tables.servers.c.id == server_id).values(values))
+
+
+def test_older_sums_are_hidden_once_where_they_fit(team: Team) -> None:
+    add(team, "one", fresh_line())
+    team.instance.database.write(lambda connection: as_before_sums_were_hidden(connection, team.server.id))
+    assert team.instance.database.write(sums.hide_older) == 1
+    assert len(server_row(team)["rows_sum"]) == 48
+    assert told(team) is not None
+    add(team, "two", fresh_line())
+    assert told(team) is not None
+
+
+def test_an_older_sum_that_does_not_fit_is_not_made_to(team: Team) -> None:
+    add(team, "one", fresh_line())
+    every_sum_fits.altered = True  # type: ignore[attr-defined]
+    team.instance.database.write(lambda connection: as_before_sums_were_hidden(connection, team.server.id, missing=5))
+    assert team.instance.database.write(sums.hide_older) == 0
+    add(team, "two", fresh_line())
+    assert told(team) is None

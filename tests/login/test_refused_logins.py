@@ -65,6 +65,13 @@ RULES = (
     "Match all",
 )
 
+MORE_OF = {
+    "PubkeyAcceptedAlgorithms": ("", "", "", "ssh-rsa,ssh-ed25519", "^ssh-rsa", "rsa-sha2-*,ssh-ed25519", "ecdsa-*"),
+    "PubkeyAuthOptions": ("", "", "touch-required", "verify-required"),
+    "AuthorizedPrincipalsFile": ("", "", ".ssh/none"),
+    "TrustedUserCAKeys": ("", "", "CA"),
+    "AllowUsers": ("", "", "krone@127.0.0.1 root krtwo@127.*", "krone root@* krtwo", "*@127.0.0.0/8"),
+}
 MORE_RULES = (
     "",
     "",
@@ -92,8 +99,9 @@ class Case:
         """By chance, and the same again for the same number. A few settings differ from the usual at once."""
         chance = random.Random(number)
         case = cls(number)
-        chosen = set(chance.sample(sorted(ONE_OF), 3))
-        for keyword, values in ONE_OF.items():
+        one_of = ONE_OF if number < MORE else {**ONE_OF, **MORE_OF}
+        chosen = set(chance.sample(sorted(one_of), 3))
+        for keyword, values in one_of.items():
             value = chance.choice(values) if keyword in chosen else values[0]
             if keyword == "PermitRootLogin" and keyword not in chosen:
                 value = "yes"
@@ -168,6 +176,7 @@ class Host(AdoptedHost):
         ]
         text = "\n".join([*base, *case.settings, ""])
         text = text.replace("OURS", f"{self.ours}/%u").replace("KEYS", str(self.ours))
+        text = text.replace("TrustedUserCAKeys CA", f"TrustedUserCAKeys {self.ca}.pub")
         text = text.replace("PORT", str(self.port)).replace("OTHER", str(self.other.port))
         self.config.write_text(text, "ascii")
 

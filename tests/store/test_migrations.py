@@ -33,6 +33,9 @@ from sqlalchemy import (
 from keyrack.store.changes import changes
 from keyrack.store.engine import migrate
 from keyrack.store.engine.connect import parse_url, postgresql_engine, sqlite_engine
+from tests.databases import DIALECTS
+from tests.once import made_once, run_folder
+from tests.postgres import Cluster, database_name
 
 ROWS = 3
 
@@ -151,19 +154,57 @@ def test_ids_are_never_used_twice(sqlite_url: str) -> None:
         assert ("AUTOINCREMENT" in made[table.name]) == wanted, table.name
 
 
+@pytest.fixture(scope="session")
+def old_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a SQLite file at each revision but the newest, by its name, to be copied."""
+
+    def make(folder: Path) -> None:
+        file = folder / "keyrack.db"
+        for revision in reversed(OLDER):
+            migrate.upgrade(f"sqlite:///{file}", to=revision)
+            shutil.copyfile(file, folder / revision)
+
+    return made_once(run_folder(tmp_path_factory) / "old-sqlite", make)
+
+
+@pytest.fixture(scope="session")
+def old_templates(cluster: Cluster) -> Path:
+    """A folder with the name of a PostgreSQL database at each revision but the newest, to be copied."""
+
+    def make(folder: Path) -> None:
+        url = cluster.create_database()
+        for revision in reversed(OLDER):
+            migrate.upgrade(url, to=revision)
+            (folder / revision).write_text(database_name(cluster.create_database(database_name(url))), "ascii")
+
+    return made_once(cluster.folder / "old", make)
+
+
+@pytest.fixture(params=DIALECTS)
+def old_url(request: pytest.FixtureRequest, revision: str, tmp_path: Path) -> Iterator[str]:
+    """The address of an empty database at a revision, once of each kind."""
+    if request.param == "sqlite":
+        shutil.copyfile(request.getfixturevalue("old_files") / revision, tmp_path / "old.db")
+        yield f"sqlite:///{tmp_path / 'old.db'}"
+        return
+    cluster: Cluster = request.getfixturevalue("cluster")
+    url = cluster.create_database((request.getfixturevalue("old_templates") / revision).read_text("ascii"))
+    yield url
+    cluster.drop_database(url)
+
+
 @pytest.mark.parametrize("revision", OLDER)
-def test_an_old_database_keeps_what_is_in_it(bare_url: str, revision: str) -> None:
-    migrate.upgrade(bare_url, to=revision)
-    assert migrate.current(bare_url) == revision
-    assert not migrate.is_current(bare_url)
-    with connected(bare_url) as conn:
+def test_an_old_database_keeps_what_is_in_it(old_url: str, revision: str) -> None:
+    assert migrate.current(old_url) == revision
+    assert not migrate.is_current(old_url)
+    with connected(old_url) as conn:
         before = contents(conn, fill(conn))
     assert before["credentials"][1]["label"] == "2 label"
 
-    migrate.upgrade(bare_url)
+    migrate.upgrade(old_url)
 
-    assert migrate.is_current(bare_url)
-    with connected(bare_url) as conn:
+    assert migrate.is_current(old_url)
+    with connected(old_url) as conn:
         after = contents(conn)
     for name, rows in before.items():
         kept = after[TABLES.get(name, name)]

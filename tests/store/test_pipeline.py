@@ -148,6 +148,25 @@ def test_more_statements_than_are_kept_or_sent_ahead(database: Database, monkeyp
     assert len(database.read(lambda conn: found(conn, "fact 19"))) == 1
 
 
+def test_what_is_prepared_stays_whatever_the_driver_is_asked_and_undoes(database: Database) -> None:
+    """psycopg prepares what it is asked often, and lets go of all that is prepared once a transaction is undone."""
+
+    class Undo(Exception):
+        pass
+
+    def command(conn: Connection) -> None:
+        put(conn, "undone")
+        found(conn, "undone")
+        for _ in range(10):
+            conn.execute(select(instance_facts.c.value).where(instance_facts.c.name == "undone")).all()
+        raise Undo
+
+    for _ in range(3):
+        with pytest.raises(Undo):
+            database.write(command)
+        assert database.read(lambda conn: found(conn, "undone")) == []
+
+
 def test_a_question_of_one_statement_is_no_transaction_and_of_more_it_sees_one_instant(database: Database) -> None:
     words: list[str] = []
 

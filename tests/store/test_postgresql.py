@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
-from keyrack.store import sums
+from keyrack.store import servers, sums
 from keyrack.store.changes import announce, changes
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.engine import migrate
@@ -80,6 +80,19 @@ def test_a_connection_that_breaks_within_a_savepoint_is_said_to_be_broken(postgr
             database.write(command)
         database.write(lambda conn: put(conn, "afterwards"))
         assert database.read(names) >= {"afterwards"}
+
+
+def test_what_is_prepared_stays_so_when_something_else_is_undone(postgresql_url: str) -> None:
+    def command(conn: Connection) -> None:
+        assert not servers.by_ids(conn, [1])
+        for _ in range(10):  # psycopg itself prepares what it is often asked
+            conn.execute(text("SELECT 1"))
+        conn.begin_nested().rollback()
+        conn.execute(text("SELECT 1"))
+        assert not servers.by_ids(conn, [1])
+
+    with Database.open(postgresql_url) as database:
+        database.write(command)
 
 
 def test_connections_that_died_unnoticed_are_replaced_without_an_error(postgresql_url: str, cluster: Cluster) -> None:

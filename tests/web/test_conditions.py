@@ -89,6 +89,7 @@ def test_the_tag_of_whatever_can_be_changed_or_deleted(team: Service) -> None:
     for path, body in made.items():
         answer = ask(team, "POST", path, body)
         seen[f"{path}/{answer.json()['id']}"] = answer.headers["ETag"]
+        assert answer.headers["Location"] == f"{BASE}{path}/{answer.json()['id']}"
     named = {
         "/groups/ops": {"members": ["alice"]},
         "/request-rules/production": {"approvers": 2},
@@ -111,6 +112,16 @@ def test_the_tag_of_whatever_can_be_changed_or_deleted(team: Service) -> None:
     new = {"after_seconds": 3600, "then": "drop-all"}
     assert ask(team, "PUT", "/servers/web-1/offline-policy", new, If_Match=policy).status_code == 200
     assert ask(team, "PUT", "/servers/web-1/offline-policy", new, If_Match=policy).status_code == 412
+
+
+def test_long_work_says_where_it_goes_on(team: Service) -> None:
+    for path, shown in (("/freezes", "/freezes/1"), ("/people/bob/offboard", "/offboardings/1")):
+        looked = ask(team, "POST", path, {"preview": True})
+        assert (looked.status_code, "Location" in looked.headers) == (202, False)
+        begun = ask(team, "POST", path, {})
+        assert (begun.status_code, begun.headers["Location"]) == (202, BASE + shown)
+        going = team.call("GET", begun.headers["Location"], token=OLGA).json()
+        assert going["id"] == 1
 
 
 def test_headers_that_cannot_be(team: Service) -> None:

@@ -173,7 +173,7 @@ def test_the_line_to_paste(team: Service) -> None:
 
 
 # A PUT by a name that nobody has in the caller's workspace makes that thing there, whatever others call so.
-NAMED_BY_THE_CALLER = ("put_group", "put_person", "put_rule")
+NAMED_BY_THE_CALLER = ("put_group", "put_person", "put_rule", "put_server")
 
 
 @pytest.mark.parametrize("endpoint", native.ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")

@@ -29,6 +29,7 @@ NEXT = {
     "server-missing": "`keyrack servers list` shows which there are.",
     "user-missing": "`keyrack people list` shows whom there is.",
     "group-missing": "`keyrack groups list` shows which there are.",
+    "account-missing": "`keyrack servers set SERVER --account ACCOUNT` adds it.",
     "token-missing": "`keyrack tokens list` shows which there are.",
     "repository-missing": "`keyrack repos list` shows which you may see.",
 }

@@ -99,6 +99,36 @@ def change(
         )
 
 
+@command.command(name="set")
+@click.argument("server", metavar="SERVER")
+@click.option("--address", metavar="ADDRESS", help="Its address; a new server needs one.")
+@click.option("--provider", metavar="TEXT", help="Whose machine it is.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Its tags, these and no others; repeated.")
+@click.option("--mode", type=click.Choice(["observe", "enforce", "auto"]), help="What its host is to do.")
+@click.option("--account", "accounts", multiple=True, metavar="ACCOUNT", help="A system user that it has; repeated.")
+@as_json_object
+@either
+def set_server(
+    server: str,
+    address: str | None,
+    provider: str | None,
+    tags: tuple[str, ...],
+    mode: str | None,
+    accounts: tuple[str, ...],
+    json_wanted: bool,
+    **given: Any,
+) -> None:
+    """Make a server exist, and change what is said: keyrack servers set web-2 --address 192.0.2.11 --account deploy"""
+    body: dict[str, Any] = {"address": address, "provider": provider, "mode": mode, "tags": list(tags) or None}
+    body = {field: value for field, value in body.items() if value is not None}
+    with reached(given) as calls, known(HINT):
+        one = calls.ask("PUT", to("servers", server), {**body, "system_users": list(accounts)})
+        if json_wanted:
+            show_json(one)
+            return
+        say(f"Server {one['id']}: {one['name']}, {one['address']}, {one['mode']}.")
+
+
 @command.command()
 @click.argument("server", metavar="SERVER")
 @either

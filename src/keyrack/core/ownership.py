@@ -99,6 +99,12 @@ def count_older(connection: Connection, path: Path, *, restoring: bool) -> None:
         sealing.count_first_time(connection, InstanceKey.load(path), path.parent, restoring=restoring)
 
 
+def hide_older(connection: Connection, path: Path) -> None:
+    """Hide the sums of servers' rows in a database from before they were hidden."""
+    if instance_facts.is_in_use(connection):
+        sealing.hide_first_time(connection, InstanceKey.load(path))
+
+
 def _unfit(path: Path, key: InstanceKey) -> ForeignKey:
     return ForeignKey(
         f"{path} ({key.fingerprint}) is not the instance key that sealed the rows of this database. "

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Table, select
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.users import system_actor
-from keyrack.store import access_tree, events, instance_facts, people, sealed, sealed_tables
+from keyrack.store import access_tree, events, instance_facts, people, sealed, sealed_tables, sums
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.schema import metadata
 from keyrack.store.sealed import Broken
@@ -123,6 +123,16 @@ def count_first_time(connection: Connection, key: InstanceKey, folder: Path, *, 
     seals.use(key.seal_row)
     sealed.lend(connection, seals)
     log.info("rows that decide about access are counted from now on", rows=sealed_tables.count_all(connection))
+
+
+def hide_first_time(connection: Connection, key: InstanceKey) -> None:
+    """Hide the sums of servers' rows in a database that was brought up from a version that did not, in that same
+    transaction. A sum that does not fit stays as it is, so that nothing is made good by it.
+    """
+    seals = sealed.Seals()
+    seals.use(key.seal_row)
+    sealed.lend(connection, seals)
+    log.info("the sums of servers' rows are hidden from now on", servers=sums.hide_older(connection))
 
 
 def note_counted(database: Database, folder: Path) -> None:

@@ -121,11 +121,14 @@ class Seals:
         self.seen = Seen()
         self.kept: dict[Any, dict[Any, Any]] = {}
         """What was made of rows that hold, by what made it and by the row as it was read (see rows.Records)."""
+        self.summands: dict[bytes, int] = {}
+        """What a row adds to the sum of its server, by its seal (see sums.py)."""
 
     def use(self, mac: Callable[[bytes], bytes]) -> None:
         """Seal with this keyed function from now on: text to 32 bytes."""
         self._mac = mac
         self.kept.clear()
+        self.summands.clear()
         self.seen = Seen()
 
     def mac(self, told: bytes) -> bytes:

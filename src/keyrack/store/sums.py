@@ -1,11 +1,14 @@
 """The sum of the seals of a server's rows, which its own row holds: shows what others deleted or put back; must change
 no row but a server's own.
 
-A row that somebody deletes or puts back as it was has a good seal or leaves none, but the sum fits no longer.
+A row that somebody deletes or puts back as it was has a good seal or leaves none, but the sum fits no longer. A row
+adds a keyed hash of its seal, and the sum is hidden by a mask of its own each time: who reads the database does not
+learn what a row adds, and so cannot look for other rows that add the same.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,8 +20,13 @@ from keyrack.store import access_tree
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
 from keyrack.store.per_server import PerServer, per_server
 from keyrack.store.schema import metadata
-from keyrack.store.seals import OF_SERVER, SEAL, seals_of
+from keyrack.store.seals import OF_SERVER, SEAL, Seals, seals_of
 
+NOTHING = bytes(32)
+"""The sum of a server of which nothing was counted yet."""
+_NONCE = 16
+_WIDTH = _NONCE + 32
+_MOST_SUMMANDS = 300_000
 AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
 _MODULUS = 2**256
 _PENDING = "keyrack sums"
@@ -81,7 +89,12 @@ def sum_of(connection: Connection, server: Mapping[str, Any]) -> bytes | None:
     held: bytes | None = server["rows_sum"]
     if not delta % _MODULUS:
         return held
-    return _bytes(_total(connection, server["id"], holding=True) if held is None else _int(held) + delta)
+    seals = seals_of(connection)
+    if held is None:
+        return _hidden(seals, server["id"], _total(connection, server["id"], holding=True))
+    before = _shown(seals, server["id"], held)
+    # One that fits nothing goes on fitting nothing, until somebody looks.
+    return held if before is None else _hidden(seals, server["id"], before + delta)
 
 
 def note_written(connection: Connection, servers: Iterable[Mapping[str, Any]]) -> None:
@@ -101,12 +114,15 @@ def fits(connection: Connection, server_id: int) -> bool:
         return False  # it was deleted, and others put it back
     if (held := found["rows_sum"]) is None:
         return True
-    return any(held == _bytes(_total(connection, server_id, holding=holding)) for holding in (False, True))
+    total = _shown(seals_of(connection), server_id, held)
+    return total is not None and any(
+        total == _total(connection, server_id, holding=holding) % _MODULUS for holding in (False, True)
+    )
 
 
 def sum_anew(connection: Connection, server_id: int) -> bytes:
     """Set the sum of a server to that of its rows which hold as they stand; answers it."""
-    held = _bytes(_total(connection, server_id, holding=True))
+    held = _hidden(seals_of(connection), server_id, _total(connection, server_id, holding=True))
     table = metadata.tables["servers"]
     connection.execute(update(table).where(table.c.id == server_id).values(rows_sum=held))
     connection.info[_RAISED] = {}
@@ -128,17 +144,17 @@ def _seals_of_server(table: Table) -> PerServer[[]]:
 
 
 def _total(connection: Connection, server_id: int, *, holding: bool) -> int:
-    """The sum of the seals of a server's rows; holding: of those alone that are as Keyrack wrote them."""
-    total = 0
+    """What a server's rows add; holding: those alone that are as Keyrack wrote them."""
+    total, seals = 0, seals_of(connection)
     for name in sorted(OF_SERVER):
         table = metadata.tables[name]
         if holding:
             for row in connection.execute(select(table).where(table.c.server_id == server_id)):
-                total += _int(row.seal) if seals_of(connection).holds(table, dict(row._mapping)) else 0
+                total += _adds(seals, row.seal) if seals.holds(table, dict(row._mapping)) else 0
         else:
             plan, rows = _seals_of_server(table).raw(connection, server_id)
             at = plan.names.index(SEAL)
-            total += sum([_int(values[at]) for values in rows])
+            total += sum([_adds(seals, values[at]) for values in rows])
     return total
 
 
@@ -151,27 +167,77 @@ def count(connection: Connection, table: Table, old: Mapping[str, Any] | None, n
         if row is None or row["server_id"] is None:
             continue
         pending: dict[int, int] = connection.info.setdefault(_PENDING, {})
-        seal = _int(row[SEAL])
+        adds = _adds(seals_of(connection), row[SEAL])
         if sign < 0 and not seals_of(connection).holds(table, row):
-            seal = _counted(connection, row["server_id"], seal, pending)
-        pending[row["server_id"]] = pending.get(row["server_id"], 0) + sign * seal
+            adds = _counted(connection, row["server_id"], adds, pending)
+        pending[row["server_id"]] = pending.get(row["server_id"], 0) + sign * adds
 
 
-def _counted(connection: Connection, server_id: int, seal: int, pending: Mapping[int, int]) -> int:
-    """What a row that does not hold, and is gone by now, had added to the sum: the seal it carried, or nothing."""
+def _counted(connection: Connection, server_id: int, adds: int, pending: Mapping[int, int]) -> int:
+    """What a row that does not hold, and is gone by now, had added to the sum: what its seal adds, or nothing."""
     table = metadata.tables["servers"]
     held = connection.execute(select(table.c.rows_sum).where(table.c.id == server_id)).scalar()
-    before = 0 if held is None else _int(held) + pending.get(server_id, 0)
+    shown = None if held is None else _shown(seals_of(connection), server_id, held)
     left = _total(connection, server_id, holding=False)
-    return seal if held is not None and (before - left - seal) % _MODULUS == 0 else 0
+    return adds if shown is not None and (shown + pending.get(server_id, 0) - left - adds) % _MODULUS == 0 else 0
 
 
-def _int(seal: Any) -> int:
-    return int.from_bytes(seal, "big") if isinstance(seal, bytes) else 0
+def hide_older(connection: Connection) -> int:
+    """Hide the sums of a database from before sums were hidden, and add up hashes of seals in place of seals: of each
+    server whose sum fits. The others go on fitting nothing. How many there were.
+    """
+    table, seals, given = metadata.tables["servers"], seals_of(connection), []
+    for row in connection.execute(select(table).where(table.c.rows_sum.is_not(None))).mappings().all():
+        if len(row["rows_sum"]) != len(NOTHING) or row["rows_sum"] == NOTHING or not seals.holds(table, dict(row)):
+            continue
+        if row["rows_sum"] in (_of_seals(connection, row["id"], holding) for holding in (False, True)):
+            total = _total(connection, row["id"], holding=True)
+            new = {**row, "of_id": row["id"], "rows_sum": _hidden(seals, row["id"], total)}
+            given.append({**new, SEAL: seals.of(table, new)})
+    setting(table, ("rows_sum", SEAL)).run_many(connection, given)
+    return len(given)
 
 
-def _bytes(total: int) -> bytes:
+def _of_seals(connection: Connection, server_id: int, holding: bool) -> bytes:
+    """The sum as it was reckoned before."""
+    seals, total = seals_of(connection), 0
+    for name in OF_SERVER:
+        table = metadata.tables[name]
+        for row in connection.execute(select(table).where(table.c.server_id == server_id)).mappings():
+            if isinstance(row[SEAL], bytes) and (not holding or seals.holds(table, dict(row))):
+                total += int.from_bytes(row[SEAL], "big")
     return (total % _MODULUS).to_bytes(32, "big")
+
+
+def _adds(seals: Seals, seal: Any) -> int:
+    """What a row adds to the sum of its server."""
+    if not isinstance(seal, bytes) or not seal:
+        return 0
+    if (known := seals.summands.get(seal)) is None:
+        known = int.from_bytes(seals.mac(b"what a server's row adds " + seal), "big")
+        if len(seals.summands) >= _MOST_SUMMANDS:
+            seals.summands.clear()
+        seals.summands[seal] = known
+    return known
+
+
+def _mask(seals: Seals, server_id: int, nonce: bytes) -> int:
+    return int.from_bytes(seals.mac(f"mask of server {server_id} ".encode() + nonce), "big")
+
+
+def _hidden(seals: Seals, server_id: int, total: int) -> bytes:
+    """A sum as the server's row holds it."""
+    nonce = secrets.token_bytes(_NONCE)
+    return nonce + ((total + _mask(seals, server_id, nonce)) % _MODULUS).to_bytes(32, "big")
+
+
+def _shown(seals: Seals, server_id: int, held: bytes) -> int | None:
+    """The sum that a server's row holds; None for what fits nothing."""
+    if held == NOTHING:
+        return 0
+    if len(held) != _WIDTH:
+        return None
+    return (int.from_bytes(held[_NONCE:], "big") - _mask(seals, server_id, held[:_NONCE])) % _MODULUS
 
 
 @cache

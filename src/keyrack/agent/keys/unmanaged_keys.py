@@ -329,7 +329,7 @@ def by_place(lines: Iterable[SettingLine]) -> Dict[str, List[str]]:
 
 def expand(pattern: str, account: LocalAccount) -> Optional[str]:
     """The path that a pattern names for an account (sshd_config(5), TOKENS); None for "none"."""
-    if pattern == "none":
+    if pattern.lower() == "none":
         return None
     tokens = {"%": "%", "h": account.home, "u": account.name, "U": str(account.uid)}
     pieces = []

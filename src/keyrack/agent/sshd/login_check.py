@@ -57,18 +57,31 @@ class Verdict:
     """
 
     def __init__(
-        self, username: str, why: str, entries: Sequence[AuthorizedKey], effective: Effective, revoked: "set[str]"
+        self,
+        username: str,
+        why: str,
+        entries: Sequence[AuthorizedKey],
+        places: Sequence[Effective],
+        revoked: "set[str]",
+        everywhere: bool = False,
     ) -> None:
+        """places: what sshd does for who comes from here, and from and to elsewhere; everywhere: whether a key is kept
+        out only by what keeps it out in all of them.
+        """
         self.username = username
         self.why = why
         self._entries = entries
-        self._effective = effective
+        self._places = places
+        self._effective = places[0]
         self._revoked = revoked
+        self._everywhere = everywhere
 
     def judged(self) -> Iterator[KeyVerdict]:
         """Each of its keys."""
         for entry in self._entries:
-            yield KeyVerdict(entry, _key_problem(entry, self._effective, self.username, self._revoked))
+            whys = [_key_problem(entry, place, self.username, self._revoked) for place in self._places]
+            opens = not all(whys) if self._everywhere else not any(whys)
+            yield KeyVerdict(entry, "" if opens else next(filter(None, whys)))
 
     def opening(self) -> Iterator[AuthorizedKey]:
         """The keys that open it."""
@@ -97,13 +110,15 @@ class Verdict:
 
 class _Judged(NamedTuple):
     """What keeps everybody out of an account, wherever they come from or from some places only (why), or from all that
-    were asked about (everywhere); and, of that, what keeps sshd from taking any key for it.
+    were asked about (everywhere); and, of that, what keeps sshd from taking any key for it. open: the places that keep
+    nobody out.
     """
 
     why: str
     everywhere: str
     no_key: str
-    effective: Effective
+    places: Tuple[Effective, ...]
+    open: Tuple[Effective, ...]
 
 
 class LoginCheck:
@@ -140,7 +155,8 @@ class LoginCheck:
         for name, entries in users.items():
             judged = accounts[name]
             why = judged.everywhere if everywhere else judged.why
-            found.append(Verdict(name, why, entries, judged.effective, refused))
+            places = judged.open if everywhere and judged.open else judged.places
+            found.append(Verdict(name, why, entries, places, refused, everywhere))
         return found
 
     def key_problem(self, name: str) -> str:
@@ -151,7 +167,7 @@ class LoginCheck:
 
     def effective(self, name: str) -> Effective:
         """What sshd does for this account. Raises SshdProblem."""
-        return self._judged([name], None)[name].effective
+        return self._judged([name], None)[name].places[0]
 
     def _judged(self, names: Iterable[str], config: Optional[str]) -> Mapping[str, _Judged]:
         if config is not None:
@@ -168,8 +184,7 @@ class LoginCheck:
         if missing:
             asked = _Answers(self._sshd, config)
             for name in missing:
-                effective = asked.of(name)
-                places = (effective, *asked.elsewhere(name))
+                places = (asked.of(name), *asked.elsewhere(name))
                 no_keys = [_no_key(name, one) for one in places]
                 # Parallel to places: what ends a login there, of a key that is taken.
                 whys = [
@@ -178,7 +193,8 @@ class LoginCheck:
                 ]
                 no_key = next(filter(None, no_keys), "")
                 everywhere = whys[0] if all(whys) else ""
-                known[name] = _Judged(no_key or next(filter(None, whys), ""), everywhere, no_key, effective)
+                free = tuple(one for one, why in zip(places, whys) if not why)  # noqa: B905 - not in Python 3.9
+                known[name] = _Judged(no_key or next(filter(None, whys), ""), everywhere, no_key, places, free)
         return known
 
 
@@ -372,6 +388,10 @@ def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked:
     signatures = _RSA_SIGNATURES if key.type == "ssh-rsa" else (key.type,)
     if taken and not set(signatures) & set(taken.split(",")):
         return f"sshd does not take its type (PubkeyAcceptedAlgorithms has no {key.type})"
+    # Before 8.5, where the list was one of types of keys, ssh-rsa stood for newer signatures, too.
+    of_signatures = effective.one("pubkeyacceptedalgorithms").split(",")
+    if "ssh-rsa" in of_signatures and not set(_RSA_SIGNATURES[1:]) & set(of_signatures) and key.type == "ssh-rsa":
+        return "sshd takes it with SHA-1 alone, as no ssh since 8.8 signs (PubkeyAcceptedAlgorithms has no rsa-sha2)"
     least = effective.one("requiredrsasize")
     if key.type == "ssh-rsa" and least.isdecimal() and key.bits < int(least):
         return f"it has {key.bits} bits, and sshd wants {least} (RequiredRSASize)"

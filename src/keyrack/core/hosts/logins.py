@@ -25,6 +25,8 @@ MOST_AN_HOUR = 1000
 MOST = 1000
 LONGEST = 1000
 HOUR = timedelta(hours=1)
+LATE = timedelta(minutes=1)
+"""A login that is told so long after it has its own time in the event's words."""
 
 _BATCH = re.compile(r"[0-9a-f]{16,32}")
 
@@ -88,15 +90,22 @@ def record(work: Work, server: Server, batch: Batch) -> None:
     )
     for login in shown:
         key = keys.get(login.fingerprint)
-        _add(work, server, _words(server, login, key, batch), _details(server, login, key), login=login, key=key)
+        _add(
+            work,
+            server,
+            _words(server, login, key, batch, work.now),
+            _details(server, login, key),
+            login=login,
+            key=key,
+        )
     left_out += len(batch.logins) - len(shown) + batch.more
     hour_from = before.hour_from if before is not None and is_same_hour else work.now
     told_logins.keep(work.connection, server.id, Told(batch.name, hour_from, count + len(shown), left_out))
 
 
-def _words(server: Server, login: Login, key: KnownKey | None, batch: Batch) -> str:
+def _words(server: Server, login: Login, key: KnownKey | None, batch: Batch, now: datetime) -> str:
     where = f"logged in as {login.username} on server {server.name} from {login.address}"
-    told = "".join(_doubts(login, batch))
+    told = "".join(_remarks(login, batch, now))
     if not login.fingerprint:
         return f"Somebody {where}, without a key of their own: by a password, or a certificate{told}"
     if key is None:
@@ -104,9 +113,11 @@ def _words(server: Server, login: Login, key: KnownKey | None, batch: Batch) -> 
     return f"{key.user or 'Somebody'} {where} with SSH key {key.name} ({login.fingerprint}){told}"
 
 
-def _doubts(login: Login, batch: Batch) -> Iterator[str]:
+def _remarks(login: Login, batch: Batch, now: datetime) -> Iterator[str]:
+    if now - login.at > LATE:
+        yield f", at {login.at:%Y-%m-%d %H:%M:%S} UTC"
     if batch.anybodys:
-        yield f"; at {login.at:%H:%M:%S} UTC, as a log says that every account there can write to"
+        yield "; its log takes lines from every account there"
 
 
 def _details(server: Server, login: Login, key: KnownKey | None) -> dict[str, Any]:

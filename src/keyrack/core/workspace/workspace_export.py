@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 from keyrack.core.instance import Instance
 from keyrack.core.lifetimes import written
 from keyrack.core.work import Attempt
+from keyrack.core.workspace.workspace_guards import is_frozen
 from keyrack.errors import Kind, Refusal
-from keyrack.model import Actor, Credential, Grant, UserKey, Workspace
+from keyrack.model import Actor, Grant, Workspace
 from keyrack.store import keys, workspace_state
 from keyrack.store.workspace_state import ServerState, State
 
@@ -108,7 +109,7 @@ def _user(state: State, user_id: int, user: Any) -> dict[str, Any]:
                 "title": key.title,
                 "public_key": key.line,
                 "expires_at": key.expires_at,
-                "frozen": _is_frozen(key, marks) or None,
+                "frozen": is_frozen(key, marks) or None,
             }
             for key in state.user_keys.get(user_id, ())
         ],
@@ -134,7 +135,7 @@ def _server(state: State, server: ServerState) -> dict[str, Any]:
                 "expires_at": one.expires_at,
                 "restrictions": dict(one.restrictions) or None,
                 "break_glass": one.break_glass or None,
-                "frozen": (not one.break_glass and _is_frozen(one, [server.frozen_at])) or None,
+                "frozen": (not one.break_glass and is_frozen(one, [server.frozen_at])) or None,
             }
             for one in state.credentials.get(server.id, ())
         ],
@@ -147,12 +148,6 @@ def _server(state: State, server: ServerState) -> dict[str, Any]:
         ]
         or None,
     }
-
-
-def _is_frozen(key: UserKey | Credential, marks: Iterable[datetime | None]) -> bool:
-    """Whether a key is frozen by itself or by one of these marks of servers."""
-    set_at = [at for at in (key.frozen_at, *marks) if at is not None]
-    return any(keys.is_frozen(at, key.confirmed_at, key.created_at) for at in set_at)
 
 
 def _grant(state: State, grant: Grant, at: datetime) -> dict[str, Any] | None:

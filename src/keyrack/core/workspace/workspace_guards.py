@@ -4,7 +4,8 @@ compared with the workspace; must change nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from keyrack.core import validation
 from keyrack.core.git import deploy_keys, repositories
@@ -17,7 +18,7 @@ from keyrack.core.workspace.workspace_text import (
     WantedRevocation,
     WantedServer,
 )
-from keyrack.model import Credential
+from keyrack.model import Credential, UserKey
 from keyrack.store import keys
 from keyrack.store.deploy_keys import DeployKey
 
@@ -74,21 +75,29 @@ def compare_deploy_keys(run: Comparison, wanted: WantedRepository) -> None:
         run.remove(f"delete deploy key {was.title} of {wanted.path}", _deleted(was))
 
 
+def is_frozen(key: UserKey | Credential, marks: Iterable[datetime | None]) -> bool:
+    """Whether a key is frozen by itself or by one of these marks of servers."""
+    set_at = [at for at in (key.frozen_at, *marks) if at is not None]
+    return any(keys.is_frozen(at, key.confirmed_at, key.created_at) for at in set_at)
+
+
 def compare_frozen_keys(run: Comparison) -> None:
     """Add to the plan that the keys which the file calls frozen open nothing until somebody confirms them.
 
     A key that the file does not call so stays frozen where it is.
     """
     prints, places = [], []
+    marks = [server.frozen_at for server in run.state.servers.values()]
     for user in run.wanted.users:
         known = run.state.users.get(user.name)
-        frozen = {key.fingerprint for key in run.state.user_keys.get(known.id, ()) if key.frozen} if known else set()
+        mine = run.state.user_keys.get(known.id, ()) if known else ()
+        frozen = {key.fingerprint for key in mine if is_frozen(key, marks)}
         wanted = [validation.public_key(run.instance, line).sha256 for line in user.frozen_keys]
         prints += [fingerprint for fingerprint in wanted if fingerprint not in frozen]
     for server in run.wanted.servers:
         there = run.matched.get(server.name)
         held = run.state.credentials.get(there.id, ()) if there else ()
-        labels = {one.label for one in held if _is_frozen(one)}
+        labels = {one.label for one in held if there and is_frozen(one, [there.frozen_at])}
         places += [(server.name, one.label) for one in server.credentials if one.frozen and one.label not in labels]
     if prints or places:
         run.do(
@@ -100,10 +109,6 @@ def compare_frozen_keys(run: Comparison) -> None:
                 held=[(doing.servers[name], label) for name, label in places],
             ),
         )
-
-
-def _is_frozen(one: Credential) -> bool:
-    return one.frozen_at is not None and keys.is_frozen(one.frozen_at, one.confirmed_at, one.created_at)
 
 
 def _noted(wanted: WantedRevocation) -> Callable[[Doing], object]:

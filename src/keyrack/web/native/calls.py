@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, TypeVar, overload
+from urllib.parse import quote
 
 from pydantic import ValidationError
 from starlette.responses import Response
@@ -23,6 +25,7 @@ from keyrack.web.native.shapes import Answer, Query, Request, parameter_names
 R = TypeVar("R", bound=Request)
 Q = TypeVar("Q", bound=Query)
 Answers = Answer | Response | None
+FIELD = re.compile(r"\{(\w+)\}")
 
 
 @overload
@@ -37,6 +40,7 @@ def endpoint(
     answers: type[Answer] | None = ...,
     status: int = ...,
     at_once: bool = ...,
+    shown_at: str | None = ...,
     first: Callable[[Call], object] | None = ...,
 ) -> Endpoint: ...
 
@@ -52,6 +56,7 @@ def endpoint(
     answers: type[Answer] | None = ...,
     status: int = ...,
     at_once: bool = ...,
+    shown_at: str | None = ...,
     first: Callable[[Call], object] | None = ...,
 ) -> Endpoint: ...
 
@@ -67,6 +72,7 @@ def endpoint(
     answers: type[Answer] | None = ...,
     status: int = ...,
     at_once: bool = ...,
+    shown_at: str | None = ...,
 ) -> Endpoint: ...
 
 
@@ -80,6 +86,7 @@ def endpoint(
     answers: type[Answer] | None = ...,
     status: int = ...,
     at_once: bool = ...,
+    shown_at: str | None = ...,
 ) -> Endpoint: ...
 
 
@@ -95,13 +102,16 @@ def endpoint(
     status: int = 0,
     first: Callable[[Call], object] | None = None,
     at_once: bool = False,
+    shown_at: str | None = None,
 ) -> Endpoint:
     """One call, as the API serves it and as it is described.
 
     handler: gets the call, then the body as takes has it, then the query as asks has it; its first line of text is
     the call's summary. takes: None for a call without a body; asks: None for one without a query; answers: None for
     an empty answer; status: of the answer, 200 or 204 where it is left out; first: what refuses a caller before a body
-    that is wrong is spoken of, where the action alone does not say who may call; at_once: see Endpoint.
+    that is wrong is spoken of, where the action alone does not say who may call; at_once: see Endpoint;
+    shown_at: where what the call made or began is shown, with names of the answer's fields, such as "/grants/{id}"; it
+    becomes the answer's Location.
     """
 
     @wraps(handler)
@@ -129,7 +139,7 @@ def endpoint(
             return Response(status_code=code)
         if method == "GET" and conditions.unchanged(call, answer):
             return Response(status_code=304, headers={"ETag": conditions.tag_of(answer)})
-        return written(answer, code)
+        return _placed(written(answer, code), call, path, shown_at, answer)
 
     code = status or (200 if answers is not None else 204)
     if method == "GET" and asks is None:
@@ -145,6 +155,16 @@ def written(answer: Answer, status: int = 200) -> Response:
     return Response(
         content, status, media_type="application/json", headers={"ETag": conditions.tag_of(answer, content)}
     )
+
+
+def _placed(response: Response, call: Call, path: str, shown_at: str | None, answer: Answer) -> Response:
+    """An answer with the address of what it shows; what is nowhere, as a preview, has none."""
+    fields = {name: getattr(answer, name) for name in FIELD.findall(shown_at or "")}
+    if shown_at is not None and None not in fields.values():
+        above = call.request.scope["path"].split("/")[: -len(path.split("/")[1:])]
+        place = shown_at.format(**{name: quote(str(value), safe="") for name, value in fields.items()})
+        response.headers["Location"] = "/".join(above) + place
+    return response
 
 
 def _holds(call: Call, path: str, condition: Condition, inner: Instance) -> bool:

@@ -76,6 +76,7 @@ ENDPOINTS = (
         "credentials:write",
         takes=shapes.NewCredential,
         answers=shapes.ListedCredential,
+        shown_at="/servers/{server_id}/credentials/{id}",
         status=201,
         at_once=True,
     ),

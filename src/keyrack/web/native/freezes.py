@@ -51,6 +51,7 @@ ENDPOINTS = (
         freezes.FREEZE,
         takes=shapes.NewFreeze,
         answers=shapes.FreezeProgress,
+        shown_at="/freezes/{id}",
         status=202,
     ),
     endpoint("GET", "/freezes/{freeze}", show_freeze, freezes.READ, answers=shapes.FreezeProgress),

@@ -52,7 +52,14 @@ def take_back_grant(call: Call) -> None:
 ENDPOINTS = (
     endpoint("GET", "/grants", list_grants, "grants:read", asks=Window, answers=shapes.GrantPage),
     endpoint(
-        "POST", "/grants", give_grant, "grants:write", takes=shapes.NewGrant, answers=shapes.GivenGrant, status=201
+        "POST",
+        "/grants",
+        give_grant,
+        "grants:write",
+        takes=shapes.NewGrant,
+        answers=shapes.GivenGrant,
+        shown_at="/grants/{id}",
+        status=201,
     ),
     endpoint("GET", "/grants/{grant}", show_grant, "grants:read", answers=shapes.Grant),
     endpoint("DELETE", "/grants/{grant}", take_back_grant, "grants:write"),

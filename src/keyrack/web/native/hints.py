@@ -24,7 +24,7 @@ _LISTED = {
     "revoked-key-missing": "GET /keys/revoked lists which are",
 }
 _OTHERS = {
-    "account-missing": "POST /api/v3/servers/{id}/users adds it, as does the file of `keyrack apply`",
+    "account-missing": "PUT /servers/{server} with system_users adds it",
     "server-ambiguous": "GET /servers?search=NAME shows the ids",
     "changed": "GET it anew, and send its ETag",
 }

@@ -43,6 +43,7 @@ ENDPOINTS = (
         takes=shapes.Offboard,
         asks=shapes.PreviewAsked,
         answers=shapes.Offboarding,
+        shown_at="/offboardings/{id}",
         status=202,
     ),
     endpoint("GET", "/offboardings", list_offboardings, "people:read", asks=Window, answers=shapes.OffboardingPage),

@@ -87,7 +87,16 @@ _ASK, _APPROVE, _RULE = "requests:ask", "requests:approve", "requests:rule"
 _ONE = shapes.AccessRequest
 ENDPOINTS = (
     endpoint("GET", "/requests", list_requests, _ASK, asks=shapes.RequestsAsked, answers=shapes.AccessRequestPage),
-    endpoint("POST", "/requests", ask, _ASK, takes=shapes.NewRequest, answers=_ONE, status=201),
+    endpoint(
+        "POST",
+        "/requests",
+        ask,
+        _ASK,
+        takes=shapes.NewRequest,
+        answers=_ONE,
+        shown_at="/requests/{id}",
+        status=201,
+    ),
     endpoint("GET", "/requests/{request}", show_request, _ASK, answers=_ONE),
     endpoint("POST", "/requests/{request}/approve", approve, _APPROVE, answers=_ONE),
     endpoint("POST", "/requests/{request}/deny", deny, _APPROVE, answers=_ONE),

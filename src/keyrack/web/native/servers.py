@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core.hosts import copies, deleted_servers, modes, server_changes, servers
+from keyrack.core.hosts import copies, deleted_servers, modes, named_servers, server_changes, servers
 from keyrack.core.hosts.servers import KEEP
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
@@ -26,6 +26,22 @@ def list_deleted_servers(call: Call, asked: Window) -> shapes.DeletedServerPage:
     """List deleted servers that had a host, each with when the host said that no key of Keyrack opens it any more"""
     found = deleted_servers.find(call.instance, call.actor, **asked.window())
     return shapes.DeletedServerPage.of(found, shapes.deleted_server)
+
+
+def put_server(call: Call, wanted: shapes.WantedServer) -> shapes.Server:
+    """Make a server exist, with this address, tags, mode and accounts"""
+    told = wanted.model_fields_set
+    server = named_servers.put(
+        call.instance,
+        call.actor,
+        call.path["server"],
+        address=KEEP if wanted.address is None else wanted.address,
+        provider=wanted.provider if "provider" in told else KEEP,
+        tags=wanted.tags,
+        mode=wanted.mode,
+        accounts=wanted.system_users,
+    )
+    return shapes.server(call.instance, server)
 
 
 def change_server(call: Call, change: shapes.ServerChange) -> shapes.Server:
@@ -94,6 +110,15 @@ ENDPOINTS = (
         "servers:read",
         asks=Window,
         answers=shapes.DeletedServerPage,
+    ),
+    endpoint(
+        "PUT",
+        "/servers/{server}",
+        put_server,
+        "servers:write",
+        takes=shapes.WantedServer,
+        answers=shapes.Server,
+        first=lambda call: named_servers.may_put(call.instance, call.actor),  # which server need not be there
     ),
     endpoint(
         "PATCH",

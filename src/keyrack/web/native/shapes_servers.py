@@ -46,6 +46,21 @@ class ServerChange(Request):
     ] = None
 
 
+class WantedServer(Request):
+    """A server as wanted; what is left out stays, or is what a new server has."""
+
+    address: Annotated[str | None, about("Its address; a new server needs one.", "192.0.2.10")] = None
+    provider: Annotated[str | None, about("Whose machine it is; null for none.", "hetzner")] = None
+    tags: Annotated[list[str] | None, about("Its tags, these and no others.", ["web"])] = None
+    mode: Annotated[
+        Literal["observe", "enforce", "auto"] | None,
+        about(
+            "observe changes nothing; enforce: Keyrack's keys alone open it; auto: enforce once it is safe.", "observe"
+        ),
+    ] = None
+    system_users: Annotated[list[str], about("Accounts that it has, beside those it had.", ["deploy"])] = Field([])
+
+
 class OfflinePolicy(Request):
     """What a host does while it cannot reach the service."""
 

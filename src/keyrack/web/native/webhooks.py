@@ -54,6 +54,7 @@ ENDPOINTS = (
         webhooks.WRITE,
         takes=shapes.NewWebhook,
         answers=shapes.MadeWebhook,
+        shown_at="/webhooks/{id}",
         status=201,
     ),
     endpoint("GET", ONE, show_webhook, webhooks.READ, answers=shapes.Webhook),

@@ -1,0 +1,82 @@
+"""Servers as people name them: made or changed by name, with accounts, as one change; must hold no rule of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keyrack.core.hosts import server_changes, servers, system_users
+from keyrack.core.hosts.servers import KEEP, NUMBER, look_up
+from keyrack.core.instance import Instance
+from keyrack.core.together import within
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal, invalid
+from keyrack.model import Actor, Server
+from keyrack.store import servers as rows
+
+
+def put(
+    instance: Instance,
+    actor: Actor,
+    reference: str,
+    *,
+    address: object = KEEP,
+    provider: object = KEEP,
+    tags: Sequence[str] | None = None,
+    mode: str | None = None,
+    accounts: Sequence[str] = (),
+) -> Server:
+    """Make a server of this name (or with this id, where there is one) be as wanted; what is left out stays.
+
+    accounts: that it has, beside those it had. A new server needs an address. Raises Refusal INVALID, FORBIDDEN, or
+    TAKEN where several servers have the name.
+    """
+    with Attempt(instance, actor, "servers:write", "set up a server", target_kind="server") as attempt:
+
+        def change(work: Work) -> Server:
+            work.no_event("each part leaves its own")
+            inner = within(work)
+            found = _found(work, reference)
+            if found is None:
+                found = _create(inner, actor, reference, address, provider, tags)
+            number = found.id
+            server_changes.change(
+                inner,
+                actor,
+                number,
+                address=KEEP if address == found.address else address,
+                provider=KEEP if provider == found.provider else provider,
+                tags=tags,
+                mode=None if mode == found.mode else mode,
+            )
+            for account in dict.fromkeys(accounts):
+                if rows.system_user_by_name(work.connection, number, account) is None:
+                    system_users.create(inner, actor, number, username=account)
+            return look_up(work.connection, actor.workspace_id, str(number))
+
+        return attempt.write(change)
+
+
+def may_put(instance: Instance, actor: Actor) -> None:
+    """Nothing when the actor may set up servers; raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, "servers:write", "set up a server", target_kind="server"):
+        return
+
+
+def _found(work: Work, reference: str) -> Server | None:
+    try:
+        return look_up(work.connection, work.actor.workspace_id, reference)
+    except Refusal as refusal:
+        if refusal.kind is not Kind.MISSING:
+            raise
+        return None
+
+
+def _create(
+    inner: Instance, actor: Actor, name: str, address: object, provider: object, tags: Sequence[str] | None
+) -> Server:
+    if NUMBER.fullmatch(name):
+        raise invalid("name", "There is no server with this id, and a name is no number; give it a name.")
+    if address is KEEP:
+        raise invalid("address", "There is no such server yet; a new one needs its address.")
+    maker = None if provider is KEEP else provider
+    return servers.create(inner, actor, name=name, address=address, provider=maker, tags=tags or ())
