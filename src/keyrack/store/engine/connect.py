@@ -169,13 +169,10 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> psycopg.Connection[Any]:
-        # Where psycopg prepares something itself, it has the server forget all that is prepared after a rollback.
-        return PipelinedConnection.connect(*arguments, **named, prepare_threshold=None)
+        return PipelinedConnection.connect(*arguments, **named)
 
     @event.listens_for(engine, "connect")
     def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
-        # psycopg lets go of what it prepared by DEALLOCATE ALL, after each rollback, and ours would go with it.
-        raw.prepare_threshold = None
         if not writer:
             raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             raw.read_only = True
