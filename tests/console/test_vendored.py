@@ -8,7 +8,7 @@ import pytest
 
 from keyrack.web.console.templates import FOLDER, static_files
 
-# SHA-256 of the files in the packages of npm's registry: htmx.org 2.0.11, htmx-ext-sse 2.2.4 (both 0BSD).
+# SHA-256 of the files in the package of npm's registry: htmx.org 2.0.11 (0BSD).
 VENDORED = {
     "htmx.min.js": "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717",
     "htmx.LICENSE.txt": "d3d2456f76414f2456104660ebd65aff1c04cd7966b942bdabd63f3cdb316a38",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -26,6 +27,7 @@ from keyrack.store.tables import (
     user_keys,
 )
 
+_DELIVERED = "delivered"
 MOST_CHECKED = 60_000
 """Credentials whose records are kept in memory with their seals checked; some 1.3 kB each."""
 
@@ -33,7 +35,7 @@ _credential = (
     select(
         credentials,
         system_users.c.username,
-        (servers.c.applied_revision >= credentials.c.revision).label("delivered"),
+        (servers.c.applied_revision >= credentials.c.revision).label(_DELIVERED),
     )
     .join(system_users, system_users.c.id == credentials.c.system_user_id)
     .join(servers, servers.c.id == credentials.c.server_id)
@@ -530,9 +532,17 @@ def _with_seals(
     accounts = {
         row.id: sealed.sound(connection, system_users, row) for row in _system_users_of.rows(connection, server_id)
     }
+    # Whether a host was told follows from its server's row: it would change for all of them with each word of the host.
+    assert plan.names[-1] == _DELIVERED
+    reads = tuple(read for read in plan.reads if read[0] != _DELIVERED)
+    apart = replace(plan, names=plan.names[:-1], reads=reads)
+    checked = _checked_credentials.of(connection, apart, [values[:-1] for values in rows])
     return tuple(
-        (credential, holds and accounts.get(credential.system_user_id, False))
-        for credential, holds in _checked_credentials.of(connection, plan, rows)
+        (
+            credential if values[-1] else replace(credential, delivered=False),
+            holds and accounts.get(credential.system_user_id, False),
+        )
+        for (credential, holds), values in zip(checked, rows, strict=True)
     )
 
 
@@ -572,7 +582,10 @@ def _credential_record(row: Row) -> Credential:
 _credentials = Records(lambda connection, row: _credential_record(row))
 # For documents: that of a large host is made anew for each of its keys that changes.
 _checked_credentials = Records(
-    lambda connection, row: (_credential_record(row), sealed.holds(connection, credentials, row)),
+    lambda connection, row: (
+        _credential_record(Row({**row, _DELIVERED: True})),
+        sealed.holds(connection, credentials, row),
+    ),
     keep=lambda checked: checked[1],
     most=MOST_CHECKED,
 )

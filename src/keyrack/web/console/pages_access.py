@@ -24,7 +24,7 @@ from keyrack.web import bodies
 from keyrack.web.console import templates
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
 
-HOSTS, PEOPLE, LISTED = 40, 100, 40
+HOSTS, PEOPLE, LISTED = 40, 100, 30
 """On one page: of the map, and of the list, where somebody has many lines."""
 MOST = 1000
 BELOW_THESE = "below"

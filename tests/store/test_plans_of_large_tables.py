@@ -1,0 +1,129 @@
+"""With a hundred thousand rows in tables that grow, hot questions read no whole one, as each database plans them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Boolean, Column, Connection, LargeBinary, String, Table, Text
+
+from keyrack.store import host_reports, keys, openings, per_server, revocations, servers, sums, tables
+from keyrack.store.columns import Json
+from keyrack.store.database import Database
+from tests.store.test_indexes import FINGERPRINT, asked
+
+ROWS = 100_000 if os.environ.get("KEYRACK_LONG") else 20_000
+"""What a hundred thousand rows cost to write is left to the long form; from some thousand on both plan alike."""
+OWNERS = 2_000
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+FILLED: tuple[tuple[Table, int], ...] = (
+    (tables.workspaces, 1),
+    (tables.users, OWNERS),
+    (tables.servers, OWNERS),
+    (tables.server_tags, OWNERS),
+    (tables.system_users, OWNERS),
+    (tables.credentials, ROWS),
+    (tables.user_keys, ROWS),
+    (tables.revocations, ROWS),
+    (tables.key_owners, ROWS),
+)
+# Empty in some rows; here in none, as in most of a table that has grown.
+TOLD = ("fingerprint", "public_key", "delivered_at", "confirmed_at", "user_key_id")
+HOSTS = tuple(range(1, 11))
+
+
+def _documents(connection: Connection) -> None:
+    with per_server.batch(connection, HOSTS):
+        keys.sealed_credentials(connection, 1, NOW)
+        revocations.lines_for(connection, 1, unconfirmed=10, confirmed=10)
+        sums.fits(connection, 1)
+
+
+QUESTIONS: dict[str, Callable[[Connection], Any]] = {
+    "who proves itself": lambda c: servers.by_agent_secrets(c, [b"one", b"two"]),
+    "how hosts stand": lambda c: servers.standings(c, HOSTS),
+    "servers of reports": lambda c: servers.by_ids(c, HOSTS, locked=True),
+    "what waits for hosts' word": lambda c: host_reports.awaited(c, HOSTS),
+    "a delivery": lambda c: keys.note_delivery(c, 1, 5, NOW),
+    "a confirmation": lambda c: revocations.confirm(c, 1, 5, NOW, most=10),
+    "documents of many hosts": _documents,
+    "one credential": lambda c: keys.get_credential(c, 1, 1, NOW),
+    "a page of credentials": lambda c: keys.find_credentials(c, 1, 1, at=NOW, offset=0, limit=15),
+    "does anything let the key in": lambda c: openings.lets_in(c, 1, 1, FINGERPRINT, NOW),
+    "whose key": lambda c: keys.owner_of(c, FINGERPRINT),
+    "delete a user key": lambda c: keys.remove_user_key(c, 1),
+    "delete a credential": lambda c: keys.remove_credential(c, 1),
+}
+LARGE = "credentials|user_keys|revocations|key_owners"
+
+
+def value(column: Column[Any], count: int) -> str:
+    """What the row with number n has there, in SQL that both databases take."""
+    if column.foreign_keys:
+        (key,) = column.foreign_keys
+        most = {table.name: rows for table, rows in FILLED}.get(key.column.table.name, 1)
+        owners = min(most, count)
+        return f"n - (n - 1) / {owners} * {owners}"  # no %, which psycopg takes for a place
+    if isinstance(column.type, Boolean):
+        return "false"
+    if isinstance(column.type, Json):
+        return "'{}'"
+    if isinstance(column.type, LargeBinary):
+        return "NULL" if column.nullable else "''"
+    if isinstance(column.type, String | Text):
+        return "'x' || n"
+    return "n"
+
+
+def fill(connection: Connection) -> None:
+    """All tables, the same on both databases."""
+    for table, count in FILLED:
+        named = [column for column in table.c if not column.nullable or column.name in TOLD]
+        numbers = f"generate_series(1, {count}) AS numbers(n)"
+        if connection.dialect.name == "sqlite":
+            numbers = (
+                f"(WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < {count}) SELECT n FROM r)"
+            )
+        columns = ", ".join(column.name for column in named)
+        values = ", ".join(value(column, count) for column in named)
+        connection.exec_driver_sql(f"INSERT INTO {table.name} ({columns}) SELECT {values} FROM {numbers}")
+    connection.exec_driver_sql("ANALYZE")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A database with all those rows, once of each kind."""
+    path: Path = tmp_path_factory.mktemp("plans") / "keyrack.db"
+    url = f"sqlite:///{path}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("cluster").create_database(request.getfixturevalue("migrated_template"))
+    else:
+        shutil.copyfile(request.getfixturevalue("migrated_file"), path)
+    with Database.open(url) as opened:
+        opened.seals.use(lambda told: bytes(32))
+        opened.write(fill)
+        yield opened
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_no_large_table_is_read_whole(database: Database, name: str) -> None:
+    def explain(connection: Connection) -> list[str]:
+        with asked(connection) as statements:
+            QUESTIONS[name](connection)
+        explained = []
+        for statement, values in statements:
+            how = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+            rows = connection.exec_driver_sql(f"{how} {statement}", values)
+            explained.append("\n".join(str(row[3] if how.endswith("PLAN") else row[0]) for row in rows))
+        return explained
+
+    shown = database.write(explain)
+    assert shown
+    for one in shown:
+        assert not re.search(rf"(SCAN|Seq Scan on) ({LARGE})\b", one), one
