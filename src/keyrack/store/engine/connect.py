@@ -169,8 +169,7 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: object, _record: object, arguments: Any, named: Any) -> psycopg.Connection[Any]:
-        # Where psycopg prepares something itself, it has the server forget all that is prepared after a rollback.
-        return PipelinedConnection.connect(*arguments, **named, prepare_threshold=None)
+        return PipelinedConnection.connect(*arguments, **named)
 
     @event.listens_for(engine, "connect")
     def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
