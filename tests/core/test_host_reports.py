@@ -97,7 +97,7 @@ def test_an_entry_that_cannot_be_costs_the_others_and_the_receipt_nothing(team: 
 
 @pytest.mark.parametrize(
     ("told", "shown"),
-    [("jürgen", "jürgen"), ("CORP\\анна", "CORP\\анна"), ("a\x1b[1m", "a\\x1b[1m"), ("é" * 40, "é" * 31 + "…")],
+    [("jürgen", "jürgen"), ("CORP\\анна", "CORP\\анна"), ("a\x1b[1m", "a\\x1b[1m"), ("é" * 70, "é" * 63 + "…")],
 )
 def test_an_account_may_have_a_name_in_any_script(team: Team, told: str, shown: str) -> None:
     tell(team, sessions=[session("1-100", user=told), session("2-200")])

@@ -173,8 +173,6 @@ def postgresql_engine(url: URL, *, writer: bool, json_as_text: bool = False) -> 
 
     @event.listens_for(engine, "connect")
     def _connected(raw: psycopg.Connection[Any], _record: object) -> None:
-        # psycopg lets go of what it prepared by DEALLOCATE ALL, after each rollback, and ours would go with it.
-        raw.prepare_threshold = None
         if not writer:
             raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             raw.read_only = True
