@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import lru_cache
 from typing import Optional
 
 from keyrack.ssh.digest import sha256
@@ -21,6 +22,7 @@ def is_fingerprint(value: object) -> bool:
     return isinstance(value, str) and _WHOLE.fullmatch(value) is not None
 
 
+@lru_cache(maxsize=256)  # one call asks for that of its key half a dozen times
 def of_blob(blob: bytes) -> str:
     """The fingerprint of a key's blob, which is what stands in base64 in a line: SHA256: and base64 without padding."""
     return "SHA256:" + binascii.b2a_base64(sha256(blob), newline=False).decode("ascii").rstrip("=")

@@ -25,6 +25,7 @@ __all__ = ["TYPES", "KeyProblem", "PublicKey", "fingerprint_of", "parse", "read_
 
 _FIELDS = re.compile(r"([^ \t]+)[ \t]+([^ \t]+)(?:[ \t]+(.+))?", re.DOTALL)
 _LONGEST_COMMENT = 1024  # bytes of UTF-8
+_ODD_BLANK = re.compile(r"[^\S\t]")
 _COPY_AGAIN = "Copy the whole line from your .pub file again."
 
 
@@ -106,11 +107,11 @@ def _read_line(text: str) -> PublicKey:
             "control-characters",
             f"This contains {hidden}, which a public key never does. {_COPY_AGAIN}",
         )
-    odd = next((one for one in "".join(line.split(" ")[:2]) if one.isspace() and one != "\t"), None)
+    odd = _ODD_BLANK.search("".join(line.split(" ")[:2]))
     if odd is not None:
         raise KeyProblem(
             "control-characters",
-            f"In front of the comment stands U+{ord(odd):04X}, which looks like a blank and is none. {_COPY_AGAIN}",
+            f"In front of the comment stands U+{ord(odd[0]):04X}, which looks like a blank and is none. {_COPY_AGAIN}",
         )
     # (3) The first field is a known type, exactly.
     fields = _FIELDS.fullmatch(line)

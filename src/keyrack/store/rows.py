@@ -176,7 +176,7 @@ class Records(Generic[T]):
             if counted:
                 access_tree.know(connection, raw[-1])
             known = kept.get(row)
-            if known is None or not access_tree.as_noted(connection, known[1]):
+            if known is None or (known[1].places and not access_tree.as_noted(connection, known[1])):
                 known = self._made(connection, plan, kept, row)
             records.append(known[0])
         return records

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from keyrack.core.git.access import clone_address
 from keyrack.core.instance import Instance
-from keyrack.model import RepositoryRole, UserKey, Workspace
+from keyrack.model import Page, RepositoryRole, UserKey, Workspace
 from keyrack.store.deploy_keys import DeployKey
 from keyrack.store.repositories import Member, Repository
 from keyrack.web.answers import Shown
@@ -196,9 +196,9 @@ def user_key(instance: Instance, key: UserKey) -> dict[str, Any]:
 _user_keys: Shown[UserKey] = Shown()
 
 
-def user_key_text(instance: Instance, key: UserKey) -> str:
-    """The same in JSON, for one that was read."""
-    return _user_keys.text(key, instance.settings.time_zone, partial(user_key, instance))
+def user_key_texts(instance: Instance, found: Page[UserKey]) -> str:
+    """The same in JSON for a page that was read, as answers.many takes it."""
+    return _user_keys.texts(found.items, instance.settings.time_zone, partial(user_key, instance))
 
 
 def user_key_v1(key: UserKey) -> dict[str, Any]:

@@ -34,8 +34,7 @@ def list_user_keys(call: Call) -> Response:
     offset, limit = parameters.window(call.query)
     search = parameters.searched(call.query, "query")
     found = user_keys.find(call.instance, call.actor, search=search, offset=offset, limit=limit)
-    texts = [shapes.user_key_text(call.instance, key) for key in found.items]
-    return answers.many("keys", texts, {"total": found.total})
+    return answers.many("keys", shapes.user_key_texts(call.instance, found), {"total": found.total})
 
 
 def delete_ssh_key(call: Call) -> Response:

@@ -18,8 +18,7 @@ def list_credentials(call: Call) -> Response:
     """List the SSH keys that open a server, with the account of each"""
     search = call.query.get("label") or call.query.get("search") or ""
     found = credentials.find(call.instance, call.actor, call.ids["serverId"], search=search, **window(call))
-    texts = [shapes.credential_text(call, item) for item in found.items]
-    return answers.many("data", texts, {"meta": pagination(call, found)})
+    return answers.many("data", shapes.credential_texts(call, found), {"meta": pagination(call, found)})
 
 
 def add_credential(call: Call) -> Response:

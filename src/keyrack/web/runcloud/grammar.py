@@ -175,8 +175,8 @@ def log_date(at: datetime) -> str:
 
 def _address(call: Call, page: int, per_page: int) -> str:
     kept = {name: value for name, value in call.query.items() if name not in ("page", "perPage")}
-    query = urlencode({**kept, "page": page, "perPage": per_page})
-    return f"{call.instance.settings.url}{call.request.scope['path']}?{query}"
+    others = f"{urlencode(kept)}&" if kept else ""
+    return f"{call.instance.settings.url}{call.request.scope['path']}?{others}page={page}&perPage={per_page}"
 
 
 def _whole(query: Mapping[str, str], name: str, default: int) -> int:

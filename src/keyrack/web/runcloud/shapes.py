@@ -8,7 +8,7 @@ from typing import Any
 from keyrack.core.hosts import servers
 from keyrack.core.hosts.sshd_settings import SshSettings
 from keyrack.core.instance import Instance
-from keyrack.model import Credential, Event, Server, Session, SystemUser
+from keyrack.model import Credential, Event, Page, Server, Session, SystemUser
 from keyrack.web.answers import Shown
 from keyrack.web.api import Call
 from keyrack.web.runcloud.grammar import date, date_or_none, is_v2, log_date
@@ -186,8 +186,16 @@ _credentials: Shown[Credential] = Shown()
 
 def credential_text(call: Call, found: Credential) -> str:
     """The same in JSON, for one that was read."""
-    form = (is_v2(call), call.instance.settings.cut_public_key)
-    return _credentials.text(found, form, partial(credential, call))
+    return _credentials.text(found, _form(call), partial(credential, call))
+
+
+def credential_texts(call: Call, found: Page[Credential]) -> str:
+    """The same for a page, as answers.many takes it."""
+    return _credentials.texts(found.items, _form(call), partial(credential, call))
+
+
+def _form(call: Call) -> tuple[bool, bool]:
+    return is_v2(call), call.instance.settings.cut_public_key
 
 
 def server(instance: Instance, server: Server) -> dict[str, Any]:
