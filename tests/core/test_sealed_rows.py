@@ -380,6 +380,7 @@ def unseal(connection: Connection) -> None:
     connection.exec_driver_sql("DELETE FROM instance_facts WHERE name = 'rows are sealed'")
     _name_as_before(connection)
     few = ("ix_grants_break_glass", *(f"ix_{name}_unnoticed" for name in ("credentials", "user_keys", "grants")))
+    few = ("ix_events_alarms", *few)
     for index in ("ix_grants_all_servers", "ix_grants_to_begin", "ix_user_keys_expires_at", *few):
         connection.exec_driver_sql(f"DROP INDEX {index}")
     for name, column in LATER:

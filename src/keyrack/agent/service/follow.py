@@ -153,7 +153,7 @@ class Follower:
         self._answered("ok")
         if self._witness is not None and self._witness.take(answer.fields.get("checkpoint")):
             # The document counts all the same: who may log in does not hang on the log.
-            self._tell(APPLIED, self._unmet())
+            self._tell_standing(self._unmet())
         new = Accepted(document, signature)
         if self._refusal is not None and self._refusal.document == new:
             # Told already. Perhaps there is a better one in a while.
@@ -252,7 +252,7 @@ class Follower:
         if new:
             self._status = self._status._replace(applied_at=time.time())
         if new or tell or recovered or put_back or offline_now or self._reconciler.news:
-            self._tell(APPLIED, put_back + self._unmet())
+            self._tell_standing(put_back + self._unmet())
 
     def _unmet(self) -> List[str]:
         """What is not as it should be though the files are, in words."""
@@ -277,12 +277,23 @@ class Follower:
         if ahead != before:
             self._clock_ahead = ahead
             if self._reconciler.revision and not self._troubles:
-                self._tell(APPLIED, self._unmet())
+                self._tell_standing(self._unmet())
 
     def _have_trouble(self, kind: str, words: Sequence[str]) -> None:
         if self._troubles.get(kind) != tuple(words):
             self._troubles[kind] = tuple(words)
             self._tell(FAILED, list(words))
+
+    def _tell_standing(self, words: List[str]) -> None:
+        """Tell how things are: a newer document that is refused, or cannot be kept, goes on being told. Else a report
+        that all is well would take the place of the one that says so, before anybody heard it.
+        """
+        if self._refusal is not None:
+            self._tell(REFUSED, [self._refusal.words, *words])
+        elif _DOCUMENT in self._troubles:
+            self._tell(FAILED, [*self._troubles[_DOCUMENT], *words])
+        else:
+            self._tell(APPLIED, words)
 
     def _tell(self, state: str, words: List[str]) -> None:
         """Have the service told as soon as it listens; say it here too."""
