@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 
 import pytest
 
+from keyrack.agent.service import follow
 from keyrack.agent.state import Accepted
 from keyrack.protocol.host_document import AuthorizedKey
 from keyrack.ssh import authorized_keys, revoked_keys
 from tests.agent.enrolled_host import EnrolledHost
 from tests.agent.signed_documents import HOST, Signer, document, public_key
 from tests.agent.small_service import SmallService
+from tests.waiting import wait_until
 
 END = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
 
@@ -181,6 +183,30 @@ def test_a_refused_document_is_told_once(host: EnrolledHost, service: SmallServi
     for _ in range(6):
         follower.step(0)
     assert [report["state"] for report in service.reports].count("refused") == 1
+
+
+def test_what_else_is_told_takes_no_place_of_a_refused_document(
+    host: EnrolledHost, service: SmallService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
+    follower = host.follower()
+    for _ in range(3):
+        follower.step(0)
+    monkeypatch.setattr(follow, "LOOK_AGAIN_SECONDS", 0)
+    service.publish(6, Signer().signed(document(6, {})))
+    follower.step(0)
+    with (host.keys / "deploy").open("a") as file:
+        file.write(f"{public_key()} rogue\n")
+    service.reports.clear()
+
+    def is_put_back() -> bool:
+        follower.step(0)
+        return any("put back" in words for report in service.reports for words in report.get("problems", ()))
+
+    wait_until(is_put_back, "a report of the file")
+    told = [report for report in service.reports if "state" in report]
+    assert {report["state"] for report in told} == {"refused"}
+    assert any("signature" in words for words in told[-1]["problems"])
 
 
 def test_after_a_restart_without_the_service_the_files_are_made_again(
