@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import Any, Dict, Iterable, List, Mapping, Optional
 
+from keyrack.agent.sessions import last_uses
 from keyrack.agent.sessions.login_log import Login
-from keyrack.agent.sessions.sessions import moment_text
 
 MOST = 1000  # logins that are kept; of those beyond, only the number is
 
@@ -30,14 +30,7 @@ class UntoldLogins:
         """Take in accepted logins, oldest first."""
         for login in logins:
             if len(self._batch) + len(self._new) < MOST:
-                self._new.append(
-                    {
-                        "fingerprint": login.fingerprint,
-                        "at": moment_text(login.at),
-                        "address": login.address,
-                        "user": login.user,
-                    }
-                )
+                self._new += last_uses.told([login])
             else:
                 self._new_more += 1
 
