@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError, StatementError
 
+from keyrack import app
 from keyrack.core.audit import events
 from keyrack.core.git import access, repositories
 from keyrack.core.hosts import documents
@@ -246,6 +247,31 @@ def test_each_alteration_is_found_and_none_opens(world: World) -> None:
         assert names, f"{what} is not found (KEYRACK_SEED={seed}, alteration {done})"
         done += 1
     assert damaged_rows.find(world.team.instance, world.team.owner) == [], "and nothing of it stays"
+
+
+def test_a_row_that_is_put_right_counts_again_at_once(world: World) -> None:
+    """Also for a service that began while others were altered, and has never seen its place as it should be."""
+    instance = world.team.instance
+    held = by_name["group_members"]
+    older, now = (rows[held.name] for rows in (world.older, instance.database.read(rows_of)))
+    gone = [row for row in older if row not in now]
+    assert gone
+
+    def put_back(connection: Connection) -> None:
+        put(connection, held, gone)
+
+    def put_right(connection: Connection) -> None:
+        for row in gone:
+            connection.execute(delete(held).where(named(held, row)))
+
+    instance.database.write(put_back)
+    later = app.open_instance(world.team.instance.settings)
+    try:
+        assert damaged_rows.find(later, world.team.owner)
+        later.database.write(put_right)
+        assert damaged_rows.find(later, world.team.owner) == []
+    finally:
+        later.database.close()
 
 
 def test_what_was_taken_away_and_is_put_back_counts_for_nothing_and_is_named(world: World) -> None:

@@ -115,6 +115,8 @@ def _write_settings(given: Path, port: int) -> Path:
         "PasswordAuthentication yes",
         "PermitRootLogin yes",
         "MaxStartups 200",
+        # Root's home is the machine's own: bash reads nothing of it at this depth, such as a tool that may hang.
+        "SetEnv SHLVL=1",
     ]
     (given / "sshd_config").write_text("\n".join([*lines, ""]), "ascii")
     known_hosts = given.parent / "known_hosts"

@@ -172,6 +172,7 @@ class Host(AdoptedHost):
             "KbdInteractiveAuthentication yes",
             "UsePAM no",
             "MaxStartups 100",
+            "SetEnv SHLVL=1",
             f"RevokedKeys {self.revoked}",
         ]
         text = "\n".join([*base, *case.settings, ""])

@@ -173,7 +173,7 @@ def _fits(connection: Connection, table: Table, row: Mapping[str, Any], place: P
         total = ((_sum(seals, place, slot) if held is None else held) + more) % _MODULUS
         shares = _fitting(connection, table, row, place, total)
         kept = (slot, shares)
-        if noted is None:
+        if noted is None and shares:  # that nothing fits may change with the rows alone: somebody puts them right
             if len(seals.seen.fitting) >= _MOST_FITTING:
                 seals.seen.fitting.clear()
             seals.seen.fitting[place] = kept
