@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from keyrack.core.hosts import enrolment, servers
-from keyrack.core.keys import grants, user_keys
+from keyrack.core.keys import endings, grants, user_keys
 from keyrack.core.people import users
 from keyrack.model import User
 from keyrack.ssh.public_key import parse
@@ -174,16 +174,31 @@ def test_a_temporary_key_visibly_ends(page: Page, console: Service, host: Host, 
     page.get_by_label("Ends").select_option("1 h")
     page.get_by_role("button", name="Add key").click()
     expect(page.locator("#delivery")).to_contain_text("web-1")
+    address = page.url
     before = console.instance.now
     object.__setattr__(console.instance, "now", lambda: before() + timedelta(minutes=61))
     try:
         expect(page.locator("#delivery")).to_contain_text("It has ended")
+        # Keyrack takes it away soon after; the open page, and whoever comes back to it, still read why.
+        endings.end_user_keys(console.instance, KEYRACK)
         page.goto("/keys")
-        row = page.get_by_role("table", name="My keys").get_by_role("row", name="borrowed laptop")
-        expect(row).to_contain_text("ended")
-        expect(row).to_contain_text("nothing any more")
+        expect(page.get_by_role("heading", name="My keys")).to_be_visible()
+        expect(page.get_by_role("row", name="borrowed laptop")).to_have_count(0)
+        page.goto(address)
+        expect(page.get_by_text("This key reached its end on")).to_be_visible()
     finally:
         object.__setattr__(console.instance, "now", before)
+
+
+def test_an_open_page_says_what_became_of_its_key(page: Page, console: Service, signed_in: SignedIn) -> None:
+    alice = person(console, "alice")
+    line = fresh_line()
+    key = user_keys.add(console.instance, KEYRACK, title="short", public_key=line, user_id=alice.id)
+    signed_in(page, "alice").goto(f"/keys/{key.fingerprint}")
+    expect(page.locator("[data-live-words]")).to_have_text("Live.")
+    user_keys.delete(console.instance, KEYRACK, key.id, user_id=alice.id)
+    expect(page.locator("#delivery")).to_contain_text("It was removed")
+    expect(page.locator("[data-live-words]")).to_have_text("Live.")
 
 
 def test_a_key_comes_and_goes_by_keyboard_alone(page: Page, signed_in: SignedIn) -> None:

@@ -12,7 +12,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, User, UserKey
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import keys, people, published_keys
+from keyrack.store import expired_keys, keys, people, published_keys
 from keyrack.store.openings import Opening, of_workspace
 
 ADD = "codeartsrepo::createUserSSHkey"
@@ -132,6 +132,13 @@ def get(instance: Instance, actor: Actor, key_id: int) -> UserKey:
         if found is None:
             raise missing("SSH key")
         return found
+
+
+def end_of(instance: Instance, actor: Actor, fingerprint: str) -> datetime | None:
+    """When the end of a key came in the actor's workspace; None where it did not, or nobody knows of such a key."""
+    with Attempt(instance, actor, READ, "see whether an SSH key has ended", target_kind="user key") as attempt:
+        workspace_id, now = actor.workspace_id, instance.now()
+        return attempt.read(lambda connection: expired_keys.end_of(connection, workspace_id, fingerprint, now))
 
 
 def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None = None) -> UserKey:

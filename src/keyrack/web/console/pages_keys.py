@@ -153,7 +153,12 @@ def _whose(visit: Visit) -> tuple[UserKey, User | None]:
 
 def key(visit: Visit) -> Response:
     """One key: where it opens and why, when it was used, how far hosts are."""
-    found, whose = _whose(visit)
+    try:
+        found, whose = _whose(visit)
+    except Refusal as refusal:
+        if refusal.kind is not Kind.MISSING:
+            raise
+        return _gone(visit, refusal)
     shown = _shown(found, _ways(visit, whose.name if whose else visit.actor.name))
     if visit.is_part:
         return visit.show("_delivery.html", shown=shown)
@@ -161,6 +166,17 @@ def key(visit: Visit) -> Response:
     return visit.show(
         "key.html", shown=shown, whose=whose, may_revoke=visit.may("keys:revoke"), renews=renews, spans=SPANS
     )
+
+
+def _gone(visit: Visit, refusal: Refusal) -> Response:
+    """Says of a key that was there that its end came, or that it was removed."""
+    ended = user_keys.end_of(visit.instance, visit.actor, visit.path["fingerprint"])
+    if visit.is_part:
+        return visit.show("_gone.html", ended=ended)
+    if ended is None:
+        raise refusal
+    words = f"This key reached its end on {templates.exact(ended)}. It opens nothing any more."
+    raise Refusal(Kind.MISSING, refusal.code, words)
 
 
 def _end_of(one: UserKey) -> str:

@@ -6,6 +6,7 @@
   const address = place.dataset.liveStream;
   const lost = "No longer live: Keyrack cannot be reached. What stands here may be old.";
   const away = "No longer live: Keyrack does not reach its database. What stands here may be old.";
+  const gone = "No longer live: what this page shows is not there any more.";
   const over = "No longer live: your session has ended, or what you may do has changed. Open the page again.";
   const beat = 25000;
   let stream = null;
@@ -100,7 +101,8 @@
         close();
         say(over);
       } else {
-        say(event.detail.xhr.status === 503 ? away : lost);
+        const words = { 404: gone, 503: away };
+        say(words[event.detail.xhr.status] || lost);
       }
       return;
     }
