@@ -117,6 +117,7 @@ def test_unmanaged_keys(team: Service) -> None:
     entries = [entry(line, line=number + 1, options="restrict") for number, line in enumerate(lines)]
     tell(team, *entries)
     path = "/servers/web-1/unmanaged-keys"
+    assert call(team, "GET", "/unmanaged-keys/counts")["items"] == [{"server_id": 1, "undecided": 3}]
     found = {one["comment"]: one for one in call(team, "GET", path)["items"]}
     assert found["one"]["in_force"] is True
     assert (found["one"]["options"], found["one"]["path"]) == ("restrict", entries[0]["path"])

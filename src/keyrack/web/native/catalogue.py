@@ -40,6 +40,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "ssh-config": ("host_keys",),
     "tags": ("servers",),
     "tokens": ("tokens",),
+    "unmanaged-keys": ("unmanaged_keys",),
     "user-keys": ("user_keys",),
     "webhooks": ("webhooks",),
 }

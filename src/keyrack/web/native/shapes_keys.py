@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, ClassVar
 
@@ -237,12 +238,32 @@ class UnmanagedKeyPage(Listed[UnmanagedKey]):
     """A page of unmanaged keys."""
 
 
+class UnmanagedKeyCount(Answer):
+    """How many unmanaged keys of a server wait for a decision."""
+
+    server_id: Annotated[Id, about("On which server.")]
+    undecided: Annotated[Count, about("How many.")]
+
+
+class UnmanagedKeyCounts(Answer):
+    """How many unmanaged keys wait for a decision."""
+
+    items: Annotated[list[UnmanagedKeyCount], about("Server by server; one that has none is left out.")]
+
+
 class UserKeyPage(Listed[UserKey]):
     """A page of keys of users."""
 
 
 class RevokedKeyPage(Listed[RevokedKey]):
     """A page of revoked keys."""
+
+
+def unmanaged_key_counts(counts: Mapping[int, int]) -> UnmanagedKeyCounts:
+    """Counts by server."""
+    return UnmanagedKeyCounts(
+        items=[UnmanagedKeyCount(server_id=server_id, undecided=counts[server_id]) for server_id in sorted(counts)]
+    )
 
 
 def credential(made: CredentialRecord, logins: Logins) -> Credential:

@@ -21,6 +21,11 @@ def list_unmanaged_keys(call: Call, asked: shapes.UnmanagedKeysAsked) -> shapes.
     return shapes.UnmanagedKeyPage.of(found, shapes.unmanaged_key)
 
 
+def count_unmanaged_keys(call: Call) -> shapes.UnmanagedKeyCounts:
+    """Count the unmanaged keys that wait for a decision, on each server that has some"""
+    return shapes.unmanaged_key_counts(unmanaged_keys.counts(call.instance, call.actor))
+
+
 def accept_unmanaged_key(call: Call, acceptance: shapes.Acceptance) -> shapes.Credential:
     """Make an unmanaged key a credential of its server"""
     server_id = parameters.server_id(call)
@@ -53,6 +58,13 @@ def remove_unmanaged_key(call: Call) -> shapes.UnmanagedKey:
 
 
 ENDPOINTS = (
+    endpoint(
+        "GET",
+        "/unmanaged-keys/counts",
+        count_unmanaged_keys,
+        "credentials:read",
+        answers=shapes.UnmanagedKeyCounts,
+    ),
     endpoint(
         "GET",
         PATH,
