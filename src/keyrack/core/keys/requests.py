@@ -22,6 +22,8 @@ from keyrack.store import people, requests, servers
 from keyrack.store.requests import APPROVED, CANCELLED, DENIED, LAPSED, PENDING, STATES, AccessRequest, RequestRule
 
 MOST_PENDING = 20
+MOST_A_DAY = 200
+"""Of one user: what is asked for and cancelled at once stays as long as the log."""
 MOST_RULES = 200
 AT_ONCE = 200
 LONGEST_REASON = 1000
@@ -60,6 +62,9 @@ def ask(
                 raise invalid("system_user", f"No server there has the account {account!r}; name one that it has.")
             if requests.count_pending(work.connection, user_id, MOST_PENDING) >= MOST_PENDING:
                 words = f"{MOST_PENDING} of your requests are pending, which is the most; cancel one first."
+                raise Refusal(Kind.LIMIT, "too-many-requests", words)
+            if requests.asked_since(work.connection, user_id, work.now - timedelta(days=1), MOST_A_DAY):
+                words = f"You asked {MOST_A_DAY} times within a day, which is the most; ask again tomorrow."
                 raise Refusal(Kind.LIMIT, "too-many-requests", words)
             matching = _rules(work, server_id, tagged, account)
             _refuse_long(matching, end - work.now)
