@@ -6,7 +6,6 @@ The name is looked up once, and the connection goes to the very address that was
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import socket
 import ssl
 import time
@@ -15,13 +14,12 @@ from urllib.parse import urlsplit
 
 from keyrack import __version__
 from keyrack.core.keys.key_sync import Answer, NoAnswer
+from keyrack.core.private_addresses import is_public, is_within
 from keyrack.settings import Settings
 
 SECONDS = 10.0
 WHOLE_SECONDS = 20.0
 MOST_BYTES = 262_144
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""Addresses by which networks without IPv4 reach those with it (RFC 6052)."""
 
 
 class Outgoing:
@@ -73,26 +71,12 @@ class Outgoing:
         """The address to connect to; every one that a name has must be allowed."""
         found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         for text in found:
-            address = ipaddress.ip_address(text.partition("%")[0])
-            inside = any(address in network for network in self._networks)
-            if not inside and not _is_public(address):
+            inside = is_within(text, self._networks)
+            if not inside and not is_public(text):
                 raise NoAnswer(f"{host} is at the private address {text}; {self._setting} would allow it.")
             if not inside and not secure:
                 raise NoAnswer(f"{host} is asked over https alone.")
         return found[0]
-
-
-def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is one of everybody's internet, also where a gateway makes an IPv4 address of it."""
-    if isinstance(address, ipaddress.IPv6Address):
-        plain = address.ipv4_mapped or address.sixtofour
-        if address in NAT64:
-            plain = ipaddress.IPv4Address(address.packed[-4:])
-        if plain is not None:
-            return _is_public(plain)
-        if address.is_site_local:
-            return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 def _body(response: http.client.HTTPResponse, until: float) -> bytes:
