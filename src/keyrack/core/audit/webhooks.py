@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from keyrack import policy
 from keyrack.core.instance import Instance
 from keyrack.core.keys.key_sync import Answer, NoAnswer
+from keyrack.core.private_addresses import is_private_host
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Event
@@ -341,4 +342,7 @@ def _url(instance: Instance, url: object) -> str:
     schemes = ("https", "http") if instance.settings.webhook_networks else ("https",)
     if not known or parts.scheme not in schemes:
         raise invalid("url", words)
+    if is_private_host(_host(url), instance.settings.networks("webhook_networks")):
+        private = f"{_host(url)} is a private address; the service's setting webhook_networks would allow it."
+        raise invalid("url", private, "private-address")
     return url

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
 from keyrack.core.people.rights import refuse_exceeding
+from keyrack.core.private_addresses import is_private_host
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, User, UserKey
@@ -137,4 +138,8 @@ def _url(instance: Instance, kind: str, url: object) -> str:
     schemes = ("https", "http") if instance.settings.key_source_networks else ("https",)
     if not known or parts.scheme not in schemes:
         raise invalid("url", words)
+    host = str(parts.hostname)
+    if is_private_host(host, instance.settings.networks("key_source_networks")):
+        private = f"{host} is a private address; the service's setting key_source_networks would allow it."
+        raise invalid("url", private, "private-address")
     return url.rstrip("/")
