@@ -6,7 +6,7 @@ from alembic import op
 from sqlalchemy import Column, LargeBinary
 
 revision = "0235"
-down_revision = "0181"
+down_revision = "0230"
 
 
 def upgrade() -> None:
