@@ -40,7 +40,7 @@ def chained(instance: Instance) -> None:
         pass
 
 
-def outcome(instance: Instance) -> verify.Outcome:
+def outcome(instance: Instance) -> exports.Outcome:
     return verify.database(instance, OPERATOR)
 
 
@@ -55,7 +55,7 @@ def rewrite(instance: Instance, statement: Any) -> None:
     def command(connection: Connection) -> None:
         connection.execute(statement)
         for row in connection.execute(select(held)).mappings().all():
-            seal = event_seals.of(connection, row)
+            seal = event_seals.of(connection, dict(row))
             connection.execute(update(held).where(held.c.id == row["id"]).values(seal=seal))
         audit_log.forget(connection)
 
