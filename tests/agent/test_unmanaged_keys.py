@@ -416,7 +416,7 @@ def test_a_rule_goes_on_behind_what_is_included_below_it(homes: dict[str, Path],
         rules = f'"Match" Address 192.0.2.0/24\nInclude {tmp_path}/{pattern}\n"AuthorizedKeysFile" .elsewhere/behind\n'
         look = scanner(tmp_path, f"AuthorizedKeysFile none\n{rules}")
         found = {one.comment for one in look.scan() if one.username == QUIET and one.in_force}
-        asked = ["sshd", "-T", "-f", tmp_path / "config", "-C", f"user={QUIET},host=x,addr=192.0.2.1"]
+        asked = ["sshd", "-T", "-f", str(tmp_path / "config"), "-C", f"user={QUIET},host=x,addr=192.0.2.1"]
         said = subprocess.run(asked, capture_output=True, text=True, check=True, executable="/usr/sbin/sshd").stdout
         assert "authorizedkeysfile .elsewhere/behind" in said or "authorizedkeysfile .elsewhere/below" in said
         assert found == {"below", "behind"}, pattern
