@@ -128,7 +128,7 @@ NOT_FOR_OPERATORS = {"keyrack.web", "keyrack.serving", "starlette", "uvicorn", "
 
 
 @pytest.mark.parametrize(
-    "command", ["hosts show", "grants", "tokens", "events", "apply", "repos", "tidy", "backup", "restore"]
+    "command", ["hosts list", "grants", "tokens", "events", "apply", "repos", "tidy", "backup", "restore"]
 )
 def test_an_operators_command_loads_nothing_that_serves(command: str, tmp_path: Path) -> None:
     script = f"""
@@ -142,7 +142,7 @@ if sys.argv[1:]:
 print(*sys.modules)
 """
     run = [sys.executable, "-c", script]
-    if command == "hosts show":
+    if command == "hosts list":
         # An instance that is there already is opened without what makes or changes its tables.
         subprocess.run([*run, str(tmp_path)], check=True, capture_output=True)
         run.append(str(tmp_path))

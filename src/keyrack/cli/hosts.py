@@ -6,8 +6,7 @@ import click
 
 from keyrack.cli.lazy_group import LazyGroup
 
-_CALLED, _ON_DATA = "keyrack.cli.hosts_called", "keyrack.cli.hosts_on_data"
-_UNMANAGED, _REVOCATION = "keyrack.cli.unmanaged_keys", "keyrack.cli.revocation"
+_CALLED, _UNMANAGED, _REVOCATION = "keyrack.cli.hosts_called", "keyrack.cli.unmanaged_keys", "keyrack.cli.revocation"
 _RECOVERY, _CHANGES = "keyrack.cli.recovery", "keyrack.cli.server_changes"
 
 COMMANDS = {
@@ -19,11 +18,11 @@ COMMANDS = {
     ),
     "end-session": (f"{_CALLED}:end_session", "Have a host end a login."),
     "enforce": (f"{_CALLED}:enforce", "Have Keyrack's keys alone open a host."),
-    "enrol": (f"{_ON_DATA}:enrol", "Print the line that enrols a host."),
+    "enrol": ("keyrack.cli.enrol:command", "Print the line that enrols a host."),
     "events": ("keyrack.cli.events:command", "List the audit log, or a server's part of it, newest first."),
     "host-keys": ("keyrack.cli.servers:host_keys", "List the host keys that a server's own agent told."),
     "ignore": (f"{_UNMANAGED}:ignore", "Leave an unmanaged key where it is, and list it no more."),
-    "keys": (f"{_ON_DATA}:list_keys", "List the keys that Keyrack put on a host, each with its end and its last use."),
+    "keys": (f"{_CALLED}:list_keys", "List the keys that Keyrack put on a host, each with its end and its last use."),
     "list": (f"{_CALLED}:list_hosts", "List hosts, each with its mode and state."),
     "move": (
         f"{_CHANGES}:move",
@@ -38,7 +37,7 @@ COMMANDS = {
     "revoke": (f"{_REVOCATION}:revoke", "Revoke a key everywhere."),
     "revoked": (f"{_REVOCATION}:list_revoked", "List keys that were revoked everywhere."),
     "sessions": (f"{_CALLED}:list_sessions", "List who is logged in on a host."),
-    "show": (f"{_ON_DATA}:show", "Show what one host is to do and what it says it does."),
+    "show": (f"{_CALLED}:show", "Show what one host is to do and what it says it does."),
     "unmanaged": (f"{_UNMANAGED}:list_unmanaged", "List the keys on a host that Keyrack did not put there."),
 }
 
@@ -50,6 +49,6 @@ FORMER = {"adopt": "observe", "found": "unmanaged", "stale": "offline-policy"}
 def command() -> None:
     """Hosts as the operator of this instance sees and steers them.
 
-    SERVER is a name or an id. Everything here is also in the API: docs/api/keyrack.md, and goes there where one is
-    logged in, but for `show`, `keys`, `enrol`, `events`, `resync` and `damaged`, which work on the data alone.
+    SERVER is a name or an id. Everything here is also in the API (docs/api/keyrack.md) and goes there where one is
+    logged in, but for `events` (`keyrack audit` does) and `damaged --reseal`, which are done on the data alone.
     """

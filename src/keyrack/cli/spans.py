@@ -21,7 +21,7 @@ def seconds_of(text: str) -> int:
 
 
 def ago(now: datetime, at: datetime | None) -> str:
-    """How long ago that was, seen from now, in the largest unit; "never" for None."""
+    """How long ago that was, in the largest unit; "never" for None."""
     if at is None:
         return "never"
     seconds = max(0, int((now - at).total_seconds()))

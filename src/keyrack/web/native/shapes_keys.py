@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, ClassVar
 
@@ -22,6 +21,7 @@ from keyrack.web.native.shapes import (
     Fingerprint,
     Flag,
     Id,
+    KeyRequest,
     Listed,
     Name,
     PublicKey,
@@ -36,7 +36,7 @@ from keyrack.web.native.shapes import (
 )
 
 
-class NewCredential(Request):
+class NewCredential(KeyRequest):
     """A key for a system user of a server."""
 
     label: Annotated[str, about("What the key is called; one of its kind on a system user.", "laptop")]
@@ -217,6 +217,12 @@ class Receipts(Answer):
     servers: Annotated[list[Receipt], about("Server by server.")]
 
 
+class DamagedRowsAsked(Query):
+    """Which rows."""
+
+    server: Annotated[str | None, about("Those of this server alone, by name or id.", "web-1")] = None
+
+
 class DamagedRow(Answer):
     """A row that is not as Keyrack wrote it."""
 
@@ -234,21 +240,21 @@ class ListedCredentialPage(Listed[ListedCredential]):
     """A page of credentials."""
 
 
-class UnmanagedKeyPage(Listed[UnmanagedKey]):
-    """A page of unmanaged keys."""
-
-
-class UnmanagedKeyCount(Answer):
+class UnmanagedCount(Answer):
     """How many unmanaged keys of a server wait for a decision."""
 
-    server_id: Annotated[Id, about("On which server.")]
-    undecided: Annotated[Count, about("How many.")]
+    server_id: Annotated[Id, about("The server's id.")]
+    keys: Annotated[Count, about("How many.")]
 
 
-class UnmanagedKeyCounts(Answer):
-    """How many unmanaged keys wait for a decision."""
+class UnmanagedCounts(Answer):
+    """Where unmanaged keys wait for a decision."""
 
-    items: Annotated[list[UnmanagedKeyCount], about("Server by server; one that has none is left out.")]
+    items: Annotated[list[UnmanagedCount], about("Servers that have some.")]
+
+
+class UnmanagedKeyPage(Listed[UnmanagedKey]):
+    """A page of unmanaged keys."""
 
 
 class UserKeyPage(Listed[UserKey]):
@@ -257,13 +263,6 @@ class UserKeyPage(Listed[UserKey]):
 
 class RevokedKeyPage(Listed[RevokedKey]):
     """A page of revoked keys."""
-
-
-def unmanaged_key_counts(counts: Mapping[int, int]) -> UnmanagedKeyCounts:
-    """Counts by server."""
-    return UnmanagedKeyCounts(
-        items=[UnmanagedKeyCount(server_id=server_id, undecided=counts[server_id]) for server_id in sorted(counts)]
-    )
 
 
 def credential(made: CredentialRecord, logins: Logins) -> Credential:
