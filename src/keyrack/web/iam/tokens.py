@@ -14,7 +14,6 @@ from keyrack.web.api import Call, Endpoint
 from keyrack.web.iam import shapes
 from keyrack.web.iam.parameters import part, text
 
-
 METHODS = (["password"], ["password", "totp"], ["totp", "password"])
 
 
