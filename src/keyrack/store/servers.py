@@ -468,10 +468,10 @@ def _account_on(server_ids: Iterable[int], username: str) -> Select[Any]:
 
 
 def find_system_users(
-    connection: Connection, server_id: int, *, search: str = "", offset: int, limit: int
+    connection: Connection, server_id: int, *, search: str = "", offset: int, limit: int, after: Place | None = None
 ) -> Page[SystemUser]:
-    """A page of a server's system users, oldest first; search: part of the name."""
-    return _system_users.page(connection, _system_user, Window(limit, offset), server_id, pattern(search))
+    """A page of a server's system users, oldest first; search: part of the name; after: the place before the page."""
+    return _system_users.page(connection, _system_user, Window(limit, offset, after), server_id, pattern(search))
 
 
 @paged
