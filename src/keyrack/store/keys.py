@@ -62,17 +62,12 @@ def begun(at: datetime) -> ColumnElement[bool]:
     return or_(grants.c.starts_at.is_(None), grants.c.starts_at <= at)
 
 
-def credential_id(connection: Connection) -> sealed_sets.Ids:
-    """The id of a credential that is to be added; asked for with the next question."""
-    return sealed_sets.reserve(connection, credentials, 1)
-
-
 def add_credential(
     connection: Connection, username: str, values: Mapping[str, Any], number: sealed_sets.Ids
 ) -> Credential:
     """Insert a credential (the columns of the table) of the system user with this name; answers it.
 
-    number: what credential_id answered.
+    number: what was reserved for it.
     """
     (row,) = sealed_sets.insert_many(connection, credentials, [values], number)
     return Credential(**sealed.unsealed(row), username=username, delivered=False)
@@ -226,9 +221,9 @@ def remove_credential(connection: Connection, credential_id: int) -> bool:
     return sealed.remove(connection, credentials, sealed.row_of(credential_id)) == 1
 
 
-def add_user_key(connection: Connection, values: Mapping[str, Any]) -> UserKey:
-    """Insert a user key (the columns of the table); answers it."""
-    return user_key_of(sealed_sets.insert_many(connection, user_keys, [values])[0])
+def add_user_key(connection: Connection, values: Mapping[str, Any], ids: sealed_sets.Ids | None = None) -> UserKey:
+    """Insert a user key (the columns of the table); answers it. ids: what was reserved for it."""
+    return user_key_of(sealed_sets.insert_many(connection, user_keys, [values], ids)[0])
 
 
 def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None) -> bool:
