@@ -121,6 +121,13 @@ def test_both_ways_answer_the_same(team: Service, home: Path) -> None:
     assert run("grants", "give", "--user", "alice", "--tag", "web", "--as", "deploy", *both).exit_code == 2
 
 
+def test_an_account_that_is_not_there_is_not_said_to_let_nobody_in(team: Service, home: Path) -> None:
+    for more in ((), ("--json",)):
+        refused = run("who-can", "web-1", "deplyo", *more)
+        assert (refused.exit_code, "no account 'deplyo'; it has runcloud, root, deploy." in refused.output) == (1, True)
+    assert "Nobody can log in there" in run("who-can", "web-1", "deploy").output
+
+
 def test_a_dry_run_says_who_gains_and_loses_and_changes_nothing(team: Service, home: Path) -> None:
     log_in(team, "alice")
     key_of("alice", home)
@@ -180,7 +187,8 @@ def test_access_is_asked_for_and_approved(team: Service, home: Path) -> None:
     log_in(team, "olga")
     assert [one["why"] for one in listed("requests", "list", "--state", "pending")] == ["the release of today"]
     assert "alice would gain" in good("requests", "approve", "1", "--dry-run")
-    assert good("requests", "approve", "1") == "Approved request 1: approved.\n"
+    assert good("requests", "approve", "1", "--reason", "go on") == "Approved request 1: approved.\n"
+    assert [one["approved_by"] for one in listed("requests", "list")] == ["olga"]
     assert [one["system_user"] for one in listed("access", "alice")] == ["deploy"]
     assert run("requests", "refuse", "1").exit_code == 1
     log_in(team, "alice")

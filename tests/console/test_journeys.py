@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from keyrack.core.hosts import enrolment, servers
-from keyrack.core.keys import endings, grants, user_keys
-from keyrack.core.people import users
+from keyrack.core.keys import endings, grants, requests, user_keys
+from keyrack.core.people import users, web_sessions
 from keyrack.model import User
 from keyrack.ssh.public_key import parse
 from tests.console.conftest import COOKIE, SignedIn, session_of
@@ -137,12 +137,43 @@ def test_one_asks_and_another_approves(
     expect(other_page.get_by_role("table", name="Decided")).to_contain_text("until the shop is up again")
 
 
+def test_what_moves_takes_nobody_the_keyboard_or_their_words(
+    page: Page, console: Service, host: Host, signed_in: SignedIn
+) -> None:
+    def ask(reason: str) -> None:
+        user = person(console, "mallory")
+        actor = web_sessions.actor_of(user, address="192.0.2.44")
+        requests.ask(
+            console.instance, actor, server="web-1", tag=None, system_user="deploy", duration="1h", reason=reason
+        )
+
+    ask("first")
+    signed_in(page, "olga").goto("/requests")
+    expect(page.locator("[data-live-words]")).to_have_text("Live.")
+    first = page.get_by_role("row", name="first")
+    word = first.get_by_label("A word to mallory")
+    word.click()
+    # Whoever is in a field, also in an empty one, is left there; what moved shows once they leave it.
+    with page.expect_response(lambda answer: answer.url.endswith("/requests")):
+        ask("second")
+    page.keyboard.insert_text("go on")
+    expect(word).to_have_value("go on")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("row", name="second")).to_be_visible()
+    expect(first.get_by_role("button", name="Approve")).to_be_focused()
+    ask("third")
+    expect(page.get_by_role("row", name="third")).to_be_visible()
+    expect(word).to_have_value("go on")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("table", name="Decided").get_by_role("row", name="first")).to_contain_text("go on")
+
+
 def test_a_grant_says_what_it_does_and_two_tabs_take_it_back(
     page: Page, console: Service, host: Host, signed_in: SignedIn
 ) -> None:
     person(console, "alice", keys=(fresh_line(),))
     signed_in(page, "olga").goto("/access")
-    page.get_by_role("link", name="Grant access").click()
+    page.get_by_role("button", name="Grant access").click()
     page.get_by_label("Their name").fill("alice")
     page.get_by_label("Host or tag").fill("web-1")
     page.get_by_label("Account").fill("deploy")
@@ -183,7 +214,9 @@ def test_a_temporary_key_visibly_ends(page: Page, console: Service, host: Host, 
         endings.end_user_keys(console.instance, KEYRACK)
         page.goto("/keys")
         expect(page.get_by_role("heading", name="My keys")).to_be_visible()
-        expect(page.get_by_role("row", name="borrowed laptop")).to_have_count(0)
+        expect(page.get_by_role("table", name="My keys").get_by_role("row", name="borrowed laptop")).to_have_count(0)
+        ended = page.get_by_role("table", name="Ended keys").get_by_role("row", name="borrowed laptop")
+        expect(ended).to_contain_text("ended")
         page.goto(address)
         expect(page.get_by_text("This key reached its end on")).to_be_visible()
     finally:

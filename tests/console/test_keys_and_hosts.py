@@ -60,12 +60,12 @@ def test_a_host_is_added_and_shows_its_line(page: Page, signed_in: SignedIn) -> 
     signed_in(page, "olga").goto("/hosts")
     page.get_by_role("button", name="Add host").click()
     page.get_by_label("Name").fill("fresh-1")
-    page.get_by_label("Address").fill("192.0.2.77")
     page.get_by_role("button", name="Add host").click()
     expect(page.locator("pre")).to_contain_text("curl -fsSL")
     expect(page.get_by_text("Waiting for the host…")).to_be_visible()
     page.get_by_role("link", name="To the host's page").click()
     expect(page.get_by_role("heading", name="fresh-1")).to_be_visible()
+    expect(page.locator(".head p")).to_have_text("fresh-1")
     page.get_by_role("button", name="Enforce").click()
     expect(page.get_by_text("Nobody: no key of Keyrack's opens this host")).to_be_visible()
 

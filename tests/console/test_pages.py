@@ -6,18 +6,19 @@ import csv
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 
 import httpx2
 import pytest
 
 from keyrack.core.audit import alarms, chain
 from keyrack.core.hosts import enrolment, servers
-from keyrack.core.keys import grants, user_keys
+from keyrack.core.keys import credentials, grants, user_keys
 from keyrack.core.people import users, web_sessions
 from keyrack.model import Actor, User
 from keyrack.ssh.public_key import parse
 from tests.console.conftest import COOKIE, session_of
-from tests.core.keys_for_tests import fresh_line
+from tests.core.keys_for_tests import fresh_line, records
 from tests.plain_http import PLAIN
 from tests.services import Service
 
@@ -247,3 +248,72 @@ def test_an_alarm_stands_first_on_the_overview_for_a_day(console: Service, peopl
     alarms.raise_once(console.instance, 1, "tried", "Somebody tried something")
     page = people["olga"].see("/")
     assert "Somebody tried something" in page
+
+
+def test_a_key_on_an_account_is_put_there_given_another_end_and_taken_away(
+    console: Service, people: dict[str, Person]
+) -> None:
+    olga = people["olga"]
+    line = fresh_line("ci@build")
+    fields = {"public_key": line, "label": "pipeline", "username": "deploy", "ends": "12h"}
+    refused = olga.send("/hosts/1/keys", 422, **fields, sources="nowhere/33")
+    assert 'aria-invalid="true"' in refused
+    olga.send("/hosts/1/keys", **fields, sources="10.0.0.0/8")
+    address = re.search(r'href="(/hosts/1/keys/\d+)"', olga.see("/hosts/1"))
+    assert address is not None
+    page = olga.see(address[1])
+    assert "10.0.0.0/8" in page
+    olga.send(f"{address[1]}/renew", 409, seen="", ends="1h")
+    olga.send(f"{address[1]}/renew", seen=_seen(page), ends="7d")
+    held = credentials.find(console.instance, KEYRACK, 1, search="pipeline").items[0]
+    assert held.expires_at is not None
+    assert held.expires_at - console.instance.now() > timedelta(days=6)
+    people["alice"].see(address[1], 403)
+    olga.send(f"{address[1]}/remove")
+    olga.see(address[1], 404)
+
+
+def test_a_host_is_called_otherwise_and_two_tabs_see_each_other(console: Service, people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    made = servers.create(console.instance, KEYRACK, name="shop", address="192.0.2.60", tags=["old"])
+    address = f"/hosts/{made.id}/change"
+    seen = _seen(olga.see(address))
+    olga.send(address, seen=seen, name="shop-2", address="192.0.2.61", tags="new, shop")
+    held = servers.get(console.instance, KEYRACK, made.id)
+    assert (held.name, held.address, set(held.tags)) == ("shop-2", "192.0.2.61", {"new", "shop"})
+    refused = olga.send(address, 409, seen=seen, name="shop-3", address="192.0.2.62", tags="")
+    assert "It is shop-2 at 192.0.2.61 now" in refused
+    assert 'value="shop-3"' in refused
+
+
+def test_activity_is_filtered_by_kind(people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    people["alice"].send("/settings/webhooks", 403, url="https://example.org", level="alarm", actions="*")
+    refused = olga.see("/activity?kind=refused").partition("<h2>")[2]
+    assert refused.count("<li>") == refused.count(" refused</span>") > 0
+    assert "SSH key" in olga.see("/activity?kind=keys")
+    assert "pipeline" not in olga.see("/activity?kind=people").partition("<h2>")[2]
+    assert "It is refused, alarm" in olga.see("/activity?kind=nothing")
+
+
+def test_another_policy_of_keys_says_whom_it_would_hit(console: Service, people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    line = next(one["line"] for one in records("keys_valid.jsonl") if one["name"] == "rsa-2048-e35")
+    user_keys.add(console.instance, KEYRACK, title="old one", public_key=line, user_id=user(console, "mallory").id)
+    page = olga.see("/settings?type=ssh-ed25519&type=ssh-rsa&bits=2048")
+    assert "Nobody" in page.partition('id="policy"')[2]
+    longer = olga.see("/settings?type=ssh-ed25519&type=ssh-rsa&bits=3072").partition('id="policy"')[2]
+    assert "old one" in longer
+    assert "at least 3072 are required" in longer
+    assert "laptop" not in longer
+    assert "laptop" in olga.see("/settings?type=ssh-rsa&bits=2048").partition('id="policy"')[2]
+    assert "Name a number of bits" in olga.see("/settings?type=ssh-rsa&bits=many")
+    assert "old one" not in people["alice"].see("/settings?type=ssh-ed25519&bits=3072")
+
+
+def test_all_hosts_with_a_tag_are_told_what_to_do_without_keyrack(console: Service, people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    made = servers.create(console.instance, KEYRACK, name="vault", address="192.0.2.70", tags=["vault"])
+    olga.send("/settings/offline", tag="vault", after="300", then="drop-all")
+    assert servers.get(console.instance, KEYRACK, made.id).offline_then == "drop-all"
+    assert "after 5min no key of Keyrack" in olga.see("/settings")

@@ -114,6 +114,16 @@ def test_the_tag_of_whatever_can_be_changed_or_deleted(team: Service) -> None:
     assert ask(team, "PUT", "/servers/web-1/offline-policy", new, If_Match=policy).status_code == 412
 
 
+def test_a_tag_that_a_proxy_made_weak_matches_nothing_and_is_said_to_be_weak(team: Service) -> None:
+    tag = ask(team, "PUT", "/groups/ops", {"members": []}).headers["ETag"]
+    for sent in (f"W/{tag}", f'W/{tag}, W/"x,y"'):
+        late = ask(team, "PUT", "/groups/ops", {"members": ["bob"]}, If_Match=sent)
+        assert (late.status_code, late.json()["error"]["code"]) == (412, "changed")
+        assert "weak" in late.json()["error"]["message"]
+    assert ask(team, "PUT", "/groups/ops", {"members": []}, If_Match=f'"x,y", W/"x" ,{tag}').status_code == 200
+    assert ask(team, "GET", "/groups/ops", If_None_Match=f'"x,y", W/{tag}').status_code == 304
+
+
 def test_long_work_says_where_it_goes_on(team: Service) -> None:
     for path, shown in (("/freezes", "/freezes/1"), ("/people/bob/offboard", "/offboardings/1")):
         looked = ask(team, "POST", path, {"preview": True})
@@ -125,7 +135,7 @@ def test_long_work_says_where_it_goes_on(team: Service) -> None:
 
 
 def test_headers_that_cannot_be(team: Service) -> None:
-    for tag in ("nothing", "W/" + '"x"', '"x', "", ",".join(['"x"'] * 30)):
+    for tag in ("nothing", 'w/"x"', 'W/ "x"', '"x', '"x" "y"', "", ",", ",".join(['"x"'] * 30)):
         refused = ask(team, "PATCH", "/people/alice", {"disabled": True}, If_Match=tag)
         assert (refused.status_code, refused.json()["error"]["field"]) == (422, "If-Match"), tag
     policy = {"after_seconds": 3600, "then": "keep"}

@@ -137,3 +137,18 @@ def test_a_grant_to_come_opens_from_its_start(team: Service) -> None:
     (way,) = who_can.find(late, users.system_actor(1), user="alice").items
     assert way.line.grant is not None
     assert way.line.grant.id == made["id"]
+
+
+def test_an_account_that_a_server_lacks_is_told(team: Service) -> None:
+    found = call(team, "GET", "/access?server=web-1&system_user=deplyo")
+    assert (found["items"], "no account 'deplyo'; it has runcloud, root, deploy." in found["note"]) == ([], True)
+    assert call(team, "GET", "/access?server=web-1&system_user=deploy")["note"] is None
+    assert call(team, "GET", "/access?user=alice&system_user=deplyo")["note"] is None
+
+
+def test_a_call_is_rehearsed_by_its_whole_path_too(team: Service) -> None:
+    own_key(team, "alice")
+    body = {"user": "alice", "server": "web-1", "system_user": "deploy"}
+    for path in ("/grants", "/api/keyrack/v1/grants"):
+        seen = call(team, "POST", "/rehearsals", {"method": "POST", "path": path, "body": body})
+        assert [one["user"] for one in seen["gains"]] == ["alice"]

@@ -44,6 +44,19 @@ def test_a_key_comes_to_many_servers_is_replaced_and_goes(team: Service) -> None
     assert call(team, "GET", "/servers/1/credentials")["total"] == 1
 
 
+def test_a_key_is_taken_under_either_spelling_of_its_field(team: Service) -> None:
+    line = fresh_line()
+    placed = {"label": "bot", "username": "deploy", "servers": "all"}
+    assert call(team, "POST", "/credentials", {**placed, "public_key": line})["items"][0]["state"] == "added"
+    both = call(team, "POST", "/credentials", {**placed, "public_key": line, "publicKey": line}, status=422)
+    assert both["error"]["code"] == "field-unknown"
+    mine = {"title": "laptop", "publicKey": fresh_line()}
+    assert call(team, "POST", "/people/me/keys", mine, status=201)["title"] == "laptop"
+    wanted = {"label": "desk", "username": "deploy", "publicKey": fresh_line()}
+    assert call(team, "POST", "/servers/web-1/credentials", wanted, status=201)["label"] == "desk"
+    assert call(team, "POST", "/keys/challenge", {"publicKey": line}, status=201)["challenge"]
+
+
 @pytest.mark.parametrize(
     "chosen", [None, 1, "web-1", {}, {"tags": "web"}, {"tag": None}, [], [{}], [""], [None], [1.5]]
 )

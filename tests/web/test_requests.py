@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from keyrack.core.hosts import documents
+from keyrack.core.keys import requests
 from tests.services import TEAM, Service
 from tests.web.test_native import OLGA, call
 
@@ -64,6 +65,26 @@ def test_two_people_open_it_and_never_oneself(team: Service) -> None:
     assert any("alice asks to log in as deploy on server web-1 for 1h: the release" in one for one in events)
 
 
+def test_each_decision_is_said_with_its_reason(team: Service) -> None:
+    team.apply(TEAM + ADMIN)
+    call(team, "PUT", "/request-rules/all", {"approvers": 2})
+    asked = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
+    path = f"/requests/{asked['id']}/approve"
+    assert call(team, "POST", path, {"reason": 5}, status=422)["error"]["field"] == "reason"
+    assert call(team, "POST", path, {"reason": "x" * 1001}, status=422)["error"]["field"] == "reason"
+    first = call(team, "POST", path, {"reason": "it was tried on staging"})
+    assert (first["state"], first["approved_by"], first["decision_reason"]) == ("pending", ["olga"], None)
+    done = call(team, "POST", path, {"reason": "go on"}, token=ADAM)
+    assert (done["state"], done["approved_by"], done["decision_reason"]) == ("approved", ["olga", "adam"], "go on")
+    denied = call(team, "POST", "/requests", WANTED, token=BOB, status=201)
+    call(team, "POST", f"/requests/{denied['id']}/deny", {"reason": "not today"})
+    listed = call(team, "GET", "/requests", token=ALICE)["items"] + call(team, "GET", "/requests", token=BOB)["items"]
+    assert [one["decision_reason"] for one in listed] == ["go on", "not today"]
+    events = " ".join(one["summary"] for one in call(team, "GET", "/events")["items"])
+    for said in ("1 of 2 approvals; olga says: it was tried on staging", "adam says: go on", "olga says: not today"):
+        assert said in events
+
+
 def test_who_lost_the_right_approved_nothing(team: Service) -> None:
     team.apply(TEAM + ADMIN)
     call(team, "PUT", "/request-rules/all", {"approvers": 2})
@@ -104,6 +125,17 @@ def test_members_see_and_cancel_their_own(team: Service) -> None:
     call(team, "POST", f"/requests/{mine['id']}/cancel", token=BOB, status=404)
     assert call(team, "POST", f"/requests/{mine['id']}/cancel", token=ALICE)["state"] == "cancelled"
     call(team, "POST", f"/requests/{mine['id']}/approve", status=409)
+
+
+def test_nobody_fills_the_list_by_asking_and_cancelling(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MOST_A_DAY", 3)
+    for _ in range(3):
+        mine = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
+        call(team, "POST", f"/requests/{mine['id']}/cancel", token=ALICE)
+    refused = team.call("POST", "/api/keyrack/v1/requests", token=ALICE, json=WANTED)
+    assert refused.status_code in (409, 422, 429), refused.text
+    assert "within a day" in refused.json()["error"]["message"]
+    call(team, "POST", "/requests", WANTED, token=BOB, status=201)
 
 
 KINDS = [("-t", "ed25519"), ("-t", "ecdsa", "-b", "384"), ("-t", "rsa", "-b", "2048")]

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from keyrack.cli.main import main
 from keyrack.core.audit import alarms, chain, webhooks
 from keyrack.core.audit.webhooks import Due
 from keyrack.core.keys.key_sync import Answer
+from keyrack.core.people.users import system_actor
 from keyrack.store import audit_log, events
 from keyrack.store import webhooks as stored
 from keyrack.store.tables import events as event_rows
@@ -207,11 +209,24 @@ def test_addresses_and_people_that_may_not_be(team: Service, team_folder: Path, 
         assert call(team, "POST", PATH, body, status=422)["error"]["field"] == field
     call(team, "POST", PATH, {"url": "https://example.org/"}, token="token-of-alice", status=403)
     call(team, "GET", PATH, token="token-of-audrey")
+    # What would be sent there is the log, which this token may not read.
+    made = call(team, "POST", "/tokens", {"name": "hooks", "scopes": ["webhooks:*"]}, status=201)
+    words = call(team, "POST", PATH, {"url": "https://example.org/"}, token=made["token"], status=403)["error"]
+    assert "events:read" in words["message"]
+    assert call(team, "GET", PATH, token=made["token"])["items"] == []
     folder = tmp_path / "other"
     shutil.copytree(team_folder, folder)
     with running(settings_for(folder, "")) as other:
         assert call(other, "POST", PATH, {"url": "http://example.org/"}, status=422)["error"]["field"] == "url"
-        made = call(other, "POST", PATH, {"url": "https://127.0.0.1:9/"}, status=201)
+        for host in ("127.0.0.1:9", "[::ffff:10.0.0.1]", "localhost", "[fe80::1]", "169.254.169.254"):
+            error = call(other, "POST", PATH, {"url": f"https://{host}/"}, status=422)["error"]
+            assert (error["field"], "webhook_networks would allow it" in error["message"]) == ("url", True), host
+        # What was allowed once, or is a name, is judged anew by its address whenever it is sent to.
+        allowing = replace(
+            other.instance, settings=other.instance.settings.model_copy(update={"webhook_networks": "127.0.0.0/8"})
+        )
+        webhooks.create(allowing, system_actor(1), url="https://127.0.0.1:9/")
+        (made,) = call(other, "GET", PATH)["items"]
         call(other, "POST", f"{PATH}/{made['id']}/test", status=202)
         tried = eventually(lambda: [one for one in deliveries(other, made["id"]) if one["attempts"]])[0]
         assert "webhook_networks would allow it" in tried["words"]

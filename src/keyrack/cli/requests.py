@@ -15,6 +15,7 @@ from keyrack.cli.tables import as_json, as_json_object, show_json, table
 
 _HINT = "`keyrack requests list` shows which there are."
 STATES = ("pending", "approved", "denied", "cancelled", "lapsed", "ended")
+_reason = click.option("--reason", metavar="TEXT", help="Why, for whoever asked.")
 
 
 @click.command(name="request")
@@ -62,18 +63,20 @@ def list_requests(state: str | None, json_wanted: bool, **given: Any) -> None:
                 one["duration"] or one["until"],
                 one["state"],
                 one["approvers"],
+                dash(", ".join(one["approved_by"])),
                 one["reason"],
             )
             for one in calls.every("/requests", {"state": state})
         ]
-        table(("ID", "WHO", "AS", "WHERE", "FOR", "STATE", "APPROVERS", "WHY"), rows, json_wanted)
+        table(("ID", "WHO", "AS", "WHERE", "FOR", "STATE", "APPROVERS", "APPROVED BY", "WHY"), rows, json_wanted)
 
 
 @command.command()
 @click.argument("request_id", metavar="ID", type=ID)
+@_reason
 @changing
 @either
-def approve(request_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+def approve(request_id: int, reason: str | None, dry_run: bool, json_wanted: bool, **given: Any) -> None:
     """Approve a request; the last approval that it takes opens it."""
 
     def words(one: dict[str, Any]) -> str:
@@ -82,17 +85,18 @@ def approve(request_id: int, dry_run: bool, json_wanted: bool, **given: Any) -> 
 
     with reached(given) as calls, known(_HINT):
         path = to("requests", request_id, "approve")
-        changed(calls, "POST", path, dry_run=dry_run, json_wanted=json_wanted, words=words)
+        changed(calls, "POST", path, {"reason": reason}, dry_run=dry_run, json_wanted=json_wanted, words=words)
 
 
 @command.command(name="refuse")
 @click.argument("request_id", metavar="ID", type=ID)
+@_reason
 @as_json_object
 @either
-def refuse(request_id: int, json_wanted: bool, **given: Any) -> None:
+def refuse(request_id: int, reason: str | None, json_wanted: bool, **given: Any) -> None:
     """Refuse a request."""
     with reached(given) as calls, known(_HINT):
-        refused = calls.ask("POST", to("requests", request_id, "deny"))
+        refused = calls.ask("POST", to("requests", request_id, "deny"), {"reason": reason})
         _tell(refused, json_wanted, lambda one: f"Refused request {one['id']}.")
 
 

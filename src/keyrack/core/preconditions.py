@@ -22,12 +22,18 @@ def changed(words: str) -> Refusal:
 
 
 def guarded(
-    instance: Instance, actor: Actor, action: str, holds: Callable[[Instance], bool], change: Callable[[Instance], T]
+    instance: Instance,
+    actor: Actor,
+    action: str,
+    holds: Callable[[Instance], bool],
+    change: Callable[[Instance], T],
+    *,
+    words: str | None = None,
 ) -> T:
     """Make a change where a condition holds, with nothing in between, and answer what it answers.
 
     action: what the change needs; holds: gets the instance to look at; change: the one to make it on, whose events and
-    refusals are its own. Raises Refusal CHANGED, and as the change does.
+    refusals are its own; words: of the refusal, None for the usual ones. Raises Refusal CHANGED, or as change does.
     """
 
     def run(work: Work) -> T:
@@ -35,7 +41,7 @@ def guarded(
         # Refusals are this attempt's to record, as the change's own go with the transaction.
         inner = replace(within(work), refusals=Refusals())
         if not holds(inner):
-            raise changed("It was changed since it was read; read it again, and decide anew.")
+            raise changed(words or "It was changed since it was read; read it again, and decide anew.")
         return change(inner)
 
     with Attempt(instance, actor, action, "change what was read", target_kind="call") as attempt:

@@ -13,7 +13,11 @@ expired_keys = Table(
     Column("workspace_id", Integer, ForeignKey("workspaces.id", ondelete="CASCADE"), primary_key=True),
     Column("fingerprint", String(64), primary_key=True),
     Column("expired_at", Moment, nullable=False, index=True),
+    # Whose it was and what it was called, for who looks for it; empty for keys on hosts, and those noted before.
+    Column("user_id", Integer),
+    Column("title", Text),
     Column("seal", LargeBinary(32)),
+    Index("ix_expired_keys_user_id_expired_at", "user_id", "expired_at"),
 )
 
 freezes = Table(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select
+from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select, text
 
 from keyrack.model import Actor, Event, Page, Place
 from keyrack.store.engine.prepared import Statement, placeholder, prepared
 from keyrack.store.rows import contains, page
-from keyrack.store.tables import events
+from keyrack.store.tables import IS_ALARM, events
 
 NEWEST = 500
 """How many of a workspace's events are looked at for an alarm that was raised already."""
@@ -85,6 +85,9 @@ def find(
     before: int | None = None,
     actor_name: str = "",
     key: str = "",
+    kinds: Collection[str] = (),
+    refused: bool = False,
+    alarms: bool = False,
     offset: int,
     limit: int,
     after: Place | None = None,
@@ -92,7 +95,8 @@ def find(
     """A page of a workspace's events, newest first; search: part of the summary, any case.
 
     since, until: from that instant on, and before that one; before: only those with a smaller id; actor_name: what this
-    one did; key: a fingerprint, or a part of one, that the summary or the details name.
+    one did; key: a fingerprint, or a part of one, that the summary or the details name; kinds: of their targets, () for
+    all; refused: only what was; alarms: these alone.
     """
     statement = select(events).where(events.c.workspace_id == workspace_id)
     if actor_name:
@@ -100,6 +104,12 @@ def find(
     if key:
         # As JSON has it; a fingerprint holds nothing that JSON writes in another way.
         statement = statement.where(or_(contains(events.c.summary, key), contains(cast(events.c.details, Text), key)))
+    if kinds:
+        statement = statement.where(events.c.target_kind.in_(kinds))
+    if refused:
+        statement = statement.where(events.c.outcome != "done")
+    if alarms:
+        statement = statement.where(text(IS_ALARM))
     if since is not None:
         statement = statement.where(events.c.at >= since)
     if until is not None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, select, union_all
+from sqlalchemy import CompoundSelect, Connection, Select, select, union_all
 
 from keyrack.store import sealed
 from keyrack.store.ending_tables import expired_keys
@@ -14,9 +15,27 @@ from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.tables import credentials, servers, user_keys
 
 
-def add(connection: Connection, workspace_id: int, fingerprint: str, at: datetime) -> None:
-    """Note that a key's end came; the first note stays."""
+@dataclass(frozen=True, slots=True)
+class EndedKey:
+    """A user's key whose end came, as it was called."""
+
+    title: str
+    fingerprint: str
+    expired_at: datetime
+
+
+def add(
+    connection: Connection,
+    workspace_id: int,
+    fingerprint: str,
+    at: datetime,
+    *,
+    user_id: int | None = None,
+    title: str | None = None,
+) -> None:
+    """Note that a key's end came; the first note stays. user_id, title: whose it was, and what it was called."""
     values = {"workspace_id": workspace_id, "fingerprint": fingerprint, "expired_at": at}
+    values |= {"user_id": user_id, "title": title}
     sealed.insert_new(connection, expired_keys, values)
 
 
@@ -47,6 +66,19 @@ def _ends(workspace_id: int, fingerprints: Sequence[str], at: datetime) -> Compo
 def end_of(connection: Connection, workspace_id: int, fingerprint: str, at: datetime) -> datetime | None:
     """When a key's end came in a workspace, None where it did not; temporary keys have none that counts."""
     return max(_ends.values(connection, workspace_id, (fingerprint,), at), default=None)
+
+
+@prepared
+def _of_user(user_id: int, since: datetime, limit: int) -> Select[Any]:
+    held = expired_keys.c
+    found = select(held.title, held.fingerprint, held.expired_at).where(held.user_id == user_id)
+    return found.where(held.expired_at >= since).order_by(held.expired_at.desc()).limit(limit)
+
+
+def of_user(connection: Connection, user_id: int, since: datetime, limit: int) -> tuple[EndedKey, ...]:
+    """The keys of a user whose end came since an instant, the last one first."""
+    found = _of_user.rows(connection, user_id, since, limit)
+    return tuple(EndedKey(row.title or "", row.fingerprint, row.expired_at) for row in found)
 
 
 def remove(connection: Connection, workspace_id: int, fingerprint: str) -> None:

@@ -189,6 +189,18 @@ def _keys_by_type_and_age(
     return found.group_by(user_keys.c.key_type, literal_column("age"))
 
 
+def offline_policies(connection: Connection, workspace_id: int) -> list[Row]:
+    """How many hosts do what without Keyrack, the most first: after_seconds, then, hosts."""
+    return list(_offline_policies.rows(connection, workspace_id))
+
+
+@prepared
+def _offline_policies(workspace_id: int) -> Select[Any]:
+    after, then = servers.c.offline_after_seconds.label("after_seconds"), servers.c.offline_then.label("then")
+    found = select(after, then, func.count().label("hosts")).where(servers.c.workspace_id == workspace_id)
+    return found.group_by(servers.c.offline_after_seconds, servers.c.offline_then).order_by(func.count().desc())
+
+
 def by_day(connection: Connection, workspace_id: int, since: datetime) -> list[Row]:
     """How much was done and refused a day since an instant, of the newest NEWEST events: day, outcome, number.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, or_, select
 
 from keyrack.model import Grant, Page, Window
 from keyrack.store import sealed
-from keyrack.store.engine.prepared import Row, prepared
+from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.request_tables import (
     IS_OPEN,
     IS_PENDING,
@@ -141,6 +141,18 @@ def count_pending(connection: Connection, user_id: int, most: int) -> int:
 
 
 @prepared
+def _newest_but(user_id: int, most: int) -> Select[Any]:
+    mine = select(access_requests.c.created_at).where(access_requests.c.user_id == user_id)
+    return mine.order_by(access_requests.c.id.desc()).offset(most - 1).limit(1)
+
+
+def asked_since(connection: Connection, user_id: int, at: datetime, number: int) -> bool:
+    """Whether a user made so many requests since then."""
+    oldest = _newest_but.value(connection, user_id, number)
+    return oldest is not None and oldest > at
+
+
+@prepared
 def _pending_rows(user_id: int) -> Select[Any]:
     mine = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
     found = select(access_requests, servers.c.name.label("server_name"))
@@ -206,17 +218,18 @@ def approve(connection: Connection, request_id: int, approver: str, user_id: int
 
 
 @prepared
-def _approvals(request_id: int) -> Select[Any]:
-    return select(access_request_approvals).where(access_request_approvals.c.request_id == request_id)
+def _approvals(request_ids: Iterable[int]) -> Select[Any]:
+    found = select(access_request_approvals).where(among(access_request_approvals.c.request_id, request_ids))
+    return found.order_by(access_request_approvals.c.approved_at, access_request_approvals.c.approver)
 
 
-def approvals(connection: Connection, request_id: int) -> tuple[Approval, ...]:
-    """The approvals of a request that are as Keyrack wrote them."""
-    return tuple(
-        Approval(**sealed.unsealed(row))
-        for row in _approvals.rows(connection, request_id)
-        if sealed.sound(connection, access_request_approvals, row)
-    )
+def approvals(connection: Connection, request_ids: Iterable[int]) -> dict[int, list[Approval]]:
+    """The approvals of requests that are as Keyrack wrote them, oldest first, by request; none for one without."""
+    found: dict[int, list[Approval]] = {}
+    for row in _approvals.rows(connection, tuple(request_ids)):
+        if sealed.sound(connection, access_request_approvals, row):
+            found.setdefault(row.request_id, []).append(Approval(**sealed.unsealed(row)))
+    return found
 
 
 @prepared

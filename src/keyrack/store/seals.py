@@ -55,7 +55,7 @@ VOLATILE: Mapping[str, frozenset[str]] = {
     access_requests.name: frozenset(),
     access_request_approvals.name: frozenset(),
     request_rules.name: frozenset(),
-    expired_keys.name: frozenset(),
+    expired_keys.name: frozenset(("user_id", "title")),
     "offboardings": frozenset(),
     web_sessions.name: frozenset(("seen_at",)),
     authenticators.name: frozenset(("last_used_at",)),

@@ -6,7 +6,6 @@ The name is looked up once, and the connection goes to the very address that was
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import socket
 import ssl
 import time
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 from keyrack import __version__
 from keyrack.core.keys.key_sync import Answer, NoAnswer
+from keyrack.core.private_addresses import is_public, is_within
 from keyrack.settings import Settings
 
 SECONDS = 10.0
@@ -71,10 +71,8 @@ class Outgoing:
         """The address to connect to; every one that a name has must be allowed."""
         found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         for text in found:
-            address = ipaddress.ip_address(text.partition("%")[0])
-            inside = any(address in network for network in self._networks)
-            plain = getattr(address, "ipv4_mapped", None) or address
-            if not inside and (not plain.is_global or plain.is_multicast):
+            inside = is_within(text, self._networks)
+            if not inside and not is_public(text):
                 raise NoAnswer(f"{host} is at the private address {text}; {self._setting} would allow it.")
             if not inside and not secure:
                 raise NoAnswer(f"{host} is asked over https alone.")

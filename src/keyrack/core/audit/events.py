@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from keyrack.core import cursors
@@ -10,6 +11,18 @@ from keyrack.core.work import Attempt
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Event, Page
 from keyrack.store import events, servers
+
+REFUSED, ALARM = "refused", "alarm"
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "keys": ("user key", "credential", "key", "unmanaged key", "key source", "deploy key"),
+    "access": ("grant", "request", "request rule", "freeze"),
+    "hosts": ("server", "system user", "SSH settings"),
+    "people": ("user", "group", "offboarding", "identity", "authenticator"),
+    "sessions": ("session",),
+    "tokens": ("token", "access key"),
+    "repositories": ("repository", "project", "deploy key"),
+}
+"""What events are about, as people ask for it: the kinds of their targets."""
 
 
 def find(
@@ -23,6 +36,7 @@ def find(
     before: int | None = None,
     person: str = "",
     key: str = "",
+    kind: str = "",
     offset: int = 0,
     limit: int = 15,
     cursor: str | None = None,
@@ -30,12 +44,15 @@ def find(
     """A page of the workspace's events, or of one server's, newest first.
 
     since, until: from that instant on, and before that one; before: only events with a smaller id, so that who reads
-    all of a log goes on from the last one; person: what a user, by name, did; key: what names this fingerprint; cursor:
-    instead of offset, of the page before, "" for the first one. Raises Refusal MISSING for the server.
+    all of a log goes on from the last one; person: what a user, by name, did; key: what names this fingerprint;
+    kind: one of KINDS, REFUSED or ALARM, "" for all; cursor: instead of offset, of the page before, "" for the first
+    one. Raises Refusal MISSING for the server, INVALID for the kind.
     """
     attempt = Attempt(instance, actor, "events:read", "read the audit log", target_kind="event", server_id=server_id)
     with attempt:
         after = cursors.place(cursor, int)
+        if kind not in ("", REFUSED, ALARM, *KINDS):
+            raise invalid("kind", f"It is {REFUSED}, {ALARM}, {', '.join(KINDS)}.")
         found = attempt.read(
             lambda connection: (
                 events.find(
@@ -48,6 +65,9 @@ def find(
                     before=before,
                     actor_name=person,
                     key=key,
+                    kinds=KINDS.get(kind, ()),
+                    refused=kind == REFUSED,
+                    alarms=kind == ALARM,
                     offset=offset,
                     limit=limit,
                     after=after,

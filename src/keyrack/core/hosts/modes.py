@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from keyrack.core.hosts import servers as own_servers
 from keyrack.core.hosts.facts import AUTO, ENFORCE, OBSERVE
 from keyrack.core.instance import Instance
@@ -10,7 +12,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, Server
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
-from keyrack.store import servers
+from keyrack.store import overview, servers
 
 THEN = (KEEP, DROP_TEMPORARY, DROP_ALL)
 SHORTEST_OFFLINE = 60
@@ -47,6 +49,22 @@ def set_mode(instance: Instance, actor: Actor, server_id: int, mode: object) -> 
             return own_server(work, server.id)
 
         return attempt.write(change)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPolicy:
+    """An offline policy, and how many hosts have it."""
+
+    after_seconds: int
+    then: str
+    hosts: int
+
+
+def offline_policies(instance: Instance, actor: Actor) -> list[HeldPolicy]:
+    """The offline policies of the workspace's hosts, the one of most of them first."""
+    with Attempt(instance, actor, "servers:read", "see what silence means", target_kind="server") as attempt:
+        found = attempt.read(lambda connection: overview.offline_policies(connection, actor.workspace_id))
+        return [HeldPolicy(row.after_seconds, row.then if row.after_seconds else KEEP, row.hosts) for row in found]
 
 
 def set_offline_policy(

@@ -56,7 +56,14 @@ def end_user_keys(instance: Instance, keyrack: Actor) -> int:
             for key in ended:
                 keys.remove_user_key(work.connection, key.id)
                 if key.fingerprint is not None:
-                    expired_keys.add(work.connection, key.workspace_id, key.fingerprint, work.now)
+                    expired_keys.add(
+                        work.connection,
+                        key.workspace_id,
+                        key.fingerprint,
+                        work.now,
+                        user_id=key.user_id,
+                        title=key.title,
+                    )
                 opened = keys.servers_of_user(work.connection, key.user_id)
                 work.bumped.clear()
                 work.bump_revisions(opened)

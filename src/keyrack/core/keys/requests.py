@@ -6,6 +6,7 @@ Who asks never approves; how many approve, and for how long at most, is said by 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import Connection
@@ -22,10 +23,21 @@ from keyrack.store import people, requests, servers
 from keyrack.store.requests import APPROVED, CANCELLED, DENIED, LAPSED, PENDING, STATES, AccessRequest, RequestRule
 
 MOST_PENDING = 20
+MOST_A_DAY = 200
+"""Of one user: what is asked for and cancelled at once stays as long as the log."""
 MOST_RULES = 200
 AT_ONCE = 200
 LONGEST_REASON = 1000
 MOST_APPROVERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What people read with requests: users and servers by id, and who approved, by the request's id."""
+
+    users: dict[int, str]
+    servers: dict[int, str]
+    approved_by: dict[int, tuple[str, ...]]
 
 
 def ask(
@@ -58,9 +70,7 @@ def ask(
             server_id, tagged = _place(work, server, tag)
             if not _has_account(work, server_id, tagged, account):
                 raise invalid("system_user", f"No server there has the account {account!r}; name one that it has.")
-            if requests.count_pending(work.connection, user_id, MOST_PENDING) >= MOST_PENDING:
-                words = f"{MOST_PENDING} of your requests are pending, which is the most; cancel one first."
-                raise Refusal(Kind.LIMIT, "too-many-requests", words)
+            _refuse_many(work, user_id)
             matching = _rules(work, server_id, tagged, account)
             _refuse_long(matching, end - work.now)
             values = {
@@ -98,8 +108,8 @@ def page(
     offset: int = 0,
     limit: int = 50,
     cursor: str | None = None,
-) -> tuple[Page[AccessRequest], dict[int, str], dict[int, str]]:
-    """A page of requests, newest first, with the names of users and servers by id; members see their own alone.
+) -> tuple[Page[AccessRequest], Names]:
+    """A page of requests, newest first, with the names that go with them; members see their own alone.
 
     cursor: instead of offset, of the page before, "" for the first one. Raises Refusal INVALID or FORBIDDEN.
     """
@@ -109,7 +119,7 @@ def page(
         everybody = policy.may(actor, "grants:read") is None
         window = Window(limit, offset, cursors.place(cursor, int))
 
-        def question(connection: Connection) -> tuple[Page[AccessRequest], dict[int, str], dict[int, str]]:
+        def question(connection: Connection) -> tuple[Page[AccessRequest], Names]:
             found = requests.page(
                 connection,
                 actor.workspace_id,
@@ -117,7 +127,7 @@ def page(
                 state=state,
                 user_id=None if everybody else actor.user_id or 0,
             )
-            return found, *_names(connection, actor, found.items)
+            return found, _names(connection, actor, found.items)
 
         return attempt.read(question)
 
@@ -142,19 +152,26 @@ def rule(instance: Instance, actor: Actor, name: str) -> RequestRule:
         return found
 
 
-def names(instance: Instance, actor: Actor, one: AccessRequest) -> tuple[dict[int, str], dict[int, str]]:
-    """The names of a request's user and server by id, for who wrote or decided it just now."""
+def names(instance: Instance, actor: Actor, one: AccessRequest) -> Names:
+    """The names that go with a request, for who wrote or decided it just now."""
     return instance.database.read(lambda connection: _names(connection, actor, (one,)))
 
 
-def _names(
-    connection: Connection, actor: Actor, some: Iterable[AccessRequest]
-) -> tuple[dict[int, str], dict[int, str]]:
+def _names(connection: Connection, actor: Actor, some: Iterable[AccessRequest]) -> Names:
     shown, named = tuple(some), {}
     for server_id in {one.server_id for one in shown if one.server_id}:
         server = servers.get(connection, actor.workspace_id, server_id)
         named[server_id] = server.name if server else "?"
-    return people.user_names(connection, (one.user_id for one in shown)), named
+    given = requests.approvals(connection, [one.id for one in shown])
+    approvers = {approval.user_id for of in given.values() for approval in of if approval.user_id is not None}
+    users = people.user_names(connection, {one.user_id for one in shown} | approvers)
+    approved_by = {
+        request_id: tuple(
+            one.approver.removeprefix("operator ") if one.user_id is None else users.get(one.user_id, "?") for one in of
+        )
+        for request_id, of in given.items()
+    }
+    return Names(users, named, approved_by)
 
 
 def approve(instance: Instance, actor: Actor, request_id: int, *, word: object = None) -> AccessRequest:
@@ -181,7 +198,7 @@ def approve(instance: Instance, actor: Actor, request_id: int, *, word: object =
             needed = max(one.approvers, *(rule.approvers for rule in matching), 1)
             asked = f"the request of {_name(work, one.user_id)} to log in as {one.system_user} on {_where(work, one)}"
             if given < needed:
-                work.record(f"Approved {asked}; {given} of {needed} approvals", target_id=one.id)
+                work.record(f"Approved {asked}; {given} of {needed} approvals{_said(work, said)}", target_id=one.id)
                 return one
             return _open(work, one, matching, asked, said)
 
@@ -196,7 +213,7 @@ def deny(instance: Instance, actor: Actor, request_id: int, *, word: object = No
 
 
 def _word(word: object) -> str | None:
-    return None if word in (None, "") else validation.text(word, field="word")
+    return None if word in (None, "") else validation.text(word, field="reason", maximum=LONGEST_REASON)
 
 
 def cancel(instance: Instance, actor: Actor, request_id: int) -> AccessRequest:
@@ -367,6 +384,15 @@ def _rules(work: Work, server_id: int | None, tag: str | None, account: str) -> 
     ]
 
 
+def _refuse_many(work: Work, user_id: int) -> None:
+    if requests.count_pending(work.connection, user_id, MOST_PENDING) >= MOST_PENDING:
+        words = f"{MOST_PENDING} of your requests are pending, which is the most; cancel one first."
+        raise Refusal(Kind.LIMIT, "too-many-requests", words)
+    if requests.asked_since(work.connection, user_id, work.now - timedelta(days=1), MOST_A_DAY):
+        words = f"You asked {MOST_A_DAY} times within a day, which is the most; ask again tomorrow."
+        raise Refusal(Kind.LIMIT, "too-many-requests", words)
+
+
 def _refuse_long(matching: list[RequestRule], length: timedelta) -> None:
     for rule in matching:
         if rule.longest is not None and length > rule.longest:
@@ -377,7 +403,7 @@ def _refuse_long(matching: list[RequestRule], length: timedelta) -> None:
 def _approvals_that_count(work: Work, one: AccessRequest) -> int:
     """How many different people approved who may still do so, none of them the one who asks."""
     count = 0
-    for given in requests.approvals(work.connection, one.id):
+    for given in requests.approvals(work.connection, (one.id,)).get(one.id, ()):
         if given.user_id is None:
             count += 1
             continue
@@ -403,9 +429,8 @@ def _open(work: Work, one: AccessRequest, matching: list[RequestRule], asked: st
     now = work.now
     decided = {"decided_at": now, "decided_by": work.actor.name, "word": word}
     requests.set_state(work.connection, one.id, state=APPROVED, grant_id=grant.id, **decided)
-    said = f"; {work.actor.name} says: {word}" if word else ""
     work.record(
-        f"Approved {asked}: open until {end:%Y-%m-%d %H:%M:%S} UTC (grant {grant.id}){said}",
+        f"Approved {asked}: open until {end:%Y-%m-%d %H:%M:%S} UTC (grant {grant.id}){_said(work, word)}",
         target_id=one.id,
         server_id=one.server_id,
         details={"grant_id": grant.id},
@@ -416,10 +441,13 @@ def _open(work: Work, one: AccessRequest, matching: list[RequestRule], asked: st
 def _close(work: Work, one: AccessRequest, state: str, verb: str, word: str | None = None) -> AccessRequest:
     decided = {"decided_at": work.now, "decided_by": work.actor.name, "word": word}
     requests.set_state(work.connection, one.id, state=state, **decided)
-    said = f"; {work.actor.name} says: {word}" if word else ""
     asked = f"the request of {_name(work, one.user_id)} to log in as {one.system_user} on {_where(work, one)}"
-    work.record(f"{verb} {asked}{said}", target_id=one.id, server_id=one.server_id)
+    work.record(f"{verb} {asked}{_said(work, word)}", target_id=one.id, server_id=one.server_id)
     return _own(work, one.id)
+
+
+def _said(work: Work, word: str | None) -> str:
+    return f"; {work.actor.name} says: {word}" if word else ""
 
 
 def _pending(work: Work, request_id: int) -> AccessRequest:

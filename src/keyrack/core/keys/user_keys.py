@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from keyrack.core import cursors, validation
 from keyrack.core.instance import Instance
@@ -13,12 +13,15 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, User, UserKey
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store import expired_keys, keys, new_user_keys, people, published_keys
+from keyrack.store.expired_keys import EndedKey
 from keyrack.store.openings import Opening, of_workspace
 from keyrack.store.sealed_sets import Ids
 
 ADD = "codeartsrepo::createUserSSHkey"
 READ = "codeartsrepo::getUserSetting"
 DELETE = "codeartsrepo::updateUserSetting"
+ENDED_LATELY = timedelta(days=30)
+MOST_ENDED = 20
 
 
 def add(
@@ -144,6 +147,13 @@ def end_of(instance: Instance, actor: Actor, fingerprint: str) -> datetime | Non
     with Attempt(instance, actor, READ, "see whether an SSH key has ended", target_kind="user key") as attempt:
         workspace_id, now = actor.workspace_id, instance.now()
         return attempt.read(lambda connection: expired_keys.end_of(connection, workspace_id, fingerprint, now))
+
+
+def ended(instance: Instance, actor: Actor) -> tuple[EndedKey, ...]:
+    """The actor's keys whose end came lately, the last one first; what was registered anew since is among them too."""
+    with Attempt(instance, actor, READ, "see which SSH keys of one's own ended", target_kind="user key") as attempt:
+        owner, since = _person(actor), instance.now() - ENDED_LATELY
+        return attempt.read(lambda connection: expired_keys.of_user(connection, owner, since, MOST_ENDED))
 
 
 def delete(instance: Instance, actor: Actor, key_id: int, *, user_id: int | None = None) -> UserKey:

@@ -23,6 +23,7 @@ from keyrack.store import keys, people, servers, uses
 from keyrack.store.per_server import batch
 
 PER_PAGE = 50
+MOST_NAMED = 10
 _PLACE = (int, str, str, str, int)
 
 
@@ -52,13 +53,14 @@ class Way:
 class Ways:
     """A page of ways in. next: the mark of the next page, None where there is none; unknown: the servers within this
     page of which nothing can be said, as their rows are not as Keyrack wrote them; frozen: of one user's keys, what
-    opens no new session until somebody confirms it.
+    opens no new session until somebody confirms it; note: why nothing is there, where what was asked for is not.
     """
 
     items: tuple[Way, ...]
     next: str | None
     unknown: tuple[str, ...]
     frozen: tuple[tuple[Server, Line], ...] = ()
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,17 @@ def _find(
             break
     shown = found[:limit]
     rest = cursors.write(_place(*shown[-1])) if len(found) > limit else None
-    return Ways(tuple(_ways(connection, actor, shown)), rest, tuple(unknown), tuple(frozen))
+    note = None if found or account is None or after is not None else _no_account(connection, named, account)
+    return Ways(tuple(_ways(connection, actor, shown)), rest, tuple(unknown), tuple(frozen), note)
+
+
+def _no_account(connection: Connection, server: Server | None, account: str) -> str | None:
+    """Words where a server has no such account; None where it has, or none is named."""
+    if server is None or servers.have_account(connection, (server.id,), account):
+        return None
+    held = servers.find_system_users(connection, server.id, offset=0, limit=MOST_NAMED)
+    names = ", ".join(one.username for one in held.items) + (", …" if held.total > MOST_NAMED else "")
+    return f"Server {server.name} has no account {account!r}; it has {names or 'none'}."
 
 
 def _of_server(

@@ -23,7 +23,19 @@ from keyrack.web.console.visits import Visit, page
 
 PER_PAGE = 100
 AT_ONCE = 1000
-FILTERS = ("q", "person", "host", "key", "since", "until")
+FILTERS = ("q", "person", "host", "key", "kind", "since", "until")
+KINDS = (
+    ("", "everything"),
+    (events.REFUSED, "what was refused"),
+    (events.ALARM, "alarms"),
+    ("keys", "keys"),
+    ("access", "grants and requests"),
+    ("hosts", "hosts"),
+    ("people", "people and groups"),
+    ("sessions", "logins and sessions"),
+    ("tokens", "tokens"),
+    ("repositories", "repositories"),
+)
 
 
 def _moment(visit: Visit, name: str, *, end: bool = False) -> datetime | None:
@@ -40,6 +52,7 @@ def _find(visit: Visit, before: int | None, limit: int) -> Piece[Event]:
         search=visit.query.get("q", "").strip(),
         person=visit.query.get("person", "").strip(),
         key=visit.query.get("key", "").strip(),
+        kind=visit.query.get("kind", ""),
         since=_moment(visit, "since"),
         until=_moment(visit, "until", end=True),
         before=before,
@@ -65,6 +78,7 @@ def activity(visit: Visit) -> Response:
         "activity.html",
         days=[(day, list(some)) for day, some in groupby(shown, key=_day)],
         filters=kept,
+        kinds=KINDS,
         wrong=refused,
         proven=_proven(visit),
         first=f"/activity?{urlencode(kept)}" if before else "",

@@ -94,7 +94,7 @@ def add(visit: Visit) -> Response:
         visit.instance,
         visit.actor,
         name=visit.form.text("name"),
-        address=visit.form.text("address"),
+        address=visit.form.text("address").strip() or visit.form.text("name").strip(),
         tags=visit.form.text("tags").replace(",", " ").split(),
         mode=OBSERVE,
     )
@@ -250,6 +250,13 @@ def set_sshd(visit: Visit) -> Response:
 
     unless_changed(visit, "sshconfig:write", seen, change)
     return visit.go(f"/hosts/{number}", "The host is asked for these SSH settings.")
+
+
+def offline_words(after_seconds: int, then: str) -> str:
+    """What hosts do without Keyrack, in words."""
+    if not after_seconds:
+        return "keys stay as they are, however long it lasts"
+    return f"after {lifetimes.written(timedelta(seconds=after_seconds))} {dict(THENS)[then]}"
 
 
 def _spans(server: Server) -> tuple[tuple[str, str], ...]:

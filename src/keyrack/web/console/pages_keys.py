@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import User, UserKey
 from keyrack.ssh.public_key import parse
 from keyrack.ssh.random_art import random_art
+from keyrack.store.expired_keys import EndedKey
 from keyrack.web.console import templates
 from keyrack.web.console.pages_live import of_hosts
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
@@ -88,11 +90,18 @@ def keys(visit: Visit) -> Response:
     return visit.show(
         "keys.html",
         keys=mine,
+        ended=_ended(visit, found.items) if not cursor_of(visit) else (),
         adding="add" in visit.query or visit.refusal is not None,
         ends=ENDS,
         date=DATE,
         **paged(visit, found),
     )
+
+
+def _ended(visit: Visit, held: Iterable[UserKey]) -> list[EndedKey]:
+    """Keys of one's own that are gone since their end came."""
+    again = {key.fingerprint for key in held}
+    return [one for one in user_keys.ended(visit.instance, visit.actor) if one.fingerprint not in again]
 
 
 def check(visit: Visit) -> Response:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from urllib.parse import quote
 
@@ -15,6 +12,7 @@ from keyrack.core.keys import last_uses, rehearsal, who_can
 from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_proofs, web_sessions
 from keyrack.errors import invalid
 from keyrack.model import Role
+from keyrack.web.console import places
 from keyrack.web.console.pages_live import of_hosts
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
 
@@ -23,28 +21,6 @@ MOST = 200
 MOST_WAYS = 80
 ROLES = tuple((role.value, role.value) for role in Role)
 CONFIRM = "confirm"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """An account of a host that a grant, or a key entered there, lets somebody in to: with each of their keys."""
-
-    ways: tuple[who_can.Way, ...]
-
-    @property
-    def last_used_at(self) -> datetime | None:
-        """When any of the keys last logged in there."""
-        return max((way.last_used_at for way in self.ways if way.last_used_at), default=None)
-
-
-def _places(ways: Iterable[who_can.Way]) -> list[Place]:
-    found: dict[Hashable, list[who_can.Way]] = {}
-    for way in ways:
-        line, of = way.line, way.line.grant or way.line.credential
-        # A key that ends before the others do has a line of its own.
-        place = (way.server.id, line.username, way.kind, of.id if of else 0, line.expires_at)
-        found.setdefault(place, []).append(way)
-    return [Place(tuple(some)) for some in found.values()]
 
 
 def people(visit: Visit) -> Response:
@@ -87,7 +63,7 @@ def person(visit: Visit) -> Response:
         user=user,
         keys=keys.items,
         used=used,
-        places=_places(ways),
+        places=places.of(ways),
         more=more,
         held=offboarding.holds(visit.instance, visit.actor, user.name),
         signed_in=web_sessions.of_user(visit.instance, visit.actor, user.name),

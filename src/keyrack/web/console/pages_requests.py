@@ -16,15 +16,13 @@ ASK = "requests:ask"
 
 def listed(visit: Visit) -> Response:
     """Requests, those that wait first; members see their own."""
-    waiting, users, hosts = requests.page(visit.instance, visit.actor, state=PENDING, cursor="", limit=PER_PAGE)
-    decided, more_users, more_hosts = requests.page(
-        visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE
-    )
+    waiting, names = requests.page(visit.instance, visit.actor, state=PENDING, cursor="", limit=PER_PAGE)
+    decided, more = requests.page(visit.instance, visit.actor, cursor=cursor_of(visit), limit=PER_PAGE)
     given: dict[str, Any] = {
         "waiting": waiting.items,
         "decided": [one for one in decided.items if one.state != PENDING],
-        "users": {**users, **more_users},
-        "hosts": {**hosts, **more_hosts},
+        "users": {**names.users, **more.users},
+        "hosts": {**names.servers, **more.servers},
     }
     if visit.is_part:
         return visit.show("_requests.html", **given)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from starlette.responses import Response
 
 from keyrack.core import validation
+from keyrack.core.hosts import modes
+from keyrack.core.keys import key_policy
 from keyrack.core.people import access_keys, api_tokens, tokens
+from keyrack.errors import Refusal
+from keyrack.protocol.host_document import KEEP
+from keyrack.settings import Settings
+from keyrack.web import bodies
+from keyrack.web.console.pages_hosts import SPANS, THENS, offline_words
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
 
 PER_PAGE = 100
+KEY_TYPES: tuple[str, ...] = Settings.model_fields["key_types"].default
 ENDS = (("1h", "1 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"), ("", "never"))
 
 
@@ -23,8 +33,53 @@ def settings(visit: Visit) -> Response:
         access_keys=access_keys.find(visit.instance, visit.actor),
         config=visit.instance.settings,
         ends=ENDS,
+        key_types=KEY_TYPES,
+        tried=_tried(visit),
+        offline=_offline(visit),
+        spans=SPANS,
+        thens=THENS,
         **(paged(visit, found) if found else {"first": "", "next": ""}),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Rules for keys that somebody tries out. hits: whom they would hit, None where nobody asked; wrong: why not."""
+
+    types: tuple[str, ...]
+    bits: str
+    hits: key_policy.Hits | None = None
+    wrong: Refusal | None = None
+
+
+def _tried(visit: Visit) -> Tried:
+    config = visit.instance.settings
+    if "bits" not in visit.query or not visit.may("people:read"):
+        return Tried(config.key_types, str(config.rsa_minimum_bits))
+    asked = visit.request.query_params.getlist("type")
+    types, bits = tuple(one for one in KEY_TYPES if one in asked), visit.query["bits"].strip()
+    try:
+        found = key_policy.hits(visit.instance, visit.actor, types=types, rsa_minimum_bits=bodies.identifier(bits))
+    except Refusal as refusal:
+        return Tried(types, bits, wrong=refusal)
+    return Tried(types, bits, found)
+
+
+def _offline(visit: Visit) -> list[tuple[str, int]]:
+    """What hosts do without Keyrack, and how many do so."""
+    if not visit.may("servers:read"):
+        return []
+    found = modes.offline_policies(visit.instance, visit.actor)
+    return [(offline_words(one.after_seconds, one.then), one.hosts) for one in found]
+
+
+def set_offline(visit: Visit) -> Response:
+    """Say what all hosts with a tag do when they have not reached Keyrack for a while."""
+    tag = visit.form.text("tag").strip()
+    after, then = bodies.identifier(visit.form.text("after")), visit.form.text("then") or KEEP
+    told = modes.set_offline_policy(visit.instance, visit.actor, after_seconds=after, then=then, tag=tag)
+    words = f"{len(told)} host{'' if len(told) == 1 else 's'} tagged {tag}: {offline_words(after, then)}."
+    return visit.go("/settings", words)
 
 
 def add_token(visit: Visit) -> Response:
@@ -63,6 +118,7 @@ def revoke_token(visit: Visit) -> Response:
 
 PAGES = (
     page("/settings", settings),
+    change("/settings/offline", set_offline, "servers:write", again=settings, dangerous=True),
     change("/settings/tokens", add_token, "iam:self", again=settings, dangerous=True),
     change("/settings/access-keys", add_access_key, "iam:self", again=settings, dangerous=True, judged=True),
     change("/settings/access-keys/{key}/remove", remove_access_key, "iam:self", judged=True),

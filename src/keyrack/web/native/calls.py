@@ -132,6 +132,7 @@ def endpoint(
                 action,
                 partial(_holds, call, path, condition),
                 lambda inner: handler(replace(call, instance=inner), *arguments, *more),
+                words=condition.words,
             )
         if isinstance(answer, Response):
             return answer

@@ -14,16 +14,25 @@ from keyrack.web.native.shapes import Answer
 
 CHANGING = ("PUT", "PATCH", "DELETE")
 MOST_TAGS = 20
-_TAG = re.compile(r'"[!#-~]{1,64}"')
+_TAG = re.compile(r'(W/)?("[!#-~\x80-\xff]*")')
+_TAGS = re.compile(rf"{_TAG.pattern}(?:[ \t]*,[ \t]*{_TAG.pattern})*")
 _ANY = "*"
+_WEAK = (
+    "A weak tag (W/) says nothing here. Where a proxy on the way made the answer's tag weak, as some do when they "
+    "compress, send it without W/."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """When a change may be made. tags: what it is to be, "*" for anything that is there; absent: where nothing is."""
+    """When a change may be made. tags: what it is to be, "*" for anything that is there; absent: where nothing is.
+
+    words: what is said where it does not hold, None for what is said of any.
+    """
 
     tags: frozenset[str]
     absent: bool = False
+    words: str | None = None
 
     def met_by(self, tag: str | None) -> bool:
         """Whether it holds; tag: of what is there, None for nothing."""
@@ -35,14 +44,16 @@ class Condition:
 def of(call: Call, method: str) -> Condition | None:
     """The condition of a call that changes something, None for none. Raises Refusal INVALID for a header that is none.
 
-    If-None-Match takes * alone there: nothing is to be there yet.
+    If-None-Match takes * alone there: nothing is to be there yet. A weak tag matches nothing (RFC 9110, 13.1.1).
     """
     if method not in CHANGING:
         return None
     headers = call.request.headers
     wanted, unwanted = headers.get("if-match"), headers.get("if-none-match")
     if wanted is not None:
-        return Condition(_tags(wanted, "If-Match"))
+        tags = _tags(wanted, "If-Match")
+        strong = frozenset(tag for tag, weak in tags.items() if not weak)
+        return Condition(strong, words=None if strong else _WEAK)
     if unwanted is None:
         return None
     if unwanted.strip() != _ANY:
@@ -56,7 +67,7 @@ def unchanged(call: Call, answer: Answer) -> bool:
     # A tag that leaves fields out says nothing of them.
     if known is None or answer.untagged:
         return False
-    tags = _tags(known.replace("W/", ""), "If-None-Match")
+    tags = _tags(known, "If-None-Match")
     return _ANY in tags or tag_of(answer) in tags
 
 
@@ -73,10 +84,14 @@ def without(request: Request) -> Request:
     return Request({**request.scope, "headers": headers, "method": "GET"})
 
 
-def _tags(text: str, header: str) -> frozenset[str]:
+def _tags(text: str, header: str) -> dict[str, bool]:
+    """The tags of a header, without W/, and whether each is weak alone."""
     if text.strip() == _ANY:
-        return frozenset((_ANY,))
-    tags = [part.strip() for part in text.split(",")]
-    if len(tags) > MOST_TAGS or not all(_TAG.fullmatch(tag) for tag in tags):
+        return {_ANY: False}
+    found = _TAG.findall(text) if _TAGS.fullmatch(text.strip(" \t")) else []
+    if not 0 < len(found) <= MOST_TAGS:
         raise invalid(header, f"{header} takes the ETag of an answer as it is, in its quotes, or *.")
-    return frozenset(tags)
+    tags: dict[str, bool] = {}
+    for weak, tag in found:
+        tags[tag] = tags.get(tag, True) and bool(weak)
+    return tags

@@ -13,6 +13,8 @@ from keyrack.web.native import catalogue
 from keyrack.web.native import shapes_access as shapes
 from keyrack.web.native.calls import endpoint
 
+BASE = "/api/keyrack/v1"
+
 # Calls that change who can log in, and do nothing beside their transaction.
 REHEARSED = frozenset(
     {
@@ -41,16 +43,17 @@ REHEARSED = frozenset(
 
 def rehearse(call: Call, wanted: shapes.NewRehearsal) -> shapes.Rehearsal:
     """Show who would gain and who would lose a login by another call, and change nothing"""
-    found = catalogue.find(wanted.method, wanted.path)
+    path = wanted.path.removeprefix(BASE)
+    found = catalogue.find(wanted.method, path)
     if found is None or (wanted.method, found[0].path) not in REHEARSED:
         known = ", ".join(f"{method} {path}" for method, path in sorted(REHEARSED, key=lambda one: one[::-1]))
         raise invalid("path", f"These calls can be rehearsed: {known}.", "not-rehearsed")
-    done = rehearsal.rehearse(call.instance, call.actor, partial(_made, call, wanted))
+    done = rehearsal.rehearse(call.instance, call.actor, partial(_made, call, wanted, path))
     return shapes.rehearsal(done)
 
 
-def _made(call: Call, wanted: shapes.NewRehearsal, instance: Instance) -> object:
-    answer = catalogue.answer(instance, call.actor, wanted.method, wanted.path, wanted.body or {}, {})
+def _made(call: Call, wanted: shapes.NewRehearsal, path: str, instance: Instance) -> object:
+    answer = catalogue.answer(instance, call.actor, wanted.method, path, wanted.body or {}, {})
     return json.loads(bytes(answer.body)) if answer.body else None
 
 

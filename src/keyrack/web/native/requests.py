@@ -11,8 +11,8 @@ from keyrack.web.native.calls import endpoint
 
 def list_requests(call: Call, asked: shapes.RequestsAsked) -> shapes.AccessRequestPage:
     """List requests for access, newest first; members see their own"""
-    found, users, servers = requests.page(call.instance, call.actor, state=asked.state, **asked.window())
-    return shapes.AccessRequestPage.of(found, lambda one: shapes.access_request(one, users, servers))
+    found, names = requests.page(call.instance, call.actor, state=asked.state, **asked.window())
+    return shapes.AccessRequestPage.of(found, lambda one: shapes.access_request(one, names))
 
 
 def ask(call: Call, new: shapes.NewRequest) -> shapes.AccessRequest:
@@ -34,14 +34,16 @@ def show_request(call: Call) -> shapes.AccessRequest:
     return _shown(call, requests.get(call.instance, call.actor, call.ids["request"]))
 
 
-def approve(call: Call) -> shapes.AccessRequest:
+def approve(call: Call, decision: shapes.RequestDecision) -> shapes.AccessRequest:
     """Approve a request; the last approval that it takes opens it"""
-    return _shown(call, requests.approve(call.instance, call.actor, call.ids["request"]))
+    done = requests.approve(call.instance, call.actor, call.ids["request"], word=decision.reason)
+    return _shown(call, done)
 
 
-def deny(call: Call) -> shapes.AccessRequest:
+def deny(call: Call, decision: shapes.RequestDecision) -> shapes.AccessRequest:
     """Deny a request"""
-    return _shown(call, requests.deny(call.instance, call.actor, call.ids["request"]))
+    done = requests.deny(call.instance, call.actor, call.ids["request"], word=decision.reason)
+    return _shown(call, done)
 
 
 def cancel(call: Call) -> shapes.AccessRequest:
@@ -80,7 +82,7 @@ def delete_rule(call: Call) -> None:
 
 
 def _shown(call: Call, one: AccessRequest) -> shapes.AccessRequest:
-    return shapes.access_request(one, *requests.names(call.instance, call.actor, one))
+    return shapes.access_request(one, requests.names(call.instance, call.actor, one))
 
 
 _ASK, _APPROVE, _RULE = "requests:ask", "requests:approve", "requests:rule"
@@ -98,8 +100,8 @@ ENDPOINTS = (
         status=201,
     ),
     endpoint("GET", "/requests/{request}", show_request, _ASK, answers=_ONE),
-    endpoint("POST", "/requests/{request}/approve", approve, _APPROVE, answers=_ONE),
-    endpoint("POST", "/requests/{request}/deny", deny, _APPROVE, answers=_ONE),
+    endpoint("POST", "/requests/{request}/approve", approve, _APPROVE, takes=shapes.RequestDecision, answers=_ONE),
+    endpoint("POST", "/requests/{request}/deny", deny, _APPROVE, takes=shapes.RequestDecision, answers=_ONE),
     endpoint("POST", "/requests/{request}/cancel", cancel, _ASK, answers=_ONE),
     endpoint("GET", "/request-rules", list_rules, "grants:read", answers=shapes.Rules),
     endpoint("GET", "/request-rules/{name}", show_rule, "grants:read", answers=shapes.Rule),

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, WrapValidator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from keyrack.core import cursors
@@ -26,6 +34,19 @@ class Request(BaseModel):
     """The body of a call: no value is turned into another type, no unknown field is left aside."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class KeyRequest(Request):
+    """The body of a call that takes a public key: public_key and publicKey are one field, whichever the call names."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _either_spelling(cls, sent: Any) -> Any:
+        """What was sent, with the key under the call's own name."""
+        mine, other = ("public_key", "publicKey") if "public_key" in cls.model_fields else ("publicKey", "public_key")
+        if not isinstance(sent, Mapping) or other not in sent or mine in sent:
+            return sent
+        return {mine if name == other else name: value for name, value in sent.items()}
 
 
 class Query(BaseModel):

@@ -79,13 +79,17 @@ class Access(Answer):
         list[str],
         about("Servers of which nothing can be said, as their rows are not as Keyrack wrote them.", []),
     ]
+    note: Annotated[
+        str | None,
+        about("Why nothing is there, where the server has no such account.", "Server web-1 has no account 'ops' …"),
+    ]
 
 
 class NewRehearsal(Request):
     """A call whose effect is to be seen."""
 
     method: Annotated[Literal["POST", "PUT", "PATCH", "DELETE"], about("The call's method.", "POST")]
-    path: Annotated[str, about("Its path below /api/keyrack/v1.", "/grants")]
+    path: Annotated[str, about("Its path, below /api/keyrack/v1 or whole.", "/grants")]
     body: Annotated[
         dict[str, Any] | None,
         WithJsonSchema({"type": ["object", "null"], "additionalProperties": True}),
@@ -120,7 +124,9 @@ def rehearsal(done: Rehearsed[Any]) -> Rehearsal:
 
 def access(found: WaysIn) -> Access:
     """A page of ways in."""
-    return Access(items=[_way(one) for one in found.items], next=found.next, unknown=list(found.unknown))
+    return Access(
+        items=[_way(one) for one in found.items], next=found.next, unknown=list(found.unknown), note=found.note
+    )
 
 
 def _way(way: WayIn) -> Way:

@@ -14,6 +14,7 @@ from keyrack.web.native.shapes import (
     Fingerprint,
     Flag,
     Id,
+    KeyRequest,
     Name,
     PublicKey,
     Request,
@@ -37,7 +38,7 @@ Servers = Annotated[
 """Which servers: those with a tag, those named or numbered, or all of the workspace."""
 
 
-class KeyForMany(Request):
+class KeyForMany(KeyRequest):
     """A key for a system user of many servers."""
 
     label: Annotated[str, about("What the key is called; one of its kind on a server.", "deploy bot")]
@@ -59,7 +60,7 @@ class RevokedOnMany(Request):
     servers: Annotated[Servers, about("On which servers: those with a tag, a list of names or ids, or all.")]
 
 
-class ReplacedOnMany(Request):
+class ReplacedOnMany(KeyRequest):
     """A key to put in the place of another one."""
 
     fingerprint: Annotated[Fingerprint, about("The key that goes, as ssh-keygen -l prints it.")]

@@ -13,6 +13,7 @@ from keyrack.web.native.shapes import (
     Fingerprint,
     Flag,
     Id,
+    KeyRequest,
     Listed,
     PublicKey,
     Request,
@@ -48,7 +49,7 @@ class Person(Answer):
     created_at: Annotated[Time, about("Since when there is the user.")]
 
 
-class NewOwnKey(Request):
+class NewOwnKey(KeyRequest):
     """A key of one's own."""
 
     title: Annotated[str | None, about("What it is called.", "laptop")] = None

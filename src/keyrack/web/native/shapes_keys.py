@@ -21,6 +21,7 @@ from keyrack.web.native.shapes import (
     Fingerprint,
     Flag,
     Id,
+    KeyRequest,
     Listed,
     Name,
     PublicKey,
@@ -35,7 +36,7 @@ from keyrack.web.native.shapes import (
 )
 
 
-class NewCredential(Request):
+class NewCredential(KeyRequest):
     """A key for a system user of a server."""
 
     label: Annotated[str, about("What the key is called; one of its kind on a system user.", "laptop")]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from keyrack.core.keys.claims import NAMESPACE
 from keyrack.core.keys.claims import Challenge as ChallengeRecord
+from keyrack.core.keys.requests import Names
 from keyrack.core.lifetimes import written
 from keyrack.store.requests import AccessRequest as RequestRecord
 from keyrack.store.requests import RequestRule as RuleRecord
@@ -14,6 +15,7 @@ from keyrack.web.native.shapes import (
     Count,
     Fingerprint,
     Id,
+    KeyRequest,
     Listed,
     PublicKey,
     Request,
@@ -37,6 +39,12 @@ class NewRequest(Request):
     reason: Annotated[str, about("Why; those who approve read it.", "the release of today")]
 
 
+class RequestDecision(Request):
+    """What is said with a decision; the body may be left out."""
+
+    reason: Annotated[str | None, about("Why, for whoever asked.", "not during the release")] = None
+
+
 class RequestsAsked(Window):
     """Which requests."""
 
@@ -53,13 +61,13 @@ class NewRule(Request):
     max_duration: Annotated[str | None, about("The longest span that may be asked for.", "8h")] = None
 
 
-class ChallengeAsked(Request):
+class ChallengeAsked(KeyRequest):
     """The key to prove."""
 
     public_key: Annotated[PublicKey, about("One line as ssh-keygen writes it.")]
 
 
-class Claim(Request):
+class Claim(KeyRequest):
     """The proof that a key is the caller's."""
 
     public_key: Annotated[PublicKey, about("The key.")]
@@ -82,10 +90,12 @@ class AccessRequest(Answer):
     reason: Annotated[str, about("Why.", "the release of today")]
     state: Annotated[str, about("pending, approved, denied, cancelled, lapsed or ended.", "pending")]
     approvers: Annotated[Count, about("How many must approve.")]
+    approved_by: Annotated[list[str], about("Who approved so far, first to last.", ["olga"])]
     created_at: Annotated[Time, about("When it was made.")]
     pending_until: Annotated[Time, about("When it lapses if nobody decides.")]
     decided_at: Annotated[Time | None, about("When it was decided.")]
     decided_by: Annotated[str | None, about("By whom.", "olga")]
+    decision_reason: Annotated[str | None, about("What was said with it.", "not during the release")]
     grant_id: Annotated[Id | None, about("The grant that it opened as.")]
 
 
@@ -120,12 +130,12 @@ class Challenge(Answer):
     command: Annotated[str, about("How to sign it.", f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY challenge.txt")]
 
 
-def access_request(one: RequestRecord, users: dict[int, str], servers: dict[int, str]) -> AccessRequest:
-    """A request; users, servers: names by id."""
+def access_request(one: RequestRecord, names: Names) -> AccessRequest:
+    """A request with the names that go with it."""
     return AccessRequest(
         id=one.id,
-        user=users.get(one.user_id),
-        server=servers.get(one.server_id or 0),
+        user=names.users.get(one.user_id),
+        server=names.servers.get(one.server_id or 0),
         server_id=one.server_id,
         tag=one.tag,
         system_user=one.system_user,
@@ -134,10 +144,12 @@ def access_request(one: RequestRecord, users: dict[int, str], servers: dict[int,
         reason=one.reason,
         state=one.state,
         approvers=one.approvers,
+        approved_by=list(names.approved_by.get(one.id, ())),
         created_at=time(one.created_at),
         pending_until=time(one.pending_until),
         decided_at=time_or_null(one.decided_at),
         decided_by=one.decided_by,
+        decision_reason=one.word,
         grant_id=one.grant_id,
     )
 

@@ -108,15 +108,81 @@
     }
     say("Live.");
     if (!stream && !document.hidden) open();
-    // What somebody is typing there is theirs: it is looked at again later.
-    const typing = document.activeElement;
-    if (typing instanceof HTMLInputElement && typing.value && event.target.contains(typing)) {
+    // Whoever writes there, or is about to press something there, is not disturbed: it is looked at again right after.
+    if (event.target === pressed || isWritingIn(event.target)) {
       event.detail.shouldSwap = false;
+      missed = event.target;
       return;
     }
     if (event.target.dataset.had === event.detail.serverResponse) event.detail.shouldSwap = false;
-    else if (event.target.dataset.had !== undefined) event.target.classList.add("moved");
+    else {
+      if (event.target.dataset.had !== undefined) event.target.classList.add("moved");
+      kept = { id: event.target.id, at: placeOf(event.target, document.activeElement), words: wordsIn(event.target) };
+    }
     event.target.dataset.had = event.detail.serverResponse;
+  });
+
+  // What is made anew keeps the keyboard where it was, and words that were written and not sent yet.
+  let kept = null;
+  let pressed = null;
+  let missed = null;
+  const fields = "input:not([type=hidden]), textarea, select";
+  function isWritingIn(part) {
+    const at = document.activeElement;
+    return at instanceof Element && part.contains(at) && at.matches(fields);
+  }
+  // What an element is told by among those of its part: what it is for, and which of those alike.
+  function nameOf(element) {
+    const form = element.closest("form");
+    const said = ["name", "href", "formaction", "data-copy", "aria-label"].map((name) => element.getAttribute(name));
+    return [element.tagName, form && form.getAttribute("action"), ...said].join(" ");
+  }
+  function placeOf(part, element) {
+    if (!(element instanceof Element) || element === part || !part.contains(element)) return null;
+    const name = nameOf(element);
+    const alike = [...part.querySelectorAll(element.tagName)].filter((one) => nameOf(one) === name);
+    return { tag: element.tagName, name: name, number: alike.indexOf(element) };
+  }
+  function found(part, place) {
+    return [...part.querySelectorAll(place.tag)].filter((one) => nameOf(one) === place.name)[place.number];
+  }
+  function wordsIn(part) {
+    const written = [...part.querySelectorAll("input:not([type=hidden]), textarea")];
+    return written.filter((one) => one.value !== one.defaultValue).map((one) => [placeOf(part, one), one.value]);
+  }
+  document.addEventListener("htmx:afterSwap", function () {
+    const part = kept && document.getElementById(kept.id);
+    if (!part) return;
+    for (const [place, words] of kept.words) {
+      const field = found(part, place);
+      if (field) field.value = words;
+    }
+    if (kept.at) {
+      const again = found(part, kept.at);
+      if (again) again.focus({ preventScroll: true });
+      else document.getElementById("main").focus({ preventScroll: true });
+    }
+    kept = null;
+  });
+  function lookAgain() {
+    const part = missed;
+    missed = null;
+    if (part && part.isConnected) htmx.trigger(part, "live");
+  }
+  document.addEventListener("pointerdown", function (event) {
+    pressed = event.target instanceof Element ? event.target.closest("[data-live]") : null;
+  });
+  for (const name of ["pointerup", "pointercancel"]) {
+    document.addEventListener(name, function () {
+      // Not before the click that follows is heard.
+      setTimeout(function () {
+        pressed = null;
+        lookAgain();
+      });
+    });
+  }
+  document.addEventListener("focusout", function (event) {
+    if (isLive(event)) setTimeout(lookAgain);
   });
   document.addEventListener("animationend", function (event) {
     event.target.classList.remove("moved");

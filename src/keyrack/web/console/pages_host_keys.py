@@ -1,0 +1,145 @@
+"""Keys that are entered on accounts of one host, and the host's own name, address and tags; must hold no rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import Response
+
+from keyrack.core import validation
+from keyrack.core.hosts import server_changes, servers, system_users
+from keyrack.core.instance import Instance
+from keyrack.core.keys import credentials, renewals
+from keyrack.model import Credential, Server
+from keyrack.web.console import templates
+from keyrack.web.console.visits import Visit, change, page, unless_changed
+
+ENDS = (("", "never"), ("1h", "1 h"), ("12h", "12 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"))
+MOST = 200
+
+
+def _server(visit: Visit) -> Server:
+    return servers.get(visit.instance, visit.actor, visit.number("server"))
+
+
+def adding(visit: Visit) -> Response:
+    """The form that puts a key on an account of a host."""
+    server = _server(visit)
+    known: tuple[str, ...] = ()
+    if visit.may("systemusers:read"):
+        found = system_users.find(visit.instance, visit.actor, server.id, limit=MOST)
+        known = tuple(one.username for one in found.items)
+    accounts = [(one, one) for one in known]
+    return visit.show("host_key_add.html", server=server, accounts=accounts, ends=ENDS)
+
+
+def add(visit: Visit) -> Response:
+    """Put a key on an account of a host."""
+    form, number = visit.form, visit.number("server")
+    sources = form.text("sources").replace(",", " ").split()
+    made = credentials.add(
+        visit.instance,
+        visit.actor,
+        number,
+        label=form.text("label"),
+        username=form.text("username").strip(),
+        public_key=form.text("public_key"),
+        duration=form.text("ends") or None,
+        restrictions={"sources": sources} if sources else None,
+        break_glass=form.flag("break_glass"),
+    )
+    return visit.go(
+        f"/hosts/{number}", f"The key {made.label} opens {made.username} as soon as the host has heard of it."
+    )
+
+
+def key(visit: Visit) -> Response:
+    """One key that was entered on an account: what it may, another end, its removal."""
+    found = credentials.get(visit.instance, visit.actor, visit.number("server"), visit.number("id"))
+    return visit.show(
+        "host_key.html", server=_server(visit), key=found, rules=_rules(found), ends=ENDS[1:], seen=_end(found)
+    )
+
+
+def _rules(of: Credential) -> list[tuple[str, str]]:
+    """What a key is restricted to, a line each: what is restricted, and how."""
+
+    def said(value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return ", ".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
+
+    return [(name.replace("_", " "), said(value)) for name, value in of.restrictions.items()]
+
+
+def _end(of: Credential) -> str:
+    return templates.iso(of.expires_at) if of.expires_at else ""
+
+
+def renew(visit: Visit) -> Response:
+    """Give such a key another end."""
+    server, number = visit.number("server"), visit.number("id")
+
+    def seen(instance: Instance) -> str:
+        return _end(credentials.get(instance, visit.actor, server, number))
+
+    def set_end(instance: Instance) -> Credential:
+        credentials.get(instance, visit.actor, server, number)
+        return renewals.credential(instance, visit.actor, number, duration=visit.form.text("ends"))
+
+    made = unless_changed(visit, "credentials:write", seen, set_end)
+    assert made.expires_at is not None
+    return visit.go(f"/hosts/{server}", f"The key {made.label} ends {templates.exact(made.expires_at)}.")
+
+
+def remove(visit: Visit) -> Response:
+    """Take such a key away."""
+    server = visit.number("server")
+    gone = credentials.delete(visit.instance, visit.actor, server, visit.number("id"))
+    still = " What else lets it in goes on." if gone.still_opened_by else ""
+    return visit.go(f"/hosts/{server}", f"The key {gone.credential.label} is taken away; the host is told.{still}")
+
+
+def changing(visit: Visit) -> Response:
+    """The form for a host's name, address and tags."""
+    server = _server(visit)
+    sent = visit.form.text if visit.refusal else None
+    held = {"name": server.name, "address": server.address, "tags": " ".join(server.tags)}
+    given = {name: sent(name, value) if sent else value for name, value in held.items()}
+    return visit.show("host_change.html", server=server, given=given, seen=_named(server))
+
+
+def _named(server: Server) -> str:
+    return f"{server.name} {server.address} {' '.join(server.tags)}"
+
+
+def set_named(visit: Visit) -> Response:
+    """Call a host otherwise, or say that it is elsewhere; it goes on under its id."""
+    number, form = visit.number("server"), visit.form
+
+    def seen(instance: Instance) -> str:
+        return _named(servers.get(instance, visit.actor, number))
+
+    def run(instance: Instance) -> Server:
+        return server_changes.change(
+            instance,
+            visit.actor,
+            number,
+            name=validation.text(form.text("name").strip(), field="name"),
+            address=form.text("address").strip(),
+            tags=form.text("tags").replace(",", " ").split(),
+        )
+
+    made = unless_changed(visit, "servers:write", seen, run)
+    return visit.go(f"/hosts/{number}", f"{made.name} is at {made.address} from now on.")
+
+
+PAGES = (
+    page("/hosts/{server}/keys", adding, "credentials:write"),
+    change("/hosts/{server}/keys", add, "credentials:write", again=adding),
+    page("/hosts/{server}/keys/{id}", key, "credentials:read"),
+    change("/hosts/{server}/keys/{id}/renew", renew, "credentials:write", again=key),
+    change("/hosts/{server}/keys/{id}/remove", remove, "credentials:write"),
+    page("/hosts/{server}/change", changing, "servers:write"),
+    change("/hosts/{server}/change", set_named, "servers:write", again=changing),
+)

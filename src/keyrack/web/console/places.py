@@ -1,0 +1,37 @@
+"""Ways in as people see them: an account of a host and all keys that open it for one reason; must ask nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from keyrack.core.keys.who_can import Way
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An account of a host that a grant, or a key entered there, lets somebody in to: with each of their keys."""
+
+    ways: tuple[Way, ...]
+
+    @property
+    def way(self) -> Way:
+        """Any of them: all but the key is the same."""
+        return self.ways[0]
+
+    @property
+    def last_used_at(self) -> datetime | None:
+        """When any of the keys last logged in there."""
+        return max((way.last_used_at for way in self.ways if way.last_used_at), default=None)
+
+
+def of(ways: Iterable[Way]) -> list[Place]:
+    """Ways in by place, in the order in which they come."""
+    found: dict[Hashable, list[Way]] = {}
+    for way in ways:
+        line, reason = way.line, way.line.grant or way.line.credential
+        # A key that ends before the others do has a line of its own.
+        place = (way.user, way.server.id, line.username, way.kind, reason.id if reason else 0, line.expires_at)
+        found.setdefault(place, []).append(way)
+    return [Place(tuple(some)) for some in found.values()]
