@@ -60,9 +60,7 @@ class Work:
         return revision
 
     @contextmanager
-    def raising(
-        self, server_ids: Iterable[int], *, locked: Sequence[Row] | None = None
-    ) -> Iterator[dict[int, int]]:
+    def raising(self, server_ids: Iterable[int], *, locked: Sequence[Row] | None = None) -> Iterator[dict[int, int]]:
         """The same for many servers, as store/servers.raised has it: in few statements, at the end of the block."""
         with servers.raised(self.connection, server_ids, self.now, locked=locked) as revisions:
             yield revisions

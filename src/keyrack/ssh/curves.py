@@ -98,7 +98,8 @@ def ed25519_problem(point: bytes) -> Optional[str]:
         return "its point is not in canonical form"
     if _is_its_own_opposite(y):
         return None
-    # No key of anybody's, or OpenSSL cannot be had. x^2 = (y^2 - 1) / (d y^2 + 1); the divisor is never zero because -1/d is no square.
+    # No key of anybody's, or OpenSSL cannot be had.
+    # x^2 = (y^2 - 1) / (d y^2 + 1); the divisor is never zero because -1/d is no square.
     yy = y * y % _P
     x = _sqrt((yy - 1) * pow(_D * yy + 1, -1, _P) % _P)
     if x is None:

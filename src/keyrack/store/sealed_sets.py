@@ -10,7 +10,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Connection, Integer, ScalarSelect, Select, String, Table, column, delete, insert, select, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    ScalarSelect,
+    Select,
+    String,
+    Table,
+    column,
+    delete,
+    insert,
+    select,
+    text,
+)
 from sqlalchemy import table as lightweight
 
 from keyrack.store import sealed

@@ -14,7 +14,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import expired_keys, keys, new_credentials, servers
+from keyrack.store import credential_lists, expired_keys, keys, new_credentials, servers
 from keyrack.store.new_credentials import Place
 from keyrack.store.openings import Opening
 from keyrack.store.openings import of_account as openings_of
@@ -120,7 +120,7 @@ def find(
     with attempt:
         at, after = instance.now(), cursors.place(cursor, int)
         found = attempt.read(
-            lambda connection: keys.find_credentials(
+            lambda connection: credential_lists.find_credentials(
                 connection, actor.workspace_id, server_id, at=at, search=search, offset=offset, limit=limit, after=after
             )
         )
