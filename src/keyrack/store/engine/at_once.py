@@ -82,19 +82,28 @@ class AtOnce:
     @contextmanager
     def block(self) -> Iterator[None]:
         """Within it the calling thread asks by read(). Raises NotAtOnce where that cannot be now."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
+    def begin(self) -> None:
+        """Begin a block, which end() ends. Raises NotAtOnce where there is none to be ended."""
         if not self._used.acquire(blocking=False):
             raise NotAtOnce("another thread asks")
+        if self._conn is None or self._closed:
+            self._wanted = not self._closed
+            self._used.release()
+            raise NotAtOnce("there is no connection yet")
+        self._thread = threading.get_ident()
+        self._looks = 0
+
+    def end(self) -> None:
+        """End a block."""
+        self._thread = 0
         try:
-            if self._conn is None or self._closed:
-                self._wanted = not self._closed
-                raise NotAtOnce("there is no connection yet")
-            self._thread = threading.get_ident()
-            self._looks = 0
-            try:
-                yield
-            finally:
-                self._thread = 0
-                self._end()
+            self._end()
         finally:
             self._used.release()
 
