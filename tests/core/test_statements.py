@@ -67,7 +67,7 @@ def busy(team: Team) -> Team:
 
 CALLS: dict[str, tuple[Callable[[Team], Any], int]] = {
     "who asks": (authenticate, 1),
-    "add a credential": (lambda team: new_credential(team, "one-more"), 7),
+    "add a credential": (lambda team: new_credential(team, "one-more"), 6),
     "get a credential": (lambda team: credentials.get(team.instance, team.owner, team.server.id, 1), 1),
     "a page of credentials": (lambda team: credentials.find(team.instance, team.owner, team.server.id), 2),
     "add a user key": (
