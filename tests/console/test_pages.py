@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from keyrack.core.audit import alarms, chain
-from keyrack.core.hosts import enrolment, servers
+from keyrack.core.hosts import enrolment, servers, system_users
 from keyrack.core.keys import credentials, grants, user_keys
 from keyrack.core.people import users, web_sessions
 from keyrack.model import Actor, User
@@ -317,3 +317,35 @@ def test_all_hosts_with_a_tag_are_told_what_to_do_without_keyrack(console: Servi
     olga.send("/settings/offline", tag="vault", after="300", then="drop-all")
     assert servers.get(console.instance, KEYRACK, made.id).offline_then == "drop-all"
     assert "after 5min no key of Keyrack" in olga.see("/settings")
+
+
+def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service, people: dict[str, Person]) -> None:
+    olga, instance = people["olga"], console.instance
+    made = servers.create(instance, KEYRACK, name="gate", address="192.0.2.80", mode="observe")
+    enrolment.enrol(instance, servers.invite(instance, KEYRACK, made.id), {"host": "gate"}, address="192.0.2.80")
+    system_users.create(instance, KEYRACK, made.id, username="deploy")
+    old, new = parse(fresh_line("old@laptop")), parse(fresh_line("new@laptop"))
+    for key in (old, new):
+        credentials.add(
+            instance,
+            KEYRACK,
+            made.id,
+            label=key.comment,
+            username="deploy",
+            public_key=f"{key.canonical} {key.comment}",
+        )
+    server = servers.get(instance, KEYRACK, made.id)
+    found = {"username": "deploy", "path": "/home/deploy/.ssh/authorized_keys", "kind": "key", "line": 3}
+    found |= {"type": old.type, "fingerprint": old.sha256, "key": old.canonical, "comment": "", "in_force": True}
+    login = {"id": "9-1", "user": "deploy", "address": "203.0.113.77", "fingerprint": old.sha256}
+    login["started_at"] = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
+    told = {"revision": server.revision, "state": "applied", "keys_found": [found], "sessions": [login]}
+    enrolment.report(instance, server, told)
+    plan = olga.see(f"/hosts/{made.id}/enforce")
+    gains, _, stays = plan.partition("Who gains a way in</h3>")[2].partition("Who stays</h3>")
+    assert "new@laptop" in gains
+    assert "old@laptop" not in gains
+    assert "old@laptop" in stays
+    preview = olga.see(f"/revoke/{old.sha256}")
+    assert "1 session will end" in preview
+    assert "deploy on gate from 203.0.113.77" in preview
