@@ -15,7 +15,7 @@ from keyrack.core.audit import alarms, chain
 from keyrack.core.hosts import enrolment, servers, system_users
 from keyrack.core.keys import credentials, grants, user_keys
 from keyrack.core.people import users, web_sessions
-from keyrack.model import Actor, User
+from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
 from tests.console.conftest import COOKIE, session_of
 from tests.core.keys_for_tests import fresh_line, records
@@ -349,3 +349,31 @@ def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service
     preview = olga.see(f"/revoke/{old.sha256}")
     assert "1 session will end" in preview
     assert "deploy on gate from 203.0.113.77" in preview
+
+
+def test_a_new_person_signs_in_and_registers_a_key_and_their_rights_are_changed(
+    console: Service, people: dict[str, Person]
+) -> None:
+    olga = people["olga"]
+    assert "People" in olga.see("/people?add=1")
+    fields = {"name": "nora", "role": "member", "own_keys": "yes"}
+    assert 'id="wrong-password"' in olga.send("/people", 422, **fields, password="short")
+    assert olga.send("/people", **fields, password="nora's first one") == "/people/nora"
+    assert "There is a user of that name" in olga.send("/people", 409, name="nora", role="owner")
+    assert user(console, "nora").role is Role.MEMBER
+    with httpx2.Client(base_url=console.url, headers={"Accept": "text/html"}, verify=PLAIN) as client:
+        form = re.search(r'name="csrf" value="([0-9a-f]+)"', client.get("/login").text)
+        assert form is not None
+        wrong = client.post("/login", data={"csrf": form[1], "name": "nora", "password": "another"})
+        assert "The user name or the password is wrong." in wrong.text
+        answer = client.post("/login", data={"csrf": form[1], "name": "nora", "password": "nora's first one"})
+        assert answer.headers["location"] == "/welcome"
+        nora = Person(console, "nora", client)
+        nora.send("/keys", title="laptop", public_key=fresh_line())
+        seen = _seen(olga.see("/people/nora"))
+        olga.send("/rights/nora", seen=seen, role="auditor")
+        olga.send("/rights/nora", 409, seen=seen, role="owner")
+        assert "Add key" not in nora.see("/") + nora.see("/keys")
+        nora.send("/keys", 403, title="another", public_key=fresh_line())
+    olga.send("/password/nora", password="nora's second one")
+    people["alice"].send("/password/nora", 403, password="no password of hers")

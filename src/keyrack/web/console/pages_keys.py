@@ -96,6 +96,7 @@ def keys(visit: Visit) -> Response:
         keys=mine,
         ended=_ended(visit, found.items) if not cursor_of(visit) else (),
         adding="add" in visit.query or visit.refusal is not None,
+        adds=visit.may(user_keys.ADD),
         ends=ENDS,
         date=DATE,
         **paged(visit, found),
@@ -182,6 +183,7 @@ def key(visit: Visit) -> Response:
         whose=whose,
         may_revoke=visit.may("keys:revoke"),
         renews=renews,
+        deletes=visit.may(user_keys.DELETE),
         spans=SPANS,
         repositories=_repositories(visit, whose),
     )

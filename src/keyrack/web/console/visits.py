@@ -65,6 +65,8 @@ BELOW = {
     "/offboardings": "/people",
     "/end-session": "/people",
     "/reset-proofs": "/people",
+    "/rights": "/people",
+    "/password": "/people",
     "/grants": "/access",
     "/freezes": "/access",
     "/revoke": "/keys",
@@ -85,6 +87,9 @@ class Form:
     def text(self, name: str, otherwise: str = "") -> str:
         """A field's first value, as it was typed."""
         return next(iter(self._values.get(name, ())), otherwise)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
 
     def texts(self, name: str) -> tuple[str, ...]:
         """All values of a field, such as of boxes that were ticked."""
