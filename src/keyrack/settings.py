@@ -246,7 +246,8 @@ class Settings(BaseSettings):
         default=1096,
         ge=0,
         le=MOST_DAYS,
-        description="How many days the audit log goes back; 0: for ever. Ended tokens are kept as long.",
+        description="How many days the audit log goes back; 0: for ever. Ended tokens, closed requests for access, "
+        "ended freezes and offboardings that can be undone no more are kept as long.",
     )
     audit_checkpoint_file: Path | None = Field(
         default=None,

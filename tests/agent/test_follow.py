@@ -11,10 +11,11 @@ import pytest
 
 from keyrack.agent.service import follow
 from keyrack.agent.state import Accepted
-from keyrack.protocol.host_document import AuthorizedKey
+from keyrack.protocol import host_document
+from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument
 from keyrack.ssh import authorized_keys, revoked_keys
 from tests.agent.enrolled_host import EnrolledHost
-from tests.agent.signed_documents import HOST, Signer, document, public_key
+from tests.agent.signed_documents import HOST, ISSUED, Signer, document, public_key
 from tests.agent.small_service import SmallService
 from tests.waiting import wait_until
 
@@ -266,6 +267,31 @@ def test_damaged_notes_of_the_agent_change_nothing(host: EnrolledHost, service: 
     publish(service, 5, {"deploy": []})
     follower.step(0)
     assert host.files()["deploy"] == authorized_keys.render([])
+
+
+@pytest.mark.parametrize("damaged", ["", '{"state": "on", "files": [1]}', "[" * 100_000])
+def test_a_damaged_note_keeps_no_key_from_being_taken_away(
+    host: EnrolledHost, service: SmallService, damaged: str
+) -> None:
+    """Of what the agent changed in sshd's settings, which accounts it made, where it saw keys, who was in."""
+    publish(service, 1, {"deploy": [AuthorizedKey(public_key())]})
+    assert host.agent("run", "--once").returncode == 0
+    decided = json.loads((host.state / "local.json").read_text("ascii"))
+    allowed = {**decided, "allow_accounts": True, "drop_in": str(host.folder / "sshd_config.d" / "00-keyrack.conf")}
+    (host.state / "local.json").write_text(json.dumps(allowed), "ascii")
+    for name in ("enforcement", "accounts", "seen", "sessions", "status", "checkpoint", "run"):
+        (host.state / f"{name}.json").write_text(damaged if name == "enforcement" else damaged[:4], "ascii")
+        (host.state / f"{name}.json").chmod(0o600)
+    accounts = {"mallory": DesiredAccount(present=False)}
+    text = host_document.encode(HostDocument(HOST, 2, ISSUED, {"deploy": []}, accounts=accounts))
+    service.publish(2, service.signer.signed(text))
+    ended = host.agent("run", "--once")
+    assert "Traceback" not in ended.stderr, ended.stderr
+    assert host.files()["deploy"] == authorized_keys.render([])
+    assert not (host.folder / "sshd_config.d").exists()
+    problems = service.reports[-1]["problems"]
+    assert any("sshd's settings are left alone" in words and "damaged" in words for words in problems), problems
+    assert any("accounts are left alone" in words for words in problems), problems
 
 
 def test_a_tampered_note_of_the_last_document_is_not_obeyed(host: EnrolledHost, service: SmallService) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import stat
@@ -11,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.keys.remove_keys import rewrite
+from keyrack.agent.keys.remove_keys import remove_keys, rewrite
 from keyrack.agent.system.as_account import AccountProblem
+from keyrack.protocol.host_document import KeyRemoval
+from keyrack.protocol.report import KEY, ReportedKey
+from keyrack.ssh import authorized_keys
+from keyrack.ssh.line_key import SshdRules
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
+from tests.login.private_sshd import USERNAME, strict_folder
 
 APPENDER = """
 import sys
@@ -98,3 +104,18 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(Exception, match="regular file"):
         rewrite(str(tmp_path / "pipe"), "SHA256:x")
+
+
+def test_a_key_of_a_type_that_only_this_sshd_knows_is_taken_out() -> None:
+    name = b"ssh-later@example.org"
+    blob = len(name).to_bytes(4, "big") + name + bytes(40)
+    line = f"{name.decode()} {base64.b64encode(blob).decode()}"
+    rules = SshdRules(accepted=f"ssh-ed25519,{name.decode()}")
+    with strict_folder() as folder:
+        path = folder / "authorized_keys"
+        path.write_text(f"# first\n{line} later\n", "ascii")
+        (told,) = authorized_keys.read(path.read_bytes(), rules)
+        assert told.fingerprint
+        found = ReportedKey(USERNAME, str(path), KEY, 2, told.type, told.fingerprint, told.key, in_force=True)
+        assert remove_keys([KeyRemoval(str(path), told.fingerprint)], [found], rules) == []
+        assert path.read_text("ascii") == "# first\n"

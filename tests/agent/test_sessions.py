@@ -89,12 +89,25 @@ def test_each_login_is_told_once_also_of_those_while_the_service_did_not_answer(
         watched.ssh(key, command="true").wait(60)
         expected.append((USERNAME, fingerprint_of(key.public)))
     wait_until(lambda: refused, "a report that was not taken")
-    # What the service did not hear is kept over a restart.
+    # What the service did not hear is kept over a restart, and what is too long for it is told in parts.
     watched.kill_agent()
-    watched.service.refuses = lambda told: None
+    watched.service.refuses = lambda told: 413 if len(told.get("logins", {}).get("entries", ())) > 1 else None
     watched.start_agent()
     wait_until(lambda: len(watched.logins()) == len(expected), "the logins meanwhile")
     assert watched.logins() == expected
+
+
+def test_a_login_that_is_refused_takes_no_other_with_it(watched: Watched, keys: Callable[[str], Key]) -> None:
+    some = {fingerprint_of(key.public): key for key in map(keys, ("a", "b", "c", "d"))}
+    watched.publish({USERNAME: [AuthorizedKey(key.public) for key in some.values()]})
+    watched.service.refuses = lambda told: 503 if "logins" in told else None
+    for key in some.values():
+        watched.ssh(key, command="true").wait(60)
+    not_taken, *others = sorted(some)
+    watched.kill_agent()
+    watched.service.refuses = lambda told: 400 if not_taken in json.dumps(told) else None
+    watched.start_agent()
+    wait_until(lambda: {fingerprint for _, fingerprint in watched.logins()} == set(others), "the other logins")
 
 
 def test_connections_that_are_started_one_by_one_are_known_and_ended(

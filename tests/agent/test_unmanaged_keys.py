@@ -15,10 +15,13 @@ from typing import Any
 
 import pytest
 
+from keyrack.agent.keys import seen_files
 from keyrack.agent.keys import unmanaged_keys as finding
+from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd.settings import Sshd, words_of
-from keyrack.agent.system import as_account
+from keyrack.agent.state import StateFolder
+from keyrack.agent.system import account_names, as_account
 from keyrack.protocol.report import AUTHORITY, COMMAND, KEY, UNREADABLE, ReportedKey
 from keyrack.ssh.public_key import parse
 from tests.agent.signed_documents import public_key
@@ -50,14 +53,16 @@ def put(path: Path, text: str) -> None:
         os.chown(one, home.st_uid, home.st_gid)
 
 
-def scanner(folder: Path, settings: str = "AuthorizedKeysFile .ssh/authorized_keys\n") -> Scanner:
+def scanner(
+    folder: Path, settings: str = "AuthorizedKeysFile .ssh/authorized_keys\n", seen: SeenFiles | None = None
+) -> Scanner:
     """One for an sshd with these settings."""
     host_key = folder / "host_key"
     if not host_key.exists():
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host_key)], check=True)
     config = folder / "config"
     config.write_text(f"HostKey {host_key}\n{settings}", "ascii")
-    return Scanner(Sshd(str(config)), "/nonexistent")
+    return Scanner(Sshd(str(config)), "/nonexistent", seen)
 
 
 def of(found: list[ReportedKey], name: str) -> list[ReportedKey]:
@@ -119,6 +124,54 @@ def test_no_answer_is_not_none(homes: dict[str, Path], tmp_path: Path) -> None:
     file.unlink()
     assert of(look.scan(), QUIET) == []
     assert QUIET not in {cut.username for cut in look.cut}
+
+
+@needs_root
+def test_what_was_away_before_a_restart_is_not_gone_after_it(homes: dict[str, Path], tmp_path: Path) -> None:
+    """A home that is not there, one whose file system is not mounted, an account whose directory does not answer."""
+    state = StateFolder.open(str(tmp_path / "agent"), create=True)
+    file = homes[QUIET] / ".ssh" / "authorized_keys"
+
+    def cut_after_a_restart() -> bool:
+        """Whether an agent that has just started says that it did not see what is in the file."""
+        look = scanner(tmp_path, seen=SeenFiles(state))
+        assert of(look.scan(), QUIET) == []
+        return (QUIET, str(file)) in {(cut.username, cut.path) for cut in look.cut}
+
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", homes[QUIET]], check=True)
+    try:
+        os.chown(homes[QUIET], pwd.getpwnam(QUIET).pw_uid, -1)
+        put(file, f"{public_key()} quiet\n")
+        assert of(scanner(tmp_path, seen=SeenFiles(state)).scan(), QUIET)
+    finally:
+        subprocess.run(["umount", homes[QUIET]], check=True)
+    file.unlink()
+    assert cut_after_a_restart(), "an empty folder is where the home was mounted"
+    away = homes[QUIET].with_name("kraway")
+    homes[QUIET].rename(away)
+    assert cut_after_a_restart()
+    assert cut_after_a_restart(), "it is remembered for as long as it lasts"
+    away.rename(homes[QUIET])
+    put(file, f"{public_key()} quiet\n")
+    assert of(scanner(tmp_path, seen=SeenFiles(state)).scan(), QUIET)
+    file.unlink()
+    assert not cut_after_a_restart(), "a key that was taken out is gone"
+
+
+def test_an_account_that_nobody_knows_any_more_is_away_for_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory of accounts that is away at a restart answers as one that has no such account."""
+    state = StateFolder.open(str(tmp_path / "agent"), create=True)
+    SeenFiles(state).keep({("krelsewhere", "/home/krelsewhere/.ssh/authorized_keys"): "/home"})
+    monkeypatch.setattr(account_names, "directories", lambda database: ["sss"])
+    look = scanner(tmp_path, seen=SeenFiles(state))
+    look.scan()
+    assert ("krelsewhere", "") in {(cut.username, cut.path) for cut in look.cut}
+    monkeypatch.setattr(seen_files, "AWAY_SECONDS", 0.0)
+    look = scanner(tmp_path, seen=SeenFiles(state))
+    look.scan()
+    assert "krelsewhere" not in {cut.username for cut in look.cut}
 
 
 @needs_root
@@ -240,24 +293,34 @@ def test_accounts_that_no_list_has_are_looked_at(homes: dict[str, Path], tmp_pat
         "print(json.dumps([one.comment for one in Scanner(Sshd(sys.argv[1]), '/none').scan(names=sys.argv[2:])]))"
     )
     home, domain = homes[QUIET], homes[QUIET].with_name("krcorp.example")
-    for names, nested in (((), False), ((), True), ((QUIET,), False)):
-        if nested:  # as SSSD and winbind have them, in a folder of their domain
-            domain.mkdir()
-            home.rename(domain / QUIET)
-            subprocess.run(["usermod", "-d", str(domain / QUIET), QUIET], check=True)
-        elif names:
-            (domain / QUIET).rename(home)
-            domain.rmdir()
-            subprocess.run(["usermod", "-d", str(home), QUIET], check=True)
-            os.chown(homes[QUIET], 0, 0)  # found by its name alone
-            homes[QUIET].chmod(0o755)
-        ended = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "config"), *names],
-            env={**os.environ, "LD_PRELOAD": str(library)},
-            capture_output=True,
-            check=True,
-        )
-        assert json.loads(ended.stdout) == ["quiet"]
+    home.chmod(0o755)
+
+    def found_in(place: Path, *names: str) -> list[str]:
+        subprocess.run(["usermod", "-d", str(place), QUIET], check=True)
+        given = [sys.executable, "-c", code, str(tmp_path / "config"), *names]
+        preloaded = {**os.environ, "LD_PRELOAD": str(library)}
+        return list(json.loads(subprocess.run(given, env=preloaded, capture_output=True, check=True).stdout))
+
+    assert found_in(home) == ["quiet"]
+    domain.mkdir()
+    home.rename(domain / QUIET)  # as SSSD and winbind have them, in a folder of their domain
+    assert found_in(domain / QUIET) == ["quiet"]
+    other = home.with_name(".krother")  # where nobody looks for homes
+    other.mkdir()
+    try:
+        (domain / QUIET).rename(other / QUIET)
+        domain.rmdir()
+        home.symlink_to(other / QUIET)
+        assert found_in(home) == ["quiet"], "a home may be a link"
+        home.unlink()
+        assert found_in(other / QUIET) == []
+        assert found_in(other / QUIET, QUIET) == ["quiet"], "its name is known"
+        subprocess.run(["usermod", "-aG", "users", QUIET], check=True)
+        assert found_in(other / QUIET) == ["quiet"], "a group of this host names it"
+        (other / QUIET).rename(home)
+        subprocess.run(["usermod", "-d", str(home), QUIET], check=True)
+    finally:
+        other.rmdir()
 
 
 @needs_root
@@ -340,3 +403,20 @@ def test_what_counts_only_for_whoever_comes_from_somewhere_is_in_force(
     found = look.scan()
     assert {one.comment for one in found if one.username == QUIET and one.in_force} >= {"elsewhere", "here"}
     assert "/bin/names %u" in {one.path for one in found if one.kind == COMMAND}
+
+
+@needs_root
+def test_a_rule_goes_on_behind_what_is_included_below_it(homes: dict[str, Path], tmp_path: Path) -> None:
+    """And what is included there counts only where the rule does, however its pattern and its keywords are spelled."""
+    for name in ("below", "behind"):
+        put(homes[QUIET] / ".elsewhere" / name, f"{public_key()} {name}\n")
+    for number in "123":
+        (tmp_path / f"below{number}.conf").write_text("Match all\n\tAuthorizedKeysFile .elsewhere/below\n", "ascii")
+    for pattern in ("below[^23].conf", "below\\1.conf", "below?.conf"):
+        rules = f'"Match" Address 192.0.2.0/24\nInclude {tmp_path}/{pattern}\n"AuthorizedKeysFile" .elsewhere/behind\n'
+        look = scanner(tmp_path, f"AuthorizedKeysFile none\n{rules}")
+        found = {one.comment for one in look.scan() if one.username == QUIET and one.in_force}
+        asked = ["sshd", "-T", "-f", str(tmp_path / "config"), "-C", f"user={QUIET},host=x,addr=192.0.2.1"]
+        said = subprocess.run(asked, capture_output=True, text=True, check=True, executable="/usr/sbin/sshd").stdout
+        assert "authorizedkeysfile .elsewhere/behind" in said or "authorizedkeysfile .elsewhere/below" in said
+        assert found == {"below", "behind"}, pattern

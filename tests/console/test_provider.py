@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-from keyrack.core.people import users
+from keyrack.core.people import groups, provider_rules, users
 from tests.console.conftest import COOKIE
 from tests.console.test_second_proofs import post
 from tests.console.test_sign_in import browser
@@ -141,11 +141,31 @@ def test_the_first_sign_in_makes_the_user_by_rule(console: Service, provider: Pr
         assert "code_verifier" in provider.asked[-1]
     with browser(console) as client:
         # Role and groups follow; the name does not make another user.
-        assert through(client, provider, groups=["ssh-admins"], preferred_username="nina.b").status_code == 303
+        held = ["ssh-admins", "operations"]
+        assert through(client, provider, groups=held, preferred_username="nina.b").status_code == 303
         assert role_and_groups(console, "nina") == "admin"
         assert role_and_groups(console, "nina.b") is None
     with browser(console) as client:
+        assert groups.get(console.instance, users.system_actor(1), "ops").members == ("nina",)
         assert through(client, provider, groups=[]).status_code == 403, "who lost the group comes in no more"
+        assert groups.get(console.instance, users.system_actor(1), "ops").members == (), "neither on hosts"
+
+
+def test_two_who_come_at_once_both_enter_their_group(console: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def come(name: str) -> None:
+        claims = provider_rules.Claims("https://id.example.org", name, name, ("staff", "operations"), None)
+        provider_rules.sign_in(console.instance, claims, address="192.0.2.1", browser="")
+
+    ensure = users.ensure_group
+
+    def late(*given: Any, **named: Any) -> bool:
+        monkeypatch.setattr(users, "ensure_group", ensure)
+        come("second")
+        return ensure(*given, **named)
+
+    monkeypatch.setattr(users, "ensure_group", late)
+    come("first")
+    assert set(groups.get(console.instance, users.system_actor(1), "ops").members) >= {"first", "second"}
 
 
 def test_nobody_becomes_somebody_by_a_name(console: Service, provider: Provider) -> None:

@@ -10,12 +10,13 @@ from sqlalchemy import update
 
 from keyrack.core.git import access
 from keyrack.core.hosts import documents, servers
-from keyrack.core.keys import credentials, damaged_rows, grants, user_keys
-from keyrack.core.people import users
+from keyrack.core.keys import credentials, damaged_rows, grants, revocation, user_keys
+from keyrack.core.people import offboarding, users
 from keyrack.core.workspace import workspace_file
 from keyrack.errors import Kind, Refusal
+from keyrack.model import Role
 from keyrack.ssh.public_key import parse
-from keyrack.store import tables
+from keyrack.store import offboarding_tables, tables
 from tests.core.conftest import Team, actor
 from tests.core.keys_for_tests import fresh_line
 
@@ -105,6 +106,32 @@ def test_a_sound_row_and_a_strangers_are_not_removed(team: Team) -> None:
         with pytest.raises(Refusal) as refused:
             damaged_rows.remove(team.instance, team.owner, name)
         assert refused.value.kind is Kind.INVALID
+
+
+def test_who_may_not_let_go_what_is_held_back_does_not_remove_its_damaged_row(team: Team) -> None:
+    line = fresh_line()
+    add(team, line)
+    revocation.revoke_everywhere(team.instance, team.owner, parse(line).sha256)
+    change(team, tables.revoked_keys, revoked_by="mallory")
+    (row,) = damaged_rows.find(team.instance, team.owner)
+    assert row.name.startswith("revoked-key:")
+    helper, _ = actor(team.instance, team.owner.workspace_id, "helper", Role.MEMBER, "servers:*", "credentials:*")
+    with pytest.raises(Refusal) as refused:
+        damaged_rows.remove(team.instance, helper, row.name)
+    assert (refused.value.kind, "keys:revoke" in refused.value.message) == (Kind.FORBIDDEN, True)
+    assert damaged_rows.find(team.instance, team.owner) == [row]
+    damaged_rows.remove(team.instance, team.owner, row.name)
+
+
+def test_what_a_damaged_row_shows_is_no_secret(team: Team) -> None:
+    offboarding.offboard(team.instance, team.owner, team.member.name)
+    change(team, offboarding_tables.offboardings, reason="another one")
+    change(team, tables.users, password_hash="$argon2id$v=19$secret")
+    shown = " ".join(row.what for row in damaged_rows.find(team.instance, team.owner))
+    assert "another one" in shown
+    assert "password_hash set" in shown
+    assert "kept" not in shown
+    assert "argon2" not in shown
 
 
 def test_a_damaged_revocation_does_not_keep_the_others_from_a_host(team: Team) -> None:

@@ -52,6 +52,13 @@ def test_a_login_is_an_event_of_whose_key_it_is(team: Team) -> None:
     assert mine[0].id == by_owner.id
 
 
+def test_what_is_no_login_costs_no_other(team: Team) -> None:
+    line = fresh_line()
+    strange: Any = ("x", 7, None, [], {"fingerprint": {}})
+    tell(team, logins=batch("a", *strange, use(team, line)))
+    assert len(told(team)) == 1
+
+
 def test_a_batch_counts_once_however_often_it_is_told(team: Team) -> None:
     line = fresh_line()
     first = batch("a", use(team, line), use(team, line))

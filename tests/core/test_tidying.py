@@ -12,11 +12,13 @@ from sqlalchemy import Connection, func, insert, select, update
 from keyrack.core.audit import events, retention
 from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.instance import Instance
-from keyrack.core.keys import access, credentials, revocation
+from keyrack.core.keys import access, credentials, damaged_rows, freezes, requests, revocation
+from keyrack.core.people import offboarding
 from keyrack.core.people.users import system_actor
 from keyrack.protocol import host_document
 from keyrack.ssh.public_key import parse
 from keyrack.store import tables
+from keyrack.store.offboarding_tables import offboarding_hosts
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry
@@ -182,6 +184,23 @@ def test_last_uses_go_with_the_key_and_invitations_and_deleted_servers_by_age(te
     credentials_gone = later(team.instance, 401 * DAY)
     assert clear(credentials_gone) == {"last uses": 2, "deleted servers": 1}
     assert rows(team.instance, tables.deleted_server_keys) == 0
+
+
+def test_what_was_decided_long_ago_goes_with_the_log_and_what_is_open_stays(team: Team) -> None:
+    wanted = {"server": "web-1", "system_user": "deploy", "duration": "1h", "reason": "a look"}
+    settled, granted, _ = (requests.ask(team.instance, team.member, **wanted) for _ in range(3))
+    requests.cancel(team.instance, team.member, settled.id)
+    requests.approve(team.instance, team.owner, granted.id)
+    ended, _ = (freezes.freeze(team.instance, team.owner, server="web-1").freeze for _ in range(2))
+    assert ended is not None
+    freezes.end(team.instance, team.owner, ended.id)
+    assert {"requests for access", "freezes", "offboardings"}.isdisjoint(clear(later(team.instance, 1095 * DAY)))
+    offboarding.offboard(team.instance, team.owner, team.member.name)
+    gone = clear(later(team.instance, 1200 * DAY))
+    # An offboarding cancels what is pending.
+    assert (gone["requests for access"], gone["freezes"], gone["offboardings"]) == (2, 1, 1)
+    assert rows(team.instance, offboarding_hosts) == 0
+    assert damaged_rows.find(team.instance, team.owner) == []
 
 
 def test_a_transaction_deletes_a_little_and_a_service_goes_on_calmly(

@@ -124,6 +124,23 @@ def test_a_freeze_is_for_a_person_or_a_server(
     assert opening(team) == prints(lines, *lines)
 
 
+def test_a_key_of_a_program_that_may_more_is_not_confirmed_by_who_may_less(team: Service) -> None:
+    line = fresh_line()
+    call(team, "PUT", "/people/robot", {"kind": "service", "policies": ["codeartsrepo::*", "servers:*"]})
+    call(team, "PUT", "/people/helper", {"policies": ["people:*"]})
+    tokens = {
+        name: call(team, "POST", "/tokens", {"user": name, "name": "all", "scopes": ["*"]}, status=201)["token"]
+        for name in ("robot", "helper")
+    }
+    key = call(team, "POST", "/people/me/keys", {"public_key": line}, token=tokens["robot"], status=201)
+    call(team, "POST", "/grants", {"user": "robot", "server": "web-1", "system_user": "deploy"}, status=201)
+    call(team, "POST", "/freezes", {"user": "robot"}, status=202)
+    confirm(team, f"/keys/{key['id']}", tokens["helper"], 403)
+    assert opening(team) == set()
+    confirm(team, f"/keys/{key['id']}", OLGA)
+    assert opening(team) == {parse(line).sha256}
+
+
 def test_who_may_freeze_and_what(team: Service, lines: dict[str, str]) -> None:
     for body, status in (
         ({"user": "nobody"}, 422),

@@ -103,6 +103,15 @@ def test_members_may_not_give_keys_to_others_nor_see_whose_a_key_is(team: Servic
     assert [one.id for one in alice.user.keys.list(get_all=True)] == [key.id]  # type: ignore[union-attr]
 
 
+def test_nobody_acts_as_another_user_and_no_key_becomes_somebody_elses(team: Service) -> None:
+    body = {"title": "desk", "key": fresh_line()}
+    for headers, path in (({"Sudo": "alice"}, "/user/keys"), ({}, "/user/keys?sudo=2")):
+        answer = team.call("POST", f"/api/v4{path}", token="token-of-olga", headers=headers, json=body)
+        assert answer.status_code == 403
+        assert "POST /users/ID/keys" in answer.json()["detail"]
+    assert team.call("GET", "/api/v4/user/keys", token="token-of-olga").json() == []
+
+
 def test_what_is_refused_is_refused_in_gitlabs_words(team: Service, alice: gitlab.Gitlab) -> None:
     line = fresh_line()
     alice.user.keys.create({"title": "desk", "key": line})  # type: ignore[union-attr]

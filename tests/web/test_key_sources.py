@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from keyrack.core.hosts import documents
 from keyrack.core.keys import key_sync
 from keyrack.ssh.public_key import parse
+from keyrack.store import key_sources as stored_sources
+from keyrack.store.database import DatabaseUnavailable
 from keyrack.web.outgoing import Outgoing
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service, running, settings_for
@@ -250,10 +253,31 @@ def test_who_may_name_an_account_and_which(service: Service, elsewhere: Elsewher
     assert service.call("PUT", f"{PATH}/sourceforge", token="token-of-alice", json=body).status_code == 422
 
 
+# What a gateway makes a private IPv4 address of, and what was private before fc00::/7.
+GATEWAYS = ("[64:ff9b::7f00:1]", "[64:ff9b::10.0.0.1]", "[2002:a00:1::1]", "[fec0::1]", "[::127.0.0.1]")
+
+
+def test_taking_an_account_away_is_one_change(
+    service: Service, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere.keys = [fresh_line(), fresh_line()]
+    name(service, elsewhere)
+    sync(service)
+    before = held(service)
+
+    def fail(connection: Connection, source_id: int) -> None:
+        raise DatabaseUnavailable("it went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stored_sources, "remove", fail)
+        assert service.call("DELETE", f"{PATH}/github", token="token-of-alice").status_code == 503
+    assert held(service) == before
+
+
 def test_private_addresses_are_asked_only_where_the_settings_name_them(team: Service, elsewhere: Elsewhere) -> None:
     answer = team.call("PUT", f"{PATH}/github", token="token-of-alice", json={"account": "octo", "url": elsewhere.url})
     assert answer.status_code == 422, "http"
-    for host in ("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "0.0.0.0"):
+    for host in ("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "0.0.0.0", *GATEWAYS):
         with pytest.raises(key_sync.NoAnswer, match="private"):
             Outgoing(team.instance.settings)(f"https://{host}:9/octo.keys", {})
     assert elsewhere.asked == []

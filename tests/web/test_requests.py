@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from keyrack.core.hosts import documents
+from keyrack.core.keys import requests
 from tests.services import TEAM, Service
 from tests.web.test_native import OLGA, call
 
@@ -124,6 +125,17 @@ def test_members_see_and_cancel_their_own(team: Service) -> None:
     call(team, "POST", f"/requests/{mine['id']}/cancel", token=BOB, status=404)
     assert call(team, "POST", f"/requests/{mine['id']}/cancel", token=ALICE)["state"] == "cancelled"
     call(team, "POST", f"/requests/{mine['id']}/approve", status=409)
+
+
+def test_nobody_fills_the_list_by_asking_and_cancelling(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "MOST_A_DAY", 3)
+    for _ in range(3):
+        mine = call(team, "POST", "/requests", WANTED, token=ALICE, status=201)
+        call(team, "POST", f"/requests/{mine['id']}/cancel", token=ALICE)
+    refused = team.call("POST", "/api/keyrack/v1/requests", token=ALICE, json=WANTED)
+    assert refused.status_code in (409, 422, 429), refused.text
+    assert "within a day" in refused.json()["error"]["message"]
+    call(team, "POST", "/requests", WANTED, token=BOB, status=201)
 
 
 KINDS = [("-t", "ed25519"), ("-t", "ecdsa", "-b", "384"), ("-t", "rsa", "-b", "2048")]

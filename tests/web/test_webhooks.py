@@ -209,6 +209,11 @@ def test_addresses_and_people_that_may_not_be(team: Service, team_folder: Path, 
         assert call(team, "POST", PATH, body, status=422)["error"]["field"] == field
     call(team, "POST", PATH, {"url": "https://example.org/"}, token="token-of-alice", status=403)
     call(team, "GET", PATH, token="token-of-audrey")
+    # What would be sent there is the log, which this token may not read.
+    made = call(team, "POST", "/tokens", {"name": "hooks", "scopes": ["webhooks:*"]}, status=201)
+    words = call(team, "POST", PATH, {"url": "https://example.org/"}, token=made["token"], status=403)["error"]
+    assert "events:read" in words["message"]
+    assert call(team, "GET", PATH, token=made["token"])["items"] == []
     folder = tmp_path / "other"
     shutil.copytree(team_folder, folder)
     with running(settings_for(folder, "")) as other:

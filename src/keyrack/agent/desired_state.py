@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tu
 
 from keyrack.agent.keys import other_sources, unmanaged_keys
 from keyrack.agent.keys.search import Search, SearchResult
+from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import refused_logins
 from keyrack.agent.sshd.drop_in import SETTINGS
@@ -14,7 +15,7 @@ from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
 from keyrack.agent.sshd.host_keys import HostKeyLook, HostKeys
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
-from keyrack.agent.state import Enrolment, StateFolder
+from keyrack.agent.state import Enrolment, StateFolder, StateProblem
 from keyrack.agent.system import local as decisions
 from keyrack.agent.system.accounts import Accounts
 from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP, OBSERVE, AuthorizedKey, HostDocument
@@ -34,17 +35,22 @@ class Met(NamedTuple):
 
 
 class DesiredState:
-    """The desired state of one enrolled host. Raises StateProblem when what is remembered cannot be used."""
+    """The desired state of one enrolled host. Raises StateProblem where its own decisions cannot be read."""
 
     def __init__(self, state: StateFolder, enrolment: Enrolment, say: Callable[[str], None]) -> None:
         self._state_folder = state
         self.local = decisions.read(state)
         self._accounts = Accounts(state, self.local)
         self._sshd = Sshd(enrolment.sshd_config)
-        self._search = Search(Scanner(self._sshd, enrolment.keys_folder))
+        self._search = Search(Scanner(self._sshd, enrolment.keys_folder, SeenFiles(state)))
         self._enforcement: Optional[Enforcement] = None
+        self._damage = ""
         if self.local.drop_in is not None:
-            self._enforcement = Enforcement(state, enrolment, self.local.drop_in, say, self.local.trial_seconds)
+            try:
+                self._enforcement = Enforcement(state, enrolment, self.local.drop_in, say, self.local.trial_seconds)
+            except StateProblem as problem:
+                # Keys and revocations are obeyed all the same.
+                self._damage = f"sshd's settings are left alone: {problem}"
         self._login_check = LoginCheck(self._sshd) if self._enforcement is None else self._enforcement.login_check
         self._logins: Dict[str, Dict[str, Any]] = {}
         self._keys_folder = enrolment.keys_folder
@@ -125,6 +131,8 @@ class DesiredState:
         if self._enforcement is not None:
             unmet += self._enforcement.put(self.allowed(document), full=scan)
             put_back += self._enforcement.put_back
+        elif self._damage:
+            unmet.append(self._damage)
         elif document.sshd or document.mode != "enforce":
             unmet += self._unmanaged(document)
         try:

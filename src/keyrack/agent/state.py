@@ -7,7 +7,7 @@ import json
 import os
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from keyrack.agent.system.folder import PRIVATE_FILE, PRIVATE_FOLDER, Folder
+from keyrack.agent.system.folder import PRIVATE_FILE, PRIVATE_FOLDER, Folder, mount_point
 
 DEFAULT_STATE_FOLDER = "/var/lib/keyrack-agent"
 DEFAULT_KEYS_FOLDER = "/etc/ssh/keyrack/keys"
@@ -178,7 +178,7 @@ class StateFolder:
             return None
         except OSError as error:
             raise StateProblem(f"{os.path.join(self.folder.path, name)} cannot be read: {error.strerror}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
             raise self._damaged(name)
@@ -194,11 +194,3 @@ class StateFolder:
     def _damaged(self, name: str) -> StateProblem:
         remedy = _REMEDIES.get(name, "take it away, and look at what keyrack-agent doctor says")
         return StateProblem(f"{os.path.join(self.folder.path, name)} is damaged; {remedy}")
-
-
-def mount_point(path: str) -> str:
-    """Where the file system of a path is mounted."""
-    current = os.path.realpath(path)
-    while not os.path.ismount(current):
-        current = os.path.dirname(current)
-    return current

@@ -6,6 +6,8 @@ import ipaddress
 from collections.abc import Iterable
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""Addresses by which networks without IPv4 reach those with it (RFC 6052)."""
 
 
 def is_within(address: str, networks: Iterable[Network]) -> bool:
@@ -15,10 +17,19 @@ def is_within(address: str, networks: Iterable[Network]) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address, as getaddrinfo writes it, is one of the whole internet's and of one machine."""
+    """Whether an address, as getaddrinfo writes it, is one of the whole internet's and of one machine; also where a
+    gateway makes an IPv4 address of it.
+    """
     read = ipaddress.ip_address(address.partition("%")[0])
-    plain = getattr(read, "ipv4_mapped", None) or read
-    return bool(plain.is_global and not plain.is_multicast)
+    if isinstance(read, ipaddress.IPv6Address):
+        if read in NAT64:
+            return is_public(str(ipaddress.IPv4Address(read.packed[-4:])))
+        plain = read.ipv4_mapped or read.sixtofour
+        if plain is not None:
+            return is_public(str(plain))
+        if read.is_site_local:
+            return False
+    return read.is_global and not read.is_multicast and not read.is_reserved
 
 
 def is_private_host(host: str, networks: Iterable[Network]) -> bool:

@@ -141,6 +141,18 @@ def count_pending(connection: Connection, user_id: int, most: int) -> int:
 
 
 @prepared
+def _newest_but(user_id: int, most: int) -> Select[Any]:
+    mine = select(access_requests.c.created_at).where(access_requests.c.user_id == user_id)
+    return mine.order_by(access_requests.c.id.desc()).offset(most - 1).limit(1)
+
+
+def asked_since(connection: Connection, user_id: int, at: datetime, number: int) -> bool:
+    """Whether a user made so many requests since then."""
+    oldest = _newest_but.value(connection, user_id, number)
+    return oldest is not None and oldest > at
+
+
+@prepared
 def _pending_rows(user_id: int) -> Select[Any]:
     mine = (access_requests.c.user_id == user_id, access_requests.c.state == PENDING)
     found = select(access_requests, servers.c.name.label("server_name"))

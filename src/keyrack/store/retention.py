@@ -10,7 +10,10 @@ from typing import Any
 from sqlalchemy import Column, Connection, Select, Table, and_, delete, func, or_, select, tuple_
 
 from keyrack.store import sealed
-from keyrack.store.ending_tables import expired_keys
+from keyrack.store.ending_tables import expired_keys, freezes
+from keyrack.store.offboarding_tables import offboardings
+from keyrack.store.request_tables import access_requests
+from keyrack.store.requests import APPROVED, PENDING
 from keyrack.store.tables import (
     access_key_failures,
     access_keys,
@@ -124,6 +127,22 @@ def _expired_keys(before: datetime) -> Select[Any]:
     )
 
 
+def _requests(before: datetime) -> Select[Any]:
+    """What nothing hangs on any more: neither a decision nor a grant that is open."""
+    held = access_requests
+    closed = held.c.state.not_in((PENDING, APPROVED))
+    return select(held.c.id, held.c.workspace_id).where(closed, held.c.decided_at < before)
+
+
+def _freezes(before: datetime) -> Select[Any]:
+    return select(freezes.c.id, freezes.c.workspace_id).where(freezes.c.ended_at < before)
+
+
+def _offboardings(before: datetime) -> Select[Any]:
+    held = offboardings
+    return select(held.c.id, held.c.workspace_id).where(held.c.undo_until < before)
+
+
 KINDS: dict[str, ExpiringRows] = {
     "events": ExpiringRows(events, (events.c.id,), _events),
     "IAM tokens": ExpiringRows(tokens, (tokens.c.id,), _ended_tokens(tokens.c.kind == "iam")),
@@ -136,6 +155,9 @@ KINDS: dict[str, ExpiringRows] = {
     "last uses": ExpiringRows(key_uses, (key_uses.c.fingerprint, key_uses.c.server_id), _key_uses),
     "revocations": ExpiringRows(revocations, (revocations.c.server_id, revocations.c.fingerprint), _revocations),
     "ended keys": ExpiringRows(expired_keys, (expired_keys.c.workspace_id, expired_keys.c.fingerprint), _expired_keys),
+    "requests for access": ExpiringRows(access_requests, (access_requests.c.id,), _requests),
+    "freezes": ExpiringRows(freezes, (freezes.c.id,), _freezes),
+    "offboardings": ExpiringRows(offboardings, (offboardings.c.id,), _offboardings),
     "deleted servers": ExpiringRows(deleted_servers, (deleted_servers.c.server_id,), _deleted_servers),
 }
 

@@ -14,7 +14,7 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 from keyrack.agent.keys.account_tasks import TaskResult
 from keyrack.agent.keys.ends import use_zone
 from keyrack.agent.system.as_account import AccountProblem
-from keyrack.agent.system.folder import unsafe_because
+from keyrack.agent.system.folder import mount_point, unsafe_because
 from keyrack.ssh import authorized_keys
 from keyrack.ssh.authorized_keys import KeyLine
 from keyrack.ssh.line_key import SshdRules
@@ -43,7 +43,8 @@ class Row(NamedTuple):
 
 class KnownFile(NamedTuple):
     """What is known of a file. stamp: changes with it, None: look anew; cut: why there may be more than the rows;
-    problem: why nothing is known; refused: it was looked at, and sshd could not read it either.
+    problem: why nothing is known; refused: it was looked at, and sshd could not read it either; mount: where the file
+    system of its home was mounted when it had keys, empty: it had none.
     """
 
     stamp: Optional[Tuple[int, ...]] = None
@@ -51,6 +52,7 @@ class KnownFile(NamedTuple):
     cut: str = ""
     problem: str = ""
     refused: bool = False
+    mount: str = ""
 
 
 class Look:
@@ -75,6 +77,7 @@ class Look:
         self._rules = rules
         self._home = home
         self._stamp = known.stamp if known is not None else None
+        self._mount = known.mount if known is not None else ""
 
     def do(self) -> Any:
         """What a report needs of the file; None where there is none. Raises OSError or AccountProblem.
@@ -90,7 +93,7 @@ class Look:
                     raise AccountProblem(problem)
             status = os.stat(self._path)
         except (FileNotFoundError, NotADirectoryError):
-            return {"away": True} if self._home and not os.path.isdir(self._home) else None
+            return {"away": True} if self._home and self._is_away() else None
         stamp = _stamp(status)
         if stat.S_ISDIR(status.st_mode):
             return None  # a folder is no file of keys, for sshd either
@@ -101,7 +104,14 @@ class Look:
         data, stamp, cut = _read(self._path)
         rows, more = self._rows(data)
         fresh = time.time() - max(stamp[2], stamp[3]) / 1e9 < _FRESH_SECONDS
-        return {"stamp": None if fresh else stamp, "rows": rows, "cut": cut or more}
+        mount = mount_point(self._home) if self._home and rows else ""
+        return {"stamp": None if fresh else stamp, "rows": rows, "cut": cut or more, "mount": mount}
+
+    def _is_away(self) -> bool:
+        """Whether the home is not there, or lies on another file system than when this file had keys: one that is not
+        mounted now, as those that are opened by a login (pam_mount, eCryptfs), leaves an empty folder.
+        """
+        return not os.path.isdir(self._home) or (self._mount != "" and mount_point(self._home) != self._mount)
 
     def _rows(self, data: bytes) -> Tuple[List[Row], str]:
         lines = authorized_keys.read(data, self._rules)
@@ -144,18 +154,19 @@ def looked(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
     told = answer.value
     if answer.problem:
         before = known if known is not None and not answer.ended else KnownFile()
-        return before._replace(stamp=None, problem=answer.problem, refused=False)
+        mount = known.mount if known is not None else ""
+        return before._replace(stamp=None, problem=answer.problem, refused=False, mount=mount)
     if told is None:
         return KnownFile()
     if "away" in told:
         # Not mounted, or not opened yet: what was in it may be there again.
-        return known._replace(stamp=None, problem=AWAY) if known is not None and known.rows else KnownFile()
+        return known._replace(stamp=None, problem=AWAY) if known is not None and known.mount else KnownFile()
     if "refused" in told:
         return KnownFile(problem=told["refused"], refused=True)
     if "same" in told:
         return known._replace(problem="", refused=False) if known is not None else KnownFile()
     stamp = None if told["stamp"] is None else tuple(told["stamp"])
-    return KnownFile(stamp, tuple(Row(*row) for row in told["rows"]), told["cut"])
+    return KnownFile(stamp, tuple(Row(*row) for row in told["rows"]), told["cut"], mount=told["mount"])
 
 
 def _read(path: str) -> Tuple[bytes, Tuple[int, ...], str]:

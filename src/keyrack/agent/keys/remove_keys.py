@@ -14,13 +14,14 @@ import os
 import pwd
 import stat
 import time
-from typing import Iterable, List, NamedTuple, Optional, Sequence
+from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from keyrack.agent.system import as_account
 from keyrack.agent.system.folder import unsafe_because
 from keyrack.protocol.host_document import KeyRemoval
 from keyrack.protocol.report import AUTHORITY, EVERYBODY, KEY, ReportedKey
 from keyrack.ssh import authorized_keys
+from keyrack.ssh.line_key import USUAL_RULES, SshdRules
 
 LARGEST = 8 * 1024 * 1024
 _TRIES = 20
@@ -38,17 +39,19 @@ class _ChangedMeanwhile(Exception):
     """Somebody wrote another file there; look again."""
 
 
-def remove_keys(removals: Iterable[KeyRemoval], found: Sequence[ReportedKey]) -> List[str]:
+def remove_keys(
+    removals: Iterable[KeyRemoval], found: Sequence[ReportedKey], rules: SshdRules = USUAL_RULES
+) -> List[str]:
     """Take away what a document names, as far as it was found by this agent itself; answers what went wrong.
 
-    No other path is touched, whatever the document says.
+    No other path is touched, whatever the document says. rules: by which it was found.
     """
     problems = []
     for order in removals:
         for one in found:
             if (one.path, one.fingerprint) == (order.path, order.fingerprint) and one.kind in (KEY, AUTHORITY):
                 try:
-                    _rewrite(one)
+                    _rewrite(one, rules)
                 except (OSError, KeyError, as_account.AccountProblem) as problem:
                     words = problem.strerror if isinstance(problem, OSError) else str(problem)
                     problems.append(f"the key {one.fingerprint} could not be taken out of {one.path}: {words}")
@@ -56,17 +59,17 @@ def remove_keys(removals: Iterable[KeyRemoval], found: Sequence[ReportedKey]) ->
     return problems
 
 
-def without(data: bytes, fingerprint: str) -> bytes:
-    """The file without the lines of one key."""
-    gone = {line.line_number for line in authorized_keys.read(data) if line.fingerprint == fingerprint}
+def without(data: bytes, fingerprint: str, rules: SshdRules = USUAL_RULES) -> bytes:
+    """The file without the lines of one key, as an sshd with these rules reads them."""
+    gone = {line.line_number for line in authorized_keys.read(data, rules) if line.fingerprint == fingerprint}
     lines = data.split(b"\n")
     return b"\n".join(line for number, line in enumerate(lines, start=1) if number not in gone)
 
 
-def _rewrite(one: ReportedKey) -> None:
+def _rewrite(one: ReportedKey, rules: SshdRules) -> None:
     ours = pwd.getpwuid(os.geteuid())
     # Even to look whose folder it is may take for ever, so that is asked in a process of its own.
-    if as_account.run(ours, lambda: _rewrite_where_safe(one.path, one.fingerprint)) == _DONE:
+    if as_account.run(ours, lambda: _rewrite_where_safe(one.path, one.fingerprint, rules)) == _DONE:
         return
     if one.username == EVERYBODY:
         raise as_account.AccountProblem("others than root can write there; take it away by hand")
@@ -74,31 +77,31 @@ def _rewrite(one: ReportedKey) -> None:
     if account.pw_uid == ours.pw_uid and ours.pw_uid == 0:
         raise as_account.AccountProblem("others than root can write there; take it away by hand")
     # Invariant 6: not as root in a folder that a user owns.
-    as_account.run(account, lambda: rewrite(one.path, one.fingerprint))
+    as_account.run(account, lambda: rewrite(one.path, one.fingerprint, rules))
 
 
-def _rewrite_where_safe(path: str, fingerprint: str) -> bytes:
+def _rewrite_where_safe(path: str, fingerprint: str, rules: SshdRules) -> bytes:
     """Where nobody but us can write."""
     if unsafe_because(os.path.dirname(path)) is not None or unsafe_because(os.path.dirname(os.path.realpath(path))):
         return _OWNERS
-    return rewrite(path, fingerprint)
+    return rewrite(path, fingerprint, rules)
 
 
-def rewrite(path: str, fingerprint: str) -> bytes:
+def rewrite(path: str, fingerprint: str, rules: SshdRules = USUAL_RULES) -> bytes:
     """Take a key out of a file. Raises OSError or AccountProblem, and then nothing has changed."""
     real = os.path.realpath(path)
     for _ in range(_TRIES):
         with contextlib.suppress(_ChangedMeanwhile):
-            _rewrite_once(real, fingerprint)
+            _rewrite_once(real, fingerprint, rules)
             return _DONE
     raise as_account.AccountProblem("somebody else goes on writing to it")
 
 
-def _rewrite_once(real: str, fingerprint: str) -> None:
+def _rewrite_once(real: str, fingerprint: str, rules: SshdRules) -> None:
     old = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         before = _read(old)
-        wanted = without(before.data, fingerprint)
+        wanted = without(before.data, fingerprint, rules)
         if wanted == before.data:
             return
         temporary = f"{real}.keyrack-{os.urandom(8).hex()}"
@@ -111,7 +114,7 @@ def _rewrite_once(real: str, fingerprint: str) -> None:
                 raise _ChangedMeanwhile
             made = os.stat(temporary, follow_symlinks=False).st_ino
             exchanged = _exchange(temporary, real)
-            _keep_what_came(old, before.data, real, temporary if exchanged else None, fingerprint, made)
+            _keep_what_came(old, before.data, real, temporary if exchanged else None, (fingerprint, rules), made)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -140,7 +143,9 @@ def _put_back(replaced: str, real: str, made: int) -> None:
             return
 
 
-def _keep_what_came(old: int, before: bytes, real: str, replaced: Optional[str], fingerprint: str, made: int) -> None:
+def _keep_what_came(
+    old: int, before: bytes, real: str, replaced: Optional[str], gone: Tuple[str, SshdRules], made: int
+) -> None:
     """After the exchange: what was written to the old file since it was read goes into the new one."""
     if replaced is not None:
         there, mine = os.stat(replaced, follow_symlinks=False), os.fstat(old)
@@ -158,7 +163,7 @@ def _keep_what_came(old: int, before: bytes, real: str, replaced: Optional[str],
         if len(data) > kept:
             descriptor = os.open(real, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                as_account.write_all(descriptor, without(data[kept:], fingerprint))
+                as_account.write_all(descriptor, without(data[kept:], *gone))
             finally:
                 os.close(descriptor)
             before, kept = data, len(data)

@@ -64,7 +64,7 @@ def look(scanner: Scanner, wanted: Wanted) -> SearchResult:
     named = {(order.path, order.fingerprint) for order in wanted.removals}
     problems: List[str] = []
     if any((one.path, one.fingerprint) in named for one in found):
-        problems = remove_keys(wanted.removals, found)
+        problems = remove_keys(wanted.removals, found, scanner.rules)
         found = scanner.scan(wanted.before, wanted.names)
     return SearchResult(found, scanner.cut, scanner.problem, problems)
 

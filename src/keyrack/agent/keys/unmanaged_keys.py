@@ -12,8 +12,9 @@ import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from keyrack.agent.keys import account_tasks, key_file, other_sources
+from keyrack.agent.keys.seen_files import Place, SeenFiles
 from keyrack.agent.sshd.running import UNKNOWN, TimeZone, Version
-from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem
+from keyrack.agent.sshd.settings import Effective, SettingLine, Sshd, SshdProblem, criteria
 from keyrack.agent.system import account_names
 from keyrack.agent.system.account_names import AccountList, LocalAccount
 from keyrack.protocol.report import AUTHORITY, COMMAND, EVERYBODY, KEY, UNREADABLE, Cut, ReportedKey
@@ -39,18 +40,20 @@ class _Place(NamedTuple):
 
 
 class Scanner:
-    """Looks again and again, and reads only what changed. `ours`: the folder whose files the agent writes.
+    """Looks again and again, and reads only what changed. `ours`: the folder whose files the agent writes; seen: what
+    was seen before this agent began.
 
     cut: what the last look proves nothing about; problem: why an account may be missing in it, in words.
     """
 
-    def __init__(self, sshd: Sshd, ours: str) -> None:
+    def __init__(self, sshd: Sshd, ours: str, seen: Optional[SeenFiles] = None) -> None:
         self._sshd = sshd
         self._ours = ours
+        self._seen = seen or SeenFiles()
         self._known: Tuple[object, ...] = ()
         self._listed_at = 0.0
         self._account_list = AccountList()
-        self._gone_names: Set[str] = set()
+        self._gone_names = {name for name, _ in self._seen.files}  # known before, and not listed (yet)
         self._places: List[_Place] = []
         self._asked: Dict[str, Effective] = {}
         self._asked_at = 0.0
@@ -58,9 +61,14 @@ class Scanner:
         self._rules = SshdRules()
         self._zone: Optional[TimeZone] = None
         self._commands: List[ReportedKey] = []
-        self._read: Dict[Tuple[str, str], key_file.KnownFile] = {}
+        self._read = {place: key_file.KnownFile(mount=mount) for place, mount in self._seen.files.items()}
         self.cut: Tuple[Cut, ...] = ()
         self.problem = ""
+
+    @property
+    def rules(self) -> SshdRules:
+        """What this host's sshd asked of keys at the last look."""
+        return self._rules
 
     def scan(self, before: Sequence[str] = (), names: Iterable[str] = ()) -> List[ReportedKey]:
         """Everything found, in a fixed order. before: patterns that counted before the agent changed sshd's settings;
@@ -99,7 +107,8 @@ class Scanner:
         for place in places:
             account = accounts.get(place.username)
             who = root if account is None else (account.uid, account.gid, account.name)
-            home = account.home if account is not None and place.path.startswith(f"{account.home}/") else ""
+            home = account.home.rstrip("/") if account is not None else ""
+            home = home if home and place.path.startswith(f"{home}/") else ""
             last = self._read.get(place[:2])
             work = key_file.Look(place.path, account is None, place.authorities, self._rules, last, home)
             tasks.append(account_tasks.Task(*who, work.do))
@@ -109,7 +118,18 @@ class Scanner:
             looked = key_file.looked(answer, known.get(place[:2]))
             self._read[place[:2]] = looked
             looks.append((place, looked))
+        self._remember()
         return looks
+
+    def _remember(self) -> None:
+        """Note where keys are now; of whom nobody knows just now it stays as it was."""
+        files: Dict[Place, str] = {
+            place: looked.mount
+            for place, looked in self._read.items()
+            if place[0] != EVERYBODY and (looked.rows or looked.mount)
+        }
+        away = ((place, mount) for place, mount in self._seen.files.items() if place[0] in self._gone_names)
+        self._seen.keep({**dict(away), **files})
 
     def _find_places(self, before: Tuple[str, ...], names: Tuple[str, ...]) -> List[Cut]:
         """Find out anew what is to be looked at, where that may have changed; answers what is left out."""
@@ -122,7 +142,8 @@ class Scanner:
             lines = [line for sshd in sshds for line in sshd.lines()]
             # Files tell of a change, a directory of groups does not.
             stale = account_names.directories("group") and time.monotonic() - self._asked_at > GROUPS_SECONDS
-            self._list(account_names.find(names, lines), anew=state != self._known or bool(stale))
+            known = {*names, *self._gone_names, *(one.name for one in self._account_list.accounts)}
+            self._list(account_names.find(known, lines), anew=state != self._known or bool(stale))
             self._listed_at = time.monotonic()
             self._name_places(before, sshds)
             self._known = state
@@ -148,10 +169,10 @@ class Scanner:
             self._account_list = self._account_list._replace(problem=listed.problem)
             return
         if listed.problem:
-            missing = {one.name for one in self._account_list.accounts} - {one.name for one in listed.accounts}
-            self._gone_names = (self._gone_names | missing) - {one.name for one in listed.accounts}
+            self._gone_names |= {one.name for one in self._account_list.accounts}
+            self._gone_names = self._seen.still_away(self._gone_names - {one.name for one in listed.accounts})
         else:
-            self._gone_names = set()
+            self._gone_names = self._seen.still_away(())
         self._account_list = listed
 
     def _name_places(self, before: Sequence[str], sshds: Sequence[Sshd]) -> None:
@@ -219,7 +240,8 @@ class Scanner:
         zone = self._sshd.running.zone()
         now = rules(effective, self._sshd.running.version(), zone.tz)
         if (now, zone) != (self._rules, self._zone):
-            self._rules, self._zone, self._read = now, zone, {}
+            self._rules, self._zone = now, zone
+            self._read = {place: known._replace(stamp=None) for place, known in self._read.items()}
 
     def _place(
         self, places: Dict[Tuple[str, str], _Place], account: LocalAccount, pattern: str, in_force: bool
@@ -305,7 +327,7 @@ def _differs(lines: Iterable[SettingLine]) -> bool:
     for_some = False
     for line in lines:
         if line.keyword == "match":
-            # Where a rule ends is not followed through included files: what comes after one may belong to it.
+            # A Match that is for everybody changes nothing: from one for some on, all is looked at.
             for_some = for_some or [value.lower() for value in line.values] != ["all"]
         elif for_some and line.keyword in _NAMING_KEYS:
             return True
@@ -320,7 +342,7 @@ def by_place(lines: Iterable[SettingLine]) -> Dict[str, List[str]]:
     elsewhere = False
     for line in lines:
         if line.keyword == "match":
-            elsewhere = any(word.lower().partition("=")[0] in _WHERE for word in line.values)
+            elsewhere = any(keyword in _WHERE for keyword, _ in criteria(line.values))
         elif elsewhere and line.keyword in found:
             several = line.keyword == "authorizedkeysfile"
             found[line.keyword] += line.values if several else [" ".join(line.values)]

@@ -7,7 +7,7 @@ from typing import Any, Collection, Dict, Iterable, List, Tuple
 from keyrack.agent.sessions.login_log import Login
 from keyrack.agent.sessions.sessions import moment_text
 
-_MOST = 10_000  # keys; a host where more are in use between two reports loses some of these times
+MOST = 10_000  # keys; a host where more are in use between two reports loses some of these times
 
 
 class Uses:
@@ -22,13 +22,14 @@ class Uses:
     def add(self, logins: Iterable[Login]) -> None:
         """Take in accepted logins, oldest first."""
         for login in logins:
-            if login.fingerprint and (login.fingerprint in self._last or len(self._last) < _MOST):
+            if login.fingerprint and (login.fingerprint in self._last or len(self._last) < MOST):
                 self._last[login.fingerprint] = login
 
-    def take(self) -> List[Login]:
-        """What is to be told, once; put_back() when nobody listened."""
-        taken = list(self._last.values())
-        self._last.clear()
+    def take(self, most: int = MOST) -> List[Login]:
+        """What is to be told, once, of so many keys; put_back() when nobody listened."""
+        taken = list(self._last.values())[:most]
+        for login in taken:
+            del self._last[login.fingerprint]
         return taken
 
     def put_back(self, logins: Iterable[Login]) -> None:

@@ -34,18 +34,33 @@ class UntoldLogins:
             else:
                 self._new_more += 1
 
-    def batch(self, anybodys: bool) -> Optional[Dict[str, Any]]:
-        """What is to be told, as reports have it, until answered() is called; None where there is nothing."""
+    def batch(self, anybodys: bool, most: int = MOST) -> Optional[Dict[str, Any]]:
+        """What is to be told, as reports have it, until answered() or refused() is called; None where there is nothing.
+
+        most: logins in it, the oldest first.
+        """
         if not self._name:
             if not self._new:
                 return None
             self._name = secrets.token_hex(8)
-            self._batch, self._more, self._new, self._new_more = self._new, self._new_more, [], 0
+            self._batch, self._new = self._new[:most], self._new[most:]
+            if not self._new:
+                self._more, self._new_more = self._new_more, 0
         return {"batch": self._name, "entries": self._batch, "more": self._more, "anybodys": anybodys}
 
     def answered(self) -> None:
         """The batch was heard."""
         self._name, self._batch, self._more = "", [], 0
+
+    def refused(self) -> None:
+        """The batch was not taken as it is: its logins wait again, for smaller ones."""
+        self._new, self._new_more = self._batch + self._new, self._more + self._new_more
+        self.answered()
+
+    def leave_out(self) -> None:
+        """Nobody takes this batch, however small: only the number of its logins is told, with the next one."""
+        self._new_more += len(self._batch) + self._more
+        self.answered()
 
     def save(self) -> Dict[str, Any]:
         """For a file."""

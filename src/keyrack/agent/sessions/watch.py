@@ -45,6 +45,7 @@ MACHINE_SECONDS = 600.0  # between two looks at the machine, where nothing else 
 REPORT_SECONDS = 5.0  # between two reports; the first after a quiet time goes at once
 NO_ANSWER_SECONDS = 15.0
 MOST_GLASS = 1000  # keys to break glass with that are gone, and of which a login may still be told
+NOT_AS_IT_IS = (400, 413, 422)  # answers to what is too long or not understood; others say nothing of the report
 LATE_LOGIN_SECONDS = 180.0  # sshd gives a login two minutes (LoginGraceTime)
 
 _FILE = "sessions.json"
@@ -88,6 +89,7 @@ class Watch:
         self._lock = threading.Lock()  # around _gone
         self._news = True  # a fresh agent tells who is in, should the service think otherwise
         self._report_at = self._machine_at = 0.0
+        self._most, self._apart = last_uses.MOST, False  # told at once; apart: logins, uses and sessions each alone
         self._awake = threading.Event()
 
     def start(self) -> None:
@@ -185,14 +187,18 @@ class Watch:
 
     def _report(self) -> None:
         """Tell who is in and what was used; again later where nobody listens."""
-        taken = self._uses.take()
+        taken = self._uses.take(self._most)
+        batch = None
+        if not (self._apart and taken):
+            batch = self._untold.batch(anybodys=login_log.is_anybodys(self._log), most=self._most)
+        tells_sessions = self._news and not (self._apart and (taken or batch))
         report = Report(
             agent_version=__version__,
             machine=machine.facts(),
             last_used=last_uses.told(taken, self._glass) if taken else None,
-            logins=self._untold.batch(anybodys=login_log.is_anybodys(self._log)),
-            sessions=[sessions.told(session, self._glass) for session in self._sessions.live] if self._news else None,
-            sessions_unknown=self._not_known if self._news else None,
+            logins=batch,
+            sessions=[sessions.told(one, self._glass) for one in self._sessions.live] if tells_sessions else None,
+            sessions_unknown=self._not_known if tells_sessions else None,
         )
         self._report_at = time.monotonic() + REPORT_SECONDS
         try:
@@ -202,16 +208,44 @@ class Watch:
             self._uses.put_back(taken)
             self._report_at += NO_ANSWER_SECONDS
             return
-        if answer.status >= 500 or answer.status in (401, 403, 409, 410, 429):
+        if answer.status >= 300 and answer.status not in NOT_AS_IT_IS:
             self._uses.put_back(taken)
             self._report_at += answer.retry_after or NO_ANSWER_SECONDS
             return
+        if answer.status in NOT_AS_IT_IS:
+            if self._tells_less(report, taken):
+                return
+            # An older service does not take such a report, and will not like it better the next time.
+            if batch is not None:
+                self._untold.leave_out()
+        else:
+            if batch is not None:
+                self._untold.answered()
+            self._most = min(2 * self._most, last_uses.MOST)
+            self._apart = False
         self._machine_at = time.monotonic() + MACHINE_SECONDS
-        # An older service does not take such a report, and will not like it better the next time.
-        self._news = False
-        self._untold.answered()
-        if report.logins is not None:
+        self._news = self._news and not tells_sessions
+        if batch is not None:
             self._remember()
+
+    def _tells_less(self, report: Report, taken: List[Login]) -> bool:
+        """Whether there is less to tell at once than a report that was refused as it is; then it is told so soon.
+
+        A proxy may take less than a busy host has, and one thing that is refused must not take others with it.
+        """
+        parts = [part for part in (report.last_used, report.logins, report.sessions) if part is not None]
+        number = max(len(taken), len(report.logins["entries"]) if report.logins is not None else 0)
+        if len(parts) < 2 and number < 2:
+            return False
+        if len(parts) > 1:
+            self._apart = True
+        else:
+            self._most = number // 2
+        self._uses.put_back(taken)
+        if report.logins is not None:
+            self._untold.refused()
+        self._report_at = 0.0
+        return True
 
     def _remembered(self) -> Dict[str, Any]:
         try:

@@ -501,7 +501,9 @@ def read(state: StateFolder) -> Record:
             begun=fields.get("begun", True) is True,
         )
     except (TypeError, ValueError):
-        raise StateProblem(f"{state.folder.path}/{NOTE} is damaged; sshd's settings are left alone") from None
+        raise StateProblem(
+            f"{state.folder.path}/{NOTE} is damaged; take it away, and see keyrack-agent doctor"
+        ) from None
 
 
 def observe_first(state: StateFolder) -> None:

@@ -21,7 +21,7 @@ import stat
 import time
 from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from keyrack.agent.sshd.settings import HERE, Effective, Sshd
+from keyrack.agent.sshd.settings import HERE, Effective, Sshd, asked_by_rules
 from keyrack.agent.system import account_names, programs
 from keyrack.protocol.host_document import AuthorizedKey, HostDocument
 from keyrack.ssh import public_key
@@ -205,8 +205,7 @@ class _Answers:
         self._sshd = sshd
         self._config = config
         lines = sshd.lines() if config is None else Sshd(config).lines()
-        rules = [line.values for line in lines if line.keyword == "match"]
-        words = {word.lower().partition("=")[0] for rule in rules for word in rule}
+        words = asked_by_rules(lines)
         self._single = bool(words - {"all"})
         self._by_place = bool(words & set(_WHERE))
         self._by_port = "localport" in words

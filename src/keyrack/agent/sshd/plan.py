@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Set
 
+from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import config_block, drop_in, login_check, originals
 from keyrack.agent.sshd.enforcement import LASTING_SECONDS
@@ -32,7 +33,7 @@ def plan(state: StateFolder, enrolment: Enrolment) -> Iterator[str]:
     sshd = Sshd(enrolment.sshd_config)
     decided = local.read(state)
     path = decided.drop_in or drop_in.default_path(sshd.config)
-    scanner = Scanner(sshd, enrolment.keys_folder)
+    scanner = Scanner(sshd, enrolment.keys_folder, SeenFiles(state, keeps=False))
     found = scanner.scan(names=[*document.users, *document.accounts])
     yield f"What enforcing revision {document.revision} would change on this host:"
     yield from _keys(document, found, decided.chain_keys_command)

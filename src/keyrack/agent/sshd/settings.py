@@ -14,7 +14,7 @@ import signal
 import socket
 import stat
 import time
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from keyrack.agent.sshd import command_line, listening
 from keyrack.agent.sshd.listening import DEFAULT_CONFIG as DEFAULT_CONFIG
@@ -30,7 +30,9 @@ RELOAD_SECONDS = 15.0
 _DEEPEST_INCLUDE = 16
 _PRIVILEGE_FOLDER = "/run/sshd"
 _LARGEST_CONFIG = 1 << 20
-_LINE = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9]*)(?:[ \t]*=[ \t]*|[ \t]+)(.*)")
+_LINE = re.compile(r'[ \t]*("?)([A-Za-z][A-Za-z0-9]*)\1(?:[ \t]*=[ \t]*|[ \t]+)(.*)')
+_GLOB = re.compile(r"\\(.)|\[\^")
+_WITHOUT_VALUE = ("all", "canonical", "final", "invalid-user")  # of what a Match asks
 _PORT = re.compile(r"(?:[^:]*:|\[[^]]*\]:)?([0-9]{1,5})")  # alone, or behind an address
 # A greeting, or the words with which sshd turns away when it is under siege (sshd.c: MaxStartups; from 9.8 on
 # PerSourcePenalties): whoever makes logins fail on loopback must not make the agent believe that sshd is broken.
@@ -84,9 +86,12 @@ class Effective:
         a name with blanks looks like several.
         """
         found: Dict[str, None] = {}
-        written = {" ".join(line.values): line.values for line in lines if line.keyword == keyword}
+        written: Dict[str, List[str]] = {}
+        for line in lines:
+            if line.keyword == keyword:
+                written.setdefault(" ".join(line.values), []).extend(line.values)
         for value in self.all(keyword):
-            for pattern in written.get(value, tuple(value.split())):
+            for pattern in written.get(value, value.split()):
                 found.setdefault(pattern)
         return tuple(found)
 
@@ -149,8 +154,7 @@ class Sshd:
     def _local_port(self, config: str, given: Sequence[str]) -> List[str]:
         """What -C must say of the port where a rule asks for it: without that, sshd does not answer at all."""
         lines = [*read_lines(command_line.as_written(given)), *_lines(config, 0)]
-        rules = [line.values for line in lines if line.keyword == "match"]
-        if not any(word.lower().partition("=")[0] == "localport" for words in rules for word in words):
+        if "localport" not in asked_by_rules(lines):
             return []
         said = [
             line.values[0]
@@ -319,16 +323,43 @@ def words_of(text: str) -> Tuple[str, ...]:
 def read_lines(text: str) -> Iterator[SettingLine]:
     """The settings in one text."""
     for raw in text.split("\n"):
-        match = _LINE.match(raw.rstrip("\r"))
+        match = _LINE.match(raw.rstrip(" \t\r\f"))
         if match is not None:
-            yield SettingLine(match.group(1).lower(), words_of(match.group(2)))
+            yield SettingLine(match.group(2).lower(), words_of(match.group(3)))
 
 
-def _lines(path: str, depth: int) -> Iterator[SettingLine]:
+def criteria(values: Sequence[str]) -> Iterator[Tuple[str, str]]:
+    """What a Match asks: each keyword in lower case and its value, empty where it has none. The two may be one word,
+    with = between them (OpenSSH 9.9).
+    """
+    waiting = list(values)
+    while waiting:
+        keyword, equals, value = waiting.pop(0).partition("=")
+        if not equals and keyword.lower() not in _WITHOUT_VALUE and waiting:
+            value = waiting.pop(0)
+        yield keyword.lower(), value
+
+
+def asked_by_rules(lines: Iterable[SettingLine]) -> Set[str]:
+    """Every keyword that some Match asks for."""
+    return {keyword for line in lines if line.keyword == "match" for keyword, _ in criteria(line.values)}
+
+
+def _lines(path: str, depth: int, rule: Tuple[str, ...] = ()) -> Iterator[SettingLine]:
+    """rule: the Match that the file is included below. What the file opens itself asks for that too, and ends with it:
+    then the other one is said again.
+    """
+    here = rule
     for line in read_lines(_text(path)):
-        if line.keyword == "include" and depth < _DEEPEST_INCLUDE:
+        if line.keyword == "match":
+            here = (*rule, *line.values)
+            yield SettingLine("match", here)
+        elif line.keyword == "include" and depth < _DEEPEST_INCLUDE:
             for included in _matches(line.values):
-                yield from _lines(included, depth + 1)
+                inside = list(_lines(included, depth + 1, here))
+                yield from inside
+                if any(one.keyword == "match" for one in inside):
+                    yield SettingLine("match", here or ("all",))
         else:
             yield line
 
@@ -347,7 +378,13 @@ def _included(path: str, depth: int) -> Iterator[str]:
 
 
 def _matches(patterns: Sequence[str]) -> List[str]:
-    return [path for pattern in patterns for path in sorted(glob.glob(os.path.join(CONFIG_FOLDER, pattern)))]
+    paths = (os.path.join(CONFIG_FOLDER, _GLOB.sub(_as_here, pattern)) for pattern in patterns)
+    return [path for pattern in paths for path in sorted(glob.glob(pattern))]
+
+
+def _as_here(found: "re.Match[str]") -> str:
+    """What glob(3) knows and Python's does not: a backslash before a letter that means itself, and [^…] for [!…]."""
+    return "[!" if found.group(1) is None else glob.escape(found.group(1))
 
 
 def _text(path: str) -> str:

@@ -5,17 +5,20 @@ Not listed is not absent: a directory of accounts (SSSD, LDAP, winbind) answers 
 
 from __future__ import annotations
 
+import grp
 import itertools
 import os
 import pwd
 import re
+import time
 from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Set, Tuple
 
 from keyrack.agent.keys import account_tasks
-from keyrack.agent.sshd.settings import SettingLine
+from keyrack.agent.sshd.settings import SettingLine, criteria
 from keyrack.ssh.names import account_problem
 
 SECONDS = 20.0
+_MEMBER_SECONDS = 8.0  # of these, for whoever is only named by a group
 _MOST_HOMES = 20_000
 _MOST_DOMAINS = 100
 _NO_SHELLS = ("nologin", "false")
@@ -48,12 +51,13 @@ class AccountList(NamedTuple):
 
 
 def find(names: Iterable[str], lines: Iterable[SettingLine]) -> AccountList:
-    """All that are listed, own a home, or are named: `names`, and by sshd's settings (`lines`).
+    """All that are listed, own a home, are in a group, or are named: `names`, and by sshd's settings (`lines`).
 
     Where this may not be waited for, nobody is known and the problem says so.
     """
-    asked = sorted({*names, *named(lines)})
-    task = account_tasks.Task(os.geteuid(), os.getegid(), "", lambda: _ask(asked))
+    lines = list(lines)
+    asked, groups = sorted({*names, *named(lines)}), sorted(groups_named(lines))
+    task = account_tasks.Task(os.geteuid(), os.getegid(), "", lambda: _ask(asked, groups))
     (answer,) = account_tasks.run([task], one=SECONDS, everything=SECONDS)
     if answer.problem or not isinstance(answer.value, dict):
         return AccountList(problem=f"this host does not say which accounts it has: {answer.problem}")
@@ -75,13 +79,26 @@ def named(lines: Iterable[SettingLine]) -> Set[str]:
             # sshd_config(5): what follows the last @ is a place; an account's own name may have one before it.
             values = [name for value in line.values for name in (value, value.rpartition("@")[0])]
         elif line.keyword == "match":
-            for keyword, value in zip(line.values[0::2], line.values[1::2]):  # noqa: B905 - not in Python 3.9
-                values += value.split(",") if keyword.lower() == "user" else []
+            values = [
+                name for keyword, value in criteria(line.values) if keyword == "user" for name in value.split(",")
+            ]
         found.update(value for value in values if account_problem(value) is None)
     return found
 
 
-def _ask(names: Sequence[str]) -> Any:
+def groups_named(lines: Iterable[SettingLine]) -> Set[str]:
+    """The groups that sshd's settings name, without wildcards."""
+    found: Set[str] = set()
+    for line in lines:
+        if line.keyword in ("allowgroups", "denygroups"):
+            found.update(line.values)
+        elif line.keyword == "match":
+            asked = (value for keyword, value in criteria(line.values) if keyword == "group")
+            found.update(name for value in asked for name in value.split(","))
+    return {name for name in found if name and not set(name) & set("*?!")}
+
+
+def _ask(names: Sequence[str], groups: Sequence[str]) -> Any:
     """In a process of its own: a directory of accounts may not answer."""
     known: Dict[str, pwd.struct_passwd] = {one.pw_name: one for one in pwd.getpwall()}
     for name in names:
@@ -102,16 +119,34 @@ def _ask(names: Sequence[str]) -> Any:
                 ownerless.append(os.path.join(folder, name))
             if name not in known and account_problem(name) is None:
                 _note(known, lambda name=name: pwd.getpwnam(name))
+    until = time.monotonic() + _MEMBER_SECONDS
+    for name in _members(groups):
+        # A directory that answers slowly must not cost all that is known by now.
+        if name not in known and time.monotonic() < until:
+            _note(known, lambda name=name: pwd.getpwnam(name))
     accounts = [[one.pw_name, one.pw_uid, one.pw_gid, one.pw_dir, one.pw_shell] for one in known.values()]
     return {"accounts": accounts, "ownerless": ownerless[:1000]}
 
 
+def _members(groups: Sequence[str]) -> List[str]:
+    """Whom groups name: those that are listed, as an administrator puts somebody of a directory into one of this host,
+    and these, which a directory may know by their names alone.
+    """
+    found: Dict[str, None] = dict.fromkeys(name for group in grp.getgrall() for name in group.gr_mem)
+    for group in groups:
+        try:
+            found.update(dict.fromkeys(grp.getgrnam(group).gr_mem))
+        except (KeyError, OSError):
+            continue
+    return [name for name in found if account_problem(name) is None]
+
+
 def _of_domains(folders: Set[str]) -> Set[str]:
     """Folders in those of homes that are root's, and so nobody's home: a directory's often lie in one for each domain
-    (SSSD: /home/%d/%u, winbind: /home/%D/%U).
+    (SSSD: /home/%d/%u, winbind: /home/%D/%U). Links are not followed: what they lead to may not answer.
     """
     inside = (os.path.join(folder, name) for folder in folders for name, owner in _homes(folder) if owner == 0)
-    return set(itertools.islice(inside, _MOST_DOMAINS))
+    return set(itertools.islice((path for path in inside if not os.path.islink(path)), _MOST_DOMAINS))
 
 
 def _note(known: Dict[str, pwd.struct_passwd], ask: Any) -> bool:
@@ -124,7 +159,9 @@ def _note(known: Dict[str, pwd.struct_passwd], ask: Any) -> bool:
 
 
 def _homes(folder: str) -> List[Tuple[str, int]]:
-    """The names of homes in a folder, and the numbers of their owners; a folder such as / has none of its own."""
+    """The names of homes in a folder, and the numbers of their owners; a folder such as / has none of its own. A home
+    may be a link to where it lies, which is not followed.
+    """
     if folder in ("", "/", "/usr", "/var", "/etc", "/run", "/dev", "/proc", "/sys"):
         return []
     found: List[Tuple[str, int]] = []
@@ -132,7 +169,7 @@ def _homes(folder: str) -> List[Tuple[str, int]]:
         for entry in os.scandir(folder):
             if len(found) >= _MOST_HOMES:
                 break
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+            if not entry.name.startswith(".") and (entry.is_symlink() or entry.is_dir(follow_symlinks=False)):
                 found.append((entry.name, entry.stat(follow_symlinks=False).st_uid))
     except OSError:
         pass

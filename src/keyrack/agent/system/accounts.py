@@ -13,7 +13,7 @@ import subprocess
 import threading
 from typing import Any, Dict, List, Mapping, Tuple
 
-from keyrack.agent.state import StateFolder
+from keyrack.agent.state import StateFolder, StateProblem
 from keyrack.agent.system import as_account, programs
 from keyrack.agent.system.local import Local
 from keyrack.protocol.host_document import DesiredAccount
@@ -52,7 +52,13 @@ class Accounts:
     def __init__(self, state: StateFolder, local: Local) -> None:
         self._state_folder = state
         self._local = local
-        noted = state.load(NOTE) or {}
+        self._damage = ""
+        noted: Dict[str, Any] = {}
+        try:
+            noted = state.load(NOTE) or {}
+        except StateProblem as problem:
+            # Keys are obeyed all the same.
+            self._damage = f"accounts are left alone: {problem}"
         created, passwords = noted.get("created"), noted.get("passwords")
         self._created: List[str] = [str(name) for name in created] if isinstance(created, list) else []
         self._passwords: Dict[str, str] = dict(passwords) if isinstance(passwords, dict) else {}
@@ -69,7 +75,7 @@ class Accounts:
         """Make accounts what is wanted; answers in words what is not so. May raise OSError for the agent's folder."""
         self._refused = {}
         for name, account in sorted(wanted.items()):
-            problem = self._not_allowed(name, account)
+            problem = self._not_allowed(name, account) or self._damage
             if not problem and self._local.allow_accounts:
                 problem = self._put_one(name, account) if account.present else self._remove(name)
             if problem:

@@ -50,6 +50,14 @@ def unsafe_because(path: str, *, sticky_is_fine: bool = False, itself: bool = Fa
         current = os.path.dirname(current)
 
 
+def mount_point(path: str) -> str:
+    """Where the file system of a path is mounted."""
+    current = os.path.realpath(path)
+    while not os.path.ismount(current):
+        current = os.path.dirname(current)
+    return current
+
+
 class Folder:
     """An open folder. Names are single path components; every method may raise OSError."""
 

@@ -53,6 +53,9 @@ AGES: dict[str, Callable[[Settings], timedelta | None]] = {
     "last uses": _days("key_uses_days"),
     "revocations": _days("revocations_days"),
     "ended keys": _days("expired_keys_days"),
+    "requests for access": _days("events_days"),
+    "freezes": _days("events_days"),
+    "offboardings": _days("events_days"),
     "deleted servers": _days("deleted_servers_days"),
 }
 

@@ -27,6 +27,7 @@ from keyrack.store import events, webhooks
 from keyrack.store.webhooks import DELIVERED, FAILED, Delivery, Webhook
 
 READ, WRITE = "webhooks:read", "webhooks:write"
+LOG = "events:read"
 LEVELS = ("info", "warning", "alarm")
 MOST = 50
 LONGEST_URL = 2000
@@ -64,9 +65,12 @@ def create(
 
     url: https, or http where `webhook_networks` names networks of one's own; secret: of 16 to 256 printable characters,
     None for one that is made; level: the least that is sent, of LEVELS; actions: patterns over actions.
-    Raises Refusal INVALID, LIMIT or FORBIDDEN.
+    What is sent there is the log, so it takes the right to read that too. Raises Refusal INVALID, LIMIT or FORBIDDEN.
     """
     with Attempt(instance, actor, WRITE, "create a webhook", target_kind="webhook") as attempt:
+        unread = policy.may(actor, LOG)
+        if unread is not None:
+            raise unread
         place = _url(instance, url)
         chosen = f"krwh_{secrets.token_urlsafe(32)}" if secret is None else _secret(secret)
         if level not in LEVELS:

@@ -62,6 +62,8 @@ def read(told: object, one: Any) -> Batch | None:
         return None
     logins = []
     for entry in entries[:MOST]:
+        if not isinstance(entry, Mapping):
+            continue
         try:
             logins.append(one(entry))
         except Refusal:

@@ -62,6 +62,20 @@ KINDS: Mapping[str, Table] = {
 _KIND_OF = {table.name: kind for kind, table in KINDS.items()}
 # What others hang on is deleted as usual, with all that belongs to it, or sealed again.
 OWNING = frozenset(("group", "project", "repository", "server", "system-user", "user"))
+# The action that it takes to remove a row of a kind: no less than to take away as usual what it stands for, or, of what
+# holds something back, to let it go.
+_TO_REMOVE: Mapping[str, str] = {
+    **dict.fromkeys((CREDENTIAL, GRANT, USER_KEY, "expired-key"), "credentials:write"),
+    **dict.fromkeys(("revocation", "revoked-key"), "keys:revoke"),
+    **dict.fromkeys(("access-key", "authenticator", "identity", "token", "web-session"), "people:write"),
+    **dict.fromkeys(("group-member", "key-source"), "people:write"),
+    "offboarding": "people:offboard",
+    "access-request": "requests:approve",
+    "access-request-approval": "requests:approve",
+    "request-rule": "requests:rule",
+    "deploy-key": "codeartsrepo:repository:setRepository",
+    "repository-member": "codeartsrepo:repository:deleteMembers",
+}
 _HIDDEN = frozenset(
     (
         "seal",
@@ -74,6 +88,7 @@ _HIDDEN = frozenset(
         "facts",
         "lineage",
         "rows_sum",
+        "kept",
     )
 )
 LONGEST_SHOWN = 300
@@ -121,7 +136,7 @@ def remove(instance: Instance, actor: Actor, name: str) -> DamagedRow:
     Raises Refusal INVALID, or MISSING where there is no such row or it is as Keyrack wrote it.
     """
     kind, key = _read_name(name)
-    action = "credentials:write" if kind in (CREDENTIAL, GRANT, USER_KEY) else "servers:write"
+    action = _TO_REMOVE.get(kind, "servers:write")
     with Attempt(instance, actor, action, "remove a damaged row", target_kind="server") as attempt:
         if kind in OWNING:
             raise invalid("name", f"Delete this {kind} as usual, or seal its row again: --reseal {name}.")
@@ -271,7 +286,8 @@ def _record(connection: Connection, table: Table, row: Mapping[str, Any]) -> Dam
 
 def _what(row: Mapping[str, Any]) -> str:
     """What a row says, without what nobody may see."""
-    told = (f"{name} {value}" for name, value in row.items() if name not in _HIDDEN and value not in (None, ""))
+    readable = {name: value for name, value in row.items() if not isinstance(value, bytes | memoryview)}
+    told = (f"{name} {value}" for name, value in readable.items() if name not in _HIDDEN and value not in (None, ""))
     words = ", ".join("password_hash set" if part.startswith("password_hash ") else part for part in told)
     return words if len(words) <= LONGEST_SHOWN else words[:LONGEST_SHOWN] + "…"
 

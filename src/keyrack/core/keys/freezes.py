@@ -17,6 +17,7 @@ from keyrack.core.hosts.servers import look_up
 from keyrack.core.instance import Instance
 from keyrack.core.keys import access, user_keys
 from keyrack.core.keys.receipts import Receipt
+from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server, User
@@ -212,6 +213,9 @@ def confirm_key(instance: Instance, actor: Actor, key_id: int) -> None:
             found = freezes.user_key(work.connection, actor.workspace_id, key_id)
             if found is None or (found.user_id != actor.user_id and found.user_kind != "service"):
                 raise missing("SSH key")
+            owner = people.user(work.connection, found.user_id)
+            if owner is not None and owner.id != actor.user_id:
+                refuse_exceeding(work, owner)
             whose = str(found.user_name)
             row = Row({name: value for name, value in found.items() if name not in ("user_kind", "user_name")})
             held = freezes.credentials_of_keys(work.connection, actor.workspace_id, (row.fingerprint,))

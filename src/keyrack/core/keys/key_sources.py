@@ -11,6 +11,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import user_keys
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.private_addresses import is_private_host
+from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import invalid, missing
 from keyrack.model import Actor, User, UserKey
@@ -90,18 +91,17 @@ def remove(instance: Instance, actor: Actor, name: str, kind: str) -> KeySource:
     """
     action = user_keys.DELETE if name == actor.name else "people:write"
     with Attempt(instance, actor, action, "end taking keys from an account", target_kind=_KIND) as attempt:
-        user = attempt.read(lambda connection: _found(connection, actor, name))
-        sources = attempt.read(lambda connection: key_sources.of_user(connection, user.id))
-        source = next((one for one in sources if one.kind == kind), None)
-        if source is None:
-            raise missing("key source")
-        held = attempt.read(lambda connection: {key.id for key in _keys(connection, user)})
-        for key_id in source.keys.values():
-            if key_id in held:
-                user_keys.delete(instance, actor, key_id, user_id=user.id)
 
         def change(work: Work) -> KeySource:
+            user = _found(work.connection, actor, name)
+            source = next((one for one in key_sources.of_user(work.connection, user.id) if one.kind == kind), None)
+            if source is None:
+                raise missing("key source")
             refuse_exceeding(work, user)
+            held = {key.id for key in _keys(work.connection, user)}
+            for key_id in source.keys.values():
+                if key_id in held:
+                    user_keys.delete(within(work), actor, key_id, user_id=user.id)
             key_sources.remove(work.connection, source.id)
             work.record(f"Keys of {user.name} come from {source.account} at {source.url} no more", target_id=source.id)
             return source

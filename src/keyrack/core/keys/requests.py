@@ -23,6 +23,8 @@ from keyrack.store import people, requests, servers
 from keyrack.store.requests import APPROVED, CANCELLED, DENIED, LAPSED, PENDING, STATES, AccessRequest, RequestRule
 
 MOST_PENDING = 20
+MOST_A_DAY = 200
+"""Of one user: what is asked for and cancelled at once stays as long as the log."""
 MOST_RULES = 200
 AT_ONCE = 200
 LONGEST_REASON = 1000
@@ -68,9 +70,7 @@ def ask(
             server_id, tagged = _place(work, server, tag)
             if not _has_account(work, server_id, tagged, account):
                 raise invalid("system_user", f"No server there has the account {account!r}; name one that it has.")
-            if requests.count_pending(work.connection, user_id, MOST_PENDING) >= MOST_PENDING:
-                words = f"{MOST_PENDING} of your requests are pending, which is the most; cancel one first."
-                raise Refusal(Kind.LIMIT, "too-many-requests", words)
+            _refuse_many(work, user_id)
             matching = _rules(work, server_id, tagged, account)
             _refuse_long(matching, end - work.now)
             values = {
@@ -382,6 +382,15 @@ def _rules(work: Work, server_id: int | None, tag: str | None, account: str) -> 
         and (rule.tag is None or rule.tag in tags)
         and (rule.system_user is None or rule.system_user == account)
     ]
+
+
+def _refuse_many(work: Work, user_id: int) -> None:
+    if requests.count_pending(work.connection, user_id, MOST_PENDING) >= MOST_PENDING:
+        words = f"{MOST_PENDING} of your requests are pending, which is the most; cancel one first."
+        raise Refusal(Kind.LIMIT, "too-many-requests", words)
+    if requests.asked_since(work.connection, user_id, work.now - timedelta(days=1), MOST_A_DAY):
+        words = f"You asked {MOST_A_DAY} times within a day, which is the most; ask again tomorrow."
+        raise Refusal(Kind.LIMIT, "too-many-requests", words)
 
 
 def _refuse_long(matching: list[RequestRule], length: timedelta) -> None:

@@ -9,9 +9,10 @@ from sqlalchemy import Connection
 
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
-from keyrack.core.people import users, web_sessions
+from keyrack.core.people import groups, users, web_sessions
 from keyrack.core.people.users import system_actor
 from keyrack.core.people.web_sessions import Begun
+from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, Role, User
@@ -50,15 +51,18 @@ def role_of(instance: Instance, groups: Iterable[str]) -> Role | None:
 def sign_in(instance: Instance, claims: Claims, *, address: str, browser: str) -> Begun:
     """Begin a session of whom the provider signed in; the first time the user is made, where a rule gives a role.
 
-    Role and groups follow the provider at each sign-in. Raises Refusal FORBIDDEN.
+    Role and groups follow the provider at each sign-in, groups also at one that is refused. Raises Refusal FORBIDDEN.
     """
     role = role_of(instance, claims.groups)
     user = _known(instance, claims)
     if role is None or (user is not None and user.disabled_at is not None):
+        if user is not None:
+            _follow_groups(instance, user, claims)
         raise _refused(instance, user, address)
     if user is None:
         user = _make(instance, claims, role)
-    _follow(instance, user, claims, role)
+    _follow_role(instance, user, role)
+    _follow_groups(instance, user, claims)
     actor = web_sessions.actor_of(user, address=address)
     with Attempt(instance, actor, "iam:self", "sign in", target_kind="session") as attempt:
 
@@ -128,35 +132,40 @@ def _known(instance: Instance, claims: Claims) -> User | None:
 def _make(instance: Instance, claims: Claims, role: Role) -> User:
     """Make the user. Nobody becomes somebody who is here already by bearing the same name."""
     actor = _keyrack(instance)
-    try:
-        user = users.create_user(instance, actor, name=claims.name, role=role)
-    except Refusal as refusal:
-        if refusal.kind is not Kind.TAKEN:
-            raise
-        words = (
-            f"There is a user {claims.name} here who is not linked to this account of the provider. "
-            "Sign in as that user and link it under Sign-in and sessions, or ask an owner of the workspace."
-        )
-        raise Refusal(Kind.FORBIDDEN, "identity-not-linked", words) from None
     with Attempt(instance, actor, "people:write", "note who a user is at a provider", target_kind="user") as attempt:
 
-        def run(work: Work) -> None:
+        def run(work: Work) -> User:
+            # Together: a user without the identity could never come through the provider again.
+            user = users.create_user(within(work), actor, name=claims.name, role=role)
             _add_identity(work, user, claims)
             work.record(f"{user.name} came through {claims.issuer}", target_id=user.id)
+            return user
 
-        attempt.write(run)
-    return user
+        try:
+            return attempt.write(run)
+        except Refusal as refusal:
+            if refusal.kind is not Kind.TAKEN:
+                raise
+            words = (
+                f"There is a user {claims.name} here who is not linked to this account of the provider. "
+                "Sign in as that user and link it under Sign-in and sessions, or ask an owner of the workspace."
+            )
+            raise Refusal(Kind.FORBIDDEN, "identity-not-linked", words) from None
 
 
-def _follow(instance: Instance, user: User, claims: Claims, role: Role) -> None:
-    """Bring role and groups to what the rules say; a group that no rule names is left alone."""
-    actor = _keyrack(instance)
+def _follow_role(instance: Instance, user: User, role: Role) -> None:
+    """Bring the role to what the rules say."""
     if user.role is not role:
         try:
-            users.change_rights(instance, actor, user.id, role=role, policies=user.policies)
+            users.change_rights(instance, _keyrack(instance), user.id, role=role, policies=user.policies)
         except Refusal as refusal:
             if refusal.code != "last-owner":
                 raise
+
+
+def _follow_groups(instance: Instance, user: User, claims: Claims) -> None:
+    """Bring groups to what the rules say; a group that no rule names is left alone."""
+    actor = _keyrack(instance)
     for theirs, ours in rules(instance.settings.oidc_groups).items():
         inside = theirs in claims.groups
 
@@ -164,10 +173,17 @@ def _follow(instance: Instance, user: User, claims: Claims, role: Role) -> None:
             number = people.group_id(connection, user.workspace_id, ours)
             return people.group_member_ids(connection, number) if number else frozenset()
 
-        members = instance.database.read(held)
-        if inside != (user.id in members):
-            wanted = members | {user.id} if inside else members - {user.id}
-            users.ensure_group(instance, actor, name=ours, user_ids=wanted)
+        if inside == (user.id in instance.database.read(held)):
+            continue
+        # By this user alone: who enters the group meanwhile stays in it.
+        if inside:
+            users.ensure_group(instance, actor, name=ours, user_ids=(user.id,), exactly=False)
+            continue
+        try:
+            groups.remove_member(instance, actor, ours, user.name)
+        except Refusal as refusal:
+            if refusal.kind is not Kind.MISSING:
+                raise  # somebody else, or another sign-in of the same person, was quicker
 
 
 def _add_identity(work: Work, user: User, claims: Claims) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, NamedTuple
 
+from starlette.requests import Request
 from starlette.responses import Response
 
+from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, invalid
 from keyrack.model import Actor
 from keyrack.web import bodies, forges
 from keyrack.web.api import Call
 
 HEADER = "private-token"
-authenticate = partial(forges.authenticate, channel="gitlab", schemes=("bearer",), header=HEADER)
+SUDO = "sudo"
 USAGES = ("auth", "auth_and_signing")
 MOST_COUNTED = 10_000
 """Beyond so many rows GitLab says no totals."""
@@ -25,6 +26,16 @@ class Lacking(Refusal):
 
     def __init__(self, words: str) -> None:
         super().__init__(Kind.INVALID, "parameter", words)
+
+
+def authenticate(instance: Instance, request: Request) -> Actor:
+    """The user of the token. Raises Refusal, also where an administrator would act as somebody else: nobody does so
+    here, and the key would become the administrator's.
+    """
+    if SUDO in request.headers or SUDO in request.query_params:
+        words = "Nobody acts as another user here. Name the user in the path, as in POST /users/ID/keys."
+        raise Refusal(Kind.FORBIDDEN, "sudo", words)
+    return forges.authenticate(instance, request, channel="gitlab", schemes=("bearer",), header=HEADER)
 
 
 class NewKey(NamedTuple):

@@ -1,0 +1,61 @@
+"""Remembers over a restart in which files of accounts keys were seen, so that what is away then is not taken for gone.
+
+It holds no key: a home that is not mounted, or an account whose directory is away, is told as a place not looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any, Dict, Iterable, Mapping, Optional, Set, Tuple
+
+from keyrack.agent.state import StateFolder, StateProblem
+
+NOTE = "seen.json"
+AWAY_SECONDS = 30 * 86400.0  # for so long nobody knows an account whose directory is only away; then it is gone
+_MOST = 20_000
+
+Place = Tuple[str, str]  # an account and a path
+
+
+class SeenFiles:
+    """Of one host. files: where the file system of its home was mounted then, empty for a file outside of homes."""
+
+    def __init__(self, state: Optional[StateFolder] = None, *, keeps: bool = True) -> None:
+        """state: None, to remember nothing; keeps: False, to read what is noted and note nothing."""
+        self._state_folder = state
+        self._keeps = keeps
+        self._unknown: Dict[str, float] = {}  # accounts that nobody knows, and since when
+        self.files: Dict[Place, str] = {}
+        self._noted: Any = None
+        if state is not None:
+            with contextlib.suppress(StateProblem):
+                self._noted = state.load(NOTE)
+                self._take(self._noted or {})
+
+    def still_away(self, names: Iterable[str]) -> Set[str]:
+        """Of these accounts, whom nobody knows now, those that were known not too long ago."""
+        now = time.time()
+        self._unknown = {name: min(now, self._unknown.get(name, now)) for name in names}
+        return {name for name, since in self._unknown.items() if now - since < AWAY_SECONDS}
+
+    def keep(self, files: Mapping[Place, str]) -> None:
+        """These are they now. Where that cannot be noted, the next look tries again."""
+        self.files = dict(files)
+        if self._state_folder is None or not self._keeps:
+            return
+        places = [[*place, mount] for place, mount in sorted(files.items())]
+        noted = {"files": places[:_MOST], "unknown": self._unknown}
+        if noted != self._noted:
+            with contextlib.suppress(OSError):
+                self._state_folder.save(NOTE, noted, durable=False)
+                self._noted = noted
+
+    def _take(self, noted: Mapping[str, Any]) -> None:
+        files, unknown = noted.get("files"), noted.get("unknown")
+        for one in files if isinstance(files, list) else ():
+            if isinstance(one, list) and len(one) == 3 and all(isinstance(text, str) for text in one):
+                self.files[one[0], one[1]] = one[2]
+        for name, since in unknown.items() if isinstance(unknown, dict) else ():
+            if isinstance(since, (int, float)):
+                self._unknown[str(name)] = float(since)
