@@ -161,11 +161,6 @@ def _access_keys(user_id: int) -> Select[Any]:
     return select(access_keys.c.id).where(access_keys.c.user_id == user_id).order_by(access_keys.c.id)
 
 
-def sessions_of_keys(connection: Connection, workspace_id: int, fingerprints: Iterable[str]) -> Sequence[Row]:
-    """The logins that are open by keys, each with its server's name (server_name)."""
-    return _sessions.rows(connection, workspace_id, fingerprints)
-
-
 @prepared
 def _sessions(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
     return (

@@ -12,7 +12,6 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import missing
 from keyrack.model import Actor, Page, Server, Session
 from keyrack.store import servers, sessions
-from keyrack.store.offboardings import sessions_of_keys
 
 
 def find(
@@ -64,8 +63,7 @@ class OpenBy:
 def of_key(instance: Instance, actor: Actor, fingerprint: str) -> list[OpenBy]:
     """The logins that a key holds open on the workspace's servers, the oldest first. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "sessions:read", "see what a key holds open", target_kind="session") as attempt:
-        workspace = actor.workspace_id or 0
-        found = attempt.read(lambda connection: sessions_of_keys(connection, workspace, (fingerprint,)))
+        found = attempt.read(lambda connection: sessions.of_key(connection, actor.workspace_id, fingerprint))
         return [OpenBy(row.server_name, row.username, row.address) for row in found]
 
 

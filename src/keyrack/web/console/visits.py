@@ -168,7 +168,7 @@ class Visit:
             "now": self.now,
             "csrf": safety.token(self.instance, self.secret),
             "said": safety.unsigned(self.instance, said),
-            "rail": self._rail() if self.session else (),
+            "rail": self.rail(self.request.url.path) if self.session else (),
             "workspace": self.workspace,
             **values,
         }
@@ -191,9 +191,8 @@ class Visit:
             safety.set_cookie(self.instance, self.request, response, safety.SAID, value, seconds=60)
         return response
 
-    def _rail(self) -> list[tuple[str, str, bool]]:
-        """What the rail leads to: words, address, and whether the page is there."""
-        here = self.request.url.path
+    def rail(self, here: str) -> list[tuple[str, str, bool]]:
+        """What the rail leads to: words, address, and whether the page, whose address is here, is below that."""
         first = "/" + here.split("/")[1]
         here = here.replace(first, BELOW.get(first, first), 1)
         shown = []
