@@ -99,7 +99,15 @@ def test_programs_log_in_by_their_environment(team: Service, home: Path, monkeyp
 LISTS = (
     *("servers list", "servers show web-1", "servers keys web-1", "people list", "groups list", "grants list"),
     *("tokens list", "keys list", "requests list", "leaver list", "sessions list web-1", "who-can web-1"),
-    "access alice",
+    *(
+        "access alice",
+        "hosts list",
+        "hosts list --deleted",
+        "hosts show web-1",
+        "hosts keys web-1",
+        "hosts sessions web-1",
+    ),
+    *("hosts damaged", "servers accounts web-1"),
 )
 
 

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import copy
+import importlib
+from datetime import datetime
 from typing import Any
 
 import click
 
-from keyrack.cli import events, options, recovery, revocation, server_changes, unmanaged_keys
+from keyrack.cli import events, options, recovery, revocation, server_changes, sessions, unmanaged_keys
 from keyrack.cli import servers as shared_servers
-from keyrack.cli.calls import ID, either, known, reached, to
-from keyrack.cli.operator_context import operator_context, shared
+from keyrack.cli.calls import ID, either, known, on_data, reached, to
+from keyrack.cli.changes import dash
 from keyrack.cli.shown import say
-from keyrack.cli.spans import ago, moment, seconds_of
-from keyrack.cli.tables import AT_ONCE, as_json, as_json_object, every, show_json, table
-from keyrack.core.hosts import deleted_servers, modes, refused_logins, servers, sessions, status
-from keyrack.core.hosts import unmanaged_keys as unmanaged
-from keyrack.core.hosts.facts import WRITERS
-from keyrack.core.keys import credentials, last_uses
-from keyrack.model import Server
+from keyrack.cli.spans import ago, seconds_of
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
+
+THEN = ("keep", "drop-temporary", "drop-all")
+TITLES = ("ID", "NAME", "MODE", "STATE", "APPLIED", "SEEN", "UNMANAGED")
+_HINT = "`keyrack hosts list` shows which there are."
 
 
 @click.group(name="hosts")
 def command() -> None:
     """Hosts as the operator of this instance sees and steers them.
 
-    SERVER is a name or an id. Everything here is also in the API: docs/api/keyrack.md. What revokes, renames, moves,
-    steers, ends and decides goes there where one is logged in; `keyrack servers` and `sessions` list there.
+    SERVER is a name or an id. Everything here is also in the API (docs/api/keyrack.md) and goes there where one is
+    logged in; only `damaged --reseal` is done on the data alone.
     """
 
 
@@ -52,66 +53,78 @@ for _elsewhere in (
 @command.command(name="list")
 @click.option("--deleted", is_flag=True, help="Deleted servers instead, and whether their hosts have obeyed that.")
 @as_json
-@shared
+@either
 def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
     """List hosts, each with its mode and state.
 
     APPLIED is the revision that the host obeys, of the one that it must obey; UNMANAGED counts the keys that Keyrack
     did not put there and on which nobody decided.
     """
-    with operator_context(given) as at:
+    if on_data(given) and not deleted:
+        # Of ten thousand servers the records are read, as answers to calls would be made of them for nothing.
+        importlib.import_module("keyrack.cli.hosts_on_data").show(json_wanted, given)
+        return
+    with reached(given) as calls:
         if deleted:
-            gone = every(lambda offset: deleted_servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE))
-            told = [
-                (one.id, one.name, one.address, moment(one.deleted_at), one.deleted_by, moment(one.acknowledged_at))
-                for one in gone
+            gone = [
+                (
+                    *(one[name] for name in ("id", "name", "address", "deleted_at", "deleted_by")),
+                    dash(one["acknowledged_at"]),
+                )
+                for one in calls.every("/deleted-servers")
             ]
-            table(("ID", "NAME", "ADDRESS", "DELETED", "BY", "OBEYED"), told, json_wanted)
+            table(("ID", "NAME", "ADDRESS", "DELETED", "BY", "OBEYED"), gone, json_wanted)
             return
-        undecided = unmanaged.counts(at.instance, at.actor)
-        rows = []
-        for server in every(lambda offset: servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):
-            held = status.of(at.instance, server)
-            revisions = f"{held.applied}/{held.wanted}"
-            seen = ago(at.instance, held.seen_at)
-            rows.append((server.id, server.name, held.mode, held.state, revisions, seen, undecided.get(server.id, 0)))
-        table(("ID", "NAME", "MODE", "STATE", "APPLIED", "SEEN", "UNMANAGED"), rows, json_wanted)
+        undecided = {one["server_id"]: one["keys"] for one in calls.ask("GET", "/unmanaged-keys")["items"]}
+        now = calls.now()
+        rows = [
+            (
+                one["id"],
+                one["name"],
+                one["mode"],
+                one["state"],
+                f"{one['applied']}/{one['wanted']}",
+                ago(now, one["seen_at"] and datetime.fromisoformat(one["seen_at"])),
+                undecided.get(one["id"], 0),
+            )
+            for one in calls.every("/servers")
+        ]
+        table(TITLES, rows, json_wanted)
 
 
 @command.command()
 @click.argument("reference", metavar="SERVER")
 @as_json_object
-@shared
+@either
 def show(reference: str, json_wanted: bool, **given: Any) -> None:
     """Show what one host is to do and what it says it does."""
-    with operator_context(given) as at:
-        server = at.server(reference)
-        held = status.of(at.instance, server)
+    with reached(given) as calls, known(_HINT):
+        server = calls.ask("GET", to("servers", reference))
         if json_wanted:
-            show_json(_object(server, held))
+            show_json(_object(server))
             return
-        applied = f"{held.applied} since {moment(held.applied_at)}" if held.applied_at else "none"
+        applied = f"{server['applied']} since {server['applied_at']}" if server["applied_at"] else "none"
         facts = (
-            ("server", f"{server.name} (id {server.id}, {server.address})"),
-            ("tags", ", ".join(server.tags) or "none"),
-            ("mode", held.mode),
-            ("state", held.state),
-            ("host says", held.enforcement or "nothing yet"),
-            ("undone", held.undone),
-            ("revision", f"wanted {held.wanted}, applied {applied}"),
-            ("last seen", moment(held.seen_at)),
-            ("when silent", held.offline_words),
-            ("keys too", ", ".join(map(str, server.facts.get(WRITERS) or ()))),
-            ("agent", server.agent_version or "none"),
-            ("system", " ".join(filter(None, (server.os, server.os_version))) or "unknown"),
+            ("server", f"{server['name']} (id {server['id']}, {server['address']})"),
+            ("tags", ", ".join(server["tags"]) or "none"),
+            ("mode", server["mode"]),
+            ("state", server["state"]),
+            ("host says", server["enforcement"] or "nothing yet"),
+            ("undone", server["undone"]),
+            ("revision", f"wanted {server['wanted']}, applied {applied}"),
+            ("last seen", dash(server["seen_at"])),
+            ("when silent", server["offline_words"]),
+            ("keys too", ", ".join(server["writers"])),
+            ("agent", server["agent_version"] or "none"),
+            ("system", " ".join(filter(None, (server["os"], server["os_version"]))) or "unknown"),
         )
         for name, value in facts:
             if value:
                 say(f"{name:<12} {value}")
-        for problem in held.problems:
+        for problem in server["problems"]:
             say(f"{'problem':<12} {problem}")
-        if server.enrolled_at is None:
-            say(f"Enrol it: keyrack hosts enrol {server.id}", err=True)
+        if server["enrolled_at"] is None:
+            say(f"Enrol it: keyrack hosts enrol {server['id']}", err=True)
 
 
 @command.command()
@@ -137,7 +150,7 @@ def enforce(reference: str, **given: Any) -> None:
 @click.argument("reference", metavar="[SERVER]", required=False)
 @click.option("--tag", help="All servers that have this tag now, instead of one.")
 @click.option("--after", required=True, metavar="TIME", help="Such as 90s, 30m, 1h, 7d; 0 for never.")
-@click.option("--then", required=True, type=click.Choice(modes.THEN), help="What the host does then.")
+@click.option("--then", required=True, type=click.Choice(THEN), help="What the host does then.")
 @either
 def set_offline_policy(reference: str | None, tag: str | None, after: str, then: str, **given: Any) -> None:
     """Set what hosts do while the service does not answer."""
@@ -145,7 +158,7 @@ def set_offline_policy(reference: str | None, tag: str | None, after: str, then:
         raise click.UsageError("Name one SERVER, or several with --tag.")
     seconds = seconds_of(after)
     where = to("servers", reference) if reference is not None else to("tags", tag)
-    with reached(given) as calls, known("`keyrack hosts list` shows which there are."):
+    with reached(given) as calls, known(_HINT):
         policy = {"after_seconds": seconds, "then": then}
         for server in calls.ask("PUT", f"{where}/offline-policy", policy)["items"]:
             say(f"{server['name']}: {server['offline_words']}")
@@ -154,25 +167,26 @@ def set_offline_policy(reference: str | None, tag: str | None, after: str, then:
 @command.command(name="keys")
 @click.argument("reference", metavar="SERVER")
 @as_json
-@shared
+@either
 def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
     """List the keys that Keyrack put on a host, each with its end and its last use."""
-    with operator_context(given) as at:
-        server = at.server(reference)
-        found = list(
-            every(lambda offset: credentials.find(at.instance, at.actor, server.id, offset=offset, limit=AT_ONCE))
-        )
-        logins = refused_logins.of(server)
-        used = last_uses.on_server(at.instance, at.actor, server.id, [one.fingerprint for one in found])
+    with reached(given) as calls, known(_HINT):
         rows = []
-        for one in found:
-            last = used.get(one.fingerprint, ())
-            seen = f"{moment(last[0].at)} from {last[0].address}" if last else "-"
-            limits = ", ".join(sorted(one.restrictions)) or "-"
-            state = "delivered" if one.delivered else "on its way"
-            refused = logins.why(one.username, one.fingerprint)
-            state = f"{state}, but {refused}" if refused else state
-            rows.append((one.id, one.label, one.username, one.fingerprint, moment(one.expires_at), limits, seen, state))
+        for one in calls.every(to("servers", reference, "credentials")):
+            seen = f"{one['last_used_at']} from {one['last_used_from']}" if one["last_used_at"] else "-"
+            state = "delivered" if one["delivered"] else "on its way"
+            rows.append(
+                (
+                    one["id"],
+                    one["label"],
+                    one["username"],
+                    one["fingerprint"],
+                    dash(one["expires_at"]),
+                    ", ".join(sorted(one["restrictions"])) or "-",
+                    seen,
+                    f"{state}, but {one['refused']}" if one["refused"] else state,
+                )
+            )
         titles = ("ID", "LABEL", "ACCOUNT", "FINGERPRINT", "END", "RESTRICTIONS", "LAST USED", "STATE")
         table(titles, rows, json_wanted)
 
@@ -180,19 +194,11 @@ def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
 @command.command(name="sessions")
 @click.argument("reference", metavar="SERVER")
 @as_json
-@shared
+@either
 def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
     """List who is logged in on a host."""
-    with operator_context(given) as at:
-        server = at.server(reference)
-        rows = [
-            (one.id, one.username, one.address, moment(one.started_at), one.label or "-", one.fingerprint or "-")
-            + (("ending",) if one.ending else ("open",))
-            for one in every(
-                lambda offset: sessions.find(at.instance, at.actor, server.id, offset=offset, limit=AT_ONCE)
-            )
-        ]
-        table(("ID", "ACCOUNT", "FROM", "SINCE", "KEY", "FINGERPRINT", "STATE"), rows, json_wanted)
+    with reached(given) as calls, known(_HINT):
+        table(sessions.TITLES[1:], sessions.rows(calls, reference), json_wanted)
 
 
 @command.command(name="end-session")
@@ -210,44 +216,40 @@ def end_session(reference: str, session_id: int, **given: Any) -> None:
 @click.argument("reference", metavar="SERVER")
 @click.option("--replace", is_flag=True, help="The machine is a host already, such as a copy of one: make it this one.")
 @options.public_url
-@shared
-def enrol(reference: str, replace: bool, **given: Any) -> None:
+@either
+def enrol(reference: str, replace: bool, public_url: str | None, **given: Any) -> None:
     """Print the line that enrols a host.
 
     For root to paste there; its token works once, for 24 hours.
 
-    The line names the service's address: give --public-url, or set it where `keyrack serve` reads it.
+    The line names the service's address; on the data give --public-url, or set it where `keyrack serve` reads it.
     """
-    with operator_context(given) as at:
-        say(servers.installation_line(at.instance, at.actor, at.server(reference).id, replace=replace))
+    if public_url is not None:
+        if not on_data(given):
+            raise click.UsageError("--public-url goes with --data; a service where one is logged in knows its address.")
+        given["public_url"] = public_url
+    with reached(given) as calls, known(_HINT):
+        say(calls.ask("POST", to("servers", reference, "enrolments"), {"replace": replace})["line"])
 
 
-def _object(server: Server, held: status.HostStatus) -> dict[str, object]:
+def _object(server: dict[str, Any]) -> dict[str, object]:
     """A host for programs; every field is always there, null where nothing is known."""
+    same = ("id", "name", "address", "tags", "mode", "state", "wanted", "applied", "applied_at", "seen_at")
     return {
-        "id": server.id,
-        "name": server.name,
-        "address": server.address,
-        "tags": list(server.tags),
-        "mode": held.mode,
-        "state": held.state,
-        "enforcement": held.enforcement or None,
-        "undone": held.undone or None,
-        "wanted": held.wanted,
-        "applied": held.applied,
-        "applied_at": moment(held.applied_at) if held.applied_at else None,
-        "seen_at": moment(held.seen_at) if held.seen_at else None,
-        "when_silent": held.offline_words or None,
-        "agent_version": server.agent_version,
-        "os": server.os,
-        "os_version": server.os_version,
-        "enrolled": server.enrolled_at is not None,
-        "problems": list(held.problems),
+        **{name: server[name] for name in same},
+        "enforcement": server["enforcement"] or None,
+        "undone": server["undone"] or None,
+        "when_silent": server["offline_words"] or None,
+        "agent_version": server["agent_version"],
+        "os": server["os"],
+        "os_version": server["os_version"],
+        "enrolled": server["enrolled_at"] is not None,
+        "problems": server["problems"],
     }
 
 
 def _set_mode(reference: str, mode: str, given: dict[str, Any]) -> None:
-    with reached(given) as calls, known("`keyrack hosts list` shows which there are."):
+    with reached(given) as calls, known(_HINT):
         server = calls.ask("PATCH", to("servers", reference), {"mode": mode})
         say(f"{server['name']} is to {server['mode']}, with revision {server['wanted']}.")
         say(f"See what the host says: keyrack hosts show {server['id']}", err=True)

@@ -8,7 +8,6 @@ import click
 
 from keyrack.core import lifetimes
 from keyrack.core.audit import events
-from keyrack.core.instance import Instance
 from keyrack.core.lifetimes import LifetimeError
 from keyrack.errors import Refusal
 
@@ -23,11 +22,11 @@ def seconds_of(text: str) -> int:
         raise click.UsageError(f"{text!r} {problem}; 0 for never.") from None
 
 
-def ago(instance: Instance, at: datetime | None) -> str:
+def ago(now: datetime, at: datetime | None) -> str:
     """How long ago that was, in the largest unit; "never" for None."""
     if at is None:
         return "never"
-    seconds = max(0, int((instance.now() - at).total_seconds()))
+    seconds = max(0, int((now - at).total_seconds()))
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{seconds // size}{unit} ago"
