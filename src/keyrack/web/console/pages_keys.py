@@ -177,7 +177,7 @@ def key(visit: Visit) -> Response:
     if visit.is_part:
         return visit.show("_delivery.html", shown=shown)
     renews = not shown.has_ended(visit.now) and visit.may("people:write" if whose else user_keys.ADD)
-    place = {"rail": visit.rail("/people")} if whose else {}
+    place: dict[str, Any] = {"rail": visit.rail("/people")} if whose else {}
     return visit.show(
         "key.html",
         **place,
