@@ -284,6 +284,11 @@ def _words(row: Broken) -> str:
             f"The count of what decides ({row.name}) was changed or put back in the database, not by Keyrack. "
             "What it counted counts for nothing, until it is sealed again."
         )
+    if row.missing:
+        return (
+            f"The {what}, or one that is counted with it, was deleted in the database, not by Keyrack, and counts for "
+            "nothing any more. Make it again, or let that stand: `keyrack hosts damaged`."
+        )
     if row.older:
         return (
             f"The {what} is not the newest that Keyrack wrote: it, or one that is counted with it, was put back or "

@@ -341,6 +341,16 @@ def complete(connection: Connection, server_id: int) -> bool:
     return False
 
 
+def ids_after(connection: Connection, server_id: int, limit: int) -> list[int]:
+    """Ids of servers of all workspaces, in their order, after one."""
+    return _ids_after.values(connection, server_id, limit)
+
+
+@prepared
+def _ids_after(server_id: int, limit: int) -> Select[Any]:
+    return select(servers.c.id).where(servers.c.id > server_id).order_by(servers.c.id).limit(limit)
+
+
 def ids_with_tag(connection: Connection, workspace_id: int, tag: str) -> tuple[int, ...]:
     """The servers of a workspace that have a tag."""
     return tuple(_ids_with_tag.values(connection, workspace_id, tag))

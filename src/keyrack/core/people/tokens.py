@@ -15,7 +15,7 @@ from keyrack import policy
 from keyrack.core import cursors, validation
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
-from keyrack.core.people import passwords, throttle
+from keyrack.core.people import passwords, second_proofs, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
@@ -36,6 +36,8 @@ MOST_SIGNED_IN = 2000
 """IAM tokens of one user in force at once; whoever signs in once more waits until one has ended."""
 USE_NOTED_EVERY = timedelta(hours=1)
 KEPT_AFTER_END = timedelta(days=1)
+SECOND = "second_proof"
+"""What the details of a token say that was issued for a password and a code."""
 # What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
 # own keys, and oneself.
 PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
@@ -149,15 +151,18 @@ def actor_of(user: User, token: Token | None, *, address: str, channel: str) -> 
     )
 
 
-def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str) -> SignedIn:
-    """Issue an IAM token for a password.
+def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str, code: str | None = None) -> SignedIn:
+    """Issue an IAM token for a password; code: of an app, for whom a password alone does not sign in.
 
     Raises Refusal UNAUTHENTICATED, after the same work and so the same time whether there is such a user or not,
     FORBIDDEN for a foreign scope, or THROTTLED (see core/people/throttle.py).
     """
-    return by_password(
-        instance, who, lambda work, user: _issue_iam_token(work, user, scope), address=address, channel="iam"
-    )
+
+    def issue(work: Work, user: User) -> SignedIn:
+        second_proofs.check(work, user, code, address=address)
+        return _issue_iam_token(work, user, scope, second=code is not None)
+
+    return by_password(instance, who, issue, address=address, channel="iam")
 
 
 def by_password(instance: Instance, who: SignIn, then: Callable[[Work, User], T], *, address: str, channel: str) -> T:
@@ -227,7 +232,7 @@ def _by_password(
         return attempt.write(run)
 
 
-def _issue_iam_token(work: Work, user: User, scope: Scope) -> SignedIn:
+def _issue_iam_token(work: Work, user: User, scope: Scope, *, second: bool) -> SignedIn:
     people.remove_dead_tokens(work.connection, work.now - KEPT_AFTER_END, user_id=user.id)
     if people.count_tokens(work.connection, user.id, "iam", work.now) >= MOST_SIGNED_IN:
         words = f"This user has {MOST_SIGNED_IN} tokens in force, which is the most; revoke some, or use them."
@@ -242,7 +247,7 @@ def _issue_iam_token(work: Work, user: User, scope: Scope) -> SignedIn:
         name="IAM token",
         secret_hash=work.instance.key.hash_token(secret),
         scopes=("*",),
-        details={"project": project.uid if project else None},
+        details={"project": project.uid if project else None, **({SECOND: True} if second else {})},
         at=work.now,
         expires_at=work.now + timedelta(hours=work.instance.settings.token_hours),
     )
