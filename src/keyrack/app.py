@@ -19,6 +19,7 @@ from keyrack.store.engine import migrate
 SEALED_SINCE = "0030"
 COUNTED_SINCE = "0130"
 HIDDEN_SINCE = "0181"
+EVENTS_SINCE = "0235"
 
 
 def open_instance(settings: Settings, *, new_database: bool = False, restoring: bool = False) -> Instance:
@@ -49,15 +50,18 @@ def open_instance(settings: Settings, *, new_database: bool = False, restoring: 
         if there is not None:
             ownership.check_key(database, path)
         then: Callable[[Connection], None] | None = None
-        if there is not None and not migrate.knows(there, HIDDEN_SINCE):
-            is_sealed, is_counted = (migrate.knows(there, since) for since in (SEALED_SINCE, COUNTED_SINCE))
+        if there is not None and not migrate.knows(there, EVENTS_SINCE):
+            since = (SEALED_SINCE, COUNTED_SINCE, HIDDEN_SINCE)
+            is_sealed, is_counted, is_hidden = (migrate.knows(there, one) for one in since)
 
             def then(connection: Connection) -> None:
                 if not is_sealed:
                     ownership.seal_older(connection, path, restoring=restoring)
                 if not is_counted:
                     ownership.count_older(connection, path, restoring=restoring)
-                ownership.hide_older(connection, path)
+                if not is_hidden:
+                    ownership.hide_older(connection, path)
+                ownership.seal_events_from_here(connection, path)
 
         migrate.upgrade(settings.database_url, then=then)
         instance = ownership.open_as_owner(database, path, with_key)

@@ -12,6 +12,7 @@ from keyrack.core.audit import chain, retention
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, endings, grants, key_sync, requests
+from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people.users import system_actor
 from keyrack.store import servers
 from keyrack.store.database import DatabaseUnavailable
@@ -126,7 +127,7 @@ def _chain(instance: Instance) -> Callable[[], None]:
 def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
     """Remove what has ended and note who was heard of, every few seconds, on its own thread; answers how to stop it."""
     stopping = threading.Event()
-    calm = retention.Calm()
+    calm, missing = retention.Calm(), MissingRows()
 
     def run() -> None:
         while not stopping.wait(TIDY_EVERY_SECONDS):
@@ -141,6 +142,7 @@ def _tidy(instance: Instance, last_seen: LastSeen) -> Callable[[], None]:
                 instance.refusals.write(instance.database)
                 instance.tallies.write(instance.database, instance.now())
                 calm.tidy(instance, system_actor())
+                missing.go_on(instance)
                 instance.figures.behind.set(instance.database.read(servers.count_behind))
             except DatabaseUnavailable:
                 pass  # said by the database itself, once; the next round does what this one left

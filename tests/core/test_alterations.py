@@ -20,6 +20,7 @@ from keyrack.core.git import access, repositories
 from keyrack.core.hosts import documents
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, damaged_rows, grants, requests, revocation, user_keys, who_can
+from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people import access_keys, basic_access, tokens
 from keyrack.core.people import users as people
 from keyrack.errors import Refusal
@@ -328,3 +329,47 @@ def test_people_hear_that_all_of_it_went_back(world: World) -> None:
     assert tokens_hold(world)
     summaries = [event.summary for event in events.find(instance, world.team.owner, limit=50).items]
     assert any("to an older state, all of it" in summary for summary in summaries)
+
+
+def test_what_others_delete_is_an_alarm_without_anybody_asking(world: World) -> None:
+    """Of each table one row, of a place that several share one of them; the rows that a server counts as well."""
+    instance = world.team.instance
+    look_through(instance)
+    assert alarms(world) == []
+    now = instance.database.read(rows_of)
+    found: dict[str, list[str]] = {}
+    for table in TABLES:
+        if not now[table.name]:
+            continue
+
+        def command(connection: Connection, table: Table = table) -> None:
+            connection.execute(delete(table).where(named(table, now[table.name][-1])))
+            inside = replace(instance, database=Inside(instance, connection))  # type: ignore[arg-type]
+            look_through(inside)
+            found[table.name] = [row.name for row in inside.database.seals.take()]
+            raise Undo
+
+        with pytest.raises(Undo):
+            instance.database.write(command)
+    assert {"grants", "revoked_keys", "group_members", "servers", "server_tags", "access_tree"} <= set(found)
+    assert [name for name, names in found.items() if not names] == []
+    revoked, grants_table = by_name["revoked_keys"], by_name["grants"]
+    instance.database.write(lambda connection: connection.execute(delete(revoked)))
+    instance.database.write(lambda connection: connection.execute(delete(grants_table)))
+    look_through(instance)
+    words = " ".join(alarms(world))
+    assert "key revoked everywhere 1,*, or one that is counted with it, was deleted in the database" in words
+    assert "The grant 1, or one" in words
+
+
+def look_through(instance: Instance) -> None:
+    """As the thread does that the service has for it."""
+    clock = iter(range(0, 10**9, 1000))
+    look = MissingRows(lambda: next(clock))
+    while not look.go_on(instance):
+        pass
+
+
+def alarms(world: World) -> list[str]:
+    found = events.find(world.team.instance, world.team.owner, limit=100).items
+    return [event.summary for event in found if event.level == "alarm"]

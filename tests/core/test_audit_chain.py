@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from keyrack.agent.service.witness import Witness
 from keyrack.agent.state import StateFolder
-from keyrack.core.audit import chain, events, retention, verify
+from keyrack.core.audit import chain, events, exports, retention, verify
 from keyrack.core.hosts import contacts, enrolment, servers
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials
 from keyrack.core.people import users
+from keyrack.model import Actor
 from keyrack.protocol import audit_tree
-from keyrack.store import audit_log
-from keyrack.store.audit_tables import audit_checkpoints, audit_leaves
+from keyrack.store import audit_log, event_seals
+from keyrack.store import events as stored_events
+from keyrack.store.audit_tables import audit_checkpoints, audit_leaves, audit_nodes
 from keyrack.store.tables import events as held
 from tests.core.altering import Inside, Undo
 from tests.core.conftest import Team
@@ -38,13 +40,32 @@ def chained(instance: Instance) -> None:
         pass
 
 
-def outcome(instance: Instance) -> verify.Outcome:
+def outcome(instance: Instance) -> exports.Outcome:
     return verify.database(instance, OPERATOR)
 
 
 def alter(instance: Instance, statement: Any) -> None:
     """Past Keyrack."""
     instance.database.write(lambda connection: connection.execute(statement))
+
+
+def rewrite(instance: Instance, statement: Any) -> None:
+    """By whoever holds the instance's key, beside a service that was started since: nothing of it is unsealed."""
+
+    def command(connection: Connection) -> None:
+        connection.execute(statement)
+        for row in connection.execute(select(held)).mappings().all():
+            seal = event_seals.of(connection, dict(row))
+            connection.execute(update(held).where(held.c.id == row["id"]).values(seal=seal))
+        audit_log.forget(connection)
+
+    instance.database.write(command)
+    instance.checkpoints.newest = None
+    chained(instance)
+
+
+def alarms(instance: Instance, owner: Actor) -> list[str]:
+    return [one.summary for one in events.find(instance, owner, limit=20).items if one.level == "alarm"]
 
 
 @pytest.fixture
@@ -121,12 +142,12 @@ def test_an_export_is_verified_without_the_database(log: Team) -> None:
     instance = log.instance
     lines = list(verify.export(instance, OPERATOR))
     by_key = lambda text, signature: instance.key.signed(text, signature, audit_tree.NAMESPACE)  # noqa: E731
-    fine = verify.exported(lines, by_key)
+    fine = exports.exported(lines, by_key)
     assert fine.problem == ""
     assert fine.records == json.loads(lines[0])["records"] == len(rows(instance))
 
     def problem(changed: list[str]) -> str:
-        return verify.exported(changed, by_key).problem
+        return exports.exported(changed, by_key).problem
 
     altered = json.loads(lines[5])
     altered["record"]["summary"] = "nothing"
@@ -142,7 +163,138 @@ def test_an_export_is_verified_without_the_database(log: Team) -> None:
     forged = {"block": lines[-2], "signature": "x"}
     assert "not signed" in problem([*lines[:-2], json.dumps(forged), lines[-1]])
     assert problem([*lines[:5], "{", *lines[5:]]) == "line 6 is not of an export"
-    assert verify.exported(lines, lambda text, signature: False).problem != ""
+    assert exports.exported(lines, lambda text, signature: False).problem != ""
+
+
+def test_whatever_is_done_to_an_export_is_named(log: Team) -> None:
+    """Each line of an export is looked at, and of a line each field."""
+    instance = log.instance
+    told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
+    entry = {"target_kind": "server", "target_id": 1, "server_id": 1, "summary": "Something", "details": {}}
+    instance.database.write(lambda connection: stored_events.add_many(connection, log.owner, told, [entry] * 500))
+    chained(instance)
+    lines = list(verify.export(instance, OPERATOR))
+    head, block = lines[0], exports.BLOCK
+    first, first_hashes, second = lines[1 : block + 1], lines[block + 1], lines[block + 2 : 2 * block + 2]
+    rest = lines[block + 2 :]
+    by_key = partial(instance.key.signed, namespace=audit_tree.NAMESPACE)
+
+    def problem(changed: list[str]) -> str:
+        return exports.exported(changed, by_key, key=instance.key.public_line).problem
+
+    def edited(line: str, **fields: Any) -> str:
+        return json.dumps({**json.loads(line), **fields})
+
+    assert problem(lines) == ""
+    whole = [head, *first, first_hashes]
+    assert problem([*whole[:8], first[3], *whole[8:], *rest]) == "a record was inserted at place 7"
+    assert problem([*whole[:8], first[30], *whole[8:], *rest]) == "a record was inserted at place 7"
+    assert problem([*whole[:8], first[3], *whole[9:], *rest]) == "the record at place 7 is missing"
+    swapped = [head, *first[:7], second[9], *first[8:], first_hashes, *second[:9], first[7], *rest[10:]]
+    assert problem(swapped).startswith(f"the record at place 7 was reordered or is missing: that of place {block + 9}")
+    number = json.loads(first[7])["event"]
+    emptied = [*whole[:8], edited(first[7], record=None), *whole[9:], *rest]
+    assert problem(emptied) == f"the record at place 7, event {number}, is missing, and was not deleted for its age"
+    assert problem([*whole[:8], edited(first[7], event=number + 900), *whole[9:], *rest]).endswith("was altered")
+    assert problem([*whole[:8], edited(first[7], place=9), *whole[9:], *rest]).endswith("was altered")
+    assert problem([*whole[:8], edited(first[7], note="x"), *whole[9:], *rest]) == "line 9 is not of an export"
+    twice = first[7].replace('"record":', '"record":{},"record":', 1)
+    assert problem([*whole[:8], twice, *whole[9:], *rest]) == "line 9 is not of an export"
+    assert problem([*whole, *whole[1:], *rest]) == f"records from place 0 on were inserted once more at place {block}"
+    assert "records from place 0 on are missing or were reordered" in problem([head, *rest])
+    assert problem([head, *first, *rest]) == "the signed hashes of the records from place 0 on are missing"
+    assert problem([*lines[:-2], lines[-1]]).startswith("the signed hashes of the records from place")
+    assert problem([*lines[:-1], first[0], lines[-1]]).startswith("a record was inserted at place")
+    assert problem([*lines, first[0]]) == f"line {len(lines) + 1} was inserted: the log ends before it"
+    assert problem([*lines, lines[-1]]) == f"line {len(lines) + 1} was inserted: the log ends before it"
+    assert problem([*lines[:5], "{}", *lines[5:]]) == "line 6 is not of an export"
+    assert problem([*lines[:5], "[]", *lines[5:]]) == "line 6 is not of an export"
+    assert "export was cut" in problem(lines[: block + 20])
+    assert problem(lines[1:]) == "line 1 is not the first line of an export"
+    assert problem([edited(head, records=5), *lines[1:]]).startswith("line 1 was altered: it names 5 records")
+    assert "nother instance's log" in problem([edited(head, key="ssh-ed25519 AAAA"), *lines[1:]])
+    older = instance.database.read(audit_log.newest)
+    assert older is not None
+    servers.create(instance, log.owner, name="later", address="192.0.2.9")
+    chained(instance)
+    newer = list(verify.export(instance, OPERATOR))
+    assert problem(newer) == ""
+    changed = [*newer[:-1], json.dumps({"checkpoint": older.text, "signature": older.signature})]
+    assert problem(changed).startswith("the checkpoint is an older one")
+    assert (
+        problem([*newer[:-1], edited(newer[-1], checkpoint=older.text)]) == "the checkpoint is not signed by this key"
+    )
+
+
+def test_what_others_enter_is_no_event(log: Team) -> None:
+    """It gets no place, people hear of it, it is named, and what comes after it is chained as ever."""
+    instance = log.instance
+    everything = rows(instance)
+    last = everything[-1]["id"]
+    strange: dict[str, Any] = {"seal": b"x" * 40, "id": 10**9}
+    ways: tuple[dict[str, Any], ...] = ({}, {"seal": None}, {"summary": "Let bob in"}, strange)
+    for number, changed in enumerate(ways):
+        row = {**everything[4], "id": last + 100 * (number + 1), "at": instance.now(), **changed}
+        alter(instance, insert(held).values(**row))
+        chained(instance)
+        servers.create(instance, log.owner, name=f"later-{number}", address="192.0.2.9")
+        chained(instance)
+        (later,) = events.find(instance, log.owner, search=f"later-{number}", limit=5).items
+        assert chain.prove(instance, log.owner, later.id)
+        assert f"event {row['id']} was inserted" in outcome(instance).problem
+        assert any(f"event {row['id']} was entered" in one for one in alarms(instance, log.owner))
+        alter(instance, delete(held).where(held.c.id == row["id"]))
+        assert outcome(instance).problem == ""
+    row = {**everything[4], "id": rows(instance)[-1]["id"] + 100}
+    alter(instance, insert(held).values(**row))
+    chained(instance)
+    assert outcome(instance).problem == f"event {row['id']} was inserted: it is a copy of another"
+
+
+def test_what_stands_beside_the_places_is_looked_at_as_well(log: Team) -> None:
+    """Checkpoints and hashes of parts, and the end of the log, which the running service remembers."""
+    instance = log.instance
+    told = {"at": instance.now(), "action": "servers:write", "outcome": "done", "reason": "", "level": "info"}
+    entry = {"target_kind": "server", "target_id": 1, "server_id": 1, "summary": "Something", "details": {}}
+    instance.database.write(lambda connection: stored_events.add_many(connection, log.owner, told, [entry] * 300))
+    later = instance.now() + timedelta(hours=2)
+    object.__setattr__(instance, "now", lambda: later)
+    chained(instance)
+    assert outcome(instance).problem == ""
+    size = len(rows(instance))
+    last = audit_checkpoints.c.size == size
+    cases = (
+        (delete(audit_checkpoints).where(last), "the checkpoints over the records from place"),
+        (update(audit_checkpoints).where(last).values(size=size + 5), "not in order"),
+        (update(audit_checkpoints).where(last).values(text="{}"), "not signed"),
+        (update(audit_nodes).values(hash=b"x" * 32), "hashes of parts of the first"),
+        (delete(audit_nodes), "hashes of parts of the first"),
+        (insert(audit_nodes).values(level=8, number=50, hash=b"x" * 32), "hashes of parts of the log were inserted"),
+    )
+    for statement, words in cases:
+        found: list[str] = []
+
+        def command(connection: Connection, statement: Any = statement, found: list[str] = found) -> None:
+            connection.execute(statement)
+            found.append(outcome(replace(instance, database=Inside(instance, connection))).problem)  # type: ignore[arg-type]
+            raise Undo
+
+        with pytest.raises(Undo):
+            instance.database.write(command)
+        assert words in found[0]
+    alter(instance, delete(audit_checkpoints).where(last))
+    servers.create(instance, log.owner, name="later", address="192.0.2.9")
+    chained(instance)
+    assert any("its last checkpoint is over" in one for one in alarms(instance, log.owner))
+    # As if it had never been: the running service knows better.
+    for table in (audit_leaves, audit_nodes):
+        alter(instance, delete(table))
+    alter(instance, delete(audit_checkpoints))
+    instance.checkpoints.newest = audit_log.Signed(
+        json.dumps({"size": size, "root": "00" * 32, "access": 1, "at": 1}), ""
+    )
+    chained(instance)
+    assert any(f"the audit log had {size} records and has 0 now" in one for one in alarms(instance, log.owner))
 
 
 def test_events_that_were_kept_long_enough_are_not_missed(log: Team) -> None:
@@ -157,7 +309,7 @@ def test_events_that_were_kept_long_enough_are_not_missed(log: Team) -> None:
     assert found.pruned == before
     lines = list(verify.export(instance, OPERATOR))
     assert (
-        verify.exported(lines, lambda text, signature: instance.key.signed(text, signature, audit_tree.NAMESPACE))
+        exports.exported(lines, lambda text, signature: instance.key.signed(text, signature, audit_tree.NAMESPACE))
         == found
     )
     # The event that says so cannot be made to say more.
@@ -217,9 +369,7 @@ def test_a_host_takes_what_goes_on_and_refuses_a_log_that_was_rewritten(log: Tea
     chained(instance)
     assert not witness.take(handed(log, witness))
     assert witness.size == size + 1
-    alter(instance, update(held).where(held.c.id == 3).values(summary="nothing happened"))
-    instance.database.write(audit_log.forget)
-    chained(instance)
+    rewrite(instance, update(held).where(held.c.id == 3).values(summary="nothing happened"))
     assert outcome(instance).problem == "", "within itself it is whole"
     assert witness.take(handed(log, witness))
     assert "are not those that were there before" in witness.problem
@@ -237,9 +387,7 @@ def test_a_host_refuses_a_shorter_log_and_one_that_another_signed(log: Team, wit
     instance = log.instance
     told = handed(log, witness)
     last = rows(instance)[-1]["id"]
-    alter(instance, delete(held).where(held.c.id == last))
-    instance.database.write(audit_log.forget)
-    chained(instance)
+    rewrite(instance, delete(held).where(held.c.id == last))
     assert witness.take(handed(log, witness))
     assert "records and has" in witness.problem
     assert witness.take({**told, "text": told["text"].replace("size", "Size")})
@@ -287,7 +435,7 @@ def test_a_kept_checkpoint_tells_a_log_that_was_rewritten_from_the_one_it_was(lo
 
     def problems() -> tuple[str, str]:
         lines = list(verify.export(instance, OPERATOR))
-        found = verify.database(instance, OPERATOR, witnesses=seen), verify.exported(lines, by_key, witnesses=seen)
+        found = verify.database(instance, OPERATOR, witnesses=seen), exports.exported(lines, by_key, witnesses=seen)
         return found[0].problem, found[1].problem
 
     servers.create(instance, log.owner, name="and-later", address="192.0.2.9")
@@ -297,12 +445,8 @@ def test_a_kept_checkpoint_tells_a_log_that_was_rewritten_from_the_one_it_was(lo
     assert "not signed" in verify.database(instance, OPERATOR, witnesses=strange).problem
 
     size = audit_tree.read(kept["checkpoint"]).size
-    alter(instance, update(held).where(held.c.id == 3).values(summary="nothing happened"))
-    instance.database.write(audit_log.forget)
-    chained(instance)
+    rewrite(instance, update(held).where(held.c.id == 3).values(summary="nothing happened"))
     assert outcome(instance).problem == ""
     assert problems() == (f"the first {size} records are not those that were seen by a witness",) * 2
-    alter(instance, delete(held).where(held.c.id > 20))
-    instance.database.write(audit_log.forget)
-    chained(instance)
+    rewrite(instance, delete(held).where(held.c.id > 20))
     assert all(f"there were {size}" in problem for problem in problems())

@@ -352,6 +352,7 @@ LATER = (
     *((name, column) for name, columns in ENDS.NEW.items() for column, _ in columns),
     ("servers", "agent_run"),
     ("servers", "copied_at"),
+    ("events", "seal"),
 )
 NAMES = importlib.import_module("keyrack.store.migrations.r0040_names")
 

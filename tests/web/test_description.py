@@ -114,8 +114,8 @@ def test_every_call_has_shapes_examples_and_refusals(team: Service) -> None:
                 assert found["description"] == "What was asked for.", place
                 assert "204" in answers or "content" in found, place
             assert {"429", "503", "default"} <= set(answers), place
-            # Who is in a group, and which key a host makes, is said by the path alone.
-            if method in ("put", "patch") and not {"deploymentkey", "members"} & set(path.split("/")):
+            # Who is in a group, which account a server has, and which key a host makes, is said by the path alone.
+            if method in ("put", "patch") and not {"deploymentkey", "members", "system-users"} & set(path.split("/")):
                 assert "requestBody" in call, place
             for part in (call.get("requestBody", {}), *done, answers["default"]):
                 for content in part.get("content", {}).values():

@@ -192,6 +192,8 @@ def test_who_is_refused_everywhere(unchanged_team: Service, endpoint: Any) -> No
         ("key", "1"),
         ("grant", "1"),
         ("kind", "github"),
+        ("repository", "1"),
+        ("username", "deploy"),
     ):
         path = path.replace("{" + name + "}", value)
     body = {
@@ -249,7 +251,7 @@ def test_who_is_refused_everywhere(unchanged_team: Service, endpoint: Any) -> No
         ("GET", "/servers?page=0", None, 422, "page"),
         ("GET", "/servers?per_page=many", None, 422, "per_page"),
         ("GET", "/servers/1/nothing", None, 404, None),
-        ("DELETE", "/servers/1", None, 405, None),
+        ("POST", "/servers/1", None, 405, None),
     ],
 )
 def test_bad_input_is_refused_with_words(

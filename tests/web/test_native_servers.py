@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
-from tests.web.test_native import call
+from tests.web.test_native import OLGA, call
 
 
 def test_a_server_is_brought_to_what_is_wanted(team_on_each: Service) -> None:
@@ -34,3 +35,42 @@ def test_what_is_no_server_leaves_none(team: Service) -> None:
         assert call(team, "PUT", path, body, status=422)["error"]["field"] == field, body
     assert call(team, "GET", "/servers")["total"] == 1
     call(team, "PUT", "/servers/web-3", {"address": "192.0.2.13"}, token="token-of-mallory", status=403)
+
+
+def test_accounts_come_and_go_by_name(team_on_each: Service) -> None:
+    team = team_on_each
+    path = "/servers/web-1/system-users"
+    first = call(team, "PUT", f"{path}/ops")
+    assert call(team, "PUT", f"{path}/ops") == first, "what is there stays as it is"
+    assert [one["username"] for one in call(team, "GET", path)["items"]][-2:] == ["deploy", "ops"]
+    call(team, "PUT", f"{path}/no%20name", status=422)
+    call(team, "PUT", f"{path}/guest", token="token-of-audrey", status=403)
+    call(
+        team,
+        "POST",
+        "/servers/1/credentials",
+        {"label": "a", "username": "ops", "public_key": fresh_line()},
+        status=201,
+    )
+    body = {"method": "DELETE", "path": f"{path}/ops"}
+    assert [one["system_user"] for one in call(team, "POST", "/rehearsals", body)["loses"]] == ["ops"]
+    assert team.call("DELETE", f"/api/keyrack/v1{path}/ops", token=OLGA).status_code == 204
+    assert call(team, "DELETE", f"{path}/ops", status=404)["error"]["hint"]
+    assert call(team, "GET", "/servers/1/credentials")["items"] == []
+
+
+def test_a_server_and_a_repository_are_deleted(team: Service) -> None:
+    line = {"label": "a", "username": "deploy", "public_key": fresh_line()}
+    call(team, "POST", "/servers/web-1/credentials", line, status=201)
+    looked = call(team, "POST", "/rehearsals", {"method": "DELETE", "path": "/servers/web-1"})
+    assert [(one["server"], one["system_user"]) for one in looked["loses"]] == [("web-1", "deploy")]
+    call(team, "DELETE", "/servers/web-1", token="token-of-alice", status=403)
+    tag = team.call("GET", "/api/keyrack/v1/servers/web-1", token=OLGA).headers["ETag"]
+    for sent, status in (('"other"', 412), (tag, 204)):
+        gone = team.call("DELETE", "/api/keyrack/v1/servers/web-1", token=OLGA, headers={"If-Match": sent})
+        assert gone.status_code == status
+    call(team, "GET", "/servers/web-1", status=404)
+    made = call(team, "PUT", "/repositories", {"path": "acme/old"})
+    call(team, "DELETE", f"/repositories/{made['id']}", token="token-of-mallory", status=403)
+    assert team.call("DELETE", f"/api/keyrack/v1/repositories/{made['id']}", token=OLGA).status_code == 204
+    call(team, "GET", f"/repositories/{made['id']}", status=404)

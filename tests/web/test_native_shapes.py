@@ -36,7 +36,8 @@ KEY = {"label": "laptop", "username": "deploy", "public_key": "ssh-ed25519 AAAA"
         ("/servers/1/credentials", {**KEY, "temporary": 1}, "temporary", "temporary takes true or false."),
         ("/servers/1/resync", {"let_in": "SHA256:x"}, "let_in", "let_in takes a list."),
         ("/servers/1/resync", {"let_in": ["SHA256:x", 7]}, "let_in", "let_in.1 takes a text."),
-        ("/servers/1/enrolments", {"ttl": 5}, "body", "This call takes no body."),
+        ("/servers/1/enrolments", {"ttl": 5}, "body", "There is no field ttl. This call takes: replace."),
+        ("/servers/1/copy-gone", {"ttl": 5}, "body", "This call takes no body."),
     ],
 )
 def test_the_field_at_fault_is_named(team: Service, path: str, body: dict[str, Any], field: str, words: str) -> None:

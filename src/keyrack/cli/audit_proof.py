@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from keyrack.cli import options
 from keyrack.cli.opened import opened
-from keyrack.core.audit import chain, verify
+from keyrack.core.audit import chain, exports, verify
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.users import system_actor
 from keyrack.protocol import audit_tree
@@ -25,7 +25,7 @@ from keyrack.store.audit_log import Signed
 EVERY = 100_000
 
 
-def _told(what: str) -> verify.Told:
+def _told(what: str) -> exports.Told:
     """Say now and then how far it is, on standard error."""
     said = 0
 
@@ -68,12 +68,12 @@ def verify_command(exported: Path | None, witnesses: tuple[Path, ...], trusted: 
         with opened(given) as instance:
             outcome = verify.database(instance, system_actor(channel="cli"), _told("looked at"), kept)
     else:
-        signed = _by_key(trusted, given)
+        signed, line = _by_key(trusted, given)
         if str(exported) == "-":
-            outcome = verify.exported(sys.stdin, signed, _told("looked at"), kept)
+            outcome = exports.exported(sys.stdin, signed, _told("looked at"), kept, line)
         else:
             with exported.open(encoding="utf-8", errors="surrogateescape") as lines:
-                outcome = verify.exported(lines, signed, _told("looked at"), kept)
+                outcome = exports.exported(lines, signed, _told("looked at"), kept, line)
     if outcome.problem:
         raise click.ClickException(
             f"The audit log is not as it was: {outcome.problem}. The {outcome.records} records before that are."
@@ -94,8 +94,8 @@ def _witness(path: Path) -> Signed:
         raise click.UsageError(f"--witness: {path} holds no checkpoint.") from None
 
 
-def _by_key(trusted: str | None, given: dict[str, Any]) -> verify.Verified:
-    """What checks signatures by the key that is named, or by this instance's own."""
+def _by_key(trusted: str | None, given: dict[str, Any]) -> tuple[exports.Verified, str]:
+    """What checks signatures by the key that is named, or by this instance's own; and that key's line."""
     if trusted is None:
         path = options.settings(**given).data / "instance.key"
         if not path.exists():
@@ -117,7 +117,7 @@ def _by_key(trusted: str | None, given: dict[str, Any]) -> verify.Verified:
             return False
         return bool(found.namespace == audit_tree.NAMESPACE and found.public_blob == key.blob)
 
-    return signed
+    return signed, key.canonical
 
 
 @click.command(name="export")

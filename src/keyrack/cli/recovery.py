@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from keyrack.cli.operator_context import OperatorContext, operator_context, shared
+from keyrack.cli.calls import Calls, either, known, on_data, reached, to
+from keyrack.cli.changes import dash
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, show_json, table
-from keyrack.core.hosts import resync
-from keyrack.core.keys import damaged_rows as damaged
-from keyrack.model import Server
 
+SERVERS = "`keyrack hosts list` shows which there are."
+ROWS = "`keyrack hosts damaged` shows which there are."
 HELD_WORDS = {
     "line": "held back",
     "revoked": "stays revoked",
@@ -28,7 +30,7 @@ HELD_WORDS = {
 @click.option("--accept-database", is_flag=True, help="Hold nothing back: what the database says counts.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json
-@shared
+@either
 def resync_hosts(
     reference: str | None,
     everything: bool,
@@ -45,73 +47,91 @@ def resync_hosts(
     """
     if (reference is None) != everything:
         raise click.UsageError("Name one SERVER, or --all.")
-    with operator_context(given) as at:
-        chosen = resync.waiting(at.instance, at.actor) if reference is None else (at.server(reference),)
+    with reached(given) as calls, known(SERVERS):
+        if reference is None:
+            chosen = [(str(one["server_id"]), one["server"]) for one in calls.ask("GET", "/resync")["items"]]
+        else:
+            chosen = [(reference, calls.ask("GET", to("servers", reference))["name"])]
+        wanted = _Decision(let_in, accept_database, yes)
         if json_wanted:
-            show_json([_resync_quietly(at, server, let_in, accept_database, yes) for server in chosen])
+            show_json([_resync_quietly(calls, server, name, wanted) for server, name in chosen])
             return
         if not chosen:
             say("No host knows more than the database.")
-        for server in chosen:
-            _resync(at, server, let_in, accept_database, yes)
+        for server, name in chosen:
+            _resync(calls, server, name, wanted)
 
 
-def _resync_quietly(
-    at: OperatorContext, server: Server, let_in: tuple[str, ...], accept_database: bool, yes: bool
-) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """What the options say. let_in: fingerprints; yes: nobody is asked."""
+
+    let_in: tuple[str, ...]
+    accept_database: bool
+    yes: bool
+
+    def on(self, held: list[dict[str, Any]]) -> dict[str, Any]:
+        """The body of the call that decides on what is held back on one server."""
+        mine = [one for one in self.let_in if any(row["fingerprint"] == one for row in held)]
+        return {"let_in": mine, "accept_database": self.accept_database}
+
+
+def _resync_quietly(calls: Calls, server: str, name: str, wanted: _Decision) -> dict[str, object]:
     """One server for programs: what its host knew, whether that waits for the host, and whether it was decided now."""
-    found = resync.difference(at.instance, at.actor, server.id)
-    mine = tuple(one for one in let_in if any(row.fingerprint == one for row in found.held))
-    waits = found.asked and not accept_database
-    wanted = bool(mine) or accept_database or (found.undecided and not let_in)
-    if yes and wanted and not waits:
-        resync.decide(at.instance, at.actor, server.id, let_in=mine, accept_database=accept_database)
+    path = to("servers", server, "resync")
+    found = calls.ask("GET", path)
+    decision = wanted.on(found["held_back"])
+    waits = found["waiting_for_host"] and not wanted.accept_database
+    meant = bool(decision["let_in"]) or wanted.accept_database or (found["undecided"] and not wanted.let_in)
+    decided = bool(wanted.yes and meant and not waits)
+    if decided:
+        calls.ask("POST", path, decision)
     held = [
         {
-            "what": HELD_WORDS[row.kind],
-            "account": row.username,
-            "fingerprint": row.fingerprint,
-            "options": list(row.options),
-            "name": row.name,
+            "what": HELD_WORDS[row["kind"]],
+            "account": row["username"] or "",
+            "fingerprint": row["fingerprint"] or "",
+            "options": row["options"],
+            "name": row["name"] or "",
         }
-        for row in found.held
+        for row in found["held_back"]
     ]
-    decided = bool(yes and wanted and not waits)
-    return {"server": server.name, "waits_for_host": bool(waits), "held": held, "decided": decided}
+    return {"server": name, "waits_for_host": bool(waits), "held": held, "decided": decided}
 
 
-def _resync(at: OperatorContext, server: Server, let_in: tuple[str, ...], accept_database: bool, yes: bool) -> None:
-    found = resync.difference(at.instance, at.actor, server.id)
-    if not found.undecided and not found.held:
-        say(f"{server.name}: its host knows nothing that the database does not know.")
+def _resync(calls: Calls, server: str, name: str, wanted: _Decision) -> None:
+    path = to("servers", server, "resync")
+    found = calls.ask("GET", path)
+    if not found["undecided"] and not found["held_back"]:
+        say(f"{name}: its host knows nothing that the database does not know.")
         return
-    if found.asked and not accept_database:
-        say(f"{server.name}: its host has not yet told what it obeyed; nothing new reaches it until then.")
+    if found["waiting_for_host"] and not wanted.accept_database:
+        say(f"{name}: its host has not yet told what it obeyed; nothing new reaches it until then.")
         return
     rows = [
         (
-            HELD_WORDS[row.kind],
-            row.username or "-",
-            row.fingerprint or "-",
-            " ".join(row.options) or "-",
-            row.name or "-",
+            HELD_WORDS[row["kind"]],
+            dash(row["username"]),
+            dash(row["fingerprint"]),
+            " ".join(row["options"]) or "-",
+            dash(row["name"]),
         )
-        for row in found.held
+        for row in found["held_back"]
     ]
-    say(f"{server.name}:")
+    say(f"{name}:")
     table(("WHAT", "ACCOUNT", "FINGERPRINT", "OPTIONS", "NAME"), rows)
-    if not found.undecided and not let_in and not accept_database:
+    if not found["undecided"] and not wanted.let_in and not wanted.accept_database:
         say("Decided; --let-in FINGERPRINT or --accept-database changes that.")
         return
-    mine = tuple(one for one in let_in if any(row.fingerprint == one for row in found.held))
-    if let_in and not mine and not accept_database:
-        say(f"{server.name}: none of these keys is held back here.")
+    decision = wanted.on(found["held_back"])
+    if wanted.let_in and not decision["let_in"] and not wanted.accept_database:
+        say(f"{name}: none of these keys is held back here.")
         return
-    aim = "Let in what the database says" if accept_database else "Keep refused what is not named by --let-in"
-    if not yes and not click.confirm(f"{aim}?"):
+    aim = "Let in what the database says" if wanted.accept_database else "Keep refused what is not named by --let-in"
+    if not wanted.yes and not click.confirm(f"{aim}?"):
         raise click.ClickException("Nothing was decided.")
-    resync.decide(at.instance, at.actor, server.id, let_in=mine, accept_database=accept_database)
-    say(f"Decided for {server.name}.")
+    calls.ask("POST", path, decision)
+    say(f"Decided for {name}.")
 
 
 @click.command(name="damaged")
@@ -119,18 +139,24 @@ def _resync(at: OperatorContext, server: Server, let_in: tuple[str, ...], accept
 @click.option("--remove", "name", metavar="KIND:ID", help="Remove this row; its key is refused from then on.")
 @click.option("--reseal", "again", multiple=True, metavar="KIND:ID", help="Let this row (or: all) count as it stands.")
 @as_json
-@shared
+@either
 def damaged_rows(reference: str | None, name: str | None, again: Any, json_wanted: bool, **given: Any) -> None:
-    """List rows that are not as Keyrack wrote them and open nothing, remove one, or let it count as it stands."""
-    with operator_context(given) as at:
-        if again:
-            for row in damaged.reseal(at.instance, at.actor, again):
-                say(f"Sealed {row.name} as it stands: {row.what}.")
-            return
+    """List rows that are not as Keyrack wrote them and open nothing, remove one, or let it count as it stands.
+
+    --reseal is done on the data alone, as it takes whoever may read that.
+    """
+    if again:
+        if not on_data(given):
+            raise click.UsageError("--reseal is done on the data alone: give --data.")
+        # Loaded where it is done: over HTTP a command waits for no database.
+        importlib.import_module("keyrack.cli.reseal").reseal(again, given)
+        return
+    with reached(given) as calls, known(SERVERS if reference is not None else ROWS):
         if name is not None:
-            gone = damaged.remove(at.instance, at.actor, name)
-            say(f"Removed {gone.name}: {gone.what}.")
+            gone = calls.ask("DELETE", to("damaged-rows", name))
+            say(f"Removed {gone['row']}: {gone['what']}.")
             return
-        server_id = None if reference is None else at.server(reference).id
-        rows = [(row.name, row.what) for row in damaged.find(at.instance, at.actor, server_id)]
+        rows = [
+            (one["row"], one["what"]) for one in calls.ask("GET", "/damaged-rows", query={"server": reference})["items"]
+        ]
         table(("ROW", "WHAT IT SAYS NOW"), rows, json_wanted)

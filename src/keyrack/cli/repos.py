@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import Refused, either, on_data, reached, to
+from keyrack.cli.calls import Calls, Refused, either, on_data, reached, to
 from keyrack.cli.changes import dash
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
@@ -71,16 +71,35 @@ def change(path: str, visibility: str | None, protect: bool | None, json_wanted:
     if visibility is None and protect is None:
         raise click.UsageError("Say what is to change: --visibility, --protect or --unprotect.")
     with reached(given) as calls:
-        found = [one for one in calls.every(ALL, {"search": path}) if one["path"] == path]
-        if not found:
-            raise Refused(404, "repository-missing", f"There is no repository {path!r} that you may see.")
         body = {"visibility": None if visibility is None else int(visibility), "protect_default": protect}
-        one = calls.ask("PATCH", to("repositories", found[0]["id"]), body)
+        one = calls.ask("PATCH", _at(calls, path), body)
         if json_wanted:
             show_json(one)
             return
         protected = "protected" if one["protect_default"] else "not protected"
         say(f"{one['path']}: visibility {one['visibility']}, default branch {protected}.")
+
+
+@command.command()
+@click.argument("path", metavar="GROUP/NAME")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@either
+def delete(path: str, yes: bool, **given: Any) -> None:
+    """Delete a repository with all that is in it, its members and its deploy keys."""
+    with reached(given) as calls:
+        place = _at(calls, path)
+        if not yes and not click.confirm(f"Delete {path} with all that is in it?"):
+            raise click.ClickException("Nothing was deleted.")
+        calls.ask("DELETE", place)
+        say(f"Deleted the repository {path}.")
+
+
+def _at(calls: Calls, path: str) -> str:
+    """The place of a repository in the API. Raises Refused where there is none that the caller may see."""
+    found = [one for one in calls.every(ALL, {"search": path}) if one["path"] == path]
+    if not found:
+        raise Refused(404, "repository-missing", f"There is no repository {path!r} that you may see.")
+    return to("repositories", found[0]["id"])
 
 
 def _member(text: str) -> tuple[str, str]:

@@ -131,6 +131,58 @@ def set_server(
 
 @command.command()
 @click.argument("server", metavar="SERVER")
+@changing
+@either
+def delete(server: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+    """Delete a server with its keys; its host is told at its next contact."""
+    with reached(given) as calls, known(HINT):
+        words = f"Deleted the server {server}."
+        path = to("servers", server)
+        changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
+
+
+@command.command()
+@click.argument("server", metavar="SERVER")
+@as_json
+@either
+def accounts(server: str, json_wanted: bool, **given: Any) -> None:
+    """List the system users of a server, the accounts that keys can open."""
+    with reached(given) as calls, known(HINT):
+        found = calls.every(to("servers", server, "system-users"))
+        rows = [(one["username"], one["state"], dash(one["reason"]), one["created_at"]) for one in found]
+        table(("ACCOUNT", "STATE", "WHY", "CREATED AT"), rows, json_wanted)
+
+
+@command.command(name="add-account")
+@click.argument("server", metavar="SERVER")
+@click.argument("account", metavar="ACCOUNT")
+@as_json_object
+@either
+def add_account(server: str, account: str, json_wanted: bool, **given: Any) -> None:
+    """Make a system user exist on a server: keyrack servers add-account web-1 deploy"""
+    with reached(given) as calls, known(HINT):
+        made = calls.ask("PUT", to("servers", server, "system-users", account))
+        if json_wanted:
+            show_json(made)
+            return
+        say(f"Server {server} has the account {made['username']}, {made['state']}.")
+
+
+@command.command(name="delete-account")
+@click.argument("server", metavar="SERVER")
+@click.argument("account", metavar="ACCOUNT")
+@changing
+@either
+def delete_account(server: str, account: str, dry_run: bool, json_wanted: bool, **given: Any) -> None:
+    """Delete a system user of a server with its keys."""
+    with reached(given) as calls, known(f"`keyrack servers accounts {server}` shows which there are."):
+        path = to("servers", server, "system-users", account)
+        words = f"Deleted the account {account} of {server} with its keys."
+        changed(calls, "DELETE", path, dry_run=dry_run, json_wanted=json_wanted, words=lambda _: words)
+
+
+@command.command()
+@click.argument("server", metavar="SERVER")
 @either
 def enrol(server: str, **given: Any) -> None:
     """Print the line that enrols a host. For root to paste there; its token works once, for 24 hours."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import ID, either, known, reached, to
+from keyrack.cli.calls import ID, Calls, either, known, reached, to
 from keyrack.cli.changes import dash
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, table
@@ -28,21 +28,24 @@ def list_sessions(servers: tuple[str, ...], json_wanted: bool, **given: Any) -> 
     with reached(given) as calls, known("`keyrack servers list` shows which there are."):
         places = [(one, one) for one in servers]
         places = places or [(str(one["id"]), one["name"]) for one in calls.every("/servers")]
-        rows = [
-            (
-                name,
-                one["id"],
-                one["username"],
-                one["address"],
-                one["started_at"],
-                dash(one["label"]),
-                dash(one["fingerprint"]),
-                "ending" if one["ending"] else "open",
-            )
-            for reference, name in places
-            for one in calls.every(to("servers", reference, "sessions"))
-        ]
-        table(TITLES, rows, json_wanted)
+        found = [(name, *row) for reference, name in places for row in rows(calls, reference)]
+        table(TITLES, found, json_wanted)
+
+
+def rows(calls: Calls, server: str) -> list[tuple[object, ...]]:
+    """Who is logged in on a server, as TITLES has it but for the first."""
+    return [
+        (
+            one["id"],
+            one["username"],
+            one["address"],
+            one["started_at"],
+            dash(one["label"]),
+            dash(one["fingerprint"]),
+            "ending" if one["ending"] else "open",
+        )
+        for one in calls.every(to("servers", server, "sessions"))
+    ]
 
 
 @command.command()

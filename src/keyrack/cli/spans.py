@@ -7,10 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from keyrack.core import lifetimes
-from keyrack.core.audit import events
-from keyrack.core.instance import Instance
 from keyrack.core.lifetimes import LifetimeError
-from keyrack.errors import Refusal
 
 
 def seconds_of(text: str) -> int:
@@ -23,23 +20,15 @@ def seconds_of(text: str) -> int:
         raise click.UsageError(f"{text!r} {problem}; 0 for never.") from None
 
 
-def ago(instance: Instance, at: datetime | None) -> str:
+def ago(now: datetime, at: datetime | None) -> str:
     """How long ago that was, in the largest unit; "never" for None."""
     if at is None:
         return "never"
-    seconds = max(0, int((instance.now() - at).total_seconds()))
+    seconds = max(0, int((now - at).total_seconds()))
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{seconds // size}{unit} ago"
     return f"{seconds}s ago"
-
-
-def asked_moment(option: str, text: str, *, end: bool = False) -> datetime:
-    """The time that an option names, as core.audit.events.moment reads it; exits with words for anything else."""
-    try:
-        return events.moment(text, field=option, end=end)
-    except Refusal as refusal:
-        raise click.UsageError(f"{option}: {refusal.message}") from None
 
 
 def moment(at: datetime | None) -> str:

@@ -105,6 +105,12 @@ def hide_older(connection: Connection, path: Path) -> None:
         sealing.hide_first_time(connection, InstanceKey.load(path))
 
 
+def seal_events_from_here(connection: Connection, path: Path) -> None:
+    """Note which events of a database from before events had seals have none."""
+    if instance_facts.is_in_use(connection):
+        sealing.note_events(connection, InstanceKey.load(path))
+
+
 def _unfit(path: Path, key: InstanceKey) -> ForeignKey:
     return ForeignKey(
         f"{path} ({key.fingerprint}) is not the instance key that sealed the rows of this database. "

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Table, select
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.users import system_actor
-from keyrack.store import access_tree, events, instance_facts, people, sealed, sealed_tables, sums
+from keyrack.store import access_tree, event_seals, events, instance_facts, people, sealed, sealed_tables, sums
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.schema import metadata
 from keyrack.store.sealed import Broken
@@ -133,6 +133,14 @@ def hide_first_time(connection: Connection, key: InstanceKey) -> None:
     seals.use(key.seal_row)
     sealed.lend(connection, seals)
     log.info("the sums of servers' rows are hidden from now on", servers=sums.hide_older(connection))
+
+
+def note_events(connection: Connection, key: InstanceKey) -> None:
+    """Note, in the transaction that brings the tables up to date, up to which event there are no seals."""
+    seals = sealed.Seals()
+    seals.use(key.seal_row)
+    sealed.lend(connection, seals)
+    event_seals.begin(connection)
 
 
 def note_counted(database: Database, folder: Path) -> None:
@@ -275,6 +283,11 @@ def _words(row: Broken) -> str:
         return (
             f"The count of what decides ({row.name}) was changed or put back in the database, not by Keyrack. "
             "What it counted counts for nothing, until it is sealed again."
+        )
+    if row.missing:
+        return (
+            f"The {what}, or one that is counted with it, was deleted in the database, not by Keyrack, and counts for "
+            "nothing any more. Make it again, or let that stand: `keyrack hosts damaged`."
         )
     if row.older:
         return (

@@ -255,6 +255,18 @@ def know(connection: Connection, raw: Any) -> None:
         connection.info[_KNOWN] = _checked(connection, raw)
 
 
+def known(connection: Connection) -> bytes | None:
+    """The root that this transaction read so far, None where it read none that holds."""
+    found: bytes | None = connection.info.get(_KNOWN)
+    return found
+
+
+def know_again(connection: Connection, root: bytes | None) -> None:
+    """Take a root that another transaction of this connection found to hold, where nothing was written since."""
+    if root is not None and connection.info.get(_KNOWN) is None:
+        connection.info[_KNOWN] = root
+
+
 root_content = select(access_tree.c.content).where(access_tree.c.id == ROOT).scalar_subquery()
 """The root, for a question that reads it beside its rows."""
 
@@ -512,13 +524,9 @@ def broken_nodes(connection: Connection) -> list[tuple[str, int]]:
             links[node] = _link(seals, node, content)
             if node >> 40 & 255 > 1:
                 above.append((node, content))
-    wanted: dict[int, bytes] = {}
-    for tree, _ in TREES.values():
-        wanted[_node(tree, _LEVELS, 0)] = _part(known, tree - 1, _LINK, _COUNTER, len(known) - _SEAL_BYTES)
+    wanted = _links_below(ROOT, known)
     for node, content in above:
-        tree, level, number = node >> 48, node >> 40 & 255, node & (2**40 - 1)
-        for slot in range(-(-len(content) // _LINK)):
-            wanted[_node(tree, level - 1, number << _BITS | slot)] = _part(content, slot, _LINK)
+        wanted.update(_links_below(node, content))
     named = {tree: name for name, (tree, _) in TREES.items()}
     nothing = bytes(_LINK)
     return [
@@ -526,6 +534,51 @@ def broken_nodes(connection: Connection) -> list[tuple[str, int]]:
         for node in sorted({*links, *wanted})
         if (links.get(node) or nothing) != (wanted.get(node) or nothing)
     ]
+
+
+def _links_below(node: int, content: bytes) -> dict[int, bytes]:
+    """The nodes just below one, each with its link there."""
+    if node == ROOT:
+        end = len(content) - _SEAL_BYTES
+        return {_node(tree, _LEVELS, 0): _part(content, tree - 1, _LINK, _COUNTER, end) for tree, _ in TREES.values()}
+    tree, level, number = node >> 48, node >> 40 & 255, node & (2**40 - 1)
+    slots = range(-(-len(content) // _LINK))
+    return {_node(tree, level - 1, number << _BITS | slot): _part(content, slot, _LINK) for slot in slots}
+
+
+def look_below(connection: Connection, node: int, content: bytes) -> None:
+    """Remember the nodes just below one that others changed or deleted, so that an alarm names them."""
+    seals, links = seals_of(connection), _links_below(node, content)
+    found = {row["id"]: _link(seals, row["id"], bytes(row["content"])) for row in _nodes.rows(connection, list(links))}
+    nothing = bytes(_LINK)
+    for below, link in links.items():
+        if (link or nothing) != found.get(below, nothing):
+            seals.found(Broken(access_tree.name, (below,), {}, incomplete=True))
+
+
+def held_by(node: int, content: bytes) -> tuple[int, dict[int, bytes]] | None:
+    """The tree of a lowest node, and its places that hold something, by index; None for a node above others."""
+    if node >> 40 & 255 != 1:
+        return None
+    base = (node & (2**40 - 1)) << _BITS
+    parts = ((base + number, _part(content, number, _WIDTH)) for number in range(-(-len(content) // _WIDTH)))
+    return node >> 48, {index: part for index, part in parts if any(part)}
+
+
+def is_whole(connection: Connection, table: Table, index: int, slot: bytes) -> bool:
+    """Whether all rows are there that a place counts; slot: what it holds."""
+    seals = seals_of(connection)
+    total = _sum(seals, (TREES[table.name][0], index), slot)
+    if sum(_share(seals, table, one) for one in _seals_at(table).rows(connection, index)) % _MODULUS == total:
+        return True
+    holding = (one for one in _rows_at(table).rows(connection, index) if seals.holds(table, one))
+    return sum(_share(seals, table, one) for one in holding) % _MODULUS == total
+
+
+@cache
+def _seals_at(table: Table) -> Prepared[[int]]:
+    column = table.c[TREES[table.name][1]]
+    return Prepared(lambda index: select(table.c.seal).where(column == index))
 
 
 def places_held(connection: Connection, table: Table) -> Iterable[int]:

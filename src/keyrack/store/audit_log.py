@@ -17,8 +17,9 @@ from sqlalchemy import Connection, Select, Table, delete, func, insert, select
 from keyrack.protocol import audit_tree
 from keyrack.store.audit_tables import audit_checkpoints, audit_leaves, audit_nodes
 from keyrack.store.engine.prepared import Row, Statement, placeholder, prepared
+from keyrack.store.event_seals import COLUMNS
 from keyrack.store.plain import encode
-from keyrack.store.seals import seals_of
+from keyrack.store.seals import SEAL, seals_of
 from keyrack.store.tables import events
 
 LEVELS = 8
@@ -50,8 +51,10 @@ class Chained:
 
 
 def text_of(event: Mapping[str, Any]) -> bytes:
-    """An event as the bytes that are hashed: JSON, sorted, without what is empty; times in microseconds since 1970."""
-    return encode({name: value for name, value in event.items() if value is not None}).encode()
+    """An event as the bytes that are hashed: JSON, sorted, without what is empty, nor its seal; times in microseconds
+    since 1970.
+    """
+    return encode({name: value for name, value in event.items() if value is not None and name != SEAL}).encode()
 
 
 def newest(connection: Connection) -> Signed | None:
@@ -69,6 +72,32 @@ def checkpoints(connection: Connection) -> list[Signed]:
     """All that are kept, the smallest first."""
     rows = connection.execute(select(audit_checkpoints).order_by(audit_checkpoints.c.size))
     return [Signed(row.text, row.signature) for row in rows]
+
+
+def checkpoint_sizes(connection: Connection) -> list[int]:
+    """The sizes under which those are kept, which their texts say too."""
+    return list(connection.execute(select(audit_checkpoints.c.size).order_by(audit_checkpoints.c.size)).scalars())
+
+
+def places_end(connection: Connection) -> int:
+    """How many places there are, by the last one."""
+    last = _last_place.value(connection)
+    return 0 if last is None else int(last) + 1
+
+
+@prepared
+def _last_place() -> Select[Any]:
+    return select(func.max(audit_leaves.c.position))
+
+
+def count_nodes(connection: Connection) -> int:
+    """How many hashes of parts are kept."""
+    return int(connection.execute(select(func.count()).select_from(audit_nodes)).scalar_one())
+
+
+def nodes_of(size: int) -> int:
+    """How many of them a log of this size has."""
+    return sum(size >> level for level in range(LEVELS, size.bit_length(), LEVELS))
 
 
 def is_empty(connection: Connection) -> bool:
@@ -150,6 +179,36 @@ def _grown(part: audit_tree.Whole, level: int, number: int) -> bytes:
     return audit_tree.node(part(level - 1, 2 * number), part(level - 1, 2 * number + 1))
 
 
+class Parts:
+    """Whole parts of the tree as records make them, to be compared with those that are kept."""
+
+    def __init__(self) -> None:
+        self._open: list[list[bytes]] = [[]]  # by level that is kept: the parts below that are not yet one above
+        self._numbers = [0]
+        self._made: list[tuple[int, int, bytes]] = []
+
+    def add(self, hashed: bytes) -> None:
+        """Add a record by its hash."""
+        self._open[0].append(hashed)
+        depth = 0
+        while len(self._open[depth]) == 1 << LEVELS:
+            found, self._open[depth] = self._open[depth], []
+            while len(found) > 1:
+                found = [audit_tree.node(found[at], found[at + 1]) for at in range(0, len(found), 2)]
+            if depth + 1 == len(self._open):
+                self._open.append([])
+                self._numbers.append(0)
+            self._made.append(((depth + 1) * LEVELS, self._numbers[depth], found[0]))
+            self._numbers[depth] += 1
+            depth += 1
+            self._open[depth].append(found[0])
+
+    def fit(self, connection: Connection) -> bool:
+        """Whether those that were made since it was last asked are kept as they are."""
+        made, self._made = self._made, []
+        return all(_nodes.values(connection, level, number, number + 1) == [hashed] for level, number, hashed in made)
+
+
 @cache
 def _inserting(table: Table) -> Statement:
     return Statement(lambda: insert(table).values({column.name: placeholder(column) for column in table.c}))
@@ -208,7 +267,7 @@ def _chained(connection: Connection, rows: Iterable[Row]) -> Iterator[Chained]:
             position=int(row["leaf_position"]),
             event_id=event_id,
             hash=hashed,
-            record=None if row["id"] is None else {column.name: row[column.name] for column in events.c},
+            record=None if row["id"] is None else {column.name: row[column.name] for column in COLUMNS},
             sound=seal == row["leaf_seal"],
         )
 
@@ -216,7 +275,7 @@ def _chained(connection: Connection, rows: Iterable[Row]) -> Iterator[Chained]:
 def _with_events() -> Select[Any]:
     leaf = [column.label(f"leaf_{column.name}") for column in audit_leaves.c]
     joined = audit_leaves.outerjoin(events, events.c.id == audit_leaves.c.event_id)
-    return select(*leaf, *events.c).select_from(joined)
+    return select(*leaf, *COLUMNS).select_from(joined)
 
 
 @prepared

@@ -9,12 +9,16 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, Text, cast, func, insert, or_, select, text
 
 from keyrack.model import Actor, Event, Page, Place
+from keyrack.store import event_seals
 from keyrack.store.engine.prepared import Statement, placeholder, prepared
+from keyrack.store.event_seals import COLUMNS
 from keyrack.store.rows import contains, page
 from keyrack.store.tables import IS_ALARM, events
 
 NEWEST = 500
 """How many of a workspace's events are looked at for an alarm that was raised already."""
+LOOKED_AT = 2000
+"""Of one server: more than it can have of a kind that is counted in an hour, among all that it has."""
 _append = Statement(
     lambda: insert(events).values({column.name: placeholder(column) for column in events.c if column.name != "id"})
 )
@@ -36,22 +40,20 @@ def add(
     details: Mapping[str, Any],
 ) -> None:
     """Append one event by an actor; see model.Event for what the fields mean."""
-    _append.tell(
-        connection,
-        {
-            **_by(actor),
-            "at": at,
-            "action": action,
-            "outcome": outcome,
-            "reason": reason,
-            "target_kind": target_kind,
-            "target_id": target_id,
-            "server_id": server_id,
-            "summary": summary,
-            "level": level,
-            "details": dict(details),
-        },
-    )
+    event = {
+        **_by(actor),
+        "at": at,
+        "action": action,
+        "outcome": outcome,
+        "reason": reason,
+        "target_kind": target_kind,
+        "target_id": target_id,
+        "server_id": server_id,
+        "summary": summary,
+        "level": level,
+        "details": dict(details),
+    }
+    _append.tell(connection, event_seals.sealed(connection, event))
 
 
 def add_many(
@@ -59,7 +61,7 @@ def add_many(
 ) -> None:
     """Append events by one actor; told: the fields that all share, entries: the others of each."""
     shared = {**_by(actor), **told}
-    _append.run_many(connection, ({**shared, **entry} for entry in entries))
+    _append.run_many(connection, (event_seals.sealed(connection, {**shared, **entry}) for entry in entries))
 
 
 def _by(actor: Actor) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def find(
     one did; key: a fingerprint, or a part of one, that the summary or the details name; kinds: of their targets, () for
     all; refused: only what was; alarms: these alone.
     """
-    statement = select(events).where(events.c.workspace_id == workspace_id)
+    statement = select(*COLUMNS).where(events.c.workspace_id == workspace_id)
     if actor_name:
         statement = statement.where(events.c.actor_name == actor_name)
     if key:
@@ -126,7 +128,7 @@ def find(
 
 def get(connection: Connection, workspace_id: int, event_id: int) -> Event | None:
     """An event of this workspace, or None."""
-    statement = select(events).where(events.c.id == event_id, events.c.workspace_id == workspace_id)
+    statement = select(*COLUMNS).where(events.c.id == event_id, events.c.workspace_id == workspace_id)
     row = connection.execute(statement).one_or_none()
     return None if row is None else _event(row)
 
@@ -143,12 +145,24 @@ def newest_id(connection: Connection) -> int:
 
 @prepared
 def _after(event_id: int, limit: int) -> Select[Any]:
-    return select(events).where(events.c.id > event_id).order_by(events.c.id).limit(limit)
+    return select(*COLUMNS).where(events.c.id > event_id).order_by(events.c.id).limit(limit)
 
 
 def after(connection: Connection, event_id: int, limit: int) -> tuple[Event, ...]:
     """The events of all workspaces with a larger id, oldest first, at most `limit`."""
     return tuple(Event(**row) for row in _after.rows(connection, event_id, limit))
+
+
+@prepared
+def _lately(server_id: int, reason: str, at: datetime, most: int) -> Select[Any]:
+    last = select(events.c.reason, events.c.at).where(events.c.server_id == server_id)
+    found = last.order_by(events.c.id.desc()).limit(most).subquery()
+    return select(func.count()).select_from(found).where(found.c.reason == reason, found.c.at > at)
+
+
+def count_lately(connection: Connection, server_id: int, reason: str, since: datetime) -> int:
+    """How many events with a reason a server has since a time, among its last LOOKED_AT."""
+    return int(_lately.value(connection, server_id, reason, since, LOOKED_AT) or 0)
 
 
 def was_raised(connection: Connection, server_id: int, reason: str, summary: str, since: datetime) -> bool:

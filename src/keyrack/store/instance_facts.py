@@ -32,6 +32,17 @@ def claim_for_key(connection: Connection, fingerprint: str) -> str:
     return counts
 
 
+def noted(connection: Connection, name: str) -> str | None:
+    """What was noted under a name; None where nothing was."""
+    return connection.execute(select(instance_facts.c.value).where(instance_facts.c.name == name)).scalar()
+
+
+def note(connection: Connection, name: str, value: str) -> None:
+    """Note something under a name, in place of what was noted there."""
+    connection.execute(delete(instance_facts).where(instance_facts.c.name == name))
+    connection.execute(insert(instance_facts).values(name=name, value=value))
+
+
 def is_in_use(connection: Connection) -> bool:
     """Whether there is anything in this database that somebody made."""
     return connection.execute(select(workspaces.c.id).limit(1)).first() is not None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Connection, Table, select, tuple_
+from sqlalchemy import Boolean, Column, Connection, Select, Table, select, tuple_
 
 from keyrack.store import access_tree, sealed
 from keyrack.store.columns import EPOCH, MICROSECOND, Json, Moment
+from keyrack.store.engine.prepared import Prepared, among, prepared
+from keyrack.store.tree_tables import access_tree as tree
 
 AT_ONCE = 10_000
 MOST_NAMED = 500
@@ -84,6 +87,56 @@ def missing(connection: Connection) -> Iterator[tuple[Table, int]]:
             some = held[start : start + MOST_NAMED]
             there = set(connection.execute(select(column).where(column.in_(some))).scalars())
             yield from ((table, index) for index in some if index not in there)
+
+
+def look_on(connection: Connection, after: int, limit: int) -> int | None:
+    """Look through some nodes of the tree after the one with this id, ROOT at first, for what others deleted, which is
+    remembered so that an alarm names it. Answers the last one, None where no more are there.
+    """
+    known = access_tree.root(connection)
+    if known is None:
+        return None
+    if after == access_tree.ROOT:
+        access_tree.look_below(connection, after, known)
+    nodes = _next_nodes.rows(connection, after, limit)
+    for node in nodes:
+        content = bytes(node["content"])
+        held = access_tree.held_by(node["id"], content)
+        if held is None:
+            access_tree.look_below(connection, node["id"], content)
+        else:
+            _look_at_places(connection, *held)
+    return nodes[-1]["id"] if len(nodes) == limit else None
+
+
+@prepared
+def _next_nodes(after: int, limit: int) -> Select[Any]:
+    # Those of a level come after all of the level below.
+    return select(tree).where(tree.c.id > after).order_by(tree.c.id).limit(limit)
+
+
+def _look_at_places(connection: Connection, tree_number: int, held: Mapping[int, bytes]) -> None:
+    """Remember the rows that are missing at places which hold something."""
+    table = _table_of(tree_number)
+    if table is None or not held:
+        return
+    name = access_tree.TREES[table.name][1]
+    there = set(_indexes_among(table).values(connection, list(held)))
+    for index, slot in held.items():
+        # Of several rows in one place one may be missing while others are there.
+        if index not in there or (name != "id" and not access_tree.is_whole(connection, table, index, slot)):
+            key = (index, *("*" for _ in list(table.primary_key)[1:]))
+            sealed.seals_of(connection).found(sealed.Broken(table.name, key, {name: index}, missing=True))
+
+
+def _table_of(number: int) -> Table | None:
+    return next((table for table in sealed.TABLES if access_tree.TREES.get(table.name, (0, ""))[0] == number), None)
+
+
+@cache
+def _indexes_among(table: Table) -> Prepared[[Sequence[int]]]:
+    column = table.c[access_tree.TREES[table.name][1]]
+    return Prepared(lambda indexes: select(column).where(among(column, indexes)))
 
 
 def typed(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ MOST_FOUND = 1000
 @dataclass(frozen=True, slots=True)
 class Broken:
     """A row that is not as Keyrack wrote it. key: its primary key; values: what it says now; incomplete: it holds, and
-    what belongs to it does not; older: it holds, and it is not the newest of it.
+    what belongs to it does not; older: it holds, and it is not the newest of it; missing: others deleted it.
     """
 
     table: str
@@ -94,6 +94,7 @@ class Broken:
     values: Mapping[str, Any]
     incomplete: bool = False
     older: bool = False
+    missing: bool = False
 
     @property
     def name(self) -> str:

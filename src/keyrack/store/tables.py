@@ -487,6 +487,7 @@ events = numbered(
     Column("summary", Text, nullable=False),
     Column("level", String(8), nullable=False),
     Column("details", Json, nullable=False),
+    Column("seal", LargeBinary(40)),  # see store/event_seals.py
     Index("ix_events_workspace_id_id", "workspace_id", "id"),
     Index("ix_events_server_id_id", "server_id", "id"),
     index_where("ix_events_alarms", "workspace_id", "id", condition=IS_ALARM),

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Delete, Select, Update, delete, insert, selec
 from keyrack.model import Event
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import Statement, among, placeholder, prepared
+from keyrack.store.event_seals import COLUMNS
 from keyrack.store.tables import events
 from keyrack.store.webhook_tables import IS_WAITING, webhook_deliveries, webhooks
 
@@ -102,7 +103,7 @@ def _new_events(webhook_id: int, workspace_id: int, after: int, limit: int) -> S
     known = select(webhook_deliveries.c.id).where(
         webhook_deliveries.c.webhook_id == webhook_id, webhook_deliveries.c.event_id == events.c.id
     )
-    found = select(events).where(events.c.workspace_id == workspace_id, events.c.id > after, ~known.exists())
+    found = select(*COLUMNS).where(events.c.workspace_id == workspace_id, events.c.id > after, ~known.exists())
     return found.order_by(events.c.id).limit(limit)
 
 
@@ -174,7 +175,7 @@ def change(connection: Connection, one: Delivery) -> None:
 
 @prepared
 def _events_by_ids(ids: Sequence[int]) -> Select[Any]:
-    return select(events).where(among(events.c.id, ids))
+    return select(*COLUMNS).where(among(events.c.id, ids))
 
 
 def events_by_ids(connection: Connection, ids: Sequence[int]) -> dict[int, Event]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
@@ -26,7 +27,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import Checkpoint, CheckpointProblem
-from keyrack.store import access_tree, audit_log, events, people
+from keyrack.store import access_tree, audit_log, event_seals, events, people
 from keyrack.store.audit_log import Signed
 
 log = structlog.get_logger("keyrack")
@@ -35,6 +36,8 @@ KEPT_EVERY = timedelta(hours=1)
 """One checkpoint of so much time is kept: it says where a log was rewritten."""
 AGAIN_AFTER = timedelta(hours=1)
 MOST_PROOFS = 10_000
+MOST_NAMED = 5
+BROKEN = "Alarm: the chain of the audit log is broken, and nothing is added to it:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +55,30 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
 
     handed: who is told of each checkpoint, after it is kept. Raises DatabaseUnavailable.
     """
-    if not instance.database.read(audit_log.unchained):
-        if (newest := instance.database.read(audit_log.newest)) is not None:
-            instance.checkpoints.newest = newest
+    look = instance.database.read(_look)
+    known = instance.checkpoints.newest
+    size, before = (0 if one is None else audit_tree.read(one.text).size for one in (look.newest, known))
+    if before > size:
+        # A restore says so itself; this is for what nobody at Keyrack did.
+        _alarm(
+            instance, f"Alarm: the audit log had {before} records and has {size} now: its end was deleted, or put back"
+        )
+        instance.checkpoints.newest = None
+    if look.end > size:
+        _alarm(instance, f"{BROKEN} it has {look.end} places, and its last checkpoint is over {size}")
+        return False
+    if look.strange:
+        numbers = ", ".join(str(one) for one in look.strange[:MOST_NAMED])
+        more = " and others" if len(look.strange) > MOST_NAMED else ""
+        _alarm(instance, f"Alarm: event {numbers}{more} was entered in the database, not by Keyrack, and gets no place")
+    if not look.new:
+        if look.newest is not None:
+            instance.checkpoints.newest = look.newest
         return False
 
     def change(connection: Connection) -> tuple[Signed | None, int, str]:
-        found = audit_log.unchained(connection)
+        begun = event_seals.begun(connection)
+        found = [one for one in audit_log.unchained(connection) if event_seals.holds(connection, one, begun)]
         if not found:
             return audit_log.newest(connection), 0, ""
         try:
@@ -75,15 +95,38 @@ def extend(instance: Instance, handed: Sequence[Callable[[Signed], None]] = ()) 
         audit_log.put_checkpoint(connection, checkpoint.size, signed, now, instead_of=instead_of)
         return signed, len(found), ""
 
-    signed, count, problem = instance.database.write(change, turn=0)  # one process at a time
+    try:
+        signed, count, problem = instance.database.write(change, turn=0)  # one process at a time
+    except IntegrityError:
+        signed, count, problem = None, 0, "what comes next was entered there already"
     if problem:
-        _alarm(instance, f"Alarm: the chain of the audit log is broken, and nothing is added to it: {problem}")
+        _alarm(instance, f"{BROKEN} {problem}")
     if signed is not None:
         instance.checkpoints.newest = signed
         if count:
             for told in handed:
                 told(signed)
     return count == audit_log.AT_ONCE
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is there to be chained. new: whether any event waits; strange: those that Keyrack did not write; end: how
+    many places there are.
+    """
+
+    new: bool
+    strange: tuple[int, ...]
+    end: int
+    newest: Signed | None
+
+
+def _look(connection: Connection) -> _Found:
+    waiting = audit_log.unchained(connection)
+    begun = event_seals.begun(connection) if waiting else 0
+    strange = tuple(int(one["id"]) for one in waiting if not event_seals.holds(connection, one, begun))
+    end = audit_log.places_end(connection)  # before the checkpoint, which others may just have made with more places
+    return _Found(len(strange) < len(waiting), strange, end, audit_log.newest(connection))
 
 
 def _last(instance: Instance, connection: Connection) -> tuple[Checkpoint | None, audit_tree.Frontier]:
@@ -110,9 +153,13 @@ def read_signed(instance: Instance, signed: Signed) -> Checkpoint:
 def _alarm(instance: Instance, summary: str) -> None:
     now = instance.now()
 
+    def was_raised(connection: Connection) -> bool:
+        workspace_id = _first_workspace(connection)
+        return events.was_raised_in(connection, workspace_id, "audit-broken", summary, now - AGAIN_AFTER)
+
     def add(connection: Connection) -> None:
-        workspace_id = min((one.id for one in people.workspaces_by_name(connection)), default=0)
-        if events.was_raised_in(connection, workspace_id, "audit-broken", summary, now - AGAIN_AFTER):
+        workspace_id = _first_workspace(connection)
+        if was_raised(connection):
             return
         log.error("alarm", reason=summary)
         events.add(
@@ -130,7 +177,12 @@ def _alarm(instance: Instance, summary: str) -> None:
             details={},
         )
 
-    instance.database.write(add)
+    if not instance.database.read(was_raised):
+        instance.database.write(add)
+
+
+def _first_workspace(connection: Connection) -> int:
+    return min((one.id for one in people.workspaces_by_name(connection)), default=0)
 
 
 def file_keeper(path: Path) -> Callable[[Signed], None]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyrack.core import room, validation
+from keyrack.core import cursors, room, validation
 from keyrack.core.hosts import account_passwords, accounts
 from keyrack.core.hosts.servers import is_online
 from keyrack.core.instance import Instance
@@ -94,7 +94,7 @@ def get(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
         def question(connection: Connection) -> SystemUser | None:
             server = servers.get(connection, actor.workspace_id, server_id)
             user = None if server is None else servers.get_system_user(connection, server.id, system_user_id)
-            return None if server is None or user is None else _with_state(server, user)
+            return None if server is None or user is None else with_state(server, user)
 
         found = attempt.read(question)
         if found is None:
@@ -103,9 +103,19 @@ def get(instance: Instance, actor: Actor, server_id: int, system_user_id: int) -
 
 
 def find(
-    instance: Instance, actor: Actor, server_id: int, *, search: str = "", offset: int = 0, limit: int = 15
+    instance: Instance,
+    actor: Actor,
+    server_id: int,
+    *,
+    search: str = "",
+    offset: int = 0,
+    limit: int = 15,
+    cursor: str | None = None,
 ) -> Page[SystemUser]:
-    """A page of a server's system users, oldest first. Raises Refusal MISSING for the server."""
+    """A page of a server's system users, oldest first. Raises Refusal MISSING for the server.
+
+    cursor: instead of offset, of the page before, "" for the first one.
+    """
     attempt = Attempt(
         instance,
         actor,
@@ -115,13 +125,16 @@ def find(
         server_id=server_id,
     )
     with attempt:
+        after = cursors.place(cursor, int)
 
         def question(connection: Connection) -> Page[SystemUser] | None:
             server = servers.get(connection, actor.workspace_id, server_id)
             if server is None:
                 return None
-            page = servers.find_system_users(connection, server.id, search=search, offset=offset, limit=limit)
-            return replace(page, items=tuple(_with_state(server, user) for user in page.items))
+            page = servers.find_system_users(
+                connection, server.id, search=search, offset=offset, limit=limit, after=after
+            )
+            return replace(page, items=tuple(with_state(server, user) for user in page.items))
 
         found = attempt.read(question)
         if found is None:
@@ -190,7 +203,7 @@ def wait_for_deployment_key(instance: Instance, user: SystemUser, *, seconds: fl
         now = None if server is None else servers.get_system_user(connection, user.server_id, user.id)
         if server is None or now is None:
             return None, False
-        now = _with_state(server, now)
+        now = with_state(server, now)
         return now, now.deployment_key is None and now.state == accounts.PENDING and is_online(instance, server)
 
     if user.deployment_key is not None or not _waiting.acquire(blocking=False):
@@ -258,8 +271,9 @@ def _own(work: Work, server_id: int, system_user_id: int) -> SystemUser:
         raise missing("system user")
     server = servers.by_id(work.connection, server_id)
     assert server is not None
-    return _with_state(server, found)
+    return with_state(server, found)
 
 
-def _with_state(server: Server, user: SystemUser) -> SystemUser:
+def with_state(server: Server, user: SystemUser) -> SystemUser:
+    """A system user, and how far its host is with what was asked for it."""
     return replace(user, state=accounts.state(server, user), reason=accounts.reason(server, user))

@@ -206,12 +206,15 @@ def enforcing(visit: Visit) -> Response:
     found = unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
     managed = [(way.line.username, way.line.fingerprint) for way in ways]
     loses = unmanaged_keys.losing(found.items, managed)
+    gained = unmanaged_keys.gaining(found.items, managed)
+    gains = [way for way in ways if (way.line.username, way.line.fingerprint) in gained]
     return visit.show(
         "enforce.html",
         stops=False,
         server=server,
         held=status.of(visit.instance, server),
-        ways=ways,
+        gains=gains,
+        stays=[way for way in ways if way not in gains],
         unknown=unknown,
         loses=loses,
         more=found.total > MOST,

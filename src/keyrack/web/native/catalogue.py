@@ -36,10 +36,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "request-rules": ("requests",),
     "requests": ("requests",),
     "resync": ("resync",),
-    "servers": ("servers", "credentials", "sessions", "unmanaged_keys", "resync", "host_keys"),
+    "servers": ("servers", "credentials", "sessions", "unmanaged_keys", "resync", "host_keys", "system_users"),
     "ssh-config": ("host_keys",),
     "tags": ("servers",),
     "tokens": ("tokens",),
+    "unmanaged-keys": ("unmanaged_keys",),
     "user-keys": ("user_keys",),
     "webhooks": ("webhooks",),
 }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from keyrack.core.hosts import servers
 from keyrack.core.keys import damaged_rows
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_keys as shapes
 from keyrack.web.native.calls import endpoint
 
 
-def list_damaged(call: Call) -> shapes.DamagedRows:
+def list_damaged(call: Call, asked: shapes.DamagedRowsAsked) -> shapes.DamagedRows:
     """List rows that are not as Keyrack wrote them"""
-    rows = damaged_rows.find(call.instance, call.actor)
+    server_id = None if asked.server is None else servers.named(call.instance, call.actor, asked.server).id
+    rows = damaged_rows.find(call.instance, call.actor, server_id)
     return shapes.DamagedRows(items=[shapes.damaged_row(row) for row in rows])
 
 
@@ -20,6 +22,13 @@ def remove_damaged(call: Call) -> shapes.DamagedRow:
 
 
 ENDPOINTS = (
-    endpoint("GET", "/damaged-rows", list_damaged, "credentials:read", answers=shapes.DamagedRows),
+    endpoint(
+        "GET",
+        "/damaged-rows",
+        list_damaged,
+        "credentials:read",
+        asks=shapes.DamagedRowsAsked,
+        answers=shapes.DamagedRows,
+    ),
     endpoint("DELETE", "/damaged-rows/{row}", remove_damaged, "credentials:write", answers=shapes.DamagedRow),
 )

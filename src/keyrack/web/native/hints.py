@@ -12,6 +12,7 @@ _LISTED = {
     "rule-missing": "GET /request-rules lists which there are",
     "token-missing": "GET /tokens lists which there are",
     "repository-missing": "GET /repositories lists which you may see",
+    "system-user-missing": "GET /servers/{server}/system-users lists which there are",
     "session-missing": "GET /servers/{server}/sessions lists who is in",
     "unmanaged-key-missing": "GET /servers/{server}/unmanaged-keys lists which there are",
     "SSH-key-missing": "GET /servers/{server}/credentials, /people/me/keys and /user-keys list which there are",

@@ -35,6 +35,8 @@ REHEARSED = frozenset(
         ("POST", "/servers/{server}/credentials"),
         ("DELETE", "/servers/{server}/credentials/{credential}"),
         ("PATCH", "/servers/{server}"),
+        ("DELETE", "/servers/{server}"),
+        ("DELETE", "/servers/{server}/system-users/{username}"),
         ("POST", "/keys/revoke"),
         ("POST", "/requests/{request}/approve"),
     }

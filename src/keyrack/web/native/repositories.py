@@ -37,6 +37,11 @@ def change_repository(call: Call, change: shapes.RepositoryChange) -> shapes.Rep
     return shapes.repository(call.instance, changed)
 
 
+def delete_repository(call: Call) -> None:
+    """Delete a repository with its members and deploy keys"""
+    repositories.delete(call.instance, call.actor, call.ids["repository"])
+
+
 ENDPOINTS = (
     endpoint(
         "GET",
@@ -69,5 +74,11 @@ ENDPOINTS = (
         takes=shapes.RepositoryChange,
         answers=shapes.Repository,
         first=show_repository,  # a role in the repository itself lets in, too
+    ),
+    endpoint(
+        "DELETE",
+        "/repositories/{repository}",
+        delete_repository,
+        repositories.DELETE,
     ),
 )

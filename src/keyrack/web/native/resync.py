@@ -11,6 +11,12 @@ from keyrack.web.native.calls import endpoint
 PATH = "/servers/{server}/resync"
 
 
+def list_waiting(call: Call) -> shapes.WaitingServers:
+    """List the servers whose hosts know more than the database, as it went back to an older state"""
+    waiting = resync.waiting(call.instance, call.actor)
+    return shapes.WaitingServers(items=[shapes.WaitingServer(server=one.name, server_id=one.id) for one in waiting])
+
+
 def show_resync(call: Call) -> shapes.Difference:
     """Show what is held back on a host since the database went back to an older state"""
     return shapes.difference(resync.difference(call.instance, call.actor, parameters.server_id(call)))
@@ -29,6 +35,7 @@ def decide_resync(call: Call, decision: shapes.ResyncDecision) -> shapes.Differe
 
 
 ENDPOINTS = (
+    endpoint("GET", "/resync", list_waiting, "servers:read", answers=shapes.WaitingServers),
     endpoint("GET", PATH, show_resync, "servers:read", answers=shapes.Difference),
     endpoint("POST", PATH, decide_resync, "keys:revoke", takes=shapes.ResyncDecision, answers=shapes.Difference),
 )

@@ -60,6 +60,11 @@ def change_server(call: Call, change: shapes.ServerChange) -> shapes.Server:
     return shapes.server(call.instance, server)
 
 
+def delete_server(call: Call) -> None:
+    """Delete a server with its keys; its host is told at its next contact"""
+    servers.delete(call.instance, call.actor, parameters.server_id(call))
+
+
 def show_offline_policy(call: Call) -> shapes.HeldPolicy:
     """Show a host's offline policy"""
     return shapes.held_policy(parameters.server(call))
@@ -80,9 +85,10 @@ def go_on_without_copy(call: Call) -> shapes.Server:
     return shapes.server(call.instance, copies.settle(call.instance, call.actor, parameters.server_id(call)))
 
 
-def enrol(call: Call) -> shapes.Enrolment:
+def enrol(call: Call, wanted: shapes.NewEnrolment) -> shapes.Enrolment:
     """Make the command line that enrols a host, with a one-time token"""
-    line = servers.installation_line(call.instance, call.actor, parameters.server_id(call))
+    server_id = parameters.server_id(call)
+    line = servers.installation_line(call.instance, call.actor, server_id, replace=wanted.replace)
     return shapes.Enrolment(line=line)
 
 
@@ -128,6 +134,7 @@ ENDPOINTS = (
         takes=shapes.ServerChange,
         answers=shapes.Server,
     ),
+    endpoint("DELETE", "/servers/{server}", delete_server, "servers:write"),
     endpoint("GET", "/servers/{server}/offline-policy", show_offline_policy, "servers:read", answers=shapes.HeldPolicy),
     endpoint(
         "PUT",
@@ -146,5 +153,13 @@ ENDPOINTS = (
         answers=shapes.Servers,
     ),
     endpoint("POST", "/servers/{server}/copy-gone", go_on_without_copy, "servers:write", answers=shapes.Server),
-    endpoint("POST", "/servers/{server}/enrolments", enrol, "servers:write", answers=shapes.Enrolment, status=201),
+    endpoint(
+        "POST",
+        "/servers/{server}/enrolments",
+        enrol,
+        "servers:write",
+        takes=shapes.NewEnrolment,
+        answers=shapes.Enrolment,
+        status=201,
+    ),
 )

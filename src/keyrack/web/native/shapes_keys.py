@@ -217,6 +217,12 @@ class Receipts(Answer):
     servers: Annotated[list[Receipt], about("Server by server.")]
 
 
+class DamagedRowsAsked(Query):
+    """Which rows."""
+
+    server: Annotated[str | None, about("Those of this server alone, by name or id.", "web-1")] = None
+
+
 class DamagedRow(Answer):
     """A row that is not as Keyrack wrote it."""
 
@@ -232,6 +238,19 @@ class DamagedRows(Answer):
 
 class ListedCredentialPage(Listed[ListedCredential]):
     """A page of credentials."""
+
+
+class UnmanagedCount(Answer):
+    """How many unmanaged keys of a server wait for a decision."""
+
+    server_id: Annotated[Id, about("The server's id.")]
+    keys: Annotated[Count, about("How many.")]
+
+
+class UnmanagedCounts(Answer):
+    """Where unmanaged keys wait for a decision."""
+
+    items: Annotated[list[UnmanagedCount], about("Servers that have some.")]
 
 
 class UnmanagedKeyPage(Listed[UnmanagedKey]):

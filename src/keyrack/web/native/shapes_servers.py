@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from keyrack.core.hosts import status
+from keyrack.core.hosts.facts import WRITERS
 from keyrack.core.hosts.resync import Difference as Compared
 from keyrack.core.instance import Instance
 from keyrack.model import Server as ServerRecord
 from keyrack.model import Session as SessionRecord
+from keyrack.model import SystemUser as SystemUserRecord
 from keyrack.store.deleted_servers import DeletedServer as DeletedRecord
 from keyrack.web.examples import FINGERPRINT
 from keyrack.web.native.shapes import (
@@ -31,10 +33,9 @@ from keyrack.web.native.shapes import (
 Then = Literal["keep", "drop-temporary", "drop-all"]
 
 
-class ServerChange(Request):
-    """What is to change of a server; what is left out stays."""
+class ServerFields(Request):
+    """What can be said of a server; what is left out stays."""
 
-    name: Annotated[str | None, about("What it is called.", "web-1")] = None
     address: Annotated[str | None, about("Its address.", "192.0.2.11")] = None
     provider: Annotated[str | None, about("Whose machine it is; null for none.", "hetzner")] = None
     tags: Annotated[list[str] | None, about("Its tags, these and no others.", ["web"])] = None
@@ -46,19 +47,24 @@ class ServerChange(Request):
     ] = None
 
 
-class WantedServer(Request):
-    """A server as wanted; what is left out stays, or is what a new server has."""
+class ServerChange(ServerFields):
+    """What is to change of a server; what is left out stays."""
 
-    address: Annotated[str | None, about("Its address; a new server needs one.", "192.0.2.10")] = None
-    provider: Annotated[str | None, about("Whose machine it is; null for none.", "hetzner")] = None
-    tags: Annotated[list[str] | None, about("Its tags, these and no others.", ["web"])] = None
-    mode: Annotated[
-        Literal["observe", "enforce", "auto"] | None,
-        about(
-            "observe changes nothing; enforce: Keyrack's keys alone open it; auto: enforce once it is safe.", "observe"
-        ),
-    ] = None
+    name: Annotated[str | None, about("What it is called.", "web-1")] = None
+
+
+class WantedServer(ServerFields):
+    """A server as wanted; what is left out stays, or is what a new server has, which needs an address."""
+
     system_users: Annotated[list[str], about("Accounts that it has, beside those it had.", ["deploy"])] = Field([])
+
+
+class NewEnrolment(Request):
+    """Which machine is enrolled; the body may be left out."""
+
+    replace: Annotated[
+        bool, about("Whether it is a host already, such as a copy of one, and becomes this one.", False)
+    ] = False
 
 
 class OfflinePolicy(Request):
@@ -84,7 +90,7 @@ class Server(Answer):
 
     untagged = frozenset(
         {"agent_version", "os", "os_version", "enforcement", "undone", "wanted", "applied", "applied_at"}
-        | {"seen_at", "online", "problems", "state"}
+        | {"seen_at", "online", "problems", "state", "writers"}
     )
 
     id: Annotated[Id, about("Its id.")]
@@ -108,6 +114,7 @@ class Server(Answer):
     problems: Annotated[list[str], about("What is wrong there, in words.", ["the disk is full"])]
     state: Annotated[str, about("How it stands, in words.", "enforcing")]
     offline_words: Annotated[str, about("Its offline policy, in words.", "keys stay")]
+    writers: Annotated[list[str], about("What else writes or serves keys there, as its host says.", [])]
 
 
 class Servers(Answer):
@@ -170,6 +177,33 @@ class Difference(Answer):
     held_back: Annotated[list[HeldBack], about("What differs.")]
 
 
+class SystemUser(Answer):
+    """An account on a server that keys can open."""
+
+    username: Annotated[str, about("Its name.", "deploy")]
+    state: Annotated[str, about("How far its host is with it: unmanaged, pending, present or refused.", "present")]
+    reason: Annotated[str, about("Why it is not as asked, in the host's words; empty where it did not say.", "")]
+    deletable: Annotated[Flag, about("Whether it can be deleted.")]
+    created_at: Annotated[Time, about("Since when it is there.")]
+
+
+class SystemUserPage(Listed[SystemUser]):
+    """A page of system users."""
+
+
+class WaitingServer(Answer):
+    """A server whose host knows more than the database."""
+
+    server: Annotated[Name, about("Its name.")]
+    server_id: Annotated[Id, about("Its id.")]
+
+
+class WaitingServers(Answer):
+    """Servers on which somebody must decide."""
+
+    items: Annotated[list[WaitingServer], about("The servers, by name.")]
+
+
 class ServerPage(Listed[Server]):
     """A page of servers."""
 
@@ -207,6 +241,7 @@ def server(instance: Instance, shown: ServerRecord) -> Server:
         problems=list(held.problems),
         state=held.state,
         offline_words=held.offline_words,
+        writers=[str(name) for name in shown.facts.get(WRITERS) or ()],
     )
 
 
@@ -231,6 +266,17 @@ def deleted_server(gone: DeletedRecord) -> DeletedServer:
         deleted_at=time(gone.deleted_at),
         deleted_by=gone.deleted_by,
         acknowledged_at=time_or_null(gone.acknowledged_at),
+    )
+
+
+def system_user(shown: SystemUserRecord) -> SystemUser:
+    """An account on a server."""
+    return SystemUser(
+        username=shown.username,
+        state=shown.state,
+        reason=shown.reason,
+        deletable=shown.deletable,
+        created_at=time(shown.created_at),
     )
 
 

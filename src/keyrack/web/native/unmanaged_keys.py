@@ -12,6 +12,14 @@ from keyrack.web.native.calls import endpoint
 PATH = "/servers/{server}/unmanaged-keys"
 
 
+def count_unmanaged_keys(call: Call) -> shapes.UnmanagedCounts:
+    """Count the unmanaged keys that wait for a decision, server by server"""
+    waiting = unmanaged_keys.counts(call.instance, call.actor)
+    return shapes.UnmanagedCounts(
+        items=[shapes.UnmanagedCount(server_id=number, keys=keys) for number, keys in sorted(waiting.items())]
+    )
+
+
 def list_unmanaged_keys(call: Call, asked: shapes.UnmanagedKeysAsked) -> shapes.UnmanagedKeyPage:
     """List a host's unmanaged keys, which Keyrack did not put there"""
     states = asked.state.split(",")
@@ -53,6 +61,7 @@ def remove_unmanaged_key(call: Call) -> shapes.UnmanagedKey:
 
 
 ENDPOINTS = (
+    endpoint("GET", "/unmanaged-keys", count_unmanaged_keys, "credentials:read", answers=shapes.UnmanagedCounts),
     endpoint(
         "GET",
         PATH,

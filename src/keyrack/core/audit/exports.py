@@ -1,0 +1,236 @@
+"""Looks through an export of the audit log for what was changed in it; needs neither database nor instance, and must
+mend nothing.
+
+An export is lines of JSON: a head, a record each, after each block of records their signed hashes, and last the signed
+checkpoint. The first record that is not as it was is named, as everything after it may follow from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keyrack.protocol import audit_tree
+from keyrack.protocol.audit_tree import CheckpointProblem
+from keyrack.store.audit_log import Signed
+from keyrack.store.plain import encode
+
+BLOCK = 256
+MOST_WAITING = 8 * BLOCK
+"""So many records without signed hashes are too many, whoever wrote them."""
+Verified = Callable[[str, str], bool]
+"""Whether a text has this signature, for the audit log."""
+Told = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """records: how many are as they were; pruned: of these, how many events were kept long enough and deleted;
+    problem: what is wrong first, "" where nothing is; new: events without a place yet.
+    """
+
+    records: int
+    pruned: int
+    problem: str
+    new: int = 0
+
+
+class Marks:
+    """What the log was at certain sizes, as checkpoints say; each is compared when so many records were looked at."""
+
+    def __init__(self, kept: Iterable[Signed], witnessed: Iterable[Signed]) -> None:
+        self._waiting = sorted(
+            (found.size, found.root, who)
+            for who, several in (("signed", kept), ("seen by a witness", witnessed))
+            for found in (audit_tree.read(one.text) for one in several)
+        )
+
+    def problem(self, tree: audit_tree.Frontier) -> str:
+        """What is wrong with the records that the tree is over by now; "" where nothing is."""
+        while self._waiting and self._waiting[0][0] <= tree.size:
+            _size, root, who = self._waiting.pop(0)
+            if root != tree.root():
+                return f"the first {tree.size} records are not those that were {who}"
+        return ""
+
+    def missing(self, tree: audit_tree.Frontier) -> str:
+        """What is wrong with the end of the log; "" where nothing is."""
+        if not self._waiting:
+            return ""
+        size, _root, who = self._waiting[-1]
+        return f"records from place {tree.size} on are missing; there were {size}, as was {who}"
+
+
+def unsigned(witnesses: Iterable[Signed], signed: Verified) -> str:
+    """What is wrong with checkpoints that witnesses kept; "" where nothing is."""
+    for one in witnesses:
+        if not signed(one.text, one.signature):
+            return "the checkpoint of a witness is not signed by this instance"
+        try:
+            audit_tree.read(one.text)
+        except CheckpointProblem as problem:
+            return f"the checkpoint of a witness cannot be read: {problem}"
+    return ""
+
+
+def exported(
+    lines: Iterable[str],
+    signed: Verified,
+    told: Told = lambda count: None,
+    witnesses: Sequence[Signed] = (),
+    key: str = "",
+) -> Outcome:
+    """Look through an export; signed: asks the key that is trusted; key: that one's line, to say which log this is;
+    witnesses: checkpoints that the log must go on from.
+    """
+    if problem := unsigned(witnesses, signed):
+        return Outcome(0, 0, problem)
+    reading = _Reading(signed, told, Marks((), witnesses), key)
+    for number, line in enumerate(lines, start=1):
+        try:
+            problem = reading.take(number, json.loads(line, object_pairs_hook=_each_once))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            problem = f"line {number} is not of an export"
+        if problem:
+            return Outcome(reading.tree.size, reading.pruned, problem)
+    return Outcome(reading.tree.size, reading.pruned, reading.end())
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are there once: of two values with one name a reader sees the one, a program the other."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+class _Reading:
+    """How far an export was looked through."""
+
+    def __init__(self, signed: Verified, told: Told, marks: Marks, key: str) -> None:
+        self.tree, self.pruned = audit_tree.Frontier(), 0
+        self._signed, self._told, self._marks, self._key = signed, told, marks, key
+        self._waiting: list[Mapping[str, Any]] = []
+        self._records = 0
+        self._ended = False
+
+    def take(self, number: int, fields: Mapping[str, Any]) -> str:
+        """What is wrong with a line, or with what it is about; "" where nothing is."""
+        if self._ended:
+            return f"line {number} was inserted: the log ends before it"
+        names = set(fields)
+        if number == 1:
+            return self._head(fields)
+        if names == {"event", "place", "record"} and type(fields["event"]) is type(fields["place"]) is int:
+            self._waiting.append(fields)
+            return self._no_hashes() if len(self._waiting) > MOST_WAITING else ""
+        if names == {"block", "signature"}:
+            return self._block(fields["block"], fields["signature"])
+        if names == {"checkpoint", "signature"}:
+            return self._checkpoint(Signed(fields["checkpoint"], fields["signature"]))
+        return f"line {number} is not of an export"
+
+    def end(self) -> str:
+        """What is wrong with where the export ends."""
+        if self._ended:
+            return ""
+        return f"records from place {self.tree.size + len(self._waiting)} on are missing: the export was cut"
+
+    def _head(self, fields: Mapping[str, Any]) -> str:
+        if set(fields) != {"keyrack", "key", "records"} or type(fields["records"]) is not int:
+            return "line 1 is not the first line of an export"
+        if self._key and fields["key"].split()[:2] != self._key.split()[:2]:
+            return f"another instance's log, or its first line was altered: it names the key {fields['key']}"
+        self._records = fields["records"]
+        return ""
+
+    def _block(self, text: str, signature: str) -> str:
+        expected = self.tree.size
+        if not self._signed(text, signature):
+            return f"the hashes of records from place {expected} on are not signed by this key"
+        block = json.loads(text)
+        if problem := self._misplaced(block["first"]) or _block_problem(self._waiting, block):
+            return problem
+        self.pruned += sum(one["record"] is None for one in self._waiting)
+        for hashed in block["hashes"]:
+            self.tree.add(bytes.fromhex(hashed))
+            if problem := self._marks.problem(self.tree):
+                return problem
+        self._waiting = []
+        self._told(self.tree.size)
+        return ""
+
+    def _misplaced(self, first: int) -> str:
+        """What is wrong with where a block begins."""
+        expected = self.tree.size
+        if first == expected:
+            return ""
+        if self._waiting and self._waiting[0]["place"] == expected:
+            return self._no_hashes()
+        if first < expected:
+            return f"records from place {first} on were inserted once more at place {expected}"
+        return f"records from place {expected} on are missing or were reordered; the next ones are from {first} on"
+
+    def _no_hashes(self) -> str:
+        return f"the signed hashes of the records from place {self.tree.size} on are missing"
+
+    def _checkpoint(self, last: Signed) -> str:
+        size = self.tree.size
+        if self._waiting:
+            return f"a record was inserted at place {size}" if size == self._records else self._no_hashes()
+        if not self._signed(last.text, last.signature):
+            return "the checkpoint is not signed by this key"
+        checkpoint = audit_tree.read(last.text)
+        if checkpoint.size > size:
+            return f"records from place {size} on are missing; there were {checkpoint.size}"
+        if checkpoint.size < size:
+            return f"the checkpoint is an older one, of {checkpoint.size} records"
+        if checkpoint.root != self.tree.root():
+            return "the records are not those that were signed"
+        if self._records != size:
+            return f"line 1 was altered: it names {self._records} records, and {size} were signed"
+        self._ended = True
+        return self._marks.missing(self.tree)
+
+
+def _block_problem(found: Sequence[Mapping[str, Any]], block: Mapping[str, Any]) -> str:
+    """The first record of a block that is not as its hashes say."""
+    first, hashes = block["first"], block["hashes"]
+    mine = [_hash(one, block) for one in found]
+    for at, hashed in enumerate(hashes):
+        place = first + at
+        if at >= len(found):
+            return f"the record at place {place} is missing"
+        one, own = found[at], mine[at]
+        if own == hashed and one["place"] == place:
+            continue
+        named = f"the record at place {place}, event {one['event']},"
+        if own == hashed:
+            return f"{named} was altered"
+        is_copy = own != "" and own in mine[:at] + mine[at + 1 :]
+        if hashed in mine[at + 1 :]:
+            if own in hashes[at + 1 :] and not is_copy:
+                return f"the record at place {place} was reordered"
+            return f"a record was inserted at place {place}"
+        if own in hashes or is_copy:
+            return f"the record at place {place} is missing"
+        if one["record"] is None:
+            return f"{named} is missing, and was not deleted for its age"
+        if one["place"] != place:
+            return f"the record at place {place} was reordered or is missing: that of place {one['place']} stands there"
+        return f"{named} was altered"
+    return f"a record was inserted after place {first + len(hashes) - 1}" if len(found) > len(hashes) else ""
+
+
+def _hash(one: Mapping[str, Any], block: Mapping[str, Any]) -> str:
+    """The hash of a record as it stands there, "" for what is none."""
+    record, place = one["record"], one["place"]
+    if record is not None:
+        is_of_event = isinstance(record, dict) and record.get("id") == one["event"]
+        return audit_tree.leaf(encode(record).encode()).hex() if is_of_event else ""
+    at = place - block["first"]
+    # Exports of before say nothing about what was deleted for its age.
+    is_gone = "gone" not in block or block["gone"].get(str(place)) == one["event"]
+    return str(block["hashes"][at]) if is_gone and 0 <= at < len(block["hashes"]) else ""

@@ -1,0 +1,65 @@
+"""System users as people name them, by server and name; must leave what each may be to system_users.py."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from keyrack.core.hosts import system_users
+from keyrack.core.instance import Instance
+from keyrack.core.keys.credentials import own_server
+from keyrack.core.together import within
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import missing
+from keyrack.model import Actor, SystemUser
+from keyrack.store import servers
+
+_KIND = "system user"
+
+
+def get(instance: Instance, actor: Actor, server_id: int, username: str) -> SystemUser:
+    """The system user of this name. Raises Refusal MISSING or FORBIDDEN."""
+    aim = "see a system user"
+    with Attempt(instance, actor, "systemusers:read", aim, target_kind=_KIND, server_id=server_id) as attempt:
+
+        def question(connection: Connection) -> SystemUser | None:
+            server = servers.get(connection, actor.workspace_id, server_id)
+            found = None if server is None else servers.system_user_by_name(connection, server_id, username)
+            return None if server is None or found is None else system_users.with_state(server, found)
+
+        found = attempt.read(question)
+        if found is None:
+            raise missing(_KIND)
+        return found
+
+
+def put(instance: Instance, actor: Actor, server_id: int, username: str) -> SystemUser:
+    """Make a system user of this name exist; one that is there stays as it is. Raises as system_users.create does."""
+    aim = "set up a system user"
+    with Attempt(instance, actor, "systemusers:write", aim, target_kind=_KIND, server_id=server_id) as attempt:
+
+        def change(work: Work) -> SystemUser:
+            server = own_server(work, server_id)
+            found = servers.system_user_by_name(work.connection, server.id, username)
+            if found is not None:
+                work.no_event("it is there already")
+                return system_users.with_state(server, found)
+            work.no_event("its creation leaves one")
+            return system_users.create(within(work), actor, server.id, username=username)
+
+        return attempt.write(change)
+
+
+def delete(instance: Instance, actor: Actor, server_id: int, username: str) -> SystemUser:
+    """Delete the system user of this name with its keys, and answer it as it was. Raises Refusal MISSING or INVALID."""
+    aim = "delete a system user"
+    with Attempt(instance, actor, "systemusers:write", aim, target_kind=_KIND, server_id=server_id) as attempt:
+
+        def change(work: Work) -> SystemUser:
+            server = own_server(work, server_id)
+            found = servers.system_user_by_name(work.connection, server.id, username)
+            if found is None:
+                raise missing(_KIND)
+            work.no_event("its deletion leaves one")
+            return system_users.delete(within(work), actor, server.id, found.id)
+
+        return attempt.write(change)
