@@ -11,7 +11,7 @@ import pytest
 
 from keyrack.agent.desired_state import as_offline
 from keyrack.core.audit import events
-from keyrack.core.hosts import documents, modes, sessions
+from keyrack.core.hosts import break_glass, documents, modes, sessions
 from keyrack.core.keys import credentials, grants, user_keys
 from keyrack.model import Event
 from keyrack.protocol import host_document
@@ -99,6 +99,18 @@ def test_what_was_taken_away_before_the_host_told_raises_it_by_the_hosts_word(te
     gone = parse(fresh_line()).sha256
     tell(team, sessions=[{**session("8-801", gone, started_at=moment(team)), "break_glass": True}])
     assert gone in alarms(team)[-1].summary
+
+
+def test_a_host_that_never_stops_crying_is_heard_and_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(break_glass, "MOST_AN_HOUR", 3)
+    for _ in range(3):
+        tell(team, last_used=[{**use(team, fresh_line()), "break_glass": True} for _ in range(2)])
+    assert len(alarms(team)) == 4
+    assert "more than 3 times within an hour" in alarms(team)[-1].summary
+    later = team.instance.now() + timedelta(hours=2)
+    after = replace(team, instance=replace(team.instance, now=lambda: later))
+    tell(after, last_used=[{**use(after, fresh_line()), "break_glass": True}])
+    assert len(alarms(team)) == 5
 
 
 def test_an_agent_that_tells_sessions_alone_or_no_account_raises_it_too(team: Team) -> None:

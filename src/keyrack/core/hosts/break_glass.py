@@ -5,7 +5,7 @@ A host tells of each login (core/hosts/reports.py), also of those while the serv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,6 +24,8 @@ log = structlog.get_logger("keyrack")
 CODE = "break-glass"
 GONE = "gone"
 """The kind of glass of which nothing is left here."""
+HOUR = timedelta(hours=1)
+MOST_AN_HOUR = 100
 NEAR = timedelta(minutes=1)
 """A session and the login that began it are told with times that differ by less."""
 
@@ -81,8 +83,23 @@ def among(
     return found
 
 
-def alarm(work: Work, server: Server, broken: Broken) -> None:
-    """Leave the event: who, where, from where, and how to end it; webhooks and other receivers of events hear of it."""
+def alarm(work: Work, server: Server, broken: Sequence[Broken]) -> None:
+    """Leave an alarm of each, at most MOST_AN_HOUR of one host: it could cry without end, of keys that nobody has."""
+    if not broken:
+        return
+    told = break_glass.alarms_since(work.connection, server.id, CODE, work.now - HOUR)
+    for one in broken[: max(0, MOST_AN_HOUR - told)]:
+        _alarm_of_one(work, server, one)
+    if told <= MOST_AN_HOUR < told + len(broken):
+        words = (
+            f"Alarm: server {server.name} tells of glass that was broken more than {MOST_AN_HOUR} times within an "
+            "hour; what it tells beyond that is no event"
+        )
+        _add(work, server, words, target_id=None, details={"server": server.name})
+
+
+def _alarm_of_one(work: Work, server: Server, broken: Broken) -> None:
+    """The event: who, where, from where, and how to end it; webhooks and other receivers of events hear of it."""
     login, glass = broken.login, broken.glass
     account = login.username or glass.username
     who = f"{glass.user} " if glass.user else ""
@@ -105,6 +122,10 @@ def alarm(work: Work, server: Server, broken: Broken) -> None:
         "session": number,
         "end": None if number is None else f"DELETE /api/keyrack/v1/servers/{server.id}/sessions/{number}",
     }
+    _add(work, server, words, target_id=number, details=details)
+
+
+def _add(work: Work, server: Server, words: str, *, target_id: int | None, details: Mapping[str, Any]) -> None:
     events.add(
         work.connection,
         system_actor(server.workspace_id, channel="agent"),
@@ -113,7 +134,7 @@ def alarm(work: Work, server: Server, broken: Broken) -> None:
         outcome="done",
         reason=CODE,
         target_kind="session",
-        target_id=number,
+        target_id=target_id,
         server_id=server.id,
         summary=words,
         level="alarm",

@@ -160,8 +160,7 @@ def store(work: Work, server: Server, piece: LoginBatch) -> None:
     if servers.by_id(work.connection, server.id) is not None:
         host_reports.end_sessions(work.connection, server.id, piece.over)
         host_reports.add_sessions(work.connection, server.id, piece.new)
-        for one in piece.broken:
-            break_glass.alarm(work, server, one)
+        break_glass.alarm(work, server, piece.broken)
         host_reports.note_uses(work.connection, server.id, piece.uses)
         if piece.batch is not None:
             logins.record(work, server, piece.batch)
