@@ -144,6 +144,6 @@ def test_the_offline_policy_drops_all_but_keys_to_break_glass_with(team: Team) -
         assert signed is not None
         document = host_document.decode(signed.text)
         kept = as_offline(document, 4000.0).users
-        fingerprints = {parse(entry.key).sha256 for entries in kept.values() for entry in entries}
+        fingerprints = {parse(entry.public_key).sha256 for entries in kept.values() for entry in entries}
         assert parse(line).sha256 in fingerprints
         assert (parse(usual).sha256 in fingerprints) is (then == "drop-temporary")

@@ -517,7 +517,7 @@ def _stays(one: ReportedKey, document: HostDocument) -> bool:
     """Whether what was found lets the same in when only the document counts."""
     if one.kind != KEY or one.username == EVERYBODY or not one.fingerprint:
         return False
-    return any(fingerprint_of(entry.key) == one.fingerprint for entry in document.users.get(one.username, ()))
+    return any(fingerprint_of(entry.public_key) == one.fingerprint for entry in document.users.get(one.username, ()))
 
 
 def _loser(one: ReportedKey) -> str:

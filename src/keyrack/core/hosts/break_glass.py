@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Work
 from keyrack.model import Server
-from keyrack.store import break_glass, events
+from keyrack.store import break_glass, events, key_owners
 from keyrack.store.break_glass import Glass
 
 log = structlog.get_logger("keyrack")
@@ -69,7 +69,7 @@ def among(
     gone = {login.fingerprint for login in logins if login.glass and _glass(glasses, login) is None}
     if not glasses and not gone:
         return []
-    owners = break_glass.owners(connection, server.workspace_id, sorted(gone)) if gone else {}
+    owners = key_owners.names(connection, server.workspace_id, sorted(gone)) if gone else {}
     known = break_glass.last_uses(connection, server.id, fingerprints)
     found = []
     for login in logins:
@@ -87,7 +87,7 @@ def alarm(work: Work, server: Server, broken: Sequence[Broken]) -> None:
     """Leave an alarm of each, at most MOST_AN_HOUR of one host: it could cry without end, of keys that nobody has."""
     if not broken:
         return
-    told = break_glass.alarms_since(work.connection, server.id, CODE, work.now - HOUR)
+    told = events.count_lately(work.connection, server.id, CODE, work.now - HOUR)
     for one in broken[: max(0, MOST_AN_HOUR - told)]:
         _alarm_of_one(work, server, one)
     if told <= MOST_AN_HOUR < told + len(broken):
