@@ -12,7 +12,7 @@ from keyrack.store.tables import credentials, revocations, servers, system_users
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CredentialPlace:
     """A server on which a credential is to stand, and what is in its way.
 
     account_id: of the system user, None where the server has none of that name; labelled: whether a credential there
@@ -30,10 +30,10 @@ class Place:
 
 def place(
     connection: Connection, workspace_id: int, server_id: int, *, username: str, label: str, fingerprint: str
-) -> Place | None:
+) -> CredentialPlace | None:
     """Where a credential would stand, None where there is no such server in this workspace."""
     row = _place.row(connection, workspace_id, server_id, username, label, fingerprint)
-    return None if row is None else Place(**row)
+    return None if row is None else CredentialPlace(**row)
 
 
 @prepared

@@ -15,7 +15,7 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store import expired_keys, keys, new_credentials, servers
-from keyrack.store.new_credentials import Place
+from keyrack.store.new_credentials import CredentialPlace
 from keyrack.store.openings import Opening
 from keyrack.store.openings import of_account as openings_of
 from keyrack.store.room import MOST
@@ -229,7 +229,7 @@ def put(
     return _put(work, place, username, label, key, terms)
 
 
-def _place(work: Work, workspace_id: int, server_id: int, username: str, label: str, key: PublicKey) -> Place:
+def _place(work: Work, workspace_id: int, server_id: int, username: str, label: str, key: PublicKey) -> CredentialPlace:
     """Where a credential is to stand. Raises Refusal MISSING where there is no such server."""
     place = new_credentials.place(
         work.connection, workspace_id, server_id, username=username, label=label, fingerprint=key.sha256
@@ -241,7 +241,7 @@ def _place(work: Work, workspace_id: int, server_id: int, username: str, label: 
 
 def _put(
     work: Work,
-    place: Place,
+    place: CredentialPlace,
     username: str,
     label: str,
     key: PublicKey,
@@ -300,7 +300,7 @@ def _record_end(work: Work, credential: Credential) -> None:
     )
 
 
-def _free_label(work: Work, server: Place, label: str) -> None:
+def _free_label(work: Work, server: CredentialPlace, label: str) -> None:
     """Make sure that a label is free; one whose key has ended is freed here and now."""
     holder = keys.credential_by_label(work.connection, server.id, label)
     if holder is None:

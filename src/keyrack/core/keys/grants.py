@@ -148,22 +148,22 @@ def page(
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """Names by id, of what some grants join."""
+class GrantNames:
+    """GrantNames by id, of what some grants join."""
 
     users: Mapping[int, str]
     groups: Mapping[int, str]
     servers: Mapping[int, str]
 
 
-def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: bool = False) -> Names:
+def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: bool = False) -> GrantNames:
     """The names that grants of the actor's workspace join; written: of what the actor wrote just now."""
     shown = tuple(some)
 
-    def question(connection: Connection) -> Names:
+    def question(connection: Connection) -> GrantNames:
         server_ids = {grant.server_id for grant in shown if grant.server_id}
         found = {number: servers.get(connection, actor.workspace_id, number) for number in server_ids}
-        return Names(
+        return GrantNames(
             users=people.user_names(connection, (grant.user_id for grant in shown if grant.user_id)),
             groups=people.group_names(connection, (grant.group_id for grant in shown if grant.group_id)),
             servers={number: server.name for number, server in found.items() if server is not None},

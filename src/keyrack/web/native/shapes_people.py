@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from keyrack.core.keys.grants import Given, Names
+from keyrack.core.keys.grants import Given, GrantNames
 from keyrack.core.people.api_tokens import Made
 from keyrack.model import Grant as GrantRecord
 from keyrack.store.people import Bearer
@@ -140,7 +140,7 @@ def token_of_instance(found: Bearer, workspaces: dict[int, str]) -> TokenOfInsta
     return TokenOfInstance(**token(found).model_dump(), workspace=workspaces.get(found.token.workspace_id, "?"))
 
 
-def grant(given: GrantRecord, names: Names) -> Grant:
+def grant(given: GrantRecord, names: GrantNames) -> Grant:
     """A grant; names: of the users, groups and servers that grants name."""
     return Grant(
         id=given.id,
@@ -160,7 +160,7 @@ def grant(given: GrantRecord, names: Names) -> Grant:
     )
 
 
-def given_grant(made: Given, names: Names) -> GivenGrant:
+def given_grant(made: Given, names: GrantNames) -> GivenGrant:
     """A grant that was given just now, with what is to be known of it."""
     return GivenGrant(**grant(made.grant, names).model_dump(), note=made.note)
 
