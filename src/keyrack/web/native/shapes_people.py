@@ -26,7 +26,7 @@ from keyrack.web.native.shapes import (
 )
 
 
-class NewGrant(Request):
+class WantedGrant(Request):
     """Who may log in where: a user or a group, on a server, on servers with a tag or on all."""
 
     user: Annotated[str | None, about("A user, by name; or name a group.", "alice")] = None
@@ -37,10 +37,15 @@ class NewGrant(Request):
     system_user: Annotated[str, about("As which system user.", "deploy")]
     starts_at: Annotated[Moment | None, about("When it begins; none for at once.", None)] = None
     expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
-    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
     restrictions: Annotated[Restrictions | None, about("What the keys may do; none for everything.")] = None
     reason: Annotated[str | None, about("Why, for those who ask later.", "release 12")] = None
     break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
+
+
+class NewGrant(WantedGrant):
+    """A grant to give, for a while from now on where it says for how long."""
+
+    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
 
 
 class Grant(Answer):
