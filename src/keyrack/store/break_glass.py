@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, or_, select
+from sqlalchemy import Connection, Select, or_, select
 
 from keyrack.store import key_owners
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.keys import applies
 from keyrack.store.tables import (
     credentials,
-    events,
     grants,
     group_members,
     key_uses,
@@ -23,9 +22,6 @@ from keyrack.store.tables import (
     user_keys,
     users,
 )
-
-MOST_LOOKED_AT = 2000
-"""A server's last events, among which alarms are counted: more than it can have in an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +34,6 @@ class Glass:
     id: int
     name: str
     user: str | None
-
-
-@prepared
-def _lately(server_id: int, reason: str, at: datetime, most: int) -> Select[Any]:
-    last = (
-        select(events.c.reason, events.c.at)
-        .where(events.c.server_id == server_id)
-        .order_by(events.c.id.desc())
-        .limit(most)
-        .subquery()
-    )
-    return select(func.count()).select_from(last).where(last.c.reason == reason, last.c.at > at)
-
-
-def alarms_since(connection: Connection, server_id: int, reason: str, at: datetime) -> int:
-    """How many events with a reason a server has since then, among its last ones."""
-    return int(_lately.value(connection, server_id, reason, at, MOST_LOOKED_AT) or 0)
 
 
 @prepared

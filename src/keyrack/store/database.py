@@ -145,6 +145,16 @@ class Database:
                 finally:
                     self._turn = None
 
+    def answer_at_once(self, call: Callable[[], T]) -> T:
+        """What a call answers that is made within at_once()."""
+        if self._at_once is None:
+            raise NotAtOnce("the database is elsewhere")
+        self._at_once.begin()
+        try:
+            return call()
+        finally:
+            self._at_once.end()
+
     def lend(self, turn: Turn) -> None:
         """Have a turn begin as soon as nothing else is written; returns at once. Raises NotAtOnce on PostgreSQL."""
         if not isinstance(self._writer, SqliteWriter) or self._closed:

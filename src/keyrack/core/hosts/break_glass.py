@@ -87,7 +87,7 @@ def alarm(work: Work, server: Server, broken: Sequence[Broken]) -> None:
     """Leave an alarm of each, at most MOST_AN_HOUR of one host: it could cry without end, of keys that nobody has."""
     if not broken:
         return
-    told = break_glass.alarms_since(work.connection, server.id, CODE, work.now - HOUR)
+    told = events.count_lately(work.connection, server.id, CODE, work.now - HOUR)
     for one in broken[: max(0, MOST_AN_HOUR - told)]:
         _alarm_of_one(work, server, one)
     if told <= MOST_AN_HOUR < told + len(broken):
