@@ -7,10 +7,12 @@ import threading
 import time
 
 import pytest
+from click import Context
 from click.testing import CliRunner, Result
 from sqlalchemy import insert
 
-from keyrack.cli.hosts import command
+from keyrack.cli.hosts import COMMANDS, FORMER
+from keyrack.cli.hosts import command as group
 from keyrack.cli.main import main
 from keyrack.core.hosts import enrolment, servers, unmanaged_keys
 from keyrack.core.keys import credentials
@@ -36,11 +38,19 @@ def good(team: Service, *words: str) -> str:
     return ended.stdout
 
 
-@pytest.mark.parametrize("name", [None, *command.commands])
+@pytest.mark.parametrize("name", [None, *COMMANDS, *FORMER])
 def test_help_answers(name: str | None) -> None:
     shown = CliRunner().invoke(main, ["hosts", *([name] if name else []), "--help"])
     assert shown.exit_code == 0
     assert "Usage:" in shown.output
+
+
+def test_what_help_says_of_a_command_is_what_the_command_says() -> None:
+    context = Context(group)
+    for name, (_, text) in COMMANDS.items():
+        command = group.get_command(context, name)
+        assert command is not None
+        assert (command.name, command.get_short_help_str(limit=len(text) + 1)) == (name, text)
 
 
 def test_list_and_show(team: Service) -> None:

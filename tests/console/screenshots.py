@@ -32,6 +32,7 @@ OPENED = {
     "/freezes": "/freezes?whose=user",
     "/settings/webhooks": "/settings/webhooks?add=1",
     "/people": "/people?add=1",
+    "/settings": "/settings?type=ssh-rsa&bits=4096",
 }
 LOOKS: tuple[tuple[str, Any, Any], ...] = (("light", "light", WIDE), ("dark", "dark", WIDE), ("phone", "light", PHONE))
 
@@ -52,7 +53,15 @@ def addresses(service: Service) -> dict[str, str]:
             found[page.path] = page.path
             for name in re.findall(r"\{(\w+(?::\w+)?)\}", page.path):
                 found[page.path] = found[page.path].replace(f"{{{name}}}", example(service, page.path))
+    found["/hosts/{server}/keys/{id}"] = key_on_a_host(service)
     return {**found, **{f"{path} opened": address for path, address in OPENED.items()}}
+
+
+def key_on_a_host(service: Service) -> str:
+    """Where a key is that was entered on an account."""
+    question = text("SELECT server_id, id FROM credentials ORDER BY id LIMIT 1")
+    server, number = service.instance.database.read(lambda connection: connection.execute(question).one())
+    return f"/hosts/{server}/keys/{number}"
 
 
 def example(service: Service, path: str) -> str:

@@ -12,10 +12,10 @@ import httpx2
 import pytest
 
 from keyrack.core.audit import alarms, chain
-from keyrack.core.hosts import enrolment, servers
-from keyrack.core.keys import credentials, grants, user_keys
+from keyrack.core.hosts import enrolment, servers, system_users
+from keyrack.core.keys import credentials, grants, revocation, user_keys
 from keyrack.core.people import users, web_sessions
-from keyrack.model import Actor, User
+from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
 from tests.console.conftest import COOKIE, session_of
 from tests.core.keys_for_tests import fresh_line, records
@@ -317,3 +317,74 @@ def test_all_hosts_with_a_tag_are_told_what_to_do_without_keyrack(console: Servi
     olga.send("/settings/offline", tag="vault", after="300", then="drop-all")
     assert servers.get(console.instance, KEYRACK, made.id).offline_then == "drop-all"
     assert "after 5min no key of Keyrack" in olga.see("/settings")
+
+
+def test_revoking_says_which_logins_end_and_enforcing_who_gains(console: Service, people: dict[str, Person]) -> None:
+    olga, instance = people["olga"], console.instance
+    made = servers.create(instance, KEYRACK, name="gate", address="192.0.2.80", mode="observe")
+    enrolment.enrol(instance, servers.invite(instance, KEYRACK, made.id), {"host": "gate"}, address="192.0.2.80")
+    system_users.create(instance, KEYRACK, made.id, username="deploy")
+    old, new = parse(fresh_line("old@laptop")), parse(fresh_line("new@laptop"))
+    for key in (old, new):
+        credentials.add(
+            instance,
+            KEYRACK,
+            made.id,
+            label=key.comment,
+            username="deploy",
+            public_key=f"{key.canonical} {key.comment}",
+        )
+    server = servers.get(instance, KEYRACK, made.id)
+    found = {"username": "deploy", "path": "/home/deploy/.ssh/authorized_keys", "kind": "key", "line": 3}
+    found |= {"type": old.type, "fingerprint": old.sha256, "key": old.canonical, "comment": "", "in_force": True}
+    login = {"id": "9-1", "user": "deploy", "address": "203.0.113.77", "fingerprint": old.sha256}
+    login["started_at"] = f"{instance.now():%Y-%m-%dT%H:%M:%SZ}"
+    told = {"revision": server.revision, "state": "applied", "keys_found": [found], "sessions": [login]}
+    enrolment.report(instance, server, told)
+    plan = olga.see(f"/hosts/{made.id}/enforce")
+    gains, _, stays = plan.partition("Who gains a way in</h3>")[2].partition("Who stays</h3>")
+    assert "new@laptop" in gains
+    assert "old@laptop" not in gains
+    assert "old@laptop" in stays
+    preview = olga.see(f"/revoke/{old.sha256}")
+    assert "1 session will end" in preview
+    assert "deploy on gate from 203.0.113.77" in preview
+
+
+def test_a_new_person_signs_in_and_registers_a_key_and_their_rights_are_changed(
+    console: Service, people: dict[str, Person]
+) -> None:
+    olga = people["olga"]
+    assert "People" in olga.see("/people?add=1")
+    fields = {"name": "nora", "role": "member", "own_keys": "yes"}
+    assert 'id="wrong-password"' in olga.send("/people", 422, **fields, password="short")
+    assert olga.send("/people", **fields, password="nora's first one") == "/people/nora"
+    assert "There is a user of that name" in olga.send("/people", 409, name="nora", role="owner")
+    assert user(console, "nora").role is Role.MEMBER
+    with httpx2.Client(base_url=console.url, headers={"Accept": "text/html"}, verify=PLAIN) as client:
+        form = re.search(r'name="csrf" value="([0-9a-f]+)"', client.get("/login").text)
+        assert form is not None
+        wrong = client.post("/login", data={"csrf": form[1], "name": "nora", "password": "another"})
+        assert "The user name or the password is wrong." in wrong.text
+        answer = client.post("/login", data={"csrf": form[1], "name": "nora", "password": "nora's first one"})
+        assert answer.headers["location"] == "/welcome"
+        nora = Person(console, "nora", client)
+        nora.send("/keys", title="laptop", public_key=fresh_line())
+        seen = _seen(olga.see("/people/nora"))
+        olga.send("/rights/nora", seen=seen, role="auditor")
+        olga.send("/rights/nora", 409, seen=seen, role="owner")
+        assert "Add key" not in nora.see("/") + nora.see("/keys")
+        nora.send("/keys", 403, title="another", public_key=fresh_line())
+    olga.send("/password/nora", password="nora's second one")
+    people["alice"].send("/password/nora", 403, password="no password of hers")
+
+
+def test_whoever_had_a_key_that_was_revoked_reads_why_it_opens_nothing(
+    console: Service, people: dict[str, Person]
+) -> None:
+    alice = people["alice"]
+    line = fresh_line()
+    address = alice.send("/keys", title="lost", public_key=line)
+    assert "lost" in alice.see(address)
+    revocation.revoke_everywhere(console.instance, KEYRACK, parse(line).sha256, reason="in a taxi")
+    assert "was revoked everywhere on" in alice.see(address, 404)

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,25 @@ def test_what_is_not_believed(console: Service, provider: Provider) -> None:
         with browser(console) as other:
             other.get("/login/oidc/callback", params={"code": "c", "state": state})
             assert COOKIE not in other.cookies, "a sign-in that began in another browser"
+
+
+def test_a_session_of_the_provider_lasts_no_longer_than_the_settings_say(console: Service, provider: Provider) -> None:
+    """Whoever is disabled there, and the provider says nothing, is out by then, however busy the browser is."""
+    instance, before = console.instance, console.instance.now
+    began, step = before(), timedelta(minutes=instance.settings.session_idle_minutes - 5)
+    ends = began + timedelta(hours=instance.settings.session_hours, minutes=1)
+    with browser(console) as client:
+        assert through(client, provider, groups=["staff"]).status_code == 303
+        try:
+            at = began + step
+            while at < ends:
+                object.__setattr__(instance, "now", lambda at=at: at)
+                assert client.get("/").status_code == 200
+                at += step
+            object.__setattr__(instance, "now", lambda: ends)
+            assert client.get("/").status_code == 303
+        finally:
+            object.__setattr__(instance, "now", before)
 
 
 def test_the_provider_ends_sessions(console: Service, provider: Provider) -> None:

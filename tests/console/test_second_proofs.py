@@ -58,6 +58,24 @@ def test_codes_from_an_app_and_recovery(console: Service, later: list[timedelta]
         assert recovery[0] not in client.get(HERE).text
         assert secret[1] not in client.get(HERE).text
 
+    def by_iam(code: str | None = None) -> httpx2.Response:
+        who = {"name": "alice", "password": "alice's password", "domain": {"name": "acme"}}
+        identity = {"methods": ["password"], "password": {"user": who}}
+        if code is not None:
+            identity |= {"methods": ["password", "totp"], "totp": {"user": {"passcode": code}}}
+        return console.call("POST", "/v3/auth/tokens", json={"auth": {"identity": identity}})
+
+    # What a password does not open here, it opens nowhere.
+    answers = (by_iam(), by_iam("000000"), by_iam(first))
+    assert [one.status_code for one in answers] == [401, 401, 401]
+    assert not any("X-Subject-Token" in one.headers for one in answers)
+    assert "code" in answers[0].json()["error"]["message"]
+    later[0] += timedelta(seconds=60)
+    issued = by_iam(code_of(secret[1], console))
+    assert (issued.status_code, issued.json()["token"]["methods"]) == (201, ["password", "totp"])
+    assert by_iam(recovery[-1]).status_code == 201
+    assert by_iam(recovery[-1]).status_code == 401, "used already"
+
     def half(client: httpx2.Client) -> httpx2.Response:
         answer = sign_in(client, "alice", "alice's password", next="/settings/sign-in")
         assert answer.headers["location"] == "/login/second"

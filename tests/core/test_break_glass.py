@@ -11,7 +11,7 @@ import pytest
 
 from keyrack.agent.desired_state import as_offline
 from keyrack.core.audit import events
-from keyrack.core.hosts import documents, modes, sessions
+from keyrack.core.hosts import break_glass, documents, modes, sessions
 from keyrack.core.keys import credentials, grants, user_keys
 from keyrack.model import Event
 from keyrack.protocol import host_document
@@ -101,6 +101,18 @@ def test_what_was_taken_away_before_the_host_told_raises_it_by_the_hosts_word(te
     assert gone in alarms(team)[-1].summary
 
 
+def test_a_host_that_never_stops_crying_is_heard_and_counted(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(break_glass, "MOST_AN_HOUR", 3)
+    for _ in range(3):
+        tell(team, last_used=[{**use(team, fresh_line()), "break_glass": True} for _ in range(2)])
+    assert len(alarms(team)) == 4
+    assert "more than 3 times within an hour" in alarms(team)[-1].summary
+    later = team.instance.now() + timedelta(hours=2)
+    after = replace(team, instance=replace(team.instance, now=lambda: later))
+    tell(after, last_used=[{**use(after, fresh_line()), "break_glass": True}])
+    assert len(alarms(team)) == 5
+
+
 def test_an_agent_that_tells_sessions_alone_or_no_account_raises_it_too(team: Team) -> None:
     line = glass(team, "credential")
     told = use(team, line)
@@ -132,6 +144,6 @@ def test_the_offline_policy_drops_all_but_keys_to_break_glass_with(team: Team) -
         assert signed is not None
         document = host_document.decode(signed.text)
         kept = as_offline(document, 4000.0).users
-        fingerprints = {parse(entry.key).sha256 for entries in kept.values() for entry in entries}
+        fingerprints = {parse(entry.public_key).sha256 for entries in kept.values() for entry in entries}
         assert parse(line).sha256 in fingerprints
         assert (parse(usual).sha256 in fingerprints) is (then == "drop-temporary")

@@ -53,7 +53,7 @@ def lets_in(team: Team, server_id: int, line: str) -> bool:
     """Whether a host is told to let a key in as deploy."""
     key = " ".join(line.split()[:2])
     told = document(team, server_id)
-    inside = key in {one.key for one in told.users.get("deploy", ())}
+    inside = key in {one.public_key for one in told.users.get("deploy", ())}
     assert not (inside and key in told.revoked)
     return inside
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Engine, event, func, select
 
-from keyrack.core.audit import events
-from keyrack.core.hosts import enrolment, news, unmanaged_keys
+from keyrack.core.audit import alarms, events
+from keyrack.core.hosts import enrolment, host_keys, news, unmanaged_keys
 from keyrack.core.hosts.unmanaged_keys import GONE
 from keyrack.store import tables
 from tests.core.conftest import Team
@@ -69,6 +69,17 @@ def test_what_one_host_adds_to_the_log_in_an_hour_has_a_bound(team: Team, monkey
     # A receipt counts all the same.
     tell(team)
     assert here(team).applied_revision == 1
+
+
+def test_alarms_that_are_new_each_time_have_a_bound_too(team: Team, monkeypatch: Any) -> None:
+    monkeypatch.setattr(alarms, "MOST_AN_HOUR", 5)
+    for _ in range(12):
+        enrolment.report(team.instance, here(team), {"host_keys": {"port": 22, "keys": [fresh_line("")]}})
+    raised = [summary for summary in log(team) if summary.startswith("Alarm:")]
+    assert len(raised) == 6
+    assert "the rest is left out" in raised[0]
+    # What is shown now is known all the same.
+    assert len(host_keys.find(team.instance, team.owner, "web-1")) == 2
 
 
 def test_what_comes_and_goes_does_not_fill_the_log(team: Team) -> None:

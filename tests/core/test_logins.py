@@ -13,6 +13,7 @@ from keyrack.core.hosts import logins
 from keyrack.core.keys import credentials, user_keys
 from keyrack.model import Event
 from keyrack.ssh.public_key import parse
+from keyrack.store import tables
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_break_glass import use
@@ -50,6 +51,16 @@ def test_a_login_is_an_event_of_whose_key_it_is(team: Team) -> None:
     assert events.find(team.instance, team.owner, key=fingerprint, limit=1).items[0].id == by_owner.id
     mine = events.find(team.instance, team.owner, person="alice").items
     assert mine[0].id == by_owner.id
+
+
+def test_who_writes_into_the_database_makes_nobody_a_culprit(team: Team) -> None:
+    line = fresh_line()
+    user_keys.add(team.instance, team.member, title="laptop", public_key=line)
+    change = tables.user_keys.update().values(user_id=team.owner.user_id)
+    team.instance.database.write(lambda connection: connection.execute(change))
+    tell(team, logins=batch("a", use(team, line)))
+    (one,) = told(team)
+    assert (one.actor_name, "not registered here" in one.summary) == ("keyrack", True)
 
 
 def test_what_is_no_login_costs_no_other(team: Team) -> None:

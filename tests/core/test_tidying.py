@@ -145,6 +145,8 @@ def test_proofs_that_ended_go_and_those_in_force_stay(team: Team) -> None:
         ):
             secret = {"secret_hash": bytes([number]) * 32, "created_at": now, "name": str(number)}
             connection.execute(insert(tables.tokens).values(**of_user, **secret, kind=kind, expires_at=end))
+        revoked = {"secret_hash": b"r" * 32, "created_at": now, "name": "revoked", "revoked_at": now}
+        connection.execute(insert(tables.tokens).values(**of_user, **revoked, kind="api", expires_at=None))
         for number, (end, temporary) in enumerate(((now - DAY, b"t"), (now + DAY, b"t"), (now - DAY, None))):
             connection.execute(
                 insert(tables.access_keys).values(
@@ -162,7 +164,7 @@ def test_proofs_that_ended_go_and_those_in_force_stay(team: Team) -> None:
 
     team.instance.database.write(command)
     assert clear(team.instance) == {"IAM tokens": 1, "temporary access keys": 1}
-    assert clear(later(team.instance, 1097 * DAY))["other ended tokens"] == 1
+    assert clear(later(team.instance, 1097 * DAY))["other ended tokens"] == 2
     assert rows(team.instance, tables.access_keys) == 1
 
 

@@ -154,7 +154,7 @@ class Host(AdoptedHost):
                 AuthorizedKey(self.keys["krthree"].public, expires_at=now - timedelta(hours=1)),
                 AuthorizedKey(self.gone.public),
             ]
-            lines = [key_line(entry.key, entry.options, entry.expires_at) for entry in entries]
+            lines = [key_line(entry.public_key, entry.options, entry.expires_at) for entry in entries]
             (self.ours / name).write_text("".join(f"{line}\n" for line in lines), "ascii")
             users[name] = entries
         self.revoked.write_bytes(revoked_keys.render([self.gone.public]))
@@ -210,8 +210,8 @@ def test_what_is_told_is_what_ssh_meets(host: Host) -> None:
             host.start_sshd()
             for name in ACCOUNTS:
                 for key in chosen(host, number, name):
-                    entry = next(one for one in host.document.users[name] if one.key == key.public)
-                    why = told[name].get("why") or told[name].get("keys", {}).get(fingerprint_of(entry.key), "")
+                    entry = next(one for one in host.document.users[name] if one.public_key == key.public)
+                    why = told[name].get("why") or told[name].get("keys", {}).get(fingerprint_of(entry.public_key), "")
                     opened, ended = try_login(host.client, case, name, key, why)
                     if not opened and "LocalPort" in " ".join(case.settings):
                         opened, ended = try_login(host.other, case, name, key, why)

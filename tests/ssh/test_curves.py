@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import ssl
+from types import SimpleNamespace
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from keyrack.ssh import curves
 from keyrack.ssh.curves import NIST_CURVES, ed25519_problem, nist_problem
+from keyrack.ssh.x25519 import Multiplier
 
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493  # the order of the group that keys live in
@@ -66,6 +70,14 @@ def of_order_eight() -> Point:
             return point
 
 
+@pytest.fixture(params=["with OpenSSL", "without it"])
+def reckoned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one multiplication, or by halvings where OpenSSL cannot be had."""
+    if request.param == "without it":
+        monkeypatch.setattr(curves, "_to_opposite", SimpleNamespace(times=lambda u: None))
+
+
+@pytest.mark.usefixtures("reckoned")
 def test_only_the_group_of_prime_order_is_accepted(of_order_eight: Point) -> None:
     chance = random.Random(25519)
     for _ in range(25):
@@ -95,10 +107,31 @@ def test_agrees_with_textbook_arithmetic_about_any_32_bytes() -> None:
     assert verdicts == {True, False}
 
 
+@pytest.mark.usefixtures("reckoned")
 def test_every_real_ed25519_key_is_accepted() -> None:
     for _ in range(50):
         public = ed25519.Ed25519PrivateKey.generate().public_key()
         assert ed25519_problem(public.public_bytes(Encoding.Raw, PublicFormat.Raw)) is None
+
+
+def test_numbers_of_the_twist_are_no_points_with_openssl_either() -> None:
+    chance = random.Random(7748)
+    for _ in range(200):
+        y = chance.randrange(P)
+        if square_root((y * y - 1) * pow(D * y * y + 1, -1, P)) is None:
+            assert not curves._is_its_own_opposite(y)
+
+
+def test_a_multiplication_is_that_of_rfc_7748() -> None:
+    number = int.from_bytes(random.Random(4).randbytes(32), "little") % 2**254 // 8 * 8 + 2**254
+    key = x25519.X25519PrivateKey.from_private_bytes(number.to_bytes(32, "little"))
+    for _ in range(10):
+        point = x25519.X25519PrivateKey.generate().public_key()
+        assert Multiplier(number).times(point.public_bytes_raw()) == key.exchange(point)
+    assert Multiplier(number).times(bytes(32)) is None, "the neutral element"
+    assert ssl.create_default_context().cert_store_stats(), "an error is left where nobody looks for it"
+    with pytest.raises(ValueError, match="multiples of eight"):
+        Multiplier(number + 1)
 
 
 @pytest.mark.parametrize("y", range(2**255 - 19, 2**255))

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, event
 
 from keyrack.store import (
     break_glass,
+    credential_lists,
     deploy_keys,
     endings,
     events,
@@ -52,7 +53,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "let a key in again": lambda c: keys_of_many.unrevoke(c, [1, 2], [FINGERPRINT]),
     "whose key": lambda c: keys.owner_of(c, FINGERPRINT),
     "ended credentials": lambda c: keys.ended_credentials(c, NOW, 500),
-    "a page of credentials": lambda c: keys.find_credentials(c, 1, 1, at=NOW, offset=0, limit=15),
+    "a page of credentials": lambda c: credential_lists.find_credentials(c, 1, 1, at=NOW, offset=0, limit=15),
     "a page of a user's keys": lambda c: keys.find_user_keys(c, 1, offset=0, limit=15),
     "a page of unmanaged keys": lambda c: unmanaged_keys.find(c, 1, 1, states=("new",), offset=0, limit=15),
     "a page of revoked keys": lambda c: revoked_keys.find(c, 1, offset=0, limit=15),

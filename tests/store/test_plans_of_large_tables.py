@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Boolean, Column, Connection, LargeBinary, String, Table, Text
 
-from keyrack.store import host_reports, keys, openings, per_server, revocations, servers, sums, tables
+from keyrack.store import credential_lists, host_reports, keys, openings, per_server, revocations, servers, sums, tables
 from keyrack.store.columns import Json
 from keyrack.store.database import Database
 from tests.store.test_indexes import FINGERPRINT, asked
@@ -54,7 +54,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "a confirmation": lambda c: revocations.confirm(c, 1, 5, NOW, most=10),
     "documents of many hosts": _documents,
     "one credential": lambda c: keys.get_credential(c, 1, 1, NOW),
-    "a page of credentials": lambda c: keys.find_credentials(c, 1, 1, at=NOW, offset=0, limit=15),
+    "a page of credentials": lambda c: credential_lists.find_credentials(c, 1, 1, at=NOW, offset=0, limit=15),
     "does anything let the key in": lambda c: openings.lets_in(c, 1, 1, FINGERPRINT, NOW),
     "whose key": lambda c: keys.owner_of(c, FINGERPRINT),
     "delete a user key": lambda c: keys.remove_user_key(c, 1),

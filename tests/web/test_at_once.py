@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from sqlalchemy import Connection, text, update
 
 from keyrack import app
-from keyrack.store import people, tables
+from keyrack.core.keys import credentials
+from keyrack.core.people.users import system_actor
+from keyrack.store import credential_lists, keys, people, tables
 from keyrack.store.database import Database, NotAtOnce, TookLonger
 from keyrack.store.engine import prepared
 from tests.services import Service, running, settings_for
@@ -50,14 +53,66 @@ def team(team_folder: Path, tmp_path: Path) -> Iterator[Service]:
         yield service
 
 
+def other_than_before(team: Service) -> None:
+    """Have something be written, whatever it is: what was answered before is asked again."""
+    team.instance.database.write(
+        lambda connection: people.change_token(connection, 2, {"last_used_at": team.instance.now()})
+    )
+
+
 def test_a_short_read_is_handed_to_no_thread(team: Service) -> None:
     for path in (KEYS, f"{KEYS}/1", "/v4/user/keys"):
         headers = {"X-Auth-Token": "token-of-olga"}
         team.call("GET", path, token="token-of-olga", headers=headers)
+        other_than_before(team)
         with askers() as seen:
             assert team.call("GET", path, token="token-of-olga", headers=headers).status_code == 200
         assert len({name for name in seen if name != "tidy"}) == 1
         assert not [name for name in seen if name.startswith("keyrack-call")], path
+
+
+def test_what_was_answered_is_asked_again_once_anything_was_written(team: Service) -> None:
+    asked: list[str] = []
+
+    def note(statement: str, _values: Any) -> None:
+        asked.extend(table for table in ("FROM tokens", "FROM credentials") if table in statement)
+
+    def shown() -> tuple[int, int]:
+        one, page = (team.call("GET", path, token="token-of-olga") for path in (f"{KEYS}/1", KEYS))
+        return one.status_code, len(page.json()["data"])
+
+    assert shown() == (200, 1)
+    other = app.open_instance(team.instance.settings)
+    prepared.listeners.append(note)
+    try:
+        for _ in range(20):  # the service itself may write meanwhile
+            asked.clear()
+            assert shown() == (200, 1)
+            if not asked:
+                break
+        assert not asked
+        credentials.delete(other, system_actor(1), 1, 1)
+        assert shown() == (404, 0)
+        assert asked
+    finally:
+        prepared.listeners.remove(note)
+        other.database.close()
+
+
+def test_what_was_answered_ends_with_the_key_though_nothing_was_written(team: Service) -> None:
+    assert add_credential(team, label="short", temporary=True).status_code == 200
+    database, at = team.instance.database, team.instance.now()
+
+    def seen(at: datetime) -> tuple[bool, int]:
+        with database.at_once():
+            page = database.read(lambda c: credential_lists.find_credentials(c, 1, 1, at=at, offset=0, limit=15))
+            one = database.read(lambda c: keys.own_credential(c, 1, 1, 2, at))
+        assert page is not None
+        assert page.total == len(page.items)
+        return one is not None, page.total
+
+    end = at + timedelta(hours=13)
+    assert [seen(when) for when in (at, at, end, end, at)] == [(True, 2), (True, 2), (False, 1), (False, 1), (True, 2)]
 
 
 def test_what_is_not_known_to_be_short_is_answered_by_a_thread(team: Service) -> None:

@@ -30,7 +30,7 @@ def document(team: Service) -> HostDocument:
 
 def opening(team: Service) -> set[str]:
     """The fingerprints that open web-1 now."""
-    return {parse(entry.key).sha256 for entries in document(team).users.values() for entry in entries}
+    return {parse(entry.public_key).sha256 for entries in document(team).users.values() for entry in entries}
 
 
 @pytest.fixture
@@ -112,7 +112,10 @@ def test_open_sessions_go_on_and_git_lets_nobody_in_anew(team: Service, lines: d
 def test_a_freeze_is_for_a_person_or_a_server(
     team: Service, lines: dict[str, str], body: dict[str, Any], left: tuple[str, ...]
 ) -> None:
+    looked = call(team, "POST", "/freezes", {**body, "preview": True}, status=202)
     made = call(team, "POST", "/freezes", body, status=202)
+    for shown in (looked, made, call(team, "GET", "/freezes")["items"][0]):
+        assert (shown["user"], shown["server"]) == (("alice", None) if "user" in body else (None, "web-1"))
     assert opening(team) == prints(lines, *left)
     # The end of a later one leaves what the one before froze.
     later = call(team, "POST", "/freezes", {}, status=202)

@@ -279,7 +279,7 @@ def as_offline(document: HostDocument, silent: float) -> HostDocument:
 
 def _is_kept(document: HostDocument, name: str, entry: AuthorizedKey, then: str) -> bool:
     """Keys to break glass with are for the very time in which nothing answers."""
-    return (then != DROP_ALL and entry.expires_at is None) or entry.key in document.break_glass.get(name, ())
+    return (then != DROP_ALL and entry.expires_at is None) or entry.public_key in document.break_glass.get(name, ())
 
 
 def silence(confirmed_at: float) -> float:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import click
 
 from keyrack.cli.operator_context import OperatorContext, operator_context, shared
-from keyrack.cli.spans import asked_moment, moment
+from keyrack.cli.spans import moment
 from keyrack.cli.tables import AT_ONCE, as_json, table
 from keyrack.core.audit import events
+from keyrack.errors import Refusal
 from keyrack.model import Event
 
 
@@ -36,8 +38,8 @@ def command(
     with operator_context(given) as at:
         asked: dict[str, Any] = {
             "server_id": None if reference is None else at.server(reference).id,
-            "since": None if since is None else asked_moment("--from", since),
-            "until": None if until is None else asked_moment("--to", until, end=True),
+            "since": None if since is None else _asked_moment("--from", since),
+            "until": None if until is None else _asked_moment("--to", until, end=True),
             "search": search,
         }
         found = _events(at, asked, limit)
@@ -46,6 +48,14 @@ def command(
             return
         rows = [(one.id, moment(one.at), one.actor_name or "-", one.summary) for one in found]
         table(("ID", "AT", "WHO", "WHAT"), rows)
+
+
+def _asked_moment(option: str, text: str, *, end: bool = False) -> datetime:
+    """The time that an option names, as core.audit.events.moment reads it; exits with words for anything else."""
+    try:
+        return events.moment(text, field=option, end=end)
+    except Refusal as refusal:
+        raise click.UsageError(f"{option}: {refusal.message}") from None
 
 
 def _events(at: OperatorContext, asked: dict[str, Any], limit: int) -> Iterator[Event]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from keyrack.cli.calls import ID, either, known, reached, to
+from keyrack.cli.calls import AT_ONCE, ID, Calls, either, known, reached, to
 from keyrack.cli.changes import dash
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
@@ -66,10 +67,29 @@ def list_freezes(json_wanted: bool, **given: Any) -> None:
     """List freezes, newest first."""
     with reached(given) as calls:
         rows = [
-            (one["id"], one["at"], one["asked_by"], one["keys"], dash(one["ended_at"]), dash(one["reason"]))
-            for one in calls.ask("GET", "/freezes", query={"per_page": 200})["items"]
+            (
+                one["id"],
+                one["at"],
+                one["asked_by"],
+                f"user {one['user']}" if one["user_id"] else f"server {one['server']}" if one["server_id"] else "all",
+                one["keys"],
+                dash(one["ended_at"]),
+                dash(one["reason"]),
+            )
+            for one in _every(calls)
         ]
-    table(("ID", "AT", "BY", "KEYS", "ENDED", "REASON"), rows, json_wanted)
+    table(("ID", "AT", "BY", "OF", "KEYS", "ENDED", "REASON"), rows, json_wanted)
+
+
+def _every(calls: Calls) -> Iterator[dict[str, Any]]:
+    """All freezes, a page after the other."""
+    before: int | None = None
+    while True:
+        found = calls.ask("GET", "/freezes", query={"per_page": AT_ONCE, "before": before})["items"]
+        yield from found
+        if len(found) < AT_ONCE:
+            return
+        before = found[-1]["id"]
 
 
 @command.command()

@@ -1,262 +1,54 @@
-"""`keyrack hosts …`: what an operator sees of hosts and tells them; must hold no rule, the core has them."""
+"""`keyrack hosts …`: what an operator sees of hosts and tells them, by name; must load none of it by itself."""
 
 from __future__ import annotations
 
-import copy
-import importlib
-from datetime import datetime
-from typing import Any
-
 import click
 
-from keyrack.cli import events, options, recovery, revocation, server_changes, sessions, unmanaged_keys
-from keyrack.cli import servers as shared_servers
-from keyrack.cli.calls import ID, either, known, on_data, reached, to
-from keyrack.cli.changes import dash
-from keyrack.cli.shown import say
-from keyrack.cli.spans import ago, seconds_of
-from keyrack.cli.tables import as_json, as_json_object, show_json, table
+from keyrack.cli.lazy_group import LazyGroup
 
-THEN = ("keep", "drop-temporary", "drop-all")
-TITLES = ("ID", "NAME", "MODE", "STATE", "APPLIED", "SEEN", "UNMANAGED")
-_HINT = "`keyrack hosts list` shows which there are."
+_CALLED, _UNMANAGED, _REVOCATION = "keyrack.cli.hosts_called", "keyrack.cli.unmanaged_keys", "keyrack.cli.revocation"
+_RECOVERY, _CHANGES = "keyrack.cli.recovery", "keyrack.cli.server_changes"
+
+COMMANDS = {
+    "accept": (f"{_UNMANAGED}:accept", "Make an unmanaged key a credential."),
+    "copy-gone": (f"{_CHANGES}:copy_gone", "Go on with a host whose copy is gone."),
+    "damaged": (
+        f"{_RECOVERY}:damaged_rows",
+        "List rows that are not as Keyrack wrote them and open nothing, remove one, or let it count as it stands.",
+    ),
+    "end-session": (f"{_CALLED}:end_session", "Have a host end a login."),
+    "enforce": (f"{_CALLED}:enforce", "Have Keyrack's keys alone open a host."),
+    "enrol": ("keyrack.cli.enrol:command", "Print the line that enrols a host."),
+    "events": ("keyrack.cli.events:command", "List the audit log, or a server's part of it, newest first."),
+    "host-keys": ("keyrack.cli.servers:host_keys", "List the host keys that a server's own agent told."),
+    "ignore": (f"{_UNMANAGED}:ignore", "Leave an unmanaged key where it is, and list it no more."),
+    "keys": (f"{_CALLED}:list_keys", "List the keys that Keyrack put on a host, each with its end and its last use."),
+    "list": (f"{_CALLED}:list_hosts", "List hosts, each with its mode and state."),
+    "move": (
+        f"{_CHANGES}:move",
+        "Give a server another address, and provider and tags where they are given.",
+    ),
+    "observe": (f"{_CALLED}:observe", "Have a host observe: it reports who gets in, and changes nothing about it."),
+    "offline-policy": (f"{_CALLED}:set_offline_policy", "Set what hosts do while the service does not answer."),
+    "receipts": (f"{_REVOCATION}:show_receipts", "Show which hosts obey a change."),
+    "remove": (f"{_UNMANAGED}:remove", "Have the host remove an unmanaged key from its file."),
+    "rename": (f"{_CHANGES}:rename", "Give a server another name."),
+    "resync": (f"{_RECOVERY}:resync_hosts", "Decide on hosts that know more than the database, as it went back."),
+    "revoke": (f"{_REVOCATION}:revoke", "Revoke a key everywhere."),
+    "revoked": (f"{_REVOCATION}:list_revoked", "List keys that were revoked everywhere."),
+    "sessions": (f"{_CALLED}:list_sessions", "List who is logged in on a host."),
+    "show": (f"{_CALLED}:show", "Show what one host is to do and what it says it does."),
+    "unmanaged": (f"{_UNMANAGED}:list_unmanaged", "List the keys on a host that Keyrack did not put there."),
+}
+
+# What they were called before 0.2; operators' scripts may still say so. No help shows them.
+FORMER = {"adopt": "observe", "found": "unmanaged", "stale": "offline-policy"}
 
 
-@click.group(name="hosts")
+@click.group(name="hosts", cls=LazyGroup, known=COMMANDS, former=FORMER)
 def command() -> None:
     """Hosts as the operator of this instance sees and steers them.
 
     SERVER is a name or an id. Everything here is also in the API (docs/api/keyrack.md) and goes there where one is
-    logged in; only `damaged --reseal` is done on the data alone.
+    logged in, but for `events` (`keyrack audit` does) and `damaged --reseal`, which are done on the data alone.
     """
-
-
-for _elsewhere in (
-    unmanaged_keys.list_unmanaged,
-    unmanaged_keys.accept,
-    unmanaged_keys.ignore,
-    unmanaged_keys.remove,
-    revocation.revoke,
-    revocation.list_revoked,
-    revocation.show_receipts,
-    recovery.resync_hosts,
-    recovery.damaged_rows,
-    server_changes.rename,
-    server_changes.move,
-    shared_servers.host_keys,
-    server_changes.copy_gone,
-    events.command,
-):
-    command.add_command(_elsewhere)
-
-
-@command.command(name="list")
-@click.option("--deleted", is_flag=True, help="Deleted servers instead, and whether their hosts have obeyed that.")
-@as_json
-@either
-def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
-    """List hosts, each with its mode and state.
-
-    APPLIED is the revision that the host obeys, of the one that it must obey; UNMANAGED counts the keys that Keyrack
-    did not put there and on which nobody decided.
-    """
-    if on_data(given) and not deleted:
-        # Of ten thousand servers the records are read, as answers to calls would be made of them for nothing.
-        importlib.import_module("keyrack.cli.hosts_on_data").show(json_wanted, given)
-        return
-    with reached(given) as calls:
-        if deleted:
-            gone = [
-                (
-                    *(one[name] for name in ("id", "name", "address", "deleted_at", "deleted_by")),
-                    dash(one["acknowledged_at"]),
-                )
-                for one in calls.every("/deleted-servers")
-            ]
-            table(("ID", "NAME", "ADDRESS", "DELETED", "BY", "OBEYED"), gone, json_wanted)
-            return
-        undecided = {one["server_id"]: one["keys"] for one in calls.ask("GET", "/unmanaged-keys")["items"]}
-        now = calls.now()
-        rows = [
-            (
-                one["id"],
-                one["name"],
-                one["mode"],
-                one["state"],
-                f"{one['applied']}/{one['wanted']}",
-                ago(now, one["seen_at"] and datetime.fromisoformat(one["seen_at"])),
-                undecided.get(one["id"], 0),
-            )
-            for one in calls.every("/servers")
-        ]
-        table(TITLES, rows, json_wanted)
-
-
-@command.command()
-@click.argument("reference", metavar="SERVER")
-@as_json_object
-@either
-def show(reference: str, json_wanted: bool, **given: Any) -> None:
-    """Show what one host is to do and what it says it does."""
-    with reached(given) as calls, known(_HINT):
-        server = calls.ask("GET", to("servers", reference))
-        if json_wanted:
-            show_json(_object(server))
-            return
-        applied = f"{server['applied']} since {server['applied_at']}" if server["applied_at"] else "none"
-        facts = (
-            ("server", f"{server['name']} (id {server['id']}, {server['address']})"),
-            ("tags", ", ".join(server["tags"]) or "none"),
-            ("mode", server["mode"]),
-            ("state", server["state"]),
-            ("host says", server["enforcement"] or "nothing yet"),
-            ("undone", server["undone"]),
-            ("revision", f"wanted {server['wanted']}, applied {applied}"),
-            ("last seen", dash(server["seen_at"])),
-            ("when silent", server["offline_words"]),
-            ("keys too", ", ".join(server["writers"])),
-            ("agent", server["agent_version"] or "none"),
-            ("system", " ".join(filter(None, (server["os"], server["os_version"]))) or "unknown"),
-        )
-        for name, value in facts:
-            if value:
-                say(f"{name:<12} {value}")
-        for problem in server["problems"]:
-            say(f"{'problem':<12} {problem}")
-        if server["enrolled_at"] is None:
-            say(f"Enrol it: keyrack hosts enrol {server['id']}", err=True)
-
-
-@command.command()
-@click.argument("reference", metavar="SERVER")
-@either
-def observe(reference: str, **given: Any) -> None:
-    """Have a host observe: it reports who gets in, and changes nothing about it."""
-    _set_mode(reference, "observe", given)
-
-
-@command.command()
-@click.argument("reference", metavar="SERVER")
-@either
-def enforce(reference: str, **given: Any) -> None:
-    """Have Keyrack's keys alone open a host.
-
-    The host tries for a minute, and undoes it when it does not work.
-    """
-    _set_mode(reference, "enforce", given)
-
-
-@command.command(name="offline-policy")
-@click.argument("reference", metavar="[SERVER]", required=False)
-@click.option("--tag", help="All servers that have this tag now, instead of one.")
-@click.option("--after", required=True, metavar="TIME", help="Such as 90s, 30m, 1h, 7d; 0 for never.")
-@click.option("--then", required=True, type=click.Choice(THEN), help="What the host does then.")
-@either
-def set_offline_policy(reference: str | None, tag: str | None, after: str, then: str, **given: Any) -> None:
-    """Set what hosts do while the service does not answer."""
-    if (reference is None) == (tag is None):
-        raise click.UsageError("Name one SERVER, or several with --tag.")
-    seconds = seconds_of(after)
-    where = to("servers", reference) if reference is not None else to("tags", tag)
-    with reached(given) as calls, known(_HINT):
-        policy = {"after_seconds": seconds, "then": then}
-        for server in calls.ask("PUT", f"{where}/offline-policy", policy)["items"]:
-            say(f"{server['name']}: {server['offline_words']}")
-
-
-@command.command(name="keys")
-@click.argument("reference", metavar="SERVER")
-@as_json
-@either
-def list_keys(reference: str, json_wanted: bool, **given: Any) -> None:
-    """List the keys that Keyrack put on a host, each with its end and its last use."""
-    with reached(given) as calls, known(_HINT):
-        rows = []
-        for one in calls.every(to("servers", reference, "credentials")):
-            seen = f"{one['last_used_at']} from {one['last_used_from']}" if one["last_used_at"] else "-"
-            state = "delivered" if one["delivered"] else "on its way"
-            rows.append(
-                (
-                    one["id"],
-                    one["label"],
-                    one["username"],
-                    one["fingerprint"],
-                    dash(one["expires_at"]),
-                    ", ".join(sorted(one["restrictions"])) or "-",
-                    seen,
-                    f"{state}, but {one['refused']}" if one["refused"] else state,
-                )
-            )
-        titles = ("ID", "LABEL", "ACCOUNT", "FINGERPRINT", "END", "RESTRICTIONS", "LAST USED", "STATE")
-        table(titles, rows, json_wanted)
-
-
-@command.command(name="sessions")
-@click.argument("reference", metavar="SERVER")
-@as_json
-@either
-def list_sessions(reference: str, json_wanted: bool, **given: Any) -> None:
-    """List who is logged in on a host."""
-    with reached(given) as calls, known(_HINT):
-        table(sessions.TITLES[1:], sessions.rows(calls, reference), json_wanted)
-
-
-@command.command(name="end-session")
-@click.argument("reference", metavar="SERVER")
-@click.argument("session_id", metavar="ID", type=ID)
-@either
-def end_session(reference: str, session_id: int, **given: Any) -> None:
-    """Have a host end a login."""
-    with reached(given) as calls, known(f"`keyrack hosts sessions {reference}` shows who is in."):
-        one = calls.ask("DELETE", to("servers", reference, "sessions", session_id))
-        say(f"Asked to end the session of {one['username']} from {one['address']}.")
-
-
-@command.command()
-@click.argument("reference", metavar="SERVER")
-@click.option("--replace", is_flag=True, help="The machine is a host already, such as a copy of one: make it this one.")
-@options.public_url
-@either
-def enrol(reference: str, replace: bool, public_url: str | None, **given: Any) -> None:
-    """Print the line that enrols a host.
-
-    For root to paste there; its token works once, for 24 hours.
-
-    The line names the service's address; on the data give --public-url, or set it where `keyrack serve` reads it.
-    """
-    if public_url is not None:
-        if not on_data(given):
-            raise click.UsageError("--public-url goes with --data; a service where one is logged in knows its address.")
-        given["public_url"] = public_url
-    with reached(given) as calls, known(_HINT):
-        say(calls.ask("POST", to("servers", reference, "enrolments"), {"replace": replace})["line"])
-
-
-def _object(server: dict[str, Any]) -> dict[str, object]:
-    """A host for programs; every field is always there, null where nothing is known."""
-    same = ("id", "name", "address", "tags", "mode", "state", "wanted", "applied", "applied_at", "seen_at")
-    return {
-        **{name: server[name] for name in same},
-        "enforcement": server["enforcement"] or None,
-        "undone": server["undone"] or None,
-        "when_silent": server["offline_words"] or None,
-        "agent_version": server["agent_version"],
-        "os": server["os"],
-        "os_version": server["os_version"],
-        "enrolled": server["enrolled_at"] is not None,
-        "problems": server["problems"],
-    }
-
-
-def _set_mode(reference: str, mode: str, given: dict[str, Any]) -> None:
-    with reached(given) as calls, known(_HINT):
-        server = calls.ask("PATCH", to("servers", reference), {"mode": mode})
-        say(f"{server['name']} is to {server['mode']}, with revision {server['wanted']}.")
-        say(f"See what the host says: keyrack hosts show {server['id']}", err=True)
-
-
-# What they were called before 0.2; operators' scripts may still say so. No help shows them.
-for _former, _name in (("adopt", "observe"), ("found", "unmanaged"), ("stale", "offline-policy")):
-    _alias = copy.copy(command.commands[_name])
-    _alias.hidden = True
-    command.add_command(_alias, _former)

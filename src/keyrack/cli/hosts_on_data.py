@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keyrack.cli.hosts import TITLES
+from keyrack.cli.hosts_called import TITLES
 from keyrack.cli.operator_context import operator_context
 from keyrack.cli.spans import ago
 from keyrack.cli.tables import AT_ONCE, every, table

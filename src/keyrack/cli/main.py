@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import io
 import sys
 
 import click
-from click.shell_completion import CompletionItem
 
 from keyrack import __version__
+from keyrack.cli.lazy_group import LazyGroup
 from keyrack.ssh.printable import printable
 
 COMMANDS = {
@@ -49,25 +48,8 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """Knows its subcommands by name and help; loads the one that is called."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        """The names, in the order of COMMANDS."""
-        return list(COMMANDS)
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """Load a subcommand; saves 400 ms of `keyrack --help`."""
-        if name not in COMMANDS:
-            return None
-        command = importlib.import_module(COMMANDS[name][0]).command
-        assert isinstance(command, click.Command)
-        return command
-
-    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The subcommands that begin so, without loading any."""
-        found = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
-        return [*found, *click.Command.shell_complete(self, context, incomplete)]
+class Keyrack(LazyGroup):
+    """The command itself: what holds for every subcommand."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Refuse what no database and no file of ours can be named by, for every subcommand."""
@@ -91,13 +73,12 @@ class LazyGroup(click.Group):
             error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]
             raise
 
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the subcommands without loading any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, help_text) for name, (_, help_text) in COMMANDS.items()])
 
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Keyrack,
+    known={name: (f"{module}:command", text) for name, (module, text) in COMMANDS.items()},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="keyrack")
 def main() -> None:
     """Register an SSH public key once; it opens exactly the servers and repositories it should."""

@@ -7,9 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from keyrack.core import lifetimes
-from keyrack.core.audit import events
 from keyrack.core.lifetimes import LifetimeError
-from keyrack.errors import Refusal
 
 
 def seconds_of(text: str) -> int:
@@ -31,14 +29,6 @@ def ago(now: datetime, at: datetime | None) -> str:
         if seconds >= size:
             return f"{seconds // size}{unit} ago"
     return f"{seconds}s ago"
-
-
-def asked_moment(option: str, text: str, *, end: bool = False) -> datetime:
-    """The time that an option names, as core.audit.events.moment reads it; exits with words for anything else."""
-    try:
-        return events.moment(text, field=option, end=end)
-    except Refusal as refusal:
-        raise click.UsageError(f"{option}: {refusal.message}") from None
 
 
 def moment(at: datetime | None) -> str:

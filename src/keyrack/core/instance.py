@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from keyrack.core.audit.key_counts import KeptCounts
 from keyrack.core.audit.refusals import Refusals
 from keyrack.core.audit.tallies import Tallies
 from keyrack.core.figures import Figures
@@ -43,4 +44,5 @@ class Instance:
     figures: Figures = field(default_factory=Figures, compare=False, repr=False)
     refusals: Refusals = field(default_factory=Refusals, compare=False, repr=False)
     tallies: Tallies = field(default_factory=Tallies, compare=False, repr=False)
+    key_counts: KeptCounts = field(default_factory=KeptCounts, compare=False, repr=False)
     checkpoints: Checkpoints = field(default_factory=Checkpoints, compare=False, repr=False)

@@ -17,16 +17,16 @@ LONGEST_TITLE = 255
 LONGEST_LIFE = timedelta(days=3650)
 
 
-def public_key(instance: Instance, text: object, *, field: str = "public_key") -> PublicKey:
+def public_key(instance: Instance, line: object, *, field: str = "public_key") -> PublicKey:
     """The one way in for public keys; raises Refusal INVALID with the parser's or policy's words.
 
     Invariant 1: only the strict parser makes a public key; callers store and deliver its normal form.
     """
     try:
-        key = parse(text, max_bytes=4 * instance.settings.max_key_characters)
+        key = parse(line, max_bytes=4 * instance.settings.max_key_characters)
     except KeyProblem as problem:
         raise Refusal(Kind.INVALID, problem.code, str(problem), field=field) from None
-    if isinstance(text, str) and len(text.strip()) > instance.settings.max_key_characters:
+    if isinstance(line, str) and len(line.strip()) > instance.settings.max_key_characters:
         raise invalid(
             field,
             f"This key is longer than {instance.settings.max_key_characters} characters. "

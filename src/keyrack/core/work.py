@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -18,6 +18,7 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor
 from keyrack.store import events, servers
+from keyrack.store.engine.prepared import Row
 
 T = TypeVar("T")
 
@@ -59,9 +60,9 @@ class Work:
         return revision
 
     @contextmanager
-    def raising(self, server_ids: Iterable[int]) -> Iterator[dict[int, int]]:
+    def raising(self, server_ids: Iterable[int], *, locked: Sequence[Row] | None = None) -> Iterator[dict[int, int]]:
         """The same for many servers, as store/servers.raised has it: in few statements, at the end of the block."""
-        with servers.raised(self.connection, server_ids, self.now) as revisions:
+        with servers.raised(self.connection, server_ids, self.now, locked=locked) as revisions:
             yield revisions
         self.bumped.update(revisions)
 

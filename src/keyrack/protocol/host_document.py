@@ -83,9 +83,9 @@ class DocumentError(ValueError):
 
 
 class AuthorizedKey(NamedTuple):
-    """A key (type and base64) that opens an account; expires_at None: no end; options: as sshd reads them."""
+    """What opens an account. public_key: type and base64; expires_at None: no end; options: as sshd reads them."""
 
-    key: str
+    public_key: str
     expires_at: Optional[datetime] = None
     options: tuple[str, ...] = ()
     name: str = ""
@@ -171,7 +171,7 @@ def _user_fields(users: Mapping[str, Sequence[AuthorizedKey]]) -> dict[str, Any]
     return {
         username: [
             {
-                "key": entry.key,
+                "key": entry.public_key,
                 "expires_at": None if entry.expires_at is None else _moment_text(entry.expires_at),
                 "options": list(entry.options),
                 "name": entry.name,
@@ -234,7 +234,7 @@ def _entries(last: Optional[HostDocument]) -> dict[_Entry, AuthorizedKey]:
         return {}
     return {
         (
-            entry.key,
+            entry.public_key,
             None if entry.expires_at is None else _moment_text(entry.expires_at),
             entry.options,
             entry.name,
@@ -274,7 +274,7 @@ def _users(
             for at, entry in enumerate(entries)
         )
         # sshd goes on to the next line when one has expired, so of two equal ones the earlier end is void.
-        if len({(entry.key, entry.options) for entry in read}) != len(read):
+        if len({(entry.public_key, entry.options) for entry in read}) != len(read):
             raise DocumentError(f"{where}: holds a key twice")
         users[username] = read
     return users
@@ -287,7 +287,7 @@ def _user_key(value: Any, where: str) -> AuthorizedKey:
     if unknown:
         raise DocumentError(f"{where}: has a field that this program does not know; it may need an update")
     return AuthorizedKey(
-        key=_field(value, "key", _key, where),
+        public_key=_field(value, "key", _key, where),
         expires_at=_field(value, "expires_at", _moment_or_none, where),
         options=_field(value, "options", _options, where),
         name=_field(value, "name", _text, where) if "name" in value else "",

@@ -51,12 +51,12 @@ def expiry_option(value: str) -> str:
     return f'expiry-time="{value}"'
 
 
-def key_line(canonical: str, options: Sequence[str] = (), expires_at: Optional[datetime] = None) -> str:
+def key_line(public_key: str, options: Sequence[str] = (), expires_at: Optional[datetime] = None) -> str:
     """One line of a file, without its end: options that options.py has made or checked, the end in UTC, the key."""
     parts = [*options]
     if expires_at is not None:
         parts.append(expiry_option(expiry_time.in_utc(end_of(expires_at))))
-    return f"{','.join(parts)} {canonical}" if parts else canonical
+    return f"{','.join(parts)} {public_key}" if parts else public_key
 
 
 def render(lines: Iterable[str]) -> bytes:

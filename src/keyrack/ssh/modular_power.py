@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from functools import lru_cache
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Tuple
 
 
 def power_to(exponent: int, modulus: int) -> Callable[[int], int]:
@@ -78,9 +78,25 @@ def power(base: int, exponent: int, modulus: int) -> int:
     return pow(base, exponent, modulus)
 
 
-@lru_cache(maxsize=None)
-def _libcrypto(*, holding: bool = False) -> Optional[Any]:
-    """holding: its functions keep other threads waiting, which is better than to stop for them if they are short."""
+_Functions = Tuple[Tuple[str, Optional[str], Tuple[str, ...]], ...]
+# From openssl/bn.h; the same in OpenSSL 1.1 and 3 and in LibreSSL. Every pointer is opaque here.
+_NUMBERS: _Functions = (
+    ("BN_CTX_new", "pointer", ()),
+    ("BN_CTX_free", None, ("pointer",)),
+    ("BN_new", "pointer", ()),
+    ("BN_free", None, ("pointer",)),
+    ("BN_bin2bn", "pointer", ("bytes", "int", "pointer")),
+    ("BN_bn2binpad", "int", ("pointer", "bytes", "int")),
+    ("BN_mod_exp", "int", ("pointer",) * 5),
+)
+
+
+def python_openssl(functions: _Functions, *, holding: bool) -> Optional[Any]:
+    """The libcrypto that hashlib is linked to; None where it cannot be had, or lacks one of these functions.
+
+    functions: name, what it answers and what it takes, as "pointer", "bytes", "int" and "size"; holding: its functions
+    keep other threads waiting, which is better than to stop for them if they are short.
+    """
     # Imported here: 5 MB and 8 ms, which a host's agent does without, as it never does this mathematics.
     import ctypes
 
@@ -91,26 +107,27 @@ def _libcrypto(*, holding: bool = False) -> Optional[Any]:
     path = getattr(_hashlib, "__file__", None)
     if path is None:  # part of the Python program itself
         return None
-    # From openssl/bn.h; the same in OpenSSL 1.1 and 3 and in LibreSSL. Every pointer is opaque here.
-    pointer = ctypes.c_void_p
-    functions = (
-        ("BN_CTX_new", pointer, ()),
-        ("BN_CTX_free", None, (pointer,)),
-        ("BN_new", pointer, ()),
-        ("BN_free", None, (pointer,)),
-        ("BN_bin2bn", pointer, (ctypes.c_char_p, ctypes.c_int, pointer)),
-        ("BN_bn2binpad", ctypes.c_int, (pointer, ctypes.c_char_p, ctypes.c_int)),
-        ("BN_mod_exp", ctypes.c_int, (pointer,) * 5),
-    )
+    kinds = {
+        None: None,
+        "pointer": ctypes.c_void_p,
+        "bytes": ctypes.c_char_p,
+        "int": ctypes.c_int,
+        "size": ctypes.c_size_t,
+    }
     try:
         # Looking a name up in this library looks in the ones it is linked to as well.
         library = ctypes.PyDLL(path) if holding else ctypes.CDLL(path)
-        for name, result, arguments in functions:
+        for name, answers, takes in functions:
             function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
+            function.restype, function.argtypes = kinds[answers], [kinds[kind] for kind in takes]
     except (OSError, AttributeError):
         return None
     return library
+
+
+@lru_cache(maxsize=None)
+def _libcrypto(*, holding: bool = False) -> Optional[Any]:
+    return python_openssl(_NUMBERS, holding=holding)
 
 
 def _openssl_power(library: Any, base: int, exponent: int, modulus: int) -> Optional[int]:

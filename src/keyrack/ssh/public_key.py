@@ -69,24 +69,24 @@ class PublicKey(NamedTuple):
         return "MD5:" + hashlib.md5(self.blob, usedforsecurity=False).digest().hex(":")
 
 
-def parse(text: object, *, max_bytes: int = 16384) -> PublicKey:
-    """The public key in `text`, one line as in a .pub file, of at most `max_bytes` bytes; else raises KeyProblem.
+def parse(line: object, *, max_bytes: int = 16384) -> PublicKey:
+    """The public key in a line as in a .pub file, of at most `max_bytes` bytes; else raises KeyProblem.
 
     Reads no file and no network, and changes nothing, so the agent may call it from inside its archive.
     """
     # (1) It is text, and short.
-    if not isinstance(text, str):
+    if not isinstance(line, str):
         raise KeyProblem("not-text", "The public key must be text: the one line of your .pub file.")
-    if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
+    if len(line) > max_bytes or len(line.encode("utf-8", "surrogatepass")) > max_bytes:
         raise KeyProblem(
             "too-long",
             f"This is longer than {max_bytes} bytes, more than a key. Paste only the line of your .pub file.",
         )
     try:
-        key = _read_line(text)
+        key = _read(line)
     except KeyProblem:
         # Whatever else is wrong with it, that it is private is what its owner must hear.
-        if looks_private(text):
+        if looks_private(line):
             raise KeyProblem("private-key", PRIVATE_KEY) from None
         raise
     if key.comment and looks_private(key.comment):
@@ -94,9 +94,9 @@ def parse(text: object, *, max_bytes: int = 16384) -> PublicKey:
     return key
 
 
-def _read_line(text: str) -> PublicKey:
+def _read(line: str) -> PublicKey:
     # (2) It is one line without control, direction or invisible characters.
-    line = text.strip(" \t\r\n")
+    line = line.strip(" \t\r\n")
     if not line:
         raise KeyProblem("empty", "There is no public key here. Paste the one line of your .pub file.")
     if "\n" in line or "\r" in line:

@@ -159,21 +159,6 @@ _members, _tags = _held(group_members, "group_id", "user_id"), _held(server_tags
 
 
 @prepared
-def _owners(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
-    return (
-        select(*sealed.columns(user_keys, "key_"), users.c.name)
-        .join(users, users.c.id == user_keys.c.user_id)
-        .where(user_keys.c.workspace_id == workspace_id, among(user_keys.c.fingerprint, fingerprints))
-    )
-
-
-def owners(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> dict[str, str]:
-    """By fingerprint the name of the workspace's user who registered a key; rows that do not hold name nobody."""
-    rows = _owners.rows(connection, workspace_id, fingerprints) if fingerprints else []
-    return {row.key_fingerprint: row.name for row in rows if sealed.holds(connection, user_keys, row, "key_")}
-
-
-@prepared
 def _servers_with_credentials(workspace_id: int, fingerprints: Sequence[str], at: datetime) -> Select[Any]:
     return (
         select(credentials.c.server_id)

@@ -255,6 +255,18 @@ def know(connection: Connection, raw: Any) -> None:
         connection.info[_KNOWN] = _checked(connection, raw)
 
 
+def known(connection: Connection) -> bytes | None:
+    """The root that this transaction read so far, None where it read none that holds."""
+    found: bytes | None = connection.info.get(_KNOWN)
+    return found
+
+
+def know_again(connection: Connection, root: bytes | None) -> None:
+    """Take a root that another transaction of this connection found to hold, where nothing was written since."""
+    if root is not None and connection.info.get(_KNOWN) is None:
+        connection.info[_KNOWN] = root
+
+
 root_content = select(access_tree.c.content).where(access_tree.c.id == ROOT).scalar_subquery()
 """The root, for a question that reads it beside its rows."""
 

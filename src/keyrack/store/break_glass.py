@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, or_, select
 
+from keyrack.store import key_owners
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.keys import applies
 from keyrack.store.tables import (
@@ -64,17 +65,6 @@ def _grants(server_id: int, workspace_id: int, fingerprints: Sequence[str], at: 
     )
 
 
-@prepared
-def _owners(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
-    found = select(user_keys.c.fingerprint, users.c.name).join(users, users.c.id == user_keys.c.user_id)
-    return found.where(user_keys.c.workspace_id == workspace_id, among(user_keys.c.fingerprint, fingerprints))
-
-
-def owners(connection: Connection, workspace_id: int, fingerprints: Sequence[str]) -> dict[str, str]:
-    """The names of the users who registered these keys, by fingerprint."""
-    return {row.fingerprint: row.name for row in _owners.rows(connection, workspace_id, fingerprints)}
-
-
 def of_keys(
     connection: Connection, server_id: int, workspace_id: int, fingerprints: Sequence[str], at: datetime
 ) -> dict[tuple[str, str], Glass]:
@@ -85,7 +75,7 @@ def of_keys(
     ]
     held = _credentials.rows(connection, server_id, fingerprints)
     if held:
-        whose = owners(connection, workspace_id, fingerprints)
+        whose = key_owners.names(connection, workspace_id, fingerprints)
         found += [
             Glass(row.fingerprint, row.username, "credential", row.id, row.label, whose.get(row.fingerprint))
             for row in held

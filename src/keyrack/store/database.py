@@ -49,8 +49,8 @@ READERS = 12
 
 
 class OnPostgresql(NamedTuple):
-    """Connections of a process, for threads and for fibers: with two more for the bell, four processes fit into
-    PostgreSQL's usual 100.
+    """Connections of a process, for threads and for fibers: with two more, for telling of changes and hearing of them,
+    four processes fit into PostgreSQL's usual 100.
     """
 
     readers: tuple[int, int] = (6, 8)
@@ -144,6 +144,16 @@ class Database:
                     yield
                 finally:
                     self._turn = None
+
+    def answer_at_once(self, call: Callable[[], T]) -> T:
+        """What a call answers that is made within at_once()."""
+        if self._at_once is None:
+            raise NotAtOnce("the database is elsewhere")
+        self._at_once.begin()
+        try:
+            return call()
+        finally:
+            self._at_once.end()
 
     def lend(self, turn: Turn) -> None:
         """Have a turn begin as soon as nothing else is written; returns at once. Raises NotAtOnce on PostgreSQL."""

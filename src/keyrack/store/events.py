@@ -17,6 +17,8 @@ from keyrack.store.tables import IS_ALARM, events
 
 NEWEST = 500
 """How many of a workspace's events are looked at for an alarm that was raised already."""
+LOOKED_AT = 2000
+"""Of one server: more than it can have of a kind that is counted in an hour, among all that it has."""
 _append = Statement(
     lambda: insert(events).values({column.name: placeholder(column) for column in events.c if column.name != "id"})
 )
@@ -149,6 +151,18 @@ def _after(event_id: int, limit: int) -> Select[Any]:
 def after(connection: Connection, event_id: int, limit: int) -> tuple[Event, ...]:
     """The events of all workspaces with a larger id, oldest first, at most `limit`."""
     return tuple(Event(**row) for row in _after.rows(connection, event_id, limit))
+
+
+@prepared
+def _lately(server_id: int, reason: str, at: datetime, most: int) -> Select[Any]:
+    last = select(events.c.reason, events.c.at).where(events.c.server_id == server_id)
+    found = last.order_by(events.c.id.desc()).limit(most).subquery()
+    return select(func.count()).select_from(found).where(found.c.reason == reason, found.c.at > at)
+
+
+def count_lately(connection: Connection, server_id: int, reason: str, since: datetime) -> int:
+    """How many events with a reason a server has since a time, among its last LOOKED_AT."""
+    return int(_lately.value(connection, server_id, reason, since, LOOKED_AT) or 0)
 
 
 def was_raised(connection: Connection, server_id: int, reason: str, summary: str, since: datetime) -> bool:

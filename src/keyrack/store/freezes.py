@@ -17,7 +17,8 @@ from keyrack.store.tables import credentials, servers, system_users, user_keys, 
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Keys that open no new session. user_id, server_id: whose or where; neither is the whole workspace.
+    """Keys that open no new session. user_id, server_id: whose or where, user and server by name where people read of
+    it; neither is the whole workspace.
 
     keys: how many it was for; revisions: of the servers that it concerns, by id; ended_at: when somebody ended it.
     """
@@ -33,6 +34,8 @@ class Freeze:
     revisions: Mapping[str, int]
     ended_at: datetime | None
     ended_by: str | None
+    user: str | None = None
+    server: str | None = None
 
 
 def add(connection: Connection, values: Mapping[str, Any]) -> int:
@@ -42,7 +45,10 @@ def add(connection: Connection, values: Mapping[str, Any]) -> int:
 
 @prepared
 def _find(workspace_id: int, freeze_id: int | None, before: int | None, limit: int) -> Select[Any]:
-    found = select(freezes).where(freezes.c.workspace_id == workspace_id).order_by(freezes.c.id.desc()).limit(limit)
+    found = select(freezes, users.c.name.label("user"), servers.c.name.label("server"))
+    found = found.outerjoin(users, users.c.id == freezes.c.user_id)
+    found = found.outerjoin(servers, servers.c.id == freezes.c.server_id)
+    found = found.where(freezes.c.workspace_id == workspace_id).order_by(freezes.c.id.desc()).limit(limit)
     if freeze_id is not None:
         found = found.where(freezes.c.id == freeze_id)
     return found if before is None else found.where(freezes.c.id < before)

@@ -15,7 +15,7 @@ from keyrack.store import sealed, sealed_sets
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Plan, Row, Statement, among, placeholder, prepared
 from keyrack.store.per_server import per_server
-from keyrack.store.rows import Records, inserted, matches, paged, pattern, piece_after
+from keyrack.store.rows import Records, inserted, matches, paged, pattern
 from keyrack.store.tables import (
     credentials,
     grants,
@@ -26,10 +26,13 @@ from keyrack.store.tables import (
     system_users,
     user_keys,
 )
+from keyrack.store.unchanged import kept
 
 _DELIVERED = "delivered"
 MOST_CHECKED = 60_000
 """Credentials whose records are kept in memory with their seals checked; some 1.3 kB each."""
+MOST_ALIKE = 100
+GrantPlace = tuple[int | None, int | None, int | None, str | None]
 
 _credential = (
     select(
@@ -62,17 +65,12 @@ def begun(at: datetime) -> ColumnElement[bool]:
     return or_(grants.c.starts_at.is_(None), grants.c.starts_at <= at)
 
 
-def credential_id(connection: Connection) -> sealed_sets.Ids:
-    """The id of a credential that is to be added; asked for with the next question."""
-    return sealed_sets.reserve(connection, credentials, 1)
-
-
 def add_credential(
     connection: Connection, username: str, values: Mapping[str, Any], number: sealed_sets.Ids
 ) -> Credential:
     """Insert a credential (the columns of the table) of the system user with this name; answers it.
 
-    number: what credential_id answered.
+    number: what was reserved for it.
     """
     (row,) = sealed_sets.insert_many(connection, credentials, [values], number)
     return Credential(**sealed.unsealed(row), username=username, delivered=False)
@@ -96,14 +94,20 @@ def _own_credential(workspace_id: int, server_id: int, credential_id: int, at: d
 
 def get_credential(connection: Connection, server_id: int, credential_id: int, at: datetime) -> Credential | None:
     """A credential of this server that has not ended, or None."""
-    return _credentials.one(connection, _credential_by_id, server_id, credential_id, at)
+    return credential_records.one(connection, _credential_by_id, server_id, credential_id, at)
 
 
 def own_credential(
     connection: Connection, workspace_id: int, server_id: int, credential_id: int, at: datetime
 ) -> Credential | None:
     """The same of a server of this workspace."""
-    return _credentials.one(connection, _own_credential, workspace_id, server_id, credential_id, at)
+    return kept(
+        connection,
+        ("credential", workspace_id, server_id, credential_id),
+        lambda: credential_records.one(connection, _own_credential, workspace_id, server_id, credential_id, at),
+        at=at,
+        until=lambda found: at if found is None else found.expires_at,
+    )
 
 
 @prepared
@@ -115,76 +119,6 @@ def credential_by_label(connection: Connection, server_id: int, label: str) -> C
     """The credential with this label on this server, ended or not, or None."""
     row = _credential_by_label.row(connection, server_id, label)
     return None if row is None else _credential_record(row)
-
-
-def _ids(server_id: int, at: datetime, sought: str | None) -> Select[Any]:
-    """The ids of a server's credentials in force."""
-    ids = select(credentials.c.id).where(credentials.c.server_id == server_id, in_force(credentials.c.expires_at, at))
-    if sought is None:
-        return ids
-    by_name = or_(matches(credentials.c.label, sought), matches(system_users.c.username, sought))
-    return ids.join(system_users, system_users.c.id == credentials.c.system_user_id).where(by_name)
-
-
-@prepared
-def _some_credentials(server_id: int, at: datetime, sought: str | None, offset: int, limit: int) -> Select[Any]:
-    chosen = _ids(server_id, at, sought).order_by(credentials.c.id).offset(offset).limit(limit).subquery()
-    return _credential.join(chosen, chosen.c.id == credentials.c.id).order_by(credentials.c.id)
-
-
-@prepared
-def _own_server(server_id: int, workspace_id: int) -> Select[Any]:
-    return select(servers.c.id).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
-
-
-@prepared
-def _credentials_after(server_id: int, at: datetime, sought: str | None, after: Any, limit: int) -> Select[Any]:
-    chosen = (
-        _ids(server_id, at, sought).where(credentials.c.id > after).order_by(credentials.c.id).limit(limit).subquery()
-    )
-    return _credential.join(chosen, chosen.c.id == credentials.c.id).order_by(credentials.c.id)
-
-
-@prepared
-def _count_found(server_id: int, workspace_id: int, at: datetime, sought: str | None) -> Select[Any]:
-    """How many there are, for a server of this workspace: no row for any other."""
-    of_server = credentials.c.server_id == server_id
-    every = select(func.count()).select_from(credentials).where(of_server)
-    # Those that have ended are few, and an index has them; to look at each one's end would take longer.
-    counted = every.scalar_subquery() - every.where(credentials.c.expires_at <= at).scalar_subquery()
-    if sought is not None:
-        counted = select(func.count()).select_from(_ids(server_id, at, sought).subquery()).scalar_subquery()
-    return select(counted.label("total")).where(servers.c.id == server_id, servers.c.workspace_id == workspace_id)
-
-
-def find_credentials(
-    connection: Connection,
-    workspace_id: int,
-    server_id: int,
-    *,
-    at: datetime,
-    search: str = "",
-    offset: int,
-    limit: int,
-    after: Place | None = None,
-) -> Page[Credential] | None:
-    """A page of a server's credentials in force, oldest first; None where the server is not of this workspace.
-
-    search: part of label or system user. Which ones and how many is answered from an index, and no more than a page of
-    them is read and joined.
-    """
-    sought = pattern(search)
-    if after is not None:
-        if _own_server.value(connection, server_id, workspace_id) is None:
-            return None
-        (place,) = after or (0,)
-        found = _credentials.all(connection, _credentials_after, server_id, at, sought, place, limit + 1)
-        return piece_after([(one, (one.id,)) for one in found], Window(limit, after=after))
-    total = _count_found.value(connection, server_id, workspace_id, at, sought)
-    if total is None:
-        return None
-    items = _credentials.all(connection, _some_credentials, server_id, at, sought, offset, limit)
-    return Page(items=tuple(items), total=total, offset=offset, limit=limit)
 
 
 @prepared
@@ -226,9 +160,9 @@ def remove_credential(connection: Connection, credential_id: int) -> bool:
     return sealed.remove(connection, credentials, sealed.row_of(credential_id)) == 1
 
 
-def add_user_key(connection: Connection, values: Mapping[str, Any]) -> UserKey:
-    """Insert a user key (the columns of the table); answers it."""
-    return user_key_of(sealed_sets.insert_many(connection, user_keys, [values])[0])
+def add_user_key(connection: Connection, values: Mapping[str, Any], ids: sealed_sets.Ids | None = None) -> UserKey:
+    """Insert a user key (the columns of the table); answers it. ids: what was reserved for it."""
+    return user_key_of(sealed_sets.insert_many(connection, user_keys, [values], ids)[0])
 
 
 def claim_fingerprint(connection: Connection, fingerprint: str, *, kind: str, user_key_id: int | None) -> bool:
@@ -285,7 +219,12 @@ def find_user_keys(
     after: Place | None = None,
 ) -> Page[UserKey]:
     """A page of a user's keys, newest first; search: part of the title, any case."""
-    return _user_keys_of.page(connection, _user_keys, Window(limit, offset, after), user_id, pattern(search))
+    window = Window(limit, offset, after)
+    return kept(
+        connection,
+        ("user keys", user_id, search, window),
+        lambda: _user_keys_of.page(connection, _user_keys, window, user_id, pattern(search)),
+    )
 
 
 @paged
@@ -307,7 +246,7 @@ def _grants_of_workspace(workspace_id: int) -> Select[Any]:
 
 
 @prepared
-def _grant_like(
+def _grants_like(
     workspace_id: int,
     system_user: str,
     user_id: int | None,
@@ -320,14 +259,17 @@ def _grant_like(
     for column, value in ((grants.c.user_id, user_id), (grants.c.group_id, group_id), (grants.c.server_id, server_id)):
         same.append(column.is_(None) if value is None else column == value)
     same.append(grants.c.tag.is_(None) if tag is None else grants.c.tag == tag)
-    return select(grants.c.id).where(*same).order_by(grants.c.id).limit(1)
+    return select(grants).where(*same).order_by(grants.c.id).limit(MOST_ALIKE)
 
 
-def grant_like(connection: Connection, grant: Grant) -> int | None:
-    """The id of another grant to the same user or group, for the same account at the same place, or None."""
-    place = (grant.user_id, grant.group_id, grant.server_id, grant.tag)
-    found = _grant_like.value(connection, grant.workspace_id, grant.system_user, *place, grant.id)
-    return None if found is None else int(found)
+def grants_like(
+    connection: Connection, workspace_id: int, system_user: str, place: GrantPlace, besides: int = 0
+) -> tuple[Grant, ...]:
+    """The grants for an account at a place that are as Keyrack wrote them, oldest first; besides: not the one with this
+    id. place: user, group, server (ids) and tag, of which the last two are None for all servers.
+    """
+    rows = _grants_like.rows(connection, workspace_id, system_user, *place, besides)
+    return tuple(grant_of(row) for row in rows if sealed.sound(connection, grants, row))
 
 
 def page_of_grants(connection: Connection, workspace_id: int, window: Window) -> Page[Grant]:
@@ -579,7 +521,7 @@ def _credential_record(row: Row) -> Credential:
     return Credential(**sealed.unsealed(row))
 
 
-_credentials = Records(lambda connection, row: _credential_record(row))
+credential_records = Records(lambda connection, row: _credential_record(row))
 # For documents: that of a large host is made anew for each of its keys that changes.
 _checked_credentials = Records(
     lambda connection, row: (

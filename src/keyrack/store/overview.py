@@ -88,13 +88,13 @@ def _behind(workspace_id: int) -> Select[Any]:
 
 
 def ending(connection: Connection, workspace_id: int, now: datetime, until: datetime) -> list[Row]:
-    """Keys on hosts that end within a span, the soonest first: label, username, server_id, name, expires_at."""
+    """Keys on hosts that end within a span, the soonest first: id, label, username, server_id, name, expires_at."""
     return list(_ending.rows(connection, workspace_id, now, until))
 
 
 @prepared
 def _ending(workspace_id: int, now: datetime, until: datetime) -> Select[Any]:
-    of = (credentials.c.label, credentials.c.fingerprint, credentials.c.expires_at, servers.c.name)
+    of = (credentials.c.id, credentials.c.label, credentials.c.fingerprint, credentials.c.expires_at, servers.c.name)
     found = (
         select(*of, servers.c.id.label("server_id"), system_users.c.username)
         .join(system_users, system_users.c.id == credentials.c.system_user_id)

@@ -15,6 +15,7 @@ from keyrack.store.columns import EPOCH
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.rows import COUNTED, ONE_ROW, Records, inserted, paged
 from keyrack.store.tables import group_members, groups, projects, tokens, users, workspaces
+from keyrack.store.unchanged import kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +329,7 @@ _bearer = select(*sealed.columns(tokens, "token_"), *sealed.columns(users, "user
 
 def bearer(connection: Connection, secret_hash: bytes) -> Bearer | None:
     """The token with this hash and its user, in force or not; None when there is none."""
-    return _bearers.one(connection, _bearer_by_secret, secret_hash)
+    return kept(connection, ("bearer", secret_hash), lambda: _bearers.one(connection, _bearer_by_secret, secret_hash))
 
 
 @prepared

@@ -51,7 +51,11 @@ def _events(before: datetime) -> Select[Any]:
 
 
 def _ended_tokens(*conditions: Any) -> Callable[[datetime], Select[Any]]:
-    return lambda before: select(tokens.c.id, tokens.c.workspace_id).where(tokens.c.expires_at < before, *conditions)
+    def old(before: datetime) -> Select[Any]:
+        ended = or_(tokens.c.expires_at < before, tokens.c.revoked_at < before)
+        return select(tokens.c.id, tokens.c.workspace_id).where(ended, *conditions)
+
+    return old
 
 
 def _temporary_access_keys(before: datetime) -> Select[Any]:

@@ -10,7 +10,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Integer, Select, String, Table, column, delete, insert, select, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    ScalarSelect,
+    Select,
+    String,
+    Table,
+    column,
+    delete,
+    insert,
+    select,
+    text,
+)
 from sqlalchemy import table as lightweight
 
 from keyrack.store import sealed
@@ -57,16 +70,19 @@ def _inserting(table: Table) -> Statement:
     return Statement(lambda: insert(table).values({column.name: placeholder(column) for column in table.c}))
 
 
-def reserve(connection: Connection, table: Table, count: int) -> Ids:
-    """Ids that nobody else gets, as a seal is over the id too; PostgreSQL is asked with the next question."""
+def reserve(connection: Connection, table: Table, count: int, last: int | None = None) -> Ids:
+    """Ids that nobody else gets, as a seal is over the id too; PostgreSQL is asked with the next question.
+
+    last: what last_id answered within this command, on SQLite, where nothing was entered since.
+    """
     if connection.dialect.name == "postgresql":
         told = _reserving.tell(connection, {"sequence_of": table.name, "count": count})
         return lambda: [row[0] for row in told.answer.fetchall()]
 
     def following() -> Iterable[int]:
         # The one writer holds the file; SQLite moves the sequence on to the highest id that is inserted.
-        last = _last_id.value(connection, table.name) or 0
-        return range(last + 1, last + 1 + count)
+        highest = (_last_id.value(connection, table.name) or 0) if last is None else last
+        return range(highest + 1, highest + 1 + count)
 
     return following
 
@@ -80,6 +96,16 @@ _reserving = Statement(
 
 
 _sequences = lightweight("sqlite_sequence", column("name", String), column("seq", Integer))
+
+
+def numbers_rows(connection: Connection) -> bool:
+    """Whether the next ids follow from last_id: on SQLite, where the one writer holds the file."""
+    return connection.dialect.name == "sqlite"
+
+
+def last_id(table: Table) -> ScalarSelect[Any]:
+    """The highest id that a table had so far, empty before the first, for a question to SQLite that asks for more."""
+    return select(_sequences.c.seq).where(_sequences.c.name == table.name).scalar_subquery()
 
 
 @prepared
@@ -140,13 +166,17 @@ def locked_servers(connection: Connection, server_ids: Iterable[int]) -> list[Ro
 
 
 @cache
-def _locking_servers() -> Prepared[[Sequence[int]]]:
+def locked_columns() -> tuple[Column[Any], ...]:
+    """The columns of a server that locked_servers answers."""
     # What hosts tell of themselves is left out: it is long, and nothing here needs it.
     told = sealed.VOLATILE[servers.name]
-    columns = [column for column in servers.c if column.name not in told]
+    return tuple(column for column in servers.c if column.name not in told)
 
+
+@cache
+def _locking_servers() -> Prepared[[Sequence[int]]]:
     def question(ids: Sequence[int]) -> Any:
-        return select(*columns).where(among(servers.c.id, ids)).order_by(servers.c.id).with_for_update()
+        return select(*locked_columns()).where(among(servers.c.id, ids)).order_by(servers.c.id).with_for_update()
 
     return Prepared(question)
 

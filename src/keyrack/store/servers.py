@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -255,15 +255,18 @@ def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
 
 
 @contextmanager
-def raised(connection: Connection, server_ids: Iterable[int], at: datetime) -> Iterator[dict[int, int]]:
+def raised(
+    connection: Connection, server_ids: Iterable[int], at: datetime, *, locked: Sequence[Row] | None = None
+) -> Iterator[dict[int, int]]:
     """Raise the revisions of servers by one each and announce them, in few statements however many they are.
 
     Inside the block the new revisions are known, by server, and nothing else may change a server's row; at its end
-    they are written, with the sums of all rows that were entered and removed until then.
+    they are written, with the sums of all rows that were entered and removed until then. locked: these servers' rows as
+    sealed_sets.locked_servers has them, where they were read already and not changed since.
     """
     concerned = tuple(server_ids)
     expect(connection, len(concerned))
-    rows = sealed_sets.locked_servers(connection, concerned)
+    rows = sealed_sets.locked_servers(connection, concerned) if locked is None else locked
     yield {row.id: row.revision + 1 for row in rows}
 
     def new(old: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from keyrack.model import Page, Place, Session
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.rows import page
-from keyrack.store.tables import credentials, sessions, system_users, user_keys
+from keyrack.store.tables import credentials, servers, sessions, system_users, user_keys
 
 
 def find(
@@ -77,6 +77,16 @@ def _labelled(
         )
         for login in logins
     )
+
+
+def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> list[Row[Any]]:
+    """The logins that a key opened on a workspace's servers, the oldest first: server_name, username, address."""
+    found = (
+        select(servers.c.name.label("server_name"), sessions.c.username, sessions.c.address)
+        .join(servers, servers.c.id == sessions.c.server_id)
+        .where(servers.c.workspace_id == workspace_id, sessions.c.fingerprint == fingerprint)
+    )
+    return list(connection.execute(found.order_by(sessions.c.id)))
 
 
 def _session(row: Row[Any]) -> Session:

@@ -9,10 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
+from keyrack.store import key_owners
 from keyrack.store.dialect import dialect_insert
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.login_tables import told_logins
-from keyrack.store.tables import credentials, user_keys, users
+from keyrack.store.tables import credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,6 @@ def keep(connection: Connection, server_id: int, told: Told) -> None:
 
 
 @prepared
-def _of_users(workspace_id: int, fingerprints: Sequence[str]) -> Select[Any]:
-    found = select(user_keys.c.fingerprint, user_keys.c.title, users.c.id, users.c.name)
-    found = found.join(users, users.c.id == user_keys.c.user_id)
-    return found.where(user_keys.c.workspace_id == workspace_id, among(user_keys.c.fingerprint, fingerprints))
-
-
-@prepared
 def _on_server(server_id: int, fingerprints: Sequence[str]) -> Select[Any]:
     found = select(credentials.c.fingerprint, credentials.c.label).order_by(credentials.c.id.desc())
     return found.where(credentials.c.server_id == server_id, among(credentials.c.fingerprint, fingerprints))
@@ -75,7 +69,7 @@ def known_keys(
 ) -> dict[str, KnownKey]:
     """Those of these keys that are a user's, or on this server, by fingerprint."""
     held = {row.fingerprint: KnownKey(row.label) for row in _on_server.rows(connection, server_id, fingerprints)}
-    for row in _of_users.rows(connection, workspace_id, fingerprints):
-        name = held[row.fingerprint].name if row.fingerprint in held else row.title
-        held[row.fingerprint] = KnownKey(name, row.id, row.name)
+    for fingerprint, owner in key_owners.of_keys(connection, workspace_id, fingerprints).items():
+        name = held[fingerprint].name if fingerprint in held else owner.title or ""
+        held[fingerprint] = KnownKey(name, owner.user_id, owner.name)
     return held

@@ -39,6 +39,8 @@ LONG_BODY = 65_536
 MOST_WAITING_PER_CALLER = 256
 MOST_WAITING = 20_000
 BUSY_SECONDS = 2
+ROUND_SECONDS = 0.002
+"""So much of one round of the event loop calls that are answered at once may take before they wait for each other."""
 
 
 @unique
@@ -57,7 +59,8 @@ class CallPool(Enum):
     GUESSES = ("guesses", 2, 1)
     """The same for strangers."""
     AT_ONCE = ("at once", 4, 4)
-    """What the event loop answers by itself, in each of its rounds; between two rounds it looks at all that came in."""
+    """What the event loop answers by itself in each of its rounds, beyond ROUND_SECONDS; between two rounds it looks at
+    all that came in."""
     FIBERS = ("fibers", 24, 16)
     """What waits for PostgreSQL on the event loop; each may need a connection."""
     TURNS = ("turns", 32, 16)
@@ -118,6 +121,7 @@ class FairScheduler:
         # SimpleQueue's hand-over of a call to a thread takes a third of the time that anyio's takes.
         self._threads = ThreadPoolExecutor(sum(pool.limit for pool in ON_THREADS), "keyrack-call")
         hashing = sum(pool.limit for pool in ON_STEPPED_BACK_THREADS)
+        self._round_seconds: float | None = None  # what this round of the event loop took so far
         self._hashing_threads = ThreadPoolExecutor(hashing, "keyrack-hash", initializer=_step_back)
 
     async def run(self, caller: Caller, call: Callable[[], T], *, long: bool = False, hashes: bool = False) -> T:
@@ -154,6 +158,8 @@ class FairScheduler:
         """
         used = self._account(caller.name)
         queue = self._queues[CallPool.AT_ONCE]
+        if not queue.waits and (self._round_seconds or 0.0) < ROUND_SECONDS:
+            return self._in_this_round(used, call)
         flow = await queue.take(caller.name)
         began = time.monotonic()  # which takes no system call, unlike a thread's processor time
         try:
@@ -163,6 +169,22 @@ class FairScheduler:
             used.add(ended - began, ended)
             # Not before the next round, or whoever sends many at once would be served before all others are heard.
             asyncio.get_running_loop().call_soon(queue.leave, caller.name, flow)
+
+    def _in_this_round(self, used: _CpuTime, call: Callable[[], T]) -> T:
+        """What a short call answers where nobody waits: a slot, taken and given back, takes as long as many a call."""
+        if self._round_seconds is None:
+            self._round_seconds = 0.0
+            asyncio.get_running_loop().call_soon(self._next_round)
+        began = time.monotonic()
+        try:
+            return call()
+        finally:
+            ended = time.monotonic()
+            self._round_seconds += ended - began
+            used.add(ended - began, ended)
+
+    def _next_round(self) -> None:
+        self._round_seconds = None
 
     async def in_fiber(self, caller: Caller, call: Callable[[], T]) -> T:
         """What the call answers, which runs on the event loop, and lets it go on while it waits for the database.
@@ -250,6 +272,11 @@ class _Queue:
         self._listed: set[Hashable] = set()
         self._numbers = itertools.count()
         self._waiting = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether anybody waits for a slot."""
+        return self._waiting > 0
 
     @asynccontextmanager
     async def slot(self, name: Hashable) -> AsyncIterator[None]:

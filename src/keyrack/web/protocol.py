@@ -252,22 +252,41 @@ Hold = Callable[[BoundedProtocol], Optional[Held]]
 
 
 class _ClosedByProtocol:
-    """A transport whose close() is the protocol's to do; all else is the transport's own."""
+    """A transport whose close() is the protocol's to do, and which writes an answer's head together with what follows;
+    all else is the transport's own.
+    """
 
     def __init__(self, protocol: BoundedProtocol, transport: asyncio.Transport) -> None:
         self._protocol = protocol
         self._transport = transport
+        self._head: bytes | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write, unless the connection was cut off meanwhile."""
-        if not self._transport.is_closing():
+        """Write, unless the connection was cut off meanwhile. An answer's head is kept until its body is written, at
+        most until the event loop's next round: each write is a call of the system, and wakes the client.
+        """
+        head = self._head
+        if head is not None:
+            self._head = None
+            if not self._transport.is_closing():
+                self._transport.writelines((head, data) if data else (head,))
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self._head = data
+            self._protocol.loop.call_soon(self._write_head)
+        elif not self._transport.is_closing():
             self._transport.write(data)
+
+    def _write_head(self) -> None:
+        head, self._head = self._head, None
+        if head is not None and not self._transport.is_closing():
+            self._transport.write(head)
 
     def close(self) -> None:
         """Close once the answer can be read."""
+        self._write_head()
         self._protocol.finish()
 
     def is_closing(self) -> bool:

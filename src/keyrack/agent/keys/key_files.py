@@ -61,16 +61,16 @@ def _line(entry: AuthorizedKey, ends: Ends, local: Mapping[int, Optional[str]]) 
     """None where a key must not be in force now, because its end has passed or cannot be written."""
     # Invariant 5: the end of a key stands in its line, where sshd sees to it by itself.
     if entry.expires_at is None or ends.form is EndForm.UTC:
-        return authorized_keys.key_line(entry.key, entry.options, entry.expires_at)
+        return authorized_keys.key_line(entry.public_key, entry.options, entry.expires_at)
     moment = authorized_keys.end_of(entry.expires_at)
     if moment in ends.ended:
         return None
     if ends.form is EndForm.ABSENT:
-        return authorized_keys.key_line(entry.key, entry.options)
+        return authorized_keys.key_line(entry.public_key, entry.options)
     text = local.get(moment)
     if text is None:
         return None
-    return authorized_keys.key_line(entry.key, (*entry.options, authorized_keys.expiry_option(text)))
+    return authorized_keys.key_line(entry.public_key, (*entry.options, authorized_keys.expiry_option(text)))
 
 
 class KeyFiles:

@@ -490,9 +490,11 @@ def read(state: StateFolder) -> Record:
     if fields is None:
         return Record()
     try:
-        step = fields.get("step")
+        state_now, step = fields.get("state", OFF), fields.get("step")
+        if state_now not in (OFF, TRYING, ON, UNDONE):
+            raise ValueError("a state that this agent does not know")
         return Record(
-            state=str(fields.get("state", OFF)),
+            state=state_now,
             why=str(fields.get("why", "")),
             files=tuple(Original.from_json(one) for one in fields.get("files", ())),
             step=None if step is None else tuple(Original.from_json(one) for one in step),
@@ -517,7 +519,7 @@ def _stays(one: ReportedKey, document: HostDocument) -> bool:
     """Whether what was found lets the same in when only the document counts."""
     if one.kind != KEY or one.username == EVERYBODY or not one.fingerprint:
         return False
-    return any(fingerprint_of(entry.key) == one.fingerprint for entry in document.users.get(one.username, ()))
+    return any(fingerprint_of(entry.public_key) == one.fingerprint for entry in document.users.get(one.username, ()))
 
 
 def _loser(one: ReportedKey) -> str:

@@ -47,7 +47,7 @@ class KeyVerdict(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """As people see it."""
-        return public_key.fingerprint_of(self.key.key)
+        return public_key.fingerprint_of(self.key.public_key)
 
 
 class Verdict:
@@ -257,6 +257,9 @@ def _no_key(name: str, effective: Effective) -> str:
         account = pwd.getpwnam(name)
     except KeyError:
         return "this host has no such account"
+    if account.pw_name != name:
+        # A directory may find it by several names, or in any case; sshd reads the file of its own name (%u).
+        return f"this host knows it as {account.pw_name}: give the key to that account"
     return (
         _shell_problem(account, effective)
         or _shadow_problem(name, effective, pam=False)
@@ -378,7 +381,7 @@ def _sshd_problem(account: pwd.struct_passwd, effective: Effective) -> str:
 
 def _key_problem(entry: AuthorizedKey, effective: Effective, name: str, revoked: "set[str]") -> str:
     """What keeps one key from opening an account; check (3)."""
-    key = public_key.read_canonical(entry.key)
+    key = public_key.read_canonical(entry.public_key)
     if entry.expires_at is not None and entry.expires_at.timestamp() <= time.time():
         return "its end has come"
     if key.canonical in revoked:

@@ -60,7 +60,7 @@ def as_object(lines: Iterable[str]) -> Dict[str, Any]:
 
 def _keys(document: HostDocument, found: List[ReportedKey], chain: bool) -> Iterator[str]:
     wanted: Dict[str, Set[str]] = {
-        name: {public_key.read_canonical(entry.key).sha256 for entry in entries}
+        name: {public_key.read_canonical(entry.public_key).sha256 for entry in entries}
         for name, entries in document.users.items()
     }
     today: Dict[str, Set[str]] = {}
@@ -92,7 +92,7 @@ def _keys(document: HostDocument, found: List[ReportedKey], chain: bool) -> Iter
     for name in sorted(document.users):
         missing = "" if accounts.exists(name) else " (no such account here yet)"
         for entry in document.users[name]:
-            fingerprint = public_key.read_canonical(entry.key).sha256
+            fingerprint = public_key.read_canonical(entry.public_key).sha256
             if fingerprint not in today.get(name, set()) | everybody:
                 line = key_line("", entry.options, entry.expires_at).strip()
                 yield f"  + {name}: {fingerprint} {entry.name} {line}".rstrip() + missing

@@ -156,7 +156,7 @@ class Proof:
         for verdict in verdicts:
             opening = list(itertools.islice(verdict.opening(), _MOST_KEYS))
             if opening and len(found) < _MOST_ACCOUNTS:
-                free = [key.key for key in opening if not _asks_for_a_place(key.options)]
+                free = [key.public_key for key in opening if not _asks_for_a_place(key.options)]
                 found.append((verdict.username, free[0] if free else ""))
         if found:
             return found

@@ -15,6 +15,7 @@ from keyrack.store.database import DatabaseUnavailable
 
 # Hosts ask every few seconds for a document that is not signed; the same alarm is raised this often.
 AGAIN_AFTER = timedelta(hours=1)
+MOST_AN_HOUR = 50
 
 log = structlog.get_logger("keyrack")
 
@@ -26,21 +27,28 @@ def raise_once(instance: Instance, server_id: int, code: str, words: str) -> Non
     def is_known(connection: Connection) -> bool:
         return events.was_raised(connection, server_id, code, _summary(words), now - AGAIN_AFTER)
 
-    def add(connection: Connection) -> None:
+    def add(connection: Connection) -> bool:
         server = servers.by_id(connection, server_id)
-        if server is not None and not is_known(connection):
-            record(connection, server, code, words, now)
+        return server is not None and not is_known(connection) and record(connection, server, code, words, now)
 
     try:
-        if not instance.database.read(is_known):
-            instance.database.write(add)
+        if not instance.database.read(is_known) and instance.database.write(add):
             log.error("alarm", server=server_id, reason=words)
     except DatabaseUnavailable:
         log.error("alarm not recorded", server=server_id, reason=words)
 
 
-def record(connection: Connection, server: Server, code: str, words: str, now: datetime) -> None:
-    """Leave the event of an alarm, in the transaction of what it is about."""
+def record(connection: Connection, server: Server, code: str, words: str, now: datetime) -> bool:
+    """Leave the event of an alarm, in the transaction of what it is about; whether there is one.
+
+    Beyond MOST_AN_HOUR with one code of a server there is one more, which says so: what a host tells may be new each
+    time.
+    """
+    told = events.count_lately(connection, server.id, code, now - AGAIN_AFTER)
+    if told > MOST_AN_HOUR:
+        return False
+    if told == MOST_AN_HOUR:
+        words = f"server {server.name} raised this more than {MOST_AN_HOUR} times within an hour; the rest is left out"
     events.add(
         connection,
         system_actor(server.workspace_id, channel="agent"),
@@ -55,6 +63,7 @@ def record(connection: Connection, server: Server, code: str, words: str, now: d
         level="alarm",
         details={},
     )
+    return True
 
 
 def _summary(words: str) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection
 
+from keyrack.core.audit.key_counts import KeyCounts
 from keyrack.core.audit.tallies import DELAYS, LATER, LOGIN, day_of, within
 from keyrack.core.hosts.last_seen import ONLINE
 from keyrack.core.instance import Instance
@@ -20,17 +21,15 @@ from keyrack.store.engine.prepared import Row
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SOON, LATELY = timedelta(days=7), timedelta(days=1)
 DAYS = 30
-AGES = ((30, "under a month"), (180, "under half a year"), (365, "under a year"), (730, "under two years"))
-OLDER = "older"
 DELAY_WORDS = dict(zip(DELAYS, ("a second", "10 seconds", "a minute", "an hour", "a day"), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Rows as store/overview.py has them. alarms: of the last day; types, ages: how many of the users' keys are of a
-    type, and how old; days: per day of the last month, or of its end where more happened than is counted, the oldest
-    first, how much was done and how much refused; logins: that hosts told of, per day of the last month; delays: how
-    long hosts took to obey what was decided in that time, how often each; requests: how many wait.
+    """Rows as store/overview.py has them. alarms: of the last day; requests: how many wait; keys: the users' keys,
+    counted a minute ago at most; days: per day of the last month, or of its end where more happened than is counted,
+    the oldest first, how much was done and how much refused; logins: that hosts told of, per day of the last month;
+    delays: how long hosts took to obey what was decided in that time, how often each.
     """
 
     alarms: list[Row]
@@ -42,8 +41,7 @@ class Overview:
     undone: list[Row]
     unconfirmed: list[Row]
     requests: int
-    types: tuple[tuple[str, int], ...]
-    ages: tuple[tuple[str, int], ...]
+    keys: KeyCounts
     days: tuple[tuple[datetime, int, int], ...]
     logins: tuple[tuple[datetime, int], ...]
     delays: tuple[tuple[str, int], ...]
@@ -59,11 +57,10 @@ class Overview:
 def look(instance: Instance, actor: Actor) -> Overview:
     """The overview of the actor's workspace. Raises Refusal FORBIDDEN."""
     with Attempt(instance, actor, "access:read", "see what needs somebody", target_kind="workspace") as attempt:
-        return attempt.read(lambda connection: _look(connection, actor.workspace_id, instance.now()))
+        return attempt.read(lambda connection: _look(instance, connection, actor.workspace_id, instance.now()))
 
 
-def _look(connection: Connection, workspace: int, now: datetime) -> Overview:
-    types, ages = _keys(connection, workspace, now)
+def _look(instance: Instance, connection: Connection, workspace: int, now: datetime) -> Overview:
     logins, delays = _tallies(connection, workspace, now)
     return Overview(
         alarms=rows.alarms(connection, workspace, now - LATELY),
@@ -75,26 +72,12 @@ def _look(connection: Connection, workspace: int, now: datetime) -> Overview:
         undone=rows.undone(connection, workspace),
         unconfirmed=rows.unconfirmed(connection, workspace),
         requests=requests.page(connection, workspace, Window(1), state=requests.PENDING, user_id=None).total,
-        types=types,
-        ages=ages,
+        keys=instance.key_counts.of(connection, workspace, now),
         days=_days(connection, workspace, now),
         logins=logins,
         delays=delays,
         at=now,
     )
-
-
-def _keys(
-    connection: Connection, workspace: int, now: datetime
-) -> tuple[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]]:
-    """The users' keys by type, the most first, and by age."""
-    types: Counter[str] = Counter()
-    ages = dict.fromkeys((*(words for _, words in AGES), OLDER), 0)
-    named = tuple(ages)
-    for row in rows.keys_by_type_and_age(connection, workspace, [now - timedelta(days=days) for days, _ in AGES]):
-        types[row.key_type] += row["keys"]
-        ages[named[row.age]] += row["keys"]
-    return tuple(types.most_common()), tuple(ages.items())
 
 
 def _tallies(

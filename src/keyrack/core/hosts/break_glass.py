@@ -5,7 +5,7 @@ A host tells of each login (core/hosts/reports.py), also of those while the serv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Work
 from keyrack.model import Server
-from keyrack.store import break_glass, events
+from keyrack.store import break_glass, events, key_owners
 from keyrack.store.break_glass import Glass
 
 log = structlog.get_logger("keyrack")
@@ -24,14 +24,16 @@ log = structlog.get_logger("keyrack")
 CODE = "break-glass"
 GONE = "gone"
 """The kind of glass of which nothing is left here."""
+HOUR = timedelta(hours=1)
+MOST_AN_HOUR = 100
 NEAR = timedelta(minutes=1)
 """A session and the login that began it are told with times that differ by less."""
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
-    """A login that a host tells of; username: "" where it does not say; glass: whether it says that the document which
-    let it in called the key one to break glass with.
+class KeyUse:
+    """A login with a key that a host tells of. username: "" where it does not say; glass: whether it says that the
+    document which let it in called the key one to break glass with.
     """
 
     fingerprint: str
@@ -45,12 +47,12 @@ class Login:
 class Broken:
     """Glass that was broken: by which login, with what."""
 
-    login: Login
+    login: KeyUse
     glass: Glass
 
 
 def among(
-    connection: Connection, server: Server, used: Iterable[Login], opened: Iterable[Login], now: datetime
+    connection: Connection, server: Server, used: Iterable[KeyUse], opened: Iterable[KeyUse], now: datetime
 ) -> list[Broken]:
     """The logins with keys to break glass with, of which nobody was told yet.
 
@@ -67,7 +69,7 @@ def among(
     gone = {login.fingerprint for login in logins if login.glass and _glass(glasses, login) is None}
     if not glasses and not gone:
         return []
-    owners = break_glass.owners(connection, server.workspace_id, sorted(gone)) if gone else {}
+    owners = key_owners.names(connection, server.workspace_id, sorted(gone)) if gone else {}
     known = break_glass.last_uses(connection, server.id, fingerprints)
     found = []
     for login in logins:
@@ -81,8 +83,23 @@ def among(
     return found
 
 
-def alarm(work: Work, server: Server, broken: Broken) -> None:
-    """Leave the event: who, where, from where, and how to end it; webhooks and other receivers of events hear of it."""
+def alarm(work: Work, server: Server, broken: Sequence[Broken]) -> None:
+    """Leave an alarm of each, at most MOST_AN_HOUR of one host: it could cry without end, of keys that nobody has."""
+    if not broken:
+        return
+    told = events.count_lately(work.connection, server.id, CODE, work.now - HOUR)
+    for one in broken[: max(0, MOST_AN_HOUR - told)]:
+        _alarm_of_one(work, server, one)
+    if told <= MOST_AN_HOUR < told + len(broken):
+        words = (
+            f"Alarm: server {server.name} tells of glass that was broken more than {MOST_AN_HOUR} times within an "
+            "hour; what it tells beyond that is no event"
+        )
+        _add(work, server, words, target_id=None, details={"server": server.name})
+
+
+def _alarm_of_one(work: Work, server: Server, broken: Broken) -> None:
+    """The event: who, where, from where, and how to end it; webhooks and other receivers of events hear of it."""
     login, glass = broken.login, broken.glass
     account = login.username or glass.username
     who = f"{glass.user} " if glass.user else ""
@@ -105,6 +122,10 @@ def alarm(work: Work, server: Server, broken: Broken) -> None:
         "session": number,
         "end": None if number is None else f"DELETE /api/keyrack/v1/servers/{server.id}/sessions/{number}",
     }
+    _add(work, server, words, target_id=number, details=details)
+
+
+def _add(work: Work, server: Server, words: str, *, target_id: int | None, details: Mapping[str, Any]) -> None:
     events.add(
         work.connection,
         system_actor(server.workspace_id, channel="agent"),
@@ -113,7 +134,7 @@ def alarm(work: Work, server: Server, broken: Broken) -> None:
         outcome="done",
         reason=CODE,
         target_kind="session",
-        target_id=number,
+        target_id=target_id,
         server_id=server.id,
         summary=words,
         level="alarm",
@@ -122,13 +143,13 @@ def alarm(work: Work, server: Server, broken: Broken) -> None:
     log.error("alarm", server=server.id, reason=words)
 
 
-def _same(login: Login, other: Login) -> bool:
+def _same(login: KeyUse, other: KeyUse) -> bool:
     return (login.fingerprint, login.address) == (other.fingerprint, other.address) and (
         not other.username or other.username == login.username
     )
 
 
-def _glass(glasses: Mapping[tuple[str, str], Glass], login: Login) -> Glass | None:
+def _glass(glasses: Mapping[tuple[str, str], Glass], login: KeyUse) -> Glass | None:
     if login.username:
         return glasses.get((login.fingerprint, login.username))
     return next((one for (fingerprint, _), one in glasses.items() if fingerprint == login.fingerprint), None)

@@ -98,12 +98,10 @@ def _build(
     if decision.held_back:
         wanted = _accounts_without(connection, server, wanted, decision.held_back)
     for line in widest(decision.lines):
-        key = AuthorizedKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
-        users.setdefault(line.username, []).append(key)
+        users.setdefault(line.username, []).append(_authorized(line))
     frozen: dict[str, list[AuthorizedKey]] = {}
     for line in decision.frozen:
-        key = AuthorizedKey(key=line.public_key, expires_at=line.expires_at, options=line.options, name=line.name)
-        frozen.setdefault(line.username, []).append(key)
+        frozen.setdefault(line.username, []).append(_authorized(line))
     glass: dict[str, dict[str, None]] = {}
     for line in decision.lines:
         if line.break_glass:
@@ -142,6 +140,10 @@ def _accounts_without(
             if user is None or (user.revision or 0) <= row.revision:
                 del kept[row.username]
     return kept
+
+
+def _authorized(line: Line) -> AuthorizedKey:
+    return AuthorizedKey(line.public_key, line.expires_at, line.options, line.name)
 
 
 def widest(lines: Iterable[Line]) -> list[Line]:

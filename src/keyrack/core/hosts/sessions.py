@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
@@ -48,6 +49,22 @@ def get(instance: Instance, actor: Actor, server_id: int, session_id: int) -> Se
         if found is None:
             raise missing("session")
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBy:
+    """A login that a key holds open somewhere."""
+
+    server: str
+    username: str
+    address: str
+
+
+def of_key(instance: Instance, actor: Actor, fingerprint: str) -> list[OpenBy]:
+    """The logins that a key holds open on the workspace's servers, the oldest first. Raises Refusal FORBIDDEN."""
+    with Attempt(instance, actor, "sessions:read", "see what a key holds open", target_kind="session") as attempt:
+        found = attempt.read(lambda connection: sessions.of_key(connection, actor.workspace_id, fingerprint))
+        return [OpenBy(row.server_name, row.username, row.address) for row in found]
 
 
 def counts(instance: Instance, actor: Actor, hosts: Iterable[Server]) -> dict[int, int]:

@@ -95,6 +95,14 @@ def losing(found: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) ->
     return [one for one in found if one.in_force and one.state != GONE and (one.username, one.fingerprint) not in kept]
 
 
+def gaining(found: Iterable[UnmanagedKey], managed: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of the ways in that Keyrack looks after, by account and fingerprint, none of these opens now: a host that
+    observes obeys its own files alone.
+    """
+    now = {(one.username, one.fingerprint) for one in found if one.in_force and one.state != GONE}
+    return {(account, key) for account, key in managed if (account, key) not in now and ("*", key) not in now}
+
+
 def counts(instance: Instance, actor: Actor) -> Mapping[int, int]:
     """How many unmanaged keys wait for a decision, by server; servers with none are left out."""
     with Attempt(instance, actor, "credentials:read", "count unmanaged keys", target_kind="unmanaged key") as attempt:

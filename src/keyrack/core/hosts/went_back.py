@@ -201,7 +201,7 @@ def _differences(work: Work, server: Server, document: HostDocument) -> list[dic
     """What the database would change on the host by having gone back; the columns of held_back, as far as known."""
     assert server.went_back_at is not None
     of_host = {
-        (username, entry.key, tuple(entry.options)): entry
+        (username, entry.public_key, tuple(entry.options)): entry
         for username, entries in document.users.items()
         for entry in entries
         if entry.expires_at is None or entry.expires_at > work.now

@@ -14,7 +14,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import expired_keys, keys, new_credentials, servers
+from keyrack.store import credential_lists, expired_keys, keys, new_credentials, servers
 from keyrack.store.new_credentials import Place
 from keyrack.store.openings import Opening
 from keyrack.store.openings import of_account as openings_of
@@ -68,7 +68,7 @@ def add(
             until = "" if end is None else f" until {end:%Y-%m-%d %H:%M:%S} UTC"
             alarmed = ", to break glass with" if break_glass else ""
             work.record(
-                f"Added SSH key {name} ({key.sha256}) for {user} on server {place.name}{until}{alarmed}",
+                f"Added SSH key {name} ({key.sha256}) for {user} on server {place.server.name}{until}{alarmed}",
                 target_id=added.id,
                 details={"label": name, "username": user, "fingerprint": key.sha256},
             )
@@ -120,7 +120,7 @@ def find(
     with attempt:
         at, after = instance.now(), cursors.place(cursor, int)
         found = attempt.read(
-            lambda connection: keys.find_credentials(
+            lambda connection: credential_lists.find_credentials(
                 connection, actor.workspace_id, server_id, at=at, search=search, offset=offset, limit=limit, after=after
             )
         )
@@ -232,7 +232,13 @@ def put(
 def _place(work: Work, workspace_id: int, server_id: int, username: str, label: str, key: PublicKey) -> Place:
     """Where a credential is to stand. Raises Refusal MISSING where there is no such server."""
     place = new_credentials.place(
-        work.connection, workspace_id, server_id, username=username, label=label, fingerprint=key.sha256
+        work.connection,
+        workspace_id,
+        server_id,
+        username=username,
+        label=label,
+        fingerprint=key.sha256,
+        at=work.now,
     )
     if place is None:
         raise missing("server")
@@ -247,7 +253,8 @@ def _put(
     key: PublicKey,
     terms: Mapping[str, Any],
 ) -> Credential:
-    revocation.refuse(work, key)
+    if place.noted:
+        revocation.refuse(work, key)
     if place.account_id is None:
         raise Refusal(
             Kind.INVALID,
@@ -255,20 +262,22 @@ def _put(
             "The server has no system user of that name. Create it first, or use another.",
             field="username",
         )
+    server_id = place.server.id
     if place.labelled:
-        _free_label(work, place, label)
+        _free_label(work, server_id, label)
     # Each key raised the revision, so that nothing is counted before there can be as many.
-    if place.revision >= MOST["SSH key"][1]:
-        room.refuse_more(work, "SSH key", place.id)
-    number = keys.credential_id(work.connection)
-    with work.raising((place.id,)) as revisions:
+    if place.server.revision >= MOST["SSH key"][1]:
+        room.refuse_more(work, "SSH key", server_id)
+    # What freed the label raised the revision.
+    locked = None if place.labelled else (place.server,)
+    with work.raising((server_id,), locked=locked) as revisions:
         if place.refused:
-            propagation.unrevoke(work, (place.id,), (key.sha256,))
+            propagation.unrevoke(work, (server_id,), (key.sha256,))
         return keys.add_credential(
             work.connection,
             username,
             {
-                "server_id": place.id,
+                "server_id": server_id,
                 "system_user_id": place.account_id,
                 "label": label,
                 "public_key": key.canonical,
@@ -278,9 +287,9 @@ def _put(
                 **terms,
                 "created_by": work.actor.user_id,
                 "created_at": work.now,
-                "revision": revisions[place.id],
+                "revision": revisions[server_id],
             },
-            number,
+            place.ids,
         )
 
 
@@ -300,12 +309,12 @@ def _record_end(work: Work, credential: Credential) -> None:
     )
 
 
-def _free_label(work: Work, server: Place, label: str) -> None:
+def _free_label(work: Work, server_id: int, label: str) -> None:
     """Make sure that a label is free; one whose key has ended is freed here and now."""
-    holder = keys.credential_by_label(work.connection, server.id, label)
+    holder = keys.credential_by_label(work.connection, server_id, label)
     if holder is None:
         return
-    unsound = damaged_rows.damaged_credential(work, server.id, label)
+    unsound = damaged_rows.damaged_credential(work, server_id, label)
     if unsound is not None:
         damaged_rows.drop(work, unsound)
         return

@@ -32,8 +32,8 @@ LONGEST_REASON = 1000
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """A freeze, or what one would be for (freeze None). where: in words; keys: how many, and those to break glass with
-    that go on; servers: who obeys.
+    """A freeze, or what one would be for (freeze None), as user and server name it. where: in words; keys: how many,
+    and those to break glass with that go on; servers: who obeys.
     """
 
     freeze: Freeze | None
@@ -41,6 +41,8 @@ class Frozen:
     keys: int
     break_glass: int
     servers: tuple[Receipt, ...]
+    user: str | None = None
+    server: str | None = None
 
     @property
     def done(self) -> bool:
@@ -68,13 +70,20 @@ def preview(instance: Instance, actor: Actor, *, user: object = None, server: ob
     with Attempt(instance, actor, FREEZE, "see what a freeze would stop", target_kind="freeze") as attempt:
 
         def look(connection: Connection) -> Frozen:
-            scope = _scope(instance, connection, actor, *_named(connection, actor, user, server))
+            person, place = _named(connection, actor, user, server)
+            scope = _scope(instance, connection, actor, person, place)
             revisions = {
                 one.server_id: one.applied_revision
                 for one in revocations.applied(connection, actor.workspace_id, scope.told)
             }
             return Frozen(
-                None, scope.where, scope.count, scope.break_glass, _receipts(connection, actor, revisions, waiting=True)
+                None,
+                scope.where,
+                scope.count,
+                scope.break_glass,
+                _receipts(connection, actor, revisions, waiting=True),
+                user=None if person is None else person.name,
+                server=None if place is None else place.name,
             )
 
         return attempt.read(look)

@@ -12,9 +12,10 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, User, UserKey
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import expired_keys, keys, people, published_keys
+from keyrack.store import expired_keys, keys, new_user_keys, people, published_keys, revoked_keys
 from keyrack.store.expired_keys import EndedKey
 from keyrack.store.openings import Opening, of_workspace
+from keyrack.store.sealed_sets import Ids
 
 ADD = "codeartsrepo::createUserSSHkey"
 READ = "codeartsrepo::getUserSetting"
@@ -83,15 +84,19 @@ def enter(
 
     Raises Refusal LIMIT, INVALID or TAKEN.
     """
-    most = work.instance.settings.max_user_keys
-    if keys.count_user_keys(work.connection, owner) >= most:
+    most, place = work.instance.settings.max_user_keys, None
+    if key is not None:
+        place = new_user_keys.place(work.connection, work.actor.workspace_id, owner, key.sha256, work.now)
+    if (place.count if place else keys.count_user_keys(work.connection, owner)) >= most:
         who = "You have" if whom is None else f"{whom.name} has"
         words = f"{who} {most} keys, which is the most; delete one first."
         raise Refusal(Kind.LIMIT, "too-many-keys", words)
-    if key is not None:
-        revocation.refuse(work, key)
-        _refuse_known(work, owner, key)
-    return _insert(work, owner, title, key, end)
+    if key is not None and place is not None:
+        if place.noted:
+            revocation.refuse(work, key)
+        if place.owned:
+            _refuse_known(work, owner, key)
+    return _insert(work, owner, title, key, end, place.ids if place else None)
 
 
 def person(actor: Actor) -> int:
@@ -144,6 +149,14 @@ def end_of(instance: Instance, actor: Actor, fingerprint: str) -> datetime | Non
         return attempt.read(lambda connection: expired_keys.end_of(connection, workspace_id, fingerprint, now))
 
 
+def revoked_at(instance: Instance, actor: Actor, fingerprint: str) -> datetime | None:
+    """When a key was revoked everywhere in the actor's workspace; None where it was not, or that was lifted."""
+    with Attempt(instance, actor, READ, "see whether an SSH key is revoked", target_kind="user key") as attempt:
+        workspace_id = actor.workspace_id
+        found = attempt.read(lambda connection: revoked_keys.get(connection, workspace_id, fingerprint))
+        return None if found is None else found.revoked_at
+
+
 def ended(instance: Instance, actor: Actor) -> tuple[EndedKey, ...]:
     """The actor's keys whose end came lately, the last one first; what was registered anew since is among them too."""
     with Attempt(instance, actor, READ, "see which SSH keys of one's own ended", target_kind="user key") as attempt:
@@ -189,7 +202,9 @@ def _elsewhere(work: Work, fingerprint: str) -> tuple[Opening, ...]:
     )
 
 
-def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None) -> UserKey:
+def _insert(
+    work: Work, owner: int, title: str | None, key: PublicKey | None, end: datetime | None, ids: Ids | None
+) -> UserKey:
     public_key = key.canonical if key else None
     made = keys.add_user_key(
         work.connection,
@@ -204,6 +219,7 @@ def _insert(work: Work, owner: int, title: str | None, key: PublicKey | None, en
             "created_at": work.now,
             "expires_at": end,
         },
+        ids,
     )
     if key is not None:
         if not keys.claim_fingerprint(work.connection, key.sha256, kind="user", user_key_id=made.id):

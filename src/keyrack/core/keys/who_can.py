@@ -19,7 +19,7 @@ from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, Server, User
 from keyrack.ssh.fingerprint import of_line
 from keyrack.store import access as rows
-from keyrack.store import keys, people, servers, uses
+from keyrack.store import key_owners, keys, people, servers, uses
 from keyrack.store.per_server import batch
 
 PER_PAGE = 50
@@ -232,7 +232,7 @@ def _ways(connection: Connection, actor: Actor, found: Iterable[tuple[Server, Li
         connection, {line.grant.group_id for _, line in shown if line.grant and line.grant.group_id}
     )
     entered = sorted({line.fingerprint for _, line in shown if line.credential})
-    owners = rows.owners(connection, actor.workspace_id, entered)
+    owners = key_owners.names(connection, actor.workspace_id, entered)
     used = {
         (use.server_id, fingerprint): use.at
         for fingerprint, all_uses in uses.of_keys(
@@ -259,5 +259,5 @@ def _user(connection: Connection, actor: Actor, name: str) -> User:
 
 def _whose(connection: Connection, user: User) -> Whose:
     held = sorted({key.fingerprint for key in keys.keys_of_user(connection, user.id) if key.fingerprint})
-    owners = rows.owners(connection, user.workspace_id, held)
+    owners = key_owners.names(connection, user.workspace_id, held)
     return Whose(user.id, tuple(fingerprint for fingerprint in held if owners.get(fingerprint) == user.name))

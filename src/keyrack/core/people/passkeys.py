@@ -1,6 +1,7 @@
 """Passkeys (WebAuthn): registered by who is signed in, and proven, beside a password or alone; must trust no browser.
 
 A challenge is not kept: it is one of ours, for one browser and five minutes, and spent by the answer to it.
+`webauthn` is loaded where somebody uses a passkey: it takes seven megabytes that most services never need.
 """
 
 from __future__ import annotations
@@ -12,16 +13,6 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-
-import webauthn
-from webauthn.helpers import base64url_to_bytes, options_to_json
-from webauthn.helpers.exceptions import WebAuthnException
-from webauthn.helpers.structs import (
-    AuthenticatorSelectionCriteria,
-    PublicKeyCredentialDescriptor,
-    ResidentKeyRequirement,
-    UserVerificationRequirement,
-)
 
 from keyrack.core import validation
 from keyrack.core.instance import Instance
@@ -47,6 +38,9 @@ class Place:
 
 def registration(instance: Instance, actor: Actor, place: Place) -> str:
     """What the browser is asked for to make a passkey: the options as JSON."""
+    import webauthn
+    from webauthn.helpers import structs
+
     with Attempt(instance, actor, "iam:self", "register a passkey", target_kind="authenticator") as attempt:
         held = attempt.read(lambda connection: authenticators.of_user(connection, actor.user_id or 0))
         options = webauthn.generate_registration_options(
@@ -55,15 +49,15 @@ def registration(instance: Instance, actor: Actor, place: Place) -> str:
             user_id=instance.key.hash_token(f"passkeys of {actor.user_id}"),
             user_name=actor.name,
             challenge=_challenge(instance, place),
-            authenticator_selection=AuthenticatorSelectionCriteria(
-                resident_key=ResidentKeyRequirement.PREFERRED,
-                user_verification=UserVerificationRequirement.PREFERRED,
+            authenticator_selection=structs.AuthenticatorSelectionCriteria(
+                resident_key=structs.ResidentKeyRequirement.PREFERRED,
+                user_verification=structs.UserVerificationRequirement.PREFERRED,
             ),
             exclude_credentials=[
-                PublicKeyCredentialDescriptor(id=one.credential) for one in held if one.credential is not None
+                structs.PublicKeyCredentialDescriptor(id=one.credential) for one in held if one.credential is not None
             ],
         )
-        return options_to_json(options)
+        return webauthn.options_to_json(options)
 
 
 def register(instance: Instance, actor: Actor, place: Place, *, name: str, answer: str) -> tuple[str, ...]:
@@ -71,6 +65,9 @@ def register(instance: Instance, actor: Actor, place: Place, *, name: str, answe
 
     answer: the browser's, as JSON. Raises Refusal INVALID or TAKEN.
     """
+    import webauthn
+    from webauthn.helpers.exceptions import WebAuthnException
+
     with Attempt(instance, actor, "iam:self", "register a passkey", target_kind="authenticator") as attempt:
         title = validation.text(name, field="name")
         challenge = _answered(answer)
@@ -108,10 +105,15 @@ def options(instance: Instance, place: Place, *, user_id: int | None = None) -> 
 
     "" for a user who has none.
     """
-    allowed: list[PublicKeyCredentialDescriptor] | None = None
+    import webauthn
+    from webauthn.helpers import structs
+
+    allowed: list[structs.PublicKeyCredentialDescriptor] | None = None
     if user_id is not None:
         held = instance.database.read(lambda connection: authenticators.of_user(connection, user_id))
-        allowed = [PublicKeyCredentialDescriptor(id=one.credential) for one in held if one.credential is not None]
+        allowed = [
+            structs.PublicKeyCredentialDescriptor(id=one.credential) for one in held if one.credential is not None
+        ]
         if not allowed:
             return ""
     asked = webauthn.generate_authentication_options(
@@ -119,10 +121,12 @@ def options(instance: Instance, place: Place, *, user_id: int | None = None) -> 
         challenge=_challenge(instance, place),
         allow_credentials=allowed,
         user_verification=(
-            UserVerificationRequirement.REQUIRED if user_id is None else UserVerificationRequirement.PREFERRED
+            structs.UserVerificationRequirement.REQUIRED
+            if user_id is None
+            else structs.UserVerificationRequirement.PREFERRED
         ),
     )
-    return options_to_json(asked)
+    return webauthn.options_to_json(asked)
 
 
 def owner(instance: Instance, answer: str) -> int | None:
@@ -137,6 +141,9 @@ def use(work: Work, place: Place, answer: str, *, alone: bool) -> User:
 
     alone: nothing else was proven, so that the authenticator must have asked for a finger or a PIN.
     """
+    import webauthn
+    from webauthn.helpers.exceptions import WebAuthnException
+
     wrong = Refusal(Kind.UNAUTHENTICATED, "passkey-wrong", "This passkey does not open anything here.", field="answer")
     try:
         challenge, credential = _answered(answer), _credential(answer)
@@ -201,6 +208,8 @@ def _spend(work: Work, challenge: bytes) -> None:
 
 def _answered(answer: str) -> bytes:
     """The challenge that an answer says it is for."""
+    from webauthn import base64url_to_bytes
+
     try:
         client = _parsed(answer)["response"]["clientDataJSON"]
         return base64url_to_bytes(json.loads(base64url_to_bytes(client))["challenge"])
@@ -209,6 +218,8 @@ def _answered(answer: str) -> bytes:
 
 
 def _credential(answer: str) -> bytes:
+    from webauthn import base64url_to_bytes
+
     try:
         return base64url_to_bytes(_parsed(answer)["id"])
     except (KeyError, TypeError, ValueError, RecursionError):

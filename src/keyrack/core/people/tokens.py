@@ -15,7 +15,7 @@ from keyrack import policy
 from keyrack.core import cursors, validation
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
-from keyrack.core.people import passwords, throttle
+from keyrack.core.people import passwords, second_proofs, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
@@ -34,8 +34,11 @@ FEWEST_CHARACTERS = 6
 """A chosen token has at least so many characters, so many of them different."""
 MOST_SIGNED_IN = 2000
 """IAM tokens of one user in force at once; whoever signs in once more waits until one has ended."""
+MOST_ACTORS = 5_000
 USE_NOTED_EVERY = timedelta(hours=1)
 KEPT_AFTER_END = timedelta(days=1)
+SECOND = "second_proof"
+"""What the details of a token say that was issued for a password and a code."""
 # What a token for one project may do: what belongs to repositories (of that project, see repositories.reach), one's
 # own keys, and oneself.
 PROJECT_SCOPES = ("codeartsrepo:*", "git:*", "iam:self")
@@ -93,7 +96,7 @@ def authenticate(instance: Instance, secret: str, *, address: str, channel: str)
         # It was a token once, so whoever sends it did not guess: old programs must not spend what others need.
         raise _not_in_force()
     _note_use(instance, found.token)
-    return actor_of(found.user, found.token, address=address, channel=channel)
+    return _actors.of(found, address, channel)
 
 
 def _note_use(instance: Instance, token: Token) -> None:
@@ -149,15 +152,40 @@ def actor_of(user: User, token: Token | None, *, address: str, channel: str) -> 
     )
 
 
-def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str) -> SignedIn:
-    """Issue an IAM token for a password.
+class _Actors:
+    """Actors that callers by a token were, kept as long as what the token stands for is the very same record."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, str, str], tuple[Bearer, Actor]] = {}
+
+    def of(self, bearer: Bearer, address: str, channel: str) -> Actor:
+        """As actor_of, of a token and its user."""
+        # The record is kept too, so that no other one gets its number meanwhile.
+        kept = self._kept.get((id(bearer), address, channel))
+        if kept is not None:
+            return kept[1]
+        if len(self._kept) >= MOST_ACTORS:
+            self._kept.clear()
+        actor = actor_of(bearer.user, bearer.token, address=address, channel=channel)
+        self._kept[id(bearer), address, channel] = (bearer, actor)
+        return actor
+
+
+_actors = _Actors()
+
+
+def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str, code: str | None = None) -> SignedIn:
+    """Issue an IAM token for a password; code: of an app, for whom a password alone does not sign in.
 
     Raises Refusal UNAUTHENTICATED, after the same work and so the same time whether there is such a user or not,
     FORBIDDEN for a foreign scope, or THROTTLED (see core/people/throttle.py).
     """
-    return by_password(
-        instance, who, lambda work, user: _issue_iam_token(work, user, scope), address=address, channel="iam"
-    )
+
+    def issue(work: Work, user: User) -> SignedIn:
+        second_proofs.check(work, user, code, address=address)
+        return _issue_iam_token(work, user, scope, second=code is not None)
+
+    return by_password(instance, who, issue, address=address, channel="iam")
 
 
 def by_password(instance: Instance, who: SignIn, then: Callable[[Work, User], T], *, address: str, channel: str) -> T:
@@ -227,7 +255,7 @@ def _by_password(
         return attempt.write(run)
 
 
-def _issue_iam_token(work: Work, user: User, scope: Scope) -> SignedIn:
+def _issue_iam_token(work: Work, user: User, scope: Scope, *, second: bool) -> SignedIn:
     people.remove_dead_tokens(work.connection, work.now - KEPT_AFTER_END, user_id=user.id)
     if people.count_tokens(work.connection, user.id, "iam", work.now) >= MOST_SIGNED_IN:
         words = f"This user has {MOST_SIGNED_IN} tokens in force, which is the most; revoke some, or use them."
@@ -242,7 +270,7 @@ def _issue_iam_token(work: Work, user: User, scope: Scope) -> SignedIn:
         name="IAM token",
         secret_hash=work.instance.key.hash_token(secret),
         scopes=("*",),
-        details={"project": project.uid if project else None},
+        details={"project": project.uid if project else None, **({SECOND: True} if second else {})},
         at=work.now,
         expires_at=work.now + timedelta(hours=work.instance.settings.token_hours),
     )

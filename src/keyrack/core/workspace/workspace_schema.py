@@ -18,7 +18,7 @@ Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 class Workspace(_Table):

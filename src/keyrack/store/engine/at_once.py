@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -29,6 +29,7 @@ MOST_LOOKS = 20
 MOST_ROWS = 50
 """So many rows at most are written by a command that runs at once: each takes some time besides SQLite's steps."""
 _SHORT = "keyrack short"
+_UNCHANGED = "keyrack unchanged answers"
 
 
 class NotAtOnce(Exception):
@@ -50,6 +51,12 @@ def expect(connection: Connection, rows: int) -> None:
         raise TookLonger
 
 
+def unchanged_answers(connection: Connection) -> dict[Any, Any] | None:
+    """What may be kept on this connection until anybody writes to the database; None on one that does not look."""
+    answers: dict[Any, Any] | None = connection.info.get(_UNCHANGED)
+    return answers
+
+
 class AtOnce:
     """One connection for one thread at a time, which reads one snapshot from a block's first question to its last."""
 
@@ -61,6 +68,8 @@ class AtOnce:
         self._conn: Connection | None = None
         self._raw: sqlite3.Connection | None = None
         self._in_snapshot = False
+        self._answers: dict[Any, Any] = {}
+        self._version = 0
         self._looks = 0
         self._wanted = False
         self._closed = False
@@ -73,19 +82,28 @@ class AtOnce:
     @contextmanager
     def block(self) -> Iterator[None]:
         """Within it the calling thread asks by read(). Raises NotAtOnce where that cannot be now."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
+    def begin(self) -> None:
+        """Begin a block, which end() ends. Raises NotAtOnce where there is none to be ended."""
         if not self._used.acquire(blocking=False):
             raise NotAtOnce("another thread asks")
+        if self._conn is None or self._closed:
+            self._wanted = not self._closed
+            self._used.release()
+            raise NotAtOnce("there is no connection yet")
+        self._thread = threading.get_ident()
+        self._looks = 0
+
+    def end(self) -> None:
+        """End a block."""
+        self._thread = 0
         try:
-            if self._conn is None or self._closed:
-                self._wanted = not self._closed
-                raise NotAtOnce("there is no connection yet")
-            self._thread = threading.get_ident()
-            self._looks = 0
-            try:
-                yield
-            finally:
-                self._thread = 0
-                self._end()
+            self._end()
         finally:
             self._used.release()
 
@@ -98,6 +116,12 @@ class AtOnce:
             if not self._in_snapshot:
                 raw.execute("BEGIN")
                 self._in_snapshot = True
+                # It is another one after each commit of another connection, and this one never writes. As the first
+                # thing that is read it makes the snapshot.
+                version = raw.execute("PRAGMA data_version").fetchone()[0]
+                if version != self._version:
+                    self._answers.clear()
+                    self._version = version
             return question(conn)
         except (SQLAlchemyError, sqlite3.Error) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
@@ -125,6 +149,8 @@ class AtOnce:
             raw.execute("COMMIT")
             raw.execute("PRAGMA busy_timeout = 0")
             raw.set_progress_handler(self._look, STEPS)
+            self._answers.clear()
+            conn.info[_UNCHANGED] = self._answers
             self._conn, self._raw, self._wanted = conn, raw, False
         finally:
             self._used.release()

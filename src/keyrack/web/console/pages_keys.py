@@ -10,6 +10,8 @@ from typing import Any
 from starlette.responses import Response
 
 from keyrack.core import validation
+from keyrack.core.git import repositories
+from keyrack.core.hosts import sessions
 from keyrack.core.instance import Instance
 from keyrack.core.keys import (
     freezes,
@@ -22,6 +24,7 @@ from keyrack.core.keys import (
     who_can,
 )
 from keyrack.core.keys.who_can import Way
+from keyrack.core.people import offboarding
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import User, UserKey
 from keyrack.ssh.public_key import parse
@@ -33,6 +36,7 @@ from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, un
 
 PER_PAGE = 50
 MOST_WAYS = 200
+MOST_REPOSITORIES = 20
 DATE = "date"
 SPANS = (("1h", "in 1 h"), ("12h", "in 12 h"), ("7d", "in 7 days"), ("30d", "in 30 days"), ("365d", "in a year"))
 ENDS = (("", "never"), ("1h", "1 h"), ("12h", "12 h"), ("7d", "7 days"), (DATE, "a date"))
@@ -92,6 +96,7 @@ def keys(visit: Visit) -> Response:
         keys=mine,
         ended=_ended(visit, found.items) if not cursor_of(visit) else (),
         adding="add" in visit.query or visit.refusal is not None,
+        adds=visit.may(user_keys.ADD),
         ends=ENDS,
         date=DATE,
         **paged(visit, found),
@@ -172,19 +177,43 @@ def key(visit: Visit) -> Response:
     if visit.is_part:
         return visit.show("_delivery.html", shown=shown)
     renews = not shown.has_ended(visit.now) and visit.may("people:write" if whose else user_keys.ADD)
+    place: dict[str, Any] = {"rail": visit.rail("/people")} if whose else {}
     return visit.show(
-        "key.html", shown=shown, whose=whose, may_revoke=visit.may("keys:revoke"), renews=renews, spans=SPANS
+        "key.html",
+        **place,
+        shown=shown,
+        whose=whose,
+        may_revoke=visit.may("keys:revoke"),
+        renews=renews,
+        deletes=visit.may(user_keys.DELETE),
+        spans=SPANS,
+        repositories=_repositories(visit, whose),
     )
 
 
+def _repositories(visit: Visit, whose: User | None) -> list[str]:
+    """The paths of repositories that a person's keys open, the first MOST_REPOSITORIES of them."""
+    if whose is not None:
+        held = offboarding.holds(visit.instance, visit.actor, whose.name)["repositories"]
+        return [one["path"] for one in held[:MOST_REPOSITORIES]]
+    return [one.path for one in repositories.find(visit.instance, visit.actor, limit=MOST_REPOSITORIES).items]
+
+
 def _gone(visit: Visit, refusal: Refusal) -> Response:
-    """Says of a key that was there that its end came, or that it was removed."""
-    ended = user_keys.end_of(visit.instance, visit.actor, visit.path["fingerprint"])
+    """Says of a key that was there that it was revoked, that its end came, or that it was removed."""
+    asked = visit.instance, visit.actor, visit.path["fingerprint"]
+    revoked = user_keys.revoked_at(*asked)
+    ended = None if revoked else user_keys.end_of(*asked)
     if visit.is_part:
-        return visit.show("_gone.html", ended=ended)
-    if ended is None:
+        return visit.show("_gone.html", ended=ended, revoked=revoked)
+    if revoked is not None:
+        words = (
+            f"This key was revoked everywhere on {templates.exact(revoked)}: every host refuses it. Make a new pair."
+        )
+    elif ended is not None:
+        words = f"This key reached its end on {templates.exact(ended)}. It opens nothing any more."
+    else:
         raise refusal
-    words = f"This key reached its end on {templates.exact(ended)}. It opens nothing any more."
     raise Refusal(Kind.MISSING, refusal.code, words)
 
 
@@ -234,7 +263,8 @@ def revoking(visit: Visit) -> Response:
         visit.actor,
         lambda instance: revocation.revoke_everywhere(instance, visit.actor, fingerprint),
     )
-    return visit.show("revoke.html", fingerprint=fingerprint, done=done)
+    opened = sessions.of_key(visit.instance, visit.actor, fingerprint) if visit.may("sessions:read") else ()
+    return visit.show("revoke.html", fingerprint=fingerprint, done=done, sessions=opened)
 
 
 def revoke(visit: Visit) -> Response:

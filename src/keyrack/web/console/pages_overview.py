@@ -46,8 +46,8 @@ def _charts(found: core.Overview) -> list[Drawn]:
     ]
     parts: list[tuple[str, tuple[str, ...], charts.Numbers]] = [
         ("Hosts obeyed within", ("Within", "Changes:number"), found.delays),
-        ("Keys by type", ("Type", "Keys:number"), found.types),
-        ("Keys by age", ("Age", "Keys:number"), found.ages),
+        ("Keys by type", ("Type", "Keys:number"), found.keys.types),
+        ("Keys by age", ("Age", "Keys:number"), found.keys.ages),
     ]
     drawn: list[Drawn] = [
         (title, ("Day", head), rows, charts.columns(title, rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import segno
 from markupsafe import Markup
 from starlette.responses import Response
 
@@ -60,6 +59,8 @@ def begin_app(visit: Visit) -> Response:
 
 def _app(visit: Visit, begun: second_proofs.Enrolment) -> Response:
     """The key as text and as a square code that phones read."""
+    import segno  # here, where it is needed, as little else is
+
     square = segno.make(begun.address, micro=False, error="m").svg_inline(border=3, omitsize=True)
     return visit.show("own_app.html", begun=begun, square=Markup(square))  # noqa: S704 — made of squares alone
 

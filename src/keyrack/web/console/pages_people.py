@@ -7,20 +7,23 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
+from keyrack import policy
 from keyrack.core.instance import Instance
-from keyrack.core.keys import last_uses, rehearsal, who_can
-from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_proofs, web_sessions
+from keyrack.core.keys import last_uses, rehearsal, user_keys, who_can
+from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_proofs, users, web_sessions
 from keyrack.errors import invalid
-from keyrack.model import Role
+from keyrack.model import Role, User
 from keyrack.web.console import places
 from keyrack.web.console.pages_live import of_hosts
-from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
+from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
 
 PER_PAGE = 100
 MOST = 200
 MOST_WAYS = 80
 ROLES = tuple((role.value, role.value) for role in Role)
 CONFIRM = "confirm"
+OWN_KEYS = (user_keys.ADD, user_keys.READ, user_keys.DELETE)
+"""What somebody needs to register public keys of their own, and to take them away."""
 
 
 def people(visit: Visit) -> Response:
@@ -44,7 +47,16 @@ def add(visit: Visit) -> Response:
     role = next((one for one in Role if one.value == visit.form.text("role")), None)
     if not name:
         raise invalid("name", "Say what the person is called.")
-    made = named_people.put(visit.instance, visit.actor, name, make=True, role=role)
+    if name == named_people.ME:
+        raise invalid("name", "Nobody is called me: in paths it stands for whoever asks.")
+    made = users.create_user(
+        visit.instance,
+        visit.actor,
+        name=name,
+        role=role or Role.MEMBER,
+        policies=OWN_KEYS if visit.form.flag("own_keys") else (),
+        password=visit.form.text("password") or None,
+    )
     return visit.go(f"/people/{quote(made.name)}", f"{made.name} is there now, and can log in nowhere yet.")
 
 
@@ -69,7 +81,45 @@ def person(visit: Visit) -> Response:
         signed_in=web_sessions.of_user(visit.instance, visit.actor, user.name),
         proofs=second_proofs.has_any(visit.instance, visit.actor, user.id),
         others=others,
+        roles=ROLES,
+        own_keys=_registers(user),
+        rights=_rights(user),
     )
+
+
+def _registers(user: User) -> bool:
+    """Whether role and policies let a person register keys of their own, and take them away."""
+    return policy.actions(user.role, user.policies).issuperset(OWN_KEYS)
+
+
+def _rights(user: User) -> str:
+    return f"{user.role.value} {' '.join(user.policies)}"
+
+
+def set_rights(visit: Visit) -> Response:
+    """Give a person another role, and let them register keys of their own or not; other policies stay."""
+    user = named_people.get(visit.instance, visit.actor, visit.path["name"])
+
+    def seen(instance: Instance) -> str:
+        return _rights(named_people.get(instance, visit.actor, user.name))
+
+    def run(instance: Instance) -> User:
+        held = named_people.get(instance, visit.actor, user.name)
+        role = next((one for one in Role if one.value == visit.form.text("role")), held.role)
+        wanted = [one for one in held.policies if one not in OWN_KEYS]
+        if visit.form.flag("own_keys"):
+            wanted = list(held.policies) if _registers(held) else [*wanted, *OWN_KEYS]
+        return users.change_rights(instance, visit.actor, user.id, role=role, policies=wanted)
+
+    made = unless_changed(visit, "people:write", seen, run)
+    return visit.go(f"/people/{quote(made.name)}", f"{made.name} is {made.role.value} from now on.")
+
+
+def set_password(visit: Visit) -> Response:
+    """Give a person another password, which they are asked to change."""
+    user = named_people.get(visit.instance, visit.actor, visit.path["name"])
+    users.change_password(visit.instance, visit.actor, user.id, visit.form.text("password"))
+    return visit.go(f"/people/{quote(user.name)}", f"{user.name} signs in by that password from now on.")
 
 
 def end_session(visit: Visit) -> Response:
@@ -153,9 +203,11 @@ def member(visit: Visit) -> Response:
 
 PAGES = (
     page("/people", people, "people:read"),
-    change("/people", add, "people:write", again=people),
+    change("/people", add, "people:write", again=people, hashes=True),
     page("/people/{name:path}", person, "people:read"),
     change("/end-session/{name:path}", end_session, "people:write", again=person),
+    change("/rights/{name:path}", set_rights, "people:write", again=person, dangerous=True),
+    change("/password/{name:path}", set_password, "people:write", again=person, dangerous=True),
     change("/reset-proofs/{name:path}", reset_proofs, "people:write", again=person, dangerous=True),
     page("/offboard/{name:path}", going, offboarding.OFFBOARD),
     change("/offboard/{name:path}", offboard, offboarding.OFFBOARD, again=going, dangerous=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from keyrack.core.audit import events
-from keyrack.core.git import deploy_keys, repositories
+from keyrack.core.git import deploy_keys, named_repositories, repositories
 from keyrack.core.git.access import clone_address
 from keyrack.core.people import users
 from keyrack.model import Event
@@ -26,6 +26,7 @@ def listed(visit: Visit) -> Response:
         "repositories.html",
         repositories=found.items,
         search=search,
+        creates=visit.may(repositories.CREATE),
         adding="add" in visit.query or visit.refusal is not None,
         projects=users.projects(visit.instance, visit.actor) if visit.may(repositories.CREATE) else (),
         **paged(visit, found),
@@ -34,9 +35,11 @@ def listed(visit: Visit) -> Response:
 
 def add(visit: Visit) -> Response:
     """Create a repository."""
-    made = repositories.create(
-        visit.instance, visit.actor, name=visit.form.text("name"), project_uid=visit.form.text("project")
-    )
+    if "project" in visit.form:
+        name, project = visit.form.text("name"), visit.form.text("project")
+        made = repositories.create(visit.instance, visit.actor, name=name, project_uid=project)
+    else:
+        made = named_repositories.put(visit.instance, visit.actor, visit.form.text("path").strip(), None)
     return visit.go(f"/repositories/{made.id}", f"{made.path} is there, and empty.")
 
 

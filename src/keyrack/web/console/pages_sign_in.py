@@ -32,13 +32,19 @@ def login(visit: Visit) -> Response:
 def enter(visit: Visit) -> Response:
     """Sign in by name and password."""
     safety.refuse_in_the_clear(visit.instance, visit.request)
-    begun = sign_in.by_password(
-        visit.instance,
-        visit.form.text("name"),
-        visit.form.text("password"),
-        address=address_of(visit.request),
-        browser=_browser(visit),
-    )
+    try:
+        begun = sign_in.by_password(
+            visit.instance,
+            visit.form.text("name"),
+            visit.form.text("password"),
+            address=address_of(visit.request),
+            browser=_browser(visit),
+        )
+    except Refusal as refusal:
+        if refusal.code != "sign-in-failed":
+            raise
+        # The form asks for no domain, as other APIs do.
+        raise Refusal(refusal.kind, refusal.code, "The user name or the password is wrong.") from None
     if isinstance(begun, Half):
         response = visit.go("/login/second")
         value = safety.with_path(begun.carried, _onward(visit))

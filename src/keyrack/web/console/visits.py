@@ -65,6 +65,8 @@ BELOW = {
     "/offboardings": "/people",
     "/end-session": "/people",
     "/reset-proofs": "/people",
+    "/rights": "/people",
+    "/password": "/people",
     "/grants": "/access",
     "/freezes": "/access",
     "/revoke": "/keys",
@@ -85,6 +87,9 @@ class Form:
     def text(self, name: str, otherwise: str = "") -> str:
         """A field's first value, as it was typed."""
         return next(iter(self._values.get(name, ())), otherwise)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
 
     def texts(self, name: str) -> tuple[str, ...]:
         """All values of a field, such as of boxes that were ticked."""
@@ -163,7 +168,7 @@ class Visit:
             "now": self.now,
             "csrf": safety.token(self.instance, self.secret),
             "said": safety.unsigned(self.instance, said),
-            "rail": self._rail() if self.session else (),
+            "rail": self.rail(self.request.url.path) if self.session else (),
             "workspace": self.workspace,
             **values,
         }
@@ -186,9 +191,8 @@ class Visit:
             safety.set_cookie(self.instance, self.request, response, safety.SAID, value, seconds=60)
         return response
 
-    def _rail(self) -> list[tuple[str, str, bool]]:
-        """What the rail leads to: words, address, and whether the page is there."""
-        here = self.request.url.path
+    def rail(self, here: str) -> list[tuple[str, str, bool]]:
+        """What the rail leads to: words, address, and whether the page, whose address is here, is below that."""
         first = "/" + here.split("/")[1]
         here = here.replace(first, BELOW.get(first, first), 1)
         shown = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from keyrack.core.instance import Instance
 from keyrack.core.people.access_keys import AccessKey
-from keyrack.core.people.tokens import SignedIn
+from keyrack.core.people.tokens import SECOND, SignedIn
 from keyrack.model import Project, User, Workspace
 from keyrack.web.api import Call
 from keyrack.web.shapes import (
@@ -86,7 +86,12 @@ _PLACE = record({}, id=TEXT, name=TEXT, domain=record({}, id=TEXT, name=TEXT))
 _SIGN_IN = record(
     {
         "auth": record(
-            {"identity": record({"methods": many({"enum": ["password"]}), "password": record({"user": _NAMED_USER})})},
+            {
+                "identity": record(
+                    {"methods": many({"enum": ["password", "totp"]}), "password": record({"user": _NAMED_USER})},
+                    totp=record({"user": record({"passcode": TEXT}, id=TEXT)}),
+                )
+            },
             scope=record({}, project=_PLACE, domain=_PLACE),
         )
     }
@@ -206,7 +211,7 @@ def token(instance: Instance, signed_in: SignedIn, *, catalog: bool) -> dict[str
     """A token that is in force: whose, for what, until when; catalog: with what APIs there are."""
     domain = {"id": signed_in.workspace.uid, "name": signed_in.workspace.name}
     body: dict[str, Any] = {
-        "methods": ["password"],
+        "methods": ["password", "totp"] if signed_in.token.details.get(SECOND) else ["password"],
         "issued_at": moment(signed_in.token.created_at),
         "expires_at": moment(signed_in.token.expires_at),
         "user": {

@@ -14,15 +14,21 @@ from keyrack.web.api import Call, Endpoint
 from keyrack.web.iam import shapes
 from keyrack.web.iam.parameters import part, text
 
+METHODS = (["password"], ["password", "totp"], ["totp", "password"])
+
 
 def issue_token(call: Call) -> Response:
-    """Get a token for a name and a password; it comes in the header X-Subject-Token"""
+    """Get a token for a name and a password, and a code where one is asked; it comes in the header X-Subject-Token"""
     auth = part(call.body, "auth")
     identity = part(auth, "identity")
-    if identity.get("methods") != ["password"]:
-        raise bodies.malformed('auth.identity.methods must be ["password"].')
-    who = _who(part(part(identity, "password"), "user"))
-    signed_in = tokens.sign_in(call.instance, who, _scope(auth), address=call.actor.address)
+    if identity.get("methods") not in METHODS:
+        raise bodies.malformed('auth.identity.methods must be ["password"] or ["password", "totp"].')
+    who, code = _who(part(part(identity, "password"), "user")), None
+    if "totp" in identity["methods"]:
+        code = text(part(part(identity, "totp"), "user"), "passcode")
+        if code is None:
+            raise bodies.malformed("The body lacks auth.identity.totp.user.passcode.")
+    signed_in = tokens.sign_in(call.instance, who, _scope(auth), address=call.actor.address, code=code)
     return _answer(call, signed_in, signed_in.secret, 201)
 
 

@@ -33,7 +33,7 @@ _END = "2026-11-22T16:00:00Z"
 class Request(BaseModel):
     """The body of a call: no value is turned into another type, no unknown field is left aside."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 class KeyRequest(Request):
@@ -52,7 +52,9 @@ class KeyRequest(Request):
 class Query(BaseModel):
     """The query of a call, whose values arrive as texts; no unknown parameter is left aside."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_by_name=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, validate_by_name=False, defer_build=True
+    )
 
 
 class Answer(BaseModel):
@@ -60,7 +62,7 @@ class Answer(BaseModel):
     measured, as pydantic writes the JSON faster than json.dumps (decision 115).
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
     untagged: ClassVar[frozenset[str]] = frozenset()
     """Fields that the answer's tag leaves out, as nobody decided them: what a host tells of itself."""
 

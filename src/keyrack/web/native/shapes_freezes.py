@@ -44,8 +44,10 @@ class Freeze(Answer):
     """Keys that open no new session until they are confirmed."""
 
     id: Annotated[Id | None, about("Its id; null in a preview.")]
-    user_id: Annotated[Id | None, about("Whose keys; null for everybody's.")]
-    server_id: Annotated[Id | None, about("On which server; null for all.")]
+    user: Annotated[str | None, about("Whose keys; null for everybody's.", "alice")]
+    user_id: Annotated[Id | None, about("That user's id.")]
+    server: Annotated[str | None, about("On which server; null for all.", None)]
+    server_id: Annotated[Id | None, about("That server's id.")]
     keys: Annotated[Count, about("How many keys it is for.")]
     reason: Annotated[str, about("Why.", "a laptop was stolen")]
     asked_by: Annotated[str, about("Who asked for it.", "olga")]
@@ -72,7 +74,9 @@ def freeze(found: FreezeRecord) -> Freeze:
     """A freeze."""
     return Freeze(
         id=found.id,
+        user=found.user,
         user_id=found.user_id,
+        server=found.server,
         server_id=found.server_id,
         keys=found.keys,
         reason=found.reason,
@@ -88,7 +92,9 @@ def progress(found: Frozen) -> FreezeProgress:
     held = found.freeze
     return FreezeProgress(
         id=held.id if held else None,
+        user=held.user if held else found.user,
         user_id=held.user_id if held else None,
+        server=held.server if held else found.server,
         server_id=held.server_id if held else None,
         keys=found.keys,
         reason=held.reason if held else "",

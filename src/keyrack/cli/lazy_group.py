@@ -1,0 +1,69 @@
+"""Groups that know their commands by name and help, and load the one that is called; must know no command itself."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+Commands = Mapping[str, tuple[str, str]]
+"""By name: where a command is, as `module:attribute`, and its help in a line."""
+
+
+class LazyGroup(click.Group):
+    """A group whose help and completion load none of its commands.
+
+    known: its commands, in the order of its help. former: names that they had before, which no help shows.
+    """
+
+    def __init__(
+        self, *given: Any, known: Commands | None = None, former: Mapping[str, str] | None = None, **named: Any
+    ) -> None:
+        super().__init__(*given, **named)
+        self.known: Commands = known or {}
+        self._former = former or {}
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """The names, in the order they were given in."""
+        return list(self.known)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Load a command."""
+        if name in self._former:
+            command = copy.copy(self.get_command(context, self._former[name]))
+            assert command is not None
+            command.hidden = True
+            return command
+        if name not in self.known:
+            return None
+        return _loaded(self.known[name][0])
+
+    def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin so, without loading any."""
+        found = [
+            CompletionItem(name, help=text) for name, (_, text) in self.known.items() if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, context, incomplete)]
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without loading any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.known.items()])
+
+
+def _loaded(where: str) -> click.Command:
+    module, _, attribute = where.partition(":")
+    collecting = gc.isenabled()
+    gc.disable()  # nothing that is loaded becomes garbage, and looking for some takes a twelfth of the time
+    try:
+        command = getattr(importlib.import_module(module), attribute)
+    finally:
+        if collecting:
+            gc.enable()
+    assert isinstance(command, click.Command)
+    return command

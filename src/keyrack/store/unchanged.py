@@ -1,0 +1,62 @@
+"""Answers kept as long as nothing at all was written to the database; must know no table.
+
+SQLite tells with two microseconds of work whether anybody changed the file since a connection asked last. Where nobody
+did, the same question has the same answer: nothing of it is read, checked and made again. Whatever is written, by
+whichever process, a host's report included, ends all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
+
+from sqlalchemy import Connection
+
+from keyrack.store import access_tree
+from keyrack.store.engine.at_once import unchanged_answers
+from keyrack.store.seals import seals_of
+
+T = TypeVar("T")
+
+MOST = 1_000
+
+
+class _Kept(NamedTuple):
+    answer: Any
+    root: bytes | None  # of the tree, where it was read beside
+    since: datetime | None
+    until: datetime | None
+
+
+def kept(
+    connection: Connection,
+    of: Hashable,
+    ask: Callable[[], T],
+    *,
+    at: datetime | None = None,
+    until: Callable[[T], datetime | None] = lambda answer: None,
+) -> T:
+    """What `ask` answers, or answered before while nothing was written since.
+
+    of: names the question and all that its answer depends on besides the database and the time; at: the time, where it
+    depends on that; until: the instant from which an answer of that time would be another one, None where there is
+    none. What is asked by threads, in the writer's turn after it wrote, and on PostgreSQL, is asked each time.
+    """
+    answers = unchanged_answers(connection)
+    if answers is None:
+        return ask()
+    held: _Kept | None = answers.get(of)
+    if held is not None and (
+        at is None or (held.since is not None and held.since <= at and (held.until is None or at < held.until))
+    ):
+        access_tree.know_again(connection, held.root)
+        answer: T = held.answer
+        return answer
+    answer = ask()
+    # A row that does not hold is looked at, and told of, each time.
+    if not seals_of(connection).untold:
+        if len(answers) >= MOST:
+            answers.clear()
+        answers[of] = _Kept(answer, access_tree.known(connection), at, until(answer))
+    return answer
