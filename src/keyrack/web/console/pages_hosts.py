@@ -181,14 +181,14 @@ def manage(visit: Visit) -> Response:
 
 
 def ignore(visit: Visit) -> Response:
-    """Let a found key be."""
+    """Let an unmanaged key be."""
     server = visit.number("server")
     found = unmanaged_keys.ignore(visit.instance, visit.actor, server, visit.number("id"))
     return visit.go(f"/hosts/{server}", f"The key {found.comment or found.fingerprint} stays, unspoken of.")
 
 
 def remove(visit: Visit) -> Response:
-    """Have the host take a found key out of its file."""
+    """Have the host take an unmanaged key out of its file."""
     server = visit.number("server")
     found = unmanaged_keys.remove(visit.instance, visit.actor, server, visit.number("id"))
     name = found.comment or found.fingerprint
