@@ -81,10 +81,11 @@ AT_ONCE = 5_000
 
 def begin(connection: Connection, *, reads: bool) -> None:
     """Start a transaction or command afresh; reads: whether it can write nothing."""
-    connection.info[_PENDING] = {}
-    connection.info[_KNOWN] = None
-    connection.info[_BEGAN] = time.monotonic()
-    connection.info[_READS] = reads
+    info = connection.info  # which SQLAlchemy finds anew each time
+    info[_PENDING] = {}
+    info[_KNOWN] = None
+    info[_BEGAN] = time.monotonic()
+    info[_READS] = reads
 
 
 def pending(connection: Connection) -> dict[Place, tuple[int | None, int]]:
