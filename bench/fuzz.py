@@ -128,14 +128,14 @@ def ssh_signature(data: bytes) -> None:
 
 def signed_request(data: bytes) -> None:
     """A request signed as Huawei's SDKs do: header, path, query and body of anybody's choice."""
-    from keyrack.core.people.request_signing import SignatureProblem, SignedRequest, check, read_claim
+    from keyrack.core.people.request_signing import BadSignature, SignedRequest, check, read_claim
 
     authorization, path, query, date, body = (data.split(b"\n", 4) + [b""] * 5)[:5]
     headers = (("x-sdk-date", date), ("host", b"a"), ("authorization", authorization))
     try:
         claim = read_claim(authorization.decode("latin-1"))
         check(SignedRequest("GET", path, query, headers, body), claim, "secret", datetime(2026, 2, 3, 4, 5, tzinfo=UTC))
-    except SignatureProblem as problem:
+    except BadSignature as problem:
         if "secret" in str(problem):
             raise AssertionError("the secret is told") from problem
         return

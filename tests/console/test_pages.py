@@ -13,7 +13,7 @@ import pytest
 
 from keyrack.core.audit import alarms, chain
 from keyrack.core.hosts import enrolment, servers, system_users
-from keyrack.core.keys import credentials, grants, user_keys
+from keyrack.core.keys import credentials, grants, revocation, user_keys
 from keyrack.core.people import users, web_sessions
 from keyrack.model import Actor, Role, User
 from keyrack.ssh.public_key import parse
@@ -377,3 +377,14 @@ def test_a_new_person_signs_in_and_registers_a_key_and_their_rights_are_changed(
         nora.send("/keys", 403, title="another", public_key=fresh_line())
     olga.send("/password/nora", password="nora's second one")
     people["alice"].send("/password/nora", 403, password="no password of hers")
+
+
+def test_whoever_had_a_key_that_was_revoked_reads_why_it_opens_nothing(
+    console: Service, people: dict[str, Person]
+) -> None:
+    alice = people["alice"]
+    line = fresh_line()
+    address = alice.send("/keys", title="lost", public_key=line)
+    assert "lost" in alice.see(address)
+    revocation.revoke_everywhere(console.instance, KEYRACK, parse(line).sha256, reason="in a taxi")
+    assert "was revoked everywhere on" in alice.see(address, 404)

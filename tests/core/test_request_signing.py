@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from keyrack.core.people.request_signing import (
+    BadSignature,
     Claim,
-    SignatureProblem,
     SignedRequest,
     canonical_request,
     check,
@@ -99,13 +99,13 @@ FORGED = {
 
 @pytest.mark.parametrize("request_", FORGED.values(), ids=FORGED)
 def test_any_change_is_noticed(request_: SignedRequest) -> None:
-    with pytest.raises(SignatureProblem):
+    with pytest.raises(BadSignature):
         check(request_, CLAIM, SECRET, NOW)
 
 
 def test_another_secret_or_signature() -> None:
     for claim, secret in ((CLAIM, SECRET + "x"), (replace(CLAIM, signature="0" * 64), SECRET)):
-        with pytest.raises(SignatureProblem) as problem:
+        with pytest.raises(BadSignature) as problem:
             check(REQUEST, claim, secret, NOW)
         assert problem.value.forged
 
@@ -114,7 +114,7 @@ def test_another_secret_or_signature() -> None:
 def test_a_quarter_of_an_hour_either_way(minutes: int) -> None:
     check(REQUEST, CLAIM, SECRET, NOW + timedelta(minutes=minutes))
     late = NOW + timedelta(minutes=minutes, seconds=1 if minutes > 0 else -1)
-    with pytest.raises(SignatureProblem, match="15 minutes"):
+    with pytest.raises(BadSignature, match="15 minutes"):
         check(REQUEST, CLAIM, SECRET, late)
 
 
@@ -146,5 +146,5 @@ def test_blanks_between_the_parts_do_not_matter(blank: str) -> None:
     ],
 )
 def test_what_is_no_claim(authorization: str) -> None:
-    with pytest.raises(SignatureProblem):
+    with pytest.raises(BadSignature):
         read_claim(authorization)

@@ -198,6 +198,14 @@ def test_who_is_refused_in_the_envelope_of_v1(team: Service) -> None:
     assert (lacking.status_code, lacking.json()["error"]["code"]) == (403, "CH.004403")
 
 
+@pytest.mark.parametrize("content", [b"", b" \r\n"])
+def test_who_sends_nothing_makes_no_entry(team: Service, content: bytes) -> None:
+    answer = call(team, "POST", "/v4/user/keys", content=content)
+    assert (answer.status_code, answer.json()["error_code"]) == (400, "CH.010001")
+    assert call(team, "GET", "/v4/user/keys").json()["total"] == 0
+    assert call(team, "POST", "/v4/user/keys", json={}).status_code == 201, "as published"
+
+
 def test_every_answer_has_a_request_id(team: Service) -> None:
     answers = [
         add(team, title="desk"),

@@ -152,3 +152,21 @@ def test_a_call_is_rehearsed_by_its_whole_path_too(team: Service) -> None:
     for path in ("/grants", "/api/keyrack/v1/grants"):
         seen = call(team, "POST", "/rehearsals", {"method": "POST", "path": path, "body": body})
         assert [one["user"] for one in seen["gains"]] == ["alice"]
+
+
+def test_a_grant_is_put_once_however_often_it_is_asked_for(team_on_each: Service) -> None:
+    team = team_on_each
+    body = {"user": "alice", "tag": "web", "system_user": "deploy", "expires_at": "2035-01-01T00:00:00Z"}
+    first = call(team, "PUT", "/grants", body)
+    assert call(team, "PUT", "/grants", {**body, "reason": "again"}) == first
+    other = call(team, "PUT", "/grants", {**body, "restrictions": {"sources": ["192.0.2.0/24"]}}, status=409)
+    assert other["error"]["code"] == "terms-differ"
+    call(team, "PUT", "/grants", {**body, "server": "web-1"}, status=422)
+    call(team, "PUT", "/grants", {"user": "alice", "system_user": "deploy"}, status=422)
+    call(team, "PUT", "/grants", body, token="token-of-alice", status=403)
+    assert call(team, "PUT", "/grants", {"user": "alice", "all": True, "system_user": "deploy"})["id"] != first["id"]
+    assert call(team, "GET", "/grants")["total"] == 2
+    # One that others wrote into the database stands for nothing.
+    written = text("UPDATE grants SET system_user = 'root'")
+    team.instance.database.write(lambda connection: connection.execute(written))
+    assert call(team, "PUT", "/grants", {**body, "system_user": "root"})["id"] > first["id"]

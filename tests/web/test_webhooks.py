@@ -232,7 +232,9 @@ def test_addresses_and_people_that_may_not_be(team: Service, team_folder: Path, 
         assert "webhook_networks would allow it" in tried["words"]
 
 
-def test_each_event_is_a_line_of_json_and_of_syslog(team: Service, tmp_path: Path) -> None:
+def test_each_event_is_a_line_of_json_and_of_syslog(
+    team: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     eventually((tmp_path / "data" / "sinks.json").exists)
     call(team, "PUT", "/groups/ops", {"members": ["alice"]})
     path = tmp_path / "events.jsonl"
@@ -248,3 +250,13 @@ def test_each_event_is_a_line_of_json_and_of_syslog(team: Service, tmp_path: Pat
     call(team, "PUT", "/groups/dev", {"members": []})
     assert "dev" in eventually(lambda: path.exists() and path.read_text())
     assert path.stat().st_mode & 0o777 == 0o600
+    # Where it cannot be noted how far it is, as on a full disk, it goes on, each event once, and says so once.
+    (tmp_path / "data" / "sinks.new").mkdir()
+    capsys.readouterr()
+    for name in ("one", "two", "three"):
+        call(team, "PUT", f"/groups/{name}", {"members": []})
+        eventually(lambda name=name: f"Made group {name}" in path.read_text())  # type: ignore[misc]
+    assert path.read_text().count("Made group one") == 1
+    said = [line for line in capsys.readouterr().out.splitlines() if "events are not" in line]
+    assert len(said) == 1
+    assert "sinks.new" in said[0]

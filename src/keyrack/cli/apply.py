@@ -57,7 +57,7 @@ def command(
         text = file.read_text("utf-8")
     except UnicodeDecodeError:
         raise click.ClickException(f"{file} is not UTF-8 text.") from None
-    with opened(given, founding=True, new_database=new_database) as instance:
+    with opened(given, creating=True, new_database=new_database) as instance:
         left: list[str] = []
         noted: list[str] = []
         changes = workspace_file.apply(

@@ -25,14 +25,14 @@ from keyrack.store.engine.connect import parse_url
 
 
 @contextmanager
-def opened(given: dict[str, Any], *, founding: bool = False, new_database: bool = False) -> Iterator[Instance]:
+def opened(given: dict[str, Any], *, creating: bool = False, new_database: bool = False) -> Iterator[Instance]:
     """The instance that the options name; refusals become words and an exit. new_database: see open_instance.
 
-    founding: make one where there is none. Otherwise a mistyped --data would leave a new key and an empty database.
+    creating: make one where there is none. Otherwise a mistyped --data would leave a new key and an empty database.
     """
     settings = options.settings(**given)
     with explained():
-        if not founding:
+        if not creating:
             refuse_none(settings)
         instance = open_instance(settings, new_database=new_database)
     try:

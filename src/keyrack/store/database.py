@@ -49,8 +49,8 @@ READERS = 12
 
 
 class OnPostgresql(NamedTuple):
-    """Connections of a process, for threads and for fibers: with two more for the bell, four processes fit into
-    PostgreSQL's usual 100.
+    """Connections of a process, for threads and for fibers: with two more, for telling of changes and hearing of them,
+    four processes fit into PostgreSQL's usual 100.
     """
 
     readers: tuple[int, int] = (6, 8)

@@ -45,7 +45,7 @@ class HeldKey:
 
 
 @dataclass(frozen=True, slots=True)
-class DeployKey:
+class SoundDeployKey:
     """A deploy key of one repository, as Keyrack wrote it."""
 
     key_id: int
@@ -122,7 +122,7 @@ def holders(connection: Connection, fingerprints: Iterable[str]) -> dict[str, He
     return found
 
 
-def deploy_keys_with(connection: Connection, fingerprint: str) -> tuple[DeployKey, ...]:
+def deploy_keys_with(connection: Connection, fingerprint: str) -> tuple[SoundDeployKey, ...]:
     """Some deploy keys with this fingerprint, of whichever repositories."""
     statement = _deploy.order_by(deploy_keys.c.id).limit(ROWS_OF_A_DEPLOY_KEY)
     rows = connection.execute(statement, {"fingerprints": [fingerprint]})
@@ -131,7 +131,7 @@ def deploy_keys_with(connection: Connection, fingerprint: str) -> tuple[DeployKe
 
 def deploy_keys_of(
     connection: Connection, fingerprints: Iterable[str], repository_ids: Iterable[int]
-) -> dict[tuple[str, int], DeployKey]:
+) -> dict[tuple[str, int], SoundDeployKey]:
     """By fingerprint and repository id: the deploy keys there are."""
     statement = _deploy.where(deploy_keys.c.repository_id.in_(list(repository_ids)))
     return {
@@ -195,8 +195,8 @@ def key_last_used(connection: Connection, fingerprint: str) -> datetime | None:
     return connection.execute(statement).scalar()
 
 
-def _deploy_key(values: Any) -> DeployKey:
-    return DeployKey(
+def _deploy_key(values: Any) -> SoundDeployKey:
+    return SoundDeployKey(
         key_id=values["id"],
         title=values["title"],
         public_key=values["public_key"],

@@ -31,6 +31,8 @@ from keyrack.store.unchanged import kept
 _DELIVERED = "delivered"
 MOST_CHECKED = 60_000
 """Credentials whose records are kept in memory with their seals checked; some 1.3 kB each."""
+MOST_ALIKE = 100
+GrantPlace = tuple[int | None, int | None, int | None, str | None]
 
 _credential = (
     select(
@@ -244,7 +246,7 @@ def _grants_of_workspace(workspace_id: int) -> Select[Any]:
 
 
 @prepared
-def _grant_like(
+def _grants_like(
     workspace_id: int,
     system_user: str,
     user_id: int | None,
@@ -257,14 +259,17 @@ def _grant_like(
     for column, value in ((grants.c.user_id, user_id), (grants.c.group_id, group_id), (grants.c.server_id, server_id)):
         same.append(column.is_(None) if value is None else column == value)
     same.append(grants.c.tag.is_(None) if tag is None else grants.c.tag == tag)
-    return select(grants.c.id).where(*same).order_by(grants.c.id).limit(1)
+    return select(grants).where(*same).order_by(grants.c.id).limit(MOST_ALIKE)
 
 
-def grant_like(connection: Connection, grant: Grant) -> int | None:
-    """The id of another grant to the same user or group, for the same account at the same place, or None."""
-    place = (grant.user_id, grant.group_id, grant.server_id, grant.tag)
-    found = _grant_like.value(connection, grant.workspace_id, grant.system_user, *place, grant.id)
-    return None if found is None else int(found)
+def grants_like(
+    connection: Connection, workspace_id: int, system_user: str, place: GrantPlace, besides: int = 0
+) -> tuple[Grant, ...]:
+    """The grants for an account at a place that are as Keyrack wrote them, oldest first; besides: not the one with this
+    id. place: user, group, server (ids) and tag, of which the last two are None for all servers.
+    """
+    rows = _grants_like.rows(connection, workspace_id, system_user, *place, besides)
+    return tuple(grant_of(row) for row in rows if sealed.sound(connection, grants, row))
 
 
 def page_of_grants(connection: Connection, workspace_id: int, window: Window) -> Page[Grant]:

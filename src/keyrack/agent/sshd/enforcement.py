@@ -490,9 +490,11 @@ def read(state: StateFolder) -> Record:
     if fields is None:
         return Record()
     try:
-        step = fields.get("step")
+        state_now, step = fields.get("state", OFF), fields.get("step")
+        if state_now not in (OFF, TRYING, ON, UNDONE):
+            raise ValueError("a state that this agent does not know")
         return Record(
-            state=str(fields.get("state", OFF)),
+            state=state_now,
             why=str(fields.get("why", "")),
             files=tuple(Original.from_json(one) for one in fields.get("files", ())),
             step=None if step is None else tuple(Original.from_json(one) for one in step),

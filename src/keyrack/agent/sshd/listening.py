@@ -2,6 +2,7 @@
 
 A listener is known by its process, that process's start and the socket's number: an sshd that reads its settings
 anew opens new sockets (sshd(8), SIGHUP), so another number means another start, whatever the process is called.
+Any account can listen, and call itself what it likes: only processes of root's or of our own account count.
 """
 
 from __future__ import annotations
@@ -68,8 +69,10 @@ def find(addresses: Sequence[Address], config: Optional[str]) -> Tuple[Listener,
     if config is None:
         wanted |= set(_of_units())
     inodes = {inode for inode, place in sockets.items() if place in wanted}
-    owners = _owners(inodes or set(sockets))
+    owners, others = _owners(inodes or set(sockets))
+    inodes -= others
     if not inodes:
+        owners, _ = _owners(set(sockets))
         # A port given on its command line stands in no file.
         inodes = {inode for inode, pids in owners.items() if any(_is_ours(pid, config) for pid in pids)}
     found = []
@@ -104,7 +107,7 @@ def beside(known: Iterable[Listener]) -> Tuple[Listener, ...]:
     places = {(one.address, one.port) for one in known}
     sockets = {inode: place for inode, place in _listening().items() if place not in places}
     found = []
-    for inode, pids in _owners(set(sockets)).items():
+    for inode, pids in _owners(set(sockets))[0].items():
         for pid in pids:
             process = processes.read(pid)
             if process is not None and pid not in ours and _LISTENER_TITLE.search(processes.title(pid)):
@@ -120,8 +123,9 @@ def is_sshd(pid: int) -> bool:
     with contextlib.suppress(OSError):
         file = os.readlink(f"/proc/{pid}/exe")
         if os.path.basename(file.replace(" (deleted)", "")) == "sshd":
-            return True
-    return process.name == "sshd" or _LISTENER_TITLE.search(processes.title(pid)) is not None
+            return processes.is_ours(pid)
+    is_called_so = process.name == "sshd" or _LISTENER_TITLE.search(processes.title(pid)) is not None
+    return is_called_so and processes.is_ours(pid)
 
 
 def is_lone_connection(pid: int) -> bool:
@@ -141,8 +145,8 @@ def _is_of_sshd(process: processes.Process) -> bool:
     with contextlib.suppress(OSError):
         file = os.readlink(f"/proc/{process.pid}/exe")
         if os.path.basename(file.replace(" (deleted)", "")) in _PROGRAMS:
-            return True
-    return process.name in _PROGRAMS
+            return processes.is_ours(process.pid)
+    return process.name in _PROGRAMS and processes.is_ours(process.pid)
 
 
 def unit_of(pid: int) -> str:
@@ -168,20 +172,23 @@ def _listening() -> Dict[str, Address]:
     return found
 
 
-def _owners(inodes: Set[str]) -> Dict[str, List[int]]:
-    """Which processes hold which of these sockets."""
+def _owners(inodes: Set[str]) -> Tuple[Dict[str, List[int]], Set[str]]:
+    """Which processes of root's or ours hold which of these sockets; and those that other accounts hold alone."""
     found: Dict[str, List[int]] = {}
+    others: Set[str] = set()
     own = processes.namespace(os.getpid())
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
         with contextlib.suppress(OSError):
             held = {os.readlink(f"/proc/{name}/fd/{number}") for number in os.listdir(f"/proc/{name}/fd")}
-            numbers = {match.group(1) for match in map(_SOCKET.fullmatch, held) if match}
-            if numbers & inodes and processes.namespace(int(name)) in ("", own):
-                for inode in numbers & inodes:
+            numbers = {match.group(1) for match in map(_SOCKET.fullmatch, held) if match} & inodes
+            if numbers and not processes.is_ours(int(name)):
+                others |= numbers
+            elif numbers and processes.namespace(int(name)) in ("", own):
+                for inode in numbers:
                     found.setdefault(inode, []).append(int(name))
-    return found
+    return found, others - found.keys()
 
 
 def _is_ours(pid: int, config: Optional[str]) -> bool:

@@ -257,6 +257,9 @@ def _no_key(name: str, effective: Effective) -> str:
         account = pwd.getpwnam(name)
     except KeyError:
         return "this host has no such account"
+    if account.pw_name != name:
+        # A directory may find it by several names, or in any case; sshd reads the file of its own name (%u).
+        return f"this host knows it as {account.pw_name}: give the key to that account"
     return (
         _shell_problem(account, effective)
         or _shadow_problem(name, effective, pam=False)

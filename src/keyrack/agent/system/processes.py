@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import socket
+import stat
 import sys
 import time
 from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Set, Tuple
@@ -99,11 +100,35 @@ def title(pid: int) -> str:
 
 
 def user(pid: int) -> Optional[int]:
-    """The number of the account that a process runs for."""
+    """The number of the account that started a process. Not the owner of its files here: those are root's where a
+    process asks for that (prctl(2), PR_SET_DUMPABLE).
+    """
+    numbers = _users(pid)
+    return numbers[0] if numbers else None
+
+
+def is_ours(pid: int) -> bool:
+    """Whether a process is root's or our own account's through and through: what it is called, what it was started with
+    and what it holds open is then no other account's word. Whoever starts a setuid program chooses all of these.
+    """
+    numbers = _users(pid)
+    if not numbers or not set(numbers) <= {0, os.geteuid()}:
+        return False
     try:
-        return os.stat(f"/proc/{pid}").st_uid
+        return not os.stat(f"/proc/{pid}/exe").st_mode & (stat.S_ISUID | stat.S_ISGID)
+    except PermissionError:
+        return True
     except OSError:
-        return None
+        return False
+
+
+def _users(pid: int) -> List[int]:
+    """Real, effective, saved and of files (proc(5), status)."""
+    try:
+        line = next(line for line in _text(pid, "status").split("\n") if line.startswith("Uid:"))
+        return [int(number) for number in line.split()[1:]]
+    except (OSError, ValueError, StopIteration):
+        return []
 
 
 def audit_session(pid: int) -> str:

@@ -78,7 +78,7 @@ class Sinks:
     def _hand_on(self, name: str) -> int:
         after = self._place(name)
         if after is None:
-            self._note(name, self._instance.database.read(events.newest_id))
+            self._noted(name, self._instance.database.read(events.newest_id))
             return 0
         count = 0
         seen = self._seen[name]
@@ -93,11 +93,11 @@ class Sinks:
             seen.update(event.id for event in fresh)
             count += len(fresh)
             settled = [event.id for event in found if self._is_settled(event)]
-            if settled:
-                self._note(name, max(settled))
+            # What is not noted stays seen, so that none goes twice as long as this process lives.
+            if settled and self._noted(name, max(settled)):
                 seen.difference_update(settled)
-            if len(found) < AT_ONCE:
                 self._said = ""
+            if len(found) < AT_ONCE:
                 return count
             after = found[-1].id
 
@@ -120,11 +120,17 @@ class Sinks:
     def _place(self, name: str) -> int | None:
         return self._places().get(name)
 
-    def _note(self, name: str, place: int) -> None:
+    def _noted(self, name: str, place: int) -> bool:
+        """Whether it stands in the file how far a sink is; it cannot on a disk that is full, which is said once."""
         whole = json.dumps({**self._places(), name: place})
         fresh = self._path.with_suffix(".new")
-        fresh.write_text(whole, "utf-8")
-        fresh.replace(self._path)
+        try:
+            fresh.write_text(whole, "utf-8")
+            fresh.replace(self._path)
+        except OSError as error:
+            self._say(f"{fresh}: {error.strerror or error}")
+            return False
+        return True
 
 
 def _after(connection: Connection, after: int) -> Sequence[Event]:

@@ -149,7 +149,7 @@ class _Facts:
     """What the database says about some holders and repositories."""
 
     roles: dict[tuple[int, int], RepositoryRole]
-    deploy_keys: dict[tuple[str, int], git_access.DeployKey]
+    deploy_keys: dict[tuple[str, int], git_access.SoundDeployKey]
 
     @classmethod
     def about(cls, connection: Connection, pairs: list[tuple[Holder, Repository]]) -> _Facts:
@@ -274,7 +274,7 @@ def _user_holder(fingerprint: str, held: git_access.HeldKey | None, address: str
     )
 
 
-def _deploy_key_holds(key: git_access.DeployKey, fingerprint: str) -> bool:
+def _deploy_key_holds(key: git_access.SoundDeployKey, fingerprint: str) -> bool:
     # (3) The same of a deploy key.
     if _fingerprint(key.public_key) != fingerprint:
         log.error("deploy key row is not as Keyrack wrote it", key_id=key.key_id)

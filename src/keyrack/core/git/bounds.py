@@ -92,7 +92,7 @@ def _of_push(most_input: int) -> dict[str, str]:
         "receive.unpackLimit": "1",
         "receive.shallowUpdate": "false",
         "receive.keepAlive": "5",
-        # The desk does it, one repository after the other.
+        # The authorizer does it, one repository after the other.
         "receive.autogc": "false",
     }
 

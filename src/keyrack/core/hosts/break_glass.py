@@ -31,9 +31,9 @@ NEAR = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
-    """A login that a host tells of; username: "" where it does not say; glass: whether it says that the document which
-    let it in called the key one to break glass with.
+class KeyUse:
+    """A login with a key that a host tells of. username: "" where it does not say; glass: whether it says that the
+    document which let it in called the key one to break glass with.
     """
 
     fingerprint: str
@@ -47,12 +47,12 @@ class Login:
 class Broken:
     """Glass that was broken: by which login, with what."""
 
-    login: Login
+    login: KeyUse
     glass: Glass
 
 
 def among(
-    connection: Connection, server: Server, used: Iterable[Login], opened: Iterable[Login], now: datetime
+    connection: Connection, server: Server, used: Iterable[KeyUse], opened: Iterable[KeyUse], now: datetime
 ) -> list[Broken]:
     """The logins with keys to break glass with, of which nobody was told yet.
 
@@ -143,13 +143,13 @@ def _add(work: Work, server: Server, words: str, *, target_id: int | None, detai
     log.error("alarm", server=server.id, reason=words)
 
 
-def _same(login: Login, other: Login) -> bool:
+def _same(login: KeyUse, other: KeyUse) -> bool:
     return (login.fingerprint, login.address) == (other.fingerprint, other.address) and (
         not other.username or other.username == login.username
     )
 
 
-def _glass(glasses: Mapping[tuple[str, str], Glass], login: Login) -> Glass | None:
+def _glass(glasses: Mapping[tuple[str, str], Glass], login: KeyUse) -> Glass | None:
     if login.username:
         return glasses.get((login.fingerprint, login.username))
     return next((one for (fingerprint, _), one in glasses.items() if fingerprint == login.fingerprint), None)

@@ -1,4 +1,4 @@
-"""How a host is held: observing or enforcing, and how stale its document may get; must not decide for the host."""
+"""How a host is held: observing or enforcing, and what it does while the service is silent; must not decide for it."""
 
 from __future__ import annotations
 

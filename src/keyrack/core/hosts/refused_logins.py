@@ -15,7 +15,7 @@ from keyrack.store import servers
 
 
 @dataclass(frozen=True, slots=True)
-class Logins:
+class RefusedLogins:
     """What a host said of the accounts that it was told of."""
 
     told: Mapping[str, Any]
@@ -38,12 +38,12 @@ class Logins:
                 yield f"sshd refuses {username}: {account['why']}"
 
 
-def of(server: Server) -> Logins:
+def of(server: Server) -> RefusedLogins:
     """What the host of a server said."""
-    return Logins(server.facts.get(LOGINS) or {})
+    return RefusedLogins(server.facts.get(LOGINS) or {})
 
 
-def on_server(instance: Instance, actor: Actor, server_id: int, action: str = "credentials:read") -> Logins:
+def on_server(instance: Instance, actor: Actor, server_id: int, action: str = "credentials:read") -> RefusedLogins:
     """The same for who deals with its keys; action: what they may do with them. Raises Refusal MISSING."""
     attempt = Attempt(
         instance, actor, action, "see whether keys open a server", target_kind="server", server_id=server_id

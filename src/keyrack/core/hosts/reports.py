@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from keyrack.core.hosts import break_glass, logins
-from keyrack.core.hosts.break_glass import Broken, Login
+from keyrack.core.hosts.break_glass import Broken, KeyUse
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.errors import Refusal, invalid
@@ -116,7 +116,7 @@ def pieces(instance: Instance, server: Server, told: Logins) -> list[LoginBatch]
             ()
             if told.sessions is None
             else [
-                Login(
+                KeyUse(
                     row["fingerprint"],
                     row["username"],
                     row["address"],
@@ -128,7 +128,7 @@ def pieces(instance: Instance, server: Server, told: Logins) -> list[LoginBatch]
             ]
         )
         used = [
-            Login(key, told.accounts.get((key, address), ""), address, at, (key, address) in told.glass)
+            KeyUse(key, told.accounts.get((key, address), ""), address, at, (key, address) in told.glass)
             for key, at, address in told_uses
         ]
         broken = break_glass.among(connection, server, used, opened, instance.now())

@@ -57,7 +57,7 @@ def give(
     with attempt:
         _refuse_unclear(user_id, group_id, server_id, tag, all_servers=all_servers)
         now = instance.now()
-        start, end = _when(now, starts_at, expires_at, duration)
+        start, end = when(now, starts_at, expires_at, duration)
         values: dict[str, Any] = {
             "workspace_id": actor.workspace_id,
             "user_id": user_id,
@@ -148,7 +148,7 @@ def page(
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class GrantNames:
     """Names by id, of what some grants join."""
 
     users: Mapping[int, str]
@@ -156,14 +156,14 @@ class Names:
     servers: Mapping[int, str]
 
 
-def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: bool = False) -> Names:
+def names(instance: Instance, actor: Actor, some: Iterable[Grant], *, written: bool = False) -> GrantNames:
     """The names that grants of the actor's workspace join; written: of what the actor wrote just now."""
     shown = tuple(some)
 
-    def question(connection: Connection) -> Names:
+    def question(connection: Connection) -> GrantNames:
         server_ids = {grant.server_id for grant in shown if grant.server_id}
         found = {number: servers.get(connection, actor.workspace_id, number) for number in server_ids}
-        return Names(
+        return GrantNames(
             users=people.user_names(connection, (grant.user_id for grant in shown if grant.user_id)),
             groups=people.group_names(connection, (grant.group_id for grant in shown if grant.group_id)),
             servers={number: server.name for number, server in found.items() if server is not None},
@@ -187,9 +187,10 @@ def noted(instance: Instance, given: Grant) -> Given:
     """What whoever gave a grant just now should know: a tag that no server has, or another grant for the very same."""
 
     def question(connection: Connection) -> str | None:
-        twin = keys.grant_like(connection, given)
-        if twin is not None:
-            return f"Grant {twin} lets the same in at the same place already; to end that login take back both."
+        place = (given.user_id, given.group_id, given.server_id, given.tag)
+        twins = keys.grants_like(connection, given.workspace_id, given.system_user, place, given.id)
+        if twins:
+            return f"Grant {twins[0].id} lets the same in at the same place already; to end that login take back both."
         if given.tag is not None and not servers.ids_with_tag(connection, given.workspace_id, given.tag):
             return f"No server has the tag {given.tag!r} yet; this opens nothing until one has."
         return None
@@ -217,35 +218,18 @@ def give_named(
     """The same as give, by names; server: a name or an id. Raises Refusal INVALID or TAKEN, and as give does."""
     attempt = Attempt(instance, actor, "grants:write", "give a grant", target_kind="grant")
     with attempt:
-        _refuse_unnamed(user=user, group=group, server=server, tag=tag)
-
-        def look(connection: Connection) -> tuple[int | None, int | None, tuple[int, ...]]:
-            found = people.user_by_name(connection, actor.workspace_id, str(user)) if user is not None else None
-            number = people.group_id(connection, actor.workspace_id, str(group)) if group is not None else None
-            if server is None:
-                return found.id if found else None, number, ()
-            own = (
-                servers.get(connection, actor.workspace_id, int(str(server))) if NUMBER.fullmatch(str(server)) else None
-            )
-            alike = (own,) if own else servers.all_by_name(connection, actor.workspace_id, str(server))
-            return found.id if found else None, number, tuple(one.id for one in alike)
-
-        user_id, group_id, server_ids = attempt.read(look)
-        if user is not None and user_id is None:
-            raise invalid("user", "There is no such user.", "user-missing")
-        if group is not None and group_id is None:
-            raise invalid("group", "There is no such group.", "group-missing")
-        if server is not None and len(server_ids) != 1:
-            words = "Several servers have this name; use the id." if server_ids else "There is no such server."
-            raise invalid("server", words, "server-ambiguous" if server_ids else "server-missing")
+        user_id, group_id, server_id = named(
+            attempt, user=user, group=group, server=server, tag=tag, all_servers=all_servers
+        )
         if (server is None) != (tag is None) and not all_servers:
-            _refuse_account_of_nobody(attempt, server_ids, tag, validation.account(system_user, field="system_user"))
+            own = () if server_id is None else (server_id,)
+            _refuse_account_of_nobody(attempt, own, tag, validation.account(system_user, field="system_user"))
     return give(
         instance,
         actor,
         user_id=user_id,
         group_id=group_id,
-        server_id=server_ids[0] if server_ids else None,
+        server_id=server_id,
         tag=None if tag is None else str(tag),
         all_servers=all_servers,
         system_user=system_user,
@@ -256,6 +240,38 @@ def give_named(
         reason=reason,
         break_glass=break_glass,
     )
+
+
+def named(
+    attempt: Attempt, *, user: object, group: object, server: object, tag: object, all_servers: bool
+) -> tuple[int | None, int | None, int | None]:
+    """The ids of the user, the group and the server (a name or an id) that a grant is for; None for what is not named.
+
+    Raises Refusal INVALID.
+    """
+    _refuse_unnamed(user=user, group=group, server=server, tag=tag)
+    workspace_id = attempt.actor.workspace_id
+
+    def look(connection: Connection) -> tuple[int | None, int | None, tuple[int, ...]]:
+        found = people.user_by_name(connection, workspace_id, str(user)) if user is not None else None
+        number = people.group_id(connection, workspace_id, str(group)) if group is not None else None
+        if server is None:
+            return found.id if found else None, number, ()
+        own = servers.get(connection, workspace_id, int(str(server))) if NUMBER.fullmatch(str(server)) else None
+        alike = (own,) if own else servers.all_by_name(connection, workspace_id, str(server))
+        return found.id if found else None, number, tuple(one.id for one in alike)
+
+    user_id, group_id, server_ids = attempt.read(look)
+    if user is not None and user_id is None:
+        raise invalid("user", "There is no such user.", "user-missing")
+    if group is not None and group_id is None:
+        raise invalid("group", "There is no such group.", "group-missing")
+    if server is not None and len(server_ids) != 1:
+        words = "Several servers have this name; use the id." if server_ids else "There is no such server."
+        raise invalid("server", words, "server-ambiguous" if server_ids else "server-missing")
+    server_id = server_ids[0] if server_ids else None
+    _refuse_unclear(user_id, group_id, server_id, None if tag is None else str(tag), all_servers=all_servers)
+    return user_id, group_id, server_id
 
 
 def _refuse_account_of_nobody(attempt: Attempt, server_ids: tuple[int, ...], tag: object, name: str) -> None:
@@ -346,7 +362,7 @@ def _refuse_unclear(
         raise invalid("server", "Name either a server or a tag, or all.")
 
 
-def _when(
+def when(
     now: datetime, starts_at: datetime | None, expires_at: object, duration: object
 ) -> tuple[datetime | None, datetime | None]:
     """Start and end; a span begins with the start. Raises Refusal INVALID."""

@@ -32,7 +32,7 @@ MOST_APPROVERS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class RequestNames:
     """What people read with requests: users and servers by id, and who approved, by the request's id."""
 
     users: dict[int, str]
@@ -108,7 +108,7 @@ def page(
     offset: int = 0,
     limit: int = 50,
     cursor: str | None = None,
-) -> tuple[Page[AccessRequest], Names]:
+) -> tuple[Page[AccessRequest], RequestNames]:
     """A page of requests, newest first, with the names that go with them; members see their own alone.
 
     cursor: instead of offset, of the page before, "" for the first one. Raises Refusal INVALID or FORBIDDEN.
@@ -119,7 +119,7 @@ def page(
         everybody = policy.may(actor, "grants:read") is None
         window = Window(limit, offset, cursors.place(cursor, int))
 
-        def question(connection: Connection) -> tuple[Page[AccessRequest], Names]:
+        def question(connection: Connection) -> tuple[Page[AccessRequest], RequestNames]:
             found = requests.page(
                 connection,
                 actor.workspace_id,
@@ -152,12 +152,12 @@ def rule(instance: Instance, actor: Actor, name: str) -> RequestRule:
         return found
 
 
-def names(instance: Instance, actor: Actor, one: AccessRequest) -> Names:
+def names(instance: Instance, actor: Actor, one: AccessRequest) -> RequestNames:
     """The names that go with a request, for who wrote or decided it just now."""
     return instance.database.read(lambda connection: _names(connection, actor, (one,)))
 
 
-def _names(connection: Connection, actor: Actor, some: Iterable[AccessRequest]) -> Names:
+def _names(connection: Connection, actor: Actor, some: Iterable[AccessRequest]) -> RequestNames:
     shown, named = tuple(some), {}
     for server_id in {one.server_id for one in shown if one.server_id}:
         server = servers.get(connection, actor.workspace_id, server_id)
@@ -171,7 +171,7 @@ def _names(connection: Connection, actor: Actor, some: Iterable[AccessRequest]) 
         )
         for request_id, of in given.items()
     }
-    return Names(users, named, approved_by)
+    return RequestNames(users, named, approved_by)
 
 
 def approve(instance: Instance, actor: Actor, request_id: int, *, word: object = None) -> AccessRequest:

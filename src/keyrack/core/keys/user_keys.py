@@ -12,7 +12,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Page, User, UserKey
 from keyrack.ssh.public_key import PublicKey
-from keyrack.store import expired_keys, keys, new_user_keys, people, published_keys
+from keyrack.store import expired_keys, keys, new_user_keys, people, published_keys, revoked_keys
 from keyrack.store.expired_keys import EndedKey
 from keyrack.store.openings import Opening, of_workspace
 from keyrack.store.sealed_sets import Ids
@@ -147,6 +147,14 @@ def end_of(instance: Instance, actor: Actor, fingerprint: str) -> datetime | Non
     with Attempt(instance, actor, READ, "see whether an SSH key has ended", target_kind="user key") as attempt:
         workspace_id, now = actor.workspace_id, instance.now()
         return attempt.read(lambda connection: expired_keys.end_of(connection, workspace_id, fingerprint, now))
+
+
+def revoked_at(instance: Instance, actor: Actor, fingerprint: str) -> datetime | None:
+    """When a key was revoked everywhere in the actor's workspace; None where it was not, or that was lifted."""
+    with Attempt(instance, actor, READ, "see whether an SSH key is revoked", target_kind="user key") as attempt:
+        workspace_id = actor.workspace_id
+        found = attempt.read(lambda connection: revoked_keys.get(connection, workspace_id, fingerprint))
+        return None if found is None else found.revoked_at
 
 
 def ended(instance: Instance, actor: Actor) -> tuple[EndedKey, ...]:

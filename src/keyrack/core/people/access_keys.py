@@ -16,7 +16,7 @@ from keyrack.core import validation
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.people import request_signing, throttle
-from keyrack.core.people.request_signing import SignatureProblem, SignedRequest
+from keyrack.core.people.request_signing import BadSignature, SignedRequest
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -59,7 +59,7 @@ def authenticate(
     """The actor who signed a request with an access key.
 
     shared: the address is one that many clients may have, as that of a proxy that is not trusted. Raises Refusal
-    UNAUTHENTICATED with the reason as its code (see SignatureProblem), or THROTTLED (see core/people/throttle.py).
+    UNAUTHENTICATED with the reason as its code (see BadSignature), or THROTTLED (see core/people/throttle.py).
     Wrong guesses bar the key for that address for five minutes after the fifth in a row, whichever process saw them;
     where the address is shared, not for who has signed with it from there before.
     """
@@ -71,15 +71,15 @@ def authenticate(
         def attempt() -> Signer:
             found = instance.database.read(lambda connection: access_keys.signer(connection, claim.access_key, address))
             if found is None:
-                raise SignatureProblem("there is no such access key", "access-key-unknown", forged=True)
+                raise BadSignature("there is no such access key", "access-key-unknown", forged=True)
             locked_out = _is_locked_out(instance, found)
             if locked_out and not trusted:
                 words = f"the access key was locked for 5 minutes after {MOST_FAILURES} failures in a row; try later"
-                raise SignatureProblem(words, "access-key-locked-out")
+                raise BadSignature(words, "access-key-locked-out")
             try:
                 request_signing.check(request, claim, _secret(instance, found.key), instance.now())
                 _check_security_token(instance, found.key, request)
-            except SignatureProblem as problem:
+            except BadSignature as problem:
                 if problem.forged and not locked_out:
                     _count_failure(instance, found, address=address, channel=channel)
                 raise
@@ -89,7 +89,7 @@ def authenticate(
         found = instance.throttle.prove(
             throttle.SIGNATURE, address, claim.access_key, attempt, is_guess=request_signing.is_forged
         )
-    except SignatureProblem as problem:
+    except BadSignature as problem:
         raise Refusal(Kind.UNAUTHENTICATED, problem.code, str(problem)) from None
     if found.failures:
         instance.database.write(lambda connection: access_keys.forget_failures(connection, found.key.id, address))
@@ -101,7 +101,7 @@ def _secret(instance: Instance, key: AccessKeyRow) -> str:
         return instance.key.decrypt(key.encrypted_secret, key.id)
     except InvalidTag:
         # Another instance's key, or a row that somebody changed.
-        raise SignatureProblem("the secret key could not be fetched") from None
+        raise BadSignature("the secret key could not be fetched") from None
 
 
 def _is_locked_out(instance: Instance, found: Signer) -> bool:
@@ -113,16 +113,16 @@ def _check_security_token(instance: Instance, key: AccessKeyRow, request: Signed
     sent = (request.header("x-security-token") or b"").decode("latin-1")
     if key.security_token_hash is None:
         if sent:
-            raise SignatureProblem("a permanent access key takes no X-Security-Token", "security-token-unexpected")
+            raise BadSignature("a permanent access key takes no X-Security-Token", "security-token-unexpected")
     elif not hmac.compare_digest(instance.key.hash_token(sent), key.security_token_hash):
-        raise SignatureProblem("the X-Security-Token is not this access key's", "security-token-wrong", forged=True)
+        raise BadSignature("the X-Security-Token is not this access key's", "security-token-wrong", forged=True)
 
 
 def _check_in_force(instance: Instance, found: Signer) -> None:
     if not found.key.active or found.user.disabled_at is not None:
-        raise SignatureProblem("the access key is not active", "access-key-inactive")
+        raise BadSignature("the access key is not active", "access-key-inactive")
     if found.key.expires_at is not None and found.key.expires_at <= instance.now():
-        raise SignatureProblem(f"token expires, expires_at: {found.key.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+        raise BadSignature(f"token expires, expires_at: {found.key.expires_at:%Y-%m-%dT%H:%M:%SZ}")
 
 
 def _count_failure(instance: Instance, found: Signer, *, address: str, channel: str) -> None:
@@ -281,7 +281,7 @@ def secret_is(instance: Instance, key: AccessKeyRow, secret: str) -> bool:
     """Whether an access key has this secret, for Keyrack's own use."""
     try:
         return hmac.compare_digest(_secret(instance, key).encode(), secret.encode())
-    except SignatureProblem:
+    except BadSignature:
         return False
 
 

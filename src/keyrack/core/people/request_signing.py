@@ -24,7 +24,7 @@ _AUTHORIZATION = re.compile(
 _DATE = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 
 
-class SignatureProblem(Exception):
+class BadSignature(Exception):
     """Why a signature does not count.
 
     message: words for whoever signed; code: a slug for those kinds that an API has words of its own for; forged: it may
@@ -52,11 +52,11 @@ class SignedRequest:
     body: bytes
 
     def header(self, name: str) -> bytes | None:
-        """The value of a header, blanks at its ends removed; None without one. Raises SignatureProblem on two."""
+        """The value of a header, blanks at its ends removed; None without one. Raises BadSignature on two."""
         values = [value for other, value in self.headers if other == name]
         if len(values) > 1:
             # Two readers may each take another one of them for the one that was signed.
-            raise SignatureProblem(f"the header {name} stands twice")
+            raise BadSignature(f"the header {name} stands twice")
         return values[0].strip() if values else None
 
 
@@ -71,51 +71,51 @@ class Claim:
 
 def is_forged(error: Exception) -> bool:
     """Whether an error says that a signature may be somebody's guess."""
-    return isinstance(error, SignatureProblem) and error.forged
+    return isinstance(error, BadSignature) and error.forged
 
 
 def read_claim(authorization: str) -> Claim:
-    """Take an Authorization header apart; raises SignatureProblem for other algorithms and for garbage."""
+    """Take an Authorization header apart; raises BadSignature for other algorithms and for garbage."""
     scheme = authorization.partition(" ")[0]
     if scheme.startswith(("SDK-", "V11-")) and scheme != ALGORITHM:
-        raise SignatureProblem(f"the algorithm is not supported, use {ALGORITHM}")
+        raise BadSignature(f"the algorithm is not supported, use {ALGORITHM}")
     found = _AUTHORIZATION.fullmatch(authorization.strip())
     if found is None:
-        raise SignatureProblem("the Authorization header is malformed")
+        raise BadSignature("the Authorization header is malformed")
     names = tuple(sorted(name.lower() for name in found[2].split(";")))
     if "" in names or len(set(names)) != len(names) or len(names) > MOST_SIGNED_HEADERS:
-        raise SignatureProblem("the list of signed headers is malformed")
+        raise BadSignature("the list of signed headers is malformed")
     if DATE_HEADER not in names:
         # Without it a captured request would stay good for ever.
-        raise SignatureProblem("X-Sdk-Date must be among the signed headers")
+        raise BadSignature("X-Sdk-Date must be among the signed headers")
     if "authorization" in names:
-        raise SignatureProblem("Authorization cannot be among the signed headers")
+        raise BadSignature("Authorization cannot be among the signed headers")
     return Claim(found[1], names, found[3].lower())
 
 
 def check_date(request: SignedRequest, now: datetime) -> str:
-    """The X-Sdk-Date of a request that is at most 15 minutes from now; raises SignatureProblem."""
+    """The X-Sdk-Date of a request that is at most 15 minutes from now; raises BadSignature."""
     text = (request.header(DATE_HEADER) or b"").decode("ascii", "replace")
     try:
         if not _DATE.fullmatch(text):
             raise ValueError(text)
         at = datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise SignatureProblem("X-Sdk-Date must read like 20260203T040506Z") from None
+        raise BadSignature("X-Sdk-Date must read like 20260203T040506Z") from None
     if abs(now - at) > SKEW:
-        raise SignatureProblem("the signature expired: X-Sdk-Date is more than 15 minutes from the time here")
+        raise BadSignature("the signature expired: X-Sdk-Date is more than 15 minutes from the time here")
     return text
 
 
 def check(request: SignedRequest, claim: Claim, secret: str, now: datetime) -> None:
-    """Raise SignatureProblem unless the signature is the secret's over this very request, made just now."""
+    """Raise BadSignature unless the signature is the secret's over this very request, made just now."""
     date = check_date(request, now)
     for body_hash in _body_hashes(request):
         canonical = canonical_request(request, claim.signed_headers, body_hash)
         if hmac.compare_digest(claim.signature, sign(canonical, date, secret)):
             return
     # The canonical request is not echoed: it holds the values of signed headers, tokens among them.
-    raise SignatureProblem("the signature is not the one of this access key", "signature-wrong", forged=True)
+    raise BadSignature("the signature is not the one of this access key", "signature-wrong", forged=True)
 
 
 def sign(canonical: bytes, date: str, secret: str) -> str:
@@ -125,12 +125,12 @@ def sign(canonical: bytes, date: str, secret: str) -> str:
 
 
 def canonical_request(request: SignedRequest, signed_headers: tuple[str, ...], body_hash: str) -> bytes:
-    """The text that is signed; signed_headers: sorted, in lower case. Raises SignatureProblem."""
+    """The text that is signed; signed_headers: sorted, in lower case. Raises BadSignature."""
     lines = [request.method.upper().encode(), _canonical_path(request.path), _canonical_query(request.query)]
     for name in signed_headers:
         value = request.header(name)
         if value is None:
-            raise SignatureProblem(f"the signed header {name} is not in the request")
+            raise BadSignature(f"the signed header {name} is not in the request")
         lines.append(name.encode() + b":" + value)
     lines += [b"", ";".join(signed_headers).encode(), body_hash.encode()]
     return b"\n".join(lines)
@@ -147,7 +147,7 @@ def _body_hashes(request: SignedRequest) -> tuple[str, ...]:
         return (named,) if request.body else (named, actual)
     if named.lower() != actual:
         # The header stands in place of the hash, so one that lies would let anybody change the body.
-        raise SignatureProblem("X-Sdk-Content-Sha256 is not the hash of the body")
+        raise BadSignature("X-Sdk-Content-Sha256 is not the hash of the body")
     return (named,)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.keys import user_keys
-from keyrack.web import answers
+from keyrack.web import answers, bodies
 from keyrack.web.api import Call, Endpoint
 from keyrack.web.codearts import parameters, shapes
 
@@ -14,6 +14,9 @@ LONGEST_TITLE = 1000
 
 def add_ssh_key(call: Call) -> Response:
     """Register a public key as one's own, for the servers and repositories one may reach"""
+    if not call.request.state.content.strip():
+        # An object without fields makes an entry, as published; who sends nothing at all did not ask for one.
+        raise bodies.malformed("The body must be a JSON object.")
     # The published example sends a number and is answered one; what is kept, and listed, is its text.
     sent = title = call.body.get("title")
     if isinstance(title, int | float) and not isinstance(title, bool):

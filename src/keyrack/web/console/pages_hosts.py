@@ -120,13 +120,14 @@ def host(visit: Visit) -> Response:
         return visit.show("_arrival.html", **given)
     if part == "sessions":
         return visit.show("_host_sessions.html", **given, sessions=_sessions(visit, server))
-    ways, unknown = _ways(visit, server)
+    ways, more, unknown = _ways(visit, server)
     settings = sshd_settings.get(visit.instance, visit.actor, server.id) if visit.may("sshconfig:read") else None
     changed = visit.refusal is not None and visit.refusal.kind is Kind.CHANGED
     return visit.show(
         "host.html",
         **given,
         ways=ways,
+        more=more,
         unknown=unknown,
         unmanaged=_unmanaged(visit, server),
         sessions=_sessions(visit, server),
@@ -140,13 +141,15 @@ def host(visit: Visit) -> Response:
     )
 
 
-def _ways(visit: Visit, server: Server) -> tuple[tuple[who_can.Way, ...], str]:
+def _ways(visit: Visit, server: Server) -> tuple[tuple[who_can.Way, ...], bool, str]:
+    """The first ways in, whether there are more, and why nothing can be said of them."""
     if not visit.may("access:read"):
-        return (), ""
+        return (), False, ""
     try:
-        return who_can.find(visit.instance, visit.actor, server=str(server.id), limit=MOST).items, ""
+        found = who_can.find(visit.instance, visit.actor, server=str(server.id), limit=MOST)
     except Refusal as refusal:
-        return (), refusal.message
+        return (), False, refusal.message
+    return found.items, found.next is not None, ""
 
 
 def _unmanaged(visit: Visit, server: Server) -> Piece[UnmanagedKey] | None:
@@ -178,14 +181,14 @@ def manage(visit: Visit) -> Response:
 
 
 def ignore(visit: Visit) -> Response:
-    """Let a found key be."""
+    """Let an unmanaged key be."""
     server = visit.number("server")
     found = unmanaged_keys.ignore(visit.instance, visit.actor, server, visit.number("id"))
     return visit.go(f"/hosts/{server}", f"The key {found.comment or found.fingerprint} stays, unspoken of.")
 
 
 def remove(visit: Visit) -> Response:
-    """Have the host take a found key out of its file."""
+    """Have the host take an unmanaged key out of its file."""
     server = visit.number("server")
     found = unmanaged_keys.remove(visit.instance, visit.actor, server, visit.number("id"))
     name = found.comment or found.fingerprint
@@ -202,7 +205,7 @@ def end_session(visit: Visit) -> Response:
 def enforcing(visit: Visit) -> Response:
     """What enforcing would do on a host: who stays, and whose way in ends."""
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
-    ways, unknown = _ways(visit, server)
+    ways, cut, unknown = _ways(visit, server)
     found = unmanaged_keys.find(visit.instance, visit.actor, server.id, limit=MOST)
     managed = [(way.line.username, way.line.fingerprint) for way in ways]
     loses = unmanaged_keys.losing(found.items, managed)
@@ -217,7 +220,7 @@ def enforcing(visit: Visit) -> Response:
         stays=[way for way in ways if way not in gains],
         unknown=unknown,
         loses=loses,
-        more=found.total > MOST,
+        more=cut or found.total > MOST,
     )
 
 
@@ -292,8 +295,8 @@ def set_offline(visit: Visit) -> Response:
 def deleting(visit: Visit) -> Response:
     """What removing a host does."""
     server = servers.get(visit.instance, visit.actor, visit.number("server"))
-    ways, unknown = _ways(visit, server)
-    return visit.show("delete_host.html", server=server, ways=ways, unknown=unknown)
+    ways, more, unknown = _ways(visit, server)
+    return visit.show("delete_host.html", server=server, ways=ways, more=more, unknown=unknown)
 
 
 def delete(visit: Visit) -> Response:

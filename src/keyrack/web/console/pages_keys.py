@@ -200,13 +200,20 @@ def _repositories(visit: Visit, whose: User | None) -> list[str]:
 
 
 def _gone(visit: Visit, refusal: Refusal) -> Response:
-    """Says of a key that was there that its end came, or that it was removed."""
-    ended = user_keys.end_of(visit.instance, visit.actor, visit.path["fingerprint"])
+    """Says of a key that was there that it was revoked, that its end came, or that it was removed."""
+    asked = visit.instance, visit.actor, visit.path["fingerprint"]
+    revoked = user_keys.revoked_at(*asked)
+    ended = None if revoked else user_keys.end_of(*asked)
     if visit.is_part:
-        return visit.show("_gone.html", ended=ended)
-    if ended is None:
+        return visit.show("_gone.html", ended=ended, revoked=revoked)
+    if revoked is not None:
+        words = (
+            f"This key was revoked everywhere on {templates.exact(revoked)}: every host refuses it. Make a new pair."
+        )
+    elif ended is not None:
+        words = f"This key reached its end on {templates.exact(ended)}. It opens nothing any more."
+    else:
         raise refusal
-    words = f"This key reached its end on {templates.exact(ended)}. It opens nothing any more."
     raise Refusal(Kind.MISSING, refusal.code, words)
 
 

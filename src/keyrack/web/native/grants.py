@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyrack.core.keys import grants
+from keyrack.core.keys import grants, standing_grants
 from keyrack.web.api import Call
 from keyrack.web.native import shapes_people as shapes
 from keyrack.web.native.calls import endpoint
@@ -38,6 +38,26 @@ def give_grant(call: Call, new: shapes.NewGrant) -> shapes.GivenGrant:
     return shapes.given_grant(made, grants.names(call.instance, call.actor, (given,), written=True))
 
 
+def put_grant(call: Call, wanted: shapes.WantedGrant) -> shapes.Grant:
+    """Make a grant stand: the one that lets these in on these terms, given now where there is none"""
+    stands = standing_grants.put(
+        call.instance,
+        call.actor,
+        user=wanted.user,
+        group=wanted.group,
+        server=wanted.server,
+        tag=wanted.tag,
+        all_servers=wanted.all,
+        system_user=wanted.system_user,
+        starts_at=wanted.starts_at,
+        expires_at=wanted.expires_at,
+        break_glass=wanted.break_glass,
+        restrictions=wanted.restrictions,
+        reason=wanted.reason,
+    )
+    return shapes.grant(stands, grants.names(call.instance, call.actor, (stands,), written=True))
+
+
 def show_grant(call: Call) -> shapes.Grant:
     """Show a grant"""
     found = grants.get(call.instance, call.actor, call.ids["grant"])
@@ -60,6 +80,15 @@ ENDPOINTS = (
         answers=shapes.GivenGrant,
         shown_at="/grants/{id}",
         status=201,
+    ),
+    endpoint(
+        "PUT",
+        "/grants",
+        put_grant,
+        "grants:write",
+        takes=shapes.WantedGrant,
+        answers=shapes.Grant,
+        shown_at="/grants/{id}",
     ),
     endpoint("GET", "/grants/{grant}", show_grant, "grants:read", answers=shapes.Grant),
     endpoint("DELETE", "/grants/{grant}", take_back_grant, "grants:write"),

@@ -19,6 +19,7 @@ BASE = "/api/keyrack/v1"
 REHEARSED = frozenset(
     {
         ("POST", "/grants"),
+        ("PUT", "/grants"),
         ("DELETE", "/grants/{grant}"),
         ("PUT", "/groups/{group}"),
         ("DELETE", "/groups/{group}"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, ClassVar
 
-from keyrack.core.hosts.refused_logins import Logins
+from keyrack.core.hosts.refused_logins import RefusedLogins
 from keyrack.core.keys.damaged_rows import DamagedRow as DamagedRecord
 from keyrack.core.keys.receipts import Receipts as ReceiptsRecord
 from keyrack.core.keys.revocation import Revoked as RevokedRecord
@@ -265,7 +265,7 @@ class RevokedKeyPage(Listed[RevokedKey]):
     """A page of revoked keys."""
 
 
-def credential(made: CredentialRecord, logins: Logins) -> Credential:
+def credential(made: CredentialRecord, logins: RefusedLogins) -> Credential:
     """A credential as far as an operator needs it."""
     return Credential(
         id=made.id,
@@ -282,7 +282,7 @@ def credential(made: CredentialRecord, logins: Logins) -> Credential:
     )
 
 
-def listed_credential(one: CredentialRecord, logins: Logins, used: tuple[Use, ...]) -> ListedCredential:
+def listed_credential(one: CredentialRecord, logins: RefusedLogins, used: tuple[Use, ...]) -> ListedCredential:
     """A credential as it is listed; used: its last uses on its server, newest first."""
     return ListedCredential(
         id=one.id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from keyrack.core.keys.grants import Given, Names
+from keyrack.core.keys.grants import Given, GrantNames
 from keyrack.core.people.api_tokens import Made
 from keyrack.model import Grant as GrantRecord
 from keyrack.store.people import Bearer
@@ -26,7 +26,7 @@ from keyrack.web.native.shapes import (
 )
 
 
-class NewGrant(Request):
+class WantedGrant(Request):
     """Who may log in where: a user or a group, on a server, on servers with a tag or on all."""
 
     user: Annotated[str | None, about("A user, by name; or name a group.", "alice")] = None
@@ -37,10 +37,15 @@ class NewGrant(Request):
     system_user: Annotated[str, about("As which system user.", "deploy")]
     starts_at: Annotated[Moment | None, about("When it begins; none for at once.", None)] = None
     expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
-    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
     restrictions: Annotated[Restrictions | None, about("What the keys may do; none for everything.")] = None
     reason: Annotated[str | None, about("Why, for those who ask later.", "release 12")] = None
     break_glass: Annotated[bool, about("Whether its use is an alarm.", False)] = False
+
+
+class NewGrant(WantedGrant):
+    """A grant to give, for a while from now on where it says for how long."""
+
+    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
 
 
 class Grant(Answer):
@@ -140,7 +145,7 @@ def token_of_instance(found: Bearer, workspaces: dict[int, str]) -> TokenOfInsta
     return TokenOfInstance(**token(found).model_dump(), workspace=workspaces.get(found.token.workspace_id, "?"))
 
 
-def grant(given: GrantRecord, names: Names) -> Grant:
+def grant(given: GrantRecord, names: GrantNames) -> Grant:
     """A grant; names: of the users, groups and servers that grants name."""
     return Grant(
         id=given.id,
@@ -160,7 +165,7 @@ def grant(given: GrantRecord, names: Names) -> Grant:
     )
 
 
-def given_grant(made: Given, names: Names) -> GivenGrant:
+def given_grant(made: Given, names: GrantNames) -> GivenGrant:
     """A grant that was given just now, with what is to be known of it."""
     return GivenGrant(**grant(made.grant, names).model_dump(), note=made.note)
 

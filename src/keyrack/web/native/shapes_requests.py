@@ -6,7 +6,7 @@ from typing import Annotated
 
 from keyrack.core.keys.claims import NAMESPACE
 from keyrack.core.keys.claims import Challenge as ChallengeRecord
-from keyrack.core.keys.requests import Names
+from keyrack.core.keys.requests import RequestNames
 from keyrack.core.lifetimes import written
 from keyrack.store.requests import AccessRequest as RequestRecord
 from keyrack.store.requests import RequestRule as RuleRecord
@@ -130,7 +130,7 @@ class Challenge(Answer):
     command: Annotated[str, about("How to sign it.", f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY challenge.txt")]
 
 
-def access_request(one: RequestRecord, names: Names) -> AccessRequest:
+def access_request(one: RequestRecord, names: RequestNames) -> AccessRequest:
     """A request with the names that go with it."""
     return AccessRequest(
         id=one.id,

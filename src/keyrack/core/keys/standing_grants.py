@@ -1,0 +1,76 @@
+"""A grant as it is to stand: there already, or given now, by one call; must leave what a grant is to grants.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from keyrack.core import validation
+from keyrack.core.hosts.servers import tag as server_tag
+from keyrack.core.instance import Instance
+from keyrack.core.keys import grants
+from keyrack.core.together import within
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import Kind, Refusal
+from keyrack.model import Actor, Grant
+from keyrack.store import keys
+
+
+def put(
+    instance: Instance,
+    actor: Actor,
+    *,
+    user: object = None,
+    group: object = None,
+    server: object = None,
+    tag: object = None,
+    all_servers: bool = False,
+    system_user: object,
+    starts_at: datetime | None = None,
+    expires_at: object = None,
+    restrictions: Mapping[str, Any] | None = None,
+    reason: object = None,
+    break_glass: bool = False,
+) -> Grant:
+    """The grant that lets these in at this place, given where there is none; the arguments are those of give_named.
+
+    Raises Refusal TAKEN where one stands with another end, start or restrictions, and as give_named does.
+    """
+    with Attempt(instance, actor, "grants:write", "set up a grant", target_kind="grant") as attempt:
+        ids = grants.named(attempt, user=user, group=group, server=server, tag=tag, all_servers=all_servers)
+        place = (*ids, None if tag is None else server_tag(str(tag)))
+        account = validation.account(system_user, field="system_user")
+        wanted = validation.restrictions(restrictions)
+
+        def change(work: Work) -> Grant:
+            start, end = grants.when(work.now, starts_at, expires_at, None)
+            alike = keys.grants_like(work.connection, actor.workspace_id, account, place)
+            standing = [one for one in alike if one.expires_at is None or one.expires_at > work.now]
+            for one in standing:
+                begins = None if one.has_begun(work.now) else one.starts_at
+                terms = (begins, one.expires_at, dict(one.restrictions), bool(one.break_glass))
+                if terms == (start, end, dict(wanted), break_glass):
+                    work.no_event("it stands already")
+                    return one
+            if standing:
+                words = "on other terms (start, end, restrictions, break_glass); take it back, or renew it."
+                raise Refusal(Kind.TAKEN, "terms-differ", f"Grant {standing[0].id} lets the same in here {words}")
+            work.no_event("giving it leaves one")
+            return grants.give_named(
+                within(work),
+                actor,
+                user=user,
+                group=group,
+                server=server,
+                tag=tag,
+                all_servers=all_servers,
+                system_user=system_user,
+                starts_at=starts_at,
+                expires_at=expires_at,
+                restrictions=restrictions,
+                reason=reason,
+                break_glass=break_glass,
+            )
+
+        return attempt.write(change)

@@ -1,0 +1,79 @@
+"""An account that getpwnam knows and getpwall does not list: its keys are found, taken over, and it still logs in."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keyrack.core.hosts import modes, servers, system_users, unmanaged_keys
+from keyrack.core.keys import credentials
+from keyrack.model import Server
+from tests.login.contained_host import Machine, machine
+from tests.login.observed_host import owner
+from tests.login.private_sshd import Key, strict_folder
+from tests.login.unlisted_accounts import ALIAS, NAME, install, write_keys
+from tests.ports import free_port
+from tests.services import Service, running, settings_for
+from tests.waiting import wait_until
+
+SERVER = 1
+AGENT = f"env PYTHONPATH={Path(__file__).parents[2] / 'src'} {shlex.quote(sys.executable)} -m keyrack.agent"
+
+
+@pytest.fixture
+def service(team_folder: Path, tmp_path: Path) -> Iterator[Service]:
+    """A service with a server that nobody has enrolled."""
+    data = tmp_path / "data"
+    shutil.copytree(team_folder, data)
+    with running(settings_for(data, "")) as service:
+        yield service
+
+
+@pytest.fixture
+def host(service: Service, tmp_path: Path) -> Iterator[Machine]:
+    """A host with an account of a directory, observed by the real agent."""
+    with strict_folder() as folder, machine(folder, free_port()) as host:
+        install(host, folder)
+        write_keys(host, f"{Key.make(tmp_path / 'hand').public} by hand")
+        token = servers.invite(service.instance, owner(), SERVER)
+        host.run(f"KEYRACK_AGENT_TOKEN={token} {AGENT} enroll --url={service.url} --drop-in=auto --mode=observe")
+        host.run('sed -i \'s/"trial_seconds": 60.0/"trial_seconds": 2/\' /var/lib/keyrack-agent/local.json')
+        host.run(f"setsid {AGENT} run --sshd-log=/var/log/auth.log >/var/log/agent 2>&1 </dev/null &")
+        yield host
+
+
+def test_an_account_that_no_list_has_is_taken_over(service: Service, host: Machine, tmp_path: Path) -> None:
+    instance, hand = service.instance, Key(tmp_path / "hand")
+
+    def server() -> Server:
+        return servers.get(instance, owner(), SERVER)
+
+    def found() -> list[int]:
+        every = unmanaged_keys.find(instance, owner(), SERVER, limit=100).items
+        return [one.id for one in every if (one.username, one.comment) == (NAME, "by hand") and one.in_force]
+
+    assert NAME not in host.run("getent passwd")
+    assert host.client.lets_in(hand, NAME)
+    wait_until(found, "the key that sshd takes")
+    wait_until(lambda: "cannot be listed (nsswitch.conf: krcorp)" in str(server().facts.get("scan")), "what is said")
+    assert NAME in host.run(f"{AGENT} plan")
+    (key,) = found()
+    unmanaged_keys.accept(instance, owner(), SERVER, key)
+    modes.set_mode(instance, owner(), SERVER, "enforce")
+    wait_until(lambda: server().facts.get("enforcement") == "enforce", "enforcing in force")
+    rogue = Key.make(tmp_path / "rogue")
+    write_keys(host, f"{rogue.public} rogue")
+    assert host.client.lets_in(hand, NAME)
+    assert not host.client.lets_in(rogue, NAME)
+
+    # sshd goes by the name that the directory answers, and looks for no file of another one.
+    system_users.create(instance, owner(), SERVER, username=ALIAS)
+    credentials.add(instance, owner(), SERVER, label="alias", username=ALIAS, public_key=rogue.public)
+    told = f"this host knows it as {NAME}"
+    wait_until(lambda: told in str(server().facts.get("logins", {}).get(ALIAS)), told)
+    assert not host.client.lets_in(rogue, ALIAS)
