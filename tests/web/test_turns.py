@@ -107,15 +107,14 @@ def test_a_turn_goes_on_while_calls_wait_and_the_event_loop_looks_in_between(
     monkeypatch.setattr(turns, "SLICE_SECONDS", 0.0)
     monkeypatch.setattr(turns, "FEWEST", 1)
     monkeypatch.setattr(turns, "TURN_SECONDS", 60.0)
-    before, seen = commits(acme), []
+    seen: list[str] = []
+    before = commits(acme)
 
-    def look() -> None:
-        asyncio.get_running_loop().call_soon(lambda: seen.append("looked"))
+    def note() -> None:
+        seen.append("added")
+        asyncio.get_running_loop().call_soon(seen.append, "looked")
 
-    def noted(number: int) -> Callable[[], Any]:
-        return adding(acme, f"key-{number}", lambda: (seen.append("added"), look()))
-
-    added = in_one_turn(acme.instance.database, *(noted(number) for number in range(3)))
+    added = in_one_turn(acme.instance.database, *(adding(acme, f"key-{number}", note) for number in range(3)))
     assert [one.label for one in added] == ["key-0", "key-1", "key-2"]
     assert commits(acme) == before + 1
     assert seen[:5] == ["added", "looked", "added", "looked", "added"]
