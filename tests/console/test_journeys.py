@@ -147,25 +147,25 @@ def test_what_moves_takes_nobody_the_keyboard_or_their_words(
             console.instance, actor, server="web-1", tag=None, system_user="deploy", duration="1h", reason=reason
         )
 
-    ask("first")
+    ask("apple")
     signed_in(page, "olga").goto("/requests")
     expect(page.locator("[data-live-words]")).to_have_text("Live.")
-    first = page.get_by_role("row", name="first")
-    word = first.get_by_label("A word to mallory")
+    apple = page.get_by_role("row", name="apple")
+    word = apple.get_by_label("A word to mallory")
     word.click()
     # Whoever is in a field, also in an empty one, is left there; what moved shows once they leave it.
     with page.expect_response(lambda answer: answer.url.endswith("/requests")):
-        ask("second")
+        ask("banana")
     page.keyboard.insert_text("go on")
     expect(word).to_have_value("go on")
     page.keyboard.press("Tab")
-    expect(page.get_by_role("row", name="second")).to_be_visible()
-    expect(first.get_by_role("button", name="Approve")).to_be_focused()
-    ask("third")
-    expect(page.get_by_role("row", name="third")).to_be_visible()
+    expect(page.get_by_role("row", name="banana")).to_be_visible()
+    expect(apple.get_by_role("button", name="Approve")).to_be_focused()
+    ask("cherry")
+    expect(page.get_by_role("row", name="cherry")).to_be_visible()
     expect(word).to_have_value("go on")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("table", name="Decided").get_by_role("row", name="first")).to_contain_text("go on")
+    expect(page.get_by_role("table", name="Decided").get_by_role("row", name="apple")).to_contain_text("go on")
 
 
 def test_a_grant_says_what_it_does_and_two_tabs_take_it_back(

@@ -26,18 +26,22 @@ FILTERED = (
     "/access?tag=web&account=deploy",
     "/access.csv",
     "/activity?person=olga&q=key",
+    "/activity?kind=refused",
+    "/activity?kind=alarm",
+    "/activity?kind=keys",
+    "/settings?type=ssh-rsa&bits=3072",
     "/people?q=a",
     "/search?q=web",
     "/people/alice",
 )
 
 
-def fill(service: Service) -> None:
-    """Something of each kind."""
+def fill(service: Service) -> str:
+    """Something of each kind; answers the fingerprint of a key."""
     instance = service.instance
     alice = next(one for one in users.find(instance, KEYRACK) if one.name == "alice")
     actor = web_sessions.actor_of(alice, address="127.0.0.1")
-    user_keys.add(instance, actor, title="laptop", public_key=fresh_line(), duration="12h")
+    key = user_keys.add(instance, actor, title="laptop", public_key=fresh_line(), duration="12h")
     grants.give(instance, KEYRACK, user_id=alice.id, tag="web", system_user="deploy")
     requests.ask(instance, actor, server="web-1", system_user="deploy", duration="1h", reason="to look")
     freezes.freeze(instance, KEYRACK, user="alice")
@@ -51,16 +55,17 @@ def fill(service: Service) -> None:
     for _ in range(2):  # what is counted is added to what was
         instance.tallies.logins(KEYRACK.workspace_id, 3, instance.now())
         instance.tallies.write(instance.database, instance.now())
+    return str(key.fingerprint)
 
 
 def test_every_page_and_the_stream(postgresql_url: str, tmp_path: Path) -> None:
     with running(settings_for(tmp_path / "data", postgresql_url)) as service:
         service.apply(TEAM)
-        fill(service)
+        key = fill(service)
         with httpx2.Client(base_url=service.url, headers={"Accept": "text/html"}, verify=PLAIN, timeout=30) as client:
             client.cookies.set(COOKIE, session_of(service, "olga"), domain="127.0.0.1")
             pages = [address(page) for page in PAGES if page.method == "GET" and not page.path.startswith("/login/")]
-            seen = {path: client.get(path) for path in (*pages, *FILTERED)}
+            seen = {path: client.get(path) for path in (*pages, *FILTERED, f"/revoke/{key}", f"/keys/{key}")}
             assert not [(path, answer.text) for path, answer in seen.items() if answer.status_code >= 500]
             assert "Somebody tried something" in seen["/"].text
             assert '<td class="number">7</td>' in seen["/"].text, "twice three logins, and the one of the host"

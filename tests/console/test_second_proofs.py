@@ -58,8 +58,8 @@ def test_codes_from_an_app_and_recovery(console: Service, later: list[timedelta]
         assert recovery[0] not in client.get(HERE).text
         assert secret[1] not in client.get(HERE).text
 
-    def by_iam(code: str | None = None) -> httpx2.Response:
-        who = {"name": "alice", "password": "alice's password", "domain": {"name": "acme"}}
+    def by_iam(code: str | None = None, name: str = "alice") -> httpx2.Response:
+        who = {"name": name, "password": f"{name}'s password", "domain": {"name": "acme"}}
         identity = {"methods": ["password"], "password": {"user": who}}
         if code is not None:
             identity |= {"methods": ["password", "totp"], "totp": {"user": {"passcode": code}}}
@@ -73,6 +73,7 @@ def test_codes_from_an_app_and_recovery(console: Service, later: list[timedelta]
     later[0] += timedelta(seconds=60)
     issued = by_iam(code_of(secret[1], console))
     assert (issued.status_code, issued.json()["token"]["methods"]) == (201, ["password", "totp"])
+    assert by_iam("000000", "audrey").json()["token"]["methods"] == ["password"], "a code that nobody asked for"
     assert by_iam(recovery[-1]).status_code == 201
     assert by_iam(recovery[-1]).status_code == 401, "used already"
 

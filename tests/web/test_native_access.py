@@ -170,3 +170,12 @@ def test_a_grant_is_put_once_however_often_it_is_asked_for(team_on_each: Service
     written = text("UPDATE grants SET system_user = 'root'")
     team.instance.database.write(lambda connection: connection.execute(written))
     assert call(team, "PUT", "/grants", {**body, "system_user": "root"})["id"] > first["id"]
+
+
+def test_one_asks_about_oneself_by_any_token(team: Service) -> None:
+    own_key(team, "alice")
+    call(team, "POST", "/grants", {"user": "alice", "server": "web-1", "system_user": "deploy"}, status=201)
+    mine = call(team, "GET", "/access?user=me", token="token-of-alice")
+    assert [one["user"] for one in mine["items"]] == ["alice"]
+    assert mine == call(team, "GET", "/access?user=alice", token="token-of-alice")
+    assert call(team, "GET", "/access?user=me", token="token-of-bob")["items"] == []

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import click
@@ -24,7 +24,7 @@ from keyrack.settings import Settings
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.engine.connect import DatabaseRefused, DatabaseSpoilt
 from keyrack.store.engine.outage import Outage
-from keyrack.web import request_ids
+from keyrack.web import listening, request_ids
 from keyrack.web.protocol import BoundedProtocol
 from keyrack.web.server import Service
 
@@ -64,7 +64,11 @@ def serve(settings: Settings) -> None:
         return
     application = open_application(settings)
     click.echo(f"Keyrack serves at {settings.url} (data in {settings.data.resolve()}).", err=True)
-    uvicorn.run(application, **limits(settings))
+    service = listening.Server(uvicorn.Config(application, **limits(settings)))
+    with suppress(KeyboardInterrupt):  # Ctrl-C ended it in order, and is raised once more for whoever waits for that
+        service.run()
+    if not service.started:
+        sys.exit(STARTUP_FAILURE)
 
 
 def serve_with_workers(settings: Settings) -> None:

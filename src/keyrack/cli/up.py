@@ -35,6 +35,7 @@ from keyrack.model import Server
 from keyrack.private_sshd import HOW_TO_GET_SSHD, PrivateSshdError, find_sshd
 from keyrack.serving import web_application
 from keyrack.settings import Settings
+from keyrack.web import listening
 
 READY_SECONDS = 30.0
 LABEL = "my-laptop"
@@ -98,7 +99,7 @@ class Demo:
         self._git_port = git_port
         self._stopping = threading.Event()
         self._application = web_application(instance)
-        self._web = uvicorn.Server(uvicorn.Config(self._application, **limits(self._settings)))
+        self._web = listening.Server(uvicorn.Config(self._application, **limits(self._settings)))
 
     def run(self) -> None:
         """Start everything, say how to use it, and wait until it is stopped."""

@@ -5,6 +5,7 @@ Not listed is not absent: a directory of accounts (SSSD, LDAP, winbind) answers 
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import itertools
 import os
@@ -20,6 +21,7 @@ from keyrack.ssh.names import account_problem
 SECONDS = 20.0
 _MEMBER_SECONDS = 8.0  # of these, for whoever is only named by a group
 _MOST_HOMES = 20_000
+_LARGEST_FILE = 1 << 22
 _MOST_DOMAINS = 100
 _NO_SHELLS = ("nologin", "false")
 _LISTED = ("files", "compat", "systemd", "altfiles", "db")
@@ -129,10 +131,13 @@ def _ask(names: Sequence[str], groups: Sequence[str]) -> Any:
 
 
 def _members(groups: Sequence[str]) -> List[str]:
-    """Whom groups name: those that are listed, as an administrator puts somebody of a directory into one of this host,
-    and these, which a directory may know by their names alone.
+    """Whom groups name: those of this host's own file, as an administrator puts somebody of a directory into one, and
+    these. A directory's are not listed, which may take it long.
     """
-    found: Dict[str, None] = dict.fromkeys(name for group in grp.getgrall() for name in group.gr_mem)
+    found: Dict[str, None] = {}
+    with contextlib.suppress(OSError), open("/etc/group", encoding="utf-8", errors="replace") as file:
+        for line in file.read(_LARGEST_FILE).split("\n"):
+            found.update(dict.fromkeys(line.rpartition(":")[2].split(",")))
     for group in groups:
         try:
             found.update(dict.fromkeys(grp.getgrnam(group).gr_mem))

@@ -221,16 +221,20 @@ def use(work: Work, user: User, code: str) -> str:
     raise Refusal(Kind.UNAUTHENTICATED, "code-wrong", "This code is wrong, or it was used already.", field="code")
 
 
-def check(work: Work, user: User, code: str | None, *, address: str) -> None:
-    """Use a code up where a password alone does not sign this user in. Raises Refusal UNAUTHENTICATED or THROTTLED."""
+def check(work: Work, user: User, code: str | None, *, address: str) -> bool:
+    """Use a code up where a password alone does not sign this user in; whether one was asked.
+
+    Raises Refusal UNAUTHENTICATED or THROTTLED.
+    """
     if not is_asked(work, user):
-        return
+        return False
     if code is None:
         words = "A password alone does not sign this user in: send a code with it, or use an access key or a token."
         raise Refusal(Kind.UNAUTHENTICATED, "second-proof-asked", words)
     # One account of guesses for all doors that take codes.
     account = throttle.name_of("second", str(user.id))
     work.instance.throttle.prove(throttle.PASSWORD, address, account, lambda: use(work, user, code))
+    return True
 
 
 def held_password(work: Work, user: User) -> str | None:

@@ -182,8 +182,8 @@ def sign_in(instance: Instance, who: SignIn, scope: Scope, *, address: str, code
     """
 
     def issue(work: Work, user: User) -> SignedIn:
-        second_proofs.check(work, user, code, address=address)
-        return _issue_iam_token(work, user, scope, second=code is not None)
+        second = second_proofs.check(work, user, code, address=address)
+        return _issue_iam_token(work, user, scope, second=second)
 
     return by_password(instance, who, issue, address=address, channel="iam")
 

@@ -31,7 +31,7 @@ class AccessAsked(Query):
 
     server: Annotated[str | None, about("A server, by name or id; or name a user.", "web-1")] = None
     system_user: Annotated[str | None, about("As this system user alone.", "deploy")] = None
-    user: Annotated[str | None, about("A user, by name; or name a server.", "alice")] = None
+    user: Annotated[str | None, about("A user, by name, or me; or name a server.", "alice")] = None
     cursor: Annotated[str, about("The page after this one: next of the page before.", "")] = ""
     per_page: Annotated[PerPage, about("How many a page holds: 1 to 200.", 50)] = 50
 
