@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +121,14 @@ def test_what_is_kept_has_a_bound(team: Service, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(unchanged, "MOST", 5)
     database, at = team.instance.database, team.instance.now()
 
-    def ask(connection: Connection, limit: int) -> int:
+    def ask(limit: int, connection: Connection) -> int:
         credential_lists.find_credentials(connection, 1, 1, at=at, offset=0, limit=limit)
         kept = unchanged_answers(connection)
         assert kept is not None
         return kept.records
 
     with database.at_once():
-        records = [database.read(lambda connection, limit=limit: ask(connection, limit)) for limit in range(1, 9)]
+        records = [database.read(partial(ask, limit)) for limit in range(1, 9)]
     assert 2 <= max(records) <= 5
 
 
