@@ -373,3 +373,64 @@ def look_through(instance: Instance) -> None:
 def alarms(world: World) -> list[str]:
     found = events.find(world.team.instance, world.team.owner, limit=100).items
     return [event.summary for event in found if event.level == "alarm"]
+
+
+SAMPLE = 20
+STRANGE: tuple[Any, ...] = (None, "x", "", b"\x00\xff", 1.5, -1, 2**62, "9" * 400, "{", "[]", '{"a":')
+
+
+@pytest.mark.timeout(3600 if os.environ.get("KEYRACK_LONG") else 300)
+def test_whatever_type_stands_in_a_column_is_found_and_none_opens(world: World) -> None:
+    """SQLite keeps any value in any column: one that no column of ours can hold costs that row alone."""
+    instance = world.team.instance
+    if instance.database.dialect != "sqlite":
+        pytest.skip("PostgreSQL keeps types")
+    now = instance.database.read(rows_of)
+    every = [
+        (table, row, column, value)
+        for table in sealed.TABLES
+        for row in now[table.name][-1:]
+        for column in (*sealed.column_names(table), sealed.SEAL)
+        for value in STRANGE
+        if value != row[column]
+    ]
+    seed = int(os.environ.get("KEYRACK_SEED", random.randrange(10**6)))
+    chosen = every if os.environ.get("KEYRACK_LONG") else random.Random(seed).sample(every, SAMPLE)
+    wrong = []
+    for table, row, column, value in chosen:
+        words = f"{table.name}.{column} = {value!r:.20}"
+        found: list[tuple[list[str], list[str]]] = []
+
+        def command(
+            connection: Connection,
+            table: Table = table,
+            row: dict[str, Any] = row,
+            column: str = column,
+            value: Any = value,
+            found: list[tuple[list[str], list[str]]] = found,
+        ) -> None:
+            key = {name.name: row[name.name] for name in table.primary_key}
+            at = " AND ".join(f"{name} = ?" for name in key)
+            set_it = f"UPDATE {table.name} SET {column} = ? WHERE {at}"
+            try:
+                with connection.begin_nested():
+                    changed = connection.exec_driver_sql(set_it, (value, *key.values())).rowcount
+            except DBAPIError:
+                changed = 0
+            if changed:
+                inside = replace(instance, database=Inside(instance, connection))  # type: ignore[arg-type]
+                names = [one.name for one in damaged_rows.find(inside, world.team.owner)]
+                found.append((world.gained(inside), names))
+            raise Undo
+
+        try:
+            instance.database.write(command)
+        except Undo:
+            pass
+        except Exception as error:
+            wrong.append(f"{words}: {error!r:.150}")
+            continue
+        for gained, names in found:
+            if gained or not names:
+                wrong.append(f"{words}: opens {gained}, named {names}")
+    assert wrong == [], f"KEYRACK_SEED={seed}"

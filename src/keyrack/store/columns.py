@@ -25,6 +25,20 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
+UNREADABLE = "unreadable"
+"""Others alone write what a column cannot hold, which SQLite lets them. It is read as something that no row of ours
+says, so that the seal of this row does not hold, and all other rows are read as ever.
+"""
+
+
+def as_json(text: Any) -> Any:
+    """What SQLite hands over for a list or an object."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return {UNREADABLE: True}
+
+
 class Moment(TypeDecorator[datetime]):
     """An instant: an aware datetime outside, whole microseconds since 1970 (UTC) inside."""
 
@@ -37,7 +51,10 @@ class Moment(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         """Read it back in UTC."""
-        return None if value is None else EPOCH + value * MICROSECOND
+        try:
+            return None if value is None else EPOCH + value * MICROSECOND
+        except (TypeError, ValueError, OverflowError):
+            return EPOCH
 
 
 class Json(TypeDecorator[Any]):
@@ -48,7 +65,7 @@ class Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> Any | None:
         """Read what PostgreSQL handed over as it stands (see engine/connect.py); SQLite's is read already."""
-        return json.loads(value) if isinstance(value, str) else value
+        return as_json(value) if isinstance(value, str) else value
 
 
 metadata = MetaData(

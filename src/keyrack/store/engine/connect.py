@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
+from keyrack.store.columns import as_json
 from keyrack.store.engine.sqlite_file import BUSY_SECONDS, SqliteFile, Unusable
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def sqlite_engine(url: URL, *, writer: bool, file: SqliteFile | None = None) -> 
         creator=connect,
         hide_parameters=True,  # an error's text ends up in logs, the values do not
         poolclass=NullPool,
+        json_deserializer=as_json,
     )
 
     # The driver is kept out of transactions (isolation_level None), so each one is begun here, by name; and
