@@ -134,6 +134,7 @@ def test_an_account_that_is_not_there_is_not_said_to_let_nobody_in(team: Service
     for more in ((), ("--json",)):
         refused = run("who-can", "web-1", "deplyo", *more)
         assert (refused.exit_code, "no account 'deplyo'; it has runcloud, root, deploy." in refused.output) == (1, True)
+        assert refused.output.count("`keyrack ") == 1, "one word of advice"
     assert "Nobody can log in there" in run("who-can", "web-1", "deploy").output
 
 

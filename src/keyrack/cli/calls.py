@@ -151,7 +151,7 @@ def known(hint: str) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        if refused.status != 404:
+        if refused.advised or refused.status != 404:
             raise
         raise refused.with_advice(hint) from None
 
