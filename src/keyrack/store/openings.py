@@ -103,7 +103,8 @@ def _entries(
         .limit(MOST)
     )
     if server_id is not None:
-        credential = credential.where(credentials.c.server_id == server_id, system_users.c.username == username)
+        # See _credential_lets_in.
+        credential = credential.where(credentials.c.server_id + 0 == server_id, system_users.c.username == username)
         file = file.where(unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.username.in_((username, "*")))
     return [
         *(Opening("credential", row[0], row[1], row[2], row[3]) for row in connection.execute(credential)),
