@@ -127,3 +127,20 @@ def test_no_large_table_is_read_whole(database: Database, name: str) -> None:
     assert shown
     for one in shown:
         assert not re.search(rf"(SCAN|Seq Scan on) ({LARGE})\b", one), one
+
+
+def test_a_key_is_looked_for_by_its_fingerprint_not_through_its_server(database: Database) -> None:
+    if database.dialect != "sqlite":
+        pytest.skip("PostgreSQL counts for itself what is rarer")
+
+    def explain(connection: Connection) -> str:
+        connection.exec_driver_sql("DELETE FROM sqlite_stat1")  # as in a database that nobody ever analysed
+        connection.exec_driver_sql("ANALYZE sqlite_schema")
+        with asked(connection) as statements:
+            openings.lets_in(connection, 1, 1, FINGERPRINT, NOW)
+        sql, values = next(one for one in statements if "FROM credentials" in one[0])
+        shown = "\n".join(str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values))
+        connection.exec_driver_sql("ANALYZE")
+        return shown
+
+    assert "ix_credentials_fingerprint" in database.write(explain)
