@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from sqlalchemy import Connection, text, update
 from keyrack import app
 from keyrack.core.keys import credentials
 from keyrack.core.people.users import system_actor
-from keyrack.store import credential_lists, keys, people, tables
+from keyrack.store import credential_lists, keys, people, tables, unchanged
 from keyrack.store.database import Database, NotAtOnce, TookLonger
 from keyrack.store.engine import prepared
+from keyrack.store.engine.at_once import unchanged_answers
 from tests.services import Service, running, settings_for
 from tests.web.test_native import call
 from tests.web.test_runcloud import add as add_credential
@@ -113,6 +115,21 @@ def test_what_was_answered_ends_with_the_key_though_nothing_was_written(team: Se
 
     end = at + timedelta(hours=13)
     assert [seen(when) for when in (at, at, end, end, at)] == [(True, 2), (True, 2), (False, 1), (False, 1), (True, 2)]
+
+
+def test_what_is_kept_has_a_bound(team: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unchanged, "MOST", 5)
+    database, at = team.instance.database, team.instance.now()
+
+    def ask(limit: int, connection: Connection) -> int:
+        credential_lists.find_credentials(connection, 1, 1, at=at, offset=0, limit=limit)
+        kept = unchanged_answers(connection)
+        assert kept is not None
+        return kept.records
+
+    with database.at_once():
+        records = [database.read(partial(ask, limit)) for limit in range(1, 9)]
+    assert 2 <= max(records) <= 5
 
 
 def test_what_is_not_known_to_be_short_is_answered_by_a_thread(team: Service) -> None:

@@ -16,6 +16,7 @@ from keyrack.core.keys import credentials
 from keyrack.errors import Refusal
 from keyrack.store.database import Database, DatabaseUnavailable, NotAtOnce
 from keyrack.store.engine import at_once
+from keyrack.web import turns
 from keyrack.web.turns import Turns
 from tests.core.conftest import Team, make_team
 from tests.core.keys_for_tests import fresh_line
@@ -52,8 +53,8 @@ def in_one_turn(database: Database, *calls: Callable[[], Any]) -> list[Any]:
     """What each call answers or raises, all of which wait when the turn comes."""
 
     async def run() -> list[Any]:
-        turns = Turns(database)
-        return await asyncio.gather(*(turns.run(one) for one in calls), return_exceptions=True)
+        made = Turns(database)
+        return await asyncio.gather(*(made.run(one) for one in calls), return_exceptions=True)
 
     try:
         with database.at_once():
@@ -98,6 +99,25 @@ def test_a_command_that_fails_leaves_the_others_whole(acme: Team) -> None:
         "Added SSH key last",
         "Refused: tried to add an SSH key",
     ]
+
+
+def test_a_turn_goes_on_while_calls_wait_and_the_event_loop_looks_in_between(
+    acme: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(turns, "FEWEST", 1)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 60.0)
+    seen: list[str] = []
+    before = commits(acme)
+
+    def note() -> None:
+        seen.append("added")
+        asyncio.get_running_loop().call_soon(seen.append, "looked")
+
+    added = in_one_turn(acme.instance.database, *(adding(acme, f"key-{number}", note) for number in range(3)))
+    assert [one.label for one in added] == ["key-0", "key-1", "key-2"]
+    assert commits(acme) == before + 1
+    assert seen[:5] == ["added", "looked", "added", "looked", "added"]
 
 
 def test_a_call_that_takes_too_long_is_undone_and_may_be_made_by_a_thread(acme: Team) -> None:

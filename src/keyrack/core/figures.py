@@ -31,6 +31,7 @@ class Figures:
         self.events = Counter(
             "keyrack_events", "Events of the audit log written, by outcome.", ["outcome"], registry=registry
         )
+        self.done = self.events.labels("done")
         self.proofs = Counter(
             "keyrack_refused_proofs", "Wrong proofs, and proofs refused untried.", ["kind", "why"], registry=registry
         )

@@ -85,7 +85,7 @@ class Work:
         ]
         told = {"at": self.now, "action": self.attempt.action, "outcome": "done", "reason": "", "level": "info"}
         events.add_many(self.connection, self.actor, told, entries)
-        self.instance.figures.events.labels("done").inc(len(entries))
+        self.instance.figures.done.inc(len(entries))
 
     def record(
         self,
@@ -120,7 +120,7 @@ class Work:
             details={**(details or {}), **(self._revisions() if naming_revisions else {})},
         )
         self._accounted = True
-        self.instance.figures.events.labels("done").inc()
+        self.instance.figures.done.inc()
 
     def no_event(self, why: str) -> None:
         """Say why this command, or this path of it, leaves no event, so that it is not taken for one that forgot.

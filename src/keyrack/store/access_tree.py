@@ -81,10 +81,8 @@ AT_ONCE = 5_000
 
 def begin(connection: Connection, *, reads: bool) -> None:
     """Start a transaction or command afresh; reads: whether it can write nothing."""
-    connection.info[_PENDING] = {}
-    connection.info[_KNOWN] = None
-    connection.info[_BEGAN] = time.monotonic()
-    connection.info[_READS] = reads
+    # At once, as SQLAlchemy finds the mapping anew each time.
+    connection.info.update({_PENDING: {}, _KNOWN: None, _BEGAN: time.monotonic(), _READS: reads})
 
 
 def pending(connection: Connection) -> dict[Place, tuple[int | None, int]]:

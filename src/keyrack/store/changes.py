@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import BigInteger, Column, Connection, Integer, Table, text
 
@@ -11,6 +11,8 @@ from keyrack.store.engine.prepared import Statement
 from keyrack.store.schema import metadata
 
 if TYPE_CHECKING:
+    import sqlite3
+
     import psycopg
 
 # A row a server, moved forward at each change, so nothing ever needs clearing away. No foreign key: whoever
@@ -54,9 +56,14 @@ def end_announcing(conn: Connection) -> set[int]:
     return announced
 
 
+def driver_connection(conn: Connection) -> sqlite3.Connection:
+    """The driver's own connection to SQLite below SQLAlchemy's, for what is asked with each commit."""
+    return cast("sqlite3.Connection", conn.connection.dbapi_connection)
+
+
 def record_on_sqlite(conn: Connection, server_ids: Iterable[int], change: int) -> None:
     """Note a batch's announcements under one number; the caller holds the write lock."""
-    conn.exec_driver_sql(
+    driver_connection(conn).executemany(
         "INSERT INTO changes (server_id, change) VALUES (?, ?)"
         " ON CONFLICT (server_id) DO UPDATE SET change = excluded.change",
         [(server_id, change) for server_id in server_ids],
@@ -65,7 +72,7 @@ def record_on_sqlite(conn: Connection, server_ids: Iterable[int], change: int) -
 
 def latest_on_sqlite(conn: Connection) -> int:
     """The highest number given out so far; 0 before the first."""
-    return conn.exec_driver_sql("SELECT COALESCE(MAX(change), 0) FROM changes").scalar_one()  # type: ignore[no-any-return]
+    return int(driver_connection(conn).execute("SELECT COALESCE(MAX(change), 0) FROM changes").fetchone()[0])
 
 
 def since_on_sqlite(conn: Connection, change: int) -> frozenset[int]:

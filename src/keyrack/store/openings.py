@@ -103,7 +103,8 @@ def _entries(
         .limit(MOST)
     )
     if server_id is not None:
-        credential = credential.where(credentials.c.server_id == server_id, system_users.c.username == username)
+        # See _credential_lets_in.
+        credential = credential.where(credentials.c.server_id + 0 == server_id, system_users.c.username == username)
         file = file.where(unmanaged_keys.c.server_id == server_id, unmanaged_keys.c.username.in_((username, "*")))
     return [
         *(Opening("credential", row[0], row[1], row[2], row[3]) for row in connection.execute(credential)),
@@ -122,7 +123,8 @@ def lets_in(connection: Connection, server_id: int, workspace_id: int, fingerpri
 @prepared
 def _credential_lets_in(server_id: int, fingerprint: str, at: datetime) -> Select[Any]:
     found = select(credentials.c.id).where(
-        credentials.c.server_id == server_id,
+        # The sum keeps SQLite from going through all keys of the server: those of one fingerprint are few.
+        credentials.c.server_id + 0 == server_id,
         credentials.c.fingerprint == fingerprint,
         in_force(credentials.c.expires_at, at),
     )

@@ -277,6 +277,11 @@ _KEY_COLUMNS = {table.name: frozenset(table.primary_key) for table in TABLES}
 _KEY_NAMES = {table.name: tuple(column.name for column in table.primary_key) for table in TABLES}
 
 
+def key_names(table: Table) -> tuple[str, ...]:
+    """The columns of a sealed table's primary key."""
+    return _KEY_NAMES[table.name]
+
+
 def _locked(connection: Connection, table: Table, *where: Any) -> Sequence[Mapping[str, Any]]:
     key = _key_in(table, where)
     if key is not None:

@@ -53,7 +53,7 @@ def insert_many(
     if not rows:
         return []
     seals = sealed.seals_of(connection)
-    blank = dict.fromkeys(column.name for column in table.c if column.name not in (SEAL, "id"))
+    blank = _blank(table)
     numbered = "id" in table.c
     made = [Row({**blank, **row}) for row in rows]
     for number, row in zip((ids or reserve(connection, table, len(rows)))() if numbered else (), made, strict=False):
@@ -63,6 +63,11 @@ def insert_many(
         sealed.count(connection, table, None, row)
     _inserting(table).run_many(connection, made)
     return made
+
+
+@cache
+def _blank(table: Table) -> Mapping[str, Any]:
+    return dict.fromkeys(column.name for column in table.c if column.name not in (SEAL, "id"))
 
 
 @cache
@@ -142,7 +147,7 @@ def change_many(
     seals = sealed.seals_of(connection)
     written: list[Row] = []
     given: list[dict[str, Any]] = []
-    key = [column.name for column in table.primary_key]
+    key = sealed.key_names(table)
     columns: tuple[str, ...] = ()
     for old in rows:
         values = new(old)

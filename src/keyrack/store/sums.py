@@ -35,8 +35,9 @@ _RAISED = "keyrack servers"
 
 def begin_counting(connection: Connection) -> None:
     """Start a command's counts afresh."""
-    connection.info[_PENDING] = {}
-    connection.info[_RAISED] = {}
+    info = connection.info
+    info[_PENDING] = {}
+    info[_RAISED] = {}
     access_tree.begin(connection, reads=False)
 
 

@@ -13,13 +13,15 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection
 
+from keyrack.model import Page
 from keyrack.store import access_tree
 from keyrack.store.engine.at_once import unchanged_answers
 from keyrack.store.seals import seals_of
 
 T = TypeVar("T")
 
-MOST = 1_000
+MOST = 10_000
+"""Records of which all that is kept consists; some 1.3 kB each, where nothing else keeps them."""
 
 
 class _Kept(NamedTuple):
@@ -46,7 +48,7 @@ def kept(
     answers = unchanged_answers(connection)
     if answers is None:
         return ask()
-    held: _Kept | None = answers.get(of)
+    held: _Kept | None = answers.held.get(of)
     if held is not None and (
         at is None or (held.since is not None and held.since <= at and (held.until is None or at < held.until))
     ):
@@ -56,7 +58,9 @@ def kept(
     answer = ask()
     # A row that does not hold is looked at, and told of, each time.
     if not seals_of(connection).untold:
-        if len(answers) >= MOST:
+        records = 1 + len(answer.items) if isinstance(answer, Page) else 1
+        if answers.records + records > MOST:
             answers.clear()
-        answers[of] = _Kept(answer, access_tree.known(connection), at, until(answer))
+        answers.held[of] = _Kept(answer, access_tree.known(connection), at, until(answer))
+        answers.records += records
     return answer

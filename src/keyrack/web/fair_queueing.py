@@ -192,12 +192,16 @@ class FairScheduler:
         Raises Refusal as run does, and whatever the call raises.
         """
         used = self._account(caller.name)
-        async with self._queues[CallPool.FIBERS].slot(caller.name):
+        queue = self._queues[CallPool.FIBERS]
+        flow = await queue.take(caller.name)
+        try:
             fiber, ended = fibers.begin(call, asyncio.get_running_loop())
             try:
                 return await (ended if ended.done() else _whole(ended))
             finally:
                 used.add(fiber.seconds, time.monotonic())
+        finally:
+            queue.leave(caller.name, flow)
 
     async def in_turn(self, caller: Caller, call: Callable[[], T], turns: Turns) -> T:
         """What the call answers, which runs on the event loop in one of these turns. Raises as run does."""
@@ -211,8 +215,12 @@ class FairScheduler:
                 ended = time.monotonic()
                 used.add(ended - began, ended)
 
-        async with self._queues[CallPool.TURNS].slot(caller.name):
+        queue = self._queues[CallPool.TURNS]
+        flow = await queue.take(caller.name)
+        try:
             return await turns.run(timed)
+        finally:
+            queue.leave(caller.name, flow)
 
     @asynccontextmanager
     async def reading(self, caller: Caller, *, long: bool) -> AsyncIterator[None]:

@@ -51,9 +51,22 @@ def expect(connection: Connection, rows: int) -> None:
         raise TookLonger
 
 
-def unchanged_answers(connection: Connection) -> dict[Any, Any] | None:
+class Answers:
+    """What is kept until anybody writes to the database; records: of how many it consists, all together."""
+
+    def __init__(self) -> None:
+        self.held: dict[Any, Any] = {}
+        self.records = 0
+
+    def clear(self) -> None:
+        """Keep nothing of it."""
+        self.held.clear()
+        self.records = 0
+
+
+def unchanged_answers(connection: Connection) -> Answers | None:
     """What may be kept on this connection until anybody writes to the database; None on one that does not look."""
-    answers: dict[Any, Any] | None = connection.info.get(_UNCHANGED)
+    answers: Answers | None = connection.info.get(_UNCHANGED)
     return answers
 
 
@@ -68,7 +81,7 @@ class AtOnce:
         self._conn: Connection | None = None
         self._raw: sqlite3.Connection | None = None
         self._in_snapshot = False
-        self._answers: dict[Any, Any] = {}
+        self._answers = Answers()
         self._version = 0
         self._looks = 0
         self._wanted = False

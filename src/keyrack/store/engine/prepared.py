@@ -348,7 +348,7 @@ def _execute(connection: Connection, sql: str, values: Any, *, many: bool = Fals
 
 
 def _driven(connection: Connection, sql: str, values: Any, *, many: bool = False, ahead: bool = False) -> Any:
-    raw: Any = connection.connection.driver_connection
+    raw: Any = connection.connection.dbapi_connection  # which for both drivers is the driver's own, in fewer steps
     try:
         if connection.dialect.name == "postgresql":
             if not many:

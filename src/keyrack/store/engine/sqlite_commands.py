@@ -9,11 +9,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
 from keyrack.store import changes, sealed
+from keyrack.store.changes import driver_connection
 from keyrack.store.engine.at_once import MOST_LOOKS, STEPS, NotAtOnce, TookLonger, keep_short
 from keyrack.store.engine.connect import is_damage
 
@@ -171,11 +172,6 @@ class Turn:
         error = self.error if self.error is None or isinstance(self.error, Exception) else None
         with suppress(RuntimeError):  # whoever asked is gone, with the event loop
             self._ended(TurnLost() if self._lost is not None else error)
-
-
-def driver_connection(conn: Connection) -> sqlite3.Connection:
-    """The driver's own connection below SQLAlchemy's."""
-    return cast(sqlite3.Connection, conn.connection.driver_connection)
 
 
 def run_in_savepoint(conn: Connection, waiting: Waiting) -> set[int]:

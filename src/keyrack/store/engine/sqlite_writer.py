@@ -12,8 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from keyrack.store import changes
+from keyrack.store.changes import driver_connection
 from keyrack.store.engine.connect import DatabaseSpoilt, DatabaseUnavailable, is_damage, unavailable
-from keyrack.store.engine.sqlite_commands import Command, Turn, Waiting, driver_connection, run_in_savepoint
+from keyrack.store.engine.sqlite_commands import Command, Turn, Waiting, run_in_savepoint
 from keyrack.store.engine.sqlite_file import SqliteFile, count_commit
 
 log = logging.getLogger(__name__)

@@ -44,7 +44,7 @@ def add_credential(call: Call) -> Response:
         public_key=public_key,
         temporary=temporary,
     )
-    return JSONResponse(shapes.credential(call, credential))
+    return answers.JsonAnswer(shapes.credential(call, credential))
 
 
 def show_credential(call: Call) -> Response:

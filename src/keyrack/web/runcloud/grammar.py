@@ -160,7 +160,7 @@ def pagination(call: Call, found: Page[Any]) -> dict[str, Any]:
 
 def date(at: datetime) -> str:
     """RunCloud's form of a time."""
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return at.astimezone(UTC).isoformat(" ", "seconds")[:19]
 
 
 def date_or_none(at: datetime | None) -> str | None:
