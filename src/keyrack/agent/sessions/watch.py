@@ -218,6 +218,7 @@ class Watch:
             # An older service does not take such a report, and will not like it better the next time.
             if batch is not None:
                 self._untold.leave_out()
+                self._report_at = 0.0  # those that it kept waiting go on soon
         else:
             if batch is not None:
                 self._untold.answered()
