@@ -103,6 +103,9 @@ def test_a_login_that_is_refused_takes_no_other_with_it(watched: Watched, keys: 
     watched.service.refuses = lambda told: 503 if "logins" in told else None
     for key in some.values():
         watched.ssh(key, command="true").wait(60)
+    # What an agent that never saw the log finds in it happened before, and is not told.
+    kept = watched.host.state / "sessions.json"
+    wait_until(lambda: kept.exists() and all(one in kept.read_text() for one in some), "the logins to be read")
     not_taken, *others = sorted(some)
     watched.kill_agent()
     watched.service.refuses = lambda told: 400 if not_taken in json.dumps(told) else None
