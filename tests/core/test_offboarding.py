@@ -57,7 +57,7 @@ def obey(team: Team, server: Server) -> None:
 
 def lines(document: Any) -> dict[str, list[str]]:
     """The keys that a document lets in, by account."""
-    return {name: [line.key for line in keys] for name, keys in document.users.items()}
+    return {name: [line.public_key for line in keys] for name, keys in document.users.items()}
 
 
 class Alice:

@@ -104,14 +104,15 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     assert "the agent runs" in ended.stderr
     assert (pasted.state / "lock").read_text("ascii") not in ("", pid)
     assert json.loads(pasted.agent("status", "--json").stdout)["findings"][1]["words"] == "the agent is running"
-    shut = pasted.state / "enforcement.json"
-    shut.write_text("{", "ascii")
+    settings = pasted.state / "local.json"
+    kept = settings.read_bytes()
+    settings.write_text("{", "ascii")
     ended = pasted.paste("")
     assert ended.returncode == 1
     assert "the agent was started and does not run" in ended.stderr
     assert "is damaged" in ended.stderr
     assert "the agent runs" not in ended.stderr
-    shut.unlink()
+    settings.write_bytes(kept)
     assert pasted.paste("").returncode == 0
     # sshd's own settings name these files in this test, so the agent refuses to take them away.
     gone = pasted.agent("uninstall")
