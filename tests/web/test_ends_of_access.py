@@ -148,6 +148,9 @@ def test_a_key_whose_end_came_is_not_taken_again_unless_policy_allows(team: Serv
     call(team, "POST", KEYS, new_key(lines["temporary"], temporary=True), status=201)
     mine = {"public_key": lines["user key"], "duration": "1h"}
     call(team, "POST", "/people/me/keys", mine, token=ALICE, status=201)
+    call(team, "PUT", "/servers/web-2", {"address": "192.0.2.11"})
+    call(team, "PUT", "/servers/web-2/system-users/deploy")
+    elsewhere = KEYS.replace("web-1", "web-2")
     after = later(team.instance, 13 * HOUR)
     if swept:
         assert credentials.end_expired(after, system_actor()) == 2
@@ -157,7 +160,8 @@ def test_a_key_whose_end_came_is_not_taken_again_unless_policy_allows(team: Serv
     for kind in ("credential", "user key"):
         again = new_key(lines[kind]) | {"label": f"again {kind}"}
         many = {key: again[key] for key in ("label", "username")} | {"publicKey": lines[kind], "servers": "all"}
-        for path, body in ((KEYS, again), ("/credentials", many), ("/people/me/keys", {"public_key": lines[kind]})):
+        own = {"public_key": lines[kind]}
+        for path, body in ((KEYS, again), (elsewhere, again), ("/credentials", many), ("/people/me/keys", own)):
             refused = call(team, "POST", path, body, status=422)["error"]
             assert (refused["code"], "readd_expired_keys" in refused["message"]) == ("key-expired", True), path
     call(team, "POST", KEYS, new_key(lines["temporary"], temporary=True), status=201)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, Select, select, union_all
+from sqlalchemy import Column, ColumnElement, CompoundSelect, Connection, Select, select, union_all
 
 from keyrack.store import sealed
 from keyrack.store.ending_tables import expired_keys
@@ -39,28 +39,35 @@ def add(
     sealed.insert_new(connection, expired_keys, values)
 
 
+End = tuple[Column[Any], Column[Any], tuple[ColumnElement[bool], ...]]
+
+
+def ends(workspace_id: int, at: datetime) -> tuple[End, ...]:
+    """Where ends that came in a workspace stand: the column of the key's fingerprint, that of the end, and what must be
+    so besides. Arguments of a prepared question.
+    """
+    # Under a name of its own, or a question that is about one server would look among the keys of that one alone.
+    any_server = servers.alias("any_server")
+    # What ended a moment ago is not noted yet; temporary keys have no end that counts.
+    of_servers = (
+        any_server.c.id == credentials.c.server_id,
+        any_server.c.workspace_id == workspace_id,
+        credentials.c.expires_at <= at,
+        credentials.c.temporary.is_(False),
+    )
+    of_users = (user_keys.c.workspace_id == workspace_id, user_keys.c.expires_at <= at)
+    return (
+        (expired_keys.c.fingerprint, expired_keys.c.expired_at, (expired_keys.c.workspace_id == workspace_id,)),
+        (credentials.c.fingerprint, credentials.c.expires_at, of_servers),
+        (user_keys.c.fingerprint, user_keys.c.expires_at, of_users),
+    )
+
+
 @prepared
 def _ends(workspace_id: int, fingerprints: Sequence[str], at: datetime) -> CompoundSelect[Any]:
-    noted = select(expired_keys.c.expired_at).where(
-        expired_keys.c.workspace_id == workspace_id, among(expired_keys.c.fingerprint, fingerprints)
+    return union_all(
+        *(select(end).where(among(of_key, fingerprints), *rule) for of_key, end, rule in ends(workspace_id, at))
     )
-    # What ended a moment ago is not noted yet.
-    of_servers = (
-        select(credentials.c.expires_at)
-        .join(servers, servers.c.id == credentials.c.server_id)
-        .where(
-            among(credentials.c.fingerprint, fingerprints),
-            servers.c.workspace_id == workspace_id,
-            credentials.c.expires_at <= at,
-            credentials.c.temporary.is_(False),
-        )
-    )
-    of_users = select(user_keys.c.expires_at).where(
-        among(user_keys.c.fingerprint, fingerprints),
-        user_keys.c.workspace_id == workspace_id,
-        user_keys.c.expires_at <= at,
-    )
-    return union_all(noted, of_servers, of_users)
 
 
 def end_of(connection: Connection, workspace_id: int, fingerprint: str, at: datetime) -> datetime | None:
