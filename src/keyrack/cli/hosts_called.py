@@ -14,9 +14,9 @@ from keyrack.cli.changes import dash
 from keyrack.cli.shown import say
 from keyrack.cli.spans import ago, seconds_of
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
+from keyrack.protocol.host_document import DROP_ALL, DROP_TEMPORARY, KEEP
 
 FORBIDDEN = 403
-THEN = ("keep", "drop-temporary", "drop-all")
 TITLES = ("ID", "NAME", "MODE", "STATE", "APPLIED", "SEEN", "UNMANAGED")
 _HINT = "`keyrack hosts list` shows which there are."
 
@@ -33,7 +33,7 @@ def list_hosts(deleted: bool, json_wanted: bool, **given: Any) -> None:
     """
     if on_data(given) and not deleted:
         # Of ten thousand servers the records are read, as answers to calls would be made of them for nothing.
-        importlib.import_module("keyrack.cli.hosts_on_data").show(json_wanted, given)
+        table(TITLES, importlib.import_module("keyrack.cli.hosts_on_data").rows(given), json_wanted)
         return
     with reached(given) as calls:
         if deleted:
@@ -121,7 +121,9 @@ def enforce(reference: str, **given: Any) -> None:
 @click.argument("reference", metavar="[SERVER]", required=False)
 @click.option("--tag", help="All servers that have this tag now, instead of one.")
 @click.option("--after", required=True, metavar="TIME", help="Such as 90s, 30m, 1h, 7d; 0 for never.")
-@click.option("--then", required=True, type=click.Choice(THEN), help="What the host does then.")
+@click.option(
+    "--then", required=True, type=click.Choice((KEEP, DROP_TEMPORARY, DROP_ALL)), help="What the host does then."
+)
 @either
 def set_offline_policy(reference: str | None, tag: str | None, after: str, then: str, **given: Any) -> None:
     """Set what hosts do while the service does not answer."""

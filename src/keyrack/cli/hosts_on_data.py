@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from keyrack.cli.hosts_called import TITLES
 from keyrack.cli.operator_context import operator_context
 from keyrack.cli.spans import ago
-from keyrack.cli.tables import AT_ONCE, every, table
+from keyrack.cli.tables import AT_ONCE, every
 from keyrack.core.hosts import servers, status
 from keyrack.core.hosts import unmanaged_keys as unmanaged
 
+Row = tuple[int, str, str, str, str, str, int]
 
-def show(json_wanted: bool, given: dict[str, Any]) -> None:
-    """List the hosts; given: the options that say where the data is."""
+
+def rows(given: dict[str, Any]) -> list[Row]:
+    """What is shown of each host; given: the options that say where the data is."""
     with operator_context(given) as at:
         undecided = unmanaged.counts(at.instance, at.actor)
         now = at.instance.now()
-        rows = []
+        found = []
         for server in every(lambda offset: servers.find(at.instance, at.actor, offset=offset, limit=AT_ONCE)):
             held = status.of(at.instance, server)
             revisions = f"{held.applied}/{held.wanted}"
             seen = ago(now, held.seen_at)
-            rows.append((server.id, server.name, held.mode, held.state, revisions, seen, undecided.get(server.id, 0)))
-        table(TITLES, rows, json_wanted)
+            found.append((server.id, server.name, held.mode, held.state, revisions, seen, undecided.get(server.id, 0)))
+        return found

@@ -14,7 +14,7 @@ from keyrack.store.tables import credentials, revocations, servers, system_users
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CredentialPlace:
     """A server on which a credential is to stand, and what is in its way.
 
     server: what is sealed of it, as sealed_sets.locked_servers has it; account_id: of the system user, None where the
@@ -39,7 +39,7 @@ def place(
     label: str,
     fingerprint: str,
     at: datetime,
-) -> Place | None:
+) -> CredentialPlace | None:
     """Where a credential would stand, None where there is no such server in this workspace; nobody else changes the
     server until the end.
     """
@@ -50,7 +50,7 @@ def place(
         return None
     account, labelled, refused, noted = (row.pop(name) for name in ("account_id", "labelled", "refused", "noted"))
     ids = ids or sealed_sets.reserve(connection, credentials, 1, row.pop("last_id") or 0)
-    return Place(row, account, labelled, refused, noted, ids)
+    return CredentialPlace(row, account, labelled, refused, noted, ids)
 
 
 @prepared

@@ -14,7 +14,7 @@ from keyrack.store.tables import key_owners, user_keys
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class UserKeyPlace:
     """What is in a key's way.
 
     count: how many keys its user has; noted: whether it may be barred from the workspace (store/barred_keys.py); owned:
@@ -27,14 +27,14 @@ class Place:
     ids: sealed_sets.Ids
 
 
-def place(connection: Connection, workspace_id: int, user_id: int, fingerprint: str, at: datetime) -> Place:
+def place(connection: Connection, workspace_id: int, user_id: int, fingerprint: str, at: datetime) -> UserKeyPlace:
     """What is in the way of a key that a user of a workspace is to have."""
     numbered = sealed_sets.numbers_rows(connection)
     ids = None if numbered else sealed_sets.reserve(connection, user_keys, 1)
     row = _place.row(connection, workspace_id, user_id, fingerprint, at, numbered)
     assert row is not None  # of a question without tables there is always one
     ids = ids or sealed_sets.reserve(connection, user_keys, 1, row["last_id"] or 0)
-    return Place(row["count"], row["noted"], row["owned"], ids)
+    return UserKeyPlace(row["count"], row["noted"], row["owned"], ids)
 
 
 @prepared

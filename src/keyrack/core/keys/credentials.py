@@ -15,7 +15,7 @@ from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Credential, Page, Server
 from keyrack.ssh.public_key import PublicKey
 from keyrack.store import credential_lists, expired_keys, keys, new_credentials, servers
-from keyrack.store.new_credentials import Place
+from keyrack.store.new_credentials import CredentialPlace
 from keyrack.store.openings import Opening
 from keyrack.store.openings import of_account as openings_of
 from keyrack.store.room import MOST
@@ -229,7 +229,7 @@ def put(
     return _put(work, place, username, label, key, terms)
 
 
-def _place(work: Work, workspace_id: int, server_id: int, username: str, label: str, key: PublicKey) -> Place:
+def _place(work: Work, workspace_id: int, server_id: int, username: str, label: str, key: PublicKey) -> CredentialPlace:
     """Where a credential is to stand. Raises Refusal MISSING where there is no such server."""
     place = new_credentials.place(
         work.connection,
@@ -247,7 +247,7 @@ def _place(work: Work, workspace_id: int, server_id: int, username: str, label: 
 
 def _put(
     work: Work,
-    place: Place,
+    place: CredentialPlace,
     username: str,
     label: str,
     key: PublicKey,

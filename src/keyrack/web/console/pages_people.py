@@ -13,7 +13,7 @@ from keyrack.core.keys import last_uses, rehearsal, user_keys, who_can
 from keyrack.core.people import groups, named_people, offboarding, offboarding_undo, second_proofs, users, web_sessions
 from keyrack.errors import invalid
 from keyrack.model import Role, User
-from keyrack.web.console import places
+from keyrack.web.console import account_ways
 from keyrack.web.console.pages_live import of_hosts
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged, unless_changed
 
@@ -75,7 +75,7 @@ def person(visit: Visit) -> Response:
         user=user,
         keys=keys.items,
         used=used,
-        places=places.of(ways),
+        places=account_ways.of(ways),
         more=more,
         held=offboarding.holds(visit.instance, visit.actor, user.name),
         signed_in=web_sessions.of_user(visit.instance, visit.actor, user.name),

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from keyrack.core.hosts import ssh_lines
 from keyrack.core.lifetimes import written
-from keyrack.web.console import places
+from keyrack.web.console import account_ways
 
 FOLDER = resources.files("keyrack.web.console")
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -81,7 +81,7 @@ def environment() -> Environment:
     made.filters["span"] = written
     made.filters["ssh_line"] = ssh_lines.line
     made.filters["browser"] = browser
-    made.filters["places"] = places.of
+    made.filters["places"] = account_ways.of
     return made
 
 

@@ -10,7 +10,7 @@ from keyrack.core.keys.who_can import Way
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AccountWays:
     """An account of a host that a grant, or a key entered there, lets somebody in to: with each of their keys."""
 
     ways: tuple[Way, ...]
@@ -26,7 +26,7 @@ class Place:
         return max((way.last_used_at for way in self.ways if way.last_used_at), default=None)
 
 
-def of(ways: Iterable[Way]) -> list[Place]:
+def of(ways: Iterable[Way]) -> list[AccountWays]:
     """Ways in by place, in the order in which they come."""
     found: dict[Hashable, list[Way]] = {}
     for way in ways:
@@ -34,4 +34,4 @@ def of(ways: Iterable[Way]) -> list[Place]:
         # A key that ends before the others do has a line of its own.
         place = (way.user, way.server.id, line.username, way.kind, reason.id if reason else 0, line.expires_at)
         found.setdefault(place, []).append(way)
-    return [Place(tuple(some)) for some in found.values()]
+    return [AccountWays(tuple(some)) for some in found.values()]
