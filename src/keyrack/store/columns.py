@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -39,6 +41,35 @@ def as_json(text: Any) -> Any:
         return {UNREADABLE: True}
 
 
+def as_text(value: Any) -> str:
+    """What SQLite hands over for text."""
+    return value if isinstance(value, str) else UNREADABLE
+
+
+def as_flag(value: Any) -> Any:
+    """What SQLite hands over for true or false: a number."""
+    return value if value is None else bool(value) if value in (0, 1) else UNREADABLE
+
+
+def as_moment(value: Any) -> datetime | None:
+    """What a database hands over for an instant: microseconds since 1970."""
+    try:
+        return None if value is None else EPOCH + value * MICROSECOND
+    except (TypeError, ValueError, OverflowError):
+        return EPOCH
+
+
+class Flag(TypeDecorator[bool]):
+    """True or false. What others write there instead counts as neither, where SQLAlchemy would take it for true."""
+
+    impl = Boolean
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """Read it; PostgreSQL hands over nothing else."""
+        return None if dialect.supports_native_boolean else as_flag
+
+
 class Moment(TypeDecorator[datetime]):
     """An instant: an aware datetime outside, whole microseconds since 1970 (UTC) inside."""
 
@@ -51,10 +82,7 @@ class Moment(TypeDecorator[datetime]):
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
         """Read it back in UTC."""
-        try:
-            return None if value is None else EPOCH + value * MICROSECOND
-        except (TypeError, ValueError, OverflowError):
-            return EPOCH
+        return as_moment(value)
 
 
 class Json(TypeDecorator[Any]):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, LargeBinary, String, Table, Text, UniqueConstraint
+from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, String, Table, Text, UniqueConstraint
 
-from keyrack.store.columns import Moment, metadata
+from keyrack.store.columns import Flag, Moment, metadata
 
 host_keys = Table(
     "host_keys",
@@ -15,8 +15,8 @@ host_keys = Table(
     Column("fingerprint", String(64), nullable=False),
     Column("port", Integer, nullable=False),
     # Whether its host showed it when it last said, and whether people may trust it: until then it is an alarm.
-    Column("shown", Boolean, nullable=False),
-    Column("confirmed", Boolean, nullable=False),
+    Column("shown", Flag, nullable=False),
+    Column("confirmed", Flag, nullable=False),
     Column("first_at", Moment, nullable=False),
     Column("confirmed_at", Moment),
     Column("confirmed_by", Text),

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, func, or_, select, update
 
 from keyrack.store import sealed, sealed_sets
+from keyrack.store.columns import as_text
 from keyrack.store.deploy_keys import hold_owner
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.per_server import per_server
@@ -107,7 +108,7 @@ def lines_for(
         for row in rows:
             # One that is not as Keyrack wrote it counts: it can only refuse.
             sealed.sound(connection, revocations, row)
-            lines[row.fingerprint] = row.public_key
+            lines[as_text(row.fingerprint)] = as_text(row.public_key)
     return tuple(sorted(lines.items()))
 
 
@@ -123,7 +124,7 @@ def lines_of(connection: Connection, server_id: int, fingerprints: Sequence[str]
     rows = _lines_of.rows(connection, server_id, fingerprints)
     for row in rows:
         sealed.sound(connection, revocations, row)
-    return tuple((row.fingerprint, row.public_key) for row in rows)
+    return tuple((row.fingerprint, as_text(row.public_key)) for row in rows)
 
 
 def _first(server_ids: Iterable[int], most: int, order: Sequence[Any], *which: ColumnElement[bool]) -> Select[Any]:

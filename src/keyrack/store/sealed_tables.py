@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Connection, Select, Table, select, tuple_
+from sqlalchemy import Column, Connection, Select, Table, select, tuple_
 
 from keyrack.store import access_tree, sealed
-from keyrack.store.columns import EPOCH, MICROSECOND, Json, Moment
+from keyrack.store.columns import Flag, Json, Moment, as_flag, as_json, as_moment
 from keyrack.store.engine.prepared import Prepared, among, prepared
 from keyrack.store.tree_tables import access_tree as tree
 
@@ -147,8 +146,8 @@ def typed(table: Table, raw: Mapping[str, Any]) -> dict[str, Any]:
 def _typed(column: Column[Any], value: Any) -> Any:
     if value is None:
         return None
-    if isinstance(column.type, Moment):
-        return EPOCH + value * MICROSECOND
-    if isinstance(column.type, Json):
-        return json.loads(value)
-    return bool(value) if isinstance(column.type, Boolean) else value
+    kind = next((kind for kind in _READ if isinstance(column.type, kind)), None)
+    return value if kind is None else _READ[kind](value)
+
+
+_READ: Mapping[type, Callable[[Any], Any]] = {Moment: as_moment, Json: as_json, Flag: as_flag}

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Connection, Engine, Table, event
+from sqlalchemy import Column, Connection, Engine, Table, event
 
+from keyrack.store.columns import Flag, as_flag
 from keyrack.store.ending_tables import expired_keys
 from keyrack.store.plain import encode
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
@@ -229,7 +230,7 @@ def key_of(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
 # Per table: the columns under its seal, and which of them are true or false, as SQLite keeps those as numbers.
 _SEALED: Mapping[str, tuple[tuple[str, bool], ...]] = {
     table.name: tuple(
-        (column.name, isinstance(column.type, Boolean))
+        (column.name, isinstance(column.type, Flag))
         for column in sorted(table.c, key=lambda column: column.name)
         if column.name != SEAL and column.name not in VOLATILE[table.name]
     )
@@ -245,7 +246,7 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
     for name, is_flag in _SEALED[table.name]:
         value = values[name]
         if value is not None:
-            told += (name, bool(value) if is_flag else value)
+            told += (name, as_flag(value) if is_flag else value)
     return encode(told).encode()
 
 

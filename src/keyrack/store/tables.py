@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -17,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-from keyrack.store.columns import Json, Moment, id_column, index_where, metadata, numbered, referring, seal_column
+from keyrack.store.columns import Flag, Json, Moment, id_column, index_where, metadata, numbered, referring, seal_column
 
 IS_ALARM = "level = 'alarm'"
 UNNOTICED = "noticed_at IS NULL AND expires_at IS NOT NULL"
@@ -99,7 +98,7 @@ access_keys = Table(
     Column("user_id", Integer, referring("users"), nullable=False, index=True),
     Column("encrypted_secret", LargeBinary, nullable=False),
     Column("description", String(255), nullable=False),
-    Column("active", Boolean, nullable=False),
+    Column("active", Flag, nullable=False),
     Column("security_token_hash", LargeBinary(32)),
     Column("details", Json, nullable=False),
     Column("created_at", Moment, nullable=False),
@@ -211,8 +210,8 @@ system_users = numbered(
     id_column(),
     Column("server_id", Integer, referring("servers"), nullable=False),
     Column("username", String(64), nullable=False),
-    Column("deletable", Boolean, nullable=False),
-    Column("managed", Boolean, nullable=False),
+    Column("deletable", Flag, nullable=False),
+    Column("managed", Flag, nullable=False),
     Column("deployment_key", Text),
     Column("created_at", Moment, nullable=False),
     Column("revision", BigInteger),
@@ -243,7 +242,7 @@ credentials = numbered(
     Column("comment", Text, nullable=False),
     Column("fingerprint", String(64), nullable=False, index=True),
     Column("key_type", String(64), nullable=False),
-    Column("temporary", Boolean, nullable=False),
+    Column("temporary", Flag, nullable=False),
     Column("expires_at", Moment, index=True),
     Column("restrictions", Json, nullable=False),
     Column("created_by", Integer, referring("users", cascade=False), index=True),
@@ -252,7 +251,7 @@ credentials = numbered(
     Column("seal", LargeBinary(32), nullable=False),
     Column("delivered_at", Moment),
     Column("noticed_at", Moment),
-    Column("break_glass", Boolean),
+    Column("break_glass", Flag),
     Column("confirmed_at", Moment),
     Column("frozen_at", Moment),
     UniqueConstraint("server_id", "label"),
@@ -303,12 +302,12 @@ grants = numbered(
     Column("expires_at", Moment, index=True),
     Column("created_at", Moment, nullable=False),
     Column("seal", LargeBinary(32), nullable=False),
-    Column("all_servers", Boolean, index=True),
+    Column("all_servers", Flag, index=True),
     Column("starts_at", Moment),
     Column("begun_at", Moment),  # when hosts were told that the start came
     Column("reason", Text),
     Column("noticed_at", Moment),
-    Column("break_glass", Boolean),
+    Column("break_glass", Flag),
     index_where("ix_grants_break_glass", "workspace_id", condition="break_glass IS NOT NULL"),
     index_where("ix_grants_unnoticed", "expires_at", condition=UNNOTICED),
     index_where("ix_grants_to_begin", "starts_at", condition="begun_at IS NULL AND starts_at IS NOT NULL"),
@@ -358,7 +357,7 @@ unmanaged_keys = numbered(
     Column("options", Text, nullable=False),
     Column("comment", Text, nullable=False),
     Column("problem", Text, nullable=False),
-    Column("in_force", Boolean, nullable=False),
+    Column("in_force", Flag, nullable=False),
     Column("state", String(16), nullable=False),
     Column("found_at", Moment, nullable=False),
     Column("seen_at", Moment, nullable=False),
@@ -374,7 +373,7 @@ repositories = numbered(
     Column("path", String(255), nullable=False, unique=True),
     Column("visibility", Integer, nullable=False),
     Column("default_branch", String(255), nullable=False),
-    Column("protect_default", Boolean, nullable=False),
+    Column("protect_default", Flag, nullable=False),
     Column("created_by", Integer, referring("users", cascade=False), index=True),
     Column("created_at", Moment, nullable=False),
     seal_column(),
@@ -408,7 +407,7 @@ deploy_keys = numbered(
     Column("public_key", Text, nullable=False),
     Column("comment", Text, nullable=False),
     Column("fingerprint", String(64), nullable=False, index=True),
-    Column("can_push", Boolean, nullable=False),
+    Column("can_push", Flag, nullable=False),
     Column("created_by", Integer, referring("users", cascade=False), index=True),
     Column("created_at", Moment, nullable=False),
     Column("last_used_at", Moment),
@@ -435,7 +434,7 @@ sessions = numbered(
     Column("address", String(64), nullable=False),
     Column("fingerprint", String(64), nullable=False),
     Column("started_at", Moment, nullable=False),
-    Column("ending", Boolean, nullable=False),
+    Column("ending", Flag, nullable=False),
     UniqueConstraint("server_id", "host_session"),
 )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy import Column, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
 
-from keyrack.store.columns import Json, Moment, id_column, numbered, referring
+from keyrack.store.columns import Flag, Json, Moment, id_column, numbered, referring
 
 # As it stands here in a question too: a database uses such an index for these very words.
 IS_WAITING = text("state = 'waiting'")
@@ -18,7 +18,7 @@ webhooks = numbered(
     Column("encrypted_secret", LargeBinary, nullable=False),
     Column("level", String(8), nullable=False),
     Column("actions", Json, nullable=False),
-    Column("active", Boolean, nullable=False),
+    Column("active", Flag, nullable=False),
     Column("cursor", Integer, nullable=False),
     Column("created_by", Text, nullable=False),
     Column("created_at", Moment, nullable=False),

@@ -309,9 +309,9 @@ def _servers(connection: Connection, table: Table, row: Mapping[str, Any]) -> fr
     return frozenset((row["server_id"],)) if row.get("server_id") is not None else frozenset()
 
 
-def _key(line: str | None) -> str:
+def _key(line: Any) -> str:
     """The key in a damaged row, if it is one: what is no key must never reach a host's list of refused ones."""
     try:
-        return read_canonical(line).canonical if line else ""
+        return read_canonical(line).canonical if line and isinstance(line, str) else ""
     except KeyProblem:
         return ""
