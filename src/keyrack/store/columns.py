@@ -64,6 +64,8 @@ class Flag(TypeDecorator[bool]):
 
     impl = Boolean
     cache_ok = True
+    # Else `is_(True)` became a value that is handed over, which PostgreSQL does not take after IS.
+    coerce_to_is_types = (type(None), bool)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
         """Read it; PostgreSQL hands over nothing else."""
