@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Boolean, Column, Connection, LargeBinary, String, Table, Text
+from sqlalchemy import Column, Connection, LargeBinary, String, Table, Text
 
 from keyrack.store import credential_lists, host_reports, keys, openings, per_server, revocations, servers, sums, tables
-from keyrack.store.columns import Json
+from keyrack.store.columns import Flag, Json
 from keyrack.store.database import Database
 from tests.store.test_indexes import FINGERPRINT, asked
 
@@ -70,7 +70,7 @@ def value(column: Column[Any], count: int) -> str:
         most = {table.name: rows for table, rows in FILLED}.get(key.column.table.name, 1)
         owners = min(most, count)
         return f"n - (n - 1) / {owners} * {owners}"  # no %, which psycopg takes for a place
-    if isinstance(column.type, Boolean):
+    if isinstance(column.type, Flag):
         return "false"
     if isinstance(column.type, Json):
         return "'{}'"
