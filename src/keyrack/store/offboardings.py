@@ -234,8 +234,7 @@ def _places(workspace_id: int, ids: Iterable[int]) -> Select[Any]:
 
 def places(connection: Connection, workspace_id: int, ids: Iterable[int]) -> tuple[ReachedServer, ...]:
     """Servers of a workspace by name, each with whether it has a host."""
-    rows = _places.rows(connection, workspace_id, set(ids))
-    return tuple(ReachedServer(row.id, row.name, bool(row.host)) for row in rows)
+    return tuple(ReachedServer(*row.values()) for row in _places.rows(connection, workspace_id, set(ids)))
 
 
 @prepared
