@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.agent.sessions.session_processes import LoginSession, Marks, processes_of
+from keyrack.agent.sessions.session_processes import LoginSession, SessionMarks, processes_of
 from keyrack.agent.system import processes
 from keyrack.protocol.host_document import AuthorizedKey
 from keyrack.ssh.public_key import fingerprint_of
@@ -181,7 +181,7 @@ def test_what_the_agent_itself_starts_is_spared(tmp_path: Path) -> None:
     try:
         subprocess.run(["sh", "-c", script], env=environment, check=True)
         daemon = pid_in(path)
-        found = processes_of(session, Marks(session, frozenset()), frozenset(), ())
+        found = processes_of(session, SessionMarks(session, frozenset()), frozenset(), ())
         os.kill(daemon, signal.SIGKILL)
         assert daemon in found
         assert child.pid not in found

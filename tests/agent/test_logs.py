@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyrack.agent.sessions import unknown
-from keyrack.agent.sessions.login_log import FileLog, Login, Place, _line
+from keyrack.agent.sessions.login_log import FileLog, LoggedLogin, LogPosition, _line
 from keyrack.agent.sessions.unknown import UnknownSessions, is_in
 from keyrack.agent.sshd.settings import Sshd
 from keyrack.agent.system import processes
@@ -33,7 +33,7 @@ SAID = f"Accepted publickey for deploy from 192.0.2.7 port 41000 ssh2: ED25519 {
     ],
 )
 def test_lines_of_every_kind_of_syslog_are_read(line: str) -> None:
-    assert _line(line, 5.0) == Login("deploy", "192.0.2.7", 41000, FINGERPRINT, 812, 5.0)
+    assert _line(line, 5.0) == LoggedLogin("deploy", "192.0.2.7", 41000, FINGERPRINT, 812, 5.0)
 
 
 @pytest.mark.parametrize("way", ["renamed", "copied and emptied", "removed"])
@@ -41,7 +41,7 @@ def test_a_log_is_followed_over_its_rotation(tmp_path: Path, way: str) -> None:
     path = tmp_path / "messages"
     line = f"Nov 26 12:00:01 web-1 sshd[812]: {SAID}\n"
     path.write_text(line)
-    log = FileLog(str(path), Place())
+    log = FileLog(str(path), LogPosition())
     assert len(log.read()) == 1
     with path.open("a") as old:
         old.write(line)
@@ -76,7 +76,7 @@ def test_a_connection_that_the_log_does_not_know_is_told_of(
     key = Key.make(tmp_path / "key")
     with enrolled(folder, service) as watched:
         watched.publish({USERNAME: [AuthorizedKey(key.public)]})
-        looks = UnknownSessions(Sshd(str(watched.sshd.config)), FileLog(str(tmp_path / "nothing"), Place()))
+        looks = UnknownSessions(Sshd(str(watched.sshd.config)), FileLog(str(tmp_path / "nothing"), LogPosition()))
         with socket.create_connection(("127.0.0.1", watched.sshd.port)) as waiting:
             assert waiting.recv(4) == b"SSH-"
             (stranger,) = processes.children(watched.sshd.pid)

@@ -11,7 +11,7 @@ import pytest
 from keyrack import policy
 from keyrack.model import Actor, Role
 from keyrack.web.console.api import PAGES
-from keyrack.web.console.visits import Page
+from keyrack.web.console.visits import ConsolePage
 from tests.console.conftest import COOKIE, session_of
 from tests.plain_http import PLAIN
 from tests.services import Service
@@ -34,12 +34,12 @@ STRANGERS = ("victor", "umbrella", "lab-1", "198.51.100.7")
 MENDABLE = {409, 412, 422}
 
 
-def address(page: Page) -> str:
+def address(page: ConsolePage) -> str:
     """A page's address, with examples for its names."""
     return re.sub(r"\{(\w+)(:\w+)?\}", lambda match: EXAMPLES[match[1]], page.path)
 
 
-def may(role: Role, page: Page) -> bool:
+def may(role: Role, page: ConsolePage) -> bool:
     """Whether a role alone lets somebody see a page or make its change."""
     return policy.may(Actor(1, 1, "", role), page.action) is None
 
@@ -61,7 +61,7 @@ def renew(console: Service, client: httpx2.Client, role: Role) -> None:
 @pytest.mark.parametrize("role", list(PEOPLE))
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.method} {page.path}")
 def test_a_role_reaches_what_it_may(
-    console: Service, clients: dict[Role, httpx2.Client], page: Page, role: Role
+    console: Service, clients: dict[Role, httpx2.Client], page: ConsolePage, role: Role
 ) -> None:
     client = clients[role]
     renew(console, client, role)
@@ -92,7 +92,7 @@ def test_a_role_reaches_what_it_may(
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if not page.open], ids=lambda page: f"{page.method} {page.path}"
 )
-def test_nobody_reaches_anything_without_a_session(console: Service, page: Page) -> None:
+def test_nobody_reaches_anything_without_a_session(console: Service, page: ConsolePage) -> None:
     answer = console.client.request(page.method, address(page), headers={"Accept": "text/html"})
     assert answer.status_code in (401, 303)
     assert not [name for name in (*OTHERS, *STRANGERS) if name in answer.text]

@@ -40,7 +40,7 @@ def chained(instance: Instance) -> None:
         pass
 
 
-def outcome(instance: Instance) -> exports.Outcome:
+def outcome(instance: Instance) -> exports.Verification:
     return verify.database(instance, OPERATOR)
 
 
@@ -407,8 +407,8 @@ def test_a_checkpoint_comes_with_the_document(log: Team, tmp_path: Path) -> None
     (old, new) = contacts.answer(
         instance, [contacts.Contact(log.server.id, secret_hash, 0, "", audit=size) for size in (-1, 0)]
     )
-    assert isinstance(old, contacts.Answer)
-    assert isinstance(new, contacts.Answer)
+    assert isinstance(old, contacts.ContactAnswer)
+    assert isinstance(new, contacts.ContactAnswer)
     assert "checkpoint" not in json.loads(old.body), "an agent from before gets what it knows"
     checkpoint = json.loads(new.body)["checkpoint"]
     found = Witness(StateFolder.open(str(tmp_path / "state"), create=True), instance.key.public_line)

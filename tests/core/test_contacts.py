@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Table
 
 from keyrack.core.hosts import contacts, documents, enrolment, servers, system_users
-from keyrack.core.hosts.contacts import Answer, Contact
+from keyrack.core.hosts.contacts import Contact, ContactAnswer
 from keyrack.core.keys import credentials, grants
 from keyrack.errors import Refusal
 from keyrack.model import Server
@@ -66,7 +66,7 @@ def test_the_documents_of_many_hosts_take_as_many_questions_as_those_of_two(team
         answers = contacts.answer(team.instance, asks(team, hosts))
     told = []
     for (server, _), answer in zip(hosts, answers, strict=True):
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, ContactAnswer)
         fields = json.loads(answer.body)
         alone = documents.signed(team.instance, server.id)
         assert alone is not None
@@ -80,11 +80,11 @@ def test_the_documents_of_many_hosts_take_as_many_questions_as_those_of_two(team
 def test_a_host_with_another_secret_is_told_nothing_by_memory(team: Team) -> None:
     server, secret = enrolled(team, 0)
     (answer,) = contacts.answer(team.instance, [Contact(server.id, b"another", 0, "")])
-    assert answer == Answer(None)
+    assert answer == ContactAnswer(None)
     known = contacts.Known()
     one = asks(team, [(server, secret)])[0]
     (answer,) = contacts.answer(team.instance, [one])
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, ContactAnswer)
     assert answer.standing is not None
     revision = answer.standing.revision
     known.note(one, answer.standing)
@@ -99,7 +99,7 @@ def test_a_look_at_all_finds_the_servers_that_changed_and_those_that_are_gone(te
     hosts = [enrolled(team, number) for number in range(4)]
     known = contacts.Known()
     for one, answer in zip(asks(team, hosts), contacts.answer(team.instance, asks(team, hosts)), strict=True):
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, ContactAnswer)
         assert answer.standing is not None
         known.note(one, answer.standing)
     assert list(contacts.changed(team.instance, known.all())) == []
@@ -116,8 +116,8 @@ def test_a_server_changed_in_the_database_costs_the_others_nothing(team: Team) -
     first, second, third = contacts.answer(team.instance, asks(team, hosts))
     assert isinstance(second, Refusal)
     assert second.code == "seal-broken"
-    assert isinstance(first, Answer)
-    assert isinstance(third, Answer)
+    assert isinstance(first, ContactAnswer)
+    assert isinstance(third, ContactAnswer)
     assert first.body
     assert third.body
 

@@ -18,7 +18,7 @@ import pytest
 from keyrack import app
 from keyrack.core.audit import events
 from keyrack.core.git import repositories
-from keyrack.core.git.endpoints import Endpoint
+from keyrack.core.git.endpoints import GitEndpoint
 from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.hosts.system_users import create
 from keyrack.core.instance import Instance
@@ -296,7 +296,7 @@ def test_a_second_call_answers_the_first(team: Team) -> None:
 
 def test_git_endpoints_are_waited_for(team: Team) -> None:
     instance, owner = team.instance, team.owner
-    endpoint, ended = Endpoint(instance, "git-1:2223"), Endpoint(instance, "git-2:2223")
+    endpoint, ended = GitEndpoint(instance, "git-1:2223"), GitEndpoint(instance, "git-2:2223")
     assert endpoint.asked() == {}
     ended.asked()
     made = offboarding.offboard(instance, owner, "alice")

@@ -10,7 +10,7 @@ import pytest
 
 from keyrack.core.people.request_signing import (
     BadSignature,
-    Claim,
+    SignatureClaim,
     SignedRequest,
     canonical_request,
     check,
@@ -36,7 +36,7 @@ REQUEST = SignedRequest(
 )
 HASH = "b25362e603ee30f4f25e7858e8a7160fd36e803bb2dfe206278659d71a9bcd7a"
 SIGNATURE = "7be6668032f70418fcc22abc52071e57aff61b84a1d2381bb430d6870f4f6ebe"
-CLAIM = Claim("QTWAOYTTINDUT2QVKYUC", HEADERS, SIGNATURE)
+CLAIM = SignatureClaim("QTWAOYTTINDUT2QVKYUC", HEADERS, SIGNATURE)
 
 
 def test_the_published_vector() -> None:
@@ -121,7 +121,7 @@ def test_a_quarter_of_an_hour_either_way(minutes: int) -> None:
 @pytest.mark.parametrize("blank", [" ", "", "   "])
 def test_blanks_between_the_parts_do_not_matter(blank: str) -> None:
     text = f"SDK-HMAC-SHA256 Access=A1,{blank}SignedHeaders=X-Sdk-Date;Host,{blank}Signature={SIGNATURE.upper()}"
-    assert read_claim(text) == Claim("A1", ("host", "x-sdk-date"), SIGNATURE)
+    assert read_claim(text) == SignatureClaim("A1", ("host", "x-sdk-date"), SIGNATURE)
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ FINGERPRINT = "SHA256:" + "A" * 43
 
 # What each costs must not grow with how many keys, users, servers and revocations there are.
 QUESTIONS: dict[str, Callable[[Connection], Any]] = {
-    "does anything let the key in": lambda c: openings.lets_in(c, 1, 1, FINGERPRINT, NOW),
-    "where anything lets the key in": lambda c: keys_of_many.letting_in(c, [1, 2], 1, [FINGERPRINT], NOW),
+    "does anything let the key in": lambda c: openings.still_opens(c, 1, 1, FINGERPRINT, NOW),
+    "where anything lets the key in": lambda c: keys_of_many.still_opened(c, [1, 2], 1, [FINGERPRINT], NOW),
     "credentials with a label on servers": lambda c: keys_of_many.credentials_labelled(c, [1, 2], "label"),
     "delete credentials": lambda c: keys_of_many.remove_credentials(c, [1, 2]),
     "user keys with a key": lambda c: revocations.user_keys_of_key(c, 1, FINGERPRINT),

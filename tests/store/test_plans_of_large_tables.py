@@ -55,7 +55,7 @@ QUESTIONS: dict[str, Callable[[Connection], Any]] = {
     "documents of many hosts": _documents,
     "one credential": lambda c: keys.get_credential(c, 1, 1, NOW),
     "a page of credentials": lambda c: credential_lists.find_credentials(c, 1, 1, at=NOW, offset=0, limit=15),
-    "does anything let the key in": lambda c: openings.lets_in(c, 1, 1, FINGERPRINT, NOW),
+    "does anything let the key in": lambda c: openings.still_opens(c, 1, 1, FINGERPRINT, NOW),
     "whose key": lambda c: keys.owner_of(c, FINGERPRINT),
     "delete a user key": lambda c: keys.remove_user_key(c, 1),
     "delete a credential": lambda c: keys.remove_credential(c, 1),
@@ -137,7 +137,7 @@ def test_a_key_is_looked_for_by_its_fingerprint_not_through_its_server(database:
         connection.exec_driver_sql("DELETE FROM sqlite_stat1")  # as in a database that nobody ever analysed
         connection.exec_driver_sql("ANALYZE sqlite_schema")
         with asked(connection) as statements:
-            openings.lets_in(connection, 1, 1, FINGERPRINT, NOW)
+            openings.still_opens(connection, 1, 1, FINGERPRINT, NOW)
         sql, values = next(one for one in statements if "FROM credentials" in one[0])
         shown = "\n".join(str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values))
         connection.exec_driver_sql("ANALYZE")

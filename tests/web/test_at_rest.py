@@ -18,7 +18,7 @@ from keyrack.core.keys import credentials
 from keyrack.core.people import tokens
 from keyrack.model import Actor, Server
 from keyrack.web import agent_api
-from keyrack.web.at_rest import Held
+from keyrack.web.at_rest import HeldContact
 from tests.core.keys_for_tests import fresh_line
 from tests.services import TEAM, Service, running, settings_for
 from tests.waiting import wait_until
@@ -70,7 +70,7 @@ class Host:
 
 def rests(server: Server) -> bool:
     """Whether a server's host is held by its connection, and no task does anything for it."""
-    held = [one for one in gc.get_objects() if isinstance(one, Held) and one.server_id == server.id]
+    held = [one for one in gc.get_objects() if isinstance(one, HeldContact) and one.server_id == server.id]
     return bool(held) and not any(one.is_looking for one in held)
 
 

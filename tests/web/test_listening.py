@@ -29,7 +29,7 @@ def test_many_connections_are_taken_in_few_rounds() -> None:
     config = uvicorn.Config(
         application, host="127.0.0.1", port=port, http=BoundedProtocol, lifespan="off", log_config=None, backlog=2048
     )
-    server = listening.Server(config)
+    server = listening.ListeningServer(config)
     rounds: list[int] = []
 
     async def serve() -> None:

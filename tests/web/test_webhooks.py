@@ -20,8 +20,8 @@ from click.testing import CliRunner
 
 from keyrack.cli.main import main
 from keyrack.core.audit import alarms, webhooks
-from keyrack.core.audit.webhooks import Due
-from keyrack.core.keys.key_sync import Answer
+from keyrack.core.audit.webhooks import DueDeliveries
+from keyrack.core.keys.key_sync import HttpAnswer
 from keyrack.core.people.users import system_actor
 from keyrack.store import events
 from keyrack.store import webhooks as stored
@@ -181,8 +181,8 @@ def test_what_waited_while_the_service_was_away_is_sent_and_given_up_at_last(tea
     first = eventually(lambda: [one for one in deliveries(team, made["id"]) if one["attempts"]])[0]
     assert (first["status"], "ConnectionRefusedError" in first["words"]) == (None, True)
 
-    def nobody(url: str, headers: Any, body: bytes) -> Answer:
-        return Answer(500, {}, b"")
+    def nobody(url: str, headers: Any, body: bytes) -> HttpAnswer:
+        return HttpAnswer(500, {}, b"")
 
     (webhook,) = team.instance.database.read(stored.active)
     for _ in range(len(webhooks.WAITS)):
@@ -190,7 +190,7 @@ def test_what_waited_while_the_service_was_away_is_sent_and_given_up_at_last(tea
         assert one.event_id is not None
         event = team.instance.database.read(lambda c, number=one.event_id: events.get(c, 1, number))  # type: ignore[misc]
         assert event is not None
-        assert webhooks.send(team.instance, Due(webhook, (one,), {one.event_id: event}), nobody) == 0
+        assert webhooks.send(team.instance, DueDeliveries(webhook, (one,), {one.event_id: event}), nobody) == 0
     (last,) = deliveries(team, made["id"])
     assert (last["state"], last["attempts"], last["next_at"]) == ("failed", len(webhooks.WAITS) + 1, None)
 

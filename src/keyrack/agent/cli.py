@@ -19,7 +19,7 @@ from keyrack.agent.service.client import AddressProblem, NoAnswer, Sender, Servi
 from keyrack.agent.service.enrolment import EnrolmentProblem, enrol
 from keyrack.agent.service.follow import Follower, say
 from keyrack.agent.service.witness import Witness
-from keyrack.agent.sessions.watch import Watch
+from keyrack.agent.sessions.watch import SessionWatch
 from keyrack.agent.sshd import drop_in, enforcement
 from keyrack.agent.sshd.settings import DEFAULT_CONFIG, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
@@ -205,7 +205,7 @@ def _run(given: argparse.Namespace) -> int:
     client = _client(enrolment, Sender(identity, FOLLOWER))
     desired = DesiredState(store, enrolment, say)
     reconciler = Reconciler(store, enrolment, desired)
-    watch = Watch(
+    watch = SessionWatch(
         store,
         enrolment,
         _client(enrolment, Sender(identity, WATCH)),
@@ -278,7 +278,7 @@ def _uninstall(given: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _print(findings: List[doctor.Finding], as_json: bool) -> int:
+def _print(findings: List[doctor.Checked], as_json: bool) -> int:
     fine = all(finding.fine for finding in findings)
     if as_json:
         print(json.dumps({"fine": fine, "findings": [finding._asdict() for finding in findings]}, indent=1))

@@ -6,13 +6,13 @@ import time
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from keyrack.agent.keys import other_sources, unmanaged_keys
-from keyrack.agent.keys.search import Search, SearchResult
+from keyrack.agent.keys.search import KeySearch, SearchResult
 from keyrack.agent.keys.seen_files import SeenFiles
 from keyrack.agent.keys.unmanaged_keys import Scanner
 from keyrack.agent.sshd import refused_logins
 from keyrack.agent.sshd.drop_in import SETTINGS
 from keyrack.agent.sshd.enforcement import OFF, ON, TRYING, UNDONE, Enforcement
-from keyrack.agent.sshd.host_keys import HostKeyLook, HostKeys
+from keyrack.agent.sshd.host_keys import HostKeyLook, SshdHostKeys
 from keyrack.agent.sshd.login_check import LoginCheck
 from keyrack.agent.sshd.settings import Sshd, SshdProblem
 from keyrack.agent.state import Enrolment, StateFolder, StateProblem
@@ -42,7 +42,7 @@ class DesiredState:
         self.local = decisions.read(state)
         self._accounts = Accounts(state, self.local)
         self._sshd = Sshd(enrolment.sshd_config)
-        self._search = Search(Scanner(self._sshd, enrolment.keys_folder, SeenFiles(state)))
+        self._search = KeySearch(Scanner(self._sshd, enrolment.keys_folder, SeenFiles(state)))
         self._enforcement: Optional[Enforcement] = None
         self._damage = ""
         if self.local.drop_in is not None:
@@ -65,9 +65,9 @@ class DesiredState:
         self._sshd_state: Tuple[object, ...] = ()
         self._logged_in: Callable[[], Iterable[str]] = tuple
         self._host_key_look = HostKeyLook(self._sshd)
-        self._host_keys: Optional[HostKeys] = None
-        self._told_host_keys: Optional[HostKeys] = None
-        self._telling_host_keys: Optional[HostKeys] = None
+        self._host_keys: Optional[SshdHostKeys] = None
+        self._told_host_keys: Optional[SshdHostKeys] = None
+        self._telling_host_keys: Optional[SshdHostKeys] = None
 
     @property
     def hurry(self) -> bool:

@@ -42,7 +42,7 @@ _OFFLINE = {
 }
 
 
-class Finding(NamedTuple):
+class Checked(NamedTuple):
     """One thing looked at: what is so, and what to do when it is wrong. Its names are those that --json has."""
 
     fine: bool
@@ -54,32 +54,32 @@ class Finding(NamedTuple):
         return f"{mark} {printable(self.words)}" + (f"\n     -> {printable(self.remedy)}" if self.remedy else "")
 
 
-def status(state: StateFolder, enrolment: Enrolment) -> List[Finding]:
+def status(state: StateFolder, enrolment: Enrolment) -> List[Checked]:
     """How the agent fares by its own notes."""
     noted = state.status()
     running = state.in_use()
     meanwhile = "" if running else _ends_meanwhile(state, enrolment)
     found = [
-        Finding(True, f"this is host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}"),
-        Finding(
+        Checked(True, f"this is host {enrolment.host}, server {enrolment.server_name}, of {enrolment.url}"),
+        Checked(
             running,
             "the agent is running" if running else "the agent is not running",
             "" if running else f"start it: keyrack-agent run. Until then changes do not arrive; {meanwhile}",
         ),
     ]
     if noted.revision:
-        found.append(Finding(True, f"revision {noted.revision} is in force since {_ago(noted.applied_at)}"))
+        found.append(Checked(True, f"revision {noted.revision} is in force since {_ago(noted.applied_at)}"))
     else:
-        found.append(Finding(False, "no revision is in force yet", "the agent puts the first in place when it runs"))
+        found.append(Checked(False, "no revision is in force yet", "the agent puts the first in place when it runs"))
     if noted.service == "ok":
         fresh = time.time() - noted.contact_at < SILENT_SECONDS
-        found.append(Finding(fresh, f"the service answered {_ago(noted.contact_at)}"))
+        found.append(Checked(fresh, f"the service answered {_ago(noted.contact_at)}"))
     elif noted.service:
         last = f"; it last answered {_ago(noted.contact_at)}" if noted.contact_at else ""
-        found.append(Finding(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
-    found.extend(Finding(False, words, "until that is mended, new documents wait") for words in state.full())
+        found.append(Checked(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
+    found.extend(Checked(False, words, "until that is mended, new documents wait") for words in state.full())
     found.extend(_how_held(state))
-    found.extend(Finding(False, problem) for problem in noted.problems)
+    found.extend(Checked(False, problem) for problem in noted.problems)
     return found
 
 
@@ -90,7 +90,7 @@ def _ends_meanwhile(state: StateFolder, enrolment: Enrolment) -> str:
     return "ends of keys still hold"
 
 
-def _how_held(state: StateFolder) -> Iterator[Finding]:
+def _how_held(state: StateFolder) -> Iterator[Checked]:
     """Whether this host observes or enforces, what silence of the service means, what its administrator allows."""
     try:
         decided = local.read(state)
@@ -98,74 +98,74 @@ def _how_held(state: StateFolder) -> Iterator[Finding]:
         accepted = state.accepted()
         document = None if accepted is None else host_document.decode(accepted.document)
     except (StateProblem, host_document.DocumentError) as problem:
-        yield Finding(False, str(problem))
+        yield Checked(False, str(problem))
         return
     if decided.drop_in is not None:
         words, remedy = _ENFORCEMENT[record.state]
         # Where sshd knows no Include, there is no file of ours.
         path = decided.drop_in if os.path.exists(decided.drop_in) else "settings in sshd_config"
-        yield Finding(record.state != enforcement.UNDONE, words.format(why=record.why, path=path), remedy)
+        yield Checked(record.state != enforcement.UNDONE, words.format(why=record.why, path=path), remedy)
     if decided.only is not None:
-        yield Finding(True, f"the service may speak for these accounts alone: {', '.join(decided.only)}")
+        yield Checked(True, f"the service may speak for these accounts alone: {', '.join(decided.only)}")
     if decided.allow_accounts:
-        yield Finding(True, "the service may create and remove accounts")
+        yield Checked(True, "the service may create and remove accounts")
     if document is not None and document.offline_policy.after_seconds:
         after, then = document.offline_policy
-        yield Finding(True, f"after {after} seconds without the service: {_OFFLINE[then]}")
+        yield Checked(True, f"after {after} seconds without the service: {_OFFLINE[then]}")
 
 
-def examine(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
+def examine(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     """Look at everything that a login depends on, one finding after the other."""
     yield from status(state, enrolment)
     for look in (_look_at_document, _look_at_ends, _look_at_sshd, _look_at_service):
         yield from look(state, enrolment)
 
 
-def _look_at_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_document(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     try:
         accepted = state.accepted()
         if accepted is None:
-            yield Finding(False, "no document was accepted yet", "start the agent: keyrack-agent run")
+            yield Checked(False, "no document was accepted yet", "start the agent: keyrack-agent run")
             return
         signature.check(enrolment.signing_key, accepted.document, accepted.signature)
         document = host_document.decode(accepted.document)
-        yield Finding(True, f"the document of revision {document.revision} is the service's, and well-formed")
+        yield Checked(True, f"the document of revision {document.revision} is the service's, and well-formed")
         files = KeyFiles.open(enrolment.keys_folder, enrolment.revoked_keys)
         try:
             different = files.differences(render(document, EndWriter(Sshd(enrolment.sshd_config)).look(document)))
         finally:
             files.close()
     except (StateProblem, signature.DocumentSignatureProblem, host_document.DocumentError, FolderProblem) as problem:
-        yield Finding(False, str(problem))
+        yield Checked(False, str(problem))
     except OSError as error:
         path = error.filename or state.folder.path
-        yield Finding(False, f"{path}: {error.strerror}", "the running agent makes missing files again")
+        yield Checked(False, f"{path}: {error.strerror}", "the running agent makes missing files again")
     else:
         if not different:
-            yield Finding(True, f"the key files in {enrolment.keys_folder} are as the document says")
+            yield Checked(True, f"the key files in {enrolment.keys_folder} are as the document says")
         for path in different:
-            yield Finding(False, f"{path} is not as the document says", "the running agent puts it back")
+            yield Checked(False, f"{path} is not as the document says", "the running agent puts it back")
 
 
-def _look_at_ends(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_ends(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     """How the running sshd reads the ends of keys, and what that means where nothing of ours runs."""
     sshd = Sshd(enrolment.sshd_config)
     version = sshd.running.version()
     if version == UNKNOWN:
-        yield Finding(False, "sshd does not say which OpenSSH it is", "install OpenSSH's server (openssh-server)")
+        yield Checked(False, "sshd does not say which OpenSSH it is", "install OpenSSH's server (openssh-server)")
         return
     name = f"OpenSSH {version[0]}.{version[1]}"
     form = form_of(sshd)
     if form is EndForm.UTC:
-        yield Finding(True, f"{name} reads ends of keys in UTC")
+        yield Checked(True, f"{name} reads ends of keys in UTC")
     elif form is EndForm.LOCAL:
-        yield Finding(
+        yield Checked(
             True,
             f"{name} reads ends of keys in local time ({sshd.running.zone().name}): they are written so, and hold "
             "while nothing of Keyrack runs, as long as the time zone stays",
         )
     else:
-        yield Finding(
+        yield Checked(
             state.in_use() or not _has_ends(state),
             f"{name} cannot read ends of keys: the agent takes each key away at its end. While it does not run, a key "
             "that has ended still opens its account",
@@ -182,15 +182,15 @@ def _has_ends(state: StateFolder) -> bool:
         return True
 
 
-def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     if programs.find("sshd") is None:
-        yield Finding(False, "sshd was not found", "install OpenSSH's server (openssh-server)")
+        yield Checked(False, "sshd was not found", "install OpenSSH's server (openssh-server)")
         return
     sshd = Sshd(enrolment.sshd_config)
     try:
         effective = sshd.effective()
     except SshdProblem as problem:
-        yield Finding(False, f"sshd's settings cannot be read: {problem}", "repair them, or run this as root")
+        yield Checked(False, f"sshd's settings cannot be read: {problem}", "repair them, or run this as root")
         return
     yield from _look_for_sshd(sshd)
     observes = yield from _look_at_drop_in(state, enrolment)
@@ -204,27 +204,27 @@ def _look_at_sshd(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]
     yield _setting("ExposeAuthInfo", effective, "yes", lambda value: value == "yes")
 
 
-def _look_for_sshd(sshd: Sshd) -> Iterator[Finding]:
+def _look_for_sshd(sshd: Sshd) -> Iterator[Checked]:
     """Whether one runs, and alone; what it has read only the running agent asks, for it writes to do so."""
     if not listening.can_be_seen():
-        yield Finding(True, "whether sshd is running cannot be seen on this system")
+        yield Checked(True, "whether sshd is running cannot be seen on this system")
         return
     listeners = sshd.listeners()
     if not listeners:
-        yield Finding(False, "sshd is not running: nobody listens where it should", "start it: systemctl start ssh")
+        yield Checked(False, "sshd is not running: nobody listens where it should", "start it: systemctl start ssh")
         return
     places = ", ".join(f"{one.address} port {one.port}" for one in listeners)
     given = sshd.running.arguments()
     said = f", and was started with {' '.join(given)}" if given else ""
-    yield Finding(True, f"sshd listens at {places}{said}")
+    yield Checked(True, f"sshd listens at {places}{said}")
     others = sshd.others()
     if others:
-        yield Finding(
+        yield Checked(
             False, f"another sshd listens at {others}: Keyrack does not bind it", "stop it, or give it no keys"
         )
 
 
-def _look_at_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     """Whether each key of the document opens its account, and if not, by which rule."""
     try:
         accepted = state.accepted()
@@ -235,69 +235,69 @@ def _look_at_logins(state: StateFolder, enrolment: Enrolment) -> Iterator[Findin
         document = document._replace(users={name: keys for name, keys in document.users.items() if speaks_for(name)})
         verdicts = LoginCheck(Sshd(enrolment.sshd_config)).look(document)
     except (StateProblem, SshdProblem, host_document.DocumentError, OSError) as problem:
-        yield Finding(False, str(problem))
+        yield Checked(False, str(problem))
         return
     opening = 0
     for verdict in verdicts:
         if verdict.why:
-            yield Finding(False, verdict.words)
+            yield Checked(False, verdict.words)
             continue
         for one in verdict.judged():
             opening += not one.why
             if one.why:
                 name = f" ({one.key.name})" if one.key.name else ""
-                yield Finding(False, f"the key {one.fingerprint}{name} does not open {verdict.username}: {one.why}")
+                yield Checked(False, f"the key {one.fingerprint}{name} does not open {verdict.username}: {one.why}")
     if opening:
-        yield Finding(True, f"{opening} keys open accounts of this host")
+        yield Checked(True, f"{opening} keys open accounts of this host")
 
 
-def _look_at_drop_in(state: StateFolder, enrolment: Enrolment) -> Generator[Finding, None, bool]:
+def _look_at_drop_in(state: StateFolder, enrolment: Enrolment) -> Generator[Checked, None, bool]:
     """Whether sshd does for every account what enforcing takes; answers whether this host only observes."""
     try:
         decided, record, accepted = local.read(state), enforcement.read(state), state.accepted()
         if decided.drop_in is None or accepted is None:
             return False
         if record.state in (enforcement.OFF, enforcement.UNDONE):
-            yield Finding(True, "sshd's settings are this host's own: nothing of Keyrack decides who logs in")
+            yield Checked(True, "sshd's settings are this host's own: nothing of Keyrack decides who logs in")
             return True
         held = enforcement.Enforcement(state, enrolment, decided.drop_in, lambda words: None)
         missing = held.missing(held.settings(host_document.decode(accepted.document)))
     except (StateProblem, SshdProblem, host_document.DocumentError, OSError) as problem:
-        yield Finding(False, str(problem))
+        yield Checked(False, str(problem))
         return False
     for words in missing:
-        yield Finding(
+        yield Checked(
             False, words, "Keyrack's settings must be read before all others; the running agent puts them back"
         )
     if not missing:
-        yield Finding(True, "sshd obeys the document for every account")
+        yield Checked(True, "sshd obeys the document for every account")
     return False
 
 
-def _setting(keyword: str, effective: Effective, wanted: str, check: Callable[[str], bool]) -> Finding:
+def _setting(keyword: str, effective: Effective, wanted: str, check: Callable[[str], bool]) -> Checked:
     value = effective.one(keyword)
     if value and check(value):
-        return Finding(True, f"sshd has {keyword} {value}")
-    return Finding(False, f"sshd has {keyword} {value or 'none'}", f"put into its settings: {keyword} {wanted}")
+        return Checked(True, f"sshd has {keyword} {value}")
+    return Checked(False, f"sshd has {keyword} {value or 'none'}", f"put into its settings: {keyword} {wanted}")
 
 
-def _look_at_service(state: StateFolder, enrolment: Enrolment) -> Iterator[Finding]:
+def _look_at_service(state: StateFolder, enrolment: Enrolment) -> Iterator[Checked]:
     try:
         client = ServiceClient(
             enrolment.url, enrolment.secret, plain_http=True, ca_file=enrolment.ca_file, proxy=enrolment.proxy
         )
         answer = client.get(f"/agent/v1/document?revision={state.status().revision}&wait=0")
     except (NoAnswer, AddressProblem) as problem:
-        yield Finding(False, f"the service does not answer: {problem}", f"is {enrolment.url} right, and does it run?")
+        yield Checked(False, f"the service does not answer: {problem}", f"is {enrolment.url} right, and does it run?")
         return
     client.close()
     if answer.status in (200, 204):
-        yield Finding(True, f"{enrolment.url} answers this host")
+        yield Checked(True, f"{enrolment.url} answers this host")
     else:
-        yield Finding(False, f"the service refuses this host: {answer.words}", "enrol it again with --replace")
+        yield Checked(False, f"the service refuses this host: {answer.words}", "enrol it again with --replace")
     seconds = seconds_ahead(answer.date)
     if seconds is not None and abs(seconds) > CLOCK_SECONDS:
-        yield Finding(
+        yield Checked(
             False,
             f"this host's clock is {abs(seconds):.0f} seconds {'ahead' if seconds > 0 else 'behind'}",
             "set it right (timedatectl set-ntp true): keys end by this clock",

@@ -16,7 +16,7 @@ from typing import Callable, List, NamedTuple, Optional, Tuple
 from keyrack.agent.desired_state import DesiredState, as_offline, offline_words
 from keyrack.agent.keys import unmanaged_keys
 from keyrack.agent.keys.ends import IN_UTC, Ends, EndWriter, next_end
-from keyrack.agent.keys.key_files import KeyFiles, Outcome, Rendered, differ_by_ends, render
+from keyrack.agent.keys.key_files import KeyFiles, KeyFilesOutcome, Rendered, differ_by_ends, render
 from keyrack.agent.service import signature
 from keyrack.agent.sshd.probe import ASK_SECONDS
 from keyrack.agent.sshd.settings import Sshd
@@ -133,14 +133,14 @@ class Reconciler:
             raise Failed(f"a new document waits: {words}") from None
         self._checked = checked
 
-    def put(self, *, new: bool = True, silent: float = 0.0, scan: bool = True) -> Outcome:
+    def put(self, *, new: bool = True, silent: float = 0.0, scan: bool = True) -> KeyFilesOutcome:
         """Make this host what the document in force says; nothing is done where there is none.
 
         new: that files differ is no surprise; silent: seconds since the service last confirmed the document;
         scan: look for keys that nobody told of, too.
         """
         if self._checked is None:
-            return Outcome((), ())
+            return KeyFilesOutcome((), ())
         self._offline = offline_words(self._checked.document, silent)
         allowed = self._checked.allowed
         in_force = InForce(allowed, as_offline(allowed, silent))
@@ -151,16 +151,16 @@ class Reconciler:
             with self._writing:
                 outcome = self._write(in_force.counted, new=new)
         except FolderProblem as problem:
-            return Outcome((), (str(problem),))
+            return KeyFilesOutcome((), (str(problem),))
         except OSError as error:
-            return Outcome((), (f"{error.filename or self._enrolment.keys_folder}: {error.strerror}",))
+            return KeyFilesOutcome((), (f"{error.filename or self._enrolment.keys_folder}: {error.strerror}",))
         if outcome.problems or self._desired is None:
             return outcome
         met = self._desired.put(self._checked.document, scan=scan)
         self._unmet = list(met.unmet)
-        return Outcome(outcome.changed, (), met.put_back)
+        return KeyFilesOutcome(outcome.changed, (), met.put_back)
 
-    def _write(self, counted: HostDocument, *, new: bool) -> Outcome:
+    def _write(self, counted: HostDocument, *, new: bool) -> KeyFilesOutcome:
         """Make the files those of a document as it counts now. Raises FolderProblem or OSError."""
         ends = self._ends.look(counted)
         last = self._rendered

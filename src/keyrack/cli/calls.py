@@ -36,7 +36,7 @@ NEXT = {
 """What to do next where something named is not there, by the refusal's code; a command may know better (known)."""
 
 
-class Refused(click.ClickException):
+class CallRefused(click.ClickException):
     """What was called refuses, in words: status as HTTP has it, code for programs. The command ends with 1."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -45,9 +45,9 @@ class Refused(click.ClickException):
         self.code = code
         self.advised = False
 
-    def with_advice(self, words: str) -> Refused:
+    def with_advice(self, words: str) -> CallRefused:
         """The same, with what to do next."""
-        told = Refused(self.status, self.code, f"{self.message} {words}")
+        told = CallRefused(self.status, self.code, f"{self.message} {words}")
         told.advised = True
         return told
 
@@ -61,7 +61,7 @@ class Calls(ABC):
     ) -> Any:
         """One call: path below /api/keyrack/v1, query without what is None; answers the JSON, None for an empty one.
 
-        Raises Refused, and Unreachable where there was no answer.
+        Raises CallRefused, and Unreachable where there was no answer.
         """
 
     @abstractmethod
@@ -139,7 +139,7 @@ def _advised() -> Iterator[None]:
     """Say what to do next where something that a command names is missing, and the command does not know better."""
     try:
         yield
-    except Refused as refused:
+    except CallRefused as refused:
         if refused.advised or refused.code not in NEXT:
             raise
         raise refused.with_advice(NEXT[refused.code]) from None
@@ -150,10 +150,22 @@ def known(hint: str) -> Iterator[None]:
     """Say what to do next where something is missing."""
     try:
         yield
-    except Refused as refused:
+    except CallRefused as refused:
         if refused.advised or refused.status != 404:
             raise
         raise refused.with_advice(hint) from None
 
 
-__all__ = ["AT_ONCE", "ID", "Calls", "Refused", "Unreachable", "either", "known", "on_data", "reached", "texts", "to"]
+__all__ = [
+    "AT_ONCE",
+    "ID",
+    "CallRefused",
+    "Calls",
+    "Unreachable",
+    "either",
+    "known",
+    "on_data",
+    "reached",
+    "texts",
+    "to",
+]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import ID, Calls, Refused, either, known, reached, to
+from keyrack.cli.calls import ID, CallRefused, Calls, either, known, reached, to
 from keyrack.cli.changes import changed, changing, dash, end_of, lasting, moment, restrictions_of
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, table
@@ -139,7 +139,7 @@ def _still(calls: Calls, gone: dict[str, Any]) -> str:
     asked = {"user": gone["user"], "server": server, "system_user": gone["system_user"]}
     try:
         ways = calls.ask("GET", "/access", query=asked)["items"]
-    except Refused:
+    except CallRefused:
         return ""
     found = {f"{one['via']['kind']} {one['via']['id']} (server {one['server']})": None for one in ways}
     return f"; still let in by: {', '.join(found)}" if found else ""

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from keyrack.cli import sessions
-from keyrack.cli.calls import ID, Calls, Refused, either, known, on_data, reached, to
+from keyrack.cli.calls import ID, CallRefused, Calls, either, known, on_data, reached, to
 from keyrack.cli.changes import dash
 from keyrack.cli.shown import say
 from keyrack.cli.spans import ago, seconds_of
@@ -189,7 +189,7 @@ def _undecided(calls: Calls) -> dict[int, int] | None:
     """How many unmanaged keys wait for a decision, by server; None where one may not know."""
     try:
         items = calls.ask("GET", "/unmanaged-keys")["items"]
-    except Refused as refused:
+    except CallRefused as refused:
         if refused.status != FORBIDDEN:
             raise
         return None

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from keyrack.cli import logins, over_http
-from keyrack.cli.calls import Refused
-from keyrack.cli.logins import Login
+from keyrack.cli.calls import CallRefused
+from keyrack.cli.logins import SavedLogin
 from keyrack.cli.shown import say
 
 LONGEST = 4096
@@ -37,13 +37,13 @@ def command(url: str, token_file: Path | None) -> None:
     try:
         with over_http.OverHttp(url, token) as calls:
             name = calls.ask("GET", "/people/me")["name"]
-    except Refused as refused:
+    except CallRefused as refused:
         if refused.status == 401:
             raise click.ClickException(f"{url} does not know this token.") from None
         if refused.status != 403 and refused.code != "user-missing":
             raise
     try:
-        logins.keep(Login(url, token, name))
+        logins.keep(SavedLogin(url, token, name))
     except OSError as error:
         raise click.ClickException(f"{logins.path()}: {error.strerror}.") from None
     say(f"Logged in at {url}{f' as {name}' if name else ''}; kept in {logins.path()}.")

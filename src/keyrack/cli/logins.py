@@ -11,7 +11,7 @@ import click
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class SavedLogin:
     """Where somebody logged in. url: of the service, without a / at its end; name: whose token it is, if known."""
 
     url: str
@@ -25,13 +25,13 @@ def path() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".config") / "keyrack" / "login.json"
 
 
-def from_environment() -> Login | None:
+def from_environment() -> SavedLogin | None:
     """What KEYRACK_URL and KEYRACK_TOKEN say, for programs; None where they say nothing."""
     url, token = os.environ.get("KEYRACK_URL", ""), os.environ.get("KEYRACK_TOKEN", "")
-    return Login(url.rstrip("/"), token) if url and token else None
+    return SavedLogin(url.rstrip("/"), token) if url and token else None
 
 
-def current() -> Login | None:
+def current() -> SavedLogin | None:
     """The login in force, None for none. Exits with words for a file that others may read, or that is none of ours."""
     named = from_environment()
     if named is not None:
@@ -44,14 +44,14 @@ def current() -> Login | None:
                     f"{path()} can be read by others: chmod 600 it, and log in with a new token."
                 )
             told = json.load(file)
-            return Login(told["url"], told["token"], told.get("name", ""))
+            return SavedLogin(told["url"], told["token"], told.get("name", ""))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise click.ClickException(f"{path()} cannot be read as a login; remove it and log in again.") from None
 
 
-def keep(login: Login) -> None:
+def keep(login: SavedLogin) -> None:
     """Keep a login in the place of the one before; the file is old or new, and was never anybody else's to read."""
     folder = path().parent
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -64,12 +64,12 @@ def keep(login: Login) -> None:
     new.replace(path())
 
 
-def forget() -> Login | None:
+def forget() -> SavedLogin | None:
     """Remove the login, and answer it as it was."""
     try:
         told = current()
     except click.ClickException:
-        told = Login("", "")
+        told = SavedLogin("", "")
     try:
         path().unlink()
     except FileNotFoundError:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from keyrack.cli.calls import Calls, Refused, texts
+from keyrack.cli.calls import CallRefused, Calls, texts
 from keyrack.cli.ends import Unreachable
 from keyrack.cli.operator_context import OperatorContext, operator_context
 from keyrack.errors import Kind, Refusal
@@ -32,7 +32,7 @@ class OnData(Calls):
         except Refusal as refusal:
             if refusal.kind is Kind.UNAVAILABLE:
                 raise Unreachable(refusal.message) from None
-            raise Refused(STATUS.get(refusal.kind, 400), refusal.code, refusal.message) from None
+            raise CallRefused(STATUS.get(refusal.kind, 400), refusal.code, refusal.message) from None
         return json.loads(bytes(answer.body)) if answer.body else None
 
     def now(self) -> datetime:

@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 import click
 
 from keyrack import __version__
-from keyrack.cli.calls import Calls, Refused, texts
+from keyrack.cli.calls import CallRefused, Calls, texts
 from keyrack.cli.ends import Unreachable
 from keyrack.cli.shown import say
 
@@ -110,7 +110,7 @@ class OverHttp(Calls):
             raise Unreachable(words)
         if status == 401:
             words += " Log in again: keyrack login URL."
-        raise Refused(status, str(error.get("code", "")), words)
+        raise CallRefused(status, str(error.get("code", "")), words)
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:

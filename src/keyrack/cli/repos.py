@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import Calls, Refused, either, on_data, reached, to
+from keyrack.cli.calls import CallRefused, Calls, either, on_data, reached, to
 from keyrack.cli.changes import dash
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
@@ -95,10 +95,10 @@ def delete(path: str, yes: bool, **given: Any) -> None:
 
 
 def _at(calls: Calls, path: str) -> str:
-    """The place of a repository in the API. Raises Refused where there is none that the caller may see."""
+    """The place of a repository in the API. Raises CallRefused where there is none that the caller may see."""
     found = [one for one in calls.every(ALL, {"search": path}) if one["path"] == path]
     if not found:
-        raise Refused(404, "repository-missing", f"There is no repository {path!r} that you may see.")
+        raise CallRefused(404, "repository-missing", f"There is no repository {path!r} that you may see.")
     return to("repositories", found[0]["id"])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import Calls, Refused, either, known, reached, to
+from keyrack.cli.calls import CallRefused, Calls, either, known, reached, to
 from keyrack.cli.changes import dash
 from keyrack.cli.ends import partly
 from keyrack.cli.shown import say
@@ -105,7 +105,7 @@ def _follow(calls: Calls, fingerprint: str, wait: int | None) -> Any:
     while True:
         try:
             now = _of_key(calls, fingerprint)
-        except Refused as refused:
+        except CallRefused as refused:
             # Who may revoke need not be one who may read servers.
             if refused.status != 403:
                 raise

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from keyrack.cli.calls import AT_ONCE, Refused, either, known, reached
+from keyrack.cli.calls import AT_ONCE, CallRefused, either, known, reached
 from keyrack.cli.changes import dash
 from keyrack.cli.ends import partly
 from keyrack.cli.shown import say
@@ -61,7 +61,7 @@ def _show(given: dict[str, Any], json_wanted: bool, **asked: str | None) -> None
             page = calls.ask("GET", "/access", query={**asked, "cursor": cursor, "per_page": AT_ONCE})
             if page["note"]:
                 # Who misspelt an account must not read that nobody gets in there.
-                raise Refused(404, "account-missing", page["note"]).with_advice(_ACCOUNTS)
+                raise CallRefused(404, "account-missing", page["note"]).with_advice(_ACCOUNTS)
             rows += map(_row, page["items"])
             unknown += page["unknown"]
             cursor = page["next"]

@@ -23,7 +23,7 @@ from keyrack.core.people.users import system_actor
 from keyrack.store import access_tree, event_seals, events, instance_facts, people, sealed, sealed_tables, sums
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.schema import metadata
-from keyrack.store.sealed import Broken
+from keyrack.store.sealed import AlteredRow
 from keyrack.store.tables import credentials, deploy_keys, grants, system_users, user_keys
 
 log = structlog.get_logger("keyrack")
@@ -80,7 +80,7 @@ def use(instance: Instance) -> None:
     """Have an instance's database seal and check rows with its key, and raise an alarm for those that do not hold."""
     raised: dict[str, datetime] = {}
 
-    def told(found: tuple[Broken, ...]) -> None:
+    def told(found: tuple[AlteredRow, ...]) -> None:
         since = instance.now() - AGAIN_AFTER
         new = [row for row in found if raised.get(_words(row), since) <= since]
         if new:
@@ -238,7 +238,7 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _alarm(instance: Instance, found: list[Broken]) -> None:
+def _alarm(instance: Instance, found: list[AlteredRow]) -> None:
     """One alarm an hour for a row, in the log of the workspace it says it is of."""
     now = instance.now()
 
@@ -271,7 +271,7 @@ def _alarm(instance: Instance, found: list[Broken]) -> None:
         log.error("alarm not recorded", rows=[row.name for row in found])
 
 
-def _words(row: Broken) -> str:
+def _words(row: AlteredRow) -> str:
     called = row.values.get("name") or row.values.get("path") or row.values.get("username") or ""
     what = f"{named(row.table)} {','.join(str(part) for part in row.key)}" + (f" ({called})" if called else "")
     if row.table == "access_tree" and row.older:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.store import sealed
-from keyrack.store.database import Database, take_turn
+from keyrack.store.database import Database, lock_workspace
 from keyrack.store.engine.prepared import savepoint
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class _Joined:
         # What a command raises must undo that command before it is looked at again, see Attempt.write.
         with sealed.counting(self._connection), savepoint(self._connection):
             if turn is not None:
-                take_turn(self._connection, turn)
+                lock_workspace(self._connection, turn)
             return command(self._connection)
 
 

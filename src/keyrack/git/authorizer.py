@@ -33,7 +33,7 @@ from keyrack.core.git import access as git_access
 from keyrack.core.git import bounds, repositories, storage
 from keyrack.core.git.access import Access, Holder
 from keyrack.core.git.activity import GitLog, PushedRefs
-from keyrack.core.git.endpoints import Endpoint
+from keyrack.core.git.endpoints import GitEndpoint
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.git.upkeep import Upkeep
@@ -161,7 +161,7 @@ class Authorizer:
         # Permitted, and not yet told to start.
         self._starting: list[Access] = []
         self._upkeep: Upkeep | None = None
-        self._endpoint = Endpoint(instance, name or instance.settings.git_listen)
+        self._endpoint = GitEndpoint(instance, name or instance.settings.git_listen)
         # How many transfers of whom were stopped, by user, until it is said.
         self._stopped: Counter[int] = Counter()
         self._started = threading.Event()

@@ -179,7 +179,7 @@ def _grown(part: audit_tree.Whole, level: int, number: int) -> bytes:
     return audit_tree.node(part(level - 1, 2 * number), part(level - 1, 2 * number + 1))
 
 
-class Parts:
+class TreeParts:
     """Whole parts of the tree as records make them, to be compared with those that are kept."""
 
     def __init__(self) -> None:

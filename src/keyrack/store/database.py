@@ -15,7 +15,7 @@ from keyrack.store import access_tree
 from keyrack.store.changes import announce
 from keyrack.store.engine import fibers
 from keyrack.store.engine.at_once import AtOnce, NotAtOnce, TookLonger
-from keyrack.store.engine.company import take_turn
+from keyrack.store.engine.company import lock_workspace
 from keyrack.store.engine.connect import (
     DatabaseSpoilt,
     DatabaseUnavailable,
@@ -30,13 +30,13 @@ from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.sqlite_commands import Turn
 from keyrack.store.engine.sqlite_file import SqliteFile
 from keyrack.store.engine.sqlite_writer import SqliteWriter
-from keyrack.store.sealed import Broken, Seals, attach
+from keyrack.store.sealed import AlteredRow, Seals, attach
 
 if TYPE_CHECKING:
     from keyrack.store.engine.postgresql_reader import PostgresqlReader
     from keyrack.store.engine.postgresql_writer import PostgresqlWriter
 
-__all__ = ["Database", "DatabaseUnavailable", "NotAtOnce", "TookLonger", "Turn", "announce", "take_turn"]
+__all__ = ["Database", "DatabaseUnavailable", "NotAtOnce", "TookLonger", "Turn", "announce", "lock_workspace"]
 
 T = TypeVar("T")
 Question = Callable[[Connection], T]
@@ -68,7 +68,7 @@ class Database:
     def __init__(self, url: URL, dialect: Dialect) -> None:
         self.dialect: Dialect = dialect
         self.seals = Seals()
-        self._told: Callable[[tuple[Broken, ...]], None] | None = None
+        self._told: Callable[[tuple[AlteredRow, ...]], None] | None = None
         self._telling = threading.local()
         self._lock = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
@@ -229,7 +229,7 @@ class Database:
         return stop
 
     def seal_with(
-        self, mac: Callable[[bytes], bytes], told: Callable[[tuple[Broken, ...]], None] | None = None
+        self, mac: Callable[[bytes], bytes], told: Callable[[tuple[AlteredRow, ...]], None] | None = None
     ) -> None:
         """Seal and check rows with this keyed function; told: hears, outside of any transaction, of rows that are not
         as Keyrack wrote them, found by whatever was read.

@@ -14,7 +14,7 @@ from keyrack.store.tables import credentials, key_uses, servers, system_users, u
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class KeyAtPlace:
     """A key at one place. kind: "credential" or "user key"; name: its label or title; user: whose it is, if known.
 
     used_at: when it last logged in on its server, or anywhere for a user's key; disabled: its user is shut out.
@@ -60,7 +60,7 @@ def _uses(fingerprints: Sequence[str]) -> Select[Any]:
     return select(key_uses).where(among(key_uses.c.fingerprint, fingerprints))
 
 
-def credentials_after(connection: Connection, workspace_id: int, after: int, limit: int) -> list[Held]:
+def credentials_after(connection: Connection, workspace_id: int, after: int, limit: int) -> list[KeyAtPlace]:
     """The credentials of a workspace with a larger id, at most `limit`."""
     rows = _credentials.rows(connection, workspace_id, after, limit)
     prints = sorted({row.fingerprint for row in rows})
@@ -71,8 +71,8 @@ def credentials_after(connection: Connection, workspace_id: int, after: int, lim
     return [_credential(row, owners.get(row.fingerprint), uses.get((row.fingerprint, row.server_id))) for row in rows]
 
 
-def _credential(row: Row, owner: Row | None, used_at: datetime | None) -> Held:
-    return Held(
+def _credential(row: Row, owner: Row | None, used_at: datetime | None) -> KeyAtPlace:
+    return KeyAtPlace(
         kind="credential",
         id=row.id,
         fingerprint=row.fingerprint,
@@ -108,13 +108,13 @@ def _newest_uses(fingerprints: Sequence[str]) -> Select[Any]:
     return found.group_by(key_uses.c.fingerprint)
 
 
-def user_keys_after(connection: Connection, workspace_id: int, after: int, limit: int) -> list[Held]:
+def user_keys_after(connection: Connection, workspace_id: int, after: int, limit: int) -> list[KeyAtPlace]:
     """The keys of a workspace's users with a larger id, at most `limit`."""
     rows = _user_keys.rows(connection, workspace_id, after, limit)
     prints = sorted({row.fingerprint for row in rows})
     uses = {row.fingerprint: row.last_used_at for row in _newest_uses.rows(connection, prints)} if prints else {}
     return [
-        Held(
+        KeyAtPlace(
             kind="user key",
             id=row.id,
             fingerprint=row.fingerprint,

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, CompoundSelect, Connection, Select, Update
 from keyrack.model import Credential, Grant, Page, Place, UserKey, Window
 from keyrack.store import sealed, sealed_sets
 from keyrack.store.dialect import insert_of
-from keyrack.store.engine.prepared import Plan, Row, Statement, among, placeholder, prepared
+from keyrack.store.engine.prepared import CompiledStatement, Row, Statement, among, placeholder, prepared
 from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, inserted, matches, paged, pattern
 from keyrack.store.tables import (
@@ -469,7 +469,7 @@ def _system_users_of(server_ids: Sequence[int]) -> Select[Any]:
 
 
 def _with_seals(
-    connection: Connection, server_id: int, plan: Plan, rows: list[tuple[Any, ...]]
+    connection: Connection, server_id: int, plan: CompiledStatement, rows: list[tuple[Any, ...]]
 ) -> tuple[tuple[Credential, bool], ...]:
     accounts = {
         row.id: sealed.sound(connection, system_users, row) for row in _system_users_of.rows(connection, server_id)

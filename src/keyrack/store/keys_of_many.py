@@ -184,7 +184,7 @@ def _revoked_everywhere(server_ids: Sequence[int], fingerprints: Sequence[str]) 
     return select(revoked_keys.c.fingerprint).where(*mine)
 
 
-def letting_in(
+def still_opened(
     connection: Connection, server_ids: Iterable[int], workspace_id: int, fingerprints: Iterable[str], at: datetime
 ) -> frozenset[tuple[int, str]]:
     """On which of these servers of a workspace anything lets which of these keys in: as openings.lets_in, for many."""

@@ -92,7 +92,7 @@ class GitReceipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReachedServer:
     """A server that a person reaches. host: whether one is enrolled as it."""
 
     id: int
@@ -188,7 +188,7 @@ def _found(workspace_id: int, fingerprints: Iterable[str]) -> Select[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldAccess:
     """All that somebody has, as rows with all columns of their tables and names beside them."""
 
     keys: Sequence[Row]
@@ -204,11 +204,11 @@ class Held:
     requests: Sequence[Row]
 
 
-def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) -> Held:
+def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) -> HeldAccess:
     """All that a user of a workspace has: a question for each kind, however many servers there are."""
     keys = _keys.rows(connection, user_id)
     fingerprints = [row.fingerprint for row in keys if row.fingerprint]
-    return Held(
+    return HeldAccess(
         keys=keys,
         credentials=_credentials.rows(connection, workspace_id, fingerprints),
         grants=_grants.rows(connection, user_id),
@@ -232,9 +232,9 @@ def _places(workspace_id: int, ids: Iterable[int]) -> Select[Any]:
     )
 
 
-def places(connection: Connection, workspace_id: int, ids: Iterable[int]) -> tuple[Place, ...]:
+def places(connection: Connection, workspace_id: int, ids: Iterable[int]) -> tuple[ReachedServer, ...]:
     """Servers of a workspace by name, each with whether it has a host."""
-    return tuple(Place(row.id, row.name, bool(row.host)) for row in _places.rows(connection, workspace_id, set(ids)))
+    return tuple(ReachedServer(*row.values()) for row in _places.rows(connection, workspace_id, set(ids)))
 
 
 @prepared

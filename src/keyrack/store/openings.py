@@ -112,7 +112,7 @@ def _entries(
     ]
 
 
-def lets_in(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
+def still_opens(connection: Connection, server_id: int, workspace_id: int, fingerprint: str, at: datetime) -> bool:
     """Whether anything on a server lets this key in."""
     return (
         _credential_lets_in.row(connection, server_id, fingerprint, at) is not None

@@ -8,7 +8,7 @@ from typing import Any, Concatenate, Generic, ParamSpec
 
 from sqlalchemy import Connection, Executable
 
-from keyrack.store.engine.prepared import Plan, Prepared, Row
+from keyrack.store.engine.prepared import CompiledStatement, Prepared, Row
 
 P = ParamSpec("P")
 
@@ -21,7 +21,7 @@ class _Batch:
     def __init__(self, server_ids: Iterable[int]) -> None:
         self.server_ids = tuple(server_ids)
         self.known = frozenset(self.server_ids)
-        self.answers: dict[Any, tuple[Plan, dict[int, list[tuple[Any, ...]]]]] = {}
+        self.answers: dict[Any, tuple[CompiledStatement, dict[int, list[tuple[Any, ...]]]]] = {}
 
 
 @contextmanager
@@ -49,7 +49,7 @@ class PerServer(Generic[P]):
 
     def raw(
         self, connection: Connection, server_id: int, *args: P.args, **kwargs: P.kwargs
-    ) -> tuple[Plan, list[tuple[Any, ...]]]:
+    ) -> tuple[CompiledStatement, list[tuple[Any, ...]]]:
         """The same as the driver has them, and the plan that reads them."""
         asked: _Batch | None = connection.info.get(_BATCH)
         if asked is None or server_id not in asked.known:

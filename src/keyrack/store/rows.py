@@ -12,7 +12,7 @@ from sqlalchemy.sql.operators import desc_op
 
 from keyrack.model import Page, Place, Window
 from keyrack.store import access_tree, sealed
-from keyrack.store.engine.prepared import Plan, Prepared, Statement, placeholder
+from keyrack.store.engine.prepared import CompiledStatement, Prepared, Statement, placeholder
 from keyrack.store.engine.prepared import Row as PreparedRow
 
 P = ParamSpec("P")
@@ -166,7 +166,7 @@ class Records(Generic[T]):
         """A record of each row that answers a question."""
         return self.of(connection, *question.raw(connection, *args, **kwargs))
 
-    def of(self, connection: Connection, plan: Plan, found: Iterable[tuple[Any, ...]]) -> list[T]:
+    def of(self, connection: Connection, plan: CompiledStatement, found: Iterable[tuple[Any, ...]]) -> list[T]:
         """A record of each row, as the driver has them, and the plan that reads them."""
         kept = sealed.seals_of(connection).kept.setdefault((self, plan.sql), {})
         counted = plan.names[-1:] == (COUNTED,)
@@ -187,7 +187,7 @@ class Records(Generic[T]):
         return found[0] if found else None
 
     def _made(
-        self, connection: Connection, plan: Plan, kept: dict[Any, Any], row: tuple[Any, ...]
+        self, connection: Connection, plan: CompiledStatement, kept: dict[Any, Any], row: tuple[Any, ...]
     ) -> tuple[T, access_tree.Account]:
         account = access_tree.noting(connection)
         try:

@@ -21,7 +21,7 @@ from keyrack.store.seals import OF_SERVER as OF_SERVER
 from keyrack.store.seals import SEAL as SEAL
 from keyrack.store.seals import TABLES as TABLES
 from keyrack.store.seals import VOLATILE as VOLATILE
-from keyrack.store.seals import Broken as Broken
+from keyrack.store.seals import AlteredRow as AlteredRow
 from keyrack.store.seals import Seals as Seals
 from keyrack.store.seals import attach as attach
 from keyrack.store.seals import broken as broken

@@ -85,7 +85,7 @@ MOST_FOUND = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class AlteredRow:
     """A row that is not as Keyrack wrote it. key: its primary key; values: what it says now; incomplete: it holds, and
     what belongs to it does not; older: it holds, and it is not the newest of it; missing: others deleted it.
     """
@@ -119,7 +119,7 @@ class Seals:
     def __init__(self) -> None:
         self._mac: Callable[[bytes], bytes] | None = None
         self._lock = threading.Lock()
-        self.untold: dict[str, Broken] = {}
+        self.untold: dict[str, AlteredRow] = {}
         self.seen = Seen()
         self.kept: dict[Any, dict[Any, Any]] = {}
         """What was made of rows that hold, by what made it and by the row as it was read (see rows.Records)."""
@@ -153,13 +153,13 @@ class Seals:
         except (TypeError, ValueError, OverflowError):
             return False  # what no column of ours can hold was not written by us
 
-    def found(self, broken: Broken) -> None:
+    def found(self, broken: AlteredRow) -> None:
         """Remember a broken row until somebody takes it."""
         with self._lock:
             if len(self.untold) < MOST_FOUND:
                 self.untold[broken.name] = broken
 
-    def take(self) -> tuple[Broken, ...]:
+    def take(self) -> tuple[AlteredRow, ...]:
         """The broken rows that were found since the last time."""
         if not self.untold:
             return ()
@@ -187,14 +187,14 @@ def seals_of(connection: Connection) -> Seals:
     return seals
 
 
-def broken(table: Table, values: Mapping[str, Any], *, older: bool = False) -> Broken:
+def broken(table: Table, values: Mapping[str, Any], *, older: bool = False) -> AlteredRow:
     """The record of a row that does not hold, or is an older one."""
-    return Broken(table.name, key_of(table, values), dict(values), older=older)
+    return AlteredRow(table.name, key_of(table, values), dict(values), older=older)
 
 
 def incomplete(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
     """Remember that rows that belong to this one were deleted or put back by others."""
-    seals_of(connection).found(Broken(table.name, key_of(table, values), dict(values), incomplete=True))
+    seals_of(connection).found(AlteredRow(table.name, key_of(table, values), dict(values), incomplete=True))
 
 
 def columns(table: Table, prefix: str) -> list[Any]:

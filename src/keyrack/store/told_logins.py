@@ -17,7 +17,7 @@ from keyrack.store.tables import credentials
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReportedLogins:
     """How far one host is: its last batch, and what became of the logins of the hour that began at hour_from."""
 
     batch: str
@@ -40,13 +40,13 @@ def _told(server_id: int) -> Select[Any]:
     return select(told_logins).where(told_logins.c.server_id == server_id)
 
 
-def of_server(connection: Connection, server_id: int) -> Told | None:
+def of_server(connection: Connection, server_id: int) -> ReportedLogins | None:
     """How far a host is; None before its first batch."""
     row = _told.row(connection, server_id)
-    return None if row is None else Told(row.batch, row.hour_from, row.events, row.left_out)
+    return None if row is None else ReportedLogins(row.batch, row.hour_from, row.events, row.left_out)
 
 
-def keep(connection: Connection, server_id: int, told: Told) -> None:
+def keep(connection: Connection, server_id: int, told: ReportedLogins) -> None:
     """Write down how far a host is."""
     values = {
         "batch": told.batch,

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keyrack.core.hosts import contacts, copies, documents, enrolment, went_back
-from keyrack.core.hosts.contacts import Answer, Contact
+from keyrack.core.hosts.contacts import Contact, ContactAnswer
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.instance import Instance
@@ -28,14 +28,14 @@ from keyrack.store.deleted_servers import DeletedServer
 from keyrack.web import bodies, machines
 from keyrack.web.agent_archive import build_zipapp
 from keyrack.web.api import LONGEST_OPEN_BODY, Sharing, address_of, database_away, fault
-from keyrack.web.at_rest import RESTED, AtRest, Parts
+from keyrack.web.at_rest import RESTED, AtRest, ContactParts
 from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import LONG_BODY
 from keyrack.web.limits import count
 from keyrack.web.machines import Machines
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.together import Together
-from keyrack.web.waiting import Waiting, within
+from keyrack.web.waiting import ContactWaiters, within
 
 log = structlog.get_logger("keyrack.web")
 
@@ -74,7 +74,7 @@ STATUS = {
 
 
 def application(
-    instance: Instance, waiting: Waiting, last_seen: LastSeen, limit: RateLimit, sharing: Sharing
+    instance: Instance, waiting: ContactWaiters, last_seen: LastSeen, limit: RateLimit, sharing: Sharing
 ) -> tuple[ASGIApp, AtRest]:
     """The application under /agent, and what holds the questions of hosts that wait."""
     calls = _AgentCalls(instance, waiting, last_seen, limit, sharing)
@@ -137,7 +137,7 @@ class _AgentCalls:
     """The calls of agents; whatever takes more than a moment runs on a thread, when it is that host's turn."""
 
     def __init__(
-        self, instance: Instance, waiting: Waiting, last_seen: LastSeen, limit: RateLimit, sharing: Sharing
+        self, instance: Instance, waiting: ContactWaiters, last_seen: LastSeen, limit: RateLimit, sharing: Sharing
     ) -> None:
         self._instance = instance
         self._waiting = waiting
@@ -156,7 +156,7 @@ class _AgentCalls:
         self._sizes: dict[int, int] = {}
         self._machines = Machines(instance, waiting, sharing.scheduler)
         self.at_rest = AtRest(
-            Parts(instance, waiting, self._machines, last_seen, limit, self._look_together, LONGEST_WAIT)
+            ContactParts(instance, waiting, self._machines, last_seen, limit, self._look_together, LONGEST_WAIT)
         )
 
     async def enrol(self, request: Request) -> Response:
@@ -257,7 +257,7 @@ class _AgentCalls:
         headers = {"Content-Encoding": "gzip"} if answer.packed else None
         return Response(answer.body, media_type="application/json", headers=headers)
 
-    async def _look_together(self, contact: Contact) -> Answer | None:
+    async def _look_together(self, contact: Contact) -> ContactAnswer | None:
         """How a host stands, asked together with others; None where its document is so large that it is made alone."""
         if contact.server_id in self._sizes:
             return None

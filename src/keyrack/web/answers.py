@@ -22,7 +22,7 @@ class JsonAnswer(JSONResponse):
         return _encode(content).encode()
 
 
-class Shown(Generic[T]):
+class RecordsAsJson(Generic[T]):
     """The JSON of records, kept as long as the very record is: the store answers the same one again where its row is
     the same to the byte (store/rows.py).
     """
@@ -59,10 +59,10 @@ class Shown(Generic[T]):
 
 
 def one(text: str) -> Response:
-    """An answer that is one thing, as Shown has it."""
+    """An answer that is one thing, as RecordsAsJson has it."""
     return Response(text, media_type="application/json")
 
 
 def many(name: str, texts: str, others: Mapping[str, Any]) -> Response:
-    """An object with things under a name, as Shown.texts has them, before its other fields, of which there are some."""
+    """An object with things under a name, as RecordsAsJson.texts has them, before its other fields, of which it has."""
     return Response(f'{{"{name}":[{texts}],{_encode(others)[1:]}', media_type="application/json")

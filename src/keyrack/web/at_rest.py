@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from keyrack.core.hosts import copies
-from keyrack.core.hosts.contacts import Answer, Contact
+from keyrack.core.hosts.contacts import Contact, ContactAnswer
 from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.instance import Instance
 from keyrack.web import request_ids
 from keyrack.web.machines import HEADER, Machines
 from keyrack.web.protocol import BoundedProtocol
 from keyrack.web.rate_limit import RateLimit
-from keyrack.web.waiting import Waiting
+from keyrack.web.waiting import ContactWaiters
 
 RESTED = "rested"
 """Where a request's state keeps what was found of it while it was held: its server, and until when it may wait."""
@@ -36,28 +36,28 @@ _JSON, _GZIP = (b"content-type", b"application/json"), (b"content-encoding", b"g
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ContactParts:
     """What is shared with the ordinary way. look: asks how a host stands together with others; None where that is to be
     found out the ordinary way.
     """
 
     instance: Instance
-    waiting: Waiting
+    waiting: ContactWaiters
     machines: Machines
     last_seen: LastSeen
     limit: RateLimit
-    look: Callable[[Contact], Awaitable[Answer | None]]
+    look: Callable[[Contact], Awaitable[ContactAnswer | None]]
     longest_wait: float
 
 
 class AtRest:
     """Takes what can be held; of the event loop. note: told of each answer, by its status."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ContactParts) -> None:
         self._parts = parts
         self.note: Callable[[int], None] = lambda status: None
 
-    def hold(self, connection: BoundedProtocol) -> Held | None:
+    def hold(self, connection: BoundedProtocol) -> HeldContact | None:
         """Hold the request whose head a connection just got, until there is something to say; None: it is another."""
         match = _QUESTION.fullmatch(connection.url)
         if match is None or self._parts.waiting.closing:
@@ -82,7 +82,7 @@ class AtRest:
         if self._parts.machines.repeated(server_id, told) is not None:
             return None  # which is found again, and said
         contact = Contact(server_id, secret_hash, int(revision), mark, packs, run, int(audit) if audit else -1)
-        held = Held(self._parts, self.note, connection, contact, seconds)
+        held = HeldContact(self._parts, self.note, connection, contact, seconds)
         if not is_current:
             held.look()
         return held
@@ -105,13 +105,18 @@ def _read(headers: list[tuple[bytes, bytes]]) -> tuple[str, str | None, bool] | 
     return (secret.decode("latin-1"), machine, packs) if secret else None
 
 
-class Held:
+class HeldContact:
     """One question that is held."""
 
     __slots__ = ("_connection", "_contact", "_deadline", "_looks", "_loop", "_note", "_parts", "_timer", "_waiter")
 
     def __init__(
-        self, parts: Parts, note: Callable[[int], None], connection: BoundedProtocol, contact: Contact, seconds: float
+        self,
+        parts: ContactParts,
+        note: Callable[[int], None],
+        connection: BoundedProtocol,
+        contact: Contact,
+        seconds: float,
     ) -> None:
         self._parts, self._note, self._contact = parts, note, contact
         self._connection: BoundedProtocol | None = connection

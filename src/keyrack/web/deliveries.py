@@ -10,7 +10,7 @@ import structlog
 
 from keyrack.core.audit import webhooks
 from keyrack.core.audit.sinks import Sinks
-from keyrack.core.audit.webhooks import Due
+from keyrack.core.audit.webhooks import DueDeliveries
 from keyrack.core.instance import Instance
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web.outgoing import Outgoing
@@ -73,7 +73,7 @@ class _Loop:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._sinks.close()
 
-    def _send(self, due: Due) -> int:
+    def _send(self, due: DueDeliveries) -> int:
         try:
             return webhooks.send(self._instance, due, self._post)
         except DatabaseUnavailable:

@@ -18,7 +18,7 @@ AT_ONCE = 64
 """Connections in a round, so that those who are connected are served meanwhile."""
 
 
-class Server(uvicorn.Server):
+class ListeningServer(uvicorn.Server):
     """uvicorn's server, which looks for more connections after each that came."""
 
     _looks = False

@@ -16,13 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from keyrack.core.hosts import copies
-from keyrack.core.hosts.copies import Seat, Told
+from keyrack.core.hosts.copies import ReportedIdentity, Seat
 from keyrack.core.instance import Instance
 from keyrack.model import Server
 from keyrack.web.api import address_of
 from keyrack.web.callers import Caller
 from keyrack.web.fair_queueing import FairScheduler
-from keyrack.web.waiting import Waiting, within
+from keyrack.web.waiting import ContactWaiters, within
 
 HEADER = "keyrack-machine"
 HOLD = 3.0
@@ -40,7 +40,7 @@ class Asking(Protocol):
 class Machines:
     """What one process knows of the runs of agents; of the event loop."""
 
-    def __init__(self, instance: Instance, waiting: Waiting, scheduler: FairScheduler) -> None:
+    def __init__(self, instance: Instance, waiting: ContactWaiters, scheduler: FairScheduler) -> None:
         self._instance = instance
         self._waiting = waiting
         self._scheduler = scheduler
@@ -68,7 +68,7 @@ class Machines:
         if not waiting:
             del self._open[server_id]
 
-    def repeated(self, server_id: int, told: Told | None) -> Response | None:
+    def repeated(self, server_id: int, told: ReportedIdentity | None) -> Response | None:
         """What to answer to a question whose number was there before: the machine was copied while it ran, or went
         back. It must go by another name, so that the two can be told apart.
         """
@@ -84,13 +84,13 @@ class Machines:
         self._numbers[place] = told.run, told.number
         return None
 
-    async def seat(self, request: Request, server: Server, told: Told | None, caller: Caller) -> None:
+    async def seat(self, request: Request, server: Server, told: ReportedIdentity | None, caller: Caller) -> None:
         """Note who asks, where that is news. Raises Refusal TAKEN or UNAVAILABLE (copies.contact)."""
         if server.copied_at is None and (told is None or told.run == server.agent_run):
             return
         await self.take_seat(request, server.id, told, caller)
 
-    async def take_seat(self, request: Request, server_id: int, told: Told | None, caller: Caller) -> None:
+    async def take_seat(self, request: Request, server_id: int, told: ReportedIdentity | None, caller: Caller) -> None:
         """The same where nothing is known of the server's last run."""
         arrived = self._instance.now()
         others = [request for request in self._open.get(server_id, ()) if not await request.is_disconnected()]
@@ -121,7 +121,7 @@ class Machines:
         self._held.pop(server_id, None)
 
 
-def told(request: Request) -> Told | None:
+def told(request: Request) -> ReportedIdentity | None:
     """What a request says of its sender."""
     header = request.headers.get(HEADER)
     return None if header is None else copies.read(header)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from keyrack import __version__
-from keyrack.core.keys.key_sync import Answer, NoAnswer
+from keyrack.core.keys.key_sync import HttpAnswer, SourceUnreachable
 from keyrack.core.private_addresses import is_public, is_within
 from keyrack.settings import Settings
 
@@ -32,21 +32,21 @@ class Outgoing:
         self._networks = settings.networks(setting)
         self._setting = setting
 
-    def __call__(self, url: str, headers: Mapping[str, str]) -> Answer:
-        """GET. Raises NoAnswer with words for people; statuses of any kind are answers."""
+    def __call__(self, url: str, headers: Mapping[str, str]) -> HttpAnswer:
+        """GET. Raises SourceUnreachable with words for people; statuses of any kind are answers."""
         return self._asked("GET", url, headers, None)
 
-    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
         """POST; otherwise as GET."""
         return self._asked("POST", url, headers, body)
 
-    def _asked(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+    def _asked(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> HttpAnswer:
         try:
             return self._ask(method, url, headers, body)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise NoAnswer(f"{urlsplit(url).hostname}: {type(error).__name__}: {str(error)[:200]}") from None
+            raise SourceUnreachable(f"{urlsplit(url).hostname}: {type(error).__name__}: {str(error)[:200]}") from None
 
-    def _ask(self, method: str, url: str, headers: Mapping[str, str], sent_body: bytes | None) -> Answer:
+    def _ask(self, method: str, url: str, headers: Mapping[str, str], sent_body: bytes | None) -> HttpAnswer:
         parts = urlsplit(url)
         secure = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
@@ -62,7 +62,7 @@ class Outgoing:
             response = connection.getresponse()
             body = _body(response, until)
             named = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, named | {"x-now": str(int(time.time()))}, body)
+            return HttpAnswer(response.status, named | {"x-now": str(int(time.time()))}, body)
         finally:
             connection.close()
             raw.close()
@@ -73,14 +73,14 @@ class Outgoing:
         for text in found:
             inside = is_within(text, self._networks)
             if not inside and not is_public(text):
-                raise NoAnswer(f"{host} is at the private address {text}; {self._setting} would allow it.")
+                raise SourceUnreachable(f"{host} is at the private address {text}; {self._setting} would allow it.")
             if not inside and not secure:
-                raise NoAnswer(f"{host} is asked over https alone.")
+                raise SourceUnreachable(f"{host} is asked over https alone.")
         return found[0]
 
 
 def _body(response: http.client.HTTPResponse, until: float) -> bytes:
-    """The whole body. Raises NoAnswer for one that is too long, too slow or cut."""
+    """The whole body. Raises SourceUnreachable for one that is too long, too slow or cut."""
     announced = response.length
     parts: list[bytes] = []
     size = 0
@@ -88,9 +88,9 @@ def _body(response: http.client.HTTPResponse, until: float) -> bytes:
         size += len(part)
         parts.append(part)
         if size > MOST_BYTES:
-            raise NoAnswer(f"The answer is longer than {MOST_BYTES} bytes.")
+            raise SourceUnreachable(f"The answer is longer than {MOST_BYTES} bytes.")
         if time.monotonic() > until:
-            raise NoAnswer(f"The answer took longer than {WHOLE_SECONDS:.0f} seconds.")
+            raise SourceUnreachable(f"The answer took longer than {WHOLE_SECONDS:.0f} seconds.")
     if announced is not None and size < announced:
-        raise NoAnswer("The answer was cut.")
+        raise SourceUnreachable("The answer was cut.")
     return b"".join(parts)

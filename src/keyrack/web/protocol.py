@@ -53,7 +53,7 @@ _log.setLevel(logging.WARNING)
 _log.addFilter(_Bounded())
 
 
-class Held(Protocol):
+class HeldRequest(Protocol):
     """A request that is held."""
 
     def drop(self) -> None:
@@ -72,7 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _in_body = False
     _discarded: int | None = None
-    _held: Held | None = None
+    _held: HeldRequest | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the event loop."""
@@ -247,7 +247,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._wire.abort() if self._discarded is not None else self._wire.close()
 
 
-Hold = Callable[[BoundedProtocol], Optional[Held]]
+Hold = Callable[[BoundedProtocol], Optional[HeldRequest]]
 """Answers what holds the request whose head a connection just got, None where it goes the ordinary way."""
 
 

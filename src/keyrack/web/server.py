@@ -49,7 +49,7 @@ from keyrack.web.proxies import Proxies
 from keyrack.web.rate_limit import RateLimit
 from keyrack.web.runcloud import api as runcloud
 from keyrack.web.turns import Turns
-from keyrack.web.waiting import Waiting
+from keyrack.web.waiting import ContactWaiters
 
 Handler = Callable[[Request], Awaitable[Response]]
 Mounts = tuple[tuple[str, ASGIApp], ...]
@@ -154,7 +154,7 @@ def service(instance: Instance, on_start: Callable[[], Callable[[], None]], last
     Its `let_go()`, called from any thread before the server stops, sends waiting agents and open pages away, so
     that stopping does not wait for them.
     """
-    waiting, live = Waiting(), Live(instance)
+    waiting, live = ContactWaiters(), Live(instance)
 
     def let_go() -> None:
         waiting.let_go()
@@ -314,7 +314,7 @@ def _pages(instance: Instance) -> list[tuple[str, Handler]]:
     return [("/", home), ("/docs", docs), ("/openapi.json", openapi)]
 
 
-def _root_routes(instance: Instance, waiting: Waiting, limit: RateLimit, pages: ASGIApp) -> list[Route]:
+def _root_routes(instance: Instance, waiting: ContactWaiters, limit: RateLimit, pages: ASGIApp) -> list[Route]:
     asking = ThreadPoolExecutor(1, "keyrack-ready")
 
     async def alive(request: Request) -> Response:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from keyrack.core.hosts.contacts import LOOK_AGAIN, Known
 
 
-class Waiting:
+class ContactWaiters:
     """Who waits for which server, woken from any thread after a commit."""
 
     def __init__(self) -> None:

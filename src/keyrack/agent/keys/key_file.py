@@ -27,7 +27,7 @@ AWAY = "its home is not there now"
 _FRESH_SECONDS = 2.0  # a file may change again without a sign of it while its last change is as young
 
 
-class Row(NamedTuple):
+class KeyFileLine(NamedTuple):
     """One line. fingerprint: empty where it holds no key that can be read."""
 
     line: int
@@ -48,7 +48,7 @@ class KnownFile(NamedTuple):
     """
 
     stamp: Optional[Tuple[int, ...]] = None
-    rows: Tuple[Row, ...] = ()
+    rows: Tuple[KeyFileLine, ...] = ()
     cut: str = ""
     problem: str = ""
     refused: bool = False
@@ -113,12 +113,12 @@ class Look:
         """
         return not os.path.isdir(self._home) or (self._mount != "" and mount_point(self._home) != self._mount)
 
-    def _rows(self, data: bytes) -> Tuple[List[Row], str]:
+    def _rows(self, data: bytes) -> Tuple[List[KeyFileLine], str]:
         lines = authorized_keys.read(data, self._rules)
         keys = [line for line in lines if line.fingerprint is not None and len(line.key) <= LONGEST_KEY]
         others = [line for line in lines if line.fingerprint is None or len(line.key) > LONGEST_KEY]
         keys.sort(key=lambda line: line.problem is not None)
-        rows: List[Row] = []
+        rows: List[KeyFileLine] = []
         size, cut = 0, ""
         for line in keys:
             row = self._row(line)
@@ -129,14 +129,14 @@ class Look:
             rows.append(row)
         for line in others[:MOST_UNREADABLE]:
             words = line.problem or "its key is too long to be told"
-            rows.append(Row(line.line_number, line.type[:64], "", "", "", "", words, False, None))
+            rows.append(KeyFileLine(line.line_number, line.type[:64], "", "", "", "", words, False, None))
         if len(others) > MOST_UNREADABLE:
             words = f"{rows[-1].problem}; so are {len(others) - MOST_UNREADABLE} lines after it"
             rows[-1] = rows[-1]._replace(problem=words)
         return rows, cut
 
-    def _row(self, line: KeyLine) -> Row:
-        return Row(
+    def _row(self, line: KeyLine) -> KeyFileLine:
+        return KeyFileLine(
             line.line_number,
             line.type,
             line.fingerprint or "",
@@ -166,7 +166,7 @@ def looked(answer: TaskResult, known: Optional[KnownFile]) -> KnownFile:
     if "same" in told:
         return known._replace(problem="", refused=False) if known is not None else KnownFile()
     stamp = None if told["stamp"] is None else tuple(told["stamp"])
-    return KnownFile(stamp, tuple(Row(*row) for row in told["rows"]), told["cut"], mount=told["mount"])
+    return KnownFile(stamp, tuple(KeyFileLine(*row) for row in told["rows"]), told["cut"], mount=told["mount"])
 
 
 def _read(path: str) -> Tuple[bytes, Tuple[int, ...], str]:

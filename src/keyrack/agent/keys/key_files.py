@@ -29,7 +29,7 @@ class Rendered(NamedTuple):
     revoked: bytes
 
 
-class Outcome(NamedTuple):
+class KeyFilesOutcome(NamedTuple):
     """What it took to make the files so. changed: paths that were not; problems: words for what is still not;
     put_back: words for what else somebody had changed on this host.
     """
@@ -103,7 +103,7 @@ class KeyFiles:
             self._revoked.write(self._revoked_name, revoked_keys.render(()), PUBLIC_FILE)
             self._revoked.sync()
 
-    def put(self, rendered: Rendered) -> Outcome:
+    def put(self, rendered: Rendered) -> KeyFilesOutcome:
         """Make the files on disk these. Goes on after an error: one file's trouble must not keep a key alive
         in another. What could not be changed has its old bytes.
         """
@@ -120,7 +120,7 @@ class KeyFiles:
         unlabelled = labels.restore([path for path in changed if os.path.exists(path)])
         if unlabelled:
             problems.append(unlabelled)
-        return Outcome(tuple(changed), tuple(problems))
+        return KeyFilesOutcome(tuple(changed), tuple(problems))
 
     def differences(self, rendered: Rendered) -> List[str]:
         """The paths of files that are not as they should be. May raise OSError."""

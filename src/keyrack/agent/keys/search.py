@@ -40,7 +40,7 @@ class SearchResult(NamedTuple):
     problems: List[str]
 
 
-class _Look(threading.Thread):
+class _SearchRun(threading.Thread):
     """One look. What it found, or why it found nothing, counts once the thread has ended."""
 
     def __init__(self, scanner: Scanner, wanted: Wanted) -> None:
@@ -69,12 +69,12 @@ def look(scanner: Scanner, wanted: Wanted) -> SearchResult:
     return SearchResult(found, scanner.cut, scanner.problem, problems)
 
 
-class Search:
+class KeySearch:
     """All looks of one host, asked for by one thread."""
 
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
-        self._look: Optional[_Look] = None
+        self._look: Optional[_SearchRun] = None
         self._patience: Optional[float] = None
 
     def hurry(self) -> None:
@@ -104,7 +104,7 @@ class Search:
         return None if looked is None else looked[1]
 
     def _begin(self, wanted: Wanted) -> None:
-        self._look = _Look(self._scanner, wanted)
+        self._look = _SearchRun(self._scanner, wanted)
         self._look.start()
 
     def _take(self) -> Optional[Tuple[Wanted, SearchResult]]:

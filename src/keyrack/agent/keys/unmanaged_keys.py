@@ -263,7 +263,7 @@ def rules(effective: Effective, version: Version, tz: Optional[str] = None) -> S
     return SshdRules(accepted, int(size) if size.isdecimal() else 0, known, tz)
 
 
-def _judged(row: key_file.Row, place: _Place) -> ReportedKey:
+def _judged(row: key_file.KeyFileLine, place: _Place) -> ReportedKey:
     """What is found, as it counts there and now."""
     problem = row.problem
     if not problem and row.ends_at is not None and row.ends_at < int(time.time()):  # as sshd counts: in whole seconds

@@ -42,7 +42,7 @@ _SYSLOG = re.compile(
 )
 
 
-class Login(NamedTuple):
+class LoggedLogin(NamedTuple):
     """An accepted login. fingerprint: of the key that signed, empty where no plain key did; pid: of the sshd
     process that accepted it, 0 where the log does not say; at: seconds since 1970.
     """
@@ -56,14 +56,14 @@ class Login(NamedTuple):
     sure: bool = False
 
 
-class Place(NamedTuple):
+class LogPosition(NamedTuple):
     """How far a log was read: of a file its inode and offset, of the journal the time in microseconds."""
 
     inode: int = 0
     offset: int = 0
 
 
-def login_of(message: str, pid: int, at: float) -> Optional[Login]:
+def login_of(message: str, pid: int, at: float) -> Optional[LoggedLogin]:
     """The login that a message of sshd tells of, or None."""
     match = _ACCEPTED.fullmatch(message)
     if match is None:
@@ -71,19 +71,19 @@ def login_of(message: str, pid: int, at: float) -> Optional[Login]:
     method, user, address, port, key_type, fingerprint = match.groups()
     # A certificate's line names the CA's key too; whose key it is says the CA, not we.
     plain = method == "publickey" and fingerprint and not key_type.endswith("-CERT")
-    return Login(user, address, int(port), fingerprint if plain else "", pid, at)
+    return LoggedLogin(user, address, int(port), fingerprint if plain else "", pid, at)
 
 
 class FileLog:
     """A file that sshd or syslog writes, followed over rotation, from a place that mark() answered."""
 
-    def __init__(self, path: str, place: Place) -> None:
+    def __init__(self, path: str, place: LogPosition) -> None:
         self.path = path
         self.place = place
         self._descriptor: Optional[int] = None
         self._rest = b""
 
-    def read(self) -> List[Login]:
+    def read(self) -> List[LoggedLogin]:
         """The logins logged since the last call; none while there is no file."""
         logins = self._more()
         if self._was_rotated():
@@ -92,7 +92,7 @@ class FileLog:
             logins += self._more()
         return logins
 
-    def mark(self) -> Place:
+    def mark(self) -> LogPosition:
         """How far whole lines were read."""
         return self.place._replace(offset=self.place.offset - len(self._rest))
 
@@ -103,7 +103,7 @@ class FileLog:
             self._descriptor = None
         self._rest = b""
 
-    def _more(self) -> List[Login]:
+    def _more(self) -> List[LoggedLogin]:
         try:
             if self._descriptor is None and not self._open():
                 return []
@@ -132,7 +132,7 @@ class FileLog:
             return False
         status = os.fstat(descriptor)
         if status.st_ino != self.place.inode or status.st_size < self.place.offset:
-            self.place = Place(status.st_ino, max(0, status.st_size - _LONGEST_TAIL))
+            self.place = LogPosition(status.st_ino, max(0, status.st_size - _LONGEST_TAIL))
         self._descriptor = descriptor
         return True
 
@@ -146,14 +146,14 @@ class FileLog:
 class Journal:
     """systemd's journal, followed by journalctl; started again should it end."""
 
-    def __init__(self, program: str, place: Place) -> None:
+    def __init__(self, program: str, place: LogPosition) -> None:
         self.place = place
         self._program = program
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._rest = b""
         self._started = 0.0
 
-    def read(self) -> List[Login]:
+    def read(self) -> List[LoggedLogin]:
         """The logins logged since the last call."""
         if self._process is None and not self._start():
             return []
@@ -174,7 +174,7 @@ class Journal:
         found = (self._entry(line) for line in lines if b"Accepted " in line)
         return [login for login in found if login is not None]
 
-    def mark(self) -> Place:
+    def mark(self) -> LogPosition:
         """How far it was read."""
         return self.place
 
@@ -212,7 +212,7 @@ class Journal:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_NONBLOCK)
         return True
 
-    def _entry(self, line: bytes) -> Optional[Login]:
+    def _entry(self, line: bytes) -> Optional[LoggedLogin]:
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             entry = json.loads(line)
             microseconds = int(entry["__REALTIME_TIMESTAMP"])
@@ -220,7 +220,7 @@ class Journal:
                 return None  # --since takes whole seconds, so some come twice
             login = login_of(entry["MESSAGE"], int(entry["_PID"]), microseconds / 1e6)
             if login is not None:
-                self.place = Place(0, microseconds)
+                self.place = LogPosition(0, microseconds)
                 login = login._replace(sure=True)
             return login
         return None
@@ -229,7 +229,7 @@ class Journal:
 Log = Union[FileLog, Journal]
 
 
-def find(path: Optional[str], place: Place) -> Optional[Log]:
+def find(path: Optional[str], place: LogPosition) -> Optional[Log]:
     """The log of this host's sshd: the file that is named, else the journal, else syslog's file, else none."""
     if path is not None:
         return FileLog(path, place)
@@ -252,7 +252,7 @@ def _is_kept() -> bool:
     return any(name for folder in JOURNALS for name in glob.glob(f"{folder}/*/*.journal"))
 
 
-def _line(line: str, at: float) -> Optional[Login]:
+def _line(line: str, at: float) -> Optional[LoggedLogin]:
     match = _SYSLOG.fullmatch(line)
     if match is not None:
         return login_of(match.group(2), int(match.group(1)), at)

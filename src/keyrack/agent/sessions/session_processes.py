@@ -53,7 +53,7 @@ class LoginSession(NamedTuple):
         return (self.user, self.address, self.port) == (user, address, port)
 
 
-class Marks:
+class SessionMarks:
     """By what a process that left the line of parents is known to come from a login."""
 
     def __init__(self, session: LoginSession, listeners: FrozenSet[int]) -> None:
@@ -91,14 +91,14 @@ class Marks:
 
 def marked(session: LoginSession, listeners: FrozenSet[int]) -> LoginSession:
     """The session with the marks that its processes have by now: PAM sets them after the key was accepted."""
-    marks = Marks(session, listeners)
+    marks = SessionMarks(session, listeners)
     marks.learn([session.pid])
     return session._replace(audit=next(iter(marks.audit), ""), scope=next(iter(marks.scopes), ""))
 
 
 def processes_of(
     session: LoginSession,
-    marks: Marks,
+    marks: SessionMarks,
     listeners: FrozenSet[int],
     others: Iterable[LoginSession],
     everything: Optional[Dict[int, Process]] = None,

@@ -15,8 +15,8 @@ import os
 import time
 from typing import Any, Collection, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from keyrack.agent.sessions.login_log import Login
-from keyrack.agent.sessions.session_processes import LoginSession, Marks, marked, processes_of
+from keyrack.agent.sessions.login_log import LoggedLogin
+from keyrack.agent.sessions.session_processes import LoginSession, SessionMarks, marked, processes_of
 from keyrack.agent.sshd import listening
 from keyrack.agent.system import processes
 from keyrack.agent.system.processes import Process
@@ -77,7 +77,7 @@ class Sessions:
         self._looked_at = -math.inf
         self._over_at = -math.inf
         self._since = 0
-        self._waiting: List[Tuple[float, int, Login]] = []
+        self._waiting: List[Tuple[float, int, LoggedLogin]] = []
         self._children: FrozenSet[int] = frozenset()
         self._alone: FrozenSet[int] = frozenset()
         self._alone_at = -math.inf
@@ -99,7 +99,7 @@ class Sessions:
         """Connections, as of the last look, that no line of the log belongs to, whether somebody is in or not yet."""
         return self._children - self._known.keys()
 
-    def look(self, logins: Sequence[Login]) -> bool:
+    def look(self, logins: Sequence[LoggedLogin]) -> bool:
         """Take in what was logged since the last look; True when who is in has changed."""
         now = time.monotonic()
         before = {session.id for session in self.live}
@@ -162,7 +162,7 @@ class Sessions:
         over, self._over = list(self._over.values()), {}
         brief, self._brief = self._brief, []
         for session in over + brief:
-            marks = Marks(session, self.listeners)
+            marks = SessionMarks(session, self.listeners)
             found = processes_of(session, marks, self.listeners, self._known.values(), everything)
             if not found:
                 continue
@@ -273,7 +273,7 @@ class Sessions:
                 left.append((at, since, login))
         self._waiting = left
 
-    def _begin(self, process: Process, login: Login) -> None:
+    def _begin(self, process: Process, login: LoggedLogin) -> None:
         for old in self.live:
             if not old.until and old.same_connection(login.user, login.address, login.port):
                 self._change(old._replace(until=process.started))

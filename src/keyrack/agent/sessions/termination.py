@@ -17,7 +17,7 @@ import signal
 import time
 from typing import FrozenSet, Sequence, Set
 
-from keyrack.agent.sessions.session_processes import LoginSession, Marks, processes_of
+from keyrack.agent.sessions.session_processes import LoginSession, SessionMarks, processes_of
 
 _MOST_ROUNDS = 50
 _GRACE_SECONDS = 0.5
@@ -28,7 +28,7 @@ def end(session: LoginSession, listeners: FrozenSet[int], others: Sequence[Login
 
     listeners: what sshd listens with, and others: the other sessions, which all go on.
     """
-    marks = Marks(session, listeners)
+    marks = SessionMarks(session, listeners)
     stopped: Set[int] = set()
     for _ in range(_MOST_ROUNDS):
         found = processes_of(session, marks, listeners, others)

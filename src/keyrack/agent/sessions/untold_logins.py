@@ -6,7 +6,7 @@ import secrets
 from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 from keyrack.agent.sessions import last_uses
-from keyrack.agent.sessions.login_log import Login
+from keyrack.agent.sessions.login_log import LoggedLogin
 
 MOST = 1000  # logins that are kept; of those beyond, only the number is
 
@@ -26,7 +26,7 @@ class UntoldLogins:
     def __bool__(self) -> bool:
         return bool(self._name or self._new)
 
-    def add(self, logins: Iterable[Login]) -> None:
+    def add(self, logins: Iterable[LoggedLogin]) -> None:
         """Take in accepted logins, oldest first."""
         for login in logins:
             if len(self._batch) + len(self._new) < MOST:

@@ -26,7 +26,7 @@ from keyrack.agent.reconcile import InForce
 from keyrack.agent.service.client import NoAnswer, ServiceClient
 from keyrack.agent.sessions import last_uses, login_log, sessions, termination
 from keyrack.agent.sessions.last_uses import Uses
-from keyrack.agent.sessions.login_log import Login
+from keyrack.agent.sessions.login_log import LoggedLogin
 from keyrack.agent.sessions.session_processes import LoginSession
 from keyrack.agent.sessions.sessions import Rights, Sessions
 from keyrack.agent.sessions.unknown import UnknownSessions
@@ -56,7 +56,7 @@ _MOST_NAMES = 1000
 NOTHING = HostDocument("", 0, datetime.fromtimestamp(0, timezone.utc), {}, mode=OBSERVE)
 
 
-class Watch:
+class SessionWatch:
     """The live sessions of one enrolled host. obey() may be called from another thread than step()."""
 
     def __init__(
@@ -140,7 +140,7 @@ class Watch:
         """Accounts that somebody logged in as, by the log: they are there, though no list may have them."""
         return set(self._names)
 
-    def _note_names(self, logins: Iterable[Login]) -> None:
+    def _note_names(self, logins: Iterable[LoggedLogin]) -> None:
         found = {login.user for login in logins if account_problem(login.user) is None} - self._names
         if found:
             # A new set, as another thread may read the old one.
@@ -229,7 +229,7 @@ class Watch:
         if batch is not None:
             self._remember()
 
-    def _tells_less(self, report: Report, taken: List[Login]) -> bool:
+    def _tells_less(self, report: Report, taken: List[LoggedLogin]) -> bool:
         """Whether there is less to tell at once than a report that was refused as it is; then it is told so soon.
 
         A proxy may take less than a busy host has, and one thing that is refused must not take others with it.
@@ -323,7 +323,7 @@ def _why(rights: Rights, counted: Rights, session: LoginSession) -> str:
     return "the key was taken away"
 
 
-def _place(value: object) -> login_log.Place:
+def _place(value: object) -> login_log.LogPosition:
     if isinstance(value, list) and len(value) == 2 and all(isinstance(number, int) for number in value):
-        return login_log.Place(*value)
-    return login_log.Place()
+        return login_log.LogPosition(*value)
+    return login_log.LogPosition()

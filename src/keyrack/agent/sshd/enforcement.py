@@ -17,7 +17,7 @@ from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 from keyrack.agent.sshd import drop_in, login_check, originals, probe
 from keyrack.agent.sshd.login_check import LoginCheck, Verdict
 from keyrack.agent.sshd.originals import Original
-from keyrack.agent.sshd.proof import NOT_LOOKED, Proof, Shown
+from keyrack.agent.sshd.proof import NOT_LOOKED, Observation, SshdProof
 from keyrack.agent.sshd.settings import GREETING_SECONDS, Sshd, SshdProblem
 from keyrack.agent.sshd.settings_files import SettingsFiles
 from keyrack.agent.sshd.tried_settings import tried
@@ -88,7 +88,7 @@ class Enforcement:
         self.sshd = Sshd(enrolment.sshd_config)
         self._files = SettingsFiles(self.sshd, path)
         self._check = LoginCheck(self.sshd)
-        self._proof = Proof(self.sshd, enrolment, self._check)
+        self._proof = SshdProof(self.sshd, enrolment, self._check)
         self._shown = NOT_LOOKED
         self._told = False
         self._told_again: Tuple[object, ...] = ()
@@ -154,7 +154,7 @@ class Enforcement:
                 self._keep(self._record)
             return self._put(document, full=full)
         except _FAILURES as problem:
-            self._shown = Shown(False, False, _said(problem)) if full else self._shown
+            self._shown = Observation(False, False, _said(problem)) if full else self._shown
             return [f"sshd's settings: {_said(problem)}"]
 
     def off(self) -> List[str]:
@@ -314,7 +314,7 @@ class Enforcement:
         self._words = problems + login_check.words_of(verdicts)
         return list(self._words)
 
-    def _shows(self, verdicts: List[Verdict]) -> Shown:
+    def _shows(self, verdicts: List[Verdict]) -> Observation:
         """What an sshd shows that has just been told to read its settings."""
         deadline = time.monotonic() + GREETING_SECONDS
         while True:

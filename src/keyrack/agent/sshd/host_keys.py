@@ -17,7 +17,7 @@ _ALL_SECONDS = 15.0
 _MOST = 16
 
 
-class HostKeys(NamedTuple):
+class SshdHostKeys(NamedTuple):
     """What sshd shows: the port on which it does, and its keys, by type and base64, in order."""
 
     port: int
@@ -31,9 +31,9 @@ class HostKeyLook:
         self._sshd = sshd
         self._asked: Optional[Tuple[Tuple[object, ...], Tuple[Listener, ...]]] = None
         self._asked_at = 0.0
-        self._found: Optional[HostKeys] = None
+        self._found: Optional[SshdHostKeys] = None
 
-    def look(self) -> Optional[HostKeys]:
+    def look(self) -> Optional[SshdHostKeys]:
         """The host keys, as the running sshd shows them; None where that is not known."""
         signature = self._sshd.signature()
         if self._asked is not None and time.monotonic() - self._asked_at < ASK_AGAIN_SECONDS:
@@ -51,7 +51,7 @@ class HostKeyLook:
         return self._found
 
 
-def ask(host: str, port: int) -> Optional[HostKeys]:
+def ask(host: str, port: int) -> Optional[SshdHostKeys]:
     """The host keys that are shown at an address of this machine; None where none is."""
     program = programs.find("ssh-keyscan")
     if program is None:
@@ -64,4 +64,4 @@ def ask(host: str, port: int) -> Optional[HostKeys]:
             keys.add(public_key.parse(rest).canonical)
         except public_key.KeyProblem:
             continue  # a comment, or a type that nobody can check
-    return HostKeys(port, tuple(sorted(keys)[:_MOST])) if keys else None
+    return SshdHostKeys(port, tuple(sorted(keys)[:_MOST])) if keys else None

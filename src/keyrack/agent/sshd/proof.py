@@ -34,7 +34,7 @@ _SHELLS = ("sh", "bash", "zsh")
 _MOST_ACCOUNTS = 3  # to ask with, one after the other, where one is refused
 
 
-class Shown(NamedTuple):
+class Observation(NamedTuple):
     """yes: the running sshd obeys; no: it does otherwise; neither: it could not be told. words: for a person."""
 
     yes: bool
@@ -42,11 +42,11 @@ class Shown(NamedTuple):
     words: str = ""
 
 
-YES = Shown(True, False)
-NOT_LOOKED = Shown(False, False, "it was not looked at yet")
+YES = Observation(True, False)
+NOT_LOOKED = Observation(False, False, "it was not looked at yet")
 
 
-class Proof:
+class SshdProof:
     """What was shown of one sshd, and for which of its processes."""
 
     def __init__(self, sshd: Sshd, enrolment: Enrolment, check: LoginCheck) -> None:
@@ -60,7 +60,7 @@ class Proof:
         """Ask again next time."""
         self._shown = None
 
-    def show(self, verdicts: Iterable[Verdict]) -> Shown:
+    def show(self, verdicts: Iterable[Verdict]) -> Observation:
         """Whether the running sshd takes Keyrack's key files and its file of revoked keys. Raises SshdProblem.
 
         verdicts: of the document in force; a key that opens an account by them must be taken, too.
@@ -73,7 +73,9 @@ class Proof:
         self._shown = None
         listeners = self._sshd.listeners()
         if not listeners and listening.can_be_seen():
-            return Shown(False, False, "sshd is not running: nobody listens where it should, so nobody can log in")
+            return Observation(
+                False, False, "sshd is not running: nobody listens where it should, so nobody can log in"
+            )
         settings = self._sshd.signature()
         places = _places(listeners) or [one.near for one in self._sshd.configured()][:1]
         for place in places:
@@ -83,19 +85,19 @@ class Proof:
         self._shown, self._asked_at = (listeners, settings), time.monotonic()
         return YES
 
-    def _ask_with_somebody(self, place: Tuple[str, int], verdicts: List[Verdict]) -> Shown:
-        shown = Shown(False, False, "sshd could not be asked: no account of this host may log in with a key")
+    def _ask_with_somebody(self, place: Tuple[str, int], verdicts: List[Verdict]) -> Observation:
+        shown = Observation(False, False, "sshd could not be asked: no account of this host may log in with a key")
         for username, known in self._accounts(verdicts):
             try:
                 shown = self._ask(place, username, known)
             except (OSError, ValueError) as error:
                 words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                return Shown(False, False, f"sshd could not be asked what it has read: {words}")
+                return Observation(False, False, f"sshd could not be asked what it has read: {words}")
             if shown.yes or not shown.no:
                 break
         return shown
 
-    def _ask(self, place: Tuple[str, int], username: str, known: str) -> Shown:
+    def _ask(self, place: Tuple[str, int], username: str, known: str) -> Observation:
         """known: a key that the account must take now, or nothing."""
         ed25519 = "ssh-ed25519" in (self._check.effective(username).one("pubkeyacceptedalgorithms") or "ssh-ed25519")
         taken, refused, ended = (probe.key_without_owner(ed25519) for _ in range(3))
@@ -124,15 +126,17 @@ class Proof:
         finally:
             keys.close()
         if not answer.reached:
-            return Shown(False, False, f"sshd could not be asked what it has read: {answer.words}")
+            return Observation(False, False, f"sshd could not be asked what it has read: {answer.words}")
         if fingerprint_of(taken) not in answer.accepted:
-            return Shown(False, True, f"the running sshd does not take Keyrack's key file for {username}")
+            return Observation(False, True, f"the running sshd does not take Keyrack's key file for {username}")
         if fingerprint_of(refused) in answer.accepted:
-            return Shown(False, True, "the running sshd lets keys in that are revoked")
+            return Observation(False, True, "the running sshd lets keys in that are revoked")
         if fingerprint_of(ended) in answer.accepted:
-            return Shown(False, True, "the running sshd takes keys whose end has passed: it is in another time zone")
+            return Observation(
+                False, True, "the running sshd takes keys whose end has passed: it is in another time zone"
+            )
         if known and fingerprint_of(known) not in answer.accepted:
-            return Shown(False, True, f"the running sshd refuses the key {fingerprint_of(known)} of {username}")
+            return Observation(False, True, f"the running sshd refuses the key {fingerprint_of(known)} of {username}")
         return YES
 
     def _ends(self) -> Tuple[List[str], List[str]]:

@@ -41,7 +41,7 @@ BROKEN = "Alarm: the chain of the audit log is broken, and nothing is added to i
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class InclusionProof:
     """That an event is in the log of a checkpoint. position: its place; record: the text that was hashed."""
 
     position: int
@@ -236,10 +236,10 @@ def checkpoint(instance: Instance, actor: Actor) -> Signed:
         return newest
 
 
-def prove(instance: Instance, actor: Actor, event_id: int) -> Proof:
+def prove(instance: Instance, actor: Actor, event_id: int) -> InclusionProof:
     """That an event is in the log of the last checkpoint. Raises Refusal MISSING, also where it has no place yet."""
 
-    def question(connection: Connection) -> Proof | None:
+    def question(connection: Connection) -> InclusionProof | None:
         if events.get(connection, actor.workspace_id, event_id) is None:
             return None
         newest, place = audit_log.newest(connection), audit_log.place_of(connection, event_id)
@@ -249,7 +249,7 @@ def prove(instance: Instance, actor: Actor, event_id: int) -> Proof:
         (found,) = [one for one in audit_log.places(connection, place[0]) if one.position == place[0]]
         assert found.record is not None
         path = tuple(audit_tree.inclusion(audit_log.whole(connection), place[0], size))
-        return Proof(place[0], audit_log.text_of(found.record).decode(), path, newest)
+        return InclusionProof(place[0], audit_log.text_of(found.record).decode(), path, newest)
 
     with Attempt(instance, actor, "events:read", "prove an event", target_kind="event", target_id=event_id) as attempt:
         try:

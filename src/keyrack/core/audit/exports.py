@@ -26,7 +26,7 @@ Told = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Verification:
     """records: how many are as they were; pruned: of these, how many events were kept long enough and deleted;
     problem: what is wrong first, "" where nothing is; new: events without a place yet.
     """
@@ -37,7 +37,7 @@ class Outcome:
     new: int = 0
 
 
-class Marks:
+class KnownCheckpoints:
     """What the log was at certain sizes, as checkpoints say; each is compared when so many records were looked at."""
 
     def __init__(self, kept: Iterable[Signed], witnessed: Iterable[Signed]) -> None:
@@ -81,21 +81,21 @@ def exported(
     told: Told = lambda count: None,
     witnesses: Sequence[Signed] = (),
     key: str = "",
-) -> Outcome:
+) -> Verification:
     """Look through an export; signed: asks the key that is trusted; key: that one's line, to say which log this is;
     witnesses: checkpoints that the log must go on from.
     """
     if problem := unsigned(witnesses, signed):
-        return Outcome(0, 0, problem)
-    reading = _Reading(signed, told, Marks((), witnesses), key)
+        return Verification(0, 0, problem)
+    reading = _Reading(signed, told, KnownCheckpoints((), witnesses), key)
     for number, line in enumerate(lines, start=1):
         try:
             problem = reading.take(number, json.loads(line, object_pairs_hook=_each_once))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             problem = f"line {number} is not of an export"
         if problem:
-            return Outcome(reading.tree.size, reading.pruned, problem)
-    return Outcome(reading.tree.size, reading.pruned, reading.end())
+            return Verification(reading.tree.size, reading.pruned, problem)
+    return Verification(reading.tree.size, reading.pruned, reading.end())
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 class _Reading:
     """How far an export was looked through."""
 
-    def __init__(self, signed: Verified, told: Told, marks: Marks, key: str) -> None:
+    def __init__(self, signed: Verified, told: Told, marks: KnownCheckpoints, key: str) -> None:
         self.tree, self.pruned = audit_tree.Frontier(), 0
         self._signed, self._told, self._marks, self._key = signed, told, marks, key
         self._waiting: list[Mapping[str, Any]] = []

@@ -23,7 +23,7 @@ A_WHILE = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class OutdatedRows:
     """Rows of a kind that were kept long enough. before: what is older goes."""
 
     kind: str
@@ -60,11 +60,11 @@ AGES: dict[str, Callable[[Settings], timedelta | None]] = {
 }
 
 
-def due(instance: Instance, actor: Actor) -> tuple[Due, ...]:
+def due(instance: Instance, actor: Actor) -> tuple[OutdatedRows, ...]:
     """What tidy() would delete, kind by kind, also where there is nothing."""
     with Attempt(instance, actor, "instance:tidy", "see what may be deleted", target_kind="instance") as attempt:
         return tuple(
-            Due(kind, before, attempt.read(partial(retention.count, kind=kind, before=before)))
+            OutdatedRows(kind, before, attempt.read(partial(retention.count, kind=kind, before=before)))
             for kind, before in _ends(instance)
         )
 

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyrack.core.audit import chain, exports
-from keyrack.core.audit.exports import Marks, Outcome, Told, unsigned
+from keyrack.core.audit.exports import KnownCheckpoints, Told, Verification, unsigned
 from keyrack.core.instance import Instance
 from keyrack.core.work import Attempt
 from keyrack.model import Actor
@@ -29,7 +29,7 @@ from keyrack.store.plain import encode
 
 def database(
     instance: Instance, actor: Actor, told: Told = lambda count: None, witnesses: Sequence[Signed] = ()
-) -> Outcome:
+) -> Verification:
     """Look through the log in the database; told: hears how many records were looked at.
 
     witnesses: checkpoints kept elsewhere, that this log must go on from.
@@ -37,30 +37,30 @@ def database(
     with Attempt(instance, actor, "instance:tidy", "verify the audit log", target_kind="event") as attempt:
         by_instance = partial(instance.key.signed, namespace=audit_tree.NAMESPACE)
         if problem := attempt.read(lambda connection: _signed(instance, connection)):
-            return Outcome(0, 0, problem)
+            return Verification(0, 0, problem)
         if problem := unsigned(witnesses, by_instance):
-            return Outcome(0, 0, problem)
-        marks = Marks(attempt.read(audit_log.checkpoints), witnesses)
+            return Verification(0, 0, problem)
+        marks = KnownCheckpoints(attempt.read(audit_log.checkpoints), witnesses)
         until = attempt.read(_pruned_until)
-        tree, parts, pruned = audit_tree.Frontier(), audit_log.Parts(), 0
+        tree, parts, pruned = audit_tree.Frontier(), audit_log.TreeParts(), 0
         while True:
             first = tree.size
             found = attempt.read(lambda connection, first=first: list(audit_log.places(connection, first)))  # type: ignore[misc]
             for place in found:
                 if problem := _wrong(place, tree.size, until):
-                    return Outcome(tree.size, pruned, problem)
+                    return Verification(tree.size, pruned, problem)
                 pruned += place.record is None
                 tree.add(place.hash)
                 parts.add(place.hash)
                 if problem := marks.problem(tree):
-                    return Outcome(tree.size, pruned, problem)
+                    return Verification(tree.size, pruned, problem)
             if not attempt.read(parts.fit):
-                return Outcome(tree.size, pruned, f"hashes of parts of the first {tree.size} records were altered")
+                return Verification(tree.size, pruned, f"hashes of parts of the first {tree.size} records were altered")
             told(tree.size)
             if not found:
                 break
         problem, new = attempt.read(lambda connection: _at_the_end(instance, connection, tree.size))
-        return Outcome(tree.size, pruned, marks.missing(tree) or problem, new)
+        return Verification(tree.size, pruned, marks.missing(tree) or problem, new)
 
 
 def _at_the_end(instance: Instance, connection: Connection, size: int) -> tuple[str, int]:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from keyrack import policy
 from keyrack.core.instance import Instance
-from keyrack.core.keys.key_sync import Answer, NoAnswer
+from keyrack.core.keys.key_sync import HttpAnswer, SourceUnreachable
 from keyrack.core.private_addresses import is_private_host
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
@@ -40,12 +40,12 @@ LATE = timedelta(seconds=30)
 """PostgreSQL may show an event after one with a larger id; so late a transaction is waited for."""
 AT_ONCE = 500
 
-Post = Callable[[str, Mapping[str, str], bytes], Answer]
-"""POST of a body with headers to an address; raises NoAnswer. See web/outgoing.py."""
+Post = Callable[[str, Mapping[str, str], bytes], HttpAnswer]
+"""POST of a body with headers to an address; raises SourceUnreachable. See web/outgoing.py."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class WebhookWithSecret:
     """A new webhook, and its secret, which is shown this once."""
 
     webhook: Webhook
@@ -60,7 +60,7 @@ def create(
     secret: object = None,
     level: object = "warning",
     actions: Iterable[object] = ("*",),
-) -> Made:
+) -> WebhookWithSecret:
     """Send events of the actor's workspace to an address from now on.
 
     url: https, or http where `webhook_networks` names networks of one's own; secret: of 16 to 256 printable characters,
@@ -99,7 +99,7 @@ def create(
             assert made is not None
             return made
 
-        return Made(attempt.write(change), chosen)
+        return WebhookWithSecret(attempt.write(change), chosen)
 
 
 def find(instance: Instance, actor: Actor) -> tuple[Webhook, ...]:
@@ -195,7 +195,7 @@ def _wants(webhook: Webhook, event: Event) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueDeliveries:
     """What is to be sent to one webhook now, the longest waiting first."""
 
     webhook: Webhook
@@ -203,27 +203,27 @@ class Due:
     events: Mapping[int, Event]
 
 
-def claim(instance: Instance, busy: frozenset[int] = frozenset()) -> tuple[Due, ...]:
+def claim(instance: Instance, busy: frozenset[int] = frozenset()) -> tuple[DueDeliveries, ...]:
     """What is due, so that no other process sends it meanwhile; busy: webhooks that are being sent to."""
     now = instance.now()
     if not instance.database.read(lambda connection: webhooks.due(connection, now, 1)):
         return ()
 
-    def take(connection: Connection) -> tuple[Due, ...]:
+    def take(connection: Connection) -> tuple[DueDeliveries, ...]:
         found = [one for one in webhooks.due(connection, now, AT_ONCE) if one.webhook_id not in busy]
         for one in found:
             webhooks.change(connection, replace(one, next_at=now + LEASE))
         held = webhooks.by_ids(connection, [one.webhook_id for one in found])
         known = webhooks.events_by_ids(connection, [one.event_id for one in found if one.event_id is not None])
         return tuple(
-            Due(webhook, tuple(one for one in found if one.webhook_id == webhook.id), known)
+            DueDeliveries(webhook, tuple(one for one in found if one.webhook_id == webhook.id), known)
             for webhook in held.values()
         )
 
     return instance.database.write(take)
 
 
-def send(instance: Instance, due: Due, post: Post) -> int:
+def send(instance: Instance, due: DueDeliveries, post: Post) -> int:
     """Send what is due to one webhook, in order; after one that was not taken the others wait. How many went."""
     secret = instance.key.decrypt(due.webhook.encrypted_secret, _context(due.webhook.workspace_id, due.webhook.url))
     taken, down = 0, False
@@ -244,7 +244,7 @@ def forget_old(instance: Instance) -> None:
     instance.database.write(lambda connection: webhooks.forget(connection, before))
 
 
-def _sent(instance: Instance, due: Due, one: Delivery, secret: str, post: Post) -> Delivery:
+def _sent(instance: Instance, due: DueDeliveries, one: Delivery, secret: str, post: Post) -> Delivery:
     """A delivery after an attempt."""
     event = None if one.event_id is None else due.events.get(one.event_id)
     now = instance.now()
@@ -262,7 +262,7 @@ def _sent(instance: Instance, due: Due, one: Delivery, secret: str, post: Post) 
     try:
         status = post(due.webhook.url, headers, body).status
         words = "" if 200 <= status < 300 else f"It answered {status}."
-    except NoAnswer as error:
+    except SourceUnreachable as error:
         words = str(error)
     tried = replace(one, attempts=one.attempts + 1, status=status, words=words)
     if not words:

@@ -14,7 +14,7 @@ from keyrack.store import offboardings
 FORGOTTEN_AFTER = timedelta(days=7)
 
 
-class Endpoint:
+class GitEndpoint:
     """One such process: what it says, and what is asked of it. Its methods may block on the database."""
 
     def __init__(self, instance: Instance, name: str) -> None:

@@ -44,7 +44,7 @@ class KeyUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class GlassUse:
     """Glass that was broken: by which login, with what."""
 
     login: KeyUse
@@ -53,7 +53,7 @@ class Broken:
 
 def among(
     connection: Connection, server: Server, used: Iterable[KeyUse], opened: Iterable[KeyUse], now: datetime
-) -> list[Broken]:
+) -> list[GlassUse]:
     """The logins with keys to break glass with, of which nobody was told yet.
 
     used: as the host tells of uses of keys, opened: of sessions that were not known before.
@@ -79,11 +79,11 @@ def among(
         before = known.get(login.fingerprint)
         late = NEAR if login in sessions else timedelta()
         if glass is not None and (before is None or before < login.at - late):
-            found.append(Broken(login, glass))
+            found.append(GlassUse(login, glass))
     return found
 
 
-def alarm(work: Work, server: Server, broken: Sequence[Broken]) -> None:
+def alarm(work: Work, server: Server, broken: Sequence[GlassUse]) -> None:
     """Leave an alarm of each, at most MOST_AN_HOUR of one host: it could cry without end, of keys that nobody has."""
     if not broken:
         return
@@ -98,7 +98,7 @@ def alarm(work: Work, server: Server, broken: Sequence[Broken]) -> None:
         _add(work, server, words, target_id=None, details={"server": server.name})
 
 
-def _alarm_of_one(work: Work, server: Server, broken: Broken) -> None:
+def _alarm_of_one(work: Work, server: Server, broken: GlassUse) -> None:
     """The event: who, where, from where, and how to end it; webhooks and other receivers of events hear of it."""
     login, glass = broken.login, broken.glass
     account = login.username or glass.username

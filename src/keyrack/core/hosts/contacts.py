@@ -48,7 +48,7 @@ class Contact:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ContactAnswer:
     """How a host stands. standing: of its server, None where it is to be asked about one by one (went_back.contact);
     body: the document with its signature, in JSON, where there is a newer one; size: its bytes before they were packed.
     """
@@ -59,7 +59,7 @@ class Answer:
     size: int = 0
 
 
-def answer(instance: Instance, contacts: Sequence[Contact]) -> list[Answer | Exception]:
+def answer(instance: Instance, contacts: Sequence[Contact]) -> list[ContactAnswer | Exception]:
     """An answer for each host, or why there is none; all are read in one snapshot."""
 
     def question(
@@ -104,12 +104,12 @@ def _answer(
     found: dict[int, tuple[bytes | None, Standing]],
     signed: dict[int, documents.SignedDocument | Exception | None],
     checkpoints: Mapping[int, dict[str, Any]],
-) -> Answer | Exception:
+) -> ContactAnswer | Exception:
     secret_hash, standing = found.get(one.server_id, (None, None))
     if standing is None or secret_hash != one.secret_hash or not _is_plain(standing, one):
-        return Answer(None)
+        return ContactAnswer(None)
     if standing.revision == one.revision:
-        return Answer(standing)
+        return ContactAnswer(standing)
     document = signed[one.server_id]
     if isinstance(document, Exception):
         return document
@@ -120,8 +120,8 @@ def _answer(
         told["checkpoint"] = checkpoints[one.audit]
     body = json.dumps(told, separators=(",", ":")).encode()
     if one.packs and len(body) >= LEAST_TO_PACK:
-        return Answer(standing, gzip.compress(body, 1, mtime=0), packed=True, size=len(body))
-    return Answer(standing, body, size=len(body))
+        return ContactAnswer(standing, gzip.compress(body, 1, mtime=0), packed=True, size=len(body))
+    return ContactAnswer(standing, body, size=len(body))
 
 
 class Known:
@@ -218,4 +218,4 @@ def _obeyed(standing: Standing) -> tuple[object, ...]:
     return *known, standing.agent_run, standing.copied_at
 
 
-__all__ = ["Answer", "Contact", "HostRevision", "Known", "answer", "changed"]
+__all__ = ["Contact", "ContactAnswer", "HostRevision", "Known", "answer", "changed"]

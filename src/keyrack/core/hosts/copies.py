@@ -42,7 +42,7 @@ _HEADER = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReportedIdentity:
     """What an agent says of its run and its machine (agent/system/identity.py): marks, no names but `name`."""
 
     run: str
@@ -63,13 +63,13 @@ class Seat(Enum):
     NEW_WHILE_SEEN = "another run, while the one before was there a moment ago: let that one speak first"
 
 
-def read(header: str) -> Told | None:
+def read(header: str) -> ReportedIdentity | None:
     """What a request says of its sender; None where it says nothing that can be read, as older agents do."""
     match = _HEADER.fullmatch(header)
     if match is None:
         return None
     run, boot, machine, keys, starts, lane, number, name = match.groups()
-    return Told(run, boot, machine, keys, int(starts), lane, int(number), name)
+    return ReportedIdentity(run, boot, machine, keys, int(starts), lane, int(number), name)
 
 
 def check(server: Server) -> None:
@@ -84,7 +84,9 @@ def is_seated(instance: Instance, server_id: int, run: str) -> bool:
     return standing is None or (standing.copied_at is None and run in ("", standing.agent_run))
 
 
-def contact(instance: Instance, server_id: int, told: Told | None, *, address: str, arrived: datetime) -> Seat:
+def contact(
+    instance: Instance, server_id: int, told: ReportedIdentity | None, *, address: str, arrived: datetime
+) -> Seat:
     """Note whose run asks. Raises Refusal TAKEN where two machines go by one identity, and UNAVAILABLE where that
     cannot be told yet.
     """
@@ -181,7 +183,7 @@ def words(server: Server) -> str:
     )
 
 
-def _take_seat(work: Work, server: Server, told: Told, address: str, arrived: datetime) -> Seat | Refusal:
+def _take_seat(work: Work, server: Server, told: ReportedIdentity, address: str, arrived: datetime) -> Seat | Refusal:
     seat = server.facts.get(SEAT) or {}
     runs = seat.get("before") or []
     mine = {**asdict(told), "address": address, "at": arrived.timestamp()}
@@ -218,7 +220,7 @@ def _note_copy(work: Work, server: Server, seat: Mapping[str, Any], mine: Mappin
     return _refusal(now)
 
 
-def _is_another_machine(seat: Mapping[str, Any], told: Told) -> bool:
+def _is_another_machine(seat: Mapping[str, Any], told: ReportedIdentity) -> bool:
     """Whether both marks of the machine are known, and others than before."""
     return all(
         seat.get(name) and mark and seat[name] != mark
@@ -226,7 +228,7 @@ def _is_another_machine(seat: Mapping[str, Any], told: Told) -> bool:
     )
 
 
-def _changed(seat: Mapping[str, Any], told: Told) -> str:
+def _changed(seat: Mapping[str, Any], told: ReportedIdentity) -> str:
     if seat.get("machine") and told.machine and seat["machine"] != told.machine:
         return "another machine id"
     return "other host keys" if seat.get("keys") and told.keys and seat["keys"] != told.keys else ""

@@ -195,7 +195,7 @@ def report_together(
     A report that cannot be kept costs the others nothing: then each is taken by itself.
     """
     results: list[Exception | None] = [None] * len(told_by)
-    short: dict[int, list[tuple[int, Server, _Judged]]] = {}
+    short: dict[int, list[tuple[int, Server, _JudgedReport]]] = {}
     alone: list[int] = []
     begun: set[int] = set()
     for place, (server, told) in enumerate(told_by):
@@ -222,7 +222,7 @@ def report_together(
     return results
 
 
-def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Judged]]) -> bool:
+def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _JudgedReport]]) -> bool:
     """Keep short reports of one workspace's hosts in one transaction; False: nothing was kept."""
 
     def take(work: Work) -> list[float | None]:
@@ -257,7 +257,7 @@ def _taken_together(instance: Instance, several: Sequence[tuple[int, Server, _Ju
     return True
 
 
-def _count(instance: Instance, server: Server, judged: _Judged, delay: float | None) -> None:
+def _count(instance: Instance, server: Server, judged: _JudgedReport, delay: float | None) -> None:
     """Count what a report told, once it is kept; delay: after how many seconds its host obeys."""
     now = instance.now()
     instance.tallies.logins(server.workspace_id, sum(piece.logins for piece in judged.logins), now)
@@ -279,7 +279,7 @@ def _attempt(instance: Instance, server: Server) -> Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class _JudgedReport:
     """A report, with all that can be known of it before the transaction, which everybody's writes wait for.
 
     seen: what its list of unmanaged keys is known by, "" where it tells none that is new; keys, logins: what is to be
@@ -292,11 +292,11 @@ class _Judged:
     problems: list[str] | None
     seen: str
     keys: list[unmanaged_keys.KeyBatch]
-    host_keys: host_keys.Shown | None
+    host_keys: host_keys.ReportedHostKeys | None
     logins: list[reports.LoginBatch]
 
 
-def _judged(instance: Instance, server: Server, told: Mapping[str, Any]) -> _Judged:
+def _judged(instance: Instance, server: Server, told: Mapping[str, Any]) -> _JudgedReport:
     applied, state = told.get("revision"), told.get("state")
     if applied is None and state is None:
         applied, state = 0, APPLIED
@@ -307,7 +307,7 @@ def _judged(instance: Instance, server: Server, told: Mapping[str, Any]) -> _Jud
     found = None
     if seen and seen != server.facts.get(news.FOUND):
         found = unmanaged_keys.read(told["keys_found"], told.get("keys_cut"))
-    return _Judged(
+    return _JudgedReport(
         told=told,
         applied=applied,
         state=state,
@@ -319,7 +319,7 @@ def _judged(instance: Instance, server: Server, told: Mapping[str, Any]) -> _Jud
     )
 
 
-def _take_one(work: Work, server_id: int, judged: _Judged) -> float | None:
+def _take_one(work: Work, server_id: int, judged: _JudgedReport) -> float | None:
     """Keep a report; answers after how many seconds its host obeys, where it has not said so before."""
     now = _there(servers.by_id(work.connection, server_id))
     awaited = host_reports.awaited(work.connection, (server_id,)).get(server_id, frozenset())
@@ -335,7 +335,9 @@ def _there(server: Server | None) -> Server:
     return server
 
 
-def _take(work: Work, now: Server, judged: _Judged, awaited: frozenset[str]) -> tuple[Mapping[str, Any], float | None]:
+def _take(
+    work: Work, now: Server, judged: _JudgedReport, awaited: frozenset[str]
+) -> tuple[Mapping[str, Any], float | None]:
     """Keep a report but for what it changes in the server's own row: the columns of that, and after how many seconds
     its host obeys, where it has not said so before. awaited: what waits for the host's word (store/host_reports.py).
     """

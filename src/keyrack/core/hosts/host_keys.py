@@ -29,7 +29,7 @@ CHANGED = "host-key-changed"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ReportedHostKeys:
     """What a host says that its sshd shows: the port, and the keys by fingerprint, by type and base64."""
 
     port: int
@@ -50,7 +50,7 @@ class Reachable:
     changed: bool
 
 
-def read(told: Mapping[str, Any]) -> Shown | None:
+def read(told: Mapping[str, Any]) -> ReportedHostKeys | None:
     """The host keys in a report; None where it says nothing of them. Raises Refusal INVALID.
 
     Invariant 1: what a host calls its key is one only if the strict parser says so; others are left out.
@@ -69,10 +69,10 @@ def read(told: Mapping[str, Any]) -> Shown | None:
         except (public_key.KeyProblem, TypeError, AttributeError):
             continue
         found[key.sha256] = key.canonical
-    return Shown(port, found) if found else None
+    return ReportedHostKeys(port, found) if found else None
 
 
-def store(work: Work, server: Server, told: Shown) -> None:
+def store(work: Work, server: Server, told: ReportedHostKeys) -> None:
     """Keep what a host shows, within the unit of work that takes its report."""
     held = {one.fingerprint: one for one in host_keys.of_server(work.connection, server.id)}
     for one in held.values():

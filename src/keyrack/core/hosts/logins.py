@@ -16,7 +16,7 @@ from keyrack.core.work import Work
 from keyrack.errors import Refusal
 from keyrack.model import Actor, Server
 from keyrack.store import events, told_logins
-from keyrack.store.told_logins import KnownKey, Told
+from keyrack.store.told_logins import KnownKey, ReportedLogins
 
 CHANNEL = "ssh"
 ACTION = "sessions:login"
@@ -102,7 +102,7 @@ def record(work: Work, server: Server, batch: Batch) -> None:
         )
     left_out += len(batch.logins) - len(shown) + batch.more
     hour_from = before.hour_from if before is not None and is_same_hour else work.now
-    told_logins.keep(work.connection, server.id, Told(batch.name, hour_from, count + len(shown), left_out))
+    told_logins.keep(work.connection, server.id, ReportedLogins(batch.name, hour_from, count + len(shown), left_out))
 
 
 def _words(server: Server, login: Login, key: KnownKey | None, batch: Batch, now: datetime) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from keyrack.core.hosts import break_glass, logins
-from keyrack.core.hosts.break_glass import Broken, KeyUse
+from keyrack.core.hosts.break_glass import GlassUse, KeyUse
 from keyrack.core.instance import Instance
 from keyrack.core.work import Work
 from keyrack.errors import Refusal, invalid
@@ -88,7 +88,7 @@ class LoginBatch:
     over: Sequence[str]
     new: Sequence[Mapping[str, Any]]
     uses: Sequence[tuple[str, datetime, str]]
-    broken: Sequence[Broken] = ()
+    broken: Sequence[GlassUse] = ()
     batch: logins.Batch | None = None
 
     @property
@@ -106,7 +106,7 @@ def pieces(instance: Instance, server: Server, told: Logins) -> list[LoginBatch]
     if told.sessions is None and not told_uses:
         return [] if told.batch is None else [LoginBatch((), (), (), batch=told.batch)]
 
-    def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[Broken]]:
+    def question(connection: Connection) -> tuple[frozenset[str], frozenset[str], list[GlassUse]]:
         known = frozenset[str]()
         if told.sessions is not None:
             known = host_reports.session_names(connection, server.id)

@@ -200,14 +200,14 @@ class _Unseen:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReportedKeys:
     """What a host says it found, judged; keys: columns by account, file and fingerprint. None: it was no list."""
 
     keys: Mapping[tuple[str, str, str], Mapping[str, Any]]
     unseen: _Unseen
 
 
-def read(told: object, cut: object = None) -> Told | None:
+def read(told: object, cut: object = None) -> ReportedKeys | None:
     """Judge what a host says it found, before the transaction that everybody's writes wait for; None for no list.
 
     cut: list of {"username", "path"}, where the look ended early or had no answer, empty for all; None: not said.
@@ -223,7 +223,7 @@ def read(told: object, cut: object = None) -> Told | None:
             unseen.add(*((entry.get("username"), entry.get("path")) if isinstance(entry, Mapping) else ("", "")))
             continue
         keys.setdefault((values["username"], values["path"], values["fingerprint"]), values)
-    return Told(keys, unseen)
+    return ReportedKeys(keys, unseen)
 
 
 def _again(server: Server, values: Mapping[str, Any]) -> str:
@@ -247,7 +247,7 @@ class KeyBatch:
     told: Sequence[str] = ()
 
 
-def plan(instance: Instance, server: Server, told: Told) -> list[KeyBatch]:
+def plan(instance: Instance, server: Server, told: ReportedKeys) -> list[KeyBatch]:
     """What is to be changed so that it is as a host says now. What it does not name any more is gone, but where its
     look was cut.
     """

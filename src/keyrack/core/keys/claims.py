@@ -29,7 +29,7 @@ _UNTIL = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
-class Challenge:
+class KeyChallenge:
     """What to sign, and until when the signature is taken."""
 
     text: str
@@ -37,14 +37,14 @@ class Challenge:
     expires_at: datetime
 
 
-def challenge(instance: Instance, actor: Actor, public_key: object) -> Challenge:
+def challenge(instance: Instance, actor: Actor, public_key: object) -> KeyChallenge:
     """What the actor is to sign with a key; the answer is the same whoever has the key. Raises Refusal INVALID."""
     with Attempt(instance, actor, user_keys.ADD, "prove that a key is one's own", target_kind="user key") as attempt:
         owner = user_keys.person(actor)
         key = validation.public_key(instance, public_key)
         nonce = secrets.token_hex(16)
 
-        def change(work: Work) -> Challenge:
+        def change(work: Work) -> KeyChallenge:
             ends = (work.now + LIVES).replace(microsecond=0)
             challenges.add(
                 work.connection,
@@ -56,7 +56,7 @@ def challenge(instance: Instance, actor: Actor, public_key: object) -> Challenge
                 most=MOST,
             )
             work.no_event("nothing changed yet")
-            return Challenge(_text(work, owner, key, nonce, ends), key.sha256, ends)
+            return KeyChallenge(_text(work, owner, key, nonce, ends), key.sha256, ends)
 
         return attempt.write(change)
 

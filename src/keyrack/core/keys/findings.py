@@ -18,7 +18,7 @@ from keyrack.model import Actor
 from keyrack.ssh import known_private
 from keyrack.ssh.public_key import KeyProblem, read_canonical
 from keyrack.store import findings
-from keyrack.store.findings import Held
+from keyrack.store.findings import KeyAtPlace
 
 WEAK, OLD, UNUSED, UNOWNED = "weak", "old", "unused", "unowned"
 KINDS = (WEAK, OLD, UNUSED, UNOWNED)
@@ -33,7 +33,7 @@ _CREDENTIALS, _USER_KEYS = 0, 1
 class Finding:
     """A key, and what is wrong with it: of KINDS, and in words."""
 
-    key: Held
+    key: KeyAtPlace
     kinds: tuple[str, ...]
     words: str
 
@@ -66,7 +66,7 @@ def find(
                 raise invalid("kind", f"kind takes of {', '.join(KINDS)}, with commas between.")
         place: tuple[Any, ...] = cursors.read(cursor, (int, int)) if cursor else (_CREDENTIALS, 0)
         now = instance.now()
-        look = _Look(instance, wanted, now - timedelta(days=old_days), now - timedelta(days=unused_days), now)
+        look = _Question(instance, wanted, now - timedelta(days=old_days), now - timedelta(days=unused_days), now)
 
         def question(connection: Connection) -> Findings:
             found: list[Finding] = []
@@ -83,7 +83,9 @@ def find(
         return attempt.read(question)
 
 
-def _keys(connection: Connection, workspace_id: int, after: tuple[int, int]) -> Iterator[tuple[tuple[int, int], Held]]:
+def _keys(
+    connection: Connection, workspace_id: int, after: tuple[int, int]
+) -> Iterator[tuple[tuple[int, int], KeyAtPlace]]:
     questions = ((_CREDENTIALS, findings.credentials_after), (_USER_KEYS, findings.user_keys_after))
     for number, question in questions:
         if number < after[0]:
@@ -96,7 +98,7 @@ def _keys(connection: Connection, workspace_id: int, after: tuple[int, int]) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Question:
     """What is looked for."""
 
     instance: Instance
@@ -105,7 +107,7 @@ class _Look:
     unused_before: datetime
     now: datetime
 
-    def at(self, key: Held) -> Finding | None:
+    def at(self, key: KeyAtPlace) -> Finding | None:
         """What is wrong with a key, None for nothing; one whose end came opens nothing and is left out."""
         if key.expires_at is not None and key.expires_at <= self.now:
             return None
@@ -124,7 +126,7 @@ class _Look:
             return None
         return Finding(key, tuple(kind for kind, _ in found), " ".join(words for _, words in found))
 
-    def _weak(self, key: Held) -> str:
+    def _weak(self, key: KeyAtPlace) -> str:
         try:
             read = read_canonical(key.public_key)
         except KeyProblem as problem:

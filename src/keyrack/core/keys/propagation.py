@@ -57,7 +57,7 @@ def refuse_each(
     prints = {fingerprint for lines in gone.values() for fingerprint in lines}
     if not prints or not revisions:
         return frozenset()
-    left = letting_in(work, revisions, prints, workspace_id)
+    left = still_opened(work, revisions, prints, workspace_id)
     entries = [
         (server_id, fingerprint, line)
         for server_id in revisions
@@ -68,13 +68,13 @@ def refuse_each(
     return left
 
 
-def letting_in(
+def still_opened(
     work: Work, server_ids: Iterable[int], fingerprints: Iterable[str], workspace_id: int | None = None
 ) -> frozenset[tuple[int, str]]:
     """On which of the servers anything lets which of the keys in."""
     workspace = work.actor.workspace_id if workspace_id is None else workspace_id
     ids, prints = list(server_ids), list(fingerprints)
     if len(ids) == len(prints) == 1:
-        one = openings.lets_in(work.connection, ids[0], workspace, prints[0], work.now)
+        one = openings.still_opens(work.connection, ids[0], workspace, prints[0], work.now)
         return frozenset({(ids[0], prints[0])} if one else ())
-    return keys_of_many.letting_in(work.connection, ids, workspace, prints, work.now)
+    return keys_of_many.still_opened(work.connection, ids, workspace, prints, work.now)

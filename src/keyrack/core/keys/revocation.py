@@ -20,7 +20,7 @@ from keyrack.store.revoked_keys import RevokedKey
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
+class RevocationOutcome:
     """What a key was taken away from. revisions: server id to the revision that carries it."""
 
     fingerprint: str
@@ -32,7 +32,7 @@ class Revoked:
 
 def revoke_everywhere(
     instance: Instance, actor: Actor, fingerprint: object, *, reason: object = None, unknown: bool = False
-) -> Revoked:
+) -> RevocationOutcome:
     """Delete every credential, user key and deploy key with this key in the workspace, as one change.
 
     Every server on which it stood, or whose host found it in a file, refuses it from its next contact on and ends its
@@ -45,7 +45,7 @@ def revoke_everywhere(
         key = validation.fingerprint(fingerprint)
         why = "" if reason in (None, "") else validation.text(reason, field="reason")
 
-        def change(work: Work) -> Revoked:
+        def change(work: Work) -> RevocationOutcome:
             workspace = work.actor.workspace_id
             on_servers = revocations.credentials_of_key(work.connection, workspace, key)
             of_users = revocations.user_keys_of_key(work.connection, workspace, key)
@@ -70,7 +70,7 @@ def revoke_everywhere(
                 level="warning",
                 details={"fingerprint": key, "reason": why},
             )
-            return Revoked(key, len(on_servers), len(of_users), repositories, dict(work.bumped))
+            return RevocationOutcome(key, len(on_servers), len(of_users), repositories, dict(work.bumped))
 
         return attempt.write(change)
 

@@ -24,7 +24,7 @@ LONGEST_OVERLAP = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class NewApiToken:
     """A new token: its secret, shown this once; replaced: the one it takes the place of, with its end, if it does."""
 
     secret: str
@@ -41,7 +41,7 @@ def make(
     expires_at: object = None,
     duration: object = None,
     user: str | None = None,
-) -> Made:
+) -> NewApiToken:
     """Make an API token of the actor's own, or of a user by name.
 
     scopes and end are bounded by the actor's own. Raises Refusal INVALID, MISSING, LIMIT, or FORBIDDEN for a user who
@@ -57,7 +57,7 @@ def make(
         bounds = policy.both(wanted, actor.scopes)
         end = _bounded(actor, validation.end(instance.now(), expires_at, duration=duration))
 
-        def change(work: Work) -> Made:
+        def change(work: Work) -> NewApiToken:
             owner = _owner(work, user)
             if owner.disabled_at is not None:
                 raise Refusal(Kind.INVALID, "user-disabled", f"{owner.name} is disabled; enable the user first.")
@@ -68,12 +68,12 @@ def make(
                 f"Created token {title} of {owner.name}, for {', '.join(bounds) or 'nothing'}, {_ending(end)}",
                 target_id=found.token.id,
             )
-            return Made(secret, found)
+            return NewApiToken(secret, found)
 
         return attempt.write(change)
 
 
-def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object = "0s") -> Made:
+def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object = "0s") -> NewApiToken:
     """Give an API token a new secret, with the same scopes and end; the old one goes on for a while.
 
     overlap: for how long, such as 30min, 24h or 7d; 0s: it ends at once. Raises Refusal INVALID, MISSING, or FORBIDDEN
@@ -85,7 +85,7 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
     with Attempt(instance, actor, action, "rotate a token", target_kind="token", target_id=token_id) as attempt:
         span = span_of(overlap)
 
-        def change(work: Work) -> Made:
+        def change(work: Work) -> NewApiToken:
             found = people.api_token(work.connection, actor.workspace_id, token_id)
             if found is None or found.token.revoked_at is not None:
                 raise missing("token")
@@ -108,7 +108,7 @@ def rotate(instance: Instance, actor: Actor, token_id: int, *, overlap: object =
                 details={"replaced": old.id},
             )
             replaced = people.api_token(work.connection, actor.workspace_id, old.id)
-            return Made(secret, new, None if replaced is None else replaced.token)
+            return NewApiToken(secret, new, None if replaced is None else replaced.token)
 
         return attempt.write(change)
 

@@ -17,7 +17,7 @@ MOST_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FirstLogin:
     """Where the person logs in by which line; there: whether the host says that it obeys already."""
 
     server: str
@@ -31,7 +31,7 @@ class FirstVisit:
 
     own_password: bool
     keys: int
-    places: tuple[Place, ...]
+    places: tuple[FirstLogin, ...]
 
 
 def look(instance: Instance, actor: Actor) -> FirstVisit:
@@ -41,11 +41,11 @@ def look(instance: Instance, actor: Actor) -> FirstVisit:
         count = attempt.read(lambda connection: keys.count_user_keys(connection, user_id))
         own = chose_password(instance, user_id)
     found = who_can.find(instance, actor, user=actor.name, limit=50) if count else None
-    lines: dict[str, Place] = {}
+    lines: dict[str, FirstLogin] = {}
     for way in found.items if found else ():
         text = ssh_lines.line(way.server, way.line.username)
         there = way.server.applied_revision >= way.server.revision
-        lines.setdefault(text, Place(way.server.name, text, there))
+        lines.setdefault(text, FirstLogin(way.server.name, text, there))
     return FirstVisit(own, count, tuple(lines.values())[:MOST_LINES])
 
 

@@ -21,7 +21,7 @@ from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page, Role, User, Window
 from keyrack.store import columns, keys, offboardings, people, sealed, tables, web_sessions
-from keyrack.store.offboardings import GitReceipt, Held, HostReceipt, Offboarding, Place
+from keyrack.store.offboardings import GitReceipt, HeldAccess, HostReceipt, Offboarding, ReachedServer
 
 OFFBOARD = "people:offboard"
 ENDPOINT_SEEN_EVERY = timedelta(seconds=20)
@@ -71,9 +71,9 @@ class Going:
     """
 
     user: User
-    held: Held
+    held: HeldAccess
     gone: Mapping[str, Any]
-    places: tuple[Place, ...]
+    places: tuple[ReachedServer, ...]
     untold: tuple[tuple[int, str, int], ...]
     deploy_keys: int
     credentials: int
@@ -250,7 +250,7 @@ def _going(connection: Connection, user: User, at: datetime) -> Going:
     )
 
 
-def _shown(held: Held, places: Iterable[Place]) -> dict[str, Any]:
+def _shown(held: HeldAccess, places: Iterable[ReachedServer]) -> dict[str, Any]:
     """What goes, in names: the same before and after."""
     return {
         "keys": [{"title": row.title, "fingerprint": row.fingerprint} for row in held.keys],

@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Undone:
+class UndoneOffboarding:
     """What came back of an offboarding, by table; left: what could not, in words."""
 
     offboarding: Offboarding
@@ -58,7 +58,7 @@ class _Return:
         self.rows[name] = [row for row in self.rows[name] if holds(row)]
 
 
-def undo(instance: Instance, actor: Actor, offboarding_id: int) -> Undone:
+def undo(instance: Instance, actor: Actor, offboarding_id: int) -> UndoneOffboarding:
     """Bring back user, keys, grants, memberships and credentials of an offboarding, as one change.
 
     Raises Refusal MISSING; INVALID after the time to undo it, the second time, or where the person was removed once
@@ -66,7 +66,7 @@ def undo(instance: Instance, actor: Actor, offboarding_id: int) -> Undone:
     """
     with Attempt(instance, actor, OFFBOARD, "undo an offboarding", target_kind="user") as attempt:
 
-        def change(work: Work) -> Undone:
+        def change(work: Work) -> UndoneOffboarding:
             found = offboardings.get(work.connection, actor.workspace_id, offboarding_id)
             if found is None:
                 raise missing("offboarding")
@@ -86,7 +86,9 @@ def undo(instance: Instance, actor: Actor, offboarding_id: int) -> Undone:
                 level="warning",
                 details={"offboarding": found.id},
             )
-            return Undone(undone, {name: len(rows) for name, rows in returning.rows.items()}, tuple(returning.left))
+            return UndoneOffboarding(
+                undone, {name: len(rows) for name, rows in returning.rows.items()}, tuple(returning.left)
+            )
 
         return attempt.write(change)
 

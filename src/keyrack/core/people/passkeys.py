@@ -28,7 +28,7 @@ LONGEST = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Browser:
     """Where a browser is: origin, such as https://keys.example.org, its host, and the cookie that it has."""
 
     origin: str
@@ -36,7 +36,7 @@ class Place:
     cookie: str
 
 
-def registration(instance: Instance, actor: Actor, place: Place) -> str:
+def registration(instance: Instance, actor: Actor, place: Browser) -> str:
     """What the browser is asked for to make a passkey: the options as JSON."""
     import webauthn
     from webauthn.helpers import structs
@@ -60,7 +60,7 @@ def registration(instance: Instance, actor: Actor, place: Place) -> str:
         return webauthn.options_to_json(options)
 
 
-def register(instance: Instance, actor: Actor, place: Place, *, name: str, answer: str) -> tuple[str, ...]:
+def register(instance: Instance, actor: Actor, place: Browser, *, name: str, answer: str) -> tuple[str, ...]:
     """Keep the passkey that a browser made; recovery codes, shown this once, where there were none.
 
     answer: the browser's, as JSON. Raises Refusal INVALID or TAKEN.
@@ -100,7 +100,7 @@ def register(instance: Instance, actor: Actor, place: Place, *, name: str, answe
         return attempt.write(run)
 
 
-def options(instance: Instance, place: Place, *, user_id: int | None = None) -> str:
+def options(instance: Instance, place: Browser, *, user_id: int | None = None) -> str:
     """What the browser is asked for to prove a passkey: of a user, or of whoever it is; the options as JSON.
 
     "" for a user who has none.
@@ -136,7 +136,7 @@ def owner(instance: Instance, answer: str) -> int | None:
     return None if found is None else found.user_id
 
 
-def use(work: Work, place: Place, answer: str, *, alone: bool) -> User:
+def use(work: Work, place: Browser, answer: str, *, alone: bool) -> User:
     """The user whose passkey answered, which spends the challenge. Raises Refusal UNAUTHENTICATED.
 
     alone: nothing else was proven, so that the authenticator must have asked for a finger or a PIN.
@@ -171,7 +171,7 @@ def use(work: Work, place: Place, answer: str, *, alone: bool) -> User:
     return user
 
 
-def prove(instance: Instance, actor: Actor, place: Place, answer: str) -> None:
+def prove(instance: Instance, actor: Actor, place: Browser, answer: str) -> None:
     """Check the passkey of somebody who is signed in. Raises Refusal UNAUTHENTICATED."""
     with Attempt(instance, actor, "iam:self", "prove who one is by a passkey", target_kind="authenticator") as attempt:
 
@@ -183,17 +183,17 @@ def prove(instance: Instance, actor: Actor, place: Place, answer: str) -> None:
         attempt.write(run)
 
 
-def _challenge(instance: Instance, place: Place) -> bytes:
+def _challenge(instance: Instance, place: Browser) -> bytes:
     ends = int((instance.now() + CHALLENGE_LASTS).timestamp())
     head = secrets.token_bytes(16) + ends.to_bytes(8, "big")
     return head + _mark(instance, place, head)
 
 
-def _mark(instance: Instance, place: Place, head: bytes) -> bytes:
+def _mark(instance: Instance, place: Browser, head: bytes) -> bytes:
     return instance.key.hash_token(f"challenge {place.origin} {place.cookie}\x00{head.hex()}")[:16]
 
 
-def _check_challenge(instance: Instance, place: Place, challenge: bytes) -> None:
+def _check_challenge(instance: Instance, place: Browser, challenge: bytes) -> None:
     head, mark = challenge[:24], challenge[24:]
     ours = bool(place.cookie) and hmac.compare_digest(mark, _mark(instance, place, head))
     if not ours or int.from_bytes(head[16:], "big") < instance.now().timestamp():

@@ -11,7 +11,7 @@ from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.people import groups, users, web_sessions
 from keyrack.core.people.users import system_actor
-from keyrack.core.people.web_sessions import Begun
+from keyrack.core.people.web_sessions import NewWebSession
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
@@ -48,7 +48,7 @@ def role_of(instance: Instance, groups: Iterable[str]) -> Role | None:
     return next((role for role in ORDER if role.value in given), None)
 
 
-def sign_in(instance: Instance, claims: Claims, *, address: str, browser: str) -> Begun:
+def sign_in(instance: Instance, claims: Claims, *, address: str, browser: str) -> NewWebSession:
     """Begin a session of whom the provider signed in; the first time the user is made, where a rule gives a role.
 
     Role and groups follow the provider at each sign-in, groups also at one that is refused. Raises Refusal FORBIDDEN.
@@ -66,7 +66,7 @@ def sign_in(instance: Instance, claims: Claims, *, address: str, browser: str) -
     actor = web_sessions.actor_of(user, address=address)
     with Attempt(instance, actor, "iam:self", "sign in", target_kind="session") as attempt:
 
-        def begin(work: Work) -> Begun:
+        def begin(work: Work) -> NewWebSession:
             now = people.user(work.connection, user.id)
             if now is None or now.disabled_at is not None:
                 raise _no_access()

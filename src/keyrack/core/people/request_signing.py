@@ -61,7 +61,7 @@ class SignedRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class SignatureClaim:
     """What an Authorization header claims: an access key's id, which headers are signed, the signature."""
 
     access_key: str
@@ -74,7 +74,7 @@ def is_forged(error: Exception) -> bool:
     return isinstance(error, BadSignature) and error.forged
 
 
-def read_claim(authorization: str) -> Claim:
+def read_claim(authorization: str) -> SignatureClaim:
     """Take an Authorization header apart; raises BadSignature for other algorithms and for garbage."""
     scheme = authorization.partition(" ")[0]
     if scheme.startswith(("SDK-", "V11-")) and scheme != ALGORITHM:
@@ -90,7 +90,7 @@ def read_claim(authorization: str) -> Claim:
         raise BadSignature("X-Sdk-Date must be among the signed headers")
     if "authorization" in names:
         raise BadSignature("Authorization cannot be among the signed headers")
-    return Claim(found[1], names, found[3].lower())
+    return SignatureClaim(found[1], names, found[3].lower())
 
 
 def check_date(request: SignedRequest, now: datetime) -> str:
@@ -107,7 +107,7 @@ def check_date(request: SignedRequest, now: datetime) -> str:
     return text
 
 
-def check(request: SignedRequest, claim: Claim, secret: str, now: datetime) -> None:
+def check(request: SignedRequest, claim: SignatureClaim, secret: str, now: datetime) -> None:
     """Raise BadSignature unless the signature is the secret's over this very request, made just now."""
     date = check_date(request, now)
     for body_hash in _body_hashes(request):

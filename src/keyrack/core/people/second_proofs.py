@@ -36,7 +36,7 @@ _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
 @dataclass(frozen=True, slots=True)
-class Enrolment:
+class CodesEnrolment:
     """An app's key that is not in force yet: to be shown, and carried until a code of it is entered."""
 
     secret: str
@@ -56,7 +56,7 @@ def mine(instance: Instance, actor: Actor) -> tuple[Authenticator, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class SecondProofs:
     """By what somebody can prove again who they are."""
 
     password: bool
@@ -64,32 +64,32 @@ class Ways:
     passkeys: bool
 
 
-def ways(instance: Instance, actor: Actor) -> Ways:
+def ways(instance: Instance, actor: Actor) -> SecondProofs:
     """By what the actor can prove again who they are: for what a page shows."""
 
-    def question(connection: Connection) -> Ways:
+    def question(connection: Connection) -> SecondProofs:
         kinds = {one.kind for one in authenticators.of_user(connection, actor.user_id or 0)}
         has_password = people.password_hash(connection, actor.user_id or 0) is not None
-        return Ways(has_password, TOTP_KIND in kinds, PASSKEY in kinds)
+        return SecondProofs(has_password, TOTP_KIND in kinds, PASSKEY in kinds)
 
     return instance.database.read(question)
 
 
-def begin_totp(instance: Instance, actor: Actor) -> Enrolment:
+def begin_totp(instance: Instance, actor: Actor) -> CodesEnrolment:
     """A new key for an app; nothing is kept until a code of it is entered."""
     secret = base64.b32encode(secrets.token_bytes(20)).decode()
     kept = carried.pack(instance, f"totp of {actor.user_id}", {"secret": secret}, lasts=ENROLMENT_LASTS)
     label = quote(f"Keyrack:{actor.name}")
-    return Enrolment(secret, f"otpauth://totp/{label}?secret={secret}&issuer=Keyrack", kept)
+    return CodesEnrolment(secret, f"otpauth://totp/{label}?secret={secret}&issuer=Keyrack", kept)
 
 
-def enrolment(instance: Instance, actor: Actor, text: str) -> Enrolment | None:
+def enrolment(instance: Instance, actor: Actor, text: str) -> CodesEnrolment | None:
     """An enrolment again, None for one that is too old or somebody else's."""
     held = carried.unpack(instance, f"totp of {actor.user_id}", text)
     if held is None:
         return None
     label = quote(f"Keyrack:{actor.name}")
-    return Enrolment(held["secret"], f"otpauth://totp/{label}?secret={held['secret']}&issuer=Keyrack", text)
+    return CodesEnrolment(held["secret"], f"otpauth://totp/{label}?secret={held['secret']}&issuer=Keyrack", text)
 
 
 def finish_totp(instance: Instance, actor: Actor, text: str, code: str) -> tuple[str, ...]:

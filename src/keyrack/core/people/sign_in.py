@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.core.people import carried, passkeys, second_proofs, throttle, tokens, web_sessions
-from keyrack.core.people.passkeys import Place
+from keyrack.core.people.passkeys import Browser
 from keyrack.core.people.tokens import SignIn
-from keyrack.core.people.web_sessions import Begun
+from keyrack.core.people.web_sessions import NewWebSession
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Actor, User
@@ -31,14 +31,14 @@ class Half:
     carried: str
 
 
-def by_password(instance: Instance, name: str, password: str, *, address: str, browser: str) -> Begun | Half:
+def by_password(instance: Instance, name: str, password: str, *, address: str, browser: str) -> NewWebSession | Half:
     """Begin a session for a user name and a password, or say that a second proof is asked.
 
     name: of a user of the first workspace; "name@workspace" names one of another. Raises Refusal UNAUTHENTICATED, in
     the same words and after the same work whatever was wrong, or THROTTLED.
     """
 
-    def begin(work: Work, user: User) -> Begun | Half:
+    def begin(work: Work, user: User) -> NewWebSession | Half:
         if second_proofs.is_asked(work, user):
             work.no_event("the second proof is still asked")
             proven = instance.key.hash_token(second_proofs.held_password(work, user) or "").hex()
@@ -56,7 +56,7 @@ def half_of(instance: Instance, text: str) -> int | None:
     return None if held is None else int(held["user"])
 
 
-def by_code(instance: Instance, text: str, code: str, *, address: str, browser: str) -> Begun:
+def by_code(instance: Instance, text: str, code: str, *, address: str, browser: str) -> NewWebSession:
     """Begin a session by a code after a password; text: what the browser carried.
 
     Raises Refusal UNAUTHENTICATED or THROTTLED.
@@ -66,7 +66,9 @@ def by_code(instance: Instance, text: str, code: str, *, address: str, browser: 
     )
 
 
-def by_second_passkey(instance: Instance, text: str, place: Place, answer: str, *, address: str, browser: str) -> Begun:
+def by_second_passkey(
+    instance: Instance, text: str, place: Browser, answer: str, *, address: str, browser: str
+) -> NewWebSession:
     """The same by a passkey after a password."""
 
     def check(work: Work, user: User) -> str:
@@ -77,11 +79,11 @@ def by_second_passkey(instance: Instance, text: str, place: Place, answer: str, 
     return _second(instance, text, address, browser, check)
 
 
-def by_passkey(instance: Instance, place: Place, answer: str, *, address: str, browser: str) -> Begun:
+def by_passkey(instance: Instance, place: Browser, answer: str, *, address: str, browser: str) -> NewWebSession:
     """Begin a session by a passkey alone. Raises Refusal UNAUTHENTICATED or THROTTLED."""
     wrong = Refusal(Kind.UNAUTHENTICATED, "passkey-wrong", "This passkey does not open anything here.", field="answer")
 
-    def attempt() -> Begun:
+    def attempt() -> NewWebSession:
         try:
             number = passkeys.owner(instance, answer)
         except Refusal:
@@ -94,12 +96,14 @@ def by_passkey(instance: Instance, place: Place, answer: str, *, address: str, b
     return instance.throttle.prove(throttle.TOKEN, address, throttle.name_of("passkey", answer[:200]), attempt)
 
 
-def _alone(work: Work, place: Place, answer: str) -> str:
+def _alone(work: Work, place: Browser, answer: str) -> str:
     passkeys.use(work, place, answer, alone=True)
     return "passkey"
 
 
-def _second(instance: Instance, text: str, address: str, browser: str, check: Callable[[Work, User], str]) -> Begun:
+def _second(
+    instance: Instance, text: str, address: str, browser: str, check: Callable[[Work, User], str]
+) -> NewWebSession:
     ended = Refusal(Kind.UNAUTHENTICATED, "sign-in-ended", "This took too long; begin with your password again.")
     held = carried.unpack(instance, PURPOSE, text)
     if held is None:
@@ -120,7 +124,7 @@ def _second(instance: Instance, text: str, address: str, browser: str, check: Ca
     )
 
 
-def _begin(instance: Instance, user: User, address: str, browser: str, check: Callable[[Work], str]) -> Begun:
+def _begin(instance: Instance, user: User, address: str, browser: str, check: Callable[[Work], str]) -> NewWebSession:
     """Begin a session of a user by a proof, checked within the transaction; check answers what it was."""
     actor = web_sessions.actor_of(user, address=address)
     wrong = Refusal(Kind.UNAUTHENTICATED, "sign-in-failed", "Nobody is signed in by this.")
@@ -129,7 +133,7 @@ def _begin(instance: Instance, user: User, address: str, browser: str, check: Ca
         raise wrong
     with Attempt(instance, actor, "iam:self", "sign in", target_kind="session") as attempt:
 
-        def run(work: Work) -> Begun:
+        def run(work: Work) -> NewWebSession:
             now = people.user(work.connection, user.id)
             if now is None or now.disabled_at is not None:
                 raise wrong

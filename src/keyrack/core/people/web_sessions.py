@@ -36,7 +36,7 @@ MOST_SESSIONS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class NewWebSession:
     """A session that begins; secret: what the browser keeps, shown this once."""
 
     secret: str
@@ -58,7 +58,7 @@ def actor_of(user: User, *, address: str) -> Actor:
 
 def begin(
     work: Work, user: User, *, method: str, browser: str, issuer: str | None = None, issuer_session: str | None = None
-) -> Begun:
+) -> NewWebSession:
     """Begin a session of a user who has proven who they are, in the transaction that checked it.
 
     method: by what, such as "password"; browser: what the browser calls itself; issuer: the OpenID provider.
@@ -89,7 +89,7 @@ def begin(
     work.record(f"{user.name} signed in to the console by {method}", target_kind="session", target_id=number)
     found = web_sessions.by_secret(work.connection, _hash(work.instance, secret))
     assert found is not None
-    return Begun(secret, found)
+    return NewWebSession(secret, found)
 
 
 def find(instance: Instance, secret: str, *, address: str, in_use: bool = True) -> Visitor:

@@ -34,7 +34,7 @@ class Change:
 
 
 @dataclass(slots=True)
-class Plan:
+class PlannedChanges:
     """changes: what is done; left: removals that are not done, as nobody asked for them; noted: what else differs and
     stays; servers: the ids of those that the file means, by its names.
     """
@@ -56,7 +56,7 @@ class Comparison:
     reset_secrets: bool
     other_passwords: Set[tuple[str, str]]
     at: datetime
-    plan: Plan = field(default_factory=Plan)
+    plan: PlannedChanges = field(default_factory=PlannedChanges)
     faults: Faults = field(default_factory=Faults)
     matched: dict[str, ServerState] = field(default_factory=dict)
     meant: set[int] = field(default_factory=set)

@@ -12,7 +12,7 @@ from keyrack.core.instance import Instance
 from keyrack.core.people import passwords, users
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
-from keyrack.core.workspace.workspace_changes import Doing, Plan
+from keyrack.core.workspace.workspace_changes import Doing, PlannedChanges
 from keyrack.core.workspace.workspace_plan import compare
 from keyrack.core.workspace.workspace_text import WorkspaceFile, read
 from keyrack.errors import Kind, Refusal
@@ -59,7 +59,7 @@ def apply(
     state = instance.database.read(lambda connection: _state(instance, connection, wanted))
     others = _other_passwords(wanted, state, everybody=reset_secrets)
 
-    def compared(now: State) -> Plan:
+    def compared(now: State) -> PlannedChanges:
         return compare(instance, wanted, now, prune=prune, reset_secrets=reset_secrets, other_passwords=others, at=at)
 
     plan = compared(state)
@@ -169,7 +169,7 @@ def _hashed(due: Mapping[str, str]) -> dict[str, str]:
         return dict(zip(due, map(passwords.Hashed, pool.map(passwords.hash_password, due.values())), strict=True))
 
 
-def _carry_out(work: Work, state: State, plan: Plan, hashed: Mapping[str, str]) -> None:
+def _carry_out(work: Work, state: State, plan: PlannedChanges, hashed: Mapping[str, str]) -> None:
     doing = Doing(
         instance=within(work),
         actor=work.actor,

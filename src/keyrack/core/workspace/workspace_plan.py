@@ -9,7 +9,7 @@ from keyrack.core.git import repositories
 from keyrack.core.hosts import servers, system_users
 from keyrack.core.instance import Instance
 from keyrack.core.people import access_keys, tokens, users
-from keyrack.core.workspace.workspace_changes import Comparison, Doing, Plan, refuse_unknown, some
+from keyrack.core.workspace.workspace_changes import Comparison, Doing, PlannedChanges, refuse_unknown, some
 from keyrack.core.workspace.workspace_grants import compare_grants
 from keyrack.core.workspace.workspace_guards import (
     compare_deploy_keys,
@@ -41,7 +41,7 @@ def compare(
     reset_secrets: bool,
     other_passwords: Set[tuple[str, str]],
     at: datetime,
-) -> Plan:
+) -> PlannedChanges:
     """The plan that brings a workspace to what a file declares. Raises Refusal INVALID for names that lead nowhere.
 
     prune: also take away what the file leaves out of what it declares: members of its groups and repositories, tags of

@@ -24,7 +24,7 @@ LIMITS = (resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE)
 AWAY = "Git is not available at the moment; try again."
 
 
-class Refused(Exception):
+class GitRefused(Exception):
     """The service says no; the words are for the user."""
 
 
@@ -162,7 +162,7 @@ def kill(child: int, number: signal.Signals) -> None:
 
 
 def reconnect(path: str, fingerprint: str) -> socket.socket | None:
-    """A new connection to a service that still permits this; None when it is not there; raises Refused."""
+    """A new connection to a service that still permits this; None when it is not there; raises GitRefused."""
     try:
         service = connect(path)
     except OSError:
@@ -176,7 +176,7 @@ def reconnect(path: str, fingerprint: str) -> socket.socket | None:
         return service
     service.close()
     if answer[0] == b"refuse":
-        raise Refused(answer[2].decode())
+        raise GitRefused(answer[2].decode())
     return None
 
 
@@ -208,7 +208,7 @@ def watch(
             lost_at = time.monotonic()
         try:
             service = reconnect(path, fingerprint)
-        except Refused as refused:
+        except GitRefused as refused:
             return stop_git(child, str(refused), receives)
         if service is None and time.monotonic() - lost_at > may_be_away:
             return stop_git(child, "your rights cannot be confirmed at the moment; try again.", receives)

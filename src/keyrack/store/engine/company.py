@@ -75,7 +75,7 @@ class Company:
         ahead = False
         try:
             with self._pool.lend() as conn, committed(conn):
-                take_turn(conn, self._turn)
+                lock_workspace(conn, self._turn)
                 announced = self._make_all(conn)
                 recorded = changes.record_on_postgresql(conn, announced) if announced else dict
                 ahead = True
@@ -135,7 +135,7 @@ def committed(conn: Connection) -> Iterator[Transaction]:
         raise
 
 
-def take_turn(conn: Connection, turn: int) -> None:
+def lock_workspace(conn: Connection, turn: int) -> None:
     """Until the end of its transaction no other one goes on that took this turn; on SQLite none does anyhow."""
     if conn.dialect.name == "postgresql":
         _locking.tell(conn, _TURN, turn)

@@ -84,7 +84,7 @@ class Fiber(greenlet):  # type: ignore[misc]
             self._ended.set_exception(failed)
 
 
-class Watch:
+class DescriptorWatch:
     """Has an event loop look for what comes from a descriptor, of which one fiber at a time waits for it.
 
     To begin and end that for each answer takes five calls of the system, so it goes on for as long as the descriptor is

@@ -40,7 +40,7 @@ class MoreThanOne(Exception):
     """A second statement where there was to be one."""
 
 
-class Answer:
+class PendingResult:
     """What comes of a statement that was sent; whoever looks at it waits for it."""
 
     __slots__ = ("_pipeline", "result")
@@ -77,14 +77,14 @@ class PipelinedConnection(psycopg.Connection[Any]):
         super().__init__(*args, **options)
         self.ahead = _Pipeline(self)  # whose names are not psycopg's
 
-    def ask(self, sql: str, values: Mapping[str, Any]) -> Answer:
+    def ask(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
         """Run a statement, in a transaction, and wait for what comes of it. sql: with places as psycopg has them.
 
         Raises psycopg's errors, also that of a statement which was told before.
         """
         return self.ahead.ask(sql, values)
 
-    def tell(self, sql: str, values: Mapping[str, Any]) -> Answer:
+    def tell(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
         """Have a statement run before all that is asked, told or committed later; an error shows there."""
         return self.ahead.tell(sql, values)
 
@@ -130,13 +130,13 @@ class _Pipeline:
         self._pgconn = raw.pgconn
         self._piped = False
         self._within = False
-        self._sent: deque[Answer | None] = deque()  # None for an end
+        self._sent: deque[PendingResult | None] = deque()  # None for an end
         self._open_ended = False
         self._prepared: OrderedDict[str, bytes] = OrderedDict()
         self._unsure: list[str] = []
         self._number = 0
         self._poll: select.poll | None = None
-        self._watch: fibers.Watch | None = None
+        self._watch: fibers.DescriptorWatch | None = None
         self._lone = self._spent = False
         self._transformer: Any = None
 
@@ -145,14 +145,14 @@ class _Pipeline:
         """Whether the connection is not as psycopg itself uses it."""
         return self._piped and not self._raw.closed
 
-    def ask(self, sql: str, values: Mapping[str, Any]) -> Answer:
+    def ask(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
         answer = self._send(sql, values)
         if self._lone:
             self._end()
         self.read()
         return answer
 
-    def tell(self, sql: str, values: Mapping[str, Any]) -> Answer:
+    def tell(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
         answer = self._send(sql, values)
         if len(self._sent) >= MOST_AHEAD:
             self.read()
@@ -220,7 +220,7 @@ class _Pipeline:
 
     # Sending -----------------------------------------------------------------------------------------
 
-    def _send(self, sql: str, values: Mapping[str, Any]) -> Answer:
+    def _send(self, sql: str, values: Mapping[str, Any]) -> PendingResult:
         if not self._piped:
             self._enter()
         if self._lone:
@@ -244,12 +244,12 @@ class _Pipeline:
             raise MoreThanOne
         self._spent = True
 
-    def _word(self, text: bytes) -> Answer:
+    def _word(self, text: bytes) -> PendingResult:
         self._pgconn.send_query_params(text, None)
         return self._noted()
 
-    def _noted(self) -> Answer:
-        answer = Answer(self)
+    def _noted(self) -> PendingResult:
+        answer = PendingResult(self)
         self._sent.append(answer)
         self._open_ended = True
         return answer
@@ -333,9 +333,9 @@ class _Pipeline:
                 self._polled().modify(self._pgconn.socket, select.POLLIN)
             self._pgconn.consume_input()
 
-    def _watched(self, fiber: Fiber) -> fibers.Watch:
+    def _watched(self, fiber: Fiber) -> fibers.DescriptorWatch:
         if self._watch is None or self._watch.loop is not fiber.loop:
-            self._watch = fibers.Watch(fiber.loop, self._pgconn.socket, self._unasked)
+            self._watch = fibers.DescriptorWatch(fiber.loop, self._pgconn.socket, self._unasked)
         return self._watch
 
     def _unasked(self) -> None:

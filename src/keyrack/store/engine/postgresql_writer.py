@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from keyrack.store import changes, sealed
 from keyrack.store.engine import fibers
 from keyrack.store.engine.at_once import keep_short
-from keyrack.store.engine.company import Companion, Company, committed, take_turn
+from keyrack.store.engine.company import Companion, Company, committed, lock_workspace
 from keyrack.store.engine.connect import (
     DatabaseUnavailable,
     answer,
@@ -151,7 +151,7 @@ def _run_once(pool: Pool, command: Command[T], turn: int | None) -> tuple[T, dic
     """One attempt: the command's result and the announcements recorded with it."""
     with pool.lend() as conn, committed(conn) as transaction:
         if turn is not None:
-            take_turn(conn, turn)
+            lock_workspace(conn, turn)
         fiber = fibers.current()
         keep_short(conn, fiber is not None and not fiber.wrote)
         changes.begin_announcing(conn)

@@ -85,7 +85,7 @@ def among(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CompiledStatement:
     """A statement as the driver takes it: its text, what each value goes through, and how a row is read."""
 
     sql: str
@@ -120,10 +120,10 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PendingRows:
     """What comes of a statement that nobody waited for."""
 
-    plan: Plan
+    plan: CompiledStatement
     answer: Any
 
     def rows(self) -> list[Row]:
@@ -136,7 +136,7 @@ class Statement:
 
     def __init__(self, make: Callable[[], Executable]) -> None:
         self._make = make
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, CompiledStatement] = {}
 
     def rows(self, connection: Connection, given: Mapping[str, Any]) -> list[Row]:
         """All rows."""
@@ -165,7 +165,7 @@ class Statement:
         reads = dict(plan.reads).get(plan.names[0])
         return [values[0] if reads is None or values[0] is None else reads(values[0]) for values in found]
 
-    def raw(self, connection: Connection, given: Mapping[str, Any]) -> tuple[Plan, list[tuple[Any, ...]]]:
+    def raw(self, connection: Connection, given: Mapping[str, Any]) -> tuple[CompiledStatement, list[tuple[Any, ...]]]:
         """All rows as the driver has them, and the plan that reads them."""
         plan = self._plan(connection)
         return plan, _execute(connection, plan.sql, plan.bound(given)).fetchall()
@@ -175,10 +175,10 @@ class Statement:
         plan = self._plan(connection)
         return int(_execute(connection, plan.sql, plan.bound(given)).rowcount)
 
-    def tell(self, connection: Connection, given: Mapping[str, Any]) -> Told:
+    def tell(self, connection: Connection, given: Mapping[str, Any]) -> PendingRows:
         """Once, as run_many; rows of what it answers may be asked for later, also after the commit."""
         plan = self._plan(connection)
-        return Told(plan, _execute(connection, plan.sql, plan.bound(given), ahead=True))
+        return PendingRows(plan, _execute(connection, plan.sql, plan.bound(given), ahead=True))
 
     def run_many(self, connection: Connection, given: Iterable[Mapping[str, Any]]) -> None:
         """Once for each set of values. On PostgreSQL nobody waits for it: what it fails by is raised by the next
@@ -189,7 +189,7 @@ class Statement:
         if bound:
             _execute(connection, plan.sql, bound, many=True)
 
-    def _plan(self, connection: Connection) -> Plan:
+    def _plan(self, connection: Connection) -> CompiledStatement:
         plan = self._plans.get(connection.dialect.name)
         if plan is None:
             plan = self._plans[connection.dialect.name] = _planned(self._make(), connection.dialect)
@@ -228,7 +228,9 @@ class Prepared(Generic[P]):
         given = self._given(args, kwargs)
         return self._statement(given).values(connection, given)
 
-    def raw(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> tuple[Plan, list[tuple[Any, ...]]]:
+    def raw(
+        self, connection: Connection, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[CompiledStatement, list[tuple[Any, ...]]]:
         """All rows as the driver has them, and the plan that reads them."""
         given = self._given(args, kwargs)
         return self._statement(given).raw(connection, given)
@@ -238,7 +240,7 @@ class Prepared(Generic[P]):
         given = self._given(args, kwargs)
         return self._statement(given).run(connection, given)
 
-    def tell(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> Told:
+    def tell(self, connection: Connection, *args: P.args, **kwargs: P.kwargs) -> PendingRows:
         """Once, as run_many; rows of what it answers may be asked for later, also after the commit."""
         given = self._given(args, kwargs)
         return self._statement(given).tell(connection, given)
@@ -288,7 +290,7 @@ def placeholder(column: Column[Any], name: str = "") -> BindParameter[Any]:
     return bindparam(_PREFIX + (name or column.name), type_=column.type)
 
 
-def _planned(statement: Executable, dialect: Dialect) -> Plan:
+def _planned(statement: Executable, dialect: Dialect) -> CompiledStatement:
     compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
     assert isinstance(compiled, SQLCompiler)
     values = []
@@ -306,7 +308,7 @@ def _planned(statement: Executable, dialect: Dialect) -> Plan:
         process = column.type.dialect_impl(dialect).result_processor(dialect, None)
         if process is not None:
             reads.append((column.keyname, process))
-    return Plan(
+    return CompiledStatement(
         sql=str(compiled),
         values=tuple(values),
         positional=bool(compiled.positional),

@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 5.0
 """How long the writer waits for somebody to begin the turn that he asked for."""
 
 
-class Waiting:
+class WaitingCommand:
     """A command and the thread that waits for its outcome."""
 
     __slots__ = ("_done", "command", "error", "result")
@@ -98,7 +98,7 @@ class Turn:
         assert self._conn is not None
         if self._lost is not None:
             raise TurnLost
-        waiting = Waiting(command)
+        waiting = WaitingCommand(command)
         self.wrote = True
         try:
             self._touched |= run_in_savepoint(self._conn, waiting)
@@ -174,7 +174,7 @@ class Turn:
             self._ended(TurnLost() if self._lost is not None else error)
 
 
-def run_in_savepoint(conn: Connection, waiting: Waiting) -> set[int]:
+def run_in_savepoint(conn: Connection, waiting: WaitingCommand) -> set[int]:
     """Run one command so that it leaves all or nothing; what it announced. Raises if the batch is lost."""
     raw = driver_connection(conn)
     transaction = conn.get_transaction()

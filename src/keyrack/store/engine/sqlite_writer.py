@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from keyrack.store import changes
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.connect import DatabaseSpoilt, DatabaseUnavailable, is_damage, unavailable
-from keyrack.store.engine.sqlite_commands import Command, Turn, Waiting, run_in_savepoint
+from keyrack.store.engine.sqlite_commands import Command, Turn, WaitingCommand, run_in_savepoint
 from keyrack.store.engine.sqlite_file import SqliteFile, count_commit
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class SqliteWriter:
         self._engine = engine
         self._file = file
         self._deliver = deliver
-        self._queue: queue.SimpleQueue[Waiting | Turn | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[WaitingCommand | Turn | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -49,7 +49,7 @@ class SqliteWriter:
         self._seen_change = 0
         self._seen_version = 0
         self._stumbled = ""
-        self._next: Waiting | Turn | None = None
+        self._next: WaitingCommand | Turn | None = None
 
     def run(self, command: Command, turn: int | None = None) -> Any:
         """Run a command and return its result once it is on the disk; raise what it raised, nothing kept.
@@ -58,7 +58,7 @@ class SqliteWriter:
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError("A command must not start another write: it would wait for itself.")
-        waiting = Waiting(command)
+        waiting = WaitingCommand(command)
         self._put(waiting)
         return waiting.outcome()
 
@@ -66,7 +66,7 @@ class SqliteWriter:
         """Lend the connection as soon as it is free, for commands that are then committed together; returns at once."""
         self._put(turn)
 
-    def _put(self, waiting: Waiting | Turn) -> None:
+    def _put(self, waiting: WaitingCommand | Turn) -> None:
         with self._gate:
             if self._closed:
                 raise RuntimeError("The database is closed.")
@@ -107,7 +107,7 @@ class SqliteWriter:
                 self._drop_connection()
                 return
 
-    def _take(self) -> tuple[list[Waiting | Turn], bool]:
+    def _take(self) -> tuple[list[WaitingCommand | Turn], bool]:
         """All that is waiting, up to the limit, or nothing after a while; and whether that was the end."""
         first, self._next = self._next, None
         if first is None:
@@ -115,7 +115,7 @@ class SqliteWriter:
                 first = self._queue.get(timeout=LOOK_SECONDS if self._watching else None)
             except queue.Empty:
                 return [], False
-        batch: list[Waiting | Turn] = []
+        batch: list[WaitingCommand | Turn] = []
         while first is not None:
             # What is lost with a turn is lost for it alone.
             if isinstance(first, Turn) and batch:
@@ -130,7 +130,7 @@ class SqliteWriter:
                 return batch, False
         return batch, True
 
-    def _commit_together(self, batch: list[Waiting | Turn]) -> None:
+    def _commit_together(self, batch: list[WaitingCommand | Turn]) -> None:
         """One transaction for the batch. Callers wake after the commit; listeners after the callers."""
         touched: set[int] = set()
         others: frozenset[int] = frozenset()

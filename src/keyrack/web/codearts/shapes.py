@@ -14,7 +14,7 @@ from keyrack.core.instance import Instance
 from keyrack.model import Page, RepositoryRole, UserKey, Workspace
 from keyrack.store.deploy_keys import DeployKey
 from keyrack.store.repositories import Member, Repository
-from keyrack.web.answers import Shown
+from keyrack.web.answers import RecordsAsJson
 from keyrack.web.shapes import (
     TEXT,
     TEXT_OR_NULL,
@@ -193,7 +193,7 @@ def user_key(instance: Instance, key: UserKey) -> dict[str, Any]:
     }
 
 
-_user_keys: Shown[UserKey] = Shown()
+_user_keys: RecordsAsJson[UserKey] = RecordsAsJson()
 
 
 def user_key_texts(instance: Instance, found: Page[UserKey]) -> str:

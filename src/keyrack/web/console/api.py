@@ -45,9 +45,9 @@ from keyrack.web.console import (
     safety,
     templates,
 )
-from keyrack.web.console.visits import FORM_AGAIN, STATUS, Form, Page, Visit
+from keyrack.web.console.visits import FORM_AGAIN, STATUS, ConsolePage, Form, Visit
 
-PAGES: tuple[Page, ...] = (
+PAGES: tuple[ConsolePage, ...] = (
     *pages_sign_in.PAGES,
     *pages_provider.PAGES,
     *pages_own_sign_in.PAGES,
@@ -67,7 +67,7 @@ PAGES: tuple[Page, ...] = (
     *pages_freezes.PAGES,
     *pages_live.PAGES,
 )
-GETS: Mapping[str, Page] = {page.path: page for page in PAGES if page.method == "GET"}
+GETS: Mapping[str, ConsolePage] = {page.path: page for page in PAGES if page.method == "GET"}
 
 
 def dialect(instance: Instance) -> Dialect:
@@ -168,7 +168,7 @@ def finish(instance: Instance, request: Request, actor: Actor | None, response: 
         response.headers["Strict-Transport-Security"] = "max-age=31536000"
 
 
-def _endpoint(page: Page) -> Endpoint:
+def _endpoint(page: ConsolePage) -> Endpoint:
     return Endpoint(
         page.method, page.path, partial(_answer, page), action=page.action, open=page.open, hashes=page.hashes
     )
@@ -199,7 +199,7 @@ def _visit(instance: Instance, request: Request, visitor: Visitor | None, call: 
     )
 
 
-def _answer(page: Page, call: Call) -> Response:
+def _answer(page: ConsolePage, call: Call) -> Response:
     request, instance = call.request, call.instance
     if page.open:
         _find(instance, request)

@@ -43,7 +43,7 @@ QUIET = {"enforcing", "observing"}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class HostRow:
     """A host in the table. unmanaged: keys that wait for a decision; sessions: logins that are open."""
 
     server: Server
@@ -75,7 +75,8 @@ def hosts(visit: Visit) -> Response:
         waiting = unmanaged_keys.counts(visit.instance, visit.actor)
     inside = sessions.counts(visit.instance, visit.actor, found.items) if visit.may("sessions:read") else {}
     rows = [
-        Row(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0)) for one in found.items
+        HostRow(one, status.of(visit.instance, one), waiting.get(one.id, 0), inside.get(one.id, 0))
+        for one in found.items
     ]
     return visit.show(
         "hosts.html",

@@ -43,7 +43,7 @@ ENDS = (("", "never"), ("1h", "1 h"), ("12h", "12 h"), ("7d", "7 days"), (DATE, 
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class KeyCard:
     """A key with what people tell it by, and where it opens at this moment. cut: there are more ways than these;
     frozen: the hosts on which it opens no new session until its owner confirms it.
     """
@@ -71,15 +71,15 @@ class Shown:
         return tuple(sorted(behind))
 
 
-def _shown(key: UserKey, ways: who_can.Ways | None) -> Shown:
+def _shown(key: UserKey, ways: who_can.Ways | None) -> KeyCard:
     """A key among all that its owner's keys open."""
     if key.public_key is None or key.fingerprint is None or key.key_type is None or ways is None:
-        return Shown(key, 0, "")
+        return KeyCard(key, 0, "")
     bits = parse(key.public_key).bits
     own = tuple(way for way in ways.items if way.line.fingerprint == key.fingerprint)
     frozen = sorted({server.name for server, line in ways.frozen if line.fingerprint == key.fingerprint})
     art = random_art(key.key_type, bits, key.fingerprint)
-    return Shown(key, bits, art, own, ways.next is not None, tuple(frozen))
+    return KeyCard(key, bits, art, own, ways.next is not None, tuple(frozen))
 
 
 def _ways(visit: Visit, user: str) -> who_can.Ways:

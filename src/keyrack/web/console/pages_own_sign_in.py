@@ -57,7 +57,7 @@ def begin_app(visit: Visit) -> Response:
     return _app(visit, begun)
 
 
-def _app(visit: Visit, begun: second_proofs.Enrolment) -> Response:
+def _app(visit: Visit, begun: second_proofs.CodesEnrolment) -> Response:
     """The key as text and as a square code that phones read."""
     import segno  # here, where it is needed, as little else is
 

@@ -12,7 +12,7 @@ from keyrack.core.people import carried, provider_rules
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.web.api import address_of
 from keyrack.web.console import pages_sign_in, safety
-from keyrack.web.console.provider import Begun, Provider
+from keyrack.web.console.provider import Provider, ProviderSignIn
 from keyrack.web.console.visits import Visit, change, page
 
 LASTS = timedelta(minutes=15)
@@ -57,7 +57,7 @@ def come_back(visit: Visit) -> Response:
         raise begun_elsewhere
     if "code" not in visit.query:
         raise Refusal(Kind.UNAUTHENTICATED, "provider-refused", "The provider did not sign you in. Begin again.")
-    begun = Begun("", held["state"], held["nonce"], held["verifier"])
+    begun = ProviderSignIn("", held["state"], held["nonce"], held["verifier"])
     claims = provider(visit.instance).finish(visit.query["code"], begun)
     if held["link"] is not None:
         if visit.session is None or visit.actor.user_id != held["link"]:

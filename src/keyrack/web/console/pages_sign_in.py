@@ -90,7 +90,7 @@ def enter_by_passkey(visit: Visit) -> Response:
     return signed_in(visit, visit.go(_onward(visit)), begun)
 
 
-def signed_in(visit: Visit, response: Response, begun: web_sessions.Begun) -> Response:
+def signed_in(visit: Visit, response: Response, begun: web_sessions.NewWebSession) -> Response:
     """Have the browser keep its new session, which is never one that it had before."""
     safety.set_cookie(visit.instance, visit.request, response, safety.SESSION, begun.secret)
     for name in (safety.FORM, safety.STEP):

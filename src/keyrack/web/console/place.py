@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
-from keyrack.core.people.passkeys import Place
+from keyrack.core.people.passkeys import Browser
 from keyrack.web.console import safety
 from keyrack.web.console.visits import Visit
 
 
-def of(visit: Visit) -> Place | None:
+def of(visit: Visit) -> Browser | None:
     """The place of a visit; None where browsers make no passkeys: at an address instead of a name, or in the clear."""
     host = visit.request.url.hostname or ""
     named = urlsplit(visit.instance.settings.url)
@@ -21,7 +21,7 @@ def of(visit: Visit) -> Place | None:
     if host != named.hostname and not safety.is_loopback(host):
         return None
     origin = f"{'https' if secure else 'http'}://{visit.request.url.netloc}"
-    return Place(origin=origin, host=host, cookie=visit.secret)
+    return Browser(origin=origin, host=host, cookie=visit.secret)
 
 
 def _is_address(host: str) -> bool:

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 import jwt
 
-from keyrack.core.keys.key_sync import NoAnswer
+from keyrack.core.keys.key_sync import SourceUnreachable
 from keyrack.core.people.provider_rules import Claims
 from keyrack.errors import Kind, Refusal
 from keyrack.settings import Settings
@@ -32,7 +32,7 @@ LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class ProviderSignIn:
     """A sign-in at the provider that has begun: where to send the browser, and what it carries meanwhile."""
 
     address: str
@@ -55,7 +55,7 @@ class Provider:
         """Where the provider sends browsers back to, as it must be registered there."""
         return f"{self._settings.url}/login/oidc/callback"
 
-    def begin(self) -> Begun:
+    def begin(self) -> ProviderSignIn:
         """Begin a sign-in. Raises Refusal UNAVAILABLE where the provider does not answer."""
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
@@ -70,9 +70,9 @@ class Provider:
             "code_challenge_method": "S256",
         }
         where = self._described("authorization_endpoint")
-        return Begun(f"{where}{'&' if '?' in where else '?'}{urlencode(asked)}", state, nonce, verifier)
+        return ProviderSignIn(f"{where}{'&' if '?' in where else '?'}{urlencode(asked)}", state, nonce, verifier)
 
-    def finish(self, code: str, begun: Begun) -> Claims:
+    def finish(self, code: str, begun: ProviderSignIn) -> Claims:
         """What the provider says of whom it signed in, for the code that it gave. Raises Refusal UNAUTHENTICATED."""
         client, secret = self._settings.oidc_client_id, self._settings.oidc_client_secret
         fields = {
@@ -173,7 +173,7 @@ class Provider:
         try:
             answer = self._ask(address, headers) if body is None else self._ask.post(address, headers, body)
             found = json.loads(answer.body)
-        except NoAnswer as error:
+        except SourceUnreachable as error:
             raise _away(str(error)) from None
         except (ValueError, RecursionError):
             raise _away("its answer cannot be read") from None

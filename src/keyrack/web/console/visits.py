@@ -124,7 +124,7 @@ class Visit:
     query: Mapping[str, str]
     form: Form
     session: WebSession | None
-    pages: Mapping[str, Page]
+    pages: Mapping[str, ConsolePage]
     now: datetime
     workspace: str = ""
     refusal: Refusal | None = None
@@ -237,7 +237,7 @@ Handler = Callable[[Visit], Response]
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ConsolePage:
     """A page, or a change that one of its forms makes.
 
     path: with {names}, {name:path} where a name holds slashes; action: the name in policy.ACTIONS that whoever sees it
@@ -260,9 +260,11 @@ class Page:
     from_outside: bool = False
 
 
-def page(path: str, handler: Handler, action: str = "iam:self", *, open: bool = False, judged: bool = False) -> Page:
+def page(
+    path: str, handler: Handler, action: str = "iam:self", *, open: bool = False, judged: bool = False
+) -> ConsolePage:
     """A page, GET."""
-    return Page("GET", path, handler, action, open=open, judged=judged)
+    return ConsolePage("GET", path, handler, action, open=open, judged=judged)
 
 
 def change(
@@ -276,6 +278,6 @@ def change(
     hashes: bool = False,
     judged: bool = False,
     from_outside: bool = False,
-) -> Page:
+) -> ConsolePage:
     """What a form does, POST; it ends by `visit.go(…, said)` or by showing a part."""
-    return Page("POST", path, handler, action, again, dangerous, open, hashes or dangerous, judged, from_outside)
+    return ConsolePage("POST", path, handler, action, again, dangerous, open, hashes or dangerous, judged, from_outside)

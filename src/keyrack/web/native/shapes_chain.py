@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from keyrack.core.audit.chain import Proof
+from keyrack.core.audit.chain import InclusionProof
 from keyrack.store.audit_log import Signed
 from keyrack.web.native.shapes import Answer, Count, Query, about
 
@@ -55,7 +55,7 @@ def checkpoint(signed: Signed) -> Checkpoint:
     return Checkpoint(text=signed.text, signature=signed.signature)
 
 
-def event_proof(proof: Proof) -> EventProof:
+def event_proof(proof: InclusionProof) -> EventProof:
     """That an event is in the log."""
     return EventProof(
         position=proof.position,

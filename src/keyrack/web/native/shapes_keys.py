@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from keyrack.core.hosts.refused_logins import RefusedLogins
 from keyrack.core.keys.damaged_rows import DamagedRow as DamagedRecord
 from keyrack.core.keys.receipts import Receipts as ReceiptsRecord
-from keyrack.core.keys.revocation import Revoked as RevokedRecord
+from keyrack.core.keys.revocation import RevocationOutcome
 from keyrack.model import Credential as CredentialRecord
 from keyrack.model import UnmanagedKey as UnmanagedRecord
 from keyrack.model import UserKey as UserKeyRecord
@@ -326,7 +326,7 @@ def user_key(key: UserKeyRecord, names: dict[int, str], used: tuple[Use, ...]) -
     )
 
 
-def revoked(done: RevokedRecord) -> Revoked:
+def revoked(done: RevocationOutcome) -> Revoked:
     """What a key was taken away from, and the revision of each server that says so."""
     return Revoked(**asdict(done))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from keyrack.core.people.offboarding import Going, Progress, counted
-from keyrack.core.people.offboarding_undo import Undone as UndoneRecord
+from keyrack.core.people.offboarding_undo import UndoneOffboarding
 from keyrack.web.native.shapes import (
     Answer,
     Count,
@@ -238,7 +238,7 @@ def offboarding(found: Progress) -> Offboarding:
     )
 
 
-def undone(done: UndoneRecord) -> Undone:
+def undone(done: UndoneOffboarding) -> Undone:
     """What came back of an offboarding."""
     return Undone(
         id=done.offboarding.id,

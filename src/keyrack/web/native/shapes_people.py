@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from keyrack.core.keys.grants import Given, GrantNames
-from keyrack.core.people.api_tokens import Made
+from keyrack.core.people.api_tokens import NewApiToken
 from keyrack.model import Grant as GrantRecord
 from keyrack.store.people import Bearer
 from keyrack.web.native.shapes import (
@@ -184,7 +184,7 @@ def token(found: Bearer) -> Token:
     )
 
 
-def made_token(made: Made) -> MadeToken:
+def made_token(made: NewApiToken) -> MadeToken:
     """A new token, this once with its secret."""
     return MadeToken(
         **token(made.bearer).model_dump(),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from keyrack.core.keys.claims import NAMESPACE
-from keyrack.core.keys.claims import Challenge as ChallengeRecord
+from keyrack.core.keys.claims import NAMESPACE, KeyChallenge
 from keyrack.core.keys.requests import RequestNames
 from keyrack.core.lifetimes import written
 from keyrack.store.requests import AccessRequest as RequestRecord
@@ -166,7 +165,7 @@ def rule(one: RuleRecord) -> Rule:
     )
 
 
-def challenge(made: ChallengeRecord) -> Challenge:
+def challenge(made: KeyChallenge) -> Challenge:
     """What to sign, and how."""
     return Challenge(
         challenge=made.text,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from keyrack.core.audit.webhooks import Made
+from keyrack.core.audit.webhooks import WebhookWithSecret
 from keyrack.store.webhooks import Delivery as DeliveryRecord
 from keyrack.store.webhooks import Webhook as WebhookRecord
 from keyrack.web.native.shapes import (
@@ -100,7 +100,7 @@ def webhook(held: WebhookRecord) -> Webhook:
     )
 
 
-def made(new: Made) -> MadeWebhook:
+def made(new: WebhookWithSecret) -> MadeWebhook:
     """A new webhook, this once with its secret."""
     return MadeWebhook(**webhook(new.webhook).model_dump(), secret=new.secret)
 

@@ -9,7 +9,7 @@ from keyrack.core.hosts import servers
 from keyrack.core.hosts.sshd_settings import SshSettings
 from keyrack.core.instance import Instance
 from keyrack.model import Credential, Event, Page, Server, Session, SystemUser
-from keyrack.web.answers import Shown
+from keyrack.web.answers import RecordsAsJson
 from keyrack.web.api import Call
 from keyrack.web.runcloud.grammar import date, date_or_none, is_v2, log_date
 from keyrack.web.shapes import (
@@ -181,7 +181,7 @@ def credential(call: Call, credential: Credential) -> dict[str, Any]:
     }
 
 
-_credentials: Shown[Credential] = Shown()
+_credentials: RecordsAsJson[Credential] = RecordsAsJson()
 
 
 def credential_text(call: Call, found: Credential) -> str:
