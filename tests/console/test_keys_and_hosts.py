@@ -99,3 +99,29 @@ def test_a_page_that_gets_no_stream_looks_by_itself(page: Page, console: Service
         reason="to look after the shop",
     )
     expect(page.get_by_role("table", name="Waiting")).to_contain_text("to look after the shop", timeout=15_000)
+
+
+def test_anything_is_gone_to_by_keyboard(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "olga").goto("/")
+    page.keyboard.press("Control+k")
+    found = page.get_by_role("listbox", name="Found")
+    expect(found.get_by_role("option", name="Hosts")).to_be_visible()
+    page.keyboard.insert_text("web")
+    host = found.get_by_role("option", name="web-1")
+    expect(host).to_be_visible()
+    expect(found.get_by_role("option", name="Webhooks")).to_be_visible()
+    page.keyboard.press("ArrowUp")
+    expect(host).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="web-1", level=1)).to_be_visible()
+    page.keyboard.press("/")
+    page.keyboard.insert_text("grant a")
+    expect(found.get_by_role("option")).to_have_text(["Grant access"])
+    page.keyboard.press("Escape")
+    expect(found).to_be_hidden()
+    # Without a choice, Enter shows the page of what was found.
+    page.keyboard.press("/")
+    page.keyboard.insert_text("web-1")
+    page.keyboard.press("Enter")
+    page.get_by_role("main").get_by_role("link", name="web-1").click()
+    expect(page.get_by_role("heading", name="web-1", level=1)).to_be_visible()

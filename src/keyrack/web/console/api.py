@@ -37,6 +37,7 @@ from keyrack.web.console import (
     pages_provider,
     pages_repositories,
     pages_requests,
+    pages_search,
     pages_settings,
     pages_sign_in,
     pages_webhooks,
@@ -52,6 +53,7 @@ PAGES: tuple[ConsolePage, ...] = (
     *pages_own_sign_in.PAGES,
     *pages_welcome.PAGES,
     *pages_overview.PAGES,
+    *pages_search.PAGES,
     *pages_keys.PAGES,
     *pages_hosts.PAGES,
     *pages_host_keys.PAGES,
@@ -126,10 +128,10 @@ def refuse(instance: Instance, request: Request, refusal: Refusal) -> Response:
     if refusal.kind is Kind.UNAUTHENTICATED and visitor is None:
         back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         login = "/login" if request.method not in safety.SAFE or back == "/" else f"/login?next={quote(back, safe='/')}"
-        if "hx-request" in request.headers:
-            # A page that looks by itself stays as it is, with what somebody may be typing there.
-            return Response(status_code=401, headers={} if live.is_by_itself(request) else {"HX-Redirect": "/login"})
-        if request.method in safety.SAFE:
+        # A page that looks by itself stays as it is, and so does one where somebody is typing.
+        if live.is_by_itself(request):
+            return Response(status_code=401)
+        if request.method in safety.SAFE and "hx-request" not in request.headers:
             return RedirectResponse(login, 303)
     visit = _visit(instance, request, visitor)
     if "hx-request" in request.headers:

@@ -29,7 +29,7 @@ def adding(visit: Visit) -> Response:
     if visit.may("systemusers:read"):
         found = system_users.find(visit.instance, visit.actor, server.id, limit=MOST)
         known = tuple(one.username for one in found.items)
-    accounts = [("", "which one"), *((one, one) for one in known)] if known else []
+    accounts = [("", "choose one"), *((one, one) for one in known)] if known else []
     return visit.show("host_key_add.html", server=server, accounts=accounts, ends=ENDS)
 
 

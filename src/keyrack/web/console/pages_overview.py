@@ -1,4 +1,4 @@
-"""The overview: what needs somebody, or where one can log in oneself; and the search; must hold no rule of its own."""
+"""The overview: what needs somebody, or where one can log in oneself; must hold no rule of its own."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from keyrack.core.audit import overview as core
-from keyrack.core.git import repositories
-from keyrack.core.hosts import servers
-from keyrack.core.keys import published_keys, user_keys, who_can
-from keyrack.core.people import named_people
-from keyrack.errors import Refusal
-from keyrack.ssh.fingerprint import is_fingerprint
+from keyrack.core.keys import user_keys, who_can
 from keyrack.web.console import charts
 from keyrack.web.console.visits import Visit, page
 
-MOST = 20
 Drawn = tuple[str, tuple[str, ...], charts.Numbers, Markup]
 """A chart: its title, the heads of the table beside it, the rows of both, and the drawing."""
 
@@ -58,39 +52,4 @@ def _charts(found: core.Overview) -> list[Drawn]:
     return drawn
 
 
-def search(visit: Visit) -> Response:
-    """People, hosts, keys by fingerprint or title, and repositories with a piece of text in their name."""
-    text = visit.query.get("q", "").strip()
-    found: dict[str, list[tuple[str, str]]] = {"People": [], "Hosts": [], "Keys": [], "Repositories": []}
-    if text:
-        if visit.may("people:read"):
-            people = named_people.find(visit.instance, visit.actor, search=text, limit=MOST)
-            found["People"] = [(one.name, f"/people/{one.name}") for one in people.items]
-        if visit.may("servers:read"):
-            hosts = servers.find(visit.instance, visit.actor, search=text, limit=MOST)
-            found["Hosts"] = [(one.name, f"/hosts/{one.id}") for one in hosts.items]
-        found["Keys"] = _keys(visit, text)
-        if visit.may(repositories.READ):
-            repos = repositories.find(visit.instance, visit.actor, search=text, limit=MOST)
-            found["Repositories"] = [(one.path, f"/repositories/{one.id}") for one in repos.items]
-    return visit.show("search.html", text=text, found={name: items for name, items in found.items() if items})
-
-
-def _keys(visit: Visit, text: str) -> list[tuple[str, str]]:
-    if not visit.may(user_keys.READ):
-        return []
-    mine = user_keys.find(visit.instance, visit.actor, search=text, limit=MOST).items
-    shown = [(one.title or "without a title", f"/keys/{one.fingerprint}") for one in mine if one.fingerprint]
-    if is_fingerprint(text) and visit.may("people:read"):
-        try:
-            key, owner = published_keys.by_fingerprint(visit.instance, visit.actor, text)
-        except Refusal:
-            return shown
-        shown.append((f"{key.title or text} of {owner.name}", f"/keys/{text}"))
-    return shown
-
-
-PAGES = (
-    page("/", overview),
-    page("/search", search),
-)
+PAGES = (page("/", overview),)

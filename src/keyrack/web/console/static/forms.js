@@ -1,4 +1,5 @@
-// Forms: a file that is chosen or dropped fills its field, and the first field that is wrong has the keyboard.
+// Forms: a file that is chosen or dropped fills its field, the first field that is wrong has the keyboard, and a form
+// is sent once.
 "use strict";
 (function () {
   const most = 65536;
@@ -25,4 +26,39 @@
   });
   const wrong = document.querySelector('[aria-invalid="true"]');
   if (wrong) wrong.focus();
+
+  // A form is sent once, however often it is pressed, until its page is left or took too long.
+  const patience = 8000;
+  function isFree(form) {
+    form.removeAttribute("aria-busy");
+  }
+  document.addEventListener("submit", function (event) {
+    const form = event.target;
+    if (form.method !== "post" || event.defaultPrevented) return;
+    if (form.getAttribute("aria-busy") === "true") {
+      event.preventDefault();
+      return;
+    }
+    form.setAttribute("aria-busy", "true");
+    setTimeout(isFree, patience, form);
+  });
+  window.addEventListener("pageshow", function (event) {
+    if (event.persisted) for (const form of document.forms) isFree(form);
+  });
+
+  // Parts that are live say themselves that the network is gone.
+  const words = "This browser has no network at the moment. What you wrote stays here; send it once it is back.";
+  window.addEventListener("offline", function () {
+    const place = document.getElementById("messages");
+    if (!place || document.querySelector("[data-live-words]") || document.getElementById("no-network")) return;
+    const line = document.createElement("p");
+    line.id = "no-network";
+    line.className = "notice needs";
+    line.textContent = words;
+    place.append(line);
+  });
+  window.addEventListener("online", function () {
+    const line = document.getElementById("no-network");
+    if (line) line.remove();
+  });
 })();

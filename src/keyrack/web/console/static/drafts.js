@@ -1,0 +1,99 @@
+// What somebody wrote in a form outlives a session that ended, a network that went away and a service that did not
+// answer: it is kept in this tab until a page answers, never with passwords, and never sent again by itself.
+"use strict";
+(function () {
+  const name = "keyrack-draft";
+  const most = 65536;
+  const secret = /PRIVATE KEY|PuTTY-User-Key-File/;
+  const body = document.body;
+
+  function read() {
+    try {
+      return JSON.parse(sessionStorage.getItem(name)) || null;
+    } catch {
+      return null;
+    }
+  }
+  function write(draft) {
+    try {
+      const text = JSON.stringify(draft);
+      if (draft && text.length <= most) sessionStorage.setItem(name, text);
+      else sessionStorage.removeItem(name);
+    } catch {
+      // A browser that keeps nothing loses what was written.
+    }
+  }
+  function isTicked(field) {
+    return field.type === "checkbox" || field.type === "radio";
+  }
+  function isWritten(field) {
+    if (!field.name || field.autocomplete === "one-time-code" || secret.test(field.value)) return false;
+    return field.matches("textarea, select, input:not([type=hidden], [type=password], [type=file])");
+  }
+  function written(form) {
+    const fields = [...form.elements].filter(isWritten);
+    return fields.map((field) => [field.name, field.value, isTicked(field) ? field.checked : null]);
+  }
+
+  document.addEventListener("submit", function (event) {
+    const form = event.target;
+    if (form.method !== "post" || event.defaultPrevented || "noDraft" in form.dataset) return;
+    const action = form.getAttribute("action");
+    if (action === "/logout") write(null);
+    const fields = written(form);
+    if (!body.dataset.actor || fields.length === 0) return;
+    const before = read();
+    // A page that answers a form is not there under its own address: the form's page is the one before.
+    const again = "answers" in body.dataset && before !== null && before.action === action;
+    const page = again ? before.page : location.pathname + location.search;
+    write({ actor: body.dataset.actor, page: page, action: action, fields: fields, unanswered: false });
+  });
+
+  function fill(form, fields) {
+    for (const [field, value, ticked] of fields) {
+      const places = [...form.elements].filter((one) => one.name === field && isWritten(one));
+      const place = ticked === null ? places[0] : places.find((one) => one.value === value);
+      if (!place) continue;
+      if (ticked === null) place.value = value;
+      else place.checked = ticked;
+      for (const kind of ["input", "change"]) place.dispatchEvent(new Event(kind, { bubbles: true }));
+    }
+    const folded = form.closest("details");
+    if (folded) folded.open = true;
+  }
+  function say(words) {
+    const line = document.createElement("p");
+    line.className = "notice";
+    line.textContent = words;
+    document.getElementById("messages").append(line);
+  }
+  // The page that says that a form was not taken leads back to it.
+  function offer(draft, place) {
+    place.hidden = false;
+    const way = document.querySelector("[data-draft-way]");
+    if (!way) return;
+    way.hidden = false;
+    way.href = way.getAttribute("href") === "/login" ? "/login?next=" + encodeURIComponent(draft.page) : draft.page;
+  }
+  function arrive() {
+    const draft = read();
+    if (draft === null || "answers" in body.dataset) return;
+    const place = document.querySelector("[data-draft]");
+    if (place || body.classList.contains("alone")) {
+      write({ ...draft, unanswered: true });
+      if (place) offer(draft, place);
+      return;
+    }
+    if (document.querySelector("form[data-no-draft]")) return;
+    const [came] = performance.getEntriesByType("navigation");
+    const isLost = draft.unanswered || (came !== undefined && came.type === "back_forward");
+    const isHere = draft.actor === body.dataset.actor && draft.page === location.pathname + location.search;
+    const form = [...document.forms].find((one) => one.getAttribute("action") === draft.action);
+    write(null);
+    if (!isLost || !isHere || !form) return;
+    fill(form, draft.fields);
+    say("What you wrote is back in its form. Look at it before you send it once more.");
+  }
+  // Once the other scripts listen to what fields are told.
+  window.addEventListener("DOMContentLoaded", arrive);
+})();

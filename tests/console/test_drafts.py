@@ -1,0 +1,148 @@
+"""What somebody wrote is not lost: a session that ends, a network that goes away, a form that is pressed twice."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from keyrack.core.keys import requests
+from keyrack.core.people import users, web_sessions
+from tests.console.conftest import COOKIE, SignedIn, session_of
+from tests.core.keys_for_tests import fresh_line
+from tests.services import Service
+
+KEYRACK = users.system_actor(1)
+BACK = "What you wrote is back in its form"
+
+
+def user_id(console: Service, name: str) -> int:
+    """The id of somebody of the team."""
+    return next(one.id for one in users.find(console.instance, KEYRACK) if one.name == name)
+
+
+def end_sessions(console: Service, name: str) -> None:
+    """End every session of somebody."""
+    for session in web_sessions.of_user(console.instance, KEYRACK, name):
+        web_sessions.end(console.instance, KEYRACK, session.id, user_id=user_id(console, name))
+
+
+def sign_in(page: Page, name: str) -> None:
+    """Sign in by the form that is shown."""
+    page.get_by_label("User name").fill(name)
+    page.get_by_label("Password").fill(f"{name}'s password")
+    page.get_by_role("button", name="Sign in").click()
+
+
+def write_request(page: Page, why: str) -> None:
+    """Fill in the form that asks for access."""
+    page.get_by_label("Host", exact=True).fill("web-1")
+    page.get_by_label("Account").fill("deploy")
+    page.get_by_label("Why").fill(why)
+
+
+def test_what_was_written_outlives_the_session(page: Page, console: Service, signed_in: SignedIn) -> None:
+    line = f"{fresh_line()} alice@train"
+    signed_in(page, "alice").goto("/keys?add=1")
+    page.get_by_label("Public key").fill(line)
+    page.get_by_label("Title").fill("a title of mine")
+    page.get_by_label("Ends").select_option("12 h")
+    end_sessions(console, "alice")
+    page.get_by_role("button", name="Add key").click()
+    expect(page.get_by_role("heading", name="Your session has ended")).to_be_visible()
+    expect(page.get_by_text("What you wrote is kept in this tab")).to_be_visible()
+    page.get_by_role("link", name="Sign in").click()
+    sign_in(page, "alice")
+    expect(page.locator("#messages")).to_contain_text(BACK)
+    expect(page.get_by_label("Public key")).to_have_value(line)
+    expect(page.get_by_label("Title")).to_have_value("a title of mine")
+    expect(page.get_by_label("Ends")).to_have_value("12h")
+    expect(page.locator("#verdict")).to_contain_text("A sound key")
+    page.get_by_role("button", name="Add key").click()
+    expect(page.locator("#messages")).to_contain_text("a title of mine is registered")
+    # What was answered does not come back.
+    page.goto("/keys?add=1")
+    expect(page.get_by_label("Public key")).to_have_value("")
+
+
+def test_whoever_signs_in_next_is_not_shown_what_another_wrote(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    signed_in(page, "alice").goto("/requests?ask=1")
+    write_request(page, "the reason of alice")
+    end_sessions(console, "alice")
+    page.get_by_role("button", name="Ask for access").click()
+    page.get_by_role("link", name="Sign in").click()
+    sign_in(page, "bob")
+    expect(page).to_have_url(re.compile(r"/requests\?ask=1$"))
+    expect(page.get_by_label("Why")).to_have_value("")
+    page.wait_for_function("sessionStorage.getItem('keyrack-draft') === null")
+
+
+def test_a_session_that_ends_takes_nobody_away_from_what_they_type(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    line = fresh_line()
+    signed_in(page, "bob").goto("/keys?add=1")
+    end_sessions(console, "bob")
+    page.get_by_label("Public key").fill(line)
+    expect(page.locator("#messages")).to_contain_text("your session has ended")
+    expect(page.get_by_label("Public key")).to_have_value(line)
+    # Another session begins in another tab: this page's form is not of it, and still nothing is lost.
+    page.context.add_cookies([{"name": COOKIE, "value": session_of(console, "bob"), "url": console.url}])
+    page.get_by_label("Title").fill("desk")
+    page.get_by_role("button", name="Add key").click()
+    page.get_by_role("link", name="Back to the form").click()
+    expect(page.get_by_label("Public key")).to_have_value(line)
+    page.get_by_role("button", name="Add key").click()
+    expect(page.locator("#messages")).to_contain_text("desk is registered")
+
+
+def test_what_was_written_outlives_the_network(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "alice").goto("/requests?ask=1")
+    page.goto("/keys?add=1")
+    page.context.set_offline(True)
+    expect(page.locator("#messages")).to_contain_text("no network")
+    page.get_by_role("textbox", name="Title").fill("written in a tunnel")
+    page.get_by_label("Public key").fill(fresh_line())
+    with page.expect_event("requestfailed"):
+        page.get_by_role("button", name="Add key").click()
+    page.wait_for_url(re.compile("chrome-error"))
+    page.context.set_offline(False)
+    page.go_back()
+    expect(page.locator("#messages")).to_contain_text(BACK)
+    expect(page.get_by_role("textbox", name="Title")).to_have_value("written in a tunnel")
+
+
+def test_a_form_that_is_pressed_twice_is_sent_once(page: Page, console: Service, signed_in: SignedIn) -> None:
+    sent: list[Any] = []
+    signed_in(page, "bob").goto("/requests?ask=1")
+    page.on("request", lambda request: sent.append(request) if request.method == "POST" else None)
+    write_request(page, "pressed twice")
+    page.get_by_role("button", name="Ask for access").dblclick()
+    expect(page.get_by_role("table", name="Waiting")).to_contain_text("pressed twice")
+    assert len(sent) == 1
+    waiting, _ = requests.page(console.instance, KEYRACK, state="pending", cursor="", limit=50)
+    assert [one.reason for one in waiting.items].count("pressed twice") == 1
+
+
+def test_no_password_and_no_private_key_is_kept(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "olga").goto("/people?add=1")
+    page.get_by_label("Name", exact=True).fill("olga")
+    page.get_by_label("First password").fill("correct horse battery")
+    page.route("**/people", lambda route: route.abort())
+    with page.expect_event("requestfailed"):
+        page.get_by_role("button", name="Add person").click()
+    page.wait_for_url(re.compile("chrome-error"))
+    page.unroute("**/people")
+    page.go_back()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("olga")
+    expect(page.get_by_label("First password")).to_have_value("")
+    page.get_by_label("Name", exact=True).fill("-----BEGIN OPENSSH PRIVATE KEY-----")
+    page.route("**/people", lambda route: route.abort())
+    with page.expect_event("requestfailed"):
+        page.get_by_role("button", name="Add person").click()
+    page.wait_for_url(re.compile("chrome-error"))
+    page.go_back()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("")
