@@ -399,3 +399,15 @@ def test_whoever_had_a_key_that_was_revoked_reads_why_it_opens_nothing(
     assert "lost" in alice.see(address)
     revocation.revoke_everywhere(console.instance, KEYRACK, parse(line).sha256, reason="in a taxi")
     assert "was revoked everywhere on" in alice.see(address, 404)
+
+
+def test_a_name_that_nobody_has_is_mended_in_the_form(people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    olga.send("/groups", group="crew")
+    refused = olga.send("/members/crew", 404, member="nobody-here")
+    assert 'value="nobody-here"' in refused
+    assert "There is no such user." in refused
+    assert '<option value="alice">' in refused
+    assert "Not there" in olga.send("/members/gone", 404, member="alice")
+    refused = olga.send("/settings/offline", 404, tag="nobody-has-it", after="300", then="keep")
+    assert 'value="nobody-has-it"' in refused
