@@ -108,7 +108,7 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     kept = settings.read_bytes()
     settings.write_text("{", "ascii")
     ended = pasted.paste("")
-    assert ended.returncode == 1
+    assert ended.returncode == 1, (ended.stdout, ended.stderr)
     assert "the agent was started and does not run" in ended.stderr
     assert "is damaged" in ended.stderr
     assert "the agent runs" not in ended.stderr

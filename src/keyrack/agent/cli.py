@@ -199,6 +199,8 @@ def _run(given: argparse.Namespace) -> int:
     # SystemExit, so that what is unfinished is cleared away.
     signal.signal(signal.SIGTERM, _stop)
     store, enrolment = _open(given)
+    # Before the lock: whoever holds that runs, as the installer has it, and with a damaged file none does.
+    local.read(store)
     store.lock()
     store.folder.sweep()
     identity = Identity(store)
