@@ -41,7 +41,7 @@ LAST_VERSION = 2**31 - 1
 # write into it at the same time.
 _PARTS = {"-wal": "log", "-shm": "log's index"}
 
-# Where bytes are no UTF-8 it puts U+FFFD, and takes a while for each value, where the driver's own raises and takes none.
+# Puts U+FFFD where bytes are no UTF-8. It takes a while for each value, where the driver itself takes none and raises.
 _any_text = partial(str, encoding="utf-8", errors="replace")
 
 _Identity = tuple[int, int]
