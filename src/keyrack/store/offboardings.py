@@ -17,6 +17,7 @@ from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.key_source_tables import key_sources
 from keyrack.store.offboarding_tables import git_endpoints, offboarding_git, offboarding_hosts, offboardings
 from keyrack.store.rows import inserted, paged
+from keyrack.store.servers import HAS_HOST
 from keyrack.store.tables import (
     access_keys,
     credentials,
@@ -63,18 +64,18 @@ class Offboarding:
 
 @dataclass(frozen=True, slots=True)
 class HostReceipt:
-    """One host of an offboarding: the revision that carries it, the one it obeys, when it first said so."""
+    """One server of an offboarding: the revision that carries it, the one its host obeys, when that first said so.
+
+    copied: whether two machines go by its host's identity; host: whether it has one.
+    """
 
     server_id: int
     server_name: str
     wanted: int
     applied: int
     at: datetime | None
-
-    @property
-    def done(self) -> bool:
-        """Whether the host has said that it obeys."""
-        return self.at is not None
+    copied: bool
+    host: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,10 @@ class GitReceipt:
 
 @dataclass(frozen=True, slots=True)
 class ReachedServer:
-    """A server that a person reaches. host: whether one is enrolled as it."""
+    """A server that a person reaches."""
 
     id: int
     name: str
-    host: bool
 
 
 # What somebody has
@@ -226,14 +226,14 @@ def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) 
 @prepared
 def _places(workspace_id: int, ids: Iterable[int]) -> Select[Any]:
     return (
-        select(servers.c.id, servers.c.name, servers.c.agent_secret_hash.is_not(None).label("host"))
+        select(servers.c.id, servers.c.name)
         .where(servers.c.workspace_id == workspace_id, among(servers.c.id, ids))
         .order_by(servers.c.name, servers.c.id)
     )
 
 
 def places(connection: Connection, workspace_id: int, ids: Iterable[int]) -> tuple[ReachedServer, ...]:
-    """Servers of a workspace by name, each with whether it has a host."""
+    """Servers of a workspace by name."""
     return tuple(ReachedServer(*row.values()) for row in _places.rows(connection, workspace_id, set(ids)))
 
 
@@ -459,7 +459,7 @@ def find(connection: Connection, workspace_id: int, window: Window) -> Page[Offb
 def _hosts(ids: Iterable[int]) -> Select[Any]:
     held = offboarding_hosts
     return (
-        select(held, servers.c.applied_revision)
+        select(held, servers.c.applied_revision, servers.c.copied_at, HAS_HOST.label("host"))
         .add_columns(deleted_servers.c.acknowledged_at, deleted_servers.c.revision.label("last_revision"))
         .outerjoin(servers, servers.c.id == held.c.server_id)
         .outerjoin(deleted_servers, deleted_servers.c.server_id == held.c.server_id)
@@ -469,7 +469,7 @@ def _hosts(ids: Iterable[int]) -> Select[Any]:
 
 
 def hosts(connection: Connection, ids: Iterable[int]) -> dict[int, list[HostReceipt]]:
-    """The receipts of the hosts of some offboardings, by the offboarding's id."""
+    """The receipts of the servers of some offboardings, by the offboarding's id."""
     found: dict[int, list[HostReceipt]] = {}
     for row in _hosts.rows(connection, list(ids)):
         at = row.confirmed_at
@@ -480,8 +480,9 @@ def hosts(connection: Connection, ids: Iterable[int]) -> dict[int, list[HostRece
         if applied is None:
             applied = row.last_revision if row.acknowledged_at is not None else row.revision if at is not None else 0
         name = row.name if row.applied_revision is not None else f"{row.name} (deleted)"
+        host = row.host if row.applied_revision is not None else at is not None or row.last_revision is not None
         found.setdefault(row.offboarding_id, []).append(
-            HostReceipt(row.server_id, name, int(row.revision), int(applied), at)
+            HostReceipt(row.server_id, name, int(row.revision), int(applied), at, row.copied_at is not None, host)
         )
     return found
 
@@ -506,9 +507,11 @@ def _waits(server_id: int, applied: int) -> Select[Any]:
 @prepared
 def _left(offboarding_id: int) -> Select[Any]:
     held = offboarding_hosts
-    return (
-        select(held.c.server_id).where(held.c.offboarding_id == offboarding_id, held.c.confirmed_at.is_(None)).limit(1)
-    )
+    waiting = select(held.c.server_id).where(held.c.offboarding_id == offboarding_id, held.c.confirmed_at.is_(None))
+    waiting = waiting.outerjoin(servers, servers.c.id == held.c.server_id)
+    # A server that was deleted is remembered where it had a host.
+    waiting = waiting.outerjoin(deleted_servers, deleted_servers.c.server_id == held.c.server_id)
+    return waiting.where(or_(HAS_HOST, deleted_servers.c.server_id.is_not(None))).limit(1)
 
 
 def is_waited_for(connection: Connection, offboarding_id: int) -> bool:
