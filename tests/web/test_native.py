@@ -140,6 +140,7 @@ def test_unmanaged_keys(team: Service) -> None:
 def test_a_revoked_key_and_its_receipts(team: Service) -> None:
     line = fresh_line()
     fingerprint = parse(line).sha256
+    enrol(team)
     put(team, line)
     done = call(team, "POST", "/keys/revoke", {"fingerprint": fingerprint})
     assert (done["credentials"], list(done["revisions"])) == (1, ["1"])
