@@ -22,7 +22,7 @@ from keyrack.errors import Refusal
 from keyrack.model import Server
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument, KeyRemoval, OfflinePolicy
-from keyrack.store import held_back, host_reports, servers, unmanaged_keys
+from keyrack.store import held_back, host_reports, lineage, servers, unmanaged_keys
 from keyrack.store.per_server import batch
 
 log = structlog.get_logger("keyrack")
@@ -124,7 +124,7 @@ def _build(
         end_sessions=host_reports.ending_sessions(connection, server.id),
         break_glass={name: tuple(some) for name, some in glass.items()},
         frozen={name: tuple(some) for name, some in frozen.items()},
-        lineage=server.lineage[: servers.MARK_CHARACTERS],
+        lineage=server.lineage[: lineage.MARK_CHARACTERS],
     )
     return document, damaged
 

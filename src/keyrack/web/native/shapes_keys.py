@@ -67,6 +67,12 @@ class Renewal(Request):
     duration: Annotated[End | None, about("For how long from now on, instead of expires_at.", "12h")] = None
 
 
+class Restricted(Request):
+    """What a key may do from now on, all of it."""
+
+    restrictions: Annotated[Restrictions, about("What it may do; {} for everything.")]
+
+
 class Revocation(Request):
     """A key to revoke everywhere."""
 
