@@ -21,8 +21,9 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page, Role, User, Window
-from keyrack.store import columns, keys, offboardings, people, sealed, tables, web_sessions
-from keyrack.store.offboardings import GitReceipt, HeldAccess, HostReceipt, Offboarding, ReachedServer
+from keyrack.store import columns, git_endpoints, keys, offboardings, people, sealed, tables, web_sessions
+from keyrack.store.git_endpoints import GitReceipt
+from keyrack.store.offboardings import HeldAccess, HostReceipt, Offboarding, ReachedServer
 
 OFFBOARD = "people:offboard"
 ENDPOINT_SEEN_EVERY = timedelta(seconds=20)
@@ -188,7 +189,7 @@ def _get(instance: Instance, connection: Connection, actor: Actor, offboarding_i
 
 def _progress(instance: Instance, connection: Connection, found: Sequence[Offboarding]) -> tuple[Progress, ...]:
     ids = [one.id for one in found]
-    hosts, git = offboardings.hosts(connection, ids), offboardings.git(connection, ids)
+    hosts, git = offboardings.hosts(connection, ids), git_endpoints.receipts(connection, ids)
     quiet = _git_quiet(instance)
     return tuple(
         Progress(
@@ -320,7 +321,7 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
     )
     told = [(place.id, place.name, revisions[place.id]) for place in going.places]
     offboardings.add_hosts(connection, number, (*told, *going.untold))
-    offboardings.add_git(connection, number, work.now - _git_quiet(work.instance))
+    git_endpoints.wait_for(connection, number, work.now - _git_quiet(work.instance))
     _record(work, going, number, why)
     made = offboardings.get(connection, user.workspace_id, number)
     assert made is not None
