@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
+import os
 import sys
 
 import click
@@ -11,6 +13,11 @@ import click
 from keyrack import __version__
 from keyrack.cli.lazy_group import LazyGroup
 from keyrack.ssh.printable import printable
+
+# Loading makes some hundred thousand objects that stay: a twelfth of a short command was looking for garbage there.
+gc.set_threshold(100_000, 10, 10)
+# Pydantic would look through all that is installed for plugins of its own: as long again, and none is wanted.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 COMMANDS = {
     "up": ("keyrack.cli.up", "Try Keyrack: service, database and a demo host on this machine."),
