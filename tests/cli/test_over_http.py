@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from keyrack.cli.main import main
+from keyrack.core.audit.events import ALARM, KINDS, REFUSED
 from keyrack.web.native import api, catalogue
 from tests.core.keys_for_tests import fresh_line
 from tests.ports import free_port
@@ -240,8 +241,25 @@ def test_the_log_is_read_by_person_host_and_key(team: Service, home: Path) -> No
     assert [one["server_id"] for one in listed("audit", "list", "--host", "web-1", "--search", "laptop")] == [1]
     assert [one["actor"] for one in listed("audit", "list", "--key", fingerprint)] == ["olga", "alice"]
     assert listed("audit", "list", "--until", "2020-01-01") == []
+    of_keys = listed("audit", "list", "--kind", "keys")
+    assert of_keys == json.loads(on_data(team, "audit", "list", "--kind", "keys", "--json"))
+    assert 0 < len(of_keys) < len(everything)
+    assert run("audit", "list", "--kind", "ghosts").exit_code == 1
+    assert all(kind in good("audit", "list", "--help") for kind in (*KINDS, ALARM, REFUSED))
     assert run("audit", "list", "--since", "yesterday").exit_code == 2
     assert "laptop" in good("audit", "list", "--key", fingerprint)
+
+
+def test_a_server_without_a_host_is_said_to_have_none(team: Service, home: Path) -> None:
+    good("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy")
+    good("freeze", "keys", "--server", "web-1")
+    (told,) = listed("freeze", "show", "1")
+    assert (told["host"], told["done"], told["done_at"]) == (False, True, None)
+    assert good("leaver", "alice", "--wait").endswith("done on 0 of 0 servers; 1 has no host\n")
+    event = listed("audit", "list", "--search", "everywhere")[0]["id"]
+    for words in (("freeze", "show", "1"), ("leaver", "show", "1"), ("hosts", "receipts", str(event))):
+        for shown in (good(*words), on_data(team, *words)):
+            assert ("no host\n" in shown, "1 has no host" in shown) == (True, True), words
 
 
 def test_a_log_of_many_pages_is_whole(team: Service, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from keyrack.cli import receipts
 from keyrack.cli.calls import AT_ONCE, ID, Calls, either, known, reached, to
 from keyrack.cli.changes import dash
 from keyrack.cli.shown import say
@@ -100,11 +101,11 @@ def show(freeze_id: int, json_wanted: bool, **given: Any) -> None:
     """Show which hosts obey a freeze."""
     with reached(given) as calls, known(HINT):
         found = calls.ask("GET", to("freezes", freeze_id))
-    rows = [
-        (one["server_name"], one["wanted"], one["applied"], "yes" if one["done"] else "no", dash(one["at"]))
-        for one in found["servers"]
-    ]
-    table(("SERVER", "WANTED", "APPLIED", "OBEYS", "SINCE"), rows, json_wanted)
+    if json_wanted:
+        show_json(receipts.objects(found["servers"]))
+        return
+    receipts.show(found["servers"])
+    say(found["words"])
 
 
 @command.command()

@@ -19,6 +19,9 @@ from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, inserted, matches, move_on, paged, pattern
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
+HAS_HOST = servers.c.agent_secret_hash.is_not(None)
+"""Whether a host was ever enrolled as a server: one without has nothing to obey, and nobody to say that it does."""
+
 MOST_KEPT = 10_000
 
 
