@@ -75,8 +75,17 @@
     way.hidden = false;
     way.href = way.getAttribute("href") === "/login" ? "/login?next=" + encodeURIComponent(draft.page) : draft.page;
   }
+  // A page that answers a form has no address of its own: loaded again, or come back to, it is the form's page, so that
+  // nothing is sent a second time. A look at what a form would do leads back to it as it was.
+  function stand(draft, kind) {
+    const address = kind === "done" ? body.dataset.here : draft && draft.page;
+    if (address) history.replaceState(null, "", address);
+    if (kind === "done") write(null);
+    else if (draft && kind === "preview") write({ ...draft, unanswered: true });
+  }
   function arrive() {
     const draft = read();
+    if ("answers" in body.dataset) stand(draft, body.dataset.answers);
     if (draft === null || "answers" in body.dataset) return;
     const place = document.querySelector("[data-draft]");
     if (place || body.classList.contains("alone")) {
@@ -86,7 +95,7 @@
     }
     if (document.querySelector("form[data-no-draft]")) return;
     const [came] = performance.getEntriesByType("navigation");
-    const isLost = draft.unanswered || (came !== undefined && came.type === "back_forward");
+    const isLost = draft.unanswered || (came !== undefined && came.type !== "navigate");
     const isHere = draft.actor === body.dataset.actor && draft.page === location.pathname + location.search;
     const form = [...document.forms].find((one) => one.getAttribute("action") === draft.action);
     write(null);
