@@ -139,8 +139,7 @@ def endpoint(
             return answer
         if answer is None:
             return Response(status_code=code)
-        if asks is not None and (onward := getattr(answer, NEXT, None)) is not None:
-            answer = answer.model_copy(update={NEXT: tag + onward})
+        answer = answer if asks is None else _marked(answer, tag)
         if method == "GET" and conditions.unchanged(call, answer):
             return Response(status_code=304, headers={"ETag": conditions.tag_of(answer)})
         return _placed(written(answer, code), call, path, shown_at, answer)
@@ -160,6 +159,12 @@ def written(answer: Answer, status: int = 200) -> Response:
     return Response(
         content, status, media_type="application/json", headers={"ETag": conditions.tag_of(answer, content)}
     )
+
+
+def _marked(answer: Answer, tag: str) -> Answer:
+    """An answer whose cursor says of which list it is."""
+    onward = getattr(answer, NEXT, None)
+    return answer if onward is None else answer.model_copy(update={NEXT: tag + onward})
 
 
 def _placed(response: Response, call: Call, path: str, shown_at: str | None, answer: Answer) -> Response:
