@@ -251,6 +251,13 @@ def test_the_log_is_read_by_person_host_and_key(team: Service, home: Path) -> No
     assert "laptop" in good("audit", "list", "--key", fingerprint)
 
 
+def test_a_key_on_a_server_is_restricted(team: Service, home: Path) -> None:
+    good("servers", "add-key", "web-1", f"{key_of('alice', home)}.pub", "--label", "laptop", "--as", "deploy")
+    (key,) = listed("servers", "keys", "web-1")
+    limits = ("servers", "restrict-key", str(key["id"]), "--restrictions", '{"command": "/bin/backup"}')
+    assert good(*limits) == f"SSH key {key['id']} is restricted in command.\n"
+
+
 def test_a_server_without_a_host_is_said_to_have_none(team: Service, home: Path) -> None:
     good("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy")
     good("freeze", "keys", "--server", "web-1")

@@ -7,6 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
+from keyrack.core.hosts import server_changes, servers
 from keyrack.core.keys import grants, requests
 from keyrack.core.people import users, web_sessions
 from tests.console.conftest import COOKIE, SignedIn, session_of
@@ -78,6 +79,22 @@ def test_whoever_signs_in_next_is_not_shown_what_another_wrote(
     expect(page).to_have_url(re.compile(r"/requests\?ask=1$"))
     expect(page.get_by_label("Why")).to_have_value("")
     page.wait_for_function("sessionStorage.getItem('keyrack-draft') === null")
+
+
+def test_what_comes_back_overwrites_nothing_that_others_changed(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    made = servers.create(console.instance, KEYRACK, name="shop", address="192.0.2.60")
+    signed_in(page, "olga").goto(f"/hosts/{made.id}/change")
+    page.get_by_label("Name", exact=True).fill("shop-of-olga")
+    end_sessions(console, "olga")
+    page.get_by_role("button", name="Change it").click()
+    server_changes.change(console.instance, KEYRACK, made.id, name="shop-of-bob")
+    page.get_by_role("link", name="Sign in").click()
+    sign_in(page, "olga")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("shop-of-olga")
+    page.get_by_role("button", name="Change it").click()
+    expect(page.get_by_text("It is shop-of-bob at 192.0.2.60 now")).to_be_visible()
 
 
 def test_a_session_that_ends_takes_nobody_away_from_what_they_type(

@@ -30,8 +30,13 @@
     if (!field.name || field.autocomplete === "one-time-code" || secret.test(field.value)) return false;
     return field.matches("textarea, select, input:not([type=hidden], [type=password], [type=file])");
   }
+  // What a form showed when it was made comes back with what was written over it: somebody may have changed that since.
+  function isKept(field) {
+    return isWritten(field) || (field.type === "hidden" && field.name === "seen");
+  }
   function written(form) {
-    const fields = [...form.elements].filter(isWritten);
+    const fields = [...form.elements].filter(isKept);
+    if (!fields.some(isWritten)) return [];
     return fields.map((field) => [field.name, field.value, isTicked(field) ? field.checked : null]);
   }
 
@@ -51,7 +56,7 @@
 
   function fill(form, fields) {
     for (const [field, value, ticked] of fields) {
-      const places = [...form.elements].filter((one) => one.name === field && isWritten(one));
+      const places = [...form.elements].filter((one) => one.name === field && isKept(one));
       const place = ticked === null ? places[0] : places.find((one) => one.value === value);
       if (!place) continue;
       if (ticked === null) place.value = value;
