@@ -115,6 +115,14 @@ def changed(
     return answer
 
 
+def tell(answer: Mapping[str, Any] | None, words: str, json_wanted: bool) -> None:
+    """What a call answered, as JSON ({} for nothing), or the words for it."""
+    if json_wanted:
+        show_json(answer or {})
+    else:
+        say(words)
+
+
 def show_rehearsal(found: Mapping[str, Any], json_wanted: bool) -> None:
     """Who would gain and who would lose a login, in words or as JSON."""
     if json_wanted:
