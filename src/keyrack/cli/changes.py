@@ -71,6 +71,15 @@ def moment(option: str, text: str, *, end: bool = False) -> str:
         raise click.UsageError(f"{option}: there is no such day.") from None
 
 
+def lifetime(option: str, text: str) -> str:
+    """What an option names as how long something lasts, or until when, as written. Exits with words otherwise."""
+    try:
+        lifetimes.read(text)
+    except LifetimeError as error:
+        raise click.UsageError(f"{option} {error}.") from None
+    return text
+
+
 def restrictions_of(text: str | None) -> Any:
     """What --restrictions says; exits with words for what is no JSON."""
     try:

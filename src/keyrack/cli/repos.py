@@ -50,7 +50,7 @@ def create(path: str, members: tuple[str, ...], json_wanted: bool, **given: Any)
 @as_json
 @either
 def list_repositories(json_wanted: bool, **given: Any) -> None:
-    """List repositories: path, visibility, and on the data the folder of each."""
+    """List repositories; on the data with the folder of each."""
     if on_data(given):
         # Loaded where it is done: over HTTP a command waits for no database.
         importlib.import_module("keyrack.cli.repos_on_data").show(json_wanted, given)

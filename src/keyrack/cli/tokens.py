@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyrack.cli.calls import AT_ONCE, ID, Calls, either, known, on_data, reached, to
-from keyrack.cli.changes import dash, end_of, lasting
+from keyrack.cli.changes import dash, end_of, lasting, lifetime
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
 
@@ -97,6 +97,8 @@ def create(
 @either
 def rotate(token_id: int, overlap: str, json_wanted: bool, **given: Any) -> None:
     """Give an API token a new secret, and print it this once."""
+    if overlap != "0s":
+        lifetime("--overlap", overlap)
     with reached(given) as calls, known(HINT):
         _show_made(calls.ask("POST", to("tokens", token_id, "rotate"), {"overlap": overlap}), json_wanted)
 
