@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from keyrack.cli.serve import be_quick_to_switch
 from keyrack.core import cursors
 from keyrack.core.instance import Instance
 from keyrack.core.keys import grants, user_keys
@@ -142,6 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, running(settings_for(Path(folder) / "data", "")) as service:
         host, key = fill(service.instance, keys, hosts)
         cookie = f"{COOKIE}={session_of(service, 'olga')}"
+        be_quick_to_switch()  # as the service does once it is loaded
         print(f"{keys:,} keys, {hosts:,} hosts; milliseconds of processor time: middle, slowest but one; kB")
         for path in PAGES:
             address = path.replace("{host}", str(host)).replace("{key}", key)

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 
 import prometheus_client
-import structlog
 
 from keyrack.core.audit import chain, retention
 from keyrack.core.hosts.last_seen import LastSeen
@@ -14,13 +13,14 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, endings, grants, key_sync, requests
 from keyrack.core.missing_rows import MissingRows
 from keyrack.core.people.users import system_actor
+from keyrack.logs import logger
 from keyrack.store import servers
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web import deliveries, server
 from keyrack.web.outgoing import Outgoing
 from keyrack.web.server import Service
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 TIDY_EVERY_SECONDS = 5.0
 SYNC_EVERY_SECONDS = 10.0

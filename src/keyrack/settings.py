@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
+import os
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, ValidationInfo, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-    TomlConfigSettingsSource,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+PREFIX = "keyrack_"
 MOST_DAYS = 36_500
 """A hundred years: what lies further back than the calendar cannot be reckoned with."""
 
 
-class Settings(BaseSettings):
+class SettingsError(ValueError):
+    """What the environment or DATA/keyrack.toml says and no setting can be read of, in words."""
+
+
+class Settings(BaseModel):
     """Every setting; each is also KEYRACK_NAME in the environment, and a line of DATA/keyrack.toml."""
 
-    model_config = SettingsConfigDict(env_prefix="KEYRACK_", frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", validate_default=True)
+
+    def __init__(self, **given: Any) -> None:
+        """What is given counts first, then the environment, then DATA/keyrack.toml.
+
+        Raises pydantic's ValidationError, SettingsError, and what opening and reading the file raises.
+        """
+        said = _environment()
+        path = Path(given.get("data") or said.get("data") or "keyrack-data") / "keyrack.toml"
+        super().__init__(**{**_file(path), **said, **given})
 
     listen: str = Field(
         default="127.0.0.1:8022",
@@ -380,22 +390,6 @@ class Settings(BaseSettings):
             raise ValueError(f"{info.field_name} takes HOST:PORT, for example 127.0.0.1:8022")
         return value
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments first, then the environment, then DATA/keyrack.toml."""
-        data = init_settings().get("data") or env_settings().get("data") or "keyrack-data"
-        path = Path(data) / "keyrack.toml"
-        if path.exists() and not path.is_file():
-            raise IsADirectoryError(errno.EISDIR, "it is not a file", str(path))
-        return init_settings, env_settings, _File(settings_cls, toml_file=path)
-
     @property
     def proxy_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """`trusted_proxies`, taken apart."""
@@ -424,12 +418,32 @@ class Settings(BaseSettings):
         return host.strip("[]"), int(port)
 
 
-class _File(TomlConfigSettingsSource):
-    """DATA/keyrack.toml. A name in it that is no setting's is refused, as what it should say would not hold."""
+def _environment() -> dict[str, Any]:
+    """What the environment says. A list is written as JSON there."""
+    named = {name.lower(): (name, value) for name, value in os.environ.items()}
+    found: dict[str, Any] = {}
+    for setting, field in Settings.model_fields.items():
+        name, value = named.get(PREFIX + setting, ("", None))
+        if value is None:
+            continue
+        found[setting] = value
+        if isinstance(field.default, tuple):
+            try:
+                found[setting] = json.loads(value)
+            except ValueError:
+                raise SettingsError(f'{name}: a list is written as JSON, such as ["ssh-ed25519"]') from None
+    return found
 
-    def __call__(self) -> dict[str, Any]:
-        values = super().__call__()
-        for name in self.toml_data:
-            if name not in self.settings_cls.model_fields:
-                raise SettingsError(f"{self.toml_file_path}: there is no setting {name!r}; see docs/running.md")
-        return values
+
+def _file(path: Path) -> dict[str, Any]:
+    """What DATA/keyrack.toml says. A name that is no setting's is refused, as what it should say would not hold."""
+    if not path.exists():
+        return {}
+    if not path.is_file():
+        raise IsADirectoryError(errno.EISDIR, "it is not a file", str(path))
+    with path.open("rb") as file:
+        found = tomllib.load(file)
+    for name in found:
+        if name not in Settings.model_fields:
+            raise SettingsError(f"{path}: there is no setting {name!r}; see docs/running.md")
+    return found

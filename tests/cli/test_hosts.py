@@ -22,7 +22,7 @@ from keyrack.store import tables
 from tests.core.keys_for_tests import fresh_line
 from tests.core.test_unmanaged_keys import entry
 from tests.services import Service
-from tests.web.test_native import put, tell
+from tests.web.test_native import enrol, put, tell
 
 
 def run(team: Service, *words: str) -> Result:
@@ -95,6 +95,7 @@ def test_mode_and_offline_policy(team: Service) -> None:
 
 def test_revoke_waits_until_all_hosts_obey(team: Service) -> None:
     line = fresh_line()
+    enrol(team)
     put(team, line)
 
     def host() -> None:
@@ -115,6 +116,7 @@ def test_revoke_waits_until_all_hosts_obey(team: Service) -> None:
 
 def test_revoke_says_so_when_a_host_stays_silent(team: Service) -> None:
     lines = [fresh_line(), fresh_line()]
+    enrol(team)
     put(team, lines[0])
     ended = run(team, "revoke", parse(lines[0]).sha256, "--wait", "1")
     assert ended.exit_code == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from keyrack.cli.main import main
+from keyrack.core.audit.events import ALARM, KINDS, REFUSED
 from keyrack.web.native import api, catalogue
 from tests.core.keys_for_tests import fresh_line
 from tests.ports import free_port
@@ -240,8 +242,32 @@ def test_the_log_is_read_by_person_host_and_key(team: Service, home: Path) -> No
     assert [one["server_id"] for one in listed("audit", "list", "--host", "web-1", "--search", "laptop")] == [1]
     assert [one["actor"] for one in listed("audit", "list", "--key", fingerprint)] == ["olga", "alice"]
     assert listed("audit", "list", "--until", "2020-01-01") == []
+    of_keys = listed("audit", "list", "--kind", "keys")
+    assert of_keys == json.loads(on_data(team, "audit", "list", "--kind", "keys", "--json"))
+    assert 0 < len(of_keys) < len(everything)
+    assert run("audit", "list", "--kind", "ghosts").exit_code == 1
+    assert all(kind in good("audit", "list", "--help") for kind in (*KINDS, ALARM, REFUSED))
     assert run("audit", "list", "--since", "yesterday").exit_code == 2
     assert "laptop" in good("audit", "list", "--key", fingerprint)
+
+
+def test_a_key_on_a_server_is_restricted(team: Service, home: Path) -> None:
+    good("servers", "add-key", "web-1", f"{key_of('alice', home)}.pub", "--label", "laptop", "--as", "deploy")
+    (key,) = listed("servers", "keys", "web-1")
+    limits = ("servers", "restrict-key", str(key["id"]), "--restrictions", '{"command": "/bin/backup"}')
+    assert good(*limits) == f"SSH key {key['id']} is restricted in command.\n"
+
+
+def test_a_server_without_a_host_is_said_to_have_none(team: Service, home: Path) -> None:
+    good("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy")
+    good("freeze", "keys", "--server", "web-1")
+    (told,) = listed("freeze", "show", "1")
+    assert (told["host"], told["done"], told["done_at"]) == (False, True, None)
+    assert good("leaver", "alice", "--wait").endswith("done on 0 of 0 servers; 1 has no host\n")
+    event = listed("audit", "list", "--search", "everywhere")[0]["id"]
+    for words in (("freeze", "show", "1"), ("leaver", "show", "1"), ("hosts", "receipts", str(event))):
+        for shown in (good(*words), on_data(team, *words)):
+            assert ("no host\n" in shown, "1 has no host" in shown) == (True, True), words
 
 
 def test_a_log_of_many_pages_is_whole(team: Service, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,6 +301,39 @@ def test_shells_complete_words(shell: str, words: str) -> None:
         [sys.executable, "-c", program], env=asked, capture_output=True, text=True, check=True, timeout=60
     )
     assert words in done.stdout
+
+
+SHELLS = {
+    "bash": "COMP_WORDS=(keyrack gr); COMP_CWORD=1; _keyrack_completion keyrack; echo ${COMPREPLY[@]}",
+    "zsh": "compadd() { :; }; _describe() { print -l $completions_with_descriptions; }; words=(keyrack gr); CURRENT=2; "
+    "_keyrack_completion",
+    "fish": 'complete -C "keyrack gr"',
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_itself_completes_words(shell: str, home: Path) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"there is no {shell} here")
+    start = "from keyrack.cli.main import main; main(prog_name='keyrack')"
+    (home / "keyrack").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{start}" "$@"\n')
+    (home / "keyrack").chmod(0o755)
+    (home / "script").write_text(good("completion", shell))
+    words = f"{'compdef() { :; }; ' if shell == 'zsh' else ''}source ./script; {SHELLS[shell]}"
+    environment = {"PATH": f"{home}:/usr/bin:/bin", "HOME": str(home)}
+    done = subprocess.run(
+        [program, *(["-f"] if shell == "zsh" else []), "-c", words],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "grants" in done.stdout, done.stderr
+    if shell != "bash":
+        assert "give and take back who may log in where" in done.stdout
 
 
 def test_every_call_is_found_by_its_path() -> None:

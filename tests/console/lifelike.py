@@ -11,8 +11,10 @@ from random import Random
 from typing import Any
 
 from keyrack.core.audit import webhooks
+from keyrack.core.audit.tallies import Tallies
 from keyrack.core.git import repositories
 from keyrack.core.hosts import enrolment, modes, servers, system_users
+from keyrack.core.hosts.facts import OBSERVE
 from keyrack.core.instance import Instance
 from keyrack.core.keys import credentials, freezes, grants, requests, revocation, user_keys
 from keyrack.core.people import offboarding, tokens, users
@@ -93,6 +95,7 @@ def make(instance: Instance, *, people: int = 40, hosts: int = 60) -> Workspace:
     _requests(made)
     _reports(made)
     _ended(made)
+    _obey(made)
     _tallies(made)
     return made
 
@@ -151,7 +154,7 @@ def _hosts(made: Workspace, count: int) -> None:
         name = long_name if number == 7 else f"{kind}-{where}-{number + 1}"
         server = servers.create(
             made.instance, made.owner, name=name, address=f"10.{number % 3}.{number // 200}.{number + 10}",
-            tags=(kind, where) if number % 5 else (kind, where, "production", "customer-data"),
+            tags=(kind, where) if number % 5 else (kind, where, "production", "customer-data"), mode=OBSERVE,
         )  # fmt: skip
         for account in ("deploy",) if number % 3 else ("deploy", "postgres"):
             system_users.create(made.instance, made.owner, server.id, username=account)
@@ -203,7 +206,13 @@ def _repositories(made: Workspace) -> None:
 
 
 def _requests(made: Workspace) -> None:
-    for user in made.people[9:13]:
+    reasons = (
+        "Deploy the fix for slow checkouts",
+        "Restore a table for support",
+        "Rotate certificates",
+        "Read the logs",
+    )
+    for user, reason in zip(made.people[9:13], reasons, strict=True):
         who = tokens.actor_of(user, None, address="203.0.113.40", channel="console")
         server = made.hosts[user.id % len(made.hosts)][0]
         _try(
@@ -213,7 +222,7 @@ def _requests(made: Workspace) -> None:
             server=server.name,
             system_user="deploy",
             duration="2h",
-            reason="Deploy fix for #4711",
+            reason=reason,
         )
 
 
@@ -237,11 +246,39 @@ def _reports(made: Workspace) -> None:
             "state": "applied",
             "facts": {"enforcement": "enforce" if number % 3 == 0 else "observe", "sshd": {"Port": "22"}},
             "sessions": _sessions(made, number),
+            "last_used": _last_used(made, number),
         }
         if number % 6 == 1:
             told["keys_found"] = [_unmanaged(made, number, place) for place in range(1 + number % 3)]
-        _try(enrolment.report, made.instance, replace(now), told)
+        # What it tells of months is not counted as the logins of today, which _tallies makes.
+        untold = replace(made.instance, tallies=Tallies())
+        _try(enrolment.report, untold, now, told)
         made.hosts[number] = (servers.get(made.instance, made.owner, server.id), enrolled.secret)
+
+
+def _obey(made: Workspace) -> None:
+    """Most hosts have heard of what was decided since; a few have not."""
+    for number, (server, secret) in enumerate(made.hosts):
+        if secret and number % 13 not in (5, 12):
+            now = servers.get(made.instance, made.owner, server.id)
+            enrolment.report(made.instance, now, {"revision": now.revision, "state": "applied"})
+
+
+def _last_used(made: Workspace, number: int) -> list[dict[str, str]]:
+    """When some keys last logged in there."""
+    used = []
+    for place, person in enumerate(made.people[:24]):
+        for line in made.lines.get(person.id, ())[: 1 + (number + place) % 2]:
+            hours = 1 + (number * 7 + place * 31) % 700
+            used.append(
+                {
+                    "fingerprint": parse(line).sha256,
+                    "user": "deploy",
+                    "address": f"203.0.113.{place}",
+                    "at": f"{made.instance.now() - timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}",
+                }
+            )
+    return used
 
 
 def _ended(made: Workspace) -> None:

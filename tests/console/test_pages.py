@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -269,6 +270,16 @@ def test_a_key_on_an_account_is_put_there_given_another_end_and_taken_away(
     assert held.expires_at is not None
     assert held.expires_at - console.instance.now() > timedelta(days=6)
     people["alice"].see(address[1], 403)
+    # What it may do is changed here; of two tabs the second is shown what the first made of it.
+    shown = html.unescape(re.findall(r'name="seen" value="([^"]*)"', page)[1])
+    asked = {"sources": "10.0.0.0/8", "command": "/bin/backup", "no_permit_pty": "yes"}
+    olga.send(f"{address[1]}/restrict", seen=shown, **asked)
+    held = credentials.find(console.instance, KEYRACK, 1, search="pipeline").items[0]
+    limits = {"sources": ["10.0.0.0/8"], "command": "/bin/backup", "permit_pty": False}
+    assert dict(held.restrictions) == limits
+    olga.send(f"{address[1]}/restrict", 409, seen=shown)
+    assert 'value="/bin/backup"' in olga.see(address[1])
+    people["alice"].send(f"{address[1]}/restrict", 403)
     olga.send(f"{address[1]}/remove")
     olga.see(address[1], 404)
 
@@ -388,3 +399,15 @@ def test_whoever_had_a_key_that_was_revoked_reads_why_it_opens_nothing(
     assert "lost" in alice.see(address)
     revocation.revoke_everywhere(console.instance, KEYRACK, parse(line).sha256, reason="in a taxi")
     assert "was revoked everywhere on" in alice.see(address, 404)
+
+
+def test_a_name_that_nobody_has_is_mended_in_the_form(people: dict[str, Person]) -> None:
+    olga = people["olga"]
+    olga.send("/groups", group="crew")
+    refused = olga.send("/members/crew", 404, member="nobody-here")
+    assert 'value="nobody-here"' in refused
+    assert "There is no such user." in refused
+    assert '<option value="alice">' in refused
+    assert "Not there" in olga.send("/members/gone", 404, member="alice")
+    refused = olga.send("/settings/offline", 404, tag="nobody-has-it", after="300", then="keep")
+    assert 'value="nobody-has-it"' in refused

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from keyrack.core.audit import events
+from keyrack.core.audit import events, overview
 from keyrack.core.hosts import documents, enrolment, servers
 from keyrack.core.hosts.system_users import create
-from keyrack.core.keys import credentials, grants, receipts, revocation, user_keys
-from keyrack.core.people import users
+from keyrack.core.keys import credentials, freezes, grants, receipts, revocation, user_keys
+from keyrack.core.people import offboarding, users
 from keyrack.errors import Kind, Refusal
 from keyrack.model import Server
 from keyrack.ssh.public_key import parse
@@ -26,6 +26,12 @@ def more_servers(team: Team, count: int) -> list[Server]:
         create(team.instance, team.owner, server.id, username="deploy")
         made.append(server)
     return made
+
+
+def enrol(team: Team, *found: Server) -> None:
+    """Give servers a host."""
+    for server in found:
+        enrolment.enrol(team.instance, servers.invite(team.instance, team.owner, server.id), {}, address="192.0.2.20")
 
 
 def obey(team: Team, server: Server) -> None:
@@ -80,6 +86,7 @@ def test_receipts_tell_from_which_servers_a_key_is_gone(team: Team) -> None:
     fingerprint = parse(line).sha256
     others = more_servers(team, 4)
     everywhere = [team.server, *others]
+    enrol(team, *everywhere)
     for server in everywhere:
         put(team, server, "a", line)
         obey(team, server)
@@ -108,12 +115,51 @@ def test_a_leaver_is_gone_with_receipts(team: Team) -> None:
     line = fresh_line()
     user_keys.add(team.instance, team.member, title="one", public_key=line)
     grants.give(team.instance, team.owner, user_id=team.member_user.id, tag="web", system_user="deploy")
+    enrol(team, team.server)
     obey(team, team.server)
     users.disable(team.instance, team.owner, team.member_user.id)
     fingerprint = parse(line).sha256
     assert not receipts.of_key(team.instance, team.owner, fingerprint).done
     obey(team, team.server)
     assert receipts.of_key(team.instance, team.owner, fingerprint).done
+
+
+def test_a_server_without_a_host_is_not_waited_for_anywhere(team: Team) -> None:
+    """Nobody was ever enrolled as it, so nobody will ever say that it obeys: a revocation, a freeze, an event, and a
+    leaver all say so alike, and wait again once a host comes.
+    """
+    instance, owner, line = team.instance, team.owner, fresh_line()
+    user_keys.add(instance, team.member, title="one", public_key=line)
+    grants.give(instance, owner, user_id=team.member_user.id, tag="web", system_user="deploy")
+    (with_host,) = more_servers(team, 1)
+    enrol(team, with_host)
+    for server in (team.server, with_host):
+        put(team, server, "a", line)
+    frozen = freezes.freeze(instance, owner, user="alice").freeze
+    removed = offboarding.offboard(instance, owner, "alice")
+    assert frozen is not None
+    gone = parse(line).sha256
+    event = events.find(instance, owner, limit=1).items[0]
+
+    def found() -> set[str]:
+        return {
+            freezes.get(instance, owner, frozen.id).words,
+            offboarding.get(instance, owner, removed.id).words,
+            receipts.of_key(instance, owner, gone).words,
+            receipts.of_event(instance, owner, event.id).words,
+        }
+
+    assert found() == {"done on 0 of 1 servers; not yet on more-0; 1 has no host"}
+    assert [row.hosts for row in overview.look(instance, owner).unconfirmed] == [1]
+    obey(team, with_host)
+    assert found() == {"done on 1 of 1 servers; 1 has no host"}
+    assert offboarding.get(instance, owner, removed.id).done
+    assert events.find(instance, owner, limit=1).items[0].summary == "Every host obeys that alice is gone"
+    assert overview.look(instance, owner).unconfirmed == []
+    enrol(team, team.server)
+    assert found() == {"done on 1 of 2 servers; not yet on web-1"}
+    obey(team, team.server)
+    assert found() == {"done on 2 of 2 servers"}
 
 
 def test_receipts_are_of_the_own_workspace(team: Team) -> None:

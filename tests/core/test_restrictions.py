@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keyrack.core.hosts import documents
-from keyrack.core.keys import credentials, grants, user_keys
+from keyrack.core.keys import credentials, grants, restricting, user_keys
 from keyrack.errors import Kind, Refusal
 from keyrack.ssh.public_key import parse
 from tests.core.conftest import Team
@@ -54,6 +54,30 @@ def test_a_keys_restrictions_reach_the_host(team: Team) -> None:
     credential = add(team, "a", fresh_line(), restrictions={**wanted, "agent_forwarding": None, "permitopen": []})
     assert credential.restrictions == wanted
     assert options(team) == [["restrict", 'from="10.0.0.0/8"', 'command="echo \\"hi\\""', "pty"]]
+
+
+def test_a_keys_restrictions_are_changed_under_its_id(team: Team) -> None:
+    credential = add(team, "a", fresh_line(), restrictions={"sources": ["10.0.0.0/8"]})
+    before = credential.revision
+    changed = restricting.credential(team.instance, team.owner, credential.id, {"command": "/bin/backup"})
+    assert (changed.id, dict(changed.restrictions), changed.delivered) == (
+        credential.id,
+        {"command": "/bin/backup"},
+        False,
+    )
+    assert changed.revision > before
+    assert options(team) == [['command="/bin/backup"']]
+    same = restricting.credential(team.instance, team.owner, credential.id, {"command": "/bin/backup"})
+    assert same.revision == changed.revision, "a host is not told what it knows"
+    with pytest.raises(Refusal) as wrong:
+        restricting.credential(team.instance, team.owner, credential.id, {"sources": ["10.0.0.1/8"]})
+    assert (wrong.value.kind, wrong.value.field) == (Kind.INVALID, "restrictions")
+    restricting.credential(team.instance, team.owner, credential.id, None)
+    assert options(team) == [[]]
+    for actor, number, kind in ((team.owner, 99999, Kind.MISSING), (team.member, credential.id, Kind.FORBIDDEN)):
+        with pytest.raises(Refusal) as refused:
+            restricting.credential(team.instance, actor, number, {})
+        assert refused.value.kind is kind
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from keyrack.core.git import access
 from keyrack.core.hosts import deleted_servers, documents, enrolment, modes, resync, servers, system_users, went_back
 from keyrack.core.hosts.documents import SignedDocument
 from keyrack.core.hosts.went_back import HostRevision
-from keyrack.core.keys import credentials, grants, receipts, revocation, user_keys
+from keyrack.core.keys import credentials, everywhere, grants, receipts, revocation, user_keys
 from keyrack.errors import Refusal
 from keyrack.ssh.public_key import parse
 from keyrack.store import schema
@@ -66,7 +66,7 @@ class Host:
     def contact(self) -> HostRevision:
         return went_back.contact(self.team.instance, self.team.server.id, self.revision, self.lineage)
 
-    def obey(self) -> None:
+    def obey(self, *, report: bool = True) -> None:
         """Ask once; obey and report what comes, as long as it is newer; tell the last document when asked."""
         instance, server_id = self.team.instance, self.team.server.id
         said = self.contact()
@@ -79,9 +79,10 @@ class Host:
             assert signed is not None
             assert signed.revision > self.revision, "the host would refuse it"
             self.last = signed
-            server = servers.get(instance, self.team.owner, server_id)
-            told = {"revision": self.revision, "lineage": self.lineage, "state": "applied"}
-            enrolment.report(instance, server, told)
+            if report:
+                server = servers.get(instance, self.team.owner, server_id)
+                told = {"revision": self.revision, "lineage": self.lineage, "state": "applied"}
+                enrolment.report(instance, server, told)
         assert self.contact() is HostRevision.CURRENT
 
     def tell(self, size: int = 500) -> None:
@@ -190,6 +191,31 @@ def test_the_same_number_for_something_else_is_no_receipt(team: Team, host: Host
     assert not credentials.get(team.instance, team.owner, team.server.id, added).delivered
     host.obey()
     assert credentials.get(team.instance, team.owner, team.server.id, added).delivered
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_host_that_comes_back_after_many_changes_is_known(team: Team, host: Host, *, told: bool) -> None:
+    """Also where what it obeys was never heard: it went away, or nothing could be written, before it could report."""
+    for number in range(3):
+        add(team, f"before-{number}", fresh_line())
+        host.obey(report=told)
+    lines = [fresh_line() for _ in range(140)]
+    for number, line in enumerate(lines):
+        add(team, f"after-{number}", line)
+        assert host.contact() is HostRevision.NEWER, f"after {number + 1} changes"
+    host.obey()
+    assert alarms(team) == []
+    assert all(host.lets_in(line) for line in lines)
+
+
+def test_marks_of_many_servers_are_kept_too(team: Team, host: Host) -> None:
+    """Where one change is made on many at once."""
+    add(team, "before", fresh_line())
+    host.obey(report=False)
+    for number in range(130):
+        key = fresh_line()
+        everywhere.add(team.instance, team.owner, "all", label=f"after-{number}", username="deploy", public_key=key)
+    assert host.contact() is HostRevision.NEWER
 
 
 def test_a_host_that_is_only_behind_is_not_astray(team: Team, host: Host) -> None:

@@ -15,7 +15,7 @@ from keyrack.protocol.host_document import HostDocument
 from keyrack.ssh.public_key import parse
 from tests.core.keys_for_tests import fresh_line
 from tests.services import Service
-from tests.web.test_native import call, tell
+from tests.web.test_native import call, enrol, tell
 
 OLGA, ALICE, BOB = "token-of-olga", "token-of-alice", "token-of-bob"
 KEYS = "/servers/web-1/credentials"
@@ -59,6 +59,7 @@ def confirm(team: Service, path: str, token: str, status: int = 204) -> None:
 
 def test_all_keys_wait_for_their_owners_and_glass_can_be_broken(team: Service, lines: dict[str, str]) -> None:
     everything = prints(lines, *lines)
+    enrol(team)
     before = call(team, "POST", "/freezes", {"preview": True}, status=202)
     assert (before["id"], before["keys"], before["break_glass"]) == (None, 4, 1)
     assert opening(team) == everything

@@ -32,6 +32,12 @@ def call(
     return answer.json()
 
 
+def enrol(team: Service) -> None:
+    """Give web-1 a host."""
+    token = servers.invite(team.instance, users.system_actor(1), 1)
+    enrolment.enrol(team.instance, token, {}, address="192.0.2.10")
+
+
 def tell(team: Service, *found: dict[str, Any], **more: Any) -> None:
     """Report as web-1's agent that it obeys what it was told last."""
     actor = users.system_actor(1)
@@ -134,6 +140,7 @@ def test_unmanaged_keys(team: Service) -> None:
 def test_a_revoked_key_and_its_receipts(team: Service) -> None:
     line = fresh_line()
     fingerprint = parse(line).sha256
+    enrol(team)
     put(team, line)
     done = call(team, "POST", "/keys/revoke", {"fingerprint": fingerprint})
     assert (done["credentials"], list(done["revisions"])) == (1, ["1"])
@@ -206,7 +213,9 @@ def test_who_is_refused_everywhere(unchanged_team: Service, endpoint: Any) -> No
         "freeze_keys": {"user": "alice"},
         "put_repository": {"path": "acme/new"},
         "create_webhook": {"url": "https://alerts.example.org/"},
+        "put_webhook": {"url": "https://alerts.example.org/"},
         "renew_credential": {"duration": "1h"},
+        "restrict_credential": {"restrictions": {}},
         "renew_key": {"duration": "1h"},
         "renew_grant": {"duration": "1h"},
         "rehearse": {"method": "DELETE", "path": "/grants/1"},

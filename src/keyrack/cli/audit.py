@@ -26,6 +26,11 @@ def command() -> None:
 @click.option("--person", metavar="NAME", help="What this user did.")
 @click.option("--host", metavar="SERVER", help="What was done on a server, by name or id.")
 @click.option("--key", metavar="FINGERPRINT", help="What was done with a key.")
+@click.option(
+    "--kind",
+    metavar="KIND",
+    help="What is about keys, access, hosts, people, sessions, tokens, repositories; or refused, or alarm.",
+)
 @click.option("--search", metavar="TEXT", help="Only what holds TEXT, in any case.")
 @click.option("--limit", type=click.IntRange(min=1), help="How many at most; otherwise all there are.")
 @as_json
@@ -36,6 +41,7 @@ def list_audit(
     person: str | None,
     host: str | None,
     key: str | None,
+    kind: str | None,
     search: str | None,
     limit: int | None,
     json_wanted: bool,
@@ -48,6 +54,7 @@ def list_audit(
         "person": person,
         "server": host,
         "key": key,
+        "kind": kind,
         "search": search,
     }
     with reached(given) as calls, known("`keyrack servers list` shows which there are."):

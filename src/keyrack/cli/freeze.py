@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from keyrack.cli import receipts
 from keyrack.cli.calls import AT_ONCE, ID, Calls, either, known, reached, to
-from keyrack.cli.changes import dash
+from keyrack.cli.changes import dash, tell
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
 
@@ -100,18 +101,19 @@ def show(freeze_id: int, json_wanted: bool, **given: Any) -> None:
     """Show which hosts obey a freeze."""
     with reached(given) as calls, known(HINT):
         found = calls.ask("GET", to("freezes", freeze_id))
-    rows = [
-        (one["server_name"], one["wanted"], one["applied"], "yes" if one["done"] else "no", dash(one["at"]))
-        for one in found["servers"]
-    ]
-    table(("SERVER", "WANTED", "APPLIED", "OBEYS", "SINCE"), rows, json_wanted)
+    if json_wanted:
+        show_json(receipts.objects(found["servers"]))
+        return
+    receipts.show(found["servers"])
+    say(found["words"])
 
 
 @command.command()
 @click.argument("freeze_id", metavar="ID", type=ID)
+@as_json_object
 @either
-def end(freeze_id: int, **given: Any) -> None:
+def end(freeze_id: int, json_wanted: bool, **given: Any) -> None:
     """End a freeze: keys that nobody confirmed open sessions again."""
     with reached(given) as calls, known(HINT):
         calls.ask("DELETE", to("freezes", freeze_id))
-        say(f"Freeze {freeze_id} is over.")
+        tell(None, f"Freeze {freeze_id} is over.", json_wanted)

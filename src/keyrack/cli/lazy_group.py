@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -58,12 +57,6 @@ class LazyGroup(click.Group):
 
 def _loaded(where: str) -> click.Command:
     module, _, attribute = where.partition(":")
-    collecting = gc.isenabled()
-    gc.disable()  # nothing that is loaded becomes garbage, and looking for some takes a twelfth of the time
-    try:
-        command = getattr(importlib.import_module(module), attribute)
-    finally:
-        if collecting:
-            gc.enable()
+    command = getattr(importlib.import_module(module), attribute)
     assert isinstance(command, click.Command)
     return command

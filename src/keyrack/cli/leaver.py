@@ -10,8 +10,9 @@ import click
 from keyrack.cli.calls import ID, Calls, either, known, reached, to
 from keyrack.cli.changes import dash
 from keyrack.cli.ends import partly
+from keyrack.cli.receipts import state
 from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, show_json, table
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 
@@ -72,11 +73,15 @@ def remove(
 
 @command.command()
 @click.argument("offboarding_id", metavar="ID", type=ID)
+@as_json_object
 @either
-def undo(offboarding_id: int, **given: Any) -> None:
+def undo(offboarding_id: int, json_wanted: bool, **given: Any) -> None:
     """Bring back the access of a person who was removed, not sessions or tokens."""
     with reached(given) as calls, known(HINT):
         done = calls.ask("POST", to("offboardings", offboarding_id, "undo"))
+        if json_wanted:
+            show_json(done)
+            return
         say(
             f"{done['user']} is back with {done['keys']} SSH keys, {done['credentials']} credentials, "
             f"{done['grants']} grants and {done['memberships']} memberships."
@@ -141,21 +146,16 @@ def _follow(calls: Calls, made: dict[str, Any], seconds: float, *, quiet: bool) 
 
 
 def _show_progress(found: dict[str, Any], json_wanted: bool) -> None:
-    rows = [
-        ("server", one["server"], str(one["wanted"]), str(one["applied"]), one["done"], dash(one["at"]))
-        for one in found["servers"]
-    ]
-    rows += [
-        ("git", one["endpoint"], "-", f"{one['stopped']} stopped", one["done"], dash(one["at"])) for one in found["git"]
-    ]
+    git = [one | {"wanted": "-", "applied": f"{one['stopped']} stopped", "host": True} for one in found["git"]]
+    told = [("server", one["server"], one) for one in found["servers"]]
+    told += [("git", one["endpoint"], one) for one in git]
     if json_wanted:
-        names = ("kind", "name", "wanted", "applied", "done", "at")
-        told = {name: found[name] for name in ("id", "user", "done", "undo_until", "gone")}
-        show_json(told | {"receipts": [dict(zip(names, row, strict=True)) for row in rows]})
+        names = ("wanted", "applied", "done", "at", "host")
+        receipts = [{"kind": kind, "name": name} | {field: one[field] for field in names} for kind, name, one in told]
+        show_json({name: found[name] for name in ("id", "user", "done", "undo_until", "gone")} | {"receipts": receipts})
         return
-    table(
-        ("KIND", "NAME", "WANTED", "APPLIED", "DONE AT"), [(*row[:4], row[5] if row[4] else "not yet") for row in rows]
-    )
+    rows = [(kind, name, one["wanted"], one["applied"], state(one)) for kind, name, one in told]
+    table(("KIND", "NAME", "WANTED", "APPLIED", "DONE AT"), rows)
     say(found["words"])
 
 

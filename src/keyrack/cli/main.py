@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
+import os
 import sys
+from contextlib import suppress
 
 import click
 
 from keyrack import __version__
 from keyrack.cli.lazy_group import LazyGroup
 from keyrack.ssh.printable import printable
+
+# Loading makes some hundred thousand objects that stay: a twelfth of a short command was looking for garbage there.
+gc.set_threshold(100_000, 10, 10)
+# Pydantic would look through all that is installed for plugins of its own: as long again, and none is wanted.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 COMMANDS = {
     "up": ("keyrack.cli.up", "Try Keyrack: service, database and a demo host on this machine."),
@@ -64,14 +72,25 @@ class Keyrack(LazyGroup):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(context)
+            try:
+                return super().invoke(context)
+            finally:
+                # What is left in a buffer is written when Python ends, where a full disk has no words of ours.
+                sys.stdout.flush()
         except OSError as error:
             if error.errno != errno.ENOSPC or error.filename is not None:
                 raise
+            _drop_output()
             raise click.ClickException("What was to be printed could not be written: no space left.") from None
         except click.ClickException as error:
             error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]
             raise
+
+
+def _drop_output() -> None:
+    """Have what could not be printed not be tried again when Python ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(

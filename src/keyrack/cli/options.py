@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 
 import click
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
-from keyrack.settings import Settings
+from keyrack.settings import Settings, SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,8 +41,7 @@ def settings(**given: Any) -> Settings:
         words = first["msg"].removeprefix("Value error, ")
         raise click.UsageError(f"{'.'.join(map(str, first['loc']))}: {words}") from None
     except SettingsError as error:
-        hint = '; a list is written as JSON, such as ["ssh-ed25519"]' if "parsing" in str(error) else ""
-        raise click.UsageError(f"{error}{hint}") from None
+        raise click.UsageError(str(error)) from None
     except (TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.UsageError(f"keyrack.toml in the data folder is not valid TOML: {error}") from None
     except OSError as error:

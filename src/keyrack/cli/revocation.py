@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
+from keyrack.cli import receipts
 from keyrack.cli.calls import CallRefused, Calls, either, known, reached, to
 from keyrack.cli.changes import dash
 from keyrack.cli.ends import partly
 from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, as_json_object, objects, show_json, table
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
 
 LOOK_SECONDS = 0.5
-_TITLES = ("SERVER", "WANTED", "APPLIED", "DONE AT")
 
 
 @click.command()
@@ -124,16 +124,9 @@ def _show_receipts(found: Mapping[str, Any], json_wanted: bool = False) -> None:
     if json_wanted:
         show_json(_as_object(found))
         return
-    table(_TITLES, _rows(found))
+    receipts.show(found["servers"])
     say(found["words"])
 
 
 def _as_object(found: Mapping[str, Any]) -> dict[str, object]:
-    return {"done": found["done"], "words": found["words"], "servers": objects(_TITLES, _rows(found))}
-
-
-def _rows(found: Mapping[str, Any]) -> list[tuple[object, ...]]:
-    return [
-        (one["server_name"], one["wanted"], one["applied"], dash(one["at"] if one["done"] else None))
-        for one in found["servers"]
-    ]
+    return {"done": found["done"], "words": found["words"], "servers": receipts.objects(found["servers"])}

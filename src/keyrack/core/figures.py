@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client import generate_latest as _generate
+import importlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
 DELAYS = (0.1, 0.3, 1, 3, 10, 30, 60, 300, 3600, 86_400)
 
 
-class Figures:
-    """What is counted; each process counts for itself, and nothing is asked of the database when they are read."""
+class EventsWritten:
+    """How many events of the audit log were written; every command counts them, and a service's are read."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        self.requests = Counter(
-            "keyrack_requests", "Requests answered, by API and class of status.", ["api", "outcome"], registry=registry
-        )
-        self.waiting = Gauge("keyrack_agents_waiting", "Agents that wait for a change.", registry=registry)
-        self.behind = Gauge(
-            "keyrack_hosts_behind", "Enrolled hosts that do not obey their newest document yet.", registry=registry
-        )
-        self.delivery = Histogram(
-            "keyrack_delivery_seconds",
-            "From a change to the host's word that it obeys it.",
-            buckets=DELAYS,
-            registry=registry,
-        )
-        self.events = Counter(
-            "keyrack_events", "Events of the audit log written, by outcome.", ["outcome"], registry=registry
-        )
-        self.done = self.events.labels("done")
-        self.proofs = Counter(
-            "keyrack_refused_proofs", "Wrong proofs, and proofs refused untried.", ["kind", "why"], registry=registry
-        )
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def inc(self, count: int = 1) -> None:
+        """Count that many more."""
+        with self._lock:
+            self._count += count
+
+    def collect(self) -> Iterator[Metric]:
+        """The count, as Prometheus' registry asks for it."""
+        family = importlib.import_module("prometheus_client.core").CounterMetricFamily
+        found = family("keyrack_events", "Events of the audit log written, by outcome.", labels=["outcome"])
+        found.add_metric(["done"], self._count)
+        yield found
+
+
+class Figures:
+    """What is counted; each process counts for itself, and nothing is asked of the database when they are read.
+
+    Prometheus' parts are loaded by the first look at one of them: a command that serves nobody goes without.
+    """
+
+    requests: Counter
+    waiting: Gauge
+    behind: Gauge
+    delivery: Histogram
+    proofs: Counter
+    registry: CollectorRegistry
+
+    def __init__(self) -> None:
+        self.done = EventsWritten()
+        self._making = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in Figures.__annotations__:
+            raise AttributeError(name)
+        with self._making:
+            if name not in self.__dict__:
+                self.__dict__.update(_made(self.done))
+        return self.__dict__[name]
 
     def delivered(self, seconds: list[float]) -> None:
         """Count a delivery that took the last of these seconds, if there is one."""
@@ -43,9 +65,32 @@ class Figures:
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""
-        return _generate(self._registry)
+        text: bytes = importlib.import_module("prometheus_client").generate_latest(self.registry)
+        return text
 
-    @property
-    def registry(self) -> CollectorRegistry:
-        """What a server of its own reads."""
-        return self._registry
+
+def _made(done: EventsWritten) -> dict[str, Any]:
+    prometheus = importlib.import_module("prometheus_client")
+    registry = prometheus.CollectorRegistry()
+    prometheus.ProcessCollector(registry=registry)
+    prometheus.PlatformCollector(registry=registry)
+    registry.register(done)
+    return {
+        "registry": registry,
+        "requests": prometheus.Counter(
+            "keyrack_requests", "Requests answered, by API and class of status.", ["api", "outcome"], registry=registry
+        ),
+        "waiting": prometheus.Gauge("keyrack_agents_waiting", "Agents that wait for a change.", registry=registry),
+        "behind": prometheus.Gauge(
+            "keyrack_hosts_behind", "Enrolled hosts that do not obey their newest document yet.", registry=registry
+        ),
+        "delivery": prometheus.Histogram(
+            "keyrack_delivery_seconds",
+            "From a change to the host's word that it obeys it.",
+            buckets=DELAYS,
+            registry=registry,
+        ),
+        "proofs": prometheus.Counter(
+            "keyrack_refused_proofs", "Wrong proofs, and proofs refused untried.", ["kind", "why"], registry=registry
+        ),
+    }

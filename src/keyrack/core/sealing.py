@@ -14,19 +14,19 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection, Table, select
 
 from keyrack.core.instance import Instance
 from keyrack.core.instance_key import InstanceKey
 from keyrack.core.people.users import system_actor
+from keyrack.logs import logger
 from keyrack.store import access_tree, event_seals, events, instance_facts, people, sealed, sealed_tables, sums
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.schema import metadata
 from keyrack.store.sealed import AlteredRow
 from keyrack.store.tables import credentials, deploy_keys, grants, system_users, user_keys
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 MARK = "instance.key.sealed"
 COUNTED = "instance.key.counted"

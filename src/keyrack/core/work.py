@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -16,6 +15,7 @@ from keyrack import policy
 from keyrack.core.audit.refusals import RefusedAttempt
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
+from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.store import events, servers
 from keyrack.store.engine.prepared import Row
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 RACES = 2
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 
 @dataclass(frozen=True, slots=True)

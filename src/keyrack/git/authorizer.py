@@ -27,8 +27,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import structlog
-
 from keyrack.core.git import access as git_access
 from keyrack.core.git import bounds, repositories, storage
 from keyrack.core.git.access import Access, Holder
@@ -37,10 +35,11 @@ from keyrack.core.git.endpoints import GitEndpoint
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
 from keyrack.git.upkeep import Upkeep
+from keyrack.logs import logger
 from keyrack.ssh import authorized_keys, options
 from keyrack.store.database import DatabaseUnavailable
 
-log = structlog.get_logger("keyrack.git")
+log = logger("keyrack.git")
 
 T = TypeVar("T")
 

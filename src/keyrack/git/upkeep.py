@@ -10,13 +10,12 @@ import subprocess
 from collections.abc import Awaitable
 from pathlib import Path
 
-import structlog
-
 from keyrack.core.git import bounds, storage
+from keyrack.logs import logger
 from keyrack.settings import Settings
 from keyrack.store.database import Database, DatabaseUnavailable
 
-log = structlog.get_logger("keyrack.git")
+log = logger("keyrack.git")
 
 SWEEP_EVERY_SECONDS = 6 * 3600.0
 # The next transfers come first.

@@ -129,5 +129,9 @@ def referring(target: str, *, nullable: bool = False, cascade: bool = True) -> F
 
 
 def index_where(name: str, *columns: str, condition: str) -> Index:
-    """An index of the few rows that meet a condition."""
-    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
+    """An index of the few rows that meet a condition.
+
+    Migrations make it so on both databases. Here it is said for SQLite alone: SQLAlchemy loads all of PostgreSQL's
+    dialect as soon as a table has a word for it, and a command on SQLite would wait for that.
+    """
+    return Index(name, *columns, sqlite_where=text(condition))

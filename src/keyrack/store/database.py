@@ -22,6 +22,7 @@ from keyrack.store.engine.connect import (
     Dialect,
     answer,
     is_damage,
+    is_no_text,
     parse_url,
     sqlite_engine,
 )
@@ -263,13 +264,22 @@ class Database:
         self._check_open()
         self._check_file()
         try:
-            result = answer(ask, again=again)
+            result = answer(lambda: self._with_any_text(ask), again=again)
         except DatabaseUnavailable as error:
             self._check_file()  # the reason may have been found on the way
             self._outage.failed(error)
             raise
         self._outage.answered()
         return result
+
+    def _with_any_text(self, ask: Callable[[], T]) -> T:
+        """Ask, and once more where a text that others wrote cannot be read: nothing was done then."""
+        try:
+            return ask()
+        except Exception as error:
+            if not is_no_text(error) or self._file is None or not self._file.read_any_text():
+                raise
+        return ask()
 
     def _tell_broken(self) -> None:
         """Once for all that one question found. Whoever is told asks questions of his own, which tell nobody."""

@@ -155,6 +155,14 @@ def ended_credentials(connection: Connection, at: datetime, limit: int) -> tuple
     return tuple(_credential_record(row) for row in _ended_credentials.rows(connection, at, limit))
 
 
+def restrict_credential(
+    connection: Connection, credential_id: int, restrictions: Mapping[str, Any], revision: int
+) -> None:
+    """Let a credential do something else from a revision on, of which its host has said nothing yet."""
+    values = {"restrictions": dict(restrictions), "revision": revision, "delivered_at": None}
+    sealed.change(connection, credentials, sealed.row_of(credential_id), values=values)
+
+
 def remove_credential(connection: Connection, credential_id: int) -> bool:
     """Delete a credential; False when it was gone already."""
     return sealed.remove(connection, credentials, sealed.row_of(credential_id)) == 1

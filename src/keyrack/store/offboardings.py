@@ -15,8 +15,9 @@ from keyrack.store import requests as asked
 from keyrack.store import sealed
 from keyrack.store.engine.prepared import Row, among, prepared
 from keyrack.store.key_source_tables import key_sources
-from keyrack.store.offboarding_tables import git_endpoints, offboarding_git, offboarding_hosts, offboardings
+from keyrack.store.offboarding_tables import offboarding_hosts, offboardings
 from keyrack.store.rows import inserted, paged
+from keyrack.store.servers import HAS_HOST
 from keyrack.store.tables import (
     access_keys,
     credentials,
@@ -63,41 +64,26 @@ class Offboarding:
 
 @dataclass(frozen=True, slots=True)
 class HostReceipt:
-    """One host of an offboarding: the revision that carries it, the one it obeys, when it first said so."""
+    """One server of an offboarding: the revision that carries it, the one its host obeys, when that first said so.
+
+    copied: whether two machines go by its host's identity; host: whether it has one.
+    """
 
     server_id: int
     server_name: str
     wanted: int
     applied: int
     at: datetime | None
-
-    @property
-    def done(self) -> bool:
-        """Whether the host has said that it obeys."""
-        return self.at is not None
-
-
-@dataclass(frozen=True, slots=True)
-class GitReceipt:
-    """One Git endpoint of an offboarding: when it had stopped the person's transfers, and how many those were.
-
-    seen_at: when it was heard of last; None when it has ended.
-    """
-
-    endpoint_id: int
-    name: str
-    at: datetime | None
-    stopped: int
-    seen_at: datetime | None = None
+    copied: bool
+    host: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ReachedServer:
-    """A server that a person reaches. host: whether one is enrolled as it."""
+    """A server that a person reaches."""
 
     id: int
     name: str
-    host: bool
 
 
 # What somebody has
@@ -226,14 +212,14 @@ def held(connection: Connection, workspace_id: int, user_id: int, at: datetime) 
 @prepared
 def _places(workspace_id: int, ids: Iterable[int]) -> Select[Any]:
     return (
-        select(servers.c.id, servers.c.name, servers.c.agent_secret_hash.is_not(None).label("host"))
+        select(servers.c.id, servers.c.name)
         .where(servers.c.workspace_id == workspace_id, among(servers.c.id, ids))
         .order_by(servers.c.name, servers.c.id)
     )
 
 
 def places(connection: Connection, workspace_id: int, ids: Iterable[int]) -> tuple[ReachedServer, ...]:
-    """Servers of a workspace by name, each with whether it has a host."""
+    """Servers of a workspace by name."""
     return tuple(ReachedServer(*row.values()) for row in _places.rows(connection, workspace_id, set(ids)))
 
 
@@ -459,7 +445,7 @@ def find(connection: Connection, workspace_id: int, window: Window) -> Page[Offb
 def _hosts(ids: Iterable[int]) -> Select[Any]:
     held = offboarding_hosts
     return (
-        select(held, servers.c.applied_revision)
+        select(held, servers.c.applied_revision, servers.c.copied_at, HAS_HOST.label("host"))
         .add_columns(deleted_servers.c.acknowledged_at, deleted_servers.c.revision.label("last_revision"))
         .outerjoin(servers, servers.c.id == held.c.server_id)
         .outerjoin(deleted_servers, deleted_servers.c.server_id == held.c.server_id)
@@ -469,7 +455,7 @@ def _hosts(ids: Iterable[int]) -> Select[Any]:
 
 
 def hosts(connection: Connection, ids: Iterable[int]) -> dict[int, list[HostReceipt]]:
-    """The receipts of the hosts of some offboardings, by the offboarding's id."""
+    """The receipts of the servers of some offboardings, by the offboarding's id."""
     found: dict[int, list[HostReceipt]] = {}
     for row in _hosts.rows(connection, list(ids)):
         at = row.confirmed_at
@@ -480,8 +466,9 @@ def hosts(connection: Connection, ids: Iterable[int]) -> dict[int, list[HostRece
         if applied is None:
             applied = row.last_revision if row.acknowledged_at is not None else row.revision if at is not None else 0
         name = row.name if row.applied_revision is not None else f"{row.name} (deleted)"
+        host = row.host if row.applied_revision is not None else at is not None or row.last_revision is not None
         found.setdefault(row.offboarding_id, []).append(
-            HostReceipt(row.server_id, name, int(row.revision), int(applied), at)
+            HostReceipt(row.server_id, name, int(row.revision), int(applied), at, row.copied_at is not None, host)
         )
     return found
 
@@ -506,94 +493,16 @@ def _waits(server_id: int, applied: int) -> Select[Any]:
 @prepared
 def _left(offboarding_id: int) -> Select[Any]:
     held = offboarding_hosts
-    return (
-        select(held.c.server_id).where(held.c.offboarding_id == offboarding_id, held.c.confirmed_at.is_(None)).limit(1)
-    )
+    waiting = select(held.c.server_id).where(held.c.offboarding_id == offboarding_id, held.c.confirmed_at.is_(None))
+    waiting = waiting.outerjoin(servers, servers.c.id == held.c.server_id)
+    # A server that was deleted is remembered where it had a host.
+    waiting = waiting.outerjoin(deleted_servers, deleted_servers.c.server_id == held.c.server_id)
+    return waiting.where(or_(HAS_HOST, deleted_servers.c.server_id.is_not(None))).limit(1)
 
 
 def is_waited_for(connection: Connection, offboarding_id: int) -> bool:
     """Whether the word of some host is still waited for."""
     return _left.row(connection, offboarding_id) is not None
-
-
-# Git endpoints
-
-
-def begin_endpoint(connection: Connection, name: str, at: datetime) -> int:
-    """A process begins to serve Git, perhaps in the place of one of this name that was killed; answers its id."""
-    named = select(git_endpoints.c.id).where(git_endpoints.c.name == name[:255]).order_by(git_endpoints.c.id)
-    known = connection.execute(named.limit(1)).scalar()
-    if known is not None:
-        connection.execute(update(git_endpoints).where(git_endpoints.c.id == known).values(seen_at=at))
-        return int(known)
-    return inserted(connection, git_endpoints, {"name": name[:255], "seen_at": at})
-
-
-def endpoint_seen(connection: Connection, endpoint_id: int, at: datetime, *, before: datetime) -> None:
-    """It still does; those that were last heard of before an instant are forgotten."""
-    connection.execute(update(git_endpoints).where(git_endpoints.c.id == endpoint_id).values(seen_at=at))
-    connection.execute(git_endpoints.delete().where(git_endpoints.c.seen_at < before))
-
-
-def end_endpoint(connection: Connection, endpoint_id: int, at: datetime) -> None:
-    """It has ended: nothing runs there any more."""
-    connection.execute(git_endpoints.delete().where(git_endpoints.c.id == endpoint_id))
-    held = offboarding_git
-    waiting = (held.c.endpoint_id == endpoint_id, held.c.confirmed_at.is_(None))
-    connection.execute(update(held).where(*waiting).values(confirmed_at=at))
-
-
-def add_git(connection: Connection, offboarding_id: int, since: datetime) -> None:
-    """Note which Git endpoints' word is waited for: those that were heard of since an instant."""
-    named = select(git_endpoints.c.id, git_endpoints.c.name).where(git_endpoints.c.seen_at >= since)
-    rows = [
-        {"offboarding_id": offboarding_id, "endpoint_id": row.id, "name": row.name, "stopped": 0}
-        for row in connection.execute(named.order_by(git_endpoints.c.id))
-    ]
-    if rows:
-        connection.execute(insert(offboarding_git), rows)
-
-
-@prepared
-def _asked_of(endpoint_id: int) -> Select[Any]:
-    held = offboarding_git
-    return (
-        select(held.c.offboarding_id, offboardings.c.user_id)
-        .join(offboardings, offboardings.c.id == held.c.offboarding_id)
-        .where(held.c.endpoint_id == endpoint_id, held.c.confirmed_at.is_(None))
-    )
-
-
-def asked_of(connection: Connection, endpoint_id: int) -> dict[int, int]:
-    """Whose transfers an endpoint has not said to have ended: offboarding id to user id."""
-    return {row.offboarding_id: row.user_id for row in _asked_of.rows(connection, endpoint_id)}
-
-
-def confirm_git(connection: Connection, offboarding_id: int, endpoint_id: int, at: datetime, stopped: int) -> None:
-    """No transfer of that person runs on an endpoint any more; stopped: how many did."""
-    held = offboarding_git
-    named = (held.c.offboarding_id == offboarding_id, held.c.endpoint_id == endpoint_id)
-    connection.execute(update(held).where(*named).values(confirmed_at=at, stopped=stopped))
-
-
-@prepared
-def _git(ids: Iterable[int]) -> Select[Any]:
-    held = offboarding_git
-    return (
-        select(held, git_endpoints.c.seen_at)
-        .outerjoin(git_endpoints, git_endpoints.c.id == held.c.endpoint_id)
-        .where(among(held.c.offboarding_id, ids))
-        .order_by(held.c.endpoint_id)
-    )
-
-
-def git(connection: Connection, ids: Iterable[int]) -> dict[int, list[GitReceipt]]:
-    """The receipts of the Git endpoints of some offboardings, by the offboarding's id."""
-    found: dict[int, list[GitReceipt]] = {}
-    for row in _git.rows(connection, list(ids)):
-        receipt = GitReceipt(row.endpoint_id, row.name, row.confirmed_at, int(row.stopped), row.seen_at)
-        found.setdefault(row.offboarding_id, []).append(receipt)
-    return found
 
 
 def _record(connection: Connection, row: Row) -> Offboarding:

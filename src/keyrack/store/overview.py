@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 from keyrack.store.engine.prepared import Row, prepared
+from keyrack.store.servers import HAS_HOST
 from keyrack.store.tables import (
     IS_ALARM,
     credentials,
@@ -146,7 +147,7 @@ def _unconfirmed(workspace_id: int) -> Select[Any]:
     found = (
         select(revocations.c.fingerprint, func.count().label("hosts"))
         .join(servers, servers.c.id == revocations.c.server_id)
-        .where(servers.c.workspace_id == workspace_id, revocations.c.confirmed_at.is_(None))
+        .where(servers.c.workspace_id == workspace_id, HAS_HOST, revocations.c.confirmed_at.is_(None))
     )
     return found.group_by(revocations.c.fingerprint).order_by(func.count().desc()).limit(MOST + 1)
 

@@ -13,7 +13,7 @@ from sqlalchemy import (
     text,
 )
 
-from keyrack.store.columns import Moment, id_column, metadata, numbered, referring, seal_column
+from keyrack.store.columns import Moment, id_column, index_where, metadata, numbered, referring, seal_column
 
 # As it stands here in a question too: a database uses such an index for these very words, not for a value given to it.
 IS_PENDING = text("state = 'pending'")
@@ -41,8 +41,8 @@ access_requests = numbered(
     Column("word", Text),
     seal_column(),
     Index("ix_access_requests_workspace_id_id", "workspace_id", "id"),
-    Index("ix_access_requests_open", "grant_id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
-    Index("ix_access_requests_pending", "pending_until", sqlite_where=IS_PENDING, postgresql_where=IS_PENDING),
+    index_where("ix_access_requests_open", "grant_id", condition=IS_OPEN.text),
+    index_where("ix_access_requests_pending", "pending_until", condition=IS_PENDING.text),
 )
 
 access_request_approvals = Table(

@@ -14,6 +14,7 @@ from keyrack.store.columns import as_text
 from keyrack.store.deploy_keys import hold_owner
 from keyrack.store.engine.prepared import among, prepared
 from keyrack.store.per_server import per_server
+from keyrack.store.servers import HAS_HOST
 from keyrack.store.tables import (
     credentials,
     deleted_server_keys,
@@ -33,7 +34,9 @@ Places = Mapping[int, tuple[int, str]]
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """A key that a host must refuse. confirmed_at: when it first said that it does; None while it has not."""
+    """A key that a host must refuse. confirmed_at: when it first said that it does; None while it has not; host:
+    whether the server has one.
+    """
 
     server_id: int
     server_name: str
@@ -43,17 +46,19 @@ class Revocation:
     applied_revision: int
     confirmed_at: datetime | None
     copied: bool = False
+    host: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a server said it obeys."""
+    """What a server said it obeys; host: whether it has one."""
 
     server_id: int
     server_name: str
     applied_revision: int
     applied_at: datetime | None
     copied: bool = False
+    host: bool = True
 
 
 def add(connection: Connection, server_id: int, fingerprint: str, public_key: str, at: datetime, revision: int) -> None:
@@ -202,7 +207,7 @@ def keys_on(connection: Connection, server_id: int) -> tuple[str, ...]:
 def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple[Revocation, ...]:
     """Where in a workspace a key must be refused, by server name; deleted servers last."""
     statement = (
-        select(revocations, servers.c.name, servers.c.applied_revision, servers.c.copied_at)
+        select(revocations, servers.c.name, servers.c.applied_revision, servers.c.copied_at, HAS_HOST.label("host"))
         .join(servers, servers.c.id == revocations.c.server_id)
         .where(servers.c.workspace_id == workspace_id, revocations.c.fingerprint == fingerprint)
         .order_by(servers.c.name, servers.c.id)
@@ -217,6 +222,7 @@ def of_key(connection: Connection, workspace_id: int, fingerprint: str) -> tuple
             applied_revision=row.applied_revision,
             confirmed_at=row.confirmed_at,
             copied=row.copied_at is not None,
+            host=row.host,
         )
         for row in connection.execute(statement)
     )
@@ -244,7 +250,8 @@ def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]
     """What these servers of a workspace said they obey, by name; deleted ones last, as far as they are remembered."""
     ids = sorted(server_ids)
     statement = (
-        select(servers.c.id, servers.c.name, servers.c.applied_revision, servers.c.applied_at, servers.c.copied_at)
+        select(servers.c.id, servers.c.name, servers.c.applied_revision, servers.c.applied_at)
+        .add_columns(servers.c.copied_at, HAS_HOST.label("host"))
         .where(servers.c.workspace_id == workspace_id, servers.c.id.in_(ids))
         .order_by(servers.c.name, servers.c.id)
     )
@@ -255,7 +262,7 @@ def applied(connection: Connection, workspace_id: int, server_ids: Iterable[int]
     )
     return (
         *(
-            Applied(row.id, row.name, row.applied_revision, row.applied_at, row.copied_at is not None)
+            Applied(row.id, row.name, row.applied_revision, row.applied_at, row.copied_at is not None, row.host)
             for row in connection.execute(statement)
         ),
         *(

@@ -6,6 +6,7 @@ from keyrack.store import audit_tables as audit_tables
 from keyrack.store import ending_tables as ending_tables
 from keyrack.store import host_key_tables as host_key_tables
 from keyrack.store import key_source_tables as key_source_tables
+from keyrack.store import lineage_tables as lineage_tables
 from keyrack.store import login_tables as login_tables
 from keyrack.store import offboarding_tables as offboarding_tables
 from keyrack.store import request_tables as request_tables

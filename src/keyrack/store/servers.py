@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, or_, select
 
 from keyrack.model import Page, Place, Server, SystemUser, Window
-from keyrack.store import sealed, sealed_sets
+from keyrack.store import lineage, sealed, sealed_sets
 from keyrack.store.database import announce
 from keyrack.store.engine.at_once import expect
 from keyrack.store.engine.prepared import Row, among, prepared
@@ -20,12 +19,10 @@ from keyrack.store.per_server import per_server
 from keyrack.store.rows import Records, inserted, matches, move_on, paged, pattern
 from keyrack.store.tables import enrolments, removed_accounts, server_tags, servers, system_users
 
+HAS_HOST = servers.c.agent_secret_hash.is_not(None)
+"""Whether a host was ever enrolled as a server: one without has nothing to obey, and nobody to say that it does."""
+
 MOST_KEPT = 10_000
-MARK_BYTES = 4
-MARK_CHARACTERS = 2 * MARK_BYTES
-LONGEST_LINEAGE = 64 * MARK_CHARACTERS
-"""Every revision has a mark drawn by lot, and a server keeps those of its last ones: a number that a lost database
-gave to something else has another mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ def add(
             "provider": provider,
             "mode": mode,
             "revision": 1,
-            "lineage": secrets.token_hex(MARK_BYTES),
+            "lineage": lineage.draw(),
             "applied_revision": 0,
             "sshd": {},
             "rows_sum": bytes(32),
@@ -239,17 +236,13 @@ def _count_behind() -> Select[Any]:
 
 def raise_revision(connection: Connection, server_id: int, at: datetime) -> int:
     """Raise a server's revision by one, announce it to who waits, and answer it."""
-    mark = secrets.token_hex(MARK_BYTES)
     (raised,) = sealed.recompute(
         connection,
         servers,
         sealed.row_of(server_id),
-        new=lambda old: {
-            "revision": old["revision"] + 1,
-            "lineage": (mark + old["lineage"])[:LONGEST_LINEAGE],
-            "updated_at": at,
-        },
+        new=lambda old: {**lineage.following(old), "updated_at": at},
     )
+    lineage.keep(connection, [raised])
     announce(connection, server_id)
     return int(raised["revision"])
 
@@ -269,12 +262,15 @@ def raised(
     rows = sealed_sets.locked_servers(connection, concerned) if locked is None else locked
     yield {row.id: row.revision + 1 for row in rows}
 
+    written = []
+
     def new(old: Mapping[str, Any]) -> Mapping[str, Any]:
-        mark = secrets.token_hex(MARK_BYTES)
-        lineage = (mark + old["lineage"])[:LONGEST_LINEAGE]
-        return {"revision": old["revision"] + 1, "lineage": lineage, "updated_at": at}
+        values = lineage.following(old)
+        written.append({"id": old["id"], **values})
+        return {**values, "updated_at": at}
 
     sealed_sets.change_servers(connection, rows, new)
+    lineage.keep(connection, written)
     for row in rows:
         announce(connection, row.id)
 
@@ -282,15 +278,14 @@ def raised(
 def raise_revision_above(connection: Connection, server_id: int, least: int, at: datetime) -> int:
     """Raise a server's revision above its own and another one, announce it, and answer it.
 
-    The marks of what was before are dropped: they are not this many revisions back any more.
+    The marks of what was before are kept apart: they are not this many revisions back any more.
     """
-    mark = secrets.token_hex(MARK_BYTES)
-    (raised,) = sealed.recompute(
-        connection,
-        servers,
-        sealed.row_of(server_id),
-        new=lambda old: {"revision": max(least, old["revision"]) + 1, "lineage": mark, "updated_at": at},
-    )
+
+    def new(old: Mapping[str, Any]) -> Mapping[str, Any]:
+        lineage.keep(connection, [old], all_of_them=True)
+        return {"revision": max(least, old["revision"]) + 1, "lineage": lineage.draw(), "updated_at": at}
+
+    (raised,) = sealed.recompute(connection, servers, sealed.row_of(server_id), new=new)
     announce(connection, server_id)
     return int(raised["revision"])
 

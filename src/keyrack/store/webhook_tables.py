@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Index, Integer, LargeBinary, String, Text, UniqueConstraint, text
 
-from keyrack.store.columns import Flag, Json, Moment, id_column, numbered, referring
+from keyrack.store.columns import Flag, Json, Moment, id_column, index_where, numbered, referring
 
 # As it stands here in a question too: a database uses such an index for these very words.
 IS_WAITING = text("state = 'waiting'")
@@ -38,6 +38,6 @@ webhook_deliveries = numbered(
     Column("next_at", Moment, nullable=False),
     Column("delivered_at", Moment),
     UniqueConstraint("webhook_id", "event_id"),
-    Index("ix_webhook_deliveries_waiting", "next_at", sqlite_where=IS_WAITING, postgresql_where=IS_WAITING),
+    index_where("ix_webhook_deliveries_waiting", "next_at", condition=IS_WAITING.text),
     Index("ix_webhook_deliveries_created_at", "created_at"),
 )

@@ -6,15 +6,15 @@ import threading
 import time
 from http import HTTPStatus
 
-import structlog
 from prometheus_client import Counter
 from starlette.types import Scope
 
 from keyrack.core.instance import Instance
+from keyrack.logs import logger
 
 MOST_LINES_A_SECOND = 50
 
-log = structlog.get_logger("keyrack.web")
+log = logger("keyrack.web")
 
 
 class Notes:

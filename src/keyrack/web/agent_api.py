@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,6 +20,7 @@ from keyrack.core.hosts.last_seen import LastSeen
 from keyrack.core.hosts.went_back import HostRevision
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
+from keyrack.logs import logger
 from keyrack.model import Server
 from keyrack.protocol import host_document
 from keyrack.store.database import DatabaseUnavailable
@@ -37,7 +37,7 @@ from keyrack.web.rate_limit import RateLimit
 from keyrack.web.together import Together
 from keyrack.web.waiting import ContactWaiters, within
 
-log = structlog.get_logger("keyrack.web")
+log = logger("keyrack.web")
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -8,7 +8,6 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-import structlog
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal
+from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.store.database import DatabaseUnavailable, NotAtOnce, TookLonger
 from keyrack.web import bodies
@@ -31,7 +31,7 @@ MOST_SLOW = 10_000
 LONGEST_OPEN_BODY = 65_536
 """The longest body, in bytes, of a call that asks for no proof: whoever sends it has shown nothing yet."""
 
-log = structlog.get_logger("keyrack.web")
+log = logger("keyrack.web")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import structlog
-
 from keyrack.core.audit import webhooks
 from keyrack.core.audit.sinks import Sinks
 from keyrack.core.audit.webhooks import DueDeliveries
 from keyrack.core.instance import Instance
+from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.web.outgoing import Outgoing
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 EVERY_SECONDS = 1.0
 FORGET_EVERY = 3600

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-import structlog
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
+from keyrack.logs import logger
 from keyrack.model import Server
 from keyrack.store import events, servers
 from keyrack.store.database import DatabaseUnavailable
@@ -17,7 +17,7 @@ from keyrack.store.database import DatabaseUnavailable
 AGAIN_AFTER = timedelta(hours=1)
 MOST_AN_HOUR = 50
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 
 def raise_once(instance: Instance, server_id: int, code: str, words: str) -> None:

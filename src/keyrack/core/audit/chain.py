@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -24,13 +23,14 @@ from keyrack.core.instance import Instance
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt
 from keyrack.errors import Kind, Refusal, invalid, missing
+from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.protocol import audit_tree
 from keyrack.protocol.audit_tree import Checkpoint, CheckpointProblem
 from keyrack.store import access_tree, audit_log, event_seals, events, people
 from keyrack.store.audit_log import Signed
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 KEPT_EVERY = timedelta(hours=1)
 """One checkpoint of so much time is kept: it says where a log was rewritten."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection
 
+from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.store import events, servers
 from keyrack.store.database import Database, DatabaseUnavailable, NotAtOnce
@@ -22,7 +22,7 @@ SEPARATE = 10
 """So many different refusals of one sort to one actor stand apart in a minute; further ones are counted together."""
 MOST_KEPT = 10_000
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,16 +15,16 @@ from datetime import UTC, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import structlog
 from sqlalchemy import Connection
 
 from keyrack.core.audit.webhooks import fields
 from keyrack.core.instance import Instance
+from keyrack.logs import logger
 from keyrack.model import Event
 from keyrack.settings import Settings
 from keyrack.store import events
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 AT_ONCE = 500
 LATE = timedelta(seconds=30)

@@ -10,8 +10,7 @@ import threading
 from collections import Counter
 from datetime import UTC, datetime
 
-import structlog
-
+from keyrack.logs import logger
 from keyrack.store import tallies
 from keyrack.store.database import Database, DatabaseUnavailable
 from keyrack.store.tallies import Tally
@@ -23,7 +22,7 @@ LATER = "delivered later"
 KEPT_DAYS = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 
 def within(seconds: int) -> str:

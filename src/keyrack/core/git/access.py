@@ -16,13 +16,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-import structlog
 from sqlalchemy import Connection
 
 from keyrack import policy
 from keyrack.core.git.repositories import path_of
 from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
+from keyrack.logs import logger
 from keyrack.model import Actor, RepositoryRole, Role
 from keyrack.ssh.fingerprint import is_fingerprint
 from keyrack.ssh.key_problem import KeyProblem
@@ -30,7 +30,7 @@ from keyrack.ssh.public_key import read_canonical
 from keyrack.store import git_access
 from keyrack.store.repositories import Repository
 
-log = structlog.get_logger("keyrack.git")
+log = logger("keyrack.git")
 
 FETCH, PUSH = "fetch", "push"
 VERBS = {"git-upload-pack": FETCH, "git-receive-pack": PUSH}

@@ -7,18 +7,18 @@ from collections import deque
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-import structlog
 from sqlalchemy import Connection
 
 from keyrack.core.git.access import Access, Holder
 from keyrack.core.instance import Instance
 from keyrack.errors import Refusal
+from keyrack.logs import logger
 from keyrack.model import Actor
 from keyrack.ssh.printable import printable
 from keyrack.store import events, git_access
 from keyrack.store.database import DatabaseUnavailable
 
-log = structlog.get_logger("keyrack.git")
+log = logger("keyrack.git")
 
 # What is kept while the database is away; beyond it the oldest go, and the log says how many.
 MOST_WAITING = 10_000

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
 from keyrack.core.people.offboarding import ENDPOINT_SEEN_EVERY
-from keyrack.store import offboardings
+from keyrack.store import git_endpoints
 
 FORGOTTEN_AFTER = timedelta(days=7)
 
@@ -28,13 +28,13 @@ class GitEndpoint:
         """Whose transfers must end here: offboarding id to user id. Says too that the endpoint is there."""
         database, now = self._instance.database, self._instance.now()
         if self._id is None:
-            self._id = database.write(lambda connection: offboardings.begin_endpoint(connection, self._name, now))
+            self._id = database.write(lambda connection: git_endpoints.begin(connection, self._name, now))
             self._said_at = now
         elif self._said_at is None or now - self._said_at >= ENDPOINT_SEEN_EVERY:
             database.write(self._say)
             self._said_at = now
         number = self._id
-        return database.read(lambda connection: offboardings.asked_of(connection, number))
+        return database.read(lambda connection: git_endpoints.asked_of(connection, number))
 
     def ended(self, stopped: Mapping[int, int]) -> None:
         """No transfer of these people runs here any more; stopped: offboarding id to how many did."""
@@ -44,7 +44,7 @@ class GitEndpoint:
 
         def note(connection: Connection) -> None:
             for offboarding_id, count in stopped.items():
-                offboardings.confirm_git(connection, offboarding_id, number, now, count)
+                git_endpoints.confirm(connection, offboarding_id, number, now, count)
 
         self._instance.database.write(note)
 
@@ -52,9 +52,9 @@ class GitEndpoint:
         """The process ends, and with it all that ran here."""
         number, now = self._id, self._instance.now()
         if number is not None:
-            self._instance.database.write(lambda connection: offboardings.end_endpoint(connection, number, now))
+            self._instance.database.write(lambda connection: git_endpoints.end(connection, number, now))
 
     def _say(self, connection: Connection) -> None:
         number, now = self._id, self._instance.now()
         assert number is not None
-        offboardings.endpoint_seen(connection, number, now, before=now - FORGOTTEN_AFTER)
+        git_endpoints.seen(connection, number, now, before=now - FORGOTTEN_AFTER)

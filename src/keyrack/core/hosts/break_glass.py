@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import structlog
 from sqlalchemy import Connection
 
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Work
+from keyrack.logs import logger
 from keyrack.model import Server
 from keyrack.store import break_glass, events, key_owners
 from keyrack.store.break_glass import Glass
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 CODE = "break-glass"
 GONE = "gone"

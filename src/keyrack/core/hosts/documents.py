@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-import structlog
 from sqlalchemy import Connection
 
 from keyrack.core.audit import alarms
@@ -19,13 +18,14 @@ from keyrack.core.instance import Instance
 from keyrack.core.keys import access
 from keyrack.core.keys.access import Damaged, Line
 from keyrack.errors import Refusal
+from keyrack.logs import logger
 from keyrack.model import Server
 from keyrack.protocol import host_document
 from keyrack.protocol.host_document import AuthorizedKey, DesiredAccount, HostDocument, KeyRemoval, OfflinePolicy
-from keyrack.store import held_back, host_reports, servers, unmanaged_keys
+from keyrack.store import held_back, host_reports, lineage, servers, unmanaged_keys
 from keyrack.store.per_server import batch
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 MOST_ALARMS = 20
 _WIDENING = frozenset(("pty", "agent-forwarding", "port-forwarding", "X11-forwarding", "user-rc", "no-touch-required"))
@@ -124,7 +124,7 @@ def _build(
         end_sessions=host_reports.ending_sessions(connection, server.id),
         break_glass={name: tuple(some) for name, some in glass.items()},
         frozen={name: tuple(some) for name, some in frozen.items()},
-        lineage=server.lineage[: servers.MARK_CHARACTERS],
+        lineage=server.lineage[: lineage.MARK_CHARACTERS],
     )
     return document, damaged
 

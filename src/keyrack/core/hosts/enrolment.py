@@ -360,7 +360,8 @@ def _take(
         values["facts"] = facts
     lineage = _lineage(told)
     # What a lost database gave out is no receipt for what this one did with the same number.
-    if state == APPLIED and now.applied_revision < applied and went_back.knows(now, applied, lineage):
+    is_new = state == APPLIED and now.applied_revision < applied
+    if is_new and went_back.knows(work.connection, now, applied, lineage):
         values |= {"applied_revision": applied, "applied_lineage": lineage, "applied_at": work.now}
         delay = (work.now - now.updated_at).total_seconds()
         _deliver(work, now.id, applied, awaited)

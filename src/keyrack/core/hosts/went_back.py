@@ -28,9 +28,10 @@ from keyrack.protocol import host_document
 from keyrack.protocol.host_document import DocumentError, HostDocument
 from keyrack.ssh.public_key import read_canonical
 from keyrack.store import deleted_servers, held_back, revocations, servers
+from keyrack.store import lineage as marks
 from keyrack.store.deleted_servers import DeletedServer
 from keyrack.store.held_back import ACCOUNT, LINE, LOST, REVOKED
-from keyrack.store.servers import MARK_CHARACTERS
+from keyrack.store.servers import Standing
 
 MOST_PIECES = 512
 LONGEST_PIECE = 200_000
@@ -51,15 +52,18 @@ class HostRevision(Enum):
 def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> HostRevision:
     """How a host stands that says it obeys this revision with this mark ("": it does not know its mark)."""
 
-    def look(connection: Connection) -> servers.Standing | DeletedServer | None:
-        return servers.standing(connection, server_id) or deleted_servers.get(connection, server_id)
+    def look(connection: Connection) -> tuple[Standing | DeletedServer | None, bool]:
+        standing = servers.standing(connection, server_id)
+        if standing is None:
+            return deleted_servers.get(connection, server_id), False
+        return standing, gave_out(connection, server_id, standing, revision, lineage)
 
-    standing = instance.database.read(look)
+    standing, is_ours = instance.database.read(look)
     if standing is None:
         return HostRevision.GONE
     if isinstance(standing, DeletedServer):
         return _deleted(instance, standing, revision, lineage)
-    if not is_known(standing, revision, lineage):
+    if not is_ours:
         return HostRevision.ASTRAY
     if standing.went_back_at is not None and standing.compared_at is None:
         if revision and not lineage:
@@ -68,18 +72,25 @@ def contact(instance: Instance, server_id: int, revision: int, lineage: str) -> 
     return HostRevision.CURRENT if standing.revision == revision else HostRevision.NEWER
 
 
-def knows(server: Server, revision: int, lineage: str) -> bool:
-    """The same for a server's record."""
-    return is_known(
-        servers.Standing(**{name: getattr(server, name) for name in servers.Standing.__slots__}), revision, lineage
-    )
+def knows(connection: Connection, server: Server, revision: int, lineage: str) -> bool:
+    """Whether this database gave out that revision with that mark, by a server's record."""
+    standing = Standing(**{name: getattr(server, name) for name in Standing.__slots__})
+    return gave_out(connection, server.id, standing, revision, lineage)
 
 
-def is_known(standing: servers.Standing, revision: int, lineage: str) -> bool:
-    """Whether this database gave out that revision with that mark.
+def gave_out(connection: Connection, server_id: int, standing: Standing, revision: int, lineage: str) -> bool:
+    """Whether this database gave out that revision with that mark, however long ago.
 
-    Marks are kept for the last revisions only, and for the one that the host last said it obeys. Where there is no
-    mark to compare with although the host has one, the answer is no: asking once too often costs a look.
+    A host that is only far behind must not be taken for one that knows more: what it has not yet would be held back.
+    """
+    if is_known(standing, revision, lineage):
+        return True
+    return revision <= standing.revision and marks.had(connection, server_id, revision, lineage)
+
+
+def is_known(standing: Standing, revision: int, lineage: str) -> bool:
+    """The same as far as a server's row tells: it has the marks of the last revisions, and of the one that the host
+    last said it obeys. No: perhaps it was long ago (gave_out).
     """
     if revision > standing.revision:
         return False
@@ -89,8 +100,7 @@ def is_known(standing: servers.Standing, revision: int, lineage: str) -> bool:
         return True
     if lineage == standing.told_lineage:
         return True  # a lost database gave it out, and what that means is known by now
-    at = (standing.revision - revision) * MARK_CHARACTERS
-    return standing.lineage[at : at + MARK_CHARACTERS] == lineage
+    return marks.has(standing.lineage, standing.revision, revision, lineage)
 
 
 def _deleted(instance: Instance, gone: DeletedServer, revision: int, lineage: str) -> HostRevision:
@@ -177,7 +187,7 @@ def _compare(instance: Instance, server: Server, document: HostDocument) -> None
             return
         standing = servers.standing(work.connection, server.id)
         assert standing is not None
-        if document.lineage and is_known(standing, document.revision, document.lineage):
+        if document.lineage and gave_out(work.connection, server.id, standing, document.revision, document.lineage):
             servers.change(work.connection, server.id, {"went_back_at": None})
             work.no_event("the database knows what its host obeys: nothing was lost for it")
             return

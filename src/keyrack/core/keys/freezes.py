@@ -6,8 +6,8 @@ What decides is a mark on the rows of servers and keys, under their seals (decis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -15,13 +15,13 @@ from sqlalchemy import Connection
 from keyrack.core import validation
 from keyrack.core.hosts.servers import look_up
 from keyrack.core.instance import Instance
-from keyrack.core.keys import access, user_keys
-from keyrack.core.keys.receipts import Receipt
+from keyrack.core.keys import access, receipts, user_keys
+from keyrack.core.keys.receipts import Receipt, Receipts
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Server, User
-from keyrack.store import freezes, keys, people, revocations, servers
+from keyrack.store import freezes, keys, people, servers
 from keyrack.store.access import servers_with_credentials
 from keyrack.store.engine.prepared import Row
 from keyrack.store.freezes import Freeze
@@ -47,7 +47,12 @@ class Frozen:
     @property
     def done(self) -> bool:
         """Whether every host has said that it obeys."""
-        return all(one.done for one in self.servers)
+        return Receipts(self.servers).done
+
+    @property
+    def words(self) -> str:
+        """The same in words."""
+        return Receipts(self.servers).words
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +77,14 @@ def preview(instance: Instance, actor: Actor, *, user: object = None, server: ob
         def look(connection: Connection) -> Frozen:
             person, place = _named(connection, actor, user, server)
             scope = _scope(instance, connection, actor, person, place)
-            revisions = {
-                one.server_id: one.applied_revision
-                for one in revocations.applied(connection, actor.workspace_id, scope.told)
-            }
+            # Every host would have to be told: nothing that it obeys by now is a receipt.
+            told = receipts.of_revisions(connection, actor.workspace_id, dict.fromkeys(scope.told, 0))
             return Frozen(
                 None,
                 scope.where,
                 scope.count,
                 scope.break_glass,
-                _receipts(connection, actor, revisions, waiting=True),
+                tuple(replace(one, wanted=one.applied, at=None) for one in told),
                 user=None if person is None else person.name,
                 server=None if place is None else place.name,
             )
@@ -126,9 +129,8 @@ def freeze(
                 details={"break_glass": scope.break_glass},
             )
             made = freezes.get(work.connection, actor.workspace_id, number)
-            return Frozen(
-                made, scope.where, scope.count, scope.break_glass, _receipts(work.connection, actor, revisions)
-            )
+            told = receipts.of_revisions(work.connection, actor.workspace_id, revisions)
+            return Frozen(made, scope.where, scope.count, scope.break_glass, told)
 
         return attempt.write(change)
 
@@ -168,7 +170,8 @@ def get(instance: Instance, actor: Actor, freeze_id: int) -> Frozen:
             if found is None:
                 raise missing("freeze")
             revisions = {int(server): revision for server, revision in found.revisions.items()}
-            return Frozen(found, "", found.keys, 0, _receipts(connection, actor, revisions))
+            told = receipts.of_revisions(connection, actor.workspace_id, revisions)
+            return Frozen(found, "", found.keys, 0, told)
 
         return attempt.read(look)
 
@@ -312,14 +315,3 @@ def _mark(work: Work, scope: _Scope, at: datetime, *, only_free: bool = False) -
     freezes.mark_servers(work.connection, scope.marked, at, only_free=only_free)
     freezes.mark_user_keys(work.connection, free, at)
     freezes.mark_credentials(work.connection, held, at)
-
-
-def _receipts(
-    connection: Connection, actor: Actor, revisions: Mapping[int, int], *, waiting: bool = False
-) -> tuple[Receipt, ...]:
-    found = []
-    for one in revocations.applied(connection, actor.workspace_id, revisions):
-        revision = revisions[one.server_id]
-        at = one.applied_at if one.applied_revision >= revision and not waiting else None
-        found.append(Receipt(one.server_id, one.server_name, revision, one.applied_revision, at))
-    return tuple(found)

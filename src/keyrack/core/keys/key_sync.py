@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-import structlog
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
@@ -21,12 +20,13 @@ from keyrack.core.keys import user_keys
 from keyrack.core.people.users import system_actor
 from keyrack.core.work import Attempt
 from keyrack.errors import Refusal, missing
+from keyrack.logs import logger
 from keyrack.model import Actor, UserKey
 from keyrack.ssh import fingerprint
 from keyrack.store import events, key_sources, keys, people
 from keyrack.store.key_sources import KeySource
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 ALARMS = ("gone", "renamed", "moved")
 AT_ONCE = 50

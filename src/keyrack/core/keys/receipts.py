@@ -19,6 +19,8 @@ from keyrack.store import events, revocations
 class Receipt:
     """One server: the revision that carries the change, the one its host said it obeys, and since when.
 
+    host: whether it has one; where none was ever enrolled there is nothing to obey, and nobody to wait for.
+
     two_machines: whether two go by its host's identity now, so that neither is handed anything or believed.
 
     at: when the host said so; for an event the time of the last revision it applied, which may be a later one.
@@ -30,12 +32,13 @@ class Receipt:
     applied: int
     at: datetime | None
     two_machines: bool = False
+    host: bool = True
 
     @property
     def done(self) -> bool:
-        """Whether the host has said that it obeys the change."""
+        """Whether nothing is waited for: the host has said that it obeys the change, or there is no host."""
         # A copy of the host has said nothing: whoever spoke, spoke for one machine.
-        return self.at is not None and not self.two_machines
+        return not self.host or (self.at is not None and not self.two_machines)
 
     @property
     def name(self) -> str:
@@ -56,10 +59,16 @@ class Receipts:
 
     @property
     def words(self) -> str:
-        """Such as: done on 2 of 5 servers; not yet on web-1, web-2, web-3."""
+        """Such as: done on 2 of 5 servers; not yet on web-1, web-2, web-3; 4 have no host."""
         waiting = [receipt.name for receipt in self.of if not receipt.done]
-        words = f"done on {len(self.of) - len(waiting)} of {len(self.of)} servers"
-        return f"{words}; not yet on {', '.join(waiting)}" if waiting else words
+        hosts = sum(1 for receipt in self.of if receipt.host)
+        words = [f"done on {hosts - len(waiting)} of {hosts} servers"]
+        if waiting:
+            words.append(f"not yet on {', '.join(waiting)}")
+        without = len(self.of) - hosts
+        if without:
+            words.append(f"{without} {'has' if without == 1 else 'have'} no host")
+        return "; ".join(words)
 
 
 def of_key(instance: Instance, actor: Actor, fingerprint: str) -> Receipts:
@@ -67,7 +76,15 @@ def of_key(instance: Instance, actor: Actor, fingerprint: str) -> Receipts:
 
     def read(connection: Connection) -> tuple[Receipt, ...]:
         return tuple(
-            Receipt(one.server_id, one.server_name, one.revision, one.applied_revision, one.confirmed_at, one.copied)
+            Receipt(
+                one.server_id,
+                one.server_name,
+                one.revision,
+                one.applied_revision,
+                one.confirmed_at,
+                one.copied,
+                one.host,
+            )
             for one in revocations.of_key(connection, actor.workspace_id, fingerprint)
         )
 
@@ -79,21 +96,22 @@ def of_event(instance: Instance, actor: Actor, event_id: int) -> Receipts:
 
     def read(connection: Connection) -> tuple[Receipt, ...]:
         event = events.get(connection, actor.workspace_id, event_id)
-        return () if event is None else _of_revisions(connection, actor, event.details.get("revisions"))
+        revisions = None if event is None else event.details.get("revisions")
+        if not isinstance(revisions, Mapping):
+            return ()
+        wanted = {int(server_id): int(revision) for server_id, revision in revisions.items()}
+        return of_revisions(connection, actor.workspace_id, wanted)
 
     return _receipts(instance, actor, read, "event")
 
 
-def _of_revisions(connection: Connection, actor: Actor, revisions: object) -> tuple[Receipt, ...]:
-    if not isinstance(revisions, Mapping):
-        return ()
-    wanted = {int(server_id): int(revision) for server_id, revision in revisions.items()}
+def of_revisions(connection: Connection, workspace_id: int, wanted: Mapping[int, int]) -> tuple[Receipt, ...]:
+    """Which servers of a workspace obey a change; wanted: server id to the revision that carries it."""
     found = []
-    for server in revocations.applied(connection, actor.workspace_id, wanted):
-        revision = wanted[server.server_id]
-        at = server.applied_at if server.applied_revision >= revision else None
-        applied = server.applied_revision
-        found.append(Receipt(server.server_id, server.server_name, revision, applied, at, server.copied))
+    for server in revocations.applied(connection, workspace_id, wanted):
+        revision, applied = wanted[server.server_id], server.applied_revision
+        at = server.applied_at if applied >= revision else None
+        found.append(Receipt(server.server_id, server.server_name, revision, applied, at, server.copied, server.host))
     return tuple(found)
 
 

@@ -16,12 +16,14 @@ from sqlalchemy import Connection, Table
 
 from keyrack.core import cursors, room, validation
 from keyrack.core.instance import Instance
+from keyrack.core.keys.receipts import Receipt, Receipts
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.model import Actor, Page, Role, User, Window
-from keyrack.store import columns, keys, offboardings, people, sealed, tables, web_sessions
-from keyrack.store.offboardings import GitReceipt, HeldAccess, HostReceipt, Offboarding, ReachedServer
+from keyrack.store import columns, git_endpoints, keys, offboardings, people, sealed, tables, web_sessions
+from keyrack.store.git_endpoints import GitReceipt
+from keyrack.store.offboardings import HeldAccess, HostReceipt, Offboarding, ReachedServer
 
 OFFBOARD = "people:offboard"
 ENDPOINT_SEEN_EVERY = timedelta(seconds=20)
@@ -44,21 +46,18 @@ class Progress:
     """An offboarding and who has obeyed it by now."""
 
     offboarding: Offboarding
-    hosts: tuple[HostReceipt, ...]
+    hosts: tuple[Receipt, ...]
     git: tuple[GitReceipt, ...]
 
     @property
     def done(self) -> bool:
         """Whether every host and Git endpoint has said that it obeys."""
-        return all(one.done for one in self.hosts) and all(one.at is not None for one in self.git)
+        return Receipts(self.hosts).done and all(one.at is not None for one in self.git)
 
     @property
     def words(self) -> str:
         """Such as: done on 2 of 3 servers; not yet on web-1."""
-        waiting = [one.server_name for one in self.hosts if not one.done]
-        words = f"done on {len(self.hosts) - len(waiting)} of {len(self.hosts)} servers"
-        if waiting:
-            words += f"; not yet on {', '.join(waiting)}"
+        words = Receipts(self.hosts).words
         git = [one.name for one in self.git if one.at is None]
         return words + (f"; Git not yet at {', '.join(git)}" if git else "")
 
@@ -190,12 +189,20 @@ def _get(instance: Instance, connection: Connection, actor: Actor, offboarding_i
 
 def _progress(instance: Instance, connection: Connection, found: Sequence[Offboarding]) -> tuple[Progress, ...]:
     ids = [one.id for one in found]
-    hosts, git = offboardings.hosts(connection, ids), offboardings.git(connection, ids)
+    hosts, git = offboardings.hosts(connection, ids), git_endpoints.receipts(connection, ids)
     quiet = _git_quiet(instance)
     return tuple(
-        Progress(one, tuple(hosts.get(one.id, ())), tuple(_of_git(instance, quiet, git) for git in git.get(one.id, ())))
+        Progress(
+            one,
+            tuple(_of_host(host) for host in hosts.get(one.id, ())),
+            tuple(_of_git(instance, quiet, endpoint) for endpoint in git.get(one.id, ())),
+        )
         for one in found
     )
+
+
+def _of_host(one: HostReceipt) -> Receipt:
+    return Receipt(one.server_id, one.server_name, one.wanted, one.applied, one.at, one.copied, one.host)
 
 
 def _of_git(instance: Instance, quiet: timedelta, receipt: GitReceipt) -> GitReceipt:
@@ -312,10 +319,9 @@ def _remove(work: Work, going: Going, why: str) -> Offboarding:
             "kept": {**kept, "servers": sorted(refusing)},
         },
     )
-    # A server without a host was never told of anything.
-    hosts = [(place.id, place.name, revisions[place.id]) for place in going.places if place.host]
-    offboardings.add_hosts(connection, number, (*hosts, *going.untold))
-    offboardings.add_git(connection, number, work.now - _git_quiet(work.instance))
+    told = [(place.id, place.name, revisions[place.id]) for place in going.places]
+    offboardings.add_hosts(connection, number, (*told, *going.untold))
+    git_endpoints.wait_for(connection, number, work.now - _git_quiet(work.instance))
     _record(work, going, number, why)
     made = offboardings.get(connection, user.workspace_id, number)
     assert made is not None

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-import structlog
 from sqlalchemy import Connection
 
 from keyrack import policy
@@ -19,6 +18,7 @@ from keyrack.core.people import passwords, second_proofs, throttle
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid
+from keyrack.logs import logger
 from keyrack.model import Actor, Page, Project, Role, Token, User, Window, Workspace
 from keyrack.store import people
 from keyrack.store.database import DatabaseUnavailable
@@ -26,7 +26,7 @@ from keyrack.store.people import Bearer, Claimed
 
 T = TypeVar("T")
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 LONGEST_TOKEN = 4096
 SHORTEST_CHOSEN = 12

@@ -9,7 +9,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-import structlog
 from sqlalchemy import Connection
 
 from keyrack.core.instance import Instance
@@ -18,12 +17,13 @@ from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.people.users import own_user
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, missing
+from keyrack.logs import logger
 from keyrack.model import Actor, User
 from keyrack.store import people, web_sessions
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.web_sessions import Visitor, WebSession
 
-log = structlog.get_logger("keyrack")
+log = logger("keyrack")
 
 CHANNEL = "console"
 LONGEST_SECRET = 128

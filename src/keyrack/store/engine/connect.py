@@ -245,6 +245,12 @@ def is_damage(error: BaseException | None) -> bool:
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or code == sqlite3.SQLITE_IOERR_SHORT_READ
 
 
+def is_no_text(error: BaseException | None) -> bool:
+    """Whether Python's driver of SQLite met text that is no UTF-8: it raises for the whole question."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(cause, sqlite3.OperationalError) and str(cause).startswith("Could not decode to UTF-8")
+
+
 def is_conflict(error: Exception) -> bool:
     """Whether PostgreSQL undid the transaction for the sake of another one; doing it again is right."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _CONFLICTS

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from keyrack.store import changes, sealed
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.at_once import MOST_LOOKS, STEPS, NotAtOnce, TookLonger, keep_short
-from keyrack.store.engine.connect import is_damage
+from keyrack.store.engine.connect import is_damage, is_no_text
 
 T = TypeVar("T")
 Command = Callable[[Connection], Any]
@@ -108,6 +108,8 @@ class Turn:
         if waiting.error is None:
             result: T = waiting.result
             return result
+        if is_no_text(waiting.error):
+            raise NotAtOnce("some text cannot be read") from waiting.error
         cause = getattr(waiting.error, "orig", waiting.error)
         if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
             raise TookLonger from waiting.error

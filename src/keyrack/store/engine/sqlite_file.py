@@ -17,6 +17,7 @@ import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ LAST_VERSION = 2**31 - 1
 # What lies beside the file while it is open: without its log commits are lost, without the log's index processes
 # write into it at the same time.
 _PARTS = {"-wal": "log", "-shm": "log's index"}
+
+# Puts U+FFFD where bytes are no UTF-8. It takes a while for each value, where the driver itself takes none and raises.
+_any_text = partial(str, encoding="utf-8", errors="replace")
 
 _Identity = tuple[int, int]
 
@@ -86,6 +90,7 @@ class SqliteFile:
         self._named = os.path.abspath(path)  # what others open by this name must be this file
         self._identity: _Identity | None = None
         self._open: weakref.WeakSet[_Raw] = weakref.WeakSet()
+        self._reads_any_text = False
         # The rest belongs to the thread that writes.
         self._beside: dict[str, _Identity | None] = {}
         self._log: int | None = None
@@ -113,6 +118,8 @@ class SqliteFile:
                 )
                 raw.file = self
                 self._open.add(raw)
+                if self._reads_any_text:
+                    raw.text_factory = _any_text
             after = self._stat()
             if before == after:
                 break
@@ -123,6 +130,20 @@ class SqliteFile:
         if self.problem is not None:
             raise sqlite3.OperationalError(self.problem)
         return raw
+
+    def read_any_text(self) -> bool:
+        """From now on read text that is no UTF-8 too, which others alone write here; False where that was so already.
+
+        What it is read as nobody sealed, so the row it stands in counts for nothing, and all others are read as ever.
+        """
+        with _opening:
+            if self._reads_any_text:
+                return False
+            self._reads_any_text = True
+            for raw in tuple(self._open):
+                raw.text_factory = _any_text
+        log.warning("The database file %s holds text that is no UTF-8, which Keyrack did not write.", self.path)
+        return True
 
     def is_there(self) -> bool:
         """Whether the file that was opened is still in its place; asked before a connection is closed."""

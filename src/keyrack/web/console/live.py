@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Hashable
 from contextlib import suppress
 
-import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -21,6 +20,7 @@ from keyrack.core import watching
 from keyrack.core.instance import Instance
 from keyrack.core.people import web_sessions
 from keyrack.core.watching import Watched
+from keyrack.logs import logger
 from keyrack.store.database import DatabaseUnavailable
 from keyrack.store.web_sessions import Visitor
 
@@ -36,7 +36,7 @@ BEAT_SECONDS = 10.0
 MOST_OF_SESSION = 8
 MOST = 2000
 BUSY_SECONDS = 5
-log = structlog.get_logger("keyrack.web")
+log = logger("keyrack.web")
 
 CHANGED, AWAY, OVER, BEAT = "changed", "away", "over", "beat"
 

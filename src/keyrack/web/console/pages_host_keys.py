@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -9,13 +11,21 @@ from starlette.responses import Response
 from keyrack.core import validation
 from keyrack.core.hosts import server_changes, servers, system_users
 from keyrack.core.instance import Instance
-from keyrack.core.keys import credentials, renewals
+from keyrack.core.keys import credentials, renewals, restricting
 from keyrack.model import Credential, Server
 from keyrack.web.console import templates
-from keyrack.web.console.visits import Visit, change, page, unless_changed
+from keyrack.web.console.visits import Form, Visit, change, page, unless_changed
 
 ENDS = (("", "never"), ("1h", "1 h"), ("12h", "12 h"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"))
 MOST = 200
+TAKEN = (
+    ("permit_pty", "No terminal"),
+    ("port_forwarding", "No port forwarding"),
+    ("agent_forwarding", "No agent forwarding"),
+    ("x11_forwarding", "No X11 forwarding"),
+    ("user_rc", "No ~/.ssh/rc"),
+)
+"""Permissions that a box of the form takes, each a field of ssh.options.Restrictions."""
 
 
 def _server(visit: Visit) -> Server:
@@ -30,13 +40,29 @@ def adding(visit: Visit) -> Response:
         found = system_users.find(visit.instance, visit.actor, server.id, limit=MOST)
         known = tuple(one.username for one in found.items)
     accounts = [("", "choose one"), *((one, one) for one in known)] if known else []
-    return visit.show("host_key_add.html", server=server, accounts=accounts, ends=ENDS)
+    limits = _limits(visit.form, {})
+    return visit.show("host_key_add.html", server=server, accounts=accounts, ends=ENDS, limits=limits, taken=TAKEN)
+
+
+def _limits(form: Form, held: Mapping[str, Any]) -> dict[str, Any]:
+    """What a form asks a key to be restricted to. held: what it is now, which stays where the form does not show it."""
+    boxes = [name for name, _ in TAKEN]
+    asked = {name: value for name, value in held.items() if name not in ("sources", "command", *boxes)}
+    if sources := form.text("sources").replace(",", " ").split():
+        asked["sources"] = sources
+    if command := form.text("command").strip():
+        asked["command"] = command
+    for name in boxes:
+        if form.flag(f"no_{name}"):
+            asked[name] = False
+        elif held.get(name):
+            asked[name] = True
+    return asked
 
 
 def add(visit: Visit) -> Response:
     """Put a key on an account of a host."""
     form, number = visit.form, visit.number("server")
-    sources = form.text("sources").replace(",", " ").split()
     made = credentials.add(
         visit.instance,
         visit.actor,
@@ -45,7 +71,7 @@ def add(visit: Visit) -> Response:
         username=form.text("username").strip(),
         public_key=form.text("public_key"),
         duration=form.text("ends") or None,
-        restrictions={"sources": sources} if sources else None,
+        restrictions=_limits(form, {}),
         break_glass=form.flag("break_glass"),
     )
     return visit.go(
@@ -56,8 +82,18 @@ def add(visit: Visit) -> Response:
 def key(visit: Visit) -> Response:
     """One key that was entered on an account: what it may, another end, its removal."""
     found = credentials.get(visit.instance, visit.actor, visit.number("server"), visit.number("id"))
+    asked = visit.request.url.path.endswith("/restrict")
     return visit.show(
-        "host_key.html", server=_server(visit), key=found, rules=_rules(found), ends=ENDS[1:], seen=_end(found)
+        "host_key.html",
+        server=_server(visit),
+        key=found,
+        rules=_rules(found),
+        ends=ENDS[1:],
+        seen=_end(found),
+        held=_held(found),
+        limits=_limits(visit.form, found.restrictions) if asked else found.restrictions,
+        asked=asked,
+        taken=TAKEN,
     )
 
 
@@ -70,6 +106,26 @@ def _rules(of: Credential) -> list[tuple[str, str]]:
         return ", ".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
 
     return [(name.replace("_", " "), said(value)) for name, value in of.restrictions.items()]
+
+
+def _held(of: Credential) -> str:
+    return json.dumps(dict(of.restrictions), sort_keys=True)
+
+
+def restrict(visit: Visit) -> Response:
+    """Give such a key other restrictions."""
+    server, number = visit.number("server"), visit.number("id")
+
+    def seen(instance: Instance) -> str:
+        return _held(credentials.get(instance, visit.actor, server, number))
+
+    def set_limits(instance: Instance) -> Credential:
+        found = credentials.get(instance, visit.actor, server, number)
+        return restricting.credential(instance, visit.actor, number, _limits(visit.form, found.restrictions))
+
+    made = unless_changed(visit, "credentials:write", seen, set_limits)
+    words = f"The key {made.label} may do what stands here from its next login on; sessions that are open go on."
+    return visit.go(f"/hosts/{server}/keys/{number}", words)
 
 
 def _end(of: Credential) -> str:
@@ -139,6 +195,7 @@ PAGES = (
     change("/hosts/{server}/keys", add, "credentials:write", again=adding),
     page("/hosts/{server}/keys/{id}", key, "credentials:read"),
     change("/hosts/{server}/keys/{id}/renew", renew, "credentials:write", again=key),
+    change("/hosts/{server}/keys/{id}/restrict", restrict, "credentials:write", again=key),
     change("/hosts/{server}/keys/{id}/remove", remove, "credentials:write"),
     page("/hosts/{server}/change", changing, "servers:write"),
     change("/hosts/{server}/change", set_named, "servers:write", again=changing),

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from keyrack.core.audit import overview as core
+from keyrack.core.hosts import servers
 from keyrack.core.keys import user_keys, who_can
 from keyrack.web.console import charts
 from keyrack.web.console.visits import Visit, page
@@ -24,7 +25,12 @@ def overview(visit: Visit) -> Response:
         keys = user_keys.find(visit.instance, visit.actor, limit=200).items if own else ()
         return visit.show("my_overview.html", ways=ways.items, keys=keys, own=own)
     found = core.look(visit.instance, visit.actor)
-    return visit.show("overview.html", found=found, charts=_charts(found))
+    return visit.show("overview.html", found=found, charts=_charts(found), first_steps=_is_new(visit))
+
+
+def _is_new(visit: Visit) -> bool:
+    """Whether there is no host yet, for somebody who may add the first."""
+    return visit.may("servers:write") and not servers.find(visit.instance, visit.actor, limit=1).items
 
 
 def _charts(found: core.Overview) -> list[Drawn]:
@@ -48,7 +54,11 @@ def _charts(found: core.Overview) -> list[Drawn]:
         for title, head, rows in over_days
         if any(number for _, number in rows)
     ]
-    drawn += [(title, heads, rows, charts.bars(title, rows)) for title, heads, rows in parts if rows]
+    drawn += [
+        (title, heads, rows, charts.bars(title, rows))
+        for title, heads, rows in parts
+        if any(number for _, number in rows)
+    ]
     return drawn
 
 

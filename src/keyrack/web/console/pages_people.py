@@ -170,7 +170,10 @@ def undo(visit: Visit) -> Response:
 
 def group(visit: Visit) -> Response:
     """One group and who is in it."""
-    return visit.show("group.html", group=groups.get(visit.instance, visit.actor, visit.path["name"]))
+    shown = groups.get(visit.instance, visit.actor, visit.path["name"])
+    known = named_people.find(visit.instance, visit.actor, limit=MOST).items if visit.may("people:write") else ()
+    others = [one.name for one in known if one.name not in shown.members]
+    return visit.show("group.html", group=shown, others=others, joins=visit.form.text("member"))
 
 
 def add_group(visit: Visit) -> Response:

@@ -6,11 +6,12 @@ from typing import Any
 
 from starlette.responses import Response
 
+from keyrack.core.hosts import servers
 from keyrack.core.keys import requests, who_can
 from keyrack.store.requests import PENDING
 from keyrack.web.console.visits import Visit, change, cursor_of, page, paged
 
-PER_PAGE = 50
+PER_PAGE, MOST_OFFERED = 50, 200
 ASK = "requests:ask"
 
 
@@ -26,14 +27,19 @@ def listed(visit: Visit) -> Response:
     }
     if visit.is_part:
         return visit.show("_requests.html", **given)
-    reachable = who_can.find(visit.instance, visit.actor, user=visit.actor.name).items if visit.actor.user_id else ()
-    return visit.show(
-        "requests.html",
-        **given,
-        asking="ask" in visit.query or (visit.refusal is not None and visit.request.url.path == "/requests"),
-        known=sorted({way.server.name for way in reachable}),
-        **paged(visit, decided),
-    )
+    asking = "ask" in visit.query or (visit.refusal is not None and visit.request.url.path == "/requests")
+    known = _known(visit) if asking else ()
+    return visit.show("requests.html", **given, asking=asking, known=known, **paged(visit, decided))
+
+
+def _known(visit: Visit) -> list[str]:
+    """Hosts to offer: those that somebody may see, or to members those that they reach already."""
+    if visit.may("servers:read"):
+        return [one.name for one in servers.find(visit.instance, visit.actor, limit=MOST_OFFERED).items]
+    if visit.actor.user_id is None:
+        return []
+    ways = who_can.find(visit.instance, visit.actor, user=visit.actor.name).items
+    return sorted({way.server.name for way in ways})
 
 
 def ask(visit: Visit) -> Response:

@@ -35,8 +35,16 @@ STATUS = {
     Kind.UNAVAILABLE: 503,
     Kind.FAULT: 500,
 }
-FORM_AGAIN = (Kind.INVALID, Kind.TAKEN, Kind.CHANGED, Kind.LIMIT, Kind.UNAUTHENTICATED, Kind.THROTTLED)
-"""What a person mends in the form itself, which is shown again with what they wrote."""
+FORM_AGAIN = (
+    Kind.INVALID,
+    Kind.TAKEN,
+    Kind.CHANGED,
+    Kind.LIMIT,
+    Kind.MISSING,
+    Kind.UNAUTHENTICATED,
+    Kind.THROTTLED,
+)
+"""What a person mends in the form itself, which is shown again with what they wrote, where its page is there still."""
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from keyrack.web.api import Call, Endpoint
 MODULES: dict[str, tuple[str, ...]] = {
     "access": ("access",),
     "audit": ("events",),
-    "credentials": ("everywhere", "renewals", "freezes"),
+    "credentials": ("credentials", "everywhere", "renewals", "freezes"),
     "damaged-rows": ("damaged_rows",),
     "deleted-servers": ("servers",),
     "events": ("events",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyrack.core.hosts import refused_logins
-from keyrack.core.keys import credentials, last_uses
+from keyrack.core.keys import credentials, last_uses, restricting
 from keyrack.web.api import Call
 from keyrack.web.native import parameters
 from keyrack.web.native import shapes_keys as shapes
@@ -59,6 +59,13 @@ def delete_credential(call: Call) -> None:
     credentials.delete(call.instance, call.actor, parameters.server_id(call), call.ids["credential"])
 
 
+def restrict_credential(call: Call, new: shapes.Restricted) -> shapes.Credential:
+    """Give a key on a server other restrictions, under the same id; sessions that are open go on"""
+    made = restricting.credential(call.instance, call.actor, call.ids["credential"], new.restrictions)
+    logins = refused_logins.on_server(call.instance, call.actor, made.server_id, "credentials:write")
+    return shapes.credential(made, logins)
+
+
 ENDPOINTS = (
     endpoint(
         "GET",
@@ -89,4 +96,12 @@ ENDPOINTS = (
         at_once=True,
     ),
     endpoint("DELETE", PATH + "/{credential}", delete_credential, "credentials:write", at_once=True),
+    endpoint(
+        "PUT",
+        "/credentials/{credential}/restrictions",
+        restrict_credential,
+        "credentials:write",
+        takes=shapes.Restricted,
+        answers=shapes.Credential,
+    ),
 )

@@ -24,6 +24,7 @@ def list_events(call: Call, asked: shapes.EventsAsked) -> shapes.EventPage:
         person=asked.person,
         # A fingerprint holds no blank, but + is one in a query where it was not written as %2B.
         key=asked.key.replace(" ", "+"),
+        kind=asked.kind,
         **asked.span(),
         **asked.window(),
     )

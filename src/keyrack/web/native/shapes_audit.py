@@ -20,6 +20,14 @@ class EventsAsked(Search):
     until: Annotated[str, Field(alias="to"), about("Until this time or day.", "2026-11-22T16:00:00Z")] = ""
     person: Annotated[str, about("What this user did, by name.", "alice")] = ""
     key: Annotated[str, about("What names this key, by its fingerprint.", FINGERPRINT)] = ""
+    kind: Annotated[
+        str,
+        about(
+            f"What is about {', '.join(events.KINDS)}; or {events.REFUSED} for what was refused, {events.ALARM} for "
+            "alarms.",
+            "keys",
+        ),
+    ] = ""
     before: Annotated[IdAsked, about("What is older than the event with this id.", 99)] = None
 
     def span(self) -> dict[str, Any]:

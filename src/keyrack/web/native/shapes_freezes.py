@@ -60,6 +60,7 @@ class FreezeProgress(Freeze):
     """A freeze, and which hosts obey it."""
 
     done: Annotated[Flag, about("Whether every host obeys.")]
+    words: Annotated[str, about("The same in words.", "done on 2 of 3 servers; not yet on web-1")]
     break_glass: Annotated[Count, about("In a preview and where it was made: keys to break glass with, which go on.")]
     servers: Annotated[list[Receipt], about("Host by host.")]
 
@@ -103,6 +104,7 @@ def progress(found: Frozen) -> FreezeProgress:
         ended_at=time_or_null(held.ended_at) if held else None,
         ended_by=held.ended_by if held else None,
         done=found.done,
+        words=found.words,
         break_glass=found.break_glass,
         servers=[Receipt(**asdict(one) | {"at": time_or_null(one.at), "done": one.done}) for one in found.servers],
     )

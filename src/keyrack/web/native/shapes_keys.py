@@ -67,6 +67,12 @@ class Renewal(Request):
     duration: Annotated[End | None, about("For how long from now on, instead of expires_at.", "12h")] = None
 
 
+class Restricted(Request):
+    """What a key may do from now on, all of it."""
+
+    restrictions: Annotated[Restrictions, about("What it may do; {} for everything.")]
+
+
 class Revocation(Request):
     """A key to revoke everywhere."""
 
@@ -205,7 +211,8 @@ class Receipt(Answer):
     wanted: Annotated[Count, about("The revision that carries the change.")]
     applied: Annotated[Count, about("The revision that its host said it obeys.")]
     at: Annotated[Time | None, about("Since when.")]
-    done: Annotated[Flag, about("Whether its host obeys the change.")]
+    done: Annotated[Flag, about("Whether its host obeys the change, or it has none.")]
+    host: Annotated[Flag, about("Whether it has a host; one without has nothing to obey, and counts as done.")]
     two_machines: Annotated[bool, about("Whether two use its identity, so that no receipt of it counts.", False)]
 
 

@@ -118,14 +118,16 @@ class Stays(Answer):
 
 
 class HostReceipt(Answer):
-    """How far one host is."""
+    """How far one server is."""
 
     server: Annotated[Name, about("The server.")]
     server_id: Annotated[Id, about("Its id.")]
     wanted: Annotated[Count, about("The revision that it must obey.")]
     applied: Annotated[Count, about("The revision that it said it obeys.")]
-    done: Annotated[Flag, about("Whether it obeys.")]
+    done: Annotated[Flag, about("Whether its host obeys, or it has none.")]
     at: Annotated[Time | None, about("When it first said so.")]
+    host: Annotated[Flag, about("Whether it has a host; one without has nothing to obey, and counts as done.")]
+    two_machines: Annotated[bool, about("Whether two use its identity, so that no receipt of it counts.", False)]
 
 
 class GitReceipt(Answer):
@@ -154,7 +156,7 @@ class Offboarding(Answer):
     gone: Annotated[Gone, about("What went, or would go.")]
     gone_words: Annotated[str, about("The same in words.", "2 SSH keys, 1 grant and 3 sessions")]
     stays: Annotated[Stays | None, about("In a preview: what stays, for somebody to look at.")]
-    servers: Annotated[list[HostReceipt], about("How far each host is.")]
+    servers: Annotated[list[HostReceipt], about("How far each server is.")]
     git: Annotated[list[GitReceipt], about("How far each Git endpoint is.")]
 
 
@@ -228,6 +230,8 @@ def offboarding(found: Progress) -> Offboarding:
                 applied=host.applied,
                 done=host.done,
                 at=time_or_null(host.at),
+                host=host.host,
+                two_machines=host.two_machines,
             )
             for host in found.hosts
         ],

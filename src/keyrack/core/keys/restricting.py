@@ -1,0 +1,54 @@
+"""Gives a key on an account other restrictions, under the id that it has; must add no key and end no session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from keyrack.core import validation
+from keyrack.core.instance import Instance
+from keyrack.core.work import Attempt, Work
+from keyrack.errors import missing
+from keyrack.model import Actor, Credential
+from keyrack.store import endings, keys, servers
+
+
+def credential(
+    instance: Instance, actor: Actor, credential_id: int, restrictions: Mapping[str, Any] | None
+) -> Credential:
+    """Let a key on an account do what these restrictions leave, and nothing else, from its next login on.
+
+    restrictions: all of them, as ssh.options.Restrictions reads them; None restricts nothing. Sessions that are open
+    go on. Raises Refusal INVALID, or MISSING for a key that is not there or has ended.
+    """
+    aim = "restrict an SSH key"
+    with Attempt(
+        instance, actor, "credentials:write", aim, target_kind="credential", target_id=credential_id
+    ) as attempt:
+
+        def change(work: Work) -> Credential:
+            found = endings.credential(work.connection, credential_id, work.now)
+            server = None if found is None else servers.get(work.connection, actor.workspace_id, found.server_id)
+            if found is None or server is None:
+                raise missing("SSH key")
+            limits = validation.restrictions(restrictions, found.key_type)
+            if limits == dict(found.restrictions):
+                work.no_event("as it is already")
+                return found
+            keys.restrict_credential(work.connection, found.id, limits, work.bump_revision(server.id))
+            work.record(
+                f"Restricted SSH key {found.label} ({found.fingerprint}) of {found.username} on server {server.name}: "
+                f"{_words(limits)} (it was restricted in {_words(found.restrictions)})",
+                target_id=found.id,
+                server_id=server.id,
+                details={"label": found.label, "fingerprint": found.fingerprint, "restrictions": limits},
+            )
+            changed = endings.credential(work.connection, found.id, work.now)
+            assert changed is not None
+            return changed
+
+        return attempt.write(change)
+
+
+def _words(limits: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(limits)) or "nothing"

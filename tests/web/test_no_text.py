@@ -1,0 +1,45 @@
+"""Text that is no UTF-8, which others can write into SQLite: it costs the row that it stands in, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from keyrack.core.hosts import documents
+from keyrack.core.keys import damaged_rows
+from keyrack.core.people.users import system_actor
+from tests.core.keys_for_tests import fresh_line
+from tests.services import running, settings_for
+from tests.web.test_runcloud import add
+
+KEYS = "/api/v3/servers/1/ssh/credentials"
+
+
+@pytest.mark.parametrize("column", ["label", "public_key", "restrictions"])
+def test_it_costs_its_row_alone(team_folder: Path, tmp_path: Path, column: str) -> None:
+    shutil.copytree(team_folder, tmp_path / "data")
+    with running(settings_for(tmp_path / "data", "")) as service:
+        kept, spoilt = fresh_line("kept"), fresh_line("spoilt")
+        assert add(service, label="kept", publicKey=kept).status_code == 200
+        doomed = add(service, label="spoilt", publicKey=spoilt).json()["id"]
+        with sqlite3.connect(tmp_path / "data" / "keyrack.db") as others:
+            others.execute(f"UPDATE credentials SET {column} = CAST(x'6bff' AS TEXT) WHERE id = ?", (doomed,))
+        others.close()
+
+        answers = [service.call("GET", KEYS, token="token-of-olga") for _ in range(3)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert all("kept" in {one["label"] for one in answer.json()["data"]} for answer in answers)
+        assert add(service, label="more", publicKey=fresh_line()).status_code == 200
+        signed = documents.signed(service.instance, 1)
+        assert signed is not None
+        assert kept.split()[1] in signed.text
+        assert spoilt.split()[1] not in signed.text
+
+        operator = system_actor(1)
+        (damaged,) = damaged_rows.find(service.instance, operator)
+        assert damaged.key == (doomed,)
+        damaged_rows.remove(service.instance, operator, damaged.name)
+        assert damaged_rows.find(service.instance, operator) == []
