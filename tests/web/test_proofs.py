@@ -304,9 +304,23 @@ def test_two_wishes_at_once_are_one(house: Service) -> None:
     olga = Proof(house, "token-of-olga")
     numbers = user_ids(house)
     assert olga.ask("DELETE", f"/v3/users/{numbers['second']}").status_code == 204
+    herself = sign_in(house, "olga", "olga's password")
+    assert herself is not None
+    both = {"user": {"password": PASSWORD, "enabled": False}}
+    assert herself.ask("PATCH", f"/v3/users/{numbers['olga']}", both).status_code == 400
+    assert sign_in(house, "olga", "olga's password") is not None
+
+
+def test_only_owners_make_owners_and_take_their_place(house: Service) -> None:
     users.create_user(house.instance, users.system_actor(1), name="ada", role=Role.ADMIN, password="ada's password")
     ada = sign_in(house, "ada", "ada's password")
     assert ada is not None
-    both = {"user": {"password": PASSWORD, "enabled": False}}
-    assert ada.ask("PATCH", f"/v3/users/{numbers['olga']}", both).status_code == 400
-    assert sign_in(house, "olga", "olga's password") is not None
+    numbers = user_ids(house)
+    assert ada.ask("PATCH", f"/v3/users/{numbers['mallory']}", {"user": {"password": PASSWORD}}).status_code == 200
+    assert ada.ask("PATCH", f"/v3/users/{numbers['olga']}", {"user": {"password": PASSWORD}}).status_code == 403
+    native = "/api/keyrack/v1"
+    for name in ("ada", "mallory", "newcomer"):
+        assert ada.ask("PUT", f"{native}/people/{name}", {"role": "owner"}).status_code == 403
+    assert ada.ask("POST", f"{native}/tokens", {"user": "olga", "name": "mine", "scopes": ["*"], "duration": "1h"}).status_code == 403
+    olga = Proof(house, "token-of-olga")
+    assert olga.ask("PUT", f"{native}/people/mallory", {"role": "owner"}).status_code == 200
