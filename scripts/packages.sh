@@ -23,7 +23,8 @@ if [ "$(id -u)" != 0 ]; then
     if command -v sudo >/dev/null 2>&1; then
         run=sudo
     else
-        echo "Please install as root:$missing" >&2
+        echo "Something is missing that root alone can install; have this run, then try again:" >&2
+        echo "  apt-get install --no-install-recommends$missing" >&2
         exit 1
     fi
 fi

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -105,6 +107,9 @@ ENDS = [
     ("servers show nowhere", 1),
     ("servers change web-1", 2),
     ("servers add-key web-1 FILE --label x --as deploy --for 2m", 2),
+    ("servers restrict-key 4711 --restrictions {}", 1),
+    ("servers restrict-key 4711 --restrictions pty", 2),
+    ("servers restrict-key 4711", 2),
     ("servers delete-key web-1 4711", 1),
     ("sessions list", 0),
     ("sessions end web-1 4711", 1),
@@ -151,6 +156,9 @@ ENDS = [
     ("grants renew 4711 --for 8h", 1),
     ("grants renew 4711", 2),
     ("grants renew 4711 --for 2m", 2),
+    ("request web-1/deploy --for 2m --why release", 2),
+    ("request web-1/deploy --for soon --why release", 2),
+    ("tokens rotate 4711 --overlap 2m", 2),
     ("webhooks list", 0),
     ("webhooks create http://127.0.0.1/", 1),
     ("webhooks create https://alerts.example.org/ --level much", 2),
@@ -178,7 +186,7 @@ SHOWN = [
     ("hosts resync --all", None),
     ("hosts resync web-1", {"server", "waits_for_host", "held", "decided"}),
     ("keys list", {"id", "user", "title", "fingerprint", "created", "last_used"}),
-    ("repos list", {"path", "visibility", "folder", "workspace"}),
+    ("repos list", {"id", "path", "visibility", "branch", "folder", "workspace"}),
     ("tidy", {"rows", "kind", "ended_before"}),
     ("tidy --apply", {"rows", "kind", "ended_before"}),
     ("tokens list", {"id", "name", "user", "scopes", "created", "end", "last_used"}),
@@ -238,3 +246,38 @@ def test_one_host_and_a_plan_are_objects(data: Path) -> None:
     plan = json.loads(run("apply MORE --dry-run --json", data).stdout)
     assert plan == {"changes": ["create server more-1 (192.0.2.77)"], "made": False, "left": [], "noted": []}
     assert json.loads(run("apply MORE --json", data).stdout)["made"] is True
+
+
+# What prints a line to be pasted, a file, or the findings of a proof.
+NOT_AS_JSON = {"servers enrol", "audit export", "audit verify"}
+
+
+def leaves(command: click.Command, context: click.Context, words: str) -> Iterator[tuple[str, set[str | None]]]:
+    """The commands below one, each with the names of what it takes."""
+    if not isinstance(command, click.Group):
+        yield words, {parameter.name for parameter in command.params}
+        return
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        assert below is not None
+        yield from leaves(below, click.Context(below, parent=context), f"{words} {name}".strip())
+
+
+def test_each_command_over_the_api_shows_json() -> None:
+    wanted = {*GROUPS, "access", "who-can", "request", "leaver", "ssh-config"} - {"hosts"}
+    found = dict(leaves(main, click.Context(main), ""))
+    without = {words for words, names in found.items() if words.split()[0] in wanted and "json_wanted" not in names}
+    assert without == NOT_AS_JSON
+
+
+def test_what_a_command_did_is_one_object(data: Path) -> None:
+    given = json.loads(run("grants give --user alice --server web-1 --as deploy --json", data).stdout)
+    renewed = json.loads(run(f"grants renew {given['id']} --for 3h --json", data).stdout)
+    assert (renewed["id"], renewed["expires_at"] is not None) == (given["id"], True)
+    run("freeze keys --user alice", data)
+    assert json.loads(run("freeze end 1 --json", data).stdout) == {}
+    made = json.loads(run("webhooks create https://alerts.example.org/ --json", data).stdout)
+    assert made["secret"].startswith("krwh_")
+    assert json.loads(run(f"webhooks test {made['id']} --json", data).stdout)["state"] == "waiting"
+    removed = json.loads(run("leaver alice --workspace acme --json", data).stdout)
+    assert json.loads(run(f"leaver undo {removed['id']} --workspace acme --json", data).stdout)["user"] == "alice"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -250,6 +251,13 @@ def test_the_log_is_read_by_person_host_and_key(team: Service, home: Path) -> No
     assert "laptop" in good("audit", "list", "--key", fingerprint)
 
 
+def test_a_key_on_a_server_is_restricted(team: Service, home: Path) -> None:
+    good("servers", "add-key", "web-1", f"{key_of('alice', home)}.pub", "--label", "laptop", "--as", "deploy")
+    (key,) = listed("servers", "keys", "web-1")
+    limits = ("servers", "restrict-key", str(key["id"]), "--restrictions", '{"command": "/bin/backup"}')
+    assert good(*limits) == f"SSH key {key['id']} is restricted in command.\n"
+
+
 def test_a_server_without_a_host_is_said_to_have_none(team: Service, home: Path) -> None:
     good("grants", "give", "--user", "alice", "--server", "web-1", "--as", "deploy")
     good("freeze", "keys", "--server", "web-1")
@@ -293,6 +301,39 @@ def test_shells_complete_words(shell: str, words: str) -> None:
         [sys.executable, "-c", program], env=asked, capture_output=True, text=True, check=True, timeout=60
     )
     assert words in done.stdout
+
+
+SHELLS = {
+    "bash": "COMP_WORDS=(keyrack gr); COMP_CWORD=1; _keyrack_completion keyrack; echo ${COMPREPLY[@]}",
+    "zsh": "compadd() { :; }; _describe() { print -l $completions_with_descriptions; }; words=(keyrack gr); CURRENT=2; "
+    "_keyrack_completion",
+    "fish": 'complete -C "keyrack gr"',
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_itself_completes_words(shell: str, home: Path) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"there is no {shell} here")
+    start = "from keyrack.cli.main import main; main(prog_name='keyrack')"
+    (home / "keyrack").write_text(f'#!/bin/sh\nexec {sys.executable} -c "{start}" "$@"\n')
+    (home / "keyrack").chmod(0o755)
+    (home / "script").write_text(good("completion", shell))
+    words = f"{'compdef() { :; }; ' if shell == 'zsh' else ''}source ./script; {SHELLS[shell]}"
+    environment = {"PATH": f"{home}:/usr/bin:/bin", "HOME": str(home)}
+    done = subprocess.run(
+        [program, *(["-f"] if shell == "zsh" else []), "-c", words],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "grants" in done.stdout, done.stderr
+    if shell != "bash":
+        assert "give and take back who may log in where" in done.stdout
 
 
 def test_every_call_is_found_by_its_path() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from playwright.sync_api import Page, expect
 
-from keyrack.core.keys import requests
+from keyrack.core.hosts import server_changes, servers
+from keyrack.core.keys import grants, requests
 from keyrack.core.people import users, web_sessions
 from tests.console.conftest import COOKIE, SignedIn, session_of
 from tests.core.keys_for_tests import fresh_line
@@ -80,6 +81,22 @@ def test_whoever_signs_in_next_is_not_shown_what_another_wrote(
     page.wait_for_function("sessionStorage.getItem('keyrack-draft') === null")
 
 
+def test_what_comes_back_overwrites_nothing_that_others_changed(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    made = servers.create(console.instance, KEYRACK, name="shop", address="192.0.2.60")
+    signed_in(page, "olga").goto(f"/hosts/{made.id}/change")
+    page.get_by_label("Name", exact=True).fill("shop-of-olga")
+    end_sessions(console, "olga")
+    page.get_by_role("button", name="Change it").click()
+    server_changes.change(console.instance, KEYRACK, made.id, name="shop-of-bob")
+    page.get_by_role("link", name="Sign in").click()
+    sign_in(page, "olga")
+    expect(page.get_by_label("Name", exact=True)).to_have_value("shop-of-olga")
+    page.get_by_role("button", name="Change it").click()
+    expect(page.get_by_text("It is shop-of-bob at 192.0.2.60 now")).to_be_visible()
+
+
 def test_a_session_that_ends_takes_nobody_away_from_what_they_type(
     page: Page, console: Service, signed_in: SignedIn
 ) -> None:
@@ -146,3 +163,48 @@ def test_no_password_and_no_private_key_is_kept(page: Page, signed_in: SignedIn)
     page.wait_for_url(re.compile("chrome-error"))
     page.go_back()
     expect(page.get_by_label("Name", exact=True)).to_have_value("")
+
+
+def test_a_look_leads_back_to_what_was_written_and_nothing_is_given_twice(
+    page: Page, console: Service, signed_in: SignedIn
+) -> None:
+    signed_in(page, "olga").goto("/access/grant")
+    page.get_by_label("Their name").fill("bob")
+    page.get_by_label("Host or tag").fill("web-1")
+    page.get_by_label("Account").fill("deploy")
+    page.get_by_label("Why").fill("the shop")
+    page.get_by_role("button", name="See what it does").click()
+    page.get_by_role("link", name="Back").click()
+    expect(page.get_by_label("Why")).to_have_value("the shop")
+    expect(page.get_by_label("Their name")).to_have_value("bob")
+    page.get_by_role("button", name="See what it does").click()
+    page.get_by_role("button", name="Grant access").click()
+    expect(page.locator("#messages")).to_contain_text("bob can log in as deploy")
+    # Back in the browser is the form, as nobody wrote in it, and no page of the browser's own.
+    page.go_back()
+    expect(page.get_by_role("heading", name="Grant access")).to_be_visible()
+    expect(page.get_by_label("Their name")).to_have_value("")
+    assert len(grants.find(console.instance, KEYRACK)) == 1
+
+
+def test_a_secret_is_shown_once_also_to_whoever_loads_the_page_again(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "alice").goto("/settings")
+    page.get_by_text("Make a token of your own").click()
+    page.get_by_label("Name", exact=True).fill("robot")
+    page.get_by_role("button", name="Make the token").click()
+    expect(page.get_by_role("heading", name="Token robot")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("heading", name="Settings")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("")
+
+
+def test_a_form_that_was_refused_is_there_again_where_it_stands(page: Page, signed_in: SignedIn) -> None:
+    signed_in(page, "bob").goto("/keys?add=1")
+    page.get_by_label("Public key").fill("ssh-ed25519 AAAA")
+    page.get_by_role("textbox", name="Title").fill("half a key")
+    page.get_by_role("button", name="Add key").click()
+    expect(page.get_by_label("Public key")).to_have_attribute("aria-invalid", "true")
+    page.reload()
+    expect(page.locator("#messages")).to_contain_text(BACK)
+    expect(page.get_by_role("textbox", name="Title")).to_have_value("half a key")

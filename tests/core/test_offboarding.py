@@ -209,7 +209,7 @@ def test_undo_brings_back_access_and_no_tokens(team: Team) -> None:
     assert refused.value.kind is Kind.UNAUTHENTICATED
     with pytest.raises(Refusal) as refused:
         offboarding_undo.undo(instance, owner, made.id)
-    assert code(refused) == (Kind.INVALID, "undone-already")
+    assert code(refused) == (Kind.TAKEN, "undone-already")
     # And once more from the start.
     assert offboarding.offboard(instance, owner, "alice").id != made.id
     assert alice.opened[0] == {}

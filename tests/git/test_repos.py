@@ -29,8 +29,10 @@ def test_create_use_and_list(site: Site) -> None:
     assert repos(site, "create", "acme/shop", "--workspace", "acme").exit_code == 0
     assert push(alice, "acme/shop").code == 0
     listed = repos(site, "list", "--workspace", "acme")
-    path, visibility, folder = listed.stdout.strip().split("\t")
-    assert (path, visibility) == ("acme/shop", "0")
+    titles, row = (line.split() for line in listed.stdout.splitlines())
+    assert titles == ["ID", "PATH", "VISIBILITY", "BRANCH", "FOLDER", "WORKSPACE"]
+    _, path, visibility, _, folder, workspace = row
+    assert (path, visibility, workspace) == ("acme/shop", "0", "acme")
     assert (Path(folder) / "HEAD").exists()
 
 

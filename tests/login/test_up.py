@@ -55,11 +55,11 @@ class Demo:
 
 
 @contextmanager
-def up(folder: Path, web: int, ssh: int) -> Iterator[Demo]:
-    """`keyrack up` until it is ready; stopped as by Ctrl-C at the end."""
+def up(folder: Path, web: int, ssh: int, *, through: tuple[str, ...] = ()) -> Iterator[Demo]:
+    """`keyrack up` until it is ready; stopped as by Ctrl-C at the end. through: a command that runs it."""
     data, printed = folder / "data", folder / "printed"
     (data / "demo.json").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(data)]
+    command = [*through, sys.executable, "-m", "keyrack.cli.main", "up", "--data", str(data)]
     command += ["--listen", f"127.0.0.1:{web}", "--sshd-port", str(ssh), "--git-port", str(free_port())]
     with printed.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
@@ -121,6 +121,19 @@ def test_a_taken_port_is_named_with_its_option(option: str, tmp_path: Path) -> N
             again += [name, f"127.0.0.1:{port}" if name == "--listen" else str(port)]
         _is_refused(again, ports[option], option)
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it hides programs by mounts")
+def test_without_openssh_there_is_a_service_to_be_tried(tmp_path: Path) -> None:
+    """Who may install nothing sees what is missing, and may go on."""
+    hide = f'for one in {sshd_path()} "$(command -v ssh-keygen)"; do mount --bind /dev/null "$one" || exit 9; done'
+    hide += '; exec "$@"'
+    through = ("unshare", "-m", "--propagation", "private", "sh", "-c", hide, "sh")
+    with up(tmp_path, free_port(), free_port(), through=through) as demo:
+        assert "sshd was not found" in demo.printed
+        assert demo.facts["ssh_host"] is None
+        added = json.loads(subprocess.run(demo.line("curl"), capture_output=True, check=True, timeout=60).stdout)
+        assert added["label"] == "my-laptop"
 
 
 def test_one_port_for_two_is_named(tmp_path: Path) -> None:

@@ -213,6 +213,7 @@ def test_who_is_refused_everywhere(unchanged_team: Service, endpoint: Any) -> No
         "freeze_keys": {"user": "alice"},
         "put_repository": {"path": "acme/new"},
         "create_webhook": {"url": "https://alerts.example.org/"},
+        "put_webhook": {"url": "https://alerts.example.org/"},
         "renew_credential": {"duration": "1h"},
         "restrict_credential": {"restrictions": {}},
         "renew_key": {"duration": "1h"},

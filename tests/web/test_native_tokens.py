@@ -32,6 +32,26 @@ def test_a_token_is_never_wider_than_its_maker(team: Service) -> None:
     call(team, "POST", "/tokens", {"name": "none", "scopes": []}, status=422)
 
 
+def test_a_token_stands_by_its_name_however_often_that_is_said(team: Service) -> None:
+    wanted = {"name": "ci", "scopes": ["servers:read", "iam:self"], "expires_at": "2030-01-01T00:00:00Z"}
+    first = call(team, "PUT", "/tokens", wanted)
+    again = call(team, "PUT", "/tokens", wanted | {"scopes": ["iam:self", "servers:read"]})
+    assert may(team, first["token"])
+    assert (again["token"], again["id"], again["expires_at"]) == (None, first["id"], "2030-01-01T00:00:00Z")
+    without_end = {name: wanted[name] for name in ("name", "scopes")}
+    assert call(team, "PUT", "/tokens", without_end)["id"] == first["id"]
+    assert call(team, "PUT", "/tokens", without_end | {"expires_at": "12h"})["token"] is None
+    for other in ({"scopes": ["*"]}, {"expires_at": "2031-01-01T00:00:00Z"}):
+        assert call(team, "PUT", "/tokens", wanted | other, status=409)["error"]["code"] == "terms-differ"
+    # The same name is another's own business, and nobody sets up another's without the right to.
+    assert call(team, "PUT", "/tokens", wanted, token=ALICE)["user"] == "alice"
+    call(team, "PUT", "/tokens", wanted | {"user": "olga"}, token=ALICE, status=403)
+    assert call(team, "PUT", "/tokens", wanted | {"user": "bob"})["user"] == "bob"
+    team.call("DELETE", f"/api/keyrack/v1/tokens/{first['id']}", token="token-of-olga")
+    anew = call(team, "PUT", "/tokens", wanted)
+    assert (may(team, anew["token"]), may(team, first["token"])) == (True, False)
+
+
 def test_a_token_is_rotated_with_an_overlap(team: Service) -> None:
     made = call(team, "POST", "/tokens", {"name": "ci", "scopes": ["servers:read", "iam:self"]}, status=201)
     new = call(team, "POST", f"/tokens/{made['id']}/rotate", {"overlap": "24h"}, token=made["token"], status=201)

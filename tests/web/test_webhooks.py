@@ -109,6 +109,30 @@ def team(team_folder: Path, tmp_path: Path) -> Iterator[Service]:
             yield service
 
 
+def test_a_webhook_stands_by_its_address_however_often_that_is_said(team: Service) -> None:
+    wanted = {"url": "https://alerts.example.org/keyrack", "level": "alarm", "actions": ["grants:*"]}
+    made = call(team, "PUT", PATH, wanted)
+    assert made["secret"].startswith("krwh_")
+    again = call(team, "PUT", PATH, wanted)
+    assert again == made | {"secret": None}
+    assert call(team, "PUT", PATH, wanted | {"secret": made["secret"]})["secret"] is None
+    told = call(team, "GET", "/events")["items"][0]
+    assert call(team, "PUT", PATH, wanted)["id"] == made["id"]
+    assert call(team, "GET", "/events")["items"][0] == told
+    changed = call(team, "PUT", PATH, wanted | {"level": "warning"})
+    assert (changed["id"], changed["level"], changed["actions"]) == (made["id"], "warning", ["grants:*"])
+    other = call(team, "PUT", PATH, wanted | {"secret": "another secret of mine"})
+    assert (other["id"], other["secret"]) == (made["id"], "another secret of mine")
+    held = team.instance.database.read(lambda connection: stored.get(connection, 1, made["id"]))
+    assert held is not None
+    context = f"webhook 1 {wanted['url']}"
+    assert team.instance.key.decrypt(held.encrypted_secret, context) == "another secret of mine"
+    call(team, "PUT", PATH, wanted | {"url": "ftp://alerts.example.org/"}, status=422)
+    call(team, "PUT", PATH, wanted, token="token-of-alice", status=403)
+    call(team, "POST", PATH, wanted, status=201)
+    assert call(team, "PUT", PATH, wanted, status=409)["error"]["code"] == "several-webhooks"
+
+
 def test_an_alarm_arrives_signed_within_seconds_and_is_shown(team: Service, receiver: Receiver) -> None:
     made = call(team, "POST", PATH, {"url": receiver.url}, status=201)
     (listed,) = call(team, "GET", PATH)["items"]

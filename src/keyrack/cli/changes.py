@@ -71,6 +71,15 @@ def moment(option: str, text: str, *, end: bool = False) -> str:
         raise click.UsageError(f"{option}: there is no such day.") from None
 
 
+def lifetime(option: str, text: str) -> str:
+    """What an option names as how long something lasts, or until when, as written. Exits with words otherwise."""
+    try:
+        lifetimes.read(text)
+    except LifetimeError as error:
+        raise click.UsageError(f"{option} {error}.") from None
+    return text
+
+
 def restrictions_of(text: str | None) -> Any:
     """What --restrictions says; exits with words for what is no JSON."""
     try:
@@ -104,6 +113,14 @@ def changed(
         else:
             say(words(answer))
     return answer
+
+
+def tell(answer: Mapping[str, Any] | None, words: str, json_wanted: bool) -> None:
+    """What a call answered, as JSON ({} for nothing), or the words for it."""
+    if json_wanted:
+        show_json(answer or {})
+    else:
+        say(words)
 
 
 def show_rehearsal(found: Mapping[str, Any], json_wanted: bool) -> None:

@@ -23,4 +23,6 @@ def command(shell: str) -> None:
     assert found is not None
     root = click.get_current_context().find_root().command
     click.echo(f"# {WHERE[shell]}")
-    click.echo(found(root, {}, "keyrack", "_KEYRACK_COMPLETE").source())
+    script = found(root, {}, "keyrack", "_KEYRACK_COMPLETE").source()
+    # What a command is for may hold a comma, at which fish would end it.
+    click.echo(script.replace('string split ","', 'string split --max 1 ","'))

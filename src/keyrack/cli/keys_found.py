@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from keyrack.cli.calls import AT_ONCE, ID, either, known, reached, to
-from keyrack.cli.changes import dash
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, table
+from keyrack.cli.changes import dash, tell
+from keyrack.cli.tables import as_json, as_json_object, table
 
 KINDS = ("weak", "old", "unused", "unowned")
 TITLES = ("WHAT", "KIND", "ID", "NAME", "USER", "SERVER", "AS", "FINGERPRINT", "LAST USED", "WHY")
@@ -62,9 +61,10 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 @click.command(name="confirm")
 @click.argument("key_id", metavar="ID", type=ID)
 @click.option("--credential", is_flag=True, help="ID is that of a key on a server that no user registered.")
+@as_json_object
 @either
-def confirm(key_id: int, credential: bool, **given: Any) -> None:
+def confirm(key_id: int, credential: bool, json_wanted: bool, **given: Any) -> None:
     """Confirm a key that was frozen: it opens sessions again. One's own, as `keyrack keys mine list` shows them."""
     with reached(given) as calls, known("`keyrack keys mine list` shows your own."):
         calls.ask("POST", to("credentials" if credential else "keys", key_id, "confirm"))
-        say(f"Confirmed key {key_id}.")
+        tell(None, f"Confirmed key {key_id}.", json_wanted)

@@ -12,7 +12,7 @@ from keyrack.cli.changes import dash
 from keyrack.cli.ends import partly
 from keyrack.cli.receipts import state
 from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, show_json, table
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
 from keyrack.core import lifetimes
 from keyrack.core.lifetimes import LifetimeError
 
@@ -73,11 +73,15 @@ def remove(
 
 @command.command()
 @click.argument("offboarding_id", metavar="ID", type=ID)
+@as_json_object
 @either
-def undo(offboarding_id: int, **given: Any) -> None:
+def undo(offboarding_id: int, json_wanted: bool, **given: Any) -> None:
     """Bring back the access of a person who was removed, not sessions or tokens."""
     with reached(given) as calls, known(HINT):
         done = calls.ask("POST", to("offboardings", offboarding_id, "undo"))
+        if json_wanted:
+            show_json(done)
+            return
         say(
             f"{done['user']} is back with {done['keys']} SSH keys, {done['credentials']} credentials, "
             f"{done['grants']} grants and {done['memberships']} memberships."

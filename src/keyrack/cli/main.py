@@ -7,6 +7,7 @@ import gc
 import io
 import os
 import sys
+from contextlib import suppress
 
 import click
 
@@ -71,14 +72,25 @@ class Keyrack(LazyGroup):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(context)
+            try:
+                return super().invoke(context)
+            finally:
+                # What is left in a buffer is written when Python ends, where a full disk has no words of ours.
+                sys.stdout.flush()
         except OSError as error:
             if error.errno != errno.ENOSPC or error.filename is not None:
                 raise
+            _drop_output()
             raise click.ClickException("What was to be printed could not be written: no space left.") from None
         except click.ClickException as error:
             error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]
             raise
+
+
+def _drop_output() -> None:
+    """Have what could not be printed not be tried again when Python ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from keyrack.cli.calls import either, known, reached, to
-from keyrack.cli.changes import changed, changing, dash
+from keyrack.cli.changes import changed, changing, dash, tell
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
 
@@ -46,26 +46,28 @@ def list_sources(user: str, json_wanted: bool, **given: Any) -> None:
 @click.argument("kind", type=KIND)
 @click.argument("account")
 @click.option("--url", metavar="URL", help="The service, where it is not github.com or gitlab.com.")
+@as_json_object
 @either
-def set_source(user: str, kind: str, account: str, url: str | None, **given: Any) -> None:
+def set_source(user: str, kind: str, account: str, url: str | None, json_wanted: bool, **given: Any) -> None:
     """Take a user's keys from an account, such as: keyrack people sources set alice github alice-smith"""
     with reached(given) as calls, known(NAMED):
         made = calls.ask("PUT", to("people", user, "key-sources", kind), {"account": account, "url": url})
-        say(f"Keys of {user} come from {made['account']} at {made['url']} too.")
+        tell(made, f"Keys of {user} come from {made['account']} at {made['url']} too.", json_wanted)
 
 
 @sources.command()
 @click.argument("user")
 @click.argument("kind", type=KIND)
+@as_json_object
 @either
-def remove(user: str, kind: str, **given: Any) -> None:
+def remove(user: str, kind: str, json_wanted: bool, **given: Any) -> None:
     """Take a user's keys from an account no more, and withdraw those that came from it."""
     with reached(given) as calls, known("`keyrack people sources list USER` shows which there are."):
         path = to("people", user, "key-sources")
         held = [one for one in calls.ask("GET", path)["items"] if one["kind"] == kind]
         calls.ask("DELETE", to("people", user, "key-sources", kind))
         named = f"{held[0]['account']} at {held[0]['url']}" if held else kind
-        say(f"Keys of {user} come from {named} no more.")
+        tell(None, f"Keys of {user} come from {named} no more.", json_wanted)
 
 
 @command.command(name="list")

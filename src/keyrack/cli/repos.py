@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyrack.cli.calls import CallRefused, Calls, either, on_data, reached, to
-from keyrack.cli.changes import dash
+from keyrack.cli.changes import dash, tell
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
 
@@ -50,7 +50,7 @@ def create(path: str, members: tuple[str, ...], json_wanted: bool, **given: Any)
 @as_json
 @either
 def list_repositories(json_wanted: bool, **given: Any) -> None:
-    """List repositories: path, visibility, and on the data the folder of each."""
+    """List repositories; on the data with the folder of each."""
     if on_data(given):
         # Loaded where it is done: over HTTP a command waits for no database.
         importlib.import_module("keyrack.cli.repos_on_data").show(json_wanted, given)
@@ -83,15 +83,16 @@ def change(path: str, visibility: str | None, protect: bool | None, json_wanted:
 @command.command()
 @click.argument("path", metavar="GROUP/NAME")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json_object
 @either
-def delete(path: str, yes: bool, **given: Any) -> None:
+def delete(path: str, yes: bool, json_wanted: bool, **given: Any) -> None:
     """Delete a repository with all that is in it, its members and its deploy keys."""
     with reached(given) as calls:
         place = _at(calls, path)
         if not yes and not click.confirm(f"Delete {path} with all that is in it?"):
             raise click.ClickException("Nothing was deleted.")
         calls.ask("DELETE", place)
-        say(f"Deleted the repository {path}.")
+        tell(None, f"Deleted the repository {path}.", json_wanted)
 
 
 def _at(calls: Calls, path: str) -> str:

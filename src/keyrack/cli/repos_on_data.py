@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import click
-
+from keyrack.cli.changes import dash
 from keyrack.cli.opened import opened, workspace_named, workspaces
 from keyrack.cli.tables import table
 from keyrack.core.git import storage
-from keyrack.ssh.printable import printable
 from keyrack.store import repositories as repository_rows
 
 
@@ -24,9 +22,7 @@ def show(json_wanted: bool, given: dict[str, Any]) -> None:
         for owner in owners:
             for found in instance.database.read(partial(repository_rows.in_workspace, workspace_id=owner.id)):
                 folder = storage.folder_of(root, found)
-                rows.append((found.path, found.visibility, str(folder), owner.name))
-        if json_wanted:
-            table(("PATH", "VISIBILITY", "FOLDER", "WORKSPACE"), rows, json_wanted)
-            return
-        for row in rows:
-            click.echo("\t".join(printable(str(word)) for word in row[:3]))
+                rows.append(
+                    (found.id, found.path, found.visibility, dash(found.default_branch), str(folder), owner.name)
+                )
+        table(("ID", "PATH", "VISIBILITY", "BRANCH", "FOLDER", "WORKSPACE"), rows, json_wanted)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from keyrack.cli.calls import ID, either, known, reached, to
-from keyrack.cli.changes import changed, changing, dash
+from keyrack.cli.changes import changed, changing, dash, lifetime
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
 
@@ -30,6 +30,7 @@ def ask(place: str, duration: str, reason: str, tagged: bool, json_wanted: bool,
     where, _, account = place.rpartition("/")
     if not where or not account:
         raise click.UsageError("Say where and as whom, such as web-1/deploy.")
+    lifetime("--for", duration)
     with reached(given) as calls:
         body = {("tag" if tagged else "server"): where, "system_user": account, "duration": duration, "reason": reason}
         _tell(

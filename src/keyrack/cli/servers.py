@@ -257,6 +257,27 @@ def add_key(
         )
 
 
+@command.command(name="restrict-key")
+@click.argument("key_id", metavar="ID", type=ID)
+@click.option(
+    "--restrictions",
+    required=True,
+    metavar="JSON",
+    help='All that it is restricted to, such as {"sources": ["192.0.2.0/24"]}; {} for nothing.',
+)
+@as_json_object
+@either
+def restrict_key(key_id: int, restrictions: str, json_wanted: bool, **given: Any) -> None:
+    """Let a key on a server do something else, under the same id; sessions that are open go on."""
+    limits = restrictions_of(restrictions)
+    with reached(given) as calls, known("`keyrack servers keys SERVER` shows which there are."):
+        made = calls.ask("PUT", to("credentials", key_id, "restrictions"), {"restrictions": limits})
+        if json_wanted:
+            show_json(made)
+            return
+        say(f"SSH key {made['id']} is restricted in {', '.join(sorted(made['restrictions'])) or 'nothing'}.")
+
+
 @command.command(name="delete-key")
 @click.argument("server", metavar="SERVER")
 @click.argument("key_id", metavar="ID", type=ID)

@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from keyrack.cli.calls import ID, Calls, either, known, reached, to
-from keyrack.cli.changes import dash
-from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, table
+from keyrack.cli.changes import dash, tell
+from keyrack.cli.tables import as_json, as_json_object, table
 
 TITLES = ("SERVER", "ID", "ACCOUNT", "FROM", "SINCE", "KEY", "FINGERPRINT", "STATE")
 
@@ -51,9 +50,10 @@ def rows(calls: Calls, server: str) -> list[tuple[object, ...]]:
 @command.command()
 @click.argument("server", metavar="SERVER")
 @click.argument("session_id", metavar="ID", type=ID)
+@as_json_object
 @either
-def end(server: str, session_id: int, **given: Any) -> None:
+def end(server: str, session_id: int, json_wanted: bool, **given: Any) -> None:
     """Have a host end a login."""
     with reached(given) as calls, known(f"`keyrack sessions list {server}` shows who is in."):
         one = calls.ask("DELETE", to("servers", server, "sessions", session_id))
-        say(f"Asked to end the session of {one['username']} from {one['address']}.")
+        tell(one, f"Asked to end the session of {one['username']} from {one['address']}.", json_wanted)

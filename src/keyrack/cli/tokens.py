@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from keyrack.cli.calls import AT_ONCE, ID, Calls, either, known, on_data, reached, to
-from keyrack.cli.changes import dash, end_of, lasting
+from keyrack.cli.changes import dash, end_of, lasting, lifetime, tell
 from keyrack.cli.shown import say
 from keyrack.cli.tables import as_json, as_json_object, show_json, table
 
@@ -54,14 +54,15 @@ def _of_instance(calls: Calls) -> Iterator[dict[str, Any]]:
 
 @command.command()
 @click.argument("token_id", metavar="ID", type=ID)
+@as_json_object
 @either
-def revoke(token_id: int, **given: Any) -> None:
+def revoke(token_id: int, json_wanted: bool, **given: Any) -> None:
     """Revoke an API token; from now on it opens nothing."""
     with reached(given) as calls, known(HINT):
         held = [one for one in calls.every("/tokens") if one["id"] == token_id]
         calls.ask("DELETE", to("tokens", token_id))
         named = f"{held[0]['name']} of {held[0]['user']}" if held else str(token_id)
-        say(f"Revoked token {named}.")
+        tell(None, f"Revoked token {named}.", json_wanted)
 
 
 @command.command()
@@ -97,6 +98,8 @@ def create(
 @either
 def rotate(token_id: int, overlap: str, json_wanted: bool, **given: Any) -> None:
     """Give an API token a new secret, and print it this once."""
+    if overlap != "0s":
+        lifetime("--overlap", overlap)
     with reached(given) as calls, known(HINT):
         _show_made(calls.ask("POST", to("tokens", token_id, "rotate"), {"overlap": overlap}), json_wanted)
 

@@ -7,7 +7,6 @@ import os
 import pwd
 import shlex
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 
 import click
 import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from keyrack.app import open_instance
 from keyrack.cli import options
@@ -250,9 +251,12 @@ class Demo:
         """A throw-away key pair, so that both lines can be pasted as they stand."""
         path = self._data / "demo_key"
         if not path.exists() or not path.with_suffix(".pub").exists():
-            path.unlink(missing_ok=True)
-            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "keyrack-demo", "-f", str(path)]
-            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+            # Without ssh-keygen: where OpenSSH is missing the service is there to be tried all the same.
+            key = Ed25519PrivateKey.generate()
+            private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+            _write_private(path, private.decode("ascii"))
+            public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+            path.with_suffix(".pub").write_text(f"{public.decode('ascii')} keyrack-demo\n", "ascii")
         return path
 
 

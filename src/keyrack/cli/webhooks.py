@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from keyrack.cli.calls import ID, either, known, reached, to
-from keyrack.cli.changes import dash
+from keyrack.cli.changes import dash, tell
 from keyrack.cli.shown import say
-from keyrack.cli.tables import as_json, table
+from keyrack.cli.tables import as_json, as_json_object, show_json, table
 
 LEVELS = ("info", "warning", "alarm")
 HINT = "`keyrack webhooks list` shows which there are."
@@ -37,33 +37,39 @@ def list_webhooks(json_wanted: bool, **given: Any) -> None:
 @click.argument("url", metavar="URL")
 @click.option("--level", type=click.Choice(LEVELS), default="warning", help="The least that is sent. [warning]")
 @click.option("--action", "actions", multiple=True, metavar="PATTERN", help="Such as grants:*; repeated. [*]")
+@as_json_object
 @either
-def create(url: str, level: str, actions: tuple[str, ...], **given: Any) -> None:
+def create(url: str, level: str, actions: tuple[str, ...], json_wanted: bool, **given: Any) -> None:
     """Send events to an address, and print the secret that signs them, this once."""
     with reached(given) as calls:
         made = calls.ask("POST", "/webhooks", {"url": url, "level": level, "actions": list(actions) or None})
+        if json_wanted:
+            show_json(made)
+            return
         say(made["secret"])
         say(f"Webhook {made['id']} sends events from {level} on to {made['url']}.", err=True)
 
 
 @command.command()
 @click.argument("webhook_id", metavar="ID", type=ID)
+@as_json_object
 @either
-def delete(webhook_id: int, **given: Any) -> None:
+def delete(webhook_id: int, json_wanted: bool, **given: Any) -> None:
     """Send events there no more."""
     with reached(given) as calls, known(HINT):
         calls.ask("DELETE", to("webhooks", webhook_id))
-        say(f"Webhook {webhook_id} is deleted.")
+        tell(None, f"Webhook {webhook_id} is deleted.", json_wanted)
 
 
 @command.command()
 @click.argument("webhook_id", metavar="ID", type=ID)
+@as_json_object
 @either
-def test(webhook_id: int, **given: Any) -> None:
+def test(webhook_id: int, json_wanted: bool, **given: Any) -> None:
     """Have a test sent there by the service; `keyrack webhooks deliveries ID` says what became of it."""
     with reached(given) as calls, known(HINT):
         queued = calls.ask("POST", to("webhooks", webhook_id, "test"))
-        say(f"Delivery {queued['id']} waits for the service to send it.")
+        tell(queued, f"Delivery {queued['id']} waits for the service to send it.", json_wanted)
 
 
 @command.command()

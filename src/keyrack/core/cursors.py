@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,18 @@ def write(place: Place) -> str:
     """The mark of a place."""
     parts = [part.isoformat() if isinstance(part, datetime) else part for part in place]
     return base64.urlsafe_b64encode(json.dumps(parts, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def list_tag(name: str) -> str:
+    """What the marks of a list begin with, by which it knows its own; name: such as /grants."""
+    return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}."
+
+
+def own(tag: str, mark: str, *, field: str = "cursor") -> str:
+    """A mark without its list's tag; raises Refusal INVALID for a mark of another list, which would skip items here."""
+    if mark and not mark.startswith(tag):
+        raise _no_mark(field)
+    return mark.removeprefix(tag)
 
 
 def place(mark: str | None, *like: type) -> Place | None:
@@ -64,4 +77,4 @@ def _part(value: object, kind: type) -> str | int | datetime:
 
 
 def _no_mark(field: str) -> Refusal:
-    return invalid(field, "It is the text that the page before gave as next.", "cursor-unknown")
+    return invalid(field, "It is the text that the page before of this list gave as next.", "cursor-unknown")

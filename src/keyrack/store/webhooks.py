@@ -93,6 +93,11 @@ def add(connection: Connection, values: Mapping[str, Any]) -> int:
     return int(connection.execute(insert(webhooks).values(values).returning(webhooks.c.id)).scalar_one())
 
 
+def update_one(connection: Connection, webhook_id: int, values: Mapping[str, Any]) -> None:
+    """Change columns of a webhook."""
+    connection.execute(update(webhooks).where(webhooks.c.id == webhook_id).values(**values))
+
+
 def remove(connection: Connection, webhook_id: int) -> None:
     """Delete a webhook with what was to be sent to it."""
     connection.execute(delete(webhooks).where(webhooks.c.id == webhook_id))

@@ -20,6 +20,7 @@ from keyrack import policy
 from keyrack.core.instance import Instance
 from keyrack.core.keys.key_sync import HttpAnswer, SourceUnreachable
 from keyrack.core.private_addresses import is_private_host
+from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Event
@@ -46,7 +47,7 @@ Post = Callable[[str, Mapping[str, str], bytes], HttpAnswer]
 
 @dataclass(frozen=True, slots=True)
 class WebhookWithSecret:
-    """A new webhook, and its secret, which is shown this once."""
+    """A webhook, and its secret, which is shown this once: where it was set; "" otherwise."""
 
     webhook: Webhook
     secret: str
@@ -68,14 +69,8 @@ def create(
     What is sent there is the log, so it takes the right to read that too. Raises Refusal INVALID, LIMIT or FORBIDDEN.
     """
     with Attempt(instance, actor, WRITE, "create a webhook", target_kind="webhook") as attempt:
-        unread = policy.may(actor, LOG)
-        if unread is not None:
-            raise unread
-        place = _url(instance, url)
+        place, wanted = _wanted(instance, actor, url, level, actions)
         chosen = f"krwh_{secrets.token_urlsafe(32)}" if secret is None else _secret(secret)
-        if level not in LEVELS:
-            raise invalid("level", f"level takes one of {', '.join(LEVELS)}.")
-        wanted = policy.patterns(actions, field="actions") or ("*",)
 
         def change(work: Work) -> Webhook:
             held = webhooks.of_workspace(work.connection, actor.workspace_id)
@@ -100,6 +95,50 @@ def create(
             return made
 
         return WebhookWithSecret(attempt.write(change), chosen)
+
+
+def put(
+    instance: Instance,
+    actor: Actor,
+    *,
+    url: object,
+    secret: object = None,
+    level: object = "warning",
+    actions: Iterable[object] = ("*",),
+) -> WebhookWithSecret:
+    """The webhook that sends to an address, made where there is none, changed where it is otherwise; as create.
+
+    secret: None leaves that of one that is there. Raises Refusal TAKEN where several send there, and as create does.
+    """
+    with Attempt(instance, actor, WRITE, "set up a webhook", target_kind="webhook") as attempt:
+        place, wanted = _wanted(instance, actor, url, level, actions)
+        chosen = None if secret is None else _secret(secret)
+
+        def change(work: Work) -> WebhookWithSecret:
+            held = [one for one in webhooks.of_workspace(work.connection, actor.workspace_id) if one.url == place]
+            if len(held) > 1:
+                words = f"{len(held)} webhooks send there; delete those that are too many."
+                raise Refusal(Kind.TAKEN, "several-webhooks", words)
+            if not held:
+                work.no_event("creating it leaves one")
+                return create(within(work), actor, url=place, secret=chosen, level=level, actions=wanted)
+            before, context = held[0], _context(actor.workspace_id, place)
+            values: dict[str, Any] = {}
+            if (before.level, before.actions) != (level, wanted):
+                values |= {"level": level, "actions": list(wanted)}
+            if chosen is not None and chosen != instance.key.decrypt(before.encrypted_secret, context):
+                values["encrypted_secret"] = instance.key.encrypt(chosen, context)
+            if not values:
+                work.no_event("it stands already")
+                return WebhookWithSecret(before, "")
+            webhooks.update_one(work.connection, before.id, values)
+            what = "another secret signs them" if "encrypted_secret" in values else f"for {', '.join(wanted)}"
+            work.record(
+                f"Events from {level} on are sent to {_host(place)} ({what})", target_id=before.id, level="warning"
+            )
+            return WebhookWithSecret(_own(work.connection, actor, before.id), chosen or "")
+
+        return attempt.write(change)
 
 
 def find(instance: Instance, actor: Actor) -> tuple[Webhook, ...]:
@@ -307,6 +346,19 @@ def fields(event: Event) -> dict[str, Any]:
         "level": event.level,
         "details": dict(event.details),
     }
+
+
+def _wanted(
+    instance: Instance, actor: Actor, url: object, level: object, actions: Iterable[object]
+) -> tuple[str, tuple[str, ...]]:
+    """The address and the patterns of a webhook as they are kept, once all is right."""
+    unread = policy.may(actor, LOG)
+    if unread is not None:
+        raise unread
+    place = _url(instance, url)
+    if level not in LEVELS:
+        raise invalid("level", f"level takes one of {', '.join(LEVELS)}.")
+    return place, policy.patterns(actions, field="actions") or ("*",)
 
 
 def _own(connection: Connection, actor: Actor, webhook_id: int) -> Webhook:

@@ -112,7 +112,8 @@ def add(
                 [one for one in servers if one.id not in accounts],
                 Kind.INVALID,
                 "system-user-missing",
-                f"have no system user {wanted.username}. Create it there first, or choose other servers",
+                f"there is no system user {wanted.username}",
+                "Create it there first, or choose other servers.",
                 field="username",
             )
             present = _present(work, servers, wanted)
@@ -150,10 +151,10 @@ def _present(work: Work, servers: Sequence[ChosenServer], wanted: _Wanted) -> di
         else:
             same = (held.row.fingerprint, held.username) == (wanted.key.sha256, wanted.username)
             (changed if same else other).append(server)
-    words = f"have another key with the label {wanted.label!r}. Choose another label, or revoke that key first"
-    _refuse(other, Kind.TAKEN, "label-taken", words, field="label")
-    words = f"have this very key as {wanted.label!r} with another end or other restrictions. Revoke it there first"
-    _refuse(changed, Kind.TAKEN, "terms-differ", words, field="label")
+    why = f"there is another key with the label {wanted.label!r}"
+    _refuse(other, Kind.TAKEN, "label-taken", why, "Choose another label, or revoke that key first.", field="label")
+    why = f"this very key is there as {wanted.label!r} with another end or other restrictions"
+    _refuse(changed, Kind.TAKEN, "terms-differ", why, "Revoke it there first.", field="label")
     keys_of_many.remove_credentials(work.connection, (held.row.id for held in ended))
     for fingerprint in {held.row.fingerprint for held in ended if not held.row.temporary}:
         expired_keys.add(work.connection, work.actor.workspace_id, fingerprint, work.now)
@@ -359,10 +360,10 @@ def _refuse_unfit(servers: Mapping[int, ChosenServer], held: Iterable[HeldCreden
                 fits[told] = False
         if not fits[told]:
             unfit.append(server)
-    words = "hold it in a row that is not as Keyrack wrote it. Look at `keyrack hosts damaged`"
-    _refuse(damaged, Kind.INVALID, "damaged", words, field="fingerprint")
-    words = f"restrict it in a way that a key of type {key.type} cannot obey. Give another key"
-    _refuse(unfit, Kind.INVALID, "restrictions-unfit", words, field="public_key")
+    why = "it is held in a row that is not as Keyrack wrote it"
+    _refuse(damaged, Kind.INVALID, "damaged", why, "Look at `keyrack hosts damaged`.", field="fingerprint")
+    why = f"it is restricted in a way that a key of type {key.type} cannot obey"
+    _refuse(unfit, Kind.INVALID, "restrictions-unfit", why, "Give another key.", field="public_key")
 
 
 def _told(held: HeldCredential, server: str, words: str) -> Recorded:
@@ -372,10 +373,11 @@ def _told(held: HeldCredential, server: str, words: str) -> Recorded:
     return Recorded(f"{words} of {held.username} on server {server}", "", row.id, row.server_id, details)
 
 
-def _refuse(servers: Sequence[ChosenServer], kind: Kind, code: str, words: str, *, field: str) -> None:
+def _refuse(servers: Sequence[ChosenServer], kind: Kind, code: str, why: str, advice: str, *, field: str) -> None:
     """Refuse where servers stand in the way, and name them."""
     if servers:
-        raise Refusal(kind, code, f"Nothing was done, as {_count(servers)} {words}: {_names(servers)}.", field=field)
+        words = f"Nothing was done, as {why} on {_count(servers)}: {_names(servers)}. {advice}"
+        raise Refusal(kind, code, words, field=field)
 
 
 def _count(servers: Sequence[ChosenServer]) -> str:

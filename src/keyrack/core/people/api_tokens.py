@@ -12,6 +12,7 @@ from keyrack.core import validation
 from keyrack.core.instance import Instance
 from keyrack.core.people.rights import refuse_exceeding
 from keyrack.core.people.users import own_user
+from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
 from keyrack.errors import Kind, Refusal, invalid, missing
 from keyrack.model import Actor, Role, Token, User
@@ -25,7 +26,9 @@ LONGEST_OVERLAP = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class NewApiToken:
-    """A new token: its secret, shown this once; replaced: the one it takes the place of, with its end, if it does."""
+    """A token: its secret, shown this once, "" where it was there already; replaced: the one whose place it takes, with
+    its end, if it does.
+    """
 
     secret: str
     bearer: Bearer
@@ -69,6 +72,47 @@ def make(
                 target_id=found.token.id,
             )
             return NewApiToken(secret, found)
+
+        return attempt.write(change)
+
+
+def put(
+    instance: Instance,
+    actor: Actor,
+    *,
+    name: object,
+    scopes: Iterable[object],
+    expires_at: object = None,
+    user: str | None = None,
+) -> NewApiToken:
+    """The token in force that a user has by this name, the newest of them, made where there is none; as make.
+
+    expires_at: None leaves the end of one that is there; a span counts where one is made. Raises Refusal TAKEN where it
+    is for other things, or ends at another time, and as make does.
+    """
+    own = user is None or user == actor.name
+    action = "iam:self" if own and actor.user_id is not None else "people:write"
+    with Attempt(instance, actor, action, "set up a token", target_kind="token") as attempt:
+        title = validation.text(name, field="name")
+        wanted = policy.patterns(scopes, field="scopes")
+        # A span begins when a token is made: of one that is there it says nothing.
+        at = None if expires_at is None else validation.lifetime(expires_at, field="expires_at").at
+        end = None if at is None else _bounded(actor, at)
+
+        def change(work: Work) -> NewApiToken:
+            owner = _owner(work, user)
+            held = _in_force(work, owner, title)
+            if not held or owner.disabled_at is not None:
+                work.no_event("making it leaves one")
+                return make(within(work), actor, name=title, scopes=wanted, expires_at=expires_at, user=user)
+            stands = held[-1]
+            if set(stands.scopes) != set(policy.both(wanted, actor.scopes)) or end not in (None, stands.expires_at):
+                words = f"Token {stands.id} of {owner.name} has this name, with other scopes or another end; revoke it."
+                raise Refusal(Kind.TAKEN, "terms-differ", words)
+            work.no_event("it stands already")
+            found = people.api_token(work.connection, actor.workspace_id, stands.id)
+            assert found is not None
+            return NewApiToken("", found)
 
         return attempt.write(change)
 
@@ -135,6 +179,16 @@ def _owner(work: Work, name: str | None) -> User:
     if found is None:
         raise missing("user")
     return found
+
+
+def _in_force(work: Work, owner: User, name: str) -> list[Token]:
+    """The API tokens of a user by this name that open anything, oldest first."""
+    return [
+        one
+        for one in people.find_tokens(work.connection, owner.id)
+        if (one.kind, one.name, one.revoked_at) == ("api", name, None)
+        and (one.expires_at is None or one.expires_at > work.now)
+    ]
 
 
 def _add(

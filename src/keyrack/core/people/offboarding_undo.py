@@ -97,7 +97,7 @@ def _undoable(work: Work, found: Offboarding) -> User:
     """The user whose access comes back; raises Refusal where that cannot be."""
     if found.undone_at is not None:
         words = f"This was undone already, at {found.undone_at:%Y-%m-%d %H:%M} UTC by {found.undone_by}."
-        raise Refusal(Kind.INVALID, "undone-already", words)
+        raise Refusal(Kind.TAKEN, "undone-already", words)
     if work.now >= found.undo_until:
         words = (
             f"This could be undone until {found.undo_until:%Y-%m-%d %H:%M} UTC. Enable the user and give keys, grants "

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from keyrack.core import preconditions, shape
+from keyrack.core import cursors, preconditions, shape
 from keyrack.core.hosts import servers
 from keyrack.core.instance import Instance
 from keyrack.core.work import refuse
@@ -25,6 +25,7 @@ from keyrack.web.native.shapes import Answer, Query, Request, parameter_names
 R = TypeVar("R", bound=Request)
 Q = TypeVar("Q", bound=Query)
 Answers = Answer | Response | None
+CURSOR, NEXT = "cursor", "next"
 FIELD = re.compile(r"\{(\w+)\}")
 
 
@@ -117,7 +118,7 @@ def endpoint(
     @wraps(handler)
     def answered(call: Call) -> Response:
         # The query first: what is misspelt there would otherwise be left out without a word.
-        asked = _asked(call, asks)
+        asked = _asked(call, asks, tag)
         arguments: list[object] = [] if takes is None else [_sent(call, takes, action, first)]
         if takes is None and call.body:
             raise invalid("body", "This call takes no body.", "field-unknown")
@@ -138,10 +139,12 @@ def endpoint(
             return answer
         if answer is None:
             return Response(status_code=code)
+        answer = answer if asks is None else _marked(answer, tag)
         if method == "GET" and conditions.unchanged(call, answer):
             return Response(status_code=304, headers={"ETag": conditions.tag_of(answer)})
         return _placed(written(answer, code), call, path, shown_at, answer)
 
+    tag = cursors.list_tag(path)
     code = status or (200 if answers is not None else 204)
     if method == "GET" and asks is None:
         _showing[path] = answered
@@ -156,6 +159,12 @@ def written(answer: Answer, status: int = 200) -> Response:
     return Response(
         content, status, media_type="application/json", headers={"ETag": conditions.tag_of(answer, content)}
     )
+
+
+def _marked(answer: Answer, tag: str) -> Answer:
+    """An answer whose cursor says of which list it is."""
+    onward = getattr(answer, NEXT, None)
+    return answer if onward is None else answer.model_copy(update={NEXT: tag + onward})
 
 
 def _placed(response: Response, call: Call, path: str, shown_at: str | None, answer: Answer) -> Response:
@@ -191,13 +200,17 @@ def showing(path: str) -> Handler:
 _showing: dict[str, Handler] = {}
 
 
-def _asked(call: Call, asks: type[Query] | None) -> Query | None:
+def _asked(call: Call, asks: type[Query] | None, tag: str) -> Query | None:
+    """The query as its model has it; tag: of the cursors that this list gave."""
     if asks is None:
         for name in call.query:
             raise invalid(_written(name, "query"), "This call takes no query.", "parameter-unknown")
         return None
+    values = dict(call.query)
+    if CURSOR in asks.model_fields and CURSOR in values:
+        values[CURSOR] = cursors.own(tag, values[CURSOR])
     try:
-        return asks.model_validate(dict(call.query))
+        return asks.model_validate(values)
     except ValidationError as error:
         fault = shape.faults(error)[0]
     if fault.kind == shape.UNKNOWN:

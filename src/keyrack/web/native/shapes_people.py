@@ -89,14 +89,19 @@ class Token(Answer):
     last_used_at: Annotated[Time | None, about("When it was last used, to the hour.")]
 
 
-class NewToken(Request):
-    """A token to be made."""
+class WantedToken(Request):
+    """A token that is to stand."""
 
     name: Annotated[str, about("What it is called.", "ci")]
     scopes: Annotated[list[str], about("What it may be used for; never more than the caller may.", ["servers:read"])]
     expires_at: Annotated[End | None, about("When it ends: a time with its zone, or a span; none for no end.")] = None
-    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
     user: Annotated[str | None, about("Whose it is; the caller's own where it is left out.", "alice")] = None
+
+
+class NewToken(WantedToken):
+    """A token to be made."""
+
+    duration: Annotated[End | None, about("For how long, instead of expires_at.", "12h")] = None
 
 
 class Rotation(Request):
@@ -113,6 +118,14 @@ class MadeToken(Token):
     token: Annotated[str, about("The token itself. It is shown this once.", "kr_EXAMPLE")]
     replaces: Annotated[Id | None, about("The id of the token that it takes the place of, if it does.")]
     replaced_ends_at: Annotated[Time | None, about("When that one ends.")]
+
+
+class StandingToken(Token):
+    """A token that stands, with its secret where it was made just now."""
+
+    untagged: ClassVar[frozenset[str]] = Token.untagged | {"token"}
+
+    token: Annotated[str | None, about("The token itself, where this call made it. It is shown this once.", None)]
 
 
 class GrantPage(Listed[Grant]):
@@ -182,6 +195,11 @@ def token(found: Bearer) -> Token:
         expires_at=time_or_null(held.expires_at),
         last_used_at=time_or_null(held.last_used_at),
     )
+
+
+def standing_token(found: NewApiToken) -> StandingToken:
+    """A token that stands."""
+    return StandingToken(**token(found.bearer).model_dump(), token=found.secret or None)
 
 
 def made_token(made: NewApiToken) -> MadeToken:

@@ -55,6 +55,14 @@ class MadeWebhook(Webhook):
     secret: Annotated[str, about("What signatures are made with. It is shown this once.", "krwh_EXAMPLE")]
 
 
+class StandingWebhook(Webhook):
+    """A webhook that stands, with its secret where that was set just now."""
+
+    untagged: ClassVar[frozenset[str]] = frozenset({"secret"})
+
+    secret: Annotated[str | None, about("What signatures are made with, where it was set by this call.", None)]
+
+
 class Webhooks(Answer):
     """The webhooks of the workspace."""
 
@@ -103,6 +111,11 @@ def webhook(held: WebhookRecord) -> Webhook:
 def made(new: WebhookWithSecret) -> MadeWebhook:
     """A new webhook, this once with its secret."""
     return MadeWebhook(**webhook(new.webhook).model_dump(), secret=new.secret)
+
+
+def standing(found: WebhookWithSecret) -> StandingWebhook:
+    """A webhook that stands."""
+    return StandingWebhook(**webhook(found.webhook).model_dump(), secret=found.secret or None)
 
 
 def delivery(one: DeliveryRecord) -> Delivery:

@@ -39,6 +39,19 @@ def make_token(call: Call, new: shapes.NewToken) -> shapes.MadeToken:
     return shapes.made_token(made)
 
 
+def put_token(call: Call, wanted: shapes.WantedToken) -> shapes.StandingToken:
+    """Make an API token stand: the one that its user has by this name, made now where there is none"""
+    stands = api_tokens.put(
+        call.instance,
+        call.actor,
+        name=wanted.name,
+        scopes=wanted.scopes,
+        expires_at=wanted.expires_at,
+        user=wanted.user,
+    )
+    return shapes.standing_token(stands)
+
+
 def rotate_token(call: Call, wanted: shapes.Rotation) -> shapes.MadeToken:
     """Give an API token a new secret, while the old one goes on for a while"""
     return shapes.made_token(api_tokens.rotate(call.instance, call.actor, call.ids["token"], overlap=wanted.overlap))
@@ -68,6 +81,15 @@ ENDPOINTS = (
         answers=shapes.MadeToken,
         shown_at="/tokens/{id}",
         status=201,
+    ),
+    endpoint(
+        "PUT",
+        "/tokens",
+        put_token,
+        "iam:self",
+        takes=shapes.WantedToken,
+        answers=shapes.StandingToken,
+        shown_at="/tokens/{id}",
     ),
     endpoint(
         "POST",

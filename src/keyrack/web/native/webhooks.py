@@ -26,6 +26,19 @@ def create_webhook(call: Call, new: shapes.NewWebhook) -> shapes.MadeWebhook:
     return shapes.made(made)
 
 
+def put_webhook(call: Call, wanted: shapes.NewWebhook) -> shapes.StandingWebhook:
+    """Make a webhook stand: the one that sends to this address, made now where there is none"""
+    stands = webhooks.put(
+        call.instance,
+        call.actor,
+        url=wanted.url,
+        secret=wanted.secret,
+        level=wanted.level,
+        actions=wanted.actions or ("*",),
+    )
+    return shapes.standing(stands)
+
+
 def delete_webhook(call: Call) -> None:
     """Send events there no more"""
     webhooks.delete(call.instance, call.actor, call.ids["webhook"])
@@ -56,6 +69,15 @@ ENDPOINTS = (
         answers=shapes.MadeWebhook,
         shown_at="/webhooks/{id}",
         status=201,
+    ),
+    endpoint(
+        "PUT",
+        "/webhooks",
+        put_webhook,
+        webhooks.WRITE,
+        takes=shapes.NewWebhook,
+        answers=shapes.StandingWebhook,
+        shown_at="/webhooks/{id}",
     ),
     endpoint("GET", ONE, show_webhook, webhooks.READ, answers=shapes.Webhook),
     endpoint("DELETE", ONE, delete_webhook, webhooks.WRITE),

@@ -30,8 +30,13 @@
     if (!field.name || field.autocomplete === "one-time-code" || secret.test(field.value)) return false;
     return field.matches("textarea, select, input:not([type=hidden], [type=password], [type=file])");
   }
+  // What a form showed when it was made comes back with what was written over it: somebody may have changed that since.
+  function isKept(field) {
+    return isWritten(field) || (field.type === "hidden" && field.name === "seen");
+  }
   function written(form) {
-    const fields = [...form.elements].filter(isWritten);
+    const fields = [...form.elements].filter(isKept);
+    if (!fields.some(isWritten)) return [];
     return fields.map((field) => [field.name, field.value, isTicked(field) ? field.checked : null]);
   }
 
@@ -51,7 +56,7 @@
 
   function fill(form, fields) {
     for (const [field, value, ticked] of fields) {
-      const places = [...form.elements].filter((one) => one.name === field && isWritten(one));
+      const places = [...form.elements].filter((one) => one.name === field && isKept(one));
       const place = ticked === null ? places[0] : places.find((one) => one.value === value);
       if (!place) continue;
       if (ticked === null) place.value = value;
@@ -75,8 +80,17 @@
     way.hidden = false;
     way.href = way.getAttribute("href") === "/login" ? "/login?next=" + encodeURIComponent(draft.page) : draft.page;
   }
+  // A page that answers a form has no address of its own: loaded again, or come back to, it is the form's page, so that
+  // nothing is sent a second time. A look at what a form would do leads back to it as it was.
+  function stand(draft, kind) {
+    const address = kind === "done" ? body.dataset.here : draft && draft.page;
+    if (address) history.replaceState(null, "", address);
+    if (kind === "done") write(null);
+    else if (draft && kind === "preview") write({ ...draft, unanswered: true });
+  }
   function arrive() {
     const draft = read();
+    if ("answers" in body.dataset) stand(draft, body.dataset.answers);
     if (draft === null || "answers" in body.dataset) return;
     const place = document.querySelector("[data-draft]");
     if (place || body.classList.contains("alone")) {
@@ -86,7 +100,7 @@
     }
     if (document.querySelector("form[data-no-draft]")) return;
     const [came] = performance.getEntriesByType("navigation");
-    const isLost = draft.unanswered || (came !== undefined && came.type === "back_forward");
+    const isLost = draft.unanswered || (came !== undefined && came.type !== "navigate");
     const isHere = draft.actor === body.dataset.actor && draft.page === location.pathname + location.search;
     const form = [...document.forms].find((one) => one.getAttribute("action") === draft.action);
     write(null);
