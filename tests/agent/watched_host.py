@@ -19,6 +19,7 @@ from tests.agent.signed_documents import HOST, ISSUED
 from tests.agent.small_service import SmallService
 from tests.login.private_sshd import USERNAME, Key, SshClient, sshd_path
 from tests.ports import free_port
+from tests.quick_ssh import KEX
 from tests.waiting import wait_until
 
 
@@ -70,6 +71,7 @@ class Watched:
         """Open a connection that stays."""
         given = ["ssh", "-F", "/dev/null", "-i", str(key.path), "-p", str(self.sshd.port)]
         for option in (
+            KEX,
             "BatchMode=yes",
             "IdentitiesOnly=yes",
             "IdentityAgent=none",

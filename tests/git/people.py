@@ -20,6 +20,7 @@ from keyrack.store import people as people_rows
 from keyrack.store import repositories as repository_rows
 from keyrack.store.repositories import Repository
 from tests.ports import free_port
+from tests.quick_ssh import KEX
 from tests.services import Service
 
 SECONDS = 120
@@ -65,6 +66,8 @@ class Person:
             "-p",
             str(self.site.host.port),
             *self.options,
+            "-o",
+            KEX,
             "-i",
             str(self.key),
             "-o",

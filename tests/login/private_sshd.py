@@ -18,6 +18,7 @@ from keyrack.cli.demo_host import DemoHost
 from keyrack.private_sshd import ADDRESS, PrivateSshd, find_sshd
 from keyrack.ssh import revoked_keys
 from tests.ports import free_port
+from tests.quick_ssh import KEX
 from tests.waiting import wait_until
 
 USERNAME = pwd.getpwuid(os.geteuid()).pw_name
@@ -80,6 +81,7 @@ class SshClient:
     def command(self, key: Key, user: str = USERNAME, command: str = "true", extra: Sequence[str] = ()) -> list[str]:
         """The ssh command for that."""
         options = (
+            KEX,
             "BatchMode=yes",
             "IdentitiesOnly=yes",
             "IdentityAgent=none",

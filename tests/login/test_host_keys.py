@@ -18,6 +18,7 @@ from keyrack.core.hosts import server_changes, servers, system_users
 from keyrack.core.people import users
 from tests.cli.test_over_http import good, home, listed, log_in, run
 from tests.login.private_sshd import USERNAME, Key, agent_host, strict_folder
+from tests.quick_ssh import KEX
 from tests.services import Service
 from tests.waiting import wait_until
 
@@ -50,6 +51,8 @@ def ssh(config: Path, key: Key, name: str = "web-1") -> subprocess.CompletedProc
             "ssh",
             "-F",
             str(config),
+            "-o",
+            KEX,
             "-o",
             "BatchMode=yes",
             "-o",

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from keyrack.ssh.wire import mpint, string
 from tests.ports import free_port
+from tests.quick_ssh import KEX
 from tests.ssh.cases import make_key, text_line
 from tests.waiting import wait_until
 
@@ -65,7 +66,7 @@ class Judge:
             [
                 "ssh", "-v", "-F", "none", "-T", *identities, "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
                 "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-                "-o", "PreferredAuthentications=publickey", "-o", "PubkeyAcceptedAlgorithms=+ssh-dss",
+                "-o", "PreferredAuthentications=publickey", "-o", KEX, "-o", "PubkeyAcceptedAlgorithms=+ssh-dss",
                 "-p", str(self._port), f"{getpass.getuser()}@127.0.0.1", "true",
             ],
             stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False,

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.quick_ssh import KEX
 from tests.ssh.cases import make_key
 
 CONFIG = """
@@ -45,7 +46,7 @@ class Sshd:
             [
                 "ssh", "-F", "none", "-T", "-i", private_key, "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
                 "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-                "-o", "LogLevel=ERROR", "-o", f"ProxyCommand={self._proxy}",
+                "-o", "LogLevel=ERROR", "-o", KEX, "-o", f"ProxyCommand={self._proxy}",
                 f"{getpass.getuser()}@host.invalid", command,
             ],
             stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
