@@ -294,6 +294,26 @@ def test_a_damaged_note_keeps_no_key_from_being_taken_away(
     assert any("accounts are left alone" in words for words in problems), problems
 
 
+def test_decisions_that_cannot_be_read_are_those_of_before(host: EnrolledHost, service: SmallService) -> None:
+    """An agent that stopped for them would take no key away any more."""
+    path = host.state / "local.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("ascii")), "only": ["deploy"]}), "ascii")
+    keys = [AuthorizedKey(public_key())]
+    publish(service, 1, {"deploy": keys, "root": keys})
+    host.agent("run", "--once")
+    assert "root" not in host.files()
+    path.write_text('{"only": ["deploy"', "ascii")
+    publish(service, 2, {"deploy": [], "root": keys})
+    host.agent("run", "--once")
+    assert "root" not in host.files()
+    assert host.files()["deploy"] == authorized_keys.render([])
+    assert f"{path} is damaged" in service.reports[-1]["problems"][0]
+    doctor = host.agent("doctor")
+    assert doctor.returncode == 1
+    assert f"BAD  {path} is damaged" in doctor.stdout
+    assert "for these accounts alone: deploy" in doctor.stdout
+
+
 def test_a_tampered_note_of_the_last_document_is_not_obeyed(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 5, {"deploy": [AuthorizedKey(public_key())]})
     host.follower().step(0)

@@ -193,9 +193,10 @@ def test_a_service_without_its_database_is_told_from_a_stranger(host: EnrolledHo
 
 
 @contextmanager
-def small_disk(path: Path) -> Iterator[None]:
-    """A disk of its own for a folder, with what is in it, filled to the last byte."""
-    before = {file.name: (file.read_bytes(), file.stat().st_mode) for file in path.iterdir() if file.is_file()}
+def small_disk(path: Path, *, hidden: bool = True) -> Iterator[None]:
+    """A disk of its own for a folder, with what is in it (hidden: such files too), filled to the last byte."""
+    files = [file for file in path.iterdir() if file.is_file() and (hidden or not file.name.startswith("."))]
+    before = {file.name: (file.read_bytes(), file.stat().st_mode) for file in files}
     options = f"size=256k,mode={path.stat().st_mode & 0o7777:o}"
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", path], check=False, capture_output=True)
     if mounted.returncode != 0:
@@ -237,7 +238,7 @@ def test_what_is_immutable_is_said_everywhere(host: EnrolledHost, service: Small
 def test_a_full_folder_of_the_agent_is_said_everywhere(host: EnrolledHost, service: SmallService) -> None:
     publish(service, 1)
     assert host.agent("run", "--once").returncode == 0
-    with small_disk(host.state), running(host):
+    with small_disk(host.state, hidden=False), running(host):
         publish(service, 2)
         report = service.wait_for_report("failed")
         assert any("No space left" in words or "no space left" in words for words in report["problems"])
@@ -248,3 +249,20 @@ def test_a_full_folder_of_the_agent_is_said_everywhere(host: EnrolledHost, servi
             assert "None" not in ended.stdout
         (host.state / "filler").unlink()
         service.wait_for_report("applied", 2)
+
+
+def test_what_takes_keys_away_finds_room_on_a_full_disk(host: EnrolledHost, service: SmallService) -> None:
+    publish(service, 1)
+    assert host.agent("run", "--once").returncode == 0
+    with small_disk(host.state):
+        # One after the other: each has its room again.
+        for revision, users in ((2, {"root": []}), (3, {"root": [AuthorizedKey(public_key())]}), (4, {"root": []})):
+            service.publish(revision, service.signer.signed(document(revision, users)))
+            assert host.agent("run", "--once").returncode == 0, service.reports[-1]
+            assert (b"ssh-" in host.files()["root"]) is bool(users["root"])
+            assert service.reports[-1]["revision"] == revision
+        assert "no space left on the file system" in host.agent("status").stdout
+        # It is remembered: an agent that starts anew, with nobody to ask, goes by the last one.
+        service.refusal = 503
+        host.follower()
+        assert b"ssh-" not in host.files()["root"]

@@ -106,6 +106,7 @@ def test_the_pasted_line_enrols_and_the_agent_runs(pasted: Pasted, tmp_path: Pat
     assert json.loads(pasted.agent("status", "--json").stdout)["findings"][1]["words"] == "the agent is running"
     settings = pasted.state / "local.json"
     kept = settings.read_bytes()
+    (pasted.state / "local-last-good.json").unlink()
     settings.write_text("{", "ascii")
     ended = pasted.paste("")
     assert ended.returncode == 1, (ended.stdout, ended.stderr)

@@ -203,6 +203,7 @@ def _run(given: argparse.Namespace) -> int:
     local.read(store)
     store.lock()
     store.folder.sweep()
+    local.remember(store)
     identity = Identity(store)
     client = _client(enrolment, Sender(identity, FOLLOWER))
     desired = DesiredState(store, enrolment, say)

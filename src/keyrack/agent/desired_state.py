@@ -39,7 +39,7 @@ class DesiredState:
 
     def __init__(self, state: StateFolder, enrolment: Enrolment, say: Callable[[str], None]) -> None:
         self._state_folder = state
-        self.local = decisions.read(state)
+        self.local, self._undecided = decisions.look(state)
         self._accounts = Accounts(state, self.local)
         self._sshd = Sshd(enrolment.sshd_config)
         self._search = KeySearch(Scanner(self._sshd, enrolment.keys_folder, SeenFiles(state)))
@@ -119,7 +119,7 @@ class DesiredState:
         scan: look for keys in all the files that sshd reads; it is left for a quiet moment. What is found by a look
         that takes long is there at a later put().
         """
-        unmet: List[str] = []
+        unmet: List[str] = [self._undecided] if self._undecided else []
         put_back: List[str] = []
         kept_out = [name for name in document.users if not self.local.speaks_for(name)]
         if kept_out:

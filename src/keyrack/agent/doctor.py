@@ -77,7 +77,7 @@ def status(state: StateFolder, enrolment: Enrolment) -> List[Checked]:
     elif noted.service:
         last = f"; it last answered {_ago(noted.contact_at)}" if noted.contact_at else ""
         found.append(Checked(False, f"the service: {noted.service}{last}", "what is in force here stays in force"))
-    found.extend(Checked(False, words, "until that is mended, new documents wait") for words in state.full())
+    found.extend(Checked(False, words, "until that is mended, new documents may wait") for words in state.full())
     found.extend(_how_held(state))
     found.extend(Checked(False, problem) for problem in noted.problems)
     return found
@@ -93,13 +93,15 @@ def _ends_meanwhile(state: StateFolder, enrolment: Enrolment) -> str:
 def _how_held(state: StateFolder) -> Iterator[Checked]:
     """Whether this host observes or enforces, what silence of the service means, what its administrator allows."""
     try:
-        decided = local.read(state)
+        decided, undecided = local.look(state)
         record = enforcement.read(state)
         accepted = state.accepted()
         document = None if accepted is None else host_document.decode(accepted.document)
     except (StateProblem, host_document.DocumentError) as problem:
         yield Checked(False, str(problem))
         return
+    if undecided:
+        yield Checked(False, undecided, f"mend {local.FILE}, and start the agent again")
     if decided.drop_in is not None:
         words, remedy = _ENFORCEMENT[record.state]
         # Where sshd knows no Include, there is no file of ours.

@@ -141,6 +141,7 @@ class Reconciler:
         """
         if self._checked is None:
             return KeyFilesOutcome((), ())
+        self._state_folder.keep_room()
         self._offline = offline_words(self._checked.document, silent)
         allowed = self._checked.allowed
         in_force = InForce(allowed, as_offline(allowed, silent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ _REMEDIES = {
     _ENROLMENT: "enrol this host again with --replace",
     _ACCEPTED: "the next document from the service replaces it",
     _STATUS: "the running agent makes it again",
+    "local.json": "write it again, as the manual has it",
 }
 _LEAST_FREE = 64 * 1024
 _LARGEST_FILE = 256 * 1024 * 1024
@@ -154,8 +156,13 @@ class StateFolder:
         return Accepted(document, signature)
 
     def accept(self, accepted: Accepted) -> None:
-        """Remember a document, for good when this returns."""
-        self.save(_ACCEPTED, accepted._asdict())
+        """Remember a document, for good when this returns; on a full disk in the room that was kept for it."""
+        self.save(_ACCEPTED, accepted._asdict(), reserve=self.folder)
+
+    def keep_room(self) -> None:
+        """Have room for the next document, whatever fills the disk meanwhile: it may take keys away."""
+        with contextlib.suppress(OSError):
+            self.folder.keep_reserve(os.stat(os.path.join(self.folder.path, _ACCEPTED)).st_size)
 
     def status(self) -> Status:
         """How the agent fared when it last noted it; a damaged note counts as none."""
@@ -169,6 +176,10 @@ class StateFolder:
     def note(self, status: Status) -> None:
         """Note how the agent fares; may be lost with a power cut."""
         self.save(_STATUS, status._asdict(), durable=False)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a note of this name."""
+        return name in self.folder.names()
 
     def load(self, name: str) -> Optional[Dict[str, Any]]:
         """The fields of one note; None where there is none. Raises StateProblem for a damaged one."""
@@ -184,10 +195,12 @@ class StateFolder:
             raise self._damaged(name)
         return fields
 
-    def save(self, name: str, fields: Dict[str, Any], *, durable: bool = True) -> None:
-        """Keep one note; durable: for good when this returns. May raise OSError."""
+    def save(
+        self, name: str, fields: Dict[str, Any], *, durable: bool = True, reserve: Optional[Folder] = None
+    ) -> None:
+        """Keep one note; durable: for good when this returns; reserve: as Folder.write has it. May raise OSError."""
         data = json.dumps(fields, sort_keys=True).encode("ascii")
-        self.folder.write(name, data, PRIVATE_FILE, durable=durable)
+        self.folder.write(name, data, PRIVATE_FILE, durable=durable, reserve=reserve)
         if durable:
             self.folder.sync()
 

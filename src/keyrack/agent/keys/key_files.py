@@ -117,6 +117,8 @@ class KeyFiles:
             self._put_one(self._keys, username, data, changed, problems)
         self._clear_others(rendered, changed, problems)
         self._finish(self._keys, len(changed) > before, problems)
+        # On a full disk the next document, which may take keys away, must still find room.
+        self._revoked.keep_reserve(max(map(len, (rendered.revoked, *rendered.users.values()))))
         unlabelled = labels.restore([path for path in changed if os.path.exists(path)])
         if unlabelled:
             problems.append(unlabelled)
@@ -157,15 +159,15 @@ class KeyFiles:
         if self._revoked_name in self._revoked.names():
             self._revoked.remove(self._revoked_name)
         self._revoked.sweep()
+        self._revoked.drop_reserve()
 
-    @staticmethod
-    def _put_one(folder: Folder, name: str, data: bytes, changed: List[str], problems: List[str]) -> None:
+    def _put_one(self, folder: Folder, name: str, data: bytes, changed: List[str], problems: List[str]) -> None:
         # A correct file is left alone: no write, and no moment for a reader to notice.
         if folder.holds(name, data, PUBLIC_FILE):
             return
         path = os.path.join(folder.path, name)
         try:
-            folder.write(name, data, PUBLIC_FILE)
+            folder.write(name, data, PUBLIC_FILE, reserve=self._revoked)
         except OSError as error:
             problems.append(_words(path, "could not be written, and stays as it was", error))
         else:

@@ -19,7 +19,8 @@ from keyrack.ssh.fingerprint import PATTERN as FINGERPRINT
 NO_SSH = "the program ssh was not found; install OpenSSH's client (openssh-client)"
 ASK_SECONDS = 30.0
 _CONNECT_SECONDS = 10
-_ACCEPTED = re.compile(rf"debug1: Server accepts key: .*({FINGERPRINT})")
+# An old ssh (seen with 7.6) names the key in a line of its own, one level further down.
+_ACCEPTED = re.compile(rf"(?:debug1: Server accepts key: .*|debug2: input_userauth_pk_ok: fp )({FINGERPRINT})")
 _WAS_ASKED = "debug1: Authentications that can continue"
 _RSA_BITS = 4096
 _OPTIONS = (
@@ -32,7 +33,7 @@ _OPTIONS = (
     "GlobalKnownHostsFile=/dev/null",
     "UpdateHostKeys=no",
     "ControlPath=none",
-    "LogLevel=DEBUG1",
+    "LogLevel=DEBUG2",
     f"ConnectTimeout={_CONNECT_SECONDS}",
 )
 
@@ -53,7 +54,7 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> ProbeRe
     if not hasattr(os, "memfd_create"):
         return ProbeResult(False, words="this system has no files in memory")
     host, port = address
-    given = [program, "-v", "-T", "-F", "/dev/null", "-p", str(port), "-l", username]
+    given = [program, "-vv", "-T", "-F", "/dev/null", "-p", str(port), "-l", username]
     for option in _OPTIONS:
         given += ["-o", option]
     if host.startswith("127."):
@@ -76,7 +77,9 @@ def ask(address: Tuple[str, int], username: str, keys: Sequence[str]) -> ProbeRe
             os.close(descriptor)
     accepted = frozenset(_ACCEPTED.findall(ended.errors))
     if not accepted and _WAS_ASKED not in ended.errors:
-        said = [line for line in ended.errors.split("\n") if line.strip() and not line.startswith("debug1:")]
+        said = [
+            line for line in ended.errors.split("\n") if line.strip() and not line.startswith(("debug1:", "debug2:"))
+        ]
         return ProbeResult(False, words=_printable(said[-1] if said else "it did not answer"))
     return ProbeResult(True, accepted)
 

@@ -18,6 +18,11 @@ PUBLIC_FILE, PRIVATE_FILE = 0o644, 0o600
 
 # What the agent calls a file until it is complete. An account cannot have this name, so sshd never reads one.
 _TEMPORARY = re.compile(r"\.keyrack-[0-9a-f]{16}")
+# Room that is taken while there is some: on a full disk this file becomes the one that must be written.
+_RESERVE = ".keyrack-reserve"
+_RESERVE_STEP = 16 * 1024
+_NEW_BYTES = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # The kernel's marks of what a file holds, which is another file's (evm, ima).
 _OF_THE_BYTES = {"security.evm", "security.ima"}
 
@@ -95,7 +100,8 @@ class Folder:
 
     def names(self) -> List[str]:
         """What is in the folder, without unfinished files of ours."""
-        return sorted(name for name in os.listdir(self._descriptor) if not _TEMPORARY.fullmatch(name))
+        found = os.listdir(self._descriptor)
+        return sorted(name for name in found if name != _RESERVE and not _TEMPORARY.fullmatch(name))
 
     def read(self, name: str, largest: int) -> bytes:
         """The bytes of a regular file; OSError for anything else and for more than `largest` bytes."""
@@ -133,39 +139,100 @@ class Folder:
         owner: Optional[Tuple[int, int]] = None,
         times: Optional[Tuple[int, int]] = None,
         keep_attributes: bool = False,
+        reserve: Optional[Folder] = None,
     ) -> None:
         """Put a file in place whole: it has its old bytes or these, whatever happens. Call sync() afterwards.
 
         durable False: for what may be lost with a power cut. owner: user and group, where not ours; times: of the last
         reading and the last change, in nanoseconds. keep_attributes: it gets the extended attributes (labels, access
-        lists) of the file that it replaces. Nobody finds the file under its name before it has all of that.
+        lists) of the file that it replaces. reserve: the folder of the same file system whose reserve (keep_reserve) is
+        used where there is no room. Nobody finds the file under its name before it has all of that.
         """
         # Invariant 6: a file is old or new, never partial, never emptied by an error.
         temporary = f".keyrack-{os.urandom(8).hex()}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        reserved = False
+        replaces = name if keep_attributes else None
         try:
             # In here, because a signal may end the agent at any moment.
-            descriptor = os.open(temporary, flags, PRIVATE_FILE, dir_fd=self._descriptor)
             try:
-                _write_all(descriptor, data)
-                made = os.fstat(descriptor)
-                if owner is not None and (made.st_uid, made.st_gid) != owner:
-                    os.fchown(descriptor, *owner)
-                os.fchmod(descriptor, mode)
-                if keep_attributes:
-                    self._copy_attributes(name, descriptor)
-                if times is not None:
-                    os.utime(descriptor, ns=times)
-                if durable:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+                self._fill(temporary, os.O_CREAT | os.O_EXCL, data, mode, durable, owner, times, replaces)
+            except OSError as error:
+                if reserve is None or error.errno not in _NO_ROOM:
+                    raise
+                reserved = self._take_reserve(reserve, temporary, len(data))
+                if not reserved:
+                    raise
+                self._fill(temporary, 0, data, mode, durable, owner, times, replaces)
             # A link or a pipe that somebody put under the name is replaced, not followed or opened.
             os.rename(temporary, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=self._descriptor)
             raise
+        if reserve is not None and reserved:
+            # Of what the replaced file took, before something else takes it.
+            reserve.keep_reserve(len(data))
+
+    def _fill(
+        self,
+        name: str,
+        flags: int,
+        data: bytes,
+        mode: int,
+        durable: bool,
+        owner: Optional[Tuple[int, int]],
+        times: Optional[Tuple[int, int]],
+        replaces: Optional[str],
+    ) -> None:
+        descriptor = os.open(name, flags | _NEW_BYTES, PRIVATE_FILE, dir_fd=self._descriptor)
+        try:
+            _write_all(descriptor, data)
+            made = os.fstat(descriptor)
+            if made.st_size > len(data):
+                os.ftruncate(descriptor, len(data))
+            if owner is not None and (made.st_uid, made.st_gid) != owner:
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            if replaces is not None:
+                self._copy_attributes(replaces, descriptor)
+            if times is not None:
+                os.utime(descriptor, ns=times)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def keep_reserve(self, largest: int) -> None:
+        """Take room for a file of `largest` bytes and some more, as far as there is any."""
+        wanted = (largest // _RESERVE_STEP + 2) * _RESERVE_STEP
+        with contextlib.suppress(OSError):
+            try:
+                has = os.stat(_RESERVE, dir_fd=self._descriptor, follow_symlinks=False).st_size
+            except FileNotFoundError:
+                has = 0
+            if has < wanted:
+                flags = os.O_CREAT | os.O_APPEND | _NEW_BYTES
+                descriptor = os.open(_RESERVE, flags, PRIVATE_FILE, dir_fd=self._descriptor)
+                try:
+                    _write_all(descriptor, bytes(wanted - has))  # no hole: a hole has no room
+                finally:
+                    os.close(descriptor)
+
+    def drop_reserve(self) -> None:
+        """Give the room back, for an agent that goes."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_RESERVE, dir_fd=self._descriptor)
+
+    def _take_reserve(self, reserve: Folder, name: str, size: int) -> bool:
+        """Have a folder's reserve under a name here; False where there is none that has this size."""
+        try:
+            status = os.stat(_RESERVE, dir_fd=reserve._descriptor, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_size < size:
+                return False
+            os.rename(_RESERVE, name, src_dir_fd=reserve._descriptor, dst_dir_fd=self._descriptor)
+        except OSError:
+            return False
+        return True
 
     def _copy_attributes(self, name: str, descriptor: int) -> None:
         """Give an open file the extended attributes of the one that has a name here; there may be none."""

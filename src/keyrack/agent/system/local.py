@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple, Optional, Tuple
 
 from keyrack.agent.state import StateFolder, StateProblem
 from keyrack.ssh import names
 
 FILE = "local.json"
+_LAST_GOOD = "local-last-good.json"
 
 
 class Local(NamedTuple):
@@ -30,27 +32,70 @@ class Local(NamedTuple):
         return self.only is None or username in self.only
 
 
+class Decided(NamedTuple):
+    """The decisions that count; problem: words where those of the file cannot, and the last good ones do."""
+
+    local: Local
+    problem: str = ""
+
+
 def read(state: StateFolder) -> Local:
-    """The decisions; the most careful ones where nothing was decided. Raises StateProblem for a damaged file."""
-    fields = state.load(FILE)
+    """The decisions that count; the most careful ones where nothing was decided. Raises StateProblem as look() does."""
+    return look(state).local
+
+
+def look(state: StateFolder) -> Decided:
+    """The decisions of the file, or, where it cannot be used, the last that could. Raises StateProblem for none.
+
+    An agent that stopped here would take no key away any more, and nobody is told at night what to mend.
+    """
+    try:
+        return Decided(_read(state, FILE))
+    except StateProblem as problem:
+        last = _last_good(state)
+        if last is None:
+            raise
+        return Decided(last, f"{problem}; until it is mended and the agent starts again, what it said before counts")
+
+
+def remember(state: StateFolder) -> Decided:
+    """As look(); what the file says now counts also when it cannot be read later. Only for the one agent that runs."""
+    decided = look(state)
+    if not decided.problem:
+        with contextlib.suppress(OSError):
+            if _last_good(state) != decided.local:
+                state.save(_LAST_GOOD, decided.local._asdict())
+    return decided
+
+
+def _last_good(state: StateFolder) -> Optional[Local]:
+    try:
+        return _read(state, _LAST_GOOD) if state.has(_LAST_GOOD) else None
+    except StateProblem:
+        return None
+
+
+def _read(state: StateFolder, name: str) -> Local:
+    fields = state.load(name)
     if fields is None:
         return Local()
     only, allow, drop_in = fields.get("only"), fields.get("allow_accounts", False), fields.get("drop_in")
     listed = isinstance(only, list) and all(isinstance(name, str) for name in only)
     trial = fields.get("trial_seconds", 60.0)
     if type(trial) not in (int, float) or not 1 <= trial <= 3600:
-        raise StateProblem(f"{state.folder.path}/{FILE}: trial_seconds is a number from 1 to 3600")
+        raise StateProblem(f"{state.folder.path}/{name}: trial_seconds is a number from 1 to 3600")
     if not isinstance(allow, bool) or not (only is None or listed) or not (drop_in is None or isinstance(drop_in, str)):
-        raise StateProblem(f"{state.folder.path}/{FILE} is not as it must be; see the agent's page in the manual")
+        raise StateProblem(f"{state.folder.path}/{name} is not as it must be; see the agent's page in the manual")
     chain = fields.get("chain_keys_command", False)
     if not isinstance(chain, bool):
-        raise StateProblem(f"{state.folder.path}/{FILE}: chain_keys_command is true or false")
+        raise StateProblem(f"{state.folder.path}/{name}: chain_keys_command is true or false")
     return Local(allow, None if only is None else tuple(only), drop_in, float(trial), chain)
 
 
 def write(state: StateFolder, local: Local) -> None:
     """Keep the decisions. May raise OSError."""
     state.save(FILE, local._asdict())
+    state.save(_LAST_GOOD, local._asdict())
 
 
 def account_names(text: Optional[str]) -> Optional[Tuple[str, ...]]:
