@@ -21,7 +21,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "figures.md"
-MOST_SECONDS = 1800
+MOST_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)

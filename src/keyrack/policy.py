@@ -156,8 +156,8 @@ def _unbounded(actor: Actor) -> bool:
 def exceeds(actor: Actor, role: Role, policies: Iterable[str], scopes: Iterable[str] = ("*",)) -> Refusal | None:
     """The refusal where somebody with these rights may more than the actor; None where the actor may as much.
 
-    Who could set a password, make a token or switch an access key on for somebody who may more would have it. One thing
-    that owners may no action says, to see the tokens of all workspaces (tokens.of_instance): only owners make owners.
+    Who could set a password, make a token or switch an access key on for somebody who may more would have it. No action
+    names what owners alone may, to see the tokens of all workspaces (tokens.find_everywhere): only owners make owners.
     """
     if role is Role.OWNER and actor.role is not Role.OWNER:
         words = "This would touch or give an owner's rights, which you lack yourself. Ask an owner of the workspace."
