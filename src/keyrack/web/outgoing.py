@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from keyrack import __version__
-from keyrack.core.keys.key_sync import HttpAnswer, SourceUnreachable
+from keyrack.core.keys.key_sync import HttpAnswer, NoHttpAnswer
 from keyrack.core.private_addresses import is_public, is_within
 from keyrack.settings import Settings
 
@@ -33,7 +33,7 @@ class Outgoing:
         self._setting = setting
 
     def __call__(self, url: str, headers: Mapping[str, str]) -> HttpAnswer:
-        """GET. Raises SourceUnreachable with words for people; statuses of any kind are answers."""
+        """GET. Raises NoHttpAnswer with words for people; statuses of any kind are answers."""
         return self._asked("GET", url, headers, None)
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> HttpAnswer:
@@ -44,7 +44,7 @@ class Outgoing:
         try:
             return self._ask(method, url, headers, body)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise SourceUnreachable(f"{urlsplit(url).hostname}: {type(error).__name__}: {str(error)[:200]}") from None
+            raise NoHttpAnswer(f"{urlsplit(url).hostname}: {type(error).__name__}: {str(error)[:200]}") from None
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], sent_body: bytes | None) -> HttpAnswer:
         parts = urlsplit(url)
@@ -73,14 +73,14 @@ class Outgoing:
         for text in found:
             inside = is_within(text, self._networks)
             if not inside and not is_public(text):
-                raise SourceUnreachable(f"{host} is at the private address {text}; {self._setting} would allow it.")
+                raise NoHttpAnswer(f"{host} is at the private address {text}; {self._setting} would allow it.")
             if not inside and not secure:
-                raise SourceUnreachable(f"{host} is asked over https alone.")
+                raise NoHttpAnswer(f"{host} is asked over https alone.")
         return found[0]
 
 
 def _body(response: http.client.HTTPResponse, until: float) -> bytes:
-    """The whole body. Raises SourceUnreachable for one that is too long, too slow or cut."""
+    """The whole body. Raises NoHttpAnswer for one that is too long, too slow or cut."""
     announced = response.length
     parts: list[bytes] = []
     size = 0
@@ -88,9 +88,9 @@ def _body(response: http.client.HTTPResponse, until: float) -> bytes:
         size += len(part)
         parts.append(part)
         if size > MOST_BYTES:
-            raise SourceUnreachable(f"The answer is longer than {MOST_BYTES} bytes.")
+            raise NoHttpAnswer(f"The answer is longer than {MOST_BYTES} bytes.")
         if time.monotonic() > until:
-            raise SourceUnreachable(f"The answer took longer than {WHOLE_SECONDS:.0f} seconds.")
+            raise NoHttpAnswer(f"The answer took longer than {WHOLE_SECONDS:.0f} seconds.")
     if announced is not None and size < announced:
-        raise SourceUnreachable("The answer was cut.")
+        raise NoHttpAnswer("The answer was cut.")
     return b"".join(parts)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from keyrack import policy
 from keyrack.core.instance import Instance
-from keyrack.core.keys.key_sync import HttpAnswer, SourceUnreachable
+from keyrack.core.keys.key_sync import HttpAnswer, NoHttpAnswer
 from keyrack.core.private_addresses import is_private_host
 from keyrack.core.together import within
 from keyrack.core.work import Attempt, Work
@@ -42,7 +42,7 @@ LATE = timedelta(seconds=30)
 AT_ONCE = 500
 
 Post = Callable[[str, Mapping[str, str], bytes], HttpAnswer]
-"""POST of a body with headers to an address; raises SourceUnreachable. See web/outgoing.py."""
+"""POST of a body with headers to an address; raises NoHttpAnswer. See web/outgoing.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +301,7 @@ def _sent(instance: Instance, due: DueDeliveries, one: Delivery, secret: str, po
     try:
         status = post(due.webhook.url, headers, body).status
         words = "" if 200 <= status < 300 else f"It answered {status}."
-    except SourceUnreachable as error:
+    except NoHttpAnswer as error:
         words = str(error)
     tried = replace(one, attempts=one.attempts + 1, status=status, words=words)
     if not words:

@@ -33,7 +33,7 @@ AT_ONCE = 50
 LONGEST_WAIT = timedelta(days=1)
 
 
-class SourceUnreachable(Exception):
+class NoHttpAnswer(Exception):
     """Nobody answered, or not as it must be; the message says why, for people."""
 
 
@@ -47,7 +47,7 @@ class HttpAnswer:
 
 
 Ask = Callable[[str, Mapping[str, str]], HttpAnswer]
-"""GET of an address with headers; raises SourceUnreachable. See web/outgoing.py."""
+"""GET of an address with headers; raises NoHttpAnswer. See web/outgoing.py."""
 
 
 class _Ended(Exception):
@@ -115,7 +115,7 @@ def sync(instance: Instance, source: KeySource, ask: Ask) -> KeySource:
         source = replace(source, state=end.state, words=end.words)
         if end.wait is not None:
             source = replace(source, next_at=instance.now() + min(end.wait, LONGEST_WAIT))
-    except SourceUnreachable as error:
+    except NoHttpAnswer as error:
         source = replace(source, state="no answer", words=str(error))
     source = replace(source, checked_at=instance.now())
     _keep(instance, before, source)
@@ -131,7 +131,7 @@ def _listed(source: KeySource, ask: Ask) -> tuple[dict[str, str], str, str] | No
         return None
     _refuse_bad(answer, source)
     if not answer.headers.get("content-type", "").startswith("text/plain"):
-        raise SourceUnreachable("The list of keys did not come as plain text.")
+        raise NoHttpAnswer("The list of keys did not come as plain text.")
     found: dict[str, str] = {}
     strange = ""
     for line in filter(None, (part.strip() for part in answer.body.decode("utf-8", "replace").split("\n"))):
@@ -151,7 +151,7 @@ def _taken(instance: Instance, source: KeySource, ask: Ask, listed: tuple[dict[s
     if gone or new or source.account_id is None or source.state in ALARMS:
         source = _same_account(source, ask)
     if strange and gone:
-        raise SourceUnreachable(f"{strange} Nothing was changed.")
+        raise NoHttpAnswer(f"{strange} Nothing was changed.")
     actor = system_actor(source.workspace_id, channel="key-source")
     kept = dict(source.keys)
     problems = [strange] if strange else []
@@ -196,7 +196,7 @@ def _same_account(source: KeySource, ask: Ask) -> KeySource:
         if isinstance(number, bool) or not isinstance(number, int):
             raise ValueError(number)
     except (ValueError, LookupError, TypeError):
-        raise SourceUnreachable("The service did not say which account this is.") from None
+        raise NoHttpAnswer("The service did not say which account this is.") from None
     if source.account_id not in (None, str(number)):
         words = f"Under the name {source.account} there is another account now, with the number {number}."
         raise _Ended("renamed", f"{words} Nothing was changed; name the account anew if this is meant.")
@@ -213,7 +213,7 @@ def _refuse_bad(answer: HttpAnswer, source: KeySource) -> None:
     if answer.status == 429 or (answer.status == 403 and spent):
         raise _Ended("waiting", "The service wants fewer requests.", _wait(answer))
     if answer.status != 200:
-        raise SourceUnreachable(f"The service answered with the status {answer.status}.")
+        raise NoHttpAnswer(f"The service answered with the status {answer.status}.")
 
 
 def _gone(source: KeySource) -> _Ended:

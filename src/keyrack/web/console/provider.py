@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 import jwt
 
-from keyrack.core.keys.key_sync import SourceUnreachable
+from keyrack.core.keys.key_sync import NoHttpAnswer
 from keyrack.core.people.provider_rules import Claims
 from keyrack.errors import Kind, Refusal
 from keyrack.settings import Settings
@@ -173,7 +173,7 @@ class Provider:
         try:
             answer = self._ask(address, headers) if body is None else self._ask.post(address, headers, body)
             found = json.loads(answer.body)
-        except SourceUnreachable as error:
+        except NoHttpAnswer as error:
             raise _away(str(error)) from None
         except (ValueError, RecursionError):
             raise _away("its answer cannot be read") from None
