@@ -9,13 +9,13 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
-from keyrack.store import access_tree
 from keyrack.store.engine import fibers
 from keyrack.store.engine.connect import postgresql_engine
 from keyrack.store.engine.pipeline import MoreThanOne
 from keyrack.store.engine.pool import Pool
 from keyrack.store.engine.shared_reads import LoneConnection, SharedReads
-from keyrack.store.sealed import Seals, attach
+from keyrack.store.sealing import access_tree
+from keyrack.store.sealing.sealed import Seals, attach
 
 T = TypeVar("T")
 
