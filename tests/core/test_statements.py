@@ -15,9 +15,10 @@ from keyrack import app
 from keyrack.core.keys import credentials, user_keys
 from keyrack.core.people import tokens
 from keyrack.errors import Refusal
-from keyrack.store import people, tables
+from keyrack.store import tables
 from keyrack.store.engine import prepared
 from keyrack.store.engine.pipeline import _Pipeline
+from keyrack.store.people import people
 from tests.core.conftest import Team
 from tests.core.keys_for_tests import fresh_line
 

@@ -25,7 +25,7 @@ from keyrack.errors import Refusal
 from keyrack.model import UnmanagedKey
 from keyrack.protocol.host_document import DesiredAccount, HostDocument
 from keyrack.ssh.public_key import fingerprint_of
-from keyrack.store import servers as server_rows
+from keyrack.store.hosts import servers as server_rows
 from tests.login.observed_host import (
     ACCOUNTS,
     AdoptedHost,

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Row, Select, Table, UnaryExpression, false, f
 from sqlalchemy.sql.operators import desc_op
 
 from keyrack.model import Page, Place, Window
-from keyrack.store import access_tree, sealed
 from keyrack.store.engine.prepared import CompiledStatement, Prepared, Statement, placeholder
 from keyrack.store.engine.prepared import Row as PreparedRow
+from keyrack.store.sealing import access_tree, sealed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -147,9 +147,9 @@ class Records(Generic[T]):
     """Makes records of rows, and makes no second one of a row that was read before, to the byte as it is now.
 
     To read a row's values, check its seal and make a record takes ten times as long as to ask the database for it. What
-    is kept is compared with the row as it stands at this moment, and with what counts it (store/access_tree.py), so
-    nothing that was changed or put back is ever taken for true. A question whose last column is COUNTED reads the
-    tree's root beside its rows.
+    is kept is compared with the row as it stands at this moment, and with what counts it
+    (store/sealing/access_tree.py), so nothing that was changed or put back is ever taken for true. A question whose
+    last column is COUNTED reads the tree's root beside its rows.
     """
 
     def __init__(

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from keyrack.store import changes, sealed
+from keyrack.store import changes
 from keyrack.store.changes import driver_connection
 from keyrack.store.engine.at_once import MOST_LOOKS, STEPS, NotAtOnce, TookLonger, keep_short
 from keyrack.store.engine.connect import is_damage, is_no_text
+from keyrack.store.sealing import sealed
 
 T = TypeVar("T")
 Command = Callable[[Connection], Any]
