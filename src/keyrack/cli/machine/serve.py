@@ -12,12 +12,11 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 import click
-import structlog
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from keyrack import app, serving
+from keyrack import app, logs, serving
 from keyrack.cli import options
 from keyrack.cli.connection.explained import explained
 from keyrack.settings import Settings
@@ -165,6 +164,9 @@ def check_free(*wanted: tuple[str, int, str]) -> None:
 
 def set_up_logging(log_format: str = "text") -> None:
     """One line an event on standard error, with the request it belongs to; log_format: "text" or "json"."""
+    logs.load()
+    import structlog
+
     shared: list[Any] = [
         request_ids.told,
         structlog.stdlib.add_log_level,
