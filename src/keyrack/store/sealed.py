@@ -37,6 +37,7 @@ from keyrack.store.seals import unsealed as unsealed
 from keyrack.store.sums import AT_ONCE as AT_ONCE
 from keyrack.store.sums import begin_counting as begin_counting
 from keyrack.store.sums import count as count
+from keyrack.store.sums import count_new as count_new
 from keyrack.store.sums import counting as counting
 from keyrack.store.sums import fits as fits
 from keyrack.store.sums import note_written as note_written

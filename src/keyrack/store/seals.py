@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, Table, event
 
-from keyrack.store.columns import Flag, as_flag
+from keyrack.store.columns import Flag, Moment, as_flag, as_microseconds
 from keyrack.store.ending_tables import expired_keys
 from keyrack.store.plain import encode
 from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
@@ -227,10 +227,15 @@ def key_of(table: Table, values: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(values[column.name] for column in table.primary_key)
 
 
-# Per table: the columns under its seal, and which of them are true or false, as SQLite keeps those as numbers.
-_SEALED: Mapping[str, tuple[tuple[str, bool], ...]] = {
+def _told_as(column: Column[Any]) -> Callable[[Any], Any] | None:
+    """What a column's value goes through: what is true or false is a number in SQLite, and a time has no JSON."""
+    return as_flag if isinstance(column.type, Flag) else as_microseconds if isinstance(column.type, Moment) else None
+
+
+# Per table: the columns under its seal, and what their values go through.
+_SEALED: Mapping[str, tuple[tuple[str, Callable[[Any], Any] | None], ...]] = {
     table.name: tuple(
-        (column.name, isinstance(column.type, Flag))
+        (column.name, _told_as(column))
         for column in sorted(table.c, key=lambda column: column.name)
         if column.name != SEAL and column.name not in VOLATILE[table.name]
     )
@@ -243,10 +248,10 @@ def _text(table: Table, values: Mapping[str, Any]) -> bytes:
     all rows there are, breaks no seal.
     """
     told: list[Any] = [table.name]
-    for name, is_flag in _SEALED[table.name]:
+    for name, told_as in _SEALED[table.name]:
         value = values[name]
         if value is not None:
-            told += (name, as_flag(value) if is_flag else value)
+            told += (name, value if told_as is None else told_as(value))
     return encode(told).encode()
 
 

@@ -174,6 +174,18 @@ def count(connection: Connection, table: Table, old: Mapping[str, Any] | None, n
         pending[row["server_id"]] = pending.get(row["server_id"], 0) + sign * adds
 
 
+def count_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The same for many rows that are new, of which the servers' are counted without a look at the tree for each."""
+    if table.name not in OF_SERVER or table.name in access_tree.TREES:
+        for row in rows:
+            count(connection, table, None, row)
+        return
+    seals, pending = seals_of(connection), connection.info.setdefault(_PENDING, {})
+    for row in rows:
+        if (server_id := row["server_id"]) is not None:
+            pending[server_id] = pending.get(server_id, 0) + _adds(seals, row[SEAL])
+
+
 def _counted(connection: Connection, server_id: int, adds: int, pending: Mapping[int, int]) -> int:
     """What a row that does not hold, and is gone by now, had added to the sum: what its seal adds, or nothing."""
     table = metadata.tables["servers"]
