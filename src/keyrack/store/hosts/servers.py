@@ -573,6 +573,7 @@ def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
 _servers = Records(_server, keep=lambda server: server.sound, most=MOST_KEPT)
 _tags_held = Records(
     lambda connection, row: (row.server_id, row.tag, sealed.sound(connection, server_tags, row)),
+    named=("server_id", "tag"),
     keep=lambda held: held[2],
     most=MOST_KEPT,
 )
