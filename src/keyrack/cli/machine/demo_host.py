@@ -16,6 +16,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import keyrack
 from keyrack.private_sshd import (
     RESTART_SECONDS,
     START_SECONDS,
@@ -28,7 +29,16 @@ from keyrack.private_sshd import (
     safe_place,
     wait_until_gone,
 )
-from keyrack.web.agent_archive import build_zipapp
+
+# -I: neither the caller's PYTHONPATH nor its folder may change what the agent is. It is this installation's, compiled
+# already: packed, as hosts get it, each start would compile it anew.
+_AGENT = """\
+import sys
+sys.path.append(sys.argv.pop(1))
+from keyrack.agent.cli import main
+sys.exit(main())
+"""
+_PACKAGES = Path(keyrack.__file__).parent.parent
 
 
 class DemoSshd(PrivateSshd):
@@ -51,7 +61,6 @@ class DemoHost:
         self.server = DemoSshd(self.directory, port, sshd)
         self.agent_state = self.directory / "agent"
         self.agent_log = self.directory / "agent.log"
-        self._archive = self.directory / "keyrack-agent.pyz"
         self._agent: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -75,7 +84,6 @@ class DemoHost:
         """Write everything that does not need the service. Raises PrivateSshdError."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self._end_left_over()
-        self._archive.write_bytes(build_zipapp())
         self.server.prepare()
 
     def enrol(self, url: str, token: str, *, replace: bool = False) -> None:
@@ -124,8 +132,8 @@ class DemoHost:
         return self.directory / "running"
 
     def _command(self, *arguments: str) -> list[str]:
-        # -I: neither the caller's PYTHONPATH nor its folder may change what the agent is.
-        return [sys.executable, "-I", str(self._archive), *arguments, f"--state-dir={self.agent_state}"]
+        given = [sys.executable, "-I", "-c", _AGENT, str(_PACKAGES)]
+        return [*given, *arguments, f"--state-dir={self.agent_state}"]
 
     def _run_agent(
         self, *arguments: str, environment: Mapping[str, str] | None = None
