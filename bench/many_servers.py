@@ -25,8 +25,8 @@ from keyrack.core.keys import everywhere, revocation
 from keyrack.core.people import users
 from keyrack.model import Actor
 from keyrack.ssh.public_key import fingerprint_of
-from keyrack.store import sealed_sets
 from keyrack.store.engine import prepared
+from keyrack.store.sealing import sealed_sets
 from keyrack.store.tables import servers as table
 from keyrack.store.tables import system_users
 from tests.core.keys_for_tests import fresh_line

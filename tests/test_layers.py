@@ -158,7 +158,7 @@ NOT_AT_REST = {"webauthn", "OpenSSL", "cbor2", "leather", "segno", "unittest", "
 
 
 def test_the_service_at_rest_holds_nothing_for_what_nobody_asked_yet() -> None:
-    script = "import sys, keyrack.cli.serve; print(*sys.modules)"
+    script = "import sys, keyrack.cli.machine.serve; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
     assert "keyrack.web.server" in loaded
     assert not NOT_AT_REST & set(loaded)

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from keyrack.core.people import tokens, web_sessions
 from keyrack.core.work import Attempt
-from keyrack.store import people
+from keyrack.store.people import people
 from tests.services import Service, running, settings_for
 
 CHROMIUM = "/usr/bin/chromium"

@@ -17,8 +17,9 @@ from keyrack.core.instance import Instance
 from keyrack.errors import Kind, Refusal, missing
 from keyrack.logs import logger
 from keyrack.model import Actor
-from keyrack.store import events, servers
+from keyrack.store.audit import events
 from keyrack.store.engine.prepared import Row
+from keyrack.store.hosts import servers
 
 T = TypeVar("T")
 

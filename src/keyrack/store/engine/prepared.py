@@ -395,10 +395,11 @@ def _driven(connection: Connection, sql: str, values: Any, *, many: bool = False
             return raw.cursor().executemany(sql, values)
         return raw.execute(sql, values[0] if many else values)
     except connection.dialect.loaded_dbapi.Error as error:
-        raise _wrapped(connection, error) from error
+        raise as_raised_by_sqlalchemy(connection, error) from error
 
 
-def _wrapped(connection: Connection, error: Any) -> Exception:
+def as_raised_by_sqlalchemy(connection: Connection, error: Any) -> Exception:
+    """SQLAlchemy's error for one of the driver's; a connection that broke is given up."""
     dialect = connection.dialect
     broken = dialect.is_disconnect(error, connection.connection, None)
     if broken:
