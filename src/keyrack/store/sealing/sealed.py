@@ -16,34 +16,6 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from keyrack.store.dialect import insert_of
 from keyrack.store.engine.prepared import Row, Statement, placeholder
-from keyrack.store.seals import OF_SERVER as OF_SERVER
-from keyrack.store.seals import SEAL as SEAL
-from keyrack.store.seals import TABLES as TABLES
-from keyrack.store.seals import VOLATILE as VOLATILE
-from keyrack.store.seals import AlteredRow as AlteredRow
-from keyrack.store.seals import Seals as Seals
-from keyrack.store.seals import attach as attach
-from keyrack.store.seals import broken as broken
-from keyrack.store.seals import column_names as column_names
-from keyrack.store.seals import columns as columns
-from keyrack.store.seals import incomplete as incomplete
-from keyrack.store.seals import is_sealed as is_sealed
-from keyrack.store.seals import lend as lend
-from keyrack.store.seals import mapping_of
-from keyrack.store.seals import part as part
-from keyrack.store.seals import seals_of as seals_of
-from keyrack.store.seals import unsealed as unsealed
-from keyrack.store.sums import AT_ONCE as AT_ONCE
-from keyrack.store.sums import begin_counting as begin_counting
-from keyrack.store.sums import count as count
-from keyrack.store.sums import count_new as count_new
-from keyrack.store.sums import counting as counting
-from keyrack.store.sums import fits as fits
-from keyrack.store.sums import note_written as note_written
-from keyrack.store.sums import setting as setting
-from keyrack.store.sums import settle as settle
-from keyrack.store.sums import sum_anew
-from keyrack.store.sums import sum_of as sum_of
 from keyrack.store.sealing import access_tree
 from keyrack.store.sealing.seals import OF_SERVER as OF_SERVER
 from keyrack.store.sealing.seals import SEAL as SEAL
@@ -65,6 +37,7 @@ from keyrack.store.sealing.seals import unsealed as unsealed
 from keyrack.store.sealing.sums import AT_ONCE as AT_ONCE
 from keyrack.store.sealing.sums import begin_counting as begin_counting
 from keyrack.store.sealing.sums import count as count
+from keyrack.store.sealing.sums import count_new as count_new
 from keyrack.store.sealing.sums import counting as counting
 from keyrack.store.sealing.sums import fits as fits
 from keyrack.store.sealing.sums import note_written as note_written

@@ -15,12 +15,6 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, Table, event
 
-from keyrack.store.columns import Flag, Moment, as_flag, as_microseconds
-from keyrack.store.ending_tables import expired_keys
-from keyrack.store.plain import encode
-from keyrack.store.request_tables import access_request_approvals, access_requests, request_rules
-from keyrack.store.schema import metadata
-from keyrack.store.sign_in_tables import authenticators, identities, web_sessions
 from keyrack.store.sealing.plain import encode
 from keyrack.store.tables import (
     access_request_approvals,
@@ -32,7 +26,7 @@ from keyrack.store.tables import (
     request_rules,
     web_sessions,
 )
-from keyrack.store.tables.columns import Flag, as_flag
+from keyrack.store.tables.columns import Flag, Moment, as_flag, as_microseconds
 
 SEAL = "seal"
 VOLATILE: Mapping[str, frozenset[str]] = {
