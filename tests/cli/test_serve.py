@@ -255,7 +255,7 @@ NOT_BEFORE_IT_IS_ASKED_FOR = {"alembic", "jinja2", "jwt", "leather", "rich", "se
 def test_the_service_begins_without_what_few_ask_for() -> None:
     script = """
 import sys
-from keyrack.cli.serve import set_up_logging
+from keyrack.cli.machine.serve import set_up_logging
 from keyrack.web import server
 set_up_logging()
 print(*sys.modules)

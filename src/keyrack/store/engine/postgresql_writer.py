@@ -78,7 +78,10 @@ class PostgresqlWriter:
         if me.again:
             return self._alone(command, turn)
         if me.error is not None:
-            raise me.error
+            try:
+                raise me.error
+            finally:
+                me.error = None  # which leads back here, in a circle
         result: T = me.result
         return result
 

@@ -57,7 +57,6 @@ class LoneConnection:
     def __init__(self, reads: SharedReads, dialect: Dialect, kept_by: Seals) -> None:
         self.dialect = dialect
         self.info: dict[Any, Any] = {}
-        self.connection = self.dbapi_connection = self
         self._reads = reads
         self._spent = False
         seals.lend(self.as_connection, kept_by)
@@ -67,6 +66,13 @@ class LoneConnection:
     def as_connection(self) -> Connection:
         """The same, for who asks for SQLAlchemy's."""
         return cast(Connection, self)
+
+    @property
+    def connection(self) -> LoneConnection:
+        """The driver's own, of which it has what is needed."""
+        return self
+
+    dbapi_connection = connection
 
     def in_transaction(self) -> bool:
         """Its statement is one by itself."""

@@ -261,19 +261,20 @@ def raised(
     concerned = tuple(server_ids)
     expect(connection, len(concerned))
     rows = sealed_sets.locked_servers(connection, concerned) if locked is None else locked
-    yield {row.id: row.revision + 1 for row in rows}
+    yield {row["id"]: row["revision"] + 1 for row in rows}
 
     written = []
+    marks = lineage.draw_many(len(rows))
 
     def new(old: Mapping[str, Any]) -> Mapping[str, Any]:
-        values = lineage.following(old)
+        values = lineage.following(old, marks.pop())
         written.append({"id": old["id"], **values})
         return {**values, "updated_at": at}
 
     sealed_sets.change_servers(connection, rows, new)
     lineage.keep(connection, written)
     for row in rows:
-        announce(connection, row.id)
+        announce(connection, row["id"])
 
 
 def raise_revision_above(connection: Connection, server_id: int, least: int, at: datetime) -> int:
@@ -573,6 +574,7 @@ def _with_tags(server: Server, tags: Mapping[int, list[str]]) -> Server:
 _servers = Records(_server, keep=lambda server: server.sound, most=MOST_KEPT)
 _tags_held = Records(
     lambda connection, row: (row.server_id, row.tag, sealed.sound(connection, server_tags, row)),
+    named=("server_id", "tag"),
     keep=lambda held: held[2],
     most=MOST_KEPT,
 )

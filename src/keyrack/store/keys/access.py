@@ -72,7 +72,7 @@ def _grant_with_key(connection: Connection, row: Row) -> GrantedKey:
 
 
 # What does not hold is looked at anew each time: it may hold again.
-_grants_with_keys = Records(_grant_with_key, keep=lambda found: found.broken is None)
+_grants_with_keys = Records(_grant_with_key, named=("id", "key_id"), keep=lambda found: found.broken is None)
 
 
 def _by_group(server_id: int, workspace_id: int, at: datetime) -> Select[Any]:
@@ -151,7 +151,7 @@ def _held(table: Table, *named: str) -> Records[tuple[Any, bool]]:
         name = row[named[0]] if len(named) == 1 else tuple(row[column] for column in named)
         return name, sealed.holds(connection, table, row)
 
-    return Records(make, keep=lambda found: found[1])
+    return Records(make, named=sealed.key_names(table), keep=lambda found: found[1])
 
 
 _people, _groups = _held(users, "id"), _held(groups, "id")

@@ -347,7 +347,7 @@ def _is_in_force(bearer: Bearer) -> bool:
 
 
 # One that is not as Keyrack wrote it counts as revoked or disabled, and is looked at, and told of, each time.
-_bearers = Records(_bearer_record, keep=_is_in_force)
+_bearers = Records(_bearer_record, named=("token_id",), keep=_is_in_force)
 
 
 def find_tokens(connection: Connection, user_id: int) -> tuple[Token, ...]:

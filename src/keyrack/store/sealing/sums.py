@@ -26,7 +26,7 @@ NOTHING = bytes(32)
 """The sum of a server of which nothing was counted yet."""
 _NONCE = 16
 _WIDTH = _NONCE + 32
-_MOST_SUMMANDS = 300_000
+_MOST_SUMMANDS = 100_000  # some 230 bytes each
 AT_ONCE = 5_000  # rows read by one question, so that what is held in memory is bounded
 _MODULUS = 2**256
 _PENDING = "keyrack sums"
@@ -168,10 +168,23 @@ def count(connection: Connection, table: Table, old: Mapping[str, Any] | None, n
         if row is None or row["server_id"] is None:
             continue
         pending: dict[int, int] = connection.info.setdefault(_PENDING, {})
-        adds = _adds(seals_of(connection), row[SEAL])
+        # Whoever writes does not ask again, only whoever makes its host's document, if there is a host.
+        adds = _adds(seals_of(connection), row[SEAL], keep=False)
         if sign < 0 and not seals_of(connection).holds(table, row):
             adds = _counted(connection, row["server_id"], adds, pending)
         pending[row["server_id"]] = pending.get(row["server_id"], 0) + sign * adds
+
+
+def count_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The same for many rows that are new, of which the servers' are counted without a look at the tree for each."""
+    if table.name not in OF_SERVER or table.name in access_tree.TREES:
+        for row in rows:
+            count(connection, table, None, row)
+        return
+    seals, pending = seals_of(connection), connection.info.setdefault(_PENDING, {})
+    for row in rows:
+        if (server_id := row["server_id"]) is not None:
+            pending[server_id] = pending.get(server_id, 0) + _adds(seals, row[SEAL])
 
 
 def _counted(connection: Connection, server_id: int, adds: int, pending: Mapping[int, int]) -> int:
@@ -210,15 +223,16 @@ def _of_seals(connection: Connection, server_id: int, holding: bool) -> bytes:
     return (total % _MODULUS).to_bytes(32, "big")
 
 
-def _adds(seals: Seals, seal: Any) -> int:
-    """What a row adds to the sum of its server."""
+def _adds(seals: Seals, seal: Any, *, keep: bool = True) -> int:
+    """What a row adds to the sum of its server; keep: it will be asked for again."""
     if not isinstance(seal, bytes) or not seal:
         return 0
     if (known := seals.summands.get(seal)) is None:
         known = int.from_bytes(seals.mac(b"what a server's row adds " + seal), "big")
-        if len(seals.summands) >= _MOST_SUMMANDS:
-            seals.summands.clear()
-        seals.summands[seal] = known
+        if keep:
+            if len(seals.summands) >= _MOST_SUMMANDS:
+                seals.summands.clear()
+            seals.summands[seal] = known
     return known
 
 
